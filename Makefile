@@ -1,0 +1,64 @@
+# Every target sets up what it needs, once: the system's packages, .venv, the release build of the extension.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help system demo test test-rust test-python lint format bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: $(READY) ## build the emoji shards, train, evaluate, write runs/demo/report.html (about 10 minutes on 2 cores)
+	@$(BIN)/prolip demo
+
+test: test-rust test-python ## cargo test, then pytest over both layers
+
+test-rust: $(READY)
+	cargo test --locked --package prolip-loader
+
+test-python: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## formatting, clippy, ruff, mypy --strict, stubtest, import-linter; nothing is changed
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest prolip._core
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite Rust and Python sources in the project's format
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## criterion benchmarks of the loader's kernels
+	cargo bench --locked --package prolip-loader
+
+clean: ## remove .venv, target and the built extension; data/ and runs/ stay
+	rm -rf $(VENV) target python/prolip/_core*.so
+
+# libjpeg-turbo is built from source with its SIMD code: that takes cmake and nasm.
+system:
+	@if ! command -v cmake >/dev/null || ! command -v nasm >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq cmake nasm; \
+	  else \
+	    echo "prolip builds libjpeg-turbo with SIMD, which needs cmake and nasm: sudo apt-get install cmake nasm" >&2; exit 1; \
+	  fi; \
+	fi
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+# constraints.txt holds the versions that this was tested with; pyproject.toml holds the ranges that are supported.
+$(READY): pyproject.toml constraints.txt $(RUST_SOURCES) | system $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'maturin>=1.9,<2'
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked --extras demo,dev
+	@touch $@
