@@ -3,7 +3,3 @@
 Import what you need from where it lives: `prolip.data`, `prolip.models`, `prolip.losses`, `prolip.gaussian`,
 `prolip.eval`. This module stays light, so that `import prolip` costs nothing.
 """
-
-from importlib.metadata import version
-
-__version__ = version("prolip")

@@ -1,0 +1,131 @@
+"""Types of the compiled loader. `python -m mypy.stubtest prolip._core` compares them with it."""
+
+import os
+from collections.abc import Callable
+from typing import Final, Protocol, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "MAX_PIXELS",
+    "Batch",
+    "BatchIterator",
+    "BatchLoader",
+    "DataError",
+    "LoaderStats",
+    "StageStats",
+    "Tokenizer",
+    "colour_jitter",
+    "decode_image",
+    "gray",
+    "preprocess_image",
+    "resize_box",
+]
+
+MAX_PIXELS: Final[int]
+
+class DataError(Exception): ...
+
+class _Cursor(Protocol):
+    """`prolip.data.Cursor`."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+
+@final
+class StageStats:
+    @property
+    def count(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+@final
+class LoaderStats:
+    @property
+    def stages(self) -> dict[str, StageStats]: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def batches(self) -> int: ...
+    @property
+    def ready(self) -> int: ...
+    @property
+    def bad(self) -> dict[str, int]: ...
+    @property
+    def bad_samples(self) -> list[str]: ...
+
+@final
+class Batch:
+    @property
+    def images(self) -> NDArray[np.uint8]: ...
+    @property
+    def token_ids(self) -> NDArray[np.int32]: ...
+    @property
+    def masked_token_ids(self) -> NDArray[np.int32] | None: ...
+    @property
+    def kept_patches(self) -> NDArray[np.int64] | None: ...
+    @property
+    def keys(self) -> list[str]: ...
+    @property
+    def json(self) -> list[str] | None: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+
+@final
+class BatchIterator:
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Batch: ...
+    def close(self) -> None: ...
+
+@final
+class BatchLoader:
+    def __new__(
+        cls,
+        config: object,
+        tokenizer: Tokenizer | None,
+        *,
+        rank: int,
+        world_size: int,
+        resume: _Cursor | None,
+    ) -> Self: ...
+    def __iter__(self) -> BatchIterator: ...
+    def close(self) -> None: ...
+    def stats(self) -> LoaderStats: ...
+    @property
+    def num_batches(self) -> int: ...
+    @property
+    def num_samples(self) -> int: ...
+
+@final
+class Tokenizer:
+    @staticmethod
+    def from_file(path: str | os.PathLike[str], context_length: int, pad_id: int | None) -> Tokenizer: ...
+    @staticmethod
+    def clip(merges: bytes, context_length: int, clean: Callable[[list[str]], list[str]]) -> Tokenizer: ...
+    def encode(self, captions: list[str]) -> NDArray[np.int32]: ...
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+
+def decode_image(data: bytes) -> NDArray[np.uint8]: ...
+def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]: ...
+def resize_box(
+    image: NDArray[np.uint8], box: tuple[int, int, int, int], width: int, height: int
+) -> NDArray[np.uint8]: ...
+def colour_jitter(
+    image: NDArray[np.uint8],
+    brightness: float | None,
+    contrast: float | None,
+    saturation: float | None,
+    hue: float | None,
+    order: tuple[int, int, int, int],
+) -> NDArray[np.uint8]: ...
+def gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]: ...

@@ -1,0 +1,332 @@
+"""The loader: WebDataset shards to batches, read, decoded, augmented, tokenised and masked by threads in Rust.
+
+Shapes: B samples of a batch (this rank's), H/W pixels, C captions a sample, L tokens, M masked rows, K kept patches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prolip import _core
+from prolip._core import DataError, LoaderStats, StageStats
+from prolip.tokenizer import Tokenizer, TokenizerConfig
+
+__all__ = [
+    "OPENAI_MEAN",
+    "OPENAI_STD",
+    "AugmentConfig",
+    "Batch",
+    "BatchLoader",
+    "CaptionConfig",
+    "CaptionSource",
+    "Cursor",
+    "DataError",
+    "DeviceBatch",
+    "DeviceBatches",
+    "LoaderConfig",
+    "LoaderStats",
+    "MaskConfig",
+    "StageStats",
+    "device_batches",
+    "preprocess_image",
+]
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean of red, green and blue, as shares of 255, that CLIP's pictures are normalised by."""
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Standard deviation likewise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How a training picture is varied; the defaults are those of the published recipes."""
+
+    crop_scale: tuple[float, float] = (0.8, 1.0)
+    """Share of the picture's area that a crop covers, lowest and highest."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of a crop, lowest and highest."""
+    jitter: tuple[float, float, float, float] = (0.32, 0.32, 0.32, 0.08)
+    """Strength of brightness, contrast, saturation and hue; the four are applied in random order."""
+    jitter_prob: float = 0.8
+    """Probability of colour jitter."""
+    gray_prob: float = 0.2
+    """Probability that a picture loses its colour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionSource:
+    """Where a caption comes from."""
+
+    key: str = "txt"
+    """`txt`, or a dotted path into the sample's json; of a list one element is drawn uniformly."""
+    weight: float = 1.0
+    """How often this source is drawn, relative to its neighbours."""
+    general: tuple[str, ...] = ()
+    """Dotted paths of more general captions of the same sample; for hierarchical masking one is drawn uniformly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig:
+    """One caption slot: every sample gives one caption to each."""
+
+    sources: tuple[CaptionSource, ...] = (CaptionSource(),)
+    """The sources, of which one is drawn by weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """Masked rows: the first `int(B * masked_fraction)` samples of a batch (SPEC §7)."""
+
+    masked_fraction: float = 0.125
+    """Share of a batch's rows that have masked texts and pictures."""
+    text_mode: Literal["replace", "remove"] = "replace"
+    """`replace`: a masked token becomes `mask_id`. `remove`: it goes, the rest moves left, at least one token stays."""
+    text_mask_prob: float = 0.75
+    """Probability that a token is masked; padding never is."""
+    mask_id: int = 32000
+    """The id that replaces masked tokens; `remove` does not use it."""
+    patch_draw: Literal["batch", "sample"] = "batch"
+    """One set of kept patches for all masked rows of a batch, or one for each."""
+    keep_ratio: float = 0.75
+    """Share of patches that are kept: `int(num_patches * keep_ratio)` of them."""
+    num_patches: int = 196
+    """Patches of a picture."""
+    general_prob: float = 0.0
+    """Probability that the masked text is a more general caption, where the drawn source names any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """Everything a loader is told, except its rank."""
+
+    shards: tuple[str, ...]
+    """Brace patterns, globs, paths, or text files that list them (`.txt` or `@FILE`)."""
+    batch_size: int
+    """Samples of this rank's batch."""
+    image_size: int
+    """Side of a picture in the batch, in pixels."""
+    augment: AugmentConfig | None = None
+    """Random augmentation; None is the evaluation transform."""
+    captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
+    """One entry a caption slot; () reads no text."""
+    mask: MaskConfig | None = None
+    """Masked rows; None for none."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Captions to ids; not used without captions."""
+    seed: int = 0
+    """Seed of every draw."""
+    num_epochs: int | None = 1
+    """Passes over the data; None for no end."""
+    shuffle_window: int = 10_000
+    """Samples that are shuffled together, after the shards; 0 keeps the order of the files."""
+    last_batch: Literal["drop", "keep"] = "drop"
+    """`drop` (training): every batch full, as many on every rank, a bad sample replaced by another. `keep` (evaluation): a
+    contiguous part for each rank, its last batch smaller, bad samples left out; ranks may differ by one batch."""
+    num_threads: int = 0
+    """Threads; 0 divides the cores by LOCAL_WORLD_SIZE."""
+    prefetch_batches: int = 4
+    """Batches that are begun or wait before they are asked for."""
+    max_bad_fraction: float = 0.01
+    """Share of unreadable samples past which the loader raises DataError (judged from 100 samples on, or at an epoch's
+    end)."""
+    max_pixels: int = _core.MAX_PIXELS
+    """Pixels of a picture, at most; larger ones are bad samples."""
+    keep_json: bool = False
+    """Whether batches carry the samples' json as text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """Where a run stands. A loader that resumes there goes on with the next batch, on any number of ranks."""
+
+    epoch: int
+    """The epoch, from 0."""
+    samples: int
+    """Samples of it that all ranks together have used."""
+
+
+class Batch(NamedTuple):
+    """One rank's batch. The arrays are the loader's memory, used again once all of them are dropped."""
+
+    images: NDArray[np.uint8]
+    """[B, H, W, 3]."""
+    token_ids: NDArray[np.int32]
+    """[C, B, L]."""
+    masked_token_ids: NDArray[np.int32] | None
+    """[C, M, L], texts of the first M rows; None where nothing is masked or there are no captions."""
+    kept_patches: NDArray[np.int64] | None
+    """[M, K], sorted patch indices of the first M rows; None where nothing is masked."""
+    keys: list[str]
+    """The samples' keys, B of them."""
+    json: list[str] | None
+    """The samples' json as text, `null` where there is none; None unless `keep_json`."""
+    cursor: Cursor
+    """Where a run goes on after this batch, whatever was prefetched."""
+
+
+class BatchLoader:
+    """Batches of WebDataset shards. Every `iter()` begins at `resume` (or the start) and ends the run before.
+
+    Use it as a context manager, or call `close()`: either joins the threads, as does dropping the iterator.
+    """
+
+    def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
+        """Reads the headers of all shards.
+
+        Raises:
+            ValueError: A setting cannot work; the message names the field, its value and the rule.
+            DataError: A shard is damaged; the message names it and the offset.
+        """
+        self.config = config
+        tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
+        self._core = _core.BatchLoader(config, tokenizer, rank=rank, world_size=world_size, resume=resume)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of all epochs.
+
+        Raises:
+            DataError: Too many samples cannot be used.
+            RuntimeError: The loader was closed, or is used in a forked child.
+        """
+        run = iter(self._core)
+        try:
+            for batch in run:
+                yield Batch(
+                    images=batch.images,
+                    token_ids=batch.token_ids,
+                    masked_token_ids=batch.masked_token_ids,
+                    kept_patches=batch.kept_patches,
+                    keys=batch.keys,
+                    json=batch.json,
+                    cursor=Cursor(epoch=batch.epoch, samples=batch.samples),
+                )
+                del batch
+        finally:
+            run.close()
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of this rank in an epoch."""
+        return self._core.num_batches
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all shards."""
+        return self._core.num_samples
+
+    def stats(self) -> LoaderStats:
+        """Seconds by stage and bad samples of the present run, or of the last."""
+        return self._core.stats()
+
+    def close(self) -> None:
+        """Ends the run and joins its threads."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class DeviceBatch(NamedTuple):
+    """A batch on a device, ready for the model. None where `Batch` has None."""
+
+    images: Tensor
+    """float32 [B, 3, H, W], normalised; the device's memory order is channels last."""
+    token_ids: Tensor
+    """int64 [C, B, L]."""
+    masked_token_ids: Tensor | None
+    """int64 [C, M, L]."""
+    kept_patches: Tensor | None
+    """int64 [M, K]."""
+    keys: list[str]
+    """The samples' keys."""
+    json: list[str] | None
+    """The samples' json as text."""
+    cursor: Cursor
+    """Where a run goes on after this batch."""
+
+
+class DeviceBatches:
+    """The batches of a loader on a device; `wait_seconds` is the time spent waiting for data."""
+
+    def __init__(self, loader: BatchLoader, device: torch.device, mean: Tensor, scale: Tensor):
+        self.wait_seconds = 0.0
+        self._batches = iter(loader)
+        self._device, self._mean, self._scale = device, mean, scale
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> DeviceBatch:
+        begun = time.perf_counter()
+        try:
+            batch = next(self._batches)
+        finally:
+            self.wait_seconds += time.perf_counter() - begun
+        pixels = self._copy(batch.images).permute(0, 3, 1, 2)
+        return DeviceBatch(
+            images=pixels.float().sub_(self._mean).mul_(self._scale),
+            token_ids=self._ids(batch.token_ids),
+            masked_token_ids=None if batch.masked_token_ids is None else self._ids(batch.masked_token_ids),
+            kept_patches=None if batch.kept_patches is None else self._ids(batch.kept_patches),
+            keys=batch.keys,
+            json=batch.json,
+            cursor=batch.cursor,
+        )
+
+    def _ids(self, array: NDArray[np.int32] | NDArray[np.int64]) -> Tensor:
+        # A new tensor even where the type is the same already: the array's memory is the loader's.
+        return self._copy(array).to(torch.int64, copy=self._device.type == "cpu")
+
+    def _copy(self, array: NDArray[np.uint8] | NDArray[np.int32] | NDArray[np.int64]) -> Tensor:
+        """The array on the device; on the CPU it is the loader's memory, on a GPU a copy by way of pinned memory."""
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.to(self._device)
+
+
+def device_batches(
+    loader: BatchLoader,
+    device: torch.device,
+    *,
+    mean: tuple[float, float, float] = OPENAI_MEAN,
+    std: tuple[float, float, float] = OPENAI_STD,
+) -> DeviceBatches:
+    """The loader's batches on a device, pictures normalised there: bytes cross, not floats.
+
+    Args:
+        loader: The batches.
+        device: Where they go.
+        mean: What is taken off red, green and blue, as shares of 255.
+        std: What they are then divided by.
+    """
+    shape = (1, 3, 1, 1)
+    means = torch.tensor(mean, device=device).mul_(255).view(shape)
+    scale = torch.tensor(std, device=device).mul_(255).reciprocal_().view(shape)
+    return DeviceBatches(loader, device, means, scale)
+
+
+def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:
+    """The evaluation transform of an encoded picture, uint8 [size, size, 3]: the loader's own code.
+
+    The shortest side is resized to `size` (bicubic, antialiased), then the centre is cut out.
+
+    Raises:
+        DataError: The bytes are no picture that can be decoded.
+        ValueError: `size` is out of range.
+    """
+    return _core.preprocess_image(data, size)

@@ -1,0 +1,118 @@
+"""The one place that builds tokenizers: CLIP's byte-pair encoding, or any Hugging Face tokenizer.json.
+
+Shapes: N captions, L tokens (the context length).
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import ftfy
+import numpy as np
+from numpy.typing import NDArray
+
+from prolip import _core
+
+CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Which tokenizer, and the shape of what it returns."""
+
+    kind: Literal["clip", "file"] = "clip"
+    """`clip`: ids of open_clip's SimpleTokenizer. `file`: a Hugging Face tokenizer.json."""
+    path: Path | None = None
+    """The tokenizer.json; for `clip` the merges (.txt or .txt.gz), by default those inside the installed open_clip."""
+    context_length: int = 64
+    """Ids in a row: longer captions are cut, special tokens kept; shorter ones are padded."""
+    pad_id: int | None = None
+    """The padding id; by default the file's (its `padding` section, else `<pad>` or `[PAD]`). CLIP's is always 0."""
+
+
+class Tokenizer:
+    """Captions to rows of token ids. Immutable, usable from several threads."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        """Builds the tokenizer.
+
+        Raises:
+            ValueError: A setting is wrong or the file is no tokenizer: the field or the file, and the rule.
+            FileNotFoundError: `clip` without a path, and open_clip is not installed.
+        """
+        self.config = config
+        self.core = _build(config)
+        """The compiled tokenizer, which `prolip.data` hands to its loader."""
+
+    def encode(self, captions: Sequence[str]) -> NDArray[np.int32]:
+        """The ids of each caption, int32 of shape [N, L]."""
+        try:
+            return self.core.encode(list(captions))
+        except UnicodeEncodeError:
+            return self.core.encode([_without_lone_surrogates(caption) for caption in captions])
+
+    @property
+    def context_length(self) -> int:
+        """Ids in a row, L."""
+        return self.core.context_length
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills a row."""
+        return self.core.pad_id
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id: the rows that a table of embeddings needs."""
+        return self.core.vocab_size
+
+
+def clean_captions(captions: list[str]) -> list[str]:
+    """Each caption as open_clip's CLIP tokenizer cleans it: ftfy's fixes, entities, white space, lower case.
+
+    The loader's threads call it once a batch, with the captions that Rust cannot prove clean.
+    """
+    return [" ".join(html.unescape(html.unescape(ftfy.fix_text(caption))).split()).lower() for caption in captions]
+
+
+def clip_merges(path: Path | None = None) -> bytes:
+    """The text of CLIP's merges, from `path` or from the installed open_clip, which is not imported (it loads torch).
+
+    Raises:
+        FileNotFoundError: There is no such file, or open_clip is not installed.
+    """
+    if path is None:
+        spec = find_spec("open_clip")
+        folders = spec.submodule_search_locations if spec is not None else None
+        if not folders:
+            raise FileNotFoundError(
+                "tokenizer.kind is 'clip', whose merges come with open_clip: pip install open_clip_torch"
+            )
+        path = Path(folders[0]) / CLIP_VOCABULARY
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def _build(config: TokenizerConfig) -> _core.Tokenizer:
+    if config.context_length < 1:
+        raise ValueError(f"tokenizer.context_length is {config.context_length}: it must be at least 1")
+    if config.pad_id is not None and config.pad_id < 0:
+        raise ValueError(f"tokenizer.pad_id is {config.pad_id}: it must not be negative")
+    if config.kind == "clip":
+        if config.pad_id not in {None, 0}:
+            raise ValueError(f"tokenizer.pad_id is {config.pad_id}: with tokenizer.kind = 'clip' padding is always 0")
+        return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, clean_captions)
+    if config.path is None:
+        raise ValueError("tokenizer.path is not set: with tokenizer.kind = 'file' it names a tokenizer.json")
+    return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
+
+
+def _without_lone_surrogates(caption: str) -> str:
+    """Pairs of surrogates become the character that they stand for, lone ones U+FFFD: what ftfy makes of them too."""
+    return caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,117 @@
+//! The kernels one by one, in microseconds a picture. Pictures are the photographs that `PROLIP_SHARED` (or
+//! `../shared` beside the repository) holds; without them the decoders are left out and the rest runs on noise.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use prolip_loader::augment::{
+    CropBox, Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, apply,
+    draw, evaluate, gray, resize_box,
+};
+use prolip_loader::config::AugmentConfig;
+use prolip_loader::decode::{Decoder, Rgb8};
+use prolip_loader::rng::{SampleRng, stream};
+
+const SIZE: u32 = 224;
+const MAX_PHOTOS: usize = 64;
+
+fn photos() -> Vec<Vec<u8>> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let shared = std::env::var_os("PROLIP_SHARED").map_or_else(beside, PathBuf::from);
+    let Ok(entries) = std::fs::read_dir(shared.join("photos")) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.truncate(MAX_PHOTOS);
+    paths
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect()
+}
+
+fn pictures(photos: &[Vec<u8>]) -> Vec<Rgb8> {
+    if photos.is_empty() {
+        let mut rng = SampleRng::new(0, 0, 0, 0);
+        let noise = (0..468 * 401 * 3).map(|_| rng.below(256) as u8).collect();
+        return vec![Rgb8::from_pixels(468, 401, noise).unwrap()];
+    }
+    let mut decoder = Decoder::new(1 << 28);
+    let decode = |bytes: &Vec<u8>| {
+        let mut image = Rgb8::default();
+        decoder.decode(bytes, &mut image).unwrap();
+        image
+    };
+    photos.iter().map(decode).collect()
+}
+
+/// Runs `kernel` over the items in turn, one a measurement.
+fn in_turn<T>(
+    criterion: &mut Criterion,
+    name: &str,
+    items: &[T],
+    mut kernel: impl FnMut(&T, usize),
+) {
+    let mut next = 0;
+    criterion.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            next += 1;
+            kernel(&items[next % items.len()], next);
+        });
+    });
+}
+
+fn kernels(criterion: &mut Criterion) {
+    let photos = photos();
+    let pictures = pictures(&photos);
+    let mut scratch = Scratch::default();
+    let mut out = vec![0; (SIZE * SIZE * 3) as usize];
+    if !photos.is_empty() {
+        let mut decoder = Decoder::new(1 << 28);
+        let mut image = Rgb8::default();
+        in_turn(criterion, "decode", &photos, |bytes, _| {
+            decoder.decode(bytes, &mut image).unwrap()
+        });
+    }
+    in_turn(criterion, "resize", &pictures, |image, _| {
+        let whole = CropBox {
+            x: 0,
+            y: 0,
+            width: image.width(),
+            height: image.height(),
+        };
+        resize_box(image, whole, SIZE, SIZE, &mut scratch, &mut out);
+    });
+    in_turn(criterion, "evaluate", &pictures, |image, _| {
+        evaluate(image, SIZE, &mut scratch, &mut out)
+    });
+    let config = AugmentConfig::default();
+    in_turn(criterion, "augment", &pictures, |image, sample| {
+        let mut rng = SampleRng::new(0, 0, sample as u64, stream::AUGMENT);
+        let draw = draw(&config, image.width(), image.height(), &mut rng);
+        apply(image, &draw, SIZE, &mut scratch, &mut out);
+    });
+    type Adjust = fn(&mut [u8]);
+    let colours: [(&str, Adjust); 5] = [
+        ("brightness", |pixels| adjust_brightness(pixels, 1.2)),
+        ("contrast", |pixels| adjust_contrast(pixels, 0.8)),
+        ("saturation", |pixels| adjust_saturation(pixels, 1.2)),
+        ("hue", |pixels| adjust_hue(pixels, 0.05)),
+        ("gray", gray),
+    ];
+    evaluate(&pictures[0], SIZE, &mut scratch, &mut out);
+    for (name, adjust) in colours {
+        criterion.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(
+                || out.clone(),
+                |pixels| adjust(pixels),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+criterion_group! { name = benches; config = Criterion::default().sample_size(30); targets = kernels }
+criterion_main!(benches);

@@ -1,0 +1,69 @@
+//! Brightness, contrast and saturation as PIL's `ImageEnhance` has them: a blend with a degenerate picture
+//! in single precision, cut (not rounded) to 8 bits.
+
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use super::gray::{luma, luma_sum};
+
+/// PIL's `Image.blend` of two samples: `from` at factor 0, `to` at factor 1, further out beyond them.
+fn blend(from: u8, to: u8, factor: f32) -> u8 {
+    // The float-to-integer cast cuts towards zero and saturates, which is PIL's clipping.
+    (f32::from(from) + factor * (f32::from(to) - f32::from(from))) as u8
+}
+
+/// Blends every sample with one constant through a table.
+fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {
+    if factor == 1.0 {
+        return;
+    }
+    let mut table = [0u8; 256];
+    for (entry, sample) in table.iter_mut().zip(0..=255) {
+        *entry = blend(constant, sample, factor);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if avx512::available() {
+        // SAFETY: the processor has the features that the kernel is compiled for.
+        return unsafe { avx512::colour::look_up(pixels, &table) };
+    }
+    for sample in pixels {
+        *sample = table[usize::from(*sample)];
+    }
+}
+
+/// Multiplies the brightness of packed RGB pixels, as torchvision's `adjust_brightness` on PIL images.
+pub fn adjust_brightness(pixels: &mut [u8], factor: f32) {
+    blend_with_constant(pixels, 0, factor);
+}
+
+/// Spreads packed RGB pixels about their mean brightness, as torchvision's `adjust_contrast` on PIL images.
+pub fn adjust_contrast(pixels: &mut [u8], factor: f32) {
+    let count = pixels.len() / 3;
+    if count == 0 {
+        return;
+    }
+    let mean = luma_sum(pixels) as f64 / count as f64;
+    blend_with_constant(pixels, (mean + 0.5) as u8, factor);
+}
+
+/// Spreads packed RGB pixels about their own brightness, as torchvision's `adjust_saturation` on PIL images.
+pub fn adjust_saturation(pixels: &mut [u8], factor: f32) {
+    if factor == 1.0 {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if avx512::available() {
+        // SAFETY: the processor has the features that the kernel is compiled for.
+        return unsafe { avx512::colour::saturate(pixels, factor) };
+    }
+    saturate(pixels, factor);
+}
+
+/// The portable kernel of [`adjust_saturation`].
+pub(super) fn saturate(pixels: &mut [u8], factor: f32) {
+    for pixel in pixels.chunks_exact_mut(3) {
+        let level = luma(pixel[0], pixel[1], pixel[2]);
+        for sample in pixel {
+            *sample = blend(level, *sample, factor);
+        }
+    }
+}

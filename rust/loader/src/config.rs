@@ -1,0 +1,332 @@
+//! The loader's configuration and its rules. Field names equal those of the Python dataclasses in `prolip.data`.
+
+use crate::error::ConfigError;
+
+/// Sides that a picture may have in a batch: larger ones would overflow a batch's memory long before training could use them.
+const MAX_IMAGE_SIZE: u32 = 4096;
+
+/// Pixels of a picture past which PIL calls it a decompression bomb and raises.
+pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// How a training picture is varied; the defaults are those of the published recipes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AugmentConfig {
+    /// Share of the picture's area that a crop covers, lowest and highest.
+    pub crop_scale: (f64, f64),
+    /// Width over height of a crop, lowest and highest.
+    pub crop_ratio: (f64, f64),
+    /// Strength of brightness, contrast, saturation and hue.
+    pub jitter: [f64; 4],
+    /// Probability of colour jitter.
+    pub jitter_prob: f64,
+    /// Probability of grey.
+    pub gray_prob: f64,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self {
+            crop_scale: (0.8, 1.0),
+            crop_ratio: (3.0 / 4.0, 4.0 / 3.0),
+            jitter: [0.32, 0.32, 0.32, 0.08],
+            jitter_prob: 0.8,
+            gray_prob: 0.2,
+        }
+    }
+}
+
+/// Where a caption comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaptionSource {
+    /// `txt`, or a dotted path into the sample's json; of a list one element is drawn.
+    pub key: String,
+    /// How often this source is drawn, relative to its neighbours.
+    pub weight: f32,
+    /// Dotted paths of more general captions of the same sample, one drawn uniformly.
+    pub general: Vec<String>,
+}
+
+/// One caption slot: every sample gives one caption to each slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaptionConfig {
+    /// The sources, of which one is drawn by weight.
+    pub sources: Vec<CaptionSource>,
+}
+
+/// What happens to the tokens of a masked text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextMode {
+    /// A masked token becomes the mask id.
+    Replace,
+    /// A masked token is taken out and the rest moves left.
+    Remove,
+}
+
+/// For whom one set of kept patches is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchDraw {
+    /// One set for all masked rows of a batch.
+    Batch,
+    /// A set of its own for each masked row.
+    Sample,
+}
+
+/// Masked rows of a batch (SPEC §7).
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaskConfig {
+    /// Share of a batch's rows, from the first on, that have masked texts and pictures.
+    pub masked_fraction: f64,
+    /// What happens to masked tokens.
+    pub text_mode: TextMode,
+    /// Probability that a token is masked.
+    pub text_mask_prob: f64,
+    /// The id that replaces masked tokens.
+    pub mask_id: i32,
+    /// For whom kept patches are drawn.
+    pub patch_draw: PatchDraw,
+    /// Share of patches that are kept.
+    pub keep_ratio: f64,
+    /// Patches of a picture.
+    pub num_patches: usize,
+    /// Probability that the masked text is a more general caption, where the drawn source names any.
+    pub general_prob: f64,
+}
+
+impl MaskConfig {
+    /// Masked rows of a batch of `rows`: the whole part of rows · `masked_fraction`.
+    #[must_use]
+    pub fn masked_rows(&self, rows: usize) -> usize {
+        (rows as f64 * self.masked_fraction) as usize
+    }
+
+    /// Patches that a masked picture keeps: the whole part of `num_patches` · `keep_ratio`.
+    #[must_use]
+    pub fn kept_patches(&self) -> usize {
+        (self.num_patches as f64 * self.keep_ratio) as usize
+    }
+}
+
+/// What becomes of the samples that do not fill a last batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastBatch {
+    /// Training: left out, so that every batch is full and every rank has the same number of them.
+    Drop,
+    /// Evaluation: each rank reads one contiguous part, and its last batch is smaller.
+    Keep,
+}
+
+/// Everything a loader is told, except its rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoaderConfig {
+    /// Brace patterns, globs, paths, or text files that list them.
+    pub shards: Vec<String>,
+    /// Samples in one rank's batch.
+    pub batch_size: usize,
+    /// Side of a picture in the batch.
+    pub image_size: u32,
+    /// Random augmentation; `None` is the evaluation transform.
+    pub augment: Option<AugmentConfig>,
+    /// One entry a caption slot; none means that no text is read.
+    pub captions: Vec<CaptionConfig>,
+    /// Masked rows; `None` for none.
+    pub mask: Option<MaskConfig>,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Epochs, `None` for no end.
+    pub num_epochs: Option<u64>,
+    /// Samples that are shuffled together; 0 keeps the order of the files.
+    pub shuffle_window: usize,
+    /// What becomes of the samples that do not fill a last batch.
+    pub last_batch: LastBatch,
+    /// Threads, at least 1.
+    pub num_threads: usize,
+    /// Batches that may be begun or wait before the reader takes them.
+    pub prefetch_batches: usize,
+    /// Share of unreadable samples past which the loader fails.
+    pub max_bad_fraction: f64,
+    /// Pixels of a picture before it is resized, at most.
+    pub max_pixels: u64,
+    /// Whether the samples' json is handed on.
+    pub keep_json: bool,
+}
+
+impl LoaderConfig {
+    /// Checks every rule that needs nothing but the configuration.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule, with its value and the rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check(
+            !self.shards.is_empty(),
+            "data.shards",
+            "()",
+            "name at least one shard",
+        )?;
+        at_least_one("data.batch_size", self.batch_size)?;
+        check(
+            (1..=MAX_IMAGE_SIZE).contains(&self.image_size),
+            "data.image_size",
+            self.image_size,
+            "it must be between 1 and 4096",
+        )?;
+        at_least_one("data.num_threads", self.num_threads)?;
+        at_least_one("data.prefetch_batches", self.prefetch_batches)?;
+        check(
+            self.num_epochs != Some(0),
+            "data.num_epochs",
+            0,
+            "it must be at least 1, or None for no end",
+        )?;
+        share("data.max_bad_fraction", self.max_bad_fraction)?;
+        check(
+            self.max_pixels > 0,
+            "data.max_pixels",
+            0,
+            "it must be at least 1",
+        )?;
+        if let Some(augment) = &self.augment {
+            augment.validate()?;
+        }
+        for (slot, caption) in self.captions.iter().enumerate() {
+            caption.validate(slot)?;
+        }
+        if let Some(mask) = &self.mask {
+            mask.validate(self.batch_size)?;
+        }
+        Ok(())
+    }
+}
+
+impl AugmentConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let (low, high) = self.crop_scale;
+        check(
+            low > 0.0 && low <= high && high <= 1.0,
+            "data.augment.crop_scale",
+            format_args!("({low}, {high})"),
+            "it must be two shares of the area, 0 < lowest <= highest <= 1",
+        )?;
+        let (low, high) = self.crop_ratio;
+        check(
+            low > 0.0 && low <= high && high.is_finite(),
+            "data.augment.crop_ratio",
+            format_args!("({low}, {high})"),
+            "it must be two ratios, 0 < lowest <= highest",
+        )?;
+        let [brightness, contrast, saturation, hue] = self.jitter;
+        check(
+            [brightness, contrast, saturation]
+                .iter()
+                .all(|strength| strength.is_finite() && *strength >= 0.0)
+                && (0.0..=0.5).contains(&hue),
+            "data.augment.jitter",
+            format_args!("({brightness}, {contrast}, {saturation}, {hue})"),
+            "brightness, contrast and saturation must be at least 0, hue between 0 and 0.5",
+        )?;
+        share("data.augment.jitter_prob", self.jitter_prob)?;
+        share("data.augment.gray_prob", self.gray_prob)
+    }
+}
+
+impl CaptionConfig {
+    fn validate(&self, slot: usize) -> Result<(), ConfigError> {
+        let place = format!("data.captions[{slot}].sources");
+        check(
+            !self.sources.is_empty(),
+            &place,
+            "()",
+            "name at least one source",
+        )?;
+        for (index, source) in self.sources.iter().enumerate() {
+            let place = format!("{place}[{index}]");
+            check(
+                is_path(&source.key),
+                &format!("{place}.key"),
+                &source.key,
+                "it must be 'txt' or a dotted path into the json",
+            )?;
+            check(
+                source.weight.is_finite() && source.weight >= 0.0,
+                &format!("{place}.weight"),
+                source.weight,
+                "it must be at least 0",
+            )?;
+            for key in &source.general {
+                check(
+                    is_path(key),
+                    &format!("{place}.general"),
+                    key,
+                    "it must hold 'txt' or dotted paths into the json",
+                )?;
+            }
+        }
+        let total: f32 = self.sources.iter().map(|source| source.weight).sum();
+        check(
+            total > 0.0 && total.is_finite(),
+            &place,
+            total,
+            "the sum of the weights must be above 0",
+        )
+    }
+}
+
+impl MaskConfig {
+    fn validate(&self, batch_size: usize) -> Result<(), ConfigError> {
+        share("data.mask.masked_fraction", self.masked_fraction)?;
+        check(
+            self.masked_rows(batch_size) > 0,
+            "data.mask.masked_fraction",
+            self.masked_fraction,
+            &format!(
+                "it must give at least one row of a batch of {batch_size}; for none set data.mask to None"
+            ),
+        )?;
+        share("data.mask.text_mask_prob", self.text_mask_prob)?;
+        check(
+            self.mask_id >= 0,
+            "data.mask.mask_id",
+            self.mask_id,
+            "it must not be negative",
+        )?;
+        at_least_one("data.mask.num_patches", self.num_patches)?;
+        share("data.mask.keep_ratio", self.keep_ratio)?;
+        check(
+            self.kept_patches() > 0,
+            "data.mask.keep_ratio",
+            self.keep_ratio,
+            &format!("it must keep at least one of {} patches", self.num_patches),
+        )?;
+        share("data.mask.general_prob", self.general_prob)
+    }
+}
+
+fn check(
+    holds: bool,
+    field: &str,
+    value: impl std::fmt::Display,
+    rule: &str,
+) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::new(field, value, rule))
+    }
+}
+
+fn at_least_one(field: &str, value: usize) -> Result<(), ConfigError> {
+    check(value > 0, field, value, "it must be at least 1")
+}
+
+fn share(field: &str, value: f64) -> Result<(), ConfigError> {
+    check(
+        (0.0..=1.0).contains(&value),
+        field,
+        value,
+        "it must be between 0 and 1",
+    )
+}
+
+/// A dotted path without empty parts.
+fn is_path(key: &str) -> bool {
+    key.split('.').all(|part| !part.is_empty())
+}

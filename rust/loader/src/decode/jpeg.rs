@@ -1,0 +1,179 @@
+//! JPEG through libjpeg-turbo's TurboJPEG interface; the one module that calls it.
+
+use std::ffi::CStr;
+use std::ptr::NonNull;
+
+use turbojpeg_sys as tj;
+
+use super::{DecodeError, Rgb8, check_size};
+
+/// An owned TurboJPEG handle.
+#[derive(Debug)]
+pub(super) struct Decompressor(NonNull<std::ffi::c_void>);
+
+// SAFETY: a TurboJPEG handle has no tie to the thread that made it; it only must not be used by two threads
+// at once, which `&mut self` on every method rules out.
+unsafe impl Send for Decompressor {}
+
+impl Drop for Decompressor {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `tj3Init` and nobody uses it after this.
+        unsafe { tj::tj3Destroy(self.0.as_ptr()) }
+    }
+}
+
+impl Decompressor {
+    pub(super) fn new() -> Result<Self, DecodeError> {
+        // SAFETY: no preconditions; null is the only failure.
+        let handle = unsafe { tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as i32) };
+        let this = NonNull::new(handle.cast())
+            .map(Self)
+            .ok_or(DecodeError::OutOfMemory)?;
+        // ICC profiles are not used: without this each one would be copied out of the file.
+        // SAFETY: the handle is valid; the parameter and its value are documented ones.
+        unsafe { tj::tj3Set(this.0.as_ptr(), tj::TJPARAM_TJPARAM_SAVEMARKERS as i32, 0) };
+        Ok(this)
+    }
+
+    /// Decodes with the defaults that PIL uses: the accurate integer DCT and smooth chroma upsampling.
+    pub(super) fn decode(
+        &mut self,
+        bytes: &[u8],
+        max_pixels: u64,
+        scratch: &mut Vec<u8>,
+        into: &mut Rgb8,
+    ) -> Result<(), DecodeError> {
+        // SAFETY: the handle is valid and `bytes` is a readable buffer of the length given.
+        let status =
+            unsafe { tj::tj3DecompressHeader(self.0.as_ptr(), bytes.as_ptr(), bytes.len() as u64) };
+        self.check(status, bytes)?;
+        let width = self.dimension(tj::TJPARAM_TJPARAM_JPEGWIDTH)?;
+        let height = self.dimension(tj::TJPARAM_TJPARAM_JPEGHEIGHT)?;
+        check_size(width, height, max_pixels)?;
+        let space = self.parameter(tj::TJPARAM_TJPARAM_COLORSPACE);
+        if space == tj::TJCS_TJCS_CMYK as i32 || space == tj::TJCS_TJCS_YCCK as i32 {
+            scratch.resize(width as usize * height as usize * 4, 0);
+            self.decompress(bytes, scratch, width, height, tj::TJPF_TJPF_CMYK)?;
+            inverted_cmyk_to_rgb(scratch, into.reshape(width, height));
+            Ok(())
+        } else {
+            self.decompress(
+                bytes,
+                into.reshape(width, height),
+                width,
+                height,
+                tj::TJPF_TJPF_RGB,
+            )
+        }
+    }
+
+    fn decompress(
+        &mut self,
+        bytes: &[u8],
+        pixels: &mut [u8],
+        width: u32,
+        height: u32,
+        format: tj::TJPF,
+    ) -> Result<(), DecodeError> {
+        let channels = if format == tj::TJPF_TJPF_CMYK { 4 } else { 3 };
+        assert!(pixels.len() >= width as usize * height as usize * channels);
+        // SAFETY: the handle is valid and `bytes` is readable. The library writes width * height pixels of
+        // `channels` bytes in rows without padding (pitch 0), where width and height come from the same
+        // header of the same bytes that it reads again now; the assertion above is that size.
+        let status = unsafe {
+            tj::tj3Decompress8(
+                self.0.as_ptr(),
+                bytes.as_ptr(),
+                bytes.len() as u64,
+                pixels.as_mut_ptr(),
+                0,
+                format,
+            )
+        };
+        self.check(status, bytes)
+    }
+
+    fn parameter(&self, parameter: tj::TJPARAM) -> i32 {
+        // SAFETY: the handle is valid; reading any parameter is allowed at any time.
+        unsafe { tj::tj3Get(self.0.as_ptr(), parameter as i32) }
+    }
+
+    fn dimension(&self, parameter: tj::TJPARAM) -> Result<u32, DecodeError> {
+        match u32::try_from(self.parameter(parameter)) {
+            Ok(size) if size > 0 => Ok(size),
+            _ => Err(DecodeError::Jpeg("no picture in the file".to_owned())),
+        }
+    }
+
+    /// Tells failures from the warnings that PIL ignores, and those from the end of the data, at which PIL
+    /// raises: the library itself would fill the rest with grey.
+    fn check(&self, status: i32, bytes: &[u8]) -> Result<(), DecodeError> {
+        if status == 0 {
+            return Ok(());
+        }
+        // SAFETY: the handle is valid; the result is a NUL-terminated string owned by the library that stays
+        // valid until its next call on this thread, and it is copied before that.
+        let message =
+            unsafe { CStr::from_ptr(tj::tj3GetErrorStr(self.0.as_ptr())) }.to_string_lossy();
+        // The library's own error code calls a failure after a warning a warning too, so the text decides.
+        if !WARNINGS.iter().any(|start| message.starts_with(start)) {
+            return Err(DecodeError::Jpeg(message.into_owned()));
+        }
+        if message.starts_with(PREMATURE_END) || !has_end_marker(bytes) {
+            return Err(DecodeError::Truncated);
+        }
+        Ok(())
+    }
+}
+
+const PREMATURE_END: &str = "Premature end of JPEG file";
+
+/// How the messages begin that libjpeg gives as warnings: it has decoded all rows, some of them perhaps wrong.
+const WARNINGS: [&str; 8] = [
+    "Corrupt JPEG data",
+    PREMATURE_END,
+    "Inconsistent progression sequence",
+    "Unknown Adobe color transform",
+    "Warning: ",
+    "Invalid SOS parameters for sequential JPEG",
+    "Corrupt color profile",
+    "Application transferred too many scanlines",
+];
+
+/// Whether the end-of-image marker is there, read as libjpeg reads: segments skipped by their length, bytes of
+/// entropy-coded data up to the next marker.
+fn has_end_marker(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(found) = bytes
+        .get(at..)
+        .and_then(|rest| rest.iter().position(|&byte| byte == 0xFF))
+    {
+        at += found + 1;
+        match bytes.get(at) {
+            Some(0xD9) => return true,
+            // A stuffed zero, a restart marker or another marker without content.
+            Some(0x00 | 0x01 | 0xD0..=0xD8) => at += 1,
+            // Fill bytes: the next 0xFF may begin the marker.
+            Some(0xFF) => {}
+            Some(_) => match bytes.get(at + 1..at + 3) {
+                Some(&[high, low]) => at += 1 + usize::from(u16::from_be_bytes([high, low])),
+                _ => return false,
+            },
+            None => return false,
+        }
+    }
+    false
+}
+
+/// CMYK as JPEG files carry it (inverted, whatever the Adobe marker says, as PIL takes them) to RGB with PIL's
+/// integer arithmetic.
+fn inverted_cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
+    for (ink, out) in cmyk.chunks_exact(4).zip(rgb.chunks_exact_mut(3)) {
+        let white = i32::from(ink[3]);
+        for (out, &ink) in out.iter_mut().zip(ink) {
+            let product = (255 - i32::from(ink)) * white + 128;
+            let covered = ((product >> 8) + product) >> 8;
+            *out = (white - covered).max(0) as u8;
+        }
+    }
+}

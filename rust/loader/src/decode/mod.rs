@@ -1,0 +1,164 @@
+//! Encoded pictures to packed RGB, with the pixels that PIL's `Image.open(…).convert("RGB")` gives.
+//!
+//! JPEG is decoded by libjpeg-turbo, WebP by libwebp and PNG by the `png` crate. The format is told from the
+//! first bytes, never from a file name. Orientation tags, colour profiles and gamma are left alone, as PIL
+//! leaves them. What PIL refuses (a truncated file, say) is an error here.
+
+mod jpeg;
+mod png;
+mod webp;
+
+use thiserror::Error;
+
+/// A picture of packed 8-bit RGB pixels, rows from top to bottom. The buffer is kept when the picture is
+/// replaced, so that decoding into the same value over and over allocates nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Rgb8 {
+    width: u32,
+    height: u32,
+    // At least width * height * 3 bytes; longer where an earlier picture was larger.
+    buffer: Vec<u8>,
+}
+
+impl Rgb8 {
+    /// A picture of the given pixels, or `None` where their number is not `width * height * 3`.
+    #[must_use]
+    pub fn from_pixels(width: u32, height: u32, pixels: Vec<u8>) -> Option<Self> {
+        let expected = u64::from(width) * u64::from(height) * 3;
+        (pixels.len() as u64 == expected).then_some(Self {
+            width,
+            height,
+            buffer: pixels,
+        })
+    }
+
+    /// Width in pixels.
+    #[must_use]
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in pixels.
+    #[must_use]
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The pixels, `height * width * 3` bytes.
+    #[must_use]
+    pub fn pixels(&self) -> &[u8] {
+        &self.buffer[..self.width as usize * self.height as usize * 3]
+    }
+
+    /// Gives the picture a new size and returns its pixels, whose content is whatever was there before.
+    fn reshape(&mut self, width: u32, height: u32) -> &mut [u8] {
+        let length = width as usize * height as usize * 3;
+        if self.buffer.len() < length {
+            self.buffer.resize(length, 0);
+        }
+        (self.width, self.height) = (width, height);
+        &mut self.buffer[..length]
+    }
+}
+
+/// Why a picture could not be decoded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The first bytes belong to none of the formats.
+    #[error("not a JPEG, PNG or WebP file ({length} bytes)")]
+    UnknownFormat {
+        /// Length of the input in bytes.
+        length: usize,
+    },
+    /// The header announces more pixels than allowed.
+    #[error("{width} x {height} pixels are more than the limit of {max_pixels}")]
+    TooLarge {
+        /// Width in the header.
+        width: u32,
+        /// Height in the header.
+        height: u32,
+        /// The limit.
+        max_pixels: u64,
+    },
+    /// The data end before the picture does.
+    #[error("the file is truncated")]
+    Truncated,
+    /// libjpeg-turbo's reason.
+    #[error("JPEG: {0}")]
+    Jpeg(String),
+    /// The PNG decoder's reason.
+    #[error("PNG: {0}")]
+    Png(#[from] ::png::DecodingError),
+    /// libwebp's reason.
+    #[error("WebP: {0}")]
+    Webp(&'static str),
+    /// A decoder could not be set up.
+    #[error("no memory for the decoder")]
+    OutOfMemory,
+}
+
+/// Decodes pictures one after another; it owns the libraries' handles and the scratch memory, so each thread
+/// has its own.
+#[derive(Debug)]
+pub struct Decoder {
+    max_pixels: u64,
+    // Made when the first JPEG is met, then reused for all of them.
+    jpeg: Option<jpeg::Decompressor>,
+    scratch: Vec<u8>,
+}
+
+impl Decoder {
+    /// A decoder that refuses pictures whose header announces more than `max_pixels` pixels.
+    #[must_use]
+    pub fn new(max_pixels: u64) -> Self {
+        Self {
+            max_pixels,
+            jpeg: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Decodes `bytes` into `into`, reusing its buffer. After an error the content of `into` is unspecified.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where PIL would raise, and for pictures past the limit on pixels, which is checked on
+    /// the header before any memory is taken.
+    pub fn decode(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
+        if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+            let jpeg = match &mut self.jpeg {
+                Some(jpeg) => jpeg,
+                empty => empty.insert(jpeg::Decompressor::new()?),
+            };
+            let result = jpeg.decode(bytes, self.max_pixels, &mut self.scratch, into);
+            if result.is_err() {
+                // A handle that failed within a header would go on there with the next file.
+                self.jpeg = None;
+            }
+            result
+        } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+            png::decode(bytes, self.max_pixels, &mut self.scratch, into)
+        } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+            webp::decode(bytes, self.max_pixels, into)
+        } else {
+            Err(DecodeError::UnknownFormat {
+                length: bytes.len(),
+            })
+        }
+    }
+}
+
+/// Checks the size in a header against the limit.
+fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), DecodeError> {
+    if u64::from(width) * u64::from(height) > max_pixels {
+        return Err(DecodeError::TooLarge {
+            width,
+            height,
+            max_pixels,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! PNG through the `png` crate, with PIL's way from each kind of sample to RGB.
+
+use std::io::{Cursor, ErrorKind};
+
+use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits};
+
+use super::{DecodeError, Rgb8, check_size};
+
+pub(super) fn decode(
+    bytes: &[u8],
+    max_pixels: u64,
+    scratch: &mut Vec<u8>,
+    into: &mut Rgb8,
+) -> Result<(), DecodeError> {
+    let mut options = DecodeOptions::default();
+    // Text and profiles are not used, so a damaged one need not cost the picture.
+    options.set_ignore_text_chunk(true);
+    options.set_ignore_iccp_chunk(true);
+    let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
+    let (width, height) = decoder.read_header_info()?.size();
+    check_size(width, height, max_pixels)?;
+    // Samples have at most 8 bytes a pixel; the rest is for chunks.
+    decoder.set_limits(Limits {
+        bytes: usize::try_from(max_pixels.saturating_mul(8))
+            .unwrap_or(usize::MAX)
+            .saturating_add(1 << 24),
+    });
+    let mut reader = decoder.read_info()?;
+    let (color, depth) = reader.output_color_type();
+    let palette = reader.info().palette.as_deref().unwrap_or(&[]).to_vec();
+    let pixels = into.reshape(width, height);
+    let rows = pixels.chunks_exact_mut(width as usize * 3);
+    let direct = (color, depth) == (ColorType::Rgb, BitDepth::Eight);
+    if reader.info().interlaced {
+        let Some(size) = reader.output_buffer_size() else {
+            return Err(DecodeError::TooLarge {
+                width,
+                height,
+                max_pixels,
+            });
+        };
+        // Samples of less than a byte are merged into what is there.
+        scratch.clear();
+        scratch.resize(size, 0);
+        let line = reader.next_frame(scratch)?.line_size;
+        for (samples, out) in scratch.chunks_exact(line.max(1)).zip(rows) {
+            expand_row(samples, out, color, depth, &palette);
+        }
+        return Ok(());
+    }
+    // Row by row, so that a file that ends after its last row is read, as PIL reads it.
+    scratch.resize(reader.output_line_size(width).unwrap_or(0), 0);
+    for out in rows {
+        if direct {
+            reader.read_row(out)?;
+        } else {
+            reader.read_row(scratch)?;
+            expand_row(scratch, out, color, depth, &palette);
+        }
+    }
+    match reader.finish() {
+        // The checksum of the samples is in what follows, and a wrong one means wrong pixels.
+        Err(DecodingError::IoError(error)) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// One row of samples to RGB. Alpha is dropped, not blended, and of 16-bit colour the high byte is kept; a
+/// 16-bit grey clips at 255, as PIL's conversion from `I;16` does.
+fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth, palette: &[u8]) {
+    let out = out.chunks_exact_mut(3);
+    match (color, depth) {
+        (ColorType::Grayscale, BitDepth::Eight) => {
+            out.zip(samples).for_each(|(out, &gray)| out.fill(gray));
+        }
+        (ColorType::Grayscale, BitDepth::Sixteen) => {
+            for (out, gray) in out.zip(samples.chunks_exact(2)) {
+                out.fill(if gray[0] == 0 { gray[1] } else { 255 });
+            }
+        }
+        (ColorType::Grayscale, _) => {
+            let bits = depth as usize;
+            // 1, 3 or 15 is the brightest sample; the factor makes it 255.
+            let factor = (255 / ((1u16 << bits) - 1)) as u8;
+            for (x, out) in out.enumerate() {
+                out.fill(packed_sample(samples, x, bits) * factor);
+            }
+        }
+        (ColorType::GrayscaleAlpha, BitDepth::Sixteen) => {
+            out.zip(samples.chunks_exact(4))
+                .for_each(|(out, sample)| out.fill(sample[0]));
+        }
+        (ColorType::GrayscaleAlpha, _) => {
+            out.zip(samples.chunks_exact(2))
+                .for_each(|(out, sample)| out.fill(sample[0]));
+        }
+        (ColorType::Indexed, _) => {
+            for (x, out) in out.enumerate() {
+                let index = usize::from(packed_sample(samples, x, depth as usize));
+                match palette.get(index * 3..index * 3 + 3) {
+                    Some(color) => out.copy_from_slice(color),
+                    None => out.fill(0),
+                }
+            }
+        }
+        (ColorType::Rgb | ColorType::Rgba, _) => {
+            let step = if depth == BitDepth::Sixteen { 2 } else { 1 };
+            let channels = if color == ColorType::Rgba { 4 } else { 3 };
+            for (out, sample) in out.zip(samples.chunks_exact(channels * step)) {
+                (out[0], out[1], out[2]) = (sample[0], sample[step], sample[2 * step]);
+            }
+        }
+    }
+}
+
+/// Sample `x` of a row whose samples of 1, 2, 4 or 8 bits are packed from the high bits down.
+fn packed_sample(row: &[u8], x: usize, bits: usize) -> u8 {
+    let at = x * bits;
+    let byte = row.get(at / 8).copied().unwrap_or(0);
+    if bits == 8 {
+        byte
+    } else {
+        (byte >> (8 - bits - at % 8)) & ((1 << bits) - 1)
+    }
+}

@@ -1,0 +1,223 @@
+//! One variant per way to fail, each with the place.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::decode::DecodeError;
+use crate::tokenize::TokenizeError;
+
+/// A setting that cannot work: the field, its value, the rule it breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}: {rule}")]
+pub struct ConfigError {
+    /// Dotted name of the field.
+    pub field: String,
+    /// The value as given.
+    pub value: String,
+    /// What it should have been.
+    pub rule: String,
+}
+
+impl ConfigError {
+    /// The error of one field.
+    #[must_use]
+    pub fn new(
+        field: impl Into<String>,
+        value: impl std::fmt::Display,
+        rule: impl Into<String>,
+    ) -> Self {
+        Self {
+            field: field.into(),
+            value: value.to_string(),
+            rule: rule.into(),
+        }
+    }
+}
+
+/// What is wrong with an archive, from its headers alone.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// The operating system could not read.
+    #[error("cannot read: {0}")]
+    Read(#[from] std::io::Error),
+    /// The file has no bytes.
+    #[error("the file is empty, not an archive")]
+    Empty,
+    /// The file is compressed.
+    #[error("the archive is compressed ({0}); decompress the shard")]
+    Compressed(&'static str),
+    /// The file ends inside a header or inside a member's data.
+    #[error("the archive is truncated: {what} reaches beyond the file's {size} bytes")]
+    Truncated {
+        /// What is incomplete.
+        what: String,
+        /// Bytes of the file.
+        size: u64,
+    },
+    /// The checksum of a header does not fit its bytes.
+    #[error("damaged header: the checksum is {found}, the header says {expected}")]
+    Checksum {
+        /// Sum over the header's bytes.
+        found: u64,
+        /// Sum written in the header.
+        expected: u64,
+    },
+    /// A number, name or extension of a header cannot be read.
+    #[error("damaged header: {0}")]
+    Header(&'static str),
+    /// Sparse members would give wrong bytes.
+    #[error("member {0:?} is sparse, which is not supported; write the shard without sparse files")]
+    Sparse(String),
+}
+
+/// Why one sample cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// No member is a picture.
+    #[error("no image: none of its members is a jpg, jpeg, png or webp")]
+    NoImage,
+    /// Two members of one sample have the same extension.
+    #[error("two members have the extension {0:?}")]
+    Duplicate(String),
+    /// A member is larger than any picture or caption should be.
+    #[error("a member of {0} bytes is larger than the limit of {limit}", limit = crate::sample::MAX_MEMBER_BYTES)]
+    MemberTooLarge(u64),
+    /// The bytes cannot be read any more.
+    #[error("cannot read its bytes: {0}")]
+    Read(#[from] std::io::Error),
+    /// The picture is damaged, too large, or no picture.
+    #[error("cannot decode its image: {0}")]
+    Decode(#[from] DecodeError),
+    /// The member that a caption comes from is missing.
+    #[error("no caption: it has no .{0}")]
+    NoCaption(&'static str),
+    /// The caption file is not text.
+    #[error("its caption is not UTF-8")]
+    NotUtf8,
+    /// The json is damaged.
+    #[error("cannot parse its json: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The json has no such caption.
+    #[error("its json has no caption at {0:?}: a string or a list of strings must stand there")]
+    NoJsonCaption(String),
+}
+
+impl SampleError {
+    /// The name under which the sample is counted.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoImage => Reason::NoImage,
+            Self::Duplicate(_) => Reason::Duplicate,
+            Self::MemberTooLarge(_) | Self::Read(_) => Reason::Read,
+            Self::Decode(_) => Reason::Decode,
+            Self::NoCaption(_) | Self::NotUtf8 | Self::Json(_) | Self::NoJsonCaption(_) => {
+                Reason::Caption
+            }
+        }
+    }
+}
+
+/// Kinds of bad samples that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No member is a picture.
+    NoImage,
+    /// Two members of one sample have the same extension.
+    Duplicate,
+    /// The bytes cannot be read, or are too many.
+    Read,
+    /// The picture cannot be decoded.
+    Decode,
+    /// The caption is missing or cannot be read.
+    Caption,
+}
+
+impl Reason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 5] = [
+        Self::NoImage,
+        Self::Duplicate,
+        Self::Read,
+        Self::Decode,
+        Self::Caption,
+    ];
+
+    /// The reason's name in statistics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoImage => "no_image",
+            Self::Duplicate => "duplicate",
+            Self::Read => "read",
+            Self::Decode => "decode",
+            Self::Caption => "caption",
+        }
+    }
+}
+
+/// Why a loader cannot be opened or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A shard cannot be opened.
+    #[error("shard {shard}: cannot open: {source}")]
+    Open {
+        /// The shard.
+        shard: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A shard is damaged.
+    #[error("shard {shard}, byte {offset}: {source}")]
+    Tar {
+        /// The shard.
+        shard: PathBuf,
+        /// Where the header begins.
+        offset: u64,
+        /// What is wrong there.
+        source: TarError,
+    },
+    /// Too many samples cannot be used.
+    #[error(
+        "{bad} of {seen} samples cannot be used, more than data.max_bad_fraction = {limit} allows ({counts}); the first: {first}"
+    )]
+    TooManyBad {
+        /// Samples that cannot be used.
+        bad: u64,
+        /// Samples that were tried.
+        seen: u64,
+        /// The allowed share.
+        limit: f64,
+        /// Counts by reason.
+        counts: String,
+        /// The first bad samples, with shard, key and what is wrong.
+        first: String,
+    },
+    /// The tokenizer failed on a batch.
+    #[error("cannot tokenise the batch that begins with sample {key} of {shard}: {source}")]
+    Tokenize {
+        /// Shard of the batch's first sample.
+        shard: PathBuf,
+        /// Key of the batch's first sample.
+        key: String,
+        /// What the tokenizer says.
+        source: TokenizeError,
+    },
+    /// A worker thread panicked, which is a bug.
+    #[error("a loader thread panicked in stage {stage:?}: {message}")]
+    Panicked {
+        /// The stage it was in.
+        stage: &'static str,
+        /// The panic's message.
+        message: String,
+    },
+    /// The loader was closed while something waited for it.
+    #[error("the loader is closed")]
+    Closed,
+    /// A thread could not be started.
+    #[error("cannot start a loader thread: {0}")]
+    Spawn(#[source] Arc<std::io::Error>),
+}

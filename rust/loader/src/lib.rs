@@ -1,0 +1,41 @@
+//! WebDataset shards to training batches, in pure Rust.
+//!
+//! ```text
+//!  opening, once                       a run
+//!  ─────────────                       ─────────────────────────────────────────────────────────────────────
+//!  shards   patterns → paths           order      (seed, epoch, position) → sample id
+//!    │                                   │
+//!  tar      headers → members          pipeline   begins a batch: ids, memory from the pool
+//!    │                                   │  slots, one thread each
+//!  sample   members → samples          read → caption → decode → augment      straight into the batch
+//!    │                                   │  the last slot's thread
+//!  index    sample id → place          tokenize → mask                        the whole batch at once
+//!                                        │
+//!                                      reader takes batches in order; their memory goes back to the pool
+//! ```
+//!
+//! A run's batches depend on the configuration, the shards and the cursor alone, never on threads or time: every draw
+//! comes from [`rng::SampleRng`]. Each stage counts its time ([`stats`]); a bad sample is counted by reason and place, and
+//! too many of them are an error ([`error`]).
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod augment;
+pub mod batch;
+pub mod caption;
+pub mod config;
+pub mod decode;
+pub mod error;
+pub mod index;
+pub mod loader;
+pub mod mask;
+pub mod order;
+pub mod pipeline;
+pub mod read;
+pub mod rng;
+pub mod sample;
+pub mod shards;
+pub mod stats;
+pub mod tar;
+pub mod tokenize;
+mod worker;

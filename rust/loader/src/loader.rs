@@ -1,0 +1,140 @@
+//! An opened data set: the checked configuration, the index, the tokenizer and this rank's share.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::caption::needed_members;
+use crate::config::{LastBatch, LoaderConfig, TextMode};
+use crate::error::{ConfigError, Error};
+use crate::index::Index;
+use crate::order::{Cursor, Split};
+use crate::shards;
+use crate::tokenize::Tokenizer;
+
+/// Everything that the threads of a run read and never change.
+#[derive(Debug)]
+pub struct Loader {
+    /// The configuration.
+    pub config: LoaderConfig,
+    /// Where the samples lie.
+    pub index: Index,
+    /// Present if there are captions.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// This rank's share.
+    pub split: Split,
+    /// Whether `.txt` and `.json` members are read for captions.
+    pub(crate) needed_members: (bool, bool),
+}
+
+impl Loader {
+    /// Checks the configuration and reads the shards' headers; setting `cancelled` ends that early.
+    ///
+    /// # Errors
+    /// A setting is wrong or does not fit the data, or a shard is damaged.
+    pub fn open(
+        config: LoaderConfig,
+        tokenizer: Option<Arc<Tokenizer>>,
+        rank: usize,
+        world_size: usize,
+        cancelled: &AtomicBool,
+    ) -> Result<Self, Error> {
+        config.validate()?;
+        if world_size == 0 {
+            return Err(ConfigError::new("world_size", world_size, "it must be at least 1").into());
+        }
+        if rank >= world_size {
+            return Err(ConfigError::new(
+                "rank",
+                rank,
+                format!("it must be below world_size, {world_size}"),
+            )
+            .into());
+        }
+        check_mask_id(&config, tokenizer.as_deref())?;
+        let index = Index::open(
+            shards::expand(&config.shards)?,
+            config.num_threads,
+            cancelled,
+        )?;
+        let split = Split {
+            total: index.num_samples(),
+            batch_size: config.batch_size as u64,
+            rank: rank as u64,
+            world_size: world_size as u64,
+            last_batch: config.last_batch,
+        };
+        check_size(&config, split)?;
+        let needed_members = needed_members(&config.captions);
+        Ok(Self {
+            config,
+            index,
+            tokenizer,
+            split,
+            needed_members,
+        })
+    }
+
+    /// Checks that a run can go on at a cursor of these data.
+    ///
+    /// # Errors
+    /// The cursor lies beyond the data.
+    pub fn check_cursor(&self, cursor: Cursor) -> Result<(), ConfigError> {
+        if cursor.samples <= self.split.total {
+            return Ok(());
+        }
+        let rule = format!(
+            "it must not be above the {} samples of an epoch: are these the same shards?",
+            self.split.total
+        );
+        Err(ConfigError::new("resume.samples", cursor.samples, rule))
+    }
+
+    /// Bytes of a picture in a batch.
+    #[must_use]
+    pub fn image_bytes(&self) -> usize {
+        let side = self.config.image_size as usize;
+        side * side * 3
+    }
+
+    /// Shard and key of a sample.
+    #[must_use]
+    pub fn place(&self, id: u64) -> (&Path, &str) {
+        let (shard, sample) = self.index.sample(id);
+        (&self.index.shards()[shard].path, &sample.key)
+    }
+}
+
+fn check_mask_id(config: &LoaderConfig, tokenizer: Option<&Tokenizer>) -> Result<(), ConfigError> {
+    let (Some(mask), Some(tokenizer)) = (&config.mask, tokenizer) else {
+        return Ok(());
+    };
+    if mask.text_mode == TextMode::Replace && mask.mask_id == tokenizer.pad_id() {
+        return Err(ConfigError::new(
+            "data.mask.mask_id",
+            mask.mask_id,
+            "it must not be the padding id",
+        ));
+    }
+    Ok(())
+}
+
+fn check_size(config: &LoaderConfig, split: Split) -> Result<(), ConfigError> {
+    if split.total == 0 {
+        return Err(ConfigError::new(
+            "data.shards",
+            format!("{:?}", config.shards),
+            "the shards hold no sample",
+        ));
+    }
+    if split.last_batch == LastBatch::Drop && split.total < split.global_batch() {
+        let rule = format!(
+            "with {} ranks a step needs {} samples and the shards hold {}; make it smaller or set data.last_batch to 'keep'",
+            split.world_size,
+            split.global_batch(),
+            split.total
+        );
+        return Err(ConfigError::new("data.batch_size", split.batch_size, rule));
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Byte-pair encoding of one word with CLIP's vocabulary.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use ahash::RandomState;
+
+use super::TokenizeError;
+
+/// Merges that belong to the vocabulary of 49,408; the published file goes on with others that CLIP does not use.
+const MAX_MERGES: usize = 49_152 - 256 - 2;
+
+/// Ids of whole bytes, then of the same bytes at the end of a word, come before those of the merges.
+const BYTE_IDS: usize = 256;
+
+/// A word's last symbol carries this mark in the vocabulary's text.
+const WORD_END: &str = "</w>";
+
+const NONE: u32 = u32::MAX;
+
+/// A vocabulary: which two neighbouring symbols become one, and which pair goes first.
+#[derive(Debug)]
+pub(super) struct Bpe {
+    byte_ids: [u32; 256],
+    ranks: HashMap<(u32, u32), u32, RandomState>,
+    /// By rank, the id of the merged symbol.
+    merged: Vec<u32>,
+    vocab_size: usize,
+}
+
+/// Reused between words, so that encoding one allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct BpeScratch {
+    symbols: Vec<Symbol>,
+    queue: BinaryHeap<Reverse<(u32, u32)>>,
+}
+
+/// A member of the doubly linked list of a word's symbols.
+#[derive(Debug, Clone, Copy)]
+struct Symbol {
+    id: u32,
+    before: u32,
+    after: u32,
+}
+
+impl Bpe {
+    /// Reads the text of merges: one line of title, then two symbols a line, most frequent first.
+    pub(super) fn parse(merges: &[u8]) -> Result<Self, TokenizeError> {
+        let text = std::str::from_utf8(merges).map_err(|_| TokenizeError::Merges {
+            line: 1,
+            rule: "the text must be UTF-8 (is it still compressed?)",
+        })?;
+        let (byte_ids, letters) = byte_symbols();
+        let mut ids: HashMap<String, u32, RandomState> = HashMap::default();
+        for (id, letter) in letters.iter().enumerate() {
+            ids.insert(letter.to_string(), id as u32);
+            ids.insert(format!("{letter}{WORD_END}"), (BYTE_IDS + id) as u32);
+        }
+        let pairs = text
+            .lines()
+            .enumerate()
+            .skip(1)
+            .take(MAX_MERGES)
+            .filter(|(_, line)| !line.trim().is_empty())
+            .map(|(number, line)| {
+                let mut parts = line.split_whitespace();
+                match (parts.next(), parts.next(), parts.next()) {
+                    (Some(first), Some(second), None) => Ok((number + 1, first, second)),
+                    _ => Err(TokenizeError::Merges {
+                        line: number + 1,
+                        rule: "a merge is two symbols",
+                    }),
+                }
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        for (rank, (line, first, second)) in pairs.iter().enumerate() {
+            if ids
+                .insert(format!("{first}{second}"), (2 * BYTE_IDS + rank) as u32)
+                .is_some()
+            {
+                return Err(TokenizeError::Merges {
+                    line: *line,
+                    rule: "two merges must not give the same symbol",
+                });
+            }
+        }
+        let mut bpe = Self {
+            byte_ids,
+            ranks: HashMap::default(),
+            merged: Vec::with_capacity(pairs.len()),
+            vocab_size: 2 * BYTE_IDS + pairs.len(),
+        };
+        for (rank, (line, first, second)) in pairs.iter().enumerate() {
+            let id = (2 * BYTE_IDS + rank) as u32;
+            // A merge may use earlier ones only. So no merge makes a pair that would have gone before itself, and taking
+            // pairs one at a time, leftmost first, is the same as taking all equal pairs at once.
+            match (ids.get(*first), ids.get(*second)) {
+                (Some(&first), Some(&second)) if first < id && second < id => {
+                    bpe.ranks.insert((first, second), rank as u32)
+                }
+                _ => {
+                    return Err(TokenizeError::Merges {
+                        line: *line,
+                        rule: "a merge must use symbols defined above it",
+                    });
+                }
+            };
+            bpe.merged.push(id);
+        }
+        Ok(bpe)
+    }
+
+    /// Ids of bytes and merges; special tokens follow them.
+    pub(super) fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Appends the ids of `word`, which is not empty.
+    pub(super) fn encode(&self, word: &[u8], scratch: &mut BpeScratch, ids: &mut Vec<i32>) {
+        let BpeScratch { symbols, queue } = scratch;
+        self.lay_out(word, symbols);
+        queue.clear();
+        for at in 0..symbols.len() as u32 {
+            self.enqueue(symbols, queue, at);
+        }
+        while let Some(Reverse((rank, at))) = queue.pop() {
+            // Symbols change while pairs wait in the queue: a pair counts if it still stands there.
+            if self.rank(symbols, at) == Some(rank) {
+                self.merge(symbols, queue, at, rank);
+            }
+        }
+        let mut at = 0;
+        while let Some(symbol) = symbols.get(at as usize) {
+            ids.push(symbol.id as i32);
+            at = symbol.after;
+        }
+    }
+
+    fn lay_out(&self, word: &[u8], symbols: &mut Vec<Symbol>) {
+        symbols.clear();
+        symbols.extend(word.iter().enumerate().map(|(at, &byte)| Symbol {
+            id: self.byte_ids[usize::from(byte)],
+            before: (at as u32).wrapping_sub(1),
+            after: at as u32 + 1,
+        }));
+        if let Some(last) = symbols.last_mut() {
+            last.id += BYTE_IDS as u32;
+            last.after = NONE;
+        }
+    }
+
+    /// The rank of the pair that begins at `at`, if there is one and it is a merge.
+    fn rank(&self, symbols: &[Symbol], at: u32) -> Option<u32> {
+        let first = symbols.get(at as usize)?;
+        let second = symbols.get(first.after as usize)?;
+        self.ranks.get(&(first.id, second.id)).copied()
+    }
+
+    fn enqueue(&self, symbols: &[Symbol], queue: &mut BinaryHeap<Reverse<(u32, u32)>>, at: u32) {
+        if let Some(rank) = self.rank(symbols, at) {
+            queue.push(Reverse((rank, at)));
+        }
+    }
+
+    /// Joins the symbol at `at` with its neighbour, and queues the two pairs that this makes.
+    fn merge(
+        &self,
+        symbols: &mut [Symbol],
+        queue: &mut BinaryHeap<Reverse<(u32, u32)>>,
+        at: u32,
+        rank: u32,
+    ) {
+        let gone = symbols[at as usize].after;
+        let after = symbols[gone as usize].after;
+        // The symbol that is gone keeps no neighbour, so that pairs queued at it are never found again.
+        symbols[gone as usize].after = NONE;
+        symbols[at as usize].id = self.merged[rank as usize];
+        symbols[at as usize].after = after;
+        if let Some(next) = symbols.get_mut(after as usize) {
+            next.before = at;
+        }
+        self.enqueue(symbols, queue, symbols[at as usize].before);
+        self.enqueue(symbols, queue, at);
+    }
+}
+
+/// The symbol that stands for each byte in the vocabulary's text, in the order of ids, and the id of each byte.
+///
+/// Bytes that are printable Latin-1 stand for themselves and come first; the others stand for the characters from U+0100 on.
+fn byte_symbols() -> ([u32; 256], Vec<char>) {
+    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let bytes = (0..=255)
+        .filter(|byte| printable(*byte))
+        .chain((0..=255).filter(|byte| !printable(*byte)));
+    let mut ids = [0; 256];
+    let mut symbols = Vec::with_capacity(256);
+    let mut next_symbol = 0x100;
+    for (id, byte) in bytes.enumerate() {
+        ids[usize::from(byte)] = id as u32;
+        symbols.push(if printable(byte) {
+            char::from(byte)
+        } else {
+            next_symbol += 1;
+            char::from_u32(next_symbol - 1).unwrap_or(char::REPLACEMENT_CHARACTER)
+        });
+    }
+    (ids, symbols)
+}

@@ -1,0 +1,147 @@
+//! Any Hugging Face `tokenizer.json`, through the `tokenizers` crate.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use tokenizers::{PaddingDirection, PostProcessor, TruncationParams};
+
+use super::TokenizeError;
+
+/// Vocabulary entries that are a padding token by their name, where the file has no `padding` section.
+const PAD_TOKENS: [&str; 2] = ["<pad>", "[PAD]"];
+
+pub(super) struct FileTokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    context_length: usize,
+    pad_id: i32,
+    pad_left: bool,
+    vocab_size: usize,
+}
+
+impl fmt::Debug for FileTokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileTokenizer")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FileTokenizer {
+    pub(super) fn open(
+        path: &Path,
+        context_length: usize,
+        pad_id: Option<u32>,
+    ) -> Result<Self, TokenizeError> {
+        let bytes = std::fs::read(path).map_err(|source| TokenizeError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let unreadable = |message: String| TokenizeError::Parse {
+            path: path.to_owned(),
+            message,
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|error| unreadable(error.to_string()))?;
+
+        let specials = inner
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(false));
+        if context_length <= specials {
+            return Err(TokenizeError::ContextLength {
+                name: path.display().to_string(),
+                context_length,
+                specials,
+            });
+        }
+        let vocab_size = inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .map_or(0, |id| id as usize + 1);
+        let in_file = || inner.get_padding().map(|padding| padding.pad_id);
+        let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token));
+        let pad_id =
+            pad_id
+                .or_else(in_file)
+                .or_else(by_name)
+                .ok_or_else(|| TokenizeError::NoPadId {
+                    path: path.to_owned(),
+                })?;
+        let small_pad_id = i32::try_from(pad_id)
+            .ok()
+            .filter(|_| (pad_id as usize) < vocab_size);
+        let small_pad_id = small_pad_id.ok_or_else(|| TokenizeError::PadId {
+            path: path.to_owned(),
+            pad_id,
+            vocab_size,
+        })?;
+        let pad_left = inner
+            .get_padding()
+            .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
+
+        let truncation = TruncationParams {
+            max_length: context_length,
+            stride: 0,
+            direction: inner
+                .get_truncation()
+                .map(|truncation| truncation.direction)
+                .unwrap_or_default(),
+            ..TruncationParams::default()
+        };
+        inner
+            .with_truncation(Some(truncation))
+            .map_err(|error| unreadable(error.to_string()))?;
+        // Rows are padded here, to a length that does not depend on the other captions.
+        inner.with_padding(None);
+        Ok(Self {
+            path: path.to_owned(),
+            inner,
+            context_length,
+            pad_id: small_pad_id,
+            pad_left,
+            vocab_size,
+        })
+    }
+
+    pub(super) fn pad_id(&self) -> i32 {
+        self.pad_id
+    }
+
+    pub(super) fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Encodes into rows that hold padding already.
+    pub(super) fn encode_batch(
+        &self,
+        captions: &[&str],
+        out: &mut [i32],
+    ) -> Result<(), TokenizeError> {
+        for (index, (caption, row)) in captions
+            .iter()
+            .zip(out.chunks_exact_mut(self.context_length))
+            .enumerate()
+        {
+            let failed = |message: String| TokenizeError::Encode {
+                path: self.path.clone(),
+                index,
+                message,
+            };
+            let encoding = self
+                .inner
+                .encode_fast(*caption, true)
+                .map_err(|error| failed(error.to_string()))?;
+            let ids = encoding.get_ids();
+            let free = row
+                .len()
+                .checked_sub(ids.len())
+                .ok_or_else(|| failed("more ids than the context holds".to_owned()))?;
+            let begin = if self.pad_left { free } else { 0 };
+            for (place, &id) in row[begin..].iter_mut().zip(ids) {
+                *place = id as i32;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! Archives, pictures and loaders for the tests.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use prolip_loader::batch::Batch;
+use prolip_loader::config::{
+    AugmentConfig, CaptionConfig, CaptionSource, LastBatch, LoaderConfig, MaskConfig, PatchDraw,
+    TextMode,
+};
+use prolip_loader::error::Error;
+use prolip_loader::loader::Loader;
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::{Next, Pipeline};
+use prolip_loader::tokenize::{CleanText, TokenizeError, Tokenizer};
+
+/// A header of 512 bytes with a right checksum.
+pub fn header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
+    let mut block = vec![0u8; 512];
+    let length = name.len().min(100);
+    block[..length].copy_from_slice(&name[..length]);
+    block[100..107].copy_from_slice(b"0000644");
+    block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+    block[156] = kind;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    seal(&mut block);
+    block
+}
+
+/// Writes the checksum of a header that was changed.
+pub fn seal(block: &mut [u8]) {
+    block[148..156].fill(b' ');
+    let sum: u32 = block[..512].iter().map(|&byte| u32::from(byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+/// A member with its bytes, padded to whole blocks.
+pub fn member(name: &str, bytes: &[u8]) -> Vec<u8> {
+    entry(name.as_bytes(), b'0', bytes)
+}
+
+/// A header of any kind with its bytes, padded to whole blocks.
+pub fn entry(name: &[u8], kind: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = header(name, kind, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+    out.resize(out.len().next_multiple_of(512), 0);
+    out
+}
+
+/// An archive of these parts, with its end.
+pub fn archive(parts: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = parts.concat();
+    bytes.resize(bytes.len() + 1024, 0);
+    bytes
+}
+
+/// A PNG of one colour.
+pub fn png(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let pixels: Vec<u8> = colour
+        .iter()
+        .copied()
+        .cycle()
+        .take((width * height * 3) as usize)
+        .collect();
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(&pixels)
+        .unwrap();
+    bytes
+}
+
+/// Picture, caption and json of a sample.
+pub fn sample(key: &str, colour: [u8; 3]) -> Vec<u8> {
+    let json = format!(r#"{{"name": "cat {key}", "levels": {{"group": ["the", "a cat"]}}}}"#);
+    [
+        member(&format!("{key}.png"), &png(12, 10, colour)),
+        member(&format!("{key}.txt"), format!("the cat {key}").as_bytes()),
+        member(&format!("{key}.json"), json.as_bytes()),
+    ]
+    .concat()
+}
+
+/// Shards of these sizes; a sample's colour and key say which it is.
+pub fn write_shards(folder: &Path, sizes: &[usize]) {
+    for (shard, &size) in sizes.iter().enumerate() {
+        let samples: Vec<Vec<u8>> = (0..size)
+            .map(|index| {
+                sample(
+                    &format!("s{shard}-{index}"),
+                    [shard as u8 * 20, index as u8 * 5, 7],
+                )
+            })
+            .collect();
+        std::fs::write(folder.join(format!("{shard:03}.tar")), archive(&samples)).unwrap();
+    }
+}
+
+/// A configuration for the shards of a folder, with two captions and masks.
+pub fn config(folder: &Path) -> LoaderConfig {
+    let source = |key: &str, general: &[&str]| CaptionSource {
+        key: key.to_owned(),
+        weight: 1.0,
+        general: general.iter().map(|&key| key.to_owned()).collect(),
+    };
+    LoaderConfig {
+        shards: vec![folder.join("*.tar").to_str().unwrap().to_owned()],
+        batch_size: 4,
+        image_size: 8,
+        augment: Some(AugmentConfig::default()),
+        captions: vec![
+            CaptionConfig {
+                sources: vec![source("txt", &["levels.group"])],
+            },
+            CaptionConfig {
+                sources: vec![source("name", &[]), source("levels.group", &[])],
+            },
+        ],
+        mask: Some(MaskConfig {
+            masked_fraction: 0.5,
+            text_mode: TextMode::Replace,
+            text_mask_prob: 0.5,
+            mask_id: 600,
+            patch_draw: PatchDraw::Sample,
+            keep_ratio: 0.5,
+            num_patches: 16,
+            general_prob: 0.5,
+        }),
+        seed: 3,
+        num_epochs: Some(2),
+        shuffle_window: 5,
+        last_batch: LastBatch::Drop,
+        num_threads: 2,
+        prefetch_batches: 3,
+        max_bad_fraction: 0.0,
+        max_pixels: 1 << 20,
+        keep_json: true,
+    }
+}
+
+/// Panics or fails on captions that need it, and leaves the others.
+pub struct Cleaner(pub fn() -> Result<(), TokenizeError>);
+
+impl CleanText for Cleaner {
+    fn clean(&self, _: &mut [String]) -> Result<(), TokenizeError> {
+        (self.0)()
+    }
+}
+
+/// A small CLIP vocabulary.
+pub fn tokenizer(clean: fn() -> Result<(), TokenizeError>) -> Arc<Tokenizer> {
+    let merges = b"#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\n";
+    Arc::new(Tokenizer::clip(merges, 12, Arc::new(Cleaner(clean))).unwrap())
+}
+
+/// Opens a loader of one rank of one, or another.
+pub fn open(config: LoaderConfig, rank: usize, world_size: usize) -> Result<Arc<Loader>, Error> {
+    let tokenizer = (!config.captions.is_empty()).then(|| tokenizer(|| Ok(())));
+    Loader::open(config, tokenizer, rank, world_size, &AtomicBool::new(false)).map(Arc::new)
+}
+
+/// A batch by its content.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Content {
+    pub keys: Vec<String>,
+    pub images: Vec<u8>,
+    pub token_ids: Vec<i32>,
+    pub masked_token_ids: Vec<i32>,
+    pub kept_patches: Vec<i64>,
+    pub json: Option<Vec<String>>,
+    pub cursor: Cursor,
+}
+
+impl Content {
+    pub fn new(batch: &Batch, loader: &Loader) -> Self {
+        let memory = &batch.lease.memory;
+        let pixels = batch.samples.len() * loader.image_bytes();
+        Self {
+            keys: batch
+                .samples
+                .iter()
+                .map(|&id| loader.place(id).1.to_owned())
+                .collect(),
+            images: memory.images[..pixels].to_vec(),
+            token_ids: memory.token_ids.clone(),
+            masked_token_ids: memory.masked_token_ids.clone(),
+            kept_patches: memory.kept_patches.clone(),
+            json: batch.json.clone(),
+            cursor: batch.cursor,
+        }
+    }
+}
+
+/// The next batch or the end; fails the test where none comes within seconds.
+pub fn next(pipeline: &Pipeline) -> Result<Option<Batch>, Arc<Error>> {
+    match pipeline.next_within(Duration::from_secs(20))? {
+        Next::Batch(batch) => Ok(Some(*batch)),
+        Next::End => Ok(None),
+        Next::Waiting => panic!("no batch within 20 seconds"),
+    }
+}
+
+/// All batches from a cursor on.
+pub fn read_all(loader: &Arc<Loader>, from: Cursor) -> Result<Vec<Content>, Arc<Error>> {
+    let pipeline = Pipeline::start(Arc::clone(loader), from).unwrap();
+    let mut contents = Vec::new();
+    while let Some(batch) = next(&pipeline)? {
+        contents.push(Content::new(&batch, loader));
+    }
+    Ok(contents)
+}

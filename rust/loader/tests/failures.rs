@@ -1,0 +1,257 @@
+//! The loader on bad data and with bad settings: what it counts, and which error comes out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use common::{
+    Content, archive, config, member, next, open, png, read_all, sample, tokenizer, write_shards,
+};
+use prolip_loader::config::{LastBatch, LoaderConfig};
+use prolip_loader::error::Error;
+use prolip_loader::loader::Loader;
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::Pipeline;
+use prolip_loader::tokenize::TokenizeError;
+
+#[test]
+fn bad_samples_are_counted_and_replaced_or_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = [
+        sample("good-0", [1, 2, 3]),
+        member("text.txt", b"no picture"),
+        [
+            member("broken.png", b"no picture either"),
+            member("broken.txt", b"cat"),
+        ]
+        .concat(),
+        member("silent.png", &png(9, 9, [0; 3])),
+        [
+            member("twice.png", &png(9, 9, [0; 3])),
+            member("twice.png", b"again"),
+        ]
+        .concat(),
+        sample("good-1", [4, 5, 6]),
+        [
+            member("latin.png", &png(9, 9, [0; 3])),
+            member("latin.txt", b"caf\xe9"),
+        ]
+        .concat(),
+        [
+            member("large.png", &png(2000, 600, [0; 3])),
+            member("large.txt", b"cat"),
+        ]
+        .concat(),
+    ];
+    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
+    let base = LoaderConfig {
+        captions: config(folder.path()).captions[..1].to_vec(),
+        max_bad_fraction: 1.0,
+        num_epochs: Some(1),
+        ..config(folder.path())
+    };
+    let run = |last_batch| {
+        let loader = open(
+            LoaderConfig {
+                last_batch,
+                ..base.clone()
+            },
+            0,
+            1,
+        )
+        .unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&loader), Cursor::default()).unwrap();
+        let mut batches = Vec::new();
+        while let Some(batch) = next(&pipeline).unwrap() {
+            batches.push(Content::new(&batch, &loader));
+        }
+        (batches, pipeline.stats())
+    };
+    let (kept, stats) = run(LastBatch::Keep);
+    let mut keys: Vec<String> = kept.iter().flat_map(|batch| batch.keys.clone()).collect();
+    keys.sort();
+    assert_eq!(keys, ["good-0", "good-1"]);
+    assert_eq!((stats.samples, stats.bad), (8, [1, 1, 0, 2, 2]));
+    assert!(
+        stats
+            .first_bad
+            .iter()
+            .any(|line| line.contains("sample text: no image")),
+        "{:?}",
+        stats.first_bad
+    );
+    let (full, stats) = run(LastBatch::Drop);
+    assert!(
+        full.iter()
+            .all(|batch| batch.keys.len() == 4
+                && batch.keys.iter().all(|key| key.starts_with("good")))
+    );
+    assert_eq!(full.len(), 2);
+    assert_eq!(stats.samples, 8 + stats.bad.iter().sum::<u64>());
+    assert_eq!(full, run(LastBatch::Drop).0);
+
+    let strict = open(
+        LoaderConfig {
+            max_bad_fraction: 0.2,
+            ..base.clone()
+        },
+        0,
+        1,
+    )
+    .unwrap();
+    match &*read_all(&strict, Cursor::default()).unwrap_err() {
+        Error::TooManyBad { limit, first, .. } => {
+            assert_eq!(*limit, 0.2);
+            assert!(first.contains("0.tar, sample "), "{first}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_panic_becomes_one_error_that_names_the_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts: Vec<Vec<u8>> = (0..8)
+        .map(|index| {
+            let key = format!("k{index}");
+            [
+                member(&format!("{key}.png"), &png(9, 9, [0; 3])),
+                member(&format!("{key}.txt"), "h\u{e9}".as_bytes()),
+            ]
+            .concat()
+        })
+        .collect();
+    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
+    let captions = config(folder.path()).captions[..1].to_vec();
+    let config = LoaderConfig {
+        captions,
+        keep_json: false,
+        mask: None,
+        ..config(folder.path())
+    };
+    let run = |clean| {
+        let loader = Loader::open(
+            config.clone(),
+            Some(tokenizer(clean)),
+            0,
+            1,
+            &AtomicBool::new(false),
+        )
+        .unwrap();
+        read_all(&Arc::new(loader), Cursor::default()).unwrap_err()
+    };
+    match &*run(|| panic!("as it is meant to")) {
+        Error::Panicked { stage, message } => {
+            assert_eq!((*stage, &**message), ("tokenize", "as it is meant to"))
+        }
+        other => panic!("{other}"),
+    }
+    match &*run(|| Err(TokenizeError::Clean("out of order".into()))) {
+        Error::Tokenize { key, .. } => assert!(key.starts_with('k')),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn settings_that_cannot_work_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[4]);
+    let refused = |change: fn(&mut LoaderConfig), rank, world_size| {
+        let mut config = config(folder.path());
+        change(&mut config);
+        match open(config, rank, world_size).unwrap_err() {
+            Error::Config(error) => error.field,
+            other => panic!("{other}"),
+        }
+    };
+    let mask = |change: fn(&mut LoaderConfig)| refused(change, 0, 1);
+    assert_eq!(refused(|_| {}, 2, 2), "rank");
+    assert_eq!(refused(|_| {}, 0, 0), "world_size");
+    assert_eq!(refused(|_| {}, 0, 2), "data.batch_size");
+    assert_eq!(
+        refused(|config| config.batch_size = 0, 0, 1),
+        "data.batch_size"
+    );
+    assert_eq!(refused(|config| config.shards.clear(), 0, 1), "data.shards");
+    assert_eq!(
+        refused(|config| config.image_size = 0, 0, 1),
+        "data.image_size"
+    );
+    assert_eq!(
+        refused(|config| config.num_epochs = Some(0), 0, 1),
+        "data.num_epochs"
+    );
+    assert_eq!(
+        refused(|config| config.prefetch_batches = 0, 0, 1),
+        "data.prefetch_batches"
+    );
+    assert_eq!(
+        refused(|config| config.max_bad_fraction = 1.5, 0, 1),
+        "data.max_bad_fraction"
+    );
+    assert_eq!(
+        refused(|config| config.captions[1].sources.clear(), 0, 1),
+        "data.captions[1].sources"
+    );
+    assert_eq!(
+        refused(|config| config.captions[1].sources[0].weight = -1.0, 0, 1),
+        "data.captions[1].sources[0].weight"
+    );
+    assert_eq!(
+        refused(
+            |config| config.captions[0].sources[0].key = "a..b".into(),
+            0,
+            1
+        ),
+        "data.captions[0].sources[0].key"
+    );
+    assert_eq!(
+        mask(|config| config.mask.as_mut().unwrap().masked_fraction = 0.1),
+        "data.mask.masked_fraction"
+    );
+    assert_eq!(
+        mask(|config| config.mask.as_mut().unwrap().keep_ratio = 0.01),
+        "data.mask.keep_ratio"
+    );
+    assert_eq!(
+        mask(|config| config.mask.as_mut().unwrap().text_mask_prob = f64::NAN),
+        "data.mask.text_mask_prob"
+    );
+    assert_eq!(
+        mask(|config| config.mask.as_mut().unwrap().mask_id = 0),
+        "data.mask.mask_id"
+    );
+    assert_eq!(
+        refused(
+            |config| config.augment.as_mut().unwrap().crop_scale = (0.9, 0.8),
+            0,
+            1
+        ),
+        "data.augment.crop_scale"
+    );
+    assert_eq!(
+        refused(
+            |config| config.augment.as_mut().unwrap().jitter[3] = 0.6,
+            0,
+            1
+        ),
+        "data.augment.jitter"
+    );
+}
+
+#[test]
+fn a_damaged_shard_is_named_at_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[4, 4]);
+    let path = folder.path().join("001.tar");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let error = open(config(folder.path()), 0, 1).unwrap_err().to_string();
+    assert!(
+        error.contains("001.tar") && error.contains("truncated"),
+        "{error}"
+    );
+}

@@ -1,0 +1,217 @@
+//! Archives as they come, and as they should not come.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::Write;
+
+use common::{archive, entry, header, member, seal};
+use prolip_loader::error::{Error, TarError};
+use prolip_loader::index::read_shard;
+use prolip_loader::sample::Sample;
+use proptest::prelude::*;
+
+fn read(bytes: &[u8]) -> Result<Vec<Sample>, Error> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    read_shard(file.path())
+}
+
+fn keys(bytes: &[u8]) -> Vec<String> {
+    read(bytes)
+        .unwrap()
+        .iter()
+        .map(|sample| sample.key.to_string())
+        .collect()
+}
+
+fn fault(bytes: &[u8]) -> (u64, TarError) {
+    match read(bytes).unwrap_err() {
+        Error::Tar { offset, source, .. } => (offset, source),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn members_are_grouped_by_consecutive_keys() {
+    let shard = archive(&[
+        member("a.jpg", b"J"),
+        member("a.TXT", b"caption"),
+        member("a.b.txt", b"another extension"),
+        member("no-extension", b"passed over"),
+        entry(b"folder/", b'5', b""),
+        member("a.json", b"{}"),
+        member("__meta__/x.txt", b"passed over"),
+        member("b.png", b"P"),
+        member("a.txt", b"a sample of its own"),
+    ]);
+    let samples = read(&shard).unwrap();
+    assert_eq!(
+        samples
+            .iter()
+            .map(|sample| &*sample.key)
+            .collect::<Vec<_>>(),
+        ["a", "b", "a"]
+    );
+    let bytes = |span: prolip_loader::sample::Span| {
+        &shard[span.offset as usize..(span.offset + span.size) as usize]
+    };
+    assert_eq!(bytes(samples[0].image.unwrap()), b"J");
+    assert_eq!(bytes(samples[0].txt.unwrap()), b"caption");
+    assert_eq!(bytes(samples[0].json.unwrap()), b"{}");
+    assert_eq!(samples[2].image, None);
+}
+
+#[test]
+fn jpg_goes_before_png_and_twice_the_same_is_a_duplicate() {
+    let shard = archive(&[
+        member("a.png", b"P"),
+        member("a.jpg", b"J"),
+        member("b.png", b"1"),
+        member("b.PNG", b"2"),
+    ]);
+    let samples = read(&shard).unwrap();
+    assert_eq!(shard[samples[0].image.unwrap().offset as usize], b'J');
+    assert_eq!(samples[0].duplicate, None);
+    assert_eq!(samples[1].duplicate.as_deref(), Some("png"));
+}
+
+#[test]
+fn long_names_and_large_numbers_are_understood() {
+    let long = format!("{}/picture.png", "folder".repeat(40));
+    let key = long.trim_end_matches(".png").to_owned();
+    let gnu = [
+        entry(b"././@LongLink", b'L', format!("{long}\0").as_bytes()),
+        member("cut", b"P"),
+    ]
+    .concat();
+    let record = |text: String| {
+        let length = (0..)
+            .find(|length| format!("{length} {text}\n").len() == *length)
+            .unwrap();
+        format!("{length} {text}\n")
+    };
+    let records = format!(
+        "{}{}",
+        record(format!("path={long}")),
+        record("size=1".to_owned())
+    );
+    let mut data = header(b"cut", b'0', 0);
+    data.extend_from_slice(b"P");
+    data.resize(1024, 0);
+    let pax = [entry(b"PaxHeaders/x", b'x', records.as_bytes()), data].concat();
+    let mut prefixed = member("picture.png", b"P");
+    prefixed[345..351].copy_from_slice(b"folder");
+    seal(&mut prefixed[..512]);
+    let mut binary = member("picture.png", b"P");
+    binary[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    seal(&mut binary[..512]);
+    for (part, key) in [
+        (gnu, &*key),
+        (pax, &*key),
+        (prefixed, "folder/picture"),
+        (binary, "picture"),
+    ] {
+        let samples = read(&archive(&[part, member("next.png", b"N")])).unwrap();
+        assert_eq!(&*samples[0].key, key);
+        assert_eq!(samples[0].image.unwrap().size, 1);
+        assert_eq!(&*samples[1].key, "next");
+    }
+}
+
+#[test]
+fn an_archive_may_end_in_several_ways() {
+    let parts = [member("a.png", b"P"), member("b.png", b"Q")];
+    let whole = parts.concat();
+    let ends: [&[u8]; 5] = [
+        b"",
+        &[0; 512],
+        &[0; 1024],
+        &[0; 10_240],
+        &[&[0; 512][..], b"rubbish behind the end"].concat(),
+    ];
+    for end in ends {
+        assert_eq!(keys(&[&whole[..], end].concat()), ["a", "b"]);
+    }
+    // The padding of the last member may be missing too.
+    assert_eq!(keys(&whole[..1024 + 513]), ["a", "b"]);
+    assert!(keys(&archive(&[])).is_empty());
+}
+
+#[test]
+fn damage_is_named_with_its_place() {
+    let whole = archive(&[member("a.png", b"P"), member("b.png", &[1; 2000])]);
+    assert!(matches!(fault(b""), (0, TarError::Empty)));
+    assert!(matches!(
+        fault(&whole[..1024 + 100]),
+        (1024, TarError::Truncated { .. })
+    ));
+    assert!(matches!(
+        fault(&whole[..1024 + 512 + 1999]),
+        (1024, TarError::Truncated { .. })
+    ));
+    let mut damaged = whole.clone();
+    damaged[1024] ^= 1;
+    assert!(matches!(fault(&damaged), (1024, TarError::Checksum { .. })));
+    let mut number = whole.clone();
+    number[1024 + 124] = b'9';
+    seal(&mut number[1024..1536]);
+    assert!(matches!(fault(&number), (1024, TarError::Header(_))));
+    assert!(matches!(
+        fault(&[b"\x1f\x8b\x08".as_slice(), &[7; 600]].concat()),
+        (0, TarError::Compressed("gzip"))
+    ));
+    let terabytes = archive(&[header(b"a.png", b'0', 1 << 32)]);
+    assert!(matches!(fault(&terabytes), (0, TarError::Truncated { .. })));
+    let long = archive(&[entry(b"x", b'L', &vec![b'a'; (1 << 20) + 1])]);
+    assert!(matches!(fault(&long), (0, TarError::Header(_))));
+}
+
+#[test]
+fn sparse_members_are_refused_by_name() {
+    let old = archive(&[member("a.png", b"P"), entry(b"big.png", b'S', b"P")]);
+    let pax = archive(&[
+        entry(b"x", b'x', b"22 GNU.sparse.major=1\n"),
+        member("big.png", b"P"),
+    ]);
+    for (shard, place) in [(old, 1024), (pax, 1024)] {
+        match fault(&shard) {
+            (offset, TarError::Sparse(name)) => assert_eq!((offset, &*name), (place, "big.png")),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_damage_panics(place in 0usize..4096, byte in any::<u8>(), length in 0usize..4096) {
+        let mut bytes = archive(&[
+            entry(b"x", b'x', b"15 path=a.png\n"),
+            member("a", b"P"),
+            entry(b"././@LongLink", b'L', b"b.png\0"),
+            member("b", b"P"),
+        ]);
+        let place = place % bytes.len();
+        bytes[place] = byte;
+        bytes.truncate(length.max(1));
+        let _ = read(&bytes);
+    }
+
+    #[test]
+    fn changed_headers_with_right_checksums_do_not_panic(changes in prop::collection::vec((0usize..512, any::<u8>()), 1..8)) {
+        let mut bytes = archive(&[member("a.png", b"P"), member("b.png", b"P")]);
+        for (place, byte) in changes {
+            bytes[place] = byte;
+        }
+        seal(&mut bytes[..512]);
+        if let Ok(samples) = read(&bytes) {
+            for sample in samples {
+                let ends = [sample.image, sample.txt, sample.json].into_iter().flatten().map(|span| span.offset + span.size);
+                prop_assert!(ends.max().unwrap_or(0) <= bytes.len() as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The dataclasses of `prolip.data`, read by attribute. Field names equal theirs; a test compares them.
+
+use prolip_loader::config as core;
+use prolip_loader::error::ConfigError;
+use pyo3::prelude::*;
+
+#[derive(FromPyObject)]
+pub struct AugmentConfig {
+    crop_scale: (f64, f64),
+    crop_ratio: (f64, f64),
+    jitter: [f64; 4],
+    jitter_prob: f64,
+    gray_prob: f64,
+}
+
+#[derive(FromPyObject)]
+pub struct CaptionSource {
+    key: String,
+    weight: f32,
+    general: Vec<String>,
+}
+
+#[derive(FromPyObject)]
+pub struct CaptionConfig {
+    sources: Vec<CaptionSource>,
+}
+
+#[derive(FromPyObject)]
+pub struct MaskConfig {
+    masked_fraction: f64,
+    text_mode: String,
+    text_mask_prob: f64,
+    mask_id: i64,
+    patch_draw: String,
+    keep_ratio: f64,
+    num_patches: i64,
+    general_prob: f64,
+}
+
+/// `prolip.data.LoaderConfig` without its tokenizer, which comes built.
+#[derive(FromPyObject)]
+pub struct LoaderConfig {
+    shards: Vec<String>,
+    batch_size: i64,
+    image_size: i64,
+    augment: Option<AugmentConfig>,
+    captions: Vec<CaptionConfig>,
+    mask: Option<MaskConfig>,
+    seed: i64,
+    num_epochs: Option<i64>,
+    shuffle_window: i64,
+    last_batch: String,
+    num_threads: i64,
+    prefetch_batches: i64,
+    max_bad_fraction: f64,
+    max_pixels: i64,
+    keep_json: bool,
+}
+
+impl LoaderConfig {
+    /// The loader's own configuration.
+    pub fn into_core(self) -> Result<core::LoaderConfig, ConfigError> {
+        let num_threads: usize = number("data.num_threads", self.num_threads)?;
+        Ok(core::LoaderConfig {
+            shards: self.shards,
+            batch_size: number("data.batch_size", self.batch_size)?,
+            image_size: number("data.image_size", self.image_size)?,
+            augment: self.augment.map(AugmentConfig::into_core),
+            captions: self
+                .captions
+                .into_iter()
+                .map(CaptionConfig::into_core)
+                .collect(),
+            mask: self.mask.map(MaskConfig::into_core).transpose()?,
+            seed: number("data.seed", self.seed)?,
+            num_epochs: self
+                .num_epochs
+                .map(|epochs| number("data.num_epochs", epochs))
+                .transpose()?,
+            shuffle_window: number("data.shuffle_window", self.shuffle_window)?,
+            last_batch: one_of(
+                "data.last_batch",
+                &self.last_batch,
+                &[
+                    ("drop", core::LastBatch::Drop),
+                    ("keep", core::LastBatch::Keep),
+                ],
+            )?,
+            num_threads: if num_threads == 0 {
+                default_threads()
+            } else {
+                num_threads
+            },
+            prefetch_batches: number("data.prefetch_batches", self.prefetch_batches)?,
+            max_bad_fraction: self.max_bad_fraction,
+            max_pixels: number("data.max_pixels", self.max_pixels)?,
+            keep_json: self.keep_json,
+        })
+    }
+}
+
+impl AugmentConfig {
+    fn into_core(self) -> core::AugmentConfig {
+        core::AugmentConfig {
+            crop_scale: self.crop_scale,
+            crop_ratio: self.crop_ratio,
+            jitter: self.jitter,
+            jitter_prob: self.jitter_prob,
+            gray_prob: self.gray_prob,
+        }
+    }
+}
+
+impl CaptionConfig {
+    fn into_core(self) -> core::CaptionConfig {
+        let source = |source: CaptionSource| core::CaptionSource {
+            key: source.key,
+            weight: source.weight,
+            general: source.general,
+        };
+        core::CaptionConfig {
+            sources: self.sources.into_iter().map(source).collect(),
+        }
+    }
+}
+
+impl MaskConfig {
+    fn into_core(self) -> Result<core::MaskConfig, ConfigError> {
+        Ok(core::MaskConfig {
+            masked_fraction: self.masked_fraction,
+            text_mode: one_of(
+                "data.mask.text_mode",
+                &self.text_mode,
+                &[
+                    ("replace", core::TextMode::Replace),
+                    ("remove", core::TextMode::Remove),
+                ],
+            )?,
+            text_mask_prob: self.text_mask_prob,
+            mask_id: number("data.mask.mask_id", self.mask_id)?,
+            patch_draw: one_of(
+                "data.mask.patch_draw",
+                &self.patch_draw,
+                &[
+                    ("batch", core::PatchDraw::Batch),
+                    ("sample", core::PatchDraw::Sample),
+                ],
+            )?,
+            keep_ratio: self.keep_ratio,
+            num_patches: number("data.mask.num_patches", self.num_patches)?,
+            general_prob: self.general_prob,
+        })
+    }
+}
+
+fn number<T: TryFrom<i64>>(field: &str, value: i64) -> Result<T, ConfigError> {
+    let rule = if value < 0 {
+        "it must not be negative"
+    } else {
+        "it is too large"
+    };
+    T::try_from(value).map_err(|_| ConfigError::new(field, value, rule))
+}
+
+fn one_of<T: Copy>(field: &str, value: &str, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+    choices
+        .iter()
+        .find(|(name, _)| *name == value)
+        .map(|&(_, choice)| choice)
+        .ok_or_else(|| {
+            let names: Vec<String> = choices
+                .iter()
+                .map(|(name, _)| format!("'{name}'"))
+                .collect();
+            ConfigError::new(
+                field,
+                format!("'{value}'"),
+                format!("it must be {}", names.join(" or ")),
+            )
+        })
+}
+
+/// The cores that this process may use, divided among the processes that torchrun started on this machine.
+fn default_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let local = std::env::var("LOCAL_WORLD_SIZE")
+        .ok()
+        .and_then(|text| text.parse::<usize>().ok());
+    (cores / local.unwrap_or(1).max(1)).max(1)
+}

@@ -1,0 +1,42 @@
+//! `prolip._core`: the loader for Python. Conversion only; what it does is in `prolip-loader`.
+
+mod batch;
+mod config;
+mod error;
+mod image;
+mod loader;
+mod stats;
+mod tokenizer;
+
+use pyo3::prelude::*;
+
+/// The loader of prolip. Use it through `prolip.data` and `prolip.tokenizer`.
+#[pymodule]
+mod _core {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::batch::Batch;
+    #[pymodule_export]
+    use crate::error::DataError;
+    #[pymodule_export]
+    use crate::image::{colour_jitter, decode_image, gray, preprocess_image, resize_box};
+    #[pymodule_export]
+    use crate::loader::{BatchIterator, BatchLoader};
+    #[pymodule_export]
+    use crate::stats::{LoaderStats, StageStats};
+    #[pymodule_export]
+    use crate::tokenizer::Tokenizer;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("MAX_PIXELS", prolip_loader::config::MAX_PIXELS)?;
+        // Threads that call the tokenizer's cleaner need an interpreter: they end before it does.
+        let close_all = wrap_pyfunction!(crate::loader::close_all, module)?;
+        module
+            .py()
+            .import("atexit")?
+            .call_method1("register", (close_all,))?;
+        Ok(())
+    }
+}

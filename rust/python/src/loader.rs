@@ -1,0 +1,295 @@
+//! `BatchLoader` and the iterator over its batches.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use prolip_loader::config::LoaderConfig as CoreConfig;
+use prolip_loader::error::Error;
+use prolip_loader::loader::Loader;
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::{Next, Pipeline};
+use prolip_loader::tokenize;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::batch::Batch;
+use crate::config::LoaderConfig;
+use crate::error::{config_error, loader_error};
+use crate::stats::LoaderStats;
+use crate::tokenizer::Tokenizer;
+
+/// How long a wait lasts before Python may handle a signal.
+const SIGNAL_POLL: Duration = Duration::from_millis(100);
+
+/// Runs that may have threads, for `close_all`.
+static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
+
+/// Where a run goes on, read from `prolip.data.Cursor`.
+#[derive(FromPyObject)]
+struct Place {
+    epoch: i64,
+    samples: i64,
+}
+
+impl Place {
+    fn into_core(self) -> PyResult<Cursor> {
+        let number = |name: &str, value: i64| {
+            u64::try_from(value).map_err(|_| {
+                PyValueError::new_err(format!("resume.{name} is {value}: it must not be negative"))
+            })
+        };
+        Ok(Cursor {
+            epoch: number("epoch", self.epoch)?,
+            samples: number("samples", self.samples)?,
+        })
+    }
+}
+
+/// One pass over the epochs, with its threads.
+struct Run {
+    /// Taken only when it is dropped.
+    pipeline: Option<Pipeline>,
+    closed: AtomicBool,
+    process: u32,
+}
+
+impl Run {
+    fn start(py: Python<'_>, loader: Arc<Loader>, from: Cursor) -> PyResult<Arc<Self>> {
+        let pipeline = py
+            .detach(|| Pipeline::start(loader, from))
+            .map_err(|error| loader_error(py, &error))?;
+        let process = std::process::id();
+        let run = Arc::new(Self {
+            pipeline: Some(pipeline),
+            closed: AtomicBool::new(false),
+            process,
+        });
+        let mut runs = lock(&RUNS);
+        runs.retain(|run| run.strong_count() > 0);
+        runs.push(Arc::downgrade(&run));
+        Ok(run)
+    }
+
+    /// The pipeline, in the process that it belongs to.
+    fn pipeline(&self) -> PyResult<&Pipeline> {
+        check_process(self.process)?;
+        self.pipeline
+            .as_ref()
+            .ok_or_else(|| PyRuntimeError::new_err("the loader is closed"))
+    }
+
+    /// Joins the threads, detached: one of them may need the interpreter before it can end.
+    fn close(&self, py: Python<'_>) {
+        if self.process != std::process::id() || self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(pipeline) = &self.pipeline {
+            py.detach(|| pipeline.close());
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // Threads do not follow into a forked child: there is nothing to join, and locks may be held for ever.
+            std::mem::forget(self.pipeline.take());
+        }
+    }
+}
+
+/// Shards to batches. Iterating begins a run at `resume` and ends the one before.
+#[pyclass(frozen, module = "prolip._core")]
+pub struct BatchLoader {
+    loader: Arc<Loader>,
+    resume: Cursor,
+    current: Mutex<Option<Arc<Run>>>,
+    process: u32,
+}
+
+#[pymethods]
+impl BatchLoader {
+    #[new]
+    #[pyo3(signature = (config, tokenizer, *, rank, world_size, resume))]
+    fn new(
+        py: Python<'_>,
+        config: LoaderConfig,
+        tokenizer: Option<PyRef<'_, Tokenizer>>,
+        rank: i64,
+        world_size: i64,
+        resume: Option<Place>,
+    ) -> PyResult<Self> {
+        let config = config.into_core().map_err(|error| config_error(&error))?;
+        let resume = resume
+            .map(Place::into_core)
+            .transpose()?
+            .unwrap_or_default();
+        let unsigned = |name: &str, value: i64| {
+            usize::try_from(value).map_err(|_| {
+                PyValueError::new_err(format!("{name} is {value}: it must not be negative"))
+            })
+        };
+        let (rank, world_size) = (unsigned("rank", rank)?, unsigned("world_size", world_size)?);
+        let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner());
+        let loader = open(py, config, tokenizer, rank, world_size)?;
+        loader
+            .check_cursor(resume)
+            .map_err(|error| config_error(&error))?;
+        Ok(Self {
+            loader: Arc::new(loader),
+            resume,
+            current: Mutex::new(None),
+            process: std::process::id(),
+        })
+    }
+
+    fn __iter__(&self, py: Python<'_>) -> PyResult<BatchIterator> {
+        check_process(self.process)?;
+        self.close(py);
+        let run = Run::start(py, Arc::clone(&self.loader), self.resume)?;
+        *lock(&self.current) = Some(Arc::clone(&run));
+        Ok(BatchIterator {
+            run,
+            loader: Arc::clone(&self.loader),
+        })
+    }
+
+    /// Ends the threads of the run and waits for them; nothing happens where there is none.
+    fn close(&self, py: Python<'_>) {
+        if self.process == std::process::id() {
+            let run = lock(&self.current).clone();
+            if let Some(run) = run {
+                run.close(py);
+            }
+        }
+    }
+
+    /// What the stages did in the run, the last one where it is over; nothing before the first.
+    fn stats(&self) -> PyResult<LoaderStats> {
+        check_process(self.process)?;
+        let run = lock(&self.current).clone();
+        run.map_or_else(
+            || Ok(LoaderStats::default()),
+            |run| Ok(LoaderStats::new(run.pipeline()?.stats())),
+        )
+    }
+
+    /// Batches of this rank in an epoch.
+    #[getter]
+    fn num_batches(&self) -> u64 {
+        self.loader.split.num_batches(0)
+    }
+
+    /// Samples in all shards.
+    #[getter]
+    fn num_samples(&self) -> u64 {
+        self.loader.split.total
+    }
+}
+
+/// The batches of one run, in order.
+#[pyclass(frozen, module = "prolip._core")]
+pub struct BatchIterator {
+    run: Arc<Run>,
+    loader: Arc<Loader>,
+}
+
+#[pymethods]
+impl BatchIterator {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
+        let pipeline = self.run.pipeline()?;
+        loop {
+            match py
+                .detach(|| pipeline.next_within(SIGNAL_POLL))
+                .map_err(|error| loader_error(py, &error))?
+            {
+                Next::Batch(batch) => return Batch::new(py, *batch, &self.loader).map(Some),
+                Next::End => return Ok(None),
+                Next::Waiting => py.check_signals()?,
+            }
+        }
+    }
+
+    /// Ends the run's threads and waits for them.
+    fn close(&self, py: Python<'_>) {
+        self.run.close(py);
+    }
+}
+
+impl Drop for BatchIterator {
+    fn drop(&mut self) {
+        // Without an interpreter nothing is left to join: `close_all` ran before it went.
+        Python::try_attach(|py| self.run.close(py));
+    }
+}
+
+/// Ends the threads of all runs; registered to be called before the interpreter ends.
+#[pyfunction]
+pub fn close_all(py: Python<'_>) {
+    let runs: Vec<Arc<Run>> = lock(&RUNS).iter().filter_map(Weak::upgrade).collect();
+    for run in runs {
+        run.close(py);
+    }
+}
+
+/// Opens the shards in a thread of its own, so that a signal can end it.
+fn open(
+    py: Python<'_>,
+    config: CoreConfig,
+    tokenizer: Option<Arc<tokenize::Tokenizer>>,
+    rank: usize,
+    world_size: usize,
+) -> PyResult<Loader> {
+    let stop = AtomicBool::new(false);
+    let cancelled = &stop;
+    py.detach(|| {
+        let (sender, receiver) = sync_channel::<Result<Loader, Error>>(1);
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(move || {
+                // A send can only fail after a signal, when nobody wants the loader any more.
+                drop(sender.send(Loader::open(config, tokenizer, rank, world_size, cancelled)));
+            });
+            loop {
+                match receiver.recv_timeout(SIGNAL_POLL) {
+                    Ok(result) => {
+                        return Python::attach(|py| {
+                            result.map_err(|error| loader_error(py, &error))
+                        });
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        if let Err(signal) = Python::attach(|py| py.check_signals()) {
+                            cancelled.store(true, Ordering::Relaxed);
+                            return Err(signal);
+                        }
+                    }
+                    Err(RecvTimeoutError::Disconnected) => {
+                        drop(opener.join());
+                        return Err(PyRuntimeError::new_err(
+                            "a thread panicked while the shards were opened",
+                        ));
+                    }
+                }
+            }
+        })
+    })
+}
+
+fn check_process(process: u32) -> PyResult<()> {
+    if process == std::process::id() {
+        return Ok(());
+    }
+    Err(PyRuntimeError::new_err(
+        "this loader belongs to the process that made it, and its threads did not follow into this fork: \
+         make a loader after forking, or start processes with 'spawn'",
+    ))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

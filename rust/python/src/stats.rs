@@ -1,0 +1,87 @@
+//! `LoaderStats`: a loader's counters at one moment.
+
+use prolip_loader::error::Reason;
+use prolip_loader::stats::{self, Stage};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// How often a stage ran and how many seconds it took, all threads together.
+#[pyclass(frozen, get_all, module = "prolip._core")]
+#[derive(Clone, Copy, Default)]
+pub struct StageStats {
+    count: u64,
+    seconds: f64,
+}
+
+#[pymethods]
+impl StageStats {
+    fn __repr__(&self) -> String {
+        format!(
+            "StageStats(count={}, seconds={:.3})",
+            self.count, self.seconds
+        )
+    }
+}
+
+/// A loader's counters at one moment.
+#[pyclass(frozen, module = "prolip._core")]
+#[derive(Default)]
+pub struct LoaderStats {
+    stages: [StageStats; Stage::ALL.len()],
+    bad: [u64; Reason::ALL.len()],
+    /// Samples that were tried, bad ones included.
+    #[pyo3(get)]
+    samples: u64,
+    /// Batches that were handed over.
+    #[pyo3(get)]
+    batches: u64,
+    /// Batches that lie ready.
+    #[pyo3(get)]
+    ready: u64,
+    /// The first bad samples: shard, key, what is wrong.
+    #[pyo3(get)]
+    bad_samples: Vec<String>,
+}
+
+impl LoaderStats {
+    pub fn new(stats: stats::LoaderStats) -> Self {
+        Self {
+            stages: stats.stages.map(|stage| StageStats {
+                count: stage.count,
+                seconds: stage.seconds,
+            }),
+            bad: stats.bad,
+            samples: stats.samples,
+            batches: stats.batches,
+            ready: stats.ready,
+            bad_samples: stats.first_bad,
+        }
+    }
+}
+
+#[pymethods]
+impl LoaderStats {
+    /// By name: read, caption, decode, augment, tokenize, mask, and the two kinds of waiting, wait and idle.
+    #[getter]
+    fn stages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stages = PyDict::new(py);
+        for (stage, &stats) in Stage::ALL.iter().zip(&self.stages) {
+            stages.set_item(stage.name(), Bound::new(py, stats)?)?;
+        }
+        Ok(stages)
+    }
+
+    /// Bad samples by reason, only reasons that occurred.
+    #[getter]
+    fn bad<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let bad = PyDict::new(py);
+        for (reason, &count) in Reason::ALL
+            .iter()
+            .zip(&self.bad)
+            .filter(|&(_, &count)| count > 0)
+        {
+            bad.set_item(reason.name(), count)?;
+        }
+        Ok(bad)
+    }
+}

@@ -1,0 +1,134 @@
+//! `Tokenizer`: built once by `prolip.tokenizer`, called from Python or handed to a loader.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use prolip_loader::tokenize::{self, CleanText, TokenizeError};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::PyList;
+
+use crate::error::tokenize_error;
+
+/// Captions to rows of token ids. Immutable, and shared by the threads of a loader.
+#[pyclass(frozen, module = "prolip._core")]
+pub struct Tokenizer {
+    inner: Arc<tokenize::Tokenizer>,
+}
+
+impl Tokenizer {
+    /// What a loader's threads use.
+    pub fn inner(&self) -> Arc<tokenize::Tokenizer> {
+        Arc::clone(&self.inner)
+    }
+}
+
+#[pymethods]
+impl Tokenizer {
+    /// Any Hugging Face tokenizer.json.
+    #[staticmethod]
+    #[pyo3(signature = (path, context_length, pad_id))]
+    fn from_file(
+        py: Python<'_>,
+        path: PathBuf,
+        context_length: usize,
+        pad_id: Option<u32>,
+    ) -> PyResult<Self> {
+        let inner = py
+            .detach(|| tokenize::Tokenizer::from_file(&path, context_length, pad_id))
+            .map_err(|error| tokenize_error(py, &error))?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// CLIP's byte-pair encoding from the text of its merges; `clean` maps a list of captions to their cleaned forms.
+    #[staticmethod]
+    #[pyo3(signature = (merges, context_length, clean))]
+    fn clip(
+        py: Python<'_>,
+        merges: &[u8],
+        context_length: usize,
+        clean: Py<PyAny>,
+    ) -> PyResult<Self> {
+        let cleaner = Arc::new(PyCleaner { clean });
+        let inner = py
+            .detach(|| tokenize::Tokenizer::clip(merges, context_length, cleaner))
+            .map_err(|error| tokenize_error(py, &error))?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The ids of each caption, int32 of shape [N, L].
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        captions: Vec<PyBackedStr>,
+    ) -> PyResult<Bound<'py, PyArray2<i32>>> {
+        let length = self.inner.context_length();
+        let mut ids = vec![0; captions.len() * length];
+        py.detach(|| {
+            let texts: Vec<&str> = captions.iter().map(|caption| &**caption).collect();
+            self.inner.encode_batch(&texts, &mut ids)
+        })
+        .map_err(|error| tokenize_error(py, &error))?;
+        PyArray1::from_vec(py, ids).reshape([captions.len(), length])
+    }
+
+    /// Ids in a row.
+    #[getter]
+    fn context_length(&self) -> usize {
+        self.inner.context_length()
+    }
+
+    /// The id that fills a row.
+    #[getter]
+    fn pad_id(&self) -> i32 {
+        self.inner.pad_id()
+    }
+
+    /// One more than the largest id.
+    #[getter]
+    fn vocab_size(&self) -> usize {
+        self.inner.vocab_size()
+    }
+}
+
+/// Cleans captions by a Python function, called with the interpreter attached from whichever thread needs it.
+struct PyCleaner {
+    clean: Py<PyAny>,
+}
+
+impl CleanText for PyCleaner {
+    fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError> {
+        // A thread that outlives the interpreter must fail, not wait for it.
+        Python::try_attach(|py| -> PyResult<()> {
+            let cleaned = self.clean.call1(py, (PyList::new(py, captions.iter())?,))?;
+            let cleaned: Vec<String> = cleaned.extract(py)?;
+            if cleaned.len() != captions.len() {
+                let message = format!(
+                    "the cleaner was given {} captions and returned {}",
+                    captions.len(),
+                    cleaned.len()
+                );
+                return Err(PyRuntimeError::new_err(message));
+            }
+            for (caption, cleaned) in captions.iter_mut().zip(cleaned) {
+                *caption = cleaned;
+            }
+            Ok(())
+        })
+        .ok_or_else(|| TokenizeError::Clean("the Python interpreter is shutting down".into()))?
+        .map_err(|error| TokenizeError::Clean(Box::new(error)))
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tokenizer").field(&self.inner).finish()
+    }
+}
