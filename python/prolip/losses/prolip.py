@@ -1,0 +1,146 @@
+"""The training loss: a weighted sum of its terms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from prolip.distributed import Ring
+from prolip.gaussian import Gaussian
+from prolip.losses.inclusion import InclusionForm, inclusion_loss
+from prolip.losses.ppcl import ppcl
+from prolip.losses.vib import VibForm, vib_loss
+
+
+class Embedded(Protocol):
+    """What the loss reads of a forward pass; `prolip.models.ProLIPOutput` is one. C caption slots, M masked samples."""
+
+    @property
+    def image(self) -> Gaussian:
+        """[B, D]"""
+
+    @property
+    def text(self) -> Gaussian:
+        """[C, B, D]"""
+
+    @property
+    def masked_image(self) -> Gaussian | None:
+        """[M, D], of the first M images."""
+
+    @property
+    def masked_text(self) -> Gaussian | None:
+        """[C, M, D], of the first M texts."""
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Scalar > 0."""
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """Scalar, which the loss needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights and forms of the terms; the defaults are the published pre-training recipe."""
+
+    ppcl_weight: float = 1.0
+    """Contrastive loss."""
+    inclusion_weight: float = 1e-7
+    """Image in its texts."""
+    masked_inclusion_weight: float = 1e-3
+    """Whole in masked, for images and for texts."""
+    vib_weight: float = 1e-4
+    """Information bottleneck, images plus texts."""
+    inclusion_form: InclusionForm = "official"
+    """Score of the inclusion terms: as released, or the exact H."""
+    inclusion_scale: float = 1000.0
+    """Factor on the score inside the sigmoid."""
+    inclusion_eps: float = -20.0
+    """exp of it scales the distance of the means in the official score; the exact score has no such factor."""
+    vib_form: VibForm = "official"
+    """Divergence of the bottleneck: as released, or the exact one."""
+
+    def __post_init__(self) -> None:
+        for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"loss.{name} is {value}: it must be finite and not negative")
+        if not self.inclusion_scale > 0:
+            raise ValueError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be positive")
+
+
+class LossTerms(NamedTuple):
+    """Scalars, each already weighted; a term that is off is 0. `total` is the sum of the others."""
+
+    total: Tensor
+    ppcl: Tensor
+    inclusion: Tensor
+    masked_image_inclusion: Tensor
+    masked_text_inclusion: Tensor
+    vib: Tensor
+
+
+def _at_least_single(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in {torch.bfloat16, torch.float16} else value
+
+
+class ProlipLoss:
+    """PPCL over all ranks; inclusion and bottleneck over local pairs. Averaged over caption slots (arXiv:2410.18857).
+
+    The released code adds every term once per rank and so multiplies the local ones by the number of ranks; here the
+    weights mean the same on any number of ranks.
+    """
+
+    def __init__(self, config: LossConfig, ring: Ring) -> None:
+        self.config = config
+        self.ring = ring
+
+    def __call__(self, output: Embedded) -> LossTerms:
+        """The terms for this rank, in single precision at least; their mean over ranks is that of the whole batch.
+
+        Nothing is clipped or replaced when a term explodes: the caller checks `total` and fails at the step.
+
+        Raises:
+            ValueError: the model has no similarity bias.
+        """
+        with torch.autocast(output.logit_scale.device.type, enabled=False):
+            return self._terms(output)
+
+    def _terms(self, output: Embedded) -> LossTerms:
+        config = self.config
+        image = Gaussian(*map(_at_least_single, output.image))
+        text = Gaussian(*map(_at_least_single, output.text))
+        off = image.mean.new_zeros(())
+        contrast = inclusion = masked_image = masked_text = bottleneck = off
+        if config.ppcl_weight > 0:
+            if output.logit_bias is None:
+                raise ValueError("the model has no similarity bias (init_logit_bias), which PPCL needs")
+            contrast = config.ppcl_weight * ppcl(image, text, output.logit_scale, output.logit_bias, self.ring)
+        if config.inclusion_weight > 0:
+            inclusion = config.inclusion_weight * self._inclusion(image, text)
+        if config.masked_inclusion_weight > 0:
+            masked_image = self._masked(image, output.masked_image)
+            masked_text = self._masked(text, output.masked_text)
+        if config.vib_weight > 0:
+            form = config.vib_form
+            bottleneck = config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
+        total = contrast + inclusion + masked_image + masked_text + bottleneck
+        return LossTerms(total, contrast, inclusion, masked_image, masked_text, bottleneck)
+
+    def _inclusion(self, specific: Gaussian, general: Gaussian) -> Tensor:
+        config = self.config
+        return inclusion_loss(
+            specific, general, form=config.inclusion_form, scale=config.inclusion_scale, eps=config.inclusion_eps
+        )
+
+    def _masked(self, whole: Gaussian, masked: Gaussian | None) -> Tensor:
+        """Weighted loss of the first M items lying in their masked views; 0 where nothing was masked."""
+        if masked is None or masked.mean.numel() == 0:
+            return whole.mean.new_zeros(())
+        first = whole.rows(slice(0, masked.mean.shape[-2]))
+        return self.config.masked_inclusion_weight * self._inclusion(first, Gaussian(*map(_at_least_single, masked)))

@@ -1,0 +1,20 @@
+"""The variational information bottleneck: embeddings are drawn towards the standard normal."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from prolip.gaussian import Gaussian, kl_to_standard, official_kl_to_standard
+
+VibForm = Literal["official", "exact"]
+
+
+def vib_loss(gaussian: Gaussian, *, form: VibForm) -> Tensor:
+    """KL divergence from the standard normal, averaged over all items and dimensions, in nats.
+
+    The official form halves the log variance (`prolip.gaussian.official_kl_to_standard`).
+    """
+    divergence = official_kl_to_standard(gaussian) if form == "official" else kl_to_standard(gaussian)
+    return divergence.mean()

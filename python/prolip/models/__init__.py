@@ -1,0 +1,6 @@
+"""The model, its configurations by name, and its checkpoints."""
+
+from prolip.models.architectures import ARCHITECTURES, ModelConfig, TextConfig, VisionConfig
+from prolip.models.prolip import ProLIP, ProLIPOutput
+
+__all__ = ["ARCHITECTURES", "ModelConfig", "ProLIP", "ProLIPOutput", "TextConfig", "VisionConfig"]

@@ -1,0 +1,94 @@
+"""The image tower: patches, [CLS] and [UNC] to a Gaussian.
+
+Shapes: B batch, P patches, K kept patches, W width, D embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prolip.gaussian import Gaussian
+from prolip.models.architectures import VisionConfig
+from prolip.models.transformer import Transformer
+
+
+class ImageEncoder(nn.Module):
+    """A vision transformer whose [CLS] gives the mean and whose [UNC] gives the log variance."""
+
+    def __init__(self, config: VisionConfig, embed_dim: int, *, quick_gelu: bool) -> None:
+        super().__init__()
+        width = config.width
+        self.patch = config.patch_size
+        self.grid = config.grid
+        self.num_specials = 2 if config.embed_unc else 1
+        # The released weights were trained with the last norm applied twice to [CLS] wherever [UNC] exists.
+        self.norms_cls_twice = config.embed_unc and config.final_norm == "twice"
+        scale = width**-0.5
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.unc_embedding = nn.Parameter(scale * torch.randn(width)) if config.embed_unc else None
+        num_patches = self.grid[0] * self.grid[1]
+        self.positional_embedding = nn.Parameter(scale * torch.randn(self.num_specials + num_patches, width))
+        self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
+        # A convolution in the checkpoint; applied as a matrix product, so that dropped patches cost nothing.
+        self.conv1 = nn.Conv2d(3, width, self.patch, self.patch, bias=False)
+        self.ln_pre = nn.Identity() if config.no_ln_pre else nn.LayerNorm(width, config.norm_eps)
+        self.transformer = Transformer(
+            width,
+            config.layers,
+            config.heads,
+            config.mlp_ratio,
+            layer_scale=config.ls_init_value,
+            norm_eps=config.norm_eps,
+            quick_gelu=quick_gelu,
+        )
+        self.ln_post = nn.LayerNorm(width, config.norm_eps)
+        self.uncertainty_proj = nn.Linear(width, embed_dim) if config.embed_unc else None
+        if self.uncertainty_proj is not None:
+            nn.init.normal_(self.uncertainty_proj.weight, std=scale)
+            nn.init.constant_(self.uncertainty_proj.bias, config.init_unc_bias)
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """[B, 3, height, width] to [B, P, 3 * patch * patch], row-major; pixels beyond the last whole patch are cut."""
+        batch, size = images.shape[0], self.patch
+        rows, columns = images.shape[-2] // size, images.shape[-1] // size
+        if (rows, columns) != self.grid:
+            raise ValueError(
+                f"images of {tuple(images.shape[-2:])} pixels give a grid of {(rows, columns)} patches, "
+                f"the model has {self.grid}"
+            )
+        cut = images[..., : rows * size, : columns * size].reshape(batch, 3, rows, size, columns, size)
+        return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, 3 * size * size)
+
+    def forward(self, images: Tensor, kept_patches: Tensor | None = None) -> Gaussian:
+        """Gaussians with raw (not normalised) means, [B, D].
+
+        `kept_patches`: sorted indices of the patches that stay, [K] for the whole batch or [B, K] per image; each kept
+        patch keeps its own position row.
+        """
+        patches = self._patches(images)
+        positions = self.positional_embedding[self.num_specials :]
+        if kept_patches is not None:
+            positions = positions[kept_patches]
+            if kept_patches.ndim == 1:
+                patches = patches[:, kept_patches]
+            else:
+                patches = patches.take_along_dim(kept_patches[..., None], 1)
+        tokens = F.linear(patches, self.conv1.weight.flatten(1)) + positions
+        specials = (
+            self.class_embedding[None]
+            if self.unc_embedding is None
+            else torch.stack([self.class_embedding, self.unc_embedding])
+        )
+        specials = specials + self.positional_embedding[: self.num_specials]
+        x = torch.cat([specials.expand(len(images), -1, -1), tokens], 1)
+        x = self.transformer(self.ln_pre(x), slice(0, self.num_specials))
+        # The heads decide what the loss sees: single precision at least, whatever the blocks ran in.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.ln_post(x.to(self.proj.dtype))
+            cls = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]
+            mean = cls @ self.proj
+            if self.uncertainty_proj is None:
+                return Gaussian.point(mean)
+            return Gaussian(mean, self.uncertainty_proj(x[:, 1]))

@@ -1,0 +1,114 @@
+"""The model: two towers, a similarity scale and a bias.
+
+Shapes: B batch, M masked samples, C caption slots, L tokens, K kept patches, D embedding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prolip.gaussian import Gaussian
+from prolip.models.architectures import ModelConfig
+from prolip.models.image_encoder import ImageEncoder
+from prolip.models.text_encoder import TextEncoder
+
+
+class ProLIPOutput(NamedTuple):
+    """What one training step's forward pass gives the loss."""
+
+    image: Gaussian
+    """[B, D]"""
+    text: Gaussian
+    """[C, B, D]"""
+    masked_image: Gaussian | None
+    """[M, D]: the first M images with patches removed; None without masking."""
+    masked_text: Gaussian | None
+    """[C, M, D]: the first M texts, masked; None without masking."""
+    logit_scale: Tensor
+    """Scalar > 0: exp of the parameter."""
+    logit_bias: Tensor | None
+    """Scalar; None for a model that has none, which the loss refuses."""
+
+
+def _normalised(raw: Gaussian) -> Gaussian:
+    return Gaussian(F.normalize(raw.mean, dim=-1, eps=1e-12), raw.log_var)
+
+
+class ProLIP(nn.Module):
+    """Probabilistic language-image model (arXiv:2410.18857) with the parameter names of the released checkpoints.
+
+    The parameter `logit_scale` is the *log* of the similarity scale, as in those checkpoints.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.init_logit_scale)))
+        self.logit_bias = (
+            None if config.init_logit_bias is None else nn.Parameter(torch.tensor(float(config.init_logit_bias)))
+        )
+        self.visual = ImageEncoder(config.vision, config.embed_dim, quick_gelu=config.quick_gelu)
+        self.text = TextEncoder(config.text, config.embed_dim, quick_gelu=config.quick_gelu)
+
+    def encode_image(self, images: Tensor, kept_patches: Tensor | None = None, *, normalize: bool = True) -> Gaussian:
+        """Gaussians, [B, D], of normalised pixels [B, 3, height, width]; `ImageEncoder` explains `kept_patches`."""
+        raw: Gaussian = self.visual(images, kept_patches)
+        return _normalised(raw) if normalize else raw
+
+    def encode_text(self, token_ids: Tensor, *, normalize: bool = True) -> Gaussian:
+        """Gaussians of token ids [B, L] padded to the full context, [B, D]."""
+        raw: Gaussian = self.text(token_ids)
+        return _normalised(raw) if normalize else raw
+
+    def forward(
+        self,
+        images: Tensor,
+        token_ids: Tensor,
+        masked_token_ids: Tensor | None = None,
+        kept_patches: Tensor | None = None,
+    ) -> ProLIPOutput:
+        """Everything the loss needs, in one call, so that a data-parallel wrapper sees one forward pass.
+
+        `images` [B, 3, height, width]; `token_ids` [C, B, L]; `masked_token_ids` [C, M, L] and `kept_patches` [K] or
+        [M, K] belong to the first M samples and come together or not at all.
+        """
+        if (masked_token_ids is None) != (kept_patches is None):
+            raise ValueError("masked_token_ids and kept_patches come together or not at all")
+        batch = token_ids.shape[1]
+        image = self.encode_image(images)
+        masked_image: Gaussian | None = None
+        masked_text: Gaussian | None = None
+        if masked_token_ids is None:
+            text = self._encode_slots(token_ids)
+        else:
+            num_masked = masked_token_ids.shape[1]
+            masked_image = self.encode_image(images[:num_masked], kept_patches)
+            # Whole and masked texts share one pass through the tower.
+            both = self._encode_slots(torch.cat([token_ids, masked_token_ids], 1))
+            text, masked_text = both.rows(slice(0, batch)), both.rows(slice(batch, None))
+        return ProLIPOutput(image, text, masked_image, masked_text, self.logit_scale.exp(), self.logit_bias)
+
+    def _encode_slots(self, token_ids: Tensor) -> Gaussian:
+        """Gaussians of ids [C, N, L], [C, N, D]."""
+        flat = self.encode_text(token_ids.flatten(0, 1))
+        shape = (*token_ids.shape[:2], -1)
+        return Gaussian(flat.mean.view(shape), flat.log_var.view(shape))
+
+    def reset_uncertainty(self) -> None:
+        """Start the log-variance parts afresh, as when a model without them is taken as a start.
+
+        [UNC] vectors N(0, 0.01^2), heads N(0, 1 / width) with the configured bias (SPEC section 2.5).
+        """
+        for vector, head, bias in (
+            (self.visual.unc_embedding, self.visual.uncertainty_proj, self.config.vision.init_unc_bias),
+            (self.text.unc_emb, self.text.text_uncertainty_projection, self.config.text.init_unc_bias),
+        ):
+            if vector is None or head is None:
+                continue
+            nn.init.normal_(vector, std=0.01)
+            nn.init.normal_(head.weight, std=head.in_features**-0.5)
+            nn.init.constant_(head.bias, bias)

@@ -1,0 +1,197 @@
+"""Checkpoints of a model: the hub's layout, the released training files, and our own.
+
+Loading is strict: a missing, further or misshapen tensor is named together with its nearest match. Pickles are read
+with `weights_only=True`, so that a file can hold nothing but tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from prolip.models.architectures import ModelConfig, from_official_json, to_official_json
+from prolip.models.prolip import ProLIP
+from prolip.models.resize import ResizeForm, resize_image_positions, resize_text_positions, resize_token_table
+
+Resize = Literal["off"] | ResizeForm
+State = dict[str, Tensor]
+
+HUB_PREFIX = "hf-hub:"
+_CONFIG_FILE = "config.json"
+_MODEL_FILE = "model.safetensors"
+_CARD_FILE = "README.md"
+_IMAGE_POSITIONS = "visual.positional_embedding"
+_TEXT_POSITIONS = "text.positional_embedding"
+_TOKEN_TABLE = "text.token_embedding.weight"
+# What the released loader takes where a checkpoint of another kind of model brings no bias.
+_START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
+
+
+class WeightsError(ValueError):
+    """A checkpoint that does not fit the model, or is none; the message names tensors or the file."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From files to a state dict and a configuration
+
+
+def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
+    """The model in `source`, in evaluation mode, on the CPU, in single precision.
+
+    `source` is a folder in the hub's layout, "hf-hub:organisation/name", or a `.pt` or `.safetensors` file: a released
+    `epoch_N.pt` or a checkpoint of our training. `config` gives the architecture where the source carries none, and
+    overrides the one it carries. With `resize`, tables of another size are fitted (`prolip.models.resize`).
+
+    Raises:
+        WeightsError: the source is not a checkpoint, carries no architecture, or does not fit it.
+    """
+    state, found = read_checkpoint(source)
+    config = config or found
+    if config is None:
+        raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
+    model = ProLIP(config)
+    load_state(model, state, resize=resize)
+    return model.eval()
+
+
+def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
+    """The tensors in `source` under official names, and the architecture where it carries one; see `load`."""
+    if isinstance(source, str) and source.startswith(HUB_PREFIX):
+        return _read_folder(_download(source.removeprefix(HUB_PREFIX)))
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise WeightsError(f"{source} is neither a file nor a folder; a hub repository is written {HUB_PREFIX}org/name")
+    if path.suffix == ".safetensors":
+        return load_file(path), None
+    return _read_pickle(path)
+
+
+def _download(repository: str) -> Path:
+    """The local folder of a hub repository's checkpoint."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repository, allow_patterns=[_CONFIG_FILE, _MODEL_FILE]))
+
+
+def _read_folder(folder: Path) -> tuple[State, ModelConfig]:
+    for name in (_CONFIG_FILE, _MODEL_FILE):
+        if not (folder / name).is_file():
+            raise WeightsError(f"{folder} has no {name}, which the hub's layout needs")
+    config = from_official_json(json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8")))
+    return load_file(folder / _MODEL_FILE), config
+
+
+def _read_pickle(path: Path) -> tuple[State, ModelConfig | None]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    config = content.get("model_config")
+    state = content.get("model") or content.get("state_dict") or content
+    tensors = {str(name).removeprefix("module."): value for name, value in state.items()}
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(f"{path}: {name} is a {type(value).__name__}, not a tensor: not a checkpoint of a model")
+    return tensors, None if config is None else from_official_json(config)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a state dict to a model
+
+
+def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "off") -> None:
+    """Copy `state` into `model`, whose tensors keep their type and device.
+
+    Raises:
+        WeightsError: a tensor is missing, further or misshapen, after resizing where that was asked for.
+    """
+    fitted = dict(state) if resize == "off" else fit_state(model, state, resize)
+    expected = model.state_dict()
+    problems = _mismatches(expected, fitted)
+    if problems:
+        raise WeightsError("the checkpoint does not fit the model:\n" + "\n".join(f"  {line}" for line in problems))
+    model.load_state_dict(fitted, strict=True)
+
+
+def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """One line for each tensor that is missing, further or misshapen."""
+    missing = [name for name in expected if name not in given]
+    further = [name for name in given if name not in expected]
+    problems = [f"missing    {name} {_shape(expected[name])}{_nearest(name, further)}" for name in missing]
+    problems += [f"unexpected {name} {_shape(given[name])}{_nearest(name, list(expected))}" for name in further]
+    for name, tensor in expected.items():
+        if name in given and given[name].shape != tensor.shape:
+            problems.append(f"misshapen  {name} is {_shape(given[name])}, the model's is {_shape(tensor)}")
+    return problems
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _nearest(name: str, candidates: list[str]) -> str:
+    close = difflib.get_close_matches(name, candidates, 1, cutoff=0.7)
+    return f" (nearest: {close[0]})" if close else ""
+
+
+@torch.no_grad()
+def fit_state(model: ProLIP, state: Mapping[str, Tensor], form: ResizeForm) -> State:
+    """`state` with its position and token tables fitted to `model`; other tensors stay as they are.
+
+    A checkpoint without similarity bias gets the released loader's start: bias -10 and scale 10.
+    """
+    fitted = dict(state)
+    own = model.state_dict()
+    if "logit_bias" in own and "logit_bias" not in fitted:
+        fitted.update({name: torch.tensor(value) for name, value in _START_WITHOUT_BIAS.items()})
+    if _IMAGE_POSITIONS in fitted and model.config.vision.embed_unc:
+        fitted[_IMAGE_POSITIONS] = resize_image_positions(
+            fitted[_IMAGE_POSITIONS].float(), own[_IMAGE_POSITIONS], model.config.vision.grid, form
+        )
+    if _TEXT_POSITIONS in fitted:
+        num_rows = len(own[_TEXT_POSITIONS])
+        num_specials = num_rows - model.config.text.context_length
+        fitted[_TEXT_POSITIONS] = resize_text_positions(fitted[_TEXT_POSITIONS].float(), num_rows, num_specials, form)
+    if _TOKEN_TABLE in fitted and fitted[_TOKEN_TABLE].shape != own[_TOKEN_TABLE].shape:
+        fitted[_TOKEN_TABLE] = resize_token_table(fitted[_TOKEN_TABLE], own[_TOKEN_TABLE])
+    return fitted
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a model to files
+
+
+def save_pretrained(model: ProLIP, folder: str | Path, *, card: str | None = None) -> Path:
+    """The folder, now holding `model` in the hub's layout: config.json, model.safetensors (float32), README.md.
+
+    `card` is the model card's text: what was trained on what. Without one it states the architecture alone.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = to_official_json(model.config)
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, folder / _MODEL_FILE)
+    (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    (folder / _CARD_FILE).write_text(card or _default_card(config), encoding="utf-8")
+    return folder
+
+
+def _default_card(config: dict[str, Any]) -> str:
+    return (
+        "---\ntags:\n- prolip\n- probabilistic-embeddings\n- vision-language\n---\n\n# ProLIP\n\n"
+        "A probabilistic language-image model: images and texts become Gaussians (mean and log variance). "
+        "Load it with `prolip.models.weights.load`.\n\n"
+        "What it was trained on was not stated when it was saved.\n\n"
+        f"```json\n{json.dumps(config, indent=2, sort_keys=True)}\n```\n"
+    )

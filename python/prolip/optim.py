@@ -1,0 +1,132 @@
+"""The optimiser, its parameter groups and the learning rate of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+MAX_LOG_SCALE = math.log(100.0)
+_NO_DECAY_NAMES = ("bn", "ln", "bias", "logit_scale")
+_LOGIT_NAMES = ("logit_scale", "logit_bias")
+_LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with decoupled decay; the defaults are those of the released training code."""
+
+    lr: float = 5e-4
+    """Highest learning rate."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decay of the first and the second moment."""
+    eps: float = 1e-6
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.2
+    """Decoupled decay of matrices and tables (see `decays`)."""
+    warmup_steps: int = 10_000
+    """Steps over which the learning rate rises linearly from 0."""
+    schedule: Literal["cosine", "const", "const-cooldown"] = "cosine"
+    """What follows the warm-up."""
+    cooldown_steps: int = 0
+    """Last steps of "const-cooldown" over which the learning rate falls."""
+    cooldown_power: float = 1.0
+    """Exponent of that fall; 1 is linear."""
+    cooldown_end_lr: float = 0.0
+    """Learning rate that the fall ends at."""
+    log_var_lr_factor: float = 1.0
+    """Factor on the learning rate of the log-variance heads."""
+    logit_lr_factor: float = 1.0
+    """Factor on the learning rate of the similarity's scale and bias."""
+    clip_norm: float | None = None
+    """Largest global gradient norm; None never clips."""
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"optim.lr is {self.lr}: it must be positive")
+        if self.warmup_steps < 0 or self.cooldown_steps < 0:
+            raise ValueError("optim.warmup_steps and optim.cooldown_steps must not be negative")
+        if self.schedule == "const-cooldown" and self.cooldown_steps == 0:
+            raise ValueError('optim.schedule "const-cooldown" needs optim.cooldown_steps')
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"optim.clip_norm is {self.clip_norm}: it must be positive, or absent")
+
+
+def decays(name: str, ndim: int) -> bool:
+    """Whether weight decay applies to a parameter: matrices and tables, but no vector, norm, bias or scale.
+
+    As in the released code, which looks for parts of the name anywhere in it.
+    """
+    return ndim >= 2 and not any(part in name for part in _NO_DECAY_NAMES)
+
+
+def lr_factor(config: OptimConfig, name: str) -> float:
+    """The factor on the learning rate of the parameter called `name`."""
+    if name in _LOGIT_NAMES:
+        return config.logit_lr_factor
+    return config.log_var_lr_factor if name.startswith(_LOG_VAR_HEADS) else 1.0
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of the bare (not wrapped) model, a group for each decay and factor.
+
+    Each group carries its `lr_factor`, which `set_learning_rate` reads.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((decays(name, parameter.ndim), lr_factor(config, name)), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": config.weight_decay if decay else 0.0, "lr_factor": factor}
+            for (decay, factor), parameters in groups.items()
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
+    """The learning rate of `step` (from 0) in a run of `total_steps`, before any factor.
+
+    Linear warm-up, then a half cosine that would reach 0 one step after the last, a constant, or a constant that falls
+    over the last `cooldown_steps` (SPEC section 8).
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "cosine":
+        progress = (step - config.warmup_steps) / (total_steps - config.warmup_steps)
+        return 0.5 * config.lr * (1.0 + math.cos(math.pi * progress))
+    start = total_steps - config.cooldown_steps
+    if config.schedule == "const" or step < start:
+        return config.lr
+    remaining = 1.0 - (step - start) / config.cooldown_steps
+    return float(remaining**config.cooldown_power * (config.lr - config.cooldown_end_lr) + config.cooldown_end_lr)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group `lr` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) -> Tensor:
+    """The global gradient norm, a scalar; gradients are scaled down to `clip_norm` where they exceed it."""
+    found = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in found if p.grad is not None], foreach=True)
+    if clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(found, clip_norm, norm, foreach=True)
+    return norm
+
+
+@torch.no_grad()
+def clamp_logit_scale(model: nn.Module) -> None:
+    """Keep the log of the similarity scale in [0, ln 100], after every optimiser step."""
+    scale = model.get_parameter("logit_scale")
+    scale.clamp_(0.0, MAX_LOG_SCALE)

@@ -1,0 +1,332 @@
+"""The project's side of the reference checker: its names and shapes to ours, and nothing of the mathematics.
+
+    PYTHONPATH=. python ../shared/golden/check_reference.py ../shared/golden --adapter tests.parity.adapter:Adapter
+
+What exists only in the released code's training loop stands here and not in the library: its guards, which replace an
+exploding term by 0, and masking from recorded draws, which the loader does in Rust from its own generator.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prolip import gaussian
+from prolip.distributed import Ring
+from prolip.eval import hierarcaps, retrieval, uncertainty, zero_shot
+from prolip.gaussian import Gaussian
+from prolip.losses import LossConfig, ProlipLoss, ppcl, vib_loss
+from prolip.models import ProLIP, ProLIPOutput
+from prolip.models.architectures import from_official_json
+from prolip.models.resize import resize_image_positions, resize_text_positions, resize_token_table
+from prolip.optim import (
+    OptimConfig,
+    clamp_logit_scale,
+    clip_gradients,
+    decays,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
+
+Terms = dict[str, Tensor]
+_INCLUSION_LIMIT = 1e5
+_VIB_LIMIT = 1e4
+
+
+def _checker_base() -> type:
+    """The checker's own base class when it runs us, whose methods count as skipped; else nothing is needed of it."""
+    checker = sys.modules.get("check_reference")
+    return checker.Adapter if checker is not None else object
+
+
+def _pair(f: Terms, name: str) -> Gaussian:
+    return Gaussian(f[f"{name}_mean"], f[f"{name}_logvar"])
+
+
+def _one_slot(text: Gaussian) -> Gaussian:
+    return Gaussian(text.mean[None], text.log_var[None])
+
+
+def loss_config(hyper: dict[str, Any]) -> LossConfig:
+    """Our names for the released code's hyper-parameters."""
+    return LossConfig(
+        ppcl_weight=hyper["ppcl_lambda"],
+        inclusion_weight=hyper["inclusion_alpha"],
+        masked_inclusion_weight=hyper["inclusion_alpha_occ"],
+        vib_weight=hyper["vib_beta"],
+        inclusion_form="official",
+        inclusion_scale=hyper["inclusion_loss_scale"],
+        inclusion_eps=hyper["inclusion_loss_eps"],
+        vib_form="official",
+    )
+
+
+def official_terms(output: ProLIPOutput, config: LossConfig) -> Terms:
+    """The library's terms under the released names, with the released guards."""
+    terms = ProlipLoss(config, Ring())(output)
+    named = {"ppcl": terms.ppcl}
+    weighted = []
+    if output.masked_image is not None:
+        weighted.append(("img_inclusion", terms.masked_image_inclusion, config.masked_inclusion_weight))
+        weighted.append(("txt_inclusion", terms.masked_text_inclusion, config.masked_inclusion_weight))
+    if config.inclusion_weight > 0:
+        weighted.append(("inclusion", terms.inclusion, config.inclusion_weight))
+    for name, term, weight in weighted:
+        exploded = weight > 0 and abs(float(term.detach())) > _INCLUSION_LIMIT * weight
+        named[name] = torch.zeros_like(term) if exploded else term
+    if config.vib_weight > 0:
+        towers = [vib_loss(tower, form=config.vib_form) for tower in (output.image, output.text)]
+        if max(float(tower.detach()) for tower in towers) > _VIB_LIMIT:
+            kept = [tower for tower in towers if float(tower.detach()) <= _VIB_LIMIT]
+            named["vib"] = config.vib_weight * sum(kept, torch.zeros_like(terms.vib))
+        else:
+            named["vib"] = terms.vib
+    return named
+
+
+def mask_tokens(tokens: Tensor, draws: Tensor, prob: float, mask_id: int, pad_id: int) -> Tensor:
+    """Token ids with those replaced whose draw is below `prob`; padding stays (SPEC section 7)."""
+    return torch.where((tokens != pad_id) & (draws < prob), mask_id, tokens)
+
+
+class Adapter(_checker_base()):  # type: ignore[misc]
+    """Everything the checker asks for, answered by the library."""
+
+    # -- model
+
+    def load_model(self, config: dict[str, Any], state: Terms, dtype: torch.dtype) -> ProLIP:
+        model = ProLIP(from_official_json(config)).to(dtype)
+        model.load_state_dict(state, strict=True)
+        return model
+
+    def encode_image(
+        self, model: ProLIP, image: Tensor, keep: Tensor | None = None, normalize: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        found = model.encode_image(image, keep, normalize=normalize)
+        return found.mean, found.log_var if model.config.vision.embed_unc else None
+
+    def encode_text(self, model: ProLIP, text: Tensor, normalize: bool = False) -> tuple[Tensor, Tensor | None]:
+        found = model.encode_text(text, normalize=normalize)
+        return found.mean, found.log_var if model.config.text.embed_unc else None
+
+    def logit_scale_and_bias(self, model: ProLIP) -> tuple[Tensor, Tensor | None]:
+        return model.logit_scale.exp(), model.logit_bias
+
+    def named_parameters(self, model: ProLIP) -> dict[str, Tensor]:
+        return dict(model.named_parameters())
+
+    # -- losses
+
+    def loss_terms(
+        self,
+        f: Terms,
+        logit_scale: Tensor,
+        logit_bias: Tensor,
+        hyper: dict[str, Any],
+        negative_scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Terms:
+        image, text = _pair(f, "image"), _one_slot(_pair(f, "text"))
+        masked = "masked_image_mean" in f
+        output = ProLIPOutput(
+            image=image,
+            text=text,
+            masked_image=_pair(f, "masked_image") if masked else None,
+            masked_text=_one_slot(_pair(f, "masked_text")) if masked else None,
+            logit_scale=logit_scale,
+            logit_bias=logit_bias,
+        )
+        named = official_terms(output, loss_config(hyper))
+        if hyper["siglip_lambda"] > 0:
+            assert negative_scale is not None
+            assert shift is not None
+            # SigLIP's loss is PPCL between points.
+            points = Gaussian.point(image.mean), Gaussian.point(text.mean)
+            named["siglip"] = hyper["siglip_lambda"] * ppcl(*points, negative_scale, shift, Ring())
+        return named
+
+    # -- pairwise measures
+
+    def csd_logits(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, scale: float, bias: float) -> Tensor:
+        return gaussian.csd_logits(Gaussian(mu1, lv1), Gaussian(mu2, lv2), scale, bias)
+
+    def csd(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor) -> Tensor:
+        return gaussian.csd(Gaussian(mu1, lv1), Gaussian(mu2, lv2))
+
+    def inclusion_test_official(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, eps: float) -> Tensor:
+        return gaussian.official_inclusion_test(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps)
+
+    def inclusion_logit_official(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, eps: float) -> Tensor:
+        return gaussian.official_inclusion_score(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps)
+
+    def inclusion_batchwise_official(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, eps: float) -> Tensor:
+        return gaussian.official_inclusion_test_matrix(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps, rows_at_once=3)
+
+    def inclusion_exact(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor) -> Tensor:
+        return gaussian.inclusion_score(Gaussian(mu1, lv1), Gaussian(mu2, lv2))
+
+    def log_integral_exact(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor) -> Tensor:
+        return gaussian.log_integral(Gaussian(mu1, lv1), Gaussian(mu2, lv2))
+
+    def kl_official(self, mu: Tensor, lv: Tensor) -> Tensor:
+        return vib_loss(Gaussian(mu, lv), form="official")
+
+    def kl_exact(self, mu: Tensor, lv: Tensor) -> Tensor:
+        return vib_loss(Gaussian(mu, lv), form="exact")
+
+    # -- prompts
+
+    def aggregate_prompts(self, means: Tensor, logvars: Tensor) -> tuple[Tensor, Tensor]:
+        found = zero_shot.aggregate_prompts(Gaussian(means, logvars))
+        return found.weight.T, found.var.T
+
+    def zero_shot_logits(self, image_mean: Tensor, classifier: Tensor, variances: Tensor | None = None) -> Tensor:
+        return zero_shot.zero_shot_logits(image_mean, classifier.T, None if variances is None else variances.sum(0))
+
+    # -- tables of another size
+
+    def resize_visual_pos(self, checkpoint: Tensor, model_specials: Tensor, grid: tuple[int, int]) -> Tensor:
+        return resize_image_positions(checkpoint, model_specials, grid, "official")
+
+    def resize_text_pos(self, checkpoint: Tensor, new_len: int, n_cls: int) -> Tensor:
+        return resize_text_positions(checkpoint, new_len, n_cls, "official")
+
+    def resize_token_table(self, checkpoint: Tensor, model_table: Tensor) -> Tensor:
+        return resize_token_table(checkpoint, model_table)
+
+    # -- masking
+
+    def mask_text(
+        self, tokens: Tensor, draws: Tensor, n_masked: int, drop_prob: float, replace_token: int, pad_id: int
+    ) -> Tensor:
+        return mask_tokens(tokens[:n_masked], draws[:n_masked], drop_prob, replace_token, pad_id)
+
+    def masked_count(self, batch: int, drop_ratio: float) -> int:
+        return int(batch * drop_ratio)
+
+    def kept_patches(self, n_patches: int, ratio: float) -> int:
+        return int(n_patches * ratio)
+
+    # -- training
+
+    def lr(
+        self,
+        kind: Any,
+        step: int,
+        base_lr: float,
+        warmup: int,
+        total_steps: int,
+        cooldown_steps: int = 0,
+        cooldown_power: float = 1.0,
+        cooldown_end_lr: float = 0.0,
+    ) -> float:
+        config = OptimConfig(
+            lr=base_lr,
+            warmup_steps=warmup,
+            schedule=kind,
+            cooldown_steps=cooldown_steps,
+            cooldown_power=cooldown_power,
+            cooldown_end_lr=cooldown_end_lr,
+        )
+        return learning_rate(config, step, total_steps)
+
+    def no_decay(self, name: str, shape: list[int]) -> bool:
+        return not decays(name, len(shape))
+
+    def train(self, case: dict[str, Any], state: Terms, batches: list[Terms]) -> tuple[list[Terms], Terms]:
+        model = self.load_model(case["config"], state, torch.float64)
+        recorded, schedule = case["optimizer"], case["schedule"]
+        config = OptimConfig(
+            lr=recorded["lr"],
+            betas=tuple(recorded["betas"]),
+            eps=recorded["eps"],
+            weight_decay=recorded["weight_decay"],
+            warmup_steps=schedule["warmup"],
+            schedule=schedule["kind"],
+            clip_norm=case["grad_clip_norm"],
+        )
+        optimizer = make_optimizer(model, config)
+        history = []
+        for step, batch in enumerate(batches):
+            set_learning_rate(optimizer, learning_rate(config, step, schedule["total_steps"]))
+            masked = self.mask_text(
+                batch["text"],
+                batch["text_draws"],
+                case["n_masked"],
+                case["drop_prob"],
+                case["replace_token"],
+                case["pad_id"],
+            )
+            kept = batch["image_perm"][: case["kept_patches"]].sort().values
+            output = model(batch["image"], batch["text"][None], masked[None], kept)
+            terms = official_terms(output, loss_config(case["hyper"]))
+            optimizer.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            clip_gradients(model.parameters(), config.clip_norm)
+            optimizer.step()
+            clamp_logit_scale(model)
+            history.append(terms)
+        return history, model.state_dict()
+
+    # -- evaluation
+
+    def uncertainty_bins(self, values: Tensor, correct: Tensor, n_bins: int) -> tuple[Tensor, float]:
+        found = uncertainty.uncertainty_bins(values, correct, n_bins)
+        return torch.tensor(found.accuracy, dtype=torch.float64), found.pearson
+
+    def zero_shot_eval(
+        self,
+        image_mean: Tensor,
+        image_logvar: Tensor,
+        labels: Tensor,
+        classifier: Tensor,
+        unc_weight: Tensor | None,
+        n_bins: int,
+    ) -> dict[str, float]:
+        logits = zero_shot.zero_shot_logits(image_mean, classifier.T, unc_weight)
+        found = zero_shot.evaluate_zero_shot(logits, labels)
+        values = Gaussian(image_mean, image_logvar).total_var
+        top1, top5 = (
+            uncertainty.uncertainty_bins(values, zero_shot.correct_within(logits, labels, k), n_bins) for k in (1, 5)
+        )
+        return {"top1": found.top1, "top5": found.top5, "corr_top1": top1.pearson, "corr_top5": top5.pearson}
+
+    def ranking_metrics(self, image: Tensor, text: Tensor, scale: float) -> dict[str, float]:
+        del scale  # changes no rank
+        return retrieval.ranking_metrics(image, text)
+
+    def retrieval_ranks(
+        self, image_mean: Tensor, image_logvar: Tensor, text_mean: Tensor, text_logvar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        images, texts = Gaussian(image_mean, image_logvar), Gaussian(text_mean, text_logvar)
+        to_texts, to_images = (
+            retrieval.rank_candidates(retrieval.retrieval_scores(*pair)) for pair in ((images, texts), (texts, images))
+        )
+        return to_texts, to_images
+
+    def hcaps(
+        self,
+        image_mean: Tensor,
+        image_logvar: Tensor,
+        text_mean: Tensor,
+        text_logvar: Tensor,
+        caption_ids: Tensor,
+        root: Tensor,
+        n_steps: int,
+        with_uncertainty: bool,
+        use_root: bool,
+        root_only: bool,
+        n_root: int,
+    ) -> hierarcaps.Traversal:
+        config = hierarcaps.TraversalConfig(
+            root=("both" if use_root else "inclusion") if with_uncertainty else "text",
+            num_steps=n_steps,
+            root_only=root_only,
+            root_weight=n_root,
+        )
+        images, captions = Gaussian(image_mean, image_logvar), Gaussian(text_mean, text_logvar)
+        return hierarcaps.traverse(images, captions, caption_ids, root, config)

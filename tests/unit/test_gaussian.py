@@ -1,0 +1,133 @@
+"""Measures of Gaussians: laws they obey, and what each number means."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from prolip.gaussian import (
+    Gaussian,
+    concatenate,
+    csd,
+    csd_logits,
+    inclusion_matrix,
+    inclusion_score,
+    kl_to_standard,
+    log_integral,
+    official_inclusion_score,
+    official_inclusion_test,
+    official_inclusion_test_matrix,
+    official_kl_to_standard,
+)
+
+
+def some(count: int, dim: int = 8, seed: int = 0, log_var: float = -4.0) -> Gaussian:
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+    spread = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+    return Gaussian(mean / mean.norm(dim=-1, keepdim=True), log_var + spread)
+
+
+def density(x: Tensor, gaussian: Gaussian) -> Tensor:
+    return torch.exp(-0.5 * (x - gaussian.mean) ** 2 / gaussian.var) / (2 * math.pi * gaussian.var).sqrt()
+
+
+def test_a_point_has_no_variance() -> None:
+    point = Gaussian.point(torch.ones(2, 3))
+    assert torch.equal(point.var, torch.zeros(2, 3))
+    assert torch.equal(point.total_var, torch.zeros(2))
+    assert torch.equal(csd(point, point), torch.zeros(2, 2))
+
+
+def test_rows_flatten_and_concatenate_keep_mean_and_variance_together() -> None:
+    a, b = some(3), some(2, seed=1)
+    both = concatenate([a, b])
+    torch.testing.assert_close(both.rows(slice(3, 5)).log_var, b.log_var)
+    torch.testing.assert_close(both.rows(torch.tensor([4])).mean, b.mean[1:])
+    slots = Gaussian(both.mean.view(1, 5, 8), both.log_var.view(1, 5, 8))
+    assert slots.flatten().mean.shape == (5, 8)
+    assert slots.rows(slice(0, 2)).mean.shape == (1, 2, 8)
+    assert both.to(torch.float32).log_var.dtype == torch.float32
+    assert not both.detach().mean.requires_grad
+
+
+def test_csd_is_the_expected_squared_distance_of_samples() -> None:
+    a, b = some(1, seed=1), some(1, seed=2)
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(2, 400_000, 8, generator=generator, dtype=torch.float64)
+    samples = [g.mean + g.var.sqrt() * noise[i] for i, g in enumerate((a, b))]
+    measured = (samples[0] - samples[1]).square().sum(-1).mean()
+    torch.testing.assert_close(csd(a, b).squeeze(), measured, rtol=5e-3, atol=0)
+
+
+def test_csd_and_logits_agree_for_unit_means() -> None:
+    a, b = some(3), some(4, seed=1)
+    expected = 5.0 * (1 - csd(a, b) / 2) - 2.0
+    torch.testing.assert_close(csd_logits(a, b, 5.0, -2.0), expected)
+    torch.testing.assert_close(csd(a, b), csd(b, a).T)
+
+
+def test_log_integral_equals_quadrature() -> None:
+    a = Gaussian(torch.tensor([[0.3]], dtype=torch.float64), torch.tensor([[-1.0]], dtype=torch.float64))
+    b = Gaussian(torch.tensor([[-0.2]], dtype=torch.float64), torch.tensor([[0.5]], dtype=torch.float64))
+    x = torch.linspace(-20, 20, 200_001, dtype=torch.float64)
+    integral = torch.trapezoid((density(x, a) ** 2 * density(x, b)).squeeze(0), x)
+    torch.testing.assert_close(log_integral(a, b).exp().squeeze(), integral)
+    torch.testing.assert_close(inclusion_score(a, b), log_integral(a, b) - log_integral(b, a))
+
+
+def test_inclusion_follows_the_variances_and_grows_with_distance() -> None:
+    narrow, wide = some(5, log_var=-8), some(5, log_var=-2, seed=1)
+    assert (inclusion_score(narrow, wide) > 0).all()
+    torch.testing.assert_close(inclusion_score(narrow, wide), -inclusion_score(wide, narrow))
+    assert not inclusion_score(narrow, Gaussian(wide.mean, narrow.log_var)).abs().gt(1e-12).any()
+    farther = Gaussian(wide.mean + 10 * (wide.mean - narrow.mean), wide.log_var)
+    assert (inclusion_score(narrow, farther) > inclusion_score(narrow, wide)).all()
+
+
+def test_official_score_weighs_log_variances_more_and_ignores_distance() -> None:
+    base = torch.zeros(1, 1, dtype=torch.float64)
+    step = 1e-6
+    equal, wider = Gaussian(base, base), Gaussian(base, base + step)
+    assert float(inclusion_score(equal, wider)) / step == pytest.approx(1 / 3, rel=1e-5)
+    assert float(official_inclusion_score(equal, wider, -20)) / step == pytest.approx(5 / 6, rel=1e-5)
+    a, b = some(4), some(4, seed=1)
+    exact = inclusion_score(a, b) + 0.5 * (b.log_var - a.log_var)
+    torch.testing.assert_close(official_inclusion_score(a, b, 0), exact)
+    difference = official_inclusion_test(a, b, -3) - official_inclusion_test(b, a, -3)
+    torch.testing.assert_close(official_inclusion_score(a, b, -3), difference)
+
+
+def test_matrices_hold_the_sums_of_all_pairs_whatever_the_block() -> None:
+    a, b = some(5), some(3, seed=1)
+    exact = torch.stack([inclusion_score(Gaussian(m, v), b).sum(-1) for m, v in zip(*a, strict=True)])
+    official = torch.stack([official_inclusion_test(Gaussian(m, v), b, 0).sum(-1) for m, v in zip(*a, strict=True)])
+    for rows in (1, 2, 64):
+        torch.testing.assert_close(inclusion_matrix(a, b, rows_at_once=rows), exact)
+        torch.testing.assert_close(official_inclusion_test_matrix(a, b, rows_at_once=rows), official)
+    assert inclusion_matrix(a.rows(slice(0, 0)), b).shape == (0, 3)
+
+
+@pytest.mark.parametrize("log_var", [-80.0, -20.0, 0.0, 20.0, 80.0])
+def test_single_precision_stays_finite_where_the_released_expression_does_not(log_var: float) -> None:
+    specific, general = (g.to(torch.float32) for g in (some(4, log_var=log_var), some(4, log_var=log_var, seed=1)))
+    leaves = [t.clone().requires_grad_() for t in (*specific, *general)]
+    first, second = Gaussian(*leaves[:2]), Gaussian(*leaves[2:])
+    for score in (inclusion_score(first, second), official_inclusion_score(first, second, -100)):
+        assert score.isfinite().all()
+        for gradient in torch.autograd.grad(score.sum(), leaves):
+            assert gradient.isfinite().all()
+    exact = inclusion_score(specific.to(torch.float64), general.to(torch.float64))
+    torch.testing.assert_close(inclusion_score(specific, general).double(), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_divergence_is_zero_at_the_standard_normal_and_halved_officially() -> None:
+    standard = Gaussian(torch.zeros(1, 4), torch.zeros(1, 4))
+    assert torch.equal(kl_to_standard(standard), torch.zeros(1, 4))
+    assert torch.equal(official_kl_to_standard(standard), torch.zeros(1, 4))
+    low = Gaussian(torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), -10.0, dtype=torch.float64))
+    assert float(kl_to_standard(low)) == pytest.approx(4.5, abs=1e-4)
+    assert float(official_kl_to_standard(low)) == pytest.approx(2.0034, abs=1e-3)
