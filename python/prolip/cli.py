@@ -1,0 +1,225 @@
+"""The command line: `prolip COMMAND ...`. Each command imports what it needs, so that `prolip --help` is quick."""
+
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import tyro
+
+if TYPE_CHECKING:
+    from prolip.datasets.shards import BuildSummary
+
+
+class Command(NamedTuple):
+    """A word of the command line."""
+
+    summary: str
+    run: Callable[[list[str]], int]
+    """Takes the words after the command, returns the exit status."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that the words name; returns its exit status, 2 when the user's input is wrong."""
+    return dispatch("prolip", COMMANDS, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def dispatch(prog: str, commands: dict[str, Command], words: list[str]) -> int:
+    """Runs the command that the first word names."""
+    if not words or words[0] in {"-h", "--help"}:
+        width = max(map(len, commands))
+        lines = [f"  {name.ljust(width)}  {command.summary}" for name, command in commands.items()]
+        tell(f"usage: {prog} COMMAND ...\n", *lines, f"\n{prog} COMMAND --help says more.")
+        return 0
+    if words[0] == "--version":
+        tell(version("prolip"))
+        return 0
+    if words[0] not in commands:
+        close = difflib.get_close_matches(words[0], commands, n=1, cutoff=0.0)
+        sys.stderr.write(f"{prog}: no command {words[0]!r}, did you mean {close[0]!r}?\n")
+        return 2
+    try:
+        return commands[words[0]].run(words[1:])
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"{prog} {words[0]}: {error}\n")
+        return 2
+
+
+def tell(*lines: str) -> None:
+    """Writes lines to the standard output."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def share_cores_politely() -> None:
+    """Lets torch's threads sleep while they wait, unless the user says otherwise; torch reads this when it is imported.
+
+    By default they spin, and where anything else runs (the loader's threads, another process) a step takes many times
+    as long.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# prolip data build
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _data(words: list[str]) -> int:
+    return dispatch("prolip data", {"build": Command("make WebDataset shards", _data_build)}, words)
+
+
+def _data_build(words: list[str]) -> int:
+    return dispatch("prolip data build", BUILDERS, words)
+
+
+def _build_emoji(words: list[str]) -> int:
+    from prolip.datasets.emoji import EmojiConfig, build_emoji
+
+    def options(
+        config: tyro.conf.OmitArgPrefixes[EmojiConfig], out: Path = Path("data/emoji")
+    ) -> tuple[EmojiConfig, Path]:
+        """Shards of emoji pictures with their Unicode names: training, validation and test sets split by emoji.
+
+        Args:
+            config: How they are made.
+            out: Folder of the shards, attributions and tokenizer.
+        """
+        return config, out
+
+    return _tell_built(
+        build_emoji(*tyro.cli(options, args=words, prog="prolip data build emoji", use_underscores=True))
+    )
+
+
+def _build_folder(words: list[str]) -> int:
+    from prolip.datasets.folder import FolderConfig, build_folder
+
+    def options(config: tyro.conf.OmitArgPrefixes[FolderConfig], out: Path) -> tuple[FolderConfig, Path]:
+        """Shards of the pictures below a folder: one folder a class, or a .txt beside each picture.
+
+        Args:
+            config: How they are made.
+            out: Folder of the shards.
+        """
+        return config, out
+
+    return _tell_built(
+        build_folder(*tyro.cli(options, args=words, prog="prolip data build folder", use_underscores=True))
+    )
+
+
+def _build_csv(words: list[str]) -> int:
+    from prolip.datasets.csv_table import CsvConfig, build_csv
+
+    def options(config: tyro.conf.OmitArgPrefixes[CsvConfig], out: Path) -> tuple[CsvConfig, Path]:
+        """Shards of the pictures and captions that a table lists.
+
+        Args:
+            config: How they are made.
+            out: Folder of the shards.
+        """
+        return config, out
+
+    return _tell_built(build_csv(*tyro.cli(options, args=words, prog="prolip data build csv", use_underscores=True)))
+
+
+def _tell_built(summary: "BuildSummary") -> int:
+    sets = ", ".join(f"{name} {count}" for name, count in summary.samples.items())
+    done = "was already built" if summary.already_built else f"built in {summary.seconds:.0f} s"
+    tell(f"{summary.out} {done}: {sets}", *summary.notes)
+    tell(*(f"left out {bad.name}: {bad.reason}" for bad in summary.skipped))
+    return 0
+
+
+BUILDERS = {
+    "emoji": Command("emoji pictures and their Unicode names, the demo's data", _build_emoji),
+    "folder": Command("pictures in class folders, or with a .txt beside each", _build_folder),
+    "csv": Command("a table of picture paths and captions", _build_csv),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# prolip train, prolip demo
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _train(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.train import main as train
+
+    return train(words)
+
+
+def _demo(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.demo import DemoConfig, run_demo
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return run_demo(tyro.cli(DemoConfig, args=words, prog="prolip demo", use_underscores=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# prolip eval, prolip report
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Evaluates a trained model on the emoji shards, beside an untrained one, and writes eval.json."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run's folder (its newest checkpoint is taken), or a checkpoint."""
+    data: Path = Path("data/emoji")
+    """Emoji shards, as `prolip data build emoji` writes them."""
+    split: Literal["test", "val"] = "test"
+    """`val` to choose settings, `test` to report."""
+    out: Path | None = None
+    """Where the results go; by default eval.json (test) or eval-val.json in the run's folder."""
+
+
+def _eval(words: list[str]) -> int:
+    from prolip.demo import evaluate, headline_lines
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = tyro.cli(EvalOptions, args=words, prog="prolip eval", use_underscores=True)
+    results, path = evaluate(options.source, options.data, options.split, options.out)
+    tell(*headline_lines(results), f"all figures: {path}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Writes report.html into a run's folder, one self-contained file, from its eval.json and metrics.jsonl."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    data: Path = Path("data/emoji")
+    """The shards that were evaluated."""
+
+
+def _report(words: list[str]) -> int:
+    from prolip.eval.report import render_report
+
+    options = tyro.cli(ReportOptions, args=words, prog="prolip report", use_underscores=True)
+    tell(str(render_report(options.run, options.data)))
+    return 0
+
+
+COMMANDS = {
+    "data": Command("make WebDataset shards: prolip data build emoji | folder | csv", _data),
+    "train": Command("train a model from recipes and flags: prolip train RECIPE.toml ... --flag value", _train),
+    "eval": Command("evaluate a run or a checkpoint on the emoji shards", _eval),
+    "report": Command("write the report of an evaluated run, one HTML file", _report),
+    "demo": Command("build the emoji shards, train, evaluate, write the report; goes on where it was stopped", _demo),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

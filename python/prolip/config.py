@@ -1,0 +1,233 @@
+"""The configuration of a run: one tree of the components' own dataclasses.
+
+It is read from recipes and flags (`load_config`) and saved with the run (`to_toml`) so that it reads back equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from prolip import flags
+from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
+from prolip.losses import LossConfig
+from prolip.models import ARCHITECTURES, ModelConfig
+from prolip.optim import OptimConfig
+from prolip.tokenizer import Tokenizer, TokenizerConfig
+
+# Keys of a component that follow from others of the tree: not settable, not saved.
+DERIVED_KEYS = frozenset({"data.mask.num_patches"})
+
+# What may differ between a run and its continuation: where things lie and how often it tells, not what is computed.
+OPERATIONAL_KEYS = frozenset(
+    {
+        "run_dir",
+        "cpu_threads",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "data.shards",
+        "data.tokenizer.path",
+        "data.num_threads",
+        "data.prefetch_batches",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Training data. What the loader needs besides follows from the model and the run."""
+
+    shards: tuple[str, ...] = ()
+    """Brace patterns, globs or paths of WebDataset shards."""
+    captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
+    """One entry a caption slot: every picture comes with one caption of each."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random crop, colour jitter, grey."""
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    """Which rows are masked, and how; a masked_fraction of 0 masks nothing."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Captions to ids."""
+    shuffle_window: int = LoaderConfig.shuffle_window
+    """Samples that are shuffled together; 0 keeps the order of the files."""
+    num_threads: int = LoaderConfig.num_threads
+    """Loader threads of a process; 0 divides the machine's cores among its processes."""
+    prefetch_batches: int = LoaderConfig.prefetch_batches
+    """Batches prepared ahead."""
+    max_bad_fraction: float = LoaderConfig.max_bad_fraction
+    """Share of unreadable samples past which the run fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run, complete."""
+
+    name: str = "run"
+    """Name of the run."""
+    run_dir: Path | None = None
+    """Folder of the run; runs/NAME when not given."""
+    num_samples: int = 0
+    """Samples seen in the whole run, repetitions counted."""
+    batch_size: int = 512
+    """Samples of a step, over all processes together."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the towers: bf16 is autocast, the losses stay in fp32."""
+    cpu_threads: int = 0
+    """Threads of a process's arithmetic on the CPU; 0 divides the machine's cores among its processes."""
+    seed: int = 0
+    """Seed of the initial weights and of every draw of the loader."""
+    log_every: int = 100
+    """Steps between two rows of metrics."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints; the end of the run always saves one."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
+    architecture: str = "ViT-B-16"
+    """Named architecture that the table `model` starts from."""
+    model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
+    """Sizes of the towers, start values of scale and bias."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Shards, captions, augmentation, masking."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Terms of the loss."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """AdamW and its schedule."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.run_dir if self.run_dir is not None else Path("runs") / self.name
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run: the last one that fits whole in `num_samples`."""
+        return self.num_samples // self.batch_size
+
+    def validate(self) -> None:
+        """Checks the rules that join several fields.
+
+        Raises:
+            ValueError: naming the field, its value and the rule.
+        """
+        if not self.data.shards:
+            raise ValueError("data.shards is empty: name the training shards")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}: it must be at least 1")
+        if self.total_steps < 1:
+            raise ValueError(
+                f"num_samples is {self.num_samples}: it must be at least one batch of {self.batch_size} samples"
+            )
+        for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.data.tokenizer.context_length != self.model.text.context_length:
+            raise ValueError(
+                f"data.tokenizer.context_length is {self.data.tokenizer.context_length}: it must equal "
+                f"model.text.context_length, {self.model.text.context_length}"
+            )
+
+    def check_vocabulary(self) -> None:
+        """Checks that every id that the loader can produce has a row in the token table. Reads the tokenizer.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        rows, mask = self.model.text.vocab_size, self.data.mask
+        needed = Tokenizer(self.data.tokenizer).vocab_size
+        if needed > rows:
+            raise ValueError(f"model.text.vocab_size is {rows}: the tokenizer needs at least {needed}")
+        if mask.masked_fraction > 0 and mask.text_mode == "replace" and mask.mask_id >= rows:
+            raise ValueError(f"data.mask.mask_id is {mask.mask_id}: it must be below model.text.vocab_size, {rows}")
+
+    def loader(self, world_size: int) -> LoaderConfig:
+        """The training loader's configuration on each of `world_size` ranks.
+
+        Raises:
+            ValueError: the global batch does not divide among the ranks.
+        """
+        if self.batch_size % world_size:
+            raise ValueError(f"batch_size is {self.batch_size}: it must be a multiple of the {world_size} processes")
+        vision = self.model.vision
+        if not isinstance(vision.image_size, int):
+            raise ValueError(f"model.vision.image_size is {vision.image_size}: training needs square images")
+        masked = dataclasses.replace(self.data.mask, num_patches=vision.num_patches)
+        return LoaderConfig(
+            shards=self.data.shards,
+            batch_size=self.batch_size // world_size,
+            image_size=vision.image_size,
+            augment=self.data.augment,
+            captions=self.data.captions,
+            mask=masked if masked.masked_fraction > 0 else None,
+            tokenizer=self.data.tokenizer,
+            seed=self.seed,
+            num_epochs=None,
+            shuffle_window=self.data.shuffle_window,
+            last_batch="drop",
+            num_threads=self.data.num_threads,
+            prefetch_batches=self.data.prefetch_batches,
+            max_bad_fraction=self.data.max_bad_fraction,
+        )
+
+
+def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainConfig:
+    """The tree that the command line `RECIPE.toml ... --flag value ...` describes.
+
+    Args:
+        arguments: recipes first (paths, or names of the package's recipes), then flags; later ones win.
+        prog: the command, for the help text.
+
+    Raises:
+        ValueError: an unknown recipe or key, a value that doesn't parse, a broken rule; the message has the key.
+    """
+    names, words = flags.split(arguments)
+    return _build({name: read_recipe(name) for name in names}, words, f"{prog} [RECIPE.toml ...]")
+
+
+def from_toml(text: str) -> TrainConfig:
+    """The tree that `to_toml` wrote."""
+    return _build({"saved configuration": tomllib.loads(text)}, [], "prolip train")
+
+
+def _build(tables: dict[str, dict[str, Any]], words: list[str], prog: str) -> TrainConfig:
+    chosen = [table["architecture"] for table in tables.values() if "architecture" in table]
+    architecture = flags.last_value(words, "architecture") or (chosen or [TrainConfig.architecture])[-1]
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture is {architecture!r}: it must be one of {', '.join(ARCHITECTURES)}")
+    base = TrainConfig(model=ARCHITECTURES[architecture])
+    config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
+    config.validate()
+    return config
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The table in a TOML file, or in the package's recipe of that name.
+
+    Raises:
+        ValueError: there is no such file, or it isn't TOML.
+    """
+    recipes = resources.files("prolip") / "recipes"
+    source = Path(name) if name.endswith(".toml") or Path(name).is_file() else recipes / f"{name}.toml"
+    try:
+        return tomllib.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = sorted(Path(entry.name).stem for entry in recipes.iterdir())
+        raise ValueError(f"no recipe {name!r}: give the path of a TOML file or one of {', '.join(known)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The tree as TOML that `load_config` reads back as an equal tree."""
+    return flags.to_toml(config, derived=DERIVED_KEYS)
+
+
+def differing_keys(config: TrainConfig, saved: str) -> list[str]:
+    """Dotted keys in which a run computes something else than the one whose TOML is given."""
+    ours, theirs = flags.flat(tomllib.loads(to_toml(config))), flags.flat(tomllib.loads(saved))
+    keys = sorted((ours.keys() | theirs.keys()) - OPERATIONAL_KEYS)
+    return [key for key in keys if ours.get(key) != theirs.get(key)]

@@ -1,0 +1,1 @@
+"""Evaluation: one file runs a model (`embed`), the rest are pure functions of Gaussians (SPEC §9)."""

@@ -1,0 +1,115 @@
+"""The only file of the evaluation that runs a model: pictures and captions in, Gaussians on the CPU out.
+
+N items, B batch, H/W pixels, L tokens, D dimensions.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.data import BatchLoader, device_batches
+from prolip.gaussian import Gaussian, concatenate
+from prolip.models import ProLIP
+from prolip.tokenizer import Tokenizer
+
+
+class Embedded(NamedTuple):
+    """Every picture of a loader, in its order."""
+
+    gaussian: Gaussian
+    """[N, D] on the CPU, float32."""
+    keys: list[str]
+    json: list[str] | None
+    """The samples' json as text, when the loader keeps it."""
+
+
+class Pictures(NamedTuple):
+    """Every picture of a loader, decoded and normalised but not embedded."""
+
+    images: Tensor
+    """f32 [N, 3, H, W]."""
+    keys: list[str]
+    json: list[str] | None
+
+
+def embed_images(model: ProLIP, loader: BatchLoader, device: torch.device) -> Embedded:
+    """Gaussians of all pictures of a loader, batch by batch; the model's mode is restored afterwards."""
+    parts: list[Gaussian] = []
+    keys: list[str] = []
+    json: list[str] = []
+    with evaluating(model):
+        for batch in device_batches(loader, device):
+            parts.append(_on_cpu(model.encode_image(batch.images)))
+            keys.extend(batch.keys)
+            json.extend(batch.json or ())
+    return Embedded(concatenate(parts), keys, json if len(json) == len(keys) else None)
+
+
+def read_pictures(loader: BatchLoader) -> Pictures:
+    """All pictures of a loader in memory: for a small set that several models or views of it are to embed."""
+    images: list[Tensor] = []
+    keys: list[str] = []
+    json: list[str] = []
+    for batch in device_batches(loader, torch.device("cpu")):
+        images.append(batch.images)
+        keys.extend(batch.keys)
+        json.extend(batch.json or ())
+    if not images:
+        raise ValueError("the loader gave no picture")
+    return Pictures(torch.cat(images), keys, json if len(json) == len(keys) else None)
+
+
+def embed_pictures(
+    model: ProLIP,
+    images: Tensor,
+    device: torch.device,
+    kept_patches: Tensor | None = None,
+    batch_size: int = 256,
+) -> Gaussian:
+    """Gaussians of normalised pictures, [N, D].
+
+    Args:
+        model: the model; its mode is restored afterwards.
+        images: f32 [N, 3, H, W].
+        device: where the model is.
+        kept_patches: sorted i64 [N, K]; the patches the model sees of each picture, None for all.
+        batch_size: pictures a forward pass.
+    """
+    parts: list[Gaussian] = []
+    with evaluating(model):
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            kept = None if kept_patches is None else kept_patches[rows].to(device)
+            parts.append(_on_cpu(model.encode_image(images[rows].to(device), kept)))
+    return concatenate(parts)
+
+
+def embed_texts(
+    model: ProLIP, tokenizer: Tokenizer, captions: Sequence[str], device: torch.device, batch_size: int = 512
+) -> Gaussian:
+    """Gaussians of captions, [N, D]; always padded to the full context, as the text tower was trained (SPEC §2.3)."""
+    parts: list[Gaussian] = []
+    with evaluating(model):
+        for start in range(0, len(captions), batch_size):
+            ids = torch.from_numpy(tokenizer.encode(list(captions[start : start + batch_size]))).long()
+            parts.append(_on_cpu(model.encode_text(ids.to(device))))
+    return concatenate(parts)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode the model came in is restored."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def _on_cpu(gaussian: Gaussian) -> Gaussian:
+    return Gaussian(gaussian.mean.float().cpu(), gaussian.log_var.float().cpu())

@@ -1,0 +1,113 @@
+"""HierarCaps: from the caption nearest to a picture up to the root, which captions are met (SPEC §9).
+
+N images, L captions an image (coarse to fine), T = N * L captions in all, D dimensions, S steps.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.gaussian import Gaussian, inclusion_matrix, official_inclusion_test_matrix
+
+BLOCK = 256
+"""Images whose T scores are held at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraversalConfig:
+    """Where the walk ends and how finely it is cut."""
+
+    root: Literal["text", "inclusion", "both"] = "text"
+    """"text": the embedding of the empty caption. "inclusion": the caption that includes the image most. "both": their
+    normalised sum."""
+    inclusion: Literal["official", "exact"] = "official"
+    """Which score finds the including caption: the published one-sided test, or H."""
+    num_steps: int = 50
+    root_only: bool = False
+    """Query the root alone instead of walking to it."""
+    root_weight: float = 1.0
+    """Factor of the including caption beside the text root (the published `n_root` adds it that many times)."""
+
+
+class Traversal(NamedTuple):
+    """Per image, shares in [0, 1], f64 [N]."""
+
+    precision: Tensor
+    """Met captions that belong to the image / captions met (as distinct strings)."""
+    recall: Tensor
+    """The image's captions that were met / L."""
+    any_found: Tensor
+    """1 where at least one was met."""
+
+
+def including_captions(images: Gaussian, captions: Gaussian, form: Literal["official", "exact"] = "official") -> Tensor:
+    """Index of the caption that includes each image most, i64 [N]."""
+    score = official_inclusion_test_matrix if form == "official" else inclusion_matrix
+    return score(images, captions).argmax(dim=1)
+
+
+def traverse(
+    images: Gaussian, captions: Gaussian, caption_ids: Tensor, text_root: Tensor, config: TraversalConfig
+) -> Traversal:
+    """Walks from each image's nearest caption to the root and scores the captions nearest to the way.
+
+    Args:
+        images: [N, D], unit means.
+        captions: [N, L, D], unit means.
+        caption_ids: i64 [N, L]; equal ids are equal strings.
+        text_root: [D], mean of the empty caption (unused with root "inclusion").
+        config: the walk.
+
+    A query normalise(start - (start - root) * k / S) is a blend of two vectors, and the normalisation changes no
+    ranking: its scores are the same blend of the start's and the root's scores, so no query is ever embedded.
+    """
+    texts, flat_ids = captions.flatten(), caption_ids.flatten()
+    parts: list[Traversal] = []
+    for first in range(0, len(images.mean), BLOCK):
+        rows = slice(first, first + BLOCK)
+        block = images.rows(rows)
+        start = texts.mean[(block.mean @ texts.mean.T).argmax(dim=1)]
+        root = _roots(block, texts, text_root, config)
+        met = _met_captions(start @ texts.mean.T, root @ texts.mean.T, config)
+        parts.append(score_met_captions(flat_ids[met], caption_ids[rows]))
+    return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def score_met_captions(met: Tensor, own: Tensor) -> Traversal:
+    """Precision, recall and any-recall of the captions met.
+
+    Args:
+        met: i64 [N, S], ids of the captions met, with repeats.
+        own: i64 [N, L], ids of the image's captions.
+    """
+    met = met.sort(dim=1).values
+    new = torch.ones_like(met, dtype=torch.bool)
+    new[:, 1:] = met[:, 1:] != met[:, :-1]
+    belongs = (met[:, :, None] == own[:, None, :]).any(dim=2)
+    found = (own[:, :, None] == met[:, None, :]).any(dim=2)
+    return Traversal(
+        precision=(new & belongs).sum(dim=1).double() / new.sum(dim=1),
+        recall=found.double().mean(dim=1),
+        any_found=found.any(dim=1).double(),
+    )
+
+
+def _roots(images: Gaussian, captions: Gaussian, text_root: Tensor, config: TraversalConfig) -> Tensor:
+    """Unit root of each image's walk, [N, D]."""
+    if config.root == "text":
+        return text_root.expand(len(images.mean), -1)
+    top = captions.mean[including_captions(images, captions, config.inclusion)] * config.root_weight
+    return F.normalize(top if config.root == "inclusion" else top + text_root, dim=-1)
+
+
+def _met_captions(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
+    """Index of the best caption at each step, i64 [N, S]; the root itself is never reached (SPEC §9)."""
+    if config.root_only:
+        return root_scores.argmax(dim=1, keepdim=True)
+    steps = [
+        torch.lerp(start_scores, root_scores, step / config.num_steps).argmax(dim=1) for step in range(config.num_steps)
+    ]
+    return torch.stack(steps, dim=1)

@@ -1,0 +1,265 @@
+"""Small SVG charts, coloured by the page's style sheet and told apart by shape and dash as well as by colour.
+
+They are drawn about as wide as a phone's screen (360 units), so that their text keeps its size there and several stand
+side by side on a laptop.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from markupsafe import Markup, escape
+
+WIDTH = 360.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 18.0, 10.0, 36.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a chart; its place among the lines gives its colour, dash and mark."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A row of a spread chart: a mean with the range that holds most items."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A row of a diverging bar chart."""
+
+    label: str
+    value: float
+    note: str
+
+
+class _Axis:
+    """A linear map from values to the drawing."""
+
+    def __init__(self, low: float, high: float, start: float, end: float) -> None:
+        self.low, self.high, self.start, self.end = low, high, start, end
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+class _LogAxis(_Axis):
+    """A logarithmic map from values above zero to the drawing."""
+
+    def __call__(self, value: float) -> float:
+        return _Axis(math.log(self.low), math.log(self.high), self.start, self.end)(math.log(value))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Values 1, 2 and 5 times powers of ten that cover [low, high], thinned to powers of ten where they are many."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    for factors in ((1, 2, 5), (1,)):
+        ticks = [factor * 10.0**power for power in powers for factor in factors]
+        below = max(tick for tick in ticks if tick <= low * 1.000001)
+        above = min(tick for tick in ticks if tick >= high * 0.999999 and tick > below)
+        kept = [tick for tick in ticks if below <= tick <= above]
+        if len(kept) <= 6:
+            break
+    return kept
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round values that cover [low, high] in about `count` steps of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        margin = abs(low) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def tick_label(value: float, step: float) -> str:
+    """A short number: as many decimals as the step needs, thousands and very small ones abbreviated."""
+    if abs(value) < step * 1e-6:
+        return "0"
+    if abs(value) >= 1e6:
+        text = f"{value / 1e6:g}M"
+    elif abs(value) >= 1e4:
+        text = f"{value / 1e3:g}k"
+    elif step < 1e-3:
+        text = f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
+    else:
+        text = f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+    return text.replace("-", "−")
+
+
+def line_chart(
+    title: str,
+    description: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_scale: Literal["linear", "from zero", "log"] = "linear",
+    percent: bool = False,
+    marks: bool = False,
+    height: float = 210.0,
+) -> Markup:
+    """Lines over a common axis; with `marks` every point is drawn.
+
+    NaN is left out, and on a logarithmic scale what is not above zero; nothing is drawn where nothing is left.
+    """
+    log = y_scale == "log"
+    points = [
+        [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y) and (y > 0 or not log)]
+        for line in lines
+    ]
+    flat = [point for line in points for point in line]
+    if not flat:
+        return Markup("")
+    values = [y for _, y in flat] + ([0.0] if y_scale == "from zero" else [])
+    ticks = log_ticks(min(values), max(values)) if log else nice_ticks(min(values), max(values), 4)
+    y_axis = (_LogAxis if log else _Axis)(ticks[0], ticks[-1], height - BOTTOM, TOP)
+    xs = [x for x, _ in flat]
+    x_axis = _Axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, LEFT, WIDTH - RIGHT)
+    body = _y_grid(ticks, y_axis, percent)
+    body += _x_labels([t for t in nice_ticks(min(xs), max(xs), 5) if min(xs) <= t <= max(xs)], x_axis, height, x_label)
+    for place, line in enumerate(points):
+        path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in _thinned(line))
+        body += f'<polyline class="line s{place}" points="{path}"/>'
+        if marks:
+            body += "".join(_mark(place, x_axis(x), y_axis(y)) for x, y in line)
+    return _svg(title, description, height, body) + legend([line.name for line in lines])
+
+
+def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Sequence[Spread]]], unit: str) -> Markup:
+    """For each row a dot (mean) on a bar (10th to 90th percentile); the groups share rows and lie beside each other."""
+    labels = [spread.label for spread in groups[0][1]]
+    left, row_height = 82.0, 46.0
+    height = TOP + row_height * len(labels) + BOTTOM
+    values = [v for _, rows in groups for row in rows for v in (row.low, row.high, row.mean) if math.isfinite(v)]
+    ticks = nice_ticks(min(values), max(values), 4)
+    axis = _Axis(ticks[0], ticks[-1], left, WIDTH - RIGHT)
+    body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
+    for row, label in enumerate(labels):
+        middle = TOP + row_height * (row + 0.5)
+        body += f'<text class="label" x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(label)}</text>'
+        for place, (_, spreads) in enumerate(groups):
+            y = middle + (place - (len(groups) - 1) / 2) * 16
+            spread = spreads[row]
+            body += (
+                f'<line class="spread s{place}" x1="{axis(spread.low):.1f}" x2="{axis(spread.high):.1f}"'
+                f' y1="{y:.1f}" y2="{y:.1f}"/>'
+            ) + _mark(place, axis(spread.mean), y)
+    return _svg(title, description, height, body) + legend([name for name, _ in groups])
+
+
+def diverging_bars(title: str, description: str, bars: Sequence[Bar], unit: str) -> Markup:
+    """Horizontal bars to the right of zero for positive values and to the left for negative ones."""
+    row_height = 42.0
+    height = TOP + row_height * len(bars) + BOTTOM
+    values = [bar.value for bar in bars if math.isfinite(bar.value)]
+    ticks = nice_ticks(min([0.0, *values]), max([0.0, *values]), 4)
+    axis = _Axis(ticks[0], ticks[-1], 14.0, WIDTH - RIGHT)
+    body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
+    for row, bar in enumerate(bars):
+        y = TOP + row_height * row
+        body += f'<text class="label" x="14" y="{y + 14:.1f}">{escape(bar.label)}</text>'
+        body += f'<text class="note" x="{WIDTH - RIGHT}" y="{y + 14:.1f}" text-anchor="end">{escape(bar.note)}</text>'
+        if math.isfinite(bar.value):
+            start, end = sorted((axis(0.0), axis(bar.value)))
+            kind = "s0" if bar.value >= 0 else "s2"
+            place = f'x="{start:.1f}" y="{y + 20:.1f}" width="{end - start:.1f}" height="12"'
+            body += f'<rect class="bar {kind}" {place} rx="2"/>'
+    body += _upright("axis", axis(0.0), height)
+    return _svg(title, description, height, body)
+
+
+def bullet(title: str, trained: float, random: float, chance: float) -> Markup:
+    """A share from 0 to 1 as a bar, with a ring for the untrained model and a tick for chance."""
+    axis = _Axis(0.0, 1.0, 2.0, 298.0)
+    body = '<rect class="track" x="2" y="8" width="296" height="16" rx="5"/>'
+    if math.isfinite(trained):
+        body += f'<rect class="bar s0" x="2" y="8" width="{max(axis(trained) - 2, 1):.1f}" height="16" rx="5"/>'
+    if math.isfinite(chance):
+        body += f'<line class="chance" x1="{axis(chance):.1f}" x2="{axis(chance):.1f}" y1="2" y2="30"/>'
+    if math.isfinite(random):
+        body += f'<circle class="ring" cx="{axis(random):.1f}" cy="16" r="6.5"/>'
+    return Markup(f'<svg class="bullet" viewBox="0 0 300 32" role="img"><title>{escape(title)}</title>{body}</svg>')
+
+
+def legend(names: Sequence[str]) -> Markup:
+    """What each line or mark stands for; nothing for a single one."""
+    if len(names) < 2:
+        return Markup("")
+    items = "".join(
+        f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">'
+        f'<line class="line s{place}" x1="1" x2="27" y1="6" y2="6"/>{_mark(place, 14, 6)}</svg>{escape(name)}</li>'
+        for place, name in enumerate(names)
+    )
+    return Markup(f'<ul class="legend">{items}</ul>')
+
+
+def _mark(place: int, x: float, y: float) -> str:
+    """Disc, diamond, square, triangle by the line's place."""
+    kind = f'class="mark s{place}"'
+    match place % 4:
+        case 0:
+            return f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+        case 1:
+            return f'<path {kind} d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"/>'
+        case 2:
+            return f'<rect {kind} x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7"/>'
+        case _:
+            return f'<path {kind} d="M{x:.1f} {y - 5:.1f}l5 9h-10z"/>'
+
+
+def _upright(kind: str, x: float, height: float) -> str:
+    return f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - BOTTOM:.1f}"/>'
+
+
+def _thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tuple[float, float]]:
+    """At most about `most` points: means of equal runs, which keeps the page small and the line calm."""
+    run = math.ceil(len(points) / most)
+    chunks = [points[start : start + run] for start in range(0, len(points), run)]
+    return [(sum(x for x, _ in c) / len(c), sum(y for _, y in c) / len(c)) for c in chunks]
+
+
+def _y_grid(ticks: Sequence[float], axis: _Axis, percent: bool) -> str:
+    parts = []
+    for tick in ticks:
+        # On a logarithmic scale a tick's own size says how many decimals it needs.
+        step = min(tick, 1.0) if isinstance(axis, _LogAxis) else ticks[1] - ticks[0]
+        label = f"{tick * 100:.{0 if step >= 0.0099 else 1}f}\u202f%" if percent else tick_label(tick, step)
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{axis(tick):.1f}" y2="{axis(tick):.1f}"/>'
+            f'<text class="tick" x="{LEFT - 6}" y="{axis(tick) + 4:.1f}" text-anchor="end">{label}</text>'
+        )
+    return "".join(parts)
+
+
+def _x_labels(ticks: Sequence[float], axis: _Axis, height: float, label: str) -> str:
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    parts = [
+        f'<text class="tick" x="{axis(tick):.1f}" y="{height - BOTTOM + 15:.1f}" text-anchor="middle">'
+        f"{tick_label(tick, step)}</text>"
+        for tick in ticks
+    ]
+    middle = (axis.start + axis.end) / 2
+    parts.append(
+        f'<text class="tick" x="{middle:.1f}" y="{height - 3:.1f}" text-anchor="middle">{escape(label)}</text>'
+    )
+    return "".join(parts)
+
+
+def _svg(title: str, description: str, height: float, body: str) -> Markup:
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH:g} {height:g}" role="img"><title>{escape(title)}</title>'
+        f"<desc>{escape(description)}</desc>{body}</svg>"
+    )

@@ -1,0 +1,102 @@
+"""Zero-shot classification with prompt ensembles (SPEC §5 and §9).
+
+N images, C classes, K prompts a class, D dimensions.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.eval.ranks import rank_of_first_correct
+from prolip.gaussian import Gaussian
+
+LOGIT_SCALE = 100.0
+"""Factor of the published zero-shot logits; it changes no ranking."""
+
+
+class Classifier(NamedTuple):
+    """One weight vector and one variance a class."""
+
+    weight: Tensor
+    """[C, D]; unit norm from `aggregate_prompts`, not from re-weighting."""
+    var: Tensor
+    """[C, D], variance >= 0 (zeros when the text encoder gives none)."""
+
+    @property
+    def total_var(self) -> Tensor:
+        """Sum of the variances over dimensions, [C]."""
+        return self.var.sum(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotResult:
+    """Shares in [0, 1]."""
+
+    top1: float
+    top5: float
+    """Top-C where there are fewer than five classes."""
+    mean_per_class_recall: float
+    """Top-1 recall averaged over the classes that occur."""
+    majority: float
+    """Share of the most frequent class: what always answering it would score."""
+    num_images: int
+    num_classes: int
+
+
+def aggregate_prompts(prompts: Gaussian) -> Classifier:
+    """The uniform ensemble: normalised mean of the prompts' means, mean of their variances (SPEC §5, aggregated).
+
+    Args:
+        prompts: [C, K, D] with unit means.
+    """
+    weight = F.normalize(prompts.mean.mean(dim=1), dim=-1)
+    return Classifier(weight, prompts.var.mean(dim=1))
+
+
+def zero_shot_logits(image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None) -> Tensor:
+    """100 * mean . weight, and with class variances minus 50 * their sum, [N, C] (SPEC §5).
+
+    Args:
+        image_mean: [N, D], unit norm.
+        weight: [C, D].
+        total_var: [C], or None to classify by means alone.
+    """
+    logits = LOGIT_SCALE * image_mean @ weight.T
+    return logits if total_var is None else logits - LOGIT_SCALE / 2 * total_var
+
+
+def correct_within(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Whether the label is among the k best classes, bool [N]; ties count against it. All true for k >= C."""
+    if k >= logits.shape[1]:
+        return torch.ones_like(labels, dtype=torch.bool)
+    correct = F.one_hot(labels, logits.shape[1]).bool()
+    return rank_of_first_correct(logits, correct) < k
+
+
+def evaluate_zero_shot(logits: Tensor, labels: Tensor) -> ZeroShotResult:
+    """Accuracy of the logits.
+
+    Args:
+        logits: [N, C].
+        labels: i64 [N], class indices.
+
+    Raises:
+        ValueError: there is no image, or a logit is NaN.
+    """
+    if len(labels) == 0:
+        raise ValueError("zero-shot evaluation of no image")
+    top1 = correct_within(logits, labels, 1).double()
+    counts = torch.bincount(labels, minlength=logits.shape[1])
+    hits = torch.bincount(labels, weights=top1, minlength=logits.shape[1])
+    occurs = counts > 0
+    return ZeroShotResult(
+        top1=float(top1.mean()),
+        top5=float(correct_within(logits, labels, 5).double().mean()),
+        mean_per_class_recall=float((hits[occurs] / counts[occurs]).mean()),
+        majority=float(counts.max() / len(labels)),
+        num_images=len(labels),
+        num_classes=logits.shape[1],
+    )

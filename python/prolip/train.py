@@ -1,0 +1,295 @@
+"""Training, read downward: set-up, one step, the loop.
+
+`prolip train recipe.toml --flag value` on one process and `torchrun -m prolip.train recipe.toml --flag value` on many
+are the same thing. A run owns one folder (runs/NAME: config.toml, metrics.jsonl, tensorboard/, checkpoints/); starting
+a run whose folder has a checkpoint continues it, and on the same machine and ranks the weights are those of a run that
+was never interrupted, bit for bit. The folder must be visible to all ranks.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from signal import SIGINT, Signals
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from prolip.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    find_latest,
+    load_checkpoint,
+    restore_rng,
+    rng_state,
+    save_checkpoint,
+)
+from prolip.config import TrainConfig, differing_keys, load_config, to_toml
+from prolip.data import BatchLoader, Cursor, DeviceBatch, device_batches
+from prolip.distributed import Ranks, Ring, start, stop
+from prolip.losses import LossTerms, ProlipLoss
+from prolip.metrics import Interval, MetricsLog, Progress, Stopwatch
+from prolip.models import ProLIP, ProLIPOutput
+from prolip.models.architectures import to_official_json
+from prolip.optim import clamp_logit_scale, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from prolip.stopping import StopRequest
+
+log = logging.getLogger("prolip.train")
+
+
+# ---- Set-up ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """A run between two steps."""
+
+    config: TrainConfig
+    ranks: Ranks
+    model: ProLIP
+    network: nn.Module
+    """The model, wrapped for data parallelism when there are several ranks: what a step calls."""
+    loss: ProlipLoss
+    optimizer: torch.optim.Optimizer
+    loader: BatchLoader
+    """The training data from here on."""
+    step: int
+    """Steps done."""
+    elapsed_s: float
+    """Seconds of training in earlier sittings."""
+
+
+def set_up(config: TrainConfig, ranks: Ranks) -> Run:
+    """The run at its start, or after its newest usable checkpoint."""
+    loader_config = config.loader(ranks.world_size)
+    config.check_vocabulary()
+    if ranks.device.type == "cpu":
+        share = len(os.sched_getaffinity(0)) // ranks.local_world_size
+        torch.set_num_threads(config.cpu_threads or max(1, share))
+    torch.manual_seed(config.seed)
+    model = ProLIP(config.model).to(ranks.device)
+    saved = agree_on_checkpoint(config, ranks)
+    if saved is not None:
+        model.load_state_dict(saved.model)
+    network: nn.Module = model
+    if ranks.world_size > 1:
+        devices = [ranks.device] if ranks.device.type == "cuda" else None
+        network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    optimizer = make_optimizer(model, config.optim)
+    cursor = None
+    if saved is not None:
+        optimizer.load_state_dict(saved.optimizer)
+        cursor = Cursor(**saved.cursor)
+        if len(saved.rng) == ranks.world_size:
+            restore_rng(saved.rng[ranks.rank], ranks.device)
+    run = Run(
+        config=config,
+        ranks=ranks,
+        model=model,
+        network=network,
+        loss=ProlipLoss(config.loss, Ring.from_env()),
+        optimizer=optimizer,
+        loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
+        step=saved.step if saved is not None else 0,
+        elapsed_s=saved.elapsed_s if saved is not None else 0.0,
+    )
+    if ranks.rank == 0:
+        config.folder.mkdir(parents=True, exist_ok=True)
+        (config.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        log.info(
+            f"{config.folder}: {parameters:,} parameters, steps {run.step} to {config.total_steps} of "
+            f"{config.batch_size} samples, {ranks.world_size} process(es) on {ranks.device.type}, {config.precision}"
+        )
+    return run
+
+
+def agree_on_checkpoint(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
+    """The newest checkpoint that rank 0 can use, loaded on every rank.
+
+    Raises:
+        ValueError: the folder holds a run with another configuration.
+    """
+    folder = config.folder / "checkpoints"
+    saved: Checkpoint | None = None
+    if ranks.rank == 0:
+        saved, rejected = find_latest(folder)
+        for reason in rejected:
+            log.warning("checkpoint rejected: %s", reason)
+        if rejected and saved is None:
+            log.warning("no usable checkpoint in %s: starting from step 0", folder)
+    if ranks.world_size > 1:
+        chosen = [saved.step if saved is not None else None]
+        dist.broadcast_object_list(chosen, src=0, device=ranks.device)
+        if ranks.rank != 0 and chosen[0] is not None:
+            saved = load_checkpoint(checkpoint_path(folder, chosen[0]))
+    if saved is not None and (keys := differing_keys(config, saved.config)):
+        raise ValueError(
+            f"{config.folder} holds a run with another {', '.join(keys)}: choose another --name, or remove that folder"
+        )
+    return saved
+
+
+# ---- Step -----------------------------------------------------------------------------------------------------------
+
+
+def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput]:
+    """The loss terms and embeddings of a batch; the parameters hold the gradients, averaged over the ranks."""
+    with torch.autocast(run.ranks.device.type, dtype=torch.bfloat16, enabled=run.config.precision == "bf16"):
+        output: ProLIPOutput = run.network(batch.images, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
+    terms = run.loss(output)
+    run.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(terms.total)
+    return terms, output
+
+
+def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Tensor]:
+    """One step: loss terms, embeddings, and the norm of the gradient before clipping, all still on the device."""
+    optim = run.config.optim
+    set_learning_rate(run.optimizer, learning_rate(optim, run.step, run.config.total_steps))
+    terms, output = compute_gradients(run, batch)
+    grad_norm = clip_gradients(run.model.parameters(), optim.clip_norm)
+    run.optimizer.step()
+    clamp_logit_scale(run.model)
+    run.step += 1
+    return terms, output, grad_norm
+
+
+# ---- Loop -----------------------------------------------------------------------------------------------------------
+
+
+def loop(run: Run) -> int:
+    """Steps until the run is done or a signal ends it; returns the signal's number, 0 when the run is done."""
+    config, leads = run.config, run.ranks.rank == 0
+    batches = device_batches(run.loader, run.ranks.device)
+    sums = torch.zeros(len(LossTerms._fields), device=run.ranks.device)
+    first, waited, clock, told_bad = run.step, 0.0, Stopwatch(), 0
+    rehearsing = run.step > 0 and run.ranks.world_size > 1
+    with ExitStack() as open_things:
+        stopping = open_things.enter_context(StopRequest())
+        metrics = open_things.enter_context(MetricsLog(config.folder, run.step)) if leads else None
+        progress = open_things.enter_context(Progress(config.total_steps)) if leads else None
+        for batch in batches:
+            if rehearsing:
+                # Data parallelism settles how it groups gradients, and so the order of its sums, in its first backward
+                # pass. It is made once for nothing, so that this step adds up as it would have without interruption.
+                compute_gradients(run, batch)
+                rehearsing = False
+            terms, output, grad_norm = take_step(run, batch)
+            sums += torch.stack(terms).detach()
+            ended_by, done = stopping.agreed(), run.step == config.total_steps
+            saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
+            if saving or run.step % config.log_every == 0:
+                interval = Interval(first, run.step, clock.lap(), batches.wait_seconds - waited)
+                row = measure(run, interval, sums, output, grad_norm)
+                if metrics is not None and progress is not None:
+                    metrics.write(row)
+                    progress.show(row)
+                told_bad = tell_bad_samples(run, told_bad)
+                first, waited = run.step, batches.wait_seconds
+                sums.zero_()
+            if saving:
+                save(run, batch.cursor)
+            if done or ended_by:
+                return ended_by
+    raise AssertionError("an endless loader ended")
+
+
+def tell_bad_samples(run: Run, told: int) -> int:
+    """Warns of samples that this rank could not read since `told` of them; returns how many there are by now."""
+    stats = run.loader.stats()
+    bad = sum(stats.bad.values())
+    if bad > told:
+        log.warning("rank %d: %d unreadable samples so far, such as %s", run.ranks.rank, bad, stats.bad_samples[-1])
+    return bad
+
+
+def measure(run: Run, interval: Interval, sums: Tensor, output: ProLIPOutput, grad_norm: Tensor) -> dict[str, float]:
+    """A row of metrics: loss terms are means over the interval and the ranks, the model's figures are the last step's.
+
+    Raises:
+        RuntimeError: a loss term was not finite; a run that diverged must neither go on nor be saved.
+    """
+    steps = interval.last - interval.first
+    spread = [embedding.total_var.mean() for embedding in (output.image, output.text)]
+    values = torch.stack([*(sums / steps), *spread, sums.new_tensor(interval.wait_seconds)]).detach()
+    if run.ranks.world_size > 1:
+        dist.all_reduce(values)
+        values /= run.ranks.world_size
+    *terms, image_uncertainty, text_uncertainty, wait_seconds = values.tolist()
+    means = LossTerms(*terms)
+    if not all(map(math.isfinite, means)):
+        raise RuntimeError(f"loss is not finite within steps {interval.first + 1}..{interval.last}: {means}")
+    run.elapsed_s += interval.seconds
+    row = means._asdict()
+    assert output.logit_bias is not None  # PPCL needs it
+    return {
+        "step": run.step,
+        "samples": run.step * run.config.batch_size,
+        "lr": learning_rate(run.config.optim, run.step - 1, run.config.total_steps),
+        "loss": row.pop("total"),
+        **row,
+        "logit_scale": output.logit_scale.item(),
+        "logit_bias": output.logit_bias.item(),
+        "image_uncertainty": image_uncertainty,
+        "text_uncertainty": text_uncertainty,
+        "grad_norm": grad_norm.item(),
+        "samples_per_s": steps * run.config.batch_size / interval.seconds,
+        "data_wait_share": wait_seconds / interval.seconds,
+        "time_s": run.elapsed_s,
+    }
+
+
+def save(run: Run, cursor: Cursor) -> None:
+    """Writes a checkpoint from rank 0; all ranks call it, for each has random generators of its own."""
+    states = [rng_state(run.ranks.device)]
+    if run.ranks.world_size > 1:
+        states = [{} for _ in range(run.ranks.world_size)]
+        dist.all_gather_object(states, rng_state(run.ranks.device))
+    if run.ranks.rank != 0:
+        return
+    checkpoint = Checkpoint(
+        step=run.step,
+        model=run.model.state_dict(),
+        model_config=to_official_json(run.config.model),
+        optimizer=run.optimizer.state_dict(),
+        cursor=asdict(cursor),
+        rng=states,
+        elapsed_s=run.elapsed_s,
+        config=to_toml(run.config),
+    )
+    save_checkpoint(run.config.folder / "checkpoints", checkpoint, keep=run.config.keep_checkpoints)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command's exit status: 0 when the run is done or SIGTERM ended it, 130 after Ctrl-C, 2 for a wrong recipe."""
+    leads = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
+    ranks = start()
+    try:
+        try:
+            run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
+        except ValueError as error:
+            log.error("prolip train: %s", error)
+            return 2
+        if run.step >= run.config.total_steps:
+            log.info("%s is complete: %d steps", run.config.folder, run.step)
+            return 0
+        with run.loader:
+            ended_by = loop(run)
+        if ended_by:
+            log.info("%s at step %d, saved: the same command goes on from here", Signals(ended_by).name, run.step)
+        return 130 if ended_by == SIGINT else 0
+    finally:
+        stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

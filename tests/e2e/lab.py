@@ -1,0 +1,155 @@
+"""A data set and a model small enough that a whole run takes seconds."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from prolip.checkpoint import Checkpoint, find_latest
+from prolip.train import main
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), "black": (10, 10, 10)}
+PLACES = {"left": (0, 0, 6, 12), "right": (6, 0, 12, 12), "top": (0, 0, 12, 6), "bottom": (0, 6, 12, 12)}
+
+
+def write_shard(path: Path) -> None:
+    """64 pictures of a coloured half, each with its caption and a more general one."""
+    with tarfile.open(path, "w") as tar:
+        for number, (colour, place, shade) in enumerate(itertools.product(COLOURS, PLACES, range(4))):
+            picture = Image.new("RGB", (12, 12), (250 - 20 * shade,) * 3)
+            picture.paste(COLOURS[colour], PLACES[place])
+            png = io.BytesIO()
+            picture.save(png, "PNG")
+            record = {"captions": {"name": [f"{colour} {place}"], "group": [colour]}}
+            for suffix, content in (("png", png.getvalue()), ("json", json.dumps(record).encode())):
+                entry = tarfile.TarInfo(f"{number:04d}.{suffix}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+
+
+def write_tokenizer(path: Path) -> None:
+    words = ["<pad>", "[UNK]", *COLOURS, *PLACES]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(path))
+
+
+RECIPE = """
+architecture = "demo"
+num_samples = 1280
+batch_size = 16
+precision = "fp32"
+cpu_threads = 1
+log_every = 10
+checkpoint_every = 20
+keep_checkpoints = 2
+
+[model]
+embed_dim = 16
+vision = {{ image_size = 12, patch_size = 6, width = 16, head_width = 8, layers = 1 }}
+text = {{ width = 16, heads = 2, layers = 1, vocab_size = 10, context_length = 4 }}
+
+[data]
+shards = ["{folder}/train.tar"]
+tokenizer = {{ kind = "file", path = "{folder}/tokenizer.json", context_length = 4 }}
+num_threads = 1
+
+[data.mask]
+masked_fraction = 0.25
+patch_draw = "sample"
+keep_ratio = 0.5
+text_mode = "remove"
+general_prob = 0.5
+
+[[data.captions]]
+sources = [{{ key = "captions.name", general = ["captions.group"] }}]
+
+[optim]
+lr = 3e-3
+warmup_steps = 10
+clip_norm = 1.0
+"""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Runs of the small recipe, each in a folder of its own."""
+
+    folder: Path
+
+    def words(self, name: str, *flags: str) -> list[str]:
+        return [str(self.folder / "recipe.toml"), "--run_dir", str(self.folder / name), *flags]
+
+    def here(self, name: str, *flags: str) -> int:
+        """Runs in this process; the exit status."""
+        return main(self.words(name, *flags))
+
+    def start(self, name: str, *flags: str, processes: int) -> subprocess.Popen[str]:
+        """Starts a run in other processes, in a process group of its own."""
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+        return subprocess.Popen(
+            [sys.executable, "-m", *(launcher if processes > 1 else []), "prolip.train", *self.words(name, *flags)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def launch(self, name: str, *flags: str, processes: int) -> str:
+        """A run in other processes to its end; what it told."""
+        process = self.start(name, *flags, processes=processes)
+        told = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, told
+        return told
+
+    def wait_for(self, name: str, pattern: str, process: subprocess.Popen[str]) -> None:
+        """Waits until a file of the run appears."""
+        deadline = time.monotonic() + 60
+        while not list((self.folder / name).glob(pattern)):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, f"no {pattern} within a minute"
+            time.sleep(0.005)
+
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """SIGKILL to the launcher and, a session each, to its workers: nothing can tidy up."""
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in [process.pid, *map(int, workers)]:
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+    def latest(self, name: str) -> Checkpoint:
+        checkpoint, rejected = find_latest(self.folder / name / "checkpoints")
+        assert checkpoint is not None
+        assert not rejected
+        return checkpoint
+
+    def rows(self, name: str) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()]
+
+
+def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints agree in every bit of the model and the optimiser."""
+    moments = [
+        torch.equal(a[key], b[key])
+        for a, b in zip(one.optimizer["state"].values(), other.optimizer["state"].values(), strict=True)
+        for key in a
+    ]
+    return all(moments) and all(torch.equal(one.model[name], other.model[name]) for name in one.model | other.model)
+
+
+def numbers(rows: Sequence[dict[str, float]], name: str) -> list[float]:
+    return [row[name] for row in rows]

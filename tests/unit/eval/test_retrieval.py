@@ -1,0 +1,111 @@
+"""Retrieval against a loop over queries, with ties, groups and several right answers."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prolip.eval.retrieval import (
+    chance_recall,
+    evaluate_retrieval,
+    first_ranks,
+    rank_candidates,
+    ranking_metrics,
+    retrieval_scores,
+    same_group,
+)
+from prolip.gaussian import Gaussian, csd
+
+T = torch.tensor
+
+
+def gaussians(count: int, seed: int, dim: int = 8) -> Gaussian:
+    noise = torch.Generator().manual_seed(seed)
+    mean = F.normalize(torch.randn(count, dim, generator=noise, dtype=torch.float64), dim=1)
+    return Gaussian(mean, torch.randn(count, dim, generator=noise, dtype=torch.float64) - 2)
+
+
+def test_scores_order_as_the_sampled_distance_does() -> None:
+    queries, candidates = gaussians(7, 0), gaussians(9, 1)
+    by_distance = torch.argsort(csd(queries, candidates), dim=1, stable=True)
+    assert torch.equal(rank_candidates(retrieval_scores(queries, candidates)), by_distance)
+    by_angle = torch.argsort(-(queries.mean @ candidates.mean.T), dim=1, stable=True)
+    assert torch.equal(rank_candidates(retrieval_scores(queries, candidates, "mean")), by_angle)
+
+
+def test_equal_scores_keep_their_order() -> None:
+    assert rank_candidates(T([[1.0, 2.0, 1.0, 2.0]])).tolist() == [[1, 3, 0, 2]]
+
+
+@pytest.mark.parametrize("score", ["csd", "mean"])
+def test_metrics_equal_a_loop(score: str) -> None:
+    queries, candidates = gaussians(23, 2), gaussians(31, 3)
+    correct = same_group(torch.arange(23) % 7, torch.arange(31) % 7)
+    ranks = []
+    for q in range(23):
+        order = sorted(
+            range(31),
+            key=lambda c: (
+                -float(
+                    queries.mean[q] @ candidates.mean[c]
+                    - (candidates.log_var[c].exp().sum() / 2 if score == "csd" else 0)
+                )
+            ),
+        )
+        ranks.append(next(place for place, c in enumerate(order) if q % 7 == c % 7))
+    result = evaluate_retrieval(queries, candidates, correct, score)  # type: ignore[arg-type]
+    for k, recall in ((1, result.recall_at_1), (5, result.recall_at_5), (10, result.recall_at_10)):
+        assert recall == pytest.approx(sum(rank < k for rank in ranks) / 23)
+    assert result.mean_rank == pytest.approx(sum(ranks) / 23 + 1)
+    assert result.median_rank == sorted(ranks)[11] + 1
+    assert (result.num_queries, result.num_candidates) == (23, 31)
+
+
+def test_blocks_change_nothing() -> None:
+    queries, candidates = gaussians(23, 4), gaussians(11, 5)
+    correct = same_group(torch.arange(23) % 5, torch.arange(11) % 5)
+    whole = first_ranks(queries, candidates, correct)
+    assert all(torch.equal(first_ranks(queries, candidates, correct, block=b), whole) for b in (1, 7, 23, 100))
+
+
+def test_equal_pictures_are_one_answer() -> None:
+    """Two pictures are equal: each may be answered by either caption; a third lies between them."""
+    images = Gaussian.point(T([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    texts = Gaussian.point(T([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]))
+    pictures = T([0, 0, 1])
+    apart = evaluate_retrieval(images, texts, torch.eye(3).bool())
+    together = evaluate_retrieval(images, texts, same_group(pictures, pictures))
+    assert apart.recall_at_1 == pytest.approx(1 / 3)
+    assert together.recall_at_1 == pytest.approx(2 / 3)
+
+
+def test_a_collapsed_model_earns_nothing() -> None:
+    same = Gaussian.point(torch.ones(20, 4) / 2)
+    assert evaluate_retrieval(same, same, torch.eye(20).bool()).recall_at_10 == 0.0
+
+
+def test_chance_equals_all_orders() -> None:
+    correct = T([[True, True, False, False, False], [False, False, True, False, False]])
+    for k in (1, 2, 3, 10):
+        hits = [
+            any(row[place] for place in order[:k])
+            for row in correct.tolist()
+            for order in itertools.permutations(range(5))
+        ]
+        assert chance_recall(correct, k) == pytest.approx(sum(hits) / len(hits))
+
+
+def test_median_rank_is_the_floor_of_the_median() -> None:
+    """Ranks 0, 0, 1, 3 from 0: the median is 0.5, its floor plus one is 1 (the published form)."""
+    scores_by_image = T([[9.0, 0, 0, 0], [0, 9.0, 0, 0], [5.0, 0, 4.0, 0], [4.0, 3.0, 2.0, 1.0]])
+    metrics = ranking_metrics(scores_by_image, torch.eye(4))
+    assert metrics["image_to_text_median_rank"] == 1.0
+    assert metrics["image_to_text_mean_rank"] == 2.0
+    assert metrics["image_to_text_R@1"] == 0.5
+    assert metrics["image_to_text_R@5"] == 1.0
+    assert set(metrics) == {
+        f"{a}_{b}"
+        for a in ("image_to_text", "text_to_image")
+        for b in ("mean_rank", "median_rank", "R@1", "R@5", "R@10")
+    }

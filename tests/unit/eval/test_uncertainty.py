@@ -1,0 +1,76 @@
+"""Uncertainty against accuracy and by level, against hand-made tables and sampling."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prolip.eval.uncertainty import (
+    share_more_uncertain,
+    share_ordered,
+    similarity_std,
+    uncertainty_bins,
+    uncertainty_by_level,
+)
+from prolip.gaussian import Gaussian
+
+T = torch.tensor
+
+
+def test_bins_of_a_hand_made_table() -> None:
+    """Sorted by uncertainty the answers are 1 1 | 1 0 | 0 0, and the most uncertain one is dropped."""
+    uncertainty = T([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5])
+    correct = T([1, 1, 0, 1, 1, 0, 0])
+    bins = uncertainty_bins(uncertainty, correct, 3)
+    assert bins.accuracy == [1.0, 0.5, 0.0]
+    assert bins.mean_uncertainty == pytest.approx([0.15, 0.35, 0.55])
+    assert (bins.bin_size, bins.num_dropped) == (2, 1)
+    assert bins.pearson == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_constant_correctness_has_no_correlation(value: int) -> None:
+    assert math.isnan(uncertainty_bins(torch.rand(20), torch.full((20,), value), 10).pearson)
+
+
+def test_bins_need_enough_items() -> None:
+    with pytest.raises(ValueError, match="9 items do not fill 10 bins"):
+        uncertainty_bins(torch.rand(9), torch.ones(9), 10)
+
+
+def test_share_more_uncertain_counts_ties_half() -> None:
+    assert share_more_uncertain(T([3.0, 1.0, 2.0, 5.0]), T([2.0, 2.0, 2.0, 4.0])) == pytest.approx(2.5 / 4)
+    assert share_more_uncertain(torch.ones(3), torch.ones(3)) == 0.5
+    assert math.isnan(share_more_uncertain(torch.zeros(0), torch.zeros(0)))
+    with pytest.raises(ValueError, match="do not pair"):
+        share_more_uncertain(torch.zeros(2), torch.zeros(3))
+
+
+def test_share_ordered_needs_every_step() -> None:
+    levels = [T([3.0, 3.0, 3.0, 1.0]), T([2.0, 2.0, 3.0, 2.0]), T([1.0, 2.5, 1.0, 3.0])]
+    assert share_ordered(levels) == 0.25
+
+
+def test_levels() -> None:
+    by_level = uncertainty_by_level([T([2.0]), T([1.0, 1.5]), T([1.0, 0.5, 0.0])])
+    assert by_level.mean == [2.0, 1.25, 0.5]
+    assert by_level.relative == [1.0, 0.625, 0.25]
+    assert by_level.low[1] == pytest.approx(1.05 / 2)
+    assert by_level.high[1] == pytest.approx(1.45 / 2)
+    # Ranks of the values 2, 1, 1.5, 1, .5, 0: 5, 2.5, 4, 2.5, 1, 0; of the generality: 5, 3.5, 3.5, 1, 1, 1.
+    a, b = T([5, 2.5, 4, 2.5, 1, 0]), T([5, 3.5, 3.5, 1, 1, 1])
+    assert by_level.spearman == pytest.approx(float(torch.corrcoef(torch.stack([a, b]))[0, 1]))
+    with pytest.raises(ValueError, match="holds no item"):
+        uncertainty_by_level([T([1.0]), torch.zeros(0)])
+
+
+def test_similarity_std_equals_sampling() -> None:
+    noise = torch.Generator().manual_seed(0)
+    mean = F.normalize(torch.randn(2, 6, generator=noise), dim=1)
+    pair = Gaussian(mean, torch.randn(2, 6, generator=noise) - 1)
+    draws = pair.mean + pair.var.sqrt() * torch.randn(200_000, 2, 6, generator=noise)
+    sampled = (draws[:, 0] * draws[:, 1]).sum(1).std()
+    assert float(similarity_std(pair.rows(slice(0, 1)), pair.rows(slice(1, 2)))[0, 0]) == pytest.approx(
+        float(sampled), rel=0.01
+    )

@@ -1,0 +1,55 @@
+"""The command line: quick, helpful, and a wrong word is an answer, not a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prolip.cli import BUILDERS, COMMANDS, main
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"  {name}" in shown
+        assert command.summary in shown
+    assert main(["data", "build", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}" in shown for name in BUILDERS)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from prolip.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status: object = main([name, "--help"])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 0
+    assert f"prolip {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "prolip: no command 'trian', did you mean 'train'?"),
+        (["data", "build", "emojis"], "prolip data build: no command 'emojis', did you mean 'emoji'?"),
+        (["data", "build", "csv", "--source", "absent.csv", "--out", "x"], "absent.csv is not a file"),
+        (["eval", "absent.pt"], "absent.pt"),
+        (["report", "absent"], "prolip report: "),
+    ],
+)
+def test_what_is_wrong_is_said_with_status_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert message in capsys.readouterr().err

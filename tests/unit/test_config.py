@@ -1,0 +1,101 @@
+"""The run's configuration: recipes, their published figures, the rules that join fields."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from prolip.config import differing_keys, from_toml, load_config, to_toml
+from prolip.models import ARCHITECTURES
+
+RECIPES = sorted(Path(entry.name).stem for entry in (resources.files("prolip") / "recipes").iterdir())
+SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_reads_and_what_is_saved_reads_back_equal(name: str) -> None:
+    config = load_config([name, *SHARDS])
+    assert config.name == name
+    assert config.data.shards == SHARDS[1:]
+    assert from_toml(to_toml(config)) == config
+
+
+@pytest.mark.parametrize(("scale", "samples"), [("1.28b", 1_280_000_000), ("12.8b", 12_800_000_000)])
+def test_published_runs_have_the_settings_of_their_scripts(scale: str, samples: int) -> None:
+    config = load_config([f"vit-b16-datacomp-1b-{scale}", *SHARDS])
+    assert config.model == ARCHITECTURES["ViT-B-16"]
+    assert (config.num_samples, config.batch_size, config.precision) == (samples, 32 * 512, "bf16")
+    optim, loss, mask = config.optim, config.loss, config.data.mask
+    assert (optim.lr, optim.betas, optim.eps, optim.weight_decay) == (5e-4, (0.9, 0.95), 1e-6, 0.2)
+    assert (optim.warmup_steps, optim.schedule) == (10_000, "cosine")
+    assert (loss.inclusion_weight, loss.masked_inclusion_weight, loss.vib_weight) == (1e-7, 1e-3, 1e-4)
+    assert (loss.inclusion_form, loss.vib_form) == ("official", "official")
+    assert (loss.inclusion_eps, loss.inclusion_scale) == (-20, 1000)
+    assert (mask.masked_fraction, mask.text_mask_prob, mask.keep_ratio) == (0.125, 0.75, 0.75)
+    assert (mask.patch_draw, mask.text_mode, mask.mask_id) == ("batch", "replace", 32000)
+
+
+def test_an_architecture_is_a_start_that_keys_change() -> None:
+    config = load_config(["demo", "--architecture", "ViT-L-16", "--model.vision.layers", "3", *SHARDS,
+                          "--data.tokenizer.context_length", "64"])  # fmt: skip
+    large = ARCHITECTURES["ViT-L-16"]
+    assert config.model == replace(large, vision=replace(large.vision, layers=3))
+
+
+def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
+    config = load_config(["demo", str(tmp_path / "mine.toml"), "--optim.lr", "1e-4"])
+    assert (config.name, config.optim.lr, config.optim.warmup_steps, config.optim.clip_norm) == ("mine", 1e-4, 7, 1.0)
+    assert config.folder == Path("runs/mine")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dem"], "no recipe 'dem': give the path of a TOML file or one of demo, "),
+        (["absent.toml"], "no recipe 'absent.toml'"),
+        (["demo", "--architecture", "ViT"], "architecture is 'ViT': it must be one of ViT-B-16, "),
+        (["demo", "--optim.lrr", "1"], "unknown key optim.lrr, did you mean optim.lr"),
+        (["demo", "--loss.vib_weight", "-1"], "loss.vib_weight is -1.0: it must be finite and not negative"),
+        (["demo", "--data.shards"], "data.shards is empty"),
+        (["demo", "--batch_size", "0"], "batch_size is 0: it must be at least 1"),
+        (["demo", "--log_every", "0"], "log_every is 0: it must be at least 1"),
+        (
+            ["demo", "--data.tokenizer.context_length", "9"],
+            "data.tokenizer.context_length is 9: it must equal model.text",
+        ),
+        (["demo", "--data.mask.num_patches", "9"], "key data.mask.num_patches can't be set"),
+    ],
+)
+def test_what_is_wrong_is_named(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(words)
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("lr = = 1")
+    with pytest.raises(ValueError, match=r"bad.toml: Invalid value"):
+        load_config([str(path)])
+
+
+def test_the_loader_gets_what_follows_from_model_and_run() -> None:
+    config = load_config(["demo", "--seed", "5"])
+    loader = config.loader(4)
+    assert (loader.batch_size, loader.image_size, loader.seed, loader.num_epochs) == (32, 36, 5, None)
+    assert loader.mask is not None
+    assert loader.mask.num_patches == 36
+    assert load_config(["demo", "--data.mask.masked_fraction", "0"]).loader(1).mask is None
+    with pytest.raises(ValueError, match="batch_size is 128: it must be a multiple of the 3 processes"):
+        config.loader(3)
+
+
+def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
+    first = load_config(["demo"])
+    moved = load_config(["demo", "--run_dir", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
+    other = load_config(["demo", "--optim.lr", "0.5", "--data.captions.1.sources.0.weight", "1"])
+    assert differing_keys(moved, to_toml(first)) == []
+    assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]
