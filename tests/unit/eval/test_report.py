@@ -90,6 +90,15 @@ def test_page_escapes_what_others_wrote(run_dir: Path, emoji_data: Path) -> None
     assert '<a href="https://openmoji.org" rel="noopener noreferrer">https://openmoji.org</a>.' in text
 
 
+def test_listed_attributions_are_shown_as_a_list(run_dir: Path, emoji_data: Path) -> None:
+    entry = {"part": "pictures", "credit": "A & B", "licence": "CC BY 4.0", "source": "https://a.b/c"}
+    (emoji_data / "dataset.json").write_text(json.dumps({"attributions": [entry]}), encoding="utf-8")
+    text = render_report(run_dir, emoji_data).read_text(encoding="utf-8")
+    assert "A &amp; B" in text
+    assert "CC BY 4.0" in text
+    assert '<a href="https://a.b/c" rel="noopener noreferrer">' in text
+
+
 def test_page_shows_every_part(run_dir: Path, emoji_data: Path, emoji_results: EmojiResults) -> None:
     page = Page(render_report(run_dir, emoji_data).read_text(encoding="utf-8"))
     for headline in emoji_results.headlines:

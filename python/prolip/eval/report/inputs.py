@@ -13,6 +13,8 @@ from typing import Any
 
 from prolip.eval.emoji.results import EmojiResults, Gallery
 
+ATTRIBUTION_FIELDS = ("part", "credit", "licence", "source", "changes")
+
 logger = logging.getLogger(__name__)
 
 
@@ -27,9 +29,10 @@ class ReportInputs:
     config_text: str | None
     config: dict[str, Any]
     """config.toml, flattened to dotted keys; empty without the file."""
-    dataset: dict[str, Any]
-    """dataset.json; empty without the file."""
-    attribution: str | None
+    attributions: list[dict[str, str]]
+    """Whose work the pictures and names are (part, credit, licence, source, changes), from dataset.json."""
+    attribution_text: str | None
+    """ATTRIBUTION.md, for data that lists none."""
     pictures: Mapping[tuple[str, str], str]
     """(set, key) to a data URI."""
 
@@ -46,15 +49,14 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
         raise FileNotFoundError(f"{path} does not exist: evaluate the run first")
     results = EmojiResults.from_json(path.read_text(encoding="utf-8"))
     config_text = _text(run_dir / "config.toml")
-    dataset_text = _text(data_dir / "dataset.json")
     return ReportInputs(
         run_name=run_dir.resolve().name,
         results=results,
         metrics=read_metrics(run_dir / "metrics.jsonl"),
         config_text=config_text,
         config=flatten(tomllib.loads(config_text)) if config_text is not None else {},
-        dataset=json.loads(dataset_text) if dataset_text is not None else {},
-        attribution=_text(data_dir / "ATTRIBUTION.md"),
+        attributions=read_attributions(data_dir / "dataset.json"),
+        attribution_text=_text(data_dir / "ATTRIBUTION.md"),
         pictures=read_gallery_pictures(data_dir, results.gallery),
     )
 
@@ -73,6 +75,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             continue
         rows.append({k: float(v) for k, v in row.items() if isinstance(v, int | float)})
     return rows
+
+
+def read_attributions(path: Path) -> list[dict[str, str]]:
+    """The entries of dataset.json that name part, credit, licence, source and changes; empty without the file."""
+    entries = json.loads(_text(path) or "{}").get("attributions", [])
+    return [{name: str(entry.get(name, "")) for name in ATTRIBUTION_FIELDS} for entry in entries]
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:

@@ -69,6 +69,7 @@ def build_page(inputs: ReportInputs) -> str:
         set_label=words.set_label,
         pearson_sentence=words.pearson_sentence,
         bullet=charts.bullet,
+        linked=linked,
         levels_named=words.LEVEL_NAMES,
         style=Markup(environment.loader.get_source(environment, "style.css")[0]) if environment.loader else "",
     )
@@ -91,7 +92,7 @@ def build_page(inputs: ReportInputs) -> str:
         "curves": training_curves(inputs),
         "findings": words.findings(inputs.results),
         "settings": [(label, inputs.config[key]) for key, label in SETTINGS if key in inputs.config],
-        "attribution": None if inputs.attribution is None else linked(inputs.attribution),
+        "attribution_text": None if inputs.attribution_text is None else linked(inputs.attribution_text),
     }
     return environment.get_template("report.html.j2").render(context)
 

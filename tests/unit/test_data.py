@@ -1,0 +1,487 @@
+"""The loader as Python sees it: what crosses, who owns memory, how it fails and how it ends.
+
+The laws of order, masking and archives are tested in Rust (rust/loader/tests).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prolip import _core
+from prolip.data import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    AugmentConfig,
+    Batch,
+    BatchLoader,
+    CaptionConfig,
+    CaptionSource,
+    Cursor,
+    DataError,
+    LoaderConfig,
+    MaskConfig,
+    device_batches,
+    preprocess_image,
+)
+from prolip.tokenizer import Tokenizer, TokenizerConfig
+
+TOKENIZER = TokenizerConfig(context_length=12)
+
+
+def encoded(colour: tuple[int, int, int], size: tuple[int, int] = (14, 11), kind: str = "png") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def members(key: str, colour: tuple[int, int, int]) -> list[tuple[str, bytes]]:
+    levels = {"levels": {"name": f"name {key}", "group": ["animals", "plants"]}}
+    return [
+        (f"{key}.png", encoded(colour)),
+        (f"{key}.txt", f"picture {key}\n".encode()),
+        (f"{key}.json", json.dumps(levels).encode()),
+    ]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    for shard, size in enumerate((7, 9)):
+        names = [(f"s{shard}k{index}", (shard * 50, index * 20, 9)) for index in range(size)]
+        write_tar(folder / f"{shard:03}.tar", [entry for name, colour in names for entry in members(name, colour)])
+    return str(folder / "{000..001}.tar")
+
+
+def config(shards: str, **changes: Any) -> LoaderConfig:
+    base = LoaderConfig(shards=(shards,), batch_size=4, image_size=8, tokenizer=TOKENIZER, shuffle_window=5)
+    return dataclasses.replace(base, **changes)
+
+
+def contents(loader: BatchLoader) -> list[tuple[Any, ...]]:
+    """Batches as values that compare."""
+
+    def value(item: Any) -> Any:
+        return item.tolist() if isinstance(item, np.ndarray) else item
+
+    return [tuple(value(item) for item in batch) for batch in loader]
+
+
+FULL = {
+    "augment": AugmentConfig(),
+    "captions": (
+        CaptionConfig(sources=(CaptionSource(general=("levels.group",)),)),
+        CaptionConfig(sources=(CaptionSource(key="levels.name", weight=2), CaptionSource(key="levels.group"))),
+    ),
+    "mask": MaskConfig(masked_fraction=0.5, num_patches=16, mask_id=49_408, general_prob=0.5, patch_draw="sample"),
+    "num_epochs": 2,
+    "keep_json": True,
+}
+
+
+def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
+    with BatchLoader(config(shards, **FULL)) as loader:
+        assert (loader.num_samples, loader.num_batches) == (16, 4)
+        batches = list(loader)
+    assert len(batches) == 8
+    batch = batches[0]
+    for array, shape, kind in (
+        (batch.images, (4, 8, 8, 3), np.uint8),
+        (batch.token_ids, (2, 4, 12), np.int32),
+        (batch.masked_token_ids, (2, 2, 12), np.int32),
+        (batch.kept_patches, (2, 12), np.int64),
+    ):
+        assert array is not None
+        assert (array.shape, array.dtype) == (shape, kind)
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+    assert [batch.cursor for batch in batches[3:5]] == [Cursor(epoch=0, samples=16), Cursor(epoch=1, samples=4)]
+    assert batch.json is not None
+    for key, text, ids in zip(batch.keys, batch.json, batch.token_ids[0], strict=True):
+        assert json.loads(text)["levels"]["name"] == f"name {key}"
+        assert ids.tolist() == Tokenizer(TOKENIZER).encode([f"picture {key}"])[0].tolist()
+
+
+def test_without_captions_and_masks_there_are_no_such_arrays(shards: str) -> None:
+    with BatchLoader(config(shards, captions=())) as loader:
+        batch = next(iter(loader))
+    assert batch.token_ids.shape == (0, 4, 0)
+    assert (batch.masked_token_ids, batch.kept_patches, batch.json) == (None, None, None)
+
+
+def test_threads_change_nothing(shards: str) -> None:
+    one, many = (BatchLoader(config(shards, num_threads=threads, **FULL)) for threads in (1, 4))
+    assert contents(one) == contents(many)
+
+
+def test_a_loader_can_be_read_again_and_from_any_cursor(shards: str) -> None:
+    loader = BatchLoader(config(shards, **FULL))
+    whole = contents(loader)
+    assert contents(loader) == whole
+    for stop in (0, 3, 6):
+        cursor = whole[stop][-1]
+        assert contents(BatchLoader(config(shards, **FULL), resume=cursor)) == whole[stop + 1 :]
+
+
+def test_ranks_have_equal_batches_and_no_common_sample(shards: str) -> None:
+    keys: list[str] = []
+    for rank in range(3):
+        loader = BatchLoader(config(shards, batch_size=2), rank=rank, world_size=3)
+        assert loader.num_batches == 2
+        keys += [key for batch in loader for key in batch.keys]
+    assert len(set(keys)) == len(keys) == 12
+
+
+def test_a_list_in_a_file_names_shards(shards: str, tmp_path: Path) -> None:
+    listed = tmp_path / "train.txt"
+    listed.write_text(f"# training\n{shards}\n")
+    assert BatchLoader(config(str(listed))).num_samples == 16
+
+
+def test_the_evaluation_transform_is_that_of_preprocess_image(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "jpeg", quality=95)
+    write_tar(tmp_path / "0.tar", [("a.jpg", buffer.getvalue())])
+    kept = config(str(tmp_path / "0.tar"), image_size=24, captions=(), shuffle_window=0, last_batch="keep")
+    (batch,) = BatchLoader(kept)
+    np.testing.assert_array_equal(batch.images[0], preprocess_image(buffer.getvalue(), 24))
+    with pytest.raises(DataError, match="not a JPEG"):
+        preprocess_image(b"text", 24)
+    with pytest.raises(ValueError, match="size is 0"):
+        preprocess_image(buffer.getvalue(), 0)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def address(array: np.ndarray[Any, Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def test_arrays_are_the_loaders_memory(shards: str) -> None:
+    run = iter(_core.BatchLoader(config(shards), Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=None))
+    batch = next(run)
+    assert address(batch.images) == address(batch.images)
+    batch.images[0, 0, 0, 0] = 77
+    assert batch.images[0, 0, 0, 0] == 77
+    view = batch.images[1:, :, ::2]
+    expected = view.copy()
+    del batch
+    # The view alone holds the memory, through all batches behind it.
+    assert len(list(run)) == 3
+    np.testing.assert_array_equal(view, expected)
+
+
+def test_dropped_memory_is_used_again_and_kept_memory_is_not(shards: str) -> None:
+    seen: list[int] = []
+    endless = BatchLoader(config(shards, num_epochs=None, prefetch_batches=2))
+    run = iter(endless)
+    kept = next(run).images
+    copy = kept.copy()
+    for _ in range(30):
+        seen.append(address(next(run).images))
+        gc.collect()
+    assert address(kept) not in seen
+    assert len(set(seen)) <= 5
+    np.testing.assert_array_equal(kept, copy)
+    endless.close()
+
+
+def test_memory_outlives_its_loader(shards: str) -> None:
+    loader = BatchLoader(config(shards))
+    batch: Batch = next(iter(loader))
+    expected = batch.images.copy()
+    loader.close()
+    del loader
+    gc.collect()
+    np.testing.assert_array_equal(batch.images, expected)
+
+
+# ---- bad samples ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """18 good samples, one that is no picture, one without a caption."""
+    path = tmp_path_factory.mktemp("spoilt") / "spoilt.tar"
+    good = [entry for index in range(18) for entry in members(f"k{index}", (index, 0, 0))]
+    write_tar(path, [*good, ("bad.png", b"no picture"), ("bad.txt", b"text"), ("mute.png", encoded((0, 0, 0)))])
+    return str(path)
+
+
+def test_bad_samples_are_counted_by_reason_and_named(spoilt: str) -> None:
+    loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.1))
+    keys = [key for batch in loader for key in batch.keys]
+    assert sorted(keys) == sorted(f"k{index}" for index in range(18))
+    stats = loader.stats()
+    assert (stats.bad, stats.samples) == ({"decode": 1, "caption": 1}, 20)
+    assert any("spoilt.tar, sample mute: no caption" in line for line in stats.bad_samples)
+    assert stats.stages["decode"].count == 18
+    assert stats.stages["read"].seconds > 0
+    assert stats.batches == 5
+
+
+def test_training_fills_their_places(spoilt: str) -> None:
+    batches = list(BatchLoader(config(spoilt, max_bad_fraction=0.5)))
+    assert [len(batch.keys) for batch in batches] == [4] * 5
+    assert all(key.startswith("k") for batch in batches for key in batch.keys)
+
+
+def test_too_many_are_an_error(spoilt: str) -> None:
+    loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.05))
+    with pytest.raises(DataError, match=r"2 of 20 samples .*max_bad_fraction = 0.05.*spoilt.tar, sample "):
+        contents(loader)
+
+
+def test_a_damaged_shard_is_an_error_at_opening(shards: str, tmp_path: Path) -> None:
+    whole = Path(shards.replace("{000..001}", "000")).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[:2000])
+    with pytest.raises(DataError, match=r"cut.tar, byte \d+: the archive is truncated"):
+        BatchLoader(config(str(tmp_path / "cut.tar")))
+
+
+# ---- configuration --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shards": ()}, "data.shards is"),
+        ({"shards": ("nothing-*.tar",)}, r'data.shards is "nothing-\*.tar": it matches no file'),
+        ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
+        ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
+        ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and the shards hold 16"),
+        ({"seed": -1}, "data.seed is -1"),
+        ({"num_epochs": 0}, "data.num_epochs is 0"),
+        ({"last_batch": "pad"}, "data.last_batch is 'pad': it must be 'drop' or 'keep'"),
+        ({"captions": (CaptionConfig(sources=()),)}, r"data.captions\[0\].sources is"),
+        ({"mask": MaskConfig(masked_fraction=0.2)}, "data.mask.masked_fraction is 0.2: it must give at least one row"),
+        ({"mask": MaskConfig(masked_fraction=1, mask_id=0)}, "data.mask.mask_id is 0: it must not be the padding id"),
+        ({"mask": MaskConfig(masked_fraction=1, text_mode="drop")}, "data.mask.text_mode is 'drop'"),  # type: ignore[arg-type]
+        ({"augment": AugmentConfig(gray_prob=2)}, "data.augment.gray_prob is 2: it must be between 0 and 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BatchLoader(config(shards, **changes))
+
+
+def test_ranks_and_cursors_that_cannot_be_are_named(shards: str) -> None:
+    with pytest.raises(ValueError, match="rank is 2: it must be below world_size, 2"):
+        BatchLoader(config(shards), rank=2, world_size=2)
+    with pytest.raises(ValueError, match=r"resume.samples is 17: .*16 samples"):
+        BatchLoader(config(shards), resume=Cursor(epoch=0, samples=17))
+    with pytest.raises(ValueError, match=r"resume.epoch is -1"):
+        BatchLoader(config(shards), resume=Cursor(epoch=-1, samples=0))
+
+
+class Watched:
+    """Says which fields of a dataclass are read; what it holds is watched too."""
+
+    def __init__(self, inner: Any, seen: dict[type, set[str]]):
+        self._inner, self._seen = inner, seen
+
+    def __getattr__(self, name: str) -> Any:
+        self._seen.setdefault(type(self._inner), set()).add(name)
+        return self._watch(getattr(self._inner, name))
+
+    def _watch(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(self._watch(item) for item in value)
+        return Watched(value, self._seen) if dataclasses.is_dataclass(value) else value
+
+
+def test_both_sides_have_the_same_fields(shards: str) -> None:
+    seen: dict[type, set[str]] = {}
+    watched = Watched(config(shards, **FULL), seen)
+    place = Watched(Cursor(epoch=0, samples=0), seen)
+    _core.BatchLoader(watched, Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=place)
+    for kind in (LoaderConfig, AugmentConfig, CaptionConfig, CaptionSource, MaskConfig, Cursor):
+        # The tokenizer comes built.
+        assert seen[kind] == {field.name for field in dataclasses.fields(kind)} - {"tokenizer"}
+
+
+def test_threads_are_shared_among_local_ranks(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads() -> int:
+        before = {thread.name for thread in Path("/proc/self/task").iterdir()}
+        with BatchLoader(config(shards, num_epochs=None)) as loader:
+            batches = iter(loader)
+            next(batches)
+            return len({thread.name for thread in Path("/proc/self/task").iterdir()} - before)
+
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("threads are counted by way of /proc")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert threads() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4096")
+    assert threads() == 1
+
+
+# ---- endings --------------------------------------------------------------------------------------------------------
+
+
+def test_closing_ends_the_run(shards: str) -> None:
+    loader = BatchLoader(config(shards, num_epochs=None))
+    batches = iter(loader)
+    next(batches)
+    loader.close()
+    loader.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(batches)
+    assert len(contents(BatchLoader(config(shards)))) == 4
+
+
+def test_dropping_an_iterator_joins_its_threads(shards: str) -> None:
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        pytest.skip("threads are counted by way of /proc")
+    before = len(list(tasks.iterdir()))
+    for _ in range(5):
+        batches = iter(BatchLoader(config(shards, num_epochs=None, num_threads=3)))
+        next(batches)
+        del batches
+    gc.collect()
+    assert len(list(tasks.iterdir())) == before
+
+
+def test_the_cleaner_is_no_deadlock(tmp_path: Path) -> None:
+    """Captions that need ftfy take the interpreter from worker threads, while this thread waits, closes and drops."""
+    words = [
+        entry
+        for index in range(12)
+        for entry in [(f"{index}.png", encoded((0, 0, 0))), (f"{index}.txt", "né".encode())]
+    ]
+    write_tar(tmp_path / "0.tar", words)
+    for taken in range(6):
+        batches = iter(BatchLoader(config(str(tmp_path / "0.tar"), num_epochs=None, num_threads=3)))
+        for _ in range(taken):
+            next(batches)
+        del batches
+
+
+def test_a_fork_is_refused(shards: str) -> None:
+    code = f"""
+    import os, sys
+    from prolip.data import BatchLoader, LoaderConfig
+    loader = BatchLoader(LoaderConfig(shards=({shards!r},), batch_size=4, image_size=8, num_epochs=None))
+    batches = iter(loader)
+    batch = next(batches)
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for use in (lambda: next(batches), loader.stats, lambda: next(iter(loader))):
+            try:
+                use()
+            except RuntimeError as error:
+                refused += "fork" in str(error)
+        del batches, batch, use
+        loader.close()
+        del loader
+        sys.stdout.flush()
+        os._exit(refused)
+    _, status = os.waitpid(child, 0)
+    next(batches)
+    sys.exit(os.waitstatus_to_exitcode(status) - 3)
+    """
+    done = run_python(code)
+    assert done.wait(60) == 0, done.communicate()
+
+
+@pytest.mark.parametrize("moment", ["waiting", "exit"])
+def test_interrupts_and_exits_do_not_hang(shards: str, moment: str) -> None:
+    """Ctrl-C while a batch is awaited; and the end of the interpreter with a loader alive, its threads in Python code."""
+    code = f"""
+    import sys, time, threading
+    import prolip.tokenizer
+    from prolip.data import BatchLoader, LoaderConfig
+    release = threading.Event()
+    if {moment!r} == "waiting":
+        # The tokenizer's cleaner never returns, so no batch ever comes.
+        prolip.tokenizer.clean_captions = lambda captions: release.wait(5) and captions
+    shards = {shards!r} if {moment!r} == "exit" else sys.argv[1]
+    loader = BatchLoader(LoaderConfig(shards=(shards,), batch_size=4, image_size=8, num_epochs=None))
+    batches = iter(loader)
+    if {moment!r} == "exit":
+        next(batches)
+        sys.exit(0)
+    print("ready", flush=True)
+    try:
+        next(batches)
+    except KeyboardInterrupt:
+        release.set()
+        sys.exit(7)
+    """
+    folder = Path(shards).parent
+    write_tar(
+        folder / "slow.tar",
+        [e for i in range(8) for e in [(f"{i}.png", encoded((0, 0, 0))), (f"{i}.txt", "é".encode())]],
+    )
+    done = run_python(code, str(folder / "slow.tar"))
+    if moment == "waiting":
+        assert done.stdout is not None
+        assert done.stdout.readline() == "ready\n"
+        threading.Event().wait(0.5)
+        done.send_signal(signal.SIGINT)
+    assert done.wait(60) == (7 if moment == "waiting" else 0), done.communicate()
+
+
+def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# ---- devices --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def devices() -> Iterator[list[torch.device]]:
+    yield [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+
+
+def test_device_batches_are_normalised_copies(shards: str, devices: list[torch.device]) -> None:
+    for device in devices:
+        loader = BatchLoader(config(shards, **FULL))
+        expected = list(loader)
+        batches = device_batches(loader, device)
+        got = list(batches)
+        assert len(got) == len(expected) == 8
+        for ours, batch in zip(got, expected, strict=True):
+            pixels = (batch.images / 255 - np.array(OPENAI_MEAN)) / np.array(OPENAI_STD)
+            assert ours.images.dtype == torch.float32
+            np.testing.assert_allclose(ours.images.cpu().numpy(), pixels.transpose(0, 3, 1, 2), atol=1e-5)
+            for tensor, array in (
+                (ours.token_ids, batch.token_ids),
+                (ours.masked_token_ids, batch.masked_token_ids),
+                (ours.kept_patches, batch.kept_patches),
+            ):
+                assert tensor is not None
+                assert tensor.dtype == torch.int64
+                assert tensor.tolist() == array.tolist()  # type: ignore[union-attr]
+            assert (ours.keys, ours.json, ours.cursor) == (batch.keys, batch.json, batch.cursor)
+        assert batches.wait_seconds > 0
