@@ -78,6 +78,8 @@ def test_no_unfinished_marks() -> None:
 
 def test_unsafe_rust_stands_in_audited_files_and_says_why() -> None:
     for path in RUST:
+        if path.name.endswith("tests.rs"):
+            continue
         lines = path.read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines):
             code = line.split("//")[0]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import webdataset
 from PIL import Image
+from webdataset import tariterators
 
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.tokenizer import Tokenizer, TokenizerConfig
@@ -37,15 +38,23 @@ def write(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.PAX_
 
 def theirs(path: Path) -> list[dict[str, Any]]:
     """webdataset's samples that have a picture and a caption, as open_clip's training filters them."""
-    samples = webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False)
+    with path.open("rb") as stream:
+        files = tariterators.tar_file_expander([{"url": path.name, "stream": stream}])
+        samples = list(tariterators.group_by_keys(files))
     return [sample for sample in samples if "txt" in sample and ("png" in sample or "jpg" in sample)]
 
 
 def compare(path: Path) -> int:
     config = LoaderConfig(
-        shards=(str(path),), batch_size=3, image_size=8, tokenizer=TOKENIZER, shuffle_window=0, last_batch="keep",
-        max_bad_fraction=1.0, keep_json=True,
-    )  # fmt: skip
+        shards=(str(path),),
+        batch_size=3,
+        image_size=8,
+        tokenizer=TOKENIZER,
+        shuffle_window=0,
+        last_batch="keep",
+        max_bad_fraction=1.0,
+        keep_json=True,
+    )
     keys, shades, ids, texts = [], [], [], []
     for batch in BatchLoader(config):
         keys += batch.keys
@@ -128,7 +137,7 @@ def test_a_duplicate_stops_webdataset_and_is_counted_here(tmp_path: Path) -> Non
             shuffle_window=0,
             last_batch="keep",
             max_bad_fraction=1.0,
-        )  # fmt: skip
+        )
     )
     assert [batch.keys for batch in loader] == [["b"]]
     assert loader.stats().bad == {"duplicate": 1}
@@ -140,5 +149,5 @@ def test_a_truncated_archive_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2048])
     with pytest.raises(Exception, match=r"unexpected end of data|truncated"):
         theirs(path)
-    with pytest.raises(Exception, match="0.tar, byte 1024: the archive is truncated"):
+    with pytest.raises(Exception, match=r"0\.tar, byte 1024: the archive is truncated"):
         compare(path)

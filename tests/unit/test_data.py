@@ -16,7 +16,6 @@ import sys
 import tarfile
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -415,7 +414,7 @@ def test_a_fork_is_refused(shards: str) -> None:
 
 @pytest.mark.parametrize("moment", ["waiting", "exit"])
 def test_interrupts_and_exits_do_not_hang(shards: str, moment: str) -> None:
-    """Ctrl-C while a batch is awaited; and the end of the interpreter with a loader alive, its threads in Python code."""
+    """Ctrl-C while a batch is awaited and a thread is in Python code; the interpreter's end with a loader alive."""
     code = f"""
     import sys, time, threading
     import prolip.tokenizer
@@ -460,8 +459,8 @@ def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def devices() -> Iterator[list[torch.device]]:
-    yield [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+def devices() -> list[torch.device]:
+    return [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
 
 
 def test_device_batches_are_normalised_copies(shards: str, devices: list[torch.device]) -> None:
