@@ -129,8 +129,8 @@ class LoaderConfig:
     shuffle_window: int = 10_000
     """Samples that are shuffled together, after the shards; 0 keeps the order of the files."""
     last_batch: Literal["drop", "keep"] = "drop"
-    """`drop` (training): every batch full, as many on every rank, bad samples replaced by others. `keep` (evaluation): a
-    contiguous part for each rank, its last batch smaller, bad samples left out; ranks may differ by one batch."""
+    """`drop` (training): every batch full, as many on every rank, bad samples replaced by others. `keep` (evaluation):
+    a contiguous part for each rank, its last batch smaller, bad samples left out; ranks may differ by one batch."""
     num_threads: int = 0
     """Threads; 0 divides the cores by LOCAL_WORLD_SIZE."""
     prefetch_batches: int = 4

@@ -64,7 +64,7 @@ def compare(path: Path) -> int:
     expected = theirs(path)
     assert keys == [sample["__key__"] for sample in expected]
     for sample, shade, row, text in zip(expected, shades, ids, texts, strict=True):
-        picture = sample.get("jpg", sample.get("png"))
+        picture = sample["jpg"] if "jpg" in sample else sample["png"]
         assert np.asarray(Image.open(io.BytesIO(picture)))[0, 0, 0] == shade
         assert Tokenizer(TOKENIZER).encode([sample["txt"].decode()])[0].tolist() == row
         assert text.encode() == sample.get("json", b"null")
@@ -105,7 +105,9 @@ def test_grouping(tmp_path: Path, names: list[str], kind: int) -> None:
     try:
         write(path, found, kind)
     except ValueError:
-        pytest.skip("ustar has no room for such a name")
+        # ustar has no room for such a name.
+        assert kind == tarfile.USTAR_FORMAT
+        return
     if not names:
         with pytest.raises(ValueError, match="the shards hold no sample"):
             compare(path)

@@ -1,4 +1,4 @@
-"""The loader as Python sees it: what crosses, who owns memory, how it fails and how it ends.
+"""The loader as Python sees it: what crosses, who owns memory, which settings are refused.
 
 The laws of order, masking and archives are tested in Rust (rust/loader/tests).
 """
@@ -9,13 +9,6 @@ import dataclasses
 import gc
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import tarfile
-import textwrap
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.unit.sample_shards import FULL, TOKENIZER, config, contents, write_tar, write_two_shards
 
 from prolip import _core
 from prolip.data import (
@@ -40,67 +34,12 @@ from prolip.data import (
     device_batches,
     preprocess_image,
 )
-from prolip.tokenizer import Tokenizer, TokenizerConfig
-
-TOKENIZER = TokenizerConfig(context_length=12)
-
-
-def encoded(colour: tuple[int, int, int], size: tuple[int, int] = (14, 11), kind: str = "png") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-
-
-def members(key: str, colour: tuple[int, int, int]) -> list[tuple[str, bytes]]:
-    levels = {"levels": {"name": f"name {key}", "group": ["animals", "plants"]}}
-    return [
-        (f"{key}.png", encoded(colour)),
-        (f"{key}.txt", f"picture {key}\n".encode()),
-        (f"{key}.json", json.dumps(levels).encode()),
-    ]
+from prolip.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("shards")
-    for shard, size in enumerate((7, 9)):
-        names = [(f"s{shard}k{index}", (shard * 50, index * 20, 9)) for index in range(size)]
-        write_tar(folder / f"{shard:03}.tar", [entry for name, colour in names for entry in members(name, colour)])
-    return str(folder / "{000..001}.tar")
-
-
-def config(shards: str, **changes: Any) -> LoaderConfig:
-    base = LoaderConfig(shards=(shards,), batch_size=4, image_size=8, tokenizer=TOKENIZER, shuffle_window=5)
-    return dataclasses.replace(base, **changes)
-
-
-def contents(loader: BatchLoader) -> list[tuple[Any, ...]]:
-    """Batches as values that compare."""
-
-    def value(item: Any) -> Any:
-        return item.tolist() if isinstance(item, np.ndarray) else item
-
-    return [tuple(value(item) for item in batch) for batch in loader]
-
-
-FULL = {
-    "augment": AugmentConfig(),
-    "captions": (
-        CaptionConfig(sources=(CaptionSource(general=("levels.group",)),)),
-        CaptionConfig(sources=(CaptionSource(key="levels.name", weight=2), CaptionSource(key="levels.group"))),
-    ),
-    "mask": MaskConfig(masked_fraction=0.5, num_patches=16, mask_id=49_408, general_prob=0.5, patch_draw="sample"),
-    "num_epochs": 2,
-    "keep_json": True,
-}
+    return write_two_shards(tmp_path_factory.mktemp("shards"))
 
 
 def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
@@ -222,49 +161,6 @@ def test_memory_outlives_its_loader(shards: str) -> None:
     np.testing.assert_array_equal(batch.images, expected)
 
 
-# ---- bad samples ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """18 good samples, one that is no picture, one without a caption."""
-    path = tmp_path_factory.mktemp("spoilt") / "spoilt.tar"
-    good = [entry for index in range(18) for entry in members(f"k{index}", (index, 0, 0))]
-    write_tar(path, [*good, ("bad.png", b"no picture"), ("bad.txt", b"text"), ("mute.png", encoded((0, 0, 0)))])
-    return str(path)
-
-
-def test_bad_samples_are_counted_by_reason_and_named(spoilt: str) -> None:
-    loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.1))
-    keys = [key for batch in loader for key in batch.keys]
-    assert sorted(keys) == sorted(f"k{index}" for index in range(18))
-    stats = loader.stats()
-    assert (stats.bad, stats.samples) == ({"decode": 1, "caption": 1}, 20)
-    assert any("spoilt.tar, sample mute: no caption" in line for line in stats.bad_samples)
-    assert stats.stages["decode"].count == 18
-    assert stats.stages["read"].seconds > 0
-    assert stats.batches == 5
-
-
-def test_training_fills_their_places(spoilt: str) -> None:
-    batches = list(BatchLoader(config(spoilt, max_bad_fraction=0.5)))
-    assert [len(batch.keys) for batch in batches] == [4] * 5
-    assert all(key.startswith("k") for batch in batches for key in batch.keys)
-
-
-def test_too_many_are_an_error(spoilt: str) -> None:
-    loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.05))
-    with pytest.raises(DataError, match=r"2 of 20 samples .*max_bad_fraction = 0.05.*spoilt.tar, sample "):
-        contents(loader)
-
-
-def test_a_damaged_shard_is_an_error_at_opening(shards: str, tmp_path: Path) -> None:
-    whole = Path(shards.replace("{000..001}", "000")).read_bytes()
-    (tmp_path / "cut.tar").write_bytes(whole[:2000])
-    with pytest.raises(DataError, match=r"cut.tar, byte \d+: the archive is truncated"):
-        BatchLoader(config(str(tmp_path / "cut.tar")))
-
-
 # ---- configuration --------------------------------------------------------------------------------------------------
 
 
@@ -324,135 +220,6 @@ def test_both_sides_have_the_same_fields(shards: str) -> None:
     for kind in (LoaderConfig, AugmentConfig, CaptionConfig, CaptionSource, MaskConfig, Cursor):
         # The tokenizer comes built.
         assert seen[kind] == {field.name for field in dataclasses.fields(kind)} - {"tokenizer"}
-
-
-def test_threads_are_shared_among_local_ranks(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def threads() -> int:
-        before = {thread.name for thread in Path("/proc/self/task").iterdir()}
-        with BatchLoader(config(shards, num_epochs=None)) as loader:
-            batches = iter(loader)
-            next(batches)
-            return len({thread.name for thread in Path("/proc/self/task").iterdir()} - before)
-
-    if not Path("/proc/self/task").is_dir():
-        pytest.skip("threads are counted by way of /proc")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    assert threads() == len(os.sched_getaffinity(0))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4096")
-    assert threads() == 1
-
-
-# ---- endings --------------------------------------------------------------------------------------------------------
-
-
-def test_closing_ends_the_run(shards: str) -> None:
-    loader = BatchLoader(config(shards, num_epochs=None))
-    batches = iter(loader)
-    next(batches)
-    loader.close()
-    loader.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        next(batches)
-    assert len(contents(BatchLoader(config(shards)))) == 4
-
-
-def test_dropping_an_iterator_joins_its_threads(shards: str) -> None:
-    tasks = Path("/proc/self/task")
-    if not tasks.is_dir():
-        pytest.skip("threads are counted by way of /proc")
-    before = len(list(tasks.iterdir()))
-    for _ in range(5):
-        batches = iter(BatchLoader(config(shards, num_epochs=None, num_threads=3)))
-        next(batches)
-        del batches
-    gc.collect()
-    assert len(list(tasks.iterdir())) == before
-
-
-def test_the_cleaner_is_no_deadlock(tmp_path: Path) -> None:
-    """Captions that need ftfy take the interpreter from worker threads, while this thread waits, closes and drops."""
-    words = [
-        entry
-        for index in range(12)
-        for entry in [(f"{index}.png", encoded((0, 0, 0))), (f"{index}.txt", "né".encode())]
-    ]
-    write_tar(tmp_path / "0.tar", words)
-    for taken in range(6):
-        batches = iter(BatchLoader(config(str(tmp_path / "0.tar"), num_epochs=None, num_threads=3)))
-        for _ in range(taken):
-            next(batches)
-        del batches
-
-
-def test_a_fork_is_refused(shards: str) -> None:
-    code = f"""
-    import os, sys
-    from prolip.data import BatchLoader, LoaderConfig
-    loader = BatchLoader(LoaderConfig(shards=({shards!r},), batch_size=4, image_size=8, num_epochs=None))
-    batches = iter(loader)
-    batch = next(batches)
-    child = os.fork()
-    if child == 0:
-        refused = 0
-        for use in (lambda: next(batches), loader.stats, lambda: next(iter(loader))):
-            try:
-                use()
-            except RuntimeError as error:
-                refused += "fork" in str(error)
-        del batches, batch, use
-        loader.close()
-        del loader
-        sys.stdout.flush()
-        os._exit(refused)
-    _, status = os.waitpid(child, 0)
-    next(batches)
-    sys.exit(os.waitstatus_to_exitcode(status) - 3)
-    """
-    done = run_python(code)
-    assert done.wait(60) == 0, done.communicate()
-
-
-@pytest.mark.parametrize("moment", ["waiting", "exit"])
-def test_interrupts_and_exits_do_not_hang(shards: str, moment: str) -> None:
-    """Ctrl-C while a batch is awaited and a thread is in Python code; the interpreter's end with a loader alive."""
-    code = f"""
-    import sys, time, threading
-    import prolip.tokenizer
-    from prolip.data import BatchLoader, LoaderConfig
-    release = threading.Event()
-    if {moment!r} == "waiting":
-        # The tokenizer's cleaner never returns, so no batch ever comes.
-        prolip.tokenizer.clean_captions = lambda captions: release.wait(5) and captions
-    shards = {shards!r} if {moment!r} == "exit" else sys.argv[1]
-    loader = BatchLoader(LoaderConfig(shards=(shards,), batch_size=4, image_size=8, num_epochs=None))
-    batches = iter(loader)
-    if {moment!r} == "exit":
-        next(batches)
-        sys.exit(0)
-    print("ready", flush=True)
-    try:
-        next(batches)
-    except KeyboardInterrupt:
-        release.set()
-        sys.exit(7)
-    """
-    folder = Path(shards).parent
-    write_tar(
-        folder / "slow.tar",
-        [e for i in range(8) for e in [(f"{i}.png", encoded((0, 0, 0))), (f"{i}.txt", "é".encode())]],
-    )
-    done = run_python(code, str(folder / "slow.tar"))
-    if moment == "waiting":
-        assert done.stdout is not None
-        assert done.stdout.readline() == "ready\n"
-        threading.Event().wait(0.5)
-        done.send_signal(signal.SIGINT)
-    assert done.wait(60) == (7 if moment == "waiting" else 0), done.communicate()
-
-
-def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 # ---- devices --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ ATTRIBUTIONS: list[dict[str, str]] = [
     {
         "part": "names, groups, subgroups and keywords",
         "credit": "Unicode emoji data and CLDR annotations, copyright Unicode, Inc.",
-        "licence": "Unicode-3.0",
+        "licence": "Unicode-3.0 (emoji-test.txt 17.0); Unicode-DFS-2016 (CLDR 41 annotations)",
         "source": "https://www.unicode.org/emoji/",
         "package": "prolip",
         "changes": "skin tones put into words, captions made from templates",

@@ -314,7 +314,7 @@ def _description(
 
 def _fingerprint(config: EmojiConfig) -> str:
     """Changes with everything that decides the bytes: settings, packages, names, templates and the format."""
-    texts = [PLAIN_TEMPLATES, CHAINED_TEMPLATES, PICTURE_CAPTIONS, MAX_KEYWORDS, SUBGROUP_TEXTS]
+    texts = [PLAIN_TEMPLATES, CHAINED_TEMPLATES, PICTURE_CAPTIONS, MAX_KEYWORDS, SUBGROUP_TEXTS, ATTRIBUTIONS]
     digest = hashlib.sha256(dump_json([FORMAT, KIND, asdict(config), package_versions(), texts]).encode())
     digest.update(TABLE.read_bytes())
     return digest.hexdigest()

@@ -4,7 +4,8 @@
 
     python -m prolip.datasets.emoji_table emoji-test.txt annotations/en.xml annotationsDerived/en.xml
 
-from Unicode's emoji data file and CLDR's English annotations (both under the Unicode License v3).
+from Unicode's emoji data file and CLDR's English annotations. The shipped one is made of emoji 17.0 (Unicode-3.0) and
+CLDR 41 (Unicode-DFS-2016).
 """
 
 import re
@@ -98,7 +99,7 @@ class Emoji:
         codes = [_NEUTRAL.get(code, code) for code in self.codepoints if code not in SKIN_TONES]
         by_code = "-".join(code for code in codes if code not in _STEMLESS) or self.key  # these alone are emoji too
         name = self.base_name.lower()
-        by_name = _SAME_STEM.get(name) or _GENDERED_WORDS.sub("person", name).removesuffix(" facing right")
+        by_name = _SAME_STEM.get(name) or _GENDERED_WORDS.sub("person", name)
         if by_name.startswith(("kiss:", "couple with heart:", "family:")):
             by_name = by_name.split(":")[0]
         return (f"code {by_code}", f"name {by_name}")

@@ -5,6 +5,9 @@ use crate::error::ConfigError;
 /// Sides that a picture may have in a batch: larger ones would overflow a batch's memory long before training could use them.
 const MAX_IMAGE_SIZE: u32 = 4096;
 
+/// A window's permutation is held as 32-bit indices.
+const MAX_WINDOW: usize = 1 << 31;
+
 /// Pixels of a picture past which PIL calls it a decompression bomb and raises.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
@@ -168,6 +171,12 @@ impl LoaderConfig {
             "data.image_size",
             self.image_size,
             "it must be between 1 and 4096",
+        )?;
+        check(
+            self.shuffle_window <= MAX_WINDOW,
+            "data.shuffle_window",
+            self.shuffle_window,
+            "it must be at most 2,147,483,648; so many indices are held in memory",
         )?;
         at_least_one("data.num_threads", self.num_threads)?;
         at_least_one("data.prefetch_batches", self.prefetch_batches)?;

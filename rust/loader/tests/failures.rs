@@ -181,6 +181,10 @@ fn settings_that_cannot_work_are_named() {
         "data.image_size"
     );
     assert_eq!(
+        refused(|config| config.shuffle_window = usize::MAX, 0, 1),
+        "data.shuffle_window"
+    );
+    assert_eq!(
         refused(|config| config.num_epochs = Some(0), 0, 1),
         "data.num_epochs"
     );

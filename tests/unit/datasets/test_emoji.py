@@ -125,11 +125,31 @@ def test_a_fifth_of_the_training_samples_are_variants(tmp_path: Path, made_up: l
     assert len(variants) / len(train) == pytest.approx(0.2, abs=0.01)
     assert set(Counter(one["json"]["design"] for one in variants)) == {"openmoji", "goog"}
     assert max(Counter((one["json"]["base_name"], one["json"]["design"]) for one in variants).values()) == 1, "spread"
-    assert [one["__key__"] for one in train] != sorted(one["__key__"] for one in train), "mixed"
-    halves = [sum(one["json"]["skin_tone"] for one in half) for half in (train[::2], train[1::2])]
-    assert min(halves) > 0
+    first = train[: len(train) // 2]
+    assert 0.3 < sum(one["json"]["design"] == "goog" for one in first) / len(first) < 0.7, "mixed"
+    assert 0.1 < sum(one["json"]["skin_tone"] for one in first) / len(first) < 0.3, "mixed"
+    by_design = [
+        {one["json"]["codepoint"] for one in variants if one["json"]["design"] == design}
+        for design in ("openmoji", "goog")
+    ]
+    assert by_design[0] != by_design[1], "each design has its own choice"
     build_emoji(replace(SMALL, skin_tone_share=0.0), tmp_path / "none")
     assert not [one for one in read_back(tmp_path / "none", "train-*.tar") if one["json"]["skin_tone"]]
+
+
+def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(
+    tmp_path: Path, made_up: list[Emoji], read_back: Read
+) -> None:
+    build_emoji(SMALL, tmp_path / "out")
+    variant = next(one for one in read_back(tmp_path / "out", "train-*.tar") if one["json"]["skin_tone"])
+    held_out = read_back(tmp_path / "out", "test-goog-*.tar")[0]
+    files = builder.find_art()
+    copy = files[variant["json"]["design"]].files[variant["json"]["codepoint"]]
+    copy.write_bytes(files["goog"].files[held_out["json"]["codepoint"]].read_bytes())
+    build_emoji(SMALL, tmp_path / "again")
+    keys = [one["__key__"] for one in read_back(tmp_path / "again", "train-*.tar")]
+    assert variant["__key__"] not in keys
+    assert read_back(tmp_path / "again", "test-goog-*.tar")[0]["__key__"] == held_out["__key__"]
 
 
 def test_a_sample(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
@@ -173,12 +193,16 @@ def test_the_same_bytes_twice_and_nothing_to_do_the_third_time(tmp_path: Path, m
     assert (tmp_path / "one" / "train-000000.tar").read_bytes() != two["train-000000.tar"]
 
 
-def test_another_version_of_the_art_is_built_again(
+def test_another_version_of_the_art_or_the_names_is_built_again(
     tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_emoji(SMALL, tmp_path / "out")
     monkeypatch.setattr(builder, "package_versions", lambda: {"made-up": "2"})
     assert not build_emoji(SMALL, tmp_path / "out").already_built
+    (tmp_path / "names.tsv").write_text("other names", encoding="utf-8")
+    monkeypatch.setattr(builder, "TABLE", tmp_path / "names.tsv")
+    assert not build_emoji(SMALL, tmp_path / "out").already_built
+    assert build_emoji(SMALL, tmp_path / "out").already_built
 
 
 def test_the_record(tmp_path: Path, made_up: list[Emoji]) -> None:

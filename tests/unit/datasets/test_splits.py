@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from prolip.datasets.emoji_table import Emoji, read_table
 from prolip.datasets.splits import choose_variants, connect, hash_rank, split_emoji
 
@@ -40,6 +42,16 @@ def test_what_shows_the_same_stays_together() -> None:
     splits = split_emoji(named, {one.key: [one.key] for one in named}, test_share=0.3, val_share=0.2, seed=0)
     assert all(splits[named[place].key] == splits[named[place + 1].key] for place in range(0, 200, 2))
     assert set(splits.values()) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_does_not_fit_goes_on(seed: int) -> None:
+    """Forty emoji with one picture are more than either share: they are for training, and the shares hold."""
+    listed = [emoji(number) for number in range(100)]
+    pictures = {one.key: ["same" if number < 40 else one.key] for number, one in enumerate(listed)}
+    splits = split_emoji(listed, pictures, test_share=0.15, val_share=0.05, seed=seed)
+    assert Counter(splits.values()) == {"train": 80, "test": 15, "val": 5}
+    assert {splits[one.key] for one in listed[:40]} == {"train"}
 
 
 def test_the_seed_decides() -> None:
