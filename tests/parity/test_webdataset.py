@@ -71,6 +71,18 @@ def compare(path: Path) -> int:
     return len(expected)
 
 
+def content(name: str, place: int) -> bytes:
+    """Bytes that fit the name's extension and tell the member's place."""
+    match name.rsplit(".", 1)[-1].lower():
+        case "png":
+            return png(place)
+        case "txt":
+            return f"caption {place}".encode()
+        case "json":
+            return json.dumps(place).encode()
+    return b""
+
+
 UGLY = {
     "plain": ["a.png", "a.txt", "b.png", "b.txt"],
     "upper case": ["a.PNG", "a.Txt", "A.png", "A.TXT"],
@@ -93,14 +105,7 @@ UGLY = {
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("names", UGLY.values(), ids=UGLY)
 def test_grouping(tmp_path: Path, names: list[str], kind: int) -> None:
-    data = {
-        "png": png,
-        "txt": lambda place: f"caption {place}".encode(),
-        "json": lambda place: json.dumps(place).encode(),
-    }
-    found = [
-        (name, data.get(name.rsplit(".", 1)[-1].lower(), lambda _: b"")(place)) for place, name in enumerate(names)
-    ]
+    found = [(name, content(name, place)) for place, name in enumerate(names)]
     path = tmp_path / "ugly.tar"
     try:
         write(path, found, kind)

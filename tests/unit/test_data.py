@@ -55,7 +55,8 @@ def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
         (batch.kept_patches, (2, 12), np.int64),
     ):
         assert array is not None
-        assert (array.shape, array.dtype) == (shape, kind)
+        assert array.shape == shape
+        assert array.dtype == np.dtype(kind)
         assert array.flags.c_contiguous
         assert array.flags.writeable
     assert [batch.cursor for batch in batches[3:5]] == [Cursor(epoch=0, samples=16), Cursor(epoch=1, samples=4)]
