@@ -17,7 +17,9 @@ RUST = sorted((ROOT / "rust").rglob("*.rs"))
 
 
 def _tracked() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
 
 
@@ -90,7 +92,13 @@ def test_unsafe_rust_stands_in_audited_files_and_says_why() -> None:
 
 def test_no_machine_or_registry_is_named() -> None:
     # Written in pieces, so that this file does not name them either.
-    banned = ["/work/" + "main", "/work/" + "shared", "pypi" + ".org", "files.python" + "hosted", "static.crates" + ".io"]
+    banned = [
+        "/work/" + "main",
+        "/work/" + "shared",
+        "pypi" + ".org",
+        "files.python" + "hosted",
+        "static.crates" + ".io",
+    ]
     for path in _tracked():
         if path.suffix in {".png", ".safetensors", ".lock"}:
             continue
