@@ -251,12 +251,16 @@ fn check_sum(block: &[u8; BLOCK as usize], offset: u64) -> Result<(), TarError> 
 /// An octal number, or one in base 256 where the first bit is set.
 fn number(field: &[u8]) -> Result<u64, TarError> {
     const DAMAGED: TarError = TarError::Header("a number is not one");
-    if field[0] & 0x80 != 0 {
-        let (high, low) = field.split_at(field.len() - 8);
-        if high[0] != 0x80 || high[1..].iter().any(|&byte| byte != 0) {
+    if field.first().is_some_and(|first| first & 0x80 != 0) {
+        // The first byte is only the mark: a number of more than 64 bits, or a negative one, cannot be a size.
+        if field[0] != 0x80 {
             return Err(DAMAGED);
         }
-        return Ok(low.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)));
+        return field[1..].iter().try_fold(0u64, |sum, &byte| {
+            sum.checked_mul(256)
+                .map(|sum| sum + u64::from(byte))
+                .ok_or(DAMAGED)
+        });
     }
     let end = field
         .iter()

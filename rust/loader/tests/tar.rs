@@ -158,6 +158,15 @@ fn damage_is_named_with_its_place() {
     number[1024 + 124] = b'9';
     seal(&mut number[1024..1536]);
     assert!(matches!(fault(&number), (1024, TarError::Header(_))));
+    // Found by chance in `no_damage_panics`: the mark of a base-256 number in a field of eight bytes.
+    for byte in [0x80, 0xff] {
+        let mut marked = whole.clone();
+        marked[1024 + 148] = byte;
+        assert!(matches!(
+            fault(&marked),
+            (1024, TarError::Checksum { .. } | TarError::Header(_))
+        ));
+    }
     assert!(matches!(
         fault(&[b"\x1f\x8b\x08".as_slice(), &[7; 600]].concat()),
         (0, TarError::Compressed("gzip"))
