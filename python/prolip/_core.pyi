@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol, Self, final
 
 import numpy as np
@@ -18,7 +19,10 @@ __all__ = [
     "Tokenizer",
     "colour_jitter",
     "decode_image",
+    "decode_only",
+    "expand_shards",
     "gray",
+    "mask_tokens",
     "preprocess_image",
     "resize_box",
 ]
@@ -34,6 +38,8 @@ class _Cursor(Protocol):
     def epoch(self) -> int: ...
     @property
     def samples(self) -> int: ...
+    @property
+    def parts(self) -> int: ...
 
 @final
 class StageStats:
@@ -75,6 +81,8 @@ class Batch:
     def epoch(self) -> int: ...
     @property
     def samples(self) -> int: ...
+    @property
+    def parts(self) -> int: ...
 
 @final
 class BatchIterator:
@@ -116,6 +124,8 @@ class Tokenizer:
     def vocab_size(self) -> int: ...
 
 def decode_image(data: bytes) -> NDArray[np.uint8]: ...
+def decode_only(shards: list[str], images: int, threads: int) -> tuple[int, float]: ...
+def expand_shards(shards: list[str]) -> list[Path]: ...
 def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]: ...
 def resize_box(
     image: NDArray[np.uint8], box: tuple[int, int, int, int], width: int, height: int
@@ -129,3 +139,6 @@ def colour_jitter(
     order: tuple[int, int, int, int],
 ) -> NDArray[np.uint8]: ...
 def gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
+def mask_tokens(
+    ids: NDArray[np.int32], draws: NDArray[np.float64], num_masked: int, prob: float, mask_id: int, pad_id: int
+) -> NDArray[np.int32]: ...

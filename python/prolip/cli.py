@@ -47,7 +47,7 @@ def dispatch(prog: str, commands: dict[str, Command], words: list[str]) -> int:
         return commands[words[0]].run(words[1:])
     except KeyboardInterrupt:
         return 130
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"{prog} {words[0]}: {error}\n")
         return 2
 
@@ -185,11 +185,15 @@ class EvalOptions:
 
 
 def _eval(words: list[str]) -> int:
+    options = tyro.cli(EvalOptions, args=words, prog="prolip eval", use_underscores=True)
+    from prolip.data import DataError
     from prolip.demo import evaluate, headline_lines
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = tyro.cli(EvalOptions, args=words, prog="prolip eval", use_underscores=True)
-    results, path = evaluate(options.source, options.data, options.split, options.out)
+    try:
+        results, path = evaluate(options.source, options.data, options.split, options.out)
+    except DataError as error:
+        raise ValueError(str(error)) from error
     tell(*headline_lines(results), f"all figures: {path}")
     return 0
 
@@ -212,11 +216,49 @@ def _report(words: list[str]) -> int:
     return 0
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# prolip bprw
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _bprw(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.data import DataError
+    from prolip.reweight import ReweightOptions, run_reweight
+
+    options = tyro.cli(ReweightOptions, args=words, prog="prolip bprw", use_underscores=True)
+    try:
+        tell(*run_reweight(options))
+    except DataError as error:
+        raise ValueError(str(error)) from error
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# prolip bench
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _bench(words: list[str]) -> int:
+    return dispatch("prolip bench", {"data": Command("measure the loader beside baselines", _bench_data)}, words)
+
+
+def _bench_data(words: list[str]) -> int:
+    from prolip.bench.data import BenchDataConfig, contenders, json_lines, measure, table
+
+    config = tyro.cli(BenchDataConfig, args=words, prog="prolip bench data", use_underscores=True)
+    summaries = measure(config, contenders(config), lambda line: sys.stderr.write(f"{line}\n"))
+    tell(*(json_lines if config.json else table)(config, summaries))
+    return 0
+
+
 COMMANDS = {
     "data": Command("make WebDataset shards: prolip data build emoji | folder | csv", _data),
     "train": Command("train a model from recipes and flags: prolip train RECIPE.toml ... --flag value", _train),
     "eval": Command("evaluate a run or a checkpoint on the emoji shards", _eval),
     "report": Command("write the report of an evaluated run, one HTML file", _report),
+    "bprw": Command("weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)", _bprw),
+    "bench": Command("measure the loader beside baselines: prolip bench data --shards ...", _bench),
     "demo": Command("build the emoji shards, train, evaluate, write the report; goes on where it was stopped", _demo),
 }
 

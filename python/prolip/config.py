@@ -125,6 +125,15 @@ class TrainConfig:
         for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.cpu_threads < 0:
+            raise ValueError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
+        if self.loss.ppcl_weight == 0:
+            raise ValueError("loss.ppcl_weight is 0: nothing would train the similarity's scale and bias")
+        if self.model.init_logit_bias is None:
+            raise ValueError("model.init_logit_bias is None: the contrastive loss needs a start value")
+        for tower in ("vision", "text"):
+            if not getattr(self.model, tower).embed_unc:
+                raise ValueError(f"model.{tower}.embed_unc is False: the loss needs log variances in both towers")
         if self.data.tokenizer.context_length != self.model.text.context_length:
             raise ValueError(
                 f"data.tokenizer.context_length is {self.data.tokenizer.context_length}: it must equal "

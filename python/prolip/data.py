@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prolip import _core
-from prolip._core import DataError, LoaderStats, StageStats
+from prolip._core import DataError, LoaderStats, StageStats, decode_only, expand_shards
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 __all__ = [
@@ -36,7 +36,9 @@ __all__ = [
     "LoaderStats",
     "MaskConfig",
     "StageStats",
+    "decode_only",
     "device_batches",
+    "expand_shards",
     "preprocess_image",
 ]
 
@@ -67,7 +69,8 @@ class CaptionSource:
     """Where a caption comes from."""
 
     key: str = "txt"
-    """`txt`, or a dotted path into the sample's json; of a list one element is drawn uniformly."""
+    """`txt`, or a dotted path into the sample's json; of a list one element is drawn uniformly. White space around a
+    caption is taken off."""
     weight: float = 1.0
     """How often this source is drawn, relative to its neighbours."""
     general: tuple[str, ...] = ()
@@ -87,11 +90,12 @@ class MaskConfig:
     """Masked rows: the first `int(B * masked_fraction)` samples of a batch (SPEC §7)."""
 
     masked_fraction: float = 0.125
-    """Share of a batch's rows that have masked texts and pictures."""
+    """Share of a batch's rows that have masked texts and pictures: at least one row of a full batch. The smaller last
+    batch of `last_batch="keep"` may have none."""
     text_mode: Literal["replace", "remove"] = "replace"
     """`replace`: a masked token becomes `mask_id`. `remove`: it goes, the rest moves left, at least one token stays."""
     text_mask_prob: float = 0.75
-    """Probability that a token is masked; padding never is."""
+    """Probability that a token is masked; padding never is. A token with the padding's id is a token (CLIP's `!`)."""
     mask_id: int = 32000
     """The id that replaces masked tokens; `remove` does not use it."""
     patch_draw: Literal["batch", "sample"] = "batch"
@@ -130,14 +134,16 @@ class LoaderConfig:
     """Samples that are shuffled together, after the shards; 0 keeps the order of the files."""
     last_batch: Literal["drop", "keep"] = "drop"
     """`drop` (training): every batch full, as many on every rank, bad samples replaced by others. `keep` (evaluation):
-    a contiguous part for each rank, its last batch smaller, bad samples left out; ranks may differ by one batch."""
+    a contiguous part for each rank, its last batch smaller, bad samples left out; ranks may differ by one batch, so
+    that a collective operation per batch would hang, and within an epoch a cursor is for as many ranks only."""
     num_threads: int = 0
     """Threads; 0 divides the cores by LOCAL_WORLD_SIZE."""
     prefetch_batches: int = 4
     """Batches that are begun or wait before they are asked for."""
     max_bad_fraction: float = 0.01
-    """Share of unreadable samples past which the loader raises DataError (judged from 100 samples on, or at an epoch's
-    end)."""
+    """Share of unreadable samples past which the loader raises DataError: judged with every batch, with slack for
+    chance (4 standard deviations; none if this is 0), and exactly when an epoch ends. The same run always fails at the
+    same batch, behind those before it."""
     max_pixels: int = _core.MAX_PIXELS
     """Pixels of a picture, at most; larger ones are bad samples."""
     keep_json: bool = False
@@ -146,12 +152,15 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """Where a run stands. A loader that resumes there goes on with the next batch, on any number of ranks."""
+    """Where a run stands. A loader that resumes there goes on with the next batch; on any number of ranks, unless
+    `parts` says otherwise."""
 
     epoch: int
     """The epoch, from 0."""
     samples: int
     """Samples of it that all ranks together have used."""
+    parts: int = 1
+    """Contiguous parts that the epoch is read in: the ranks of a run with `last_batch="keep"`, else 1."""
 
 
 class Batch(NamedTuple):
@@ -207,7 +216,7 @@ class BatchLoader:
                     kept_patches=batch.kept_patches,
                     keys=batch.keys,
                     json=batch.json,
-                    cursor=Cursor(epoch=batch.epoch, samples=batch.samples),
+                    cursor=Cursor(epoch=batch.epoch, samples=batch.samples, parts=batch.parts),
                 )
                 del batch
         finally:
@@ -224,11 +233,11 @@ class BatchLoader:
         return self._core.num_samples
 
     def stats(self) -> LoaderStats:
-        """Seconds by stage and bad samples of the present run, or of the last."""
+        """Seconds by stage, and the samples tried for the batches so far, of the present run or of the last."""
         return self._core.stats()
 
     def close(self) -> None:
-        """Ends the run and joins its threads."""
+        """Ends the run and joins its threads. A call while another thread is in one does not wait for that."""
         self._core.close()
 
     def __enter__(self) -> Self:

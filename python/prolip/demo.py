@@ -23,7 +23,7 @@ from prolip.eval.emoji import EmojiResults, evaluate_emoji
 from prolip.eval.report import render_report
 from prolip.models import ProLIP
 from prolip.models.architectures import from_official_json
-from prolip.tokenizer import Tokenizer
+from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 log = logging.getLogger("prolip.demo")
 
@@ -46,9 +46,9 @@ def run_demo(config: DemoConfig) -> int:
     """The exit status: 0 when the report is written, 130 when Ctrl-C ended the training, 1 when the training failed."""
     words = [config.recipe, "--run_dir", str(config.out), *machine_flags()]
     words += ["--data.shards", f"{config.data}/train-*.tar", "--data.tokenizer.path", f"{config.data}/tokenizer.json"]
+    last = checkpoint_path(config.out / "checkpoints", load_config(words).total_steps)
     built = build_emoji(EmojiConfig(), config.data)
     log.info("%s: %d training pictures", config.data, built.samples["train"])
-    last = checkpoint_path(config.out / "checkpoints", load_config(words).total_steps)
     if not last.exists():
         status = train(words, config.processes or count_processes())
         if status != 0:
@@ -109,12 +109,18 @@ def evaluate(source: Path, data: Path, split: Literal["val", "test"], out: Path 
         ValueError: there is no usable checkpoint.
     """
     checkpoint = open_checkpoint(source)
-    folder = source if source.is_dir() else source.parent.parent
+    folder = source if source.is_dir() else source.parent
+    if folder.name == "checkpoints":
+        folder = folder.parent
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = ProLIP(from_official_json(checkpoint.model_config)).to(device)
     model.load_state_dict(checkpoint.model)
     trained = from_toml(checkpoint.config)
-    tokenizer = Tokenizer(dataclasses.replace(trained.data.tokenizer, path=data / "tokenizer.json"))
+    tokenizer = Tokenizer(find_tokenizer(trained.data.tokenizer, data))
+    if tokenizer.vocab_size > model.config.text.vocab_size:
+        raise ValueError(
+            f"{tokenizer.config.path} has {tokenizer.vocab_size} pieces, more than the model's token table"
+        )
     results = evaluate_emoji(model, tokenizer, data, device, split, keep_ratio=trained.data.mask.keep_ratio)
     path = out or folder / ("eval.json" if split == "test" else f"eval-{split}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,12 +130,29 @@ def evaluate(source: Path, data: Path, split: Literal["val", "test"], out: Path 
     return results, path
 
 
+def find_tokenizer(trained: TokenizerConfig, data: Path) -> TokenizerConfig:
+    """The tokenizer that a run was trained with; where its file is no longer there, that of the shards in `data`.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    if trained.path is None or trained.path.is_file():
+        return trained
+    beside = data / "tokenizer.json"
+    if trained.kind != "file" or not beside.is_file():
+        raise ValueError(f"the run's tokenizer {trained.path} is not there, and {data} has no tokenizer.json")
+    log.warning("the run's tokenizer %s is not there: taking %s", trained.path, beside)
+    return dataclasses.replace(trained, path=beside)
+
+
 def open_checkpoint(source: Path) -> Checkpoint:
     """The checkpoint in a file, or the newest usable one of a run's folder.
 
     Raises:
         ValueError: there is none.
     """
+    if not source.exists():
+        raise ValueError(f"{source} does not exist: name a run's folder or a checkpoint")
     if not source.is_dir():
         return load_checkpoint(source)
     checkpoint, rejected = find_latest(source / "checkpoints")

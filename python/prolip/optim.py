@@ -27,7 +27,7 @@ class OptimConfig:
     eps: float = 1e-6
     """Added to the root of the second moment."""
     weight_decay: float = 0.2
-    """Decoupled decay of matrices and tables (see `decays`)."""
+    """Decoupled decay of matrices and tables; vectors, norms, biases and the similarity's scale don't decay."""
     warmup_steps: int = 10_000
     """Steps over which the learning rate rises linearly from 0."""
     schedule: Literal["cosine", "const", "const-cooldown"] = "cosine"
@@ -46,8 +46,13 @@ class OptimConfig:
     """Largest global gradient norm; None never clips."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"optim.lr is {self.lr}: it must be positive")
+        for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}: it must be positive")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas is {self.betas}: both must be in [0, 1)")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"optim.weight_decay is {self.weight_decay}: it must not be negative")
         if self.warmup_steps < 0 or self.cooldown_steps < 0:
             raise ValueError("optim.warmup_steps and optim.cooldown_steps must not be negative")
         if self.schedule == "const-cooldown" and self.cooldown_steps == 0:

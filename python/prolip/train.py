@@ -32,7 +32,7 @@ from prolip.checkpoint import (
     save_checkpoint,
 )
 from prolip.config import TrainConfig, differing_keys, load_config, to_toml
-from prolip.data import BatchLoader, Cursor, DeviceBatch, device_batches
+from prolip.data import BatchLoader, Cursor, DataError, DeviceBatch, device_batches
 from prolip.distributed import Ranks, Ring, start, stop
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.metrics import Interval, MetricsLog, Progress, Stopwatch
@@ -215,7 +215,8 @@ def measure(run: Run, interval: Interval, sums: Tensor, output: ProLIPOutput, gr
     """A row of metrics: loss terms are means over the interval and the ranks, the model's figures are the last step's.
 
     Raises:
-        RuntimeError: a loss term was not finite; a run that diverged must neither go on nor be saved.
+        RuntimeError: a loss term or the last gradient is not finite; a run that diverged must neither go on nor be
+            saved.
     """
     steps = interval.last - interval.first
     spread = [embedding.total_var.mean() for embedding in (output.image, output.text)]
@@ -224,9 +225,10 @@ def measure(run: Run, interval: Interval, sums: Tensor, output: ProLIPOutput, gr
         dist.all_reduce(values)
         values /= run.ranks.world_size
     *terms, image_uncertainty, text_uncertainty, wait_seconds = values.tolist()
-    means = LossTerms(*terms)
-    if not all(map(math.isfinite, means)):
-        raise RuntimeError(f"loss is not finite within steps {interval.first + 1}..{interval.last}: {means}")
+    means, norm = LossTerms(*terms), grad_norm.item()
+    if not all(map(math.isfinite, (*means, norm))):
+        where = f"within steps {interval.first + 1}..{interval.last}"
+        raise RuntimeError(f"loss or gradient is not finite {where}: {means}, gradient norm {norm}")
     run.elapsed_s += interval.seconds
     row = means._asdict()
     assert output.logit_bias is not None  # PPCL needs it
@@ -240,7 +242,7 @@ def measure(run: Run, interval: Interval, sums: Tensor, output: ProLIPOutput, gr
         "logit_bias": output.logit_bias.item(),
         "image_uncertainty": image_uncertainty,
         "text_uncertainty": text_uncertainty,
-        "grad_norm": grad_norm.item(),
+        "grad_norm": norm,
         "samples_per_s": steps * run.config.batch_size / interval.seconds,
         "data_wait_share": wait_seconds / interval.seconds,
         "time_s": run.elapsed_s,
@@ -269,14 +271,14 @@ def save(run: Run, cursor: Cursor) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command's exit status: 0 when the run is done or SIGTERM ended it, 130 after Ctrl-C, 2 for a wrong recipe."""
+    """The exit status: 0 when the run is done or SIGTERM ended it, 130 after Ctrl-C, 2 for a wrong recipe or data."""
     leads = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
     ranks = start()
     try:
         try:
             run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             log.error("prolip train: %s", error)
             return 2
         if run.step >= run.config.total_steps:
@@ -287,6 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if ended_by:
             log.info("%s at step %d, saved: the same command goes on from here", Signals(ended_by).name, run.step)
         return 130 if ended_by == SIGINT else 0
+    except DataError as error:  # each rank reads samples of its own, so the one that knows may not be rank 0
+        log.critical("prolip train: rank %d: %s", ranks.rank, error)
+        return 2
     finally:
         stop()
 

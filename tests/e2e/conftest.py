@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lab import RECIPE, Lab, write_shard, write_tokenizer
+from tests.e2e.lab import RECIPE, Lab, write_shard, write_tokenizer
 
 
 @pytest.fixture(scope="session")

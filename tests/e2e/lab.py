@@ -124,10 +124,13 @@ class Lab:
             assert time.monotonic() < deadline, f"no {pattern} within a minute"
             time.sleep(0.005)
 
+    def workers(self, process: subprocess.Popen[str]) -> list[int]:
+        """The processes of a launcher."""
+        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
     def kill(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL to the launcher and, a session each, to its workers: nothing can tidy up."""
-        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in [process.pid, *map(int, workers)]:
+        for pid in [process.pid, *self.workers(process)]:
             os.kill(pid, signal.SIGKILL)
         process.communicate()
 

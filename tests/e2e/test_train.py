@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 from pathlib import Path
 
 import pytest
-from lab import Lab, numbers, same_weights
+import torch
+from tests.e2e.lab import Lab, numbers, same_weights
 
+from prolip.config import load_config
+from prolip.data import BatchLoader, device_batches
+from prolip.distributed import Ring
+from prolip.losses import ProlipLoss
+from prolip.models import ProLIP
+from prolip.optim import make_optimizer
 from prolip.train import main
 
 
@@ -51,8 +60,10 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
 def test_sigterm_to_one_process_of_two_stops_both_at_one_step(lab: Lab) -> None:
     process = lab.start("preempted", processes=2)
     lab.wait_for("preempted", "checkpoints/step_*20.pt", process)
-    process.send_signal(signal.SIGTERM)
+    # To a worker and not to the launcher, which would pass it on to both.
+    os.kill(lab.workers(process)[1], signal.SIGTERM)
     told = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, told
     assert "SIGTERM at step" in told
     assert 20 <= lab.latest("preempted").step < 80
 
@@ -65,6 +76,38 @@ def test_one_and_two_processes_have_the_same_loss_curve(lab: Lab) -> None:
     one, two = lab.rows("one"), lab.rows("two")
     for name in ("loss", "ppcl", "inclusion", "vib", "grad_norm"):
         assert numbers(two, name) == pytest.approx(numbers(one, name), rel=1e-4, abs=1e-9)
+
+
+def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
+    # Each rule bites: warm-up, a gradient above the clip norm, a scale above its limit, masked rows in every batch.
+    flags = ("--num_samples", "64", "--optim.clip_norm", "0.1", "--model.init_logit_scale", "5")
+    assert lab.here("stepped", *flags) == 0
+    config = load_config(lab.words("stepped", *flags))
+    torch.manual_seed(config.seed)
+    model = ProLIP(config.model)
+    optimizer = make_optimizer(model, config.optim)
+    loss, totals = ProlipLoss(config.loss, Ring()), []
+    with BatchLoader(config.loader(1)) as loader:
+        for step, batch in zip(range(4), device_batches(loader, torch.device("cpu")), strict=False):
+            assert batch.masked_token_ids is not None
+            terms = loss(model(batch.images, batch.token_ids, batch.masked_token_ids, batch.kept_patches))
+            totals.append(float(terms.total.detach()))
+            for parameter in model.parameters():
+                parameter.grad = None
+            terms.total.backward()
+            assert torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1) > 0.1
+            for group in optimizer.param_groups:
+                group["lr"] = config.optim.lr * (step + 1) / config.optim.warmup_steps
+            optimizer.step()
+            model.logit_scale.data.clamp_(max=math.log(100))
+    saved = lab.latest("stepped")
+    assert saved.step == 4
+    assert saved.cursor["samples"] == 64
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(saved.model[name], tensor, msg=name)
+    row = lab.rows("stepped")[-1]
+    assert row["loss"] == pytest.approx(sum(totals) / 4)
+    assert row["lr"] == pytest.approx(config.optim.lr * 4 / config.optim.warmup_steps)
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,9 +134,29 @@ def test_a_finished_run_does_nothing(lab: Lab, caplog: pytest.LogCaptureFixture)
 
 
 def test_a_loss_that_is_not_finite_fails_at_the_step(lab: Lab) -> None:
-    with pytest.raises(RuntimeError, match=r"loss is not finite within steps \d+..10: LossTerms\(total="):
+    with pytest.raises(RuntimeError, match=r"loss or gradient is not finite within steps \d+..10: LossTerms\(total="):
         lab.here("diverged", "--optim.lr", "1e30", "--optim.warmup_steps", "0")
     assert not list((lab.folder / "diverged").glob("checkpoints/*.pt"))
+
+
+def test_a_gradient_that_is_not_finite_is_not_saved(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The loss of that step is still finite, the weights after it are not.
+    monkeypatch.setattr("prolip.train.clip_gradients", lambda parameters, clip_norm: torch.tensor(float("nan")))
+    with pytest.raises(RuntimeError, match=r"within steps 1..1: .*gradient norm nan"):
+        lab.here("exploded", "--checkpoint_every", "1")
+    assert not list((lab.folder / "exploded").glob("checkpoints/*.pt"))
+
+
+def test_data_that_cannot_be_used_ends_with_status_2_and_says_why(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    text = lab.folder / "text.tar"
+    text.write_text("not an archive " * 100)
+    assert lab.here("unread", "--data.shards", str(text)) == 2
+    assert "text.tar, byte 0: damaged header" in caplog.text
+    assert lab.here("uncaptioned", "--data.captions.0.sources.0.key", "absent") == 2
+    assert 'its json has no caption at "absent"' in caplog.text
+    (lab.folder / "a file").write_text("")
+    assert lab.here("a file") == 2
+    assert "File exists" in caplog.text
 
 
 @pytest.mark.parametrize(

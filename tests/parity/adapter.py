@@ -3,20 +3,21 @@
     PYTHONPATH=. python ../shared/golden/check_reference.py ../shared/golden --adapter tests.parity.adapter:Adapter
 
 What exists only in the released code's training loop stands here and not in the library: its guards, which replace an
-exploding term by 0, and masking from recorded draws, which the loader does in Rust from its own generator.
+exploding term by 0.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prolip import gaussian
+from prolip import _core, gaussian
 from prolip.distributed import Ring
-from prolip.eval import hierarcaps, retrieval, uncertainty, zero_shot
+from prolip.eval import bprw, hierarcaps, prompts, retrieval, uncertainty, zero_shot
 from prolip.gaussian import Gaussian
 from prolip.losses import LossConfig, ProlipLoss, ppcl, vib_loss
 from prolip.models import ProLIP, ProLIPOutput
@@ -88,9 +89,24 @@ def official_terms(output: ProLIPOutput, config: LossConfig) -> Terms:
     return named
 
 
-def mask_tokens(tokens: Tensor, draws: Tensor, prob: float, mask_id: int, pad_id: int) -> Tensor:
-    """Token ids with those replaced whose draw is below `prob`; padding stays (SPEC section 7)."""
-    return torch.where((tokens != pad_id) & (draws < prob), mask_id, tokens)
+def bprw_config(
+    alpha: float, multiplier: float, floor: float | None, prior: str | None, **rest: Any
+) -> bprw.BprwConfig:
+    """Our names for the released code's prompt re-weighting."""
+    names: dict[str | None, Any] = {
+        None: "uniform",
+        "uniform": "uniform",
+        "inverse": "inverse_var",
+        "inverse_sq": "inverse_var_squared",
+        "inverse_5": "inverse_var_fifth",
+    }
+    return bprw.BprwConfig(
+        alpha=alpha,
+        var_multiplier=multiplier,
+        var_floor=floor or 0.0,
+        prior=names[prior],
+        **{"multiplier_form": "official", **rest},
+    )
 
 
 class Adapter(_checker_base()):  # type: ignore[misc]
@@ -187,6 +203,52 @@ class Adapter(_checker_base()):  # type: ignore[misc]
     def zero_shot_logits(self, image_mean: Tensor, classifier: Tensor, variances: Tensor | None = None) -> Tensor:
         return zero_shot.zero_shot_logits(image_mean, classifier.T, None if variances is None else variances.sum(0))
 
+    def em_weights(
+        self,
+        observations: Tensor,
+        means: Tensor,
+        variances: Tensor,
+        alpha: float,
+        var_multi: float,
+        stable_eps: float | None,
+        prior: str | None,
+        tol: float,
+        max_iter: int,
+    ) -> Tensor:
+        config = bprw_config(alpha, var_multi, stable_eps, prior, tolerance=tol, max_rounds=max_iter)
+        seen = bprw.Observations(observations[None], None, torch.ones_like(observations[None, :, 0]))
+        return bprw.reweight_observations(Gaussian(means[None], variances.log()[None]), seen, config).weights[0]
+
+    def bprw(
+        self,
+        means: Tensor,
+        variances: Tensor,
+        image_mean: Tensor,
+        image_logvar: Tensor,
+        mc_draws: Tensor,
+        alpha: float,
+        multiplier: float,
+        nn: int,
+        stable_eps: float | None,
+        prior: str | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        config = bprw_config(alpha, multiplier, stable_eps, prior, num_neighbors=nn, num_draws=mc_draws.shape[2])
+        classes, images = Gaussian(means, variances.log()), Gaussian(image_mean, image_logvar)
+        voters = bprw.nearest_images(classes, images, nn)
+        found = bprw.reweight_from_voters(classes, images, voters, config, mc_draws)
+        return voters, found.weights, found.classifier.T, found.variances.T
+
+    def filter_prompts(self, method: str, means: Tensor, variances: Tensor, coeff: Any) -> tuple[Tensor, Tensor]:
+        rules: dict[str, Callable[[], prompts.PromptFilter]] = {
+            "by_std_values_per_class": lambda: prompts.WithinSpread(num_std=coeff),
+            "by_std_values_all": lambda: prompts.SmallestOfAll(count=coeff),
+            "by_ranking": lambda: prompts.SmallestInClass(count=coeff),
+            "by_ranking_classwise": lambda: prompts.SmallestByClass(counts=tuple(coeff)),
+            "by_abs_value": lambda: prompts.UpToThreshold(threshold=coeff),
+        }
+        found = prompts.filter_prompts(Gaussian(means, variances.log()), rules[method]())
+        return found.weight.T, found.var.T
+
     # -- tables of another size
 
     def resize_visual_pos(self, checkpoint: Tensor, model_specials: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -203,7 +265,9 @@ class Adapter(_checker_base()):  # type: ignore[misc]
     def mask_text(
         self, tokens: Tensor, draws: Tensor, n_masked: int, drop_prob: float, replace_token: int, pad_id: int
     ) -> Tensor:
-        return mask_tokens(tokens[:n_masked], draws[:n_masked], drop_prob, replace_token, pad_id)
+        ids, numbers = tokens.to(torch.int32).numpy(), draws[:n_masked].double().numpy()
+        masked = _core.mask_tokens(ids, numbers, n_masked, drop_prob, replace_token, pad_id)
+        return torch.from_numpy(masked).to(tokens.dtype)
 
     def masked_count(self, batch: int, drop_ratio: float) -> int:
         return int(batch * drop_ratio)

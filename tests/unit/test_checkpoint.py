@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -50,6 +51,19 @@ def test_only_the_newest_are_kept_and_no_temporary_stays(tmp_path: Path) -> None
         save_checkpoint(tmp_path, make(step), keep=2)
     assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 100), checkpoint_path(tmp_path, 20)]
     assert sorted(tmp_path.iterdir()) == sorted(list_checkpoints(tmp_path))
+
+
+def test_a_save_that_fails_leaves_nothing_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = save_checkpoint(tmp_path, make(1), keep=1)
+
+    def full_disk(content: object, file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save_checkpoint(tmp_path, make(2), keep=1)
+    assert list_checkpoints(tmp_path) == [whole]
 
 
 def flip_a_bit(path: Path) -> None:

@@ -63,6 +63,11 @@ def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
         (["demo", "--data.shards"], "data.shards is empty"),
         (["demo", "--batch_size", "0"], "batch_size is 0: it must be at least 1"),
         (["demo", "--log_every", "0"], "log_every is 0: it must be at least 1"),
+        (["demo", "--cpu_threads", "-1"], "cpu_threads is -1: it must not be negative"),
+        (["demo", "--loss.ppcl_weight", "0"], "loss.ppcl_weight is 0: nothing would train"),
+        (["demo", "--model.init_logit_bias", "None"], "model.init_logit_bias is None: the contrastive loss needs"),
+        (["demo", "--model.text.embed_unc", "False"], "model.text.embed_unc is False: the loss needs log variances"),
+        (["demo", "--model.vision.head_width", "0"], "vision.head_width is 0: it must be at least 1"),
         (
             ["demo", "--data.tokenizer.context_length", "9"],
             "data.tokenizer.context_length is 9: it must equal model.text",

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.unit.sample_shards import FULL, TOKENIZER, config, contents, write_tar, write_two_shards
+from tests.unit.sample_shards import FULL, TOKENIZER, config, contents, encoded, write_tar, write_two_shards
 
 from prolip import _core
 from prolip.data import (
@@ -173,7 +173,11 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
         ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
         ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and the shards hold 16"),
-        ({"seed": -1}, "data.seed is -1"),
+        ({"seed": -1}, "data.seed is -1: it must not be negative"),
+        ({"seed": 2**64}, "data.seed is 18446744073709551616: it is too large"),
+        ({"seed": 10**50}, "data.seed is 1(0+): it is too large"),
+        ({"batch_size": -(10**50)}, "data.batch_size is -1(0+): it must not be negative"),
+        ({"shuffle_window": 2**40}, "data.shuffle_window is 1099511627776: it must be at most"),
         ({"num_epochs": 0}, "data.num_epochs is 0"),
         ({"last_batch": "pad"}, "data.last_batch is 'pad': it must be 'drop' or 'keep'"),
         ({"captions": (CaptionConfig(sources=()),)}, r"data.captions\[0\].sources is"),
@@ -195,6 +199,60 @@ def test_ranks_and_cursors_that_cannot_be_are_named(shards: str) -> None:
         BatchLoader(config(shards), resume=Cursor(epoch=0, samples=17))
     with pytest.raises(ValueError, match=r"resume.epoch is -1"):
         BatchLoader(config(shards), resume=Cursor(epoch=-1, samples=0))
+    with pytest.raises(ValueError, match=r"rank is -1: it must not be negative"):
+        BatchLoader(config(shards), rank=-1, world_size=2)
+
+
+def test_an_evaluation_goes_on_with_as_many_ranks_only(shards: str) -> None:
+    kept = config(shards, batch_size=2, last_batch="keep")
+    loader = BatchLoader(kept, rank=1, world_size=2)
+    whole = contents(loader)
+    cursor = whole[1][-1]
+    assert cursor == Cursor(epoch=0, samples=8, parts=2)
+    assert contents(BatchLoader(kept, rank=1, world_size=2, resume=cursor)) == whole[2:]
+    with pytest.raises(ValueError, match=r"resume.parts is 2: it must be 4"):
+        BatchLoader(kept, world_size=4, resume=cursor)
+    with pytest.raises(ValueError, match=r"resume.parts is 2: it must be 1"):
+        BatchLoader(config(shards), world_size=2, resume=cursor)
+
+
+def test_the_largest_seed_is_a_seed(shards: str) -> None:
+    assert len(contents(BatchLoader(config(shards, seed=2**64 - 1)))) == 4
+
+
+# ---- masks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_last_batch_may_have_nothing_masked(shards: str) -> None:
+    mask = MaskConfig(masked_fraction=0.2, num_patches=16, mask_id=49_408)
+    *full, last = BatchLoader(config(shards, batch_size=6, mask=mask, last_batch="keep"))
+    assert [batch.kept_patches is not None for batch in full] == [True, True]
+    assert len(last.keys) == 4
+    assert (last.masked_token_ids, last.kept_patches) == (None, None)
+
+
+def test_a_token_with_the_id_of_padding_is_masked(tmp_path: Path) -> None:
+    """CLIP pads with 0, which is also `!` within a word; the padding is what stands behind the end token."""
+    text = "hm !~ so"
+    write_tar(tmp_path / "0.tar", [("a.png", encoded((0, 0, 0))), ("a.txt", text.encode())])
+    row = Tokenizer(TOKENIZER).encode([text])[0].tolist()
+    assert row == [49_406, 7_631, 0, 349, 706, 49_407, 0, 0, 0, 0, 0, 0]
+    mask = MaskConfig(masked_fraction=1, text_mask_prob=1, num_patches=16, mask_id=49_408)
+    (batch,) = BatchLoader(config(str(tmp_path / "0.tar"), batch_size=1, mask=mask))
+    assert batch.masked_token_ids is not None
+    assert batch.masked_token_ids[0, 0].tolist() == [49_408] * 6 + [0] * 6
+
+
+def test_masking_with_given_draws() -> None:
+    ids = np.array([[5, 1, 7, 8, 1, 1], [5, 6, 7, 8, 9, 1], [2, 2, 2, 2, 2, 2]], dtype=np.int32)
+    draws = np.array([[0.1, 0.1, 0.5, 0.9, 0.1, 0.1], [0.9, 0.2, 0.9, 0.2, 0.9, 0.0]])
+    masked = _core.mask_tokens(ids, draws, 2, 0.5, 99, 1)
+    assert masked.tolist() == [[99, 1, 7, 8, 1, 1], [5, 99, 7, 99, 9, 1]]
+    assert masked.dtype == np.int32
+    with pytest.raises(ValueError, match="num_masked is 4: it must not be above the 3 rows"):
+        _core.mask_tokens(ids, draws, 4, 0.5, 99, 1)
+    with pytest.raises(ValueError, match=r"draws has shape \[2, 6\]: it must be \[3, 6\]"):
+        _core.mask_tokens(ids, draws, 3, 0.5, 99, 1)
 
 
 class Watched:

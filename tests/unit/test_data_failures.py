@@ -61,6 +61,23 @@ def test_too_many_are_an_error(spoilt: str) -> None:
         contents(loader)
 
 
+def test_a_run_fails_at_the_same_batch_every_time(tmp_path: Path) -> None:
+    """Whatever the threads do: samples are counted with their batch, and batches are judged in order."""
+    good = [entry for index in range(40) for entry in members(f"k{index}", (index, 0, 0))]
+    bad = [("bad.png", b"no picture"), ("bad.txt", b"text")]
+    write_tar(tmp_path / "0.tar", [*good[:90], *bad, *good[90:]])
+    ends = []
+    for threads in (1, 2, 4, 7):
+        strict = config(str(tmp_path / "0.tar"), shuffle_window=0, max_bad_fraction=0, num_threads=threads)
+        keys: list[list[str]] = []
+        with pytest.raises(DataError) as error:
+            keys.extend(batch.keys for batch in BatchLoader(strict))
+        ends.append((keys, str(error.value)))
+    assert ends[1:] == ends[:1] * 3
+    assert ends[0][0] == [[f"k{step * 4 + index}" for index in range(4)] for step in range(7)]
+    assert ends[0][1].startswith("1 of 32 samples cannot be used")
+
+
 def test_a_damaged_shard_is_an_error_at_opening(shards: str, tmp_path: Path) -> None:
     whole = Path(shards.replace("{000..001}", "000")).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[:1500])

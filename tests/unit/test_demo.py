@@ -11,6 +11,7 @@ import torch
 from prolip import demo
 from prolip.eval.emoji import EmojiResults
 from prolip.eval.emoji.results import Headline
+from prolip.tokenizer import TokenizerConfig
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,24 @@ def test_the_headlines_are_a_table() -> None:
 def test_a_folder_without_a_usable_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no usable checkpoint"):
         demo.open_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match=r"absent.pt does not exist: name a run's folder or a checkpoint"):
+        demo.open_checkpoint(tmp_path / "absent.pt")
+
+
+def test_a_run_is_evaluated_with_its_own_tokenizer(tmp_path: Path) -> None:
+    clip = TokenizerConfig(kind="clip")
+    assert demo.find_tokenizer(clip, tmp_path) is clip
+    own, data = TokenizerConfig(kind="file", path=tmp_path / "own.json"), tmp_path / "data"
+    with pytest.raises(ValueError, match=r"own.json is not there, and .*data has no tokenizer.json"):
+        demo.find_tokenizer(own, data)
+    data.mkdir()
+    (data / "tokenizer.json").write_text("{}")
+    assert demo.find_tokenizer(own, data).path == data / "tokenizer.json"
+    (tmp_path / "own.json").write_text("{}")
+    assert demo.find_tokenizer(own, data) is own
+
+
+def test_a_wrong_recipe_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no recipe 'absent'"):
+        demo.run_demo(demo.DemoConfig(out=tmp_path / "run", data=tmp_path / "data", recipe="absent"))
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from torch import Tensor
 from prolip.distributed import Ring
 from prolip.gaussian import Gaussian, csd_logits
 from prolip.losses import LossConfig, ProlipLoss, inclusion_loss, ppcl, vib_loss
+from prolip.losses.inclusion import InclusionForm
 from prolip.models import ProLIPOutput
 
 BATCH, MASKED, SLOTS, DIM = 6, 2, 3, 5
@@ -73,6 +74,27 @@ def test_total_is_the_sum_and_weights_scale_the_terms() -> None:
     torch.testing.assert_close(terms.inclusion, 0.4 * inclusion)
     bottleneck = vib_loss(given.image, form="official") + vib_loss(given.text, form="official")
     torch.testing.assert_close(terms.vib, 0.2 * bottleneck)
+
+
+def test_the_first_items_should_lie_in_their_masked_views() -> None:
+    given = output()
+    assert given.masked_image is not None
+    assert given.masked_text is not None
+    terms = ProlipLoss(EVERYTHING, Ring())(given)
+    for term, whole, masked in (
+        (terms.masked_image_inclusion, given.image, given.masked_image),
+        (terms.masked_text_inclusion, given.text, given.masked_text),
+    ):
+        expected = inclusion_loss(whole.rows(slice(0, MASKED)), masked, form="official", scale=2.0, eps=-20.0)
+        torch.testing.assert_close(term, 0.3 * expected)
+
+
+@pytest.mark.parametrize("form", ["official", "exact"])
+def test_inclusion_is_cheap_where_the_general_side_is_the_wider_one(form: InclusionForm) -> None:
+    narrow = gaussian(BATCH, seed=0)
+    wide = Gaussian(narrow.mean, narrow.log_var + 1)
+    assert float(inclusion_loss(narrow, wide, form=form, scale=20.0, eps=-20.0)) < 0.01
+    assert float(inclusion_loss(wide, narrow, form=form, scale=20.0, eps=-20.0)) > 1
 
 
 def test_terms_that_are_off_or_have_no_masked_views_are_zero() -> None:

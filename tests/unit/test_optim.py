@@ -116,6 +116,12 @@ def test_the_scale_is_clamped(start: float, end: float) -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"optim\.lr is 0"):
         OptimConfig(lr=0)
+    with pytest.raises(ValueError, match=r"optim\.eps is 0"):
+        OptimConfig(eps=0)
+    with pytest.raises(ValueError, match=r"optim\.betas is \(0\.9, 1\.0\)"):
+        OptimConfig(betas=(0.9, 1.0))
+    with pytest.raises(ValueError, match=r"optim\.weight_decay is -1"):
+        OptimConfig(weight_decay=-1)
     with pytest.raises(ValueError, match="must not be negative"):
         OptimConfig(warmup_steps=-1)
     with pytest.raises(ValueError, match="cooldown_steps"):

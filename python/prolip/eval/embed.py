@@ -3,7 +3,7 @@
 N items, B batch, H/W pixels, L tokens, D dimensions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -35,8 +35,20 @@ class Pictures(NamedTuple):
     json: list[str] | None
 
 
-def embed_images(model: ProLIP, loader: BatchLoader, device: torch.device) -> Embedded:
-    """Gaussians of all pictures of a loader, batch by batch; the model's mode is restored afterwards."""
+def embed_images(
+    model: ProLIP,
+    loader: BatchLoader,
+    device: torch.device,
+    *,
+    on_progress: Callable[[int], object] | None = None,
+) -> Embedded:
+    """Gaussians of all pictures of a loader, batch by batch; the model's mode is restored afterwards.
+
+    `on_progress` is called with the number of pictures of every batch.
+
+    Raises:
+        ValueError: the loader gave no picture.
+    """
     parts: list[Gaussian] = []
     keys: list[str] = []
     json: list[str] = []
@@ -45,6 +57,10 @@ def embed_images(model: ProLIP, loader: BatchLoader, device: torch.device) -> Em
             parts.append(_on_cpu(model.encode_image(batch.images)))
             keys.extend(batch.keys)
             json.extend(batch.json or ())
+            if on_progress is not None:
+                on_progress(len(batch.keys))
+    if not parts:
+        raise ValueError("the loader gave no picture")
     return Embedded(concatenate(parts), keys, json if len(json) == len(keys) else None)
 
 
@@ -88,14 +104,25 @@ def embed_pictures(
 
 
 def embed_texts(
-    model: ProLIP, tokenizer: Tokenizer, captions: Sequence[str], device: torch.device, batch_size: int = 512
+    model: ProLIP,
+    tokenizer: Tokenizer,
+    captions: Sequence[str],
+    device: torch.device,
+    batch_size: int = 512,
+    *,
+    on_progress: Callable[[int], object] | None = None,
 ) -> Gaussian:
-    """Gaussians of captions, [N, D]; always padded to the full context, as the text tower was trained (SPEC §2.3)."""
+    """Gaussians of captions, [N, D]; always padded to the full context, as the text tower was trained (SPEC §2.3).
+
+    `on_progress` is called with the number of captions of every forward pass.
+    """
     parts: list[Gaussian] = []
     with evaluating(model):
         for start in range(0, len(captions), batch_size):
             ids = torch.from_numpy(tokenizer.encode(list(captions[start : start + batch_size]))).long()
             parts.append(_on_cpu(model.encode_text(ids.to(device))))
+            if on_progress is not None:
+                on_progress(len(ids))
     return concatenate(parts)
 
 

@@ -15,6 +15,12 @@ JsonDict = dict[str, Any]
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 
 
+def _check_sizes(block: str, config: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{block}.{name} is {getattr(config, name)}: it must be at least 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
     """The image tower."""
@@ -45,8 +51,7 @@ class VisionConfig:
     """Norms between the blocks and the mean: "twice" on [CLS] as in all released weights, or "once" as on [UNC]."""
 
     def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise ValueError(f"vision.layers is {self.layers}: at least one block is needed")
+        _check_sizes("vision", self, ("layers", "width", "head_width", "patch_size"))
         if self.width % self.heads:
             raise ValueError(f"vision.width {self.width} is not a multiple of its {self.heads} heads")
         if min(self.grid) < 1:
@@ -104,8 +109,7 @@ class TextConfig:
     """That tokenizer's cleaning mode ("canonicalize" for SigLIP's); recorded, not used by the model."""
 
     def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise ValueError(f"text.layers is {self.layers}: at least one block is needed")
+        _check_sizes("text", self, ("layers", "width", "heads", "context_length", "vocab_size"))
         if self.width % self.heads:
             raise ValueError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
 

@@ -6,7 +6,7 @@ use crate::error::ConfigError;
 const MAX_IMAGE_SIZE: u32 = 4096;
 
 /// A window's permutation is held as 32-bit indices.
-const MAX_WINDOW: usize = 1 << 31;
+pub const MAX_WINDOW: usize = 1 << 31;
 
 /// Pixels of a picture past which PIL calls it a decompression bomb and raises.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -77,7 +77,8 @@ pub enum PatchDraw {
 /// Masked rows of a batch (SPEC §7).
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaskConfig {
-    /// Share of a batch's rows, from the first on, that have masked texts and pictures.
+    /// Share of a batch's rows, from the first on, that have masked texts and pictures. With [`LastBatch::Keep`] a small
+    /// last batch may have none.
     pub masked_fraction: f64,
     /// What happens to masked tokens.
     pub text_mode: TextMode,
@@ -114,7 +115,8 @@ impl MaskConfig {
 pub enum LastBatch {
     /// Training: left out, so that every batch is full and every rank has the same number of them.
     Drop,
-    /// Evaluation: each rank reads one contiguous part, and its last batch is smaller.
+    /// Evaluation: each rank reads one contiguous part, and its last batch is smaller. Ranks may differ by one batch, so
+    /// nothing that all ranks must take part in may happen once a batch.
     Keep,
 }
 
@@ -145,7 +147,8 @@ pub struct LoaderConfig {
     pub num_threads: usize,
     /// Batches that may be begun or wait before the reader takes them.
     pub prefetch_batches: usize,
-    /// Share of unreadable samples past which the loader fails.
+    /// Share of unreadable samples past which the loader fails: with an epoch's last batch, and before it where there are
+    /// more than chance explains.
     pub max_bad_fraction: f64,
     /// Pixels of a picture before it is resized, at most.
     pub max_pixels: u64,

@@ -15,16 +15,18 @@
 //! ```
 //!
 //! A run's batches depend on the configuration, the shards and the cursor alone, never on threads or time: every draw
-//! comes from [`rng::SampleRng`]. Each stage counts its time ([`stats`]); a bad sample is counted by reason and place, and
-//! too many of them are an error ([`error`]).
+//! comes from [`rng::SampleRng`]. Each stage counts its time ([`stats`]); a bad sample is counted by reason and place with the
+//! batch that it was meant for ([`tally`]), and too many of them are an error ([`error`]), at the same batch every time.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod augment;
 pub mod batch;
+mod buffer;
 pub mod caption;
 pub mod config;
 pub mod decode;
+pub mod decode_only;
 pub mod error;
 pub mod index;
 pub mod loader;
@@ -36,6 +38,8 @@ pub mod rng;
 pub mod sample;
 pub mod shards;
 pub mod stats;
+pub mod tally;
 pub mod tar;
+mod texts;
 pub mod tokenize;
 mod worker;

@@ -51,7 +51,7 @@ impl Loader {
             )
             .into());
         }
-        check_mask_id(&config, tokenizer.as_deref())?;
+        check_tokenizer(&config, tokenizer.as_deref())?;
         let index = Index::open(
             shards::expand(&config.shards)?,
             config.num_threads,
@@ -78,16 +78,34 @@ impl Loader {
     /// Checks that a run can go on at a cursor of these data.
     ///
     /// # Errors
-    /// The cursor lies beyond the data.
+    /// The cursor lies beyond the data, or within an epoch that is divided otherwise.
     pub fn check_cursor(&self, cursor: Cursor) -> Result<(), ConfigError> {
-        if cursor.samples <= self.split.total {
+        let split = self.split;
+        let samples = |rule| Err(ConfigError::new("resume.samples", cursor.samples, rule));
+        if cursor.samples > split.total {
+            return samples(format!(
+                "it must not be above the {} samples of an epoch: are these the same shards?",
+                split.total
+            ));
+        }
+        if cursor.samples == 0 || cursor.samples == split.total {
             return Ok(());
         }
-        let rule = format!(
-            "it must not be above the {} samples of an epoch: are these the same shards?",
-            self.split.total
-        );
-        Err(ConfigError::new("resume.samples", cursor.samples, rule))
+        if cursor.parts != split.parts() {
+            let rule = format!(
+                "it must be {}: the epoch was begun in other parts than this run's; resume with as many ranks and the same \
+                 data.last_batch, or at the beginning of an epoch",
+                split.parts()
+            );
+            return Err(ConfigError::new("resume.parts", cursor.parts, rule));
+        }
+        let step = split.global_batch();
+        if split.last_batch == LastBatch::Keep && !cursor.samples.is_multiple_of(step) {
+            return samples(format!(
+                "it must be a multiple of the {step} samples of a step: resume with the same data.batch_size"
+            ));
+        }
+        Ok(())
     }
 
     /// Bytes of a picture in a batch.
@@ -105,7 +123,14 @@ impl Loader {
     }
 }
 
-fn check_mask_id(config: &LoaderConfig, tokenizer: Option<&Tokenizer>) -> Result<(), ConfigError> {
+fn check_tokenizer(
+    config: &LoaderConfig,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<(), ConfigError> {
+    if tokenizer.is_none() && !config.captions.is_empty() {
+        let rule = "captions need one; without text set data.captions to ()";
+        return Err(ConfigError::new("data.tokenizer", "None", rule));
+    }
     let (Some(mask), Some(tokenizer)) = (&config.mask, tokenizer) else {
         return Ok(());
     };

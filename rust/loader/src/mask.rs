@@ -1,36 +1,74 @@
 //! Ids → masked ids; patches → kept patches (SPEC §7).
 
+use std::ops::Range;
+
 use crate::config::{MaskConfig, TextMode};
 use crate::rng::SampleRng;
 
+/// How rows of ids are filled up, so that masking can tell text from padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Padding {
+    /// The id that fills a row.
+    pub id: i32,
+    /// Whether it stands before the text instead of behind it.
+    pub left: bool,
+    /// Whether text may have this id too, as CLIP's `!` has: then only the run at the padded end is padding. Else it is
+    /// padding wherever it stands, as in the official code.
+    pub in_text: bool,
+}
+
+impl Padding {
+    /// The places between the first and the last token of a row.
+    fn text(self, ids: &[i32]) -> Range<usize> {
+        let is_text = |id: &i32| *id != self.id;
+        match (self.in_text, self.left) {
+            (false, _) => 0..ids.len(),
+            (true, false) => 0..ids.iter().rposition(is_text).map_or(0, |last| last + 1),
+            (true, true) => ids.iter().position(is_text).unwrap_or(ids.len())..ids.len(),
+        }
+    }
+
+    /// Whether an id within [`Self::text`] is a token.
+    fn is_token(self, id: i32) -> bool {
+        self.in_text || id != self.id
+    }
+}
+
 /// Masks a row of ids in place, as the configuration says.
-pub fn mask_text(ids: &mut [i32], pad_id: i32, config: &MaskConfig, rng: &mut SampleRng) {
+pub fn mask_text(ids: &mut [i32], padding: Padding, config: &MaskConfig, rng: &mut SampleRng) {
+    let prob = config.text_mask_prob;
     match config.text_mode {
-        TextMode::Replace => {
-            replace_tokens(ids, pad_id, config.mask_id, config.text_mask_prob, rng)
-        }
-        TextMode::Remove => remove_tokens(ids, pad_id, config.text_mask_prob, rng),
+        TextMode::Replace => mask_tokens(ids, padding, config.mask_id, prob, |_| rng.uniform()),
+        TextMode::Remove => remove_tokens(ids, padding, prob, rng),
     }
 }
 
-/// Replaces each token by `mask_id` with probability `prob`; padding is left alone.
-pub fn replace_tokens(ids: &mut [i32], pad_id: i32, mask_id: i32, prob: f64, rng: &mut SampleRng) {
-    for id in ids.iter_mut().filter(|id| **id != pad_id) {
-        if rng.chance(prob) {
-            *id = mask_id;
+/// Replaces each token by `mask_id` whose draw, a number in [0, 1), is below `prob`; padding is left alone.
+///
+/// `draw` is called with the token's place, from the first token to the last, and not for padding.
+pub fn mask_tokens(
+    ids: &mut [i32],
+    padding: Padding,
+    mask_id: i32,
+    prob: f64,
+    mut draw: impl FnMut(usize) -> f64,
+) {
+    for place in padding.text(ids) {
+        if padding.is_token(ids[place]) && draw(place) < prob {
+            ids[place] = mask_id;
         }
     }
 }
 
-/// Takes out each token with probability `prob`; those that stay move left, and padding fills the rest.
+/// Takes out each token with probability `prob`; those that stay move together, and padding fills the rest.
 ///
 /// Where all would go, one of them, drawn uniformly, stays: a text of padding alone says nothing.
-pub fn remove_tokens(ids: &mut [i32], pad_id: i32, prob: f64, rng: &mut SampleRng) {
+pub fn remove_tokens(ids: &mut [i32], padding: Padding, prob: f64, rng: &mut SampleRng) {
     let (mut tokens, mut kept) = (0u32, 0);
-    let mut survivor = pad_id;
-    for index in 0..ids.len() {
-        let id = ids[index];
-        if id == pad_id {
+    let mut survivor = padding.id;
+    for place in padding.text(ids) {
+        let id = ids[place];
+        if !padding.is_token(id) {
             continue;
         }
         tokens += 1;
@@ -47,7 +85,10 @@ pub fn remove_tokens(ids: &mut [i32], pad_id: i32, prob: f64, rng: &mut SampleRn
         ids[0] = survivor;
         kept = 1;
     }
-    ids[kept..].fill(pad_id);
+    ids[kept..].fill(padding.id);
+    if padding.left {
+        ids.rotate_left(kept);
+    }
 }
 
 /// Draws `out.len()` of `num_patches` indices, each set equally likely, in ascending order.

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::config::LastBatch;
+use crate::config::{LastBatch, MAX_WINDOW};
 use crate::rng::{SampleRng, stream};
 
 /// The order of one epoch.
@@ -26,10 +26,11 @@ pub struct EpochOrder {
 impl EpochOrder {
     /// The order of `epoch` over shards whose first ids are `starts`, with the number of all samples behind them.
     ///
-    /// A `window` of 0 keeps the order of the files.
+    /// A `window` of 0 keeps the order of the files; one above [`MAX_WINDOW`] is taken for that.
     #[must_use]
     pub fn new(starts: &[u64], seed: u64, window: usize, epoch: u64) -> Self {
         let total = starts.last().copied().unwrap_or(0);
+        let window = window.min(MAX_WINDOW);
         let mut ranges: Vec<Range<u64>> = starts.windows(2).map(|pair| pair[0]..pair[1]).collect();
         let mut offset = 0;
         if window > 0 {
@@ -113,6 +114,15 @@ impl Split {
         self.batch_size * self.world_size
     }
 
+    /// Parts that the epoch is read in, each from its own beginning: positions mean little in other parts.
+    #[must_use]
+    pub fn parts(&self) -> u64 {
+        match self.last_batch {
+            LastBatch::Drop => 1,
+            LastBatch::Keep => self.world_size,
+        }
+    }
+
     /// Batches of this rank in an epoch of which `consumed` samples are used up.
     ///
     /// With [`LastBatch::Drop`] it is the same on every rank. With [`LastBatch::Keep`] it may differ by one.
@@ -165,12 +175,25 @@ impl Split {
 }
 
 /// Where a run stands: the epoch, and how many of its samples all ranks together have used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     /// The epoch, from 0.
     pub epoch: u64,
     /// Samples of it that are used up.
     pub samples: u64,
+    /// Parts that the epoch is read in ([`Split::parts`]).
+    pub parts: u64,
+}
+
+impl Default for Cursor {
+    /// The beginning.
+    fn default() -> Self {
+        Self {
+            epoch: 0,
+            samples: 0,
+            parts: 1,
+        }
+    }
 }
 
 /// One batch to be made.
@@ -229,6 +252,7 @@ impl Iterator for Planner {
             cursor: Cursor {
                 epoch: self.epoch,
                 samples,
+                parts: self.split.parts(),
             },
         };
         self.number += 1;

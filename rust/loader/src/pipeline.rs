@@ -8,11 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, Pool, Row, Slots};
+use crate::batch::{Batch, Lease, Pool, Row, Slots};
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::order::{BatchPlan, Cursor, EpochOrder, Planner};
 use crate::stats::{Counters, LoaderStats, Stage};
+use crate::tally::Tally;
 use crate::worker;
 
 /// A batch that threads fill together.
@@ -39,6 +40,26 @@ pub enum Next {
     Waiting,
 }
 
+/// What became of a batch. All of it is a function of the configuration and the data.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is as it should be, or smaller where bad samples are left out.
+    Made(Box<Batch>),
+    /// A place is empty that must not be: its sample and all substitutes are bad.
+    Unfilled,
+    /// Its texts cannot become ids.
+    Failed(Error),
+}
+
+/// A batch of which no thread has anything left to do.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub epoch: u64,
+    /// Samples that were tried for it.
+    pub tally: Tally,
+    pub outcome: Outcome,
+}
+
 #[derive(Debug)]
 struct State {
     planner: Planner,
@@ -47,12 +68,19 @@ struct State {
     /// The batch that still has, or last had, slots to give out.
     current: Option<Arc<Filling>>,
     begun: u64,
+    /// Whether a thread is about to begin a batch, without the lock.
+    beginning: bool,
+    /// No batch is begun any more: they are all planned, or one has failed.
     planned_all: bool,
-    finished: BTreeMap<u64, Batch>,
+    finished: BTreeMap<u64, Finished>,
     /// Batches that the reader has passed, empty ones included.
     taken: u64,
     epoch_taken: u64,
+    /// Samples of the batches that the reader has passed: of this epoch, and of the run.
+    epoch_tally: Tally,
+    run_tally: Tally,
     spare_rows: Vec<Vec<Row>>,
+    /// What ended the run. The reader sees it behind the finished batches.
     error: Option<Arc<Error>>,
 }
 
@@ -89,17 +117,23 @@ impl Pipeline {
             order: None,
             current: None,
             begun: 0,
+            beginning: false,
             planned_all: false,
             finished: BTreeMap::new(),
             taken: 0,
             epoch_taken: from.epoch,
+            epoch_tally: Tally::default(),
+            run_tally: Tally::default(),
             spare_rows: Vec::new(),
             error: None,
         };
         let num_threads = config.num_threads;
         let shared = Arc::new(Shared {
             // One more than are prefetched: the batch that the reader works on.
-            pool: Pool::new(config.prefetch_batches + 1),
+            pool: Pool::new(
+                config.prefetch_batches + 1,
+                config.batch_size * loader.image_bytes(),
+            ),
             loader,
             counters: Arc::default(),
             stopping: AtomicBool::new(false),
@@ -125,7 +159,7 @@ impl Pipeline {
     /// The next batch, if it is there within `timeout`.
     ///
     /// # Errors
-    /// What stopped the threads; the same on every further call.
+    /// What stopped the run, behind the batches before it; the same on every further call.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         self.shared.next_within(timeout)
     }
@@ -133,11 +167,14 @@ impl Pipeline {
     /// The counters now.
     #[must_use]
     pub fn stats(&self) -> LoaderStats {
-        let ready = lock(&self.shared.state).finished.len() as u64;
-        self.shared.counters.snapshot(ready)
+        let state = lock(&self.shared.state);
+        let (ready, tally) = (state.finished.len() as u64, state.run_tally.clone());
+        drop(state);
+        self.shared.counters.snapshot(ready, tally)
     }
 
-    /// Ends the threads and waits for them. Whoever waits for a batch gets [`Error::Closed`]. May be called again.
+    /// Ends the threads, waits for them and frees the memory that no batch holds. Whoever waits for a batch gets
+    /// [`Error::Closed`]. May be called again; a call during another returns before the threads have ended.
     pub fn close(&self) {
         self.shared.stop(Error::Closed);
         let threads = std::mem::take(&mut *lock(&self.threads));
@@ -149,6 +186,8 @@ impl Pipeline {
         state.finished.clear();
         state.spare_rows.clear();
         state.current = None;
+        drop(state);
+        self.shared.pool.close();
     }
 }
 
@@ -166,12 +205,16 @@ impl Shared {
 
     /// Ends the run; the first reason is the one that the reader sees.
     pub fn stop(&self, error: Error) {
+        self.halt(&mut lock(&self.state), error);
+    }
+
+    /// Ends the run. The reason is there before any thread can see that it should stop.
+    fn halt(&self, state: &mut State, error: Error) -> Arc<Error> {
+        let first = state.error.get_or_insert_with(|| Arc::new(error));
         self.stopping.store(true, Ordering::Relaxed);
-        lock(&self.state)
-            .error
-            .get_or_insert_with(|| Arc::new(error));
         self.work.notify_all();
         self.ready.notify_all();
+        Arc::clone(first)
     }
 
     /// A batch with slots to fill; nothing when the run is over.
@@ -190,17 +233,23 @@ impl Shared {
             {
                 break Some(Arc::clone(current));
             }
+            if state.planned_all {
+                break None;
+            }
             let free_places =
                 state.begun - state.taken < self.loader.config.prefetch_batches as u64;
-            if free_places && !state.planned_all {
-                let next = self.begin(&mut state);
+            if free_places && !state.beginning {
+                state.beginning = true;
+                drop(state);
+                // Fresh memory takes long, and others give back slots and take batches meanwhile.
+                let lease = self.pool.take();
+                state = lock(&self.state);
+                state.beginning = false;
+                self.begin(&mut state, lease);
                 // Either there is a batch for all, or all may go home.
                 self.work.notify_all();
                 self.ready.notify_all();
-                break next;
-            }
-            if state.planned_all {
-                break None;
+                continue;
             }
             waited = true;
             state = self
@@ -214,10 +263,10 @@ impl Shared {
         found
     }
 
-    fn begin(&self, state: &mut State) -> Option<Arc<Filling>> {
+    fn begin(&self, state: &mut State, lease: Lease) {
         let Some(plan) = state.planner.next() else {
             state.planned_all = true;
-            return None;
+            return;
         };
         let (config, index) = (&self.loader.config, &self.loader.index);
         let order = match &mut state.order {
@@ -239,27 +288,29 @@ impl Shared {
             .collect();
         let mut rows = state.spare_rows.pop().unwrap_or_default();
         rows.resize_with(samples.len(), Row::default);
-        let slots = Slots::new(self.pool.take(), rows, self.loader.image_bytes());
-        let filling = Arc::new(Filling {
+        state.current = Some(Arc::new(Filling {
             number: state.begun,
             plan,
             samples,
-            slots,
-        });
+            slots: Slots::new(lease, rows, self.loader.image_bytes()),
+        }));
         state.begun += 1;
-        state.current = Some(Arc::clone(&filling));
-        Some(filling)
     }
 
     /// Puts a finished batch where the reader finds it, and keeps the rows for another.
-    pub fn finished(&self, number: u64, batch: Batch, rows: Vec<Row>) {
+    pub fn finished(&self, number: u64, finished: Finished, rows: Vec<Row>) {
         let mut state = lock(&self.state);
-        state.finished.insert(number, batch);
+        // The reader ends at the first batch that failed. All before it are begun already, and are finished.
+        state.planned_all |= !matches!(finished.outcome, Outcome::Made(_));
+        state.finished.insert(number, finished);
         state.spare_rows.push(rows);
-        let is_next = number == state.taken;
+        let (is_next, no_more) = (number == state.taken, state.planned_all);
         drop(state);
         if is_next {
             self.ready.notify_all();
+        }
+        if no_more {
+            self.work.notify_all();
         }
     }
 
@@ -267,14 +318,11 @@ impl Shared {
         let begun = Instant::now();
         let mut state = lock(&self.state);
         loop {
-            if let Some(error) = &state.error {
-                return Err(Arc::clone(error));
-            }
             let number = state.taken;
-            if let Some(batch) = state.finished.remove(&number) {
-                self.judge_epoch(&mut state, Some(batch.cursor.epoch))?;
-                state.taken += 1;
-                self.work.notify_all();
+            if let Some(finished) = state.finished.remove(&number) {
+                let batch = self
+                    .pass(&mut state, finished)
+                    .map_err(|error| self.halt(&mut state, error))?;
                 // In an evaluation every sample of a batch may have been bad.
                 if batch.samples.is_empty() {
                     continue;
@@ -282,15 +330,22 @@ impl Shared {
                 drop(state);
                 self.counters.delivered();
                 self.counters.passed(Stage::Wait, begun);
-                return Ok(Next::Batch(Box::new(batch)));
+                return Ok(Next::Batch(batch));
+            }
+            if let Some(error) = &state.error {
+                return Err(Arc::clone(error));
             }
             if state.planned_all && state.taken == state.begun {
-                self.judge_epoch(&mut state, None)?;
+                state
+                    .epoch_tally
+                    .check_whole(self.loader.config.max_bad_fraction)
+                    .map_err(|error| self.halt(&mut state, error))?;
                 return Ok(Next::End);
             }
             let left = timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 drop(state);
+                self.counters.spend(Stage::Wait, begun.elapsed());
                 return Ok(Next::Waiting);
             }
             state = self
@@ -301,19 +356,25 @@ impl Shared {
         }
     }
 
-    /// Judges the share of bad samples when the reader passes the end of an epoch.
-    fn judge_epoch(&self, state: &mut State, epoch: Option<u64>) -> Result<(), Arc<Error>> {
-        if epoch == Some(state.epoch_taken) {
-            return Ok(());
+    /// Counts and judges a batch that the reader comes to, and the epoch before where it is the first of another.
+    fn pass(&self, state: &mut State, finished: Finished) -> Result<Box<Batch>, Error> {
+        let limit = self.loader.config.max_bad_fraction;
+        if finished.epoch != state.epoch_taken {
+            state.epoch_tally.check_whole(limit)?;
+            state.epoch_tally = Tally::default();
+            state.epoch_taken = finished.epoch;
         }
-        state.epoch_taken = epoch.unwrap_or(state.epoch_taken);
-        self.counters
-            .judge_epoch(self.loader.config.max_bad_fraction)
-            .map_err(|error| {
-                self.stopping.store(true, Ordering::Relaxed);
-                self.work.notify_all();
-                Arc::clone(state.error.insert(Arc::new(error)))
-            })
+        state.epoch_tally.add(&finished.tally);
+        state.run_tally.add(&finished.tally);
+        let batch = match finished.outcome {
+            Outcome::Made(batch) => batch,
+            Outcome::Unfilled => return Err(state.epoch_tally.too_many(limit)),
+            Outcome::Failed(error) => return Err(error),
+        };
+        state.epoch_tally.check_so_far(limit)?;
+        state.taken += 1;
+        self.work.notify_all();
+        Ok(batch)
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::buffer::first_bytes;
 use crate::error::SampleError;
 use crate::sample::{MAX_MEMBER_BYTES, Span};
 
@@ -44,13 +45,11 @@ impl Reader {
             .unwrap_or(0);
         let together = end - start <= sum + GAP;
         let needed = if together { end - start } else { sum } as usize;
-        if self.buffer.len() < needed {
-            self.buffer.resize(needed, 0);
-        }
+        let buffer = first_bytes(&mut self.buffer, needed);
         let mut places = [None; 3];
         if together {
             let file = file_of(&mut self.files, shard, path)?;
-            file.read_exact_at(&mut self.buffer[..needed], start)?;
+            file.read_exact_at(buffer, start)?;
             for (place, span) in places.iter_mut().zip(spans) {
                 *place = span.map(|span| ((span.offset - start) as usize, span.size as usize));
             }
@@ -60,12 +59,13 @@ impl Reader {
             for (place, span) in places.iter_mut().zip(spans) {
                 let Some(span) = span else { continue };
                 let size = span.size as usize;
-                file.read_exact_at(&mut self.buffer[at..at + size], span.offset)?;
+                file.read_exact_at(&mut buffer[at..at + size], span.offset)?;
                 *place = Some((at, size));
                 at += size;
             }
         }
-        Ok(places.map(|place| place.map(|(at, size)| &self.buffer[at..at + size])))
+        let buffer = &*buffer;
+        Ok(places.map(|place| place.map(|(at, size)| &buffer[at..at + size])))
     }
 }
 

@@ -6,28 +6,25 @@ use std::time::Instant;
 
 use crate::augment::{self, Scratch};
 use crate::batch::{Batch, Lease, Row, Slot};
-use crate::caption::Texts;
+use crate::caption;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, PatchDraw};
 use crate::decode::{Decoder, Rgb8};
 use crate::error::{Error, SampleError};
 use crate::loader::Loader;
 use crate::mask;
-use crate::pipeline::{Filling, Shared};
+use crate::pipeline::{Filling, Finished, Outcome, Shared};
 use crate::read::Reader;
 use crate::rng::{SampleRng, stream};
 use crate::stats::Stage;
-use crate::tokenize::Tokenizer;
-
-/// Substitutes that are tried for one place before the data are called unusable.
-const MAX_SUBSTITUTES: u32 = 1000;
+use crate::tally::{Tally, max_substitutes};
+use crate::texts::Texts;
 
 /// A thread's body: works until the run is over, and turns a panic into the run's error.
 pub(crate) fn run(shared: &Shared) {
     let mut worker = Worker::new(shared);
     let outcome = catch_unwind(AssertUnwindSafe(|| worker.work()));
     match outcome {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => shared.stop(error),
+        Ok(()) => {}
         Err(panic) => {
             shared.stop(Error::Panicked {
                 stage: worker.stage.name(),
@@ -70,61 +67,61 @@ impl<'shared> Worker<'shared> {
         }
     }
 
-    fn work(&mut self) -> Result<(), Error> {
+    fn work(&mut self) {
         while let Some(filling) = self.shared.batch_with_work() {
             while let Some(mut slot) = filling.slots.claim() {
-                self.fill(&filling, &mut slot)?;
-                if self.shared.is_stopping() {
-                    return Ok(());
+                if !self.fill(&filling, &mut slot) {
+                    // The slot does not go back, so nobody ever gets its batch.
+                    return;
                 }
                 if let Some(whole) = slot.finish()
                     && let (Some(lease), rows) = whole.take()
                 {
-                    self.finish(&filling, lease, rows)?;
+                    self.finish(&filling, lease, rows);
                 }
             }
         }
-        Ok(())
     }
 
-    /// Fills a slot with its sample, or with a substitute where that is bad and the batch must be full.
-    fn fill(&mut self, filling: &Filling, slot: &mut Slot<'_>) -> Result<(), Error> {
+    /// Fills a slot with its sample, or with a substitute where that is bad and the batch must be full; leaves it empty
+    /// where none is good. False where the run ends meanwhile: then the slot holds nothing that may be read.
+    fn fill(&mut self, filling: &Filling, slot: &mut Slot<'_>) -> bool {
         let (epoch, position) = (
             filling.plan.epoch,
             filling.plan.positions.start + slot.index() as u64,
         );
         let mut id = filling.samples[slot.index()];
-        let mut substitutes = SampleRng::new(self.config.seed, epoch, position, stream::SUBSTITUTE);
-        for _ in 0..=MAX_SUBSTITUTES {
+        let mut rng = SampleRng::new(self.config.seed, epoch, position, stream::SUBSTITUTE);
+        let mut tally = Tally::default();
+        let mut substitutes = match self.config.last_batch {
+            LastBatch::Keep => 0,
+            LastBatch::Drop => max_substitutes(self.config.max_bad_fraction),
+        };
+        let sample = loop {
             if self.shared.is_stopping() {
-                // The slot stays as it is: the caller looks too, and nobody reads the batch.
-                return Ok(());
+                return false;
             }
-            self.shared.counters.tried();
+            tally.tried += 1;
             match self.load(epoch, id, slot.parts()) {
-                Ok(()) => {
-                    slot.parts().1.sample = Some(id);
-                    return Ok(());
-                }
+                Ok(()) => break Some(id),
                 Err(error) => {
                     let (path, key) = self.loader.place(id);
-                    let place = format_args!("shard {}, sample {key}", path.display());
-                    self.shared
-                        .counters
-                        .bad(place, &error, self.config.max_bad_fraction)?;
+                    tally.bad(
+                        format_args!("shard {}, sample {key}", path.display()),
+                        &error,
+                    );
                 }
             }
-            if self.config.last_batch == LastBatch::Keep {
-                slot.parts().1.sample = None;
-                return Ok(());
+            if substitutes == 0 {
+                break None;
             }
+            substitutes -= 1;
             let total = self.loader.index.num_samples();
-            id = ((substitutes.uniform() * total as f64) as u64).min(total - 1);
-        }
-        Err(self
-            .shared
-            .counters
-            .too_many_bad(self.config.max_bad_fraction))
+            id = ((rng.uniform() * total as f64) as u64).min(total - 1);
+        };
+        let row = slot.parts().1;
+        (row.sample, row.tally) = (sample, tally);
+        true
     }
 
     fn load(
@@ -154,7 +151,7 @@ impl<'shared> Worker<'shared> {
 
         self.stage = Stage::Caption;
         if !self.config.captions.is_empty() {
-            let texts = Texts::new(txt, json.filter(|_| needs_json))?;
+            let texts = caption::Texts::new(txt, json.filter(|_| needs_json))?;
             let mut rng = SampleRng::new(self.config.seed, epoch, id, stream::CAPTION);
             let general_prob = self
                 .config
@@ -194,75 +191,71 @@ impl<'shared> Worker<'shared> {
         Ok(())
     }
 
-    /// Texts and masks of a batch whose slots are all filled, and the way to the reader.
-    fn finish(
+    /// What becomes of a batch whose slots all came back, and its way to the reader.
+    fn finish(&mut self, filling: &Filling, lease: Lease, mut rows: Vec<Row>) {
+        let mut tally = Tally::default();
+        for row in &rows {
+            tally.add(&row.tally);
+        }
+        let full = rows.iter().all(|row| row.sample.is_some());
+        let outcome = if full || self.config.last_batch == LastBatch::Keep {
+            self.make(filling, lease, &mut rows)
+                .map_or_else(Outcome::Failed, |batch| Outcome::Made(Box::new(batch)))
+        } else {
+            Outcome::Unfilled
+        };
+        self.stage = Stage::Idle;
+        let finished = Finished {
+            epoch: filling.plan.epoch,
+            tally,
+            outcome,
+        };
+        self.shared.finished(filling.number, finished, rows);
+    }
+
+    /// Texts and masks of the rows that hold a sample.
+    fn make(
         &mut self,
         filling: &Filling,
         mut lease: Lease,
-        mut rows: Vec<Row>,
-    ) -> Result<(), Error> {
-        let count = keep_good_rows(&mut lease, &mut rows, self.loader.image_bytes());
+        rows: &mut [Row],
+    ) -> Result<Batch, Error> {
+        let count = keep_good_rows(&mut lease, rows, self.loader.image_bytes());
         let good = &rows[..count];
         let samples: Vec<u64> = good.iter().filter_map(|row| row.sample).collect();
-        let counters = &self.shared.counters;
-        let masked_rows = self
-            .config
-            .mask
-            .as_ref()
-            .map_or(0, |mask| mask.masked_rows(count));
+        let mask = self.config.mask.as_ref();
+        let masked_rows = mask.map_or(0, |mask| mask.masked_rows(count));
+        let (seed, epoch) = (self.config.seed, filling.plan.epoch);
         if let Some(tokenizer) = &self.loader.tokenizer {
-            let place = |source| {
+            let begun = Instant::now();
+            self.stage = Stage::Tokenize;
+            let texts = Texts {
+                tokenizer,
+                rows: good,
+                slots: self.config.captions.len(),
+                masked: masked_rows,
+            };
+            let ids = &mut lease.memory.token_ids;
+            texts.encode(ids).map_err(|source| {
                 let (path, key) = self.loader.place(samples.first().copied().unwrap_or(0));
                 Error::Tokenize {
                     shard: path.to_owned(),
                     key: key.to_owned(),
                     source,
                 }
-            };
-            let begun = Instant::now();
-            self.stage = Stage::Tokenize;
-            let texts = Tokens {
-                tokenizer,
-                rows: good,
-                slots: self.config.captions.len(),
-            };
-            texts.encode(&mut lease.memory.token_ids).map_err(place)?;
-            let begun = counters.passed(Stage::Tokenize, begun);
-            if let Some(mask) = &self.config.mask {
+            })?;
+            let begun = self.shared.counters.passed(Stage::Tokenize, begun);
+            if let Some(mask) = mask {
                 self.stage = Stage::Mask;
-                let memory = &mut lease.memory;
-                let draws = |row: usize| {
-                    SampleRng::new(
-                        self.config.seed,
-                        filling.plan.epoch,
-                        samples[row],
-                        stream::MASK,
-                    )
-                };
-                texts
-                    .mask(
-                        &memory.token_ids,
-                        masked_rows,
-                        mask,
-                        draws,
-                        &mut memory.masked_token_ids,
-                    )
-                    .map_err(place)?;
-                counters.passed(Stage::Mask, begun);
+                let draws = |row: usize| SampleRng::new(seed, epoch, samples[row], stream::MASK);
+                texts.mask(ids, mask, draws, &mut lease.memory.masked_token_ids);
+                self.shared.counters.passed(Stage::Mask, begun);
             }
         }
-        if let Some(mask) = &self.config.mask {
-            let key = (
-                self.config.seed,
-                filling.plan.epoch,
-                filling.plan.positions.start,
-            );
-            keep_patches(
-                mask,
-                key,
-                &samples[..masked_rows],
-                &mut lease.memory.kept_patches,
-            );
+        if let Some(mask) = mask {
+            let key = (seed, epoch, filling.plan.positions.start);
+            let masked = &samples[..masked_rows];
+            keep_patches(mask, key, masked, &mut lease.memory.kept_patches);
         }
         let json = self.config.keep_json.then(|| {
             rows[..count]
@@ -270,16 +263,13 @@ impl<'shared> Worker<'shared> {
                 .map(|row| row.json.take().unwrap_or_default())
                 .collect()
         });
-        let batch = Batch {
+        Ok(Batch {
             lease,
             samples,
             masked_rows,
             json,
             cursor: filling.plan.cursor,
-        };
-        self.stage = Stage::Idle;
-        self.shared.finished(filling.number, batch, rows);
-        Ok(())
+        })
     }
 }
 
@@ -327,61 +317,5 @@ fn keep_patches(
                 out.copy_within(..kept, row * kept);
             }
         }
-    }
-}
-
-/// The texts of a batch on their way to ids.
-struct Tokens<'batch> {
-    tokenizer: &'batch Tokenizer,
-    rows: &'batch [Row],
-    slots: usize,
-}
-
-impl Tokens<'_> {
-    /// Ids of every caption, `[C, B, L]`.
-    fn encode(&self, out: &mut Vec<i32>) -> Result<(), crate::tokenize::TokenizeError> {
-        let mut captions = Vec::with_capacity(self.slots * self.rows.len());
-        for slot in 0..self.slots {
-            captions.extend(self.rows.iter().map(|row| row.captions[slot].text.as_str()));
-        }
-        out.resize(captions.len() * self.tokenizer.context_length(), 0);
-        self.tokenizer.encode_batch(&captions, out)
-    }
-
-    /// Masked ids of the first `masked` rows, `[C, M, L]`: a more general caption where one was drawn, else tokens
-    /// masked by the draws of the row's sample.
-    fn mask(
-        &self,
-        ids: &[i32],
-        masked: usize,
-        config: &MaskConfig,
-        draws: impl Fn(usize) -> SampleRng,
-        out: &mut Vec<i32>,
-    ) -> Result<(), crate::tokenize::TokenizeError> {
-        let length = self.tokenizer.context_length();
-        out.resize(self.slots * masked * length, 0);
-        let (mut general, mut places) = (Vec::new(), Vec::new());
-        let mut rngs: Vec<SampleRng> = (0..masked).map(draws).collect();
-        for slot in 0..self.slots {
-            for (row, rng) in rngs.iter_mut().enumerate() {
-                let place = (slot * masked + row) * length;
-                let text = &self.rows[row].captions[slot];
-                if let Some(caption) = &text.general {
-                    general.push(caption.as_str());
-                    places.push(place);
-                    continue;
-                }
-                let from = (slot * self.rows.len() + row) * length;
-                let target = &mut out[place..place + length];
-                target.copy_from_slice(&ids[from..from + length]);
-                mask::mask_text(target, self.tokenizer.pad_id(), config, rng);
-            }
-        }
-        let mut encoded = vec![0; general.len() * length];
-        self.tokenizer.encode_batch(&general, &mut encoded)?;
-        for (place, row) in places.into_iter().zip(encoded.chunks_exact(length)) {
-            out[place..place + length].copy_from_slice(row);
-        }
-        Ok(())
     }
 }

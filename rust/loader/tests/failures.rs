@@ -74,14 +74,15 @@ fn bad_samples_are_counted_and_replaced_or_left_out() {
     let mut keys: Vec<String> = kept.iter().flat_map(|batch| batch.keys.clone()).collect();
     keys.sort();
     assert_eq!(keys, ["good-0", "good-1"]);
-    assert_eq!((stats.samples, stats.bad), (8, [1, 1, 0, 2, 2]));
+    assert_eq!((stats.tally.tried, stats.tally.bad), (8, [1, 1, 0, 2, 2]));
     assert!(
         stats
-            .first_bad
+            .tally
+            .first
             .iter()
             .any(|line| line.contains("sample text: no image")),
         "{:?}",
-        stats.first_bad
+        stats.tally.first
     );
     let (full, stats) = run(LastBatch::Drop);
     assert!(
@@ -90,7 +91,7 @@ fn bad_samples_are_counted_and_replaced_or_left_out() {
                 && batch.keys.iter().all(|key| key.starts_with("good")))
     );
     assert_eq!(full.len(), 2);
-    assert_eq!(stats.samples, 8 + stats.bad.iter().sum::<u64>());
+    assert_eq!(stats.tally.tried, 8 + stats.tally.bad.iter().sum::<u64>());
     assert_eq!(full, run(LastBatch::Drop).0);
 
     let strict = open(
@@ -155,6 +156,137 @@ fn a_panic_becomes_one_error_that_names_the_stage() {
     }
 }
 
+/// What a run gives before it fails, and how it fails, with any number of threads.
+fn until_failure(
+    config: &LoaderConfig,
+    clean: fn() -> Result<(), TokenizeError>,
+) -> (Vec<Vec<String>>, String) {
+    let run = |num_threads, prefetch_batches| {
+        let config = LoaderConfig {
+            num_threads,
+            prefetch_batches,
+            ..config.clone()
+        };
+        let tokenizer = Some(tokenizer(clean));
+        let loader = Loader::open(config, tokenizer, 0, 1, &AtomicBool::new(false)).unwrap();
+        let loader = Arc::new(loader);
+        let pipeline = Pipeline::start(Arc::clone(&loader), Cursor::default()).unwrap();
+        let mut keys = Vec::new();
+        loop {
+            match next(&pipeline) {
+                Ok(batch) => keys.push(Content::new(&batch.unwrap(), &loader).keys),
+                Err(error) => {
+                    // It says the same from now on.
+                    assert!(Arc::ptr_eq(&next(&pipeline).unwrap_err(), &error));
+                    return (keys, error.to_string());
+                }
+            }
+        }
+    };
+    let expected = run(1, 1);
+    for (threads, prefetched) in [(1, 9), (2, 3), (4, 9), (7, 2), (4, 9), (7, 2)] {
+        assert_eq!(run(threads, prefetched), expected);
+    }
+    expected
+}
+
+#[test]
+fn too_many_bad_samples_fail_at_the_same_batch_whatever_the_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first half is good; in the second every third sample is no picture.
+    let parts: Vec<Vec<u8>> = (0..240)
+        .map(|index| match index {
+            120.. if index % 3 == 0 => [
+                member(&format!("{index:03}.png"), b"no picture"),
+                member(&format!("{index:03}.txt"), b"cat"),
+            ]
+            .concat(),
+            _ => sample(&format!("{index:03}"), [index as u8; 3]),
+        })
+        .collect();
+    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
+    let base = LoaderConfig {
+        captions: config(folder.path()).captions[..1].to_vec(),
+        mask: None,
+        shuffle_window: 0,
+        max_bad_fraction: 0.02,
+        ..config(folder.path())
+    };
+    for (last_batch, keep_json) in [(LastBatch::Drop, false), (LastBatch::Keep, true)] {
+        let config = LoaderConfig {
+            last_batch,
+            keep_json,
+            ..base.clone()
+        };
+        let (batches, error) = until_failure(&config, || Ok(()));
+        assert!((31..55).contains(&batches.len()), "{}", batches.len());
+        assert!(
+            error.contains("the first: shard ") && error.contains("sample 120: "),
+            "{error}"
+        );
+    }
+    // None may be bad: the batch of the first bad one is the one that fails.
+    let strict = LoaderConfig {
+        max_bad_fraction: 0.0,
+        ..base
+    };
+    let (batches, error) = until_failure(&strict, || Ok(()));
+    assert_eq!(batches.len(), 30);
+    assert!(
+        error.starts_with("2 of 124 samples cannot be used"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_epoch_with_a_few_too_many_fails_at_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = [member("bad.png", b"no picture"), member("bad.txt", b"cat")].concat();
+    let mut parts: Vec<Vec<u8>> = (0..31)
+        .map(|index| sample(&index.to_string(), [9; 3]))
+        .collect();
+    parts.insert(3, bad);
+    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
+    // 1 of 33 tried is more than 2.9 %; the substitute is the 33rd.
+    let config = LoaderConfig {
+        max_bad_fraction: 0.029,
+        ..config(folder.path())
+    };
+    let (batches, error) = until_failure(&config, || Ok(()));
+    assert_eq!(batches.len(), 8);
+    assert!(
+        error.starts_with("1 of 33 samples cannot be used"),
+        "{error}"
+    );
+}
+
+#[test]
+fn batches_before_a_failure_are_delivered() {
+    let folder = tempfile::tempdir().unwrap();
+    // The cleaner, which fails, is needed from the fourth batch on.
+    let parts: Vec<Vec<u8>> = (0..24)
+        .map(|index| {
+            let text = if index < 12 { "cat" } else { "c\u{e9}t" };
+            [
+                member(&format!("{index}.png"), &png(9, 9, [0; 3])),
+                member(&format!("{index}.txt"), text.as_bytes()),
+            ]
+            .concat()
+        })
+        .collect();
+    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
+    let config = LoaderConfig {
+        captions: config(folder.path()).captions[..1].to_vec(),
+        keep_json: false,
+        mask: None,
+        shuffle_window: 0,
+        ..config(folder.path())
+    };
+    let (batches, error) = until_failure(&config, || Err(TokenizeError::Clean("no".into())));
+    assert_eq!(batches.len(), 3);
+    assert!(error.contains("begins with sample 12 of"), "{error}");
+}
+
 #[test]
 fn settings_that_cannot_work_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -171,6 +303,12 @@ fn settings_that_cannot_work_are_named() {
     assert_eq!(refused(|_| {}, 2, 2), "rank");
     assert_eq!(refused(|_| {}, 0, 0), "world_size");
     assert_eq!(refused(|_| {}, 0, 2), "data.batch_size");
+    let none = Loader::open(config(folder.path()), None, 0, 1, &AtomicBool::new(false));
+    let error = none.unwrap_err().to_string();
+    assert!(
+        error.starts_with("data.tokenizer is None: captions need one"),
+        "{error}"
+    );
     assert_eq!(
         refused(|config| config.batch_size = 0, 0, 1),
         "data.batch_size"

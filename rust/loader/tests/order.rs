@@ -71,7 +71,7 @@ impl Case {
 
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = prop::collection::vec(0u64..12, 1..7);
-    let windows = prop_oneof![Just(0usize), 1usize..20, Just(1_000_000)];
+    let windows = prop_oneof![Just(0usize), 1usize..20, Just(1_000_000), Just(usize::MAX)];
     (sizes, windows, any::<u64>(), 1u64..6, 1u64..6, 1u64..4).prop_map(
         |(sizes, window, seed, batch, world, epochs)| Case {
             sizes,

@@ -5,11 +5,13 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{config, next, open, read_all, write_shards};
+use common::{archive, config, member, next, open, png, read_all, tokenizer, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, PatchDraw, TextMode};
 use prolip_loader::error::Error;
+use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
 use prolip_loader::stats::Stage;
@@ -51,8 +53,8 @@ fn a_resumed_loader_goes_on_as_if_it_had_never_stopped() {
     }
     let beyond = loader
         .check_cursor(Cursor {
-            epoch: 0,
             samples: 17,
+            ..Cursor::default()
         })
         .unwrap_err();
     assert_eq!(beyond.field, "resume.samples");
@@ -112,6 +114,146 @@ fn an_evaluation_reads_in_file_order_and_keeps_the_rest() {
     assert_eq!(batches[1].images[64 * 3..][..3], [20, 10, 7]);
     assert!(batches[0].token_ids.is_empty());
     assert!(batches[0].json.as_ref().unwrap()[0].contains("cat s0-0"));
+}
+
+#[test]
+fn an_evaluation_resumes_in_the_parts_that_it_was_begun_in() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[9, 9]);
+    let open = |batch_size, world_size, last_batch| {
+        let config = LoaderConfig {
+            batch_size,
+            last_batch,
+            mask: None,
+            ..config(folder.path())
+        };
+        open(config, 0, world_size).unwrap()
+    };
+    let keep = LastBatch::Keep;
+    let two = open(4, 2, keep);
+    let whole = read_all(&two, Cursor::default()).unwrap();
+    let (middle, end) = (whole[0].cursor, whole[2].cursor);
+    assert_eq!((middle.samples, middle.parts, end.samples), (8, 2, 18));
+    assert_eq!(read_all(&two, middle).unwrap(), whole[1..]);
+    let refused = |loader: &Arc<Loader>, cursor| loader.check_cursor(cursor).unwrap_err().field;
+    // As many samples a step, on another number of ranks: a rank's place is not where this run's would be.
+    assert_eq!(refused(&open(8, 1, keep), middle), "resume.parts");
+    assert_eq!(
+        refused(&open(4, 2, LastBatch::Drop), middle),
+        "resume.parts"
+    );
+    assert_eq!(refused(&open(3, 2, keep), middle), "resume.samples");
+    for loader in [open(8, 1, keep), open(4, 2, LastBatch::Drop)] {
+        assert!(loader.check_cursor(end).is_ok());
+    }
+    // On one rank the order is that of training.
+    let one = read_all(&open(4, 1, keep), Cursor::default()).unwrap()[0].cursor;
+    assert!(open(4, 2, LastBatch::Drop).check_cursor(one).is_ok());
+}
+
+#[test]
+fn a_short_last_batch_keeps_the_memory_of_a_full_one() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[7]);
+    let config = LoaderConfig {
+        last_batch: LastBatch::Keep,
+        num_epochs: Some(5),
+        ..config(folder.path())
+    };
+    let loader = open(config, 0, 1).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&loader), Cursor::default()).unwrap();
+    while let Some(batch) = next(&pipeline).unwrap() {
+        let memory = &batch.lease.memory;
+        assert_eq!(memory.images.len(), 4 * loader.image_bytes());
+        assert_eq!(memory.token_ids.len(), 2 * batch.samples.len() * 12);
+        assert_eq!(batch.masked_rows, batch.samples.len() / 2);
+    }
+}
+
+#[test]
+fn the_cleaner_is_called_once_a_batch() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let folder = tempfile::tempdir().unwrap();
+    let parts: Vec<Vec<u8>> = (0..8)
+        .map(|index| {
+            [
+                member(&format!("{index}.png"), &png(9, 9, [0; 3])),
+                member(&format!("{index}.txt"), "th\u{e9}".as_bytes()),
+                member(
+                    &format!("{index}.json"),
+                    "{\"levels\": {\"group\": \"c\u{e9}\"}}".as_bytes(),
+                ),
+            ]
+            .concat()
+        })
+        .collect();
+    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
+    let mut config = config(folder.path());
+    config.captions.truncate(1);
+    config.mask.as_mut().unwrap().general_prob = 1.0;
+    let clean = || {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    };
+    let loader = Loader::open(
+        config,
+        Some(tokenizer(clean)),
+        0,
+        1,
+        &AtomicBool::new(false),
+    );
+    let batches = read_all(&Arc::new(loader.unwrap()), Cursor::default()).unwrap();
+    assert_eq!((batches.len(), CALLS.load(Ordering::Relaxed)), (4, 4));
+    assert_ne!(
+        batches[0].masked_token_ids[..12],
+        batches[0].token_ids[..12]
+    );
+}
+
+#[test]
+fn waiting_is_counted_whether_or_not_a_batch_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts: Vec<Vec<u8>> = (0..8)
+        .map(|index| {
+            [
+                member(&format!("{index}.png"), &png(9, 9, [0; 3])),
+                member(&format!("{index}.txt"), "th\u{e9}".as_bytes()),
+            ]
+            .concat()
+        })
+        .collect();
+    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
+    let config = LoaderConfig {
+        captions: config(folder.path()).captions[..1].to_vec(),
+        keep_json: false,
+        mask: None,
+        num_threads: 1,
+        num_epochs: Some(1),
+        ..config(folder.path())
+    };
+    let clean = || {
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(())
+    };
+    let loader = Loader::open(
+        config,
+        Some(tokenizer(clean)),
+        0,
+        1,
+        &AtomicBool::new(false),
+    );
+    let pipeline = Pipeline::start(Arc::new(loader.unwrap()), Cursor::default()).unwrap();
+    let mut batches = 0;
+    loop {
+        match pipeline.next_within(Duration::from_millis(5)).unwrap() {
+            Next::Batch(_) => batches += 1,
+            Next::End => break,
+            Next::Waiting => {}
+        }
+    }
+    let wait = pipeline.stats().stages[Stage::Wait as usize];
+    assert_eq!((batches, wait.count), (2, 2));
+    assert!(wait.seconds > 0.15, "{}", wait.seconds);
 }
 
 #[test]

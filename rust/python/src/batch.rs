@@ -162,4 +162,10 @@ impl Batch {
     fn samples(&self) -> u64 {
         self.cursor.samples
     }
+
+    /// Contiguous parts that the epoch is read in.
+    #[getter]
+    fn parts(&self) -> u64 {
+        self.cursor.parts
+    }
 }

@@ -2,6 +2,7 @@
 
 use prolip_loader::config as core;
 use prolip_loader::error::ConfigError;
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 
 #[derive(FromPyObject)]
@@ -30,10 +31,10 @@ pub struct MaskConfig {
     masked_fraction: f64,
     text_mode: String,
     text_mask_prob: f64,
-    mask_id: i64,
+    mask_id: Integer,
     patch_draw: String,
     keep_ratio: f64,
-    num_patches: i64,
+    num_patches: Integer,
     general_prob: f64,
 }
 
@@ -41,19 +42,19 @@ pub struct MaskConfig {
 #[derive(FromPyObject)]
 pub struct LoaderConfig {
     shards: Vec<String>,
-    batch_size: i64,
-    image_size: i64,
+    batch_size: Integer,
+    image_size: Integer,
     augment: Option<AugmentConfig>,
     captions: Vec<CaptionConfig>,
     mask: Option<MaskConfig>,
-    seed: i64,
-    num_epochs: Option<i64>,
-    shuffle_window: i64,
+    seed: Integer,
+    num_epochs: Option<Integer>,
+    shuffle_window: Integer,
     last_batch: String,
-    num_threads: i64,
-    prefetch_batches: i64,
+    num_threads: Integer,
+    prefetch_batches: Integer,
     max_bad_fraction: f64,
-    max_pixels: i64,
+    max_pixels: Integer,
     keep_json: bool,
 }
 
@@ -153,13 +154,38 @@ impl MaskConfig {
     }
 }
 
-fn number<T: TryFrom<i64>>(field: &str, value: i64) -> Result<T, ConfigError> {
-    let rule = if value < 0 {
+/// A whole number of any size, so that one out of range is refused by the name of its field.
+pub struct Integer(Result<i128, String>);
+
+impl<'py> FromPyObject<'_, 'py> for Integer {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match object.extract::<i128>() {
+            Ok(value) => Ok(Self(Ok(value))),
+            Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+                Ok(Self(Err(object.str()?.to_string())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The number as the field's type holds it.
+pub fn number<T: TryFrom<i128>>(field: &str, value: Integer) -> Result<T, ConfigError> {
+    let text = match value.0 {
+        Ok(value) => match T::try_from(value) {
+            Ok(number) => return Ok(number),
+            Err(_) => value.to_string(),
+        },
+        Err(text) => text,
+    };
+    let rule = if text.starts_with('-') {
         "it must not be negative"
     } else {
         "it is too large"
     };
-    T::try_from(value).map_err(|_| ConfigError::new(field, value, rule))
+    Err(ConfigError::new(field, text, rule))
 }
 
 fn one_of<T: Copy>(field: &str, value: &str, choices: &[(&str, T)]) -> Result<T, ConfigError> {

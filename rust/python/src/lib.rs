@@ -1,10 +1,12 @@
 //! `prolip._core`: the loader for Python. Conversion only; what it does is in `prolip-loader`.
 
 mod batch;
+mod bench;
 mod config;
 mod error;
 mod image;
 mod loader;
+mod mask;
 mod stats;
 mod tokenizer;
 
@@ -18,11 +20,15 @@ mod _core {
     #[pymodule_export]
     use crate::batch::Batch;
     #[pymodule_export]
+    use crate::bench::{decode_only, expand_shards};
+    #[pymodule_export]
     use crate::error::DataError;
     #[pymodule_export]
     use crate::image::{colour_jitter, decode_image, gray, preprocess_image, resize_box};
     #[pymodule_export]
     use crate::loader::{BatchIterator, BatchLoader};
+    #[pymodule_export]
+    use crate::mask::mask_tokens;
     #[pymodule_export]
     use crate::stats::{LoaderStats, StageStats};
     #[pymodule_export]

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use prolip_loader::config::LoaderConfig as CoreConfig;
-use prolip_loader::error::Error;
+use prolip_loader::error::{ConfigError, Error};
 use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
 use prolip_loader::tokenize;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::batch::Batch;
-use crate::config::LoaderConfig;
+use crate::config::{Integer, LoaderConfig, number};
 use crate::error::{config_error, loader_error};
 use crate::stats::LoaderStats;
 use crate::tokenizer::Tokenizer;
@@ -29,20 +29,17 @@ static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 /// Where a run goes on, read from `prolip.data.Cursor`.
 #[derive(FromPyObject)]
 struct Place {
-    epoch: i64,
-    samples: i64,
+    epoch: Integer,
+    samples: Integer,
+    parts: Integer,
 }
 
 impl Place {
-    fn into_core(self) -> PyResult<Cursor> {
-        let number = |name: &str, value: i64| {
-            u64::try_from(value).map_err(|_| {
-                PyValueError::new_err(format!("resume.{name} is {value}: it must not be negative"))
-            })
-        };
+    fn into_core(self) -> Result<Cursor, ConfigError> {
         Ok(Cursor {
-            epoch: number("epoch", self.epoch)?,
-            samples: number("samples", self.samples)?,
+            epoch: number("resume.epoch", self.epoch)?,
+            samples: number("resume.samples", self.samples)?,
+            parts: number("resume.parts", self.parts)?,
         })
     }
 }
@@ -117,21 +114,18 @@ impl BatchLoader {
         py: Python<'_>,
         config: LoaderConfig,
         tokenizer: Option<PyRef<'_, Tokenizer>>,
-        rank: i64,
-        world_size: i64,
+        rank: Integer,
+        world_size: Integer,
         resume: Option<Place>,
     ) -> PyResult<Self> {
         let config = config.into_core().map_err(|error| config_error(&error))?;
         let resume = resume
             .map(Place::into_core)
-            .transpose()?
+            .transpose()
+            .map_err(|error| config_error(&error))?
             .unwrap_or_default();
-        let unsigned = |name: &str, value: i64| {
-            usize::try_from(value).map_err(|_| {
-                PyValueError::new_err(format!("{name} is {value}: it must not be negative"))
-            })
-        };
-        let (rank, world_size) = (unsigned("rank", rank)?, unsigned("world_size", world_size)?);
+        let rank = number("rank", rank).map_err(|error| config_error(&error))?;
+        let world_size = number("world_size", world_size).map_err(|error| config_error(&error))?;
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner());
         let loader = open(py, config, tokenizer, rank, world_size)?;
         loader

@@ -29,7 +29,7 @@ impl StageStats {
 pub struct LoaderStats {
     stages: [StageStats; Stage::ALL.len()],
     bad: [u64; Reason::ALL.len()],
-    /// Samples that were tried, bad ones included.
+    /// Samples that were tried for the batches so far, bad ones included.
     #[pyo3(get)]
     samples: u64,
     /// Batches that were handed over.
@@ -50,11 +50,11 @@ impl LoaderStats {
                 count: stage.count,
                 seconds: stage.seconds,
             }),
-            bad: stats.bad,
-            samples: stats.samples,
+            bad: stats.tally.bad,
+            samples: stats.tally.tried,
             batches: stats.batches,
             ready: stats.ready,
-            bad_samples: stats.first_bad,
+            bad_samples: stats.tally.first,
         }
     }
 }

@@ -143,6 +143,15 @@ def test_a_good_model_beats_an_untrained_one(emoji_results: EmojiResults) -> Non
     assert by_name["group"].chance == pytest.approx(1 / 3)
     assert by_name["recall_at_10"].chance == pytest.approx(10 / 120)
     assert by_name["order_unseen"].trained > 0.9
+    unseen, seen = emoji_results.random.unseen_names.pairs[0].share, emoji_results.random.seen_names.pairs[0].share
+    assert by_name["order_unseen"].random == unseen != seen == by_name["order_seen"].random
+
+
+def test_inclusion_goes_from_the_picture_up_to_the_most_general_caption(emoji_results: EmojiResults) -> None:
+    for figures in emoji_results.trained.sets:
+        steps = [(step.specific, step.general) for step in figures.inclusion_chain]
+        assert steps == [("image", "name"), ("name", "subgroup"), ("subgroup", "group"), ("group", "picture")]
+        assert [step.specific for step in figures.picture_inclusion] == ["image"] * 4
 
 
 def test_levels_compare_within_a_template(emoji_results: EmojiResults) -> None:
@@ -210,6 +219,9 @@ def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[
     assert results.trained.sets[-1].num_pictures == 120
     assert results.trained.sets[0].group.num_classes == 3
     assert [view.trained for view in results.trained.sets[0].views] == [True, False, False]
+    # Twelve times three held-out emoji in three designs; the 120 of the design set are trained ones.
+    assert results.trained.unseen_names.num_emoji == 36
+    assert results.trained.seen_names.num_emoji == 120
     assert results.trained != results.random
     assert EmojiResults.from_json(results.to_json()).to_json() == results.to_json()
 

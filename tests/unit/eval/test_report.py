@@ -212,6 +212,18 @@ def test_line_chart_leaves_gaps_out_and_thins_long_lines() -> None:
     assert charts.line_chart("t", "d", [charts.Line(name="a", x=[0], y=[float("nan")])], x_label="step") == ""
 
 
+def test_charts_escape_their_words() -> None:
+    spread = charts.Spread(label="<s>", mean=1.0, low=0.5, high=1.5)
+    bar = charts.Bar(label="<l>", value=1.0, note="<n>")
+    for drawing in (
+        charts.spread_chart("<t>", "<d>", [("<a>", [spread]), ("<b>", [spread])], "<u>"),
+        charts.diverging_bars("<t>", "<d>", [bar], "<u>"),
+        charts.bullet("<t>", 0.5, 0.4, 0.3),
+    ):
+        assert "&lt;t&gt;" in drawing
+        assert not re.search(r"<(t|d|s|l|n|a|b|u)>", drawing)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
     [

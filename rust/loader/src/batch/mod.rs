@@ -4,26 +4,29 @@ mod slots;
 
 use std::sync::{Arc, Mutex};
 
-pub use slots::{Slot, Slots, Whole};
+pub(crate) use slots::{Slot, Slots};
 
 use crate::caption::Caption;
 use crate::order::Cursor;
+use crate::tally::Tally;
 
 /// What a slot holds besides its pixels.
 #[derive(Debug, Default)]
-pub struct Row {
+pub(crate) struct Row {
     /// Id of the sample that came to stand here; `None` where it was bad and nothing took its place.
     pub sample: Option<u64>,
     /// One caption a slot of captions.
     pub captions: Vec<Caption>,
     /// The sample's json as text, where it is asked for.
     pub json: Option<String>,
+    /// Samples that were tried for this slot.
+    pub tally: Tally,
 }
 
 /// The arrays of one batch.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// `[B, H, W, 3]`.
+    /// `[B, H, W, 3]`, and behind it what a smaller batch leaves unused.
     pub images: Vec<u8>,
     /// `[C, B, L]`.
     pub token_ids: Vec<i32>,
@@ -36,32 +39,50 @@ pub struct Memory {
 /// Memory of batches that nobody uses any more.
 #[derive(Debug)]
 pub struct Pool {
-    free: Mutex<Vec<Memory>>,
+    free: Mutex<Free>,
+    image_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Free {
+    memory: Vec<Memory>,
+    /// How many are kept; none once the pool is closed.
     capacity: usize,
 }
 
 impl Pool {
-    /// A pool that keeps the memory of at most `capacity` batches.
+    /// A pool that keeps the memory of at most `capacity` batches, whose pictures take `image_bytes` together.
     #[must_use]
-    pub fn new(capacity: usize) -> Arc<Self> {
+    pub fn new(capacity: usize, image_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
-            free: Mutex::new(Vec::with_capacity(capacity)),
-            capacity,
+            free: Mutex::new(Free {
+                memory: Vec::new(),
+                capacity,
+            }),
+            image_bytes,
         })
     }
 
-    /// Memory that was used before, or none yet.
+    /// Memory that was used before or is new, with room for all pictures.
     #[must_use]
     pub fn take(self: &Arc<Self>) -> Lease {
-        let memory = self
-            .free
-            .lock()
-            .ok()
-            .and_then(|mut free| free.pop())
-            .unwrap_or_default();
+        let used = self.free.lock().ok().and_then(|mut free| free.memory.pop());
+        let memory = used.unwrap_or_else(|| Memory {
+            // Zeros from the allocator, not written: the pages are touched by the threads that fill them.
+            images: vec![0; self.image_bytes],
+            ..Memory::default()
+        });
         Lease {
             memory,
             pool: Arc::clone(self),
+        }
+    }
+
+    /// Frees what is kept, and what comes back from now on.
+    pub fn close(&self) {
+        if let Ok(mut free) = self.free.lock() {
+            free.capacity = 0;
+            free.memory = Vec::new();
         }
     }
 }
@@ -78,9 +99,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // Never waits: in a forked child the lock may belong to a thread that is not there. Then the memory is freed.
         if let Ok(mut free) = self.pool.free.try_lock()
-            && free.len() < self.pool.capacity
+            && free.memory.len() < free.capacity
         {
-            free.push(std::mem::take(&mut self.memory));
+            free.memory.push(std::mem::take(&mut self.memory));
         }
     }
 }
@@ -98,4 +119,22 @@ pub struct Batch {
     pub json: Option<Vec<String>>,
     /// Where a run goes on after this batch.
     pub cursor: Cursor,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_comes_back_until_the_pool_is_closed() {
+        let pool = Pool::new(2, 12);
+        let leases: Vec<Lease> = (0..3).map(|_| pool.take()).collect();
+        assert!(leases.iter().all(|lease| lease.memory.images.len() == 12));
+        let last = pool.take();
+        drop(leases);
+        assert_eq!(pool.free.lock().unwrap().memory.len(), 2);
+        pool.close();
+        drop(last);
+        assert_eq!(pool.free.lock().unwrap().memory.len(), 0);
+    }
 }

@@ -10,7 +10,7 @@ use super::{Lease, Row};
 
 /// A batch that is being filled.
 #[derive(Debug)]
-pub struct Slots {
+pub(crate) struct Slots {
     lease: UnsafeCell<Option<Lease>>,
     rows: UnsafeCell<Vec<Row>>,
     images: *mut u8,
@@ -30,20 +30,26 @@ unsafe impl Sync for Slots {}
 
 /// One slot, in the hands of the one thread that may write to it.
 #[derive(Debug)]
-pub struct Slot<'slots> {
+pub(crate) struct Slot<'slots> {
     slots: &'slots Slots,
     index: usize,
 }
 
 /// The right to a batch of which every slot came back.
 #[derive(Debug)]
-pub struct Whole<'slots>(&'slots Slots);
+pub(crate) struct Whole<'slots>(&'slots Slots);
 
 impl Slots {
     /// Slots for as many samples as there are `rows`, with pictures of `image_bytes` in the memory of `lease`.
-    #[must_use]
+    ///
+    /// # Panics
+    /// If the memory has no room for the pictures, which is a bug of the caller.
     pub fn new(mut lease: Lease, mut rows: Vec<Row>, image_bytes: usize) -> Self {
-        lease.memory.images.resize(rows.len() * image_bytes, 0);
+        let needed = rows.len().checked_mul(image_bytes);
+        assert!(
+            needed.is_some_and(|needed| needed <= lease.memory.images.len()),
+            "no room for the pictures of a batch"
+        );
         let (images, first_row, len) = (
             lease.memory.images.as_mut_ptr(),
             rows.as_mut_ptr(),
@@ -63,7 +69,7 @@ impl Slots {
 
     /// A slot that nobody has had yet.
     pub fn claim(&self) -> Option<Slot<'_>> {
-        // Threads that find nothing keep adding; they stop at the first failure, so the counter cannot wrap.
+        // Threads that find nothing add too. A wrap, after which a slot would be given out twice, takes 2^64 calls.
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         if index >= self.len {
             return None;
@@ -79,7 +85,6 @@ impl Slots {
 
 impl<'slots> Slot<'slots> {
     /// Its place in the batch.
-    #[must_use]
     pub fn index(&self) -> usize {
         self.index
     }
@@ -92,9 +97,9 @@ impl<'slots> Slot<'slots> {
             image_bytes,
             ..
         } = *self.slots;
-        // SAFETY: index < len, so both ranges lie inside their allocations, which stay until `Whole::take`, and no
-        // `Whole` exists while this slot is out. `claim` gave this index to nobody else, and the references end with the
-        // borrow of this slot.
+        // SAFETY: index < len, and `new` made sure that len pictures and len rows lie inside their allocations. Neither is
+        // moved, grown or freed before `Whole::take`, and no `Whole` exists while this slot is out. `claim` gave this index
+        // to nobody else, so no two slots' ranges overlap, and the references end with the borrow of this slot.
         unsafe {
             let image = images.add(self.index * image_bytes);
             (
@@ -106,6 +111,8 @@ impl<'slots> Slot<'slots> {
 
     /// Gives the slot back; whoever gives back the last gets the whole batch.
     pub fn finish(self) -> Option<Whole<'slots>> {
+        // Each slot is consumed here at most once, so the counter reaches 0 only with the last; one that is dropped instead
+        // leaves it above 0 for ever, and nobody gets the whole.
         // Release: what was written to this slot is seen by whoever gets the whole. Acquire: and that is seen here.
         (self.slots.unfinished.fetch_sub(1, Ordering::AcqRel) == 1).then_some(Whole(self.slots))
     }
@@ -113,7 +120,6 @@ impl<'slots> Slot<'slots> {
 
 impl Whole<'_> {
     /// The memory with all pixels in it, and the rows.
-    #[must_use]
     pub fn take(self) -> (Option<Lease>, Vec<Row>) {
         // SAFETY: there is one `Whole`, made after every slot was consumed, and `claim` gives no more. Nothing else
         // reads these cells.
@@ -135,7 +141,7 @@ mod tests {
     #[test]
     fn every_slot_is_handed_out_once_and_the_last_one_gets_all() {
         let slots = Slots::new(
-            Pool::new(1).take(),
+            Pool::new(1, 64 * 8).take(),
             (0..64).map(|_| Row::default()).collect(),
             8,
         );
@@ -169,5 +175,27 @@ mod tests {
                 .enumerate()
                 .all(|(index, row)| row.sample == Some(index as u64))
         );
+    }
+
+    #[test]
+    #[should_panic(expected = "no room for the pictures")]
+    fn more_pictures_than_memory_are_a_bug() {
+        let rows = || (0..4).map(|_| Row::default()).collect();
+        drop(Slots::new(Pool::new(1, 32).take(), rows(), 8));
+        // The product wraps to 0.
+        drop(Slots::new(
+            Pool::new(1, 32).take(),
+            rows(),
+            usize::MAX / 4 + 1,
+        ));
+    }
+
+    #[test]
+    fn a_slot_that_does_not_come_back_keeps_the_whole_back() {
+        let rows = (0..2).map(|_| Row::default()).collect();
+        let slots = Slots::new(Pool::new(1, 2).take(), rows, 1);
+        let _lost = slots.claim().unwrap();
+        assert!(slots.claim().unwrap().finish().is_none());
+        assert!(slots.claim().is_none() && !slots.has_work());
     }
 }

@@ -6,6 +6,11 @@ use std::ptr::NonNull;
 use turbojpeg_sys as tj;
 
 use super::{DecodeError, Rgb8, check_size};
+use crate::buffer::first_bytes;
+
+/// Scans of a progressive picture that are decoded. Encoders write about ten; a small file with thousands of them, each of
+/// which touches every pixel, costs minutes. PIL knows no limit.
+const MAX_SCANS: i32 = 500;
 
 /// An owned TurboJPEG handle.
 #[derive(Debug)]
@@ -32,6 +37,14 @@ impl Decompressor {
         // ICC profiles are not used: without this each one would be copied out of the file.
         // SAFETY: the handle is valid; the parameter and its value are documented ones.
         unsafe { tj::tj3Set(this.0.as_ptr(), tj::TJPARAM_TJPARAM_SAVEMARKERS as i32, 0) };
+        // SAFETY: as above.
+        unsafe {
+            tj::tj3Set(
+                this.0.as_ptr(),
+                tj::TJPARAM_TJPARAM_SCANLIMIT as i32,
+                MAX_SCANS,
+            )
+        };
         Ok(this)
     }
 
@@ -52,9 +65,9 @@ impl Decompressor {
         check_size(width, height, max_pixels)?;
         let space = self.parameter(tj::TJPARAM_TJPARAM_COLORSPACE);
         if space == tj::TJCS_TJCS_CMYK as i32 || space == tj::TJCS_TJCS_YCCK as i32 {
-            scratch.resize(width as usize * height as usize * 4, 0);
-            self.decompress(bytes, scratch, width, height, tj::TJPF_TJPF_CMYK)?;
-            inverted_cmyk_to_rgb(scratch, into.reshape(width, height));
+            let inks = first_bytes(scratch, width as usize * height as usize * 4);
+            self.decompress(bytes, inks, width, height, tj::TJPF_TJPF_CMYK)?;
+            inverted_cmyk_to_rgb(inks, into.reshape(width, height));
             Ok(())
         } else {
             self.decompress(

@@ -10,13 +10,15 @@ mod webp;
 
 use thiserror::Error;
 
+use crate::buffer::first_bytes;
+
 /// A picture of packed 8-bit RGB pixels, rows from top to bottom. The buffer is kept when the picture is
 /// replaced, so that decoding into the same value over and over allocates nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Rgb8 {
     width: u32,
     height: u32,
-    // At least width * height * 3 bytes; longer where an earlier picture was larger.
+    // At least width * height * 3 bytes; longer where an earlier picture was larger, within the limits of `first_bytes`.
     buffer: Vec<u8>,
 }
 
@@ -52,12 +54,8 @@ impl Rgb8 {
 
     /// Gives the picture a new size and returns its pixels, whose content is whatever was there before.
     fn reshape(&mut self, width: u32, height: u32) -> &mut [u8] {
-        let length = width as usize * height as usize * 3;
-        if self.buffer.len() < length {
-            self.buffer.resize(length, 0);
-        }
         (self.width, self.height) = (width, height);
-        &mut self.buffer[..length]
+        first_bytes(&mut self.buffer, width as usize * height as usize * 3)
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{Cursor, ErrorKind};
 use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits};
 
 use super::{DecodeError, Rgb8, check_size};
+use crate::buffer::first_bytes;
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -40,22 +41,22 @@ pub(super) fn decode(
             });
         };
         // Samples of less than a byte are merged into what is there.
-        scratch.clear();
-        scratch.resize(size, 0);
-        let line = reader.next_frame(scratch)?.line_size;
-        for (samples, out) in scratch.chunks_exact(line.max(1)).zip(rows) {
+        let samples = first_bytes(scratch, size);
+        samples.fill(0);
+        let line = reader.next_frame(samples)?.line_size;
+        for (samples, out) in samples.chunks_exact(line.max(1)).zip(rows) {
             expand_row(samples, out, color, depth, &palette);
         }
         return Ok(());
     }
     // Row by row, so that a file that ends after its last row is read, as PIL reads it.
-    scratch.resize(reader.output_line_size(width).unwrap_or(0), 0);
+    let samples = first_bytes(scratch, reader.output_line_size(width).unwrap_or(0));
     for out in rows {
         if direct {
             reader.read_row(out)?;
         } else {
-            reader.read_row(scratch)?;
-            expand_row(scratch, out, color, depth, &palette);
+            reader.read_row(samples)?;
+            expand_row(samples, out, color, depth, &palette);
         }
     }
     match reader.finish() {

@@ -134,6 +134,24 @@ fn buffers_are_kept() {
     }
 }
 
+/// A progressive picture whose last scan is repeated until there are thousands of them.
+#[test]
+fn endless_progressive_scans_are_an_error() {
+    let bytes = files()[1].0;
+    let last = bytes
+        .windows(2)
+        .rposition(|marker| marker == [0xFF, 0xDA])
+        .unwrap();
+    let scan = &bytes[last..bytes.len() - 2];
+    let repeated = |times: usize| [&bytes[..last], &scan.repeat(times), &[0xFF, 0xD9]].concat();
+    assert!(decode(&repeated(100)).is_ok());
+    let error = decode(&repeated(3_000)).unwrap_err();
+    assert!(
+        matches!(&error, DecodeError::Jpeg(reason) if reason.contains("500 scans")),
+        "{error}"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

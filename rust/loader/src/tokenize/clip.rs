@@ -10,9 +10,14 @@ use super::TokenizeError;
 use super::bpe::{Bpe, BpeScratch};
 use super::clean::{CleanText, is_clean};
 use super::split::{SPECIALS, Words};
+use crate::mask::Padding;
 
-/// As open_clip pads. It is also the id of `!`.
-pub(super) const PAD_ID: i32 = 0;
+/// As open_clip pads. 0 is also the id of `!` within a word; it never ends a text, for the end token stands behind it.
+pub(super) const PADDING: Padding = Padding {
+    id: 0,
+    left: false,
+    in_text: true,
+};
 
 /// Longer words are rare and long to compare: they are encoded anew each time.
 const MAX_CACHED_BYTES: usize = 48;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tokenizers::{PaddingDirection, PostProcessor, TruncationParams};
 
 use super::TokenizeError;
+use crate::mask::Padding;
 
 /// Vocabulary entries that are a padding token by their name, where the file has no `padding` section.
 const PAD_TOKENS: [&str; 2] = ["<pad>", "[PAD]"];
@@ -14,8 +15,7 @@ pub(super) struct FileTokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
     context_length: usize,
-    pad_id: i32,
-    pad_left: bool,
+    padding: Padding,
     vocab_size: usize,
 }
 
@@ -80,6 +80,11 @@ impl FileTokenizer {
             .get_padding()
             .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
 
+        // A token that was added for a purpose is no part of a text; one of the model's vocabulary may be.
+        let in_text = !inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .contains_key(&pad_id);
         let truncation = TruncationParams {
             max_length: context_length,
             stride: 0,
@@ -98,14 +103,17 @@ impl FileTokenizer {
             path: path.to_owned(),
             inner,
             context_length,
-            pad_id: small_pad_id,
-            pad_left,
+            padding: Padding {
+                id: small_pad_id,
+                left: pad_left,
+                in_text,
+            },
             vocab_size,
         })
     }
 
-    pub(super) fn pad_id(&self) -> i32 {
-        self.pad_id
+    pub(super) fn padding(&self) -> Padding {
+        self.padding
     }
 
     pub(super) fn vocab_size(&self) -> usize {
@@ -137,7 +145,7 @@ impl FileTokenizer {
                 .len()
                 .checked_sub(ids.len())
                 .ok_or_else(|| failed("more ids than the context holds".to_owned()))?;
-            let begin = if self.pad_left { free } else { 0 };
+            let begin = if self.padding.left { free } else { 0 };
             for (place, &id) in row[begin..].iter_mut().zip(ids) {
                 *place = id as i32;
             }

@@ -76,6 +76,29 @@ fn a_file_says_how_it_pads_and_truncates() {
     );
     let given = Tokenizer::from_file(&file.0, 5, Some(0)).unwrap();
     assert_eq!(encode(&given, &["a"]), [[0, 0, 1, 4, 2]]);
+    let padding = given.padding();
+    assert_eq!((padding.id, padding.left), (0, true));
+}
+
+#[test]
+fn padding_is_no_text_where_its_token_was_added_for_it() {
+    let json = letters_json("", "[PAD]");
+    let file = TempFile::new("ordinary", &json);
+    assert!(
+        Tokenizer::from_file(&file.0, 5, None)
+            .unwrap()
+            .padding()
+            .in_text
+    );
+    let added = r#""added_tokens": [{"id": 0, "content": "[PAD]", "single_word": false, "lstrip": false,
+        "rstrip": false, "normalized": false, "special": true}]"#;
+    let file = TempFile::new("added", &json.replace(r#""added_tokens": []"#, added));
+    assert!(
+        !Tokenizer::from_file(&file.0, 5, None)
+            .unwrap()
+            .padding()
+            .in_text
+    );
 }
 
 #[test]

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 pub use clean::{CleanText, is_clean};
 
+use crate::mask::Padding;
+
 use clip::ClipTokenizer;
 use file::FileTokenizer;
 
@@ -170,9 +172,14 @@ impl Tokenizer {
 
     /// The id that fills a row behind its caption (or before it, where a file says so).
     pub fn pad_id(&self) -> i32 {
+        self.padding().id
+    }
+
+    /// How rows are filled up, for masking.
+    pub fn padding(&self) -> Padding {
         match &self.kind {
-            Kind::Clip(_) => clip::PAD_ID,
-            Kind::File(file) => file.pad_id(),
+            Kind::Clip(_) => clip::PADDING,
+            Kind::File(file) => file.padding(),
         }
     }
 

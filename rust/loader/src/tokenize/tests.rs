@@ -130,6 +130,7 @@ fn words_of_clip_are_known() {
     }
     assert_eq!(tokenizer.vocab_size(), 520);
     assert_eq!(tokenizer.pad_id(), 0);
+    assert!(tokenizer.padding().in_text && !tokenizer.padding().left);
 }
 
 #[test]

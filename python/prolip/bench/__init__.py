@@ -1,0 +1,1 @@
+"""Measurements against baselines: `prolip bench data`."""

@@ -1,0 +1,177 @@
+"""One contender in a process of its own: reads a task from the standard input, writes a measurement to the output.
+
+The rate is that of an endless stream: the first batches are dropped (start-up, caches), then a whole number of batches
+a worker is timed, so that pipelines with several workers start and stop the clock in the same phase. The reader's work
+is to look at one pixel of each batch.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Protocol
+
+import torch
+
+from prolip.bench import process
+from prolip.bench.task import Measurement, Task
+from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, decode_only, device_batches
+from prolip.tokenizer import TokenizerConfig
+
+WARM_BATCHES = 2
+"""Batches that are dropped first, at least; one a worker where those are more."""
+
+
+class _Array(Protocol):
+    """A tensor or an array."""
+
+    def __getitem__(self, place: tuple[int, ...], /) -> object: ...
+
+
+Start = Callable[[], Iterator[_Array]]
+"""Opens a loader and gives its batches' pictures, batch first."""
+
+
+def main() -> int:
+    """Measures what the standard input asks for."""
+    task = Task.from_json(sys.stdin.read())
+    sys.stdout.write(f"{CONTENDERS[task.contender](task).to_json()}\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _prolip(task: Task) -> Measurement:
+    """The loader: uint8 batches as the training loop takes them, which the device then normalises."""
+    config = _loader_config(task)
+    loaders: list[BatchLoader] = []
+
+    def start() -> Iterator[_Array]:
+        loaders.append(BatchLoader(config))
+        for batch in loaders[0]:
+            yield batch.images
+
+    measured = _measure(task, start)
+    stages = loaders[0].stats().stages
+    # The stages' clocks go on while a thread waits for a core, so their shares count, of the processor time measured.
+    busy = {name: stage.seconds for name, stage in stages.items() if name not in {"wait", "idle"} and stage.count}
+    whole = sum(busy.values())
+    return replace(measured, stage_us={name: seconds / whole * measured.cpu_us for name, seconds in busy.items()})
+
+
+def _prolip_float32(task: Task) -> Measurement:
+    """The loader with what the baselines do besides: float32 batches, normalised on the CPU by the reader."""
+    torch.set_num_threads(1)
+
+    def start() -> Iterator[_Array]:
+        for batch in device_batches(BatchLoader(_loader_config(task)), torch.device("cpu")):
+            yield batch.images
+
+    return _measure(task, start)
+
+
+def _decode_only(task: Task) -> Measurement:
+    """The floor: the same threads decode the same pictures, whose bytes are in memory, and do nothing else."""
+    import_mb = process.memory(process.tree()).peak_rss
+    shards = list(task.shards)
+    loaded = min(task.images, BatchLoader(_loader_config(task)).num_samples)
+    busy, cpu = process.machine_seconds(), process.cpu_seconds(process.tree())
+    begun = time.perf_counter()
+    images, seconds = decode_only(shards, task.images, task.threads)
+    elapsed = time.perf_counter() - begun
+    cpu = process.cpu_seconds(process.tree()) - cpu
+    memory = process.memory(process.tree())
+    return Measurement(
+        images_per_s=images / seconds,
+        # Before the clock starts, each picture that is loaded is decoded once to see whether it can be.
+        cpu_us=cpu / (images + loaded) * 1e6,
+        others_cores=max(0.0, process.machine_seconds() - busy - cpu) / elapsed,
+        first_batch_s=0.0,
+        rss_mb=memory.peak_rss,
+        pss_mb=memory.pss,
+        import_mb=import_mb,
+    )
+
+
+def _webdataset(task: Task) -> Measurement:
+    from prolip.bench import baselines
+
+    return _measure(task, lambda: (images for images, _ in baselines.webdataset_batches(task)))
+
+
+def _hand_made(task: Task) -> Measurement:
+    from prolip.bench import baselines
+
+    return _measure(task, lambda: (images for images, _ in baselines.hand_made_batches(task)))
+
+
+def _hand_made_cv2(task: Task) -> Measurement:
+    from prolip.bench import baselines
+
+    return _measure(task, lambda: (images for images, _ in baselines.hand_made_cv2_batches(task)))
+
+
+CONTENDERS: dict[str, Callable[[Task], Measurement]] = {
+    "prolip": _prolip,
+    "prolip-float32": _prolip_float32,
+    "decode-only": _decode_only,
+    "webdataset": _webdataset,
+    "hand-made": _hand_made,
+    "hand-made-cv2": _hand_made_cv2,
+}
+
+
+def _measure(task: Task, start: Start) -> Measurement:
+    """Times the batches of a loader that `start` opens."""
+    warnings.simplefilter("ignore")
+    workers = task.threads
+    count = -(-task.images // (task.batch_size * workers)) * workers
+    import_mb = process.memory(process.tree()).peak_rss
+    opened = time.perf_counter()
+    batches = start()
+    _look_at(next(batches))
+    first_batch = time.perf_counter() - opened
+    for images in islice(batches, max(WARM_BATCHES, workers) - 1):
+        _look_at(images)
+    processes = process.tree()
+    busy, cpu, begun = process.machine_seconds(), process.cpu_seconds(processes), time.perf_counter()
+    for images in islice(batches, count):
+        _look_at(images)
+    seconds = time.perf_counter() - begun
+    cpu = process.cpu_seconds(processes) - cpu
+    busy = process.machine_seconds() - busy
+    memory = process.memory(process.tree())
+    timed = count * task.batch_size
+    return Measurement(
+        images_per_s=timed / seconds,
+        cpu_us=cpu / timed * 1e6,
+        others_cores=max(0.0, busy - cpu) / seconds,
+        first_batch_s=first_batch,
+        rss_mb=memory.peak_rss,
+        pss_mb=memory.pss,
+        import_mb=import_mb,
+    )
+
+
+def _look_at(images: _Array) -> None:
+    """Reads a pixel, as any user of the batch would."""
+    images[0, 0, 0, 0]
+
+
+def _loader_config(task: Task) -> LoaderConfig:
+    return LoaderConfig(
+        shards=task.shards,
+        batch_size=task.batch_size,
+        image_size=task.image_size,
+        augment=AugmentConfig() if task.recipe == "full" else AugmentConfig(jitter_prob=0.0, gray_prob=0.0),
+        tokenizer=TokenizerConfig(context_length=task.context_length),
+        num_epochs=None,
+        num_threads=task.threads,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+//! The floor that the loader is measured against: the same pictures decoded by as many threads, and nothing else.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::decode::{Decoder, Rgb8};
+use crate::error::{Error, SampleError};
+use crate::index::Index;
+use crate::read::Reader;
+use crate::tally::Tally;
+
+/// What a decode-only run did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DecodeOnly {
+    /// Pictures that were decoded.
+    pub images: u64,
+    /// Seconds from the first picture's beginning to the last one's end.
+    pub seconds: f64,
+}
+
+/// Decodes `images` pictures of the shards, evenly spaced among the samples (or all of them over and over, where
+/// they are fewer), with `threads` threads that each take the next one.
+///
+/// Their bytes are in memory before the clock starts: neither the archives nor the disk are part of the time.
+/// Samples whose picture cannot be read or decoded are left out beforehand.
+///
+/// # Errors
+/// A shard cannot be opened or is damaged, or no picture can be decoded.
+pub fn decode_only(
+    shards: Vec<PathBuf>,
+    images: usize,
+    threads: usize,
+    max_pixels: u64,
+) -> Result<DecodeOnly, Error> {
+    let index = Index::open(shards, threads, &AtomicBool::new(false))?;
+    let pictures = load(&index, images, max_pixels)?;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let (mut decoder, mut pixels) = (Decoder::new(max_pixels), Rgb8::default());
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= images {
+                break;
+            }
+            // Every one of them was decoded once before, so there is no error to look at.
+            drop(decoder.decode(&pictures[number % pictures.len()], &mut pixels));
+        }
+    };
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 1..threads.max(1) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(DecodeOnly {
+        images: images as u64,
+        seconds,
+    })
+}
+
+/// The compressed pictures of at most `images` samples that can be decoded.
+fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, Error> {
+    let total = index.num_samples();
+    let wanted = (images as u64).min(total);
+    let (mut reader, mut decoder, mut pixels) =
+        (Reader::default(), Decoder::new(max_pixels), Rgb8::default());
+    let mut pictures = Vec::with_capacity(wanted as usize);
+    let mut tally = Tally::default();
+    for number in 0..wanted {
+        let (shard, sample) = index.sample(number * total / wanted);
+        let path = &index.shards()[shard].path;
+        tally.tried += 1;
+        let read = reader
+            .read(shard, path, [sample.image, None, None])
+            .and_then(|[bytes, ..]| bytes.ok_or(SampleError::NoImage))
+            .and_then(|bytes| Ok((bytes, decoder.decode(bytes, &mut pixels)?)));
+        match read {
+            Ok((bytes, ())) => pictures.push(bytes.to_vec()),
+            Err(error) => {
+                let place = format_args!("shard {}, sample {}", path.display(), sample.key);
+                tally.bad(place, &error);
+            }
+        }
+    }
+    if pictures.is_empty() {
+        return Err(tally.too_many(1.0));
+    }
+    Ok(pictures)
+}

@@ -1,0 +1,44 @@
+//! The decode-only run: every picture asked for, bad ones left out, nothing to decode an error.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{archive, member, png};
+use prolip_loader::decode_only::decode_only;
+use prolip_loader::error::Error;
+
+fn write(folder: &tempfile::TempDir, name: &str, parts: &[Vec<u8>]) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, archive(parts)).unwrap();
+    path
+}
+
+#[test]
+fn as_many_pictures_as_asked_for_by_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = png(5, 4, [7, 8, 9]);
+    let parts = [
+        member("a.png", &picture),
+        member("b.png", b"no picture"),
+        member("c.png", &picture),
+        member("d.txt", b"no image"),
+    ];
+    let shard = write(&folder, "0.tar", &parts);
+    for (images, threads) in [(1, 1), (3, 2), (50, 4)] {
+        let run = decode_only(vec![shard.clone()], images, threads, 1 << 20).unwrap();
+        assert_eq!(run.images, images as u64);
+        assert!(run.seconds > 0.0);
+    }
+}
+
+#[test]
+fn nothing_to_decode_is_an_error_that_names_the_first_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = write(&folder, "0.tar", &[member("bad.png", b"no picture")]);
+    let error = decode_only(vec![shard], 10, 2, 1 << 20).unwrap_err();
+    assert!(matches!(error, Error::TooManyBad { bad: 1, .. }));
+    assert!(error.to_string().contains("sample bad"), "{error}");
+}

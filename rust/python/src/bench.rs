@@ -1,0 +1,38 @@
+//! What measuring the loader takes: the decode-only run, and the paths that a list of shards means.
+
+use prolip_loader::config::MAX_PIXELS;
+use prolip_loader::shards;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::error::{config_error, loader_error};
+
+/// Decodes `images` pictures of the shards with `threads` threads, nothing else; their number and the seconds taken.
+///
+/// Reading is not part of the time: the compressed bytes are in memory before the clock starts.
+#[pyfunction]
+pub fn decode_only(
+    py: Python<'_>,
+    shards: Vec<String>,
+    images: usize,
+    threads: usize,
+) -> PyResult<(u64, f64)> {
+    for (name, number) in [("images", images), ("threads", threads)] {
+        if number == 0 {
+            return Err(PyValueError::new_err(format!(
+                "{name} is 0: it must be at least 1"
+            )));
+        }
+    }
+    let paths = shards::expand(&shards).map_err(|error| config_error(&error))?;
+    let run = py
+        .detach(|| prolip_loader::decode_only::decode_only(paths, images, threads, MAX_PIXELS))
+        .map_err(|error| loader_error(py, &error))?;
+    Ok((run.images, run.seconds))
+}
+
+/// The paths that patterns and lists of shards stand for, as the loader reads them.
+#[pyfunction]
+pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<std::path::PathBuf>> {
+    shards::expand(&shards).map_err(|error| config_error(&error))
+}
