@@ -4,7 +4,8 @@ import difflib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -64,6 +65,17 @@ def share_cores_politely() -> None:
     as long.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@contextmanager
+def data_errors_as_answers() -> Iterator[None]:
+    """Turns the loader's DataError into a ValueError, which is answered and not traced back."""
+    from prolip.data import DataError
+
+    try:
+        yield
+    except DataError as error:
+        raise ValueError(str(error)) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -162,7 +174,9 @@ def _demo(words: list[str]) -> int:
     from prolip.demo import DemoConfig, run_demo
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return run_demo(tyro.cli(DemoConfig, args=words, prog="prolip demo", use_underscores=True))
+    config = tyro.cli(DemoConfig, args=words, prog="prolip demo", use_underscores=True)
+    with data_errors_as_answers():
+        return run_demo(config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -186,14 +200,11 @@ class EvalOptions:
 
 def _eval(words: list[str]) -> int:
     options = tyro.cli(EvalOptions, args=words, prog="prolip eval", use_underscores=True)
-    from prolip.data import DataError
     from prolip.demo import evaluate, headline_lines
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+    with data_errors_as_answers():
         results, path = evaluate(options.source, options.data, options.split, options.out)
-    except DataError as error:
-        raise ValueError(str(error)) from error
     tell(*headline_lines(results), f"all figures: {path}")
     return 0
 
@@ -223,14 +234,11 @@ def _report(words: list[str]) -> int:
 
 def _bprw(words: list[str]) -> int:
     share_cores_politely()
-    from prolip.data import DataError
     from prolip.reweight import ReweightOptions, run_reweight
 
     options = tyro.cli(ReweightOptions, args=words, prog="prolip bprw", use_underscores=True)
-    try:
+    with data_errors_as_answers():
         tell(*run_reweight(options))
-    except DataError as error:
-        raise ValueError(str(error)) from error
     return 0
 
 

@@ -131,16 +131,16 @@ def evaluate(source: Path, data: Path, split: Literal["val", "test"], out: Path 
 
 
 def find_tokenizer(trained: TokenizerConfig, data: Path) -> TokenizerConfig:
-    """The tokenizer that a run was trained with; where its file is no longer there, that of the shards in `data`.
+    """The tokenizer that a run was trained with; where its file is not there, the one of that name in `data`.
 
     Raises:
         ValueError: neither is there.
     """
     if trained.path is None or trained.path.is_file():
         return trained
-    beside = data / "tokenizer.json"
-    if trained.kind != "file" or not beside.is_file():
-        raise ValueError(f"the run's tokenizer {trained.path} is not there, and {data} has no tokenizer.json")
+    beside = data / trained.path.name
+    if not beside.is_file():
+        raise ValueError(f"the run's tokenizer {trained.path} is not there, and {data} has no {trained.path.name}")
     log.warning("the run's tokenizer %s is not there: taking %s", trained.path, beside)
     return dataclasses.replace(trained, path=beside)
 

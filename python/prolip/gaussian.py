@@ -8,6 +8,8 @@ repeats it is called `official_…` and says how it differs.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -127,12 +129,19 @@ def inclusion_matrix(specific: Gaussian, general: Gaussian, *, rows_at_once: int
 
     The logarithm does not factorise over pairs, so a block of rows x M x D is built at a time.
     """
-    blocks = []
+    return _summed_over_pairs(inclusion_score, specific, general, rows_at_once)
+
+
+def _summed_over_pairs(
+    score: Callable[[Gaussian, Gaussian], Tensor], specific: Gaussian, general: Gaussian, rows_at_once: int
+) -> Tensor:
+    """A score per dimension, summed over dimensions for every pair, [N, M]."""
+    blocks = [specific.mean.new_zeros(0, len(general.mean))]
     wider = Gaussian(general.mean[None], general.log_var[None])
     for start in range(0, len(specific.mean), rows_at_once):
         block = specific.rows(slice(start, start + rows_at_once))
-        blocks.append(inclusion_score(Gaussian(block.mean[:, None], block.log_var[:, None]), wider).sum(-1))
-    return torch.cat(blocks) if blocks else specific.mean.new_zeros(0, len(general.mean))
+        blocks.append(score(Gaussian(block.mean[:, None], block.log_var[:, None]), wider).sum(-1))
+    return torch.cat(blocks)
 
 
 def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) -> Tensor:
@@ -161,14 +170,7 @@ def official_inclusion_test_matrix(
     specific: Gaussian, general: Gaussian, eps: float = 0.0, *, rows_at_once: int = 64
 ) -> Tensor:
     """The released one-sided test summed over dimensions for every pair, [N, M] (the HierarCaps script's measure)."""
-    blocks = []
-    wider = Gaussian(general.mean[None], general.log_var[None])
-    for start in range(0, len(specific.mean), rows_at_once):
-        block = specific.rows(slice(start, start + rows_at_once))
-        blocks.append(
-            official_inclusion_test(Gaussian(block.mean[:, None], block.log_var[:, None]), wider, eps).sum(-1)
-        )
-    return torch.cat(blocks) if blocks else specific.mean.new_zeros(0, len(general.mean))
+    return _summed_over_pairs(partial(official_inclusion_test, eps=eps), specific, general, rows_at_once)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 `prolip train recipe.toml --flag value` on one process and `torchrun -m prolip.train recipe.toml --flag value` on many
 are the same thing. A run owns one folder (runs/NAME: config.toml, metrics.jsonl, tensorboard/, checkpoints/); starting
-a run whose folder has a checkpoint continues it, and on the same machine and ranks the weights are those of a run that
-was never interrupted, bit for bit. The folder must be visible to all ranks.
+a run whose folder has a checkpoint continues it; on a CPU and as many ranks the weights are those of a run that was
+never interrupted, bit for bit (on a GPU some kernels add up in no fixed order). All ranks must see the folder.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prolip.cli import BUILDERS, COMMANDS, main
+from prolip.data import DataError
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,3 +54,22 @@ def test_what_is_wrong_is_said_with_status_2(
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_used_is_said_with_status_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise DataError("shard bad.tar, byte 0: damaged header")
+
+    monkeypatch.setattr("prolip.demo.evaluate", damaged)
+    assert main(["eval", "runs/any"]) == 2
+    assert "prolip eval: shard bad.tar, byte 0: damaged header" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_said_with_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "names.csv").write_text("image,caption\na.png,a\n")
+    words = ["data", "build", "csv", "--source", str(tmp_path / "names.csv"), "--max_bad_fraction", "1"]
+    assert main([*words, "--out", str(tmp_path / "a file" / "out")]) == 2
+    assert "prolip data build csv: " in capsys.readouterr().err

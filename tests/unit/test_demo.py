@@ -53,11 +53,14 @@ def test_a_run_is_evaluated_with_its_own_tokenizer(tmp_path: Path) -> None:
     clip = TokenizerConfig(kind="clip")
     assert demo.find_tokenizer(clip, tmp_path) is clip
     own, data = TokenizerConfig(kind="file", path=tmp_path / "own.json"), tmp_path / "data"
-    with pytest.raises(ValueError, match=r"own.json is not there, and .*data has no tokenizer.json"):
+    with pytest.raises(ValueError, match=r"own.json is not there, and .*data has no own.json"):
         demo.find_tokenizer(own, data)
     data.mkdir()
-    (data / "tokenizer.json").write_text("{}")
-    assert demo.find_tokenizer(own, data).path == data / "tokenizer.json"
+    (data / "tokenizer.json").write_text("{}")  # another one
+    with pytest.raises(ValueError, match=r"data has no own.json"):
+        demo.find_tokenizer(own, data)
+    (data / "own.json").write_text("{}")
+    assert demo.find_tokenizer(own, data).path == data / "own.json"
     (tmp_path / "own.json").write_text("{}")
     assert demo.find_tokenizer(own, data) is own
 

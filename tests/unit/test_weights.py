@@ -117,6 +117,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(WeightsError, match="holds a list"):
         load(tmp_path / "list.pt")
+    torch.save({"model": Path("code")}, tmp_path / "code.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    (tmp_path / "text.safetensors").write_text("hello")
+    for name in ("code.pt", "text.pt", "text.safetensors"):
+        with pytest.raises(WeightsError, match=rf"{name} is no checkpoint: "):
+            load(tmp_path / name)
     torch.save({"epoch": 3}, tmp_path / "no_tensors.pt")
     with pytest.raises(WeightsError, match="epoch is a int"):
         load(tmp_path / "no_tensors.pt")

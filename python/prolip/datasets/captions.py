@@ -1,9 +1,6 @@
 """Captions of four levels, from "a picture" to a name, in the same templates at every level."""
 
 from collections.abc import Sequence
-from functools import cache
-
-from prolip.datasets.emoji_table import read_table
 
 LEVELS = ("picture", "group", "subgroup", "name")
 """The most general first."""
@@ -168,25 +165,3 @@ def keyword_captions(name: str, keywords: Sequence[str]) -> list[str]:
     """Captions that list CLDR's keywords, the first few; the name where there are none (newer emoji, variants)."""
     listed = ", ".join(keywords[:MAX_KEYWORDS]) or name
     return [template.format(listed) for template in CHAINED_TEMPLATES]
-
-
-@cache
-def _group_of_subgroup() -> dict[str, str]:
-    return {emoji.subgroup: emoji.group for emoji in read_table()}
-
-
-def group_prompts(group: str) -> list[str]:
-    """The zero-shot prompts of a group: every template, each prompt once.
-
-    At this level a chain has one link, so that two templates give the same words.
-    """
-    return list(dict.fromkeys(fill_templates([group_text(group)])))
-
-
-def subgroup_prompts(subgroup: str) -> list[str]:
-    """The zero-shot prompts of a subgroup: every template, each prompt once.
-
-    Raises:
-        KeyError: the subgroup is not Unicode's.
-    """
-    return list(dict.fromkeys(fill_templates([subgroup_text(subgroup), group_text(_group_of_subgroup()[subgroup])])))

@@ -27,6 +27,16 @@ class RetrievalResult:
     num_candidates: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class RPrecision:
+    """Shares in [0, 1]; R is the number of a query's correct candidates."""
+
+    r_precision: float
+    """Share of correct ones among the first R."""
+    map_at_r: float
+    """Mean over the first R places of the precision up to each place that is correct, 0 for the others."""
+
+
 def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "csd") -> Tensor:
     """Scores by which a query orders its candidates, [Q, C], larger is nearer.
 
@@ -59,6 +69,43 @@ def first_ranks(
         rows = slice(start, start + block)
         parts.append(rank_of_first_correct(retrieval_scores(queries.rows(rows), candidates, score), correct[rows]))
     return torch.cat(parts)
+
+
+def precision_at_r(
+    queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd", block: int = 1024
+) -> RPrecision:
+    """How well a query's first R candidates are its R correct ones, averaged over queries.
+
+    For queries with many correct candidates (ECCV Caption, CxC). Ties count against the query.
+
+    Args:
+        queries: [Q, D].
+        candidates: [C, D].
+        correct: bool [Q, C], at least one true a row.
+        score: see `retrieval_scores`.
+        block: rows of the score matrix that exist at a time.
+
+    Raises:
+        ValueError: there is no query, one has no correct candidate, or a score is NaN.
+    """
+    sizes = correct.sum(dim=1)
+    if len(sizes) == 0 or not bool((sizes > 0).all()):
+        raise ValueError("every query needs a correct candidate, and there must be a query")
+    most = int(sizes.max())
+    rank = torch.arange(1, most + 1, device=correct.device)
+    precisions, averages = [], []
+    for start in range(0, len(sizes), block):
+        rows = slice(start, start + block)
+        scores = retrieval_scores(queries.rows(rows), candidates, score)
+        if bool(scores.isnan().any()):
+            raise ValueError("scores hold NaN")
+        # Wrong ones first, then by score, stably: among equals the wrong ones stay in front.
+        wrong_first = torch.argsort(correct[rows].byte(), dim=1, stable=True)
+        order = rank_candidates(scores.gather(1, wrong_first))[:, :most]
+        hits = correct[rows].gather(1, wrong_first.gather(1, order)).double() * (rank <= sizes[rows, None])
+        precisions.append(hits.sum(dim=1) / sizes[rows])
+        averages.append((hits * hits.cumsum(dim=1) / rank).sum(dim=1) / sizes[rows])
+    return RPrecision(r_precision=float(torch.cat(precisions).mean()), map_at_r=float(torch.cat(averages).mean()))
 
 
 def evaluate_retrieval(

@@ -69,6 +69,49 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
     )
 
 
+def area_under_risk_coverage(uncertainty: Tensor, correct: Tensor) -> float:
+    """Mean, over k = 1..N, of the share of wrong items among the k most certain ones; in [0, 1], small is good.
+
+    Equally uncertain items have no order: the mean over all their orders is taken, so that a constant uncertainty
+    scores the error rate.
+
+    Args:
+        uncertainty: [N], larger is less certain.
+        correct: [N], 0 or 1 (or bool).
+
+    Raises:
+        ValueError: there is no item.
+    """
+    if uncertainty.numel() == 0:
+        raise ValueError("no item has a risk")
+    _, place, sizes = torch.unique(uncertainty, return_inverse=True, return_counts=True)
+    wrong = torch.zeros(len(sizes), dtype=torch.float64, device=place.device)
+    wrong.index_add_(0, place, 1 - correct.double())
+    share = (wrong / sizes).repeat_interleave(sizes)
+    coverage = torch.arange(1, len(share) + 1, device=share.device)
+    return float((share.cumsum(0) / coverage).mean())
+
+
+def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
+    """Mean distance of accuracy from confidence over bins of equal width, each weighted by its items; in [0, 1].
+
+    Args:
+        confidence: [N], in [0, 1]: the probability that each answer is right, such as the largest softmax output.
+        correct: [N], 0 or 1 (or bool).
+        num_bins: at least 1. A bin holds its upper edge, and the first one holds 0 too.
+
+    Raises:
+        ValueError: there is no item, or a confidence is outside [0, 1].
+    """
+    if confidence.numel() == 0 or not bool(((confidence >= 0) & (confidence <= 1)).all()):
+        raise ValueError("confidences must be in [0, 1], and there must be one")
+    confidence = confidence.double()
+    place = ((confidence * num_bins).ceil().long() - 1).clamp_min(0)
+    gap = torch.zeros(num_bins, dtype=torch.float64, device=place.device)
+    gap.index_add_(0, place, correct.double() - confidence)
+    return float(gap.abs().sum() / len(confidence))
+
+
 def share_more_uncertain(general: Tensor, specific: Tensor) -> float:
     """P(general is more uncertain than specific) over pairs, in [0, 1]; a tie counts half. NaN for no pairs."""
     if general.shape != specific.shape:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -71,9 +74,10 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
         return _read_folder(path)
     if not path.is_file():
         raise WeightsError(f"{source} is neither a file nor a folder; a hub repository is written {HUB_PREFIX}org/name")
-    if path.suffix == ".safetensors":
-        return load_file(path), None
-    return _read_pickle(path)
+    try:
+        return (load_file(path), None) if path.suffix == ".safetensors" else _read_pickle(path)
+    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path} is no checkpoint: {error}") from error
 
 
 def _download(repository: str) -> Path:
@@ -92,6 +96,7 @@ def _read_folder(folder: Path) -> tuple[State, ModelConfig]:
 
 
 def _read_pickle(path: Path) -> tuple[State, ModelConfig | None]:
+    zipfile.ZipFile(path).close()  # what torch makes of a file of another kind is anybody's guess
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a checkpoint")

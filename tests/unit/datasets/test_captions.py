@@ -7,10 +7,9 @@ from prolip.datasets.captions import (
     MAX_KEYWORDS,
     SUBGROUP_TEXTS,
     captions_by_level,
-    group_prompts,
     group_text,
     keyword_captions,
-    subgroup_prompts,
+    subgroup_text,
 )
 from prolip.datasets.emoji_table import read_table
 
@@ -46,19 +45,9 @@ def test_each_phrase_says_one_level() -> None:
     assert all(phrase == phrase.lower() for phrase in phrases)
 
 
-@pytest.mark.parametrize("one", [one for one in read_table() if one.name in {"blowfish", "flag: Spain", "cook"}])
-def test_prompts_are_the_captions_of_the_level(one: object) -> None:
-    emoji = next(emoji for emoji in read_table() if emoji is one)
-    captions = captions_by_level(emoji.name, emoji.subgroup, emoji.group)
-    assert set(group_prompts(emoji.group)) == set(captions["group"])
-    assert set(subgroup_prompts(emoji.subgroup)) == set(captions["subgroup"])
-    for prompts in (group_prompts(emoji.group), subgroup_prompts(emoji.subgroup)):
-        assert len(set(prompts)) == len(prompts)
-
-
 def test_a_subgroup_that_is_not_unicodes_is_an_error() -> None:
     with pytest.raises(KeyError, match="animal-imaginary"):
-        subgroup_prompts("animal-imaginary")
+        subgroup_text("animal-imaginary")
 
 
 def test_keywords_are_listed_and_the_name_stands_in() -> None:

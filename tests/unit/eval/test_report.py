@@ -114,6 +114,8 @@ def test_page_shows_every_part(run_dir: Path, emoji_data: Path, emoji_results: E
         "coin",
     ):
         assert part in page.text
+    before = words.signed(emoji_results.random.unseen_names.uncertainty.spearman)
+    assert f"; before training {before} and " in page.text
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     gallery = emoji_results.gallery
     shown = len(gallery.pictures) + len(gallery.most_certain) + len(gallery.least_certain) + len(gallery.chains)
@@ -151,7 +153,7 @@ def test_no_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="evaluate the run first"):
         render_report(tmp_path, tmp_path)
     (tmp_path / "eval.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match="EmojiResults: missing"):
+    with pytest.raises(ValueError, match=r"eval\.json: EmojiResults: missing"):
         render_report(tmp_path, tmp_path)
 
 

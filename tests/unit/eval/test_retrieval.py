@@ -10,6 +10,7 @@ from prolip.eval.retrieval import (
     chance_recall,
     evaluate_retrieval,
     first_ranks,
+    precision_at_r,
     rank_candidates,
     ranking_metrics,
     retrieval_scores,
@@ -109,3 +110,48 @@ def test_median_rank_is_the_floor_of_the_median() -> None:
         for a in ("image_to_text", "text_to_image")
         for b in ("mean_rank", "median_rank", "R@1", "R@5", "R@10")
     }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# R-precision and mAP@R
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("block", [1, 3, 1024])
+def test_precision_at_r_is_a_walk_down_each_list(seed: int, block: int) -> None:
+    queries, candidates = gaussians(7, seed), gaussians(12, seed + 100)
+    noise = torch.Generator().manual_seed(seed)
+    correct = torch.rand(7, 12, generator=noise) < 0.4
+    correct[torch.arange(7), torch.randint(12, (7,), generator=noise)] = True
+    if seed == 0:  # candidates that tie
+        candidates = Gaussian(candidates.mean[[0] * 6 + [1] * 6], candidates.log_var[[0] * 6 + [1] * 6])
+    scores = retrieval_scores(queries, candidates).tolist()
+    precisions, averages = [], []
+    for row, right in zip(scores, correct.tolist(), strict=True):
+        order = sorted(range(12), key=lambda place: (-row[place], right[place]))
+        size, found, total = sum(right), 0, 0.0
+        for k, place in enumerate(order[:size], 1):
+            if right[place]:
+                found += 1
+                total += found / k
+        precisions.append(found / size)
+        averages.append(total / size)
+    result = precision_at_r(queries, candidates, correct, block=block)
+    assert result.r_precision == pytest.approx(sum(precisions) / 7)
+    assert result.map_at_r == pytest.approx(sum(averages) / 7)
+
+
+def test_precision_at_r_of_one_right_answer_is_recall_at_1() -> None:
+    queries, candidates = gaussians(9, 0), gaussians(9, 1)
+    correct = torch.eye(9, dtype=torch.bool)
+    result = precision_at_r(queries, candidates, correct)
+    assert result.r_precision == result.map_at_r == evaluate_retrieval(queries, candidates, correct).recall_at_1
+
+
+def test_precision_at_r_needs_right_answers_and_numbers() -> None:
+    queries = gaussians(2, 0)
+    with pytest.raises(ValueError, match="every query needs a correct candidate"):
+        precision_at_r(queries, queries, T([[True, False], [False, False]]))
+    broken = Gaussian(queries.mean * torch.nan, queries.log_var)
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        precision_at_r(broken, queries, torch.eye(2, dtype=torch.bool))

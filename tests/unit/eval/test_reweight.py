@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import xml.etree.ElementTree as ET
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_from_a_run_to_files(lab: Path, emoji_data: Path, capsys: pytest.Capture
         assert f"\n{name}\n  won " in shown
     assert shown.count("  lost ") == 3
     assert "top-1 of 36 images" in shown
-    assert "re-weighted" in shown
+    assert "re-weighted over even weights, by mean: " in shown
+    assert "% of resamples: " in shown
     assert all(f"{stage}: 100%" in progress for stage in ("images", "prompts", "weights"))
     weights = PromptWeights.load(emoji_data / "out" / "prompt_weights.safetensors")
     assert weights.weights.shape == (3, 5)
@@ -148,8 +150,12 @@ def test_a_damaged_checkpoint_and_one_without_a_tokenizer(
 ) -> None:
     bad = emoji_data / "bad.pt"
     bad.write_bytes(b"nothing of the kind")
+    archive = emoji_data / "archive.pt"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.txt", "b")
     for checkpoint, message in (
-        (bad, "is damaged, or is no checkpoint"),
+        (archive, "is damaged, or is no checkpoint"),
+        (bad, "is no checkpoint"),
         (lab / "hub", "does not say which tokenizer"),
     ):
         assert main(words_for(lab, emoji_data, "--class_key", "group", "--checkpoint", str(checkpoint))) == 2

@@ -1,5 +1,6 @@
 """Uncertainty against accuracy and by level, against hand-made tables and sampling."""
 
+import itertools
 import math
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from prolip.eval.uncertainty import (
+    area_under_risk_coverage,
+    expected_calibration_error,
     share_more_uncertain,
     share_ordered,
     similarity_std,
@@ -74,3 +77,55 @@ def test_similarity_std_equals_sampling() -> None:
     assert float(similarity_std(pair.rows(slice(0, 1)), pair.rows(slice(1, 2)))[0, 0]) == pytest.approx(
         float(sampled), rel=0.01
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Risk against coverage, calibration
+
+
+def test_risk_coverage_by_hand() -> None:
+    """From the most certain on: right, wrong, right; risks 0, 1/2, 1/3."""
+    assert area_under_risk_coverage(T([0.3, 0.1, 0.2]), T([1, 1, 0])) == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_risk_coverage_of_ties_is_the_mean_over_their_orders(seed: int) -> None:
+    noise = torch.Generator().manual_seed(seed)
+    uncertainty = torch.randint(3, (6,), generator=noise).float()
+    correct = torch.randint(2, (6,), generator=noise)
+    areas = []
+    for order in itertools.permutations(range(6)):
+        walked = sorted(order, key=lambda i: float(uncertainty[i]))
+        risks = [sum(1 - int(correct[i]) for i in walked[:k]) / k for k in range(1, 7)]
+        areas.append(sum(risks) / 6)
+    assert area_under_risk_coverage(uncertainty, correct) == pytest.approx(sum(areas) / len(areas))
+
+
+def test_a_constant_uncertainty_risks_the_error_rate() -> None:
+    assert area_under_risk_coverage(torch.ones(8), T([1, 1, 1, 0, 1, 0, 1, 1])) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="no item"):
+        area_under_risk_coverage(T([]), T([]))
+
+
+@pytest.mark.parametrize("num_bins", [1, 4, 15])
+def test_calibration_error_is_a_walk_over_bins(num_bins: int) -> None:
+    noise = torch.Generator().manual_seed(num_bins)
+    confidence = torch.rand(200, generator=noise, dtype=torch.float64)
+    confidence[:3] = T([0.0, 1.0, 0.5], dtype=torch.float64)
+    correct = torch.randint(2, (200,), generator=noise)
+    total = 0.0
+    for place in range(num_bins):
+        low, high = place / num_bins, (place + 1) / num_bins
+        inside = [i for i, c in enumerate(confidence.tolist()) if low < c <= high or (place == 0 and c == 0)]
+        if inside:
+            gap = sum(int(correct[i]) for i in inside) / len(inside) - float(confidence[inside].mean())
+            total += len(inside) / 200 * abs(gap)
+    assert expected_calibration_error(confidence, correct, num_bins) == pytest.approx(total)
+
+
+def test_calibration_of_the_sure_and_right() -> None:
+    assert expected_calibration_error(T([1.0, 0.0]), T([1, 0])) == 0.0
+    assert expected_calibration_error(T([1.0, 1.0]), T([0, 0])) == 1.0
+    for wrong in (T([1.1]), T([math.nan]), T([])):
+        with pytest.raises(ValueError, match="confidences must be in"):
+            expected_calibration_error(wrong, torch.ones(len(wrong)))

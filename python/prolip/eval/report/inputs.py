@@ -47,7 +47,10 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
     path = run_dir / "eval.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: evaluate the run first")
-    results = EmojiResults.from_json(path.read_text(encoding="utf-8"))
+    try:
+        results = EmojiResults.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     config_text = _text(run_dir / "config.toml")
     return ReportInputs(
         run_name=run_dir.resolve().name,
