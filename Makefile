@@ -37,7 +37,15 @@ format: $(READY) ## rewrite Rust and Python sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## criterion benchmarks of the loader's kernels
+PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
+bench: $(READY) ## the loader beside baselines on a folder of photographs (PHOTOS=DIR), then its kernels
+	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }
+	rm -rf data/bench && mkdir -p data/bench/source && cp -rs "$(abspath $(PHOTOS))" data/bench/source/photos
+	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/orig --samples_per_shard 250
+	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/side512 --samples_per_shard 250 --max_side 512
+	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
+	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset,hand-made || exit 1; \
+	done; done
 	cargo bench --locked --package prolip-loader
 
 clean: ## remove .venv, target and the built extension; data/ and runs/ stay

@@ -1,9 +1,10 @@
 //! Brightness, contrast and saturation as PIL's `ImageEnhance` has them: a blend with a degenerate picture
 //! in single precision, cut (not rounded) to 8 bits.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::gray::{luma, luma_sum};
+use super::level::{Level, level};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 
 /// PIL's `Image.blend` of two samples: `from` at factor 0, `to` at factor 1, further out beyond them.
 fn blend(from: u8, to: u8, factor: f32) -> u8 {
@@ -21,7 +22,7 @@ fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {
         *entry = blend(constant, sample, factor);
     }
     #[cfg(target_arch = "x86_64")]
-    if avx512::available() {
+    if level() == Level::Avx512 {
         // SAFETY: the processor has the features that the kernel is compiled for.
         return unsafe { avx512::colour::look_up(pixels, &table) };
     }
@@ -50,12 +51,15 @@ pub fn adjust_saturation(pixels: &mut [u8], factor: f32) {
     if factor == 1.0 {
         return;
     }
-    #[cfg(target_arch = "x86_64")]
-    if avx512::available() {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the features that the kernel is compiled for.
-        return unsafe { avx512::colour::saturate(pixels, factor) };
+        Level::Avx512 => unsafe { avx512::colour::saturate(pixels, factor) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: likewise.
+        Level::Avx2 => unsafe { avx2::colour::saturate(pixels, factor) },
+        Level::Portable => saturate(pixels, factor),
     }
-    saturate(pixels, factor);
 }
 
 /// The portable kernel of [`adjust_saturation`].

@@ -1,7 +1,8 @@
 //! Brightness of a pixel as PIL's mode `L` has it, and pictures without colour.
 
+use super::level::{Level, level};
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::{avx2, avx512};
 
 /// PIL's `L` of an RGB pixel: ITU-R 601-2 weights in 16-bit fixed point, rounded.
 pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
@@ -11,12 +12,15 @@ pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
 
 /// Replaces each pixel of packed RGB by its brightness, three times.
 pub fn gray(pixels: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if avx512::available() {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the features that the kernel is compiled for.
-        return unsafe { avx512::colour::gray(pixels) };
+        Level::Avx512 => unsafe { avx512::colour::gray(pixels) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: likewise.
+        Level::Avx2 => unsafe { avx2::colour::gray(pixels) },
+        Level::Portable => portable_gray(pixels),
     }
-    portable_gray(pixels);
 }
 
 /// The portable kernel of [`gray`].
@@ -29,12 +33,15 @@ pub(super) fn portable_gray(pixels: &mut [u8]) {
 
 /// The sum of the brightness of all pixels.
 pub(super) fn luma_sum(pixels: &[u8]) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if avx512::available() {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the features that the kernel is compiled for.
-        return unsafe { avx512::colour::luma_sum(pixels) };
+        Level::Avx512 => unsafe { avx512::colour::luma_sum(pixels) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: likewise.
+        Level::Avx2 => unsafe { avx2::colour::luma_sum(pixels) },
+        Level::Portable => portable_luma_sum(pixels),
     }
-    portable_luma_sum(pixels)
 }
 
 /// The portable kernel of [`luma_sum`].

@@ -1,17 +1,21 @@
 //! The shift of hue as torchvision does it on PIL images: to PIL's 8-bit HSV, add to the hue, and back.
 
+use super::level::{Level, level};
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::{avx2, avx512};
 
 /// Turns the hue of packed RGB pixels by `shift` turns (-0.5 to 0.5), as torchvision's `adjust_hue` on PIL images.
 pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
     let shift = hue_steps(shift);
-    #[cfg(target_arch = "x86_64")]
-    if avx512::available() {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the features that the kernel is compiled for.
-        return unsafe { avx512::colour::shift_hue(pixels, shift) };
+        Level::Avx512 => unsafe { avx512::colour::shift_hue(pixels, shift) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: likewise.
+        Level::Avx2 => unsafe { avx2::colour::shift_hue(pixels, shift) },
+        Level::Portable => shift_hue(pixels, shift),
     }
-    shift_hue(pixels, shift);
 }
 
 /// The portable kernel of [`adjust_hue`].

@@ -1,9 +1,11 @@
 //! How a training picture is varied and how an evaluation picture is prepared: draw first, then apply.
 //!
 //! The draws follow torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale`; the pixels are
-//! those that the same parameters give on PIL images, bit for bit. Where the processor has AVX-512 the
-//! kernels use it, with results equal to the portable ones.
+//! those that the same parameters give on PIL images, bit for bit. Where the processor has AVX-512 or
+//! AVX2 the kernels use it, with results equal to the portable ones.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod coefficients;
@@ -11,6 +13,7 @@ mod colour;
 mod crop;
 mod gray;
 mod hue;
+mod level;
 mod resize;
 
 pub use colour::{adjust_brightness, adjust_contrast, adjust_saturation};

@@ -1,10 +1,11 @@
 //! Bicubic resizing with antialiasing, in Pillow's fixed-point arithmetic: along the rows first, each sum
 //! rounded and cut to 8 bits, then along the columns. Every output pixel equals Pillow's.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+use super::level::{Level, level};
 use super::{CropBox, Scratch};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::decode::Rgb8;
 
 /// Weights and the rows between the two passes, reused from call to call.
@@ -13,6 +14,8 @@ pub(super) struct Buffers {
     columns: Coefficients,
     rows: Coefficients,
     between: Vec<u8>,
+    #[cfg(target_arch = "x86_64")]
+    avx2: avx2::resize::Buffers,
     #[cfg(target_arch = "x86_64")]
     avx512: avx512::resize::Buffers,
 }
@@ -66,84 +69,54 @@ pub(super) fn resize(
     buffers: &mut Buffers,
     out: &mut [u8],
 ) {
-    #[cfg(target_arch = "x86_64")]
-    if avx512::resize::fits(crop.width) && avx512::available() {
-        let Some(source) = prepare(image, crop, target, buffers, out) else {
-            return;
-        };
-        let Buffers {
-            columns,
-            rows,
-            avx512: own,
-            ..
-        } = buffers;
-        let scale = f64::from(crop.width) / f64::from(target.width);
-        // SAFETY: the processor has the features that the kernels are compiled for.
-        unsafe {
-            if columns_first(crop, target) {
-                avx512::resize::columns_then_rows(source, columns, rows, scale, own, out);
-            } else {
-                avx512::resize::rows_then_columns(source, columns, rows, scale, own, out);
-            }
-        }
-        return;
-    }
-    portable_resize(image, crop, target, buffers, out);
-}
-
-/// Resizes with the kernels for any processor.
-pub(super) fn portable_resize(
-    image: &Rgb8,
-    crop: CropBox,
-    target: Target,
-    buffers: &mut Buffers,
-    out: &mut [u8],
-) {
     let Some(source) = prepare(image, crop, target, buffers, out) else {
         return;
     };
-    let Buffers {
-        columns,
-        rows,
-        between,
-        ..
-    } = buffers;
     let columns_first = columns_first(crop, target);
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has the feature that the passes are compiled for.
-        return unsafe { passes_avx2(source, columns, rows, columns_first, between, out) };
+    let Buffers { columns, rows, .. } = buffers;
+    match kernels(crop, target) {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            let scale = f64::from(crop.width) / f64::from(target.width);
+            let own = &mut buffers.avx512;
+            // SAFETY: the processor has the features that the kernels are compiled for.
+            unsafe {
+                if columns_first {
+                    avx512::resize::columns_then_rows(source, columns, rows, scale, own, out);
+                } else {
+                    avx512::resize::rows_then_columns(source, columns, rows, scale, own, out);
+                }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            let own = &mut buffers.avx2;
+            // SAFETY: the processor has the features that the kernels are compiled for.
+            unsafe {
+                if columns_first {
+                    avx2::resize::columns_then_rows(source, columns, rows, own, out);
+                } else {
+                    avx2::resize::rows_then_columns(source, columns, rows, own, out);
+                }
+            }
+        }
+        Level::Portable if columns_first => {
+            columns_then_rows(source, columns, rows, &mut buffers.between, out);
+        }
+        Level::Portable => rows_then_columns(source, columns, rows, &mut buffers.between, out),
     }
-    passes(source, columns, rows, columns_first, between, out);
 }
 
-/// [`passes`], compiled for wider vectors.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn passes_avx2(
-    source: Source<'_>,
-    columns: &Coefficients,
-    rows: &Coefficients,
-    columns_first: bool,
-    between: &mut Vec<u8>,
-    out: &mut [u8],
-) {
-    passes(source, columns, rows, columns_first, between, out);
-}
-
-#[inline(always)]
-fn passes(
-    source: Source<'_>,
-    columns: &Coefficients,
-    rows: &Coefficients,
-    columns_first: bool,
-    between: &mut Vec<u8>,
-    out: &mut [u8],
-) {
-    if columns_first {
-        columns_then_rows(source, columns, rows, between, out);
-    } else {
-        rows_then_columns(source, columns, rows, between, out);
+/// The kernels for this processor and these sizes: rows shorter than a vector are left to slower ones.
+fn kernels(crop: CropBox, target: Target) -> Level {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if avx512::resize::fits(crop.width) => Level::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::Avx512 if avx2::resize::fits(crop.width, target.window.width) => {
+            Level::Avx2
+        }
+        _ => Level::Portable,
     }
 }
 
@@ -184,7 +157,6 @@ fn columns_first(crop: CropBox, target: Target) -> bool {
     fewer(crop.height, target.height) > 2 * fewer(crop.width, target.width)
 }
 
-#[inline(always)]
 fn rows_then_columns(
     source: Source<'_>,
     columns: &Coefficients,
@@ -204,7 +176,6 @@ fn rows_then_columns(
     }
 }
 
-#[inline(always)]
 fn columns_then_rows(
     source: Source<'_>,
     columns: &Coefficients,

@@ -5,13 +5,14 @@
 
 use proptest::prelude::*;
 
-use super::resize::{Buffers, Target, portable_resize, resize};
+use super::level::test_hook::{at, runnable};
+use super::resize::{Buffers, Target, resize};
 use super::*;
 
 /// A picture of a fixed pattern.
 fn picture(width: u32, height: u32) -> Rgb8 {
     let pixels = (0..width * height * 3)
-        .map(|i| (i * 37 + (i * i) % 251 * 11) as u8)
+        .map(|i| (i * 37 + i.wrapping_mul(i) % 251 * 11) as u8)
         .collect();
     Rgb8::from_pixels(width, height, pixels).unwrap()
 }
@@ -165,56 +166,107 @@ fn colour_cube() -> Vec<u8> {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn colour_kernels_agree_on_the_cube() {
-    if !avx512::available() {
-        return;
-    }
     let cube = colour_cube();
-    let agree = |portable: &dyn Fn(&mut [u8]), vector: &dyn Fn(&mut [u8])| {
-        let (mut one, mut other) = (cube.clone(), cube.clone());
-        portable(&mut one);
-        vector(&mut other);
-        assert!(one == other);
-    };
-    // SAFETY (of all four): the processor has the features, as checked above.
-    agree(&|pixels| gray::portable_gray(pixels), &|pixels| unsafe {
-        avx512::colour::gray(pixels)
-    });
-    for factor in [0.68, 0.9, 1.1, 1.32, 2.5, -0.5] {
-        agree(
-            &|pixels| colour::saturate(pixels, factor),
-            &|pixels| unsafe { avx512::colour::saturate(pixels, factor) },
-        );
-    }
-    for shift in [0, 1, 20, 128, 236] {
-        agree(&|pixels| hue::shift_hue(pixels, shift), &|pixels| unsafe {
-            avx512::colour::shift_hue(pixels, shift)
+    let agree = |change: &dyn Fn(&mut [u8])| {
+        let changed = runnable().map(|level| {
+            let mut pixels = cube.clone();
+            at(level, || change(&mut pixels));
+            (level, pixels)
         });
+        let results: Vec<_> = changed.collect();
+        for (level, pixels) in &results {
+            assert!(*pixels == results[0].1, "{level:?}");
+        }
+    };
+    agree(&gray);
+    for factor in [0.68, 0.9, 1.1, 1.32, 2.5, -0.5] {
+        agree(&|pixels| adjust_saturation(pixels, factor));
+        agree(&|pixels| adjust_brightness(pixels, factor));
+        agree(&|pixels| adjust_contrast(pixels, factor));
     }
-    assert_eq!(gray::portable_luma_sum(&cube), unsafe {
-        avx512::colour::luma_sum(&cube)
-    });
+    for shift in [0.0, 0.004, 0.08, 0.5, -0.08, -0.4] {
+        agree(&|pixels| adjust_hue(pixels, shift));
+    }
+    let sums: Vec<_> = runnable()
+        .map(|level| at(level, || gray::luma_sum(&cube)))
+        .collect();
+    assert!(sums.iter().all(|&sum| sum == sums[0]), "{sums:?}");
 }
 
 #[test]
 #[ignore = "every colour under every shift of hue: minutes, for a change of the kernel"]
-#[cfg(target_arch = "x86_64")]
 fn hue_kernels_agree_on_all_colours() {
-    if !avx512::available() {
-        return;
-    }
     for shift in 0..=255 {
         for red in 0..=255u8 {
-            let mut portable: Vec<u8> = (0..=255u8)
+            let colours: Vec<u8> = (0..=255u8)
                 .flat_map(|green| (0..=255u8).flat_map(move |blue| [red, green, blue]))
                 .collect();
-            let mut vector = portable.clone();
+            let mut portable = colours.clone();
             hue::shift_hue(&mut portable, shift);
-            // SAFETY: the processor has the features, as checked above.
-            unsafe { avx512::colour::shift_hue(&mut vector, shift) };
-            assert!(portable == vector, "shift {shift}, red {red}");
+            for level in runnable() {
+                let mut pixels = colours.clone();
+                // Half a step more than the shift, so that cutting gives it back.
+                let turns =
+                    (f32::from(shift as i8) + 0.5f32.copysign(f32::from(shift as i8))) / 255.0;
+                at(level, || adjust_hue(&mut pixels, turns));
+                assert!(portable == pixels, "{level:?}, shift {shift}, red {red}");
+            }
         }
+    }
+}
+
+#[test]
+fn resize_kernels_agree_at_the_sizes_of_photographs() {
+    for (width, height) in [(468, 401), (200, 900), (40, 700), (900, 60), (11, 11)] {
+        let image = picture(width, height);
+        let results: Vec<_> = runnable()
+            .map(|level| at(level, || resized(&image, whole(&image), 224, 224)))
+            .collect();
+        for result in &results {
+            assert!(*result == results[0], "{width} x {height}");
+        }
+    }
+}
+
+/// The kernels' times for docs/benchmarks.md: `cargo test --release kernel_times -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints microseconds a picture for each set of kernels"]
+fn kernel_times() {
+    let image = picture(468, 401);
+    let crop = CropBox {
+        x: 12,
+        y: 9,
+        width: 440,
+        height: 380,
+    };
+    let mut out = resized(&image, crop, 224, 224);
+    let mut scratch = Scratch::default();
+    for level in runnable() {
+        let mut time = |name: &str, work: &mut dyn FnMut(&mut [u8])| {
+            let mut times: Vec<_> = (0..101)
+                .map(|_| {
+                    let begun = std::time::Instant::now();
+                    at(level, || work(&mut out));
+                    begun.elapsed().as_secs_f64() * 1e6
+                })
+                .collect();
+            times.sort_by(f64::total_cmp);
+            println!(
+                "{level:?} {name}: {:.0} us, fastest {:.0}",
+                times[50], times[0]
+            );
+        };
+        time("resize", &mut |out| {
+            resize_box(&image, crop, 224, 224, &mut scratch, out);
+        });
+        time("brightness", &mut |out| adjust_brightness(out, 1.01));
+        time("contrast", &mut |out| adjust_contrast(out, 0.99));
+        time("saturation", &mut |out| adjust_saturation(out, 1.01));
+        time("hue", &mut |out| adjust_hue(out, 0.02));
+        time("grey of a sum", &mut |out| {
+            std::hint::black_box(gray::luma_sum(out));
+        });
     }
 }
 
@@ -258,15 +310,22 @@ proptest! {
         let (x, y) = (rng.below(width), rng.below(height));
         let window = CropBox { x, y, width: 1 + rng.below(width - x), height: 1 + rng.below(height - y) };
         let target = Target { width, height, window };
-        let mut portable = vec![0; window.width as usize * window.height as usize * 3];
-        let mut fastest = vec![0; portable.len()];
-        portable_resize(&image, crop, target, &mut Buffers::default(), &mut portable);
         let mut buffers = Buffers::default();
-        resize(&image, crop, target, &mut buffers, &mut fastest);
-        prop_assert!(portable == fastest);
-        // Nothing is left in the buffers that a second call would see.
-        resize(&image, crop, target, &mut buffers, &mut fastest);
-        prop_assert!(portable == fastest);
+        let results: Vec<Vec<u8>> = runnable()
+            .map(|level| {
+                let mut pixels = vec![0; window.width as usize * window.height as usize * 3];
+                at(level, || resize(&image, crop, target, &mut buffers, &mut pixels));
+                // Nothing is left in the buffers that a second call would see.
+                let mut again = vec![0; pixels.len()];
+                at(level, || resize(&image, crop, target, &mut buffers, &mut again));
+                assert!(pixels == again, "{level:?}");
+                pixels
+            })
+            .collect();
+        for result in &results {
+            prop_assert!(*result == results[0]);
+        }
+        let portable = &results[0];
         // A window of the result is that part of the whole result.
         let full = resized(&image, crop, width, height);
         let row_bytes = window.width as usize * 3;
@@ -298,15 +357,17 @@ proptest! {
 
     #[test]
     fn colour_kernels_agree_at_any_length((image, _, _, _) in resizings(), factor in 0f32..2.0, shift in -0.5f32..0.5) {
-        let (mut fastest, mut portable) = (image.pixels().to_vec(), image.pixels().to_vec());
-        adjust_saturation(&mut fastest, factor);
-        adjust_hue(&mut fastest, shift);
-        colour::saturate(&mut portable, factor);
-        hue::shift_hue(&mut portable, hue::hue_steps(shift));
-        prop_assert!(fastest == portable);
-        prop_assert_eq!(gray::luma_sum(&fastest), gray::portable_luma_sum(&portable));
-        gray(&mut fastest);
-        gray::portable_gray(&mut portable);
-        prop_assert!(fastest == portable);
+        let results: Vec<_> = runnable().map(|level| at(level, || {
+            let mut pixels = image.pixels().to_vec();
+            adjust_saturation(&mut pixels, factor);
+            adjust_hue(&mut pixels, shift);
+            let sum = gray::luma_sum(&pixels);
+            let coloured = pixels.clone();
+            gray(&mut pixels);
+            (coloured, sum, pixels)
+        })).collect();
+        for result in &results {
+            prop_assert!(*result == results[0]);
+        }
     }
 }
