@@ -215,8 +215,8 @@ def test_line_chart_leaves_gaps_out_and_thins_long_lines() -> None:
 
 
 def test_charts_escape_their_words() -> None:
-    spread = charts.Spread(label="<s>", mean=1.0, low=0.5, high=1.5)
-    bar = charts.Bar(label="<l>", value=1.0, note="<n>")
+    spread = charts.Spread(label="<s>", mean=1.0, low=0.5, high=1.5, untrained=1.2)
+    bar = charts.Bar(label="<l>", value=1.0, note="<n>", untrained=0.5)
     for drawing in (
         charts.spread_chart("<t>", "<d>", [("<a>", [spread]), ("<b>", [spread])], "<u>"),
         charts.diverging_bars("<t>", "<d>", [bar], "<u>"),

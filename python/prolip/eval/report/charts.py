@@ -22,6 +22,8 @@ class Line:
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    untrained: Sequence[float] = ()
+    """The same of an untrained model, drawn thin and hollow; empty when there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class Spread:
     mean: float
     low: float
     high: float
+    untrained: float
+    """The mean of an untrained model, drawn as a ring."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Bar:
     label: str
     value: float
     note: str
+    untrained: float
+    """The value of an untrained model, drawn as a ring."""
 
 
 class _Axis:
@@ -116,11 +122,9 @@ def line_chart(
     NaN is left out, and on a logarithmic scale what is not above zero; nothing is drawn where nothing is left.
     """
     log = y_scale == "log"
-    points = [
-        [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y) and (y > 0 or not log)]
-        for line in lines
-    ]
-    flat = [point for line in points for point in line]
+    points = [_drawable(line.x, line.y, log) for line in lines]
+    untrained = [_drawable(line.x, line.untrained, log) if line.untrained else [] for line in lines]
+    flat = [point for line in [*points, *untrained] for point in line]
     if not flat:
         return Markup("")
     values = [y for _, y in flat] + ([0.0] if y_scale == "from zero" else [])
@@ -130,12 +134,15 @@ def line_chart(
     x_axis = _Axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, LEFT, WIDTH - RIGHT)
     body = _y_grid(ticks, y_axis, percent)
     body += _x_labels([t for t in nice_ticks(min(xs), max(xs), 5) if min(xs) <= t <= max(xs)], x_axis, height, x_label)
-    for place, line in enumerate(points):
-        path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in _thinned(line))
-        body += f'<polyline class="line s{place}" points="{path}"/>'
-        if marks:
-            body += "".join(_mark(place, x_axis(x), y_axis(y)) for x, y in line)
-    return _svg(title, description, height, body) + legend([line.name for line in lines])
+    for hollow, drawn in ((True, untrained), (False, points)):
+        for place, line in enumerate(drawn):
+            if line:
+                path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in _thinned(line))
+                body += f'<polyline class="line{" untrained" if hollow else ""} s{place}" points="{path}"/>'
+            if marks:
+                body += "".join(_mark(place, x_axis(x), y_axis(y), hollow) for x, y in line)
+    note = Markup("<li>thin and hollow: untrained</li>") if any(untrained) else None
+    return _svg(title, description, height, body) + legend([line.name for line in lines], note)
 
 
 def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Sequence[Spread]]], unit: str) -> Markup:
@@ -143,7 +150,8 @@ def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Seque
     labels = [spread.label for spread in groups[0][1]]
     left, row_height = 82.0, 46.0
     height = TOP + row_height * len(labels) + BOTTOM
-    values = [v for _, rows in groups for row in rows for v in (row.low, row.high, row.mean) if math.isfinite(v)]
+    drawn = [v for _, rows in groups for row in rows for v in (row.low, row.high, row.mean, row.untrained)]
+    values = [v for v in drawn if math.isfinite(v)]
     ticks = nice_ticks(min(values), max(values), 4)
     axis = _Axis(ticks[0], ticks[-1], left, WIDTH - RIGHT)
     body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
@@ -156,15 +164,16 @@ def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Seque
             body += (
                 f'<line class="spread s{place}" x1="{axis(spread.low):.1f}" x2="{axis(spread.high):.1f}"'
                 f' y1="{y:.1f}" y2="{y:.1f}"/>'
-            ) + _mark(place, axis(spread.mean), y)
-    return _svg(title, description, height, body) + legend([name for name, _ in groups])
+            )
+            body += _ring("ring open", axis, spread.untrained, y) + _mark(place, axis(spread.mean), y)
+    return _svg(title, description, height, body) + legend([name for name, _ in groups], _RING)
 
 
 def diverging_bars(title: str, description: str, bars: Sequence[Bar], unit: str) -> Markup:
     """Horizontal bars to the right of zero for positive values and to the left for negative ones."""
     row_height = 42.0
     height = TOP + row_height * len(bars) + BOTTOM
-    values = [bar.value for bar in bars if math.isfinite(bar.value)]
+    values = [value for bar in bars for value in (bar.value, bar.untrained) if math.isfinite(value)]
     ticks = nice_ticks(min([0.0, *values]), max([0.0, *values]), 4)
     axis = _Axis(ticks[0], ticks[-1], 14.0, WIDTH - RIGHT)
     body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
@@ -177,8 +186,9 @@ def diverging_bars(title: str, description: str, bars: Sequence[Bar], unit: str)
             kind = "s0" if bar.value >= 0 else "s2"
             place = f'x="{start:.1f}" y="{y + 20:.1f}" width="{end - start:.1f}" height="12"'
             body += f'<rect class="bar {kind}" {place} rx="2"/>'
+        body += _ring("ring", axis, bar.untrained, y + 26)
     body += _upright("axis", axis(0.0), height)
-    return _svg(title, description, height, body)
+    return _svg(title, description, height, body) + legend([], _RING)
 
 
 def bullet(title: str, trained: float, random: float, chance: float) -> Markup:
@@ -194,21 +204,29 @@ def bullet(title: str, trained: float, random: float, chance: float) -> Markup:
     return Markup(f'<svg class="bullet" viewBox="0 0 300 32" role="img"><title>{escape(title)}</title>{body}</svg>')
 
 
-def legend(names: Sequence[str]) -> Markup:
-    """What each line or mark stands for; nothing for a single one."""
-    if len(names) < 2:
+_RING = Markup('<li><span class="key ring-key"></span>untrained</li>')
+
+
+def legend(names: Sequence[str], note: Markup | None = None) -> Markup:
+    """What each line or mark stands for, then `note`; nothing for a single line without a note."""
+    if len(names) < 2 and not note:
         return Markup("")
     items = "".join(
         f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">'
         f'<line class="line s{place}" x1="1" x2="27" y1="6" y2="6"/>{_mark(place, 14, 6)}</svg>{escape(name)}</li>'
         for place, name in enumerate(names)
     )
-    return Markup(f'<ul class="legend">{items}</ul>')
+    return Markup(f'<ul class="legend">{items}{note or ""}</ul>')
 
 
-def _mark(place: int, x: float, y: float) -> str:
+def _ring(kind: str, axis: _Axis, value: float, y: float) -> str:
+    """An untrained model's value; the kind "ring open" lets a mark at the same place show."""
+    return f'<circle class="{kind}" cx="{axis(value):.1f}" cy="{y:.1f}" r="5.5"/>' if math.isfinite(value) else ""
+
+
+def _mark(place: int, x: float, y: float, hollow: bool = False) -> str:
     """Disc, diamond, square, triangle by the line's place."""
-    kind = f'class="mark s{place}"'
+    kind = f'class="mark{" untrained" if hollow else ""} s{place}"'
     match place % 4:
         case 0:
             return f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
@@ -222,6 +240,10 @@ def _mark(place: int, x: float, y: float) -> str:
 
 def _upright(kind: str, x: float, height: float) -> str:
     return f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - BOTTOM:.1f}"/>'
+
+
+def _drawable(xs: Sequence[float], ys: Sequence[float], log: bool) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y) and (y > 0 or not log)]
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from prolip.eval.emoji.results import LevelFigures, SetFigures
+from prolip.eval.emoji.results import ModelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
 from prolip.eval.report import charts, words
 from prolip.eval.report.inputs import ReportInputs, column, read_inputs
@@ -66,8 +66,8 @@ def build_page(inputs: ReportInputs) -> str:
         percent=words.percent,
         signed=words.signed,
         relative=words.relative,
+        span=words.span,
         set_label=words.set_label,
-        pearson_sentence=words.pearson_sentence,
         bullet=charts.bullet,
         linked=linked,
         levels_named=words.LEVEL_NAMES,
@@ -82,12 +82,13 @@ def build_page(inputs: ReportInputs) -> str:
             (name, [picture for picture in inputs.results.gallery.pictures if picture.set_name == name])
             for name in dict.fromkeys(picture.set_name for picture in inputs.results.gallery.pictures)
         ],
-        "level_chart": level_chart(inputs.results.trained.unseen_names, inputs.results.trained.seen_names),
+        "level_chart": level_chart(inputs.results.trained, inputs.results.random),
         "level_groups": [
             ("unseen names", inputs.results.trained.unseen_names, inputs.results.random.unseen_names),
             ("trained names", inputs.results.trained.seen_names, inputs.results.random.seen_names),
         ],
-        "inclusion_charts": inclusion_charts(inputs.results.trained.sets),
+        "inclusion_charts": inclusion_charts(inputs.results.trained.sets, inputs.results.random.sets),
+        "not_longer": not_longer(inputs.results.trained, inputs.results.random),
         "bin_charts": bin_charts(inputs),
         "curves": training_curves(inputs),
         "findings": words.findings(inputs.results),
@@ -97,67 +98,113 @@ def build_page(inputs: ReportInputs) -> str:
     return environment.get_template("report.html.j2").render(context)
 
 
-def level_chart(unseen: LevelFigures, seen: LevelFigures) -> Markup:
+def not_longer(trained: ModelFigures, random: ModelFigures) -> dict[str, tuple[float, float]]:
+    """By headline: group over name where length cannot be the reason, trained and untrained."""
+    pairs = {
+        "order_unseen": (trained.unseen_names.pairs, random.unseen_names.pairs),
+        "order_seen": (trained.seen_names.pairs, random.seen_names.pairs),
+    }
+    return {
+        headline: (ours.share_not_longer, theirs.share_not_longer)
+        for headline, both in pairs.items()
+        for ours, theirs in zip(*both, strict=True)
+        if (ours.general, ours.specific) == ("group", "name")
+    }
+
+
+def level_chart(trained: ModelFigures, random: ModelFigures) -> Markup:
     """Uncertainty by level, unseen and trained names beside each other, each relative to its own "a picture"."""
     groups = [
         (
             name,
             [
-                charts.Spread(label=words.LEVEL_NAMES[level], mean=100 * mean, low=100 * low, high=100 * high)
-                for level, mean, low, high in zip(
+                charts.Spread(
+                    label=words.LEVEL_NAMES[level],
+                    mean=100 * mean,
+                    low=100 * low,
+                    high=100 * high,
+                    untrained=100 * before,
+                )
+                for level, mean, low, high, before in zip(
                     figures.levels,
                     figures.uncertainty.relative,
                     figures.uncertainty.low,
                     figures.uncertainty.high,
+                    other.uncertainty.relative,
                     strict=True,
                 )
             ],
         )
-        for name, figures in (("unseen names", unseen), ("trained names", seen))
+        for name, figures, other in (
+            ("unseen names", trained.unseen_names, random.unseen_names),
+            ("trained names", trained.seen_names, random.seen_names),
+        )
     ]
-    said = "; ".join(f"{name}: " + ", ".join(f"{row.label} {row.mean:.1f} %" for row in rows) for name, rows in groups)
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{row.label} {row.mean:.1f} % (untrained {row.untrained:.1f} %)" for row in rows)
+        for name, rows in groups
+    )
     return charts.spread_chart("Uncertainty of captions by level", said, groups, "Σσ², % of “a picture”")
 
 
-def inclusion_chart(title: str, figures: SetFigures, steps: Sequence[Inclusion]) -> tuple[str, str, Markup]:
-    """(title, set, chart) of some inclusions of a set."""
+def inclusion_chart(
+    title: str, name: str, steps: Sequence[Inclusion], untrained: Sequence[Inclusion]
+) -> tuple[str, str, Markup]:
+    """(title, set, chart) of some inclusions of the set `name`, with those of the untrained model."""
     bars = [
         charts.Bar(
             label=f"{words.LEVEL_NAMES[step.specific]} ⊂ {words.LEVEL_NAMES[step.general]}",
             value=1000 * step.mean_score,
-            note=f"positive for {words.percent(step.share_positive, 0)}",
+            note=f"positive for {words.percent(step.share_positive, 0)} (○ {words.percent(before.share_positive, 0)})",
+            untrained=1000 * before.mean_score,
         )
-        for step in steps
+        for step, before in zip(steps, untrained, strict=True)
     ]
-    said = "; ".join(f"{bar.label}: {bar.value:.2f}, {bar.note}" for bar in bars)
-    label = words.set_label(figures.name)
+    said = "; ".join(
+        f"{bar.label}: {bar.value:.2f}, untrained {bar.untrained:.2f}, {bar.note.replace('○', 'untrained')}"
+        for bar in bars
+    )
+    label = words.set_label(name)
     return title, label, charts.diverging_bars(f"{title}, {label}", said, bars, "mean H a dimension, × 1000")
 
 
-def inclusion_charts(sets: Sequence[SetFigures]) -> list[tuple[str, str, Markup]]:
+def inclusion_charts(trained: Sequence[SetFigures], random: Sequence[SetFigures]) -> list[tuple[str, str, Markup]]:
     """Of the first and the last set (trained and held-out design): pictures in captions, captions in each other."""
-    shown = (sets[0], sets[-1])
+    shown = ((trained[0], random[0]), (trained[-1], random[-1]))
     return [
-        *(inclusion_chart("The picture in each caption", figures, figures.picture_inclusion) for figures in shown),
+        *(
+            inclusion_chart("The picture in each caption", ours.name, ours.picture_inclusion, theirs.picture_inclusion)
+            for ours, theirs in shown
+        ),
         # The chain's first step is the picture in the name, shown above; on its scale the others could not be seen.
-        *(inclusion_chart("Each caption in the next", figures, figures.inclusion_chain[1:]) for figures in shown),
+        *(
+            inclusion_chart("Each caption in the next", ours.name, ours.inclusion_chain[1:], theirs.inclusion_chain[1:])
+            for ours, theirs in shown
+        ),
     ]
 
 
 def bin_charts(inputs: ReportInputs) -> list[tuple[str, Markup, str]]:
     """(set, chart, verdict) for each set that has enough pictures."""
     shown: list[tuple[str, Markup, str]] = []
-    for figures in inputs.results.trained.sets:
-        bins = {"group": figures.group_bins, "caption in the first 10": figures.retrieval_bins}
+    for figures, random in zip(inputs.results.trained.sets, inputs.results.random.sets, strict=True):
+        pairs = {
+            "group": (figures.group_bins, random.group_bins),
+            "caption in the first 10": (figures.retrieval_bins, random.retrieval_bins),
+        }
+        bins = [(name, ours, theirs) for name, (ours, theirs) in pairs.items() if ours and theirs]
         lines = [
-            charts.Line(name=name, x=range(1, len(item.accuracy) + 1), y=item.accuracy)
-            for name, item in bins.items()
-            if item is not None
+            charts.Line(name=name, x=range(1, len(ours.accuracy) + 1), y=ours.accuracy, untrained=theirs.accuracy)
+            for name, ours, theirs in bins
         ]
         if not lines:
             continue
         label = words.set_label(figures.name)
-        said = "; ".join(f"{line.name}: " + ", ".join(words.percent(y, 0) for y in line.y) for line in lines)
+        said = "; ".join(
+            f"{name}: " + ", ".join(words.percent(y, 0) for y in ys)
+            for line in lines
+            for name, ys in ((line.name, line.y), (f"{line.name}, untrained", line.untrained))
+        )
         chart = charts.line_chart(
             f"Accuracy by uncertainty, {label}",
             said,
@@ -167,9 +214,7 @@ def bin_charts(inputs: ReportInputs) -> list[tuple[str, Markup, str]]:
             percent=True,
             marks=True,
         )
-        verdict = "; ".join(
-            f"{name}: {words.pearson_sentence(item)}" for name, item in bins.items() if item is not None
-        )
+        verdict = "; ".join(f"{name}: {words.pearson_sentence(ours, theirs)}" for name, ours, theirs in bins)
         shown.append((label, chart, verdict))
     return shown
 
