@@ -46,7 +46,7 @@ bench: $(READY) ## the loader beside baselines on a folder of photographs (PHOTO
 	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
 	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset,hand-made || exit 1; \
 	done; done
-	cargo bench --locked --package prolip-loader
+	cargo bench --locked --package prolip-loader --bench kernels
 
 clean: ## remove .venv, target and the built extension; data/ and runs/ stay
 	rm -rf $(VENV) target python/prolip/_core*.so

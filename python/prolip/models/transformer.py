@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of every query to every key, [B, H, Lq, W/H]; nothing is masked.
 
-    On a CPU two matrix products and a softmax beat the fused kernel at the lengths of these towers (8 ms against 80 for
-    38 tokens in bf16, forward and backward); elsewhere the fused kernel keeps no L x L matrix.
+    On a CPU two matrix products and a softmax beat the fused kernel at the lengths of these towers (8 ms against 80,
+    forward and backward, for 128 x 38 tokens, 4 heads of 32, bf16); elsewhere the fused kernel keeps no L x L matrix.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value)
