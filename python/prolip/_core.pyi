@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "MAX_CAPTION_BYTES",
+    "MAX_MEMBER_BYTES",
     "MAX_PIXELS",
     "Batch",
     "BatchIterator",
@@ -27,6 +29,8 @@ __all__ = [
     "resize_box",
 ]
 
+MAX_CAPTION_BYTES: Final[int]
+MAX_MEMBER_BYTES: Final[int]
 MAX_PIXELS: Final[int]
 
 class DataError(Exception): ...

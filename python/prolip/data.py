@@ -36,6 +36,7 @@ __all__ = [
     "LoaderStats",
     "MaskConfig",
     "StageStats",
+    "StoreConfig",
     "decode_only",
     "device_batches",
     "expand_shards",
@@ -109,11 +110,40 @@ class MaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """How shards that are no plain local files are read: their bytes are fetched into files of a local folder."""
+
+    allow_pipe: bool = False
+    """Whether `pipe:COMMAND` runs commands."""
+    connections: int = 8
+    """Ranges that are fetched at the same time."""
+    read_ahead_bytes: int = 4 * 2**30
+    """Bytes on the disk that may be fetched ahead of their use."""
+    cache_dir: str | None = None
+    """Folder of the fetched bytes; None for one in the system's temporary folder."""
+    cache_bytes: int = 0
+    """Bytes of whole shards that are kept there after their use, for all processes that name the folder; 0 keeps none."""
+    retries: int = 10
+    """Times that a broken or refused request is tried again."""
+    timeout_s: float = 30.0
+    """Seconds without a byte after which a request counts as broken."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
     """Everything a loader is told, except its rank."""
 
     shards: tuple[str, ...]
     """Brace patterns, globs, paths, or text files that list them (`.txt` or `@FILE`)."""
+    weights: tuple[float, ...] = ()
+    """With `mode="resampled"`, how often a shard of each pattern is drawn, relative to a shard of the others; () for
+    equally often."""
+    index: str | None = None
+    """File or address of an index of the shards, made by `prolip data index`."""
+    mode: Literal["once", "resampled"] = "once"
+    """`once`: every sample of every shard once an epoch. `resampled`: shards drawn with replacement, by `weights`."""
+    num_samples: int | None = None
+    """Samples of an epoch over all ranks, where the shards do not say: they are resampled, or of unknown length."""
     batch_size: int
     """Samples of this rank's batch."""
     image_size: int
@@ -132,7 +162,7 @@ class LoaderConfig:
     """Passes over the data; None for no end."""
     shuffle_window: int = 10_000
     """Samples that are shuffled together, after the shards; 0 keeps the order of the files."""
-    last_batch: Literal["drop", "keep"] = "drop"
+    last_batch: Literal["drop", "pad", "keep"] = "drop"
     """`drop` (training): every batch full, as many on every rank, bad samples replaced by others. `keep` (evaluation):
     a contiguous part for each rank, its last batch smaller, bad samples left out; ranks may differ by one batch, so
     that a collective operation per batch would hang, and within an epoch a cursor is for as many ranks only."""
@@ -146,6 +176,17 @@ class LoaderConfig:
     same batch, behind those before it."""
     max_pixels: int = _core.MAX_PIXELS
     """Pixels of a picture, at most; larger ones are bad samples."""
+    max_member_bytes: int = _core.MAX_MEMBER_BYTES
+    """Bytes of a sample's members together, at most; larger ones are bad samples."""
+    max_caption_bytes: int = _core.MAX_CAPTION_BYTES
+    """Bytes of a caption, at most; samples with longer ones are bad."""
+    on_missing_shard: Literal["raise", "skip"] = "raise"
+    """A shard that cannot be opened: `raise` an error that names it, or `skip` it; one that vanishes later gives bad
+    samples."""
+    decode: Literal["exact", "fast"] = "exact"
+    """`exact`: Pillow's pixels, bit for bit. `fast`: inexact JPEG pixels in less time."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards that are no plain local files are read."""
     keep_json: bool = False
     """Whether batches carry the samples' json as text."""
 

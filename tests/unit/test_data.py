@@ -31,6 +31,7 @@ from prolip.data import (
     DataError,
     LoaderConfig,
     MaskConfig,
+    StoreConfig,
     device_batches,
     preprocess_image,
 )
@@ -276,7 +277,7 @@ def test_both_sides_have_the_same_fields(shards: str) -> None:
     watched = Watched(config(shards, **FULL), seen)
     place = Watched(Cursor(epoch=0, samples=0), seen)
     _core.BatchLoader(watched, Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=place)
-    for kind in (LoaderConfig, AugmentConfig, CaptionConfig, CaptionSource, MaskConfig, Cursor):
+    for kind in (LoaderConfig, StoreConfig, AugmentConfig, CaptionConfig, CaptionSource, MaskConfig, Cursor):
         # The tokenizer comes built.
         assert seen[kind] == {field.name for field in dataclasses.fields(kind)} - {"tokenizer"}
 

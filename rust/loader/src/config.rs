@@ -1,5 +1,7 @@
 //! The loader's configuration and its rules. Field names equal those of the Python dataclasses in `prolip.data`.
 
+use std::path::PathBuf;
+
 use crate::error::ConfigError;
 
 /// Sides that a picture may have in a batch: larger ones would overflow a batch's memory long before training could use them.
@@ -10,6 +12,12 @@ pub const MAX_WINDOW: usize = 1 << 31;
 
 /// Pixels of a picture past which PIL calls it a decompression bomb and raises.
 pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// Bytes of a sample, at most, unless the configuration says otherwise.
+pub const MAX_MEMBER_BYTES: u64 = 256 << 20;
+
+/// Bytes of a caption, at most, unless the configuration says otherwise.
+pub const MAX_CAPTION_BYTES: usize = 1 << 20;
 
 /// How a training picture is varied; the defaults are those of the published recipes.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,11 +118,74 @@ impl MaskConfig {
     }
 }
 
+/// Which samples make an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Every sample of every shard once.
+    Once,
+    /// Shards drawn with replacement, by the weight of the pattern that names them.
+    Resampled,
+}
+
+/// How a picture's bytes become pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecodeMode {
+    /// Pillow's pixels, bit for bit.
+    Exact,
+    /// Inexact and faster: a JPEG's planes are resized before they become colours, and what the crop does not show is
+    /// skipped where it can be.
+    Fast,
+}
+
+/// What happens when a shard cannot be opened, or is not there any more when it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissingShard {
+    /// An error that names it.
+    Raise,
+    /// At opening it is left out; later its samples are bad samples.
+    Skip,
+}
+
+/// How shards that are no plain local files are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreConfig {
+    /// Whether `pipe:COMMAND` runs commands.
+    pub allow_pipe: bool,
+    /// Ranges that are fetched at the same time.
+    pub connections: usize,
+    /// Bytes on the disk that may be fetched ahead of their use.
+    pub read_ahead_bytes: u64,
+    /// Folder of the fetched bytes; `None` for one of the system's temporary folder.
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes of whole shards that are kept there after their use, for every process that names the folder; 0 keeps none.
+    pub cache_bytes: u64,
+    /// Times that a broken or refused request is tried again.
+    pub retries: u32,
+    /// Seconds without a byte after which a request counts as broken.
+    pub timeout_s: f64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            allow_pipe: false,
+            connections: 8,
+            read_ahead_bytes: 4 << 30,
+            cache_dir: None,
+            cache_bytes: 0,
+            retries: 10,
+            timeout_s: 30.0,
+        }
+    }
+}
+
 /// What becomes of the samples that do not fill a last batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastBatch {
     /// Training: left out, so that every batch is full and every rank has the same number of them.
     Drop,
+    /// Training: filled with samples from the beginning of the rank's epoch; as many batches on every rank.
+    Pad,
     /// Evaluation: each rank reads one contiguous part, and its last batch is smaller. Ranks may differ by one batch, so
     /// nothing that all ranks must take part in may happen once a batch.
     Keep,
@@ -125,6 +196,15 @@ pub enum LastBatch {
 pub struct LoaderConfig {
     /// Brace patterns, globs, paths, or text files that list them.
     pub shards: Vec<String>,
+    /// With [`Mode::Resampled`], how often a shard of each pattern is drawn, relative to a shard of the others; empty for
+    /// equally often.
+    pub weights: Vec<f64>,
+    /// File or address of an index of the shards, made by `prolip data index`.
+    pub index: Option<String>,
+    /// Which samples make an epoch.
+    pub mode: Mode,
+    /// Samples of an epoch over all ranks, where the shards do not say: they are resampled, or of unknown length.
+    pub num_samples: Option<u64>,
     /// Samples in one rank's batch.
     pub batch_size: usize,
     /// Side of a picture in the batch.
@@ -152,6 +232,16 @@ pub struct LoaderConfig {
     pub max_bad_fraction: f64,
     /// Pixels of a picture before it is resized, at most.
     pub max_pixels: u64,
+    /// Bytes of a sample's members together, at most.
+    pub max_member_bytes: u64,
+    /// Bytes of a caption, at most.
+    pub max_caption_bytes: usize,
+    /// What happens when a shard cannot be opened.
+    pub on_missing_shard: OnMissingShard,
+    /// How a picture's bytes become pixels.
+    pub decode: DecodeMode,
+    /// How shards that are no plain local files are read.
+    pub store: StoreConfig,
     /// Whether the samples' json is handed on.
     pub keep_json: bool,
 }
@@ -196,6 +286,9 @@ impl LoaderConfig {
             0,
             "it must be at least 1",
         )?;
+        at_least_one("data.max_member_bytes", self.max_member_bytes as usize)?;
+        at_least_one("data.max_caption_bytes", self.max_caption_bytes)?;
+        self.store.validate()?;
         if let Some(augment) = &self.augment {
             augment.validate()?;
         }
@@ -206,6 +299,24 @@ impl LoaderConfig {
             mask.validate(self.batch_size)?;
         }
         Ok(())
+    }
+}
+
+impl StoreConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        at_least_one("data.store.connections", self.connections)?;
+        check(
+            self.read_ahead_bytes > 0,
+            "data.store.read_ahead_bytes",
+            0,
+            "it must be at least 1",
+        )?;
+        check(
+            self.timeout_s > 0.0 && self.timeout_s.is_finite(),
+            "data.store.timeout_s",
+            self.timeout_s,
+            "it must be above 0",
+        )
     }
 }
 

@@ -80,7 +80,7 @@ pub enum SampleError {
     #[error("two members have the extension {0:?}")]
     Duplicate(String),
     /// A member is larger than any picture or caption should be.
-    #[error("a member of {0} bytes is larger than the limit of {limit}", limit = crate::sample::MAX_MEMBER_BYTES)]
+    #[error("a member of {0} bytes is larger than the limit of {limit}", limit = crate::config::MAX_MEMBER_BYTES)]
     MemberTooLarge(u64),
     /// The bytes cannot be read any more.
     #[error("cannot read its bytes: {0}")]

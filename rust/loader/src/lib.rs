@@ -30,6 +30,7 @@ pub mod decode_only;
 pub mod error;
 pub mod index;
 pub mod loader;
+pub mod location;
 pub mod mask;
 pub mod order;
 pub mod pipeline;

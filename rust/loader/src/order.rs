@@ -118,7 +118,7 @@ impl Split {
     #[must_use]
     pub fn parts(&self) -> u64 {
         match self.last_batch {
-            LastBatch::Drop => 1,
+            LastBatch::Drop | LastBatch::Pad => 1,
             LastBatch::Keep => self.world_size,
         }
     }
@@ -129,7 +129,9 @@ impl Split {
     #[must_use]
     pub fn num_batches(&self, consumed: u64) -> u64 {
         match self.last_batch {
-            LastBatch::Drop => self.total.saturating_sub(consumed) / self.global_batch(),
+            LastBatch::Drop | LastBatch::Pad => {
+                self.total.saturating_sub(consumed) / self.global_batch()
+            }
             LastBatch::Keep => {
                 let part = self.part();
                 let batches = (part.end - part.start).div_ceil(self.batch_size);
@@ -142,7 +144,7 @@ impl Split {
     #[must_use]
     pub fn positions(&self, consumed: u64, number: u64) -> Range<u64> {
         match self.last_batch {
-            LastBatch::Drop => {
+            LastBatch::Drop | LastBatch::Pad => {
                 let start = consumed + number * self.global_batch() + self.rank * self.batch_size;
                 start..start + self.batch_size
             }
@@ -159,7 +161,7 @@ impl Split {
     #[must_use]
     pub fn consumed_after(&self, consumed: u64, number: u64) -> u64 {
         let begun = match self.last_batch {
-            LastBatch::Drop => consumed,
+            LastBatch::Drop | LastBatch::Pad => consumed,
             LastBatch::Keep => consumed.div_ceil(self.global_batch()) * self.global_batch(),
         };
         (begun + (number + 1) * self.global_batch()).min(self.total)

@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::buffer::first_bytes;
+use crate::config::MAX_MEMBER_BYTES;
 use crate::error::SampleError;
-use crate::sample::{MAX_MEMBER_BYTES, Span};
+use crate::sample::Span;
 
 /// Open files that a thread keeps: a window of samples touches few shards, and files are a limited good.
 const OPEN_FILES: usize = 16;

@@ -2,9 +2,6 @@
 
 use crate::tar::Member;
 
-/// Bytes of a member that is read into memory, at most.
-pub const MAX_MEMBER_BYTES: u64 = 256 << 20;
-
 /// Extensions of pictures; where a sample has several, the one that stands first here is used, as the official
 /// training does.
 pub const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "png", "jpeg", "webp"];

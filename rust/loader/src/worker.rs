@@ -95,7 +95,7 @@ impl<'shared> Worker<'shared> {
         let mut tally = Tally::default();
         let mut substitutes = match self.config.last_batch {
             LastBatch::Keep => 0,
-            LastBatch::Drop => max_substitutes(self.config.max_bad_fraction),
+            LastBatch::Drop | LastBatch::Pad => max_substitutes(self.config.max_bad_fraction),
         };
         let sample = loop {
             if self.shared.is_stopping() {

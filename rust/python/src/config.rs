@@ -38,10 +38,25 @@ pub struct MaskConfig {
     general_prob: f64,
 }
 
+#[derive(FromPyObject)]
+pub struct StoreConfig {
+    allow_pipe: bool,
+    connections: Integer,
+    read_ahead_bytes: Integer,
+    cache_dir: Option<std::path::PathBuf>,
+    cache_bytes: Integer,
+    retries: Integer,
+    timeout_s: f64,
+}
+
 /// `prolip.data.LoaderConfig` without its tokenizer, which comes built.
 #[derive(FromPyObject)]
 pub struct LoaderConfig {
     shards: Vec<String>,
+    weights: Vec<f64>,
+    index: Option<String>,
+    mode: String,
+    num_samples: Option<Integer>,
     batch_size: Integer,
     image_size: Integer,
     augment: Option<AugmentConfig>,
@@ -55,6 +70,11 @@ pub struct LoaderConfig {
     prefetch_batches: Integer,
     max_bad_fraction: f64,
     max_pixels: Integer,
+    max_member_bytes: Integer,
+    max_caption_bytes: Integer,
+    on_missing_shard: String,
+    decode: String,
+    store: StoreConfig,
     keep_json: bool,
 }
 
@@ -64,6 +84,20 @@ impl LoaderConfig {
         let num_threads: usize = number("data.num_threads", self.num_threads)?;
         Ok(core::LoaderConfig {
             shards: self.shards,
+            weights: self.weights,
+            index: self.index,
+            mode: one_of(
+                "data.mode",
+                &self.mode,
+                &[
+                    ("once", core::Mode::Once),
+                    ("resampled", core::Mode::Resampled),
+                ],
+            )?,
+            num_samples: self
+                .num_samples
+                .map(|samples| number("data.num_samples", samples))
+                .transpose()?,
             batch_size: number("data.batch_size", self.batch_size)?,
             image_size: number("data.image_size", self.image_size)?,
             augment: self.augment.map(AugmentConfig::into_core),
@@ -84,6 +118,7 @@ impl LoaderConfig {
                 &self.last_batch,
                 &[
                     ("drop", core::LastBatch::Drop),
+                    ("pad", core::LastBatch::Pad),
                     ("keep", core::LastBatch::Keep),
                 ],
             )?,
@@ -95,7 +130,40 @@ impl LoaderConfig {
             prefetch_batches: number("data.prefetch_batches", self.prefetch_batches)?,
             max_bad_fraction: self.max_bad_fraction,
             max_pixels: number("data.max_pixels", self.max_pixels)?,
+            max_member_bytes: number("data.max_member_bytes", self.max_member_bytes)?,
+            max_caption_bytes: number("data.max_caption_bytes", self.max_caption_bytes)?,
+            on_missing_shard: one_of(
+                "data.on_missing_shard",
+                &self.on_missing_shard,
+                &[
+                    ("raise", core::OnMissingShard::Raise),
+                    ("skip", core::OnMissingShard::Skip),
+                ],
+            )?,
+            decode: one_of(
+                "data.decode",
+                &self.decode,
+                &[
+                    ("exact", core::DecodeMode::Exact),
+                    ("fast", core::DecodeMode::Fast),
+                ],
+            )?,
+            store: self.store.into_core()?,
             keep_json: self.keep_json,
+        })
+    }
+}
+
+impl StoreConfig {
+    fn into_core(self) -> Result<core::StoreConfig, ConfigError> {
+        Ok(core::StoreConfig {
+            allow_pipe: self.allow_pipe,
+            connections: number("data.store.connections", self.connections)?,
+            read_ahead_bytes: number("data.store.read_ahead_bytes", self.read_ahead_bytes)?,
+            cache_dir: self.cache_dir,
+            cache_bytes: number("data.store.cache_bytes", self.cache_bytes)?,
+            retries: number("data.store.retries", self.retries)?,
+            timeout_s: self.timeout_s,
         })
     }
 }

@@ -36,7 +36,10 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("MAX_PIXELS", prolip_loader::config::MAX_PIXELS)?;
+        use prolip_loader::config::{MAX_CAPTION_BYTES, MAX_MEMBER_BYTES, MAX_PIXELS};
+        module.add("MAX_CAPTION_BYTES", MAX_CAPTION_BYTES)?;
+        module.add("MAX_MEMBER_BYTES", MAX_MEMBER_BYTES)?;
+        module.add("MAX_PIXELS", MAX_PIXELS)?;
         // Threads that call the tokenizer's cleaner need an interpreter: they end before it does.
         let close_all = wrap_pyfunction!(crate::loader::close_all, module)?;
         module

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use prolip_loader::batch::Batch;
 use prolip_loader::config::{
-    AugmentConfig, CaptionConfig, CaptionSource, LastBatch, LoaderConfig, MaskConfig, PatchDraw,
+    AugmentConfig, CaptionConfig, CaptionSource, DecodeMode, LastBatch, LoaderConfig,
+    MAX_CAPTION_BYTES, MAX_MEMBER_BYTES, MaskConfig, Mode, OnMissingShard, PatchDraw, StoreConfig,
     TextMode,
 };
 use prolip_loader::error::Error;
@@ -112,6 +113,10 @@ pub fn config(folder: &Path) -> LoaderConfig {
     };
     LoaderConfig {
         shards: vec![folder.join("*.tar").to_str().unwrap().to_owned()],
+        weights: Vec::new(),
+        index: None,
+        mode: Mode::Once,
+        num_samples: None,
         batch_size: 4,
         image_size: 8,
         augment: Some(AugmentConfig::default()),
@@ -141,6 +146,11 @@ pub fn config(folder: &Path) -> LoaderConfig {
         prefetch_batches: 3,
         max_bad_fraction: 0.0,
         max_pixels: 1 << 20,
+        max_member_bytes: MAX_MEMBER_BYTES,
+        max_caption_bytes: MAX_CAPTION_BYTES,
+        on_missing_shard: OnMissingShard::Raise,
+        decode: DecodeMode::Exact,
+        store: StoreConfig::default(),
         keep_json: true,
     }
 }
