@@ -180,7 +180,7 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"batch_size": -(10**50)}, "data.batch_size is -1(0+): it must not be negative"),
         ({"shuffle_window": 2**40}, "data.shuffle_window is 1099511627776: it must be at most"),
         ({"num_epochs": 0}, "data.num_epochs is 0"),
-        ({"last_batch": "pad"}, "data.last_batch is 'pad': it must be 'drop' or 'keep'"),
+        ({"last_batch": "wrap"}, "data.last_batch is 'wrap': it must be 'drop' or 'pad' or 'keep'"),
         ({"captions": (CaptionConfig(sources=()),)}, r"data.captions\[0\].sources is"),
         ({"mask": MaskConfig(masked_fraction=0.2)}, "data.mask.masked_fraction is 0.2: it must give at least one row"),
         ({"mask": MaskConfig(masked_fraction=1, mask_id=0)}, "data.mask.mask_id is 0: it must not be the padding id"),

@@ -1,0 +1,215 @@
+//! The rules that a configuration must keep.
+
+use super::{AugmentConfig, CaptionConfig, LoaderConfig, MAX_WINDOW, MaskConfig, StoreConfig};
+use crate::error::ConfigError;
+
+/// Sides that a picture may have in a batch: larger ones would overflow a batch's memory long before training could use them.
+const MAX_IMAGE_SIZE: u32 = 4096;
+
+impl LoaderConfig {
+    /// Checks every rule that needs nothing but the configuration.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule, with its value and the rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check(
+            !self.shards.is_empty(),
+            "data.shards",
+            "()",
+            "name at least one shard",
+        )?;
+        at_least_one("data.batch_size", self.batch_size)?;
+        check(
+            (1..=MAX_IMAGE_SIZE).contains(&self.image_size),
+            "data.image_size",
+            self.image_size,
+            "it must be between 1 and 4096",
+        )?;
+        check(
+            self.shuffle_window <= MAX_WINDOW,
+            "data.shuffle_window",
+            self.shuffle_window,
+            "it must be at most 2,147,483,648; so many indices are held in memory",
+        )?;
+        at_least_one("data.num_threads", self.num_threads)?;
+        at_least_one("data.prefetch_batches", self.prefetch_batches)?;
+        check(
+            self.num_epochs != Some(0),
+            "data.num_epochs",
+            0,
+            "it must be at least 1, or None for no end",
+        )?;
+        share("data.max_bad_fraction", self.max_bad_fraction)?;
+        check(
+            self.max_pixels > 0,
+            "data.max_pixels",
+            0,
+            "it must be at least 1",
+        )?;
+        at_least_one("data.max_member_bytes", self.max_member_bytes as usize)?;
+        at_least_one("data.max_caption_bytes", self.max_caption_bytes)?;
+        self.store.validate()?;
+        if let Some(augment) = &self.augment {
+            augment.validate()?;
+        }
+        for (slot, caption) in self.captions.iter().enumerate() {
+            caption.validate(slot)?;
+        }
+        if let Some(mask) = &self.mask {
+            mask.validate(self.batch_size)?;
+        }
+        Ok(())
+    }
+}
+
+impl StoreConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        at_least_one("data.store.connections", self.connections)?;
+        check(
+            self.read_ahead_bytes > 0,
+            "data.store.read_ahead_bytes",
+            0,
+            "it must be at least 1",
+        )?;
+        check(
+            self.timeout_s > 0.0 && self.timeout_s.is_finite(),
+            "data.store.timeout_s",
+            self.timeout_s,
+            "it must be above 0",
+        )
+    }
+}
+
+impl AugmentConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let (low, high) = self.crop_scale;
+        check(
+            low > 0.0 && low <= high && high <= 1.0,
+            "data.augment.crop_scale",
+            format_args!("({low}, {high})"),
+            "it must be two shares of the area, 0 < lowest <= highest <= 1",
+        )?;
+        let (low, high) = self.crop_ratio;
+        check(
+            low > 0.0 && low <= high && high.is_finite(),
+            "data.augment.crop_ratio",
+            format_args!("({low}, {high})"),
+            "it must be two ratios, 0 < lowest <= highest",
+        )?;
+        let [brightness, contrast, saturation, hue] = self.jitter;
+        check(
+            [brightness, contrast, saturation]
+                .iter()
+                .all(|strength| strength.is_finite() && *strength >= 0.0)
+                && (0.0..=0.5).contains(&hue),
+            "data.augment.jitter",
+            format_args!("({brightness}, {contrast}, {saturation}, {hue})"),
+            "brightness, contrast and saturation must be at least 0, hue between 0 and 0.5",
+        )?;
+        share("data.augment.jitter_prob", self.jitter_prob)?;
+        share("data.augment.gray_prob", self.gray_prob)
+    }
+}
+
+impl CaptionConfig {
+    fn validate(&self, slot: usize) -> Result<(), ConfigError> {
+        let place = format!("data.captions[{slot}].sources");
+        check(
+            !self.sources.is_empty(),
+            &place,
+            "()",
+            "name at least one source",
+        )?;
+        for (index, source) in self.sources.iter().enumerate() {
+            let place = format!("{place}[{index}]");
+            check(
+                is_path(&source.key),
+                &format!("{place}.key"),
+                &source.key,
+                "it must be 'txt' or a dotted path into the json",
+            )?;
+            check(
+                source.weight.is_finite() && source.weight >= 0.0,
+                &format!("{place}.weight"),
+                source.weight,
+                "it must be at least 0",
+            )?;
+            for key in &source.general {
+                check(
+                    is_path(key),
+                    &format!("{place}.general"),
+                    key,
+                    "it must hold 'txt' or dotted paths into the json",
+                )?;
+            }
+        }
+        let total: f32 = self.sources.iter().map(|source| source.weight).sum();
+        check(
+            total > 0.0 && total.is_finite(),
+            &place,
+            total,
+            "the sum of the weights must be above 0",
+        )
+    }
+}
+
+impl MaskConfig {
+    fn validate(&self, batch_size: usize) -> Result<(), ConfigError> {
+        share("data.mask.masked_fraction", self.masked_fraction)?;
+        check(
+            self.masked_rows(batch_size) > 0,
+            "data.mask.masked_fraction",
+            self.masked_fraction,
+            &format!(
+                "it must give at least one row of a batch of {batch_size}; for none set data.mask to None"
+            ),
+        )?;
+        share("data.mask.text_mask_prob", self.text_mask_prob)?;
+        check(
+            self.mask_id >= 0,
+            "data.mask.mask_id",
+            self.mask_id,
+            "it must not be negative",
+        )?;
+        at_least_one("data.mask.num_patches", self.num_patches)?;
+        share("data.mask.keep_ratio", self.keep_ratio)?;
+        check(
+            self.kept_patches() > 0,
+            "data.mask.keep_ratio",
+            self.keep_ratio,
+            &format!("it must keep at least one of {} patches", self.num_patches),
+        )?;
+        share("data.mask.general_prob", self.general_prob)
+    }
+}
+
+fn check(
+    holds: bool,
+    field: &str,
+    value: impl std::fmt::Display,
+    rule: &str,
+) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::new(field, value, rule))
+    }
+}
+
+fn at_least_one(field: &str, value: usize) -> Result<(), ConfigError> {
+    check(value > 0, field, value, "it must be at least 1")
+}
+
+fn share(field: &str, value: f64) -> Result<(), ConfigError> {
+    check(
+        (0.0..=1.0).contains(&value),
+        field,
+        value,
+        "it must be between 0 and 1",
+    )
+}
+
+/// A dotted path without empty parts.
+fn is_path(key: &str) -> bool {
+    key.split('.').all(|part| !part.is_empty())
+}
