@@ -1,5 +1,24 @@
 """Probabilistic language-image pre-training: Gaussian embeddings of pictures and captions (arXiv:2410.18857).
 
-Import what you need from where it lives: `prolip.data`, `prolip.models`, `prolip.losses`, `prolip.gaussian`,
-`prolip.eval`. This module stays light, so that `import prolip` costs nothing.
+`prolip.load` opens a checkpoint. Import everything else from where it lives: `prolip.data`, `prolip.models`,
+`prolip.losses`, `prolip.gaussian`, `prolip.eval`. This module stays light, so that `import prolip` costs nothing.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prolip.models import ModelConfig, ProLIP
+    from prolip.models.weights import Resize
+
+__all__ = ["load"]
+
+
+def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
+    """The model in a checkpoint, ready for inference; `prolip.models.weights.load` tells what `source` can be."""
+    from prolip.models.weights import load as load_weights
+
+    return load_weights(source, config=config, resize=resize)

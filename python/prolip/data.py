@@ -122,7 +122,7 @@ class StoreConfig:
     cache_dir: str | None = None
     """Folder of the fetched bytes; None for one in the system's temporary folder."""
     cache_bytes: int = 0
-    """Bytes of whole shards that are kept there after their use, for all processes that name the folder; 0 keeps none."""
+    """Bytes of whole shards that are kept there after use, for all processes that name the folder; 0 keeps none."""
     retries: int = 10
     """Times that a broken or refused request is tried again."""
     timeout_s: float = 30.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import prolip
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models import weights as weights_module
 from prolip.models.architectures import to_official_json
@@ -77,6 +80,48 @@ def test_a_hub_repository_is_fetched_by_its_name(
     assert asked == ["someone/model"]
 
 
+@pytest.mark.parametrize("held", ["model.safetensors", "pytorch_model.bin", "both"])
+def test_a_hub_repository_is_asked_for_safetensors_first(
+    model: ProLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    hub, cache = tmp_path / "hub", tmp_path / "cache"
+    save_pretrained(model, hub)
+    torch.save(
+        model.state_dict() if held == "pytorch_model.bin" else {"wrong": torch.zeros(1)}, hub / "pytorch_model.bin"
+    )
+    if held == "pytorch_model.bin":
+        (hub / "model.safetensors").unlink()
+    fetched = []
+
+    def snapshot_download(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert (repository, revision) == ("someone/model", "v2")
+        cache.mkdir(exist_ok=True)
+        for name in allow_patterns:
+            fetched.append(name)
+            if (hub / name).is_file():
+                (cache / name).write_bytes((hub / name).read_bytes())
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert_same(prolip.load("hf-hub:someone/model@v2"), model)
+    assert ("pytorch_model.bin" in fetched) == (held == "pytorch_model.bin")
+
+
+def test_a_runs_folder_stands_for_its_newest_checkpoint(model: ProLIP, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    older = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
+    for step, state in ((9, older), (10, model.state_dict())):
+        content = {"step": step, "model": state, "model_config": to_official_json(CONFIG)}
+        torch.save(content, folder / f"step_{step:09d}.pt")
+    assert_same(load(tmp_path), model)
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, prolip; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("form", ["released", "data-parallel", "bare", "safetensors", "ours"])
 def test_training_files(model: ProLIP, tmp_path: Path, form: str) -> None:
     state = model.state_dict()
@@ -107,6 +152,16 @@ def test_tensors_that_do_not_fit_are_named_with_their_nearest(model: ProLIP) -> 
     assert "missing    visual.class_embedding [16] (nearest: visual.class_embeding)" in message
     assert "unexpected visual.class_embeding [16] (nearest: visual.class_embedding)" in message
     assert "misshapen  text.cls_emb is [3], the model's is [16]" in message
+
+
+def test_a_misshapen_tensor_is_named_with_its_nearest_of_that_shape(model: ProLIP) -> None:
+    state = model.state_dict()
+    c_fc, c_proj = (f"visual.transformer.resblocks.0.mlp.{name}.weight" for name in ("c_fc", "c_proj"))
+    state[c_fc], state[c_proj] = state[c_proj], state[c_fc]
+    with pytest.raises(WeightsError) as caught:
+        load_state(model, state)
+    expected = f"misshapen  {c_fc} is [16, 64], the model's is [64, 16] (nearest of that shape: {c_proj})"
+    assert expected in str(caught.value)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ State = dict[str, Tensor]
 HUB_PREFIX = "hf-hub:"
 _CONFIG_FILE = "config.json"
 _MODEL_FILE = "model.safetensors"
+_PICKLE_FILE = "pytorch_model.bin"
 _CARD_FILE = "README.md"
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
@@ -49,9 +50,15 @@ class WeightsError(ValueError):
 def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
     """The model in `source`, in evaluation mode, on the CPU, in single precision.
 
-    `source` is a folder in the hub's layout, "hf-hub:organisation/name", or a `.pt` or `.safetensors` file: a released
-    `epoch_N.pt` or a checkpoint of our training. `config` gives the architecture where the source carries none, and
-    overrides the one it carries. With `resize`, tables of another size are fitted (`prolip.models.resize`).
+    `source` is one of
+
+    - "hf-hub:organisation/name", or "hf-hub:organisation/name@revision": a repository in the hub's layout,
+    - a folder of that layout (config.json and model.safetensors, or else pytorch_model.bin),
+    - a run's folder, whose newest checkpoint is taken,
+    - a `.pt`, `.bin` or `.safetensors` file: a released `epoch_N.pt`, a bare state dict, a checkpoint of our training.
+
+    `config` gives the architecture where the source carries none, and overrides the one it carries. With `resize`,
+    tables of another size are fitted (`prolip.models.resize`).
 
     Raises:
         WeightsError: the source is not a checkpoint, carries no architecture, or does not fit it.
@@ -74,25 +81,41 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
         return _read_folder(path)
     if not path.is_file():
         raise WeightsError(f"{source} is neither a file nor a folder; a hub repository is written {HUB_PREFIX}org/name")
+    return _read_file(path)
+
+
+def _download(repository: str) -> Path:
+    """The local folder of a hub repository's checkpoint; a pickle is fetched only for want of a safetensors file."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = repository.partition("@")
+    for weights in (_MODEL_FILE, _PICKLE_FILE):
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[_CONFIG_FILE, weights]))
+        if (folder / weights).is_file():
+            break
+    return folder
+
+
+def _read_folder(folder: Path) -> tuple[State, ModelConfig | None]:
+    """What a folder of the hub's layout, or the newest checkpoint of a run's folder, holds."""
+    of_run = sorted((folder / "checkpoints").glob("step_*.pt"))
+    if of_run and not (folder / _CONFIG_FILE).is_file():
+        return _read_file(of_run[-1])
+    weights = folder / _MODEL_FILE
+    if not weights.is_file() and (folder / _PICKLE_FILE).is_file():
+        weights = folder / _PICKLE_FILE
+    for path in (folder / _CONFIG_FILE, weights):
+        if not path.is_file():
+            raise WeightsError(f"{folder} has no {path.name}, which the hub's layout needs")
+    config = from_official_json(json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8")))
+    return _read_file(weights)[0], config
+
+
+def _read_file(path: Path) -> tuple[State, ModelConfig | None]:
     try:
         return (load_file(path), None) if path.suffix == ".safetensors" else _read_pickle(path)
     except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path} is no checkpoint: {error}") from error
-
-
-def _download(repository: str) -> Path:
-    """The local folder of a hub repository's checkpoint."""
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(repository, allow_patterns=[_CONFIG_FILE, _MODEL_FILE]))
-
-
-def _read_folder(folder: Path) -> tuple[State, ModelConfig]:
-    for name in (_CONFIG_FILE, _MODEL_FILE):
-        if not (folder / name).is_file():
-            raise WeightsError(f"{folder} has no {name}, which the hub's layout needs")
-    config = from_official_json(json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8")))
-    return load_file(folder / _MODEL_FILE), config
 
 
 def _read_pickle(path: Path) -> tuple[State, ModelConfig | None]:
@@ -135,7 +158,9 @@ def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> 
     problems += [f"unexpected {name} {_shape(given[name])}{_nearest(name, list(expected))}" for name in further]
     for name, tensor in expected.items():
         if name in given and given[name].shape != tensor.shape:
-            problems.append(f"misshapen  {name} is {_shape(given[name])}, the model's is {_shape(tensor)}")
+            alike = [other for other in expected if other != name and expected[other].shape == given[name].shape]
+            hint = _nearest(name, alike, " of that shape")
+            problems.append(f"misshapen  {name} is {_shape(given[name])}, the model's is {_shape(tensor)}{hint}")
     return problems
 
 
@@ -143,9 +168,9 @@ def _shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
 
 
-def _nearest(name: str, candidates: list[str]) -> str:
+def _nearest(name: str, candidates: list[str], kind: str = "") -> str:
     close = difflib.get_close_matches(name, candidates, 1, cutoff=0.7)
-    return f" (nearest: {close[0]})" if close else ""
+    return f" (nearest{kind}: {close[0]})" if close else ""
 
 
 @torch.no_grad()
