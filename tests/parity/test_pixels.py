@@ -56,8 +56,6 @@ def with_alpha(image: Image.Image, seed: int = 1) -> Image.Image:
 
 
 def jpegs() -> dict[str, bytes]:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees: PIL leaves that to the caller
     files = {}
     for width, height in SIZES:
         image, size = scene(width, height), f"{width}x{height}"
@@ -73,9 +71,26 @@ def jpegs() -> dict[str, bytes]:
         files[f"{size} stored as RGB"] = encode(image, "JPEG", quality=90, keep_rgb=True)
         files[f"{size} restarts by blocks"] = encode(image, "JPEG", quality=90, restart_marker_blocks=2)
         files[f"{size} restarts by rows"] = encode(image, "JPEG", progressive=True, restart_marker_rows=1)
-        files[f"{size} turned"] = encode(image, "JPEG", exif=exif)
+        files[f"{size} optimised"] = encode(image, "JPEG", quality=40, optimize=True)
+        for columns, rows in ((1, 2), (4, 1)):
+            name = f"{size} chroma {columns} x {rows}"
+            files[name] = with_chroma(encode(image, "JPEG", subsampling="4:2:2" if columns == 1 else "4:2:0"), columns)
+        for turn in range(1, 9):
+            # PIL leaves it to the caller to turn the picture.
+            exif = Image.Exif()
+            exif[0x0112] = turn
+            files[f"{size} turned {turn}"] = encode(image, "JPEG", exif=exif)
         files[f"{size} bytes behind the end"] = encode(image, "JPEG") + b"\xff\xd8\xff" + bytes(range(256))
     return files
+
+
+def with_chroma(data: bytes, columns: int) -> bytes:
+    """The same blocks as a picture of a kind that PIL does not write: 4:4:0 of 4:2:2 ones, 4:1:1 of 4:2:0 ones."""
+    at = data.index(b"\xff\xc0") + 5
+    height, width = struct.unpack(">HH", data[at : at + 4])
+    size = (width, height) if columns == 1 else (-(-height // 16) * 8, -(-width // 16) * 32)
+    sampling = b"\x12" if columns == 1 else b"\x41"
+    return data[:at] + struct.pack(">HH", *size) + data[at + 4 : at + 6] + sampling + data[at + 7 :]
 
 
 def as_ycck(cmyk: bytes) -> bytes:
@@ -100,7 +115,9 @@ def webps() -> dict[str, bytes]:
     return files
 
 
-def raw_png(width: int, height: int, depth: int, color: int, *, interlaced: bool, palette: int) -> bytes:
+def raw_png(
+    width: int, height: int, depth: int, color: int, *, interlaced: bool, palette: int, transparent: bytes = b""
+) -> bytes:
     """A PNG of random samples, of any kind that the format has."""
     generator = np.random.default_rng([width, height, depth, color])
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
@@ -118,6 +135,7 @@ def raw_png(width: int, height: int, depth: int, color: int, *, interlaced: bool
         samples = b"".join(rows(-((x - width) // dx), -((y - height) // dy)) for x, y, dx, dy in passes)
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
     colours = chunk(b"PLTE", generator.bytes(3 * min(palette, 1 << depth))) if color == 3 else b""
+    colours += chunk(b"tRNS", transparent) if transparent else b""
     data = chunk(b"IDAT", zlib.compress(samples)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + colours + data
 
@@ -134,6 +152,10 @@ def pngs() -> dict[str, bytes]:
                 for palette in (256, 3) if color == 3 else (0,):
                     name = f"{size} depth {depth} type {color} interlaced={interlaced} palette {palette}"
                     files[name] = raw_png(width, height, depth, color, interlaced=interlaced, palette=palette)
+        for depth, color in ((1, 0), (8, 0), (16, 0), (8, 2), (16, 2), (4, 3), (8, 3)):
+            transparent = bytes(range(9)) if color == 3 else bytes([0, 1]) * (3 if color == 2 else 1)
+            data = raw_png(width, height, depth, color, interlaced=False, palette=256, transparent=transparent)
+            files[f"{size} depth {depth} type {color} with tRNS"] = data
         dark = np.random.default_rng(0).integers(0, 400, (height, width)).astype(np.uint16)
         files[f"{size} dark 16-bit grey"] = encode(Image.fromarray(dark), "PNG")
         files[f"{size} transparent colour"] = encode(image, "PNG", transparency=(1, 2, 3))

@@ -74,7 +74,7 @@ pub enum TarError {
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
     /// No member is a picture.
-    #[error("no image: none of its members is a jpg, jpeg, png or webp")]
+    #[error("no image: none of its members is a jpg, jpeg, png, webp, gif or bmp")]
     NoImage,
     /// Two members of one sample have the same extension.
     #[error("two members have the extension {0:?}")]

@@ -3,8 +3,8 @@
 use crate::tar::Member;
 
 /// Extensions of pictures; where a sample has several, the one that stands first here is used, as the official
-/// training does.
-pub const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "png", "jpeg", "webp"];
+/// training does. GIF and BMP, which it does not look for, come last.
+pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "png", "jpeg", "webp", "gif", "bmp"];
 
 /// Where a member's bytes lie in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! Encoded pictures to packed RGB, with the pixels that PIL's `Image.open(…).convert("RGB")` gives.
 //!
-//! JPEG is decoded by libjpeg-turbo, WebP by libwebp and PNG by the `png` crate. The format is told from the
+//! JPEG is decoded by libjpeg-turbo, WebP by libwebp, PNG by the `png` crate, GIF and BMP here. The format is told from the
 //! first bytes, never from a file name. Orientation tags, colour profiles and gamma are left alone, as PIL
 //! leaves them. What PIL refuses (a truncated file, say) is an error here.
 
+mod bmp;
+mod gif;
 mod jpeg;
 mod png;
 mod webp;
@@ -64,7 +66,7 @@ impl Rgb8 {
 #[non_exhaustive]
 pub enum DecodeError {
     /// The first bytes belong to none of the formats.
-    #[error("not a JPEG, PNG or WebP file ({length} bytes)")]
+    #[error("not a JPEG, PNG, WebP, GIF or BMP file ({length} bytes)")]
     UnknownFormat {
         /// Length of the input in bytes.
         length: usize,
@@ -91,6 +93,12 @@ pub enum DecodeError {
     /// libwebp's reason.
     #[error("WebP: {0}")]
     Webp(&'static str),
+    /// What is wrong with a GIF.
+    #[error("GIF: {0}")]
+    Gif(&'static str),
+    /// What is wrong with a BMP.
+    #[error("BMP: {0}")]
+    Bmp(&'static str),
     /// A decoder could not be set up.
     #[error("no memory for the decoder")]
     OutOfMemory,
@@ -138,6 +146,10 @@ impl Decoder {
             png::decode(bytes, self.max_pixels, &mut self.scratch, into)
         } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
             webp::decode(bytes, self.max_pixels, into)
+        } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
+            gif::decode(bytes, self.max_pixels, into)
+        } else if bytes.starts_with(b"BM") {
+            bmp::decode(bytes, self.max_pixels, &mut self.scratch, into)
         } else {
             Err(DecodeError::UnknownFormat {
                 length: bytes.len(),
