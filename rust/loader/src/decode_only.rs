@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::decode::{Decoder, Rgb8};
 use crate::error::{Error, SampleError};
 use crate::index::Index;
+use crate::order::EpochOrder;
 use crate::read::Reader;
 use crate::tally::Tally;
 
@@ -69,8 +70,10 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
         (Reader::default(), Decoder::new(max_pixels), Rgb8::default());
     let mut pictures = Vec::with_capacity(wanted as usize);
     let mut tally = Tally::default();
+    let mut order = EpochOrder::new(index.counts(), 0, 0, 0);
     for number in 0..wanted {
-        let (shard, sample) = index.sample(number * total / wanted);
+        let id = order.sample_at(number * total / wanted);
+        let (shard, sample) = (id.shard as usize, index.sample(id));
         let path = &index.shards()[shard].path;
         tally.tried += 1;
         let read = reader

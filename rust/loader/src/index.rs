@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
-use crate::sample::{Grouper, Sample};
+use crate::sample::{Grouper, Sample, SampleId};
 use crate::tar::TarReader;
 
 /// A shard and the samples in it, in the order of the file.
@@ -20,12 +20,12 @@ pub struct Shard {
 
 type ShardResult = Result<Vec<Sample>, Error>;
 
-/// All samples of a list of shards. A sample's id is its place in the shards' concatenation.
+/// All samples of a list of shards.
 #[derive(Debug)]
 pub struct Index {
     shards: Vec<Shard>,
-    /// Ids of each shard's first sample, and behind them the number of all samples.
-    starts: Vec<u64>,
+    /// Samples of each shard.
+    counts: Vec<u32>,
 }
 
 impl Index {
@@ -76,25 +76,22 @@ impl Index {
     /// An index of known shards.
     #[must_use]
     pub fn from_shards(shards: Vec<Shard>) -> Self {
-        let mut starts = vec![0];
-        let mut total = 0;
-        for shard in &shards {
-            total += shard.samples.len() as u64;
-            starts.push(total);
-        }
-        Self { shards, starts }
+        // More samples than a u32 counts would need headers of four terabytes.
+        let count = |shard: &Shard| u32::try_from(shard.samples.len()).unwrap_or(u32::MAX);
+        let counts = shards.iter().map(count).collect();
+        Self { shards, counts }
     }
 
     /// Number of samples.
     #[must_use]
     pub fn num_samples(&self) -> u64 {
-        self.starts[self.shards.len()]
+        self.counts.iter().map(|&count| u64::from(count)).sum()
     }
 
-    /// Ids of each shard's first sample, and behind them the number of all samples.
+    /// Samples of each shard.
     #[must_use]
-    pub fn starts(&self) -> &[u64] {
-        &self.starts
+    pub fn counts(&self) -> &[u32] {
+        &self.counts
     }
 
     /// The shards, in the order of the list.
@@ -103,18 +100,13 @@ impl Index {
         &self.shards
     }
 
-    /// The number of the shard that holds a sample, and the sample.
+    /// A sample.
     ///
     /// # Panics
     /// If there is no such sample.
     #[must_use]
-    pub fn sample(&self, id: u64) -> (usize, &Sample) {
-        // Empty shards begin where the next one does: the last shard that begins at or before the id holds it.
-        let shard = self.starts.partition_point(|&start| start <= id) - 1;
-        (
-            shard,
-            &self.shards[shard].samples[(id - self.starts[shard]) as usize],
-        )
+    pub fn sample(&self, id: SampleId) -> &Sample {
+        &self.shards[id.shard as usize].samples[id.sample as usize]
     }
 }
 

@@ -9,7 +9,9 @@ use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
 use crate::index::Index;
 use crate::order::{Cursor, Split};
+use crate::sample::SampleId;
 use crate::shards;
+use crate::supply::{LocalFiles, Supply};
 use crate::tokenize::Tokenizer;
 
 /// Everything that the threads of a run read and never change.
@@ -117,9 +119,15 @@ impl Loader {
 
     /// Shard and key of a sample.
     #[must_use]
-    pub fn place(&self, id: u64) -> (&Path, &str) {
-        let (shard, sample) = self.index.sample(id);
-        (&self.index.shards()[shard].path, &sample.key)
+    pub fn place(&self, id: SampleId) -> (&Path, &str) {
+        let path = &self.index.shards()[id.shard as usize].path;
+        (path, &self.index.sample(id).key)
+    }
+
+    /// What brings the shards of one run.
+    #[must_use]
+    pub fn supply(&self) -> Arc<dyn Supply> {
+        Arc::new(LocalFiles)
     }
 }
 

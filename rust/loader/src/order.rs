@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::config::{LastBatch, MAX_WINDOW};
 use crate::rng::{SampleRng, stream};
+use crate::sample::SampleId;
 
 /// The order of one epoch.
 #[derive(Debug)]
@@ -18,31 +19,33 @@ pub struct EpochOrder {
     /// Positions at which the first cut lies, below `window`.
     offset: u64,
     total: u64,
-    /// Shards in this epoch's order: the position of each one's first sample, and that sample's id.
-    shards: Vec<(u64, u64)>,
+    /// Shards in this epoch's order: the position of each one's first sample, and the shard.
+    shards: Vec<(u64, u32)>,
     permuted: Option<(u64, Vec<u32>)>,
 }
 
 impl EpochOrder {
-    /// The order of `epoch` over shards whose first ids are `starts`, with the number of all samples behind them.
+    /// The order of `epoch` over shards with these numbers of samples.
     ///
     /// A `window` of 0 keeps the order of the files; one above [`MAX_WINDOW`] is taken for that.
     #[must_use]
-    pub fn new(starts: &[u64], seed: u64, window: usize, epoch: u64) -> Self {
-        let total = starts.last().copied().unwrap_or(0);
+    pub fn new(counts: &[u32], seed: u64, window: usize, epoch: u64) -> Self {
         let window = window.min(MAX_WINDOW);
-        let mut ranges: Vec<Range<u64>> = starts.windows(2).map(|pair| pair[0]..pair[1]).collect();
+        let mut numbers: Vec<u32> = (0..counts.len() as u32).collect();
         let mut offset = 0;
         if window > 0 {
             let mut rng = SampleRng::new(seed, epoch, 0, stream::ORDER);
-            rng.shuffle(&mut ranges);
+            rng.shuffle(&mut numbers);
             offset = u64::from(rng.below(u32::try_from(window).unwrap_or(u32::MAX)));
         }
-        let mut position = 0;
-        let mut shards = Vec::with_capacity(ranges.len());
-        for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-            shards.push((position, range.start));
-            position += range.end - range.start;
+        let mut total = 0;
+        let mut shards = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let count = counts[number as usize];
+            if count > 0 {
+                shards.push((total, number));
+                total += u64::from(count);
+            }
         }
         Self {
             seed,
@@ -55,8 +58,8 @@ impl EpochOrder {
         }
     }
 
-    /// The id of the sample at a position of this epoch.
-    pub fn sample_at(&mut self, position: u64) -> u64 {
+    /// The sample at a position of this epoch.
+    pub fn sample_at(&mut self, position: u64) -> SampleId {
         debug_assert!(position < self.total);
         let place = if self.window == 0 {
             position
@@ -64,8 +67,11 @@ impl EpochOrder {
             self.shuffled(position)
         };
         let shard = self.shards.partition_point(|&(start, _)| start <= place) - 1;
-        let (start, id) = self.shards[shard];
-        id + (place - start)
+        let (start, shard) = self.shards[shard];
+        SampleId {
+            shard,
+            sample: (place - start) as u32,
+        }
     }
 
     fn shuffled(&mut self, position: u64) -> u64 {

@@ -3,31 +3,20 @@
 //! Threads meet at a lock when a batch is begun and when it is finished, never for a sample.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, Lease, Pool, Row, Slots};
+use crate::batch::{Batch, Filling, Finished, Lease, Outcome, Pool, Row, Slots};
 use crate::error::Error;
 use crate::loader::Loader;
-use crate::order::{BatchPlan, Cursor, EpochOrder, Planner};
+use crate::order::Cursor;
+use crate::schedule::{Schedule, Scheduled, Upcoming};
 use crate::stats::{Counters, LoaderStats, Stage};
+use crate::supply::Supply;
 use crate::tally::Tally;
 use crate::worker;
-
-/// A batch that threads fill together.
-#[derive(Debug)]
-pub(crate) struct Filling {
-    /// Its place among the batches of the run.
-    pub number: u64,
-    /// Where it stands in the epoch.
-    pub plan: BatchPlan,
-    /// The sample that belongs in each slot.
-    pub samples: Vec<u64>,
-    /// The slots.
-    pub slots: Slots,
-}
 
 /// What the reader got.
 #[derive(Debug)]
@@ -40,36 +29,15 @@ pub enum Next {
     Waiting,
 }
 
-/// What became of a batch. All of it is a function of the configuration and the data.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// It is as it should be, or smaller where bad samples are left out.
-    Made(Box<Batch>),
-    /// A place is empty that must not be: its sample and all substitutes are bad.
-    Unfilled,
-    /// Its texts cannot become ids.
-    Failed(Error),
-}
-
-/// A batch of which no thread has anything left to do.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub epoch: u64,
-    /// Samples that were tried for it.
-    pub tally: Tally,
-    pub outcome: Outcome,
-}
-
 #[derive(Debug)]
 struct State {
-    planner: Planner,
-    /// The order of the epoch that is being planned.
-    order: Option<(u64, EpochOrder)>,
+    /// Nothing while a thread looks what comes next, without the lock.
+    schedule: Option<Schedule>,
+    /// The next batch's shards are not there, and nothing has changed since that was seen.
+    starved: bool,
     /// The batch that still has, or last had, slots to give out.
     current: Option<Arc<Filling>>,
     begun: u64,
-    /// Whether a thread is about to begin a batch, without the lock.
-    beginning: bool,
     /// No batch is begun any more: they are all planned, or one has failed.
     planned_all: bool,
     finished: BTreeMap<u64, Finished>,
@@ -90,6 +58,9 @@ pub(crate) struct Shared {
     pub loader: Arc<Loader>,
     pub counters: Arc<Counters>,
     pool: Arc<Pool>,
+    supply: Arc<dyn Supply>,
+    /// Times that the supply's answers may have changed.
+    changes: AtomicU64,
     stopping: AtomicBool,
     state: Mutex<State>,
     /// Threads wait here for a batch to begin.
@@ -111,13 +82,26 @@ impl Pipeline {
     /// # Errors
     /// A thread cannot be started.
     pub fn start(loader: Arc<Loader>, from: Cursor) -> Result<Self, Error> {
+        let supply = loader.supply();
+        Self::start_with(loader, supply, from)
+    }
+
+    /// Starts the threads at a cursor, with shards that another supply brings; closing the pipeline closes it.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start_with(
+        loader: Arc<Loader>,
+        supply: Arc<dyn Supply>,
+        from: Cursor,
+    ) -> Result<Self, Error> {
         let config = &loader.config;
+        let schedule = Schedule::new(Arc::clone(&loader), Arc::clone(&supply), from);
         let state = State {
-            planner: Planner::new(loader.split, config.num_epochs, from),
-            order: None,
+            schedule: Some(schedule),
+            starved: false,
             current: None,
             begun: 0,
-            beginning: false,
             planned_all: false,
             finished: BTreeMap::new(),
             taken: 0,
@@ -135,6 +119,8 @@ impl Pipeline {
                 config.batch_size * loader.image_bytes(),
             ),
             loader,
+            supply,
+            changes: AtomicU64::new(0),
             counters: Arc::default(),
             stopping: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -145,6 +131,12 @@ impl Pipeline {
             shared,
             threads: Mutex::new(Vec::with_capacity(num_threads)),
         };
+        let weak = Arc::downgrade(&pipeline.shared);
+        pipeline.shared.supply.on_change(Box::new(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.supply_changed();
+            }
+        }));
         for number in 0..num_threads {
             let shared = Arc::clone(&pipeline.shared);
             let thread = std::thread::Builder::new().name(format!("prolip-{number}"));
@@ -182,6 +174,8 @@ impl Pipeline {
             // A panic inside the thread was caught there and is the pipeline's error.
             drop(thread.join());
         }
+        // Only now: until then a thread may be reading what it brought.
+        self.shared.supply.close();
         let mut state = lock(&self.shared.state);
         state.finished.clear();
         state.spare_rows.clear();
@@ -217,81 +211,90 @@ impl Shared {
         Arc::clone(first)
     }
 
+    /// Lets the threads look again whether the next batch's shards are there.
+    fn supply_changed(&self) {
+        // Before the lock: whoever is looking just now sees that it has to look once more.
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        lock(&self.state).starved = false;
+        self.work.notify_all();
+    }
+
     /// A batch with slots to fill; nothing when the run is over.
     pub fn batch_with_work(&self) -> Option<Arc<Filling>> {
         let mut state = lock(&self.state);
-        let begun_waiting = Instant::now();
-        let mut waited = false;
-        let found = loop {
+        loop {
             if self.is_stopping() {
-                break None;
+                return None;
             }
             if let Some(current) = state
                 .current
                 .as_ref()
                 .filter(|current| current.slots.has_work())
             {
-                break Some(Arc::clone(current));
+                return Some(Arc::clone(current));
             }
             if state.planned_all {
-                break None;
+                return None;
             }
             let free_places =
                 state.begun - state.taken < self.loader.config.prefetch_batches as u64;
-            if free_places && !state.beginning {
-                state.beginning = true;
-                drop(state);
-                // Fresh memory takes long, and others give back slots and take batches meanwhile.
-                let lease = self.pool.take();
-                state = lock(&self.state);
-                state.beginning = false;
-                self.begin(&mut state, lease);
-                // Either there is a batch for all, or all may go home.
-                self.work.notify_all();
-                self.ready.notify_all();
+            if free_places
+                && !state.starved
+                && let Some(schedule) = state.schedule.take()
+            {
+                state = self.look_ahead(state, schedule);
                 continue;
             }
-            waited = true;
+            let stage = if free_places && state.starved {
+                Stage::Fetch
+            } else {
+                Stage::Idle
+            };
+            let begun_waiting = Instant::now();
             state = self
                 .work
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
-        };
-        if waited {
-            self.counters.passed(Stage::Idle, begun_waiting);
+            self.counters.passed(stage, begun_waiting);
         }
-        found
     }
 
-    fn begin(&self, state: &mut State, lease: Lease) {
-        let Some(plan) = state.planner.next() else {
-            state.planned_all = true;
-            return;
+    /// Begins the next batch if its shards are there. The order of the samples and fresh memory take long, and the supply
+    /// may take what time it likes, so all that is done without the lock.
+    fn look_ahead<'state>(
+        &'state self,
+        state: MutexGuard<'state, State>,
+        mut schedule: Schedule,
+    ) -> MutexGuard<'state, State> {
+        drop(state);
+        let changes = self.changes.load(Ordering::Acquire);
+        let (upcoming, lease) = match schedule.next() {
+            Upcoming::Batch(scheduled) => (Upcoming::Batch(scheduled), Some(self.pool.take())),
+            other => (other, None),
         };
-        let (config, index) = (&self.loader.config, &self.loader.index);
-        let order = match &mut state.order {
-            Some((epoch, order)) if *epoch == plan.epoch => order,
-            old => {
-                let order = EpochOrder::new(
-                    index.starts(),
-                    config.seed,
-                    config.shuffle_window,
-                    plan.epoch,
-                );
-                &mut old.insert((plan.epoch, order)).1
+        let mut state = lock(&self.state);
+        state.schedule = Some(schedule);
+        match (upcoming, lease) {
+            (Upcoming::Batch(scheduled), Some(lease)) => self.begin(&mut state, scheduled, lease),
+            (Upcoming::Waiting, _) => {
+                state.starved = changes == self.changes.load(Ordering::Acquire);
             }
-        };
-        let samples: Vec<u64> = plan
-            .positions
-            .clone()
-            .map(|position| order.sample_at(position))
-            .collect();
+            _ => state.planned_all = true,
+        }
+        // Either there is a batch for all, or all may go home.
+        self.work.notify_all();
+        self.ready.notify_all();
+        state
+    }
+
+    fn begin(&self, state: &mut State, scheduled: Scheduled, lease: Lease) {
         let mut rows = state.spare_rows.pop().unwrap_or_default();
-        rows.resize_with(samples.len(), Row::default);
+        rows.resize_with(scheduled.samples.len(), Row::default);
         state.current = Some(Arc::new(Filling {
             number: state.begun,
-            plan,
-            samples,
+            plan: scheduled.plan,
+            samples: scheduled.samples,
+            shards: scheduled.shards,
             slots: Slots::new(lease, rows, self.loader.image_bytes()),
         }));
         state.begun += 1;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::tally::Tally;
 
-/// The stages that a sample or a batch passes, and the two kinds of waiting.
+/// The stages that a sample or a batch passes, and the three kinds of waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Bytes from the shard.
@@ -24,11 +24,13 @@ pub enum Stage {
     Wait,
     /// A thread waits for the reader to take a batch: the loader is fast enough.
     Idle,
+    /// A thread waits for shards that are on their way.
+    Fetch,
 }
 
 impl Stage {
     /// Every stage, in the order of its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Caption,
         Self::Decode,
@@ -37,6 +39,7 @@ impl Stage {
         Self::Mask,
         Self::Wait,
         Self::Idle,
+        Self::Fetch,
     ];
 
     /// The stage's name in statistics and errors.
@@ -51,6 +54,7 @@ impl Stage {
             Self::Mask => "mask",
             Self::Wait => "wait",
             Self::Idle => "idle",
+            Self::Fetch => "fetch",
         }
     }
 }

@@ -5,16 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::augment::{self, Scratch};
-use crate::batch::{Batch, Lease, Row, Slot};
+use crate::batch::{Batch, Filling, Finished, Lease, Outcome, Row, Slot};
 use crate::caption;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, PatchDraw};
 use crate::decode::{Decoder, Rgb8};
 use crate::error::{Error, SampleError};
 use crate::loader::Loader;
 use crate::mask;
-use crate::pipeline::{Filling, Finished, Outcome, Shared};
+use crate::pipeline::Shared;
 use crate::read::Reader;
 use crate::rng::{SampleRng, stream};
+use crate::sample::SampleId;
 use crate::stats::Stage;
 use crate::tally::{Tally, max_substitutes};
 use crate::texts::Texts;
@@ -116,24 +117,40 @@ impl<'shared> Worker<'shared> {
                 break None;
             }
             substitutes -= 1;
-            let total = self.loader.index.num_samples();
-            id = ((rng.uniform() * total as f64) as u64).min(total - 1);
+            id = self.substitute(&filling.shards, &mut rng);
         };
         let row = slot.parts().1;
         (row.sample, row.tally) = (sample, tally);
         true
     }
 
+    /// A sample of the batch's own shards, each equally likely: they are there, while others may be far away.
+    fn substitute(&self, shards: &[u32], rng: &mut SampleRng) -> SampleId {
+        let counts = self.loader.index.counts();
+        let count = |shard: u32| u64::from(counts[shard as usize]);
+        let total: u64 = shards.iter().map(|&shard| count(shard)).sum();
+        let mut place = ((rng.uniform() * total as f64) as u64).min(total - 1);
+        let found = shards.iter().find(|&&shard| {
+            let here = place < count(shard);
+            place -= if here { 0 } else { count(shard) };
+            here
+        });
+        SampleId {
+            shard: found.copied().unwrap_or(shards[0]),
+            sample: place as u32,
+        }
+    }
+
     fn load(
         &mut self,
         epoch: u64,
-        id: u64,
+        id: SampleId,
         (pixels, row): (&mut [u8], &mut Row),
     ) -> Result<(), SampleError> {
         let counters = &self.shared.counters;
         let begun = Instant::now();
         self.stage = Stage::Read;
-        let (shard, sample) = self.loader.index.sample(id);
+        let (shard, sample) = (id.shard as usize, self.loader.index.sample(id));
         if let Some(extension) = &sample.duplicate {
             return Err(SampleError::Duplicate(extension.to_string()));
         }
@@ -152,7 +169,7 @@ impl<'shared> Worker<'shared> {
         self.stage = Stage::Caption;
         if !self.config.captions.is_empty() {
             let texts = caption::Texts::new(txt, json.filter(|_| needs_json))?;
-            let mut rng = SampleRng::new(self.config.seed, epoch, id, stream::CAPTION);
+            let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::CAPTION);
             let general_prob = self
                 .config
                 .mask
@@ -181,7 +198,7 @@ impl<'shared> Worker<'shared> {
         let (picture, size) = (&self.picture, self.config.image_size);
         match &self.config.augment {
             Some(augment) => {
-                let mut rng = SampleRng::new(self.config.seed, epoch, id, stream::AUGMENT);
+                let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::AUGMENT);
                 let draw = augment::draw(augment, picture.width(), picture.height(), &mut rng);
                 augment::apply(picture, &draw, size, &mut self.scratch, pixels);
             }
@@ -222,7 +239,7 @@ impl<'shared> Worker<'shared> {
     ) -> Result<Batch, Error> {
         let count = keep_good_rows(&mut lease, rows, self.loader.image_bytes());
         let good = &rows[..count];
-        let samples: Vec<u64> = good.iter().filter_map(|row| row.sample).collect();
+        let samples: Vec<SampleId> = good.iter().filter_map(|row| row.sample).collect();
         let mask = self.config.mask.as_ref();
         let masked_rows = mask.map_or(0, |mask| mask.masked_rows(count));
         let (seed, epoch) = (self.config.seed, filling.plan.epoch);
@@ -237,7 +254,9 @@ impl<'shared> Worker<'shared> {
             };
             let ids = &mut lease.memory.token_ids;
             texts.encode(ids).map_err(|source| {
-                let (path, key) = self.loader.place(samples.first().copied().unwrap_or(0));
+                let (path, key) = self
+                    .loader
+                    .place(samples.first().copied().unwrap_or_default());
                 Error::Tokenize {
                     shard: path.to_owned(),
                     key: key.to_owned(),
@@ -247,7 +266,8 @@ impl<'shared> Worker<'shared> {
             let begun = self.shared.counters.passed(Stage::Tokenize, begun);
             if let Some(mask) = mask {
                 self.stage = Stage::Mask;
-                let draws = |row: usize| SampleRng::new(seed, epoch, samples[row], stream::MASK);
+                let draws =
+                    |row: usize| SampleRng::new(seed, epoch, samples[row].key(), stream::MASK);
                 texts.mask(ids, mask, draws, &mut lease.memory.masked_token_ids);
                 self.shared.counters.passed(Stage::Mask, begun);
             }
@@ -296,7 +316,7 @@ fn keep_good_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> us
 fn keep_patches(
     mask: &MaskConfig,
     (seed, epoch, position): (u64, u64, u64),
-    samples: &[u64],
+    samples: &[SampleId],
     out: &mut Vec<i64>,
 ) {
     let kept = mask.kept_patches();
@@ -305,7 +325,7 @@ fn keep_patches(
     match mask.patch_draw {
         PatchDraw::Sample => {
             for (row, &sample) in rows.zip(samples) {
-                let mut rng = SampleRng::new(seed, epoch, sample, stream::PATCHES);
+                let mut rng = SampleRng::new(seed, epoch, sample.key(), stream::PATCHES);
                 mask::draw_patches(mask.num_patches, row, &mut rng);
             }
         }

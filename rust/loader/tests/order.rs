@@ -4,11 +4,12 @@
 
 use prolip_loader::config::LastBatch;
 use prolip_loader::order::{BatchPlan, Cursor, EpochOrder, Planner, Split};
+use prolip_loader::sample::SampleId;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 struct Case {
-    sizes: Vec<u64>,
+    sizes: Vec<u32>,
     window: usize,
     seed: u64,
     batch: u64,
@@ -17,16 +18,16 @@ struct Case {
 }
 
 impl Case {
-    fn starts(&self) -> Vec<u64> {
-        let ends = self.sizes.iter().scan(0, |sum, size| {
-            *sum += size;
-            Some(*sum)
-        });
-        std::iter::once(0).chain(ends).collect()
+    fn total(&self) -> u64 {
+        self.sizes.iter().map(|&size| u64::from(size)).sum()
     }
 
-    fn total(&self) -> u64 {
-        self.sizes.iter().sum()
+    /// Every sample, in the order of the files.
+    fn all(&self) -> Vec<SampleId> {
+        let shards = self.sizes.iter().zip(0..);
+        shards
+            .flat_map(|(&size, shard)| (0..size).map(move |sample| SampleId { shard, sample }))
+            .collect()
     }
 
     fn split(&self, rank: u64, last_batch: LastBatch) -> Split {
@@ -43,8 +44,8 @@ impl Case {
         Planner::new(self.split(rank, last_batch), Some(self.epochs), from).collect()
     }
 
-    fn ids(&self, plan: &BatchPlan) -> Vec<u64> {
-        let mut order = EpochOrder::new(&self.starts(), self.seed, self.window, plan.epoch);
+    fn ids(&self, plan: &BatchPlan) -> Vec<SampleId> {
+        let mut order = EpochOrder::new(&self.sizes, self.seed, self.window, plan.epoch);
         plan.positions
             .clone()
             .map(|position| order.sample_at(position))
@@ -52,7 +53,7 @@ impl Case {
     }
 
     /// What all ranks use at each step, with the step's cursor.
-    fn steps(&self, last_batch: LastBatch, from: Cursor) -> Vec<(Cursor, Vec<u64>)> {
+    fn steps(&self, last_batch: LastBatch, from: Cursor) -> Vec<(Cursor, Vec<SampleId>)> {
         let ranks: Vec<_> = (0..self.world)
             .map(|rank| self.plans(rank, last_batch, from))
             .collect();
@@ -70,7 +71,7 @@ impl Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let sizes = prop::collection::vec(0u64..12, 1..7);
+    let sizes = prop::collection::vec(0u32..12, 1..7);
     let windows = prop_oneof![Just(0usize), 1usize..20, Just(1_000_000), Just(usize::MAX)];
     (sizes, windows, any::<u64>(), 1u64..6, 1u64..6, 1u64..4).prop_map(
         |(sizes, window, seed, batch, world, epochs)| Case {
@@ -89,8 +90,8 @@ proptest! {
 
     #[test]
     fn every_position_is_another_sample(case in cases(), epoch in 0u64..5) {
-        let mut order = EpochOrder::new(&case.starts(), case.seed, case.window, epoch);
-        let mut ids: Vec<u64> = (0..case.total()).map(|position| order.sample_at(position)).collect();
+        let mut order = EpochOrder::new(&case.sizes, case.seed, case.window, epoch);
+        let mut ids: Vec<SampleId> = (0..case.total()).map(|position| order.sample_at(position)).collect();
         // Asked for backwards, and each alone, they are the same.
         for position in (0..case.total()).rev() {
             prop_assert_eq!(order.sample_at(position), ids[position as usize]);
@@ -99,7 +100,7 @@ proptest! {
             prop_assert!(ids.is_sorted());
         }
         ids.sort_unstable();
-        prop_assert_eq!(ids, (0..case.total()).collect::<Vec<_>>());
+        prop_assert_eq!(ids, case.all());
     }
 
     #[test]
@@ -108,10 +109,10 @@ proptest! {
         let plans: Vec<BatchPlan> = ranks.collect();
         for epoch in 0..case.epochs {
             let used = plans.iter().filter(|plan| plan.epoch == epoch);
-            let mut ids: Vec<u64> = used.flat_map(|plan| case.ids(plan)).collect();
+            let mut ids: Vec<SampleId> = used.flat_map(|plan| case.ids(plan)).collect();
             ids.sort_unstable();
             if case.total() >= case.world {
-                prop_assert_eq!(ids, (0..case.total()).collect::<Vec<_>>());
+                prop_assert_eq!(ids, case.all());
             }
         }
         for rank in 0..case.world {
@@ -129,7 +130,7 @@ proptest! {
         let steps = case.steps(LastBatch::Drop, Cursor::default());
         for epoch in 0..case.epochs {
             let used = steps.iter().filter(|(cursor, _)| cursor.epoch == epoch);
-            let mut ids: Vec<u64> = used.flat_map(|(_, ids)| ids.clone()).collect();
+            let mut ids: Vec<SampleId> = used.flat_map(|(_, ids)| ids.clone()).collect();
             let count = ids.len() as u64;
             ids.sort_unstable();
             ids.dedup();
@@ -175,7 +176,7 @@ proptest! {
         let stop = at.index(before.len());
         let other = Case { world, batch, ..case.clone() };
         let after = other.steps(LastBatch::Drop, before[stop].0);
-        let mut ids: Vec<u64> = before[..=stop].iter().chain(&after).flat_map(|(_, ids)| ids.clone()).collect();
+        let mut ids: Vec<SampleId> = before[..=stop].iter().chain(&after).flat_map(|(_, ids)| ids.clone()).collect();
         let count = ids.len();
         ids.sort_unstable();
         ids.dedup();
@@ -186,8 +187,8 @@ proptest! {
 
 #[test]
 fn epochs_and_seeds_differ() {
-    let order = |seed, epoch| -> Vec<u64> {
-        let mut order = EpochOrder::new(&[0, 50, 100], seed, 10, epoch);
+    let order = |seed, epoch| -> Vec<SampleId> {
+        let mut order = EpochOrder::new(&[50, 50], seed, 10, epoch);
         (0..100).map(|position| order.sample_at(position)).collect()
     };
     assert_eq!(order(1, 0), order(1, 0));

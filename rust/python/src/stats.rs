@@ -61,7 +61,7 @@ impl LoaderStats {
 
 #[pymethods]
 impl LoaderStats {
-    /// By name: read, caption, decode, augment, tokenize, mask, and the two kinds of waiting, wait and idle.
+    /// By name: read, caption, decode, augment, tokenize, mask, and the three kinds of waiting: wait, idle and fetch.
     #[getter]
     fn stages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stages = PyDict::new(py);

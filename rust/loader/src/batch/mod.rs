@@ -1,20 +1,23 @@
 //! Samples → contiguous memory, used over and over.
 
+mod filling;
 mod slots;
 
 use std::sync::{Arc, Mutex};
 
+pub(crate) use filling::{Filling, Finished, Outcome};
 pub(crate) use slots::{Slot, Slots};
 
 use crate::caption::Caption;
 use crate::order::Cursor;
+use crate::sample::SampleId;
 use crate::tally::Tally;
 
 /// What a slot holds besides its pixels.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
-    /// Id of the sample that came to stand here; `None` where it was bad and nothing took its place.
-    pub sample: Option<u64>,
+    /// The sample that came to stand here; `None` where it was bad and nothing took its place.
+    pub sample: Option<SampleId>,
     /// One caption a slot of captions.
     pub captions: Vec<Caption>,
     /// The sample's json as text, where it is asked for.
@@ -111,8 +114,8 @@ impl Drop for Lease {
 pub struct Batch {
     /// The arrays.
     pub lease: Lease,
-    /// Ids of the samples, B of them.
-    pub samples: Vec<u64>,
+    /// The samples, B of them.
+    pub samples: Vec<SampleId>,
     /// M.
     pub masked_rows: usize,
     /// The samples' json as text, where it is asked for.

@@ -137,6 +137,14 @@ impl Whole<'_> {
 mod tests {
     use super::super::Pool;
     use super::*;
+    use crate::sample::SampleId;
+
+    fn id(index: usize) -> SampleId {
+        SampleId {
+            shard: 7,
+            sample: index as u32,
+        }
+    }
 
     #[test]
     fn every_slot_is_handed_out_once_and_the_last_one_gets_all() {
@@ -153,7 +161,7 @@ mod tests {
                         let index = slot.index();
                         let (image, row) = slot.parts();
                         image.fill(index as u8);
-                        row.sample = Some(index as u64);
+                        row.sample = Some(id(index));
                         if let Some(whole) = slot.finish() {
                             taken.lock().unwrap().push(whole.take());
                         }
@@ -173,7 +181,7 @@ mod tests {
         assert!(
             rows.iter()
                 .enumerate()
-                .all(|(index, row)| row.sample == Some(index as u64))
+                .all(|(index, row)| row.sample == Some(id(index)))
         );
     }
 

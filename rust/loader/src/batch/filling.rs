@@ -1,0 +1,42 @@
+//! A batch on its way: while threads fill it, and when none has anything left to do.
+
+use super::{Batch, Slots};
+use crate::error::Error;
+use crate::order::BatchPlan;
+use crate::sample::SampleId;
+use crate::tally::Tally;
+
+/// A batch that threads fill together.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    /// Its place among the batches of the run.
+    pub number: u64,
+    /// Where it stands in the epoch.
+    pub plan: BatchPlan,
+    /// The sample that belongs in each slot.
+    pub samples: Vec<SampleId>,
+    /// The shards that are there for it.
+    pub shards: Vec<u32>,
+    /// The slots.
+    pub slots: Slots,
+}
+
+/// What became of a batch. All of it is a function of the configuration and the data.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is as it should be, or smaller where bad samples are left out.
+    Made(Box<Batch>),
+    /// A place is empty that must not be: its sample and all substitutes are bad.
+    Unfilled,
+    /// Its texts cannot become ids.
+    Failed(Error),
+}
+
+/// A batch of which no thread has anything left to do.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub epoch: u64,
+    /// Samples that were tried for it.
+    pub tally: Tally,
+    pub outcome: Outcome,
+}

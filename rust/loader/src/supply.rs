@@ -1,0 +1,46 @@
+//! Where a run's shards come from: what is said about them between the schedule of the batches and whatever fetches them.
+
+use std::fmt;
+
+use crate::error::Error;
+
+/// Brings shards to where they can be read. Shards are named by their places in the list.
+///
+/// Calls come from any of the run's threads, one at a time, and never while a lock is held that `wake` needs: an
+/// implementation may call it from within any of these.
+pub trait Supply: Send + Sync + fmt::Debug {
+    /// These are used next, in order of first use; called again with further ones. Never blocks.
+    fn announce(&self, shards: &[u32]);
+    /// Whether the shard can be read now. One that is missing for good is ready: reading it gives the error.
+    fn is_ready(&self, shard: u32) -> bool;
+    /// Its number of samples, once that is known; asked where it was not known at opening.
+    fn length(&self, shard: u32) -> Option<Result<u64, Error>>;
+    /// No batch needs the shard until it is announced again.
+    fn release(&self, shard: u32);
+    /// `wake` is to be called whenever an answer may have changed.
+    fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>);
+    /// Ends its threads and removes its files.
+    fn close(&self);
+}
+
+/// Plain local files: always there, of known length.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalFiles;
+
+impl Supply for LocalFiles {
+    fn announce(&self, _: &[u32]) {}
+
+    fn is_ready(&self, _: u32) -> bool {
+        true
+    }
+
+    fn length(&self, _: u32) -> Option<Result<u64, Error>> {
+        None
+    }
+
+    fn release(&self, _: u32) {}
+
+    fn on_change(&self, _: Box<dyn Fn() + Send + Sync>) {}
+
+    fn close(&self) {}
+}
