@@ -57,7 +57,8 @@ def _prolip(task: Task) -> Measurement:
     measured = _measure(task, start)
     stages = loaders[0].stats().stages
     # The stages' clocks go on while a thread waits for a core, so their shares count, of the processor time measured.
-    busy = {name: stage.seconds for name, stage in stages.items() if name not in {"wait", "idle", "fetch"} and stage.count}
+    waiting = {"wait", "idle", "fetch"}
+    busy = {name: stage.seconds for name, stage in stages.items() if name not in waiting and stage.count}
     whole = sum(busy.values())
     return replace(measured, stage_us={name: seconds / whole * measured.cpu_us for name, seconds in busy.items()})
 
