@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from prolip import flags
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
 from prolip.losses import LossConfig
@@ -102,6 +104,11 @@ class TrainConfig:
     def folder(self) -> Path:
         """Folder of the run."""
         return self.run_dir if self.run_dir is not None else Path("runs") / self.name
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What pictures come in: the type that matrices are multiplied in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def total_steps(self) -> int:

@@ -5,16 +5,13 @@ Shapes: B samples of a batch (this rank's), H/W pixels, C captions a sample, L t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from prolip import _core
 from prolip._core import DataError, LoaderStats, StageStats, decode_only, expand_shards
@@ -30,15 +27,12 @@ __all__ = [
     "CaptionSource",
     "Cursor",
     "DataError",
-    "DeviceBatch",
-    "DeviceBatches",
     "LoaderConfig",
     "LoaderStats",
     "MaskConfig",
     "StageStats",
     "StoreConfig",
     "decode_only",
-    "device_batches",
     "expand_shards",
     "preprocess_image",
 ]
@@ -288,86 +282,6 @@ class BatchLoader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class DeviceBatch(NamedTuple):
-    """A batch on a device, ready for the model. None where `Batch` has None."""
-
-    images: Tensor
-    """float32 [B, 3, H, W], normalised; the device's memory order is channels last."""
-    token_ids: Tensor
-    """int64 [C, B, L]."""
-    masked_token_ids: Tensor | None
-    """int64 [C, M, L]."""
-    kept_patches: Tensor | None
-    """int64 [M, K]."""
-    keys: list[str]
-    """The samples' keys."""
-    json: list[str] | None
-    """The samples' json as text."""
-    cursor: Cursor
-    """Where a run goes on after this batch."""
-
-
-class DeviceBatches:
-    """The batches of a loader on a device; `wait_seconds` is the time spent waiting for data."""
-
-    def __init__(self, loader: BatchLoader, device: torch.device, mean: Tensor, scale: Tensor):
-        self.wait_seconds = 0.0
-        self._batches = iter(loader)
-        self._device, self._mean, self._scale = device, mean, scale
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> DeviceBatch:
-        begun = time.perf_counter()
-        try:
-            batch = next(self._batches)
-        finally:
-            self.wait_seconds += time.perf_counter() - begun
-        pixels = self._copy(batch.images).permute(0, 3, 1, 2)
-        return DeviceBatch(
-            images=pixels.float().sub_(self._mean).mul_(self._scale),
-            token_ids=self._ids(batch.token_ids),
-            masked_token_ids=None if batch.masked_token_ids is None else self._ids(batch.masked_token_ids),
-            kept_patches=None if batch.kept_patches is None else self._ids(batch.kept_patches),
-            keys=batch.keys,
-            json=batch.json,
-            cursor=batch.cursor,
-        )
-
-    def _ids(self, array: NDArray[np.int32] | NDArray[np.int64]) -> Tensor:
-        # A new tensor even where the type is the same already: the array's memory is the loader's.
-        return self._copy(array).to(torch.int64, copy=self._device.type == "cpu")
-
-    def _copy(self, array: NDArray[np.uint8] | NDArray[np.int32] | NDArray[np.int64]) -> Tensor:
-        """The array on the device; on the CPU it is the loader's memory, on a GPU a copy by way of pinned memory."""
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor.to(self._device)
-
-
-def device_batches(
-    loader: BatchLoader,
-    device: torch.device,
-    *,
-    mean: tuple[float, float, float] = OPENAI_MEAN,
-    std: tuple[float, float, float] = OPENAI_STD,
-) -> DeviceBatches:
-    """The loader's batches on a device, pictures normalised there: bytes cross, not floats.
-
-    Args:
-        loader: The batches.
-        device: Where they go.
-        mean: What is taken off red, green and blue, as shares of 255.
-        std: What they are then divided by.
-    """
-    shape = (1, 3, 1, 1)
-    means = torch.tensor(mean, device=device).mul_(255).view(shape)
-    scale = torch.tensor(std, device=device).mul_(255).reciprocal_().view(shape)
-    return DeviceBatches(loader, device, means, scale)
 
 
 def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:

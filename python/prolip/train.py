@@ -1,9 +1,8 @@
 """Training, read downward: set-up, one step, the loop.
 
-`prolip train recipe.toml --flag value` on one process and `torchrun -m prolip.train recipe.toml --flag value` on many
-are the same thing. A run owns one folder (runs/NAME: config.toml, metrics.jsonl, tensorboard/, checkpoints/); starting
-a run whose folder has a checkpoint continues it; on a CPU and as many ranks the weights are those of a run that was
-never interrupted, bit for bit (on a GPU some kernels add up in no fixed order). All ranks must see the folder.
+`prolip train recipe.toml --flag value` is `torchrun -m prolip.train recipe.toml --flag value` on one process. A run has
+one folder (config.toml, metrics.jsonl, tensorboard/, checkpoints/) that all ranks see, and goes on from its checkpoint:
+on a CPU and as many ranks bit for bit as if never interrupted (on a GPU some kernels add up in no fixed order).
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ from prolip.checkpoint import (
     save_checkpoint,
 )
 from prolip.config import TrainConfig, differing_keys, load_config, to_toml
-from prolip.data import BatchLoader, Cursor, DataError, DeviceBatch, device_batches
+from prolip.data import BatchLoader, Cursor, DataError
+from prolip.device import DeviceBatch, device_batches
 from prolip.distributed import Ranks, Ring, start, stop
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.metrics import Interval, MetricsLog, Progress, Stopwatch
@@ -168,7 +168,7 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
 def loop(run: Run) -> int:
     """Steps until the run is done or a signal ends it; returns the signal's number, 0 when the run is done."""
     config, leads = run.config, run.ranks.rank == 0
-    batches = device_batches(run.loader, run.ranks.device)
+    batches = device_batches(run.loader, run.ranks.device, dtype=config.dtype)
     sums = torch.zeros(len(LossTerms._fields), device=run.ranks.device)
     first, waited, clock, told_bad = run.step, 0.0, Stopwatch(), 0
     rehearsing = run.step > 0 and run.ranks.world_size > 1

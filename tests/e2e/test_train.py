@@ -12,7 +12,8 @@ import torch
 from tests.e2e.lab import Lab, numbers, same_weights
 
 from prolip.config import load_config
-from prolip.data import BatchLoader, device_batches
+from prolip.data import BatchLoader
+from prolip.device import device_batches
 from prolip.distributed import Ring
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP

@@ -14,14 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tests.unit.sample_shards import FULL, TOKENIZER, config, contents, encoded, write_tar, write_two_shards
 
 from prolip import _core
 from prolip.data import (
-    OPENAI_MEAN,
-    OPENAI_STD,
     AugmentConfig,
     Batch,
     BatchLoader,
@@ -32,7 +29,6 @@ from prolip.data import (
     LoaderConfig,
     MaskConfig,
     StoreConfig,
-    device_batches,
     preprocess_image,
 )
 from prolip.tokenizer import Tokenizer
@@ -280,34 +276,3 @@ def test_both_sides_have_the_same_fields(shards: str) -> None:
     for kind in (LoaderConfig, StoreConfig, AugmentConfig, CaptionConfig, CaptionSource, MaskConfig, Cursor):
         # The tokenizer comes built.
         assert seen[kind] == {field.name for field in dataclasses.fields(kind)} - {"tokenizer"}
-
-
-# ---- devices --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def devices() -> list[torch.device]:
-    return [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
-
-
-def test_device_batches_are_normalised_copies(shards: str, devices: list[torch.device]) -> None:
-    for device in devices:
-        loader = BatchLoader(config(shards, **FULL))
-        expected = list(loader)
-        batches = device_batches(loader, device)
-        got = list(batches)
-        assert len(got) == len(expected) == 8
-        for ours, batch in zip(got, expected, strict=True):
-            pixels = (batch.images / 255 - np.array(OPENAI_MEAN)) / np.array(OPENAI_STD)
-            assert ours.images.dtype == torch.float32
-            np.testing.assert_allclose(ours.images.cpu().numpy(), pixels.transpose(0, 3, 1, 2), atol=1e-5)
-            for tensor, array in (
-                (ours.token_ids, batch.token_ids),
-                (ours.masked_token_ids, batch.masked_token_ids),
-                (ours.kept_patches, batch.kept_patches),
-            ):
-                assert tensor is not None
-                assert tensor.dtype == torch.int64
-                assert tensor.tolist() == array.tolist()  # type: ignore[union-attr]
-            assert (ours.keys, ours.json, ours.cursor) == (batch.keys, batch.json, batch.cursor)
-        assert batches.wait_seconds > 0

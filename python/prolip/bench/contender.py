@@ -19,7 +19,8 @@ import torch
 
 from prolip.bench import process
 from prolip.bench.task import Measurement, Task
-from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, decode_only, device_batches
+from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, decode_only
+from prolip.device import device_batches
 from prolip.tokenizer import TokenizerConfig
 
 WARM_BATCHES = 2

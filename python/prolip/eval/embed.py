@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.data import BatchLoader, device_batches
+from prolip.data import BatchLoader
+from prolip.device import device_batches
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.tokenizer import Tokenizer
