@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from prolip import _core
 from prolip._core import DataError, LoaderStats, StageStats, decode_only, expand_shards
+from prolip.pixels import OPENAI_MEAN, OPENAI_STD
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 __all__ = [
@@ -36,11 +37,6 @@ __all__ = [
     "expand_shards",
     "preprocess_image",
 ]
-
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of red, green and blue, as shares of 255, that CLIP's pictures are normalised by."""
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Standard deviation likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)

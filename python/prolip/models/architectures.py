@@ -12,7 +12,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 JsonDict = dict[str, Any]
+Gelu = Literal["exact", "tanh"]
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
+# What the released loader takes where a checkpoint of another kind of model brings no bias.
+START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 
 
 def _check_sizes(block: str, config: object, names: tuple[str, ...]) -> None:
@@ -49,6 +52,11 @@ class VisionConfig:
     """Start value of the log variances."""
     final_norm: Literal["twice", "once"] = "twice"
     """Norms between the blocks and the mean: "twice" on [CLS] as in all released weights, or "once" as on [UNC]."""
+    pool_type: Literal["tok", "map"] = "tok"
+    """What the mean is read from: [CLS] ("tok", all released weights), or a learned query's attention to the patches
+    ("map", SigLIP's tower, which has no [CLS])."""
+    gelu: Gelu = "exact"
+    """Form of the GELU, unless the model says quick_gelu."""
 
     def __post_init__(self) -> None:
         _check_sizes("vision", self, ("layers", "width", "head_width", "patch_size"))
@@ -105,6 +113,17 @@ class TextConfig:
     """What the log-variance head reads: the projected [CLS] "mean" as in all released weights, or the [UNC] output."""
     hf_tokenizer_name: str | None = None
     """Hub name of the tokenizer this model was trained with; recorded, not used by the model."""
+    embed_cls: bool = True
+    """Whether the mean is read from a [CLS] after the tokens, as in all released weights."""
+    no_causal_mask: bool = True
+    """Let every token attend to every other, as in all released weights; CLIP's attend to earlier ones only."""
+    pool_type: Literal["argmax", "last", "eos"] = "argmax"
+    """Without [CLS], the token that the mean is read from: that of the largest id (CLIP's end of text), the last of the
+    context (SigLIP), or the first `eos_id`."""
+    eos_id: int = 2
+    """The id that pool_type "eos" looks for."""
+    gelu: Gelu = "exact"
+    """Form of the GELU, unless the model says quick_gelu."""
     tokenizer_clean: str | None = None
     """That tokenizer's cleaning mode ("canonicalize" for SigLIP's); recorded, not used by the model."""
 
@@ -155,25 +174,20 @@ _TEXT_IGNORED = (
     "hf_model_",
     "hf_pooler_type",
     "hf_proj_type",
-    "pool_type",
     "pad_id",
     "final_ln_after_pool",
 )
 _SUPPORTED_ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "vision_cfg": {
-        "pool_type": ("tok",),
+        "pool_type": ("tok", "map"),
         "pos_embed_type": ("learnable",),
         "attentional_pool": (False,),
         "output_tokens": (False,),
         "patch_dropout": (0, 0.0),
-        "act_kwargs": (None, {}),
     },
     "text_cfg": {
-        "embed_cls": (True,),
-        "no_causal_mask": (True,),
         "attentional_pool": (False,),
         "output_tokens": (False,),
-        "act_kwargs": (None, {}),
     },
 }
 
@@ -187,14 +201,24 @@ def _norm_eps(block: str, value: object) -> float | None:
     return float(value["eps"])
 
 
+def _gelu(block: str, value: object) -> Gelu:
+    """The form of the GELU that official `act_kwargs` name."""
+    if value is None or value in ({}, {"approximate": "none"}):
+        return "exact"
+    if value != {"approximate": "tanh"}:
+        raise ValueError(f"{block}.act_kwargs is {value!r}: only {{'approximate': 'tanh'}} is supported")
+    return "tanh"
+
+
 def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: tuple[str, ...]) -> JsonDict:
     """Keyword arguments of a tower's configuration from its official block."""
     read: JsonDict = {}
     for key, value in given.items():
         supported = _SUPPORTED_ONLY[block].get(key)
-        if supported is not None:
-            if value not in supported:
-                raise ValueError(f"{block}.{key} is {value!r}: only {supported[0]!r} is supported")
+        if supported is not None and value not in supported:
+            raise ValueError(f"{block}.{key} is {value!r}: only {' or '.join(map(repr, supported))} is supported")
+        if key == "act_kwargs":
+            read["gelu"] = _gelu(block, value)
         elif key == "norm_kwargs":
             eps = _norm_eps(block, value)
             if eps is not None:
@@ -205,7 +229,7 @@ def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: 
             read["tokenizer_clean"] = value["clean"] if value else None
         elif key in known:
             read[key] = tuple(value) if isinstance(value, list) else value
-        elif not key.startswith(ignored):
+        elif supported is None and not key.startswith(ignored):
             raise ValueError(f"{block}.{key} is not a known setting{_nearest(key, known)}")
     return read
 
@@ -228,13 +252,16 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in given:
             raise ValueError(f"{key} is missing from the model's configuration")
-    vision_fields = {field.name for field in fields(VisionConfig)} - {"norm_eps"}
-    text_fields = {field.name for field in fields(TextConfig)} - {"norm_eps", "tokenizer_clean"}
+    vision_fields = {field.name for field in fields(VisionConfig)} - {"norm_eps", "gelu"}
+    text_fields = {field.name for field in fields(TextConfig)} - {"norm_eps", "gelu", "tokenizer_clean"}
+    text_block = dict(given["text_cfg"])
+    if text_block.get("embed_cls", True):
+        text_block.pop("pool_type", None)  # the released files carry one that [CLS] leaves without effect
     scale = given.get("init_logit_scale")
     return ModelConfig(
         embed_dim=given["embed_dim"],
         vision=VisionConfig(**_read_block("vision_cfg", given["vision_cfg"], vision_fields, _VISION_IGNORED)),
-        text=TextConfig(**_read_block("text_cfg", given["text_cfg"], text_fields, _TEXT_IGNORED)),
+        text=TextConfig(**_read_block("text_cfg", text_block, text_fields, _TEXT_IGNORED)),
         quick_gelu=given.get("quick_gelu", False),
         init_logit_scale=CLIP_LOGIT_SCALE if scale is None else scale,
         init_logit_bias=given.get("init_logit_bias") or None,
@@ -250,6 +277,8 @@ def _changed(config: VisionConfig | TextConfig) -> JsonDict:
             continue
         if field.name == "norm_eps":
             changed["norm_kwargs"] = {"eps": value}
+        elif field.name == "gelu":
+            changed["act_kwargs"] = {"approximate": value}
         elif field.name == "tokenizer_clean":
             changed["tokenizer_kwargs"] = {"clean": value}
         else:
@@ -260,8 +289,8 @@ def _changed(config: VisionConfig | TextConfig) -> JsonDict:
 def to_official_json(config: ModelConfig) -> JsonDict:
     """The official form of `config`: settings that differ from the defaults, keys sorted.
 
-    `final_norm` and `log_var_source` have no official key; where they leave the released form they are written under
-    their own names, which the official code refuses instead of misreading.
+    `final_norm` and `log_var_source` have no official key, and "map" is no official pool_type; where they leave the
+    released form they are written under their own names, which the official code refuses instead of misreading.
     """
     written: JsonDict = {
         "embed_dim": config.embed_dim,

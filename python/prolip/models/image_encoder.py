@@ -11,22 +11,24 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.architectures import VisionConfig
-from prolip.models.transformer import Transformer
+from prolip.models.transformer import Activation, AttentionPool, Transformer
 
 
 class ImageEncoder(nn.Module):
-    """A vision transformer whose [CLS] gives the mean and whose [UNC] gives the log variance."""
+    """A vision transformer whose [CLS] or attention pool gives the mean and whose [UNC] gives the log variance."""
 
     def __init__(self, config: VisionConfig, embed_dim: int, *, quick_gelu: bool) -> None:
         super().__init__()
         width = config.width
         self.patch = config.patch_size
         self.grid = config.grid
-        self.num_specials = 2 if config.embed_unc else 1
+        has_cls = config.pool_type == "tok"
+        self.num_specials = int(has_cls) + int(config.embed_unc)
         # The released weights were trained with the last norm applied twice to [CLS] wherever [UNC] exists.
-        self.norms_cls_twice = config.embed_unc and config.final_norm == "twice"
+        self.norms_cls_twice = has_cls and config.embed_unc and config.final_norm == "twice"
+        activation: Activation = "quick" if quick_gelu else config.gelu
         scale = width**-0.5
-        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.class_embedding = nn.Parameter(scale * torch.randn(width)) if has_cls else None
         self.unc_embedding = nn.Parameter(scale * torch.randn(width)) if config.embed_unc else None
         num_patches = self.grid[0] * self.grid[1]
         self.positional_embedding = nn.Parameter(scale * torch.randn(self.num_specials + num_patches, width))
@@ -41,9 +43,14 @@ class ImageEncoder(nn.Module):
             config.mlp_ratio,
             layer_scale=config.ls_init_value,
             norm_eps=config.norm_eps,
-            quick_gelu=quick_gelu,
+            activation=activation,
         )
         self.ln_post = nn.LayerNorm(width, config.norm_eps)
+        self.attn_pool = (
+            None
+            if has_cls
+            else AttentionPool(width, config.heads, config.mlp_ratio, norm_eps=config.norm_eps, activation=activation)
+        )
         self.uncertainty_proj = nn.Linear(width, embed_dim) if config.embed_unc else None
         if self.uncertainty_proj is not None:
             nn.init.normal_(self.uncertainty_proj.weight, std=scale)
@@ -76,19 +83,18 @@ class ImageEncoder(nn.Module):
             else:
                 patches = patches.take_along_dim(kept_patches[..., None], 1)
         tokens = F.linear(patches, self.conv1.weight.flatten(1)) + positions
-        specials = (
-            self.class_embedding[None]
-            if self.unc_embedding is None
-            else torch.stack([self.class_embedding, self.unc_embedding])
-        )
-        specials = specials + self.positional_embedding[: self.num_specials]
-        x = torch.cat([specials.expand(len(images), -1, -1), tokens], 1)
-        x = self.transformer(self.ln_pre(x), slice(0, self.num_specials))
+        special: list[Tensor] = [vector for vector in (self.class_embedding, self.unc_embedding) if vector is not None]
+        if special:
+            specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
+            tokens = torch.cat([specials.expand(len(images), -1, -1), tokens], 1)
+        x = self.transformer(self.ln_pre(tokens), slice(0, None if self.attn_pool is not None else self.num_specials))
         # The heads decide what the loss sees: single precision at least, whatever the blocks ran in.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_post(x.to(self.proj.dtype))
             cls = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]
+            if self.attn_pool is not None:
+                cls = self.attn_pool(x[:, self.num_specials :])
             mean = cls @ self.proj
             if self.uncertainty_proj is None:
                 return Gaussian.point(mean)
-            return Gaussian(mean, self.uncertainty_proj(x[:, 1]))
+            return Gaussian(mean, self.uncertainty_proj(x[:, self.num_specials - 1]))

@@ -22,8 +22,13 @@ _LONG_TEXT = 127
 _KEPT_ROWS = 20
 
 
-def resize_image_positions(checkpoint: Tensor, model_table: Tensor, grid: tuple[int, int], form: ResizeForm) -> Tensor:
-    """The checkpoint's position table for a model with [CLS], [UNC] and `grid` patches, [2 + rows * columns, W].
+def resize_image_positions(
+    checkpoint: Tensor, model_table: Tensor, grid: tuple[int, int], form: ResizeForm, num_specials: int = 2
+) -> Tensor:
+    """The checkpoint's position table for a model of `num_specials` special tokens and `grid` patches.
+
+    [num_specials + rows * columns, W]. The released models have two, [CLS] and [UNC], and what follows is their rule; a
+    checkpoint of a model with fewer has as many as the model, which are kept.
 
     `checkpoint` is [n, W] or [1, n, W]; patch rows are resampled by an antialiased bicubic filter where the grids
     differ. Special rows that the checkpoint lacks are those of `model_table`, the model's own initial table; the
@@ -33,21 +38,21 @@ def resize_image_positions(checkpoint: Tensor, model_table: Tensor, grid: tuple[
         ValueError: the checkpoint's patch rows do not form a square.
     """
     table = checkpoint.squeeze(0) if checkpoint.ndim == 3 else checkpoint
-    if len(table) == 2 + grid[0] * grid[1]:
+    if len(table) == num_specials + grid[0] * grid[1]:
         return table
-    num_specials = 1 if len(table) in _ONE_SPECIAL else 2
-    specials, patches = table[:num_specials], table[num_specials:]
+    found = 1 if num_specials == 2 and len(table) in _ONE_SPECIAL else num_specials
+    specials, patches = table[:found], table[found:]
     side = math.isqrt(len(patches))
     if side * side != len(patches):
-        raise ValueError(f"{len(table)} position rows are not {num_specials} special rows and a square of patches")
+        raise ValueError(f"{len(table)} position rows are not {found} special rows and a square of patches")
     if (side, side) != grid:
         square = patches.T.reshape(1, -1, side, side)
         resampled = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
         patches = resampled.flatten(2)[0].T
     own = model_table[:2].to(table)
-    if num_specials == 1:
+    if found < num_specials:
         specials = torch.cat([specials, own[1:]])
-    elif form == "official":
+    elif num_specials == 2 and form == "official":
         specials = own
     return torch.cat([specials, patches])
 

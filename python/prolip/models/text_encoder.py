@@ -14,15 +14,22 @@ from prolip.models.transformer import Transformer
 
 
 class TextEncoder(nn.Module):
-    """A bidirectional transformer over tokens followed by [UNC] and [CLS]."""
+    """A transformer over tokens followed by [UNC] and [CLS], bidirectional in all released models.
+
+    Without [CLS] the mean is read from a token, as in CLIP and SigLIP. Under CLIP's causal mask no token sees [UNC],
+    which sees them all, so that the log variance leaves the mean as it was.
+    """
 
     def __init__(self, config: TextConfig, embed_dim: int, *, quick_gelu: bool) -> None:
         super().__init__()
         width = config.width
+        self.mask: Tensor | None
         self.context_length = config.context_length
         self.log_var_source = config.log_var_source
-        self.num_specials = 2 if config.embed_unc else 1
-        self.cls_emb = nn.Parameter(0.01 * torch.randn(width))
+        self.pool_type = "cls" if config.embed_cls else config.pool_type
+        self.eos_id = config.eos_id
+        self.num_specials = int(config.embed_cls) + int(config.embed_unc)
+        self.cls_emb = nn.Parameter(0.01 * torch.randn(width)) if config.embed_cls else None
         self.unc_emb = nn.Parameter(0.01 * torch.randn(width)) if config.embed_unc else None
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.context_length + self.num_specials, width))
         # Without bias the checkpoint holds a bare [W, D] matrix instead of a linear layer.
@@ -37,12 +44,15 @@ class TextEncoder(nn.Module):
             config.mlp_ratio,
             layer_scale=config.ls_init_value,
             norm_eps=config.norm_eps,
-            quick_gelu=quick_gelu,
+            activation="quick" if quick_gelu else config.gelu,
         )
         self.ln_final = nn.LayerNorm(width, config.norm_eps)
         if bare is None:
             self.text_projection = nn.Linear(width, embed_dim)
         self.text_uncertainty_projection = nn.Linear(width, embed_dim) if config.embed_unc else None
+        length = config.context_length + self.num_specials
+        mask = None if config.no_causal_mask else torch.ones(length, length, dtype=torch.bool).tril()
+        self.register_buffer("mask", mask, persistent=False)
         self._initialise(config)
 
     def _initialise(self, config: TextConfig) -> None:
@@ -66,8 +76,10 @@ class TextEncoder(nn.Module):
         batch, length = token_ids.shape
         if length > self.context_length:
             raise ValueError(f"{length} tokens do not fit the context of {self.context_length}")
-        specials = self.cls_emb[None] if self.unc_emb is None else torch.stack([self.unc_emb, self.cls_emb])
-        x = torch.cat([self.token_embedding(token_ids), specials.expand(batch, -1, -1)], 1)
+        x: Tensor = self.token_embedding(token_ids)
+        specials: list[Tensor] = [vector for vector in (self.unc_emb, self.cls_emb) if vector is not None]
+        if specials:
+            x = torch.cat([x, torch.stack(specials).expand(batch, -1, -1)], 1)
         return x + self.positional_embedding[: length + self.num_specials]
 
     def forward(self, token_ids: Tensor) -> Gaussian:
@@ -77,13 +89,32 @@ class TextEncoder(nn.Module):
         [UNC] and [CLS] on position rows that were trained as ordinary ones.
         """
         from_unc = self.text_uncertainty_projection is not None and self.log_var_source == "unc"
-        x = self.transformer(self._tokens(token_ids), slice(-2, None) if from_unc else slice(-1, None))
+        tokens = self._tokens(token_ids)
+        # The first row that is read; a token can be anywhere.
+        first = -1 - int(from_unc) if self.pool_type == "cls" else -1 - self.num_specials
+        rows = slice(first if self.pool_type in {"cls", "last"} else 0, None)
+        mask = None if self.mask is None else self.mask[: tokens.shape[1], : tokens.shape[1]]
+        x = self.transformer(tokens, rows, mask)
         # The heads decide what the loss sees: single precision at least, whatever the blocks ran in.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_final(x.to(self.ln_final.weight.dtype))
             projection = self.text_projection
-            mean: Tensor = projection(x[:, -1]) if isinstance(projection, nn.Linear) else x[:, -1] @ projection
+            pooled = self._pooled(x, token_ids)
+            mean: Tensor = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
             if self.text_uncertainty_projection is None:
                 return Gaussian.point(mean)
             # "mean" repeats the released code: a linear function of the projected mean, not of the [UNC] output.
-            return Gaussian(mean, self.text_uncertainty_projection(x[:, 0] if from_unc else mean))
+            return Gaussian(mean, self.text_uncertainty_projection(x[:, self._unc_row] if from_unc else mean))
+
+    @property
+    def _unc_row(self) -> int:
+        return -1 if self.cls_emb is None else -2
+
+    def _pooled(self, x: Tensor, token_ids: Tensor) -> Tensor:
+        """The output that the mean is read from, [B, W], of outputs whose last rows are all there."""
+        if self.pool_type == "cls":
+            return x[:, -1]
+        if self.pool_type == "last":
+            return x[:, -1 - self.num_specials]
+        place = (token_ids if self.pool_type == "argmax" else (token_ids == self.eos_id).int()).argmax(-1)
+        return x[torch.arange(len(x), device=x.device), place]

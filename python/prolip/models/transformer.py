@@ -5,20 +5,27 @@ Shapes: B batch, L tokens, W width, H heads.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Activation = Literal["exact", "tanh", "quick"]
+"""GELU, its tanh approximation, or x * sigmoid(1.702 x)."""
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention of every query to every key, [B, H, Lq, W/H]; nothing is masked.
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention of every query to every key, or to those where `mask` [Lq, Lk] is true, [B, H, Lq, W/H].
 
     On a CPU two matrix products and a softmax beat the fused kernel at the lengths of these towers (8 ms against 80,
     forward and backward, for 128 x 38 tokens, 4 heads of 32, bf16); elsewhere the fused kernel keeps no L x L matrix.
     """
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, mask)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
     out: Tensor = scores.softmax(-1) @ value
     return out
 
@@ -40,31 +47,47 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def forward(self, x: Tensor, rows: slice | None = None) -> Tensor:
-        """Attention outputs for the tokens `rows` (all if None), [B, L', W]; every token is attended to."""
+    def forward(self, x: Tensor, rows: slice | None = None, mask: Tensor | None = None) -> Tensor:
+        """Attention outputs for the tokens `rows` (all if None), [B, L', W].
+
+        Each token attends to those where its row of `mask` [L, L] is true, to all if None.
+        """
         width = x.shape[-1]
         if rows is None:
             query, key, value = self._split(F.linear(x, self.in_proj_weight, self.in_proj_bias), 3)
         else:
+            mask = None if mask is None else mask[rows]
             (query,) = self._split(F.linear(x[:, rows], self.in_proj_weight[:width], self.in_proj_bias[:width]), 1)
             key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
-        out: Tensor = self.out_proj(attend(query, key, value).transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+        return out
+
+    def from_query(self, x: Tensor, query: Tensor) -> Tensor:
+        """Attention of vectors [Lq, W] to all tokens `x` [B, L, W], [B, Lq, W]."""
+        width = x.shape[-1]
+        key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
+        probe = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        (split,) = self._split(probe.expand(len(x), -1, -1), 1)
+        out: Tensor = self.out_proj(attend(split, key, value).transpose(1, 2).flatten(2))
         return out
 
 
 class Mlp(nn.Module):
     """Two linear maps around a GELU."""
 
-    def __init__(self, width: int, hidden: int, *, quick_gelu: bool) -> None:
+    def __init__(self, width: int, hidden: int, *, activation: Activation) -> None:
         super().__init__()
-        self.quick_gelu = quick_gelu
+        self.activation = activation
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, L, W] to [B, L, W]; exact GELU, or x * sigmoid(1.702 x) where the configuration says so."""
+        """[B, L, W] to [B, L, W]."""
         hidden = self.c_fc(x)
-        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick_gelu else F.gelu(hidden)
+        if self.activation == "quick":
+            hidden = hidden * torch.sigmoid(1.702 * hidden)
+        else:
+            hidden = F.gelu(hidden, approximate="none" if self.activation == "exact" else "tanh")
         out: Tensor = self.c_proj(hidden)
         return out
 
@@ -85,22 +108,46 @@ class Block(nn.Module):
     """x + g1 * attention(norm(x)), then x + g2 * mlp(norm(x))."""
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float, *, layer_scale: float | None, norm_eps: float, quick_gelu: bool
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        *,
+        layer_scale: float | None,
+        norm_eps: float,
+        activation: Activation,
     ) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width, norm_eps)
         self.attn = Attention(width, heads)
         self.ls_1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         self.ln_2 = nn.LayerNorm(width, norm_eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio), quick_gelu=quick_gelu)
+        self.mlp = Mlp(width, int(width * mlp_ratio), activation=activation)
         self.ls_2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
 
-    def forward(self, x: Tensor, rows: slice | None = None) -> Tensor:
-        """The tokens `rows` (all if None) after this block, [B, L', W]."""
+    def forward(self, x: Tensor, rows: slice | None = None, mask: Tensor | None = None) -> Tensor:
+        """The tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`."""
         normed = self.ln_1(x)
         x = x if rows is None else x[:, rows]
-        x = x + self.ls_1(self.attn(normed, rows))
+        x = x + self.ls_1(self.attn(normed, rows, mask))
         out: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
+        return out
+
+
+class AttentionPool(nn.Module):
+    """One vector of all tokens: a learned query's attention to them, then an MLP (SigLIP's head)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, *, norm_eps: float, activation: Activation) -> None:
+        super().__init__()
+        self.latent = nn.Parameter(width**-0.5 * torch.randn(1, width))
+        self.attn = Attention(width, heads)
+        self.norm = nn.LayerNorm(width, norm_eps)
+        self.mlp = Mlp(width, int(width * mlp_ratio), activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, W]."""
+        pooled = self.attn.from_query(x, self.latent)[:, 0]
+        out: Tensor = pooled + self.mlp(self.norm(pooled))
         return out
 
 
@@ -116,11 +163,11 @@ class Transformer(nn.Module):
         *,
         layer_scale: float | None,
         norm_eps: float,
-        quick_gelu: bool,
+        activation: Activation,
     ) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, layer_scale=layer_scale, norm_eps=norm_eps, quick_gelu=quick_gelu)
+            Block(width, heads, mlp_ratio, layer_scale=layer_scale, norm_eps=norm_eps, activation=activation)
             for _ in range(layers)
         )
 
@@ -128,13 +175,13 @@ class Transformer(nn.Module):
         """The blocks, first to last."""
         return [block for block in self.resblocks if isinstance(block, Block)]
 
-    def forward(self, x: Tensor, rows: slice) -> Tensor:
-        """The tokens `rows` after all blocks, [B, L', W].
+    def forward(self, x: Tensor, rows: slice, mask: Tensor | None = None) -> Tensor:
+        """The tokens `rows` after all blocks, [B, L', W]; `mask` as in `Attention`.
 
         The towers read one or two special tokens only, so the last block computes queries and its MLP for those alone:
         the same numbers for a fraction of a layer's work.
         """
         last = len(self.resblocks) - 1
         for index, block in enumerate(self.resblocks):
-            x = block(x, rows if index == last else None)
+            x = block(x, rows if index == last else None, mask)
         return x

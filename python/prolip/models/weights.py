@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prolip.models.architectures import ModelConfig, from_official_json, to_official_json
+from prolip.models.architectures import START_WITHOUT_BIAS, ModelConfig, from_official_json, to_official_json
 from prolip.models.prolip import ProLIP
 from prolip.models.resize import ResizeForm, resize_image_positions, resize_text_positions, resize_token_table
 
@@ -28,6 +27,7 @@ Resize = Literal["off"] | ResizeForm
 State = dict[str, Tensor]
 
 HUB_PREFIX = "hf-hub:"
+OPEN_CLIP_PREFIX = "open_clip:"
 _CONFIG_FILE = "config.json"
 _MODEL_FILE = "model.safetensors"
 _PICKLE_FILE = "pytorch_model.bin"
@@ -35,8 +35,6 @@ _CARD_FILE = "README.md"
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
-# What the released loader takes where a checkpoint of another kind of model brings no bias.
-_START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 
 
 class WeightsError(ValueError):
@@ -55,6 +53,8 @@ def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resiz
     - "hf-hub:organisation/name", or "hf-hub:organisation/name@revision": a repository in the hub's layout,
     - a folder of that layout (config.json and model.safetensors, or else pytorch_model.bin),
     - a run's folder, whose newest checkpoint is taken,
+    - "open_clip:NAME/TAG", "open_clip:NAME/FILE" or "open_clip:hf-hub:organisation/name": a model of open_clip, whose
+      towers are taken over and whose [UNC] parts are new (`prolip.models.open_clip_start`),
     - a `.pt`, `.bin` or `.safetensors` file: a released `epoch_N.pt`, a bare state dict, a checkpoint of our training.
 
     `config` gives the architecture where the source carries none, and overrides the one it carries. With `resize`,
@@ -76,6 +76,8 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
     """The tensors in `source` under official names, and the architecture where it carries one; see `load`."""
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
         return _read_folder(_download(source.removeprefix(HUB_PREFIX)))
+    if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
+        return _read_open_clip(source.removeprefix(OPEN_CLIP_PREFIX))
     path = Path(source)
     if path.is_dir():
         return _read_folder(path)
@@ -94,6 +96,15 @@ def _download(repository: str) -> Path:
         if (folder / weights).is_file():
             break
     return folder
+
+
+def _read_open_clip(named: str) -> tuple[State, ModelConfig]:
+    """The towers of an open_clip model beside new [UNC] parts."""
+    from prolip.models.open_clip_start import build, start_from
+
+    name, _, weights = (named, "", "") if named.startswith(("hf-hub:", "local-dir:")) else named.partition("/")
+    model = start_from(build(name, weights or None))
+    return model.state_dict(), model.config
 
 
 def _read_folder(folder: Path) -> tuple[State, ModelConfig | None]:
@@ -182,10 +193,14 @@ def fit_state(model: ProLIP, state: Mapping[str, Tensor], form: ResizeForm) -> S
     fitted = dict(state)
     own = model.state_dict()
     if "logit_bias" in own and "logit_bias" not in fitted:
-        fitted.update({name: torch.tensor(value) for name, value in _START_WITHOUT_BIAS.items()})
-    if _IMAGE_POSITIONS in fitted and model.config.vision.embed_unc:
+        fitted.update({name: torch.tensor(value) for name, value in START_WITHOUT_BIAS.items()})
+    if _IMAGE_POSITIONS in fitted:
         fitted[_IMAGE_POSITIONS] = resize_image_positions(
-            fitted[_IMAGE_POSITIONS].float(), own[_IMAGE_POSITIONS], model.config.vision.grid, form
+            fitted[_IMAGE_POSITIONS].float(),
+            own[_IMAGE_POSITIONS],
+            model.config.vision.grid,
+            form,
+            model.visual.num_specials,
         )
     if _TEXT_POSITIONS in fitted:
         num_rows = len(own[_TEXT_POSITIONS])
