@@ -5,6 +5,7 @@ Shapes: B samples of a batch (this rank's), H/W pixels, C captions a sample, L t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -37,6 +38,8 @@ __all__ = [
     "expand_shards",
     "preprocess_image",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +174,8 @@ class LoaderConfig:
     max_caption_bytes: int = _core.MAX_CAPTION_BYTES
     """Bytes of a caption, at most; samples with longer ones are bad."""
     on_missing_shard: Literal["raise", "skip"] = "raise"
-    """A shard that cannot be opened: `raise` an error that names it, or `skip` it; one that vanishes later gives bad
-    samples."""
+    """A shard that cannot be opened: `raise` an error that names it, at opening or at the batch that needs it; or
+    `skip` it, with a warning, and count its samples as bad ones where it vanishes later."""
     decode: Literal["exact", "fast"] = "exact"
     """`exact`: Pillow's pixels, bit for bit. `fast`: inexact JPEG pixels in less time."""
     store: StoreConfig = field(default_factory=StoreConfig)
@@ -224,11 +227,14 @@ class BatchLoader:
 
         Raises:
             ValueError: A setting cannot work; the message names the field, its value and the rule.
-            DataError: A shard is damaged; the message names it and the offset.
+            DataError: A shard is no archive or is missing; the message names it. One that is damaged further on is
+                logged: the samples before the damage are used, the damage is a bad sample.
         """
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._core = _core.BatchLoader(config, tokenizer, rank=rank, world_size=world_size, resume=resume)
+        for note in self._core.notes:
+            logger.warning("%s", note)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of all epochs.

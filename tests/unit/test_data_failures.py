@@ -78,11 +78,25 @@ def test_a_run_fails_at_the_same_batch_every_time(tmp_path: Path) -> None:
     assert ends[0][1].startswith("1 of 32 samples cannot be used")
 
 
-def test_a_damaged_shard_is_an_error_at_opening(shards: str, tmp_path: Path) -> None:
+def test_what_is_no_archive_is_an_error_at_opening(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(b"<html>" * 1000)
+    with pytest.raises(DataError, match=r"0.tar, byte 0: damaged header"):
+        BatchLoader(config(str(tmp_path / "0.tar")))
+
+
+def test_a_damaged_shard_is_warned_of_and_used_as_far_as_it_goes(
+    shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = Path(shards.replace("{000..001}", "000")).read_bytes()
-    (tmp_path / "cut.tar").write_bytes(whole[:1500])
-    with pytest.raises(DataError, match=r"cut.tar, byte \d+: the archive is truncated"):
-        BatchLoader(config(str(tmp_path / "cut.tar")))
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2 + 100])
+    with caplog.at_level("WARNING", "prolip.data"):
+        loader = BatchLoader(config(str(tmp_path / "cut.tar"), last_batch="keep", max_bad_fraction=1, shuffle_window=0))
+    assert "cut.tar, byte " in caplog.text
+    assert "the archive is truncated" in caplog.text
+    keys = [key for batch in loader for key in batch.keys]
+    assert keys == [f"s0k{index}" for index in range(len(keys))]
+    assert 2 <= len(keys) <= 5
+    assert loader.stats().bad["archive"] == 1
 
 
 # ---- endings --------------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], say: Callable[[str]
         ValueError: no shard matches.
         RuntimeError: a contender failed; the message ends with what it wrote.
     """
-    shards = tuple(str(path) for path in expand_shards(list(config.shards)))
+    shards = tuple(expand_shards(list(config.shards)))
     runs: dict[str, list[Measurement]] = {name: [] for name in names}
     for number in range(config.repeats):
         for name in names:

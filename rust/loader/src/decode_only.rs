@@ -1,14 +1,15 @@
 //! The floor that the loader is measured against: the same pictures decoded by as many threads, and nothing else.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use crate::config::{MAX_MEMBER_BYTES, OnMissingShard};
 use crate::decode::{Decoder, Rgb8};
-use crate::error::{Error, SampleError};
+use crate::error::Error;
 use crate::index::Index;
+use crate::location::Location;
 use crate::order::EpochOrder;
-use crate::read::Reader;
+use crate::read::{Reader, Wanted};
 use crate::tally::Tally;
 
 /// What a decode-only run did.
@@ -29,12 +30,17 @@ pub struct DecodeOnly {
 /// # Errors
 /// A shard cannot be opened or is damaged, or no picture can be decoded.
 pub fn decode_only(
-    shards: Vec<PathBuf>,
+    shards: Vec<Location>,
     images: usize,
     threads: usize,
     max_pixels: u64,
 ) -> Result<DecodeOnly, Error> {
-    let index = Index::open(shards, threads, &AtomicBool::new(false))?;
+    let index = Index::open(
+        shards,
+        OnMissingShard::Raise,
+        threads,
+        &AtomicBool::new(false),
+    )?;
     let pictures = load(&index, images, max_pixels)?;
     let next = AtomicUsize::new(0);
     let work = || {
@@ -73,18 +79,21 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
     let mut order = EpochOrder::new(index.counts(), 0, 0, 0);
     for number in 0..wanted {
         let id = order.sample_at(number * total / wanted);
-        let (shard, sample) = (id.shard as usize, index.sample(id));
-        let path = &index.shards()[shard].path;
         tally.tried += 1;
         let read = reader
-            .read(shard, path, [sample.image, None, None])
-            .and_then(|[bytes, ..]| bytes.ok_or(SampleError::NoImage))
-            .and_then(|bytes| Ok((bytes, decoder.decode(bytes, &mut pixels)?)));
+            .read(index, id, Wanted::default(), MAX_MEMBER_BYTES)
+            .and_then(|members| {
+                decoder.decode(members.image, &mut pixels)?;
+                Ok(members.image.to_vec())
+            });
         match read {
-            Ok((bytes, ())) => pictures.push(bytes.to_vec()),
+            Ok(picture) => pictures.push(picture),
             Err(error) => {
-                let place = format_args!("shard {}, sample {}", path.display(), sample.key);
-                tally.bad(place, &error);
+                let shard = &index.shards()[id.shard as usize].location;
+                tally.bad(
+                    format_args!("shard {shard}, sample {}", reader.key()),
+                    &error,
+                );
             }
         }
     }

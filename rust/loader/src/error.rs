@@ -1,9 +1,9 @@
 //! One variant per way to fail, each with the place.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::decode::DecodeError;
+use crate::location::Location;
 use crate::tokenize::TokenizeError;
 
 /// A setting that cannot work: the field, its value, the rule it breaks.
@@ -70,6 +70,23 @@ pub enum TarError {
     Sparse(String),
 }
 
+/// What is wrong with an index file.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The operating system could not read or write.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// It begins otherwise.
+    #[error("it is no index of shards")]
+    NotAnIndex,
+    /// It was written by another version.
+    #[error("it has format {0}, and this version of prolip reads format 1: make it again")]
+    Version(u32),
+    /// Its bytes are not what was written.
+    #[error("the index is damaged: {0}")]
+    Damaged(&'static str),
+}
+
 /// Why one sample cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
@@ -79,9 +96,20 @@ pub enum SampleError {
     /// Two members of one sample have the same extension.
     #[error("two members have the extension {0:?}")]
     Duplicate(String),
-    /// A member is larger than any picture or caption should be.
-    #[error("a member of {0} bytes is larger than the limit of {limit}", limit = crate::config::MAX_MEMBER_BYTES)]
-    MemberTooLarge(u64),
+    /// Its members are larger than a picture and a caption should be.
+    #[error("its members have {size} bytes, more than data.max_member_bytes = {limit} allows")]
+    TooLarge {
+        /// Bytes of the members that are needed.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Its shard is not there any more.
+    #[error("cannot open its shard: {0}")]
+    Open(#[source] std::io::Error),
+    /// The shard is damaged at the sample's place, or is not what it was.
+    #[error(transparent)]
+    Archive(#[from] TarError),
     /// The bytes cannot be read any more.
     #[error("cannot read its bytes: {0}")]
     Read(#[from] std::io::Error),
@@ -109,7 +137,8 @@ impl SampleError {
         match self {
             Self::NoImage => Reason::NoImage,
             Self::Duplicate(_) => Reason::Duplicate,
-            Self::MemberTooLarge(_) | Self::Read(_) => Reason::Read,
+            Self::TooLarge { .. } | Self::Open(_) | Self::Read(_) => Reason::Read,
+            Self::Archive(_) => Reason::Archive,
             Self::Decode(_) => Reason::Decode,
             Self::NoCaption(_) | Self::NotUtf8 | Self::Json(_) | Self::NoJsonCaption(_) => {
                 Reason::Caption
@@ -131,16 +160,19 @@ pub enum Reason {
     Decode,
     /// The caption is missing or cannot be read.
     Caption,
+    /// The shard is damaged from here on; what it held is lost, and counts as one sample.
+    Archive,
 }
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NoImage,
         Self::Duplicate,
         Self::Read,
         Self::Decode,
         Self::Caption,
+        Self::Archive,
     ];
 
     /// The reason's name in statistics.
@@ -152,6 +184,7 @@ impl Reason {
             Self::Read => "read",
             Self::Decode => "decode",
             Self::Caption => "caption",
+            Self::Archive => "archive",
         }
     }
 }
@@ -166,15 +199,15 @@ pub enum Error {
     #[error("shard {shard}: cannot open: {source}")]
     Open {
         /// The shard.
-        shard: PathBuf,
+        shard: Location,
         /// What the operating system says.
         source: std::io::Error,
     },
-    /// A shard is damaged.
+    /// A shard is no archive, or holds what is not supported.
     #[error("shard {shard}, byte {offset}: {source}")]
     Tar {
         /// The shard.
-        shard: PathBuf,
+        shard: Location,
         /// Where the header begins.
         offset: u64,
         /// What is wrong there.
@@ -200,7 +233,7 @@ pub enum Error {
     #[error("cannot tokenise the batch that begins with sample {key} of {shard}: {source}")]
     Tokenize {
         /// Shard of the batch's first sample.
-        shard: PathBuf,
+        shard: Location,
         /// Key of the batch's first sample.
         key: String,
         /// What the tokenizer says.
@@ -220,4 +253,12 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start a loader thread: {0}")]
     Spawn(#[source] Arc<std::io::Error>),
+}
+
+impl Error {
+    /// Whether it is about one shard that cannot be used.
+    #[must_use]
+    pub fn is_shards(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Tar { .. })
+    }
 }

@@ -9,7 +9,7 @@
 //!    │                                   │  slots, one thread each
 //!  sample   members → samples          read → caption → decode → augment      straight into the batch
 //!    │                                   │  the last slot's thread
-//!  index    sample id → place          tokenize → mask                        the whole batch at once
+//!  index    shard → samples' regions    tokenize → mask                        the whole batch at once
 //!                                        │
 //!                                      reader takes batches in order; their memory goes back to the pool
 //! ```

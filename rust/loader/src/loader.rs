@@ -1,6 +1,5 @@
 //! An opened data set: the checked configuration, the index, the tokenizer and this rank's share.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -8,8 +7,9 @@ use crate::caption::needed_members;
 use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
 use crate::index::Index;
+use crate::location::Location;
 use crate::order::{Cursor, Split};
-use crate::sample::SampleId;
+use crate::read::Wanted;
 use crate::shards;
 use crate::supply::{LocalFiles, Supply};
 use crate::tokenize::Tokenizer;
@@ -25,8 +25,8 @@ pub struct Loader {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// This rank's share.
     pub split: Split,
-    /// Whether `.txt` and `.json` members are read for captions.
-    pub(crate) needed_members: (bool, bool),
+    /// Members that captions are drawn from.
+    pub(crate) needed_members: Wanted,
 }
 
 impl Loader {
@@ -55,7 +55,8 @@ impl Loader {
         }
         check_tokenizer(&config, tokenizer.as_deref())?;
         let index = Index::open(
-            shards::expand(&config.shards)?,
+            shards::expand(&config.shards, config.on_missing_shard)?,
+            config.on_missing_shard,
             config.num_threads,
             cancelled,
         )?;
@@ -67,13 +68,13 @@ impl Loader {
             last_batch: config.last_batch,
         };
         check_size(&config, split)?;
-        let needed_members = needed_members(&config.captions);
+        let (txt, json) = needed_members(&config.captions);
         Ok(Self {
             config,
             index,
             tokenizer,
             split,
-            needed_members,
+            needed_members: Wanted { txt, json },
         })
     }
 
@@ -117,11 +118,10 @@ impl Loader {
         side * side * 3
     }
 
-    /// Shard and key of a sample.
+    /// Where a shard lies.
     #[must_use]
-    pub fn place(&self, id: SampleId) -> (&Path, &str) {
-        let path = &self.index.shards()[id.shard as usize].path;
-        (path, &self.index.sample(id).key)
+    pub fn shard(&self, number: u32) -> &Location {
+        &self.index.shards()[number as usize].location
     }
 
     /// What brings the shards of one run.

@@ -1,87 +1,226 @@
-//! A sample's members → bytes in memory.
+//! A sample's region of a shard → its key and its members' bytes in memory.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::sync::Arc;
 
 use crate::buffer::first_bytes;
-use crate::config::MAX_MEMBER_BYTES;
-use crate::error::SampleError;
-use crate::sample::Span;
+use crate::error::{SampleError, TarError};
+use crate::index::{Index, Regions};
+use crate::location::Location;
+use crate::sample::{Sample, SampleId, Span};
+use crate::tar::{FileSource, Part, Scratch, Source, TarReader};
 
 /// Open files that a thread keeps: a window of samples touches few shards, and files are a limited good.
 const OPEN_FILES: usize = 16;
-/// Bytes between two members that are read with them rather than passed over by a second call.
-const GAP: u64 = 64 * 1024;
+/// Regions up to this size are read at once; of larger ones the headers, and then what is needed.
+const TOGETHER: u64 = 1 << 20;
 
-/// Reads members of shards; each thread has its own.
+/// Opens a shard as a file of its plain archive, wherever it lies.
+///
+/// # Errors
+/// It is not there, or cannot be opened.
+pub fn open_shard(location: &Location) -> io::Result<File> {
+    match location {
+        Location::File(path) => File::open(path),
+        Location::Url(_) | Location::Pipe(_) => Err(io::Error::new(
+            ErrorKind::Unsupported,
+            "only local files are read",
+        )),
+    }
+}
+
+/// Which members are read beside the picture.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// The member `.txt`.
+    pub txt: bool,
+    /// The member `.json`.
+    pub json: bool,
+}
+
+/// The members of a sample, as far as they are there and wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Members<'reader> {
+    /// The picture.
+    pub image: &'reader [u8],
+    /// The member `.txt`.
+    pub txt: Option<&'reader [u8]>,
+    /// The member `.json`.
+    pub json: Option<&'reader [u8]>,
+}
+
+#[derive(Debug)]
+struct OpenShard {
+    number: u32,
+    file: File,
+    regions: Arc<Regions>,
+}
+
+/// Reads samples; each thread has its own.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// The shard's number and its file, the last used first.
-    files: Vec<(usize, File)>,
+    /// The last used first.
+    shards: Vec<OpenShard>,
+    scratch: Scratch,
+    sample: Sample,
     buffer: Vec<u8>,
 }
 
 impl Reader {
-    /// The bytes of up to three members of a shard, each where it was asked for.
+    /// A sample's members; those of [`Wanted`] and the picture may have `max_bytes` together.
     ///
     /// # Errors
-    /// The shard cannot be opened or read, or a member is too large.
+    /// The shard cannot be opened or read, or the sample cannot be used.
     pub fn read(
         &mut self,
-        shard: usize,
-        path: &Path,
-        spans: [Option<Span>; 3],
-    ) -> Result<[Option<&[u8]>; 3], SampleError> {
-        let wanted = || spans.iter().flatten();
-        if let Some(span) = wanted().find(|span| span.size > MAX_MEMBER_BYTES) {
-            return Err(SampleError::MemberTooLarge(span.size));
+        index: &Index,
+        id: SampleId,
+        wanted: Wanted,
+        max_bytes: u64,
+    ) -> Result<Members<'_>, SampleError> {
+        self.sample.clear();
+        let shard = open(&mut self.shards, index, id.shard)?;
+        let region = shard.regions.get(id.sample).ok_or(GONE)?;
+        let length = region.end - region.start;
+        if length > TOGETHER {
+            let source = FileSource::until(&shard.file, region.end)?;
+            collect(source, region.start, &mut self.scratch, &mut self.sample)?;
+            let spans = choose(&self.sample, wanted, max_bytes)?;
+            return read_spans(&shard.file, spans, &mut self.buffer);
         }
-        let sum: u64 = wanted().map(|span| span.size).sum();
-        let start = wanted().map(|span| span.offset).min().unwrap_or(0);
-        let end = wanted()
-            .map(|span| span.offset + span.size)
-            .max()
-            .unwrap_or(0);
-        let together = end - start <= sum + GAP;
-        let needed = if together { end - start } else { sum } as usize;
-        let buffer = first_bytes(&mut self.buffer, needed);
-        let mut places = [None; 3];
-        if together {
-            let file = file_of(&mut self.files, shard, path)?;
-            file.read_exact_at(buffer, start)?;
-            for (place, span) in places.iter_mut().zip(spans) {
-                *place = span.map(|span| ((span.offset - start) as usize, span.size as usize));
-            }
-        } else {
-            let file = file_of(&mut self.files, shard, path)?;
-            let mut at = 0;
-            for (place, span) in places.iter_mut().zip(spans) {
-                let Some(span) = span else { continue };
-                let size = span.size as usize;
-                file.read_exact_at(&mut buffer[at..at + size], span.offset)?;
-                *place = Some((at, size));
-                at += size;
-            }
-        }
-        let buffer = &*buffer;
-        Ok(places.map(|place| place.map(|(at, size)| &buffer[at..at + size])))
+        let buffer = first_bytes(&mut self.buffer, length as usize);
+        let filled = read_some(&shard.file, buffer, region.start)?;
+        let part = Part {
+            bytes: &buffer[..filled],
+            start: region.start,
+            size: region.start + filled as u64,
+        };
+        collect(part, region.start, &mut self.scratch, &mut self.sample)?;
+        let spans = choose(&self.sample, wanted, max_bytes)?;
+        let bytes = |span: Span| {
+            let start = (span.offset - region.start) as usize;
+            &part.bytes[start..start + span.size as usize]
+        };
+        Ok(Members {
+            image: spans[0].map(bytes).unwrap_or_default(),
+            txt: spans[1].map(bytes),
+            json: spans[2].map(bytes),
+        })
+    }
+
+    /// The key of the sample that was read last; empty where its headers could not be read.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.sample.key()
     }
 }
 
-fn file_of<'files>(
-    files: &'files mut Vec<(usize, File)>,
-    shard: usize,
-    path: &Path,
-) -> io::Result<&'files File> {
-    match files.iter().position(|&(open, _)| open == shard) {
-        Some(place) => files[..=place].rotate_right(1),
-        None => {
-            let file = File::open(path)?;
-            files.truncate(OPEN_FILES - 1);
-            files.insert(0, (shard, file));
+const GONE: SampleError = SampleError::Archive(TarError::Header("no sample begins here any more"));
+
+/// Puts together the sample that begins at `start` and ends where the source ends.
+///
+/// # Errors
+/// The archive is damaged there, or no sample begins there.
+pub fn collect(
+    source: impl Source,
+    start: u64,
+    scratch: &mut Scratch,
+    sample: &mut Sample,
+) -> Result<(), SampleError> {
+    let mut reader = TarReader::new(source, scratch, start);
+    while let Some(member) = reader.next_member().map_err(|damage| damage.error)? {
+        if !sample.push(&member) {
+            break;
         }
     }
-    Ok(&files[0].1)
+    if sample.key().is_empty() {
+        Err(GONE)
+    } else {
+        Ok(())
+    }
+}
+
+/// The picture, the text and the json, in this order.
+fn choose(
+    sample: &Sample,
+    wanted: Wanted,
+    max_bytes: u64,
+) -> Result<[Option<Span>; 3], SampleError> {
+    if let Some(extension) = &sample.duplicate {
+        return Err(SampleError::Duplicate(extension.clone()));
+    }
+    let image = sample.image.ok_or(SampleError::NoImage)?;
+    let spans = [
+        Some(image),
+        sample.txt.filter(|_| wanted.txt),
+        sample.json.filter(|_| wanted.json),
+    ];
+    let sizes = spans.iter().flatten().map(|span| span.size);
+    let size = sizes.fold(0u64, u64::saturating_add);
+    if size > max_bytes {
+        return Err(SampleError::TooLarge {
+            size,
+            limit: max_bytes,
+        });
+    }
+    Ok(spans)
+}
+
+fn read_spans<'buffer>(
+    file: &File,
+    spans: [Option<Span>; 3],
+    buffer: &'buffer mut Vec<u8>,
+) -> Result<Members<'buffer>, SampleError> {
+    let size: u64 = spans.iter().flatten().map(|span| span.size).sum();
+    let mut rest = first_bytes(buffer, size as usize);
+    let mut parts = [None; 3];
+    for (part, span) in parts.iter_mut().zip(spans) {
+        let Some(span) = span else { continue };
+        let (mine, behind) = std::mem::take(&mut rest).split_at_mut(span.size as usize);
+        file.read_exact_at(mine, span.offset)?;
+        (*part, rest) = (Some(&*mine), behind);
+    }
+    let [image, txt, json] = parts;
+    Ok(Members {
+        image: image.unwrap_or_default(),
+        txt,
+        json,
+    })
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn open<'shards>(
+    shards: &'shards mut Vec<OpenShard>,
+    index: &Index,
+    number: u32,
+) -> Result<&'shards OpenShard, SampleError> {
+    match shards.iter().position(|open| open.number == number) {
+        Some(place) => shards[..=place].rotate_right(1),
+        None => {
+            let location = &index.shards()[number as usize].location;
+            let shard = OpenShard {
+                number,
+                file: open_shard(location).map_err(SampleError::Open)?,
+                regions: index.regions(number),
+            };
+            shards.truncate(OPEN_FILES - 1);
+            shards.insert(0, shard);
+        }
+    }
+    Ok(&shards[0])
 }

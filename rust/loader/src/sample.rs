@@ -32,37 +32,23 @@ impl SampleId {
     }
 }
 
-/// What a shard holds of one sample.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sample {
-    /// The members' common name, up to the first dot of its last part.
-    pub key: Box<str>,
-    /// The picture.
-    pub image: Option<Span>,
-    /// The member `.txt`.
-    pub txt: Option<Span>,
-    /// The member `.json`.
-    pub json: Option<Span>,
-    /// An extension that occurs twice; such a sample is not used.
-    pub duplicate: Option<Box<str>>,
-}
-
 /// Splits a member's name in the sample's key and its extension: at the first dot behind the last slash.
 ///
 /// Nothing where there is no such dot, or nothing before it. A hidden file in a folder without dots has the folder, slash
-/// included, for its key: that is what webdataset's expression comes to.
+/// included, for its key, and slashes behind a line break part no folders: that is what webdataset's expression comes to.
 #[must_use]
 pub fn split_name(name: &str) -> Option<(&str, &str)> {
     let last = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = last + name[last..].find('.')?;
-    if dot == last {
-        let folder = name[..last].strip_suffix('/')?;
-        let folder = &folder[folder.rfind('/').map_or(0, |slash| slash + 1)..];
-        if folder.contains('.') {
-            return None;
-        }
+    let line = name.find('\n').unwrap_or(name.len());
+    let folders = &name[..last.min(line)];
+    let mut start = folders.rfind('/').map_or(0, |slash| slash + 1);
+    if start == dot {
+        let folder = folders.strip_suffix('/')?;
+        start = folder.rfind('/').map_or(0, |slash| slash + 1);
     }
-    Some((&name[..dot], &name[dot + 1..]))
+    let plain = !name[start..dot].contains('.');
+    plain.then(|| (&name[..dot], &name[dot + 1..]))
 }
 
 /// Members whose first part is wrapped in double underscores describe the shard, not a sample.
@@ -74,89 +60,117 @@ pub fn is_meta(name: &str) -> bool {
         .is_some_and(|rest| rest.ends_with("__"))
 }
 
-/// Puts members together: consecutive ones with the same key are one sample.
-#[derive(Debug, Default)]
-pub struct Grouper {
-    current: Option<Group>,
+/// The key and the extension of a member; nothing where it belongs to no sample.
+fn key_of(name: &str) -> Option<(&str, &str)> {
+    if is_meta(name) {
+        None
+    } else {
+        split_name(name)
+    }
 }
 
-#[derive(Debug)]
-struct Group {
-    sample: Sample,
-    image_rank: usize,
-    extensions: Vec<Box<str>>,
+/// Finds where samples begin: consecutive members with the same key are one, and none continues in another shard.
+#[derive(Debug, Default)]
+pub struct Grouper {
+    key: Option<String>,
 }
 
 impl Grouper {
-    /// Takes a member; gives the sample before it when the member begins another one.
-    pub fn push(&mut self, member: &Member) -> Option<Sample> {
-        if is_meta(&member.name) {
-            return None;
+    /// Whether a member begins a sample.
+    pub fn begins(&mut self, name: &str) -> bool {
+        match key_of(name) {
+            Some((key, _)) if self.key.as_deref() != Some(key) => {
+                let mine = self.key.get_or_insert_default();
+                mine.clear();
+                mine.push_str(key);
+                true
+            }
+            _ => false,
         }
-        let (key, extension) = split_name(&member.name)?;
-        let same = self
-            .current
-            .as_ref()
-            .is_some_and(|group| *group.sample.key == *key);
-        let finished = if same {
-            None
-        } else {
-            self.current
-                .replace(Group::new(key))
-                .map(|group| group.sample)
-        };
-        if let Some(group) = &mut self.current {
-            group.add(
-                &extension.to_lowercase(),
-                Span {
-                    offset: member.offset,
-                    size: member.size,
-                },
-            );
-        }
-        finished
-    }
-
-    /// The last sample of a shard: samples never continue in the next one.
-    pub fn finish(&mut self) -> Option<Sample> {
-        self.current.take().map(|group| group.sample)
     }
 }
 
-impl Group {
-    fn new(key: &str) -> Self {
-        let sample = Sample {
-            key: key.into(),
-            ..Sample::default()
+/// What a shard holds of one sample. Filled again and again, without new memory.
+#[derive(Debug, Default)]
+pub struct Sample {
+    key: String,
+    begun: bool,
+    /// Its extensions so far, in lower case, a zero behind each: no name contains one.
+    extensions: String,
+    image_rank: usize,
+    /// The picture.
+    pub image: Option<Span>,
+    /// The member `.txt`.
+    pub txt: Option<Span>,
+    /// The member `.json`.
+    pub json: Option<Span>,
+    /// An extension that occurs twice; such a sample is not used.
+    pub duplicate: Option<String>,
+}
+
+impl Sample {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.begun = false;
+        self.key.clear();
+        self.extensions.clear();
+        self.image_rank = IMAGE_EXTENSIONS.len();
+        (self.image, self.txt, self.json, self.duplicate) = (None, None, None, None);
+    }
+
+    /// The members' common name, up to the first dot of its last part; empty where no member was seen.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Takes a member; false, and the sample is whole, where that belongs to the next one.
+    pub fn push(&mut self, member: &Member<'_>) -> bool {
+        let Some((key, extension)) = key_of(member.name) else {
+            return true;
         };
-        Self {
-            sample,
-            image_rank: IMAGE_EXTENSIONS.len(),
-            extensions: Vec::with_capacity(4),
+        if !self.begun {
+            self.begun = true;
+            self.key.push_str(key);
+        } else if self.key != key {
+            return false;
         }
+        let span = Span {
+            offset: member.offset,
+            size: member.size,
+        };
+        self.add(extension, span);
+        true
     }
 
     fn add(&mut self, extension: &str, span: Span) {
-        if self.extensions.iter().any(|known| **known == *extension) {
-            self.sample
-                .duplicate
-                .get_or_insert_with(|| extension.into());
+        let from = self.extensions.len();
+        if extension.is_ascii() {
+            self.extensions.push_str(extension);
+            self.extensions[from..].make_ascii_lowercase();
+        } else {
+            self.extensions.push_str(&extension.to_lowercase());
+        }
+        let (known, extension) = self.extensions.split_at(from);
+        if known.split_terminator('\0').any(|other| other == extension) {
+            self.duplicate.get_or_insert_with(|| extension.to_owned());
+            self.extensions.truncate(from);
             return;
         }
-        self.extensions.push(extension.into());
         match extension {
-            "txt" => self.sample.txt = Some(span),
-            "json" => self.sample.json = Some(span),
+            "txt" => self.txt = Some(span),
+            "json" => self.json = Some(span),
             _ => {
                 let rank = IMAGE_EXTENSIONS
                     .iter()
-                    .position(|known| *known == extension);
+                    .position(|&known| known == extension);
                 if let Some(rank) = rank.filter(|&rank| rank < self.image_rank) {
                     self.image_rank = rank;
-                    self.sample.image = Some(span);
+                    self.image = Some(span);
                 }
             }
         }
+        self.extensions.push('\0');
     }
 }
 
@@ -181,6 +195,12 @@ mod tests {
             ("d.x/e/.x.txt", Some(("d.x/e/", "x.txt"))),
             ("/.x", Some(("/", "x"))),
             ("", None),
+            ("d//.x", Some(("d//", "x"))),
+            ("d.x\n/a.txt", None),
+            ("d\n/a.b/c.txt", None),
+            ("d\n/a/c.txt", Some(("d\n/a/c", "txt"))),
+            ("d.x/e\n/a.txt", Some(("d.x/e\n/a", "txt"))),
+            ("a\n.txt", Some(("a\n", "txt"))),
         ] {
             assert_eq!(split_name(name), expected, "{name}");
         }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::OnMissingShard;
 use crate::error::ConfigError;
+use crate::location::Location;
 
 const FIELD: &str = "data.shards";
 /// Names that one pattern may stand for: far more than any data set has shards, and few enough to hold.
@@ -10,17 +12,18 @@ const MAX_NAMES: usize = 10_000_000;
 
 /// The shards that the patterns name, in the order of the patterns; names from a glob are sorted.
 ///
-/// A pattern is a path, a brace pattern (`{000..012}`, `{a,b}`, nested), a glob, both, or a list: `@FILE` or a path that
-/// ends in `.txt`, a text file with one pattern a line, relative to the file's folder.
+/// A pattern is a path, a brace pattern (`{000..012}`, `{a,b}`, nested), a glob, both, an address, `pipe:COMMAND`, or a
+/// list: `@FILE` or a path that ends in `.txt`, a text file with one pattern a line, relative to the file's folder.
 ///
 /// # Errors
-/// A pattern that names nothing, a path that does not exist, a list that cannot be read, a brace pattern that is not one.
-pub fn expand(patterns: &[String]) -> Result<Vec<PathBuf>, ConfigError> {
+/// A pattern that names nothing, a list that cannot be read, a brace pattern that is not one, and with
+/// [`OnMissingShard::Raise`] a path that does not exist.
+pub fn expand(patterns: &[String], missing: OnMissingShard) -> Result<Vec<Location>, ConfigError> {
     let mut shards = Vec::new();
     for pattern in patterns {
         match list_file(pattern) {
-            Some(path) => expand_list(Path::new(path), pattern, &mut shards)?,
-            None => expand_pattern(pattern, None, &mut shards)?,
+            Some(path) => expand_list(Path::new(path), pattern, missing, &mut shards)?,
+            None => expand_pattern(pattern, None, missing, &mut shards)?,
         }
     }
     Ok(shards)
@@ -32,7 +35,12 @@ fn list_file(pattern: &str) -> Option<&str> {
         .or_else(|| pattern.ends_with(".txt").then_some(pattern))
 }
 
-fn expand_list(path: &Path, pattern: &str, shards: &mut Vec<PathBuf>) -> Result<(), ConfigError> {
+fn expand_list(
+    path: &Path,
+    pattern: &str,
+    missing: OnMissingShard,
+    shards: &mut Vec<Location>,
+) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         wrong(
             pattern,
@@ -42,7 +50,7 @@ fn expand_list(path: &Path, pattern: &str, shards: &mut Vec<PathBuf>) -> Result<
     let before = shards.len();
     for line in text.lines().map(str::trim) {
         if !line.is_empty() && !line.starts_with('#') {
-            expand_pattern(line, path.parent(), shards)?;
+            expand_pattern(line, path.parent(), missing, shards)?;
         }
     }
     if shards.len() == before {
@@ -54,16 +62,28 @@ fn expand_list(path: &Path, pattern: &str, shards: &mut Vec<PathBuf>) -> Result<
 fn expand_pattern(
     pattern: &str,
     folder: Option<&Path>,
-    shards: &mut Vec<PathBuf>,
+    missing: OnMissingShard,
+    shards: &mut Vec<Location>,
 ) -> Result<(), ConfigError> {
     let mut names = Vec::new();
     expand_braces(pattern, &mut names)?;
     for name in names {
+        if let Some(command) = name.strip_prefix("pipe:") {
+            shards.push(Location::Pipe(command.to_owned()));
+            continue;
+        }
+        if is_address(&name) {
+            shards.push(Location::Url(name));
+            continue;
+        }
         let path = folder.map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name));
         if path.is_file() {
-            shards.push(path);
+            shards.push(Location::File(path));
         } else if name.contains(['*', '?', '[']) {
             expand_glob(&path, pattern, shards)?;
+        } else if missing == OnMissingShard::Skip {
+            // It is left out when it cannot be opened.
+            shards.push(Location::File(path));
         } else {
             return Err(wrong(
                 pattern,
@@ -74,7 +94,14 @@ fn expand_pattern(
     Ok(())
 }
 
-fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<PathBuf>) -> Result<(), ConfigError> {
+/// Whether a name begins as `scheme://` does.
+fn is_address(name: &str) -> bool {
+    name.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
+fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result<(), ConfigError> {
     let text = path
         .to_str()
         .ok_or_else(|| wrong(pattern, "a glob must be UTF-8"))?;
@@ -84,7 +111,7 @@ fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<PathBuf>) -> Result<
         let entry =
             entry.map_err(|error| wrong(pattern, format!("cannot be searched: {error}")))?;
         if entry.is_file() {
-            shards.push(entry);
+            shards.push(Location::File(entry));
         }
     }
     if shards.len() == before {
@@ -300,11 +327,12 @@ mod tests {
         }
         std::fs::write(at("list.txt"), "# two of them\na-{0..1}.tar\n\nb-*.tar\n").unwrap();
         let found = |pattern: String| -> Vec<String> {
-            let shards = expand(&[pattern]).unwrap();
-            shards
-                .iter()
-                .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
-                .collect()
+            let shards = expand(&[pattern], OnMissingShard::Raise).unwrap();
+            let name = |shard: &Location| {
+                let path = shard.plain_file().unwrap();
+                path.file_name().unwrap().to_str().unwrap().to_owned()
+            };
+            shards.iter().map(name).collect()
         };
         assert_eq!(found(at("a-*.tar")), ["a-0.tar", "a-1.tar"]);
         assert_eq!(found(at("{b,a}-0.tar")), ["b-0.tar", "a-0.tar"]);
@@ -320,8 +348,27 @@ mod tests {
             at("none.txt"),
             at("none.tar"),
         ] {
-            let error = expand(std::slice::from_ref(&pattern)).unwrap_err();
+            let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
             assert!(error.value.contains(&pattern), "{error}");
         }
+    }
+
+    #[test]
+    fn addresses_and_commands_are_taken_as_they_are() {
+        let patterns = ["s3://b/{0..1}.tar", "pipe:cat {a,b}.tar", "none-{7,8}.tar"];
+        let shards = expand(&patterns.map(str::to_owned), OnMissingShard::Skip).unwrap();
+        let shown: Vec<String> = shards.iter().map(Location::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "s3://b/0.tar",
+                "s3://b/1.tar",
+                "pipe:cat a.tar",
+                "pipe:cat b.tar",
+                "none-7.tar",
+                "none-8.tar"
+            ]
+        );
+        assert!(matches!(&shards[1], Location::Url(_)) && matches!(&shards[2], Location::Pipe(_)));
     }
 }

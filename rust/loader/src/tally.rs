@@ -154,7 +154,7 @@ mod tests {
     fn an_epoch_is_judged_without_slack_and_zero_means_none() {
         let tally = |bad, tried| Tally {
             tried,
-            bad: [bad, 0, 0, 0, 0],
+            bad: [bad, 0, 0, 0, 0, 0],
             first: Vec::new(),
         };
         assert!(tally(2, 100).check_so_far(0.01).is_ok());

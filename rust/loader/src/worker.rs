@@ -7,13 +7,13 @@ use std::time::Instant;
 use crate::augment::{self, Scratch};
 use crate::batch::{Batch, Filling, Finished, Lease, Outcome, Row, Slot};
 use crate::caption;
-use crate::config::{LastBatch, LoaderConfig, MaskConfig, PatchDraw};
+use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
 use crate::decode::{Decoder, Rgb8};
 use crate::error::{Error, SampleError};
 use crate::loader::Loader;
 use crate::mask;
 use crate::pipeline::Shared;
-use crate::read::Reader;
+use crate::read::{Reader, Wanted};
 use crate::rng::{SampleRng, stream};
 use crate::sample::SampleId;
 use crate::stats::Stage;
@@ -105,12 +105,23 @@ impl<'shared> Worker<'shared> {
             tally.tried += 1;
             match self.load(epoch, id, slot.parts()) {
                 Ok(()) => break Some(id),
+                Err(SampleError::Open(source))
+                    if self.config.on_missing_shard == OnMissingShard::Raise =>
+                {
+                    let shard = self.loader.shard(id.shard).clone();
+                    slot.parts().1.fatal = Some(Error::Open { shard, source });
+                    break None;
+                }
                 Err(error) => {
-                    let (path, key) = self.loader.place(id);
-                    tally.bad(
-                        format_args!("shard {}, sample {key}", path.display()),
-                        &error,
-                    );
+                    let shard = self.loader.shard(id.shard);
+                    match self.reader.key() {
+                        // Without its headers a sample has no name.
+                        "" => tally.bad(
+                            format_args!("shard {shard}, sample no. {}", id.sample),
+                            &error,
+                        ),
+                        key => tally.bad(format_args!("shard {shard}, sample {key}"), &error),
+                    }
                 }
             }
             if substitutes == 0 {
@@ -150,25 +161,20 @@ impl<'shared> Worker<'shared> {
         let counters = &self.shared.counters;
         let begun = Instant::now();
         self.stage = Stage::Read;
-        let (shard, sample) = (id.shard as usize, self.loader.index.sample(id));
-        if let Some(extension) = &sample.duplicate {
-            return Err(SampleError::Duplicate(extension.to_string()));
-        }
-        let image = sample.image.ok_or(SampleError::NoImage)?;
-        let (needs_txt, needs_json) = self.loader.needed_members;
+        let needed = self.loader.needed_members;
         let keep_json = self.config.keep_json;
-        let spans = [
-            Some(image),
-            sample.txt.filter(|_| needs_txt),
-            sample.json.filter(|_| needs_json || keep_json),
-        ];
-        let path = &self.loader.index.shards()[shard].path;
-        let [image, txt, json] = self.reader.read(shard, path, spans)?;
+        let wanted = Wanted {
+            txt: needed.txt,
+            json: needed.json || keep_json,
+        };
+        let index = &self.loader.index;
+        let limit = self.config.max_member_bytes;
+        let members = self.reader.read(index, id, wanted, limit)?;
         let begun = counters.passed(Stage::Read, begun);
 
         self.stage = Stage::Caption;
         if !self.config.captions.is_empty() {
-            let texts = caption::Texts::new(txt, json.filter(|_| needs_json))?;
+            let texts = caption::Texts::new(members.txt, members.json.filter(|_| needed.json))?;
             let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::CAPTION);
             let general_prob = self
                 .config
@@ -183,15 +189,14 @@ impl<'shared> Worker<'shared> {
             )?;
         }
         if keep_json {
-            let json =
-                std::str::from_utf8(json.unwrap_or(b"null")).map_err(|_| SampleError::NotUtf8)?;
+            let json = std::str::from_utf8(members.json.unwrap_or(b"null"))
+                .map_err(|_| SampleError::NotUtf8)?;
             row.json = Some(json.to_owned());
         }
         let begun = counters.passed(Stage::Caption, begun);
 
         self.stage = Stage::Decode;
-        self.decoder
-            .decode(image.unwrap_or_default(), &mut self.picture)?;
+        self.decoder.decode(members.image, &mut self.picture)?;
         let begun = counters.passed(Stage::Decode, begun);
 
         self.stage = Stage::Augment;
@@ -205,6 +210,8 @@ impl<'shared> Worker<'shared> {
             None => augment::evaluate(picture, size, &mut self.scratch, pixels),
         }
         counters.passed(Stage::Augment, begun);
+        row.key.clear();
+        row.key.push_str(self.reader.key());
         Ok(())
     }
 
@@ -215,7 +222,9 @@ impl<'shared> Worker<'shared> {
             tally.add(&row.tally);
         }
         let full = rows.iter().all(|row| row.sample.is_some());
-        let outcome = if full || self.config.last_batch == LastBatch::Keep {
+        let outcome = if let Some(error) = rows.iter_mut().find_map(|row| row.fatal.take()) {
+            Outcome::Failed(error)
+        } else if full || self.config.last_batch == LastBatch::Keep {
             self.make(filling, lease, &mut rows)
                 .map_or_else(Outcome::Failed, |batch| Outcome::Made(Box::new(batch)))
         } else {
@@ -254,12 +263,10 @@ impl<'shared> Worker<'shared> {
             };
             let ids = &mut lease.memory.token_ids;
             texts.encode(ids).map_err(|source| {
-                let (path, key) = self
-                    .loader
-                    .place(samples.first().copied().unwrap_or_default());
+                let first = samples.first().copied().unwrap_or_default();
                 Error::Tokenize {
-                    shard: path.to_owned(),
-                    key: key.to_owned(),
+                    shard: self.loader.shard(first.shard).clone(),
+                    key: good.first().map_or_else(String::new, |row| row.key.clone()),
                     source,
                 }
             })?;
@@ -283,9 +290,11 @@ impl<'shared> Worker<'shared> {
                 .map(|row| row.json.take().unwrap_or_default())
                 .collect()
         });
+        let keys = rows[..count].iter_mut();
         Ok(Batch {
             lease,
             samples,
+            keys: keys.map(|row| std::mem::take(&mut row.key)).collect(),
             masked_rows,
             json,
             cursor: filling.plan.cursor,

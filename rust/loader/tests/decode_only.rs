@@ -4,16 +4,16 @@
 
 mod common;
 
-use std::path::PathBuf;
+use prolip_loader::location::Location;
 
 use common::{archive, member, png};
 use prolip_loader::decode_only::decode_only;
 use prolip_loader::error::Error;
 
-fn write(folder: &tempfile::TempDir, name: &str, parts: &[Vec<u8>]) -> PathBuf {
+fn write(folder: &tempfile::TempDir, name: &str, parts: &[Vec<u8>]) -> Location {
     let path = folder.path().join(name);
     std::fs::write(&path, archive(parts)).unwrap();
-    path
+    Location::File(path)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Content, config, next, open, read_all, write_shards};
-use prolip_loader::config::{LastBatch, LoaderConfig};
+use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard};
 use prolip_loader::error::Error;
 use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
@@ -224,6 +224,7 @@ fn a_shard_that_is_missing_for_good_gives_bad_samples() {
         max_bad_fraction: 0.5,
         shuffle_window: 100,
         num_epochs: Some(1),
+        on_missing_shard: OnMissingShard::Skip,
         ..config(folder.path())
     };
     let loader = open(config, 0, 1).unwrap();

@@ -4,32 +4,102 @@
 
 mod common;
 
-use std::io::Write;
-
 use common::{archive, entry, header, member, seal};
-use prolip_loader::error::{Error, TarError};
-use prolip_loader::index::read_shard;
-use prolip_loader::sample::Sample;
+use prolip_loader::error::{Reason, SampleError, TarError};
+use prolip_loader::index::{Regions, Scan, scan};
+use prolip_loader::read::collect;
+use prolip_loader::sample::{Sample, Span};
+use prolip_loader::tar::{Damage, FileSource, Forward, Part, Scratch};
 use proptest::prelude::*;
 
-fn read(bytes: &[u8]) -> Result<Vec<Sample>, Error> {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(bytes).unwrap();
-    read_shard(file.path())
+fn part(bytes: &[u8]) -> Part<'_> {
+    Part {
+        bytes,
+        start: 0,
+        size: bytes.len() as u64,
+    }
+}
+
+/// The samples of a shard, each read from its region alone.
+fn read_all(bytes: &[u8], regions: &Regions) -> Vec<Result<Sample, SampleError>> {
+    let read = |number| {
+        let region = regions.get(number).unwrap();
+        let end = region.end.min(bytes.len() as u64);
+        let mine = Part {
+            bytes: &bytes[region.start as usize..end as usize],
+            start: region.start,
+            size: bytes.len() as u64,
+        };
+        let mut sample = Sample::default();
+        sample.clear();
+        collect(mine, region.start, &mut Scratch::default(), &mut sample).map(|()| sample)
+    };
+    (0..regions.len() as u32).map(read).collect()
+}
+
+/// What a file and a stream of these bytes hold: the same.
+fn scan_all(bytes: &[u8]) -> Result<Scan, Damage> {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, bytes).unwrap();
+    let scans = [
+        scan(FileSource::new(&file).unwrap()),
+        scan(Forward::new(std::io::BufReader::with_capacity(100, bytes))),
+        scan(part(bytes)),
+    ];
+    let place = |damage: &Damage| {
+        (
+            damage.header,
+            damage.at,
+            std::mem::discriminant(&damage.error),
+        )
+    };
+    let [file, others @ ..] = scans;
+    for other in &others {
+        match (&file, other) {
+            (Ok(file), Ok(other)) => {
+                assert_eq!(file.regions, other.regions);
+                assert_eq!(
+                    file.damage.as_ref().map(place),
+                    other.damage.as_ref().map(place)
+                );
+            }
+            (Err(file), Err(other)) => assert_eq!(place(file), place(other)),
+            other => panic!("{other:?}"),
+        }
+    }
+    file
+}
+
+/// The samples of a shard without damage.
+fn read(bytes: &[u8]) -> Vec<Sample> {
+    let scan = scan_all(bytes).unwrap();
+    assert!(scan.damage.is_none(), "{scan:?}");
+    let samples = read_all(bytes, &scan.regions);
+    samples.into_iter().map(Result::unwrap).collect()
 }
 
 fn keys(bytes: &[u8]) -> Vec<String> {
-    read(bytes)
-        .unwrap()
+    let samples = read(bytes);
+    samples
         .iter()
-        .map(|sample| sample.key.to_string())
+        .map(|sample| sample.key().to_owned())
         .collect()
 }
 
+/// What is wrong with a shard, whether that is seen at its first header or later. What stands before is good, and the
+/// rest is one sample that says the same.
 fn fault(bytes: &[u8]) -> (u64, TarError) {
-    match read(bytes).unwrap_err() {
-        Error::Tar { offset, source, .. } => (offset, source),
-        other => panic!("{other}"),
+    match scan_all(bytes) {
+        Err(damage) => (damage.at, damage.error),
+        Ok(scan) => {
+            let damage = scan.damage.unwrap();
+            let mut samples = read_all(bytes, &scan.regions);
+            let last = samples.pop().unwrap().unwrap_err();
+            assert_eq!(last.reason(), Reason::Archive);
+            assert_eq!(last.to_string(), damage.error.to_string());
+            assert!(samples.iter().all(Result::is_ok), "{samples:?}");
+            (damage.at, damage.error)
+        }
     }
 }
 
@@ -46,17 +116,9 @@ fn members_are_grouped_by_consecutive_keys() {
         member("b.png", b"P"),
         member("a.txt", b"a sample of its own"),
     ]);
-    let samples = read(&shard).unwrap();
-    assert_eq!(
-        samples
-            .iter()
-            .map(|sample| &*sample.key)
-            .collect::<Vec<_>>(),
-        ["a", "b", "a"]
-    );
-    let bytes = |span: prolip_loader::sample::Span| {
-        &shard[span.offset as usize..(span.offset + span.size) as usize]
-    };
+    let samples = read(&shard);
+    assert_eq!(keys(&shard), ["a", "b", "a"]);
+    let bytes = |span: Span| &shard[span.offset as usize..(span.offset + span.size) as usize];
     assert_eq!(bytes(samples[0].image.unwrap()), b"J");
     assert_eq!(bytes(samples[0].txt.unwrap()), b"caption");
     assert_eq!(bytes(samples[0].json.unwrap()), b"{}");
@@ -71,7 +133,7 @@ fn jpg_goes_before_png_and_twice_the_same_is_a_duplicate() {
         member("b.png", b"1"),
         member("b.PNG", b"2"),
     ]);
-    let samples = read(&shard).unwrap();
+    let samples = read(&shard);
     assert_eq!(shard[samples[0].image.unwrap().offset as usize], b'J');
     assert_eq!(samples[0].duplicate, None);
     assert_eq!(samples[1].duplicate.as_deref(), Some("png"));
@@ -113,10 +175,10 @@ fn long_names_and_large_numbers_are_understood() {
         (prefixed, "folder/picture"),
         (binary, "picture"),
     ] {
-        let samples = read(&archive(&[part, member("next.png", b"N")])).unwrap();
-        assert_eq!(&*samples[0].key, key);
+        let samples = read(&archive(&[part, member("next.png", b"N")]));
+        assert_eq!(samples[0].key(), key);
         assert_eq!(samples[0].image.unwrap().size, 1);
-        assert_eq!(&*samples[1].key, "next");
+        assert_eq!(samples[1].key(), "next");
     }
 }
 
@@ -206,7 +268,10 @@ proptest! {
         let place = place % bytes.len();
         bytes[place] = byte;
         bytes.truncate(length.max(1));
-        let _ = read(&bytes);
+        if let Ok(scan) = scan_all(&bytes) {
+            let samples = read_all(&bytes, &scan.regions);
+            prop_assert_eq!(samples.iter().filter(|sample| sample.is_err()).count(), usize::from(scan.damage.is_some()));
+        }
     }
 
     #[test]
@@ -216,8 +281,8 @@ proptest! {
             bytes[place] = byte;
         }
         seal(&mut bytes[..512]);
-        if let Ok(samples) = read(&bytes) {
-            for sample in samples {
+        if let Ok(scan) = scan_all(&bytes) {
+            for sample in read_all(&bytes, &scan.regions).into_iter().flatten() {
                 let ends = [sample.image, sample.txt, sample.json].into_iter().flatten().map(|span| span.offset + span.size);
                 prop_assert!(ends.max().unwrap_or(0) <= bytes.len() as u64);
             }

@@ -11,7 +11,7 @@ use prolip_loader::batch::{self, Lease};
 use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::PyList;
 
 /// An array inside the memory of a batch.
 struct Part<T, D> {
@@ -82,19 +82,14 @@ impl Batch {
     pub fn new(py: Python<'_>, batch: batch::Batch, loader: &Loader) -> PyResult<Self> {
         let batch::Batch {
             mut lease,
-            samples,
+            samples: _,
+            keys,
             masked_rows,
             json,
             cursor,
         } = batch;
-        let keys = PyList::new(
-            py,
-            samples
-                .iter()
-                .map(|&sample| PyString::new(py, loader.place(sample).1)),
-        )?;
         let json = json.map(|json| PyList::new(py, json)).transpose()?;
-        let (rows, side) = (samples.len(), loader.config.image_size as usize);
+        let (rows, side) = (keys.len(), loader.config.image_size as usize);
         let slots = loader.config.captions.len();
         let length = loader
             .tokenizer
@@ -118,7 +113,7 @@ impl Batch {
             masked_rows,
             has_text: slots > 0,
             cursor,
-            keys: keys.unbind(),
+            keys: PyList::new(py, keys)?.unbind(),
             json: json.map(Bound::unbind),
         })
     }

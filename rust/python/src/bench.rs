@@ -1,6 +1,6 @@
 //! What measuring the loader takes: the decode-only run, and the paths that a list of shards means.
 
-use prolip_loader::config::MAX_PIXELS;
+use prolip_loader::config::{MAX_PIXELS, OnMissingShard};
 use prolip_loader::shards;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -24,15 +24,18 @@ pub fn decode_only(
             )));
         }
     }
-    let paths = shards::expand(&shards).map_err(|error| config_error(&error))?;
+    let locations =
+        shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
     let run = py
-        .detach(|| prolip_loader::decode_only::decode_only(paths, images, threads, MAX_PIXELS))
+        .detach(|| prolip_loader::decode_only::decode_only(locations, images, threads, MAX_PIXELS))
         .map_err(|error| loader_error(py, &error))?;
     Ok((run.images, run.seconds))
 }
 
-/// The paths that patterns and lists of shards stand for, as the loader reads them.
+/// The shards that patterns and lists stand for, as the loader reads them.
 #[pyfunction]
-pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<std::path::PathBuf>> {
-    shards::expand(&shards).map_err(|error| config_error(&error))
+pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
+    let locations =
+        shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
+    Ok(locations.iter().map(ToString::to_string).collect())
 }

@@ -176,6 +176,12 @@ impl BatchLoader {
         self.loader.split.num_batches(0)
     }
 
+    /// What opening found that is no error: shards that are damaged, or left out.
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.loader.index.notes().to_vec()
+    }
+
     /// Samples in all shards.
     #[getter]
     fn num_samples(&self) -> u64 {

@@ -28,7 +28,7 @@ pub(crate) enum Outcome {
     Made(Box<Batch>),
     /// A place is empty that must not be: its sample and all substitutes are bad.
     Unfilled,
-    /// Its texts cannot become ids.
+    /// A shard is gone, or its texts cannot become ids.
     Failed(Error),
 }
 

@@ -9,6 +9,7 @@ pub(crate) use filling::{Filling, Finished, Outcome};
 pub(crate) use slots::{Slot, Slots};
 
 use crate::caption::Caption;
+use crate::error::Error;
 use crate::order::Cursor;
 use crate::sample::SampleId;
 use crate::tally::Tally;
@@ -18,12 +19,16 @@ use crate::tally::Tally;
 pub(crate) struct Row {
     /// The sample that came to stand here; `None` where it was bad and nothing took its place.
     pub sample: Option<SampleId>,
+    /// Its key.
+    pub key: String,
     /// One caption a slot of captions.
     pub captions: Vec<Caption>,
     /// The sample's json as text, where it is asked for.
     pub json: Option<String>,
     /// Samples that were tried for this slot.
     pub tally: Tally,
+    /// What must end the run at this slot's batch.
+    pub fatal: Option<Error>,
 }
 
 /// The arrays of one batch.
@@ -116,6 +121,8 @@ pub struct Batch {
     pub lease: Lease,
     /// The samples, B of them.
     pub samples: Vec<SampleId>,
+    /// Their keys.
+    pub keys: Vec<String>,
     /// M.
     pub masked_rows: usize,
     /// The samples' json as text, where it is asked for.

@@ -193,11 +193,7 @@ impl Content {
         let memory = &batch.lease.memory;
         let pixels = batch.samples.len() * loader.image_bytes();
         Self {
-            keys: batch
-                .samples
-                .iter()
-                .map(|&id| loader.place(id).1.to_owned())
-                .collect(),
+            keys: batch.keys.clone(),
             images: memory.images[..pixels].to_vec(),
             token_ids: memory.token_ids.clone(),
             masked_token_ids: memory.masked_token_ids.clone(),

@@ -1,0 +1,181 @@
+//! A shard's samples by place alone: four bytes each, so that a billion of them need no memory for their keys.
+//!
+//! A sample's region begins with its first member's header and ends where the next sample's begins. Members and key are
+//! found again by reading the region's headers when the sample is read.
+
+use std::ops::Range;
+
+use crate::error::TarError;
+use crate::sample::Grouper;
+use crate::tar::{BLOCK, Damage, Scratch, Source, TarReader};
+
+/// Where a shard's samples begin, in blocks of 512 bytes, and behind them where the last one ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Regions(Box<[u32]>);
+
+/// What reading a shard's headers found.
+#[derive(Debug)]
+pub struct Scan {
+    /// The samples. Where the shard is damaged, the last one is the damage: reading it gives the error.
+    pub regions: Regions,
+    /// What is wrong with the shard from there on.
+    pub damage: Option<Damage>,
+}
+
+impl Regions {
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len() - 1
+    }
+
+    /// Whether there is no sample.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of a sample, headers included; nothing where there is no such sample.
+    #[must_use]
+    pub fn get(&self, sample: u32) -> Option<Range<u64>> {
+        let sample = sample as usize;
+        let (start, end) = (self.0.get(sample)?, self.0.get(sample + 1)?);
+        Some(u64::from(*start) * BLOCK..u64::from(*end) * BLOCK)
+    }
+
+    /// Appends it: what each number is above the one before, seven bits a byte, the lowest first.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut before = 0;
+        for &place in &self.0 {
+            let mut rest = place - before;
+            while rest >= 0x80 {
+                out.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            out.push(rest as u8);
+            before = place;
+        }
+    }
+
+    /// The regions of `count` samples from what [`Self::encode`] wrote; nothing where the bytes are something else.
+    #[must_use]
+    pub fn decode(bytes: &[u8], count: u32) -> Option<Self> {
+        // A number takes a byte or more, so no claim costs more memory than four times what is there.
+        if count as usize >= bytes.len() {
+            return None;
+        }
+        let mut places = Vec::with_capacity(count as usize + 1);
+        let (mut place, mut rest, mut shift) = (0u32, 0u32, 0u32);
+        for &byte in bytes {
+            let bits = u32::from(byte & 0x7f);
+            if shift > 28 || (shift == 28 && bits > 0xf) {
+                return None;
+            }
+            rest |= bits << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                place = place.checked_add(rest)?;
+                places.push(place);
+                (rest, shift) = (0, 0);
+            }
+        }
+        (shift == 0 && places.len() == count as usize + 1).then(|| Self(places.into()))
+    }
+}
+
+/// Finds the samples of a shard.
+///
+/// Where a header is damaged or the shard ends too early, the samples before stand, and one more stands for the rest.
+///
+/// # Errors
+/// The first header cannot be read, so this is no archive; a member is sparse; or there are more than 2 TiB.
+pub fn scan(source: impl Source) -> Result<Scan, Damage> {
+    let mut scratch = Scratch::default();
+    let mut reader = TarReader::new(source, &mut scratch, 0);
+    let (mut grouper, mut starts, mut damage) = (Grouper::default(), Vec::new(), None);
+    loop {
+        match reader.next_member() {
+            Ok(Some(member)) => {
+                if grouper.begins(member.name) {
+                    starts.push(block_of(member.header)?);
+                }
+            }
+            Ok(None) => break,
+            Err(error) if error.header == 0 || !is_damage(&error.error) => return Err(error),
+            Err(error) => {
+                starts.push(block_of(error.header)?);
+                damage = Some(error);
+                break;
+            }
+        }
+    }
+    // The damage has a region of its own, at least the header that is wrong.
+    let end = reader.position() + if damage.is_some() { BLOCK } else { 0 };
+    starts.push(block_of(end)?);
+    Ok(Scan {
+        regions: Regions(starts.into()),
+        damage,
+    })
+}
+
+/// Whether an error lies in the archive's bytes: not in the disk, and not in what is understood here.
+fn is_damage(error: &TarError) -> bool {
+    match error {
+        TarError::Read(error) => error.raw_os_error().is_none(),
+        TarError::Sparse(_) => false,
+        _ => true,
+    }
+}
+
+fn block_of(offset: u64) -> Result<u32, Damage> {
+    u32::try_from(offset / BLOCK).map_err(|_| Damage {
+        header: offset,
+        at: offset,
+        error: TarError::Header("an archive may have at most 2 TiB"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn decoding_gives_what_was_encoded(mut places in prop::collection::vec(any::<u32>(), 1..50)) {
+            places.sort_unstable();
+            let regions = Regions(places.into());
+            let mut bytes = Vec::new();
+            regions.encode(&mut bytes);
+            prop_assert_eq!(Regions::decode(&bytes, regions.len() as u32), Some(regions.clone()));
+            prop_assert_eq!(Regions::decode(&bytes, regions.len() as u32 + 1), None);
+            prop_assert_eq!(Regions::decode(&bytes[..bytes.len() - 1], regions.len() as u32), None);
+        }
+
+        #[test]
+        fn other_bytes_are_refused_or_rise(bytes in prop::collection::vec(any::<u8>(), 0..60), count in any::<u32>()) {
+            for count in [count, count % 20] {
+                if let Some(regions) = Regions::decode(&bytes, count) {
+                    prop_assert!(regions.0.is_sorted());
+                    prop_assert_eq!(regions.len(), count as usize);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_takes_one_or_two_bytes_in_a_file_and_four_in_memory() {
+        let regions = Regions((0..10_001).map(|sample| sample * 90).collect());
+        let mut bytes = Vec::new();
+        regions.encode(&mut bytes);
+        assert_eq!(bytes.len(), 10_001);
+        assert_eq!(size_of_val(&*regions.0), 40_004);
+        assert_eq!(
+            regions.get(9_999),
+            Some(9_999 * 90 * 512..10_000 * 90 * 512)
+        );
+        assert_eq!(regions.get(10_000), None);
+        assert_eq!(regions.get(u32::MAX), None);
+    }
+}
