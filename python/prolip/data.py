@@ -63,12 +63,18 @@ class CaptionSource:
     """Where a caption comes from."""
 
     key: str = "txt"
-    """`txt`, or a dotted path into the sample's json; of a list one element is drawn uniformly. White space around a
-    caption is taken off."""
+    """`txt`, or a dotted path into the sample's json. Of a list one text is drawn, equally often unless weighted;
+    what is no text is passed over. A name behind a list, with or without `*`, is a name in each of its elements
+    (`sentences.raw`, `sentences.*.raw`), a number the place of one (`sentences.0.raw`). An empty text is a caption."""
     weight: float = 1.0
     """How often this source is drawn, relative to its neighbours."""
     general: tuple[str, ...] = ()
     """Dotted paths of more general captions of the same sample; for hierarchical masking one is drawn uniformly."""
+    list_weights: tuple[float, ...] = ()
+    """How often each element of a list is drawn, by place; those behind the last weight never. () for equally often."""
+    list_weights_key: str | None = None
+    """Dotted path of the elements' weights in the same json (`sentences.score`): as many numbers as `key` leads to
+    texts."""
 
 
 @dataclass(frozen=True, kw_only=True)

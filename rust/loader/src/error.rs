@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::decode::DecodeError;
+use crate::json::JsonError;
 use crate::location::Location;
 use crate::tokenize::TokenizeError;
 
@@ -124,10 +125,31 @@ pub enum SampleError {
     NotUtf8,
     /// The json is damaged.
     #[error("cannot parse its json: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] JsonError),
     /// The json has no such caption.
-    #[error("its json has no caption at {0:?}: a string or a list of strings must stand there")]
-    NoJsonCaption(String),
+    #[error("its json has no caption at {path:?}: {why}")]
+    NoJsonCaption {
+        /// The path of the configuration.
+        path: String,
+        /// The first part that is missing, or what stands there instead.
+        why: String,
+    },
+    /// Of its captions none can be drawn.
+    #[error("its json has no weights for {path:?}: {why}")]
+    JsonWeights {
+        /// The captions' path.
+        path: String,
+        /// What is wrong with the weights.
+        why: String,
+    },
+    /// The caption is longer than any should be.
+    #[error("its caption has {bytes} bytes, more than data.max_caption_bytes = {limit}")]
+    CaptionTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
 }
 
 impl SampleError {
@@ -140,9 +162,12 @@ impl SampleError {
             Self::TooLarge { .. } | Self::Open(_) | Self::Read(_) => Reason::Read,
             Self::Archive(_) => Reason::Archive,
             Self::Decode(_) => Reason::Decode,
-            Self::NoCaption(_) | Self::NotUtf8 | Self::Json(_) | Self::NoJsonCaption(_) => {
-                Reason::Caption
-            }
+            Self::NoCaption(_)
+            | Self::NotUtf8
+            | Self::Json(_)
+            | Self::NoJsonCaption { .. }
+            | Self::JsonWeights { .. }
+            | Self::CaptionTooLong { .. } => Reason::Caption,
         }
     }
 }

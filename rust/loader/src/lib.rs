@@ -29,6 +29,7 @@ pub mod decode;
 pub mod decode_only;
 pub mod error;
 pub mod index;
+pub mod json;
 pub mod loader;
 pub mod location;
 pub mod mask;

@@ -25,6 +25,12 @@ impl Texts<'_> {
             captions.extend(self.rows.iter().map(|row| row.captions[slot].text.as_str()));
         }
         captions.extend((0..self.slots).flat_map(|slot| self.general(slot).flatten()));
+        if !self.tokenizer.cleans() {
+            // A file of text ends with a line feed. To a tokenizer that cleans, white space at the end may mean something.
+            for caption in &mut captions {
+                *caption = caption.trim();
+            }
+        }
         out.resize(captions.len() * self.tokenizer.context_length(), 0);
         self.tokenizer.encode_batch(&captions, out)
     }

@@ -174,7 +174,11 @@ impl<'shared> Worker<'shared> {
 
         self.stage = Stage::Caption;
         if !self.config.captions.is_empty() {
-            let texts = caption::Texts::new(members.txt, members.json.filter(|_| needed.json))?;
+            let texts = caption::Texts::new(
+                members.txt,
+                members.json.filter(|_| needed.json),
+                self.config.max_caption_bytes,
+            )?;
             let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::CAPTION);
             let general_prob = self
                 .config

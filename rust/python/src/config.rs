@@ -19,6 +19,8 @@ pub struct CaptionSource {
     key: String,
     weight: f32,
     general: Vec<String>,
+    list_weights: Vec<f32>,
+    list_weights_key: Option<String>,
 }
 
 #[derive(FromPyObject)]
@@ -186,6 +188,8 @@ impl CaptionConfig {
             key: source.key,
             weight: source.weight,
             general: source.general,
+            list_weights: source.list_weights,
+            list_weights_key: source.list_weights_key,
         };
         core::CaptionConfig {
             sources: self.sources.into_iter().map(source).collect(),

@@ -10,6 +10,9 @@ pub const MAX_WINDOW: usize = 1 << 31;
 /// Pixels of a picture past which PIL calls it a decompression bomb and raises.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
+/// The key of a caption that is the member `.txt` and not in the json.
+pub const TXT: &str = "txt";
+
 /// Bytes of a sample, at most, unless the configuration says otherwise.
 pub const MAX_MEMBER_BYTES: u64 = 256 << 20;
 
@@ -46,12 +49,18 @@ impl Default for AugmentConfig {
 /// Where a caption comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaptionSource {
-    /// `txt`, or a dotted path into the sample's json; of a list one element is drawn.
+    /// `txt`, or a dotted path into the sample's json. Of a list one element is drawn; a name behind it, or `*` and a
+    /// name, is a name in each of its elements, a number the place of one.
     pub key: String,
     /// How often this source is drawn, relative to its neighbours.
     pub weight: f32,
     /// Dotted paths of more general captions of the same sample, one drawn uniformly.
     pub general: Vec<String>,
+    /// How often each element of a list is drawn, by its place, those behind the last weight never; empty for equally
+    /// often.
+    pub list_weights: Vec<f32>,
+    /// Dotted path to the elements' weights in the same json.
+    pub list_weights_key: Option<String>,
 }
 
 /// One caption slot: every sample gives one caption to each slot.

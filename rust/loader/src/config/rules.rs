@@ -1,6 +1,9 @@
 //! The rules that a configuration must keep.
 
-use super::{AugmentConfig, CaptionConfig, LoaderConfig, MAX_WINDOW, MaskConfig, StoreConfig};
+use super::{
+    AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MAX_WINDOW, MaskConfig, StoreConfig,
+    TXT,
+};
 use crate::error::ConfigError;
 
 /// Sides that a picture may have in a batch: larger ones would overflow a batch's memory long before training could use them.
@@ -111,6 +114,34 @@ impl AugmentConfig {
     }
 }
 
+impl CaptionSource {
+    fn validate_list_weights(&self, place: &str) -> Result<(), ConfigError> {
+        let weights = &self.list_weights;
+        let total: f32 = weights.iter().sum();
+        check(
+            weights.is_empty()
+                || weights.iter().all(|weight| *weight >= 0.0) && total > 0.0 && total.is_finite(),
+            &format!("{place}.list_weights"),
+            format_args!("{weights:?}"),
+            "its weights must be at least 0, their sum above 0",
+        )?;
+        let Some(key) = &self.list_weights_key else {
+            return check(
+                weights.is_empty() || self.key != TXT,
+                &format!("{place}.list_weights"),
+                format_args!("{weights:?}"),
+                "a .txt is no list: it is for a path into the json",
+            );
+        };
+        check(
+            is_path(key) && key != TXT && self.key != TXT && weights.is_empty(),
+            &format!("{place}.list_weights_key"),
+            key,
+            "it must be a dotted path into the json that `key` is of, and `list_weights` be ()",
+        )
+    }
+}
+
 impl CaptionConfig {
     fn validate(&self, slot: usize) -> Result<(), ConfigError> {
         let place = format!("data.captions[{slot}].sources");
@@ -134,6 +165,7 @@ impl CaptionConfig {
                 source.weight,
                 "it must be at least 0",
             )?;
+            source.validate_list_weights(&place)?;
             for key in &source.general {
                 check(
                     is_path(key),

@@ -165,6 +165,11 @@ impl Tokenizer {
         }
     }
 
+    /// Whether white space around a caption is a matter of its cleaning.
+    pub fn cleans(&self) -> bool {
+        matches!(self.kind, Kind::Clip(_))
+    }
+
     /// Ids in a row.
     pub fn context_length(&self) -> usize {
         self.context_length

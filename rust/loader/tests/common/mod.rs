@@ -110,6 +110,8 @@ pub fn config(folder: &Path) -> LoaderConfig {
         key: key.to_owned(),
         weight: 1.0,
         general: general.iter().map(|&key| key.to_owned()).collect(),
+        list_weights: Vec::new(),
+        list_weights_key: None,
     };
     LoaderConfig {
         shards: vec![folder.join("*.tar").to_str().unwrap().to_owned()],

@@ -1,0 +1,48 @@
+//! Any bytes as a sample's json or `.txt`, any path into it: one caption or an error.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use prolip_loader::caption::Texts;
+use prolip_loader::config::{CaptionConfig, CaptionSource};
+use prolip_loader::json::Json;
+use prolip_loader::rng::SampleRng;
+
+const MAX_BYTES: usize = 64;
+
+fuzz_target!(|input: (u8, &str, &[u8])| {
+    let (kind, path, bytes) = input;
+    walk(bytes);
+    let source = CaptionSource {
+        key: path.to_owned(),
+        weight: 1.0,
+        general: vec!["a.*.b".to_owned()],
+        list_weights: if kind & 1 == 0 { Vec::new() } else { vec![0.0, 2.0, 1.0] },
+        list_weights_key: (kind & 2 != 0).then(|| "a.w".to_owned()),
+    };
+    let slots = [CaptionConfig { sources: vec![source] }];
+    let Ok(texts) = Texts::new(Some(bytes), Some(bytes), MAX_BYTES) else {
+        return;
+    };
+    let mut rng = SampleRng::new(0, 0, u64::from(kind), 0);
+    let mut captions = Vec::new();
+    if texts.draw(&slots, 0.5, &mut rng, &mut captions).is_ok() {
+        assert_eq!(captions.len(), 1);
+        assert!(captions[0].text.len() <= MAX_BYTES);
+    }
+});
+
+/// Every value of a json can be reached, and is json by itself.
+fn walk(bytes: &[u8]) {
+    let Ok(json) = Json::parse(bytes) else { return };
+    let mut left = vec![json];
+    // Lists inside lists are read anew at each level.
+    for _ in 0..1000 {
+        let Some(value) = left.pop() else { return };
+        let _ = (value.kind(), value.as_text(), value.as_number());
+        left.extend(value.elements());
+        for (key, member) in value.members() {
+            assert!(value.get(&key).is_some());
+            left.push(member);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Which caption is drawn how often, and what is none.
+
+use super::*;
+
+const COCO: &str = r#"{"sentences": [{"raw": "one", "score": 0}, {"tokens": []}, {"raw": "three", "score": 2.5},
+    {"raw": "", "score": 1}], "scores": [1, 9, 0, 0], "split": "train", "id": 7, "none": null, "empty": [],
+    "nested": [["a", "b"], ["c"]], "pairs": {"*": "star", "0": "zero"}}"#;
+
+fn source(key: &str) -> CaptionSource {
+    CaptionSource {
+        key: key.to_owned(),
+        weight: 1.0,
+        general: Vec::new(),
+        list_weights: Vec::new(),
+        list_weights_key: None,
+    }
+}
+
+fn draw(json: &str, source: &CaptionSource, sample: u64) -> Result<String, String> {
+    let texts = Texts::new(None, Some(json.as_bytes()), 100).map_err(|e| e.to_string())?;
+    let slots = [CaptionConfig {
+        sources: vec![source.clone()],
+    }];
+    let mut rng = SampleRng::new(1, 2, sample, crate::rng::stream::CAPTION);
+    let mut captions = Vec::new();
+    texts
+        .draw(&slots, 0.0, &mut rng, &mut captions)
+        .map_err(|error| error.to_string())?;
+    Ok(captions.remove(0).text)
+}
+
+/// How often each caption is drawn from `COCO` in 4,000 samples.
+fn shares(source: &CaptionSource) -> Vec<(String, f64)> {
+    let mut drawn: Vec<String> = (0..4000)
+        .map(|at| draw(COCO, source, at).unwrap())
+        .collect();
+    drawn.sort();
+    drawn
+        .chunk_by(|a, b| a == b)
+        .map(|same| (same[0].clone(), same.len() as f64 / 4000.0))
+        .collect()
+}
+
+fn assert_shares(source: &CaptionSource, expected: &[(&str, f64)]) {
+    let shares = shares(source);
+    assert_eq!(shares.len(), expected.len(), "{source:?}: {shares:?}");
+    for ((text, share), (name, wanted)) in shares.iter().zip(expected) {
+        assert_eq!(text, name);
+        // More than 4 standard deviations of a share of 4,000 draws.
+        assert!((share - wanted).abs() < 0.035, "{source:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn of_a_list_each_caption_is_as_likely() {
+    let third = 1.0 / 3.0;
+    let expected = [("", third), ("one", third), ("three", third)];
+    for path in ["sentences.raw", "sentences.*.raw"] {
+        assert_shares(&source(path), &expected);
+    }
+    assert_shares(
+        &source("nested"),
+        &[("a", third), ("b", third), ("c", third)],
+    );
+    assert_shares(&source("nested.*.0"), &[("a", 0.5), ("c", 0.5)]);
+    assert_shares(&source("sentences.2.raw"), &[("three", 1.0)]);
+    // In an object a star and a number are names.
+    assert_shares(&source("pairs.*"), &[("star", 1.0)]);
+    assert_shares(&source("pairs.0"), &[("zero", 1.0)]);
+}
+
+#[test]
+fn weights_are_given_or_stand_beside_the_captions() {
+    let beside = |path: &str| CaptionSource {
+        list_weights_key: Some(path.to_owned()),
+        ..source("sentences.raw")
+    };
+    let given = |weights: &[f32]| CaptionSource {
+        list_weights: weights.to_vec(),
+        ..source("sentences.raw")
+    };
+    let expected = [("", 1.0 / 3.5), ("three", 2.5 / 3.5)];
+    assert_shares(&beside("sentences.score"), &expected);
+    // The second has no caption, and its weight does not count.
+    assert_shares(&beside("scores"), &[("one", 1.0)]);
+    assert_shares(&given(&[1.0, 5.0, 3.0]), &[("one", 0.25), ("three", 0.75)]);
+    let wrong = |source: CaptionSource| draw(COCO, &source, 0).unwrap_err();
+    let begin = r#"its json has no weights for "sentences.raw": "#;
+    assert_eq!(
+        wrong(beside("nested")),
+        format!("{begin}\"nested\" leads to 3 places, not to 4")
+    );
+    assert_eq!(
+        wrong(beside("sentences.raw")),
+        format!("{begin}\"sentences.raw\" must lead to numbers of at least 0")
+    );
+    assert_eq!(
+        wrong(given(&[0.0, 1.0])),
+        format!("{begin}the weights of its captions are all 0")
+    );
+    let negative = r#"{"a": ["x"], "b": [-1]}"#;
+    let minus = CaptionSource {
+        list_weights_key: Some("b".to_owned()),
+        ..source("a")
+    };
+    assert!(draw(negative, &minus, 0).is_err());
+}
+
+#[test]
+fn errors_name_the_first_part_that_is_missing() {
+    for (path, why) in [
+        ("absent.raw", "there is no \"absent\""),
+        ("sentences.text", "there is no \"text\""),
+        ("sentences.9.raw", "there is no \"9\""),
+        ("split.deeper", "there is no \"deeper\""),
+        ("id", "a number stands there"),
+        ("none", "null stands there"),
+        ("empty", "an empty list stands there"),
+        ("empty.raw", "an empty list stands there"),
+        ("sentences", "an object stands there"),
+    ] {
+        assert_eq!(
+            draw(COCO, &source(path), 0).unwrap_err(),
+            format!("its json has no caption at {path:?}: {why}")
+        );
+    }
+    assert_eq!(
+        draw("{\"a\": \"x}", &source("a"), 0).unwrap_err(),
+        "cannot parse its json: byte 9: a text has no end"
+    );
+}
+
+#[test]
+fn captions_are_as_they_stand_and_bounded() {
+    let slots = [CaptionConfig {
+        sources: vec![source("txt")],
+    }];
+    let draw = |bytes: &[u8]| {
+        let mut captions = Vec::new();
+        let mut rng = SampleRng::new(0, 0, 0, 0);
+        Texts::new(Some(bytes), None, 8)
+            .and_then(|texts| texts.draw(&slots, 0.0, &mut rng, &mut captions))
+            .map(|()| captions.remove(0).text)
+            .map_err(|error| error.to_string())
+    };
+    // White space is the tokenizer's matter: to ftfy that at the end may be half of a letter.
+    assert_eq!(draw(b" a \x00\n"), Ok(" a \0\n".to_owned()));
+    assert_eq!(draw(b""), Ok(String::new()));
+    assert_eq!(draw(b"12345678"), Ok("12345678".to_owned()));
+    assert_eq!(
+        draw(b"123456789"),
+        Err("its caption has 9 bytes, more than data.max_caption_bytes = 8".to_owned())
+    );
+    assert_eq!(draw(b"caf\xe9"), Err("its caption is not UTF-8".to_owned()));
+    let long = format!("{{\"a\": \"{}\"}}", "x".repeat(101));
+    assert_eq!(
+        super::tests::draw(&long, &source("a"), 0).unwrap_err(),
+        "its caption has 101 bytes, more than data.max_caption_bytes = 100"
+    );
+}
