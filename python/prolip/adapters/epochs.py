@@ -1,0 +1,131 @@
+"""One epoch an iteration, from a loader that reads on: what other people's training loops expect.
+
+B samples of a batch, H/W pixels, L tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from prolip.data import OPENAI_MEAN, OPENAI_STD, BatchLoader, Cursor, LoaderConfig
+from prolip.device import DeviceBatch, DeviceBatches, DeviceStats, device_batches
+
+
+class Epochs:
+    """Every `iter()` gives an epoch's batches, in an order of its own, and the next `iter()` those of the next epoch.
+
+    The threads read on into the next epoch, so that it begins without waiting. An iteration that is left before its end
+    begins again at its beginning; `load_state_dict` makes it go on in the middle.
+    """
+
+    def __init__(
+        self,
+        config: LoaderConfig,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        mean: tuple[float, float, float] = OPENAI_MEAN,
+        std: tuple[float, float, float] = OPENAI_STD,
+    ):
+        """Reads the headers of all shards.
+
+        Args:
+            config: What is read, and how; its `num_epochs` is not used.
+            rank: This process's place.
+            world_size: Processes that share an epoch.
+            device: Where the batches go; by default a CPU.
+            dtype: Of the pictures.
+            mean: What is taken off red, green and blue, as shares of 255.
+            std: What they are then divided by.
+
+        Raises:
+            ValueError: A setting cannot work.
+            DataError: A shard is damaged.
+        """
+        self._config = dataclasses.replace(config, num_epochs=None)
+        self._rank, self._world_size = rank, world_size
+        self._device = device or torch.device("cpu")
+        self._dtype, self._mean, self._std = dtype, mean, std
+        self._place = self._opened_at = _beginning(0)
+        self._whole = True
+        self._loader = self._open()
+        self._batches: DeviceBatches | None = None
+        self._stands: Cursor | None = None
+        self._held: DeviceBatch | None = None
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of this rank in a whole epoch."""
+        return self._loader.num_batches
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that all ranks together are given in an epoch."""
+        if self._config.last_batch == "keep":
+            return self._loader.num_samples
+        return self.num_batches * self._config.batch_size * self._world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration this epoch's, from its beginning."""
+        self._place, self._whole = _beginning(epoch), True
+
+    def __iter__(self) -> Iterator[DeviceBatch]:
+        """The rest of the present epoch.
+
+        Raises:
+            DataError: Too many samples cannot be used.
+            RuntimeError: It was closed, or is used in a forked child.
+        """
+        begun_at = self._place
+        if self._batches is None or self._stands != begun_at:
+            self._batches = self._held = None
+            if begun_at != self._opened_at:
+                self._loader.close()
+                self._opened_at = begun_at
+                self._loader = self._open()
+            self._batches = device_batches(
+                self._loader, self._device, dtype=self._dtype, mean=self._mean, std=self._std
+            )
+        left = self.num_batches if self._whole else None
+        while left is None or left > 0:
+            batch = self._held or next(self._batches)
+            self._held = None
+            if batch.cursor.epoch != begun_at.epoch:
+                self._held = batch
+                break
+            self._stands = batch.cursor
+            left = None if left is None else left - 1
+            yield batch
+            del batch
+        self.set_epoch(begun_at.epoch + 1)
+        self._stands = self._place
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where an iteration goes on behind the last batch that was given: plain values, for a checkpoint."""
+        return dataclasses.asdict(self._stands or self._place)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next iteration give what was left of the epoch when `state_dict` was called."""
+        self._place, self._whole = Cursor(**state), False
+
+    def stats(self) -> DeviceStats | None:
+        """What the batches since the last restart cost, and how long was waited for them; None before the first."""
+        return None if self._batches is None else self._batches.stats()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._batches = self._held = None
+        self._loader.close()
+
+    def _open(self) -> BatchLoader:
+        return BatchLoader(self._config, rank=self._rank, world_size=self._world_size, resume=self._opened_at)
+
+
+def _beginning(epoch: int) -> Cursor:
+    return Cursor(epoch=epoch, samples=0)
