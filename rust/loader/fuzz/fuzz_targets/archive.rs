@@ -1,37 +1,58 @@
-//! Any bytes as an archive: headers → members → samples. Members lie inside the archive, in order.
+//! Any bytes as an archive: headers → regions → samples, the same from memory and from a stream.
 #![no_main]
 
-use std::cell::RefCell;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+use prolip_loader::index::scan;
+use prolip_loader::read::collect;
+use prolip_loader::sample::Sample;
+use prolip_loader::tar::{Forward, Part, Scratch};
 
-use libfuzzer_sys::fuzz_target;
-use prolip_loader::sample::Grouper;
-use prolip_loader::tar::TarReader;
-
-thread_local! {
-    /// One file without a name, written over for every input.
-    static FILE: RefCell<Option<File>> = const { RefCell::new(None) };
-}
+const BLOCK: usize = 512;
+const CHECKSUM: std::ops::Range<usize> = 148..156;
 
 fuzz_target!(|bytes: &[u8]| {
-    FILE.with_borrow_mut(|file| {
-        let file = file.get_or_insert_with(|| tempfile::tempfile().expect("a temporary file"));
-        file.set_len(0).expect("an empty file");
-        file.write_all_at(bytes, 0).expect("room for the input");
-        let Ok(mut reader) = TarReader::new(file) else {
-            return;
-        };
-        let mut grouper = Grouper::default();
-        let mut end = 0;
-        while let Ok(Some(member)) = reader.next_member() {
-            assert!(member.offset >= end, "members overlap");
-            end = member.offset + member.size;
-            assert!(end <= bytes.len() as u64, "a member reaches beyond the archive");
-            if let Some(sample) = grouper.push(&member) {
-                assert!(!sample.key.contains('\0'));
+    let whole = Part { bytes, start: 0, size: bytes.len() as u64 };
+    let found = scan(whole);
+    let streamed = scan(Forward::new(bytes));
+    match (&found, &streamed) {
+        (Ok(found), Ok(streamed)) => assert_eq!(found.regions, streamed.regions),
+        (Err(found), Err(streamed)) => assert_eq!(found.at, streamed.at),
+        _ => panic!("a stream of the same bytes is another archive"),
+    }
+    let Ok(found) = found else { return };
+    let (mut scratch, mut sample) = (Scratch::default(), Sample::default());
+    let mut end = 0;
+    for number in 0..found.regions.len() as u32 {
+        let region = found.regions.get(number).expect("within the shard");
+        assert!(region.start >= end && region.start < region.end, "regions overlap");
+        end = region.end;
+        let (start, stop) = (region.start as usize, (region.end as usize).min(bytes.len()));
+        let part = Part { bytes: &bytes[start..stop], start: region.start, size: stop as u64 };
+        sample.clear();
+        if collect(part, region.start, &mut scratch, &mut sample).is_err() {
+            // Only what is known to be damaged cannot be read.
+            assert!(found.damage.is_some() && number + 1 == found.regions.len() as u32);
+            continue;
+        }
+        assert!(!sample.key().is_empty());
+        for span in [sample.image, sample.txt, sample.json].into_iter().flatten() {
+            assert!(span.offset >= region.start, "a member lies before its sample");
+            assert!(span.offset + span.size <= stop as u64, "a member reaches beyond its sample");
+        }
+    }
+});
+
+// Mostly with checksums put right: hardly a change would pass them by chance.
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    let size = fuzzer_mutate(data, size, max_size);
+    if seed % 8 != 0 {
+        for block in data[..size].chunks_exact_mut(BLOCK) {
+            if block[CHECKSUM].iter().any(|byte| byte.is_ascii_digit()) {
+                block[CHECKSUM].fill(b' ');
+                let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+                block[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
             }
         }
-        let _ = grouper.finish();
-    });
+    }
+    size
 });

@@ -1,0 +1,86 @@
+"""Small inputs that the fuzz targets begin with: `python seeds.py FOLDER` writes a folder for each target."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+from PIL import Image
+
+
+def pictures() -> dict[str, bytes]:
+    """One small picture of each kind."""
+    rgb = Image.effect_noise((9, 7), 80).convert("RGB")
+    kinds: dict[str, tuple[Image.Image, dict[str, object]]] = {
+        "baseline.jpg": (rgb, {"quality": 80}),
+        "progressive.jpg": (rgb, {"progressive": True, "subsampling": 0}),
+        "gray.jpg": (rgb.convert("L"), {}),
+        "cmyk.jpg": (rgb.convert("CMYK"), {}),
+        "plain.png": (rgb, {}),
+        "palette.png": (rgb.quantize(7), {"bits": 4}),
+        "bits.png": (rgb.convert("1"), {}),
+        "alpha.png": (rgb.convert("RGBA"), {}),
+        "deep.png": (rgb.convert("I;16"), {}),
+        "lossy.webp": (rgb, {"quality": 50}),
+        "lossless.webp": (rgb.convert("RGBA"), {"lossless": True}),
+        "moving.webp": (rgb, {"save_all": True, "append_images": [rgb.rotate(90)]}),
+        "plain.gif": (rgb.quantize(16), {}),
+        "interlaced.gif": (rgb.quantize(16), {"interlace": 1, "transparency": 3}),
+        "plain.bmp": (rgb, {}),
+        "palette.bmp": (rgb.quantize(16), {}),
+    }
+    made = {}
+    for name, (picture, options) in kinds.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, name.split(".")[1].replace("jpg", "jpeg"), **options)
+        made[name] = buffer.getvalue()
+    return made
+
+
+def archives() -> dict[str, bytes]:
+    """Archives in each of the formats."""
+    made = {}
+    for name, kind in {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}.items():
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=kind) as archive:
+            members = ["a.jpg", "a.txt", "b/c.d.json", "__meta__.x"] + ([] if name == "ustar" else ["é" * 120 + ".png"])
+            for member in members:
+                info = tarfile.TarInfo(member)
+                info.size = len(member)
+                archive.addfile(info, io.BytesIO(b"x" * len(member.encode())))
+            folder = tarfile.TarInfo("folder")
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
+        # Without the zeros that fill the last record.
+        made[name] = buffer.getvalue()[: -(-archive.offset // 512) * 512]
+    return made
+
+
+def texts() -> dict[str, bytes]:
+    """A kind, a path and a json behind one another, in the form that the target takes them apart."""
+    record = {"a": [{"b": "x", "w": 1.5}, {"b": "é\n"}], "c": float("nan"), "d": "\ud83d"}
+    return {f"{number}": json.dumps(record).encode() + f"\x00a.*.b{chr(number)}".encode() for number in range(4)}
+
+
+def main(folder: Path) -> None:
+    """Writes every target's inputs."""
+    captions = ["the cat's on a bus", "&amp; caf\u00e9 <START_OF_TEXT> 42!", "\u3000'll ſ\u0345"]
+    patterns = ["a{000..012}.tar", "{a,b{1..3}}x{9..1..2}", "{x"]
+    everything = {
+        "decode": pictures(),
+        "archive": archives(),
+        "captions": texts(),
+        "tokenize": {str(number): text.encode() for number, text in enumerate(captions)},
+        "braces": {str(number): text.encode() for number, text in enumerate(patterns)},
+    }
+    for target, inputs in everything.items():
+        (folder / target).mkdir(parents=True, exist_ok=True)
+        for name, data in inputs.items():
+            (folder / target / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
