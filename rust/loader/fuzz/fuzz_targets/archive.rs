@@ -11,7 +11,11 @@ const BLOCK: usize = 512;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 
 fuzz_target!(|bytes: &[u8]| {
-    let whole = Part { bytes, start: 0, size: bytes.len() as u64 };
+    let whole = Part {
+        bytes,
+        start: 0,
+        size: bytes.len() as u64,
+    };
     let found = scan(whole);
     let streamed = scan(Forward::new(bytes));
     match (&found, &streamed) {
@@ -24,10 +28,20 @@ fuzz_target!(|bytes: &[u8]| {
     let mut end = 0;
     for number in 0..found.regions.len() as u32 {
         let region = found.regions.get(number).expect("within the shard");
-        assert!(region.start >= end && region.start < region.end, "regions overlap");
+        assert!(
+            region.start >= end && region.start < region.end,
+            "regions overlap"
+        );
         end = region.end;
-        let (start, stop) = (region.start as usize, (region.end as usize).min(bytes.len()));
-        let part = Part { bytes: &bytes[start..stop], start: region.start, size: stop as u64 };
+        let (start, stop) = (
+            region.start as usize,
+            (region.end as usize).min(bytes.len()),
+        );
+        let part = Part {
+            bytes: &bytes[start..stop],
+            start: region.start,
+            size: stop as u64,
+        };
         sample.clear();
         if collect(part, region.start, &mut scratch, &mut sample).is_err() {
             // Only what is known to be damaged cannot be read.
@@ -35,9 +49,18 @@ fuzz_target!(|bytes: &[u8]| {
             continue;
         }
         assert!(!sample.key().is_empty());
-        for span in [sample.image, sample.txt, sample.json].into_iter().flatten() {
-            assert!(span.offset >= region.start, "a member lies before its sample");
-            assert!(span.offset + span.size <= stop as u64, "a member reaches beyond its sample");
+        for span in [sample.image, sample.txt, sample.json]
+            .into_iter()
+            .flatten()
+        {
+            assert!(
+                span.offset >= region.start,
+                "a member lies before its sample"
+            );
+            assert!(
+                span.offset + span.size <= stop as u64,
+                "a member reaches beyond its sample"
+            );
         }
     }
 });

@@ -7,7 +7,11 @@ use prolip_loader::shards::expand_braces;
 fuzz_target!(|pattern: &str| {
     // Long ranges are right, and only take memory.
     let long = |digits: &str| digits.len() > 3;
-    if pattern.len() > 200 || pattern.split(|letter: char| !letter.is_ascii_digit()).any(long) {
+    if pattern.len() > 200
+        || pattern
+            .split(|letter: char| !letter.is_ascii_digit())
+            .any(long)
+    {
         return;
     }
     let mut names = Vec::new();

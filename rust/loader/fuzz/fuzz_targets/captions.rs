@@ -16,10 +16,16 @@ fuzz_target!(|input: (u8, &str, &[u8])| {
         key: path.to_owned(),
         weight: 1.0,
         general: vec!["a.*.b".to_owned()],
-        list_weights: if kind & 1 == 0 { Vec::new() } else { vec![0.0, 2.0, 1.0] },
+        list_weights: if kind & 1 == 0 {
+            Vec::new()
+        } else {
+            vec![0.0, 2.0, 1.0]
+        },
         list_weights_key: (kind & 2 != 0).then(|| "a.w".to_owned()),
     };
-    let slots = [CaptionConfig { sources: vec![source] }];
+    let slots = [CaptionConfig {
+        sources: vec![source],
+    }];
     let Ok(texts) = Texts::new(Some(bytes), Some(bytes), MAX_BYTES) else {
         return;
     };

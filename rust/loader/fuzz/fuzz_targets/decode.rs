@@ -22,7 +22,9 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(picture.pixels().len() as u64, width * height * 3);
             // A fresh decoder gives the same pixels.
             let mut again = Rgb8::default();
-            Decoder::new(MAX_PIXELS).decode(bytes, &mut again).expect("decoded before");
+            Decoder::new(MAX_PIXELS)
+                .decode(bytes, &mut again)
+                .expect("decoded before");
             assert_eq!(again.pixels(), picture.pixels());
         }
     });

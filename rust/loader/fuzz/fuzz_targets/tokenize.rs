@@ -26,13 +26,17 @@ fuzz_target!(|text: &str| {
     let vocab_size = TOKENIZER.vocab_size() as i32;
     let (start, end) = (vocab_size - 2, vocab_size - 1);
     let mut rows = [-1; 2 * LENGTH];
-    TOKENIZER.encode_batch(&[text, "the cat"], &mut rows).expect("any text has ids");
+    TOKENIZER
+        .encode_batch(&[text, "the cat"], &mut rows)
+        .expect("any text has ids");
     let (row, other) = rows.split_at(LENGTH);
     assert_eq!(row[0], start);
     assert!(row.contains(&end));
     assert!(row.iter().all(|id| (0..vocab_size).contains(id)));
     // The batch's other captions do not matter.
     let mut alone = [-1; LENGTH];
-    TOKENIZER.encode_batch(&["the cat"], &mut alone).expect("encoded before");
+    TOKENIZER
+        .encode_batch(&["the cat"], &mut alone)
+        .expect("encoded before");
     assert_eq!(other, alone);
 });

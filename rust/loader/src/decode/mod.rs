@@ -104,13 +104,10 @@ pub enum DecodeError {
     OutOfMemory,
 }
 
-/// Decodes pictures one after another; it owns the libraries' handles and the scratch memory, so each thread
-/// has its own.
+/// Decodes pictures one after another; it owns the scratch memory, so each thread has its own.
 #[derive(Debug)]
 pub struct Decoder {
     max_pixels: u64,
-    // Made when the first JPEG is met, then reused for all of them.
-    jpeg: Option<jpeg::Decompressor>,
     scratch: Vec<u8>,
 }
 
@@ -120,7 +117,6 @@ impl Decoder {
     pub fn new(max_pixels: u64) -> Self {
         Self {
             max_pixels,
-            jpeg: None,
             scratch: Vec::new(),
         }
     }
@@ -132,16 +128,8 @@ impl Decoder {
     /// the header before any memory is taken.
     pub fn decode(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
         if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-            let jpeg = match &mut self.jpeg {
-                Some(jpeg) => jpeg,
-                empty => empty.insert(jpeg::Decompressor::new()?),
-            };
-            let result = jpeg.decode(bytes, self.max_pixels, &mut self.scratch, into);
-            if result.is_err() {
-                // A handle that failed within a header would go on there with the next file.
-                self.jpeg = None;
-            }
-            result
+            // A handle of its own for each: it keeps the tables of the picture before, which one without tables would get.
+            jpeg::Decompressor::new()?.decode(bytes, self.max_pixels, &mut self.scratch, into)
         } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
             png::decode(bytes, self.max_pixels, &mut self.scratch, into)
         } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
