@@ -37,6 +37,7 @@ OPERATIONAL_KEYS = frozenset(
         "data.tokenizer.path",
         "data.num_threads",
         "data.prefetch_batches",
+        "loss.exchange",
     }
 )
 

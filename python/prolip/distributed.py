@@ -1,18 +1,21 @@
-"""Ranks, and the one exchange between them: every rank's text embeddings, with gradient.
-
-W is the number of ranks.
-"""
+"""Ranks, and the one exchange between them: every rank meets every other rank's numbers and answers them."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Exchange = Literal["ring", "all_gather"]
+"""`ring`: rank after rank, one's numbers coming while another's are worked on; memory for two ranks' numbers at a time.
+`all_gather`: one collective for all numbers and one for all answers; memory for every rank's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,53 +64,125 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-class Ring:
-    """The exchange of a contrastive loss: each rank sees every rank's rows, and gradients go back to their owner."""
+class Visitor(Protocol):
+    """What one rank does with the numbers of all."""
+
+    def alone(self) -> None:
+        """The work that needs no other rank."""
+
+    def meet(self, owner: int, numbers: Tensor) -> Tensor | None:
+        """Works on another rank's numbers; what it returns, as many numbers, is added to what `owner` gets back."""
+
+
+class Peers:
+    """The ranks that share a batch, and the one exchange that a contrastive loss needs of them.
+
+    Each rank sees every other rank's rows and may send the owner something back, which is how gradients come home.
+    """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        """A ring over `group`, or over all processes; one process alone when no group was ever joined."""
-        self.group = group
-        self.rank = dist.get_rank(group) if dist.is_initialized() else 0
-        self.world_size = dist.get_world_size(group) if dist.is_initialized() else 1
+        """The ranks of `group`, or of all processes; one process alone when no group was ever joined."""
+        alone = not dist.is_initialized()
+        self.group = None if alone else (group or dist.group.WORLD)
+        self.rank = 0 if alone else dist.get_rank(self.group)
+        self.world_size = 1 if alone else dist.get_world_size(self.group)
+        # What `with_number` finds this object by: a compiled graph holds no process group, but may hold a number.
+        self.number = next(_NUMBERS)
+        _BY_NUMBER[self.number] = self
 
     @classmethod
-    def from_env(cls) -> Ring:
-        """The ring over all processes of this run, after `start`."""
+    def from_env(cls) -> Peers:
+        """All processes of this run, after `start`."""
         return cls()
 
-    def walk(self, own: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Every rank's tensor of `own`'s shape, which must be the same on all ranks: (owner, tensor), own rank first.
+    @classmethod
+    def with_number(cls, number: int) -> Peers:
+        """The object whose `number` this is, for as long as someone holds it."""
+        return _BY_NUMBER[number]
 
-        Summed over ranks, the gradients that flow back are those of one process that holds all rows.
+    def visit(self, own: Tensor, lengths: Sequence[int], exchange: Exchange, visitor: Visitor) -> Tensor | None:
+        """What the other ranks, of which there is at least one, gave back for `own` in all; None where nothing is.
+
+        Args:
+            own: this rank's numbers, on one axis.
+            lengths: how many numbers each rank has.
+            exchange: the way they travel; all ranks name the same.
+            visitor: what is done with them; it is told `alone` while the first numbers are still on their way.
         """
-        yield self.rank, own
-        for step in range(1, self.world_size):
-            owner = (self.rank + step) % self.world_size
-            remote: Tensor = _Shift.apply(own, step, self)
-            yield owner, remote
+        assert own.ndim == 1
+        assert lengths[self.rank] == len(own)
+        assert self.world_size > 1
+        return (self._visit_in_turn if exchange == "ring" else self._visit_gathered)(own, lengths, visitor)
 
-    def shift(self, tensor: Tensor, step: int) -> Tensor:
-        """The tensor of the rank `step` places ahead, while this rank's goes as many places back; no gradient."""
+    def _visit_in_turn(self, own: Tensor, lengths: Sequence[int], visitor: Visitor) -> Tensor | None:
+        """While one rank's numbers are worked on, the next one's come and the answer to the last one leaves."""
+        coming: _Flight | None = self._shift(own, 1, lengths)
+        leaving: _Flight | None = None
+        total: Tensor | None = None
+        visitor.alone()
+        for step in range(1, self.world_size):
+            assert coming is not None
+            numbers = coming.land()
+            coming = self._shift(own, step + 1, lengths) if step + 1 < self.world_size else None
+            answer = visitor.meet((self.rank + step) % self.world_size, numbers)
+            if answer is None:
+                continue
+            if leaving is not None:
+                total = _added(total, leaving.land())
+            leaving = self._shift(answer, -step, [len(own)] * self.world_size)
+        return total if leaving is None else _added(total, leaving.land())
+
+    def _shift(self, numbers: Tensor, step: int, lengths: Sequence[int]) -> _Flight:
+        """The numbers of the rank `step` places ahead set out to here, and `numbers` as many places back."""
         source = (self.rank + step) % self.world_size
         target = (self.rank - step) % self.world_size
-        received = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        arriving = numbers.new_empty(lengths[source])
         operations = [
-            dist.P2POp(dist.isend, tensor.contiguous(), group=self.group, group_peer=target),
-            dist.P2POp(dist.irecv, received, group=self.group, group_peer=source),
+            dist.P2POp(dist.isend, numbers, group=self.group, group_peer=target),
+            dist.P2POp(dist.irecv, arriving, group=self.group, group_peer=source),
         ]
-        for request in dist.batch_isend_irecv(operations):
+        return _Flight(dist.batch_isend_irecv(operations), arriving, numbers)
+
+    def _visit_gathered(self, own: Tensor, lengths: Sequence[int], visitor: Visitor) -> Tensor | None:
+        """All ranks' numbers at once, and all answers at once; every rank's row is as long as the longest."""
+        width = max(lengths)
+        everyone = own.new_empty(self.world_size * width)
+        padded = own if len(own) == width else torch.cat([own, own.new_zeros(width - len(own))])
+        gathering = dist.all_gather_into_tensor(everyone, padded, group=self.group, async_op=True)
+        visitor.alone()
+        assert gathering is not None  # async_op
+        gathering.wait()
+        answers: Tensor | None = None
+        for step in range(1, self.world_size):
+            owner = (self.rank + step) % self.world_size
+            start = owner * width
+            answer = visitor.meet(owner, everyone[start : start + lengths[owner]])
+            if answer is not None:
+                answers = torch.zeros_like(everyone) if answers is None else answers
+                answers[start : start + lengths[owner]] = answer
+        if answers is None:
+            return None
+        total = torch.empty_like(padded)
+        dist.reduce_scatter_tensor(total, answers, group=self.group)
+        return total[: len(own)]
+
+
+_NUMBERS = itertools.count()
+_BY_NUMBER: WeakValueDictionary[int, Peers] = WeakValueDictionary()
+
+
+class _Flight(NamedTuple):
+    """Numbers under way. What leaves is held as well, for it must not be freed before it has left."""
+
+    requests: list[dist.Work]
+    arriving: Tensor
+    leaving: Tensor
+
+    def land(self) -> Tensor:
+        for request in self.requests:
             request.wait()
-        return received
+        return self.arriving
 
 
-class _Shift(torch.autograd.Function):
-    """`Ring.shift`, whose gradient travels the same way back."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, step: int, ring: Ring) -> Tensor:
-        ctx.step, ctx.ring = step, ring
-        return ring.shift(own, step)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.ring.shift(gradient, -ctx.step), None, None
+def _added(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total.add_(more)

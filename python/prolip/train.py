@@ -33,7 +33,7 @@ from prolip.checkpoint import (
 from prolip.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.device import DeviceBatch, device_batches
-from prolip.distributed import Ranks, Ring, start, stop
+from prolip.distributed import Peers, Ranks, start, stop
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.metrics import Interval, MetricsLog, Progress, Stopwatch
 from prolip.models import ProLIP, ProLIPOutput
@@ -94,7 +94,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         ranks=ranks,
         model=model,
         network=network,
-        loss=ProlipLoss(config.loss, Ring.from_env()),
+        loss=ProlipLoss(config.loss, Peers.from_env()),
         optimizer=optimizer,
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         step=saved.step if saved is not None else 0,

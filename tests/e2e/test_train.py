@@ -14,7 +14,7 @@ from tests.e2e.lab import Lab, numbers, same_weights
 from prolip.config import load_config
 from prolip.data import BatchLoader
 from prolip.device import device_batches
-from prolip.distributed import Ring
+from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
 from prolip.optim import make_optimizer
@@ -87,7 +87,7 @@ def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
     torch.manual_seed(config.seed)
     model = ProLIP(config.model)
     optimizer = make_optimizer(model, config.optim)
-    loss, totals = ProlipLoss(config.loss, Ring()), []
+    loss, totals = ProlipLoss(config.loss, Peers()), []
     with BatchLoader(config.loader(1)) as loader:
         for step, batch in zip(range(4), device_batches(loader, torch.device("cpu")), strict=False):
             assert batch.masked_token_ids is not None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from prolip import _core, gaussian
-from prolip.distributed import Ring
+from prolip.distributed import Peers
 from prolip.eval import bprw, hierarcaps, prompts, retrieval, uncertainty, zero_shot
 from prolip.gaussian import Gaussian
 from prolip.losses import LossConfig, ProlipLoss, ppcl, vib_loss
@@ -68,7 +68,7 @@ def loss_config(hyper: dict[str, Any]) -> LossConfig:
 
 def official_terms(output: ProLIPOutput, config: LossConfig) -> Terms:
     """The library's terms under the released names, with the released guards."""
-    terms = ProlipLoss(config, Ring())(output)
+    terms = ProlipLoss(config, Peers())(output)
     named = {"ppcl": terms.ppcl}
     weighted = []
     if output.masked_image is not None:
@@ -162,7 +162,7 @@ class Adapter(_checker_base()):  # type: ignore[misc]
             assert shift is not None
             # SigLIP's loss is PPCL between points.
             points = Gaussian.point(image.mean), Gaussian.point(text.mean)
-            named["siglip"] = hyper["siglip_lambda"] * ppcl(*points, negative_scale, shift, Ring())
+            named["siglip"] = hyper["siglip_lambda"] * ppcl(*points, negative_scale, shift, Peers())
         return named
 
     # -- pairwise measures

@@ -3,127 +3,181 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from prolip.distributed import Ranks, Ring, start, stop
+from prolip.distributed import Exchange, Peers, Ranks, start, stop
 from prolip.gaussian import Gaussian
-from prolip.losses import LossConfig, ProlipLoss
+from prolip.losses import Counts, LossConfig, ProlipLoss
 from prolip.models import ProLIPOutput
 
 MAX_RANKS = 5
-BATCH, MASKED, SLOTS, DIM = 3, 2, 2, 6
-CONFIG = LossConfig(
-    ppcl_weight=0.7,
-    inclusion_weight=0.3,
-    masked_inclusion_weight=0.2,
-    vib_weight=0.1,
-    inclusion_form="exact",
-    inclusion_scale=3.0,
-    vib_form="exact",
-)
+TOWERS = ("image", "text", "masked_image", "masked_text")
 Leaves = dict[str, Tensor]
 
 
-def leaves_of(rank: int, seed: int) -> Leaves:
-    """What one rank's towers would give, drawn from (rank, seed), and the two scalars that all ranks share."""
-    generator = torch.Generator().manual_seed(1000 * seed + rank)
-    shapes = {
-        "image": (BATCH, DIM),
-        "text": (SLOTS, BATCH, DIM),
-        "masked_image": (MASKED, DIM),
-        "masked_text": (SLOTS, MASKED, DIM),
-    }
+@dataclass(frozen=True)
+class Case:
+    """One batch, as its ranks hold it."""
+
+    counts: Counts
+    tell_counts: bool
+    slots: int
+    dim: int
+    exchange: Exchange
+    seed: int
+
+    @property
+    def world_size(self) -> int:
+        return len(self.counts.items)
+
+    @property
+    def config(self) -> LossConfig:
+        return LossConfig(
+            ppcl_weight=0.7,
+            inclusion_weight=0.3,
+            masked_inclusion_weight=0.2,
+            vib_weight=0.1,
+            inclusion_form="exact",
+            inclusion_scale=3.0,
+            vib_form="exact",
+            exchange=self.exchange,
+        )
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    world_size = draw(st.integers(1, MAX_RANKS))
+    uneven = draw(st.booleans())
+    items = draw(st.lists(st.integers(1, 7), min_size=world_size, max_size=world_size))
+    masked = [draw(st.integers(0, size)) for size in items]
+    if not uneven:
+        items, masked = items[:1] * world_size, masked[:1] * world_size
+    return Case(
+        counts=Counts(tuple(items), tuple(masked)),
+        tell_counts=uneven or draw(st.booleans()),
+        slots=draw(st.integers(1, 3)),
+        dim=draw(st.integers(1, 9)),
+        exchange=draw(st.sampled_from(["ring", "all_gather"])),
+        seed=draw(st.integers(0, 2**20)),
+    )
+
+
+def leaves_of(case: Case, rank: int) -> Leaves:
+    """What one rank's towers would give, and the two scalars that all ranks share."""
+    generator = torch.Generator().manual_seed(1000 * case.seed + rank)
+    items, masked = case.counts.items[rank], case.counts.masked[rank]
     found = {}
-    for name, shape in shapes.items():
-        found[f"{name}_mean"] = torch.randn(shape, generator=generator, dtype=torch.float64)
-        found[f"{name}_log_var"] = torch.randn(shape, generator=generator, dtype=torch.float64) - 3
+    for tower in TOWERS:
+        rows = masked if tower.startswith("masked") else items
+        shape = (rows, case.dim) if tower.endswith("image") else (case.slots, rows, case.dim)
+        found[f"{tower}_mean"] = torch.randn(shape, generator=generator, dtype=torch.float64)
+        found[f"{tower}_log_var"] = torch.randn(shape, generator=generator, dtype=torch.float64) - 3
     found["scale"] = torch.tensor(1.5, dtype=torch.float64)
     found["bias"] = torch.tensor(-2.0, dtype=torch.float64)
     return {name: value.requires_grad_() for name, value in found.items()}
 
 
 def output_of(leaves: Leaves) -> ProLIPOutput:
-    towers = {
-        name: Gaussian(torch.nn.functional.normalize(leaves[f"{name}_mean"], dim=-1), leaves[f"{name}_log_var"])
-        for name in ("image", "text", "masked_image", "masked_text")
-    }
-    return ProLIPOutput(
-        towers["image"],
-        towers["text"],
-        towers["masked_image"],
-        towers["masked_text"],
-        leaves["scale"].exp(),
-        leaves["bias"],
-    )
+    towers = [
+        Gaussian(torch.nn.functional.normalize(leaves[f"{tower}_mean"], dim=-1), leaves[f"{tower}_log_var"])
+        for tower in TOWERS
+    ]
+    return ProLIPOutput(*towers, leaves["scale"].exp(), leaves["bias"])
 
 
-def joined(ranks: list[Leaves]) -> Leaves:
+def joined(case: Case, ranks: list[Leaves]) -> Leaves:
     """All ranks' items in one batch, whose first items are those that were masked, as the loss expects."""
     whole = {name: ranks[0][name] for name in ("scale", "bias")}
     for tower in ("image", "text"):
         for part in ("mean", "log_var"):
             name = f"{tower}_{part}"
-            first = [leaves[name][..., :MASKED, :] for leaves in ranks]
-            rest = [leaves[name][..., MASKED:, :] for leaves in ranks]
+            firsts = list(zip(ranks, case.counts.masked, strict=True))
+            first = [leaves[name][..., :masked, :] for leaves, masked in firsts]
+            rest = [leaves[name][..., masked:, :] for leaves, masked in firsts]
             whole[name] = torch.cat([*first, *rest], -2)
             whole[f"masked_{name}"] = torch.cat([leaves[f"masked_{name}"] for leaves in ranks], -2)
     return whole
 
 
-def run_rank(rank: int, folder: Path) -> None:
-    """For each world size this rank takes part in, a file with its terms and its gradients."""
+def serve(rank: int, store: Path, orders: Connection) -> None:
+    """A rank that lives for the whole module: takes a case, gives back its terms and its gradients."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=(folder / "store").as_uri(), rank=rank, world_size=MAX_RANKS)
-    for world_size in range(1, MAX_RANKS + 1):
-        group = dist.new_group(list(range(world_size)))
-        if rank >= world_size:
-            continue
-        leaves = leaves_of(rank, seed=world_size)
-        terms = ProlipLoss(CONFIG, Ring(group))(output_of(leaves))
+    dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=MAX_RANKS)
+    groups = [dist.new_group(list(range(size))) for size in range(1, MAX_RANKS + 1)]
+    orders.send("ready")
+    while (case := orders.recv()) is not None:
+        leaves = leaves_of(case, rank)
+        loss = ProlipLoss(case.config, Peers(groups[case.world_size - 1]))
+        terms = loss(output_of(leaves), case.counts if case.tell_counts else None)
         terms.total.backward()
-        found = {"terms": torch.stack(terms).detach(), **{name: leaf.grad for name, leaf in leaves.items()}}
-        torch.save(found, folder / f"{world_size}-{rank}.pt")
+        found: dict[str, Any] = {"terms": torch.stack(terms).detach().numpy()}
+        orders.send(found | {name: leaf.grad.numpy() for name, leaf in leaves.items() if leaf.grad is not None})
     dist.barrier()
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of five processes that ran once, in groups of one to five."""
-    folder = tmp_path_factory.mktemp("ranks")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Connection]]:
+    """Five processes in groups of one to five, each at the end of a pipe."""
+    store = tmp_path_factory.mktemp("ranks") / "store"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "prolip.losses", "prolip.models"])
-    processes = [context.Process(target=run_rank, args=(rank, folder)) for rank in range(MAX_RANKS)]
+    context.set_forkserver_preload(["torch", "torch._dynamo", "prolip.losses", "prolip.models"])
+    pipes = [context.Pipe() for _ in range(MAX_RANKS)]
+    processes = [
+        context.Process(target=serve, args=(rank, store, there), daemon=True) for rank, (_, there) in enumerate(pipes)
+    ]
     for process in processes:
         process.start()
+    ends = [here for here, _ in pipes]
+    for end in ends:
+        assert end.poll(120)
+        assert end.recv() == "ready"
+    yield ends
+    for end in ends:
+        end.send(None)
     for process in processes:
-        process.join(timeout=120)
+        process.join(timeout=60)
     assert [process.exitcode for process in processes] == [0] * MAX_RANKS
-    return folder
 
 
-@pytest.mark.parametrize("world_size", range(1, MAX_RANKS + 1))
-def test_ranks_equal_one_process(folder: Path, world_size: int) -> None:
-    ranks = [leaves_of(rank, seed=world_size) for rank in range(world_size)]
-    for leaves in ranks[1:]:
-        leaves.update(scale=ranks[0]["scale"], bias=ranks[0]["bias"])
-    terms = ProlipLoss(CONFIG, Ring())(output_of(joined(ranks)))
+@given(case=cases())
+@settings(max_examples=120, deadline=None)
+def test_ranks_equal_one_process(ranks: list[Connection], case: Case) -> None:
+    size = case.world_size
+    for end in ranks[:size]:
+        end.send(case)
+    mine = [leaves_of(case, rank) for rank in range(size)]
+    for leaves in mine[1:]:
+        leaves.update(scale=mine[0]["scale"], bias=mine[0]["bias"])
+    terms = ProlipLoss(case.config, Peers())(output_of(joined(case, mine)))
     terms.total.backward()
-    found = [torch.load(folder / f"{world_size}-{rank}.pt", weights_only=True) for rank in range(world_size)]
+    found = []
+    for end in ranks[:size]:
+        assert end.poll(60), "a rank hangs"
+        found.append({name: torch.from_numpy(array) for name, array in end.recv().items()})
     mean_over_ranks = torch.stack([of_rank["terms"] for of_rank in found]).mean(0)
-    torch.testing.assert_close(mean_over_ranks, torch.stack(terms).detach(), rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(mean_over_ranks, torch.stack(terms).detach(), rtol=1e-12, atol=1e-14)
     # A data-parallel wrapper averages: a rank's own gradient counts 1 / W, the shared scalars' are averaged.
-    for of_rank, leaves in zip(found, ranks, strict=True):
+    for of_rank, leaves in zip(found, mine, strict=True):
         for name in leaves.keys() - {"scale", "bias"}:
-            torch.testing.assert_close(of_rank[name] / world_size, leaves[name].grad, rtol=1e-11, atol=1e-14)
+            # Masked leaves without rows have no gradient.
+            nothing = torch.zeros_like(leaves[name])
+            expected = nothing if leaves[name].grad is None else leaves[name].grad
+            torch.testing.assert_close(of_rank.get(name, nothing) / size, expected, rtol=1e-10, atol=1e-13)
     for name in ("scale", "bias"):
         averaged = torch.stack([of_rank[name] for of_rank in found]).mean()
-        torch.testing.assert_close(averaged, ranks[0][name].grad, rtol=1e-11, atol=1e-14)
+        torch.testing.assert_close(averaged, mine[0][name].grad, rtol=1e-11, atol=1e-13)
 
 
 def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +185,7 @@ def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     cpu = torch.device("cpu")
     assert start("cpu") == Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=cpu)
-    assert Ring.from_env().world_size == 1
+    assert Peers.from_env().world_size == 1
     stop()
     with pytest.raises(ValueError, match="device is 'tpu'"):
         start("tpu")

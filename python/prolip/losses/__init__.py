@@ -2,7 +2,7 @@
 
 from prolip.losses.inclusion import inclusion_loss
 from prolip.losses.ppcl import ppcl
-from prolip.losses.prolip import LossConfig, LossTerms, ProlipLoss
+from prolip.losses.prolip import Counts, LossConfig, LossTerms, ProlipLoss
 from prolip.losses.vib import vib_loss
 
-__all__ = ["LossConfig", "LossTerms", "ProlipLoss", "inclusion_loss", "ppcl", "vib_loss"]
+__all__ = ["Counts", "LossConfig", "LossTerms", "ProlipLoss", "inclusion_loss", "ppcl", "vib_loss"]

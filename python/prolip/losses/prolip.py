@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from prolip.distributed import Ring
+from prolip.distributed import Exchange, Peers
 from prolip.gaussian import Gaussian
 from prolip.losses.inclusion import InclusionForm, inclusion_loss
 from prolip.losses.ppcl import ppcl
@@ -64,6 +64,8 @@ class LossConfig:
     """exp of it scales the distance of the means in the official score; the exact score has no such factor."""
     vib_form: VibForm = "official"
     """Divergence of the bottleneck: as released, or the exact one."""
+    exchange: Exchange = "ring"
+    """How texts reach the other ranks: one rank's at a time, or all at once for more memory and fewer messages."""
 
     def __post_init__(self) -> None:
         for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
@@ -85,6 +87,18 @@ class LossTerms(NamedTuple):
     vib: Tensor
 
 
+class Counts(NamedTuple):
+    """Every rank's part of a batch, where parts are unequal: B and M of each."""
+
+    items: tuple[int, ...]
+    masked: tuple[int, ...]
+
+
+def _share(counts: tuple[int, ...], rank: int) -> float:
+    """What an average over this rank's part counts, so that the mean over ranks is the average over the whole batch."""
+    return counts[rank] * len(counts) / max(1, sum(counts))
+
+
 def _at_least_single(value: Tensor) -> Tensor:
     return value.float() if value.dtype in {torch.bfloat16, torch.float16} else value
 
@@ -96,23 +110,25 @@ class ProlipLoss:
     weights mean the same on any number of ranks.
     """
 
-    def __init__(self, config: LossConfig, ring: Ring) -> None:
+    def __init__(self, config: LossConfig, peers: Peers) -> None:
         self.config = config
-        self.ring = ring
+        self.peers = peers
 
-    def __call__(self, output: Embedded) -> LossTerms:
+    def __call__(self, output: Embedded, counts: Counts | None = None) -> LossTerms:
         """The terms for this rank, in single precision at least; their mean over ranks is that of the whole batch.
 
-        Nothing is clipped or replaced when a term explodes: the caller checks `total` and fails at the step.
+        Nothing is clipped or replaced when a term explodes: the caller checks `total` and fails at the step. `counts`
+        is needed where ranks have unequal parts.
 
         Raises:
             ValueError: the model has no similarity bias.
         """
         with torch.autocast(output.logit_scale.device.type, enabled=False):
-            return self._terms(output)
+            return self._terms(output, counts)
 
-    def _terms(self, output: Embedded) -> LossTerms:
-        config = self.config
+    def _terms(self, output: Embedded, counts: Counts | None) -> LossTerms:
+        config, peers = self.config, self.peers
+        of_items, of_masked = (1.0, 1.0) if counts is None else (_share(part, peers.rank) for part in counts)
         image = Gaussian(*map(_at_least_single, output.image))
         text = Gaussian(*map(_at_least_single, output.text))
         off = image.mean.new_zeros(())
@@ -120,15 +136,23 @@ class ProlipLoss:
         if config.ppcl_weight > 0:
             if output.logit_bias is None:
                 raise ValueError("the model has no similarity bias (init_logit_bias), which PPCL needs")
-            contrast = config.ppcl_weight * ppcl(image, text, output.logit_scale, output.logit_bias, self.ring)
+            contrast = config.ppcl_weight * ppcl(
+                image,
+                text,
+                output.logit_scale,
+                output.logit_bias,
+                peers,
+                exchange=config.exchange,
+                sizes=None if counts is None else counts.items,
+            )
         if config.inclusion_weight > 0:
-            inclusion = config.inclusion_weight * self._inclusion(image, text)
+            inclusion = of_items * config.inclusion_weight * self._inclusion(image, text)
         if config.masked_inclusion_weight > 0:
-            masked_image = self._masked(image, output.masked_image)
-            masked_text = self._masked(text, output.masked_text)
+            masked_image = of_masked * self._masked(image, output.masked_image)
+            masked_text = of_masked * self._masked(text, output.masked_text)
         if config.vib_weight > 0:
             form = config.vib_form
-            bottleneck = config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
+            bottleneck = of_items * config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
         total = contrast + inclusion + masked_image + masked_text + bottleneck
         return LossTerms(total, contrast, inclusion, masked_image, masked_text, bottleneck)
 
