@@ -18,6 +18,7 @@ __all__ = [
     "LoaderStats",
     "StageStats",
     "Tokenizer",
+    "check_index",
     "colour_jitter",
     "decode_image",
     "decode_only",
@@ -26,6 +27,7 @@ __all__ = [
     "mask_tokens",
     "preprocess_image",
     "resize_box",
+    "write_index",
 ]
 
 MAX_CAPTION_BYTES: Final[int]
@@ -128,6 +130,7 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int: ...
 
+def check_index(shards: list[str], index: str | os.PathLike[str], threads: int) -> list[str]: ...
 def decode_image(data: bytes) -> NDArray[np.uint8]: ...
 def decode_only(shards: list[str], images: int, threads: int) -> tuple[int, float]: ...
 def expand_shards(shards: list[str]) -> list[str]: ...
@@ -147,3 +150,4 @@ def gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
 def mask_tokens(
     ids: NDArray[np.int32], draws: NDArray[np.float64], num_masked: int, prob: float, mask_id: int, pad_id: int
 ) -> NDArray[np.int32]: ...
+def write_index(shards: list[str], out: str | os.PathLike[str], threads: int) -> tuple[int, int, list[str]]: ...

@@ -84,7 +84,11 @@ def data_errors_as_answers() -> Iterator[None]:
 
 
 def _data(words: list[str]) -> int:
-    return dispatch("prolip data", {"build": Command("make WebDataset shards", _data_build)}, words)
+    commands = {
+        "build": Command("make WebDataset shards", _data_build),
+        "index": Command("index shards, so that training opens them at once", _data_index),
+    }
+    return dispatch("prolip data", commands, words)
 
 
 def _data_build(words: list[str]) -> int:
@@ -155,6 +159,41 @@ BUILDERS = {
     "folder": Command("pictures in class folders, or with a .txt beside each", _build_folder),
     "csv": Command("a table of picture paths and captions", _build_csv),
 }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# prolip data index
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions:
+    """Writes an index of shards: how many samples each holds and where they lie, for `data.index` of a loader."""
+
+    shards: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Brace patterns, globs, paths, or text files that list them, as the loader will name them."""
+    out: Path
+    """The index file."""
+    check: bool = False
+    """Compare the index with the shards instead, and say what differs."""
+    threads: int = 0
+    """Threads that read headers; 0 for as many as there are cores."""
+
+
+def _data_index(words: list[str]) -> int:
+    options = tyro.cli(IndexOptions, args=words, prog="prolip data index", use_underscores=True)
+    from prolip.data import check_index, write_index
+
+    shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
+    with data_errors_as_answers():
+        if options.check:
+            differences = check_index(shards, options.out, threads)
+            tell(*differences or [f"{options.out} is right"])
+            return 1 if differences else 0
+        count, samples, notes = write_index(shards, options.out, threads)
+    tell(f"{options.out}: {samples:,} samples in {count:,} shards, {options.out.stat().st_size:,} bytes")
+    tell(*notes)
+    return 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -261,7 +300,9 @@ def _bench_data(words: list[str]) -> int:
 
 
 COMMANDS = {
-    "data": Command("make WebDataset shards: prolip data build emoji | folder | csv", _data),
+    "data": Command(
+        "make or index WebDataset shards: prolip data build emoji | folder | csv, prolip data index", _data
+    ),
     "train": Command("train a model from recipes and flags: prolip train RECIPE.toml ... --flag value", _train),
     "eval": Command("evaluate a run or a checkpoint on the emoji shards", _eval),
     "report": Command("write the report of an evaluated run, one HTML file", _report),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip import _core
-from prolip._core import DataError, LoaderStats, StageStats, decode_only, expand_shards
+from prolip._core import DataError, LoaderStats, StageStats, check_index, decode_only, expand_shards, write_index
 from prolip.pixels import OPENAI_MEAN, OPENAI_STD
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
@@ -34,9 +34,11 @@ __all__ = [
     "MaskConfig",
     "StageStats",
     "StoreConfig",
+    "check_index",
     "decode_only",
     "expand_shards",
     "preprocess_image",
+    "write_index",
 ]
 
 logger = logging.getLogger(__name__)
@@ -138,7 +140,8 @@ class LoaderConfig:
     """With `mode="resampled"`, how often a shard of each pattern is drawn, relative to a shard of the others; () for
     equally often."""
     index: str | None = None
-    """File or address of an index of the shards, made by `prolip data index`."""
+    """File of an index of the shards, made by `prolip data index`: opening then reads no shard. A shard that is not in
+    it, or has changed since, is an error."""
     mode: Literal["once", "resampled"] = "once"
     """`once`: every sample of every shard once an epoch. `resampled`: shards drawn with replacement, by `weights`."""
     num_samples: int | None = None

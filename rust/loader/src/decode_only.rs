@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::config::{MAX_MEMBER_BYTES, OnMissingShard};
 use crate::decode::{Decoder, Rgb8};
 use crate::error::Error;
-use crate::index::Index;
+use crate::index::{Index, Opening};
 use crate::location::Location;
 use crate::order::EpochOrder;
 use crate::read::{Reader, Wanted};
@@ -30,17 +30,17 @@ pub struct DecodeOnly {
 /// # Errors
 /// A shard cannot be opened or is damaged, or no picture can be decoded.
 pub fn decode_only(
-    shards: Vec<Location>,
+    shards: &[Location],
     images: usize,
     threads: usize,
     max_pixels: u64,
 ) -> Result<DecodeOnly, Error> {
-    let index = Index::open(
-        shards,
-        OnMissingShard::Raise,
+    let opening = Opening {
+        missing: OnMissingShard::Raise,
         threads,
-        &AtomicBool::new(false),
-    )?;
+        cancelled: &AtomicBool::new(false),
+    };
+    let index = Index::scan(shards, opening)?;
     let pictures = load(&index, images, max_pixels)?;
     let next = AtomicUsize::new(0);
     let work = || {

@@ -1,5 +1,6 @@
 //! One variant per way to fail, each with the place.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::decode::DecodeError;
@@ -105,6 +106,12 @@ pub enum SampleError {
         /// The limit.
         limit: u64,
     },
+    /// Its shard is not what was indexed.
+    #[error("its shard has changed since it was indexed: {0}")]
+    Changed(String),
+    /// The index file cannot be read any more.
+    #[error("cannot read the index: {0}")]
+    Index(#[from] IndexError),
     /// Its shard is not there any more.
     #[error("cannot open its shard: {0}")]
     Open(#[source] std::io::Error),
@@ -159,8 +166,8 @@ impl SampleError {
         match self {
             Self::NoImage => Reason::NoImage,
             Self::Duplicate(_) => Reason::Duplicate,
-            Self::TooLarge { .. } | Self::Open(_) | Self::Read(_) => Reason::Read,
-            Self::Archive(_) => Reason::Archive,
+            Self::TooLarge { .. } | Self::Open(_) | Self::Read(_) | Self::Index(_) => Reason::Read,
+            Self::Archive(_) | Self::Changed(_) => Reason::Archive,
             Self::Decode(_) => Reason::Decode,
             Self::NoCaption(_)
             | Self::NotUtf8
@@ -237,6 +244,41 @@ pub enum Error {
         offset: u64,
         /// What is wrong there.
         source: TarError,
+    },
+    /// An index file cannot be read or written.
+    #[error("index {index}: {source}", index = .index.display())]
+    Index {
+        /// The file.
+        index: PathBuf,
+        /// What is wrong with it.
+        source: IndexError,
+    },
+    /// A shard is not in the index.
+    #[error(
+        "shard {shard} is not in the index {index}: make it again of all shards, with `prolip data index`",
+        index = .index.display()
+    )]
+    NotIndexed {
+        /// The shard.
+        shard: Location,
+        /// The index file.
+        index: PathBuf,
+    },
+    /// A shard is not what it was when it was indexed.
+    #[error(
+        "shard {shard} has changed since {since}: {what}",
+        since = .index.as_ref().map_or_else(
+            || "the loader was opened".to_owned(),
+            |index| format!("the index {} was made (make it again, with `prolip data index`)", index.display())
+        )
+    )]
+    Changed {
+        /// The shard.
+        shard: Location,
+        /// The index file, if it comes from one.
+        index: Option<PathBuf>,
+        /// What has changed.
+        what: String,
     },
     /// Too many samples cannot be used.
     #[error(

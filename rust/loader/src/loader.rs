@@ -1,12 +1,13 @@
 //! An opened data set: the checked configuration, the index, the tokenizer and this rank's share.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::caption::needed_members;
 use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
-use crate::index::Index;
+use crate::index::{Index, Opening};
 use crate::location::Location;
 use crate::order::{Cursor, Split};
 use crate::read::Wanted;
@@ -54,12 +55,16 @@ impl Loader {
             .into());
         }
         check_tokenizer(&config, tokenizer.as_deref())?;
-        let index = Index::open(
-            shards::expand(&config.shards, config.on_missing_shard)?,
-            config.on_missing_shard,
-            config.num_threads,
+        let opening = Opening {
+            missing: config.on_missing_shard,
+            threads: config.num_threads,
             cancelled,
-        )?;
+        };
+        let shards = shards::expand(&config.shards, config.on_missing_shard)?;
+        let index = match &config.index {
+            Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
+            None => Index::scan(&shards, opening)?,
+        };
         let split = Split {
             total: index.num_samples(),
             batch_size: config.batch_size as u64,

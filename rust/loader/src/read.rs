@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::buffer::first_bytes;
 use crate::error::{SampleError, TarError};
-use crate::index::{Index, Regions};
+use crate::index::{Index, Regions, Stamp};
 use crate::location::Location;
 use crate::sample::{Sample, SampleId, Span};
 use crate::tar::{FileSource, Part, Scratch, Source, TarReader};
@@ -212,11 +212,18 @@ fn open<'shards>(
     match shards.iter().position(|open| open.number == number) {
         Some(place) => shards[..=place].rotate_right(1),
         None => {
-            let location = &index.shards()[number as usize].location;
+            let shard = &index.shards()[number as usize];
+            let file = open_shard(&shard.location).map_err(SampleError::Open)?;
+            if shard.location.plain_file().is_some() {
+                let now = Stamp::of_file(&file.metadata()?);
+                if let Some(what) = shard.stamp.change(&now) {
+                    return Err(SampleError::Changed(what));
+                }
+            }
             let shard = OpenShard {
                 number,
-                file: open_shard(location).map_err(SampleError::Open)?,
-                regions: index.regions(number),
+                file,
+                regions: index.regions(number)?,
             };
             shards.truncate(OPEN_FILES - 1);
             shards.insert(0, shard);

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::Instant;
 
 use crate::augment::{self, Scratch};
@@ -11,6 +12,7 @@ use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDr
 use crate::decode::{Decoder, Rgb8};
 use crate::error::{Error, SampleError};
 use crate::loader::Loader;
+use crate::location::Location;
 use crate::mask;
 use crate::pipeline::Shared;
 use crate::read::{Reader, Wanted};
@@ -105,15 +107,15 @@ impl<'shared> Worker<'shared> {
             tally.tried += 1;
             match self.load(epoch, id, slot.parts()) {
                 Ok(()) => break Some(id),
-                Err(SampleError::Open(source))
-                    if self.config.on_missing_shard == OnMissingShard::Raise =>
-                {
-                    let shard = self.loader.shard(id.shard).clone();
-                    slot.parts().1.fatal = Some(Error::Open { shard, source });
-                    break None;
-                }
                 Err(error) => {
                     let shard = self.loader.shard(id.shard);
+                    let error = match self.fatal(shard, error) {
+                        Ok(error) => {
+                            slot.parts().1.fatal = Some(error);
+                            break None;
+                        }
+                        Err(error) => error,
+                    };
                     match self.reader.key() {
                         // Without its headers a sample has no name.
                         "" => tally.bad(
@@ -149,6 +151,28 @@ impl<'shared> Worker<'shared> {
         SampleId {
             shard: found.copied().unwrap_or(shards[0]),
             sample: place as u32,
+        }
+    }
+
+    /// The error that ends the run, where a sample's is one; otherwise the sample is a bad one.
+    fn fatal(&self, shard: &Location, error: SampleError) -> Result<Error, SampleError> {
+        let (raise, shard) = (
+            self.config.on_missing_shard == OnMissingShard::Raise,
+            shard.clone(),
+        );
+        let index = self.loader.index.file();
+        match error {
+            SampleError::Open(source) if raise => Ok(Error::Open { shard, source }),
+            SampleError::Changed(what) if raise => Ok(Error::Changed {
+                shard,
+                index: index.map(Path::to_owned),
+                what,
+            }),
+            SampleError::Index(source) => Ok(Error::Index {
+                index: index.unwrap_or(Path::new("")).to_owned(),
+                source,
+            }),
+            error => Err(error),
         }
     }
 

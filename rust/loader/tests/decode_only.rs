@@ -28,7 +28,7 @@ fn as_many_pictures_as_asked_for_by_any_number_of_threads() {
     ];
     let shard = write(&folder, "0.tar", &parts);
     for (images, threads) in [(1, 1), (3, 2), (50, 4)] {
-        let run = decode_only(vec![shard.clone()], images, threads, 1 << 20).unwrap();
+        let run = decode_only(std::slice::from_ref(&shard), images, threads, 1 << 20).unwrap();
         assert_eq!(run.images, images as u64);
         assert!(run.seconds > 0.0);
     }
@@ -38,7 +38,7 @@ fn as_many_pictures_as_asked_for_by_any_number_of_threads() {
 fn nothing_to_decode_is_an_error_that_names_the_first_sample() {
     let folder = tempfile::tempdir().unwrap();
     let shard = write(&folder, "0.tar", &[member("bad.png", b"no picture")]);
-    let error = decode_only(vec![shard], 10, 2, 1 << 20).unwrap_err();
+    let error = decode_only(&[shard], 10, 2, 1 << 20).unwrap_err();
     assert!(matches!(error, Error::TooManyBad { bad: 1, .. }));
     assert!(error.to_string().contains("sample bad"), "{error}");
 }

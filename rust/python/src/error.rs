@@ -19,9 +19,12 @@ pyo3::create_exception!(
 pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(_) => PyValueError::new_err(error.to_string()),
-        Error::Open { .. } | Error::Tar { .. } | Error::TooManyBad { .. } => {
-            DataError::new_err(error.to_string())
-        }
+        Error::Open { .. }
+        | Error::Tar { .. }
+        | Error::Index { .. }
+        | Error::NotIndexed { .. }
+        | Error::Changed { .. }
+        | Error::TooManyBad { .. } => DataError::new_err(error.to_string()),
         Error::Tokenize { source, .. } => {
             raised_by_cleaner(py, source).unwrap_or_else(|| DataError::new_err(error.to_string()))
         }

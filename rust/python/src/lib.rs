@@ -5,10 +5,12 @@ mod bench;
 mod config;
 mod error;
 mod image;
+mod index;
 mod loader;
 mod mask;
 mod stats;
 mod tokenizer;
+mod wait;
 
 use pyo3::prelude::*;
 
@@ -25,6 +27,8 @@ mod _core {
     use crate::error::DataError;
     #[pymodule_export]
     use crate::image::{colour_jitter, decode_image, gray, preprocess_image, resize_box};
+    #[pymodule_export]
+    use crate::index::{check_index, write_index};
     #[pymodule_export]
     use crate::loader::{BatchIterator, BatchLoader};
     #[pymodule_export]

@@ -1,16 +1,12 @@
 //! `BatchLoader` and the iterator over its batches.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
-use prolip_loader::config::LoaderConfig as CoreConfig;
-use prolip_loader::error::{ConfigError, Error};
+use prolip_loader::error::ConfigError;
 use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
-use prolip_loader::tokenize;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -19,9 +15,7 @@ use crate::config::{Integer, LoaderConfig, number};
 use crate::error::{config_error, loader_error};
 use crate::stats::LoaderStats;
 use crate::tokenizer::Tokenizer;
-
-/// How long a wait lasts before Python may handle a signal.
-const SIGNAL_POLL: Duration = Duration::from_millis(100);
+use crate::wait::{SIGNAL_POLL, interruptible};
 
 /// Runs that may have threads, for `close_all`.
 static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
@@ -127,7 +121,9 @@ impl BatchLoader {
         let rank = number("rank", rank).map_err(|error| config_error(&error))?;
         let world_size = number("world_size", world_size).map_err(|error| config_error(&error))?;
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner());
-        let loader = open(py, config, tokenizer, rank, world_size)?;
+        let loader = interruptible(py, |cancelled| {
+            Loader::open(config, tokenizer, rank, world_size, cancelled)
+        })?;
         loader
             .check_cursor(resume)
             .map_err(|error| config_error(&error))?;
@@ -236,48 +232,6 @@ pub fn close_all(py: Python<'_>) {
     for run in runs {
         run.close(py);
     }
-}
-
-/// Opens the shards in a thread of its own, so that a signal can end it.
-fn open(
-    py: Python<'_>,
-    config: CoreConfig,
-    tokenizer: Option<Arc<tokenize::Tokenizer>>,
-    rank: usize,
-    world_size: usize,
-) -> PyResult<Loader> {
-    let stop = AtomicBool::new(false);
-    let cancelled = &stop;
-    py.detach(|| {
-        let (sender, receiver) = sync_channel::<Result<Loader, Error>>(1);
-        std::thread::scope(|scope| {
-            let opener = scope.spawn(move || {
-                // A send can only fail after a signal, when nobody wants the loader any more.
-                drop(sender.send(Loader::open(config, tokenizer, rank, world_size, cancelled)));
-            });
-            loop {
-                match receiver.recv_timeout(SIGNAL_POLL) {
-                    Ok(result) => {
-                        return Python::attach(|py| {
-                            result.map_err(|error| loader_error(py, &error))
-                        });
-                    }
-                    Err(RecvTimeoutError::Timeout) => {
-                        if let Err(signal) = Python::attach(|py| py.check_signals()) {
-                            cancelled.store(true, Ordering::Relaxed);
-                            return Err(signal);
-                        }
-                    }
-                    Err(RecvTimeoutError::Disconnected) => {
-                        drop(opener.join());
-                        return Err(PyRuntimeError::new_err(
-                            "a thread panicked while the shards were opened",
-                        ));
-                    }
-                }
-            }
-        })
-    })
 }
 
 fn check_process(process: u32) -> PyResult<()> {

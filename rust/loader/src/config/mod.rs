@@ -205,7 +205,7 @@ pub struct LoaderConfig {
     /// With [`Mode::Resampled`], how often a shard of each pattern is drawn, relative to a shard of the others; empty for
     /// equally often.
     pub weights: Vec<f64>,
-    /// File or address of an index of the shards, made by `prolip data index`.
+    /// File of an index of the shards, made by `prolip data index`.
     pub index: Option<String>,
     /// Which samples make an epoch.
     pub mode: Mode,

@@ -1,14 +1,25 @@
 //! Shards → how many samples they hold, and where those lie: read once at opening, or taken from an index file.
 
+mod file;
+mod lookup;
+mod parallel;
 mod regions;
+mod stamp;
+mod table;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use file::Extent;
+pub use file::{IndexFile, Summary, check_index, write_index};
+use parallel::in_order;
 pub use regions::{Regions, Scan, scan};
+pub use stamp::{Stamp, Version};
+pub use table::{Entry, HEAD, Head, parse_table};
 
 use crate::config::OnMissingShard;
-use crate::error::Error;
+use crate::error::{Error, IndexError};
 use crate::location::Location;
 use crate::read::open_shard;
 use crate::tar::FileSource;
@@ -18,7 +29,16 @@ use crate::tar::FileSource;
 pub struct Shard {
     /// Where it lies.
     pub location: Location,
-    regions: Arc<Regions>,
+    /// What tells that it is the shard that was indexed.
+    pub stamp: Stamp,
+    place: Place,
+}
+
+/// Where a shard's regions are.
+#[derive(Debug)]
+enum Place {
+    Memory(Arc<Regions>),
+    File(Extent),
 }
 
 /// All samples of a list of shards.
@@ -27,57 +47,91 @@ pub struct Index {
     shards: Vec<Shard>,
     /// Samples of each shard.
     counts: Vec<u32>,
+    file: Option<IndexFile>,
     notes: Vec<String>,
 }
 
+/// What becomes of shards that cannot be used, and how many threads look at them.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'cancelled> {
+    /// What becomes of shards that are missing or no archives.
+    pub missing: OnMissingShard,
+    /// Threads, at least 1.
+    pub threads: usize,
+    /// Ends it early once set.
+    pub cancelled: &'cancelled AtomicBool,
+}
+
 impl Index {
-    /// Reads the headers of all shards with `threads` threads; setting `cancelled` ends it early.
+    /// Reads the headers of all shards.
     ///
     /// # Errors
     /// A shard cannot be opened or is no archive (of several the one that stands first), or it was cancelled. With
     /// [`OnMissingShard::Skip`] such shards are left out.
-    pub fn open(
-        shards: Vec<Location>,
-        missing: OnMissingShard,
-        threads: usize,
-        cancelled: &AtomicBool,
-    ) -> Result<Self, Error> {
-        let skip = missing == OnMissingShard::Skip;
+    pub fn scan(shards: &[Location], opening: Opening<'_>) -> Result<Self, Error> {
+        let (mut index, mut damaged) = (Self::default(), Vec::new());
         let scan = |shard: usize| {
-            let result = scan_shard(&shards[shard]);
-            let stop = result
-                .as_ref()
-                .is_err_and(|error| !skip || !error.is_shards());
-            (result, stop)
+            let location = &shards[shard];
+            // Before the headers: a shard that changes meanwhile is then another one later.
+            let stamp = stamp_of(location)?;
+            Ok((stamp, scan_shard(location)?))
         };
-        let scans = in_parallel(shards.len(), threads, cancelled, scan);
-        let mut index = Self::default();
-        for (location, scan) in shards.into_iter().zip(scans) {
-            // Only a shard that was never begun has no result: behind a failure, or after a cancellation.
-            match scan.ok_or(Error::Closed)? {
-                Ok(scan) => {
-                    if let Some(damage) = &scan.damage {
-                        index.notes.push(format!(
-                            "shard {location}, byte {}: {}; the samples before are used",
-                            damage.at, damage.error
-                        ));
-                    }
-                    index.push(location, scan.regions);
-                }
-                Err(error) if skip && error.is_shards() => {
-                    index.notes.push(format!("{error}; it is left out"));
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let left_out = for_each(shards, opening, scan, |location, (stamp, scan)| {
+            damaged.extend(scan.note(location));
+            let count = scan.regions.len() as u32;
+            let place = Place::Memory(Arc::new(scan.regions));
+            index.push(location, stamp, count, place);
+        })?;
+        index.notes = [left_out, damaged].concat();
         Ok(index)
     }
 
-    fn push(&mut self, location: Location, regions: Regions) {
-        self.counts.push(regions.len() as u32);
+    /// Takes what an index file says of the shards, and reads none of them.
+    ///
+    /// # Errors
+    /// The file is no index, a shard is not in it or is not what it was, or it was cancelled. A shard that cannot be found is
+    /// an error or left out, as above.
+    pub fn from_file(
+        shards: &[Location],
+        path: &Path,
+        opening: Opening<'_>,
+    ) -> Result<Self, Error> {
+        let (file, entries) = IndexFile::open(path)?;
+        let entry_of: Vec<Option<u32>> = lookup::find(&entries, shards);
+        let check = |shard: usize| {
+            let location = &shards[shard];
+            let entry = entry_of[shard].map(|entry| &entries[entry as usize]);
+            let entry = entry.ok_or_else(|| Error::NotIndexed {
+                shard: location.clone(),
+                index: path.to_owned(),
+            })?;
+            // What a server has is compared when it is fetched.
+            if let Location::File(_) = location
+                && let Some(what) = entry.stamp.change(&stamp_of(location)?)
+            {
+                return Err(Error::Changed {
+                    shard: location.clone(),
+                    index: Some(path.to_owned()),
+                    what,
+                });
+            }
+            Ok(entry)
+        };
+        let mut index = Self::default();
+        index.notes = for_each(shards, opening, check, |location, entry| {
+            let (stamp, place) = (entry.stamp.clone(), Place::File(entry.into()));
+            index.push(location, stamp, entry.count, place);
+        })?;
+        index.file = Some(file);
+        Ok(index)
+    }
+
+    fn push(&mut self, location: &Location, stamp: Stamp, count: u32, place: Place) {
+        self.counts.push(count);
         self.shards.push(Shard {
-            location,
-            regions: Arc::new(regions),
+            location: location.clone(),
+            stamp,
+            place,
         });
     }
 
@@ -106,10 +160,62 @@ impl Index {
     }
 
     /// Where a shard's samples lie.
-    #[must_use]
-    pub fn regions(&self, shard: u32) -> Arc<Regions> {
-        Arc::clone(&self.shards[shard as usize].regions)
+    ///
+    /// # Errors
+    /// They are in an index file, which cannot be read any more.
+    pub fn regions(&self, shard: u32) -> Result<Arc<Regions>, IndexError> {
+        match (&self.shards[shard as usize].place, &self.file) {
+            (Place::Memory(regions), _) => Ok(Arc::clone(regions)),
+            (Place::File(extent), Some(file)) => {
+                let count = self.counts[shard as usize];
+                file.regions(*extent, count).map(Arc::new)
+            }
+            (Place::File(_), None) => Err(IndexError::NotAnIndex),
+        }
     }
+
+    /// The index file, where there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(IndexFile::path)
+    }
+}
+
+/// Looks at every shard, and takes what is found in order. Shards that cannot be used are an error or left out; gives a
+/// sentence about each of those.
+fn for_each<T: Send>(
+    shards: &[Location],
+    opening: Opening<'_>,
+    look: impl Fn(usize) -> Result<T, Error> + Sync,
+    mut take: impl FnMut(&Location, T) + Send,
+) -> Result<Vec<String>, Error> {
+    let skip = opening.missing == OnMissingShard::Skip;
+    let (mut locations, mut left_out) = (shards.iter(), Vec::new());
+    in_order(
+        shards.len(),
+        opening.threads,
+        opening.cancelled,
+        look,
+        |found| {
+            let location = locations.next().ok_or(Error::Closed)?;
+            match found {
+                Ok(found) => take(location, found),
+                Err(error) if skip && error.is_shards() => {
+                    left_out.push(format!("{error}; it is left out"));
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        },
+    )?;
+    Ok(left_out)
+}
+
+fn stamp_of(location: &Location) -> Result<Stamp, Error> {
+    Stamp::of(location).map_err(|source| Error::Open {
+        shard: location.clone(),
+        source,
+    })
 }
 
 /// The samples of one shard.
@@ -128,37 +234,4 @@ pub fn scan_shard(location: &Location) -> Result<Scan, Error> {
     };
     let source = FileSource::new(&file).map_err(|error| place((0, error.into())))?;
     scan(source).map_err(|damage| place((damage.at, damage.error)))
-}
-
-/// Does `count` pieces of work with `threads` threads. Where one says that no more is needed, those behind it may have no
-/// result; those before it have theirs.
-fn in_parallel<T: Send>(
-    count: usize,
-    threads: usize,
-    cancelled: &AtomicBool,
-    work: impl Fn(usize) -> (T, bool) + Sync,
-) -> Vec<Option<T>> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::from_iter(std::iter::repeat_with(|| None).take(count)));
-    let work = || {
-        while !cancelled.load(Ordering::Relaxed) {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
-                return;
-            }
-            let (result, stop) = work(number);
-            results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
-            if stop {
-                // Nothing behind this one matters any more; those before it are already taken.
-                next.store(count, Ordering::Relaxed);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(count) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    results.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

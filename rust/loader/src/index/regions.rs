@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::error::TarError;
+use crate::location::Location;
 use crate::sample::Grouper;
 use crate::tar::{BLOCK, Damage, Scratch, Source, TarReader};
 
@@ -22,7 +23,27 @@ pub struct Scan {
     pub damage: Option<Damage>,
 }
 
+impl Scan {
+    /// A sentence about a damaged shard.
+    #[must_use]
+    pub fn note(&self, location: &Location) -> Option<String> {
+        let damage = self.damage.as_ref()?;
+        Some(format!(
+            "shard {location}, byte {}: {}; the samples before are used",
+            damage.at, damage.error
+        ))
+    }
+}
+
 impl Regions {
+    /// Samples that begin at these blocks, and behind them the block where the last one ends; nothing where there is none, or
+    /// the numbers do not rise.
+    #[must_use]
+    pub fn new(places: Vec<u32>) -> Option<Self> {
+        let sound = !places.is_empty() && places.is_sorted();
+        sound.then(|| Self(places.into()))
+    }
+
     /// Number of samples.
     #[must_use]
     pub fn len(&self) -> usize {

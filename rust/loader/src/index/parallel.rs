@@ -1,0 +1,104 @@
+//! Work on many shards by several threads, its results taken in the shards' order.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Error;
+
+struct Results<T, S> {
+    /// Those that wait for one before them.
+    early: BTreeMap<usize, T>,
+    taken: usize,
+    take: S,
+    error: Option<Error>,
+}
+
+/// Does `count` pieces of work with `threads` threads and gives the results to `take`, in order and one at a time. An
+/// error of `take` ends it, as does setting `cancelled`.
+///
+/// # Errors
+/// The first error of `take`, or [`Error::Closed`] where it was cancelled.
+pub fn in_order<T: Send>(
+    count: usize,
+    threads: usize,
+    cancelled: &AtomicBool,
+    work: impl Fn(usize) -> T + Sync,
+    take: impl FnMut(T) -> Result<(), Error> + Send,
+) -> Result<(), Error> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Results {
+        early: BTreeMap::new(),
+        taken: 0,
+        take,
+        error: None,
+    });
+    let run = || {
+        while !cancelled.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            let result = work(number);
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            results.early.insert(number, result);
+            let results = &mut *results;
+            while results.error.is_none()
+                && let Some(result) = results.early.remove(&results.taken)
+            {
+                results.taken += 1;
+                results.error = (results.take)(result).err();
+            }
+            if results.error.is_some() {
+                next.store(count, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(count) {
+            scope.spawn(run);
+        }
+        run();
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match results.error {
+        Some(error) => Err(error),
+        None if results.taken < count => Err(Error::Closed),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_the_first_error_ends_it() {
+        for threads in [1, 3, 8] {
+            let mut taken = Vec::new();
+            let cancelled = AtomicBool::new(false);
+            let work = |number| {
+                std::thread::sleep(std::time::Duration::from_micros(number as u64 % 5 * 100));
+                number
+            };
+            let take = |number| {
+                taken.push(number);
+                if number == 70 {
+                    Err(Error::Closed)
+                } else {
+                    Ok(())
+                }
+            };
+            let error = in_order(100, threads, &cancelled, work, take).unwrap_err();
+            assert!(matches!(error, Error::Closed));
+            assert_eq!(taken, (0..=70).collect::<Vec<_>>());
+            let stop = |number| {
+                cancelled.store(number == 20, Ordering::Relaxed);
+                Ok(())
+            };
+            let error = in_order(100, threads, &cancelled, work, stop);
+            assert!(matches!(error, Err(Error::Closed)) || threads > 1);
+        }
+        assert!(in_order(0, 4, &AtomicBool::new(false), |_| (), |()| Ok(())).is_ok());
+    }
+}

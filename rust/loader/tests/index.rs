@@ -1,0 +1,324 @@
+//! Index files: what they save, what they notice, and that no bytes of one do harm.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::FileTimes;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
+
+use common::{archive, config, member, open, read_all, sample, write_shards};
+use prolip_loader::config::{LoaderConfig, OnMissingShard};
+use prolip_loader::error::Error;
+use prolip_loader::index::{Index, Opening, Summary, check_index, write_index};
+use prolip_loader::location::Location;
+use prolip_loader::order::Cursor;
+use prolip_loader::shards::expand;
+use proptest::prelude::*;
+
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+fn locations(folder: &Path) -> Vec<Location> {
+    let pattern = folder.join("*.tar").to_str().unwrap().to_owned();
+    expand(&[pattern], OnMissingShard::Raise).unwrap()
+}
+
+fn make(folder: &Path) -> (PathBuf, Summary) {
+    let out = folder.join("shards.index");
+    let summary = write_index(&locations(folder), &out, 3, &GO_ON).unwrap();
+    (out, summary)
+}
+
+fn with_index(folder: &Path, index: &Path) -> LoaderConfig {
+    LoaderConfig {
+        index: Some(index.to_str().unwrap().to_owned()),
+        ..config(folder)
+    }
+}
+
+fn opened(folder: &Path, index: &Path, missing: OnMissingShard) -> Result<Index, Error> {
+    let opening = Opening {
+        missing,
+        threads: 2,
+        cancelled: &GO_ON,
+    };
+    Index::from_file(&locations(folder), index, opening)
+}
+
+/// Gives a file other bytes, and the time of change that it had.
+fn replace(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let time = std::fs::metadata(path).unwrap().modified().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+    touch(path, time);
+}
+
+fn touch(path: &Path, time: SystemTime) {
+    let file = std::fs::File::options().append(true).open(path).unwrap();
+    file.set_times(FileTimes::new().set_modified(time)).unwrap();
+}
+
+#[test]
+fn a_run_is_the_same_with_an_index_and_no_shard_is_read_at_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[7, 0, 9, 5]);
+    let (index, summary) = make(folder.path());
+    assert_eq!((summary.shards, summary.samples), (4, 21));
+    let run = |config| read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
+    let config = with_index(folder.path(), &index);
+    assert_eq!(run(config.clone()), run(common::config(folder.path())));
+
+    // Bytes that would be refused at opening, were they read.
+    replace(&folder.path().join("000.tar"), |bytes| bytes.fill(7));
+    assert!(open(common::config(folder.path()), 0, 1).is_err());
+    let loader = open(config, 0, 1).unwrap();
+    assert_eq!(loader.index.counts(), [7, 0, 9, 5]);
+}
+
+#[test]
+fn the_same_shards_give_the_same_bytes_whatever_the_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[7, 1, 30, 0, 2, 5]);
+    let bytes = |threads| {
+        let out = folder.path().join("out");
+        write_index(&locations(folder.path()), &out, threads, &GO_ON).unwrap();
+        std::fs::read(out).unwrap()
+    };
+    assert_eq!(bytes(1), bytes(7));
+}
+
+#[test]
+fn a_shard_that_changed_or_is_not_in_it_is_named_with_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3, 4]);
+    let (index, _) = make(folder.path());
+    let path = folder.path().join("001.tar");
+    let refused = || {
+        let error = opened(folder.path(), &index, OnMissingShard::Raise).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("shards.index"), "{text}");
+        (error, text)
+    };
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    touch(&path, time + Duration::from_nanos(1000));
+    let (error, text) = refused();
+    assert!(matches!(error, Error::Changed { .. }));
+    assert!(
+        text.contains("001.tar has changed") && text.contains("written again"),
+        "{text}"
+    );
+    touch(&path, time);
+    assert!(opened(folder.path(), &index, OnMissingShard::Raise).is_ok());
+    replace(&path, |bytes| bytes.truncate(1024));
+    let (_, text) = refused();
+    assert!(text.contains("bytes and has 1024"), "{text}");
+
+    std::fs::remove_file(&path).unwrap();
+    write_shards(&folder.path().join("."), &[3]);
+    let (index, _) = make(folder.path());
+    std::fs::copy(folder.path().join("000.tar"), &path).unwrap();
+    let error = opened(folder.path(), &index, OnMissingShard::Skip).unwrap_err();
+    assert!(
+        error.to_string().contains("001.tar is not in the index"),
+        "{error}"
+    );
+    assert!(matches!(error, Error::NotIndexed { .. }));
+}
+
+#[test]
+fn a_shard_that_changes_while_a_run_goes_on_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3, 4]);
+    let (index, _) = make(folder.path());
+    for config in [config(folder.path()), with_index(folder.path(), &index)] {
+        for missing in [OnMissingShard::Raise, OnMissingShard::Skip] {
+            let path = folder.path().join("001.tar");
+            let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+            let config = LoaderConfig {
+                on_missing_shard: missing,
+                max_bad_fraction: 0.0,
+                ..config.clone()
+            };
+            let loader = open(config, 0, 1).unwrap();
+            touch(&path, time + Duration::from_secs(5));
+            let error = read_all(&loader, Cursor::default()).unwrap_err();
+            let text = error.to_string();
+            match missing {
+                OnMissingShard::Raise => assert!(matches!(&*error, Error::Changed { .. })),
+                OnMissingShard::Skip => assert!(text.contains("archive: "), "{text}"),
+            }
+            assert!(
+                text.contains("001.tar") && text.contains("written again"),
+                "{text}"
+            );
+            touch(&path, time);
+        }
+    }
+}
+
+#[test]
+fn any_part_of_it_in_any_order_and_by_another_path() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3, 4, 5]);
+    let (index, _) = make(folder.path());
+    let at = |name: &str| Location::File(folder.path().join(".").join("").join(name));
+    let opening = Opening {
+        missing: OnMissingShard::Raise,
+        threads: 1,
+        cancelled: &GO_ON,
+    };
+    let shards = [at("002.tar"), at("000.tar"), at("002.tar")];
+    let index = Index::from_file(&shards, &index, opening).unwrap();
+    assert_eq!(index.counts(), [5, 3, 5]);
+    assert_eq!(index.regions(0).unwrap(), index.regions(2).unwrap());
+    assert_eq!(index.regions(1).unwrap().len(), 3);
+}
+
+#[test]
+fn shards_that_are_missing_are_an_error_or_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3, 4, 5]);
+    let (index, _) = make(folder.path());
+    let shards = locations(folder.path());
+    std::fs::remove_file(folder.path().join("001.tar")).unwrap();
+    let try_with = |missing, from_file: bool| {
+        let opening = Opening {
+            missing,
+            threads: 2,
+            cancelled: &GO_ON,
+        };
+        if from_file {
+            Index::from_file(&shards, &index, opening)
+        } else {
+            Index::scan(&shards, opening)
+        }
+    };
+    for from_file in [false, true] {
+        let error = try_with(OnMissingShard::Raise, from_file).unwrap_err();
+        assert!(matches!(&error, Error::Open { .. }), "{error}");
+        let index = try_with(OnMissingShard::Skip, from_file).unwrap();
+        assert_eq!(index.counts(), [3, 5]);
+        assert_eq!(index.regions(1).unwrap().len(), 5);
+        let [note] = index.notes() else {
+            panic!("{:?}", index.notes())
+        };
+        assert!(
+            note.contains("001.tar") && note.ends_with("it is left out"),
+            "{note}"
+        );
+    }
+}
+
+#[test]
+fn it_is_written_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3, 4]);
+    let (index, _) = make(folder.path());
+    let before = std::fs::read(&index).unwrap();
+    std::fs::write(folder.path().join("002.tar"), b"<html>").unwrap();
+    let shards = locations(folder.path());
+    let error = write_index(&shards, &index, 2, &GO_ON).unwrap_err();
+    assert!(error.to_string().contains("002.tar, byte 0"), "{error}");
+    let error = write_index(&shards[..2], &index, 2, &AtomicBool::new(true)).unwrap_err();
+    assert!(matches!(error, Error::Closed));
+    assert_eq!(std::fs::read(&index).unwrap(), before);
+    let names = std::fs::read_dir(folder.path()).unwrap();
+    assert_eq!(names.count(), 4);
+    let nowhere = folder.path().join("none").join("x");
+    let error = write_index(&shards[..2], &nowhere, 2, &GO_ON).unwrap_err();
+    assert!(matches!(error, Error::Index { .. }), "{error}");
+}
+
+#[test]
+fn damaged_shards_are_told_of_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3, 4]);
+    let path = folder.path().join("001.tar");
+    replace(&path, |bytes| bytes.truncate(bytes.len() / 2 + 600));
+    let (index, summary) = make(folder.path());
+    assert_eq!(summary.notes.len(), 1);
+    assert!(summary.notes[0].contains("001.tar, byte "), "{summary:?}");
+    let shards = locations(folder.path());
+    let check = || check_index(&shards, &index, 2, &GO_ON).unwrap();
+    assert!(check().is_empty());
+
+    // As many bytes, samples and the same time, but the first two samples have changed places.
+    let parts = |keys: [&str; 2]| {
+        archive(&keys.map(|key| member(&format!("{key}.png"), &vec![1; key.len() * 600])))
+    };
+    let path = folder.path().join("000.tar");
+    replace(&path, |bytes| *bytes = parts(["a", "bb"]));
+    make(folder.path());
+    replace(&path, |bytes| *bytes = parts(["bb", "a"]));
+    assert!(
+        check()[0].contains("000.tar has its samples elsewhere"),
+        "{:?}",
+        check()
+    );
+    let [first, ..] = &*locations(folder.path()) else {
+        panic!()
+    };
+    std::fs::write(&path, archive(&[sample("more", [1; 3])])).unwrap();
+    let more = [
+        first.clone(),
+        Location::File(folder.path().join("none.tar")),
+    ];
+    let differences = check_index(&more, &index, 2, &GO_ON).unwrap();
+    assert!(differences[0].contains("bytes, and had"), "{differences:?}");
+    assert!(
+        differences[1].contains("none.tar is not in it"),
+        "{differences:?}"
+    );
+}
+
+fn sound() -> (tempfile::TempDir, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[2, 1]);
+    let bytes = std::fs::read(make(folder.path()).0).unwrap();
+    (folder, bytes)
+}
+
+#[test]
+fn every_changed_byte_is_noticed() {
+    let (folder, sound) = sound();
+    let index = folder.path().join("shards.index");
+    let read = || -> Result<(), String> {
+        let index = opened(folder.path(), &index, OnMissingShard::Raise);
+        let index = index.map_err(|error| error.to_string())?;
+        for shard in 0..2 {
+            index.regions(shard).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    };
+    assert_eq!(read(), Ok(()));
+    for place in 0..sound.len() {
+        let mut bytes = sound.clone();
+        bytes[place] ^= 0x10;
+        std::fs::write(&index, &bytes).unwrap();
+        assert!(read().is_err(), "byte {place}");
+        std::fs::write(&index, &sound[..place]).unwrap();
+        assert!(read().is_err(), "first {place} bytes");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_bytes_do_harm(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), noise in prop::collection::vec(any::<u8>(), 0..60)) {
+        let (folder, mut bytes) = sound();
+        for (place, byte) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        bytes.extend(noise);
+        let index = folder.path().join("shards.index");
+        std::fs::write(&index, &bytes).unwrap();
+        if let Ok(index) = opened(folder.path(), &index, OnMissingShard::Raise) {
+            let _ = (index.regions(0), index.regions(1));
+        }
+    }
+}

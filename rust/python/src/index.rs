@@ -1,0 +1,43 @@
+//! Index files: made, and compared with their shards.
+
+use std::path::PathBuf;
+
+use prolip_loader::config::OnMissingShard;
+use prolip_loader::index;
+use prolip_loader::shards;
+use pyo3::prelude::*;
+
+use crate::error::config_error;
+use crate::wait::interruptible;
+
+/// Reads the headers of shards with `threads` threads and writes an index of them; the number of shards, of samples, and a
+/// sentence about each damaged shard.
+#[pyfunction]
+pub fn write_index(
+    py: Python<'_>,
+    shards: Vec<String>,
+    out: PathBuf,
+    threads: usize,
+) -> PyResult<(u64, u64, Vec<String>)> {
+    let shards =
+        shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
+    let made = interruptible(py, |cancelled| {
+        index::write_index(&shards, &out, threads.max(1), cancelled)
+    })?;
+    Ok((made.shards, made.samples, made.notes))
+}
+
+/// Reads the headers of shards again; a sentence about each that is not as the index has it.
+#[pyfunction]
+pub fn check_index(
+    py: Python<'_>,
+    shards: Vec<String>,
+    index: PathBuf,
+    threads: usize,
+) -> PyResult<Vec<String>> {
+    let shards =
+        shards::expand(&shards, OnMissingShard::Skip).map_err(|error| config_error(&error))?;
+    interruptible(py, |cancelled| {
+        index::check_index(&shards, &index, threads.max(1), cancelled)
+    })
+}

@@ -1,0 +1,53 @@
+//! Long work in a thread of its own, while this one lets Python handle signals.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use prolip_loader::error::Error;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::error::loader_error;
+
+/// How long a wait lasts before Python may handle a signal.
+pub const SIGNAL_POLL: Duration = Duration::from_millis(100);
+
+/// Does the work, detached. Where a signal's handler raises, the work is told to stop, and what was raised comes out.
+pub fn interruptible<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&AtomicBool) -> Result<T, Error> + Send,
+) -> PyResult<T> {
+    let stop = AtomicBool::new(false);
+    let cancelled = &stop;
+    py.detach(|| {
+        let (sender, receiver) = sync_channel(1);
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(move || {
+                // A send can only fail after a signal, when nobody wants the result any more.
+                drop(sender.send(work(cancelled)));
+            });
+            loop {
+                match receiver.recv_timeout(SIGNAL_POLL) {
+                    Ok(result) => {
+                        return Python::attach(|py| {
+                            result.map_err(|error| loader_error(py, &error))
+                        });
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        if let Err(signal) = Python::attach(|py| py.check_signals()) {
+                            cancelled.store(true, Ordering::Relaxed);
+                            return Err(signal);
+                        }
+                    }
+                    Err(RecvTimeoutError::Disconnected) => {
+                        drop(worker.join());
+                        return Err(PyRuntimeError::new_err(
+                            "a thread panicked while the shards were opened",
+                        ));
+                    }
+                }
+            }
+        })
+    })
+}
