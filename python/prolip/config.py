@@ -19,16 +19,21 @@ from prolip import flags
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
 from prolip.losses import LossConfig
 from prolip.models import ARCHITECTURES, ModelConfig
+from prolip.models.weights import Resize, read_config
 from prolip.optim import OptimConfig
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 # Keys of a component that follow from others of the tree: not settable, not saved.
 DERIVED_KEYS = frozenset({"data.mask.num_patches"})
 
+_OF_START = "start_from"
+"""The name of the architecture that a start brings."""
+
 # What may differ between a run and its continuation: where things lie and how often it tells, not what is computed.
 OPERATIONAL_KEYS = frozenset(
     {
         "run_dir",
+        "start_from",
         "cpu_threads",
         "log_every",
         "checkpoint_every",
@@ -91,7 +96,13 @@ class TrainConfig:
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept."""
     architecture: str = "ViT-B-16"
-    """Named architecture that the table `model` starts from."""
+    """Named architecture that the table `model` starts from; "start_from" is that of the checkpoint, and taken where
+    only a checkpoint is named."""
+    start_from: str | None = None
+    """Weights to start from instead of random ones: whatever `prolip.load` opens, such as a folder, a run,
+    hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
+    start_resize: Resize = "off"
+    """How position and token tables of another size are fitted to the model; "off" refuses them."""
     model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
     """Sizes of the towers, start values of scale and bias."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -207,15 +218,25 @@ def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainCo
 
 def from_toml(text: str) -> TrainConfig:
     """The tree that `to_toml` wrote."""
-    return _build({"saved configuration": tomllib.loads(text)}, [], "prolip train")
+    return _build({"saved configuration": tomllib.loads(text)}, [], "prolip train", is_saved=True)
 
 
-def _build(tables: dict[str, dict[str, Any]], words: list[str], prog: str) -> TrainConfig:
+def _build(tables: dict[str, dict[str, Any]], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
     chosen = [table["architecture"] for table in tables.values() if "architecture" in table]
-    architecture = flags.last_value(words, "architecture") or (chosen or [TrainConfig.architecture])[-1]
-    if architecture not in ARCHITECTURES:
+    starts = [table["start_from"] for table in tables.values() if "start_from" in table]
+    start = flags.last_value(words, "start_from") or (starts or ["None"])[-1]
+    default = TrainConfig.architecture if start == "None" else _OF_START
+    architecture = flags.last_value(words, "architecture") or (chosen or [default])[-1]
+    if architecture == _OF_START and start == "None":
+        raise ValueError(f"architecture is {_OF_START!r}, and start_from names no checkpoint")
+    if architecture not in {*ARCHITECTURES, _OF_START}:
         raise ValueError(f"architecture is {architecture!r}: it must be one of {', '.join(ARCHITECTURES)}")
-    base = TrainConfig(model=ARCHITECTURES[architecture])
+    if architecture != _OF_START:
+        base = TrainConfig(model=ARCHITECTURES[architecture])
+    elif is_saved:  # the table `model` is complete
+        base = TrainConfig(architecture=architecture)
+    else:
+        base = TrainConfig(architecture=architecture, model=read_config(start))
     config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
     config.validate()
     return config

@@ -36,7 +36,7 @@ from prolip.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, start, stop
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.metrics import Interval, MetricsLog, Progress, Stopwatch
-from prolip.models import ProLIP, ProLIPOutput
+from prolip.models import ProLIP, ProLIPOutput, new_model
 from prolip.models.architectures import to_official_json
 from prolip.optim import clamp_logit_scale, clip_gradients, learning_rate, make_optimizer, set_learning_rate
 from prolip.stopping import StopRequest
@@ -74,8 +74,8 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         share = len(os.sched_getaffinity(0)) // ranks.local_world_size
         torch.set_num_threads(config.cpu_threads or max(1, share))
     torch.manual_seed(config.seed)
-    model = ProLIP(config.model).to(ranks.device)
     saved = agree_on_checkpoint(config, ranks)
+    model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     if saved is not None:
         model.load_state_dict(saved.model)
     network: nn.Module = model

@@ -17,6 +17,7 @@ from prolip.device import device_batches
 from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
+from prolip.models.weights import load
 from prolip.optim import make_optimizer
 from prolip.train import main
 
@@ -188,3 +189,18 @@ def test_a_recipe_that_was_saved_starts_the_same_run(lab: Lab) -> None:
     saved = str(Path(lab.folder / "first" / "config.toml"))
     assert main([saved, "--run_dir", str(lab.folder / "again")]) == 0
     assert same_weights(lab.latest("first"), lab.latest("again"))
+
+
+def test_a_run_starts_from_the_weights_of_another_and_resumes_without_them(lab: Lab) -> None:
+    assert lab.here("begun", "--num_samples", "320") == 0
+    flags = ("--start_from", str(lab.folder / "begun"), "--num_samples", "640", "--optim.lr", "1e-9")
+    assert lab.here("started", *flags) == 0
+    ended = [load(lab.folder / name).state_dict() for name in ("begun", "started")]
+    for name, tensor in ended[0].items():
+        torch.testing.assert_close(ended[1][name], tensor, atol=1e-5, rtol=0)
+    # Its own checkpoints count from then on, whatever became of the start.
+    whole = lab.latest("started")
+    sorted((lab.folder / "started" / "checkpoints").iterdir())[-1].unlink()
+    (lab.folder / "begun").rename(lab.folder / "gone")
+    assert lab.here("started", *flags) == 0
+    assert same_weights(lab.latest("started"), whole)

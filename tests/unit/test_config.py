@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from prolip.config import differing_keys, from_toml, load_config, to_toml
-from prolip.models import ARCHITECTURES
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.weights import save_pretrained
 
 RECIPES = sorted(Path(entry.name).stem for entry in (resources.files("prolip") / "recipes").iterdir())
 SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
@@ -104,3 +106,25 @@ def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
     other = load_config(["demo", "--optim.lr", "0.5", "--data.captions.1.sources.0.weight", "1"])
     assert differing_keys(moved, to_toml(first)) == []
     assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A start
+
+
+def test_a_start_brings_its_architecture_and_what_is_saved_needs_it_no_more(tmp_path: Path) -> None:
+    small = replace(
+        ARCHITECTURES["demo"], vision=replace(ARCHITECTURES["demo"].vision, layers=1, pool_type="map", no_ln_pre=True)
+    )
+    save_pretrained(ProLIP(small), tmp_path / "start")
+    words = [*SHARDS, "--num_samples", "512", "--start_from", str(tmp_path / "start")]
+    config = load_config([*words, "--data.tokenizer.context_length", "20"])
+    assert (config.architecture, config.model) == ("start_from", small)
+    shutil.rmtree(tmp_path / "start")
+    assert from_toml(to_toml(config)) == config
+    named = load_config([*words, "--architecture", "ViT-B-16"])
+    assert named.model == ARCHITECTURES["ViT-B-16"]
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        load_config(words)
+    with pytest.raises(ValueError, match="start_from names no checkpoint"):
+        load_config([*SHARDS, "--architecture", "start_from"])

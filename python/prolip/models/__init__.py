@@ -2,5 +2,6 @@
 
 from prolip.models.architectures import ARCHITECTURES, ModelConfig, TextConfig, VisionConfig
 from prolip.models.prolip import ProLIP, ProLIPOutput
+from prolip.models.weights import new_model
 
-__all__ = ["ARCHITECTURES", "ModelConfig", "ProLIP", "ProLIPOutput", "TextConfig", "VisionConfig"]
+__all__ = ["ARCHITECTURES", "ModelConfig", "ProLIP", "ProLIPOutput", "TextConfig", "VisionConfig", "new_model"]

@@ -72,6 +72,31 @@ def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resiz
     return model.eval()
 
 
+def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
+    """A model to train: freshly initialised, or with the weights of `start_from` (see `load`), which must fit."""
+    model = ProLIP(config)
+    if start_from is not None:
+        load_state(model, read_checkpoint(start_from)[0], resize=resize)
+    return model
+
+
+def read_config(source: str | Path) -> ModelConfig:
+    """The architecture of `source` (see `load`), without its tensors where a folder or a repository keeps them apart.
+
+    Raises:
+        WeightsError: the source is no checkpoint, or carries no architecture.
+    """
+    folder = Path(source)
+    if isinstance(source, str) and source.startswith(HUB_PREFIX):
+        folder = _snapshot(source.removeprefix(HUB_PREFIX), [_CONFIG_FILE])
+    if (folder / _CONFIG_FILE).is_file():
+        return from_official_json(json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8")))
+    config = read_checkpoint(source)[1]
+    if config is None:
+        raise WeightsError(f"{source} carries no architecture")
+    return config
+
+
 def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
     """The tensors in `source` under official names, and the architecture where it carries one; see `load`."""
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
@@ -88,14 +113,19 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
 
 def _download(repository: str) -> Path:
     """The local folder of a hub repository's checkpoint; a pickle is fetched only for want of a safetensors file."""
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = repository.partition("@")
     for weights in (_MODEL_FILE, _PICKLE_FILE):
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[_CONFIG_FILE, weights]))
+        folder = _snapshot(repository, [_CONFIG_FILE, weights])
         if (folder / weights).is_file():
             break
     return folder
+
+
+def _snapshot(repository: str, names: list[str]) -> Path:
+    """The local folder of a hub repository's files of these names; "name@revision" names a revision."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = repository.partition("@")
+    return Path(snapshot_download(name, revision=revision or None, allow_patterns=names))
 
 
 def _read_open_clip(named: str) -> tuple[State, ModelConfig]:
