@@ -44,7 +44,7 @@ pub fn decode_only(
     let pictures = load(&index, images, max_pixels)?;
     let next = AtomicUsize::new(0);
     let work = || {
-        let (mut decoder, mut pixels) = (Decoder::new(max_pixels), Rgb8::default());
+        let (mut decoder, mut pixels) = (Decoder::of_libraries(max_pixels), Rgb8::default());
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= images {
@@ -72,8 +72,11 @@ pub fn decode_only(
 fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, Error> {
     let total = index.num_samples();
     let wanted = (images as u64).min(total);
-    let (mut reader, mut decoder, mut pixels) =
-        (Reader::default(), Decoder::new(max_pixels), Rgb8::default());
+    let (mut reader, mut decoder, mut pixels) = (
+        Reader::default(),
+        Decoder::of_libraries(max_pixels),
+        Rgb8::default(),
+    );
     let mut pictures = Vec::with_capacity(wanted as usize);
     let mut tally = Tally::default();
     let mut order = EpochOrder::new(index.counts(), 0, 0, 0);

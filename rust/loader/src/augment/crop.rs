@@ -1,20 +1,8 @@
 //! The crop of a training picture.
 
 use crate::config::AugmentConfig;
+use crate::decode::CropBox;
 use crate::rng::SampleRng;
-
-/// A part of a picture, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CropBox {
-    /// Columns left of it.
-    pub x: u32,
-    /// Rows above it.
-    pub y: u32,
-    /// Width.
-    pub width: u32,
-    /// Height.
-    pub height: u32,
-}
 
 const ATTEMPTS: usize = 10;
 

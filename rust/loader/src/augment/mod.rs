@@ -16,8 +16,8 @@ mod hue;
 mod level;
 mod resize;
 
+pub use crate::decode::CropBox;
 pub use colour::{adjust_brightness, adjust_contrast, adjust_saturation};
-pub use crop::CropBox;
 pub use gray::gray;
 pub use hue::adjust_hue;
 pub use resize::resize_box;

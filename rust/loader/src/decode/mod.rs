@@ -4,6 +4,7 @@
 //! first bytes, never from a file name. Orientation tags, colour profiles and gamma are left alone, as PIL
 //! leaves them. What PIL refuses (a truncated file, say) is an error here.
 
+mod baseline;
 mod bmp;
 mod gif;
 mod jpeg;
@@ -54,10 +55,44 @@ impl Rgb8 {
         &self.buffer[..self.width as usize * self.height as usize * 3]
     }
 
+    /// As [`Self::reshape`], with so many bytes behind the pixels, which are not part of the picture.
+    fn reshape_loosely(&mut self, width: u32, height: u32, behind: usize) -> &mut [u8] {
+        (self.width, self.height) = (width, height);
+        first_bytes(
+            &mut self.buffer,
+            width as usize * height as usize * 3 + behind,
+        )
+    }
+
     /// Gives the picture a new size and returns its pixels, whose content is whatever was there before.
     fn reshape(&mut self, width: u32, height: u32) -> &mut [u8] {
         (self.width, self.height) = (width, height);
         first_bytes(&mut self.buffer, width as usize * height as usize * 3)
+    }
+}
+
+/// A part of a picture, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CropBox {
+    /// Columns left of it.
+    pub x: u32,
+    /// Rows above it.
+    pub y: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+}
+
+impl CropBox {
+    fn check(self, width: u32, height: u32) {
+        let inside = |start: u32, length: u32, whole: u32| {
+            length > 0 && u64::from(start) + u64::from(length) <= u64::from(whole)
+        };
+        assert!(
+            inside(self.x, self.width, width) && inside(self.y, self.height, height),
+            "the part lies outside the picture"
+        );
     }
 }
 
@@ -108,6 +143,8 @@ pub enum DecodeError {
 #[derive(Debug)]
 pub struct Decoder {
     max_pixels: u64,
+    // None where every JPEG is left to libjpeg-turbo.
+    baseline: Option<baseline::Baseline>,
     scratch: Vec<u8>,
 }
 
@@ -117,7 +154,17 @@ impl Decoder {
     pub fn new(max_pixels: u64) -> Self {
         Self {
             max_pixels,
+            baseline: Some(baseline::Baseline::default()),
             scratch: Vec::new(),
+        }
+    }
+
+    /// A decoder that gives the same pixels, but leaves every JPEG to libjpeg-turbo: the floor of benchmarks.
+    #[must_use]
+    pub fn of_libraries(max_pixels: u64) -> Self {
+        Self {
+            baseline: None,
+            ..Self::new(max_pixels)
         }
     }
 
@@ -127,6 +174,48 @@ impl Decoder {
     /// [`DecodeError`] where PIL would raise, and for pictures past the limit on pixels, which is checked on
     /// the header before any memory is taken.
     pub fn decode(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
+        self.decode_part(bytes, into, |width, height| CropBox {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        })
+        .map(|_| ())
+    }
+
+    /// As [`Self::decode`], for the part alone that `choose` names when it is told width and height. What lies outside it
+    /// has unspecified pixels.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], also for damage outside the part.
+    ///
+    /// # Panics
+    /// If the part does not lie in the picture.
+    pub fn decode_part(
+        &mut self,
+        bytes: &[u8],
+        into: &mut Rgb8,
+        choose: impl FnOnce(u32, u32) -> CropBox,
+    ) -> Result<CropBox, DecodeError> {
+        if let Some(baseline) = &mut self.baseline
+            && bytes.starts_with(&[0xFF, 0xD8, 0xFF])
+            && let Some(header) = baseline::header(bytes)
+        {
+            check_size(header.width, header.height, self.max_pixels)?;
+            let part = choose(header.width, header.height);
+            part.check(header.width, header.height);
+            if baseline.decode(&header, bytes, part, into).is_none() {
+                self.decode_whole(bytes, into)?;
+            }
+            return Ok(part);
+        }
+        self.decode_whole(bytes, into)?;
+        let part = choose(into.width, into.height);
+        part.check(into.width, into.height);
+        Ok(part)
+    }
+
+    fn decode_whole(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
         if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
             // A handle of its own for each: it keeps the tables of the picture before, which one without tables would get.
             jpeg::Decompressor::new()?.decode(bytes, self.max_pixels, &mut self.scratch, into)

@@ -1,0 +1,236 @@
+//! Huffman codes: tables that give a code's symbol and the number behind it at once, and the bits they are looked up by.
+
+use super::header::{Codes, NATURAL};
+
+/// Bits that index a table: most codes, with the bits of their number, are not longer.
+const LOOK: u32 = 11;
+/// The advance of an end of block, which no run can give.
+const END: u32 = 128;
+
+/// Codes → steps.
+///
+/// A step packs, from the low bits up: the length of code and number together in 8 bits, how far to go on in the block in
+/// 8 bits, the number in 16 bits. Where the number does not fit the index, the length is 0, then come the code's length
+/// and its symbol. Where the code does not fit either, the step is 0.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    codes: Codes,
+    steps: Box<[u32; 1 << LOOK]>,
+    /// Of each length past `LOOK`: the first value, left-aligned to 16 bits, that is no code of it or a shorter one, and
+    /// what to add to a code to get its symbol's place.
+    long: [(u32, i32); 17],
+}
+
+impl Table {
+    /// Makes the table, unless `codes` are what it was made of. Nothing where a code is impossible, or may stand for a
+    /// number past `max_bits` or for something that a baseline file has not.
+    pub(super) fn make(
+        slot: &mut Option<Self>,
+        codes: &Codes,
+        max_bits: u8,
+        runs: bool,
+    ) -> Option<()> {
+        if slot.as_ref().is_some_and(|table| table.codes == *codes) {
+            return Some(());
+        }
+        let mut steps = match slot.take() {
+            Some(table) => table.steps,
+            None => Box::new([0; 1 << LOOK]),
+        };
+        steps.fill(0);
+        let mut long = [(0, 0); 17];
+        let (mut code, mut place) = (0u32, 0usize);
+        for (length, &count) in (1..=16u32).zip(&codes.counts) {
+            let first = place as i32 - code as i32;
+            for _ in 0..count {
+                let symbol = codes.symbols[place];
+                place += 1;
+                let (run, bits) = (symbol >> 4, symbol & 15);
+                let usual = bits <= max_bits
+                    && if bits == 0 {
+                        run == 0 || run == 15
+                    } else {
+                        true
+                    };
+                if code >= 1 << length || !usual || !(runs || run == 0) {
+                    return None;
+                }
+                if length <= LOOK {
+                    fill(&mut steps, code << (LOOK - length), length, symbol, runs);
+                }
+                code += 1;
+            }
+            long[length as usize] = (code << (16 - length), first);
+            code <<= 1;
+        }
+        *slot = Some(Self {
+            codes: *codes,
+            steps,
+            long,
+        });
+        Some(())
+    }
+
+    /// The step that the bits begin with; its length is not 0.
+    #[inline(always)]
+    fn step(&self, bits: u64) -> Option<u32> {
+        let step = self.steps[(bits >> (64 - LOOK)) as usize];
+        if step & 0xFF != 0 {
+            return Some(step);
+        }
+        let (length, symbol) = if step != 0 {
+            (step >> 8 & 0xFF, step >> 16)
+        } else {
+            self.long_code(bits)?
+        };
+        let size = symbol & 15;
+        // One shift by 64 would be no shift.
+        let number = (bits << length >> 1 >> (63 - size)) as u32;
+        Some(pack(length, symbol, number))
+    }
+
+    /// Length and symbol of a code past `LOOK` bits.
+    #[cold]
+    fn long_code(&self, bits: u64) -> Option<(u32, u32)> {
+        let top = (bits >> 48) as u32;
+        let lengths = LOOK + 1..=16;
+        let length = lengths
+            .into_iter()
+            .find(|&length| top < self.long[length as usize].0)?;
+        let place = (top >> (16 - length)) as i32 + self.long[length as usize].1;
+        let symbol = *self.codes.symbols.get(usize::try_from(place).ok()?)?;
+        Some((length, u32::from(symbol)))
+    }
+}
+
+/// A step whose number is given as its raw bits.
+#[inline(always)]
+fn pack(length: u32, symbol: u32, raw: u32) -> u32 {
+    let (run, size) = (symbol >> 4, symbol & 15);
+    // A number whose first bit is 0 is negative.
+    let negative = size > 0 && raw >> (size - 1) == 0;
+    let number = if negative {
+        raw as i32 - (1 << size) + 1
+    } else {
+        raw as i32
+    };
+    let advance = if symbol == 0 { END } else { run + 1 };
+    (number as u32) << 16 | advance << 8 | (length + size)
+}
+
+/// Writes the steps of a code, whose index begins at `first`.
+fn fill(steps: &mut [u32; 1 << LOOK], first: u32, length: u32, symbol: u8, runs: bool) {
+    let (symbol, size) = (u32::from(symbol), u32::from(symbol & 15));
+    let all = &mut steps[first as usize..][..1 << (LOOK - length)];
+    debug_assert!(runs || symbol < 16);
+    if length + size > LOOK {
+        all.fill(symbol << 16 | length << 8);
+        return;
+    }
+    for (raw, same) in (0..).zip(all.chunks_exact_mut(1 << (LOOK - length - size))) {
+        same.fill(pack(length, symbol, raw));
+    }
+}
+
+/// Bits of bytes without stuffing, from the high ones down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// The next bits, from the highest down. Those past `count` are what the bytes at `at` begin with, or zeros.
+    buffer: u64,
+    count: u32,
+}
+
+/// Bytes, all zeros, that must follow those which count.
+pub(super) const PADDING: usize = 16;
+
+impl<'a> Bits<'a> {
+    /// The bits of `bytes`, of which the last [`PADDING`] do not count.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            buffer: 0,
+            count: 0,
+        }
+    }
+
+    /// Makes sure of 56 bits; nothing once the bytes are used up.
+    #[inline(always)]
+    fn refill(&mut self) -> Option<()> {
+        let word = *self.bytes.get(self.at..)?.first_chunk::<8>()?;
+        self.buffer |= u64::from_be_bytes(word) >> self.count;
+        self.at += ((63 - self.count) >> 3) as usize;
+        self.count |= 56;
+        Some(())
+    }
+
+    #[inline(always)]
+    fn skip(&mut self, step: u32) {
+        self.buffer <<= step & 63;
+        self.count -= step & 63;
+    }
+
+    /// Whether the bytes are used up to the last, and no further.
+    pub(super) fn at_end(&self) -> bool {
+        let counting = (self.bytes.len() - PADDING) as isize * 8;
+        let used = self.at as isize * 8 - self.count as isize;
+        (counting - 7..=counting).contains(&used)
+    }
+}
+
+/// Places of the coefficients in a group of four blocks, whose rows stand side by side.
+const IN_GROUP: [u8; 64] = {
+    let mut places = [0; 64];
+    let mut k = 0;
+    while k < 64 {
+        places[k] = NATURAL[k] / 8 * 32 + NATURAL[k] % 8;
+        k += 1;
+    }
+    places
+};
+
+/// Reads a block, and writes its coefficients into block `lane` of a group that holds zeros where they are kept.
+#[inline(always)]
+pub(super) fn read_block<const KEEP: bool>(
+    bits: &mut Bits<'_>,
+    dc: &Table,
+    ac: &Table,
+    predicted: &mut i32,
+    group: &mut [i16; 256],
+    lane: usize,
+) -> Option<()> {
+    let lane = lane * 8;
+    bits.refill()?;
+    let step = dc.step(bits.buffer)?;
+    bits.skip(step);
+    *predicted = predicted.checked_add(step as i32 >> 16)?;
+    if KEEP {
+        group[lane & 255] = *predicted as i16;
+    }
+    let mut k = 0;
+    macro_rules! step {
+        () => {{
+            let step = ac.step(bits.buffer)?;
+            bits.skip(step);
+            k += step >> 8 & 0xFF;
+            let Some(&place) = IN_GROUP.get(k as usize) else {
+                // The end of the block, or a run past it.
+                return (k >= END).then_some(());
+            };
+            if KEEP {
+                group[(usize::from(place) + lane) & 255] = (step >> 16) as i16;
+            }
+            if k == 63 {
+                return Some(());
+            }
+        }};
+    }
+    // A step takes 27 bits at most, so that two of them need one refill.
+    loop {
+        step!();
+        bits.refill()?;
+        step!();
+    }
+}

@@ -1,0 +1,109 @@
+//! The inverse DCT as libjpeg-turbo's vector code computes it, for vectors of any width.
+//!
+//! Each 128-bit lane holds a row of one block. All sums wrap and saturate where libjpeg-turbo's do, so that the samples are
+//! equal even for coefficients that no encoder writes. The one exception is its short cut for blocks without AC terms,
+//! which differs past [`USUAL`] and is not taken here.
+
+/// Coefficients of a first row below this, and above its negative, give the same samples with and without the short cut.
+pub(super) const USUAL: i16 = 8192;
+
+// Terms of the cosines with 13 fractional bits.
+pub(super) const F0_298: i32 = 2446;
+pub(super) const F0_390: i32 = 3196;
+pub(super) const F0_541: i32 = 4433;
+pub(super) const F0_765: i32 = 6270;
+pub(super) const F0_899: i32 = 7373;
+pub(super) const F1_175: i32 = 9633;
+pub(super) const F1_501: i32 = 12299;
+pub(super) const F1_847: i32 = 15137;
+pub(super) const F1_961: i32 = 16069;
+pub(super) const F2_053: i32 = 16819;
+pub(super) const F2_562: i32 = 20995;
+pub(super) const F3_072: i32 = 25172;
+
+/// Two factors for a sum of two products.
+pub(super) const fn pair(first: i32, second: i32) -> i32 {
+    second << 16 | first & 0xFFFF
+}
+
+/// Defines `one_pass` and `transpose` for the vector type and the operations that are in scope.
+macro_rules! islow {
+    ($vector:ty, $features:literal) => {
+        /// One pass of the transform: input k of all columns in vector k, and so the output, descaled by `shift` bits.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn one_pass(rows: [$vector; 8], shift: i32) -> [$vector; 8] {
+            use super::islow::*;
+            let [x0, x1, x2, x3, x4, x5, x6, x7] = rows;
+            let (sum, difference) = (add16(x0, x4), sub16(x0, x4));
+            let (z3, z4) = (add16(x3, x7), add16(x1, x5));
+            let (round, shift) = (set32(1 << (shift - 1)), set32(shift));
+            macro_rules! half {
+                        ($join:ident) => {{
+                            let even = $join(x2, x6);
+                            let t3 = madd(even, set32(pair(F0_541 + F0_765, F0_541)));
+                            let t2 = madd(even, set32(pair(F0_541, F0_541 - F1_847)));
+                            // Sixteen bits in the upper half of 32, shifted down until 13 fractional ones are left.
+                            let t0 = shift32($join(zero(), sum), set32(3));
+                            let t1 = shift32($join(zero(), difference), set32(3));
+                            let (t10, t13) = (add32(t0, t3), sub32(t0, t3));
+                            let (t11, t12) = (add32(t1, t2), sub32(t1, t2));
+                            let odd = $join(z3, z4);
+                            let z3 = madd(odd, set32(pair(F1_175 - F1_961, F1_175)));
+                            let z4 = madd(odd, set32(pair(F1_175, F1_175 - F0_390)));
+                            let outer = $join(x7, x1);
+                            let t0 = add32(madd(outer, set32(pair(F0_298 - F0_899, -F0_899))), z3);
+                            let t3 = add32(madd(outer, set32(pair(-F0_899, F1_501 - F0_899))), z4);
+                            let inner = $join(x5, x3);
+                            let t1 = add32(madd(inner, set32(pair(F2_053 - F2_562, -F2_562))), z4);
+                            let t2 = add32(madd(inner, set32(pair(-F2_562, F3_072 - F2_562))), z3);
+                            let descale = |sum| shift32(add32(sum, round), shift);
+                            [
+                                descale(add32(t10, t3)),
+                                descale(add32(t11, t2)),
+                                descale(add32(t12, t1)),
+                                descale(add32(t13, t0)),
+                                descale(sub32(t13, t0)),
+                                descale(sub32(t12, t1)),
+                                descale(sub32(t11, t2)),
+                                descale(sub32(t10, t3)),
+                            ]
+                        }};
+                    }
+            let low = half!(low16);
+            let high = half!(high16);
+            [
+                packs32(low[0], high[0]),
+                packs32(low[1], high[1]),
+                packs32(low[2], high[2]),
+                packs32(low[3], high[3]),
+                packs32(low[4], high[4]),
+                packs32(low[5], high[5]),
+                packs32(low[6], high[6]),
+                packs32(low[7], high[7]),
+            ]
+        }
+
+        /// Rows to columns within each lane.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn transpose(rows: [$vector; 8]) -> [$vector; 8] {
+            let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+            let (a0, a1, a2, a3) = (low16(r0, r1), high16(r0, r1), low16(r2, r3), high16(r2, r3));
+            let (a4, a5, a6, a7) = (low16(r4, r5), high16(r4, r5), low16(r6, r7), high16(r6, r7));
+            let (b0, b1, b2, b3) = (low32(a0, a2), high32(a0, a2), low32(a1, a3), high32(a1, a3));
+            let (b4, b5, b6, b7) = (low32(a4, a6), high32(a4, a6), low32(a5, a7), high32(a5, a7));
+            [
+                low64(b0, b4),
+                high64(b0, b4),
+                low64(b1, b5),
+                high64(b1, b5),
+                low64(b2, b6),
+                high64(b2, b6),
+                low64(b3, b7),
+                high64(b3, b7),
+            ]
+        }
+    };
+}
+pub(super) use islow;

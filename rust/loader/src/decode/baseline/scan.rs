@@ -1,0 +1,246 @@
+//! The entropy-coded part: bytes to coefficients, a row of units at a time.
+
+use std::ops::Range;
+
+use super::header::{Header, Sampling};
+use super::huffman::{Bits, PADDING, Table, read_block};
+
+/// Longest numbers of a file with 8-bit samples.
+const DC_BITS: u8 = 11;
+const AC_BITS: u8 = 10;
+
+/// The coefficients of four neighbouring blocks of a plane: row k of all of them, side by side, from `32 k` on.
+pub(super) type Group = [i16; 256];
+
+/// Tables and buffers, reused from picture to picture.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    dc: [Option<Table>; 4],
+    ac: [Option<Table>; 4],
+    /// Bytes without stuffing, each part between restarts followed by padding.
+    bytes: Vec<u8>,
+    /// Where the parts end, padding included.
+    parts: Vec<usize>,
+    groups: Vec<Group>,
+}
+
+/// How a row of units lies in the groups.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) sampling: Sampling,
+    /// Units in a row, and rows of them.
+    pub(super) units: (usize, usize),
+    /// Groups in a row of blocks, of luma and of either chroma.
+    pub(super) groups: [usize; 2],
+}
+
+impl Layout {
+    pub(super) fn new(header: &Header) -> Self {
+        let (across, down) = header.sampling.luma_blocks();
+        let units = (
+            (header.width as usize).div_ceil(8 * across),
+            (header.height as usize).div_ceil(8 * down),
+        );
+        Self {
+            sampling: header.sampling,
+            units,
+            groups: [(units.0 * across).div_ceil(4), units.0.div_ceil(4)],
+        }
+    }
+
+    /// Rows of blocks that a plane has in a row of units, and where its groups begin.
+    pub(super) fn plane(&self, component: usize) -> (usize, usize) {
+        let (_, down) = self.sampling.luma_blocks();
+        match component {
+            0 => (down, 0),
+            _ => (1, down * self.groups[0] + (component - 1) * self.groups[1]),
+        }
+    }
+
+    fn total_groups(&self) -> usize {
+        let (_, down) = self.sampling.luma_blocks();
+        let chroma = (self.sampling.components() - 1) * self.groups[1];
+        down * self.groups[0] + chroma
+    }
+}
+
+/// Reads all samples. For each row of units within `wanted` the coefficients are handed to `take`.
+///
+/// Nothing where anything is not as it should be, to the last bit before the end-of-image marker.
+#[inline(always)]
+pub(super) fn read(
+    memory: &mut Memory,
+    header: &Header,
+    source: &[u8],
+    wanted: Range<usize>,
+    mut take: impl FnMut(&Layout, usize, &[Group]),
+) -> Option<()> {
+    let layout = Layout::new(header);
+    let units = layout.units.0 * layout.units.1;
+    let interval = match header.restart_interval {
+        0 => units,
+        interval => interval,
+    };
+    memory.unstuff(source.get(header.samples..)?)?;
+    (memory.parts.len() == units.div_ceil(interval)).then_some(())?;
+    memory.make_tables(header)?;
+    memory.groups.resize(layout.total_groups(), [0; 256]);
+    let mut blocks = [Block::default(); 6];
+    let blocks = list_blocks(&layout, &mut blocks);
+    let components = header.components;
+    // A component that is not there has the numbers 0, whose tables another may lack.
+    let mut tables = [(&memory.dc[0], &memory.ac[0]); 3];
+    for (tables, component) in tables.iter_mut().zip(components) {
+        *tables = (
+            &memory.dc[usize::from(component.dc_table & 3)],
+            &memory.ac[usize::from(component.ac_table & 3)],
+        );
+    }
+    let luma = (tables[0].0.as_ref()?, tables[0].1.as_ref()?);
+    let tables =
+        tables.map(|(dc, ac)| (dc.as_ref().unwrap_or(luma.0), ac.as_ref().unwrap_or(luma.1)));
+    let groups = &mut memory.groups;
+    let mut parts = memory.parts.iter();
+    let (mut start, mut bits, mut left) = (0, Bits::new(&[0; PADDING]), 0);
+    let mut predicted = [0; 3];
+    for row in 0..layout.units.1 {
+        let keep = wanted.contains(&row);
+        if keep {
+            groups.fill([0; 256]);
+        }
+        for unit in 0..layout.units.0 {
+            if left == 0 {
+                bits.at_end().then_some(())?;
+                let &end = parts.next()?;
+                (bits, start) = (Bits::new(memory.bytes.get(start..end)?), end);
+                (left, predicted) = (interval, [0; 3]);
+            }
+            left -= 1;
+            for block in blocks {
+                let (dc, ac) = tables[block.component];
+                let predicted = &mut predicted[block.component];
+                let column = unit * block.across + block.number;
+                let group = groups.get_mut(block.row + column / 4)?;
+                if keep {
+                    read_block::<true>(&mut bits, dc, ac, predicted, group, column % 4)?;
+                } else {
+                    read_block::<false>(&mut bits, dc, ac, predicted, group, 0)?;
+                }
+            }
+        }
+        if keep {
+            take(&layout, row, groups);
+        }
+    }
+    bits.at_end().then_some(())
+}
+
+/// A block of a unit.
+#[derive(Debug, Clone, Copy, Default)]
+struct Block {
+    component: usize,
+    /// The first group of its row of blocks.
+    row: usize,
+    /// Blocks that the row has in a unit, and its own number among them.
+    across: usize,
+    number: usize,
+}
+
+/// The blocks of a unit in the order of the file.
+fn list_blocks<'a>(layout: &Layout, blocks: &'a mut [Block; 6]) -> &'a [Block] {
+    let mut count = 0;
+    for component in 0..layout.sampling.components() {
+        let (down, first) = layout.plane(component);
+        let (across, groups) = match component {
+            0 => (layout.sampling.luma_blocks().0, layout.groups[0]),
+            _ => (1, layout.groups[1]),
+        };
+        for y in 0..down {
+            for number in 0..across {
+                blocks[count] = Block {
+                    component,
+                    row: first + y * groups,
+                    across,
+                    number,
+                };
+                count += 1;
+            }
+        }
+    }
+    &blocks[..count]
+}
+
+impl Memory {
+    fn make_tables(&mut self, header: &Header) -> Option<()> {
+        for component in &header.components[..header.sampling.components()] {
+            let (dc, ac) = (
+                usize::from(component.dc_table),
+                usize::from(component.ac_table),
+            );
+            Table::make(self.dc.get_mut(dc)?, header.dc_codes(dc)?, DC_BITS, false)?;
+            Table::make(self.ac.get_mut(ac)?, header.ac_codes(ac)?, AC_BITS, true)?;
+        }
+        Some(())
+    }
+
+    /// Copies the entropy-coded bytes without the zeros behind each 0xFF. The restart markers must come in their order, and
+    /// the end-of-image marker after them.
+    #[inline(always)]
+    fn unstuff(&mut self, source: &[u8]) -> Option<()> {
+        const CHUNK: usize = 32;
+        self.parts.clear();
+        let out = &mut self.bytes;
+        // A restart marker's two bytes become the padding, which is longer. A picture of nothing but markers has few bits.
+        let needed = source.len() + CHUNK + PADDING;
+        if out.len() < needed {
+            out.resize(needed, 0);
+        }
+        let (mut at, mut length, mut restart) = (0, 0, 0xD0);
+        loop {
+            while let Some(chunk) = source
+                .get(at..)
+                .and_then(|rest| rest.first_chunk::<CHUNK>())
+            {
+                *out.get_mut(length..)?.first_chunk_mut::<CHUNK>()? = *chunk;
+                let plain = if chunk
+                    .iter()
+                    .fold(false, |found, &byte| found | (byte == 0xFF))
+                {
+                    chunk.iter().position(|&byte| byte == 0xFF).unwrap_or(CHUNK)
+                } else {
+                    CHUNK
+                };
+                (at, length) = (at + plain, length + plain);
+                if plain < CHUNK {
+                    break;
+                }
+            }
+            match (source.get(at)?, source.get(at + 1)) {
+                (0xFF, Some(0)) => {
+                    *out.get_mut(length)? = 0xFF;
+                    (at, length) = (at + 2, length + 1);
+                }
+                (0xFF, Some(&marker)) => {
+                    out.get_mut(length..length + PADDING)?.fill(0);
+                    length += PADDING;
+                    self.parts.push(length);
+                    if marker == 0xD9 {
+                        return Some(());
+                    }
+                    if marker != restart {
+                        return None;
+                    }
+                    restart = 0xD0 | (restart + 1) & 7;
+                    at += 2;
+                    if out.len() < length + (source.len() - at) + CHUNK + PADDING {
+                        out.resize(length + (source.len() - at) + CHUNK + PADDING, 0);
+                    }
+                }
+                (&byte, _) => {
+                    *out.get_mut(length)? = byte;
+                    (at, length) = (at + 1, length + 1);
+                }
+            }
+        }
+    }
+}
