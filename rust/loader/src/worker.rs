@@ -9,7 +9,7 @@ use crate::augment::{self, Scratch};
 use crate::batch::{Batch, Filling, Finished, Lease, Outcome, Row, Slot};
 use crate::caption;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
-use crate::decode::{Decoder, Rgb8};
+use crate::decode::{CropBox, Decoder, Rgb8};
 use crate::error::{Error, SampleError};
 use crate::loader::Loader;
 use crate::location::Location;
@@ -224,17 +224,24 @@ impl<'shared> Worker<'shared> {
         let begun = counters.passed(Stage::Caption, begun);
 
         self.stage = Stage::Decode;
-        self.decoder.decode(members.image, &mut self.picture)?;
+        let (config, picture) = (self.config, &mut self.picture);
+        let mut draw = None;
+        // What the crop does not show need not become pixels, so the draw comes first.
+        self.decoder
+            .decode_part(members.image, picture, |width, height| {
+                let Some(augment) = &config.augment else {
+                    return CropBox::whole(width, height);
+                };
+                let mut rng = SampleRng::new(config.seed, epoch, id.key(), stream::AUGMENT);
+                draw.insert(augment::draw(augment, width, height, &mut rng))
+                    .crop
+            })?;
         let begun = counters.passed(Stage::Decode, begun);
 
         self.stage = Stage::Augment;
-        let (picture, size) = (&self.picture, self.config.image_size);
-        match &self.config.augment {
-            Some(augment) => {
-                let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::AUGMENT);
-                let draw = augment::draw(augment, picture.width(), picture.height(), &mut rng);
-                augment::apply(picture, &draw, size, &mut self.scratch, pixels);
-            }
+        let (picture, size) = (&self.picture, config.image_size);
+        match &draw {
+            Some(draw) => augment::apply(picture, draw, size, &mut self.scratch, pixels),
             None => augment::evaluate(picture, size, &mut self.scratch, pixels),
         }
         counters.passed(Stage::Augment, begun);

@@ -1,6 +1,6 @@
 //! Encoded pictures to packed RGB, with the pixels that PIL's `Image.open(…).convert("RGB")` gives.
 //!
-//! JPEG is decoded by libjpeg-turbo, WebP by libwebp, PNG by the `png` crate, GIF and BMP here. The format is told from the
+//! The plainest JPEG files are decoded here, others by libjpeg-turbo, WebP by libwebp, PNG by the `png` crate, GIF and BMP here. The format is told from the
 //! first bytes, never from a file name. Orientation tags, colour profiles and gamma are left alone, as PIL
 //! leaves them. What PIL refuses (a truncated file, say) is an error here.
 
@@ -85,6 +85,17 @@ pub struct CropBox {
 }
 
 impl CropBox {
+    /// All of a picture.
+    #[must_use]
+    pub fn whole(width: u32, height: u32) -> Self {
+        Self {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        }
+    }
+
     fn check(self, width: u32, height: u32) {
         let inside = |start: u32, length: u32, whole: u32| {
             length > 0 && u64::from(start) + u64::from(length) <= u64::from(whole)
@@ -174,13 +185,7 @@ impl Decoder {
     /// [`DecodeError`] where PIL would raise, and for pictures past the limit on pixels, which is checked on
     /// the header before any memory is taken.
     pub fn decode(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
-        self.decode_part(bytes, into, |width, height| CropBox {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        })
-        .map(|_| ())
+        self.decode_part(bytes, into, CropBox::whole).map(|_| ())
     }
 
     /// As [`Self::decode`], for the part alone that `choose` names when it is told width and height. What lies outside it

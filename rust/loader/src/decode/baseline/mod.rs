@@ -58,3 +58,6 @@ impl Baseline {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;
