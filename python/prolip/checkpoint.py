@@ -33,8 +33,8 @@ class Checkpoint:
     """The model's configuration in the official JSON's form: with `model`, all that inference needs."""
     optimizer: dict[str, Any]
     """The optimiser's state dict."""
-    cursor: dict[str, int]
-    """Where the loader goes on: epoch, and samples of it that were used by all ranks together."""
+    cursor: dict[str, Any]
+    """Where the loader goes on: `prolip.data.Cursor.to_dict()`."""
     rng: list[dict[str, Tensor]]
     """State of each rank's random generators by device type, in order of rank."""
     elapsed_s: float

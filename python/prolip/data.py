@@ -6,10 +6,10 @@ Shapes: B samples of a batch (this rank's), H/W pixels, C captions a sample, L t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ __all__ = [
     "CaptionSource",
     "Cursor",
     "DataError",
+    "Leg",
     "LoaderConfig",
     "LoaderStats",
     "MaskConfig",
@@ -165,9 +166,10 @@ class LoaderConfig:
     shuffle_window: int = 10_000
     """Samples that are shuffled together, after the shards; 0 keeps the order of the files."""
     last_batch: Literal["drop", "pad", "keep"] = "drop"
-    """`drop` (training): every batch full, as many on every rank, bad samples replaced by others. `keep` (evaluation):
-    a contiguous part for each rank, its last batch smaller, bad samples left out; ranks may differ by one batch, so
-    that a collective operation per batch would hang, and within an epoch a cursor is for as many ranks only."""
+    """Each rank reads one contiguous part of an epoch. `drop` and `pad` (training): every batch full, as many on every
+    rank, bad samples replaced by others; what does not fill a last batch is left out, or filled up from the beginning
+    of the rank's part. `keep` (evaluation): the last batch is smaller, bad samples are left out; ranks may differ by
+    one batch, so that a collective operation per batch would hang."""
     num_threads: int = 0
     """Threads; 0 divides the cores by LOCAL_WORLD_SIZE."""
     prefetch_batches: int = 4
@@ -194,16 +196,42 @@ class LoaderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cursor:
-    """Where a run stands. A loader that resumes there goes on with the next batch; on any number of ranks, unless
-    `parts` says otherwise."""
+class Leg:
+    """Steps that a run took in an epoch with one number of ranks and one batch size."""
 
-    epoch: int
+    world_size: int
+    """Number of ranks."""
+    batch_size: int
+    """Samples of one rank's batch."""
+    steps: int
+    """Steps taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """Where a run stands, the same on every rank. A loader that resumes there goes on with the next batch; with another
+    number of ranks or batch size it divides anew what is left of the epoch, each sample once."""
+
+    epoch: int = 0
     """The epoch, from 0."""
-    samples: int
-    """Samples of it that all ranks together have used."""
-    parts: int = 1
-    """Contiguous parts that the epoch is read in: the ranks of a run with `last_batch="keep"`, else 1."""
+    legs: tuple[Leg, ...] = ()
+    """What was done of it; the last leg goes on where ranks and batch size are the same."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cursor as plain numbers and containers, for checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Self:
+        """The cursor that `to_dict` gave.
+
+        Raises:
+            ValueError: It is not one; cursors of versions whose order was another are not.
+        """
+        try:
+            return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"resume is {dict(state)}: it is no cursor of this version's order of samples") from error
 
 
 class Batch(NamedTuple):
@@ -229,6 +257,7 @@ class BatchLoader:
     """Batches of WebDataset shards. Every `iter()` begins at `resume` (or the start) and ends the run before.
 
     Use it as a context manager, or call `close()`: either joins the threads, as does dropping the iterator.
+    `state_dict()` and `load_state_dict()` are those of torchdata's stateful loaders.
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
@@ -242,6 +271,8 @@ class BatchLoader:
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._core = _core.BatchLoader(config, tokenizer, rank=rank, world_size=world_size, resume=resume)
+        self._resume = self._last = resume if resume is not None else Cursor()
+        self._loaded: Cursor | None = None
         for note in self._core.notes:
             logger.warning("%s", note)
 
@@ -252,9 +283,15 @@ class BatchLoader:
             DataError: Too many samples cannot be used.
             RuntimeError: The loader was closed, or is used in a forked child.
         """
-        run = iter(self._core)
+        begin, self._loaded = self._loaded or self._resume, None
+        return self._batches(begin)
+
+    def _batches(self, begin: Cursor) -> Iterator[Batch]:
+        run, self._last = self._core.begin(begin), begin
         try:
             for batch in run:
+                legs = [Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in batch.legs]
+                self._last = Cursor(epoch=batch.epoch, legs=tuple(legs))
                 yield Batch(
                     images=batch.images,
                     token_ids=batch.token_ids,
@@ -262,11 +299,25 @@ class BatchLoader:
                     kept_patches=batch.kept_patches,
                     keys=batch.keys,
                     json=batch.json,
-                    cursor=Cursor(epoch=batch.epoch, samples=batch.samples, parts=batch.parts),
+                    cursor=self._last,
                 )
                 del batch
         finally:
             run.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor of the last batch that an iterator gave, as `Cursor.to_dict` has it. Where batches are copied
+        ahead (`device_batches`), the cursor on the batch itself is the one to save."""
+        return (self._loaded or self._last).to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next `iter()` goes on behind the batch after which `state_dict()` gave this state; later ones begin at
+        `resume` again.
+
+        Raises:
+            ValueError: The state is none, as `Cursor.from_dict` says; whether it fits the data, `iter()` says.
+        """
+        self._loaded = Cursor.from_dict(state)
 
     @property
     def num_batches(self) -> int:
@@ -275,7 +326,7 @@ class BatchLoader:
 
     @property
     def num_samples(self) -> int:
-        """Samples in all shards."""
+        """Samples of an epoch over all ranks."""
         return self._core.num_samples
 
     def stats(self) -> LoaderStats:

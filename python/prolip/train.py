@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from signal import SIGINT, Signals
 
 import torch
@@ -86,7 +86,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     cursor = None
     if saved is not None:
         optimizer.load_state_dict(saved.optimizer)
-        cursor = Cursor(**saved.cursor)
+        cursor = Cursor.from_dict(saved.cursor)
         if len(saved.rng) == ranks.world_size:
             restore_rng(saved.rng[ranks.rank], ranks.device)
     run = Run(
@@ -262,7 +262,7 @@ def save(run: Run, cursor: Cursor) -> None:
         model=run.model.state_dict(),
         model_config=to_official_json(run.config.model),
         optimizer=run.optimizer.state_dict(),
-        cursor=asdict(cursor),
+        cursor=cursor.to_dict(),
         rng=states,
         elapsed_s=run.elapsed_s,
         config=to_toml(run.config),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
+import numpy as np
 import pytest
 import torch
 from tests.e2e.lab import Lab, numbers, same_weights
 
+from prolip.checkpoint import list_checkpoints
 from prolip.config import load_config
-from prolip.data import BatchLoader
+from prolip.data import Batch, BatchLoader, Cursor, LoaderConfig, LoaderStats
 from prolip.device import device_batches
 from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
@@ -70,14 +75,58 @@ def test_sigterm_to_one_process_of_two_stops_both_at_one_step(lab: Lab) -> None:
     assert 20 <= lab.latest("preempted").step < 80
 
 
-def test_one_and_two_processes_have_the_same_loss_curve(lab: Lab) -> None:
+class Joined:
+    """The global batches of two ranks, for one: each rank reads a part of its own, so what it reads is told by rank."""
+
+    def __init__(self, config: LoaderConfig, *, rank: int, world_size: int, resume: Cursor | None):
+        assert (rank, world_size) == (0, 1)
+        half = dataclasses.replace(config, batch_size=config.batch_size // 2)
+        self._parts = [BatchLoader(half, rank=part, world_size=2, resume=resume) for part in range(2)]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for one, two in zip(*self._parts, strict=True):
+            assert one.masked_token_ids is None
+            yield one._replace(
+                images=np.concatenate([one.images, two.images]),
+                token_ids=np.concatenate([one.token_ids, two.token_ids], axis=1),
+                keys=one.keys + two.keys,
+            )
+
+    def stats(self) -> LoaderStats:
+        return self._parts[0].stats()
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def test_one_and_two_processes_have_the_same_loss_curve(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     # Unmasked: each process masks the first rows of its own part of the batch, so the masked rows differ.
     flags = ("--num_samples", "320", "--log_every", "1", "--optim.lr", "3e-4", "--data.mask.masked_fraction", "0")
-    assert lab.here("one", *flags) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("prolip.train.BatchLoader", Joined)
+        assert lab.here("one", *flags) == 0
     lab.launch("two", *flags, processes=2)
     one, two = lab.rows("one"), lab.rows("two")
     for name in ("loss", "ppcl", "inclusion", "vib", "grad_norm"):
         assert numbers(two, name) == pytest.approx(numbers(one, name), rel=1e-4, abs=1e-9)
+
+
+def test_a_run_goes_on_with_another_number_of_processes_within_an_epoch(lab: Lab) -> None:
+    flags = ("--num_samples", "48", "--checkpoint_every", "1", "--keep_checkpoints", "3")
+    assert lab.here("grown", *flags) == 0
+    for path in list_checkpoints(lab.folder / "grown" / "checkpoints")[:2]:
+        path.unlink()
+    lab.launch("grown", *flags, processes=2)
+    assert numbers(lab.rows("grown"), "step")[-1] == 3
+    legs = ({"world_size": 1, "batch_size": 16, "steps": 1}, {"world_size": 2, "batch_size": 8, "steps": 2})
+    assert lab.latest("grown").cursor == {"epoch": 0, "legs": legs}
 
 
 def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
@@ -104,7 +153,7 @@ def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
             model.logit_scale.data.clamp_(max=math.log(100))
     saved = lab.latest("stepped")
     assert saved.step == 4
-    assert saved.cursor["samples"] == 64
+    assert saved.cursor == {"epoch": 0, "legs": ({"world_size": 1, "batch_size": 16, "steps": 4},)}
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(saved.model[name], tensor, msg=name)
     row = lab.rows("stepped")[-1]

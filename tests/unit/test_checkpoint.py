@@ -28,7 +28,7 @@ def make(step: int) -> Checkpoint:
         model=weights,
         model_config={"embed_dim": 8, "vision_cfg": {"layers": 1}},
         optimizer={"state": {0: {"step": torch.tensor(float(step))}}, "param_groups": [{"betas": (0.9, 0.98)}]},
-        cursor={"epoch": 2, "samples": 10 * step},
+        cursor={"epoch": 2, "legs": ({"world_size": 2, "batch_size": 8, "steps": step},)},
         rng=[{"cpu": torch.get_rng_state()}],
         elapsed_s=1.5,
         config='name = "x"\n',

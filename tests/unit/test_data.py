@@ -26,6 +26,7 @@ from prolip.data import (
     CaptionSource,
     Cursor,
     DataError,
+    Leg,
     LoaderConfig,
     MaskConfig,
     StoreConfig,
@@ -37,6 +38,12 @@ from prolip.tokenizer import Tokenizer
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_two_shards(tmp_path_factory.mktemp("shards"))
+
+
+def at(epoch: int, *legs: tuple[int, int, int]) -> Cursor:
+    return Cursor(
+        epoch=epoch, legs=tuple(Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in legs)
+    )
 
 
 def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
@@ -56,7 +63,7 @@ def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
         assert array.dtype == np.dtype(kind)
         assert array.flags.c_contiguous
         assert array.flags.writeable
-    assert [batch.cursor for batch in batches[3:5]] == [Cursor(epoch=0, samples=16), Cursor(epoch=1, samples=4)]
+    assert [batch.cursor for batch in batches[3:5]] == [at(0, (1, 4, 4)), at(1, (1, 4, 1))]
     assert batch.json is not None
     for key, text, ids in zip(batch.keys, batch.json, batch.token_ids[0], strict=True):
         assert json.loads(text)["levels"]["name"] == f"name {key}"
@@ -192,25 +199,71 @@ def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any
 def test_ranks_and_cursors_that_cannot_be_are_named(shards: str) -> None:
     with pytest.raises(ValueError, match="rank is 2: it must be below world_size, 2"):
         BatchLoader(config(shards), rank=2, world_size=2)
-    with pytest.raises(ValueError, match=r"resume.samples is 17: .*16 samples"):
-        BatchLoader(config(shards), resume=Cursor(epoch=0, samples=17))
+    with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 5: .*4 steps that 16 samples are good for"):
+        BatchLoader(config(shards), resume=at(0, (1, 4, 5)))
     with pytest.raises(ValueError, match=r"resume.epoch is -1"):
-        BatchLoader(config(shards), resume=Cursor(epoch=-1, samples=0))
+        BatchLoader(config(shards), resume=Cursor(epoch=-1))
+    with pytest.raises(ValueError, match=r"resume.legs\[1\].batch_size is -2: it must not be negative"):
+        BatchLoader(config(shards), resume=at(0, (1, 4, 1), (1, -2, 0)))
     with pytest.raises(ValueError, match=r"rank is -1: it must not be negative"):
         BatchLoader(config(shards), rank=-1, world_size=2)
 
 
-def test_an_evaluation_goes_on_with_as_many_ranks_only(shards: str) -> None:
-    kept = config(shards, batch_size=2, last_batch="keep")
-    loader = BatchLoader(kept, rank=1, world_size=2)
+def test_an_epoch_goes_on_with_another_number_of_ranks(shards: str) -> None:
+    base = config(shards, batch_size=2, last_batch="keep")
+    loader = BatchLoader(base, rank=1, world_size=2)
     whole = contents(loader)
     cursor = whole[1][-1]
-    assert cursor == Cursor(epoch=0, samples=8, parts=2)
-    assert contents(BatchLoader(kept, rank=1, world_size=2, resume=cursor)) == whole[2:]
-    with pytest.raises(ValueError, match=r"resume.parts is 2: it must be 4"):
-        BatchLoader(kept, world_size=4, resume=cursor)
-    with pytest.raises(ValueError, match=r"resume.parts is 2: it must be 1"):
-        BatchLoader(config(shards), world_size=2, resume=cursor)
+    assert cursor == at(0, (2, 2, 2))
+    assert contents(BatchLoader(base, rank=1, world_size=2, resume=cursor)) == whole[2:]
+    keys = [
+        key
+        for rank in range(2)
+        for batch in contents(BatchLoader(base, rank=rank, world_size=2))[:2]
+        for key in batch[4]
+    ]
+    for rank in range(3):
+        rest = list(BatchLoader(base, rank=rank, world_size=3, resume=cursor))
+        assert [batch.cursor for batch in rest] == [at(0, (2, 2, 2), (3, 2, steps + 1)) for steps in range(len(rest))]
+        keys += [key for batch in rest for key in batch.keys]
+    assert sorted(keys) == sorted(f"s{shard}k{index}" for shard, size in enumerate((7, 9)) for index in range(size))
+
+
+def test_the_state_of_a_loader_is_that_of_its_last_batch(shards: str) -> None:
+    base = config(shards, **FULL)
+    whole = contents(BatchLoader(base))
+    loader = BatchLoader(base)
+    start = loader.state_dict()
+    run = iter(loader)
+    for number in range(3):
+        next(run)
+        assert Cursor.from_dict(loader.state_dict()) == whole[number][-1]
+    state = json.loads(json.dumps(loader.state_dict()))
+    other = BatchLoader(base)
+    other.load_state_dict(state)
+    assert Cursor.from_dict(other.state_dict()) == whole[2][-1]
+    assert contents(other) == whole[3:]
+    # The state was for one run.
+    assert contents(other) == whole
+    other.load_state_dict(start)
+    assert contents(other) == whole
+    with pytest.raises(ValueError, match=r"resume is \{'epoch': 0, 'samples': 8, 'parts': 1\}: it is no cursor"):
+        other.load_state_dict({"epoch": 0, "samples": 8, "parts": 1})
+    other.load_state_dict({"epoch": 0, "legs": [{"world_size": 1, "batch_size": 4, "steps": 9}]})
+    with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 9"):
+        next(iter(other))
+
+
+def test_a_padded_epoch_has_full_batches_of_all_samples(shards: str) -> None:
+    base = config(shards, batch_size=3, last_batch="pad")
+    keys: list[str] = []
+    for rank in range(2):
+        loader = BatchLoader(base, rank=rank, world_size=2)
+        assert loader.num_batches == 3
+        batches = [batch.keys for batch in loader]
+        assert [len(batch) for batch in batches] == [3, 3, 3]
+        keys += [key for batch in batches for key in batch]
+    assert (len(keys), len(set(keys))) == (18, 16)
 
 
 def test_the_largest_seed_is_a_seed(shards: str) -> None:
@@ -271,8 +324,8 @@ class Watched:
 def test_both_sides_have_the_same_fields(shards: str) -> None:
     seen: dict[type, set[str]] = {}
     watched = Watched(config(shards, **FULL), seen)
-    place = Watched(Cursor(epoch=0, samples=0), seen)
+    place = Watched(at(0, (1, 4, 1)), seen)
     _core.BatchLoader(watched, Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=place)
-    for kind in (LoaderConfig, StoreConfig, AugmentConfig, CaptionConfig, CaptionSource, MaskConfig, Cursor):
+    for kind in (LoaderConfig, StoreConfig, AugmentConfig, CaptionConfig, CaptionSource, MaskConfig, Cursor, Leg):
         # The tokenizer comes built.
         assert seen[kind] == {field.name for field in dataclasses.fields(kind)} - {"tokenizer"}

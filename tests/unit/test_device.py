@@ -125,7 +125,7 @@ def test_what_cannot_be_asked_for_is_named(shards: str) -> None:
 
 # ---- a device beside the host ---------------------------------------------------------------------------------------
 
-_CURSOR = Cursor(epoch=0, samples=0)
+_CURSOR = Cursor()
 
 
 def _batch(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
@@ -133,7 +133,7 @@ def _batch(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
     ids = np.full((2, rows, 5), number, dtype=np.int32)
     patches = np.full((1, 3), number, dtype=np.int64)
     keys = [f"{number}-{row}" for row in range(rows)]
-    return Batch(images, ids, ids[:, :1].copy(), patches, keys, None, Cursor(epoch=0, samples=number))
+    return Batch(images, ids, ids[:, :1].copy(), patches, keys, None, Cursor(epoch=number))
 
 
 class _Given:
@@ -290,7 +290,7 @@ def test_nothing_is_waited_for_while_a_batch_stands_on_the_device() -> None:
 @pytest.mark.parametrize("failure", [DataError("000.tar: damaged"), RuntimeError("the loader was closed")])
 def test_a_failure_comes_behind_the_batches_before_it(failure: Exception) -> None:
     batches, _ = _over(_Given([_batch(_pictures(number), number) for number in range(3)], failure=failure), ahead=2)
-    assert [next(batches).cursor.samples for _ in range(3)] == [0, 1, 2]
+    assert [next(batches).cursor.epoch for _ in range(3)] == [0, 1, 2]
     with pytest.raises(type(failure), match=str(failure)):
         next(batches)
 

@@ -108,11 +108,11 @@ class Epochs:
 
     def state_dict(self) -> dict[str, Any]:
         """Where an iteration goes on behind the last batch that was given: plain values, for a checkpoint."""
-        return dataclasses.asdict(self._stands or self._place)
+        return (self._stands or self._place).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes the next iteration give what was left of the epoch when `state_dict` was called."""
-        self._place, self._whole = Cursor(**state), False
+        self._place, self._whole = Cursor.from_dict(state), False
 
     def stats(self) -> DeviceStats | None:
         """What the batches since the last restart cost, and how long was waited for them; None before the first."""
@@ -128,4 +128,4 @@ class Epochs:
 
 
 def _beginning(epoch: int) -> Cursor:
-    return Cursor(epoch=epoch, samples=0)
+    return Cursor(epoch=epoch)

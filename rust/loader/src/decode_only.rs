@@ -8,7 +8,7 @@ use crate::decode::{Decoder, Rgb8};
 use crate::error::Error;
 use crate::index::{Index, Opening};
 use crate::location::Location;
-use crate::order::EpochOrder;
+use crate::order::ShardList;
 use crate::read::{Reader, Wanted};
 use crate::tally::Tally;
 
@@ -79,9 +79,13 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
     );
     let mut pictures = Vec::with_capacity(wanted as usize);
     let mut tally = Tally::default();
-    let mut order = EpochOrder::new(index.counts(), 0, 0, 0);
+    let list = ShardList::once(index.counts(), None);
+    let mut ids = Vec::with_capacity(wanted as usize);
     for number in 0..wanted {
-        let id = order.sample_at(number * total / wanted);
+        let position = number * total / wanted;
+        list.read(position..position + 1, &mut ids);
+    }
+    for id in ids {
         tally.tried += 1;
         let read = reader
             .read(index, id, Wanted::default(), MAX_MEMBER_BYTES)

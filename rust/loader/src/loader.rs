@@ -9,11 +9,15 @@ use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
 use crate::index::{Index, Opening};
 use crate::location::Location;
-use crate::order::{Cursor, Split};
+use crate::order::{Cursor, Division, Rules};
 use crate::read::Wanted;
 use crate::shards;
 use crate::supply::{LocalFiles, Supply};
 use crate::tokenize::Tokenizer;
+
+/// Ranks and legs that a generator's key can tell apart.
+const MAX_RANKS: u64 = u32::MAX as u64;
+const MAX_LEGS: usize = 1 << 20;
 
 /// Everything that the threads of a run read and never change.
 #[derive(Debug)]
@@ -24,8 +28,8 @@ pub struct Loader {
     pub index: Index,
     /// Present if there are captions.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// This rank's share.
-    pub split: Split,
+    /// What the order of the samples follows from.
+    pub rules: Rules,
     /// Members that captions are drawn from.
     pub(crate) needed_members: Wanted,
 }
@@ -46,6 +50,10 @@ impl Loader {
         if world_size == 0 {
             return Err(ConfigError::new("world_size", world_size, "it must be at least 1").into());
         }
+        if world_size as u64 > MAX_RANKS {
+            let rule = "it must not be above 4,294,967,295";
+            return Err(ConfigError::new("world_size", world_size, rule).into());
+        }
         if rank >= world_size {
             return Err(ConfigError::new(
                 "rank",
@@ -65,53 +73,76 @@ impl Loader {
             Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
             None => Index::scan(&shards, opening)?,
         };
-        let split = Split {
-            total: index.num_samples(),
+        let rules = Rules {
+            seed: config.seed,
+            window: config.shuffle_window,
             batch_size: config.batch_size as u64,
             rank: rank as u64,
             world_size: world_size as u64,
             last_batch: config.last_batch,
+            num_epochs: config.num_epochs,
         };
-        check_size(&config, split)?;
+        check_size(&config, rules.division(index.num_samples()))?;
         let (txt, json) = needed_members(&config.captions);
         Ok(Self {
             config,
             index,
             tokenizer,
-            split,
+            rules,
             needed_members: Wanted { txt, json },
         })
+    }
+
+    /// Samples of an epoch over all ranks.
+    #[must_use]
+    pub fn num_samples(&self) -> u64 {
+        self.index.num_samples()
+    }
+
+    /// Batches of this rank in an epoch.
+    #[must_use]
+    pub fn num_batches(&self) -> u64 {
+        let division = self.rules.division(self.num_samples());
+        division.num_steps(self.rules.last_batch, self.rules.rank)
     }
 
     /// Checks that a run can go on at a cursor of these data.
     ///
     /// # Errors
-    /// The cursor lies beyond the data, or within an epoch that is divided otherwise.
-    pub fn check_cursor(&self, cursor: Cursor) -> Result<(), ConfigError> {
-        let split = self.split;
-        let samples = |rule| Err(ConfigError::new("resume.samples", cursor.samples, rule));
-        if cursor.samples > split.total {
-            return samples(format!(
-                "it must not be above the {} samples of an epoch: are these the same shards?",
-                split.total
+    /// A leg cannot have been, or took more steps than these data have.
+    pub fn check_cursor(&self, cursor: &Cursor) -> Result<(), ConfigError> {
+        if cursor.legs.len() > MAX_LEGS {
+            let rule = format!("it must not be above {MAX_LEGS}");
+            return Err(ConfigError::new(
+                "len(resume.legs)",
+                cursor.legs.len(),
+                rule,
             ));
         }
-        if cursor.samples == 0 || cursor.samples == split.total {
-            return Ok(());
-        }
-        if cursor.parts != split.parts() {
-            let rule = format!(
-                "it must be {}: the epoch was begun in other parts than this run's; resume with as many ranks and the same \
-                 data.last_batch, or at the beginning of an epoch",
-                split.parts()
-            );
-            return Err(ConfigError::new("resume.parts", cursor.parts, rule));
-        }
-        let step = split.global_batch();
-        if split.last_batch == LastBatch::Keep && !cursor.samples.is_multiple_of(step) {
-            return samples(format!(
-                "it must be a multiple of the {step} samples of a step: resume with the same data.batch_size"
-            ));
+        let mut total = self.num_samples();
+        for (number, leg) in cursor.legs.iter().enumerate() {
+            let field = |name| format!("resume.legs[{number}].{name}");
+            if !(1..=MAX_RANKS).contains(&leg.world_size) {
+                let rule = "it must be between 1 and 4,294,967,295";
+                return Err(ConfigError::new(field("world_size"), leg.world_size, rule));
+            }
+            if leg.batch_size == 0 {
+                let rule = "it must be at least 1";
+                return Err(ConfigError::new(field("batch_size"), 0, rule));
+            }
+            let division = Division {
+                total,
+                world_size: leg.world_size,
+                batch_size: leg.batch_size,
+            };
+            if leg.steps > division.max_steps() {
+                let rule = format!(
+                    "it must not be above the {} steps that {total} samples are good for: are these the same shards?",
+                    division.max_steps()
+                );
+                return Err(ConfigError::new(field("steps"), leg.steps, rule));
+            }
+            total = division.after(leg.steps).total();
         }
         Ok(())
     }
@@ -157,22 +188,27 @@ fn check_tokenizer(
     Ok(())
 }
 
-fn check_size(config: &LoaderConfig, split: Split) -> Result<(), ConfigError> {
-    if split.total == 0 {
+fn check_size(config: &LoaderConfig, division: Division) -> Result<(), ConfigError> {
+    if division.total == 0 {
         return Err(ConfigError::new(
             "data.shards",
             format!("{:?}", config.shards),
             "the shards hold no sample",
         ));
     }
-    if split.last_batch == LastBatch::Drop && split.total < split.global_batch() {
+    if division.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(
-            "with {} ranks a step needs {} samples and the shards hold {}; make it smaller or set data.last_batch to 'keep'",
-            split.world_size,
-            split.global_batch(),
-            split.total
+            "with {} ranks a step needs {} samples and the shards hold {}; make it smaller or set data.last_batch to 'pad' \
+             or 'keep'",
+            division.world_size,
+            u128::from(division.world_size) * u128::from(division.batch_size),
+            division.total
         );
-        return Err(ConfigError::new("data.batch_size", split.batch_size, rule));
+        return Err(ConfigError::new(
+            "data.batch_size",
+            division.batch_size,
+            rule,
+        ));
     }
     Ok(())
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use crate::batch::{Batch, Filling, Finished, Lease, Outcome, Pool, Row, Slots};
 use crate::error::Error;
 use crate::loader::Loader;
-use crate::order::Cursor;
-use crate::schedule::{Schedule, Scheduled, Upcoming};
+use crate::order::{BatchPlan, Cursor};
+use crate::schedule::{Schedule, Upcoming};
 use crate::stats::{Counters, LoaderStats, Stage};
 use crate::supply::Supply;
 use crate::tally::Tally;
@@ -81,7 +81,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(loader: Arc<Loader>, from: Cursor) -> Result<Self, Error> {
+    pub fn start(loader: Arc<Loader>, from: &Cursor) -> Result<Self, Error> {
         let supply = loader.supply();
         Self::start_with(loader, supply, from)
     }
@@ -93,7 +93,7 @@ impl Pipeline {
     pub fn start_with(
         loader: Arc<Loader>,
         supply: Arc<dyn Supply>,
-        from: Cursor,
+        from: &Cursor,
     ) -> Result<Self, Error> {
         let config = &loader.config;
         let schedule = Schedule::new(Arc::clone(&loader), Arc::clone(&supply), from);
@@ -269,13 +269,13 @@ impl Shared {
         drop(state);
         let changes = self.changes.load(Ordering::Acquire);
         let (upcoming, lease) = match schedule.next() {
-            Upcoming::Batch(scheduled) => (Upcoming::Batch(scheduled), Some(self.pool.take())),
+            Upcoming::Batch(plan) => (Upcoming::Batch(plan), Some(self.pool.take())),
             other => (other, None),
         };
         let mut state = lock(&self.state);
         state.schedule = Some(schedule);
         match (upcoming, lease) {
-            (Upcoming::Batch(scheduled), Some(lease)) => self.begin(&mut state, scheduled, lease),
+            (Upcoming::Batch(plan), Some(lease)) => self.begin(&mut state, plan, lease),
             (Upcoming::Waiting, _) => {
                 state.starved = changes == self.changes.load(Ordering::Acquire);
             }
@@ -287,14 +287,12 @@ impl Shared {
         state
     }
 
-    fn begin(&self, state: &mut State, scheduled: Scheduled, lease: Lease) {
+    fn begin(&self, state: &mut State, plan: BatchPlan, lease: Lease) {
         let mut rows = state.spare_rows.pop().unwrap_or_default();
-        rows.resize_with(scheduled.samples.len(), Row::default);
+        rows.resize_with(plan.samples.len(), Row::default);
         state.current = Some(Arc::new(Filling {
             number: state.begun,
-            plan: scheduled.plan,
-            samples: scheduled.samples,
-            shards: scheduled.shards,
+            plan,
             slots: Slots::new(lease, rows, self.loader.image_bytes()),
         }));
         state.begun += 1;

@@ -21,6 +21,15 @@ pub mod stream {
     pub const PATCHES: u64 = 4;
     /// Which sample takes the place of a bad one.
     pub const SUBSTITUTE: u64 = 5;
+    /// The shards of an epoch.
+    pub const SHARDS: u64 = 6;
+
+    /// The stream of one leg of an epoch and one rank, for a purpose whose draws belong to no sample.
+    #[must_use]
+    pub fn of_leg(purpose: u64, leg: u64, rank: u64) -> u64 {
+        // Eight bits, 24 and 32: configurations and cursors with more are refused.
+        purpose | leg << 8 | rank << 32
+    }
 }
 
 /// A generator keyed by (seed, epoch, sample, stream).

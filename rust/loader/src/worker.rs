@@ -89,12 +89,9 @@ impl<'shared> Worker<'shared> {
     /// Fills a slot with its sample, or with a substitute where that is bad and the batch must be full; leaves it empty
     /// where none is good. False where the run ends meanwhile: then the slot holds nothing that may be read.
     fn fill(&mut self, filling: &Filling, slot: &mut Slot<'_>) -> bool {
-        let (epoch, position) = (
-            filling.plan.epoch,
-            filling.plan.positions.start + slot.index() as u64,
-        );
-        let mut id = filling.samples[slot.index()];
-        let mut rng = SampleRng::new(self.config.seed, epoch, position, stream::SUBSTITUTE);
+        let plan = &filling.plan;
+        let mut id = plan.samples[slot.index()];
+        let mut rng = plan.rng(self.config.seed, slot.index(), stream::SUBSTITUTE);
         let mut tally = Tally::default();
         let mut substitutes = match self.config.last_batch {
             LastBatch::Keep => 0,
@@ -105,7 +102,7 @@ impl<'shared> Worker<'shared> {
                 return false;
             }
             tally.tried += 1;
-            match self.load(epoch, id, slot.parts()) {
+            match self.load(plan.epoch, id, slot.parts()) {
                 Ok(()) => break Some(id),
                 Err(error) => {
                     let shard = self.loader.shard(id.shard);
@@ -130,14 +127,14 @@ impl<'shared> Worker<'shared> {
                 break None;
             }
             substitutes -= 1;
-            id = self.substitute(&filling.shards, &mut rng);
+            id = self.substitute(&plan.shards, &mut rng);
         };
         let row = slot.parts().1;
         (row.sample, row.tally) = (sample, tally);
         true
     }
 
-    /// A sample of the batch's own shards, each equally likely: they are there, while others may be far away.
+    /// A sample of the shards that the batch's windows stand in, each equally likely: they are there, others may be far away.
     fn substitute(&self, shards: &[u32], rng: &mut SampleRng) -> SampleId {
         let counts = self.loader.index.counts();
         let count = |shard: u32| u64::from(counts[shard as usize]);
@@ -315,9 +312,10 @@ impl<'shared> Worker<'shared> {
             }
         }
         if let Some(mask) = mask {
-            let key = (seed, epoch, filling.plan.positions.start);
             let masked = &samples[..masked_rows];
-            keep_patches(mask, key, masked, &mut lease.memory.kept_patches);
+            let of_batch = filling.plan.rng(seed, 0, stream::PATCHES);
+            let kept = &mut lease.memory.kept_patches;
+            keep_patches(mask, (seed, epoch), of_batch, masked, kept);
         }
         let json = self.config.keep_json.then(|| {
             rows[..count]
@@ -332,7 +330,7 @@ impl<'shared> Worker<'shared> {
             keys: keys.map(|row| std::mem::take(&mut row.key)).collect(),
             masked_rows,
             json,
-            cursor: filling.plan.cursor,
+            cursor: filling.plan.cursor.clone(),
         })
     }
 }
@@ -356,10 +354,11 @@ fn keep_good_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> us
     count
 }
 
-/// The patches that masked rows keep, `[M, K]`; drawn per batch from its first position, or per sample from its id.
+/// The patches that masked rows keep, `[M, K]`; drawn once a batch, or per sample from its id.
 fn keep_patches(
     mask: &MaskConfig,
-    (seed, epoch, position): (u64, u64, u64),
+    (seed, epoch): (u64, u64),
+    mut of_batch: SampleRng,
     samples: &[SampleId],
     out: &mut Vec<i64>,
 ) {
@@ -375,8 +374,7 @@ fn keep_patches(
         }
         PatchDraw::Batch => {
             let Some(first) = rows.next() else { return };
-            let mut rng = SampleRng::new(seed, epoch, position, stream::PATCHES);
-            mask::draw_patches(mask.num_patches, first, &mut rng);
+            mask::draw_patches(mask.num_patches, first, &mut of_batch);
             for row in 1..samples.len() {
                 out.copy_within(..kept, row * kept);
             }

@@ -63,7 +63,7 @@ fn bad_samples_are_counted_and_replaced_or_left_out() {
             1,
         )
         .unwrap();
-        let pipeline = Pipeline::start(Arc::clone(&loader), Cursor::default()).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = next(&pipeline).unwrap() {
             batches.push(Content::new(&batch, &loader));
@@ -173,7 +173,7 @@ fn until_failure(
         let tokenizer = Some(tokenizer(clean));
         let loader = Loader::open(config, tokenizer, 0, 1, &AtomicBool::new(false)).unwrap();
         let loader = Arc::new(loader);
-        let pipeline = Pipeline::start(Arc::clone(&loader), Cursor::default()).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
         let mut keys = Vec::new();
         loop {
             match next(&pipeline) {

@@ -1,21 +1,26 @@
-//! The laws of the order: each sample once, the same from anywhere, the same on any number of ranks.
+//! The laws of the order: each sample once, the same from anywhere, however often the number of ranks changes.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use prolip_loader::config::LastBatch;
-use prolip_loader::order::{BatchPlan, Cursor, EpochOrder, Planner, Split};
+use prolip_loader::order::{BatchPlan, Cursor, Leg, Route, Rules};
 use prolip_loader::sample::SampleId;
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 #[derive(Debug, Clone)]
 struct Case {
     sizes: Vec<u32>,
     window: usize,
     seed: u64,
-    batch: u64,
-    world: u64,
     epochs: u64,
+    last_batch: LastBatch,
 }
+
+/// Ranks and samples of a rank's batch.
+type Ranks = (u64, u64);
 
 impl Case {
     fn total(&self) -> u64 {
@@ -30,185 +35,296 @@ impl Case {
             .collect()
     }
 
-    fn split(&self, rank: u64, last_batch: LastBatch) -> Split {
-        Split {
-            total: self.total(),
-            batch_size: self.batch,
+    fn rules(&self, rank: u64, (world_size, batch_size): Ranks) -> Rules {
+        Rules {
+            seed: self.seed,
+            window: self.window,
+            batch_size,
             rank,
-            world_size: self.world,
-            last_batch,
+            world_size,
+            last_batch: self.last_batch,
+            num_epochs: Some(self.epochs),
         }
     }
 
-    fn plans(&self, rank: u64, last_batch: LastBatch, from: Cursor) -> Vec<BatchPlan> {
-        Planner::new(self.split(rank, last_batch), Some(self.epochs), from).collect()
+    fn plans(&self, rank: u64, ranks: Ranks, from: &Cursor) -> Vec<BatchPlan> {
+        let mut route = Route::new(self.rules(rank, ranks), from);
+        std::iter::from_fn(|| route.next(&self.sizes)).collect()
     }
 
-    fn ids(&self, plan: &BatchPlan) -> Vec<SampleId> {
-        let mut order = EpochOrder::new(&self.sizes, self.seed, self.window, plan.epoch);
-        plan.positions
-            .clone()
-            .map(|position| order.sample_at(position))
+    /// The batches of every rank from a cursor to the end of its epoch.
+    fn rest_of_epoch(&self, ranks: Ranks, from: &Cursor) -> Vec<Vec<BatchPlan>> {
+        let one = Case {
+            epochs: from.epoch + 1,
+            ..self.clone()
+        };
+        (0..ranks.0)
+            .map(|rank| one.plans(rank, ranks, from))
             .collect()
     }
+}
 
-    /// What all ranks use at each step, with the step's cursor.
-    fn steps(&self, last_batch: LastBatch, from: Cursor) -> Vec<(Cursor, Vec<SampleId>)> {
-        let ranks: Vec<_> = (0..self.world)
-            .map(|rank| self.plans(rank, last_batch, from))
-            .collect();
-        let steps = ranks.iter().map(Vec::len).max().unwrap_or(0);
-        let step = |number: usize| {
-            let plans: Vec<&BatchPlan> =
-                ranks.iter().filter_map(|plans| plans.get(number)).collect();
-            (
-                plans[0].cursor,
-                plans.iter().flat_map(|plan| self.ids(plan)).collect(),
-            )
-        };
-        (0..steps).map(step).collect()
+fn samples<'plans>(plans: impl IntoIterator<Item = &'plans BatchPlan>) -> Vec<SampleId> {
+    plans
+        .into_iter()
+        .flat_map(|plan| plan.samples.clone())
+        .collect()
+}
+
+fn counted(samples: Vec<SampleId>) -> BTreeMap<SampleId, usize> {
+    let mut counts = BTreeMap::new();
+    for sample in samples {
+        *counts.entry(sample).or_default() += 1;
     }
+    counts
 }
 
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = prop::collection::vec(0u32..12, 1..7);
     let windows = prop_oneof![Just(0usize), 1usize..20, Just(1_000_000), Just(usize::MAX)];
-    (sizes, windows, any::<u64>(), 1u64..6, 1u64..6, 1u64..4).prop_map(
-        |(sizes, window, seed, batch, world, epochs)| Case {
+    let kinds = prop_oneof![
+        Just(LastBatch::Drop),
+        Just(LastBatch::Pad),
+        Just(LastBatch::Keep)
+    ];
+    (sizes, windows, any::<u64>(), 1u64..4, kinds).prop_map(
+        |(sizes, window, seed, epochs, last_batch)| Case {
             sizes,
             window,
             seed,
-            batch,
-            world,
             epochs,
+            last_batch,
         },
     )
+}
+
+fn ranks() -> impl Strategy<Value = Ranks> {
+    (1u64..7, 1u64..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn an_epoch_has_every_sample_once_however_often_the_ranks_change(
+        case in cases(), stays in prop::collection::vec((ranks(), any::<Index>()), 0..4), last in ranks()
+    ) {
+        let (mut cursor, mut read) = (Cursor::default(), Vec::new());
+        for (ranks, stop) in stays {
+            let plans = case.rest_of_epoch(ranks, &cursor);
+            let longest = plans.iter().max_by_key(|plans| plans.len()).unwrap();
+            let steps = stop.index(longest.len() + 1);
+            if steps > 0 {
+                cursor = longest[steps - 1].cursor.clone();
+            }
+            read.extend(plans.iter().flat_map(|plans| samples(plans.iter().take(steps))));
+        }
+        let plans = case.rest_of_epoch(last, &cursor);
+        let steps: Vec<usize> = plans.iter().map(Vec::len).collect();
+        read.extend(plans.iter().flat_map(samples));
+        let (used, counts) = (read.len() as u64, counted(read));
+        let once = counts.values().all(|&count| count == 1);
+        match case.last_batch {
+            LastBatch::Drop => {
+                prop_assert!(once);
+                prop_assert!(case.total() - used < last.0 * last.1);
+            }
+            LastBatch::Keep => {
+                prop_assert!(once);
+                prop_assert_eq!(used, case.total());
+                prop_assert!(steps.iter().all(|&count| count.abs_diff(steps[0]) <= 1));
+            }
+            LastBatch::Pad => prop_assert_eq!(counts.len() as u64, case.total()),
+        }
+        if case.last_batch != LastBatch::Keep {
+            prop_assert!(steps.iter().all(|&count| count == steps[0]));
+            prop_assert!(plans.iter().flatten().all(|plan| plan.samples.len() as u64 == last.1));
+        }
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn every_position_is_another_sample(case in cases(), epoch in 0u64..5) {
-        let mut order = EpochOrder::new(&case.sizes, case.seed, case.window, epoch);
-        let mut ids: Vec<SampleId> = (0..case.total()).map(|position| order.sample_at(position)).collect();
-        // Asked for backwards, and each alone, they are the same.
-        for position in (0..case.total()).rev() {
-            prop_assert_eq!(order.sample_at(position), ids[position as usize]);
-        }
-        if case.window == 0 {
-            prop_assert!(ids.is_sorted());
-        }
-        ids.sort_unstable();
-        prop_assert_eq!(ids, case.all());
-    }
-
-    #[test]
-    fn an_evaluation_sees_each_sample_once_an_epoch(case in cases()) {
-        let ranks = (0..case.world).flat_map(|rank| case.plans(rank, LastBatch::Keep, Cursor::default()));
-        let plans: Vec<BatchPlan> = ranks.collect();
+    fn every_epoch_is_an_epoch_of_all_ranks(case in cases(), ranks in ranks()) {
+        let mut steps = 0;
+        let plans: Vec<BatchPlan> = (0..ranks.0).flat_map(|rank| case.plans(rank, ranks, &Cursor::default())).collect();
         for epoch in 0..case.epochs {
-            let used = plans.iter().filter(|plan| plan.epoch == epoch);
-            let mut ids: Vec<SampleId> = used.flat_map(|plan| case.ids(plan)).collect();
-            ids.sort_unstable();
-            if case.total() >= case.world {
-                prop_assert_eq!(ids, case.all());
+            let of_epoch: Vec<&BatchPlan> = plans.iter().filter(|plan| plan.epoch == epoch).collect();
+            let counts = counted(samples(of_epoch.iter().copied()));
+            if epoch == 0 {
+                steps = of_epoch.len();
+            }
+            // In an evaluation of fewer samples than ranks, those that have none stop at once.
+            prop_assert_eq!(of_epoch.len(), steps);
+            match case.last_batch {
+                LastBatch::Drop => prop_assert_eq!(steps as u64, case.total() / (ranks.0 * ranks.1) * ranks.0),
+                LastBatch::Pad => {
+                    prop_assert_eq!(steps as u64, case.total().div_ceil(ranks.0 * ranks.1) * ranks.0);
+                    prop_assert_eq!(counts.into_keys().collect::<Vec<_>>(), case.all());
+                }
+                LastBatch::Keep => prop_assert_eq!(counts.into_keys().collect::<Vec<_>>(), case.all()),
             }
         }
-        for rank in 0..case.world {
-            let split = case.split(rank, LastBatch::Keep);
-            prop_assert!(split.num_batches(0).abs_diff(case.split(0, LastBatch::Keep).num_batches(0)) <= 1);
-        }
     }
 
     #[test]
-    fn training_uses_no_sample_twice_an_epoch_in_as_many_steps_on_every_rank(case in cases()) {
-        let global = case.batch * case.world;
-        let ranks: Vec<usize> =
-            (0..case.world).map(|rank| case.plans(rank, LastBatch::Drop, Cursor::default()).len()).collect();
-        prop_assert!(ranks.iter().all(|&steps| steps as u64 == case.epochs * (case.total() / global)));
-        let steps = case.steps(LastBatch::Drop, Cursor::default());
-        for epoch in 0..case.epochs {
-            let used = steps.iter().filter(|(cursor, _)| cursor.epoch == epoch);
-            let mut ids: Vec<SampleId> = used.flat_map(|(_, ids)| ids.clone()).collect();
-            let count = ids.len() as u64;
-            ids.sort_unstable();
-            ids.dedup();
-            prop_assert_eq!(ids.len() as u64, count);
-            prop_assert_eq!(count, case.total() / global * global);
-        }
-    }
-
-    #[test]
-    fn a_resumed_run_goes_on_as_if_it_had_never_stopped(case in cases(), at in any::<prop::sample::Index>(), keep in any::<bool>()) {
-        let last_batch = if keep { LastBatch::Keep } else { LastBatch::Drop };
-        for rank in 0..case.world {
-            let whole = case.plans(rank, last_batch, Cursor::default());
+    fn a_resumed_run_goes_on_as_if_it_had_never_stopped(
+        case in cases(), before in ranks(), ranks in ranks(), leave in any::<Index>(), at in any::<Index>()
+    ) {
+        // Within a second leg too.
+        let first = case.rest_of_epoch(before, &Cursor::default());
+        let from = first[0].get(leave.index(first[0].len() + 1)).map_or_else(Cursor::default, |plan| plan.cursor.clone());
+        for rank in 0..ranks.0 {
+            let whole = case.plans(rank, ranks, &from);
             if whole.is_empty() {
                 continue;
             }
             let stop = at.index(whole.len());
-            prop_assert_eq!(&whole[stop + 1..], &case.plans(rank, last_batch, whole[stop].cursor)[..]);
+            prop_assert_eq!(&whole[stop + 1..], &case.plans(rank, ranks, &whole[stop].cursor)[..]);
         }
     }
 
     #[test]
-    fn the_number_of_ranks_changes_no_global_batch(case in cases(), parts in 1u64..6) {
-        // The same global batch on one rank, and in `parts` parts.
-        let global = case.batch * parts;
-        let one = Case { batch: global, world: 1, ..case.clone() };
-        let many = Case { batch: case.batch, world: parts, ..case };
-        prop_assert_eq!(
-            one.steps(LastBatch::Drop, Cursor::default()),
-            many.steps(LastBatch::Drop, Cursor::default())
-        );
+    fn a_rank_pads_with_the_beginning_of_its_own_part(case in cases(), ranks in ranks()) {
+        let case = Case { last_batch: LastBatch::Pad, epochs: 1, ..case };
+        let parts = Case { last_batch: LastBatch::Keep, ..case.clone() };
+        for rank in 0..ranks.0 {
+            let own = samples(&parts.plans(rank, ranks, &Cursor::default()));
+            let padded = samples(&case.plans(rank, ranks, &Cursor::default()));
+            if !own.is_empty() {
+                let round: Vec<SampleId> = own.iter().copied().cycle().take(padded.len()).collect();
+                prop_assert_eq!(padded, round);
+            }
+        }
     }
 
     #[test]
-    fn after_a_change_of_ranks_no_sample_of_the_epoch_comes_again(
-        case in cases(), world in 1u64..6, batch in 1u64..6, at in any::<prop::sample::Index>()
-    ) {
-        let case = Case { epochs: 1, ..case };
-        let before = case.steps(LastBatch::Drop, Cursor::default());
-        if before.is_empty() {
-            return Ok(());
+    fn a_rank_reads_neighbouring_shards_and_no_sample_far_from_its_place(case in cases(), world_size in 1u64..7) {
+        let case = Case { last_batch: LastBatch::Keep, epochs: 1, ..case };
+        let list = case.rules(0, (1, 1)).list(&case.sizes, 0);
+        let mut listed = Vec::new();
+        list.read(0..case.total(), &mut listed);
+        let places: BTreeMap<SampleId, usize> = listed.iter().copied().zip(0..).collect();
+        for rank in 0..world_size {
+            let read = samples(&case.plans(rank, (world_size, 3), &Cursor::default()));
+            let places: Vec<usize> = read.iter().map(|sample| places[sample]).collect();
+            let first = places.iter().min().copied().unwrap_or(0);
+            prop_assert_eq!(places.iter().max().map_or(0, |last| last + 1 - first), read.len());
+            for (number, &place) in places.iter().enumerate() {
+                prop_assert!((first + number).abs_diff(place) < case.window.max(1));
+            }
         }
-        let stop = at.index(before.len());
-        let other = Case { world, batch, ..case.clone() };
-        let after = other.steps(LastBatch::Drop, before[stop].0);
-        let mut ids: Vec<SampleId> = before[..=stop].iter().chain(&after).flat_map(|(_, ids)| ids.clone()).collect();
-        let count = ids.len();
-        ids.sort_unstable();
-        ids.dedup();
-        prop_assert_eq!(ids.len(), count);
-        prop_assert!(case.total() - (count as u64) < world * batch);
+    }
+
+    #[test]
+    fn a_batch_names_the_shards_of_its_windows(case in cases(), ranks in ranks()) {
+        for plan in case.plans(0, ranks, &Cursor::default()) {
+            let named: BTreeSet<u32> = plan.shards.iter().copied().collect();
+            prop_assert_eq!(named.len(), plan.shards.len());
+            prop_assert!(plan.samples.iter().all(|sample| named.contains(&sample.shard)));
+            prop_assert!(plan.shards.iter().all(|&shard| case.sizes[shard as usize] > 0));
+        }
+    }
+}
+
+fn case(sizes: &[u32], window: usize) -> Case {
+    Case {
+        sizes: sizes.to_vec(),
+        window,
+        seed: 5,
+        epochs: 1,
+        last_batch: LastBatch::Keep,
     }
 }
 
 #[test]
-fn epochs_and_seeds_differ() {
-    let order = |seed, epoch| -> Vec<SampleId> {
-        let mut order = EpochOrder::new(&[50, 50], seed, 10, epoch);
-        (0..100).map(|position| order.sample_at(position)).collect()
+fn epochs_seeds_ranks_and_legs_are_shuffled_apart() {
+    let order = |seed, epoch| {
+        let case = Case {
+            seed,
+            ..case(&[50, 50], 10)
+        };
+        let from = Cursor {
+            epoch,
+            legs: Vec::new(),
+        };
+        samples(
+            case.rest_of_epoch((1, 10), &from)
+                .first()
+                .into_iter()
+                .flatten(),
+        )
     };
     assert_eq!(order(1, 0), order(1, 0));
     assert_ne!(order(1, 0), order(1, 1));
     assert_ne!(order(1, 0), order(2, 0));
+    // The places in the shard alone, for two ranks with one shard each, and before and after a leg.
+    let places = |rank, from: &Cursor, ranks| -> Vec<u32> {
+        let plans = case(&[400, 400], usize::MAX).plans(rank, ranks, from);
+        let read = samples(&plans).into_iter();
+        read.map(|sample| sample.sample).collect()
+    };
+    let start = Cursor::default();
+    assert_ne!(places(0, &start, (2, 400)), places(1, &start, (2, 400)));
+    let mut plans = case(&[400, 400], usize::MAX).plans(0, (2, 1), &start);
+    let left = plans.swap_remove(0).cursor;
+    assert_ne!(places(0, &start, (2, 1))[1..], places(0, &left, (2, 2)));
+}
+
+#[test]
+fn every_order_of_a_window_is_equally_likely() {
+    let mut counts = BTreeMap::new();
+    let case = Case {
+        epochs: 6_000,
+        ..case(&[3], usize::MAX)
+    };
+    for plan in case.plans(0, (1, 3), &Cursor::default()) {
+        // A cut within the samples, once in two thirds of 2^31 epochs, would show here too.
+        let order: Vec<u32> = plan.samples.iter().map(|sample| sample.sample).collect();
+        *counts.entry(order).or_insert(0u32) += 1;
+    }
+    // Six standard deviations: sqrt(6,000 * 1/6 * 5/6) = 29.
+    assert_eq!(counts.len(), 6);
+    assert!(
+        counts.values().all(|count| count.abs_diff(1_000) < 174),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn a_leg_without_steps_is_none() {
+    let case = case(&[9, 9], 4);
+    let leg = |world_size, steps| Leg {
+        world_size,
+        batch_size: 2,
+        steps,
+    };
+    let cursor = |legs: &[Leg]| Cursor {
+        epoch: 0,
+        legs: legs.to_vec(),
+    };
+    let plain = case.plans(0, (2, 2), &cursor(&[leg(3, 1)]));
+    assert_eq!(
+        plain,
+        case.plans(0, (2, 2), &cursor(&[leg(3, 1), leg(5, 0), leg(2, 0)]))
+    );
+    assert_eq!(
+        plain[1..],
+        case.plans(0, (2, 2), &cursor(&[leg(3, 1), leg(2, 1)]))
+    );
 }
 
 #[test]
 fn an_endless_run_ends_where_there_is_nothing_to_read() {
-    let split = Split {
-        total: 1,
-        batch_size: 4,
-        rank: 0,
-        world_size: 2,
-        last_batch: LastBatch::Keep,
+    let rules = Rules {
+        num_epochs: None,
+        ..case(&[1], 0).rules(0, (2, 4))
     };
-    assert_eq!(Planner::new(split, None, Cursor::default()).next(), None);
-    let endless = Planner::new(Split { rank: 1, ..split }, None, Cursor::default());
-    assert_eq!(
-        endless.take(5).map(|plan| plan.epoch).collect::<Vec<_>>(),
-        [0, 1, 2, 3, 4]
-    );
+    let from = Cursor::default();
+    assert_eq!(Route::new(rules.clone(), &from).next(&[1]), None);
+    let mut endless = Route::new(Rules { rank: 1, ..rules }, &from);
+    let epochs = std::iter::from_fn(|| endless.next(&[1])).map(|plan| plan.epoch);
+    assert_eq!(epochs.take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
 }

@@ -12,7 +12,7 @@ use common::{archive, config, member, next, open, png, read_all, tokenizer, writ
 use prolip_loader::config::{LastBatch, LoaderConfig, PatchDraw, TextMode};
 use prolip_loader::error::Error;
 use prolip_loader::loader::Loader;
-use prolip_loader::order::Cursor;
+use prolip_loader::order::{Cursor, Leg};
 use prolip_loader::pipeline::{Next, Pipeline};
 use prolip_loader::stats::Stage;
 
@@ -47,45 +47,68 @@ fn a_resumed_loader_goes_on_as_if_it_had_never_stopped() {
     let whole = read_all(&loader, Cursor::default()).unwrap();
     for stop in 0..whole.len() {
         assert_eq!(
-            read_all(&loader, whole[stop].cursor).unwrap(),
+            read_all(&loader, whole[stop].cursor.clone()).unwrap(),
             whole[stop + 1..]
         );
     }
-    let beyond = loader
-        .check_cursor(Cursor {
-            samples: 17,
-            ..Cursor::default()
-        })
-        .unwrap_err();
-    assert_eq!(beyond.field, "resume.samples");
+    let refused = |leg: Leg| {
+        let cursor = Cursor {
+            epoch: 0,
+            legs: vec![leg, leg],
+        };
+        loader.check_cursor(&cursor).unwrap_err().field
+    };
+    let leg = |world_size, batch_size, steps| Leg {
+        world_size,
+        batch_size,
+        steps,
+    };
+    // 16 samples: after two steps of two ranks with four each nothing is left for another leg.
+    assert_eq!(refused(leg(2, 4, 2)), "resume.legs[1].steps");
+    assert_eq!(refused(leg(2, 4, 3)), "resume.legs[0].steps");
+    assert_eq!(refused(leg(0, 4, 0)), "resume.legs[0].world_size");
+    assert_eq!(refused(leg(1 << 32, 4, 0)), "resume.legs[0].world_size");
+    assert_eq!(refused(leg(2, 0, 0)), "resume.legs[0].batch_size");
+    assert_eq!(refused(leg(1, u64::MAX, 2)), "resume.legs[0].steps");
 }
 
 #[test]
-fn ranks_divide_a_batch() {
+fn ranks_share_an_epoch_and_change_within_it() {
     let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[7, 9]);
-    let keys = |batch_size, rank, world_size| -> Vec<Vec<String>> {
+    write_shards(folder.path(), &[7, 9, 13]);
+    let read = |(world_size, batch_size): (usize, usize), rank, from: &Cursor| {
         let loader = open(
             LoaderConfig {
                 batch_size,
                 mask: None,
+                num_epochs: Some(1),
+                last_batch: LastBatch::Keep,
                 ..config(folder.path())
             },
             rank,
             world_size,
         )
         .unwrap();
-        read_all(&loader, Cursor::default())
-            .unwrap()
-            .into_iter()
-            .map(|batch| batch.keys)
-            .collect()
+        loader.check_cursor(from).unwrap();
+        read_all(&loader, from.clone()).unwrap()
     };
-    let parts: Vec<_> = (0..3).map(|rank| keys(2, rank, 3)).collect();
-    let joined: Vec<Vec<String>> = (0..parts[0].len())
-        .map(|step| parts.iter().flat_map(|part| part[step].clone()).collect())
-        .collect();
-    assert_eq!(joined, keys(6, 0, 1));
+    let mut keys = Vec::new();
+    let mut from = Cursor::default();
+    for (ranks, steps) in [((3, 2), 2), ((2, 3), 1), ((1, 2), 3), ((4, 2), 9)] {
+        let mut to = from.clone();
+        for rank in 0..ranks.0 {
+            let batches = read(ranks, rank, &from).into_iter().take(steps);
+            for batch in batches {
+                to = batch.cursor;
+                keys.extend(batch.keys);
+            }
+        }
+        from = to;
+    }
+    keys.sort_unstable();
+    let before = keys.len();
+    keys.dedup();
+    assert_eq!((before, keys.len()), (29, 29));
 }
 
 #[test]
@@ -117,38 +140,20 @@ fn an_evaluation_reads_in_file_order_and_keeps_the_rest() {
 }
 
 #[test]
-fn an_evaluation_resumes_in_the_parts_that_it_was_begun_in() {
+fn a_padded_epoch_fills_its_last_batch_with_its_first_samples() {
     let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[9, 9]);
-    let open = |batch_size, world_size, last_batch| {
-        let config = LoaderConfig {
-            batch_size,
-            last_batch,
-            mask: None,
-            ..config(folder.path())
-        };
-        open(config, 0, world_size).unwrap()
+    write_shards(folder.path(), &[3, 4]);
+    let config = LoaderConfig {
+        last_batch: LastBatch::Pad,
+        shuffle_window: 0,
+        num_epochs: Some(1),
+        ..config(folder.path())
     };
-    let keep = LastBatch::Keep;
-    let two = open(4, 2, keep);
-    let whole = read_all(&two, Cursor::default()).unwrap();
-    let (middle, end) = (whole[0].cursor, whole[2].cursor);
-    assert_eq!((middle.samples, middle.parts, end.samples), (8, 2, 18));
-    assert_eq!(read_all(&two, middle).unwrap(), whole[1..]);
-    let refused = |loader: &Arc<Loader>, cursor| loader.check_cursor(cursor).unwrap_err().field;
-    // As many samples a step, on another number of ranks: a rank's place is not where this run's would be.
-    assert_eq!(refused(&open(8, 1, keep), middle), "resume.parts");
-    assert_eq!(
-        refused(&open(4, 2, LastBatch::Drop), middle),
-        "resume.parts"
-    );
-    assert_eq!(refused(&open(3, 2, keep), middle), "resume.samples");
-    for loader in [open(8, 1, keep), open(4, 2, LastBatch::Drop)] {
-        assert!(loader.check_cursor(end).is_ok());
-    }
-    // On one rank the order is that of training.
-    let one = read_all(&open(4, 1, keep), Cursor::default()).unwrap()[0].cursor;
-    assert!(open(4, 2, LastBatch::Drop).check_cursor(one).is_ok());
+    let batches = read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
+    assert_eq!(batches[1].keys, ["s1-1", "s1-2", "s1-3", "s0-0"]);
+    // The same sample in the same epoch, so the same picture.
+    let pixels = 8 * 8 * 3;
+    assert_eq!(batches[1].images[3 * pixels..], batches[0].images[..pixels]);
 }
 
 #[test]
@@ -161,7 +166,7 @@ fn a_short_last_batch_keeps_the_memory_of_a_full_one() {
         ..config(folder.path())
     };
     let loader = open(config, 0, 1).unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&loader), Cursor::default()).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
     while let Some(batch) = next(&pipeline).unwrap() {
         let memory = &batch.lease.memory;
         assert_eq!(memory.images.len(), 4 * loader.image_bytes());
@@ -242,7 +247,7 @@ fn waiting_is_counted_whether_or_not_a_batch_comes() {
         1,
         &AtomicBool::new(false),
     );
-    let pipeline = Pipeline::start(Arc::new(loader.unwrap()), Cursor::default()).unwrap();
+    let pipeline = Pipeline::start(Arc::new(loader.unwrap()), &Cursor::default()).unwrap();
     let mut batches = 0;
     loop {
         match pipeline.next_within(Duration::from_millis(5)).unwrap() {
@@ -329,7 +334,7 @@ fn closing_and_dropping_end_the_threads_at_any_moment() {
     )
     .unwrap();
     for taken in 0..12 {
-        let pipeline = Pipeline::start(Arc::clone(&loader), Cursor::default()).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
         for _ in 0..taken {
             assert!(next(&pipeline).unwrap().is_some());
         }
@@ -354,7 +359,7 @@ fn memory_is_used_again_and_waiting_is_bounded() {
         1,
     )
     .unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&loader), Cursor::default()).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
     let mut addresses = std::collections::BTreeSet::new();
     for _ in 0..50 {
         let batch = next(&pipeline).unwrap().unwrap();

@@ -97,7 +97,7 @@ impl Supply for Fake {
 
 fn start(loader: &Arc<Loader>, fake: &Arc<Fake>) -> Pipeline {
     let supply: Arc<dyn Supply> = Arc::<Fake>::clone(fake);
-    Pipeline::start_with(Arc::clone(loader), supply, Cursor::default()).unwrap()
+    Pipeline::start_with(Arc::clone(loader), supply, &Cursor::default()).unwrap()
 }
 
 /// All batches; `idle` is called whenever none is there.

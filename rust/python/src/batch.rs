@@ -152,15 +152,11 @@ impl Batch {
         self.cursor.epoch
     }
 
-    /// Samples of the epoch that all ranks have used after this batch.
+    /// The epoch's legs up to this batch: ranks, samples of a rank's batch, steps.
     #[getter]
-    fn samples(&self) -> u64 {
-        self.cursor.samples
-    }
-
-    /// Contiguous parts that the epoch is read in.
-    #[getter]
-    fn parts(&self) -> u64 {
-        self.cursor.parts
+    fn legs(&self) -> Vec<(u64, u64, u64)> {
+        let legs = self.cursor.legs.iter();
+        legs.map(|leg| (leg.world_size, leg.batch_size, leg.steps))
+            .collect()
     }
 }

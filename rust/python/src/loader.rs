@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use prolip_loader::error::ConfigError;
 use prolip_loader::loader::Loader;
-use prolip_loader::order::Cursor;
+use prolip_loader::order::{Cursor, Leg};
 use prolip_loader::pipeline::{Next, Pipeline};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -24,17 +24,35 @@ static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 #[derive(FromPyObject)]
 struct Place {
     epoch: Integer,
-    samples: Integer,
-    parts: Integer,
+    legs: Vec<PlaceLeg>,
+}
+
+/// `prolip.data.Leg`.
+#[derive(FromPyObject)]
+struct PlaceLeg {
+    world_size: Integer,
+    batch_size: Integer,
+    steps: Integer,
 }
 
 impl Place {
-    fn into_core(self) -> Result<Cursor, ConfigError> {
-        Ok(Cursor {
+    /// The cursor, if a run over these data can go on there.
+    fn into_core(self, loader: &Loader) -> Result<Cursor, ConfigError> {
+        let leg = |(index, leg): (usize, PlaceLeg)| {
+            let field = |name| format!("resume.legs[{index}].{name}");
+            Ok(Leg {
+                world_size: number(&field("world_size"), leg.world_size)?,
+                batch_size: number(&field("batch_size"), leg.batch_size)?,
+                steps: number(&field("steps"), leg.steps)?,
+            })
+        };
+        let legs = self.legs.into_iter().enumerate().map(leg);
+        let cursor = Cursor {
             epoch: number("resume.epoch", self.epoch)?,
-            samples: number("resume.samples", self.samples)?,
-            parts: number("resume.parts", self.parts)?,
-        })
+            legs: legs.collect::<Result<_, ConfigError>>()?,
+        };
+        loader.check_cursor(&cursor)?;
+        Ok(cursor)
     }
 }
 
@@ -47,7 +65,7 @@ struct Run {
 }
 
 impl Run {
-    fn start(py: Python<'_>, loader: Arc<Loader>, from: Cursor) -> PyResult<Arc<Self>> {
+    fn start(py: Python<'_>, loader: Arc<Loader>, from: &Cursor) -> PyResult<Arc<Self>> {
         let pipeline = py
             .detach(|| Pipeline::start(loader, from))
             .map_err(|error| loader_error(py, &error))?;
@@ -113,20 +131,17 @@ impl BatchLoader {
         resume: Option<Place>,
     ) -> PyResult<Self> {
         let config = config.into_core().map_err(|error| config_error(&error))?;
-        let resume = resume
-            .map(Place::into_core)
-            .transpose()
-            .map_err(|error| config_error(&error))?
-            .unwrap_or_default();
         let rank = number("rank", rank).map_err(|error| config_error(&error))?;
         let world_size = number("world_size", world_size).map_err(|error| config_error(&error))?;
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner());
         let loader = interruptible(py, |cancelled| {
             Loader::open(config, tokenizer, rank, world_size, cancelled)
         })?;
-        loader
-            .check_cursor(resume)
-            .map_err(|error| config_error(&error))?;
+        let resume = resume
+            .map(|place| place.into_core(&loader))
+            .transpose()
+            .map_err(|error| config_error(&error))?
+            .unwrap_or_default();
         Ok(Self {
             loader: Arc::new(loader),
             resume,
@@ -136,9 +151,20 @@ impl BatchLoader {
     }
 
     fn __iter__(&self, py: Python<'_>) -> PyResult<BatchIterator> {
+        self.begin(py, None)
+    }
+
+    /// A run from another place than `resume`; the one before ends.
+    #[pyo3(signature = (place))]
+    fn begin(&self, py: Python<'_>, place: Option<Place>) -> PyResult<BatchIterator> {
         check_process(self.process)?;
+        let place = place
+            .map(|place| place.into_core(&self.loader))
+            .transpose()
+            .map_err(|error| config_error(&error))?;
         self.close(py);
-        let run = Run::start(py, Arc::clone(&self.loader), self.resume)?;
+        let from = place.as_ref().unwrap_or(&self.resume);
+        let run = Run::start(py, Arc::clone(&self.loader), from)?;
         *lock(&self.current) = Some(Arc::clone(&run));
         Ok(BatchIterator {
             run,
@@ -169,7 +195,7 @@ impl BatchLoader {
     /// Batches of this rank in an epoch.
     #[getter]
     fn num_batches(&self) -> u64 {
-        self.loader.split.num_batches(0)
+        self.loader.num_batches()
     }
 
     /// What opening found that is no error: shards that are damaged, or left out.
@@ -178,10 +204,10 @@ impl BatchLoader {
         self.loader.index.notes().to_vec()
     }
 
-    /// Samples in all shards.
+    /// Samples of an epoch over all ranks.
     #[getter]
     fn num_samples(&self) -> u64 {
-        self.loader.split.total
+        self.loader.num_samples()
     }
 }
 

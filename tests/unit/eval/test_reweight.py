@@ -64,7 +64,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model=model.state_dict(),
         model_config=to_official_json(config),
         optimizer={},
-        cursor={"epoch": 0, "samples": 0},
+        cursor={"epoch": 0, "legs": ()},
         rng=[],
         elapsed_s=0.0,
         config=to_toml(trained),

@@ -3,7 +3,6 @@
 use super::{Batch, Slots};
 use crate::error::Error;
 use crate::order::BatchPlan;
-use crate::sample::SampleId;
 use crate::tally::Tally;
 
 /// A batch that threads fill together.
@@ -11,12 +10,8 @@ use crate::tally::Tally;
 pub(crate) struct Filling {
     /// Its place among the batches of the run.
     pub number: u64,
-    /// Where it stands in the epoch.
+    /// What belongs in it.
     pub plan: BatchPlan,
-    /// The sample that belongs in each slot.
-    pub samples: Vec<SampleId>,
-    /// The shards that are there for it.
-    pub shards: Vec<u32>,
     /// The slots.
     pub slots: Slots,
 }

@@ -201,7 +201,7 @@ impl Content {
             masked_token_ids: memory.masked_token_ids.clone(),
             kept_patches: memory.kept_patches.clone(),
             json: batch.json.clone(),
-            cursor: batch.cursor,
+            cursor: batch.cursor.clone(),
         }
     }
 }
@@ -217,7 +217,7 @@ pub fn next(pipeline: &Pipeline) -> Result<Option<Batch>, Arc<Error>> {
 
 /// All batches from a cursor on.
 pub fn read_all(loader: &Arc<Loader>, from: Cursor) -> Result<Vec<Content>, Arc<Error>> {
-    let pipeline = Pipeline::start(Arc::clone(loader), from).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(loader), &from).unwrap();
     let mut contents = Vec::new();
     while let Some(batch) = next(&pipeline)? {
         contents.push(Content::new(&batch, loader));

@@ -1,0 +1,22 @@
+//! Which samples make which batch: pure functions of the configuration, so that a run can begin anywhere.
+//!
+//! An epoch is a list of samples ([`list`]): the shards in the order of the epoch, end to end. Each rank reads one contiguous
+//! part of it ([`division`]), so that it needs few shards, in windows of which each is permuted ([`epoch`]). A window's
+//! permutation is drawn from (seed, epoch, leg, rank, window) alone: finding the batch at any place takes the windows that
+//! it lies in and no look at those before. Where a run stands is a [`Cursor`]: the epoch and its legs.
+//!
+//! A leg is what a run did with one number of ranks and one batch size. When either changes within an epoch, what all the
+//! parts have left, end to end, is a new list, which the new ranks divide in the same way. So a list is a list of shards, or
+//! what a leg left of another list.
+
+mod cursor;
+mod division;
+mod epoch;
+mod list;
+mod route;
+
+pub use cursor::{Cursor, Leg};
+pub use division::Division;
+pub use epoch::{EpochOrder, Window};
+pub use list::ShardList;
+pub use route::{BatchPlan, Route, Rules};
