@@ -1,0 +1,218 @@
+//! An address as it is written → where its bytes are asked for, and how it is shown.
+
+use crate::error::ConfigError;
+
+/// The hub that `hf://` stands for, where HF_ENDPOINT names no other.
+const HUB: &str = "https://huggingface.co";
+
+/// Beginnings of the addresses that are understood.
+pub(crate) const SCHEMES: [&str; 6] = ["http://", "https://", "s3://", "gs://", "az://", "hf://"];
+
+/// Whether a pattern is an address rather than a path.
+#[must_use]
+pub fn is_url(pattern: &str) -> bool {
+    SCHEMES.iter().any(|scheme| pattern.starts_with(scheme))
+}
+
+/// What an address stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A server's address, and the token that it wants.
+    Http { url: String, token: Option<String> },
+    /// An object: scheme, bucket or container, path in it.
+    Object {
+        scheme: Scheme,
+        bucket: String,
+        path: String,
+    },
+}
+
+/// Kinds of object stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Scheme {
+    S3,
+    Gs,
+    Az,
+}
+
+/// What the environment says about the hub.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hub {
+    pub endpoint: Option<String>,
+    pub token: Option<String>,
+}
+
+impl Hub {
+    pub fn from_env() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            endpoint: variable("HF_ENDPOINT"),
+            token: variable("HF_TOKEN"),
+        }
+    }
+}
+
+/// Resolves an address.
+///
+/// # Errors
+/// It has no bucket, no path, or a beginning that is not understood.
+pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
+    let wrong = |rule: &str| ConfigError::new("data.shards", format!("{:?}", shown(url)), rule);
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Ok(Place::Http {
+            url: url.to_owned(),
+            token: None,
+        });
+    }
+    let (scheme, rest) = url
+        .split_once("://")
+        .ok_or_else(|| wrong("it is no address"))?;
+    let scheme = match scheme {
+        "hf" => return resolve_hub(rest, hub).ok_or_else(|| {
+            wrong("an address of the hub is hf://datasets/OWNER/NAME/PATH, with @REVISION behind NAME if wanted")
+        }),
+        "s3" => Scheme::S3,
+        "gs" => Scheme::Gs,
+        "az" => Scheme::Az,
+        _ => return Err(wrong("it must begin with http, https, s3, gs, az or hf")),
+    };
+    let object = rest
+        .split_once('/')
+        .filter(|(bucket, path)| !bucket.is_empty() && !path.is_empty());
+    let (bucket, path) = object.ok_or_else(|| wrong("it must name a bucket and a path"))?;
+    Ok(Place::Object {
+        scheme,
+        bucket: bucket.to_owned(),
+        path: path.to_owned(),
+    })
+}
+
+/// `datasets/OWNER/NAME[@REVISION]/PATH` → the hub's address of the file's bytes.
+fn resolve_hub(rest: &str, hub: &Hub) -> Option<Place> {
+    let mut parts = rest.splitn(4, '/');
+    let (kind, owner, name, path) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
+    if kind != "datasets" || [owner, name, revision, path].contains(&"") {
+        return None;
+    }
+    let endpoint = hub.endpoint.as_deref().unwrap_or(HUB).trim_end_matches('/');
+    // A revision such as refs/pr/1 cannot stand between slashes as it is; it is written with %2F in both addresses.
+    let revision = revision.replace('/', "%2F");
+    Some(Place::Http {
+        url: format!("{endpoint}/datasets/{owner}/{name}/resolve/{revision}/{path}"),
+        token: hub.token.clone(),
+    })
+}
+
+/// An address for messages: without what stands before an @ in the host, and without query and fragment, which may be a
+/// signature.
+#[must_use]
+pub fn shown(url: &str) -> String {
+    let (plain, more) = match url.find(['?', '#']) {
+        Some(at) => (&url[..at], "?…"),
+        None => (url, ""),
+    };
+    let Some((scheme, rest)) = plain.split_once("://") else {
+        return format!("{plain}{more}");
+    };
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    let host_start = rest[..host_end].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}{more}", &rest[host_start..])
+}
+
+/// A text with every address in it as it may be shown.
+pub(crate) fn without_secrets(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let start = rest[..at]
+            .rfind(|letter: char| !letter.is_ascii_alphanumeric())
+            .map_or(0, |before| {
+                before + rest[before..].chars().next().map_or(1, char::len_utf8)
+            });
+        let end = rest[at..]
+            .find(|letter: char| letter.is_whitespace() || "()<>\"'`,".contains(letter))
+            .map_or(rest.len(), |length| at + length);
+        out.push_str(&rest[..start]);
+        out.push_str(&shown(&rest[start..end]));
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_the_hub_become_those_of_its_files() {
+        let resolved = |url: &str, hub: &Hub| match resolve(url, hub) {
+            Ok(Place::Http { url, token }) => Some((url, token)),
+            _ => None,
+        };
+        let hub = Hub::default();
+        for (url, expected) in [
+            (
+                "hf://datasets/o/n/a/b-0.tar",
+                Some("https://huggingface.co/datasets/o/n/resolve/main/a/b-0.tar"),
+            ),
+            (
+                "hf://datasets/o/n@v1/b.tar",
+                Some("https://huggingface.co/datasets/o/n/resolve/v1/b.tar"),
+            ),
+            ("hf://datasets/o/n", None),
+            ("hf://datasets/o//b.tar", None),
+            ("hf://o/n/x/b.tar", None),
+        ] {
+            let found = resolved(url, &hub).map(|(url, _)| url);
+            assert_eq!(found.as_deref(), expected, "{url}");
+        }
+        let other = Hub {
+            endpoint: Some("http://127.0.0.1:9/".to_owned()),
+            token: Some("secret".to_owned()),
+        };
+        assert_eq!(
+            resolved("hf://datasets/o/n/b.tar", &other),
+            Some((
+                "http://127.0.0.1:9/datasets/o/n/resolve/main/b.tar".to_owned(),
+                Some("secret".to_owned())
+            ))
+        );
+        // The token is the hub's alone.
+        assert_eq!(resolved("http://h/b.tar", &other).unwrap().1, None);
+    }
+
+    #[test]
+    fn objects_need_a_bucket_and_a_path() {
+        assert_eq!(
+            resolve("s3://b/p/q.tar", &Hub::default()).unwrap(),
+            Place::Object {
+                scheme: Scheme::S3,
+                bucket: "b".to_owned(),
+                path: "p/q.tar".to_owned()
+            }
+        );
+        for url in ["s3://b", "gs:///p", "az://b/", "ftp://h/p"] {
+            let error = resolve(url, &Hub::default()).unwrap_err();
+            assert_eq!(error.field, "data.shards", "{url}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for (text, expected) in [
+            ("https://h/a.tar", "https://h/a.tar"),
+            ("https://user:pass@h:1/a@b.tar", "https://h:1/a@b.tar"),
+            ("https://h/a.tar?X-Amz-Signature=1", "https://h/a.tar?…"),
+            ("s3://b/a.tar#x", "s3://b/a.tar?…"),
+        ] {
+            assert_eq!(shown(text), expected);
+            assert_eq!(
+                without_secrets(&format!("é cannot get ({text}): no")),
+                format!("é cannot get ({expected}): no")
+            );
+        }
+        assert_eq!(without_secrets("nothing"), "nothing");
+    }
+}

@@ -1,0 +1,205 @@
+//! One shard, from wherever it lies, into a local file without compression.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::failure::{Attempts, Failure, FetchError, Verdict};
+use super::sink::{Following, Meter, Sink};
+use super::source::Identity;
+use super::transfer::{Failed, Transfer};
+use super::{Fetched, Inner, pipe, shown};
+use crate::decompress;
+use crate::location::{Compression, Location};
+
+/// Bytes that are unpacked at once.
+const UNPACK_BYTES: usize = 256 * 1024;
+
+impl Inner {
+    /// Brings a shard here; `meter` says meanwhile how much of the disk it takes.
+    pub async fn bring(
+        &self,
+        location: &Location,
+        meter: &Arc<Meter>,
+    ) -> Result<Fetched, FetchError> {
+        match location {
+            Location::File(_) => self.bring_file(location, meter).await,
+            Location::Url(url) => self.bring_url(url, location.compression(), meter).await,
+            Location::Pipe(command) => pipe::bring(self, command, meter).await,
+        }
+    }
+
+    async fn bring_file(
+        &self,
+        location: &Location,
+        meter: &Arc<Meter>,
+    ) -> Result<Fetched, FetchError> {
+        let failed = |failure: Failure| failure.into_error(&location.to_string(), 1);
+        let Location::File(path) = location else {
+            return Err(failed(Failure::terminal("it is no file")));
+        };
+        let file = File::open(path).map_err(|error| {
+            let mut failure = Failure::terminal(format!("cannot open: {error}"));
+            if error.kind() == io::ErrorKind::NotFound {
+                failure.verdict = Verdict::Missing;
+            }
+            failed(failure)
+        })?;
+        let size = file.metadata().ok().map(|metadata| metadata.len());
+        let file = match location.compression() {
+            Some(compression) => self
+                .unpack(file, compression, meter)
+                .await
+                .map_err(failed)?,
+            None => file,
+        };
+        Ok(Fetched {
+            file,
+            identity: Identity {
+                size,
+                ..Identity::default()
+            },
+        })
+    }
+
+    async fn bring_url(
+        &self,
+        url: &str,
+        compression: Option<Compression>,
+        meter: &Arc<Meter>,
+    ) -> Result<Fetched, FetchError> {
+        let source = self.source(url)?;
+        let transfer = Transfer {
+            source: &source,
+            connections: &self.connections,
+            limits: self.limits,
+        };
+        let mut attempts = Attempts::new(self.config.retries);
+        loop {
+            let (failure, made) = match self
+                .bring_once(transfer, compression, meter, &mut attempts)
+                .await
+            {
+                Ok(fetched) => return Ok(fetched),
+                Err(failed) => failed,
+            };
+            let address = shown(url);
+            if failure.verdict != Verdict::Changed {
+                return Err(failure.into_error(&address, made));
+            }
+            let pause = attempts
+                .failed(failure, false)
+                .map_err(|failure| failure.into_error(&address, attempts.made))?;
+            sleep(pause).await;
+        }
+    }
+
+    async fn bring_once(
+        &self,
+        transfer: Transfer<'_>,
+        compression: Option<Compression>,
+        meter: &Arc<Meter>,
+        attempts: &mut Attempts,
+    ) -> Result<Fetched, Failed> {
+        let opened = transfer.open(attempts).await?;
+        let identity = opened.identity.clone();
+        meter.set(identity.size.unwrap_or(0));
+        let once = |failure| (failure, 1);
+        let sink = Arc::new(Sink::new(self.file().map_err(once)?));
+        // Whoever follows the sink must learn it when this is dropped half-way, too.
+        let ending = Ending(Arc::clone(&sink));
+        let file = match compression {
+            None => {
+                transfer.finish(opened, &sink).await?;
+                sink.file
+                    .try_clone()
+                    .map_err(|error| once(unkept(&error)))?
+            }
+            Some(compression) => {
+                let following = Following::new(Arc::clone(&sink));
+                let unpacking = self.unpack(following, compression, meter);
+                let arriving = async {
+                    let result = transfer.finish(opened, &sink).await;
+                    ending.0.end(result.is_ok());
+                    result
+                };
+                let (arrived, unpacked) = futures_util::future::join(arriving, unpacking).await;
+                arrived?;
+                unpacked.map_err(once)?
+            }
+        };
+        Ok(Fetched { file, identity })
+    }
+
+    /// Unpacks what a reader gives into a file, on a thread that may wait.
+    async fn unpack(
+        &self,
+        packed: impl Read + Send + 'static,
+        compression: Compression,
+        meter: &Arc<Meter>,
+    ) -> Result<File, Failure> {
+        let (file, meter, limit) = (
+            self.file()?,
+            Arc::clone(meter),
+            self.config.read_ahead_bytes,
+        );
+        let work = move || unpack(packed, compression, file, &meter, limit);
+        let joined = tokio::task::spawn_blocking(work).await;
+        joined.map_err(|error| Failure::terminal(format!("its unpacking ended: {error}")))?
+    }
+
+    /// A new file without a name.
+    pub(super) fn file(&self) -> Result<File, Failure> {
+        tempfile::tempfile_in(&self.folder).map_err(|error| {
+            let folder = self.folder.display();
+            Failure::terminal(format!("no file can be made in {folder}: {error}"))
+        })
+    }
+}
+
+struct Ending(Arc<Sink>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end(false);
+    }
+}
+
+/// The failure of a file that cannot be written.
+pub(super) fn unkept(error: &io::Error) -> Failure {
+    Failure::terminal(format!("its bytes cannot be kept: {error}"))
+}
+
+fn unpack(
+    packed: impl Read,
+    compression: Compression,
+    mut file: File,
+    meter: &Meter,
+    limit: u64,
+) -> Result<File, Failure> {
+    let damaged = |error: io::Error| Failure::terminal(format!("cannot be decompressed: {error}"));
+    let mut reader = decompress::reader(packed, compression).map_err(damaged)?;
+    let mut piece = vec![0; UNPACK_BYTES];
+    let mut size = 0u64;
+    loop {
+        if meter.is_called_off() {
+            return Err(Failure::terminal("the loader is closed"));
+        }
+        let got = reader.read(&mut piece).map_err(damaged)?;
+        if got == 0 {
+            meter.set(size);
+            return Ok(file);
+        }
+        size += got as u64;
+        if size > limit {
+            return Err(Failure::terminal(format!(
+                "it unpacks to more than data.store.read_ahead_bytes = {limit}"
+            )));
+        }
+        file.write_all(&piece[..got])
+            .map_err(|error| unkept(&error))?;
+        meter.at_least(size);
+    }
+}

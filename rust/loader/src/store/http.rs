@@ -1,0 +1,108 @@
+//! Requests over HTTP.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MATCH,
+    LAST_MODIFIED, RANGE,
+};
+use reqwest::{Client, StatusCode};
+
+use super::failure::{Failure, words};
+use super::source::{Answer, Identity, Want, asked_pause};
+
+/// Seconds to reach a server; the configuration's time-out counts from then on.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A client for all requests. HTTP/1.1 alone: over HTTP/2 the ranges would share one connection and one window.
+pub(crate) fn client() -> Result<Client, Failure> {
+    Client::builder()
+        .http1_only()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("prolip/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| Failure::terminal(format!("no HTTP client: {}", words(&error))))
+}
+
+pub(crate) async fn get(
+    client: &Client,
+    url: &str,
+    token: Option<&str>,
+    want: Want,
+    known: Option<&Identity>,
+) -> Result<Answer, Failure> {
+    // Compressed on the way, ranges would be ranges of something else.
+    let mut request = client.get(url).header(ACCEPT_ENCODING, "identity");
+    if let Want::Range(start, end) = want {
+        request = request.header(RANGE, format!("bytes={start}-{}", end.saturating_sub(1)));
+    }
+    if let Some(etag) = known.and_then(Identity::strong_etag) {
+        request = request.header(IF_MATCH, etag);
+    }
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let response = request.send().await.map_err(request_failure)?;
+    let headers = response.headers();
+    let status = response.status();
+    let (start, ranged, size) = match (status, want) {
+        (StatusCode::PARTIAL_CONTENT, Want::Range(wanted, _)) => {
+            let (start, size) = content_range(headers)
+                .ok_or_else(|| Failure::again("an answer without its Content-Range"))?;
+            if start != wanted {
+                return Err(Failure::again(
+                    "an answer with another range than asked for",
+                ));
+            }
+            (start, true, Some(size))
+        }
+        (StatusCode::OK, _) => (0, false, number(headers, CONTENT_LENGTH)),
+        _ => return Err(Failure::of_status(status.as_u16(), asked_pause(headers))),
+    };
+    let identity = Identity {
+        etag: text(headers, ETAG),
+        modified: text(headers, LAST_MODIFIED),
+        size,
+    };
+    let body = response
+        .bytes_stream()
+        .map(|piece| piece.map_err(body_failure));
+    Ok(Answer {
+        identity,
+        start,
+        ranged,
+        body: Box::pin(body),
+    })
+}
+
+fn request_failure(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    if error.is_builder() {
+        return Failure::terminal(words(&error));
+    }
+    Failure::again(format!("no answer: {}", words(&error)))
+}
+
+fn body_failure(error: reqwest::Error) -> Failure {
+    Failure::again(format!(
+        "the connection broke: {}",
+        words(&error.without_url())
+    ))
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// `bytes START-END/SIZE` → start and size.
+fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
+    let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let start = range.split_once('-')?.0;
+    Some((start.trim().parse().ok()?, size.trim().parse().ok()?))
+}

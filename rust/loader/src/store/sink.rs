@@ -1,0 +1,164 @@
+//! A file that a shard's ranges are written into, and that can be read from its beginning while they come.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Bytes that one shard takes on the disk, and whether its fetching is called off.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    bytes: AtomicU64,
+    called_off: AtomicBool,
+}
+
+impl Meter {
+    /// Bytes now, or that are expected.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn set(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn at_least(&self, bytes: u64) {
+        self.bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    pub fn call_off(&self) {
+        self.called_off.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_called_off(&self) -> bool {
+        self.called_off.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Arrived {
+    /// Start → end of what is here; pieces that touch are one.
+    parts: BTreeMap<u64, u64>,
+    /// Whether nothing more comes: all of it is here, or it failed.
+    ended: Option<bool>,
+}
+
+/// The file and what of it is written.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    pub file: File,
+    arrived: Mutex<Arrived>,
+    more: Condvar,
+}
+
+impl Sink {
+    pub fn new(file: File) -> Self {
+        Self {
+            file,
+            arrived: Mutex::default(),
+            more: Condvar::new(),
+        }
+    }
+
+    pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)?;
+        let end = at + bytes.len() as u64;
+        let mut arrived = self.lock();
+        let before = arrived.parts.range(..=at).next_back();
+        let start = match before {
+            Some((&start, &before_end)) if before_end == at => start,
+            _ => at,
+        };
+        let end = arrived.parts.remove(&end).unwrap_or(end);
+        arrived.parts.insert(start, end);
+        if start == 0 {
+            self.more.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more comes; `whole`: because everything is here.
+    pub fn end(&self, whole: bool) {
+        self.lock().ended.get_or_insert(whole);
+        self.more.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arrived> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a sink's bytes in order and waits for those that have not come yet.
+#[derive(Debug)]
+pub(crate) struct Following {
+    sink: Arc<Sink>,
+    at: u64,
+}
+
+impl Following {
+    pub fn new(sink: Arc<Sink>) -> Self {
+        Self { sink, at: 0 }
+    }
+}
+
+impl Read for Following {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut arrived = self.sink.lock();
+        let end = loop {
+            let end = arrived.parts.get(&0).copied().unwrap_or(0);
+            match arrived.ended {
+                _ if end > self.at => break end,
+                Some(true) => return Ok(0),
+                Some(false) => return Err(io::Error::other("its fetching ended early")),
+                None => {
+                    arrived = self
+                        .sink
+                        .more
+                        .wait(arrived)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        };
+        drop(arrived);
+        let length = into.len().min((end - self.at) as usize);
+        let got = self.sink.file.read_at(&mut into[..length], self.at)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_any_order_is_read_in_order() {
+        let sink = Arc::new(Sink::new(tempfile::tempfile().unwrap()));
+        let mut following = Following::new(Arc::clone(&sink));
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            following.read_to_string(&mut text).map(|_| text)
+        });
+        for (at, bytes) in [(6, "ghi"), (0, "ab"), (3, "def"), (2, "c"), (9, "j")] {
+            sink.write(at, bytes.as_bytes()).unwrap();
+        }
+        assert_eq!(sink.lock().parts, BTreeMap::from([(0, 10)]));
+        sink.end(true);
+        assert_eq!(reader.join().unwrap().unwrap(), "abcdefghij");
+    }
+
+    #[test]
+    fn a_reader_learns_that_the_rest_does_not_come() {
+        let sink = Arc::new(Sink::new(tempfile::tempfile().unwrap()));
+        sink.write(0, b"a").unwrap();
+        sink.write(2, b"c").unwrap();
+        sink.end(false);
+        sink.end(true);
+        let mut following = Following::new(sink);
+        let mut byte = [0; 8];
+        assert_eq!(following.read(&mut byte).unwrap(), 1);
+        assert!(following.read(&mut byte).is_err());
+    }
+}
