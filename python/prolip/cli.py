@@ -282,6 +282,19 @@ def _bprw(words: list[str]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# prolip export
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _export(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.export import ExportOptions, run_export
+
+    tell(*run_export(tyro.cli(ExportOptions, args=words, prog="prolip export", use_underscores=True)))
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # prolip bench
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -307,6 +320,7 @@ COMMANDS = {
     "eval": Command("evaluate a run or a checkpoint on the emoji shards", _eval),
     "report": Command("write the report of an evaluated run, one HTML file", _report),
     "bprw": Command("weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)", _bprw),
+    "export": Command("write a run or a checkpoint as a folder of the hub's layout, or push it to the hub", _export),
     "bench": Command("measure the loader beside baselines: prolip bench data --shards ...", _bench),
     "demo": Command("build the emoji shards, train, evaluate, write the report; goes on where it was stopped", _demo),
 }

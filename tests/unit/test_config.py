@@ -11,7 +11,7 @@ import pytest
 
 from prolip.config import differing_keys, from_toml, load_config, to_toml
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.weights import save_pretrained
+from prolip.models.hub import save_pretrained
 
 RECIPES = sorted(Path(entry.name).stem for entry in (resources.files("prolip") / "recipes").iterdir())
 SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import prolip
 from prolip.models import ProLIP
+from prolip.models.hub import save_pretrained
 from prolip.models.open_clip_start import StartError, start_from
 from prolip.models.weights import load
 from prolip.pixels import OPENAI_MEAN, OPENAI_STD
@@ -170,7 +171,7 @@ def test_unc_is_new_and_the_rest_is_taken_over(name: str, tmp_path: Path) -> Non
     silent = {key for key, parameter in ours.named_parameters() if parameter.grad is None}
     assert silent == {"logit_scale", "logit_bias"}
     # It is a model like any other: saved, loaded, strict.
-    prolip.models.weights.save_pretrained(ours, tmp_path)
+    save_pretrained(ours, tmp_path)
     again = load(tmp_path)
     assert again.config == ours.config
     with torch.no_grad():
@@ -215,7 +216,7 @@ def test_pixels_are_those_of_the_loader_whatever_the_model_was_trained_with(name
 @pytest.mark.parametrize("name", ["clip", "siglip"])
 def test_a_start_of_another_size_keeps_what_was_learned(name: str, tmp_path: Path) -> None:
     ours = start_from(built(name))
-    prolip.models.weights.save_pretrained(ours, tmp_path)
+    save_pretrained(ours, tmp_path)
     config = replace(
         ours.config,
         vision=replace(ours.config.vision, image_size=48),

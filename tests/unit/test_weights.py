@@ -17,8 +17,9 @@ import prolip
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models import weights as weights_module
 from prolip.models.architectures import to_official_json
+from prolip.models.hub import ModelCard, save_pretrained
 from prolip.models.resize import resize_image_positions, resize_text_positions, resize_token_table
-from prolip.models.weights import WeightsError, load, load_state, save_pretrained
+from prolip.models.weights import WeightsError, load, load_state
 
 CONFIG = ModelConfig(
     embed_dim=16,
@@ -60,8 +61,15 @@ def test_hub_layout_round_trip(model: ProLIP, tmp_path: Path) -> None:
 
 
 def test_a_card_is_written_as_given_and_tensors_in_single_precision(model: ProLIP, tmp_path: Path) -> None:
-    save_pretrained(model.double(), tmp_path, card="Trained on emoji.")
-    assert (tmp_path / "README.md").read_text() == "Trained on emoji."
+    save_pretrained(model.double(), tmp_path, card=ModelCard(data="pictures | emoji", licence="mit", steps=12_000))
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nlicense: mit\n")
+    for row in (
+        "| trained on | pictures \\| emoji |",
+        "| steps | 12,000 |",
+        "| samples seen | not stated when it was saved |",
+    ):
+        assert row in card
     assert load(str(tmp_path)).logit_scale.dtype == torch.float32
 
 

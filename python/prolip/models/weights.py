@@ -12,14 +12,14 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from prolip.models.architectures import START_WITHOUT_BIAS, ModelConfig, from_official_json, to_official_json
+from prolip.models.architectures import START_WITHOUT_BIAS, ModelConfig, from_official_json
 from prolip.models.prolip import ProLIP
 from prolip.models.resize import ResizeForm, resize_image_positions, resize_text_positions, resize_token_table
 
@@ -28,10 +28,9 @@ State = dict[str, Tensor]
 
 HUB_PREFIX = "hf-hub:"
 OPEN_CLIP_PREFIX = "open_clip:"
-_CONFIG_FILE = "config.json"
-_MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
 _PICKLE_FILE = "pytorch_model.bin"
-_CARD_FILE = "README.md"
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
@@ -88,9 +87,9 @@ def read_config(source: str | Path) -> ModelConfig:
     """
     folder = Path(source)
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        folder = _snapshot(source.removeprefix(HUB_PREFIX), [_CONFIG_FILE])
-    if (folder / _CONFIG_FILE).is_file():
-        return from_official_json(json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8")))
+        folder = _snapshot(source.removeprefix(HUB_PREFIX), [CONFIG_FILE])
+    if (folder / CONFIG_FILE).is_file():
+        return from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
     config = read_checkpoint(source)[1]
     if config is None:
         raise WeightsError(f"{source} carries no architecture")
@@ -113,8 +112,8 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
 
 def _download(repository: str) -> Path:
     """The local folder of a hub repository's checkpoint; a pickle is fetched only for want of a safetensors file."""
-    for weights in (_MODEL_FILE, _PICKLE_FILE):
-        folder = _snapshot(repository, [_CONFIG_FILE, weights])
+    for weights in (MODEL_FILE, _PICKLE_FILE):
+        folder = _snapshot(repository, [CONFIG_FILE, weights])
         if (folder / weights).is_file():
             break
     return folder
@@ -140,15 +139,15 @@ def _read_open_clip(named: str) -> tuple[State, ModelConfig]:
 def _read_folder(folder: Path) -> tuple[State, ModelConfig | None]:
     """What a folder of the hub's layout, or the newest checkpoint of a run's folder, holds."""
     of_run = sorted((folder / "checkpoints").glob("step_*.pt"))
-    if of_run and not (folder / _CONFIG_FILE).is_file():
+    if of_run and not (folder / CONFIG_FILE).is_file():
         return _read_file(of_run[-1])
-    weights = folder / _MODEL_FILE
+    weights = folder / MODEL_FILE
     if not weights.is_file() and (folder / _PICKLE_FILE).is_file():
         weights = folder / _PICKLE_FILE
-    for path in (folder / _CONFIG_FILE, weights):
+    for path in (folder / CONFIG_FILE, weights):
         if not path.is_file():
             raise WeightsError(f"{folder} has no {path.name}, which the hub's layout needs")
-    config = from_official_json(json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8")))
+    config = from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
     return _read_file(weights)[0], config
 
 
@@ -239,34 +238,3 @@ def fit_state(model: ProLIP, state: Mapping[str, Tensor], form: ResizeForm) -> S
     if _TOKEN_TABLE in fitted and fitted[_TOKEN_TABLE].shape != own[_TOKEN_TABLE].shape:
         fitted[_TOKEN_TABLE] = resize_token_table(fitted[_TOKEN_TABLE], own[_TOKEN_TABLE])
     return fitted
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# From a model to files
-
-
-def save_pretrained(model: ProLIP, folder: str | Path, *, card: str | None = None) -> Path:
-    """The folder, now holding `model` in the hub's layout: config.json, model.safetensors (float32), README.md.
-
-    `card` is the model card's text: what was trained on what. Without one it states the architecture alone.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = to_official_json(model.config)
-    tensors = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
-    }
-    save_file(tensors, folder / _MODEL_FILE)
-    (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-    (folder / _CARD_FILE).write_text(card or _default_card(config), encoding="utf-8")
-    return folder
-
-
-def _default_card(config: dict[str, Any]) -> str:
-    return (
-        "---\ntags:\n- prolip\n- probabilistic-embeddings\n- vision-language\n---\n\n# ProLIP\n\n"
-        "A probabilistic language-image model: images and texts become Gaussians (mean and log variance). "
-        "Load it with `prolip.models.weights.load`.\n\n"
-        "What it was trained on was not stated when it was saved.\n\n"
-        f"```json\n{json.dumps(config, indent=2, sort_keys=True)}\n```\n"
-    )

@@ -21,7 +21,7 @@ from prolip.eval.bprw import PromptWeights
 from prolip.eval.report.prompt_chart import prompt_chart
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.architectures import to_official_json
-from prolip.models.weights import save_pretrained
+from prolip.models.hub import save_pretrained
 from prolip.reweight import class_lines
 from prolip.tokenizer import TokenizerConfig
 

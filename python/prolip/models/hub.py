@@ -1,0 +1,126 @@
+"""From a model to the hub's layout: config.json, model.safetensors, and a card that says what was trained on what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from prolip.models.architectures import ModelConfig, to_official_json
+from prolip.models.prolip import ProLIP
+from prolip.models.weights import CONFIG_FILE, MODEL_FILE
+
+CARD_FILE = "README.md"
+TOKENIZER_FILE = "tokenizer.json"
+NOT_STATED = "not stated when it was saved"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model card says beside the architecture. What is not known is said to be so."""
+
+    name: str = "ProLIP"
+    """Title."""
+    licence: str = "unknown"
+    """The hub's word for the licence of the weights, such as "mit" or "cc-by-4.0"."""
+    data: str = NOT_STATED
+    """What it was trained on."""
+    start: str = NOT_STATED
+    """What its training started from."""
+    tokenizer: str = NOT_STATED
+    """What turns captions into ids."""
+    steps: int | None = None
+    """Optimiser steps."""
+    samples: int | None = None
+    """Pictures with captions seen, repetitions counted."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Tables of further settings by title, such as those of the loss."""
+
+    def text(self, config: ModelConfig, num_parameters: int) -> str:
+        """The card as Markdown, with the hub's header."""
+        facts = {
+            "architecture": describe(config, num_parameters),
+            "trained on": self.data,
+            "steps": NOT_STATED if self.steps is None else f"{self.steps:,}",
+            "samples seen": NOT_STATED if self.samples is None else f"{self.samples:,}",
+            "started from": self.start,
+            "tokenizer": self.tokenizer,
+            "licence": self.licence,
+        }
+        tables = {"What was trained on what": facts, **self.settings}
+        written = json.dumps(to_official_json(config), indent=2, sort_keys=True)
+        return "\n".join(
+            [
+                f"---\nlicense: {self.licence}\nlibrary_name: prolip\npipeline_tag: zero-shot-image-classification",
+                "tags:\n- prolip\n- probabilistic-embeddings\n- vision-language\n---\n",
+                f"# {self.name}\n",
+                "A probabilistic language-image model: pictures and captions become Gaussians. The mean says what",
+                "something is, the variance how unsure the model is about it (ProLIP, arXiv:2410.18857).\n",
+                "```python\nimport prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME\n```\n",
+                *(_table(title, rows) for title, rows in tables.items()),
+                f"## Configuration\n\n```json\n{written}\n```\n",
+            ]
+        )
+
+
+def _table(title: str, rows: Mapping[str, Any]) -> str:
+    lines = [f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items()]
+    return "\n".join([f"## {title}\n", "| | |", "|---|---|", *lines, ""])
+
+
+def describe(config: ModelConfig, num_parameters: int) -> str:
+    """An architecture in a line."""
+    vision, text = config.vision, config.text
+    size = vision.image_size if isinstance(vision.image_size, int) else "x".join(map(str, vision.image_size))
+    return (
+        f"image tower of {vision.layers} layers of {vision.width}, {size} pixels in patches of {vision.patch_size}; "
+        f"text transformer of {text.layers} layers of {text.width}, {text.context_length} tokens of {text.vocab_size}; "
+        f"embeddings of {config.embed_dim} dimensions; {num_parameters / 1e6:.1f} M parameters"
+    )
+
+
+def save_pretrained(
+    model: ProLIP, folder: str | Path, *, card: ModelCard | None = None, tokenizer: Path | None = None
+) -> Path:
+    """The folder, now holding `model` in the hub's layout: config.json, model.safetensors (float32), README.md.
+
+    `card` says what was trained on what; without one the card says that this was not stated. A `tokenizer` file is put
+    beside them as tokenizer.json.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, folder / MODEL_FILE)
+    config = json.dumps(to_official_json(model.config), indent=2, sort_keys=True)
+    (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+    text = (card or ModelCard()).text(model.config, sum(parameter.numel() for parameter in model.parameters()))
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    if tokenizer is not None:
+        (folder / TOKENIZER_FILE).write_bytes(tokenizer.read_bytes())
+    return folder
+
+
+def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
+    """The address of the hub repository that now holds the folder's files; it is made where it does not exist.
+
+    The hub's client finds the user's token where `hf auth login` keeps it.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repository, private=private, exist_ok=True)
+    names = [CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE]
+    commit = api.upload_folder(
+        repo_id=repository,
+        folder_path=folder,
+        allow_patterns=names,
+        commit_message="ProLIP model, saved by prolip export",
+    )
+    return str(commit)
