@@ -34,6 +34,7 @@ OPERATIONAL_KEYS = frozenset(
     {
         "run_dir",
         "start_from",
+        "accumulate",
         "cpu_threads",
         "log_every",
         "checkpoint_every",
@@ -83,6 +84,8 @@ class TrainConfig:
     """Samples seen in the whole run, repetitions counted."""
     batch_size: int = 512
     """Samples of a step, over all processes together."""
+    accumulate: int = 1
+    """Parts that a process embeds its samples of a step in, to save memory; the gradient is that of the whole step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Arithmetic of the towers: bf16 is autocast, the losses stay in fp32."""
     cpu_threads: int = 0
@@ -180,13 +183,16 @@ class TrainConfig:
         """
         if self.batch_size % world_size:
             raise ValueError(f"batch_size is {self.batch_size}: it must be a multiple of the {world_size} processes")
+        own = self.batch_size // world_size
+        if not 1 <= self.accumulate <= own:
+            raise ValueError(f"accumulate is {self.accumulate}: it must be 1 to {own}, a process's samples of a step")
         vision = self.model.vision
         if not isinstance(vision.image_size, int):
             raise ValueError(f"model.vision.image_size is {vision.image_size}: training needs square images")
         masked = dataclasses.replace(self.data.mask, num_patches=vision.num_patches)
         return LoaderConfig(
             shards=self.data.shards,
-            batch_size=self.batch_size // world_size,
+            batch_size=own,
             image_size=vision.image_size,
             augment=self.data.augment,
             captions=self.data.captions,

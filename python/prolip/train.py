@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from signal import SIGINT, Signals
 
 import torch
@@ -21,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from prolip.accumulate import backward
 from prolip.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -142,12 +144,9 @@ def agree_on_checkpoint(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
 
 def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput]:
     """The loss terms and embeddings of a batch; the parameters hold the gradients, averaged over the ranks."""
-    with torch.autocast(run.ranks.device.type, dtype=torch.bfloat16, enabled=run.config.precision == "bf16"):
-        output: ProLIPOutput = run.network(batch.images, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
-    terms = run.loss(output)
+    low = partial(torch.autocast, run.ranks.device.type, torch.bfloat16, run.config.precision == "bf16")
     run.optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(terms.total)
-    return terms, output
+    return backward(run.network, run.loss, batch, parts=run.config.accumulate, precision=low)
 
 
 def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Tensor]:

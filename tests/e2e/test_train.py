@@ -106,13 +106,15 @@ class Joined:
         self.close()
 
 
-def test_one_and_two_processes_have_the_same_loss_curve(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_and_two_that_accumulate_have_the_same_loss_curve(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Unmasked: each process masks the first rows of its own part of the batch, so the masked rows differ.
     flags = ("--num_samples", "320", "--log_every", "1", "--optim.lr", "3e-4", "--data.mask.masked_fraction", "0")
     with monkeypatch.context() as patched:
         patched.setattr("prolip.train.BatchLoader", Joined)
         assert lab.here("one", *flags) == 0
-    lab.launch("two", *flags, processes=2)
+    lab.launch("two", *flags, "--accumulate", "3", processes=2)
     one, two = lab.rows("one"), lab.rows("two")
     for name in ("loss", "ppcl", "inclusion", "vib", "grad_norm"):
         assert numbers(two, name) == pytest.approx(numbers(one, name), rel=1e-4, abs=1e-9)

@@ -1,0 +1,178 @@
+"""A step in parts gives the gradient of the step in one: masked terms, random draws, several ranks."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from prolip.accumulate import backward
+from prolip.distributed import Peers
+from prolip.losses import LossConfig, LossTerms, ProlipLoss
+from prolip.models import ModelConfig, ProLIP, ProLIPOutput
+from prolip.models.architectures import TextConfig, VisionConfig
+
+CONFIG = ModelConfig(
+    embed_dim=16,
+    vision=VisionConfig(image_size=12, patch_size=6, width=16, head_width=8, layers=1, embed_unc=True),
+    text=TextConfig(width=16, heads=2, layers=1, vocab_size=10, context_length=4, embed_unc=True),
+    init_logit_bias=-5.0,
+)
+# Every term counts, so that an error in one shows.
+LOSS = LossConfig(inclusion_weight=0.1, masked_inclusion_weight=0.1, vib_weight=0.1, inclusion_scale=2.0)
+SLOTS, RANKS = 2, 2
+
+
+class Step(NamedTuple):
+    images: Tensor
+    token_ids: Tensor
+    masked_token_ids: Tensor | None
+    kept_patches: Tensor | None
+
+
+def step_of(items: int, masked: int, *, rank: int = 0) -> Step:
+    generator = torch.Generator().manual_seed(100 * items + masked + 10_000 * rank)
+    ids = torch.randint(2, 10, (SLOTS, items, 4), generator=generator)
+    kept = torch.rand(masked, 4, generator=generator).argsort(1)[:, :2].sort(1).values
+    return Step(
+        torch.randn(items, 3, 12, 12, generator=generator),
+        ids,
+        ids[:, :masked].flip(-1) if masked else None,
+        kept if masked else None,
+    )
+
+
+def model_of() -> ProLIP:
+    torch.manual_seed(3)
+    return ProLIP(CONFIG)
+
+
+def gradients(
+    network: nn.Module, batch: Step, parts: int, peers: Peers | None = None
+) -> tuple[LossTerms, dict[str, Tensor]]:
+    network.zero_grad(set_to_none=True)
+    terms, output = backward(network, ProlipLoss(LOSS, peers or Peers()), batch, parts=parts)
+    assert len(output.image.mean) == len(batch.images)
+    found = {name: parameter.grad for name, parameter in network.named_parameters()}
+    return terms, {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """To 1e-6 of the whole gradient's length, in single precision."""
+    assert ours.keys() == theirs.keys()
+    ours_flat, theirs_flat = (torch.cat([part[name].flatten() for name in theirs]) for part in (ours, theirs))
+    assert float((ours_flat - theirs_flat).norm()) < 1e-6 * float(theirs_flat.norm())
+
+
+@given(items=st.integers(1, 9), masked=st.integers(0, 9), parts=st.integers(2, 9))
+@settings(max_examples=25, deadline=None)
+def test_parts_equal_the_whole(items: int, masked: int, parts: int) -> None:
+    batch = step_of(items, min(masked, items))
+    model = model_of().double()
+    batch = batch._replace(images=batch.images.double())
+    terms, whole = gradients(model, batch, 1)
+    assert len(whole) == len(list(model.parameters()))
+    in_parts, found = gradients(model, batch, min(parts, items))
+    torch.testing.assert_close(torch.stack(in_parts), torch.stack(terms), rtol=1e-12, atol=1e-13)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 9])
+def test_single_precision_keeps_six_digits(parts: int) -> None:
+    model, batch = model_of(), step_of(9, 6)
+    terms, whole = gradients(model, batch, 1)
+    in_parts, found = gradients(model, batch, parts)
+    torch.testing.assert_close(torch.stack(in_parts), torch.stack(terms), rtol=1e-6, atol=1e-7)
+    assert_same(found, whole)
+
+
+class Drawn(nn.Module):
+    """A model whose pictures lose random values, as with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = model_of()
+
+    def forward(self, images: Tensor, *rest: Tensor | None) -> ProLIPOutput:
+        output: ProLIPOutput = self.model(F.dropout(images), *rest)
+        return output
+
+
+def test_draws_are_repeated_and_then_go_on() -> None:
+    network, batch = Drawn(), step_of(7, 3)
+    calls: list[Tensor] = []
+    network.model.visual.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].detach()))
+    torch.manual_seed(5)
+    gradients(network, batch, 3)
+    after = torch.rand(3)
+    # Each part embeds whole and masked pictures, first without a graph and then with one, of the same values.
+    assert len(calls) == 2 * 2 * 3
+    for first, again in zip(calls[:6], calls[6:], strict=True):
+        torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(calls[0], calls[2])
+    # What is drawn next is what would be had the parts been embedded once.
+    torch.manual_seed(5)
+    for rows in ((3,), (2,), (2,)):
+        F.dropout(torch.ones(*rows, 3, 12, 12))
+    torch.testing.assert_close(torch.rand(3), after, rtol=0, atol=0)
+
+
+def serve(rank: int, store: Path, answers: Connection) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=RANKS)
+    network = DistributedDataParallel(model_of(), gradient_as_bucket_view=True)
+    batch = step_of(7, 3, rank=rank)
+    found = [gradients(network, batch, parts, Peers())[1] for parts in (1, 1, 2, 3, 7)]
+    answers.send([{name: gradient.numpy() for name, gradient in of_parts.items()} for of_parts in found])
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_parts_equal_the_whole_on_several_ranks(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch._dynamo", "prolip.losses", "prolip.models"])
+    pipes = [context.Pipe(duplex=False) for _ in range(RANKS)]
+    processes = [
+        context.Process(target=serve, args=(rank, tmp_path / "store", there), daemon=True)
+        for rank, (_, there) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    for here, _ in pipes:
+        assert here.poll(120), "a rank hangs"
+        whole, *others = [
+            {name: torch.from_numpy(array) for name, array in of_parts.items()} for of_parts in here.recv()
+        ]
+        for found in others:
+            assert_same(found, whole)
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0] * RANKS
+    # The ranks hold different samples, and one gradient.
+    assert not torch.equal(step_of(7, 3, rank=0).images, step_of(7, 3, rank=1).images)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16])
+def test_low_precision_is_that_of_every_pass(precision: torch.dtype) -> None:
+    batch, model, types = step_of(6, 2), model_of(), set()
+    model.visual.transformer.register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
+    backward(
+        model,
+        ProlipLoss(LOSS, Peers()),
+        batch,
+        parts=2,
+        precision=lambda: torch.autocast("cpu", precision),
+    )
+    assert model.logit_scale.grad is not None
+    assert len(types) == 1
