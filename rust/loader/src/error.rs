@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::decode::DecodeError;
 use crate::json::JsonError;
 use crate::location::Location;
+use crate::store::FetchError;
 use crate::tokenize::TokenizeError;
 
 /// A setting that cannot work: the field, its value, the rule it breaks.
@@ -245,6 +246,9 @@ pub enum Error {
         /// What is wrong there.
         source: TarError,
     },
+    /// A shard cannot be brought here.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// An index file cannot be read or written.
     #[error("index {index}: {source}", index = .index.display())]
     Index {
@@ -326,6 +330,6 @@ impl Error {
     /// Whether it is about one shard that cannot be used.
     #[must_use]
     pub fn is_shards(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Tar { .. })
+        matches!(self, Self::Open { .. } | Self::Tar { .. } | Self::Fetch(_))
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::store::{shown, without_secrets};
+
 /// A file, an address, or a command that writes the shard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
@@ -40,6 +42,16 @@ impl Location {
         }
     }
 
+    /// The location as it was written, with whatever is secret in it.
+    #[must_use]
+    pub fn written(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Url(url) => url.clone(),
+            Self::Pipe(command) => format!("pipe:{command}"),
+        }
+    }
+
     /// The path where the shard is a plain local file, which can be read anywhere at any time.
     #[must_use]
     pub fn plain_file(&self) -> Option<&Path> {
@@ -50,12 +62,13 @@ impl Location {
     }
 }
 
+/// For messages: without what may be a password or a signature.
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(formatter),
-            Self::Url(url) => formatter.write_str(url),
-            Self::Pipe(command) => write!(formatter, "pipe:{command}"),
+            Self::Url(url) => formatter.write_str(&shown(url)),
+            Self::Pipe(command) => write!(formatter, "pipe:{}", without_secrets(command)),
         }
     }
 }
@@ -63,6 +76,16 @@ impl fmt::Display for Location {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        let url = Location::Url("https://me:pass@h/a.tar?sig=1".to_owned());
+        let pipe = Location::Pipe("curl https://h/a.tar?sig=1 | cat".to_owned());
+        assert_eq!(url.to_string(), "https://h/a.tar?…");
+        assert_eq!(url.written(), "https://me:pass@h/a.tar?sig=1");
+        assert_eq!(pipe.to_string(), "pipe:curl https://h/a.tar?… | cat");
+        assert_eq!(pipe.written(), "pipe:curl https://h/a.tar?sig=1 | cat");
+    }
 
     #[test]
     fn the_suffix_says_how_a_shard_is_compressed() {

@@ -1,8 +1,20 @@
 //! Where a run's shards come from: what is said about them between the schedule of the batches and whatever fetches them.
 
 use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
 
 use crate::error::Error;
+use crate::index::Regions;
+
+/// A shard that was brought here. Its bytes stay on the disk as long as anybody holds the file.
+#[derive(Debug, Clone)]
+pub struct Lent {
+    /// The plain archive.
+    pub file: Arc<File>,
+    /// Where its samples lie, unless an index says it.
+    pub regions: Option<Arc<Regions>>,
+}
 
 /// Brings shards to where they can be read. Shards are named by their places in the list.
 ///
@@ -15,6 +27,14 @@ pub trait Supply: Send + Sync + fmt::Debug {
     fn is_ready(&self, shard: u32) -> bool;
     /// Its number of samples, once that is known; asked where it was not known at opening.
     fn length(&self, shard: u32) -> Option<Result<u64, Error>>;
+    /// A shard that was brought here; nothing where it is a plain local file, which is opened by its path.
+    ///
+    /// # Errors
+    /// Why it is missing.
+    fn lend(&self, shard: u32) -> Result<Option<Lent>, Error> {
+        let _ = shard;
+        Ok(None)
+    }
     /// No batch needs the shard until it is announced again.
     fn release(&self, shard: u32);
     /// `wake` is to be called whenever an answer may have changed.

@@ -157,12 +157,10 @@ fn no_file_is_left_in_the_folder() {
     );
     assert_eq!(content(fetched).len(), MIB);
     let nowhere = StoreConfig {
-        cache_dir: Some(folder.path().join("none")),
+        cache_dir: Some(folder.path().join("file/none")),
         ..config
     };
-    let error = fetch(&nowhere, &location).unwrap_err();
-    assert!(
-        error.to_string().contains("no file can be made in"),
-        "{error}"
-    );
+    std::fs::write(folder.path().join("file"), b"").unwrap();
+    let error = Store::open(&nowhere).unwrap_err();
+    assert!(error.to_string().contains("cannot be made"), "{error}");
 }

@@ -21,6 +21,7 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
         Error::Config(_) => PyValueError::new_err(error.to_string()),
         Error::Open { .. }
         | Error::Tar { .. }
+        | Error::Fetch(_)
         | Error::Index { .. }
         | Error::NotIndexed { .. }
         | Error::Changed { .. }

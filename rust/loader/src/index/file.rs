@@ -125,7 +125,7 @@ fn scan_one(location: &Location) -> Result<Scanned, Error> {
     let mut regions = Vec::new();
     scan.regions.encode(&mut regions);
     let entry = Entry {
-        location: location.to_string().into(),
+        location: location.written().into(),
         count: scan.regions.len() as u32,
         offset: 0,
         length: regions.len() as u32,

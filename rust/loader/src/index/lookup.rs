@@ -8,7 +8,7 @@ use crate::location::Location;
 
 /// The entry of each shard: the one of the same location as written, or of the same absolute path.
 pub fn find(entries: &[Entry], shards: &[Location]) -> Vec<Option<u32>> {
-    let names: Vec<String> = shards.iter().map(Location::to_string).collect();
+    let names: Vec<String> = shards.iter().map(Location::written).collect();
     let same = |(place, name): (usize, &String)| {
         let entry = entries.get(place)?;
         (*entry.location == **name).then_some(place as u32)

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
+use super::cache::Found;
 use super::failure::{Attempts, Failure, FetchError, Verdict};
 use super::sink::{Following, Meter, Sink};
 use super::source::Identity;
-use super::transfer::{Failed, Transfer};
+use super::transfer::{Failed, Opened, Transfer};
 use super::{Fetched, Inner, pipe, shown};
 use crate::decompress;
 use crate::location::{Compression, Location};
@@ -47,12 +48,13 @@ impl Inner {
             }
             failed(failure)
         })?;
-        let size = file.metadata().ok().map(|metadata| metadata.len());
+        let size = size_of(&file);
         let file = match location.compression() {
-            Some(compression) => self
-                .unpack(file, compression, meter)
-                .await
-                .map_err(failed)?,
+            Some(compression) => {
+                let into = self.file().map_err(failed)?;
+                let unpacked = self.unpack(file, compression, into, meter).await;
+                unpacked.map_err(failed)?
+            }
             None => file,
         };
         Ok(Fetched {
@@ -79,7 +81,7 @@ impl Inner {
         let mut attempts = Attempts::new(self.config.retries);
         loop {
             let (failure, made) = match self
-                .bring_once(transfer, compression, meter, &mut attempts)
+                .bring_once(url, transfer, compression, meter, &mut attempts)
                 .await
             {
                 Ok(fetched) => return Ok(fetched),
@@ -98,39 +100,93 @@ impl Inner {
 
     async fn bring_once(
         &self,
+        url: &str,
         transfer: Transfer<'_>,
         compression: Option<Compression>,
         meter: &Arc<Meter>,
         attempts: &mut Attempts,
     ) -> Result<Fetched, Failed> {
-        let opened = transfer.open(attempts).await?;
-        let identity = opened.identity.clone();
-        meter.set(identity.size.unwrap_or(0));
         let once = |failure| (failure, 1);
-        let sink = Arc::new(Sink::new(self.file().map_err(once)?));
-        // Whoever follows the sink must learn it when this is dropped half-way, too.
-        let ending = Ending(Arc::clone(&sink));
-        let file = match compression {
-            None => {
-                transfer.finish(opened, &sink).await?;
-                sink.file
-                    .try_clone()
-                    .map_err(|error| once(unkept(&error)))?
+        let mut opened = transfer.open(attempts).await?;
+        let mut identity = opened.identity.clone();
+        let kept = self.cache.as_ref().and_then(|cache| {
+            let path = cache.path(url, &identity)?;
+            Some((cache, path))
+        });
+        let mut claim = None;
+        if let Some((cache, path)) = &kept {
+            let unusable = |error| once(unkept(&error));
+            let found = match cache.look(path).map_err(unusable)? {
+                Some(found) => found,
+                None => {
+                    // The connection is of use to others meanwhile.
+                    drop(opened);
+                    let found = cache.wait(path).await.map_err(unusable)?;
+                    if let Found::Whole(file) = found {
+                        return Ok(Fetched { file, identity });
+                    }
+                    opened = transfer.open(attempts).await?;
+                    if opened.identity != identity {
+                        return Err(once(Failure::changed("it changes while it is read")));
+                    }
+                    found
+                }
+            };
+            match found {
+                Found::Whole(file) => return Ok(Fetched { file, identity }),
+                Found::Mine(mine) => claim = Some(mine),
             }
-            Some(compression) => {
-                let following = Following::new(Arc::clone(&sink));
-                let unpacking = self.unpack(following, compression, meter);
-                let arriving = async {
-                    let result = transfer.finish(opened, &sink).await;
-                    ending.0.end(result.is_ok());
-                    result
-                };
-                let (arrived, unpacked) = futures_util::future::join(arriving, unpacking).await;
-                arrived?;
-                unpacked.map_err(once)?
-            }
+        }
+        meter.set(identity.size.unwrap_or(0));
+        let file = match &claim {
+            Some(claim) => claim
+                .file
+                .try_clone()
+                .map_err(|error| once(unkept(&error)))?,
+            None => self.file().map_err(once)?,
         };
+        let (arriving, unpacked) = match compression {
+            None => (file, None),
+            Some(compression) => (self.file().map_err(once)?, Some((compression, file))),
+        };
+        let sink = Arc::new(Sink::new(arriving));
+        let mut file = self
+            .receive(transfer, opened, &sink, unpacked, meter)
+            .await?;
+        identity.size = identity.size.or_else(|| size_of(&sink.file));
+        if let (Some(claim), Some((cache, path))) = (claim, &kept) {
+            file = cache
+                .keep(claim, path)
+                .map_err(|error| once(unkept(&error)))?;
+        }
         Ok(Fetched { file, identity })
+    }
+
+    /// Fills the sink, and unpacks it into a second file where it is compressed; gives the file with the plain bytes.
+    async fn receive(
+        &self,
+        transfer: Transfer<'_>,
+        opened: Opened<'_>,
+        sink: &Arc<Sink>,
+        unpacked: Option<(Compression, File)>,
+        meter: &Arc<Meter>,
+    ) -> Result<File, Failed> {
+        // Whoever follows the sink must learn it when this is dropped half-way, too.
+        let ending = Ending(Arc::clone(sink));
+        let Some((compression, into)) = unpacked else {
+            transfer.finish(opened, sink).await?;
+            return sink.file.try_clone().map_err(|error| (unkept(&error), 1));
+        };
+        let following = Following::new(Arc::clone(sink));
+        let unpacking = self.unpack(following, compression, into, meter);
+        let arriving = async {
+            let result = transfer.finish(opened, sink).await;
+            ending.0.end(result.is_ok());
+            result
+        };
+        let (arrived, unpacked) = futures_util::future::join(arriving, unpacking).await;
+        arrived?;
+        unpacked.map_err(|failure| (failure, 1))
     }
 
     /// Unpacks what a reader gives into a file, on a thread that may wait.
@@ -138,14 +194,11 @@ impl Inner {
         &self,
         packed: impl Read + Send + 'static,
         compression: Compression,
+        into: File,
         meter: &Arc<Meter>,
     ) -> Result<File, Failure> {
-        let (file, meter, limit) = (
-            self.file()?,
-            Arc::clone(meter),
-            self.config.read_ahead_bytes,
-        );
-        let work = move || unpack(packed, compression, file, &meter, limit);
+        let (meter, limit) = (Arc::clone(meter), self.config.read_ahead_bytes);
+        let work = move || unpack(packed, compression, into, &meter, limit);
         let joined = tokio::task::spawn_blocking(work).await;
         joined.map_err(|error| Failure::terminal(format!("its unpacking ended: {error}")))?
     }
@@ -157,6 +210,10 @@ impl Inner {
             Failure::terminal(format!("no file can be made in {folder}: {error}"))
         })
     }
+}
+
+fn size_of(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.len())
 }
 
 struct Ending(Arc<Sink>);

@@ -13,9 +13,9 @@ const MAX_WORDS: usize = 200;
 
 /// A shard that could not be brought here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("shard {address}: {what}{}", tried(*.attempts))]
+#[error("{}{what}{}", named(.address), tried(*.attempts))]
 pub struct FetchError {
-    /// The address, without credentials.
+    /// The address, without credentials; empty where it is about none.
     pub address: String,
     /// What the last attempt met.
     pub what: String,
@@ -23,6 +23,14 @@ pub struct FetchError {
     pub attempts: u32,
     /// Whether there is no such shard, or no permission to see it.
     pub missing: bool,
+}
+
+fn named(address: &str) -> String {
+    if address.is_empty() {
+        String::new()
+    } else {
+        format!("shard {address}: ")
+    }
 }
 
 fn tried(attempts: u32) -> String {

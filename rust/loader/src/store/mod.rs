@@ -14,6 +14,7 @@
 
 mod address;
 mod bring;
+mod cache;
 mod failure;
 mod glob;
 mod http;
@@ -21,6 +22,7 @@ mod object;
 mod pipe;
 mod sink;
 mod source;
+mod spool;
 mod transfer;
 
 use std::collections::HashMap;
@@ -32,16 +34,19 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use object_store::ObjectStore;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 
+pub(crate) use address::without_secrets;
 pub use address::{is_url, shown};
 pub use failure::FetchError;
 pub use source::Identity;
+pub use spool::{Order, Orders, Spool};
 
 use crate::config::StoreConfig;
 use crate::location::Location;
 use address::{Hub, Place, Scheme};
+use cache::Cache;
 use sink::Meter;
 use source::Source;
 use transfer::{Limits, RANGE_BYTES};
@@ -58,7 +63,9 @@ const CANCEL_POLL: Duration = Duration::from_millis(50);
 /// Brings shards here. Dropping it ends its threads and whatever they were doing.
 #[derive(Debug)]
 pub struct Store {
-    runtime: Option<Runtime>,
+    /// Nothing once it is closed.
+    runtime: Mutex<Option<Runtime>>,
+    handle: Handle,
     inner: Arc<Inner>,
 }
 
@@ -67,8 +74,10 @@ pub struct Store {
 struct Inner {
     config: StoreConfig,
     limits: Limits,
-    /// Folder of the files, none of which has a name for longer than it takes to open it.
+    /// Folder of the files that are not kept, none of which has a name for longer than it takes to open it.
     folder: PathBuf,
+    /// Where shards are kept after their use.
+    cache: Option<Cache>,
     client: reqwest::Client,
     hub: Hub,
     objects: Mutex<HashMap<(Scheme, String), Arc<dyn ObjectStore>>>,
@@ -78,7 +87,8 @@ struct Inner {
 /// A shard that is here: a tar without compression.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Its bytes. The file has no name and vanishes with the last handle to it, however the process ends.
+    /// Its bytes. Unless the shard is kept, the file has no name and vanishes with the last handle to it, however the process
+    /// ends.
     pub file: File,
     /// The state of the shard that was read.
     pub identity: Identity,
@@ -88,7 +98,7 @@ impl Store {
     /// A store with threads of its own.
     ///
     /// # Errors
-    /// The threads or the HTTP client cannot be set up.
+    /// The threads, the HTTP client or the folder cannot be set up.
     pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
         let setup = |what: String| FetchError {
             address: String::new(),
@@ -105,6 +115,18 @@ impl Store {
             .enable_all()
             .build()
             .map_err(|error| setup(format!("no threads for the network: {error}")))?;
+        let folder = config.cache_dir.clone().unwrap_or_else(std::env::temp_dir);
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            let folder = folder.display();
+            setup(format!(
+                "data.store.cache_dir {folder} cannot be made: {error}"
+            ))
+        })?;
+        let cache =
+            (config.cache_bytes > 0).then(|| Cache::new(folder.clone(), config.cache_bytes));
+        if let Some(cache) = &cache {
+            cache.trim();
+        }
         let inner = Inner {
             limits: Limits {
                 retries: config.retries,
@@ -112,7 +134,8 @@ impl Store {
                 connections: config.connections,
                 range_bytes: RANGE_BYTES,
             },
-            folder: config.cache_dir.clone().unwrap_or_else(std::env::temp_dir),
+            folder,
+            cache,
             client: http::client().map_err(|failure| setup(failure.what))?,
             hub: Hub::from_env(),
             objects: Mutex::default(),
@@ -120,7 +143,8 @@ impl Store {
             config: config.clone(),
         };
         Ok(Self {
-            runtime: Some(runtime),
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
             inner: Arc::new(inner),
         })
     }
@@ -152,15 +176,23 @@ impl Store {
             .unwrap_or_else(|| Err(cancelled_error(shown(pattern))))
     }
 
+    /// Ends its threads and whatever they were doing.
+    fn close(&self) {
+        let runtime = self.runtime.lock();
+        let runtime = runtime.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_timeout(PATIENCE);
+        }
+    }
+
     /// Waits for work; nothing where it is cancelled before.
     fn wait<T>(&self, work: impl Future<Output = T> + Unpin, cancelled: &AtomicBool) -> Option<T> {
-        let runtime = self.runtime.as_ref()?;
         let cancel = async {
             while !cancelled.load(Ordering::Relaxed) {
                 tokio::time::sleep(CANCEL_POLL).await;
             }
         };
-        runtime.block_on(async {
+        self.handle.block_on(async {
             match select(work, Box::pin(cancel)).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => None,
@@ -180,9 +212,7 @@ fn cancelled_error(address: String) -> FetchError {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(PATIENCE);
-        }
+        self.close();
     }
 }
 

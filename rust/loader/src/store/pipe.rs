@@ -15,6 +15,7 @@ use super::failure::{Attempts, Failure, FetchError};
 use super::sink::Meter;
 use super::source::Identity;
 use super::{Fetched, Inner};
+use crate::location::Location;
 
 /// Bytes that are read at once: what a pipe holds.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -39,7 +40,7 @@ pub(super) async fn bring(
     command: &str,
     meter: &Arc<Meter>,
 ) -> Result<Fetched, FetchError> {
-    let address = format!("pipe:{command}");
+    let address = Location::Pipe(command.to_owned()).to_string();
     if !inner.config.allow_pipe {
         let failure = Failure::terminal("commands are run with data.store.allow_pipe = true only");
         return Err(failure.into_error(&address, 0));

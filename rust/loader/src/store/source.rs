@@ -10,6 +10,7 @@ use reqwest::header::HeaderMap;
 
 use super::failure::{Failure, retry_after};
 use super::{http, object};
+use crate::index::{Stamp, Version};
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,17 @@ impl Identity {
     /// The ETag where it may stand in `If-Match`, which a weak one may not.
     pub(crate) fn strong_etag(&self) -> Option<&str> {
         self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
+    }
+}
+
+impl From<&Identity> for Stamp {
+    fn from(identity: &Identity) -> Self {
+        // Where there is no ETag, the time stands for it, in the server's words.
+        let version = identity.etag.as_ref().or(identity.modified.as_ref());
+        Self {
+            size: identity.size.unwrap_or(0),
+            version: version.map_or(Version::Unknown, |text| Version::ETag(text.as_str().into())),
+        }
     }
 }
 

@@ -1,0 +1,334 @@
+//! Shards fetched ahead: in their order, within their bytes, once for all processes of a node.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "common/server.rs"]
+mod server;
+
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{archive, member};
+use prolip_loader::config::StoreConfig;
+use prolip_loader::index::{Stamp, Version};
+use prolip_loader::location::Location;
+use prolip_loader::store::{Order, Spool};
+use prolip_loader::supply::Supply;
+use server::{MIB, Page, Reply, Request, Server, config, noise};
+
+/// A shard of about `size` bytes with as many samples as its number and one.
+fn shard(number: usize, size: usize) -> Vec<u8> {
+    let samples: Vec<_> = (0..=number)
+        .map(|sample| {
+            member(
+                &format!("{sample}.jpg"),
+                &noise(size / (number + 1), number as u64),
+            )
+        })
+        .collect();
+    archive(&samples)
+}
+
+struct Lab {
+    server: Server,
+    shards: Vec<Vec<u8>>,
+    names: Vec<String>,
+}
+
+impl Lab {
+    fn new(
+        count: usize,
+        size: usize,
+        behaviour: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let shards: Vec<_> = (0..count).map(|number| shard(number, size)).collect();
+        let names: Vec<_> = (0..count).map(|number| format!("{number}.tar")).collect();
+        let pages = names.iter().zip(&shards).map(|(name, bytes)| {
+            (
+                name.as_str(),
+                Page::new(bytes.clone(), &format!("\"{name}\"")),
+            )
+        });
+        Self {
+            server: Server::start(pages.collect(), true, behaviour),
+            shards,
+            names,
+        }
+    }
+
+    /// A spool of the shards, of one more that is missing, and behind it of a plain local file.
+    fn spool(&self, config: &StoreConfig, stamp: Option<Stamp>) -> Spool {
+        let mut urls: Vec<_> = self
+            .names
+            .iter()
+            .map(|name| self.server.url(name))
+            .collect();
+        urls.push(self.server.url("none.tar"));
+        let orders = move |shard: u32| {
+            Some(Order {
+                location: Location::Url(urls.get(shard as usize)?.clone()),
+                stamp: stamp.clone(),
+            })
+        };
+        Spool::open(config, Box::new(orders)).unwrap()
+    }
+
+    fn first_requests(&self) -> Vec<String> {
+        let first = |request: &Request| request.range.is_some_and(|(start, _)| start == 0);
+        let requests = self.server.requests();
+        requests
+            .iter()
+            .filter(|r| first(r))
+            .map(|r| r.path[1..].to_owned())
+            .collect()
+    }
+}
+
+/// Waits until a shard is ready, as a pipeline does: it asks again whenever something has changed.
+fn wait_for(spool: &Spool, shard: u32) {
+    let begun = Instant::now();
+    while !spool.is_ready(shard) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "shard {shard}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn content(spool: &Spool, shard: u32) -> Vec<u8> {
+    let lent = spool.lend(shard).unwrap().expect("it is here");
+    let mut bytes = vec![0; lent.file.metadata().unwrap().len() as usize];
+    lent.file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+#[test]
+fn shards_come_whole_with_their_lengths() {
+    let lab = Lab::new(4, MIB, |_| Reply::Good);
+    let spool = lab.spool(&config(), None);
+    assert_eq!(spool.length(2).map(Result::unwrap), None);
+    spool.announce(&[2, 0, 3, 1]);
+    for number in [2, 0, 3, 1] {
+        wait_for(&spool, number);
+        assert!(content(&spool, number) == lab.shards[number as usize]);
+        assert_eq!(
+            spool.length(number).unwrap().unwrap(),
+            u64::from(number) + 1
+        );
+        let regions = spool.lend(number).unwrap().unwrap().regions.unwrap();
+        assert_eq!(regions.len(), number as usize + 1);
+    }
+    spool.release(3);
+    assert!(spool.lend(3).unwrap().is_none());
+    assert_eq!(
+        spool.length(3).unwrap().unwrap(),
+        4,
+        "a length is remembered"
+    );
+    // A plain local file is none of its business.
+    assert!(spool.is_ready(5) && spool.lend(5).unwrap().is_none());
+}
+
+#[test]
+fn no_more_is_fetched_ahead_than_allowed_unless_a_batch_waits() {
+    let lab = Lab::new(8, 3 * MIB, |_| Reply::Good);
+    let config = StoreConfig {
+        read_ahead_bytes: 7 * MIB as u64,
+        ..config()
+    };
+    let spool = lab.spool(&config, None);
+    spool.announce(&[0, 1, 2, 3]);
+    spool.announce(&[2, 4, 5, 6, 7]);
+    wait_for(&spool, 0);
+    wait_for(&spool, 1);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(lab.first_requests(), ["0.tar", "1.tar"]);
+    // A batch needs what lies beyond.
+    wait_for(&spool, 5);
+    assert_eq!(lab.first_requests()[2..], ["5.tar"]);
+    for released in [0, 1, 5] {
+        spool.release(released);
+    }
+    let begun = Instant::now();
+    while lab.first_requests().len() < 5 && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut next = lab.first_requests()[3..].to_vec();
+    next.sort();
+    assert_eq!(next, ["2.tar", "3.tar"]);
+}
+
+#[test]
+fn a_released_shard_gives_its_bytes_back() {
+    let lab = Lab::new(1, MIB, |_| Reply::Good);
+    let spool = lab.spool(&config(), None);
+    spool.announce(&[0]);
+    wait_for(&spool, 0);
+    let file = Arc::downgrade(&spool.lend(0).unwrap().unwrap().file);
+    assert!(file.upgrade().is_some());
+    spool.release(0);
+    assert!(file.upgrade().is_none());
+    // Announced again, it comes again.
+    spool.announce(&[0]);
+    wait_for(&spool, 0);
+    assert!(content(&spool, 0) == lab.shards[0]);
+    assert_eq!(lab.first_requests().len(), 2);
+}
+
+#[test]
+fn a_missing_shard_is_ready_and_says_why() {
+    let lab = Lab::new(1, MIB, |_| Reply::Good);
+    let spool = lab.spool(&config(), None);
+    spool.announce(&[1, 0]);
+    wait_for(&spool, 1);
+    for text in [
+        spool.lend(1).unwrap_err().to_string(),
+        spool.length(1).unwrap().unwrap_err().to_string(),
+    ] {
+        assert!(text.contains("none.tar: the server answers 404"), "{text}");
+    }
+    wait_for(&spool, 0);
+    assert!(content(&spool, 0) == lab.shards[0]);
+}
+
+#[test]
+fn a_shard_that_is_not_what_was_indexed_is_refused() {
+    let lab = Lab::new(1, MIB, |_| Reply::Good);
+    let stamp = |etag: &str, size: usize| Stamp {
+        size: size as u64,
+        version: Version::ETag(etag.into()),
+    };
+    let size = lab.shards[0].len();
+    for (stamp, refused) in [
+        (stamp("\"0.tar\"", size), None),
+        (stamp("\"1.tar\"", size), Some("it was written again")),
+        (stamp("\"0.tar\"", size + 512), Some("bytes and has")),
+    ] {
+        let spool = lab.spool(&config(), Some(stamp));
+        spool.announce(&[0]);
+        wait_for(&spool, 0);
+        match (spool.lend(0), refused) {
+            (Ok(lent), None) => assert!(lent.unwrap().regions.is_none(), "the index has them"),
+            (Err(error), Some(why)) => assert!(error.to_string().contains(why), "{error}"),
+            (lent, _) => panic!("{lent:?}"),
+        }
+    }
+}
+
+#[test]
+fn whoever_waits_is_woken() {
+    let lab = Lab::new(2, MIB, |_| Reply::Late(Duration::from_millis(50)));
+    let spool = lab.spool(&config(), None);
+    let woken = Arc::new((Mutex::new(0), Condvar::new()));
+    let wake = Arc::clone(&woken);
+    spool.on_change(Box::new(move || {
+        *wake.0.lock().unwrap() += 1;
+        wake.1.notify_all();
+    }));
+    spool.announce(&[0, 1]);
+    let waited = |times: &mut i32| *times < 2;
+    let limit = Duration::from_secs(20);
+    let (times, timeout) = woken
+        .1
+        .wait_timeout_while(woken.0.lock().unwrap(), limit, waited)
+        .unwrap();
+    assert!(!timeout.timed_out(), "{times}");
+    assert!(spool.is_ready(0) && spool.is_ready(1));
+}
+
+#[test]
+fn closing_while_fetching_returns_within_a_second() {
+    let lab = Lab::new(4, MIB, |_| Reply::Stall(1000, Duration::from_secs(30)));
+    let config = StoreConfig {
+        timeout_s: 60.0,
+        ..config()
+    };
+    let spool = lab.spool(&config, None);
+    spool.announce(&[0, 1, 2, 3]);
+    std::thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
+    spool.close();
+    spool.close();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(!spool.is_ready(0));
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_node_fetches_a_shard_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    let lab = Lab::new(1, 20 * MIB, move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Reply::Late(Duration::from_millis(100))
+    });
+    let config = StoreConfig {
+        cache_dir: Some(folder.path().join("made")),
+        cache_bytes: 30 * MIB as u64,
+        ..config()
+    };
+    let spools: Vec<_> = (0..4).map(|_| lab.spool(&config, None)).collect();
+    for spool in &spools {
+        spool.announce(&[0]);
+    }
+    for spool in &spools {
+        wait_for(spool, 0);
+        assert!(content(spool, 0) == lab.shards[0]);
+    }
+    // Everybody asks what it is, one fetches it: its first request may come twice, before the claim and after.
+    let bodies = lab
+        .server
+        .requests()
+        .iter()
+        .filter(|r| r.range.unwrap().0 > 0)
+        .count();
+    assert_eq!(bodies, 2);
+    drop(spools);
+    assert_eq!(names(&folder.path().join("made")).len(), 1);
+    let before = requests.load(Ordering::SeqCst);
+    let later = lab.spool(&config, None);
+    later.announce(&[0]);
+    wait_for(&later, 0);
+    assert!(content(&later, 0) == lab.shards[0]);
+    assert_eq!(requests.load(Ordering::SeqCst), before + 1);
+}
+
+#[test]
+fn the_cache_keeps_what_was_used_last_within_its_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new(5, 2 * MIB, |_| Reply::Good);
+    let config = StoreConfig {
+        cache_dir: Some(folder.path().to_owned()),
+        cache_bytes: 5 * MIB as u64,
+        ..config()
+    };
+    let spool = lab.spool(&config, None);
+    for number in [0, 1, 2, 3, 4] {
+        spool.announce(&[number]);
+        wait_for(&spool, number);
+        spool.release(number);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(names(folder.path()).len(), 2);
+    let before = lab.server.requests().len();
+    let mut bytes = Vec::new();
+    for number in [4, 3] {
+        spool.announce(&[number]);
+        wait_for(&spool, number);
+        let lent = spool.lend(number).unwrap().unwrap();
+        (&*lent.file).read_to_end(&mut bytes).unwrap();
+    }
+    assert_eq!(lab.server.requests().len(), before + 2);
+    let requests = lab.server.requests();
+    assert!(requests[before..].iter().all(|r| r.range.unwrap().0 == 0));
+}
