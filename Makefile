@@ -69,5 +69,5 @@ $(VENV)/bin/python:
 $(READY): pyproject.toml constraints.txt $(RUST_SOURCES) | system $(VENV)/bin/python
 	@echo 'Setting up once: dependencies (PyTorch is large) and the extension in release mode. A few minutes.'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt 'maturin>=1.9,<2'
-	@PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked --extras demo,dev
+	@PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked --extras demo,dev,eval
 	@touch $@

@@ -72,7 +72,13 @@ def first_ranks(
 
 
 def precision_at_r(
-    queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd", block: int = 1024
+    queries: Gaussian,
+    candidates: Gaussian,
+    correct: Tensor,
+    score: Score = "csd",
+    block: int = 1024,
+    *,
+    num_correct: Tensor | None = None,
 ) -> RPrecision:
     """How well a query's first R candidates are its R correct ones, averaged over queries.
 
@@ -84,14 +90,15 @@ def precision_at_r(
         correct: bool [Q, C], at least one true a row.
         score: see `retrieval_scores`.
         block: rows of the score matrix that exist at a time.
+        num_correct: i64 [Q], the R of each query where some of its correct candidates are not among the candidates.
 
     Raises:
         ValueError: there is no query, one has no correct candidate, or a score is NaN.
     """
-    sizes = correct.sum(dim=1)
+    sizes = correct.sum(dim=1) if num_correct is None else num_correct
     if len(sizes) == 0 or not bool((sizes > 0).all()):
         raise ValueError("every query needs a correct candidate, and there must be a query")
-    most = int(sizes.max())
+    most = min(int(sizes.max()), correct.shape[1])
     rank = torch.arange(1, most + 1, device=correct.device)
     precisions, averages = [], []
     for start in range(0, len(sizes), block):
