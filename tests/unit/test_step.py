@@ -1,0 +1,106 @@
+"""A training step: it compiles into one graph, and nothing in it waits for a number to come back from the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from tests.property.test_accumulate import CONFIG, LOSS, Step, model_of, step_of
+from torch import Tensor
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile
+
+from prolip.config import DataConfig, TrainConfig
+from prolip.distributed import Peers, Ranks
+from prolip.losses import LossTerms, ProlipLoss
+from prolip.models import ProLIP
+from prolip.optim import OptimConfig, make_optimizer
+from prolip.train import Run, take_step
+
+WAITING = {
+    "aten::item",
+    "aten::_local_scalar_dense",
+    "aten::is_nonzero",
+    "aten::nonzero",
+    "aten::equal",
+    "aten::unique",
+}
+"""Operators whose result, or the size of it, has to be known on the host: on a GPU, the host waits for them."""
+
+
+def within(event: FunctionEvent, name: str) -> bool:
+    parent = event.cpu_parent
+    return parent is not None and (parent.name == name or within(parent, name))
+
+
+def waiting_calls(recorded: profile) -> list[str]:
+    """The CPU's fused AdamW reads its own counts of steps, which lie on the host; a GPU's reads them on the device."""
+    calls = [event for event in recorded.events() if event.name in WAITING]
+    return [event.name for event in calls if not within(event, "aten::_fused_adamw_")]
+
+
+def run_of(model: ProLIP, **changes: Any) -> Run:
+    config = TrainConfig(
+        num_samples=640,
+        batch_size=8,
+        run_dir=Path("unused"),
+        model=CONFIG,
+        loss=LOSS,
+        data=DataConfig(shards=("unused",)),
+        optim=OptimConfig(warmup_steps=2, clip_norm=0.01),
+        **changes,
+    )
+    return Run(
+        config=config,
+        ranks=Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu")),
+        model=model,
+        network=model,
+        loss=ProlipLoss(config.loss, Peers()),
+        optimizer=make_optimizer(model, config.optim),
+        loader=cast(Any, None),
+        step=0,
+        elapsed_s=0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "accumulate": 3}],
+    ids=["plain", "low", "parts"],
+)
+def test_a_step_waits_for_nothing(changes: dict[str, Any]) -> None:
+    run, batch = run_of(model_of(), **changes), cast(Any, step_of(8, 3))
+    take_step(run, batch)  # whatever is made once
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        take_step(run, batch)
+    assert any(event.name == "prolip::ppcl_pair_sum" for event in recorded.events())
+    assert waiting_calls(recorded) == []
+
+
+def test_what_waits_would_be_seen() -> None:
+    value = torch.tensor([1.0, 0.0])
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        value.sum().item()
+        value.nonzero()
+        bool(value.sum() > 0)
+    assert {"aten::item", "aten::nonzero", "aten::is_nonzero"} <= set(waiting_calls(recorded))
+
+
+def test_model_and_loss_are_one_graph() -> None:
+    model, batch, loss = model_of(), step_of(6, 2), ProlipLoss(LOSS, Peers())
+
+    def step(inputs: Step) -> LossTerms:
+        return loss(model(*inputs))
+
+    def gradients_of(terms: LossTerms) -> list[Tensor]:
+        return list(torch.autograd.grad(terms.total, list(model.parameters())))
+
+    terms = step(batch)
+    expected = gradients_of(terms)
+    found = torch.compile(step, fullgraph=True, backend="aot_eager")(batch)
+    torch.testing.assert_close(found, terms)
+    for ours, theirs in zip(gradients_of(found), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch._dynamo.reset()
