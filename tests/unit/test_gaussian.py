@@ -105,10 +105,29 @@ def test_matrices_hold_the_sums_of_all_pairs_whatever_the_block() -> None:
     a, b = some(5), some(3, seed=1)
     exact = torch.stack([inclusion_score(Gaussian(m, v), b).sum(-1) for m, v in zip(*a, strict=True)])
     official = torch.stack([official_inclusion_test(Gaussian(m, v), b, 0).sum(-1) for m, v in zip(*a, strict=True)])
-    for rows in (1, 2, 64):
-        torch.testing.assert_close(inclusion_matrix(a, b, rows_at_once=rows), exact)
-        torch.testing.assert_close(official_inclusion_test_matrix(a, b, rows_at_once=rows), official)
+    for block in (1, 2 * a.mean.shape[1], 50, None):
+        torch.testing.assert_close(inclusion_matrix(a, b, block=block), exact)
+        torch.testing.assert_close(official_inclusion_test_matrix(a, b, block=block), official)
     assert inclusion_matrix(a.rows(slice(0, 0)), b).shape == (0, 3)
+
+
+@pytest.mark.parametrize("spread", [1.0, 25.0, 80.0])
+def test_matrices_keep_their_digits_in_single_precision(spread: float) -> None:
+    noise = torch.Generator().manual_seed(3)
+    a, b = (Gaussian(torch.randn(6, 50, generator=noise) / 7, torch.randn(6, 50, generator=noise)) for _ in range(2))
+    a, b = (Gaussian(g.mean, -8 + spread * g.log_var.clamp(-1, 1)) for g in (a, b))
+    for matrix, score in (
+        (inclusion_matrix, inclusion_score),
+        (official_inclusion_test_matrix, lambda x, y: official_inclusion_test(x, y, 0.0)),
+    ):
+        wide = [g.to(torch.float64) for g in (a, b)]
+        exact = score(Gaussian(wide[0].mean[:, None], wide[0].log_var[:, None]), wide[1]).sum(-1)
+        torch.testing.assert_close(matrix(a, b).double(), exact, rtol=1e-5, atol=1e-4)
+
+
+def test_points_have_matrices_too() -> None:
+    a, b = some(4), Gaussian.point(some(3, seed=1).mean)
+    assert (inclusion_matrix(a, b) == -torch.inf).all()
 
 
 @pytest.mark.parametrize("log_var", [-80.0, -20.0, 0.0, 20.0, 80.0])
