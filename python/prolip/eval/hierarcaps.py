@@ -1,9 +1,15 @@
 """HierarCaps: from the caption nearest to a picture up to the root, which captions are met (SPEC §9).
 
+HierarImgs is the same walk with the sides exchanged: from the picture nearest to a caption up to a root, which pictures
+of a hierarchy of pictures are met. `traverse` takes either; what it calls images are the walk's queries.
+
 N images, L captions an image (coarse to fine), T = N * L captions in all, D dimensions, S steps.
 """
 
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.gaussian import Gaussian, inclusion_matrix, official_inclusion_test_matrix
+
+Root = Literal["text", "inclusion", "both"]
+InclusionForm = Literal["official", "exact"]
 
 BLOCK = 256
 """Images whose T scores are held at a time."""
@@ -20,10 +29,10 @@ BLOCK = 256
 class TraversalConfig:
     """Where the walk ends and how finely it is cut."""
 
-    root: Literal["text", "inclusion", "both"] = "text"
+    root: Root = "text"
     """"text": the embedding of the empty caption. "inclusion": the caption that includes the image most. "both": their
     normalised sum."""
-    inclusion: Literal["official", "exact"] = "official"
+    inclusion: InclusionForm = "official"
     """Which score finds the including caption: the published one-sided test, or H."""
     num_steps: int = 50
     root_only: bool = False
@@ -43,14 +52,57 @@ class Traversal(NamedTuple):
     """1 where at least one was met."""
 
 
-def including_captions(images: Gaussian, captions: Gaussian, form: Literal["official", "exact"] = "official") -> Tensor:
+class Hierarchies(NamedTuple):
+    """Pictures and their captions from general to specific, as HierarCaps comes."""
+
+    captions: list[list[str]]
+    """[N][L]"""
+    caption_ids: Tensor
+    """i64 [N, L]; equal ids are equal strings."""
+    image_urls: list[str]
+
+
+def read_hierarcaps(path: Path) -> Hierarchies:
+    """The table of HierarCaps: columns `captions` (levels joined by " => ") and `image_url`.
+
+    Raises:
+        ValueError: a column is missing, there is no row, or rows differ in their number of levels.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"captions", "image_url"} <= rows[0].keys():
+        raise ValueError(f"{path} is no table with columns captions and image_url")
+    captions = [[level.strip() for level in row["captions"].split("=>")] for row in rows]
+    if len({len(levels) for levels in captions}) != 1:
+        raise ValueError(f"{path}: rows differ in their number of levels")
+    return Hierarchies(captions, caption_ids(captions), [row["image_url"] for row in rows])
+
+
+def caption_ids(captions: Sequence[Sequence[str]]) -> Tensor:
+    """Equal ids for equal strings, i64 [N, L]."""
+    places: dict[str, int] = {}
+    return torch.tensor([[places.setdefault(caption, len(places)) for caption in levels] for levels in captions])
+
+
+def mean_root(items: Gaussian) -> Tensor:
+    """The normalised mean of all items' means, [D]: a root for a hierarchy of pictures, which have no empty one."""
+    return F.normalize(items.flatten().mean.mean(dim=0), dim=0)
+
+
+def including_captions(images: Gaussian, captions: Gaussian, form: InclusionForm = "official") -> Tensor:
     """Index of the caption that includes each image most, i64 [N]."""
     score = official_inclusion_test_matrix if form == "official" else inclusion_matrix
     return score(images, captions).argmax(dim=1)
 
 
 def traverse(
-    images: Gaussian, captions: Gaussian, caption_ids: Tensor, text_root: Tensor, config: TraversalConfig
+    images: Gaussian,
+    captions: Gaussian,
+    caption_ids: Tensor,
+    text_root: Tensor,
+    config: TraversalConfig,
+    *,
+    including: Tensor | None = None,
 ) -> Traversal:
     """Walks from each image's nearest caption to the root and scores the captions nearest to the way.
 
@@ -60,17 +112,20 @@ def traverse(
         caption_ids: i64 [N, L]; equal ids are equal strings.
         text_root: [D], mean of the empty caption (unused with root "inclusion").
         config: the walk.
+        including: what `including_captions` gives, for a caller that walks several times; otherwise it is computed.
 
     A query normalise(start - (start - root) * k / S) is a blend of two vectors, and the normalisation changes no
     ranking: its scores are the same blend of the start's and the root's scores, so no query is ever embedded.
     """
     texts, flat_ids = captions.flatten(), caption_ids.flatten()
+    if including is None and config.root != "text":
+        including = including_captions(images, texts, config.inclusion)
     parts: list[Traversal] = []
     for first in range(0, len(images.mean), BLOCK):
         rows = slice(first, first + BLOCK)
         block = images.rows(rows)
         start = texts.mean[(block.mean @ texts.mean.T).argmax(dim=1)]
-        root = _roots(block, texts, text_root, config)
+        root = _roots(None if including is None else texts.mean[including[rows]], text_root, config, len(start))
         met = _met_captions(start @ texts.mean.T, root @ texts.mean.T, config)
         parts.append(score_met_captions(flat_ids[met], caption_ids[rows]))
     return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -95,11 +150,11 @@ def score_met_captions(met: Tensor, own: Tensor) -> Traversal:
     )
 
 
-def _roots(images: Gaussian, captions: Gaussian, text_root: Tensor, config: TraversalConfig) -> Tensor:
-    """Unit root of each image's walk, [N, D]."""
-    if config.root == "text":
-        return text_root.expand(len(images.mean), -1)
-    top = captions.mean[including_captions(images, captions, config.inclusion)] * config.root_weight
+def _roots(including: Tensor | None, text_root: Tensor, config: TraversalConfig, count: int) -> Tensor:
+    """Unit root of each of `count` walks, [N, D], from the including captions' means [N, D]."""
+    if config.root == "text" or including is None:
+        return text_root.expand(count, -1)
+    top = including * config.root_weight
     return F.normalize(top if config.root == "inclusion" else top + text_root, dim=-1)
 
 

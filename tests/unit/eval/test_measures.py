@@ -1,0 +1,138 @@
+"""One call for a family of measures, each figure against a plain loop."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.eval.bootstrap import Interval
+from prolip.eval.hierarcaps import TraversalConfig, mean_root, traverse
+from prolip.eval.measures import flat, measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
+from prolip.eval.retrieval import RPrecision
+from prolip.eval.zero_shot import Classifier
+from prolip.gaussian import Gaussian, inclusion_score
+
+
+def gaussians(*shape: int, seed: int) -> Gaussian:
+    noise = torch.Generator().manual_seed(seed)
+    mean = F.normalize(torch.randn(*shape, generator=noise, dtype=torch.float64), dim=-1)
+    return Gaussian(mean, torch.randn(*shape, generator=noise, dtype=torch.float64) - 3)
+
+
+def test_results_become_flat() -> None:
+    result = {"a": RPrecision(r_precision=0.5, map_at_r=0.25), "b": [1, 2.5], "c": Interval(1.0, 0.5, 1.5)}
+    assert flat(result) == {
+        "a_r_precision": 0.5,
+        "a_map_at_r": 0.25,
+        "b_0": 1.0,
+        "b_1": 2.5,
+        "c": 1.0,
+        "c_low": 0.5,
+        "c_high": 1.5,
+    }
+
+
+def test_zero_shot_with_and_without_variances() -> None:
+    images, classes = gaussians(60, 8, seed=0), gaussians(7, 8, seed=1)
+    labels = torch.randint(0, 7, (60,), generator=torch.Generator().manual_seed(2))
+    found = measure_zero_shot(images, Classifier(classes.mean, classes.var), labels, num_bins=4)
+    for suffix, weight in (("", 0.0), ("_with_var", 50.0)):
+        first, fifth, by_class = [], [], {}
+        for image, label in zip(images.mean, labels.tolist(), strict=True):
+            scores = [float(100 * image @ m - weight * v.sum()) for m, v in zip(classes.mean, classes.var, strict=True)]
+            order = sorted(range(7), key=lambda c: -scores[c])
+            first.append(order[0] == label)
+            fifth.append(label in order[:5])
+            by_class.setdefault(label, []).append(order[0] == label)
+        assert found[f"top1{suffix}"] == pytest.approx(sum(first) / 60)
+        assert found[f"top5{suffix}"] == pytest.approx(sum(fifth) / 60)
+        recall = sum(sum(hits) / len(hits) for hits in by_class.values()) / len(by_class)
+        assert found[f"mean_per_class_recall{suffix}"] == pytest.approx(recall)
+    keys = {"majority", "uncertainty_pearson_top1", "uncertainty_pearson_top5", "risk_coverage", "calibration_error"}
+    assert keys < found.keys()
+    assert all(isinstance(value, float) for value in found.values())
+
+
+def test_a_sure_model_that_errs_where_it_is_unsure_has_every_uncertainty_figure_right() -> None:
+    mean = torch.eye(2, dtype=torch.float64).repeat(20, 1)
+    wrong = torch.arange(40) >= 36
+    images = Gaussian(mean, torch.linspace(-9, -3, 40, dtype=torch.float64)[:, None].expand(40, 2))
+    labels = torch.where(wrong, 1 - torch.arange(40) % 2, torch.arange(40) % 2)
+    found = measure_zero_shot(images, Classifier(torch.eye(2, dtype=torch.float64), torch.zeros(2, 2)), labels)
+    assert found["top1"] == 0.9
+    assert found["calibration_error"] == pytest.approx(0.1)  # certain of all, right in 9 of 10
+    assert found["uncertainty_pearson_top1"] < 0
+    assert found["risk_coverage"] == pytest.approx(sum(k / (36 + k) for k in range(1, 5)) / 40)
+    assert math.isnan(found["uncertainty_pearson_top5"])  # two classes: always among the first five
+
+
+def loop_retrieval(scores: Tensor, correct: Tensor) -> dict[str, float]:
+    """Every figure by sorting each query's candidates."""
+    ranks, precisions, averages = [], [], []
+    for row, right in zip(scores.tolist(), correct.tolist(), strict=True):
+        order = sorted(range(len(row)), key=lambda c: -row[c])
+        ranks.append(next(place for place, c in enumerate(order) if right[c]))
+        size = sum(right)
+        hits = [right[c] for c in order[:size]]
+        precisions.append(sum(hits) / size)
+        averages.append(sum(sum(hits[: r + 1]) / (r + 1) for r in range(size) if hits[r]) / size)
+    count = len(ranks)
+    middle = sorted(ranks)
+    median = (middle[(count - 1) // 2] + middle[count // 2]) / 2
+    figures = {f"recall_at_{k}": sum(rank < k for rank in ranks) / count for k in (1, 5, 10)}
+    figures |= {"mean_rank": sum(ranks) / count + 1, "median_rank": math.floor(median) + 1}
+    return figures | {"r_precision": sum(precisions) / count, "map_at_r": sum(averages) / count}
+
+
+def test_retrieval_is_that_of_a_loop() -> None:
+    images, texts = gaussians(30, 6, seed=3), gaussians(90, 6, seed=4)
+    owner = torch.arange(90) % 30
+    texts = Gaussian(F.normalize(texts.mean + images.mean[owner], dim=1), texts.log_var)
+    correct = torch.arange(30)[:, None] == owner[None]
+    found = measure_retrieval(images, texts, owner)
+    expected: dict[str, float] = {}
+    for score, factor in (("csd", 0.5), ("mean", 0.0)):
+        similarity = images.mean @ texts.mean.T
+        forward = loop_retrieval(similarity - factor * texts.total_var, correct)
+        backward = loop_retrieval((similarity - factor * images.total_var[:, None]).T, correct.T)
+        expected |= {f"image_to_text_{score}_{name}": value for name, value in forward.items()}
+        expected |= {f"text_to_image_{score}_{name}": value for name, value in backward.items()}
+    assert found == pytest.approx(expected)
+    assert found["image_to_text_csd_recall_at_1"] != found["image_to_text_mean_recall_at_1"]
+
+
+def test_hierarchies_of_captions_and_of_pictures() -> None:
+    queries, items = gaussians(20, 6, seed=5), gaussians(20, 3, 6, seed=6)
+    ids = torch.arange(60).reshape(20, 3)
+    root = mean_root(items)
+    found = measure_hierarchy(queries, items, ids, root, num_steps=9, num_resamples=20)
+    walks = {
+        "text": ("text", "official"),
+        "inclusion_exact": ("inclusion", "exact"),
+        "both_official": ("both", "official"),
+    }
+    for name, (kind, form) in walks.items():
+        expected = traverse(queries, items, ids, root, TraversalConfig(root=kind, inclusion=form, num_steps=9))
+        for figure, share in expected._asdict().items():
+            assert found[f"{name}_{figure}"] == pytest.approx(float(share.mean()))
+    for level in range(3):
+        own = Gaussian(items.mean[:, level], items.log_var[:, level])
+        inside = [
+            float(inclusion_score(queries.rows(slice(i, i + 1)), own.rows(slice(i, i + 1))).sum()) > 0
+            for i in range(20)
+        ]
+        assert found[f"include_{level}"] == pytest.approx(sum(inside) / 20)
+        assert found[f"level_mean_{level}"] == pytest.approx(float(own.total_var.mean()))
+    assert found["level_spearman_low"] <= found["level_spearman"] <= found["level_spearman_high"]
+
+
+def test_uncertainty_of_both_kinds() -> None:
+    images, texts = gaussians(50, 4, seed=7), gaussians(40, 4, seed=8)
+    found = measure_uncertainty(images, texts, texts.total_var.argsort().argsort())
+    for name, side in (("image", images.total_var), ("text", texts.total_var)):
+        assert found[f"{name}_mean"] == pytest.approx(float(side.mean()))
+        assert found[f"{name}_median"] == pytest.approx(float(side.median()), rel=0.2)
+        assert found[f"{name}_low"] < found[f"{name}_median"] < found[f"{name}_high"]
+    assert found["length_spearman"] == pytest.approx(1.0)
