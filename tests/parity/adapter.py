@@ -3,7 +3,7 @@
     PYTHONPATH=. python ../shared/golden/check_reference.py ../shared/golden --adapter tests.parity.adapter:Adapter
 
 What exists only in the released code's training loop stands here and not in the library: its guards, which replace an
-exploding term by 0.
+exploding term by 0, and its exchange between ranks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from prolip import _core, gaussian
@@ -164,6 +165,32 @@ class Adapter(_checker_base()):  # type: ignore[misc]
             points = Gaussian.point(image.mean), Gaussian.point(text.mean)
             named["siglip"] = hyper["siglip_lambda"] * ppcl(*points, negative_scale, shift, Peers())
         return named
+
+    def distributed_terms_official(
+        self, f: Terms, logit_scale: Tensor, logit_bias: Tensor, hyper: dict[str, Any]
+    ) -> list[Terms]:
+        """The released exchange, restated here alone: the library's equals one process instead (SPEC section 3.1).
+
+        A rank adds every term once a source of texts, its own first; of an even number of ranks the last source is the
+        one before it again instead of the opposite rank.
+        """
+        world = len(f["text_mean"])
+        found = []
+        for rank in range(world):
+            sources = [hop for i in range(1, (world - 1) // 2 + 1) for hop in (rank + i, rank - i)]
+            if world % 2 == 0:
+                sources.append(rank - (world - 2) // 2)
+            local = {name: value[rank] for name, value in f.items()}
+            sums = self.loss_terms(local, logit_scale, logit_bias, hyper)
+            for source in sources:
+                heard = local | {name: f[name][source % world] for name in ("text_mean", "text_logvar")}
+                terms = self.loss_terms(heard, logit_scale, logit_bias, hyper)
+                # Another rank's texts are negatives all.
+                logits = gaussian.csd_logits(_pair(heard, "image"), _pair(heard, "text"), logit_scale, logit_bias)
+                terms["ppcl"] = hyper["ppcl_lambda"] * F.softplus(logits).sum() / len(logits)
+                sums = {name: value + terms[name] for name, value in sums.items()}
+            found.append(sums)
+        return found
 
     # -- pairwise measures
 

@@ -229,7 +229,7 @@ def test_parameters_without_decay(ours: Adapter, name: str) -> None:
 
 
 def test_the_whole_reference_set(shared: Path) -> None:
-    """Every recorded number, by the set's own checker; the released ring, which misses texts, is not repeated."""
+    """Every recorded number, by the set's own checker; with two ranks the released exchange fails and left none."""
     parts = "models,loss,distributed,pairwise,bprw,resize,masking,train,evaluation,hcaps,schedule,hf"
     checker = [sys.executable, str(shared / "golden" / "check_reference.py"), str(shared / "golden"), "--quiet"]
     found = subprocess.run(
@@ -240,4 +240,4 @@ def test_the_whole_reference_set(shared: Path) -> None:
         check=False,
     )
     assert found.returncode == 0, found.stdout + found.stderr
-    assert " 0 failed, 4 skipped" in found.stdout
+    assert " 0 failed, 1 skipped" in found.stdout
