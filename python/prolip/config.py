@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from prolip import flags
-from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
+from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig, StoreConfig
 from prolip.losses import LossConfig
 from prolip.models import ARCHITECTURES, ModelConfig
 from prolip.models.weights import Resize, read_config
@@ -40,6 +40,8 @@ OPERATIONAL_KEYS = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "data.shards",
+        "data.index",
+        *(f"data.store.{field.name}" for field in dataclasses.fields(StoreConfig)),
         "data.tokenizer.path",
         "data.num_threads",
         "data.prefetch_batches",
@@ -53,7 +55,15 @@ class DataConfig:
     """Training data. What the loader needs besides follows from the model and the run."""
 
     shards: tuple[str, ...] = ()
-    """Brace patterns, globs or paths of WebDataset shards."""
+    """Brace patterns, globs, paths or addresses of WebDataset shards."""
+    weights: tuple[float, ...] = LoaderConfig.weights
+    """With `mode = "resampled"`, how often a shard of each pattern is drawn, relative to a shard of the others."""
+    index: str | None = LoaderConfig.index
+    """File or address of an index of the shards, made by `prolip data index`."""
+    mode: Literal["once", "resampled"] = LoaderConfig.mode
+    """Every sample once an epoch, or shards drawn with replacement."""
+    num_samples: int | None = LoaderConfig.num_samples
+    """Samples of an epoch, where the shards do not say: they are resampled, or of unknown length."""
     captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
     """One entry a caption slot: every picture comes with one caption of each."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -70,6 +80,18 @@ class DataConfig:
     """Batches prepared ahead."""
     max_bad_fraction: float = LoaderConfig.max_bad_fraction
     """Share of unreadable samples past which the run fails."""
+    max_pixels: int = LoaderConfig.max_pixels
+    """Pixels of a picture, at most."""
+    max_member_bytes: int = LoaderConfig.max_member_bytes
+    """Bytes of a sample's members together, at most."""
+    max_caption_bytes: int = LoaderConfig.max_caption_bytes
+    """Bytes of a caption, at most."""
+    on_missing_shard: Literal["raise", "skip"] = LoaderConfig.on_missing_shard
+    """What happens when a shard cannot be opened."""
+    decode: Literal["exact", "fast"] = LoaderConfig.decode
+    """Pillow's pixels bit for bit, or inexact ones in less time."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards that are no plain local files are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,21 +212,15 @@ class TrainConfig:
         if not isinstance(vision.image_size, int):
             raise ValueError(f"model.vision.image_size is {vision.image_size}: training needs square images")
         masked = dataclasses.replace(self.data.mask, num_patches=vision.num_patches)
+        data: dict[str, Any] = {field.name: getattr(self.data, field.name) for field in dataclasses.fields(self.data)}
+        data["mask"] = masked if masked.masked_fraction > 0 else None
         return LoaderConfig(
-            shards=self.data.shards,
+            **data,
             batch_size=own,
             image_size=vision.image_size,
-            augment=self.data.augment,
-            captions=self.data.captions,
-            mask=masked if masked.masked_fraction > 0 else None,
-            tokenizer=self.data.tokenizer,
             seed=self.seed,
             num_epochs=None,
-            shuffle_window=self.data.shuffle_window,
             last_batch="drop",
-            num_threads=self.data.num_threads,
-            prefetch_batches=self.data.prefetch_batches,
-            max_bad_fraction=self.data.max_bad_fraction,
         )
 
 

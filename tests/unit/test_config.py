@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from prolip.config import differing_keys, from_toml, load_config, to_toml
+from prolip.config import DataConfig, differing_keys, from_toml, load_config, to_toml
+from prolip.data import LoaderConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 
@@ -101,6 +102,24 @@ def test_the_loader_gets_what_follows_from_model_and_run() -> None:
     for parts in ("0", "33"):
         with pytest.raises(ValueError, match=f"accumulate is {parts}: it must be 1 to 32"):
             load_config(["demo", "--accumulate", parts]).loader(4)
+
+
+def test_the_loader_gets_every_setting_of_the_data() -> None:
+    words = """--data.mode resampled --data.weights 1 2.5 --data.num_samples 1000 --data.index shards.index
+    --data.decode fast --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
+    --data.max_caption_bytes 9 --data.store.connections 3 --data.store.cache_dir cache"""
+    config = load_config(["demo", "--data.shards", "a.tar", "b.tar", *words.split()])
+    assert from_toml(to_toml(config)) == config
+    loader = config.loader(1)
+    own = {"batch_size", "image_size", "mask", "seed", "num_epochs", "last_batch", "keep_json"}
+    names = {field.name for field in fields(LoaderConfig)} - own
+    assert names == {field.name for field in fields(DataConfig)} - {"mask"}
+    assert [getattr(loader, name) for name in names] == [getattr(config.data, name) for name in names]
+    assert (loader.mode, loader.weights, loader.num_samples) == ("resampled", (1.0, 2.5), 1000)
+    assert (loader.max_caption_bytes, loader.store.connections, loader.store.cache_dir) == (9, 3, "cache")
+    # Where the index and the cache lie is no other computation.
+    moved = replace(config, data=replace(config.data, index="other.index", store=replace(config.data.store, retries=1)))
+    assert differing_keys(moved, to_toml(config)) == []
 
 
 def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:

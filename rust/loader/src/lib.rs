@@ -41,6 +41,7 @@ pub mod rng;
 pub mod sample;
 mod schedule;
 pub mod shards;
+mod sources;
 pub mod stats;
 pub mod store;
 pub mod supply;

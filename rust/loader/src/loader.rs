@@ -11,7 +11,7 @@ use crate::index::{Index, Opening};
 use crate::location::Location;
 use crate::order::{Cursor, Division, Rules};
 use crate::read::Wanted;
-use crate::shards;
+use crate::sources;
 use crate::supply::{LocalFiles, Supply};
 use crate::tokenize::Tokenizer;
 
@@ -68,11 +68,13 @@ impl Loader {
             threads: config.num_threads,
             cancelled,
         };
-        let shards = shards::expand(&config.shards, config.on_missing_shard)?;
+        let patterns = sources::expand(&config)?;
+        let shards = patterns.concat();
         let index = match &config.index {
             Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
             None => Index::scan(&shards, opening)?,
         };
+        let draws = sources::draws(&config, &patterns, &index)?;
         let rules = Rules {
             seed: config.seed,
             window: config.shuffle_window,
@@ -81,8 +83,9 @@ impl Loader {
             world_size: world_size as u64,
             last_batch: config.last_batch,
             num_epochs: config.num_epochs,
+            draws: draws.map(Arc::new),
         };
-        check_size(&config, rules.division(index.num_samples()))?;
+        check_size(&config, rules.division(rules.num_samples(index.counts())))?;
         let (txt, json) = needed_members(&config.captions);
         Ok(Self {
             config,
@@ -96,7 +99,7 @@ impl Loader {
     /// Samples of an epoch over all ranks.
     #[must_use]
     pub fn num_samples(&self) -> u64 {
-        self.index.num_samples()
+        self.rules.num_samples(self.index.counts())
     }
 
     /// Batches of this rank in an epoch.

@@ -44,6 +44,7 @@ impl Case {
             world_size,
             last_batch: self.last_batch,
             num_epochs: Some(self.epochs),
+            draws: None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The rules that a configuration must keep.
 
 use super::{
-    AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MAX_WINDOW, MaskConfig, StoreConfig,
-    TXT,
+    AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MAX_WINDOW, MaskConfig, Mode,
+    StoreConfig, TXT,
 };
 use crate::error::ConfigError;
 
@@ -21,6 +21,7 @@ impl LoaderConfig {
             "()",
             "name at least one shard",
         )?;
+        self.validate_draws()?;
         at_least_one("data.batch_size", self.batch_size)?;
         check(
             (1..=MAX_IMAGE_SIZE).contains(&self.image_size),
@@ -62,6 +63,39 @@ impl LoaderConfig {
             mask.validate(self.batch_size)?;
         }
         Ok(())
+    }
+
+    fn validate_draws(&self) -> Result<(), ConfigError> {
+        let shown = format!("{:?}", self.weights);
+        check(
+            self.weights.is_empty() || self.mode == Mode::Resampled,
+            "data.weights",
+            &shown,
+            "with data.mode 'once' nothing is drawn; set data.mode to 'resampled'",
+        )?;
+        check(
+            self.weights.is_empty() || self.weights.len() == self.shards.len(),
+            "data.weights",
+            &shown,
+            &format!(
+                "it must have one weight for each of the {} patterns of data.shards",
+                self.shards.len()
+            ),
+        )?;
+        let sum: f64 = self.weights.iter().sum();
+        check(
+            self.weights.is_empty()
+                || self.weights.iter().all(|&weight| weight >= 0.0) && sum > 0.0 && sum.is_finite(),
+            "data.weights",
+            &shown,
+            "each must be at least 0, and their sum above 0",
+        )?;
+        check(
+            self.num_samples != Some(0),
+            "data.num_samples",
+            0,
+            "it must be at least 1",
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Draws;
 use crate::rng::{SampleRng, stream};
 use crate::sample::SampleId;
 
@@ -23,17 +24,33 @@ impl ShardList {
             SampleRng::new(seed, epoch, 0, stream::SHARDS).shuffle(&mut shards);
         }
         shards.retain(|&shard| counts[shard as usize] > 0);
-        let mut total = 0;
-        let starts = shards.iter().map(|&shard| {
-            let start = total;
-            total += u64::from(counts[shard as usize]);
-            start
-        });
-        Self {
-            starts: starts.collect(),
-            shards,
-            total,
+        let mut list = Self::default();
+        list.starts.reserve_exact(shards.len());
+        for &shard in &shards {
+            list.starts.push(list.total);
+            list.total += u64::from(counts[shard as usize]);
         }
+        list.shards = shards;
+        list
+    }
+
+    /// Shards of these numbers of samples, drawn with replacement; the last of them is cut off where the epoch ends. Those that
+    /// may be drawn must not all be empty.
+    #[must_use]
+    pub fn drawn(counts: &[u32], draws: &Draws, (seed, epoch): (u64, u64)) -> Self {
+        let mut rng = SampleRng::new(seed, epoch, 0, stream::SHARDS);
+        let mut list = Self::default();
+        while list.total < draws.num_samples {
+            let shard = draws.draw(&mut rng);
+            let count = u64::from(counts[shard as usize]);
+            if count > 0 {
+                list.starts.push(list.total);
+                list.shards.push(shard);
+                list.total += count;
+            }
+        }
+        list.total = draws.num_samples;
+        list
     }
 
     /// Samples of the list.

@@ -1,6 +1,7 @@
 //! Which samples make which batch: pure functions of the configuration, so that a run can begin anywhere.
 //!
-//! An epoch is a list of samples ([`list`]): the shards in the order of the epoch, end to end. Each rank reads one contiguous
+//! An epoch is a list of samples ([`list`]): its shards, in an order drawn for it or drawn with replacement ([`draws`]), end to
+//! end. Each rank reads one contiguous
 //! part of it ([`division`]), so that it needs few shards, in windows of which each is permuted ([`epoch`]). A window's
 //! permutation is drawn from (seed, epoch, leg, rank, window) alone: finding the batch at any place takes the windows that
 //! it lies in and no look at those before. Where a run stands is a [`Cursor`]: the epoch and its legs.
@@ -11,12 +12,14 @@
 
 mod cursor;
 mod division;
+mod draws;
 mod epoch;
 mod list;
 mod route;
 
 pub use cursor::{Cursor, Leg};
 pub use division::Division;
+pub use draws::{Draws, Source};
 pub use epoch::{EpochOrder, Window};
 pub use list::ShardList;
 pub use route::{BatchPlan, Route, Rules};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Cursor, Division, EpochOrder, Leg, ShardList};
+use super::{Cursor, Division, Draws, EpochOrder, Leg, ShardList};
 use crate::config::LastBatch;
 use crate::rng::{SampleRng, stream};
 use crate::sample::SampleId;
@@ -26,6 +26,8 @@ pub struct Rules {
     pub last_batch: LastBatch,
     /// Epochs, `None` for no end.
     pub num_epochs: Option<u64>,
+    /// Shards that are drawn with replacement; nothing where each is read once an epoch.
+    pub draws: Option<Arc<Draws>>,
 }
 
 impl Rules {
@@ -39,10 +41,23 @@ impl Rules {
         }
     }
 
+    /// Samples of an epoch over shards of these numbers of samples.
+    #[must_use]
+    pub fn num_samples(&self, counts: &[u32]) -> u64 {
+        match &self.draws {
+            Some(draws) => draws.num_samples,
+            None => counts.iter().map(|&count| u64::from(count)).sum(),
+        }
+    }
+
     /// The list of an epoch over shards of these numbers of samples.
     #[must_use]
     pub fn list(&self, counts: &[u32], epoch: u64) -> ShardList {
-        ShardList::once(counts, (self.window > 0).then_some((self.seed, epoch)))
+        let key = (self.seed, epoch);
+        match &self.draws {
+            Some(draws) => ShardList::drawn(counts, draws, key),
+            None => ShardList::once(counts, (self.window > 0).then_some(key)),
+        }
     }
 
     /// The order of what some legs left of an epoch.

@@ -1,0 +1,70 @@
+//! Patterns of shards → what is drawn from them.
+
+use std::slice;
+
+use crate::config::{LoaderConfig, Mode};
+use crate::error::ConfigError;
+use crate::index::Index;
+use crate::location::Location;
+use crate::order::{Draws, Source};
+use crate::shards;
+
+/// Shards of an epoch, at most, where they are drawn: their list is held in memory.
+const MAX_DRAWN: f64 = 1e8;
+
+/// The shards that each pattern names.
+///
+/// # Errors
+/// As [`shards::expand`].
+pub(crate) fn expand(config: &LoaderConfig) -> Result<Vec<Vec<Location>>, ConfigError> {
+    let patterns = config.shards.iter().map(slice::from_ref);
+    patterns
+        .map(|pattern| shards::expand(pattern, config.on_missing_shard))
+        .collect()
+}
+
+/// What is drawn from the shards of an index; nothing where they are not drawn.
+///
+/// # Errors
+/// There is nothing to draw, or an epoch would be too long to be held.
+pub(crate) fn draws(
+    config: &LoaderConfig,
+    patterns: &[Vec<Location>],
+    index: &Index,
+) -> Result<Option<Draws>, ConfigError> {
+    if config.mode == Mode::Once {
+        return Ok(None);
+    }
+    // The index has the shards in order, without those that could not be used.
+    let mut opened = index
+        .shards()
+        .iter()
+        .zip(index.counts())
+        .zip(0..)
+        .peekable();
+    let mut sources = Vec::with_capacity(patterns.len());
+    for (number, pattern) in patterns.iter().enumerate() {
+        let mut shards = Vec::with_capacity(pattern.len());
+        for location in pattern {
+            let same = opened.next_if(|((shard, _), _)| shard.location == *location);
+            if let Some(((_, &count), place)) = same
+                && count > 0
+            {
+                shards.push(place);
+            }
+        }
+        let weight = config.weights.get(number).copied().unwrap_or(1.0);
+        sources.push(Source { shards, weight });
+    }
+    let num_samples = config.num_samples.unwrap_or_else(|| index.num_samples());
+    let draws = Draws::new(sources, num_samples).ok_or_else(|| {
+        let shown = format!("{:?}", config.weights);
+        let rule = "no shard of a pattern whose weight is above 0 holds a sample";
+        ConfigError::new("data.weights", shown, rule)
+    })?;
+    if num_samples as f64 / draws.mean_samples(index.counts()) > MAX_DRAWN {
+        let rule = "an epoch would have more than 100,000,000 shards; make it shorter";
+        return Err(ConfigError::new("data.num_samples", num_samples, rule));
+    }
+    Ok(Some(draws))
+}
