@@ -125,6 +125,31 @@ def test_plain_attention_equals_the_fused_kernel() -> None:
     torch.testing.assert_close(attend(query, key, value), F.scaled_dot_product_attention(query, key, value))
 
 
+def test_attention_under_a_mask_equals_the_fused_kernel() -> None:
+    query, key, value = torch.randn(3, 2, 4, 7, 8).double()
+    mask = torch.ones(7, 7, dtype=torch.bool).tril()
+    torch.testing.assert_close(attend(query, key, value, mask), F.scaled_dot_product_attention(query, key, value, mask))
+
+
+@pytest.mark.parametrize("pool_type", ["argmax", "last", "eos"])
+@pytest.mark.parametrize("no_causal_mask", [True, False])
+def test_without_cls_the_mean_is_read_from_a_token(pool_type: Any, no_causal_mask: bool) -> None:
+    text = replace(TINY.text, embed_cls=False, pool_type=pool_type, eos_id=3, no_causal_mask=no_causal_mask)
+    model = model_of(replace(TINY, text=replace(text, log_var_source="unc")))
+    ids = torch.tensor([[5, 3, 9, 3, 1, 1], [4, 29, 3, 1, 1, 2]])
+    read = {"argmax": [2, 1], "last": [5, 5], "eos": [1, 2]}[pool_type]
+    tower = model.text
+    whole = tower.ln_final(tower.transformer(tower._tokens(ids), slice(None), tower.mask))
+    expected = tower.text_projection(whole[torch.arange(2), read])
+    torch.testing.assert_close(tower(ids).mean, expected)
+    torch.testing.assert_close(tower(ids).log_var, tower.text_uncertainty_projection(whole[:, -1]))
+    # Under the causal mask what follows the token has no influence on it.
+    changed = ids.clone()
+    changed[0, 4] = 2
+    same = torch.allclose(tower(changed).mean[0], tower(ids).mean[0])
+    assert same == (not no_causal_mask and pool_type != "last")
+
+
 def test_named_departures_from_the_released_form(images: Tensor, token_ids: Tensor) -> None:
     released, own = model_of(TINY), model_of(FROM_UNC)
     own.load_state_dict(released.state_dict())

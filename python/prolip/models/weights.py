@@ -146,7 +146,8 @@ def _read_folder(folder: Path) -> tuple[State, ModelConfig | None]:
         weights = folder / _PICKLE_FILE
     for path in (folder / CONFIG_FILE, weights):
         if not path.is_file():
-            raise WeightsError(f"{folder} has no {path.name}, which the hub's layout needs")
+            other = "; for a model of open_clip, write open_clip: before hf-hub: or local-dir:"
+            raise WeightsError(f"{folder} has no {path.name}, which the hub's layout needs{other}")
     config = from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
     return _read_file(weights)[0], config
 
