@@ -38,7 +38,8 @@ format: $(READY) ## rewrite Rust and Python sources in the project's format
 	$(BIN)/ruff check --fix .
 
 PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
-bench: $(READY) ## the loader beside baselines on a folder of photographs (PHOTOS=DIR), then its kernels
+bench: $(READY) ## losses and measures beside the published ones, the loader beside others (photographs in PHOTOS=DIR), its kernels
+	$(BIN)/python -m pytest -q -m bench -s tests/bench
 	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }
 	rm -rf data/bench && mkdir -p data/bench/source && cp -rs "$(abspath $(PHOTOS))" data/bench/source/photos
 	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/orig --samples_per_shard 250

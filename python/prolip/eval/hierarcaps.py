@@ -23,6 +23,8 @@ InclusionForm = Literal["official", "exact"]
 
 BLOCK = 256
 """Images whose T scores are held at a time."""
+_FOLLOWED = 16
+"""Captions that are followed over an image's way, at first: rarely do more lie above where the ends cross."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,8 @@ def traverse(
         rows = slice(first, first + BLOCK)
         block = images.rows(rows)
         start = texts.mean[(block.mean @ texts.mean.T).argmax(dim=1)]
-        root = _roots(None if including is None else texts.mean[including[rows]], text_root, config, len(start))
+        # The text root is everyone's, [1, D].
+        root = _roots(None if including is None else texts.mean[including[rows]], text_root, config)
         met = _met_captions(start @ texts.mean.T, root @ texts.mean.T, config)
         parts.append(score_met_captions(flat_ids[met], caption_ids[rows]))
     return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -150,19 +153,41 @@ def score_met_captions(met: Tensor, own: Tensor) -> Traversal:
     )
 
 
-def _roots(including: Tensor | None, text_root: Tensor, config: TraversalConfig, count: int) -> Tensor:
-    """Unit root of each of `count` walks, [N, D], from the including captions' means [N, D]."""
+def _roots(including: Tensor | None, text_root: Tensor, config: TraversalConfig) -> Tensor:
+    """Unit root of each walk, from the including captions' means [N, D]; the text root is one for all, [1, D]."""
     if config.root == "text" or including is None:
-        return text_root.expand(count, -1)
+        return text_root[None]
     top = including * config.root_weight
     return F.normalize(top if config.root == "inclusion" else top + text_root, dim=-1)
 
 
 def _met_captions(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
-    """Index of the best caption at each step, i64 [N, S]; the root itself is never reached (SPEC §9)."""
+    """Index of the best caption at each step, i64 [N, S]; the root itself is never reached (SPEC §9).
+
+    A caption's score is a line over the way from start [N, T] to root [N, T] or [1, T]. Whoever is best somewhere on it
+    lies above the first and the last best one where those two cross: few captions do, and only they are followed.
+    """
     if config.root_only:
-        return root_scores.argmax(dim=1, keepdim=True)
+        return root_scores.argmax(dim=1, keepdim=True).expand(len(start_scores), -1)
+    end = (config.num_steps - 1) / config.num_steps
+    ends = [start_scores.argmax(dim=1), torch.lerp(start_scores, root_scores, end).argmax(dim=1)]
+    best = torch.stack(ends, dim=1)
+    root_scores = root_scores.expand(len(start_scores), -1)
+    at_start, at_root = start_scores.gather(1, best), root_scores.gather(1, best)
+    lead, lag = at_start[:, :1] - at_start[:, 1:], at_root[:, 1:] - at_root[:, :1]
+    # Where both are one caption nothing crosses, and none lies above it at the end.
+    crossing = torch.where(lead + lag > 0, lead / (lead + lag), end).clamp(0.0, end)
+    scores = torch.lerp(start_scores, root_scores, crossing)
+    bound = torch.lerp(at_start, at_root, crossing).amin(dim=1, keepdim=True)
+    highest, count = scores.topk(min(_FOLLOWED, scores.shape[1]), dim=1), _FOLLOWED
+    while count < scores.shape[1] and bool((highest.values[:, -1:] > bound).any()):
+        count *= 4
+        highest = scores.topk(min(count, scores.shape[1]), dim=1)
+    # In order of their index, so that of equal ones the first is met, as among all.
+    followed = torch.cat([best, highest.indices], dim=1).sort(dim=1).values
+    at_start, at_root = start_scores.gather(1, followed), root_scores.gather(1, followed)
     steps = [
-        torch.lerp(start_scores, root_scores, step / config.num_steps).argmax(dim=1) for step in range(config.num_steps)
+        torch.lerp(at_start, at_root, step / config.num_steps).argmax(dim=1, keepdim=True)
+        for step in range(config.num_steps)
     ]
-    return torch.stack(steps, dim=1)
+    return followed.gather(1, torch.cat(steps, dim=1))

@@ -1,0 +1,70 @@
+"""The contrastive loss, forward and backward, against a plain re-statement of the published one: time and peak memory.
+
+The released code adds the variances of every pair in every dimension before it sums them, as here (written from SPEC
+section 3). Both sides compute the same loss on the same data, one after the other: `pytest -m bench tests/bench -s`.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.bench.side_by_side import in_turns, one_thread, peak_bytes, table
+from torch import Tensor
+
+from prolip.distributed import Peers
+from prolip.gaussian import Gaussian
+from prolip.losses import ppcl
+
+DIM = 768
+MIN_TIME, MIN_MEMORY = 15.0, 50.0
+"""What must hold on any machine that is not too busy; the measured ratios are printed."""
+
+
+def leaves_of(items: int) -> list[Tensor]:
+    """Image and text means and log variances, scale and bias, as early in training."""
+    generator = torch.Generator().manual_seed(items)
+    found = []
+    for _ in range(2):
+        found.append(F.normalize(torch.randn(items, DIM, generator=generator), dim=-1))
+        found.append(0.1 * torch.randn(items, DIM, generator=generator) - 6)
+    return [leaf.requires_grad_() for leaf in (*found, torch.tensor(10.0), torch.tensor(-10.0))]
+
+
+def published(leaves: list[Tensor]) -> Tensor:
+    image, image_log_var, text, text_log_var, scale, bias = leaves
+    spread = (image_log_var.exp()[:, None] + text_log_var.exp()[None]).sum(-1)
+    logits = scale * (image @ text.T - spread / 2) + bias
+    labels = 2 * torch.eye(len(image)) - 1
+    return -F.logsigmoid(labels * logits).sum() / len(image)
+
+
+def ours(leaves: list[Tensor]) -> Tensor:
+    image, image_log_var, text, text_log_var, scale, bias = leaves
+    return ppcl(Gaussian(image, image_log_var), Gaussian(text[None], text_log_var[None]), scale, bias, Peers())
+
+
+@pytest.mark.bench
+def test_forward_and_backward(capsys: pytest.CaptureFixture[str]) -> None:
+    leaves = leaves_of(512)
+    sides = [lambda side=side: torch.autograd.grad(side(leaves), leaves) for side in (published, ours)]
+    with one_thread():
+        # Scale and bias are sums over all pairs, in which the two orders of adding differ by some of the last digits.
+        for one, other in zip(*(side() for side in sides), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+        time = in_turns(*sides, rounds=7)
+        memory = [peak_bytes(side) for side in sides]
+        larger = [
+            peak_bytes(lambda leaves=leaves: torch.autograd.grad(ours(leaves), leaves))
+            for leaves in map(leaves_of, (512, 2048, 8192))
+        ]
+    ratio = memory[0] / memory[1]
+    sizes = [(f"{items:,}", f"{peak / 2**20:.1f} MiB") for items, peak in zip((512, 2048, 8192), larger, strict=True)]
+    with capsys.disabled():
+        print(f"\ncontrastive loss, 512 x 512 pairs x {DIM}: {time}")
+        print(f"peak memory {memory[0] / 2**20:,.0f} MiB against {memory[1] / 2**20:.1f} MiB: {ratio:.0f} times")
+        print(table(("images", "peak memory of ours"), sizes))
+    assert time.ratio > MIN_TIME
+    assert ratio > MIN_MEMORY
+    # Linear: sixteen times the images take about sixteen times the memory, where pairs would take 256.
+    assert 12 < larger[2] / larger[0] < 18
