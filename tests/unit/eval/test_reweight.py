@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import xml.etree.ElementTree as ET
 import zipfile
@@ -11,65 +10,23 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from tokenizers import Tokenizer as Words
-from tokenizers import models, pre_tokenizers
+from tests.unit.sample_run import write_run
 
-from prolip.checkpoint import Checkpoint, save_checkpoint
 from prolip.cli import main
-from prolip.config import TrainConfig, to_toml
 from prolip.eval.bprw import PromptWeights
 from prolip.eval.report.prompt_chart import prompt_chart
-from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.architectures import to_official_json
+from prolip.models import ARCHITECTURES
 from prolip.models.hub import save_pretrained
+from prolip.models.weights import load
 from prolip.reweight import class_lines
-from prolip.tokenizer import TokenizerConfig
-
-WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "animals", "nature", "food", "travel"]
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tokenizer, the model in the hub's layout, and the same model as a run."""
     folder = tmp_path_factory.mktemp("lab")
-    words = Words(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.save(str(folder / "tokenizer.json"))
-    demo = ARCHITECTURES["demo"]
-    config = dataclasses.replace(
-        demo,
-        embed_dim=32,
-        vision=dataclasses.replace(demo.vision, width=32, head_width=16, layers=1),
-        text=dataclasses.replace(demo.text, width=32, heads=2, layers=1, vocab_size=len(WORDS)),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = ProLIP(config)
-    save_pretrained(model, folder / "hub")
-    base = TrainConfig()
-    tokenizer = TokenizerConfig(
-        kind="file", path=folder / "tokenizer.json", context_length=config.text.context_length, pad_id=0
-    )
-    trained = dataclasses.replace(
-        base,
-        num_samples=512,
-        architecture="demo",
-        model=config,
-        data=dataclasses.replace(
-            base.data, shards=("x.tar",), tokenizer=tokenizer, mask=dataclasses.replace(base.data.mask, mask_id=1)
-        ),
-    )
-    checkpoint = Checkpoint(
-        step=1,
-        model=model.state_dict(),
-        model_config=to_official_json(config),
-        optimizer={},
-        cursor={"epoch": 0, "legs": ()},
-        rng=[],
-        elapsed_s=0.0,
-        config=to_toml(trained),
-    )
-    save_checkpoint(folder / "run" / "checkpoints", checkpoint, keep=1)
+    write_run(folder / "run", folder / "tokenizer.json", ARCHITECTURES["demo"].text.context_length)
+    save_pretrained(load(folder / "run"), folder / "hub")
     return folder
 
 

@@ -1,0 +1,60 @@
+"""A run of a tiny untrained model, for tests that only need one to be there."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from prolip.checkpoint import Checkpoint, save_checkpoint
+from prolip.config import TrainConfig, to_toml
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.architectures import to_official_json
+from prolip.tokenizer import TokenizerConfig
+
+WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "animals", "nature", "food", "travel"]
+
+
+def write_run(run: Path, tokenizer: Path, context_length: int) -> None:
+    """Writes a checkpoint into a run's folder, and the tokenizer that it was, so to say, trained with."""
+    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tokenizer))
+    demo = ARCHITECTURES["demo"]
+    config = dataclasses.replace(
+        demo,
+        embed_dim=32,
+        vision=dataclasses.replace(demo.vision, width=32, head_width=16, layers=1),
+        text=dataclasses.replace(
+            demo.text, width=32, heads=2, layers=1, vocab_size=len(WORDS), context_length=context_length
+        ),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ProLIP(config)
+    base = TrainConfig()
+    trained = dataclasses.replace(
+        base,
+        num_samples=512,
+        architecture="demo",
+        model=config,
+        data=dataclasses.replace(
+            base.data,
+            shards=("x.tar",),
+            tokenizer=TokenizerConfig(kind="file", path=tokenizer, context_length=context_length, pad_id=0),
+            mask=dataclasses.replace(base.data.mask, mask_id=1),
+        ),
+    )
+    checkpoint = Checkpoint(
+        step=1,
+        model=model.state_dict(),
+        model_config=to_official_json(config),
+        optimizer={},
+        cursor={"epoch": 0, "legs": ()},
+        rng=[],
+        elapsed_s=0.0,
+        config=to_toml(trained),
+    )
+    save_checkpoint(run / "checkpoints", checkpoint, keep=1)
