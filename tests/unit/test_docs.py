@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 FENCE = re.compile(r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 SHORTER = {"--num_samples 6400 --batch_size 16": "--num_samples 128 --batch_size 16", "--optim.warmup_steps 20": ""}
-SHELLS, LANGUAGES = {"console", "sh"}, {"console", "sh", "python", "toml"}
+SHELLS, LANGUAGES = {"console", "sh"}, {"console", "sh", "python", "toml", "text"}
 
 
 @dataclass(frozen=True)
@@ -113,17 +114,27 @@ def emoji_run(folder: Path) -> None:
     pictures(folder)
 
 
+def a_run(folder: Path) -> None:
+    """A run to hand on."""
+    write_run(folder / "runs" / "mine", folder / "tokenizer.json", context_length=20)
+
+
 PREPARE: dict[str, Callable[[Path], None]] = {
     "README.md": emoji_run,
     "iterable-dataset.md": shards,
     "open-clip.md": shards,
     "prompt-weights.md": emoji_run,
+    "start-from-clip.md": a_run,
     "your-own-pictures.md": pictures,
 }
 
 
 def names_for(page: str) -> dict[str, Any]:
     """What a page's Python takes as given."""
+    if page == "start-from-clip.md":
+        vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
+        text = {"context_length": 12, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
+        return {"mine": open_clip.CLIP(16, vision, text)}
     if page != "prompt-weights.md":
         return {}
     generator = torch.Generator().manual_seed(0)
@@ -173,7 +184,7 @@ def run(block: Block, given: dict[str, Any]) -> None:
         path = Path(f"{tomllib.loads(block.text)['name']}.toml")
         path.write_text(block.text, encoding="utf-8")
         load_config([str(path)])
-    else:
+    elif block.language in SHELLS:
         for words in commands(block):
             if words[0] == "python":
                 assert words[1] == "vocabulary.py", f"{block}: a saved block ran where it stands"

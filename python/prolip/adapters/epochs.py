@@ -49,15 +49,18 @@ class Epochs:
             DataError: A shard is damaged.
         """
         self._config = dataclasses.replace(config, num_epochs=None)
-        self._rank, self._world_size = rank, world_size
+        self._world_size = world_size
         self._device = device or torch.device("cpu")
         self._dtype, self._mean, self._std = dtype, mean, std
-        self._place = self._opened_at = _beginning(0)
-        self._whole = True
-        self._loader = self._open()
+        self._loader = BatchLoader(self._config, rank=rank, world_size=world_size)
         self._batches: DeviceBatches | None = None
-        self._stands: Cursor | None = None
-        self._held: DeviceBatch | None = None
+        self._place, self._whole = (
+            Cursor(),
+            True,
+        )  # where the next iteration begins; whether that is an epoch's beginning
+        self._stands: Cursor | None = None  # what the threads go on with
+        self._last: Cursor | None = None  # the last batch of the iteration that goes on
+        self._held: DeviceBatch | None = None  # the next epoch's first batch, where only it showed that one had ended
 
     @property
     def num_batches(self) -> int:
@@ -73,7 +76,7 @@ class Epochs:
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration this epoch's, from its beginning."""
-        self._place, self._whole = _beginning(epoch), True
+        self._place, self._last, self._whole = Cursor(epoch=epoch), None, True
 
     def __iter__(self) -> Iterator[DeviceBatch]:
         """The rest of the present epoch.
@@ -84,11 +87,8 @@ class Epochs:
         """
         begun_at = self._place
         if self._batches is None or self._stands != begun_at:
-            self._batches = self._held = None
-            if begun_at != self._opened_at:
-                self._loader.close()
-                self._opened_at = begun_at
-                self._loader = self._open()
+            self._held = None
+            self._loader.load_state_dict(begun_at.to_dict())
             self._batches = device_batches(
                 self._loader, self._device, dtype=self._dtype, mean=self._mean, std=self._std
             )
@@ -99,7 +99,7 @@ class Epochs:
             if batch.cursor.epoch != begun_at.epoch:
                 self._held = batch
                 break
-            self._stands = batch.cursor
+            self._stands = self._last = batch.cursor
             left = None if left is None else left - 1
             yield batch
             del batch
@@ -108,11 +108,11 @@ class Epochs:
 
     def state_dict(self) -> dict[str, Any]:
         """Where an iteration goes on behind the last batch that was given: plain values, for a checkpoint."""
-        return (self._stands or self._place).to_dict()
+        return (self._last or self._place).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes the next iteration give what was left of the epoch when `state_dict` was called."""
-        self._place, self._whole = Cursor.from_dict(state), False
+        self._place, self._last, self._whole = Cursor.from_dict(state), None, False
 
     def stats(self) -> DeviceStats | None:
         """What the batches since the last restart cost, and how long was waited for them; None before the first."""
@@ -122,10 +122,3 @@ class Epochs:
         """Ends the threads."""
         self._batches = self._held = None
         self._loader.close()
-
-    def _open(self) -> BatchLoader:
-        return BatchLoader(self._config, rank=self._rank, world_size=self._world_size, resume=self._opened_at)
-
-
-def _beginning(epoch: int) -> Cursor:
-    return Cursor(epoch=epoch)

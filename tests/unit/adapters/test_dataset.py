@@ -11,7 +11,7 @@ import torch
 from tests.unit.sample_shards import FULL, config, write_two_shards
 from torch.utils.data import DataLoader
 
-from prolip.adapters import BatchDataset, Epochs
+from prolip.adapters import BatchDataset
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.device import DeviceBatch
 
@@ -79,16 +79,33 @@ def test_an_iteration_that_was_left_begins_again(shards: str) -> None:
     assert [batch.keys for batch in dataset] == expected[:4]
 
 
-def test_an_epoch_runs_on_into_the_next_without_opening_again(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[object] = []
-    ordinary = Epochs._open
-    monkeypatch.setattr(Epochs, "_open", lambda self: (opened.append(self), ordinary(self))[1])
+def test_an_epoch_runs_on_into_the_next(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads are begun once, and again only for another place."""
+    begun: list[object] = []
+    ordinary = BatchLoader.__iter__
+    monkeypatch.setattr(BatchLoader, "__iter__", lambda self: (begun.append(self), ordinary(self))[1])
     dataset = BatchDataset(settings(shards))
     assert [len(list(dataset)) for _ in range(3)] == [4, 4, 4]
-    assert len(opened) == 1
+    assert len(begun) == 1
     stats = dataset.epochs.stats()
     assert stats is not None
     assert stats.batches == 12
+    dataset.set_epoch(1)
+    assert len(list(dataset)) == 4
+    assert begun == [begun[0]] * 2
+
+
+def test_the_place_is_the_one_that_was_set_last(shards: str) -> None:
+    dataset = BatchDataset(settings(shards))
+    batches = iter(dataset)
+    next(batches)
+    first = dataset.state_dict()
+    next(batches)
+    dataset.load_state_dict(first)
+    assert dataset.state_dict() == first
+    dataset.set_epoch(5)
+    assert dataset.state_dict()["epoch"] == 5
+    assert dataset.state_dict() != first
 
 
 def test_ranks_share_an_epoch(shards: str) -> None:
