@@ -25,6 +25,8 @@ from prolip.gaussian import LOG_2PI, Gaussian
 
 MAX_BYTES = 1 << 30
 """Default bound on the working memory of a chunk of classes."""
+_CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**26
+"""Numbers, of the prompts of some classes, that are worked on at a time."""
 _ABSENT = -1
 _TENSORS = ("weights", "classifier", "variances", "rounds")
 
@@ -180,10 +182,15 @@ def reweight_from_voters(
     Raises:
         ValueError: variances are zero where the setting needs them.
     """
-    seen = gather_observations(prompts, images, voters, noise)
-    if noise is None:
-        seen = seen._replace(counts=seen.counts * config.num_draws)
-    return reweight_observations(prompts, seen, config)
+    times = config.num_draws if noise is None else 1
+
+    def observe(rows: slice) -> Observations:
+        seen = gather_observations(
+            _classes(prompts, rows), images, voters[rows], None if noise is None else noise[rows]
+        )
+        return seen._replace(counts=seen.counts * times)
+
+    return _reweight(prompts, observe, config)
 
 
 def reweight_observations(prompts: Gaussian, seen: Observations, config: BprwConfig) -> PromptWeights:
@@ -192,22 +199,46 @@ def reweight_observations(prompts: Gaussian, seen: Observations, config: BprwCon
     Raises:
         ValueError: variances are zero where the setting needs them.
     """
-    start = prior_weights(prompts.log_var, config.prior)
-    var = prompts.var
-    likelihoods = log_likelihoods(seen, prompts.mean, component_vars(var, config))
+
+    def observe(rows: slice) -> Observations:
+        return Observations(seen.mean[rows], None if seen.var is None else seen.var[rows], seen.counts[rows])
+
+    return _reweight(prompts, observe, config)
+
+
+def _classes(prompts: Gaussian, rows: slice) -> Gaussian:
+    return Gaussian(prompts.mean[rows], prompts.log_var[rows])
+
+
+def _reweight(prompts: Gaussian, observe: Callable[[slice], Observations], config: BprwConfig) -> PromptWeights:
+    """Weights of all classes in one fit; what has D numbers is made for a few classes at a time.
+
+    Those fit a CPU's cache, and their memory is used again for the next ones.
+    """
+    num_classes, num_prompts, dim = prompts.mean.shape
+    block = _CPU_BLOCK if prompts.mean.device.type == "cpu" else _DEVICE_BLOCK
+    step = max(1, block // (num_prompts * dim))
+    blocks = [slice(first, first + step) for first in range(0, num_classes, step)]
+    starts, likelihoods, counts = [], [], []
+    for rows in blocks:
+        some, seen = _classes(prompts, rows), observe(rows)
+        starts.append(prior_weights(some.log_var, config.prior))
+        likelihoods.append(log_likelihoods(seen, some.mean, component_vars(some.var, config)))
+        counts.append(seen.counts)
     fitted = fit_weights(
-        likelihoods,
-        start,
-        counts=seen.counts,
+        torch.cat(likelihoods),
+        torch.cat(starts),
+        counts=torch.cat(counts),
         alpha=config.alpha,
         tolerance=config.tolerance,
         max_rounds=config.max_rounds,
     )
     weights = fitted.weights.to(prompts.mean.dtype)
+    squares = weights.square()[:, None]
     return PromptWeights(
         weights=weights,
-        classifier=torch.einsum("ck,ckd->cd", weights, prompts.mean),
-        variances=torch.einsum("ck,ckd->cd", weights.square(), var),
+        classifier=torch.bmm(weights[:, None], prompts.mean).squeeze(1),
+        variances=torch.cat([torch.bmm(squares[rows], _classes(prompts, rows).var) for rows in blocks]).squeeze(1),
         rounds=fitted.rounds,
     )
 
