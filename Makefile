@@ -52,7 +52,8 @@ bench: $(READY) ## losses and measures beside the published ones, the loader bes
 clean: ## remove .venv, target and the built extension; data/ and runs/ stay
 	rm -rf $(VENV) target python/prolip/_core*.so
 
-# libjpeg-turbo is built from source with its SIMD code: that takes cmake and nasm.
+# libjpeg-turbo is built from source with its SIMD code: that takes cmake and nasm. The tests of remote shards use nginx, and
+# skip where it is missing.
 system:
 	@if ! command -v cmake >/dev/null || ! command -v nasm >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -60,6 +61,11 @@ system:
 	  else \
 	    echo "prolip builds libjpeg-turbo with SIMD, which needs cmake and nasm: sudo apt-get install cmake nasm" >&2; exit 1; \
 	  fi; \
+	fi
+	@if ! PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light; \
+	  else false; fi || echo "nginx could not be installed, its tests will skip: sudo apt-get install nginx-light" >&2; \
 	fi
 
 $(VENV)/bin/python:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -181,16 +181,22 @@ class IndexOptions:
 
 
 def _data_index(words: list[str]) -> int:
-    options = tyro.cli(IndexOptions, args=words, prog="prolip data index", use_underscores=True)
-    from prolip.data import check_index, write_index
+    from prolip.data import StoreConfig, check_index, write_index
 
+    @dataclass(frozen=True, kw_only=True)
+    class Options(IndexOptions):
+        __doc__ = IndexOptions.__doc__
+        store: StoreConfig = field(default_factory=StoreConfig)
+        """How shards are read that lie elsewhere."""
+
+    options = tyro.cli(Options, args=words, prog="prolip data index", use_underscores=True)
     shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
     with data_errors_as_answers():
         if options.check:
-            differences = check_index(shards, options.out, threads)
+            differences = check_index(shards, options.out, threads, options.store)
             tell(*differences or [f"{options.out} is right"])
             return 1 if differences else 0
-        count, samples, notes = write_index(shards, options.out, threads)
+        count, samples, notes = write_index(shards, options.out, threads, options.store)
     tell(f"{options.out}: {samples:,} samples in {count:,} shards, {options.out.stat().st_size:,} bytes")
     tell(*notes)
     return 0

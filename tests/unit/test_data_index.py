@@ -9,7 +9,7 @@ import pytest
 from tests.unit.sample_shards import FULL, config, contents, encoded, write_tar, write_two_shards
 
 from prolip.cli import main
-from prolip.data import BatchLoader, DataError, check_index
+from prolip.data import BatchLoader, DataError, StoreConfig, check_index
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_checking_says_what_differs(shards: str, tmp_path: Path, capsys: pytest.
     os.utime(tmp_path / "001.tar", ns=(0, 0))
     assert main(words) == 1
     assert "001.tar was written again since" in capsys.readouterr().out
-    assert len(check_index([shards], index, 1)) == 1
+    assert len(check_index([shards], index, 1, StoreConfig())) == 1
     (tmp_path / "001.tar").unlink()
     assert main(words) == 1
     assert "001.tar: cannot open" in capsys.readouterr().out

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::config::{MAX_MEMBER_BYTES, OnMissingShard};
+use crate::config::{MAX_MEMBER_BYTES, OnMissingShard, StoreConfig};
 use crate::decode::{Decoder, Rgb8};
 use crate::error::Error;
 use crate::index::{Index, Opening};
 use crate::location::Location;
 use crate::order::ShardList;
 use crate::read::{Reader, Wanted};
+use crate::supply::LocalFiles;
 use crate::tally::Tally;
 
 /// What a decode-only run did.
@@ -38,6 +39,7 @@ pub fn decode_only(
     let opening = Opening {
         missing: OnMissingShard::Raise,
         threads,
+        store: &StoreConfig::default(),
         cancelled: &AtomicBool::new(false),
     };
     let index = Index::scan(shards, opening)?;
@@ -88,7 +90,7 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
     for id in ids {
         tally.tried += 1;
         let read = reader
-            .read(index, id, Wanted::default(), MAX_MEMBER_BYTES)
+            .read(index, &LocalFiles, id, Wanted::default(), MAX_MEMBER_BYTES)
             .and_then(|members| {
                 decoder.decode(members.image, &mut pixels)?;
                 Ok(members.image.to_vec())

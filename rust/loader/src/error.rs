@@ -113,6 +113,9 @@ pub enum SampleError {
     /// The index file cannot be read any more.
     #[error("cannot read the index: {0}")]
     Index(#[from] IndexError),
+    /// Its shard could not be brought here.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// Its shard is not there any more.
     #[error("cannot open its shard: {0}")]
     Open(#[source] std::io::Error),
@@ -167,7 +170,11 @@ impl SampleError {
         match self {
             Self::NoImage => Reason::NoImage,
             Self::Duplicate(_) => Reason::Duplicate,
-            Self::TooLarge { .. } | Self::Open(_) | Self::Read(_) | Self::Index(_) => Reason::Read,
+            Self::TooLarge { .. }
+            | Self::Fetch(_)
+            | Self::Open(_)
+            | Self::Read(_)
+            | Self::Index(_) => Reason::Read,
             Self::Archive(_) | Self::Changed(_) => Reason::Archive,
             Self::Decode(_) => Reason::Decode,
             Self::NoCaption(_)

@@ -7,11 +7,12 @@ use std::sync::atomic::AtomicBool;
 use crate::caption::needed_members;
 use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
-use crate::index::{Index, Opening};
+use crate::index::{Index, Opening, Shard};
 use crate::location::Location;
 use crate::order::{Cursor, Division, Rules};
 use crate::read::Wanted;
 use crate::sources;
+use crate::store::{Order, Spool};
 use crate::supply::{LocalFiles, Supply};
 use crate::tokenize::Tokenizer;
 
@@ -66,9 +67,10 @@ impl Loader {
         let opening = Opening {
             missing: config.on_missing_shard,
             threads: config.num_threads,
+            store: &config.store,
             cancelled,
         };
-        let patterns = sources::expand(&config)?;
+        let patterns = sources::expand(&config, cancelled)?;
         let shards = patterns.concat();
         let index = match &config.index {
             Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
@@ -164,9 +166,23 @@ impl Loader {
     }
 
     /// What brings the shards of one run.
-    #[must_use]
-    pub fn supply(&self) -> Arc<dyn Supply> {
-        Arc::new(LocalFiles)
+    ///
+    /// # Errors
+    /// There are shards elsewhere than here, and what reads them cannot be set up.
+    pub fn supply(self: &Arc<Self>) -> Result<Arc<dyn Supply>, Error> {
+        let elsewhere = |shard: &Shard| !matches!(shard.location, Location::File(_));
+        if !self.index.shards().iter().any(elsewhere) {
+            return Ok(Arc::new(LocalFiles));
+        }
+        let loader = Arc::clone(self);
+        let orders = move |number: u32| {
+            let shard = loader.index.shards().get(number as usize)?;
+            elsewhere(shard).then(|| Order {
+                location: shard.location.clone(),
+                stamp: Some(shard.stamp.clone()),
+            })
+        };
+        Ok(Arc::new(Spool::open(&self.config.store, Box::new(orders))?))
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub loader: Arc<Loader>,
     pub counters: Arc<Counters>,
     pool: Arc<Pool>,
-    supply: Arc<dyn Supply>,
+    pub supply: Arc<dyn Supply>,
     /// Times that the supply's answers may have changed.
     changes: AtomicU64,
     stopping: AtomicBool,
@@ -82,7 +82,7 @@ impl Pipeline {
     /// # Errors
     /// A thread cannot be started.
     pub fn start(loader: Arc<Loader>, from: &Cursor) -> Result<Self, Error> {
-        let supply = loader.supply();
+        let supply = loader.supply()?;
         Self::start_with(loader, supply, from)
     }
 

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::buffer::first_bytes;
 use crate::error::{SampleError, TarError};
 use crate::index::{Index, Regions, Stamp};
 use crate::location::Location;
 use crate::sample::{Sample, SampleId, Span};
+use crate::supply::Supply;
 use crate::tar::{FileSource, Part, Scratch, Source, TarReader};
 
 /// Open files that a thread keeps: a window of samples touches few shards, and files are a limited good.
@@ -26,7 +27,7 @@ pub fn open_shard(location: &Location) -> io::Result<File> {
         Location::File(path) => File::open(path),
         Location::Url(_) | Location::Pipe(_) => Err(io::Error::new(
             ErrorKind::Unsupported,
-            "only local files are read",
+            "it has not been brought here",
         )),
     }
 }
@@ -54,8 +55,24 @@ pub struct Members<'reader> {
 #[derive(Debug)]
 struct OpenShard {
     number: u32,
-    file: File,
+    file: Held,
     regions: Arc<Regions>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Own(Arc<File>),
+    /// It is gone when the run needs it no more, and its place on the disk with it.
+    Lent(Weak<File>),
+}
+
+impl Held {
+    fn file(&self) -> Option<Arc<File>> {
+        match self {
+            Self::Own(file) => Some(Arc::clone(file)),
+            Self::Lent(file) => file.upgrade(),
+        }
+    }
 }
 
 /// Reads samples; each thread has its own.
@@ -76,22 +93,23 @@ impl Reader {
     pub fn read(
         &mut self,
         index: &Index,
+        supply: &dyn Supply,
         id: SampleId,
         wanted: Wanted,
         max_bytes: u64,
     ) -> Result<Members<'_>, SampleError> {
         self.sample.clear();
-        let shard = open(&mut self.shards, index, id.shard)?;
-        let region = shard.regions.get(id.sample).ok_or(GONE)?;
+        let (file, regions) = open(&mut self.shards, index, supply, id.shard)?;
+        let region = regions.get(id.sample).ok_or(GONE)?;
         let length = region.end - region.start;
         if length > TOGETHER {
-            let source = FileSource::until(&shard.file, region.end)?;
+            let source = FileSource::until(&file, region.end)?;
             collect(source, region.start, &mut self.scratch, &mut self.sample)?;
             let spans = choose(&self.sample, wanted, max_bytes)?;
-            return read_spans(&shard.file, spans, &mut self.buffer);
+            return read_spans(&file, spans, &mut self.buffer);
         }
         let buffer = first_bytes(&mut self.buffer, length as usize);
-        let filled = read_some(&shard.file, buffer, region.start)?;
+        let filled = read_some(&file, buffer, region.start)?;
         let part = Part {
             bytes: &buffer[..filled],
             start: region.start,
@@ -207,27 +225,59 @@ fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 fn open<'shards>(
     shards: &'shards mut Vec<OpenShard>,
     index: &Index,
+    supply: &dyn Supply,
     number: u32,
-) -> Result<&'shards OpenShard, SampleError> {
-    match shards.iter().position(|open| open.number == number) {
-        Some(place) => shards[..=place].rotate_right(1),
-        None => {
-            let shard = &index.shards()[number as usize];
-            let file = open_shard(&shard.location).map_err(SampleError::Open)?;
-            if shard.location.plain_file().is_some() {
-                let now = Stamp::of_file(&file.metadata()?);
-                if let Some(what) = shard.stamp.change(&now) {
-                    return Err(SampleError::Changed(what));
-                }
+) -> Result<(Arc<File>, &'shards Regions), SampleError> {
+    let place = shards.iter().position(|open| open.number == number);
+    let held = place.and_then(|place| shards[place].file.file());
+    let file = match (place, held) {
+        (Some(place), Some(file)) => {
+            shards[..=place].rotate_right(1);
+            file
+        }
+        (place, _) => {
+            if let Some(place) = place {
+                shards.remove(place);
             }
-            let shard = OpenShard {
-                number,
-                file,
-                regions: index.regions(number)?,
-            };
+            let (file, shard) = open_new(index, supply, number)?;
             shards.truncate(OPEN_FILES - 1);
             shards.insert(0, shard);
+            file
+        }
+    };
+    Ok((file, &shards[0].regions))
+}
+
+fn open_new(
+    index: &Index,
+    supply: &dyn Supply,
+    number: u32,
+) -> Result<(Arc<File>, OpenShard), SampleError> {
+    let shard = &index.shards()[number as usize];
+    if let Some(lent) = supply.lend(number)? {
+        let regions = match lent.regions {
+            Some(regions) => regions,
+            None => index.regions(number)?,
+        };
+        let file = Held::Lent(Arc::downgrade(&lent.file));
+        let open = OpenShard {
+            number,
+            file,
+            regions,
+        };
+        return Ok((lent.file, open));
+    }
+    let file = Arc::new(open_shard(&shard.location).map_err(SampleError::Open)?);
+    if shard.location.plain_file().is_some() {
+        let now = Stamp::of_file(&file.metadata()?);
+        if let Some(what) = shard.stamp.change(&now) {
+            return Err(SampleError::Changed(what));
         }
     }
-    Ok(&shards[0])
+    let open = OpenShard {
+        number,
+        file: Held::Own(Arc::clone(&file)),
+        regions: index.regions(number)?,
+    };
+    Ok((file, open))
 }

@@ -32,7 +32,7 @@ pub fn expand(patterns: &[String], missing: OnMissingShard) -> Result<Vec<Locati
 fn list_file(pattern: &str) -> Option<&str> {
     pattern
         .strip_prefix('@')
-        .or_else(|| pattern.ends_with(".txt").then_some(pattern))
+        .or_else(|| (pattern.ends_with(".txt") && !pattern.starts_with("pipe:")).then_some(pattern))
 }
 
 fn expand_list(

@@ -1,13 +1,15 @@
 //! Patterns of shards → what is drawn from them.
 
 use std::slice;
+use std::sync::atomic::AtomicBool;
 
 use crate::config::{LoaderConfig, Mode};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Error};
 use crate::index::Index;
 use crate::location::Location;
 use crate::order::{Draws, Source};
 use crate::shards;
+use crate::store::settle;
 
 /// Shards of an epoch, at most, where they are drawn: their list is held in memory.
 const MAX_DRAWN: f64 = 1e8;
@@ -15,11 +17,17 @@ const MAX_DRAWN: f64 = 1e8;
 /// The shards that each pattern names.
 ///
 /// # Errors
-/// As [`shards::expand`].
-pub(crate) fn expand(config: &LoaderConfig) -> Result<Vec<Vec<Location>>, ConfigError> {
+/// As [`shards::expand`] and [`settle`].
+pub(crate) fn expand(
+    config: &LoaderConfig,
+    cancelled: &AtomicBool,
+) -> Result<Vec<Vec<Location>>, Error> {
     let patterns = config.shards.iter().map(slice::from_ref);
     patterns
-        .map(|pattern| shards::expand(pattern, config.on_missing_shard))
+        .map(|pattern| {
+            let shards = shards::expand(pattern, config.on_missing_shard)?;
+            settle(shards, &config.store, cancelled)
+        })
         .collect()
 }
 

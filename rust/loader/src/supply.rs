@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::index::Regions;
+use crate::store::FetchError;
 
 /// A shard that was brought here. Its bytes stay on the disk as long as anybody holds the file.
 #[derive(Debug, Clone)]
@@ -31,7 +32,7 @@ pub trait Supply: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Why it is missing.
-    fn lend(&self, shard: u32) -> Result<Option<Lent>, Error> {
+    fn lend(&self, shard: u32) -> Result<Option<Lent>, FetchError> {
         let _ = shard;
         Ok(None)
     }

@@ -159,6 +159,7 @@ impl<'shared> Worker<'shared> {
         );
         let index = self.loader.index.file();
         match error {
+            SampleError::Fetch(error) if raise => Ok(error.into()),
             SampleError::Open(source) if raise => Ok(Error::Open { shard, source }),
             SampleError::Changed(what) if raise => Ok(Error::Changed {
                 shard,
@@ -190,7 +191,8 @@ impl<'shared> Worker<'shared> {
         };
         let index = &self.loader.index;
         let limit = self.config.max_member_bytes;
-        let members = self.reader.read(index, id, wanted, limit)?;
+        let supply = &*self.shared.supply;
+        let members = self.reader.read(index, supply, id, wanted, limit)?;
         let begun = counters.passed(Stage::Read, begun);
 
         self.stage = Stage::Caption;

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use common::{archive, config, member, open, read_all, sample, write_shards};
-use prolip_loader::config::{LoaderConfig, OnMissingShard};
+use prolip_loader::config::{LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::error::Error;
 use prolip_loader::index::{Index, Opening, Summary, check_index, write_index};
 use prolip_loader::location::Location;
@@ -27,7 +27,8 @@ fn locations(folder: &Path) -> Vec<Location> {
 
 fn make(folder: &Path) -> (PathBuf, Summary) {
     let out = folder.join("shards.index");
-    let summary = write_index(&locations(folder), &out, 3, &GO_ON).unwrap();
+    let summary =
+        write_index(&locations(folder), &out, 3, &StoreConfig::default(), &GO_ON).unwrap();
     (out, summary)
 }
 
@@ -42,6 +43,7 @@ fn opened(folder: &Path, index: &Path, missing: OnMissingShard) -> Result<Index,
     let opening = Opening {
         missing,
         threads: 2,
+        store: &StoreConfig::default(),
         cancelled: &GO_ON,
     };
     Index::from_file(&locations(folder), index, opening)
@@ -84,7 +86,14 @@ fn the_same_shards_give_the_same_bytes_whatever_the_threads() {
     write_shards(folder.path(), &[7, 1, 30, 0, 2, 5]);
     let bytes = |threads| {
         let out = folder.path().join("out");
-        write_index(&locations(folder.path()), &out, threads, &GO_ON).unwrap();
+        write_index(
+            &locations(folder.path()),
+            &out,
+            threads,
+            &StoreConfig::default(),
+            &GO_ON,
+        )
+        .unwrap();
         std::fs::read(out).unwrap()
     };
     assert_eq!(bytes(1), bytes(7));
@@ -168,6 +177,7 @@ fn any_part_of_it_in_any_order_and_by_another_path() {
     let opening = Opening {
         missing: OnMissingShard::Raise,
         threads: 1,
+        store: &StoreConfig::default(),
         cancelled: &GO_ON,
     };
     let shards = [at("002.tar"), at("000.tar"), at("002.tar")];
@@ -188,6 +198,7 @@ fn shards_that_are_missing_are_an_error_or_left_out() {
         let opening = Opening {
             missing,
             threads: 2,
+            store: &StoreConfig::default(),
             cancelled: &GO_ON,
         };
         if from_file {
@@ -220,15 +231,23 @@ fn it_is_written_whole_or_not_at_all() {
     let before = std::fs::read(&index).unwrap();
     std::fs::write(folder.path().join("002.tar"), b"<html>").unwrap();
     let shards = locations(folder.path());
-    let error = write_index(&shards, &index, 2, &GO_ON).unwrap_err();
+    let error = write_index(&shards, &index, 2, &StoreConfig::default(), &GO_ON).unwrap_err();
     assert!(error.to_string().contains("002.tar, byte 0"), "{error}");
-    let error = write_index(&shards[..2], &index, 2, &AtomicBool::new(true)).unwrap_err();
+    let error = write_index(
+        &shards[..2],
+        &index,
+        2,
+        &StoreConfig::default(),
+        &AtomicBool::new(true),
+    )
+    .unwrap_err();
     assert!(matches!(error, Error::Closed));
     assert_eq!(std::fs::read(&index).unwrap(), before);
     let names = std::fs::read_dir(folder.path()).unwrap();
     assert_eq!(names.count(), 4);
     let nowhere = folder.path().join("none").join("x");
-    let error = write_index(&shards[..2], &nowhere, 2, &GO_ON).unwrap_err();
+    let error =
+        write_index(&shards[..2], &nowhere, 2, &StoreConfig::default(), &GO_ON).unwrap_err();
     assert!(matches!(error, Error::Index { .. }), "{error}");
 }
 
@@ -242,7 +261,7 @@ fn damaged_shards_are_told_of_and_checked() {
     assert_eq!(summary.notes.len(), 1);
     assert!(summary.notes[0].contains("001.tar, byte "), "{summary:?}");
     let shards = locations(folder.path());
-    let check = || check_index(&shards, &index, 2, &GO_ON).unwrap();
+    let check = || check_index(&shards, &index, 2, &StoreConfig::default(), &GO_ON).unwrap();
     assert!(check().is_empty());
 
     // As many bytes, samples and the same time, but the first two samples have changed places.
@@ -266,7 +285,7 @@ fn damaged_shards_are_told_of_and_checked() {
         first.clone(),
         Location::File(folder.path().join("none.tar")),
     ];
-    let differences = check_index(&more, &index, 2, &GO_ON).unwrap();
+    let differences = check_index(&more, &index, 2, &StoreConfig::default(), &GO_ON).unwrap();
     assert!(differences[0].contains("bytes, and had"), "{differences:?}");
     assert!(
         differences[1].contains("none.tar is not in it"),

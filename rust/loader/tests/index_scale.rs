@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use prolip_loader::config::OnMissingShard;
+use prolip_loader::config::{OnMissingShard, StoreConfig};
 use prolip_loader::index::{Entry, HEAD, Head, Index, Opening, Regions, Stamp, Version};
 use prolip_loader::shards::expand;
 
@@ -72,6 +72,7 @@ fn a_billion_samples_are_opened_by_counts_alone() {
     let opening = Opening {
         missing: OnMissingShard::Raise,
         threads: 2,
+        store: &StoreConfig::default(),
         cancelled: &AtomicBool::new(false),
     };
     let index = Index::from_file(&shards, &path, opening).unwrap();

@@ -157,8 +157,9 @@ impl LoaderConfig {
 }
 
 impl StoreConfig {
-    fn into_core(self) -> Result<core::StoreConfig, ConfigError> {
-        Ok(core::StoreConfig {
+    /// The loader's own configuration, whose rules hold.
+    pub fn into_core(self) -> Result<core::StoreConfig, ConfigError> {
+        let config = core::StoreConfig {
             allow_pipe: self.allow_pipe,
             connections: number("data.store.connections", self.connections)?,
             read_ahead_bytes: number("data.store.read_ahead_bytes", self.read_ahead_bytes)?,
@@ -166,7 +167,9 @@ impl StoreConfig {
             cache_bytes: number("data.store.cache_bytes", self.cache_bytes)?,
             retries: number("data.store.retries", self.retries)?,
             timeout_s: self.timeout_s,
-        })
+        };
+        config.validate()?;
+        Ok(config)
     }
 }
 

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use prolip_loader::config::OnMissingShard;
 use prolip_loader::index;
 use prolip_loader::shards;
+use prolip_loader::store::settle;
 use pyo3::prelude::*;
 
+use crate::config::StoreConfig;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
-/// Reads the headers of shards with `threads` threads and writes an index of them; the number of shards, of samples, and a
+/// Reads the headers of shards with `threads` threads, those elsewhere as `store` says, and writes an index of them; the number of shards, of samples, and a
 /// sentence about each damaged shard.
 #[pyfunction]
 pub fn write_index(
@@ -18,11 +20,14 @@ pub fn write_index(
     shards: Vec<String>,
     out: PathBuf,
     threads: usize,
+    store: StoreConfig,
 ) -> PyResult<(u64, u64, Vec<String>)> {
     let shards =
         shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
+    let store = store.into_core().map_err(|error| config_error(&error))?;
     let made = interruptible(py, |cancelled| {
-        index::write_index(&shards, &out, threads.max(1), cancelled)
+        let shards = settle(shards, &store, cancelled)?;
+        index::write_index(&shards, &out, threads.max(1), &store, cancelled)
     })?;
     Ok((made.shards, made.samples, made.notes))
 }
@@ -34,10 +39,13 @@ pub fn check_index(
     shards: Vec<String>,
     index: PathBuf,
     threads: usize,
+    store: StoreConfig,
 ) -> PyResult<Vec<String>> {
     let shards =
         shards::expand(&shards, OnMissingShard::Skip).map_err(|error| config_error(&error))?;
+    let store = store.into_core().map_err(|error| config_error(&error))?;
     interruptible(py, |cancelled| {
-        index::check_index(&shards, &index, threads.max(1), cancelled)
+        let shards = settle(shards, &store, cancelled)?;
+        index::check_index(&shards, &index, threads.max(1), &store, cancelled)
     })
 }

@@ -100,7 +100,11 @@ impl LoaderConfig {
 }
 
 impl StoreConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
+    /// Checks every rule.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule, with its value and the rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         at_least_one("data.store.connections", self.connections)?;
         check(
             self.read_ahead_bytes > 0,

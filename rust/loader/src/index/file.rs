@@ -6,9 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use super::Regions;
 use super::parallel::in_order;
+use super::scanner::Scanner;
 use super::table::{Entry, HEAD, Head, parse_table};
-use super::{Regions, scan_shard, stamp_of};
+use crate::config::StoreConfig;
 use crate::error::{Error, IndexError};
 use crate::location::Location;
 
@@ -118,10 +120,8 @@ struct Scanned {
     note: Option<String>,
 }
 
-fn scan_one(location: &Location) -> Result<Scanned, Error> {
-    // Before the headers: a shard that changes meanwhile is then another one later.
-    let stamp = stamp_of(location)?;
-    let scan = scan_shard(location)?;
+fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error> {
+    let (stamp, scan) = scanner.look(location)?;
     let mut regions = Vec::new();
     scan.regions.encode(&mut regions);
     let entry = Entry {
@@ -149,6 +149,7 @@ pub fn write_index(
     shards: &[Location],
     out: &Path,
     threads: usize,
+    store: &StoreConfig,
     cancelled: &AtomicBool,
 ) -> Result<Summary, Error> {
     let wrong = |error: std::io::Error| Error::Index {
@@ -169,7 +170,8 @@ pub fn write_index(
     let mut writer = BufWriter::with_capacity(1 << 20, file);
     writer.write_all(&[0; HEAD]).map_err(wrong)?;
     let (mut summary, mut table, mut end) = (Summary::default(), Vec::new(), HEAD as u64);
-    let scan = |shard: usize| scan_one(&shards[shard]);
+    let scanner = Scanner::new(store, cancelled);
+    let scan = |shard: usize| scan_one(&scanner, &shards[shard]);
     in_order(shards.len(), threads, cancelled, scan, |scanned| {
         let scanned = scanned?;
         writer.write_all(&scanned.regions).map_err(wrong)?;
@@ -210,17 +212,19 @@ pub fn check_index(
     shards: &[Location],
     index: &Path,
     threads: usize,
+    store: &StoreConfig,
     cancelled: &AtomicBool,
 ) -> Result<Vec<String>, Error> {
     let (file, entries) = IndexFile::open(index)?;
     let found = super::lookup::find(&entries, shards);
     let mut differences = Vec::new();
+    let scanner = Scanner::new(store, cancelled);
     let check = |shard: usize| -> Option<String> {
         let location = &shards[shard];
         let Some(entry) = found[shard].map(|place| &entries[place as usize]) else {
             return Some(format!("shard {location} is not in it"));
         };
-        let scanned = match scan_one(location) {
+        let scanned = match scan_one(&scanner, location) {
             Ok(scanned) => scanned,
             Err(error) => return Some(error.to_string()),
         };

@@ -4,6 +4,7 @@ mod file;
 mod lookup;
 mod parallel;
 mod regions;
+mod scanner;
 mod stamp;
 mod table;
 
@@ -15,10 +16,11 @@ use file::Extent;
 pub use file::{IndexFile, Summary, check_index, write_index};
 use parallel::in_order;
 pub use regions::{Regions, Scan, scan};
+use scanner::Scanner;
 pub use stamp::{Stamp, Version};
 pub use table::{Entry, HEAD, Head, parse_table};
 
-use crate::config::OnMissingShard;
+use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
 use crate::location::Location;
 use crate::read::open_shard;
@@ -53,13 +55,15 @@ pub struct Index {
 
 /// What becomes of shards that cannot be used, and how many threads look at them.
 #[derive(Debug, Clone, Copy)]
-pub struct Opening<'cancelled> {
+pub struct Opening<'loader> {
     /// What becomes of shards that are missing or no archives.
     pub missing: OnMissingShard,
     /// Threads, at least 1.
     pub threads: usize,
+    /// How shards are read that lie elsewhere.
+    pub store: &'loader StoreConfig,
     /// Ends it early once set.
-    pub cancelled: &'cancelled AtomicBool,
+    pub cancelled: &'loader AtomicBool,
 }
 
 impl Index {
@@ -70,12 +74,8 @@ impl Index {
     /// [`OnMissingShard::Skip`] such shards are left out.
     pub fn scan(shards: &[Location], opening: Opening<'_>) -> Result<Self, Error> {
         let (mut index, mut damaged) = (Self::default(), Vec::new());
-        let scan = |shard: usize| {
-            let location = &shards[shard];
-            // Before the headers: a shard that changes meanwhile is then another one later.
-            let stamp = stamp_of(location)?;
-            Ok((stamp, scan_shard(location)?))
-        };
+        let scanner = Scanner::new(opening.store, opening.cancelled);
+        let scan = |shard: usize| scanner.look(&shards[shard]);
         let left_out = for_each(shards, opening, scan, |location, (stamp, scan)| {
             damaged.extend(scan.note(location));
             let count = scan.regions.len() as u32;

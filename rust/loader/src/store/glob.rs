@@ -1,8 +1,67 @@
-//! Globs in the addresses of object stores, which can list their names; servers cannot.
+//! Addresses checked at opening, and globs in those of object stores, which can list their names; servers cannot.
 
-use super::address::{Place, resolve};
+use std::sync::atomic::AtomicBool;
+
+use super::address::{Hub, Place, resolve};
 use super::failure::{Attempts, Failure, FetchError};
-use super::{Inner, object, shown};
+use super::{Inner, Store, object, shown};
+use crate::config::StoreConfig;
+use crate::error::{ConfigError, Error};
+use crate::location::Location;
+
+/// Checks the shards that lie elsewhere, and puts what a glob in an object store matches in its place.
+///
+/// # Errors
+/// An address is not understood, a glob stands where none can be or matches nothing, commands may not be run, or a store
+/// cannot be asked.
+pub fn settle(
+    shards: Vec<Location>,
+    config: &StoreConfig,
+    cancelled: &AtomicBool,
+) -> Result<Vec<Location>, Error> {
+    let (mut settled, mut store) = (Vec::with_capacity(shards.len()), None);
+    let hub = Hub::from_env();
+    for shard in shards {
+        let wrong =
+            |rule: &str| ConfigError::new("data.shards", format!("{:?}", shard.to_string()), rule);
+        match &shard {
+            Location::Pipe(_) if !config.allow_pipe => {
+                return Err(
+                    wrong("commands are run with data.store.allow_pipe = true only").into(),
+                );
+            }
+            Location::Url(url) => match resolve(url, &hub)? {
+                Place::Object { path, .. } if path.contains(['*', '?', '[']) => {
+                    let store = match &store {
+                        Some(store) => store,
+                        None => store.insert(Store::open(config)?),
+                    };
+                    let found = store.glob(url, cancelled)?;
+                    if found.is_empty() {
+                        return Err(wrong("it matches no object").into());
+                    }
+                    settled.extend(found.into_iter().map(Location::Url));
+                    continue;
+                }
+                Place::Http { url, .. }
+                    if url
+                        .split(['?', '#'])
+                        .next()
+                        .is_some_and(|path| path.contains('*')) =>
+                {
+                    return Err(wrong(NO_GLOB).into());
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        settled.push(shard);
+    }
+    Ok(settled)
+}
+
+const NO_GLOB: &str = "only object stores (s3, gs, az) can be searched with * ? [; elsewhere name the shards, with braces if \
+                       they are many";
 
 impl Inner {
     /// The addresses that a pattern matches, sorted.
@@ -17,9 +76,7 @@ impl Inner {
             path,
         } = place
         else {
-            let rule = "only object stores (s3, gs, az) can be searched with * ? [; elsewhere name the shards, with braces if \
-                        they are many";
-            return Err(failed(Failure::terminal(rule), 0));
+            return Err(failed(Failure::terminal(NO_GLOB), 0));
         };
         let (prefix, matcher) =
             parts(&path).map_err(|error| failed(Failure::terminal(error.to_string()), 0))?;
@@ -62,6 +119,42 @@ fn matches(pattern: &glob::Pattern, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_named_at_opening() {
+        let settled = |shards: &[Location], config: &StoreConfig| {
+            settle(shards.to_vec(), config, &AtomicBool::new(false))
+        };
+        let url = |text: &str| Location::Url(text.to_owned());
+        let plain = StoreConfig::default();
+        let pipes = StoreConfig {
+            allow_pipe: true,
+            ..plain.clone()
+        };
+        let pipe = Location::Pipe("cat *.tar".to_owned());
+        let good = [
+            url("s3://b/a.tar"),
+            url("http://h/a.tar?x=*"),
+            Location::File("a*".into()),
+            pipe.clone(),
+        ];
+        assert_eq!(settled(&good, &pipes).unwrap(), good);
+        for (shard, rule) in [
+            (pipe, "allow_pipe"),
+            (url("ftp://h/a.tar"), "must begin with"),
+            (url("s3://b"), "a bucket and a path"),
+            (url("http://h/*.tar"), "braces"),
+            (url("hf://datasets/o/n/*.tar"), "braces"),
+            (
+                url("hf://models/o/n/a.tar"),
+                "hf://datasets/OWNER/NAME/PATH",
+            ),
+        ] {
+            let error = settled(std::slice::from_ref(&shard), &plain).unwrap_err();
+            assert!(matches!(&error, Error::Config(error) if error.field == "data.shards"));
+            assert!(error.to_string().contains(rule), "{error}");
+        }
+    }
 
     #[test]
     fn a_glob_is_searched_for_in_its_folder() {

@@ -40,6 +40,7 @@ use tokio::sync::Semaphore;
 pub(crate) use address::without_secrets;
 pub use address::{is_url, shown};
 pub use failure::FetchError;
+pub use glob::settle;
 pub use source::Identity;
 pub use spool::{Order, Orders, Spool};
 

@@ -141,10 +141,10 @@ impl Supply for Spool {
         }
     }
 
-    fn lend(&self, shard: u32) -> Result<Option<Lent>, Error> {
+    fn lend(&self, shard: u32) -> Result<Option<Lent>, FetchError> {
         match self.shared.lock().shards.get(&shard) {
             Some(Held::Here { lent, .. }) => Ok(Some(lent.clone())),
-            Some(Held::Failed(error)) => Err(error.clone().into()),
+            Some(Held::Failed(error)) => Err(error.clone()),
             _ => Ok(None),
         }
     }

