@@ -190,6 +190,18 @@ def test_under_the_causal_mask_unc_leaves_the_mean_as_it_was() -> None:
         assert not torch.allclose(ours.encode_text(changed).log_var, before)
 
 
+def test_the_mean_of_an_image_takes_one_norm_beside_unc_too() -> None:
+    theirs = built("clip")
+    images, _ = inputs(theirs)
+    ours = start_from(theirs)
+    with torch.no_grad():
+        kept = ours.encode_image(images, normalize=False).mean
+        twice = ProLIP(replace(ours.config, vision=replace(ours.config.vision, final_norm="twice")))
+        twice.load_state_dict(ours.state_dict())
+        assert not torch.allclose(kept, twice.encode_image(images, normalize=False).mean, atol=1e-2)
+    assert ours.config.vision.final_norm == "once"
+
+
 def test_scale_and_bias_are_siglips_own_and_the_released_start_for_clip() -> None:
     clip, siglip = start_from(built("clip")), start_from(built("siglip"))
     assert float(clip.logit_scale.detach().exp()) == pytest.approx(10)

@@ -67,6 +67,7 @@ def test_a_histogram_counts_every_item_once_in_its_bin(images: list[float], text
     assert found.edges[0] == pytest.approx(min(images + texts), rel=1e-5)
     assert found.edges[-1] == pytest.approx(max(images + texts), rel=1e-5)
     for side, counts in ((images, found.images), (texts, found.texts)):
+        assert len(counts) == bins
         assert sum(counts) == len(side)
         for edge in range(bins):
             sure = sum(found.edges[edge] * 1.0001 < value < found.edges[edge + 1] * 0.9999 for value in side)
