@@ -8,8 +8,6 @@ repeats it is called `official_…` and says how it differs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -124,92 +122,6 @@ def log_integral(squared: Gaussian, other: Gaussian) -> Tensor:
     return -LOG_2PI - 0.5 * (squared.log_var + wide) - delta.square() * (-wide).exp()
 
 
-def inclusion_matrix(specific: Gaussian, general: Gaussian, *, block: int | None = None) -> Tensor:
-    """H summed over dimensions for every pair, [N, M], in blocks of about `block` pairs times dimensions.
-
-    The logarithm does not factorise over pairs, so every pair costs D logarithms; a block is small enough for a CPU's
-    cache unless the caller says otherwise. No gradient is kept.
-    """
-    return _summed_over_pairs(inclusion_score, _fast_inclusion, specific, general, block)
-
-
-@torch.no_grad()
-def _summed_over_pairs(
-    score: Callable[[Gaussian, Gaussian], Tensor],
-    fast: Callable[[_Sides], Tensor],
-    specific: Gaussian,
-    general: Gaussian,
-    block: int | None,
-) -> Tensor:
-    """A score per dimension, summed over dimensions for every pair, [N, M].
-
-    `fast` gives those sums from variances in the linear domain; where their range is too wide for that (points, whose
-    log variance is minus infinity, among them), `score` takes over.
-    """
-    num_rows, num_columns, dim = len(specific.mean), len(general.mean), specific.mean.shape[-1]
-    sums = specific.mean.new_zeros(num_rows, num_columns)
-    if sums.numel() == 0:
-        return sums
-    logs = torch.cat([specific.log_var, general.log_var])
-    centre = logs.mean(0)
-    is_narrow = bool(((logs - centre).abs() < _LINEAR_RANGE).all())
-    if block is None:
-        block = _CPU_BLOCK if sums.device.type == "cpu" else _DEVICE_BLOCK
-    columns = max(1, min(num_columns, block // dim))
-    rows = max(1, block // (dim * columns))
-    for top in range(0, num_rows, rows):
-        for left in range(0, num_columns, columns):
-            some, others = specific.rows(slice(top, top + rows)), general.rows(slice(left, left + columns))
-            narrow = Gaussian(some.mean[:, None], some.log_var[:, None])
-            wide = Gaussian(others.mean[None], others.log_var[None])
-            block_sums = fast(_Sides(narrow, wide, centre)) if is_narrow else score(narrow, wide).sum(-1)
-            sums[top : top + rows, left : left + columns] = block_sums
-    return sums
-
-
-_LINEAR_RANGE = 30.0
-"""Log variances nearer to their dimension's mean than this leave single precision its digits as variances."""
-_CPU_BLOCK = 2**18
-_DEVICE_BLOCK = 2**26
-
-
-class _Sides(NamedTuple):
-    """A block of pairs; the variances are taken relative to e to the `centre` of their dimension, [D]."""
-
-    specific: Gaussian
-    general: Gaussian
-    centre: Tensor
-
-    def relative_vars(self) -> tuple[Tensor, Tensor]:
-        return (self.specific.log_var - self.centre).exp(), (self.general.log_var - self.centre).exp()
-
-    def scaled_squares(self) -> Tensor:
-        """Squared distances of the means in units of e to the `centre`, [R, C, D]."""
-        unit = (-0.5 * self.centre).exp()
-        return (self.specific.mean * unit - self.general.mean * unit).square_()
-
-
-def _fast_inclusion(sides: _Sides) -> Tensor:
-    """`inclusion_score` summed over dimensions."""
-    narrow, wide = sides.relative_vars()
-    inner, outer = 2.0 * narrow + wide, narrow + 2.0 * wide
-    distance = sides.scaled_squares().mul_(wide - narrow).div_(inner).div_(outer).sum(-1)
-    # Summed about the centre: sums of log variances themselves are so large that their difference loses digits.
-    own, other = (side.log_var - sides.centre for side in (sides.specific, sides.general))
-    logs = (other.sum(-1) - own.sum(-1)) + inner.div_(outer).log_().sum(-1)
-    return 0.5 * logs + distance
-
-
-def _fast_official_test(sides: _Sides, eps: float) -> Tensor:
-    """`official_inclusion_test` summed over dimensions."""
-    narrow, wide = sides.relative_vars()
-    outer = narrow + 2.0 * wide
-    distance = sides.scaled_squares().div_(outer).sum(-1)
-    log_vars = 1.5 * sides.specific.log_var.sum(-1) + 0.5 * sides.general.log_var.sum(-1)
-    constant = 0.5 * (LOG_2 - eps) * len(sides.centre) - 0.5 * sides.centre.sum()
-    return constant - log_vars - 0.5 * outer.log_().sum(-1) - math.exp(eps) * distance
-
-
 def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) -> Tensor:
     """What the released loss compares, per dimension and broadcast.
 
@@ -230,14 +142,6 @@ def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -
     delta = specific.mean - general.mean
     normaliser = -1.5 * specific.log_var - 0.5 * general.log_var - 0.5 * wide + 0.5 * (LOG_2 - eps)
     return normaliser - math.exp(eps) * delta.square() * (-wide).exp()
-
-
-def official_inclusion_test_matrix(
-    specific: Gaussian, general: Gaussian, eps: float = 0.0, *, block: int | None = None
-) -> Tensor:
-    """The released one-sided test summed over dimensions for every pair, [N, M] (the HierarCaps script's measure)."""
-    score, fast = partial(official_inclusion_test, eps=eps), partial(_fast_official_test, eps=eps)
-    return _summed_over_pairs(score, fast, specific, general, block)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.gaussian import Gaussian, inclusion_matrix, official_inclusion_test_matrix
+from prolip.gaussian import Gaussian
+from prolip.pairs import inclusion_matrix, official_inclusion_test_matrix
 
 Root = Literal["text", "inclusion", "both"]
 InclusionForm = Literal["official", "exact"]
