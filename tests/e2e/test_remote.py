@@ -137,6 +137,21 @@ def test_the_hub(folder: Path, expected: list[Batch], tmp_path: Path, monkeypatc
         _check("hf://datasets/owner/name@v1/{000..005}.tar", expected, tmp_path)
 
 
+def test_an_index_may_lie_elsewhere_too(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    for path in folder.glob("*.tar"):
+        (served / path.name).symlink_to(path)
+    with servers.nginx(served, tmp_path) as url:
+        shards = f"{url}/{{000..005}}.tar"
+        write_index([shards], served / "all.index", 2, QUICK)
+        _assert_equal(_batches(_config(shards, f"{url}/all.index")), expected)
+        with pytest.raises(DataError, match=r"none\.index: the server answers 404"):
+            BatchLoader(_config(shards, f"{url}/none.index"))
+        with pytest.raises(DataError, match=r"000\.tar: it is no index"):
+            BatchLoader(_config(shards, f"{url}/000.tar"))
+
+
 def test_commands(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
     shards = f"pipe:cat {folder}/{{000..005}}.tar | cat"
     _check(shards, expected, tmp_path, replace(QUICK, allow_pipe=True))

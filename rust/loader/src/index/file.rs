@@ -1,7 +1,7 @@
 //! An index file: read without its regions, which stay on the disk until a shard is used; written at once or not at all.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -13,6 +13,7 @@ use super::table::{Entry, HEAD, Head, parse_table};
 use crate::config::StoreConfig;
 use crate::error::{Error, IndexError};
 use crate::location::Location;
+use crate::store::Store;
 
 /// An index file whose table was read.
 #[derive(Debug)]
@@ -45,12 +46,26 @@ impl IndexFile {
     /// # Errors
     /// It cannot be read, or is no whole index.
     pub fn open(path: &Path) -> Result<(Self, Vec<Entry>), Error> {
-        let wrong = |source| Error::Index {
-            index: path.to_owned(),
-            source,
-        };
-        let mut file = File::open(path).map_err(|error| wrong(error.into()))?;
-        let entries = read_table(&mut file).map_err(wrong)?;
+        let file = File::open(path).map_err(|error| wrong(path, error.into()))?;
+        Self::of(file, path)
+    }
+
+    /// Brings a file here that lies elsewhere, and reads its table.
+    ///
+    /// # Errors
+    /// As above, or it cannot be brought.
+    pub fn fetch(
+        url: &str,
+        config: &StoreConfig,
+        cancelled: &AtomicBool,
+    ) -> Result<(Self, Vec<Entry>), Error> {
+        let location = Location::Url(url.to_owned());
+        let fetched = Store::open(config)?.fetch(&location, cancelled)?;
+        Self::of(fetched.file, Path::new(&location.to_string()))
+    }
+
+    fn of(file: File, path: &Path) -> Result<(Self, Vec<Entry>), Error> {
+        let entries = read_table(&file).map_err(|source| wrong(path, source))?;
         let path = path.to_owned();
         Ok((Self { path, file }, entries))
     }
@@ -73,14 +88,21 @@ impl IndexFile {
     }
 }
 
-fn read_table(file: &mut File) -> Result<Vec<Entry>, IndexError> {
+fn wrong(path: &Path, source: IndexError) -> Error {
+    Error::Index {
+        index: path.to_owned(),
+        source,
+    }
+}
+
+fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
     const CUT: IndexError = IndexError::Damaged("it is not as long as its head says");
     let size = file.metadata()?.len();
     let mut head = [0; HEAD];
     if size < HEAD as u64 {
         return Err(IndexError::NotAnIndex);
     }
-    file.read_exact(&mut head)?;
+    file.read_exact_at(&mut head, 0)?;
     let head = Head::parse(&head)?;
     if head.table.checked_add(head.length) != Some(size) {
         return Err(CUT);

@@ -24,6 +24,7 @@ use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
 use crate::location::Location;
 use crate::read::open_shard;
+use crate::store::is_url;
 use crate::tar::FileSource;
 
 /// A shard of the list.
@@ -96,7 +97,10 @@ impl Index {
         path: &Path,
         opening: Opening<'_>,
     ) -> Result<Self, Error> {
-        let (file, entries) = IndexFile::open(path)?;
+        let (file, entries) = match path.to_str().filter(|text| is_url(text)) {
+            Some(url) => IndexFile::fetch(url, opening.store, opening.cancelled)?,
+            None => IndexFile::open(path)?,
+        };
         let entry_of: Vec<Option<u32>> = lookup::find(&entries, shards);
         let check = |shard: usize| {
             let location = &shards[shard];

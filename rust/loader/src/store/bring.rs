@@ -244,7 +244,13 @@ fn unpack(
         if meter.is_called_off() {
             return Err(Failure::terminal("the loader is closed"));
         }
-        let got = reader.read(&mut piece).map_err(damaged)?;
+        let got = match reader.read(&mut piece) {
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // What stands before damage is used, as of a damaged local shard.
+            Err(error) if size > 0 && error.raw_os_error().is_none() => 0,
+            Err(error) => return Err(damaged(error)),
+        };
         if got == 0 {
             meter.set(size);
             return Ok(file);
