@@ -16,7 +16,7 @@ from prolip.eval.emoji.gallery import make_gallery
 from prolip.eval.emoji.measures import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
 from prolip.eval.emoji.results import EmojiResults, ModelFigures
 from prolip.eval.emoji.samples import CaptionBook, EmbeddedCaptions, EmojiSample, PictureSet, parse_sample
-from prolip.eval.emoji.suite import headlines
+from prolip.eval.emoji.suite import Embeddings, headlines, measure_prompting_everywhere
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 
@@ -101,6 +101,7 @@ def figures(
             )
             for pictures in sets
         ],
+        prompting=measure_prompting_everywhere(sets, Embeddings(images, captions), prompts),
         unseen_names=measure_levels(sets[0].samples, captions),
         seen_names=measure_levels(sets[-1].samples, captions),
     )

@@ -69,6 +69,7 @@ def table_figures(results: EmojiResults) -> list[tuple[str, str]]:
         for ours, theirs in ((getattr(a, part), getattr(b, part)) for a, b in sets)
         for name in names
     ]
+    found += prompt_figures(results)
     for place in range(4):
         for ours, theirs in ((a.uncertainty, b.uncertainty) for a, b in groups):
             span = words.span(theirs.low[place], theirs.high[place])
@@ -86,11 +87,25 @@ def table_figures(results: EmojiResults) -> list[tuple[str, str]]:
     return found
 
 
+def prompt_figures(results: EmojiResults) -> list[tuple[str, str]]:
+    """The part on prompts: each way's accuracy, and but for even weights its gain."""
+    found: list[tuple[str, str]] = []
+    for ours, theirs in zip(results.trained.prompting, results.random.prompting, strict=True):
+        for method, before in zip(ours.methods, theirs.methods, strict=True):
+            found.append((words.percent(method.top1), words.percent(before.top1)))
+            if method is not ours.methods[0]:
+                gain, low, high = (
+                    words.signed(100 * value, 1) for value in (method.gain, method.gain_low, method.gain_high)
+                )
+                found.append((f"{gain} ({low} to {high})", words.signed(100 * before.gain, 1)))
+    return found
+
+
 def test_tables_show_the_untrained_model_under_the_trained_one(page: str, results: EmojiResults) -> None:
     shown = re.findall(r'<td[^>]*>\s*([^<]*?)\s*<span class="untrained" title="untrained">([^<]*)</span></td>', page)
     expected = table_figures(results)
     assert shown == expected
-    assert sum(ours != theirs for ours, theirs in expected) > 0.8 * len(expected)
+    assert sum(ours != theirs for ours, theirs in expected) > 0.7 * len(expected)
 
 
 def test_order_headlines_show_their_length_control(page: str, results: EmojiResults) -> None:
@@ -109,7 +124,7 @@ def test_charts_say_the_untrained_figures(page: str, results: EmojiResults) -> N
     trained, random = results.trained, results.random
     for ours, theirs in ((trained.unseen_names, random.unseen_names), (trained.seen_names, random.seen_names)):
         mean, before = 100 * ours.uncertainty.relative[-1], 100 * theirs.uncertainty.relative[-1]
-        assert f"name {mean:.1f} % (untrained {before:.1f} %)" in said[0]
+        assert any(f"name {mean:.1f} % (untrained {before:.1f} %)" in one for one in said)
     for place in (0, -1):
         a, b = trained.sets[place], random.sets[place]
         steps = [*zip(a.picture_inclusion, b.picture_inclusion, strict=True)]

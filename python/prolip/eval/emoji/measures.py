@@ -42,12 +42,28 @@ class ClassPrompts:
 
     def classifier(self, level: str, captions: EmbeddedCaptions) -> Classifier:
         """The aggregated classifier of a level, classes in the prompts' order."""
-        prompts = list(self._of(level).values())
+        return aggregate_prompts(self.gaussian(level, captions))
+
+    def gaussian(self, level: str, captions: EmbeddedCaptions) -> Gaussian:
+        """The prompts of all classes of a level, [C, K, D].
+
+        Raises:
+            ValueError: the classes have different numbers of prompts.
+        """
+        prompts = self.texts(level)
         if len({len(ensemble) for ensemble in prompts}) != 1:
             raise ValueError(f"the classes of level {level} have different numbers of prompts")
         flat = captions.of([caption for ensemble in prompts for caption in ensemble])
         shape = (len(prompts), len(prompts[0]), -1)
-        return aggregate_prompts(Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape)))
+        return Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+
+    def names(self, level: str) -> list[str]:
+        """The classes of a level."""
+        return list(self._of(level))
+
+    def texts(self, level: str) -> list[list[str]]:
+        """The prompts of each class of a level."""
+        return list(self._of(level).values())
 
     def labels(self, level: str, samples: Sequence[EmojiSample]) -> Tensor:
         """Class of each sample at a level, i64 [N]."""

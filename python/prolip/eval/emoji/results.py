@@ -81,10 +81,69 @@ class LevelFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptMethod:
+    """One way to use a class's prompts. Ranges hold 95 % of bootstrap resamples of emoji."""
+
+    name: str
+    top1: float
+    """By means alone."""
+    top1_low: float
+    top1_high: float
+    gain: float
+    """Top-1 above that of even weights, on the same pictures."""
+    gain_low: float
+    gain_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptWeight:
+    """What one template weighs: the mean over classes, and their 10th and 90th percentile."""
+
+    example: str
+    """The template filled for the first class."""
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WonAndLost:
+    """The prompts of one class with the largest and the smallest weight."""
+
+    name: str
+    won: str
+    won_weight: float
+    lost: str
+    lost_weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSetFigures:
+    """Ways to use prompts at one level of classes, on held-out emoji of all designs together."""
+
+    level: str
+    num_classes: int
+    num_prompts: int
+    """Prompts a class."""
+    num_pictures: int
+    num_emoji: int
+    voters: str
+    """The set whose pictures, without labels, vote for the weights, and with labels lead the greedy choice."""
+    max_rounds: int
+    """Rounds of the slowest class."""
+    methods: list[PromptMethod]
+    """Even weights first, re-weighted second, then the filters."""
+    weights: list[PromptWeight]
+    classes: list[WonAndLost]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFigures:
     """Everything measured of one model."""
 
     sets: list[SetFigures]
+    prompting: list[PromptSetFigures]
+    """Groups, then subgroups."""
     unseen_names: LevelFigures
     """Captions of held-out emoji: their names were in no training caption."""
     seen_names: LevelFigures

@@ -21,7 +21,8 @@ from prolip.eval.emoji.measures import (
     measure_set,
     zoomed,
 )
-from prolip.eval.emoji.results import EmojiResults, Headline, ModelFigures, ViewFigures
+from prolip.eval.emoji.prompting import measure_prompting
+from prolip.eval.emoji.results import EmojiResults, Headline, ModelFigures, PromptSetFigures, ViewFigures
 from prolip.eval.emoji.samples import CaptionBook, EmbeddedCaptions, PictureSet, evenly_spaced, parse_sample
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
@@ -38,7 +39,7 @@ MAX_FOR_VIEWS = 300
 """Pictures of a set that are changed and embedded again: enough to know a share to three points."""
 
 
-class _Embedded(NamedTuple):
+class Embeddings(NamedTuple):
     """One model's Gaussians of everything."""
 
     images: dict[str, Gaussian]
@@ -77,7 +78,7 @@ def evaluate_emoji(
     logger.info("evaluating %d pictures and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
 
     figures: list[ModelFigures] = []
-    embedded: list[_Embedded] = []
+    embedded: list[Embeddings] = []
     for network in (model, untrained(model, device)):
         embedded.append(embed_everything(network, tokenizer, sets, book, device))
         figures.append(
@@ -108,7 +109,7 @@ def gather_captions(sets: Sequence[PictureSet]) -> tuple[CaptionBook, ClassPromp
 def measure_model(
     model: ProLIP,
     sets: Sequence[PictureSet],
-    embedded: _Embedded,
+    embedded: Embeddings,
     prompts: ClassPrompts,
     trained_emoji: PictureSet,
     *,
@@ -130,9 +131,27 @@ def measure_model(
             )
             for pictures in sets
         ],
+        prompting=measure_prompting_everywhere(sets, embedded, prompts),
         unseen_names=measure_levels(held_out, captions),
         seen_names=measure_levels(trained_emoji.samples, captions),
     )
+
+
+def measure_prompting_everywhere(
+    sets: Sequence[PictureSet], embedded: Embeddings, prompts: ClassPrompts
+) -> list[PromptSetFigures]:
+    """Groups and subgroups: all sets but the last are scored, the last one votes."""
+    *scored, others = sets
+    return [
+        measure_prompting(
+            level,
+            prompts,
+            embedded.captions,
+            [(embedded.images[pictures.name], pictures.samples) for pictures in scored],
+            (others.name, embedded.images[others.name], others.samples),
+        )
+        for level in ("group", "subgroup")
+    ]
 
 
 def set_names(split: Split) -> list[str]:
@@ -180,13 +199,13 @@ def untrained(model: ProLIP, device: torch.device) -> ProLIP:
 
 def embed_everything(
     model: ProLIP, tokenizer: Tokenizer, sets: Sequence[PictureSet], book: CaptionBook, device: torch.device
-) -> _Embedded:
+) -> Embeddings:
     """One model's Gaussians of all pictures and of every distinct caption."""
     images = {pictures.name: embed_pictures(model, pictures.images, device) for pictures in sets}
     texts = embed_texts(model, tokenizer, book.texts, device)
     ids = torch.from_numpy(tokenizer.encode(book.texts))
     num_tokens = (ids != tokenizer.pad_id).sum(dim=1).double()
-    return _Embedded(images, EmbeddedCaptions(book, texts, num_tokens))
+    return Embeddings(images, EmbeddedCaptions(book, texts, num_tokens))
 
 
 def measure_views(

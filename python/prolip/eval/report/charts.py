@@ -169,6 +169,25 @@ def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Seque
     return _svg(title, description, height, body) + legend([name for name, _ in groups], _RING)
 
 
+def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: str) -> Markup:
+    """For each row, under its label, a dot on the bar of its interval; an upright line at zero."""
+    row_height = 38.0
+    height = TOP + row_height * len(rows) + BOTTOM
+    drawn = [value for row in rows for value in (row.low, row.high, row.mean, row.untrained) if math.isfinite(value)]
+    ticks = nice_ticks(min([0.0, *drawn]), max([0.0, *drawn]), 4)
+    axis = _Axis(ticks[0], ticks[-1], 14.0, WIDTH - RIGHT)
+    body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
+    body += _upright("axis", axis(0.0), height)
+    for place, row in enumerate(rows):
+        y = TOP + row_height * place
+        body += f'<text class="label" x="14" y="{y + 14:.1f}">{escape(row.label)}</text>'
+        if math.isfinite(row.low + row.high):
+            ends = f'x1="{axis(row.low):.1f}" x2="{axis(row.high):.1f}"'
+            body += f'<line class="spread s0" {ends} y1="{y + 26:.1f}" y2="{y + 26:.1f}"/>'
+        body += _ring("ring open", axis, row.untrained, y + 26) + _mark(0, axis(row.mean), y + 26)
+    return _svg(title, description, height, body) + legend([], _RING)
+
+
 def diverging_bars(title: str, description: str, bars: Sequence[Bar], unit: str) -> Markup:
     """Horizontal bars to the right of zero for positive values and to the left for negative ones."""
     row_height = 42.0

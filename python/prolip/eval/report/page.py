@@ -12,6 +12,7 @@ from prolip.eval.emoji.results import ModelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
 from prolip.eval.report import charts, words
 from prolip.eval.report.inputs import ReportInputs, column, read_inputs
+from prolip.eval.report.prompting import gain_chart, prompting_sentence, weight_chart
 
 SETTINGS = (
     ("num_samples", "Pictures seen in training"),
@@ -87,11 +88,21 @@ def build_page(inputs: ReportInputs) -> str:
             ("unseen names", inputs.results.trained.unseen_names, inputs.results.random.unseen_names),
             ("trained names", inputs.results.trained.seen_names, inputs.results.random.seen_names),
         ],
+        "prompt_levels": [
+            (ours, theirs, gain_chart(ours, theirs), weight_chart(ours, theirs))
+            for ours, theirs in zip(inputs.results.trained.prompting, inputs.results.random.prompting, strict=True)
+        ],
         "inclusion_charts": inclusion_charts(inputs.results.trained.sets, inputs.results.random.sets),
         "not_longer": not_longer(inputs.results.trained, inputs.results.random),
         "bin_charts": bin_charts(inputs),
         "curves": training_curves(inputs),
-        "findings": words.findings(inputs.results),
+        "findings": [
+            *words.findings(inputs.results),
+            *filter(
+                None,
+                map(prompting_sentence, inputs.results.trained.prompting, inputs.results.random.prompting),
+            ),
+        ],
         "settings": [(label, inputs.config[key]) for key, label in SETTINGS if key in inputs.config],
         "attribution_text": None if inputs.attribution_text is None else linked(inputs.attribution_text),
     }
