@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.eval.including import most_including
 from prolip.gaussian import Gaussian
-from prolip.pairs import inclusion_matrix, official_inclusion_test_matrix
+from prolip.pairs import inclusion_matrix
 
 Root = Literal["text", "inclusion", "both"]
 InclusionForm = Literal["official", "exact"]
@@ -94,8 +95,9 @@ def mean_root(items: Gaussian) -> Tensor:
 
 def including_captions(images: Gaussian, captions: Gaussian, form: InclusionForm = "official") -> Tensor:
     """Index of the caption that includes each image most, i64 [N]."""
-    score = official_inclusion_test_matrix if form == "official" else inclusion_matrix
-    return score(images, captions).argmax(dim=1)
+    if form == "official":
+        return most_including(images, captions)
+    return inclusion_matrix(images, captions).argmax(dim=1)
 
 
 def traverse(
