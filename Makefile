@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-RUST_SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
+RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.rs" -o -name Cargo.toml \) -print) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help system demo test test-rust test-python lint format bench clean
+.PHONY: help system demo test test-rust test-python lint format bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -48,6 +48,11 @@ bench: $(READY) ## losses and measures beside the published ones, the loader bes
 	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset,hand-made || exit 1; \
 	done; done
 	cargo bench --locked --package prolip-loader --bench kernels
+
+FUZZ_MINUTES ?= 10
+FUZZ_TARGETS ?=
+fuzz: $(READY) ## run each fuzz target for FUZZ_MINUTES=10, or those of FUZZ_TARGETS="decode archive"
+	PYTHON=$(abspath $(BIN))/python rust/loader/fuzz/run.sh $(FUZZ_MINUTES) $(FUZZ_TARGETS)
 
 clean: ## remove .venv, target and the built extension; data/ and runs/ stay
 	rm -rf $(VENV) target python/prolip/_core*.so

@@ -126,9 +126,17 @@ class BatchLoader:
 @final
 class Tokenizer:
     @staticmethod
-    def from_file(path: str | os.PathLike[str], context_length: int, pad_id: int | None) -> Tokenizer: ...
+    def from_file(
+        path: str | os.PathLike[str],
+        context_length: int,
+        pad_id: int | None,
+        clean: Callable[[list[str]], list[str]] | None = None,
+        how: str = "lower",
+    ) -> Tokenizer: ...
     @staticmethod
-    def clip(merges: bytes, context_length: int, clean: Callable[[list[str]], list[str]]) -> Tokenizer: ...
+    def clip(
+        merges: bytes, context_length: int, clean: Callable[[list[str]], list[str]], how: str = "lower"
+    ) -> Tokenizer: ...
     def encode(self, captions: list[str]) -> NDArray[np.int32]: ...
     @property
     def context_length(self) -> int: ...

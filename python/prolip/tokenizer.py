@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gzip
 import html
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,12 @@ class TokenizerConfig:
     context_length: int = 64
     """Ids in a row: longer captions are cut, special tokens kept; shorter ones are padded."""
     pad_id: int | None = None
-    """The padding id; by default the file's (its `padding` section, else `<pad>` or `[PAD]`). CLIP's is always 0."""
+    """The padding id; by default the file's (the `pad_token` of a `tokenizer_config.json` beside it, its `padding` section,
+    `<pad>` or `[PAD]`, whichever is there first). CLIP's is always 0."""
+    clean: Literal["lower", "whitespace", "canonicalize", "none"] | None = None
+    """How captions are cleaned before, as open_clip's `clean` names it: `lower` (CLIP's), `whitespace`, `canonicalize`
+    (SigLIP's: lower case, no punctuation). All of them begin with ftfy's fixes. `none`, for a file, leaves captions to the
+    file's own normaliser. By default `lower` for `clip`, `none` for a file."""
 
 
 class Tokenizer:
@@ -78,7 +84,24 @@ def clean_captions(captions: list[str]) -> list[str]:
 
     The loader's threads call it once a batch, with the captions that Rust cannot prove clean.
     """
-    return [" ".join(html.unescape(html.unescape(ftfy.fix_text(caption))).split()).lower() for caption in captions]
+    return [caption.lower() for caption in clean_whitespace(captions)]
+
+
+def clean_whitespace(captions: list[str]) -> list[str]:
+    """Each caption with ftfy's fixes, without entities, its white space collapsed."""
+    return [" ".join(_fixed(caption).split()) for caption in captions]
+
+
+def clean_canonicalize(captions: list[str]) -> list[str]:
+    """Each caption as SigLIP's training had it: ftfy's fixes, no entities, no ASCII punctuation, lower case."""
+    return [" ".join(_fixed(caption).translate(_NO_PUNCTUATION).lower().split()) for caption in captions]
+
+
+_NO_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+
+
+def _fixed(caption: str) -> str:
+    return html.unescape(html.unescape(ftfy.fix_text(caption))).strip()
 
 
 def clip_merges(path: Path | None = None) -> bytes:
@@ -107,10 +130,22 @@ def _build(config: TokenizerConfig) -> _core.Tokenizer:
     if config.kind == "clip":
         if config.pad_id not in {None, 0}:
             raise ValueError(f"tokenizer.pad_id is {config.pad_id}: with tokenizer.kind = 'clip' padding is always 0")
-        return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, clean_captions)
+        how = config.clean or "lower"
+        if how == "none":
+            raise ValueError("tokenizer.clean is 'none': with tokenizer.kind = 'clip' captions are cleaned")
+        return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, _cleaner(how), how)
     if config.path is None:
         raise ValueError("tokenizer.path is not set: with tokenizer.kind = 'file' it names a tokenizer.json")
-    return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
+    if config.clean in {None, "none"}:
+        return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
+    how = str(config.clean)
+    return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id, _cleaner(how), how)
+
+
+def _cleaner(how: str) -> Callable[[list[str]], list[str]]:
+    if how == "lower":
+        return clean_captions
+    return clean_whitespace if how == "whitespace" else clean_canonicalize
 
 
 def _without_lone_surrogates(caption: str) -> str:

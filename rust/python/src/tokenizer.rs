@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
-use prolip_loader::tokenize::{self, CleanText, TokenizeError};
-use pyo3::exceptions::PyRuntimeError;
+use prolip_loader::tokenize::{self, Clean, CleanText, Cleaning, TokenizeError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyList;
@@ -28,17 +28,20 @@ impl Tokenizer {
 
 #[pymethods]
 impl Tokenizer {
-    /// Any Hugging Face tokenizer.json.
+    /// Any Hugging Face tokenizer.json; `clean` maps a list of captions to their cleaned forms, cleaned as `how` names.
     #[staticmethod]
-    #[pyo3(signature = (path, context_length, pad_id))]
+    #[pyo3(signature = (path, context_length, pad_id, clean=None, how="lower"))]
     fn from_file(
         py: Python<'_>,
         path: PathBuf,
         context_length: usize,
         pad_id: Option<u32>,
+        clean: Option<Py<PyAny>>,
+        how: &str,
     ) -> PyResult<Self> {
+        let cleaning = clean.map(|clean| cleaning(clean, how)).transpose()?;
         let inner = py
-            .detach(|| tokenize::Tokenizer::from_file(&path, context_length, pad_id))
+            .detach(|| tokenize::Tokenizer::from_file(&path, context_length, pad_id, cleaning))
             .map_err(|error| tokenize_error(py, &error))?;
         Ok(Self {
             inner: Arc::new(inner),
@@ -47,16 +50,17 @@ impl Tokenizer {
 
     /// CLIP's byte-pair encoding from the text of its merges; `clean` maps a list of captions to their cleaned forms.
     #[staticmethod]
-    #[pyo3(signature = (merges, context_length, clean))]
+    #[pyo3(signature = (merges, context_length, clean, how="lower"))]
     fn clip(
         py: Python<'_>,
         merges: &[u8],
         context_length: usize,
         clean: Py<PyAny>,
+        how: &str,
     ) -> PyResult<Self> {
-        let cleaner = Arc::new(PyCleaner { clean });
+        let cleaning = cleaning(clean, how)?;
         let inner = py
-            .detach(|| tokenize::Tokenizer::clip(merges, context_length, cleaner))
+            .detach(|| tokenize::Tokenizer::clip(merges, context_length, cleaning))
             .map_err(|error| tokenize_error(py, &error))?;
         Ok(Self {
             inner: Arc::new(inner),
@@ -96,6 +100,18 @@ impl Tokenizer {
     fn vocab_size(&self) -> usize {
         self.inner.vocab_size()
     }
+}
+
+/// Plain text cleaned in Rust, other text by a Python function.
+fn cleaning(clean: Py<PyAny>, how: &str) -> PyResult<Cleaning> {
+    let how = match how {
+        "lower" => Clean::Lower,
+        "whitespace" => Clean::Whitespace,
+        "canonicalize" => Clean::Canonicalize,
+        _ => return Err(PyValueError::new_err(format!("{how:?} is no way to clean"))),
+    };
+    let cleaner = Arc::new(PyCleaner { clean });
+    Ok(Cleaning { how, cleaner })
 }
 
 /// Cleans captions by a Python function, called with the interpreter attached from whichever thread needs it.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::tokenize::{CleanText, TokenizeError, Tokenizer};
+use prolip_loader::tokenize::{Clean, CleanText, Cleaning, TokenizeError, Tokenizer};
 
 const MERGES: &str = "#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\ni n\nin g</w>\no n</w>\n";
 const LENGTH: usize = 12;
@@ -18,15 +18,27 @@ impl CleanText for Nothing {
     }
 }
 
-static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    Tokenizer::clip(MERGES.as_bytes(), LENGTH, Arc::new(Nothing)).expect("a small vocabulary")
+static TOKENIZERS: LazyLock<[Tokenizer; 3]> = LazyLock::new(|| {
+    [Clean::Lower, Clean::Whitespace, Clean::Canonicalize].map(|how| {
+        let cleaning = Cleaning {
+            how,
+            cleaner: Arc::new(Nothing),
+        };
+        Tokenizer::clip(MERGES.as_bytes(), LENGTH, cleaning).expect("a small vocabulary")
+    })
 });
 
 fuzz_target!(|text: &str| {
-    let vocab_size = TOKENIZER.vocab_size() as i32;
+    for tokenizer in &*TOKENIZERS {
+        check(tokenizer, text);
+    }
+});
+
+fn check(tokenizer: &Tokenizer, text: &str) {
+    let vocab_size = tokenizer.vocab_size() as i32;
     let (start, end) = (vocab_size - 2, vocab_size - 1);
     let mut rows = [-1; 2 * LENGTH];
-    TOKENIZER
+    tokenizer
         .encode_batch(&[text, "the cat"], &mut rows)
         .expect("any text has ids");
     let (row, other) = rows.split_at(LENGTH);
@@ -35,8 +47,8 @@ fuzz_target!(|text: &str| {
     assert!(row.iter().all(|id| (0..vocab_size).contains(id)));
     // The batch's other captions do not matter.
     let mut alone = [-1; LENGTH];
-    TOKENIZER
+    tokenizer
         .encode_batch(&["the cat"], &mut alone)
         .expect("encoded before");
     assert_eq!(other, alone);
-});
+}

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use ahash::RandomState;
 
 use super::TokenizeError;
 use super::bpe::{Bpe, BpeScratch};
-use super::clean::{CleanText, is_clean};
+use super::clean::Cleaning;
 use super::split::{SPECIALS, Words};
 use crate::mask::Padding;
 
@@ -27,7 +27,7 @@ const MAX_CACHED_WORDS: usize = 1 << 16;
 
 pub(super) struct ClipTokenizer {
     bpe: Bpe,
-    cleaner: Arc<dyn CleanText>,
+    cleaning: Cleaning,
     context_length: usize,
     /// One a thread that encodes at the same time; taken and given back once a batch.
     scratches: Mutex<Vec<Scratch>>,
@@ -48,7 +48,7 @@ struct Scratch {
     /// A word's ids are `ids[begin..end]`.
     words: HashMap<Box<[u8]>, (u32, u32), RandomState>,
     ids: Vec<i32>,
-    lowered: String,
+    plain: String,
     uncached: Vec<i32>,
 }
 
@@ -56,7 +56,7 @@ impl ClipTokenizer {
     pub(super) fn new(
         merges: &[u8],
         context_length: usize,
-        cleaner: Arc<dyn CleanText>,
+        cleaning: Cleaning,
     ) -> Result<Self, TokenizeError> {
         if context_length <= SPECIALS.len() {
             return Err(TokenizeError::ContextLength {
@@ -67,7 +67,7 @@ impl ClipTokenizer {
         }
         Ok(Self {
             bpe: Bpe::parse(merges)?,
-            cleaner,
+            cleaning,
             context_length,
             scratches: Mutex::default(),
         })
@@ -88,38 +88,26 @@ impl ClipTokenizer {
         captions: &[&str],
         out: &mut [i32],
     ) -> Result<(), TokenizeError> {
-        let unclean: Vec<usize> = (0..captions.len())
-            .filter(|at| !is_clean(captions[*at]))
-            .collect();
-        let mut cleaned: Vec<String> = unclean.iter().map(|at| captions[*at].to_owned()).collect();
-        if !cleaned.is_empty() {
-            self.cleaner.clean(&mut cleaned)?;
-        }
         let mut scratch = self
             .scratches
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop()
             .unwrap_or_default();
-        let mut next_cleaned = unclean.iter().zip(&cleaned).peekable();
-        for (at, row) in out.chunks_exact_mut(self.context_length).enumerate() {
-            match next_cleaned.next_if(|(unclean, _)| **unclean == at) {
-                Some((_, text)) => self.encode_row(text, row, &mut scratch),
-                None => {
-                    let mut lowered = std::mem::take(&mut scratch.lowered);
-                    lowered.clear();
-                    lowered.push_str(captions[at]);
-                    lowered.make_ascii_lowercase();
-                    self.encode_row(&lowered, row, &mut scratch);
-                    scratch.lowered = lowered;
-                }
+        let mut plain = std::mem::take(&mut scratch.plain);
+        let mut rows = out.chunks_exact_mut(self.context_length);
+        let outcome = self.cleaning.for_each(captions, &mut plain, |_, text| {
+            if let Some(row) = rows.next() {
+                self.encode_row(text, row, &mut scratch);
             }
-        }
+            Ok(())
+        });
+        scratch.plain = plain;
         self.scratches
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(scratch);
-        Ok(())
+        outcome
     }
 
     /// Writes the ids of a cleaned caption. One that is too long is cut, its last id replaced by the end token.

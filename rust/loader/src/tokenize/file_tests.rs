@@ -42,7 +42,7 @@ impl Drop for TempFile {
 #[test]
 fn a_file_keeps_its_special_tokens_when_it_truncates() {
     let file = TempFile::new("specials", &letters_json("", "[PAD]"));
-    let tokenizer = Tokenizer::from_file(&file.0, 5, None).unwrap();
+    let tokenizer = Tokenizer::from_file(&file.0, 5, None, None).unwrap();
     assert_eq!(
         (
             tokenizer.pad_id(),
@@ -69,12 +69,12 @@ fn a_file_says_how_it_pads_and_truncates() {
         "pad_type_id": 0, "pad_token": "[UNK]"},
         "truncation": {"direction": "Left", "max_length": 2, "strategy": "LongestFirst", "stride": 0},"#;
     let file = TempFile::new("padding", &letters_json(padding, "[PAD]"));
-    let tokenizer = Tokenizer::from_file(&file.0, 5, None).unwrap();
+    let tokenizer = Tokenizer::from_file(&file.0, 5, None, None).unwrap();
     assert_eq!(
         encode(&tokenizer, &["a", "a b c d"]),
         [[3, 3, 1, 4, 2], [1, 5, 6, 7, 2]]
     );
-    let given = Tokenizer::from_file(&file.0, 5, Some(0)).unwrap();
+    let given = Tokenizer::from_file(&file.0, 5, Some(0), None).unwrap();
     assert_eq!(encode(&given, &["a"]), [[0, 0, 1, 4, 2]]);
     let padding = given.padding();
     assert_eq!((padding.id, padding.left), (0, true));
@@ -85,7 +85,7 @@ fn padding_is_no_text_where_its_token_was_added_for_it() {
     let json = letters_json("", "[PAD]");
     let file = TempFile::new("ordinary", &json);
     assert!(
-        Tokenizer::from_file(&file.0, 5, None)
+        Tokenizer::from_file(&file.0, 5, None, None)
             .unwrap()
             .padding()
             .in_text
@@ -94,7 +94,7 @@ fn padding_is_no_text_where_its_token_was_added_for_it() {
         "rstrip": false, "normalized": false, "special": true}]"#;
     let file = TempFile::new("added", &json.replace(r#""added_tokens": []"#, added));
     assert!(
-        !Tokenizer::from_file(&file.0, 5, None)
+        !Tokenizer::from_file(&file.0, 5, None, None)
             .unwrap()
             .padding()
             .in_text
@@ -106,7 +106,7 @@ fn errors_of_a_file_name_it_and_the_rule() {
     let file = TempFile::new("errors", &letters_json("", "nothing"));
     let name = file.0.display().to_string();
     let refused = |length, pad_id| {
-        Tokenizer::from_file(&file.0, length, pad_id)
+        Tokenizer::from_file(&file.0, length, pad_id, None)
             .unwrap_err()
             .to_string()
     };
@@ -120,14 +120,14 @@ fn errors_of_a_file_name_it_and_the_rule() {
             .contains("context_length 2 is too short: it must be above the 2 special tokens")
     );
     let broken = TempFile::new("broken", "{}");
-    let error = Tokenizer::from_file(&broken.0, 8, None)
+    let error = Tokenizer::from_file(&broken.0, 8, None, None)
         .unwrap_err()
         .to_string();
     assert!(
         error.contains("broken.json: not a Hugging Face tokenizer.json"),
         "{error}"
     );
-    let missing = Tokenizer::from_file(Path::new("/nowhere/t.json"), 8, None).unwrap_err();
+    let missing = Tokenizer::from_file(Path::new("/nowhere/t.json"), 8, None, None).unwrap_err();
     assert_eq!(
         missing.to_string(),
         "tokenizer /nowhere/t.json: cannot read the file"

@@ -10,9 +10,8 @@ mod file;
 mod split;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-pub use clean::{CleanText, is_clean};
+pub use clean::{Clean, CleanText, Cleaning, is_clean};
 
 use crate::mask::Padding;
 
@@ -110,7 +109,8 @@ impl Tokenizer {
     /// A Hugging Face `tokenizer.json`, with the file's own normaliser, special tokens and sides of truncation and padding.
     ///
     /// A caption that is too long loses tokens of its own, never the special ones. Padding is `pad_id`, else what the
-    /// file's `padding` section says, else the id of `<pad>` or of `[PAD]`.
+    /// `tokenizer_config.json` beside the file says, else its `padding` section, else the id of `<pad>` or of `[PAD]`.
+    /// Captions are cleaned before, if `cleaning` says how, as open_clip's `HFTokenizer` does.
     ///
     /// # Errors
     /// The file cannot be read or parsed, no padding id is known, or `context_length` leaves no room for a caption.
@@ -118,8 +118,9 @@ impl Tokenizer {
         path: &Path,
         context_length: usize,
         pad_id: Option<u32>,
+        cleaning: Option<Cleaning>,
     ) -> Result<Self, TokenizeError> {
-        let file = FileTokenizer::open(path, context_length, pad_id)?;
+        let file = FileTokenizer::open(path, context_length, pad_id, cleaning)?;
         Ok(Self {
             kind: Kind::File(Box::new(file)),
             context_length,
@@ -129,16 +130,16 @@ impl Tokenizer {
     /// CLIP's byte-pair encoding: ids as `open_clip.SimpleTokenizer` gives them, padded with 0.
     ///
     /// `merges` is the text of `bpe_simple_vocab_16e6.txt`. Captions for which [`is_clean`] does not hold go through
-    /// `cleaner`, all of a batch in one call.
+    /// the cleaner, all of a batch in one call.
     ///
     /// # Errors
     /// The merges are not a vocabulary, or `context_length` leaves no room for a caption.
     pub fn clip(
         merges: &[u8],
         context_length: usize,
-        cleaner: Arc<dyn CleanText>,
+        cleaning: Cleaning,
     ) -> Result<Self, TokenizeError> {
-        let clip = ClipTokenizer::new(merges, context_length, cleaner)?;
+        let clip = ClipTokenizer::new(merges, context_length, cleaning)?;
         Ok(Self {
             kind: Kind::Clip(Box::new(clip)),
             context_length,
@@ -167,7 +168,10 @@ impl Tokenizer {
 
     /// Whether white space around a caption is a matter of its cleaning.
     pub fn cleans(&self) -> bool {
-        matches!(self.kind, Kind::Clip(_))
+        match &self.kind {
+            Kind::Clip(_) => true,
+            Kind::File(file) => file.cleans(),
+        }
     }
 
     /// Ids in a row.
@@ -197,6 +201,8 @@ impl Tokenizer {
     }
 }
 
+#[cfg(test)]
+mod clean_tests;
 #[cfg(test)]
 mod file_tests;
 #[cfg(test)]

@@ -117,8 +117,8 @@ fn contraction(text: &str) -> Option<usize> {
         return Some(1 + LONG_S.len());
     }
     match rest.as_bytes() {
-        [b's' | b't' | b'm' | b'd', ..] => Some(2),
-        [b'r' | b'v', b'e', ..] | [b'l', b'l', ..] => Some(3),
+        [b's' | b't' | b'm' | b'd' | b'S' | b'T' | b'M' | b'D', ..] => Some(2),
+        [b'r' | b'v' | b'R' | b'V', b'e' | b'E', ..] | [b'l' | b'L', b'l' | b'L', ..] => Some(3),
         _ => None,
     }
 }
@@ -128,10 +128,10 @@ fn special(text: &str) -> Option<usize> {
     SPECIALS.iter().find_map(|special| {
         let mut rest = text;
         for letter in special.chars() {
-            let other = if letter == 's' { LONG_S } else { "" };
-            rest = match rest.strip_prefix(letter) {
+            let same = |other: char| other.eq_ignore_ascii_case(&letter);
+            rest = match rest.strip_prefix(same) {
                 Some(rest) => rest,
-                None if !other.is_empty() => rest.strip_prefix(other)?,
+                None if letter == 's' => rest.strip_prefix(LONG_S)?,
                 None => return None,
             };
         }

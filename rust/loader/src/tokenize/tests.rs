@@ -1,12 +1,12 @@
 //! Known answers and laws of CLIP's tokenizer.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use proptest::prelude::*;
 
 /// A tiny vocabulary: ids 512.. in this order, then the two special tokens 518 and 519.
-const MERGES: &str = "#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\n";
+pub(super) const MERGES: &str = "#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\n";
 
 /// Lower case and single spaces; remembers how many captions each call brought.
 #[derive(Default)]
@@ -28,7 +28,7 @@ impl CleanText for Lower {
     }
 }
 
-struct Broken;
+pub(super) struct Broken;
 
 impl CleanText for Broken {
     fn clean(&self, _: &mut [String]) -> Result<(), TokenizeError> {
@@ -36,13 +36,16 @@ impl CleanText for Broken {
     }
 }
 
+pub(super) fn with(how: Clean, cleaner: Arc<dyn CleanText>) -> Cleaning {
+    Cleaning { how, cleaner }
+}
+
+fn lower(cleaner: impl CleanText + 'static) -> Cleaning {
+    with(Clean::Lower, Arc::new(cleaner))
+}
+
 fn clip(context_length: usize) -> Tokenizer {
-    Tokenizer::clip(
-        MERGES.as_bytes(),
-        context_length,
-        Arc::new(Lower::default()),
-    )
-    .unwrap()
+    Tokenizer::clip(MERGES.as_bytes(), context_length, lower(Lower::default())).unwrap()
 }
 
 pub(super) fn encode(tokenizer: &Tokenizer, captions: &[&str]) -> Vec<Vec<i32>> {
@@ -54,19 +57,19 @@ pub(super) fn encode(tokenizer: &Tokenizer, captions: &[&str]) -> Vec<Vec<i32>> 
 }
 
 /// The id of an ASCII character other than blanks: `!` is 0.
-fn id(letter: char) -> i32 {
+pub(super) fn id(letter: char) -> i32 {
     letter as i32 - '!' as i32
 }
 
-fn last(letter: char) -> i32 {
+pub(super) fn last(letter: char) -> i32 {
     id(letter) + 256
 }
 
-const START: i32 = 518;
-const END: i32 = 519;
+pub(super) const START: i32 = 518;
+pub(super) const END: i32 = 519;
 
 /// The row of these ids between the special tokens.
-fn row(ids: &[i32], length: usize) -> Vec<i32> {
+pub(super) fn row(ids: &[i32], length: usize) -> Vec<i32> {
     let mut row = vec![START];
     row.extend_from_slice(ids);
     row.push(END);
@@ -176,7 +179,8 @@ fn a_long_caption_keeps_its_end_token() {
 #[test]
 fn a_batch_is_cleaned_in_one_call() {
     let cleaner = Arc::new(Lower::default());
-    let tokenizer = Tokenizer::clip(MERGES.as_bytes(), 8, cleaner.clone()).unwrap();
+    let tokenizer =
+        Tokenizer::clip(MERGES.as_bytes(), 8, with(Clean::Lower, cleaner.clone())).unwrap();
     let rows = encode(
         &tokenizer,
         &["the", "THE\u{a0}THE", "The", "&amp;", "the &", "\u{7f}"],
@@ -190,7 +194,7 @@ fn a_batch_is_cleaned_in_one_call() {
 
 #[test]
 fn a_failing_cleaner_fails_the_batch_and_leaves_padding() {
-    let tokenizer = Tokenizer::clip(MERGES.as_bytes(), 4, Arc::new(Broken)).unwrap();
+    let tokenizer = Tokenizer::clip(MERGES.as_bytes(), 4, lower(Broken)).unwrap();
     let mut out = [-7; 8];
     let error = tokenizer
         .encode_batch(&["the", "thé"], &mut out)
@@ -205,7 +209,7 @@ fn a_failing_cleaner_fails_the_batch_and_leaves_padding() {
 #[test]
 fn merges_that_are_no_vocabulary_are_refused_by_line() {
     let refused = |merges: &[u8]| {
-        Tokenizer::clip(merges, 8, Arc::new(Broken))
+        Tokenizer::clip(merges, 8, lower(Broken))
             .unwrap_err()
             .to_string()
     };
@@ -226,7 +230,7 @@ fn merges_that_are_no_vocabulary_are_refused_by_line() {
 
 #[test]
 fn too_short_a_context_is_refused() {
-    let error = Tokenizer::clip(MERGES.as_bytes(), 2, Arc::new(Broken)).unwrap_err();
+    let error = Tokenizer::clip(MERGES.as_bytes(), 2, lower(Broken)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "tokenizer clip: context_length 2 is too short: it must be above the 2 special tokens"
@@ -312,7 +316,7 @@ proptest! {
             }
         }
         let text: String = merges.iter().map(|(first, second)| format!("\n{first} {second}")).collect();
-        let tokenizer = Tokenizer::clip(format!("#v{text}").as_bytes(), 40, Arc::new(Broken)).unwrap();
+        let tokenizer = Tokenizer::clip(format!("#v{text}").as_bytes(), 40, lower(Broken)).unwrap();
         let names = |symbol: &String| match symbols.iter().position(|known| known == symbol).unwrap() {
             0 => id('a'),
             1 => id('b'),

@@ -17,7 +17,7 @@ use prolip_loader::error::Error;
 use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
-use prolip_loader::tokenize::{CleanText, TokenizeError, Tokenizer};
+use prolip_loader::tokenize::{Clean, CleanText, Cleaning, TokenizeError, Tokenizer};
 
 /// A header of 512 bytes with a right checksum.
 pub fn header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
@@ -169,7 +169,11 @@ impl CleanText for Cleaner {
 /// A small CLIP vocabulary.
 pub fn tokenizer(clean: fn() -> Result<(), TokenizeError>) -> Arc<Tokenizer> {
     let merges = b"#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\n";
-    Arc::new(Tokenizer::clip(merges, 12, Arc::new(Cleaner(clean))).unwrap())
+    let cleaning = Cleaning {
+        how: Clean::Lower,
+        cleaner: Arc::new(Cleaner(clean)),
+    };
+    Arc::new(Tokenizer::clip(merges, 12, cleaning).unwrap())
 }
 
 /// Opens a loader of one rank of one, or another.
