@@ -78,7 +78,25 @@ def test_no_unfinished_marks() -> None:
     assert not found
 
 
-def test_unsafe_rust_stands_in_audited_files_and_says_why() -> None:
+# One a foreign library or a family of SIMD kernels, with the functions that choose a kernel by what the processor has.
+UNSAFE = {
+    "loader/src/augment": "SIMD kernels of resizing and colours, and who calls them once the processor is known",
+    "loader/src/batch/slots.rs": "rows of one batch written by several threads",
+    "loader/src/decode/baseline": "SIMD kernels of baseline JPEG",
+    "loader/src/decode/jpeg.rs": "libjpeg-turbo",
+    "loader/src/decode/webp.rs": "libwebp",
+    "python/src/batch.rs": "numpy arrays over the loader's memory",
+}
+
+
+def test_unsafe_rust_stands_in_audited_files() -> None:
+    for path in RUST:
+        if re.search(r"\bunsafe\s*(\{|fn|impl)", path.read_text(encoding="utf-8")):
+            place = str(path.relative_to(ROOT / "rust"))
+            assert place.startswith(tuple(UNSAFE)), f"{place} is unsafe: audit it and name it in UNSAFE"
+
+
+def test_unsafe_rust_says_why() -> None:
     for path in RUST:
         if path.name.endswith("tests.rs"):
             continue

@@ -34,12 +34,12 @@ class TokenizerConfig:
     context_length: int = 64
     """Ids in a row: longer captions are cut, special tokens kept; shorter ones are padded."""
     pad_id: int | None = None
-    """The padding id; by default the file's (the `pad_token` of a `tokenizer_config.json` beside it, its `padding` section,
-    `<pad>` or `[PAD]`, whichever is there first). CLIP's is always 0."""
+    """The padding id; by default the file's: the `pad_token` of a `tokenizer_config.json` beside it, its `padding`
+    section, `<pad>` or `[PAD]`, whichever is there first. CLIP's is always 0."""
     clean: Literal["lower", "whitespace", "canonicalize", "none"] | None = None
     """How captions are cleaned before, as open_clip's `clean` names it: `lower` (CLIP's), `whitespace`, `canonicalize`
-    (SigLIP's: lower case, no punctuation). All of them begin with ftfy's fixes. `none`, for a file, leaves captions to the
-    file's own normaliser. By default `lower` for `clip`, `none` for a file."""
+    (SigLIP's: lower case, no punctuation). All of them begin with ftfy's fixes. `none`, for a file, leaves captions to
+    the file's own normaliser. By default `lower` for `clip`, `none` for a file."""
 
 
 class Tokenizer:
@@ -138,8 +138,8 @@ def _build(config: TokenizerConfig) -> _core.Tokenizer:
         raise ValueError("tokenizer.path is not set: with tokenizer.kind = 'file' it names a tokenizer.json")
     if config.clean in {None, "none"}:
         return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
-    how = str(config.clean)
-    return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id, _cleaner(how), how)
+    way = str(config.clean)
+    return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id, _cleaner(way), way)
 
 
 def _cleaner(how: str) -> Callable[[list[str]], list[str]]:
