@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import sys
 import tarfile
 from pathlib import Path
@@ -65,6 +66,15 @@ def texts() -> dict[str, bytes]:
     return {f"{number}": json.dumps(record).encode() + f"\x00a.*.b{chr(number)}".encode() for number in range(4)}
 
 
+def indices() -> dict[str, bytes]:
+    """A number of samples, and behind it a part of an index file."""
+    head = b"PROLIPIX" + struct.pack("<IIQQQI", 1, 2, 5, 50, 60, 7)
+    stamps = [b"\x00", b"\x01" + struct.pack("<q", 10**18), b"\x02\x04\"ab\""]
+    entries = [b"\x05a.tar\x02\x03" + bytes(4) + b"\x80\x50" + stamp for stamp in stamps]
+    parts = {"head": head, "table": b"".join(entries), "regions": b"\x00\x04\x8a\x01"}
+    return {name: struct.pack("<H", 2) + part for name, part in parts.items()}
+
+
 def main(folder: Path) -> None:
     """Writes every target's inputs."""
     captions = ["the cat's on a bus", "&amp; caf\u00e9 <START_OF_TEXT> 42!", "\u3000'll ſ\u0345"]
@@ -75,6 +85,7 @@ def main(folder: Path) -> None:
         "captions": texts(),
         "tokenize": {str(number): text.encode() for number, text in enumerate(captions)},
         "braces": {str(number): text.encode() for number, text in enumerate(patterns)},
+        "index": indices(),
     }
     for target, inputs in everything.items():
         (folder / target).mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
-//! Any bytes as a picture: dispatch by the first bytes, then libjpeg-turbo, libwebp or the `png` crate.
+//! Any bytes as a picture: dispatch by the first bytes, then each format's decoder, whole and in part.
 #![no_main]
 
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::decode::{Decoder, Rgb8};
+use prolip_loader::decode::{CropBox, Decoder, Rgb8};
+use prolip_loader::rng::SampleRng;
 
 /// Few pixels, so that an input takes little time and memory whatever its header says.
 const MAX_PIXELS: u64 = 1 << 16;
@@ -16,16 +17,39 @@ thread_local! {
 
 fuzz_target!(|bytes: &[u8]| {
     STATE.with_borrow_mut(|(decoder, picture)| {
-        if decoder.decode(bytes, picture).is_ok() {
-            let (width, height) = (u64::from(picture.width()), u64::from(picture.height()));
-            assert!((1..=MAX_PIXELS).contains(&(width * height)));
-            assert_eq!(picture.pixels().len() as u64, width * height * 3);
-            // A fresh decoder gives the same pixels.
-            let mut again = Rgb8::default();
-            Decoder::new(MAX_PIXELS)
-                .decode(bytes, &mut again)
-                .expect("decoded before");
-            assert_eq!(again.pixels(), picture.pixels());
+        // A fresh decoder that leaves JPEG to libjpeg-turbo gives the same pixels, or none as well.
+        let mut expected = Rgb8::default();
+        let sound = Decoder::of_libraries(MAX_PIXELS).decode(bytes, &mut expected);
+        assert_eq!(decoder.decode(bytes, picture).is_ok(), sound.is_ok());
+        if sound.is_err() {
+            return;
+        }
+        let (width, height) = (picture.width(), picture.height());
+        assert_eq!((width, height), (expected.width(), expected.height()));
+        assert!((1..=MAX_PIXELS).contains(&(u64::from(width) * u64::from(height))));
+        assert_eq!(picture.pixels(), expected.pixels());
+        let part = part(width, height, bytes.len() as u64);
+        decoder
+            .decode_part(bytes, picture, |_, _| part)
+            .expect("decoded before");
+        let row = |picture: &Rgb8, y: u32| {
+            let start = (y as usize * width as usize + part.x as usize) * 3;
+            picture.pixels()[start..start + part.width as usize * 3].to_vec()
+        };
+        for y in part.y..part.y + part.height {
+            assert_eq!(row(picture, y), row(&expected, y));
         }
     });
 });
+
+/// Some part of a picture.
+fn part(width: u32, height: u32, seed: u64) -> CropBox {
+    let mut rng = SampleRng::new(seed, 0, 0, 0);
+    let (x, y) = (rng.below(width), rng.below(height));
+    CropBox {
+        x,
+        y,
+        width: 1 + rng.below(width - x),
+        height: 1 + rng.below(height - y),
+    }
+}

@@ -1,0 +1,37 @@
+//! Any picture, any draw: the kernels of resizing and of colours stay within their buffers, which are fresh and so no longer
+//! than they must be.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use prolip_loader::augment::{Scratch, apply, draw, evaluate};
+use prolip_loader::config::AugmentConfig;
+use prolip_loader::decode::Rgb8;
+use prolip_loader::rng::SampleRng;
+
+/// More columns than a vector has, and some.
+const MAX_SIDE: u32 = 160;
+
+fuzz_target!(|input: (u8, u8, u8, u64, &[u8])| {
+    let (width, height, size, seed, samples) = input;
+    let side = |byte: u8| 1 + u32::from(byte) % MAX_SIDE;
+    let (width, height, size) = (side(width), side(height), side(size));
+    let pixels = if samples.is_empty() { b"\0" } else { samples };
+    let count = width as usize * height as usize * 3;
+    let pixels: Vec<u8> = pixels.iter().copied().cycle().take(count).collect();
+    let picture = Rgb8::from_pixels(width, height, pixels).expect("as many samples as it has");
+    let config = AugmentConfig {
+        crop_scale: (0.001, 1.0),
+        crop_ratio: (0.05, 20.0),
+        jitter: [1.0, 1.0, 1.0, 0.5],
+        ..AugmentConfig::default()
+    };
+    let drawn = draw(&config, width, height, &mut SampleRng::new(seed, 0, 0, 0));
+    let fresh = || vec![0; size as usize * size as usize * 3];
+    let (mut out, mut again) = (fresh(), fresh());
+    let mut scratch = Scratch::default();
+    apply(&picture, &drawn, size, &mut scratch, &mut out);
+    // What a picture leaves in the buffers is not seen by the next.
+    evaluate(&picture, size, &mut scratch, &mut again);
+    apply(&picture, &drawn, size, &mut scratch, &mut again);
+    assert_eq!(out, again);
+});
