@@ -1,8 +1,8 @@
 //! Encoded pictures to packed RGB, with the pixels that PIL's `Image.open(…).convert("RGB")` gives.
 //!
-//! The plainest JPEG files are decoded here, others by libjpeg-turbo, WebP by libwebp, PNG by the `png` crate, GIF and BMP here. The format is told from the
-//! first bytes, never from a file name. Orientation tags, colour profiles and gamma are left alone, as PIL
-//! leaves them. What PIL refuses (a truncated file, say) is an error here.
+//! The plainest JPEG files are decoded here, others by libjpeg-turbo, WebP by libwebp, PNG by the `png` crate, GIF and BMP
+//! here. The format is told from the first bytes, never from a file name. Orientation tags, colour profiles and gamma are
+//! left alone, as PIL leaves them. What PIL refuses (a truncated file, say) is an error here.
 
 mod baseline;
 mod bmp;
@@ -136,6 +136,9 @@ pub enum DecodeError {
     /// The PNG decoder's reason.
     #[error("PNG: {0}")]
     Png(#[from] ::png::DecodingError),
+    /// A chunk of a PNG is not what it was.
+    #[error("PNG: a chunk's checksum is wrong")]
+    Checksum,
     /// libwebp's reason.
     #[error("WebP: {0}")]
     Webp(&'static str),

@@ -1,8 +1,8 @@
 //! PNG through the `png` crate, with PIL's way from each kind of sample to RGB.
 
-use std::io::{Cursor, ErrorKind};
+use std::io::Cursor;
 
-use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits};
+use png::{BitDepth, ColorType, DecodeOptions, Decoder, Limits};
 
 use super::{DecodeError, Rgb8, check_size};
 use crate::buffer::first_bytes;
@@ -13,7 +13,13 @@ pub(super) fn decode(
     scratch: &mut Vec<u8>,
     into: &mut Rgb8,
 ) -> Result<(), DecodeError> {
+    if !checksums_are_right(bytes) {
+        return Err(DecodeError::Checksum);
+    }
     let mut options = DecodeOptions::default();
+    // PIL knows the samples' damage by the checksum inside their compressed data, not by their chunks'.
+    options.set_ignore_crc(true);
+    options.set_ignore_adler32(false);
     // Text and profiles are not used, so a damaged one need not cost the picture.
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);
@@ -59,11 +65,30 @@ pub(super) fn decode(
             expand_row(samples, out, color, depth, &palette);
         }
     }
-    match reader.finish() {
-        // The checksum of the samples is in what follows, and a wrong one means wrong pixels.
-        Err(DecodingError::IoError(error)) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
-        result => Ok(result?),
+    // As PIL, which shows no interest in what follows.
+    Ok(())
+}
+
+/// Whether the chunks before the samples have the checksums that they say. Where one is cut off there is nothing to say.
+fn checksums_are_right(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let Some((length, chunk)) = rest.split_first_chunk() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let Some((content, behind)) = chunk.split_at_checked(length.saturating_add(4)) else {
+            break;
+        };
+        let Some((checksum, next)) = behind.split_first_chunk() else {
+            break;
+        };
+        if content.starts_with(b"IDAT") {
+            break;
+        }
+        if crc32fast::hash(content) != u32::from_be_bytes(*checksum) {
+            return false;
+        }
+        rest = next;
     }
+    true
 }
 
 /// One row of samples to RGB. Alpha is dropped, not blended, and of 16-bit colour the high byte is kept; a

@@ -24,6 +24,9 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(
         return Err(DecodeError::Webp("a negative size"));
     };
     check_size(width, height, max_pixels)?;
+    if !is_sound(bytes) {
+        return Err(DecodeError::Webp("damaged or truncated container"));
+    }
     let pixels = into.reshape(width, height);
     if features.has_animation != 0 {
         return first_frame(bytes, width, height, pixels);
@@ -47,6 +50,24 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(
     } else {
         Ok(())
     }
+}
+
+/// Whether the file's chunks are all there and fit together, which the decoder of still pictures does not ask. PIL reads
+/// these, too, as animations.
+fn is_sound(bytes: &[u8]) -> bool {
+    let data = webp::WebPData {
+        bytes: bytes.as_ptr(),
+        size: bytes.len(),
+    };
+    let version = webp::WEBP_DEMUX_ABI_VERSION as i32;
+    // SAFETY: `data` describes a readable buffer that outlives what is made of it here.
+    let parts = unsafe { webp::WebPDemuxInternal(&data, 0, ptr::null_mut(), version) };
+    if parts.is_null() {
+        return false;
+    }
+    // SAFETY: the pointer is not null, came from the call above and is not used after this.
+    unsafe { webp::WebPDemuxDelete(parts) };
+    true
 }
 
 /// An animation's decoder, deleted when dropped.
