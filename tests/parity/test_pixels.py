@@ -22,6 +22,11 @@ Pixels = npt.NDArray[np.uint8]
 
 PIL_VERSION = int(PIL.__version__.split(".", maxsplit=1)[0])
 SIZES = [(64, 48), (37, 51), (1, 1), (17, 1), (1, 9), (8, 8), (120, 83)]
+# Of as many blocks as what PIL writes: 4:4:0 and 4:1:1, and some that hardly anybody has seen.
+SAMPLINGS = {
+    "4:2:2": ["12 11 11", "11 11 21", "11 12 11"],
+    "4:2:0": ["41 11 11", "14 11 11", "11 11 22", "21 21 21", "12 12 12", "11 22 11"],
+}
 OPERATIONS = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
 
 
@@ -72,9 +77,11 @@ def jpegs() -> dict[str, bytes]:
         files[f"{size} restarts by blocks"] = encode(image, "JPEG", quality=90, restart_marker_blocks=2)
         files[f"{size} restarts by rows"] = encode(image, "JPEG", progressive=True, restart_marker_rows=1)
         files[f"{size} optimised"] = encode(image, "JPEG", quality=40, optimize=True)
-        for columns, rows in ((1, 2), (4, 1)):
-            name = f"{size} chroma {columns} x {rows}"
-            files[name] = with_chroma(encode(image, "JPEG", subsampling="4:2:2" if columns == 1 else "4:2:0"), columns)
+        for subsampling, factors in SAMPLINGS.items():
+            data = encode(image, "JPEG", subsampling=subsampling)
+            for three in factors:
+                for cut in (0, 3):
+                    files[f"{size} sampled {three} less {cut}"] = with_sampling(data, three, cut)
         for turn in range(1, 9):
             # PIL leaves it to the caller to turn the picture.
             exif = Image.Exif()
@@ -84,13 +91,18 @@ def jpegs() -> dict[str, bytes]:
     return files
 
 
-def with_chroma(data: bytes, columns: int) -> bytes:
-    """The same blocks as a picture of a kind that PIL does not write: 4:4:0 of 4:2:2 ones, 4:1:1 of 4:2:0 ones."""
+def with_sampling(data: bytes, factors: str, cut: int) -> bytes:
+    """The same blocks as a picture whose components are sampled as PIL does not write it, columns and rows of each."""
     at = data.index(b"\xff\xc0") + 5
     height, width = struct.unpack(">HH", data[at : at + 4])
-    size = (width, height) if columns == 1 else (-(-height // 16) * 8, -(-width // 16) * 32)
-    sampling = b"\x12" if columns == 1 else b"\x41"
-    return data[:at] + struct.pack(">HH", *size) + data[at + 4 : at + 6] + sampling + data[at + 7 :]
+    luma = data[at + 6]
+    columns, rows = -(-width // (8 * (luma >> 4))), -(-height // (8 * (luma & 15)))
+    numbers = [int(pair[0]) << 4 | int(pair[1]) for pair in factors.split()]
+    size = (rows * 8 * max(n & 15 for n in numbers) - cut, columns * 8 * max(n >> 4 for n in numbers) - cut)
+    changed = bytearray(data)
+    changed[at : at + 4] = struct.pack(">HH", *size)
+    changed[at + 6 : at + 15 : 3] = bytes(numbers)
+    return bytes(changed)
 
 
 def as_ycck(cmyk: bytes) -> bytes:
