@@ -8,51 +8,257 @@ use super::{AugmentDraw, CropBox, JitterDraw, draw};
 use crate::config::AugmentConfig;
 use crate::rng::SampleRng;
 
-#[test]
-fn draws_follow_their_distributions() {
-    let config = AugmentConfig::default();
-    let draws: Vec<_> = (0..20_000)
-        .map(|sample| draw(&config, 500, 400, &mut SampleRng::new(7, 0, sample, 0)))
-        .collect();
-    let mean =
-        |f: &dyn Fn(&AugmentDraw) -> f64| draws.iter().map(f).sum::<f64>() / draws.len() as f64;
-    // Five standard errors: the deviation of one draw is at most 0.5.
-    let near =
-        |measured: f64, expected: f64| (measured - expected).abs() < 5.0 * 0.5 / 20_000f64.sqrt();
-    assert!(near(
-        mean(&|draw| f64::from(u8::from(draw.jitter.is_some()))),
-        0.8
-    ));
-    assert!(near(mean(&|draw| f64::from(u8::from(draw.gray))), 0.2));
-    let jitters: Vec<_> = draws.iter().filter_map(|draw| draw.jitter).collect();
-    let jitter_mean =
-        |f: &dyn Fn(&JitterDraw) -> f64| jitters.iter().map(f).sum::<f64>() / jitters.len() as f64;
-    assert!(near(
-        jitter_mean(&|jitter| f64::from(jitter.contrast.unwrap())),
-        1.0
-    ));
-    assert!(near(
-        jitter_mean(&|jitter| f64::from(jitter.hue.unwrap())),
-        0.0
-    ));
-    // Each operation comes first as often as another.
-    assert!((0..4).all(|step| near(
-        jitter_mean(&|jitter| f64::from(u8::from(jitter.order[0] == step))),
-        0.25
-    )));
-    // Crops are accepted more often where they fit: the area is uniform among those that do, so its mean is near
-    // 0.9 of the picture from below, and places are uniform.
-    let area = mean(&|draw| f64::from(draw.crop.width) * f64::from(draw.crop.height) / 200_000.0);
-    assert!((0.84..0.90).contains(&area), "{area}");
-    let place = mean(&|draw| {
-        let room = 500 - draw.crop.width;
-        if room == 0 {
-            0.5
-        } else {
-            f64::from(draw.crop.x) / f64::from(room)
+const DRAWS: usize = 100_000;
+
+/// Each sample's draw, by its number alone.
+fn draws(config: &AugmentConfig, width: u32, height: u32) -> Vec<AugmentDraw> {
+    let one = |sample| draw(config, width, height, &mut SampleRng::new(7, 0, sample, 0));
+    (0..DRAWS as u64).map(one).collect()
+}
+
+/// Within five standard errors of a share of `DRAWS`.
+fn near(measured: f64, expected: f64) -> bool {
+    (measured - expected).abs() < 5.0 * 0.5 / (DRAWS as f64).sqrt()
+}
+
+fn share(values: &[f64], holds: impl Fn(f64) -> bool) -> f64 {
+    values.iter().filter(|value| holds(**value)).count() as f64 / values.len() as f64
+}
+
+/// Kolmogorov's and Smirnov's test of numbers that should be uniform between two bounds, at one in a thousand.
+#[track_caller]
+fn assert_uniform(values: &[f64], low: f64, high: f64) {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let count = values.len() as f64;
+    let gap = |(rank, value): (usize, &f64)| {
+        let expected = (value - low) / (high - low);
+        let before = rank as f64 / count;
+        (expected - before)
+            .abs()
+            .max((expected - before - 1.0 / count).abs())
+    };
+    let largest = values.iter().enumerate().map(gap).fold(0.0, f64::max);
+    assert!(largest < 1.95 / count.sqrt(), "{largest} of {count}");
+}
+
+fn correlation(first: &[f64], second: &[f64]) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (a, b) = (mean(first), mean(second));
+    let product = |x: &[f64], y: &[f64], a: f64, b: f64| -> f64 {
+        x.iter().zip(y).map(|(x, y)| (x - a) * (y - b)).sum()
+    };
+    product(first, second, a, b)
+        / (product(first, first, a, a) * product(second, second, b, b)).sqrt()
+}
+
+/// No two columns go together, nor does one with itself a sample later.
+#[track_caller]
+fn assert_independent(columns: &[Vec<f64>]) {
+    for (at, column) in columns.iter().enumerate() {
+        let bound = 5.0 / (column.len() as f64).sqrt();
+        let later = correlation(&column[1..], &column[..column.len() - 1]);
+        assert!(later.abs() < bound, "column {at}: {later}");
+        for (other, second) in columns.iter().enumerate().skip(at + 1) {
+            let found = correlation(column, second);
+            assert!(found.abs() < bound, "columns {at} and {other}: {found}");
         }
-    });
-    assert!(near(place, 0.5), "{place}");
+    }
+}
+
+#[test]
+fn jitter_and_gray_have_their_probabilities_whatever_the_other_is() {
+    let draws = draws(&AugmentConfig::default(), 500, 400);
+    for (jitter, gray, expected) in [
+        (true, true, 0.16),
+        (true, false, 0.64),
+        (false, true, 0.04),
+        (false, false, 0.16),
+    ] {
+        let found = draws
+            .iter()
+            .filter(|draw| draw.jitter.is_some() == jitter && draw.gray == gray);
+        let found = found.count() as f64 / DRAWS as f64;
+        assert!(near(found, expected), "{jitter} {gray}: {found}");
+    }
+}
+
+#[test]
+fn factors_are_uniform_and_all_orders_as_likely() {
+    let config = AugmentConfig {
+        jitter: [0.32, 1.5, 0.1, 0.08],
+        jitter_prob: 1.0,
+        ..AugmentConfig::default()
+    };
+    let jitters: Vec<JitterDraw> = draws(&config, 500, 400)
+        .iter()
+        .filter_map(|draw| draw.jitter)
+        .collect();
+    let column = |factor: fn(&JitterDraw) -> Option<f32>| -> Vec<f64> {
+        let values = jitters.iter().map(|jitter| factor(jitter).unwrap());
+        values.map(f64::from).collect()
+    };
+    let columns = [
+        column(|jitter| jitter.brightness),
+        column(|jitter| jitter.contrast),
+        column(|jitter| jitter.saturation),
+        column(|jitter| jitter.hue),
+        column(|jitter| Some(f32::from(jitter.order[0]))),
+    ];
+    // A factor is never below 0.
+    for (column, (low, high)) in
+        columns
+            .iter()
+            .zip([(0.68, 1.32), (0.0, 2.5), (0.9, 1.1), (-0.08, 0.08)])
+    {
+        assert_uniform(column, low, high);
+    }
+    assert_independent(&columns);
+    let mut counts = std::collections::HashMap::new();
+    for jitter in &jitters {
+        *counts.entry(jitter.order).or_insert(0.0) += 1.0;
+    }
+    assert_eq!(counts.len(), 24);
+    let expected = DRAWS as f64 / 24.0;
+    let chi: f64 = counts
+        .values()
+        .map(|count: &f64| (count - expected).powi(2) / expected)
+        .sum();
+    // One in a thousand, 23 degrees of freedom.
+    assert!(chi < 49.7, "{chi}");
+}
+
+/// Area, logarithm of the ratio, and place in the free columns and rows, the latter spread over their pixel.
+fn crop_columns(config: &AugmentConfig, width: u32, height: u32) -> [Vec<f64>; 4] {
+    let draws = draws(config, width, height);
+    let column =
+        |value: &dyn Fn(CropBox) -> f64| draws.iter().map(|draw| value(draw.crop)).collect();
+    let place =
+        |at: u32, length: u32, whole: u32| (f64::from(at) + 0.5) / f64::from(whole - length + 1);
+    let all = f64::from(width) * f64::from(height);
+    [
+        column(&|crop| f64::from(crop.width) * f64::from(crop.height) / all),
+        column(&|crop| (f64::from(crop.width) / f64::from(crop.height)).ln()),
+        column(&|crop| place(crop.x, crop.width, width)),
+        column(&|crop| place(crop.y, crop.height, height)),
+    ]
+}
+
+#[test]
+fn crops_that_fit_are_uniform_in_area_ratio_and_place() {
+    let config = AugmentConfig {
+        crop_scale: (0.05, 0.25),
+        crop_ratio: (0.5, 3.0),
+        ..AugmentConfig::default()
+    };
+    // So large that rounding to pixels does not show.
+    let columns = crop_columns(&config, 1 << 15, 1 << 15);
+    let bounds = [
+        (0.05, 0.25),
+        (0.5f64.ln(), 3f64.ln()),
+        (0.0, 1.0),
+        (0.0, 1.0),
+    ];
+    for (column, (low, high)) in columns.iter().zip(bounds) {
+        assert_uniform(column, low, high);
+    }
+    assert_independent(&columns);
+}
+
+/// Where draws are repeated until one fits, and at last given up. The shares below each bound are those of a million draws
+/// of torchvision's `RandomResizedCrop.get_params`.
+#[test]
+fn crops_that_often_do_not_fit_are_torchvisions() {
+    type Shares = &'static [(f64, f64)];
+    let cases: [(f64, u32, u32, [Shares; 4]); 2] = [
+        (
+            0.8,
+            500,
+            400,
+            [
+                &[
+                    (0.82, 0.1629),
+                    (0.86, 0.4450),
+                    (0.9, 0.6723),
+                    (0.95, 0.8838),
+                    (0.999, 0.9656),
+                ],
+                &[
+                    (1.0, 0.0),
+                    (1.1, 0.1156),
+                    (1.2, 0.4250),
+                    (1.26, 0.7247),
+                    (1.3, 0.8874),
+                ],
+                &[
+                    (0.1, 0.0925),
+                    (0.3, 0.2871),
+                    (0.49, 0.4667),
+                    (0.51, 0.5334),
+                    (0.8, 0.8089),
+                ],
+                &[
+                    (0.1, 0.0838),
+                    (0.3, 0.2815),
+                    (0.49, 0.4475),
+                    (0.51, 0.5502),
+                    (0.8, 0.8141),
+                ],
+            ],
+        ),
+        (
+            0.4,
+            640,
+            300,
+            [
+                &[
+                    (0.42, 0.1380),
+                    (0.46, 0.3695),
+                    (0.5, 0.5437),
+                    (0.55, 0.6893),
+                    (0.6, 0.7604),
+                ],
+                &[
+                    (0.9, 0.0107),
+                    (1.0, 0.0883),
+                    (1.1, 0.2349),
+                    (1.2, 0.4336),
+                    (1.3, 0.6793),
+                ],
+                &[
+                    (0.1, 0.0765),
+                    (0.3, 0.2306),
+                    (0.49, 0.3770),
+                    (0.51, 0.6221),
+                    (0.8, 0.8461),
+                ],
+                &[
+                    (0.1, 0.0661),
+                    (0.3, 0.2247),
+                    (0.49, 0.3571),
+                    (0.51, 0.6424),
+                    (0.8, 0.8523),
+                ],
+            ],
+        ),
+    ];
+    for (least, width, height, shares) in cases {
+        let config = AugmentConfig {
+            crop_scale: (least, 1.0),
+            ..AugmentConfig::default()
+        };
+        let columns = crop_columns(&config, width, height);
+        for (at, (column, shares)) in columns.iter().zip(shares).enumerate() {
+            for &(bound, expected) in shares {
+                let bound = if at == 1 { bound.ln() } else { bound };
+                let found = share(column, |value| value < bound);
+                assert!(
+                    near(found, expected),
+                    "column {at} below {bound}: {found}, not {expected}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
