@@ -69,7 +69,7 @@ def texts() -> dict[str, bytes]:
 def indices() -> dict[str, bytes]:
     """A number of samples, and behind it a part of an index file."""
     head = b"PROLIPIX" + struct.pack("<IIQQQI", 1, 2, 5, 50, 60, 7)
-    stamps = [b"\x00", b"\x01" + struct.pack("<q", 10**18), b"\x02\x04\"ab\""]
+    stamps = [b"\x00", b"\x01" + struct.pack("<q", 10**18), b'\x02\x04"ab"']
     entries = [b"\x05a.tar\x02\x03" + bytes(4) + b"\x80\x50" + stamp for stamp in stamps]
     parts = {"head": head, "table": b"".join(entries), "regions": b"\x00\x04\x8a\x01"}
     return {name: struct.pack("<H", 2) + part for name, part in parts.items()}
