@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ http {{
   uwsgi_temp_path {work};
   scgi_temp_path {work};
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{encryption};
     root {root};
+    {lines}
   }}
 }}
 """
@@ -75,17 +77,48 @@ def running(command: list[str], port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, work: Path) -> Iterator[str]:
-    """nginx: ranges, strong ETags."""
+def nginx(folder: Path, work: Path, lines: str = "", *, encrypted: bool = False) -> Iterator[str]:
+    """nginx: ranges, strong ETags; `lines` go into its configuration, a certificate for example."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         missing("nginx", "sudo apt-get install nginx-light")
     assert program is not None
     port = free_port()
     config = work / "nginx.conf"
-    config.write_text(NGINX.format(work=work, port=port, root=folder))
+    encryption = " ssl" if encrypted else ""
+    config.write_text(NGINX.format(work=work, port=port, root=folder, lines=lines, encryption=encryption))
     with running([program, "-p", str(work), "-c", str(config), "-e", "stderr"], port):
-        yield f"http://127.0.0.1:{port}"
+        yield f"http{'s' if encrypted else ''}://127.0.0.1:{port}"
+
+
+class Redirecting:
+    """Leads every request to another server, as the hub does; notes the tokens that it is shown."""
+
+    def __init__(self, target: str):
+        tokens: list[str | None] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                tokens.append(self.headers.get("Authorization"))
+                self.send_response(302)
+                self.send_header("Location", f"{target}{self.path}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Nothing is told."""
+
+        self.tokens = tokens
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Redirecting:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @contextlib.contextmanager
@@ -156,13 +189,15 @@ def gcs(folder: Path, bucket: str, work: Path) -> Iterator[str]:
 class FaultProxy:
     """Passes requests on to a server and breaks some of the answers, by a schedule drawn from a seed.
 
-    A bounded number of faults in a row, so that a client that tries often enough gets everything.
+    A bounded number of faults in a row, so that a client that tries often enough gets everything. With `share=0` it
+    breaks nothing, and delays every answer by `delay` seconds.
     """
 
-    def __init__(self, target: str, seed: int, share: float = 0.5):
+    def __init__(self, target: str, seed: int, share: float = 0.5, delay: float = 0.0):
         self.host, port = target.removeprefix("http://").split(":")
         self.port = int(port)
         self.faults: dict[str, int] = {}
+        self._delay = delay
         self._random = random.Random(seed)
         self._share = share
         self._row = 0
@@ -175,7 +210,10 @@ class FaultProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def close(self) -> None:
+    def __enter__(self) -> FaultProxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._closing = True
         self._listener.close()
 
@@ -211,12 +249,12 @@ class FaultProxy:
                 more = "Retry-After: 0\r\n" if fault == "503" else ""
                 client.sendall(f"HTTP/1.1 {fault} No\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
                 return
-            if fault == "delay":
-                time.sleep(0.1)
+            time.sleep(0.1 if fault == "delay" else self._delay)
             # One request a connection: the answer ends where the server closes.
             head, _, rest = request.partition(b"\r\n\r\n")
-            lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
-            request = b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + rest
+            lines = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"connection:", b"host:"))]
+            host = f"Host: {self.host}:{self.port}".encode()
+            request = b"\r\n".join([*lines, host, b"Connection: close"]) + b"\r\n\r\n" + rest
             with socket.create_connection((self.host, self.port), timeout=30) as server:
                 server.sendall(request)
                 self._pass(server, client, fault)

@@ -124,6 +124,7 @@ PREPARE: dict[str, Callable[[Path], None]] = {
     "iterable-dataset.md": shards,
     "open-clip.md": shards,
     "prompt-weights.md": emoji_run,
+    "remote-shards.md": shards,
     "start-from-clip.md": a_run,
     "your-own-pictures.md": pictures,
 }

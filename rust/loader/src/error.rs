@@ -337,6 +337,9 @@ impl Error {
     /// Whether it is about one shard that cannot be used.
     #[must_use]
     pub fn is_shards(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Tar { .. } | Self::Fetch(_))
+        match self {
+            Self::Fetch(error) => !error.here,
+            _ => matches!(self, Self::Open { .. } | Self::Tar { .. }),
+        }
     }
 }

@@ -159,7 +159,7 @@ impl<'shared> Worker<'shared> {
         );
         let index = self.loader.index.file();
         match error {
-            SampleError::Fetch(error) if raise => Ok(error.into()),
+            SampleError::Fetch(error) if raise || error.here => Ok(error.into()),
             SampleError::Open(source) if raise => Ok(Error::Open { shard, source }),
             SampleError::Changed(what) if raise => Ok(Error::Changed {
                 shard,

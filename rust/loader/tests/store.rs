@@ -58,7 +58,7 @@ fn a_broken_connection_is_continued_from_its_last_byte() {
     let replies = vec![
         Reply::Truncate(2 * MIB),
         Reply::Reset(MIB),
-        Reply::Stall(MIB, Duration::from_secs(2)),
+        Reply::Stall(MIB, Duration::from_secs(6)),
     ];
     let (server, location) = one(&bytes, true, schedule(replies));
     assert!(fetch(&config(), &location).unwrap() == bytes);
@@ -157,6 +157,67 @@ fn an_end_is_found_to_trying_and_secrets_are_kept() {
     let error = fetch(&config, &gone).unwrap_err();
     assert!(error.to_string().contains("no answer"), "{error}");
     assert_eq!(error.attempts, 2);
+}
+
+#[test]
+fn who_is_led_elsewhere_stays_there_and_takes_no_secrets_along() {
+    let bytes = noise(SIZE, 8);
+    // The second server sends whoever comes for the third time back to the first, as an address that is no longer valid.
+    let (second, there) = one(&bytes, true, |request: &Request| match request.number {
+        2 => Reply::Status(403, String::new()),
+        _ => Reply::Good,
+    });
+    let redirect = Reply::Status(
+        302,
+        format!("Location: {}?signature=1\r\n", there.written()),
+    );
+    let (first, _) = one(b"x", true, move |_| redirect.clone());
+    let url = first
+        .url("a.tar?key=mine")
+        .replace("http://", "http://me:secret@");
+    let config = StoreConfig {
+        connections: 1,
+        ..config()
+    };
+    assert!(fetch(&config, &Location::Url(url)).unwrap() == bytes);
+    let secret = |request: &Request| request.headers.contains_key("authorization");
+    let (asked, answered) = (first.requests(), second.requests());
+    assert_eq!((asked.len(), answered.len()), (2, 4));
+    assert!(asked.iter().all(secret) && !answered.iter().any(secret));
+    let told = |request: &Request| request.headers.contains_key("referer");
+    assert!(!answered.iter().any(told));
+}
+
+#[test]
+fn redirections_end() {
+    let (server, _) = one(b"x", true, |_| {
+        Reply::Status(302, "Location: /a.tar\r\n".to_owned())
+    });
+    let error = fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap_err();
+    assert!(
+        error.to_string().contains("too many redirections"),
+        "{error}"
+    );
+    assert_eq!(error.attempts, 1);
+}
+
+#[test]
+fn a_server_that_claims_any_size_is_no_burden() {
+    let (server, location) = one(&noise(1000, 9), true, |request: &Request| {
+        let (first, last) = request.range.unwrap();
+        let claim = format!("Content-Range: bytes {first}-{last}/{}\r\n", u64::MAX);
+        Reply::Status(206, claim)
+    });
+    let config = StoreConfig {
+        retries: 1,
+        ..config()
+    };
+    let error = fetch(&config, &location).unwrap_err();
+    assert!(
+        error.to_string().contains("the connection ended at byte"),
+        "{error}"
+    );
+    assert!(server.requests().len() < 10);
 }
 
 #[test]

@@ -8,6 +8,9 @@ use crate::error::ConfigError;
 
 /// Sides that a picture may have in a batch: larger ones would overflow a batch's memory long before training could use them.
 const MAX_IMAGE_SIZE: u32 = 4096;
+/// Requests at the same time that servers put up with, and more.
+const MAX_CONNECTIONS: usize = 1024;
+const MAX_TIMEOUT_S: f64 = 86_400.0;
 
 impl LoaderConfig {
     /// Checks every rule that needs nothing but the configuration.
@@ -105,7 +108,12 @@ impl StoreConfig {
     /// # Errors
     /// The first field that breaks a rule, with its value and the rule.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        at_least_one("data.store.connections", self.connections)?;
+        check(
+            (1..=MAX_CONNECTIONS).contains(&self.connections),
+            "data.store.connections",
+            self.connections,
+            "it must be between 1 and 1024",
+        )?;
         check(
             self.read_ahead_bytes > 0,
             "data.store.read_ahead_bytes",
@@ -113,10 +121,16 @@ impl StoreConfig {
             "it must be at least 1",
         )?;
         check(
-            self.timeout_s > 0.0 && self.timeout_s.is_finite(),
+            self.timeout_s > 0.0 && self.timeout_s <= MAX_TIMEOUT_S,
             "data.store.timeout_s",
             self.timeout_s,
-            "it must be above 0",
+            "it must be above 0 and at most a day, 86400",
+        )?;
+        check(
+            self.cache_bytes == 0 || self.cache_dir.is_some(),
+            "data.store.cache_bytes",
+            self.cache_bytes,
+            "what is kept needs a folder of its own: name it with data.store.cache_dir",
         )
     }
 }

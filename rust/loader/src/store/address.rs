@@ -1,5 +1,7 @@
 //! An address as it is written → where its bytes are asked for, and how it is shown.
 
+use std::path::{Path, PathBuf};
+
 use crate::error::ConfigError;
 
 /// The hub that `hf://` stands for, where HF_ENDPOINT names no other.
@@ -44,10 +46,28 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub fn from_env() -> Self {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    /// As `huggingface_hub` does it: a token in the environment, or where `hf auth login` has put it.
+    fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let home = || {
+            let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
+            let cache = cache.or_else(|| Some(Path::new(&variable("HOME")?).join(".cache")))?;
+            Some(cache.join("huggingface"))
+        };
+        let file = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| {
+            let home = variable("HF_HOME").map(PathBuf::from).or_else(home)?;
+            Some(home.join("token"))
+        });
+        let saved = || std::fs::read_to_string(file?).ok();
+        let token = variable("HF_TOKEN").or_else(saved);
         Self {
             endpoint: variable("HF_ENDPOINT"),
-            token: variable("HF_TOKEN"),
+            token: token
+                .map(|token| token.trim().to_owned())
+                .filter(|token| !token.is_empty()),
         }
     }
 }
@@ -181,6 +201,42 @@ mod tests {
         );
         // The token is the hub's alone.
         assert_eq!(resolved("http://h/b.tar", &other).unwrap().1, None);
+    }
+
+    #[test]
+    fn the_hubs_token_is_found_where_its_own_tools_put_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(at("home/.cache/huggingface")).unwrap();
+        std::fs::write(at("home/.cache/huggingface/token"), "saved\n").unwrap();
+        std::fs::write(at("token"), "other").unwrap();
+        std::fs::write(at("empty"), "\n").unwrap();
+        let home = ("HOME", at("home"));
+        for (variables, expected) in [
+            (vec![], None),
+            (vec![home.clone()], Some("saved")),
+            (
+                vec![home.clone(), ("HF_TOKEN", "mine".to_owned())],
+                Some("mine"),
+            ),
+            (vec![home.clone(), ("HF_HOME", at(""))], Some("other")),
+            (
+                vec![home.clone(), ("HF_TOKEN_PATH", at("token"))],
+                Some("other"),
+            ),
+            (vec![home.clone(), ("HF_TOKEN_PATH", at("empty"))], None),
+            (vec![home, ("XDG_CACHE_HOME", at("none"))], None),
+        ] {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| value.clone())
+            };
+            assert_eq!(
+                Hub::of(variable).token.as_deref(),
+                expected,
+                "{variables:?}"
+            );
+        }
     }
 
     #[test]

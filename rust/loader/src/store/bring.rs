@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::sleep;
 
 use super::cache::Found;
-use super::failure::{Attempts, Failure, FetchError, Verdict};
+use super::failure::{Attempts, Failure, FetchError, LONGEST_PAUSE, Verdict, unkept};
 use super::sink::{Following, Meter, Sink};
 use super::source::Identity;
 use super::transfer::{Failed, Opened, Transfer};
@@ -25,11 +25,18 @@ impl Inner {
         location: &Location,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, FetchError> {
-        match location {
+        let mut brought = match location {
             Location::File(_) => self.bring_file(location, meter).await,
             Location::Url(url) => self.bring_url(url, location.compression(), meter).await,
             Location::Pipe(command) => pipe::bring(self, command, meter).await,
+        };
+        if let Err(error) = &mut brought
+            && error.here
+        {
+            let folder = self.folder.display();
+            error.what = format!("{}; data.store.cache_dir is {folder}", error.what);
         }
+        brought
     }
 
     async fn bring_file(
@@ -109,7 +116,7 @@ impl Inner {
         let once = |failure| (failure, 1);
         let mut opened = transfer.open(attempts).await?;
         let mut identity = opened.identity.clone();
-        let kept = self.cache.as_ref().and_then(|cache| {
+        let mut kept = self.cache.as_ref().and_then(|cache| {
             let path = cache.path(url, &identity)?;
             Some((cache, path))
         });
@@ -117,12 +124,14 @@ impl Inner {
         if let Some((cache, path)) = &kept {
             let unusable = |error| once(unkept(&error));
             let found = match cache.look(path).map_err(unusable)? {
-                Some(found) => found,
+                Some(found) => Some(found),
                 None => {
                     // The connection is of use to others meanwhile.
                     drop(opened);
-                    let found = cache.wait(path).await.map_err(unusable)?;
-                    if let Found::Whole(file) = found {
+                    // Whoever makes it may be pausing before another attempt.
+                    let patience = self.limits.timeout + LONGEST_PAUSE;
+                    let found = cache.wait(path, patience).await.map_err(unusable)?;
+                    if let Some(Found::Whole(file)) = found {
                         return Ok(Fetched { file, identity });
                     }
                     opened = transfer.open(attempts).await?;
@@ -133,8 +142,9 @@ impl Inner {
                 }
             };
             match found {
-                Found::Whole(file) => return Ok(Fetched { file, identity }),
-                Found::Mine(mine) => claim = Some(mine),
+                Some(Found::Whole(file)) => return Ok(Fetched { file, identity }),
+                Some(Found::Mine(mine)) => claim = Some(mine),
+                None => kept = None,
             }
         }
         meter.set(identity.size.unwrap_or(0));
@@ -154,10 +164,11 @@ impl Inner {
             .receive(transfer, opened, &sink, unpacked, meter)
             .await?;
         identity.size = identity.size.or_else(|| size_of(&sink.file));
-        if let (Some(claim), Some((cache, path))) = (claim, &kept) {
-            file = cache
-                .keep(claim, path)
-                .map_err(|error| once(unkept(&error)))?;
+        if let (Some(claim), Some((cache, path))) = (claim, kept) {
+            let cache = cache.clone();
+            let keeping = tokio::task::spawn_blocking(move || cache.keep(claim, &path)).await;
+            let kept = keeping.map_err(io::Error::other).and_then(|kept| kept);
+            file = kept.map_err(|error| once(unkept(&error)))?;
         }
         Ok(Fetched { file, identity })
     }
@@ -178,15 +189,17 @@ impl Inner {
             return sink.file.try_clone().map_err(|error| (unkept(&error), 1));
         };
         let following = Following::new(Arc::clone(sink));
-        let unpacking = self.unpack(following, compression, into, meter);
+        let unpacking = async {
+            let unpacked = self.unpack(following, compression, into, meter).await;
+            unpacked.map_err(|failure| (failure, 1))
+        };
         let arriving = async {
             let result = transfer.finish(opened, sink).await;
             ending.0.end(result.is_ok());
             result
         };
-        let (arrived, unpacked) = futures_util::future::join(arriving, unpacking).await;
-        arrived?;
-        unpacked.map_err(|failure| (failure, 1))
+        let ((), unpacked) = futures_util::future::try_join(arriving, unpacking).await?;
+        Ok(unpacked)
     }
 
     /// Unpacks what a reader gives into a file, on a thread that may wait.
@@ -205,10 +218,8 @@ impl Inner {
 
     /// A new file without a name.
     pub(super) fn file(&self) -> Result<File, Failure> {
-        tempfile::tempfile_in(&self.folder).map_err(|error| {
-            let folder = self.folder.display();
-            Failure::terminal(format!("no file can be made in {folder}: {error}"))
-        })
+        tempfile::tempfile_in(&self.folder)
+            .map_err(|error| Failure::here(format!("no file can be made: {error}")))
     }
 }
 
@@ -224,11 +235,6 @@ impl Drop for Ending {
     }
 }
 
-/// The failure of a file that cannot be written.
-pub(super) fn unkept(error: &io::Error) -> Failure {
-    Failure::terminal(format!("its bytes cannot be kept: {error}"))
-}
-
 fn unpack(
     packed: impl Read,
     compression: Compression,
@@ -239,7 +245,7 @@ fn unpack(
     let damaged = |error: io::Error| Failure::terminal(format!("cannot be decompressed: {error}"));
     let mut reader = decompress::reader(packed, compression).map_err(damaged)?;
     let mut piece = vec![0; UNPACK_BYTES];
-    let mut size = 0u64;
+    let (mut size, packed_bytes) = (0u64, meter.bytes());
     loop {
         if meter.is_called_off() {
             return Err(Failure::terminal("the loader is closed"));
@@ -263,6 +269,7 @@ fn unpack(
         }
         file.write_all(&piece[..got])
             .map_err(|error| unkept(&error))?;
-        meter.at_least(size);
+        // Until all of it is unpacked, both lie on the disk.
+        meter.at_least(packed_bytes.saturating_add(size));
     }
 }

@@ -2,14 +2,19 @@
 //!
 //! A shard's file is named by its address and its state. Whoever makes it holds a lock on `NAME.part` and renames it when it
 //! is whole; the others wait. The kernel gives up the lock of a process that ends, however it ends, so a claim cannot
-//! outlive its owner. Whoever reads a file holds a shared lock on it, and only files that nobody reads are removed.
+//! outlive its owner. Whoever reads a file holds a shared lock on it, and only files that nobody reads are removed, and no
+//! file of another kind.
+//!
+//! What is read here is taken for the shard, so nobody else may put anything in its place: a folder that everyone may write
+//! to is refused, and links are not followed.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use ring::digest::{Context, SHA256};
 
 use super::source::Identity;
 
@@ -17,9 +22,15 @@ use super::source::Identity;
 const POLL: Duration = Duration::from_millis(50);
 const WHOLE: &str = "shard";
 const PART: &str = "part";
+/// Letters of a file's name before its suffix: two for each of the first bytes of a digest.
+const NAME_LETTERS: usize = 40;
+/// Opens no symbolic link.
+const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+/// Everybody's right to write into a folder.
+const WRITABLE_BY_ALL: u32 = 0o002;
 
 /// A folder of whole shards.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Cache {
     folder: PathBuf,
     limit: u64,
@@ -42,8 +53,17 @@ pub(super) struct Claim {
 }
 
 impl Cache {
-    pub fn new(folder: PathBuf, limit: u64) -> Self {
-        Self { folder, limit }
+    /// The cache in a folder that is there.
+    ///
+    /// # Errors
+    /// Everyone may write into the folder, or it cannot be examined.
+    pub fn new(folder: PathBuf, limit: u64) -> io::Result<Self> {
+        if std::fs::metadata(&folder)?.mode() & WRITABLE_BY_ALL != 0 {
+            return Err(io::Error::other(
+                "everyone may write into it, so shards that are kept there could be anybody's",
+            ));
+        }
+        Ok(Self { folder, limit })
     }
 
     /// Where a shard of this state is kept; nothing where its state cannot be told from another.
@@ -51,18 +71,30 @@ impl Cache {
         if identity.etag.is_none() && (identity.modified.is_none() || identity.size.is_none()) {
             return None;
         }
-        let half = |salt: u8| {
-            let mut hasher = DefaultHasher::new();
-            (salt, address, &identity.etag).hash(&mut hasher);
-            if identity.etag.is_none() {
-                (&identity.modified, identity.size).hash(&mut hasher);
-            }
-            hasher.finish()
+        let (modified, size) = match &identity.etag {
+            Some(_) => (None, None),
+            None => (identity.modified.as_deref(), identity.size),
         };
-        Some(
-            self.folder
-                .join(format!("{:016x}{:016x}.{WHOLE}", half(0), half(1))),
-        )
+        let size = size.map(|size| size.to_string());
+        let parts = [
+            Some(address),
+            identity.etag.as_deref(),
+            modified,
+            size.as_deref(),
+        ];
+        let mut digest = Context::new(&SHA256);
+        for part in parts {
+            // The length in front, so that no two lists of parts are one text.
+            let length = part.map_or(u64::MAX, |text| text.len() as u64);
+            digest.update(&length.to_le_bytes());
+            digest.update(part.unwrap_or_default().as_bytes());
+        }
+        let bytes = digest.finish();
+        let letters = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        let mut name: String = letters.take(NAME_LETTERS / 2).collect();
+        name.push('.');
+        name.push_str(WHOLE);
+        Some(self.folder.join(name))
     }
 
     /// The file, or the claim to make it; nothing where another process is making it.
@@ -78,6 +110,7 @@ impl Cache {
             .truncate(false)
             .read(true)
             .write(true)
+            .custom_flags(NO_LINK)
             .open(&part)?;
         if !locked(file.try_lock())? || !is_at(&file, &part)? {
             return Ok(None);
@@ -98,19 +131,31 @@ impl Cache {
         Ok(Some(Found::Mine(claim)))
     }
 
-    /// As [`Self::look`], waiting for the other process.
-    pub async fn wait(&self, path: &Path) -> io::Result<Found> {
-        loop {
+    /// As [`Self::look`], waiting for the other process as long as its file changes once within `patience`: it may have been
+    /// stopped.
+    pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Option<Found>> {
+        let part = path.with_extension(PART);
+        let state =
+            || std::fs::metadata(&part).map_or((0, 0), |part| (part.mtime(), part.mtime_nsec()));
+        let (mut before, mut since) = (state(), Instant::now());
+        while since.elapsed() < patience {
             if let Some(found) = self.look(path)? {
-                return Ok(found);
+                return Ok(Some(found));
             }
             tokio::time::sleep(POLL).await;
+            let now = state();
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
         }
+        Ok(None)
     }
 
-    /// Gives a claimed file its name, and makes room for it.
+    /// Gives a claimed file its name, and makes room for it. Its bytes are on the disk before: should the machine fail, no
+    /// part of a shard is ever taken for a whole one.
     pub fn keep(&self, mut claim: Claim, path: &Path) -> io::Result<File> {
         let file = claim.file.try_clone()?;
+        file.sync_data()?;
         std::fs::rename(&claim.part, path)?;
         claim.kept = true;
         // Behind the renaming: a lock is given up for a moment when it becomes a shared one, and a part without a lock
@@ -128,7 +173,7 @@ impl Cache {
         };
         let mut files = Vec::new();
         for path in entries.flatten().map(|entry| entry.path()) {
-            match path.extension().and_then(|extension| extension.to_str()) {
+            match suffix(&path) {
                 Some(PART) => drop(remove_unused(&path)),
                 Some(WHOLE) => {
                     if let Ok(metadata) = std::fs::metadata(&path) {
@@ -161,6 +206,13 @@ impl Drop for Claim {
     }
 }
 
+/// The suffix of a name that is one of ours.
+fn suffix(path: &Path) -> Option<&str> {
+    let (name, suffix) = path.file_name()?.to_str()?.split_once('.')?;
+    let ours = name.len() == NAME_LETTERS && name.bytes().all(|letter| letter.is_ascii_hexdigit());
+    ours.then_some(suffix)
+}
+
 enum Whole {
     Missing,
     /// Whoever has it locked alone has just made it, or is about to remove it.
@@ -170,7 +222,7 @@ enum Whole {
 
 /// A whole file under a shared lock, marked as just used.
 fn open_whole(path: &Path) -> io::Result<Whole> {
-    let file = match File::open(path) {
+    let file = match open_file(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Whole::Missing),
         Err(error) => return Err(error),
@@ -183,8 +235,15 @@ fn open_whole(path: &Path) -> io::Result<Whole> {
     Ok(Whole::Here(file))
 }
 
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(NO_LINK)
+        .open(path)
+}
+
 fn remove_unused(path: &Path) -> io::Result<bool> {
-    let file = File::open(path)?;
+    let file = open_file(path)?;
     let free = locked(file.try_lock())? && is_at(&file, path)?;
     if free {
         std::fs::remove_file(path)?;
@@ -208,106 +267,5 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn identity(etag: &str) -> Identity {
-        Identity {
-            etag: Some(etag.to_owned()),
-            ..Identity::default()
-        }
-    }
-
-    fn make(cache: &Cache, etag: &str, bytes: usize) -> File {
-        let path = cache.path("http://h/a.tar", &identity(etag)).unwrap();
-        let Some(Found::Mine(mut claim)) = cache.look(&path).unwrap() else {
-            panic!("{etag} is there already");
-        };
-        claim.file.write_all(&vec![7; bytes]).unwrap();
-        cache.keep(claim, &path).unwrap()
-    }
-
-    fn names(folder: &Path) -> usize {
-        std::fs::read_dir(folder).unwrap().count()
-    }
-
-    #[test]
-    fn one_makes_it_and_the_others_wait() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::new(folder.path().to_owned(), 1 << 20);
-        let path = cache.path("http://h/a.tar", &identity("1")).unwrap();
-        assert_ne!(path, cache.path("http://h/a.tar", &identity("2")).unwrap());
-        assert_ne!(path, cache.path("http://h/b.tar", &identity("1")).unwrap());
-        assert!(cache.path("http://h/a.tar", &Identity::default()).is_none());
-        let Some(Found::Mine(mut claim)) = cache.look(&path).unwrap() else {
-            panic!("nobody has it");
-        };
-        assert!(cache.look(&path).unwrap().is_none());
-        claim.file.write_all(b"half").unwrap();
-        drop(claim);
-        assert_eq!(
-            names(folder.path()),
-            0,
-            "a claim that is given up leaves nothing"
-        );
-        let Some(Found::Mine(mut claim)) = cache.look(&path).unwrap() else {
-            panic!("it was given up");
-        };
-        claim.file.write_all(b"whole").unwrap();
-        let kept = cache.keep(claim, &path).unwrap();
-        assert!(matches!(cache.look(&path).unwrap(), Some(Found::Whole(_))));
-        drop(kept);
-        let Some(Found::Whole(file)) = cache.look(&path).unwrap() else {
-            panic!("it is kept");
-        };
-        assert_eq!(io::read_to_string(file).unwrap(), "whole");
-    }
-
-    #[test]
-    fn what_a_crash_left_is_nobodys() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::new(folder.path().to_owned(), 1 << 20);
-        let path = cache.path("http://h/a.tar", &identity("1")).unwrap();
-        let part = path.with_extension(PART);
-        std::fs::write(&part, b"half of an ended process").unwrap();
-        let Some(Found::Mine(claim)) = cache.look(&path).unwrap() else {
-            panic!("its owner is gone");
-        };
-        assert_eq!(claim.file.metadata().unwrap().len(), 0);
-        std::mem::forget(claim);
-        let other = folder.path().join("other.part");
-        std::fs::write(&other, b"x").unwrap();
-        cache.trim();
-        assert!(
-            !other.exists() && part.exists(),
-            "a living process keeps its claim"
-        );
-    }
-
-    #[test]
-    fn the_longest_unused_goes_and_what_is_read_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::new(folder.path().to_owned(), 2500);
-        let path = |etag: &str| cache.path("http://h/a.tar", &identity(etag)).unwrap();
-        let reading = make(&cache, "1", 1000);
-        for (place, etag) in ["2", "3"].into_iter().enumerate() {
-            let age = Duration::from_secs(100 - place as u64);
-            make(&cache, etag, 700)
-                .set_modified(SystemTime::now() - age)
-                .unwrap();
-        }
-        reading
-            .set_modified(SystemTime::now() - Duration::from_secs(1000))
-            .unwrap();
-        make(&cache, "4", 700);
-        let there = |etag: &str| path(etag).exists();
-        assert_eq!(
-            [there("1"), there("2"), there("3"), there("4")],
-            [true, false, true, true]
-        );
-        drop(reading);
-        make(&cache, "5", 700);
-        assert_eq!([there("1"), there("3"), there("5")], [false, true, true]);
-    }
-}
+#[path = "cache_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// A server may ask for a pause; a longer one than this is cut.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The pauses double from the first to the last.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(20);
@@ -23,6 +23,15 @@ pub struct FetchError {
     pub attempts: u32,
     /// Whether there is no such shard, or no permission to see it.
     pub missing: bool,
+    /// Whether it is this machine that failed: a full disk is no shard's fault.
+    pub here: bool,
+}
+
+impl FetchError {
+    /// What keeps a store from being set up at all.
+    pub(crate) fn setup(what: String) -> Self {
+        Failure::here(what).into_error("", 0)
+    }
 }
 
 fn named(address: &str) -> String {
@@ -50,6 +59,8 @@ pub(crate) enum Verdict {
     Final,
     /// There is nothing there, or nothing that we may see.
     Missing,
+    /// This machine cannot keep what comes.
+    Here,
     /// The bytes there are others than those that were begun: everything begins anew.
     Changed,
 }
@@ -88,6 +99,13 @@ impl Failure {
         }
     }
 
+    pub fn here(what: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Here,
+            ..Self::again(what)
+        }
+    }
+
     /// The failure of an answer's status.
     pub fn of_status(status: u16, pause: Option<Duration>) -> Self {
         let verdict = match status {
@@ -111,6 +129,7 @@ impl Failure {
         FetchError {
             address: address.to_owned(),
             missing: self.verdict == Verdict::Missing,
+            here: self.verdict == Verdict::Here,
             what: self.what,
             attempts,
         }
@@ -129,6 +148,11 @@ fn meaning(status: u16) -> &'static str {
         503 => " (unavailable)",
         _ => "",
     }
+}
+
+/// The failure of a file that cannot be written.
+pub(crate) fn unkept(error: &std::io::Error) -> Failure {
+    Failure::here(format!("its bytes cannot be kept: {error}"))
 }
 
 /// Seconds of a `Retry-After`; a date counts as nothing, and the usual pause is made.
@@ -153,6 +177,25 @@ pub(crate) fn words(error: &dyn std::error::Error) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
+}
+
+/// Whether a server has a certificate that is not believed, which no second attempt changes.
+pub(crate) fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
+            return true;
+        }
+        // The error that an io::Error was made of is not its source, but itself.
+        let packed = inner
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        cause = match packed {
+            Some(packed) => Some(packed),
+            None => inner.source(),
+        };
+    }
+    false
 }
 
 /// Counts the attempts at one piece of work and says how long to wait before the next.
@@ -241,6 +284,15 @@ mod tests {
         );
         let missing = attempts.failed(Failure::of_status(404, None), true);
         assert_eq!(missing.unwrap_err().verdict, Verdict::Missing);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_believed_is_found() {
+        let certificate = rustls::CertificateError::UnknownIssuer;
+        let distrust = rustls::Error::InvalidCertificate(certificate);
+        let packed = std::io::Error::other(std::io::Error::other(distrust));
+        assert!(is_distrust(&packed));
+        assert!(!is_distrust(&std::io::Error::other("no route to host")));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Inner {
             .map_err(|failure| failed(failure, 0))?;
         let mut attempts = Attempts::new(self.config.retries);
         let names = loop {
-            let failure = match object::list(store.as_ref(), prefix).await {
+            let failure = match object::list(store.as_ref(), prefix, self.limits.timeout).await {
                 Ok(names) => break names,
                 Err(failure) => failure,
             };

@@ -7,31 +7,50 @@ use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MATCH,
     LAST_MODIFIED, RANGE,
 };
-use reqwest::{Client, StatusCode};
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{Client, StatusCode, Url};
 
-use super::failure::{Failure, words};
+use super::failure::{Failure, is_distrust, words};
 use super::source::{Answer, Identity, Want, asked_pause};
 
 /// Seconds to reach a server; the configuration's time-out counts from then on.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Redirections that are followed from one request.
+const MAX_REDIRECTIONS: usize = 10;
 
-/// A client for all requests. HTTP/1.1 alone: over HTTP/2 the ranges would share one connection and one window.
+/// A client for all requests. HTTP/1.1 alone: over HTTP/2 the ranges would share one connection and one window. Nothing that
+/// is secret goes to another host than it was meant for: the client drops tokens and passwords when it is led elsewhere,
+/// and an address that led there is not told, whose query may be a signature.
 pub(crate) fn client() -> Result<Client, Failure> {
     Client::builder()
         .http1_only()
+        .redirect(Policy::custom(followed))
+        .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("prolip/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| Failure::terminal(format!("no HTTP client: {}", words(&error))))
 }
 
+fn followed(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
+    if encrypted && attempt.url().scheme() != "https" {
+        attempt.error("it redirects from https to an address without encryption")
+    } else if attempt.previous().len() > MAX_REDIRECTIONS {
+        attempt.error("too many redirections")
+    } else {
+        attempt.follow()
+    }
+}
+
+/// One request, and the address that answered it if that lies on another server.
 pub(crate) async fn get(
     client: &Client,
     url: &str,
     token: Option<&str>,
     want: Want,
     known: Option<&Identity>,
-) -> Result<Answer, Failure> {
+) -> Result<(Answer, Option<Url>), Failure> {
     // Compressed on the way, ranges would be ranges of something else.
     let mut request = client.get(url).header(ACCEPT_ENCODING, "identity");
     if let Want::Range(start, end) = want {
@@ -65,20 +84,24 @@ pub(crate) async fn get(
         modified: text(headers, LAST_MODIFIED),
         size,
     };
+    let landed = Url::parse(url)
+        .is_ok_and(|url| url.origin() != response.url().origin())
+        .then(|| response.url().clone());
     let body = response
         .bytes_stream()
         .map(|piece| piece.map_err(body_failure));
-    Ok(Answer {
+    let answer = Answer {
         identity,
         start,
         ranged,
         body: Box::pin(body),
-    })
+    };
+    Ok((answer, landed))
 }
 
 fn request_failure(error: reqwest::Error) -> Failure {
     let error = error.without_url();
-    if error.is_builder() {
+    if error.is_builder() || error.is_redirect() || is_distrust(&error) {
         return Failure::terminal(words(&error));
     }
     Failure::again(format!("no answer: {}", words(&error)))

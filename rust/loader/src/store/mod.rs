@@ -26,7 +26,8 @@ mod spool;
 mod transfer;
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +49,7 @@ use crate::config::StoreConfig;
 use crate::location::Location;
 use address::{Hub, Place, Scheme};
 use cache::Cache;
+use failure::Failure;
 use sink::Meter;
 use source::Source;
 use transfer::{Limits, RANGE_BYTES};
@@ -101,12 +103,7 @@ impl Store {
     /// # Errors
     /// The threads, the HTTP client or the folder cannot be set up.
     pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
-        let setup = |what: String| FetchError {
-            address: String::new(),
-            what,
-            attempts: 0,
-            missing: false,
-        };
+        let setup = FetchError::setup;
         // The process's one default for TLS; another library may have chosen it already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = Builder::new_multi_thread()
@@ -117,14 +114,23 @@ impl Store {
             .build()
             .map_err(|error| setup(format!("no threads for the network: {error}")))?;
         let folder = config.cache_dir.clone().unwrap_or_else(std::env::temp_dir);
-        std::fs::create_dir_all(&folder).map_err(|error| {
+        let unusable = |what: &str, error: std::io::Error| {
             let folder = folder.display();
-            setup(format!(
-                "data.store.cache_dir {folder} cannot be made: {error}"
-            ))
-        })?;
-        let cache =
-            (config.cache_bytes > 0).then(|| Cache::new(folder.clone(), config.cache_bytes));
+            setup(format!("data.store.cache_dir {folder} {what}: {error}"))
+        };
+        // Where it is made here, it is the user's alone.
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder);
+        made.map_err(|error| unusable("cannot be made", error))?;
+        let cache = match config.cache_bytes {
+            0 => None,
+            limit => Some(
+                Cache::new(folder.clone(), limit)
+                    .map_err(|error| unusable("cannot keep shards", error))?,
+            ),
+        };
         if let Some(cache) = &cache {
             cache.trim();
         }
@@ -163,7 +169,7 @@ impl Store {
         let work = Box::pin(self.inner.bring(location, &meter));
         self.wait(work, cancelled).unwrap_or_else(|| {
             meter.call_off();
-            Err(cancelled_error(location.to_string()))
+            Err(cancelled_error(&location.to_string()))
         })
     }
 
@@ -174,7 +180,7 @@ impl Store {
     pub fn glob(&self, pattern: &str, cancelled: &AtomicBool) -> Result<Vec<String>, FetchError> {
         let work = Box::pin(self.inner.glob(pattern));
         self.wait(work, cancelled)
-            .unwrap_or_else(|| Err(cancelled_error(shown(pattern))))
+            .unwrap_or_else(|| Err(cancelled_error(&shown(pattern))))
     }
 
     /// Ends its threads and whatever they were doing.
@@ -202,13 +208,8 @@ impl Store {
     }
 }
 
-fn cancelled_error(address: String) -> FetchError {
-    FetchError {
-        address,
-        what: "its fetching was cancelled".to_owned(),
-        attempts: 0,
-        missing: false,
-    }
+fn cancelled_error(address: &str) -> FetchError {
+    Failure::terminal("its fetching was cancelled").into_error(address, 0)
 }
 
 impl Drop for Store {
@@ -219,39 +220,30 @@ impl Drop for Store {
 
 impl Inner {
     fn source(&self, url: &str) -> Result<Source, FetchError> {
-        let error = |what: String| FetchError {
-            address: shown(url),
-            what,
-            attempts: 0,
-            missing: false,
-        };
-        let place = address::resolve(url, &self.hub).map_err(|wrong| error(wrong.rule))?;
+        let error = |failure: Failure| failure.into_error(&shown(url), 0);
+        let terminal = |what: String| error(Failure::terminal(what));
+        let place = address::resolve(url, &self.hub).map_err(|wrong| terminal(wrong.rule))?;
         Ok(match place {
             Place::Http { url, token } => Source::Http {
                 client: self.client.clone(),
                 url,
                 token,
+                landed: Mutex::default(),
             },
             Place::Object {
                 scheme,
                 bucket,
                 path,
             } => Source::Object {
-                store: self
-                    .object_store(scheme, &bucket)
-                    .map_err(|failure| error(failure.what))?,
+                store: self.object_store(scheme, &bucket).map_err(error)?,
                 path: object_store::path::Path::parse(&path)
-                    .map_err(|wrong| error(failure::words(&wrong)))?,
+                    .map_err(|wrong| terminal(failure::words(&wrong)))?,
             },
         })
     }
 
     /// The store of a bucket; all shards of it share one, and with it connections and credentials.
-    fn object_store(
-        &self,
-        scheme: Scheme,
-        bucket: &str,
-    ) -> Result<Arc<dyn ObjectStore>, failure::Failure> {
+    fn object_store(&self, scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>, Failure> {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (scheme, bucket.to_owned());
         if let Some(store) = objects.get(&key) {

@@ -16,8 +16,8 @@ use object_store::{
 };
 
 use super::address::Scheme;
-use super::failure::{Failure, words};
-use super::source::{Answer, Identity, Want, asked_pause};
+use super::failure::{Failure, is_distrust, words};
+use super::source::{Answer, Identity, Want, asked_pause, in_time};
 
 tokio::task_local! {
     /// The status and the pause of the last answer to this task's request: the crate's errors do not carry the pause.
@@ -151,18 +151,21 @@ pub(crate) async fn get(
     })
 }
 
-/// The paths of a bucket below a prefix, sorted.
-pub(crate) async fn list(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<String>, Failure> {
+/// The paths of a bucket below a prefix, sorted; `limit` is on the wait for the next.
+pub(crate) async fn list(
+    store: &dyn ObjectStore,
+    prefix: &str,
+    limit: Duration,
+) -> Result<Vec<String>, Failure> {
     let prefix = Path::parse(prefix).map_err(|error| Failure::terminal(words(&error)))?;
-    let mut names = noting(async {
-        let mut found = store.list(Some(&prefix));
-        let mut names = Vec::new();
-        while let Some(meta) = found.next().await {
-            names.push(meta?.location.to_string());
+    let (mut found, mut names) = (store.list(Some(&prefix)), Vec::new());
+    loop {
+        let next = noting(async { found.next().await.transpose() });
+        match in_time(limit, next).await?? {
+            Some(meta) => names.push(meta.location.to_string()),
+            None => break,
         }
-        Ok(names)
-    })
-    .await?;
+    }
     names.sort();
     Ok(names)
 }
@@ -188,7 +191,9 @@ fn failure(error: &object_store::Error, last: Last) -> Failure {
     };
     match (status, error) {
         (Some(status), _) => Failure::of_status(status, last.pause),
-        (None, Error::Generic { .. }) => Failure::again(format!("no answer: {}", words(error))),
+        (None, Error::Generic { .. }) if !is_distrust(error) => {
+            Failure::again(format!("no answer: {}", words(error)))
+        }
         (None, _) => Failure::terminal(words(error)),
     }
 }

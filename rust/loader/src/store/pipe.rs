@@ -10,8 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::bring::unkept;
-use super::failure::{Attempts, Failure, FetchError};
+use super::failure::{Attempts, Failure, FetchError, unkept};
 use super::sink::Meter;
 use super::source::Identity;
 use super::{Fetched, Inner};

@@ -1,14 +1,16 @@
 //! One request for a shard's bytes, whatever kind of server holds them.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use object_store::ObjectStore;
 use reqwest::header::HeaderMap;
+use tokio::time::timeout;
 
-use super::failure::{Failure, retry_after};
+use super::failure::{Failure, Verdict, retry_after};
 use super::{http, object};
 use crate::index::{Stamp, Version};
 
@@ -77,12 +79,14 @@ pub(crate) struct Answer {
 }
 
 /// Where a shard's bytes are asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Source {
     Http {
         client: reqwest::Client,
         url: String,
         token: Option<String>,
+        /// Where a redirection to another server led last: the shard's other ranges are asked for there.
+        landed: Mutex<Option<reqwest::Url>>,
     },
     Object {
         store: Arc<dyn ObjectStore>,
@@ -94,9 +98,12 @@ impl Source {
     /// Asks for bytes; of `known` only the same state is taken.
     pub async fn get(&self, want: Want, known: Option<&Identity>) -> Result<Answer, Failure> {
         let answer = match self {
-            Self::Http { client, url, token } => {
-                http::get(client, url, token.as_deref(), want, known).await?
-            }
+            Self::Http {
+                client,
+                url,
+                token,
+                landed,
+            } => get_landed(client, (url, token.as_deref()), landed, want, known).await?,
             Self::Object { store, path } => object::get(store.as_ref(), path, want, known).await?,
         };
         match known {
@@ -108,8 +115,45 @@ impl Source {
     }
 }
 
+/// Asks where the last request ended up, or where the shard is said to be: the way there may be valid for a while only.
+async fn get_landed(
+    client: &reqwest::Client,
+    (url, token): (&str, Option<&str>),
+    landed: &Mutex<Option<reqwest::Url>>,
+    want: Want,
+    known: Option<&Identity>,
+) -> Result<Answer, Failure> {
+    let place = || landed.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = place().clone();
+    if let Some(there) = before {
+        let answer = http::get(client, there.as_str(), None, want, known).await;
+        match answer {
+            Ok((answer, _)) => return Ok(answer),
+            Err(failure) => {
+                *place() = None;
+                if !matches!(failure.verdict, Verdict::Missing | Verdict::Final) {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+    let (answer, there) = http::get(client, url, token, want, known).await?;
+    *place() = there;
+    Ok(answer)
+}
+
+/// Work that counts as broken when it takes longer.
+pub(crate) async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    timeout(limit, work)
+        .await
+        .map_err(|_| Failure::again(format!("no byte for {limit:?}")))
+}
+
 /// The pause that a server asks for.
-pub(crate) fn asked_pause(headers: &HeaderMap) -> Option<std::time::Duration> {
+pub(crate) fn asked_pause(headers: &HeaderMap) -> Option<Duration> {
     retry_after(headers.get("retry-after")?.to_str().ok()?)
 }
 

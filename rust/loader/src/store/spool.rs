@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use super::failure::Failure;
 use super::sink::Meter;
 use super::{FetchError, Fetched, Inner, Store};
 use crate::config::StoreConfig;
@@ -209,12 +210,7 @@ impl State {
 async fn examined(fetched: Fetched, order: Order) -> Arrival {
     let Fetched { file, identity } = fetched;
     let address = order.location.to_string();
-    let failed = move |what: String| FetchError {
-        address,
-        what,
-        attempts: 0,
-        missing: false,
-    };
+    let failed = move |what: String| Failure::terminal(what).into_error(&address, 0);
     if let Some(stamp) = order.stamp {
         return match stamp.change(&Stamp::from(&identity)) {
             Some(what) => Err(failed(format!(

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::failure::{Attempts, Failure};
+use super::failure::{Attempts, Failure, unkept};
 use super::sink::Sink;
-use super::source::{Answer, Identity, Source, Want};
+use super::source::{Answer, Identity, Source, Want, in_time};
 
 /// Bytes of one range: large enough that a request's delay does not count, small enough that a shard is several.
 pub(crate) const RANGE_BYTES: u64 = 8 << 20;
@@ -86,30 +86,24 @@ impl<'store> Transfer<'store> {
     /// Reads the rest. [`Verdict::Changed`](super::failure::Verdict::Changed) means that all of it must begin anew.
     pub async fn finish(&self, opened: Opened<'store>, sink: &Sink) -> Result<(), Failed> {
         let identity = opened.identity.clone();
-        let size = identity.size;
-        let mut parts = Vec::new();
-        match size {
-            Some(size) if opened.answer.ranged => {
-                let length = self.limits.range_bytes;
-                let starts = (0..size).step_by(length as usize);
-                parts.extend(starts.map(|start| Part {
-                    start,
-                    end: Some(size.min(start + length)),
-                    ranged: true,
-                }));
-            }
-            _ => parts.push(Part {
-                start: 0,
-                end: size,
-                ranged: false,
-            }),
-        }
+        let (size, ranged) = (identity.size, opened.answer.ranged);
+        let length = match size {
+            Some(_) if ranged => self.limits.range_bytes,
+            _ => u64::MAX,
+        };
+        // One after the other: a server may claim any size.
+        let starts = std::iter::successors(Some(0u64), |start| start.checked_add(length));
+        let starts =
+            starts.take_while(|&start| start == 0 || size.is_some_and(|size| start < size));
         let mut first = Some(opened);
-        let jobs = parts.into_iter().map(|part| {
-            let opened = first.take();
-            self.part(part, opened, &identity, sink)
+        let jobs = starts.map(|start| {
+            let part = Part {
+                start,
+                end: size.map(|size| size.min(start.saturating_add(length))),
+                ranged: ranged && size.is_some(),
+            };
+            self.part(part, first.take(), &identity, sink)
         });
-        let jobs: Vec<_> = jobs.collect();
         stream::iter(jobs)
             .buffer_unordered(self.limits.connections)
             .try_collect::<()>()
@@ -175,9 +169,7 @@ impl<'store> Transfer<'store> {
             let room = part.end.map_or(u64::MAX, |end| end - *at);
             let fresh = &fresh[..fresh.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
             if !fresh.is_empty() {
-                sink.write(*at, fresh).map_err(|error| {
-                    Failure::terminal(format!("its bytes cannot be kept: {error}"))
-                })?;
+                sink.write(*at, fresh).map_err(|error| unkept(&error))?;
                 *at += fresh.len() as u64;
             }
         }
@@ -200,9 +192,6 @@ impl<'store> Transfer<'store> {
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let limit = self.limits.timeout;
-        timeout(limit, work)
-            .await
-            .map_err(|_| Failure::again(format!("no byte for {limit:?}")))
+        in_time(self.limits.timeout, work).await
     }
 }

@@ -20,6 +20,8 @@ pub struct Request {
     /// First and last byte.
     pub range: Option<(u64, u64)>,
     pub if_match: Option<String>,
+    /// What else it says, with names in small letters.
+    pub headers: HashMap<String, String>,
     /// Its place among all requests.
     pub number: usize,
 }
@@ -161,6 +163,7 @@ impl Inner {
             path: path.split('?').next().unwrap().to_owned(),
             range: None,
             if_match: None,
+            headers: HashMap::new(),
             number: self.log.lock().unwrap().len(),
         };
         loop {
@@ -175,7 +178,7 @@ impl Inner {
                     request.range = Some((first.parse().unwrap(), last.parse().unwrap()));
                 }
                 "if-match" => request.if_match = Some(value.to_owned()),
-                _ => {}
+                other => drop(request.headers.insert(other.to_owned(), value.to_owned())),
             }
         }
     }
@@ -276,7 +279,7 @@ pub fn config() -> StoreConfig {
     StoreConfig {
         connections: 3,
         retries: 4,
-        timeout_s: 0.5,
+        timeout_s: 2.0,
         ..StoreConfig::default()
     }
 }

@@ -1,0 +1,111 @@
+"""Batches from a server on loopback against batches from the disk, in one run: `pytest -m bench -s tests/bench`.
+
+Each contender is a process of its own, so that its CPU time is its own; the server's and the proxy's are not in it. The
+proxy adds 50 ms to every request, as a distant server does.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.bench.side_by_side import table
+from tests.e2e import servers
+
+from prolip.data import StoreConfig, write_index
+
+SHARDS, PICTURES, ROUNDS, DELAY = 8, 400, 3, 0.05
+RUN = """
+import json
+import sys
+import time
+from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, StoreConfig
+
+shards, index, store = sys.argv[1:]
+config = LoaderConfig(
+    shards=(shards,), index=index, batch_size=128, image_size=224, augment=AugmentConfig(), num_threads=2,
+    store=StoreConfig(**json.loads(store)),
+)
+begun, images, first = time.perf_counter(), 0, None
+with BatchLoader(config) as loader:
+    for batch in loader:
+        first = first or time.perf_counter() - begun
+        images += len(batch.keys)
+seconds = time.perf_counter() - begun
+print(json.dumps({"rate": images / seconds, "cpu": time.process_time() / images * 1e6, "first": first}))
+"""
+
+
+def write_shards(folder: Path) -> int:
+    """Pictures of the size of photographs, about 100 kB each; gives the bytes of all."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(20):
+        coarse = Image.fromarray(rng.integers(0, 256, (80, 96, 3), dtype=np.uint8))
+        encoded = io.BytesIO()
+        coarse.resize((480, 400), Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=94)
+        pictures.append(encoded.getvalue())
+    for shard in range(SHARDS):
+        with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
+            for sample in range(PICTURES):
+                for suffix, content in (("jpg", pictures[sample % 20]), ("txt", b"a picture")):
+                    entry = tarfile.TarInfo(f"{shard:03d}-{sample:04d}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def measured(shards: str, index: Path, **store: object) -> dict[str, float]:
+    command = [sys.executable, "-c", RUN, shards, str(index), json.dumps(store)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    return f"{statistics.median(values):{form}} ({min(values):{form}} – {max(values):{form}})"
+
+
+@pytest.mark.bench
+def test_shards_on_a_server_cost_little_more_than_local_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    size = write_shards(folder)
+    with (
+        servers.nginx(folder, tmp_path) as url,
+        servers.FaultProxy(url, seed=0, share=0, delay=DELAY) as distant,
+    ):
+        places = {
+            "local files": (str(folder), {}),
+            "nginx": (url, {}),
+            "nginx, 50 ms away": (distant.url, {}),
+            "the same, one request at a time, nothing ahead": (
+                distant.url,
+                {"connections": 1, "read_ahead_bytes": 2**20},
+            ),
+        }
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in places}
+        for name, (place, _) in places.items():
+            write_index([f"{place}/{{000..{SHARDS - 1:03d}}}.tar"], tmp_path / f"{name}.index", 2, StoreConfig())
+        for _ in range(ROUNDS):
+            for name, (place, store) in places.items():
+                shards = f"{place}/{{000..{SHARDS - 1:03d}}}.tar"
+                runs[name].append(measured(shards, tmp_path / f"{name}.index", **store))
+    local = runs["local files"]
+    rows = []
+    for name, of_it in runs.items():
+        ratios = {key: [one[key] / two[key] for one, two in zip(of_it, local, strict=True)] for key in ("rate", "cpu")}
+        row = [name, spread([run["rate"] for run in of_it], ",.0f"), spread(ratios["rate"], ".2f")]
+        row += [spread([run["cpu"] for run in of_it], ",.0f"), spread(ratios["cpu"], ".2f")]
+        rows.append([*row, spread([run["first"] for run in of_it], ".2f")])
+    heads = ["where", "images/s", "of local", "CPU µs an image", "of local", "first batch, s"]
+    print(f"\n{SHARDS} shards of {size / SHARDS / 2**20:.0f} MiB", table(heads, rows))
+    cpu = [one["cpu"] / two["cpu"] for one, two in zip(runs["nginx"], local, strict=True)]
+    assert statistics.median(cpu) < 1.5

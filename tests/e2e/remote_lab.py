@@ -1,0 +1,89 @@
+"""Shards for the tests of remote ones, and the run that every server must give the same batches of."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, StoreConfig, write_index
+
+NUM_SHARDS = 6
+SAMPLES = 40
+NUM_SAMPLES = sum(SAMPLES + shard for shard in range(NUM_SHARDS))
+BUCKET = "prolip-test"
+QUICK = StoreConfig(connections=4, retries=12, timeout_s=20)
+
+
+def write_shards(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for shard in range(NUM_SHARDS):
+        with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
+            for sample in range(SAMPLES + shard):
+                picture = io.BytesIO()
+                noise = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+                Image.fromarray(noise).resize((48, 48)).save(picture, "JPEG", quality=90)
+                caption = f"picture {sample} of {shard}".encode()
+                for suffix, content in (("jpg", picture.getvalue()), ("txt", caption)):
+                    entry = tarfile.TarInfo(f"{shard:03d}-{sample:04d}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+    for path in sorted(folder.glob("*.tar")):
+        with gzip.open(f"{path}.gz", "wb", compresslevel=1) as packed:
+            packed.write(path.read_bytes())
+
+
+def config(shards: str, index: Path | str | None = None, store: StoreConfig = QUICK) -> LoaderConfig:
+    return LoaderConfig(
+        shards=(shards,),
+        index=None if index is None else str(index),
+        batch_size=16,
+        image_size=32,
+        augment=AugmentConfig(),
+        seed=3,
+        num_epochs=2,
+        shuffle_window=64,
+        num_threads=2,
+        store=store,
+    )
+
+
+def batches(config: LoaderConfig) -> list[Batch]:
+    with BatchLoader(config) as loader:
+        return [batch._replace(images=batch.images.copy(), token_ids=batch.token_ids.copy()) for batch in loader]
+
+
+def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
+    assert [batch.keys for batch in found] == [batch.keys for batch in expected]
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.images, two.images)
+        np.testing.assert_array_equal(one.token_ids, two.token_ids)
+
+
+def check(shards: str, expected: list[Batch], tmp_path: Path, store: StoreConfig = QUICK) -> None:
+    """With an index made of the server's shards, the run is the local one."""
+    index = tmp_path / "remote.index"
+    _, samples, notes = write_index([shards], index, 2, store)
+    assert (samples, notes) == (NUM_SAMPLES, [])
+    assert_equal(batches(config(shards, index, store)), expected)
+
+
+def digest(batches: list[Batch]) -> str:
+    """Of everything in them."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(repr(batch.keys).encode() + batch.images.tobytes() + batch.token_ids.tobytes())
+    return digest.hexdigest()
+
+
+def served_copy(folder: Path, served: Path) -> Path:
+    """A folder of the shards whose content a test may change."""
+    served.mkdir()
+    for path in folder.glob("*.tar"):
+        (served / path.name).write_bytes(path.read_bytes())
+    return served
