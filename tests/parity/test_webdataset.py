@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import io
 import json
+import subprocess
 import tarfile
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import webdataset
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from webdataset import tariterators
 
-from prolip.data import BatchLoader, LoaderConfig
+from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 TOKENIZER = TokenizerConfig(context_length=8)
@@ -26,28 +33,74 @@ def png(shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def write(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.PAX_FORMAT) -> None:
-    with tarfile.open(path, "w", format=kind) as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            if name.endswith("/"):
-                info.type = tarfile.DIRTYPE
-            archive.addfile(info, io.BytesIO(data))
+class Entry(NamedTuple):
+    name: str
+    kind: bytes = tarfile.REGTYPE
+    data: bytes = b""
 
 
-def theirs(path: Path) -> list[dict[str, Any]]:
-    """webdataset's samples that have a picture and a caption, as open_clip's training filters them."""
-    with path.open("rb") as stream:
-        files = tariterators.tar_file_expander([{"url": path.name, "stream": stream}])
-        samples = list(tariterators.group_by_keys(files))
-    return [sample for sample in samples if "txt" in sample and ("png" in sample or "jpg" in sample)]
+# What an archive ends with, behind its members.
+ENDS = {
+    "as tar ends it": bytes(1024),
+    "nothing": b"",
+    "one block": bytes(512),
+    "many zeros": bytes(20_480),
+    "rubbish behind zeros": bytes(1024) + b"rubbish" * 300,
+}
 
 
-def evaluation(path: Path) -> BatchLoader:
+def write(path: Path, entries: Iterable[Entry], kind: int = tarfile.PAX_FORMAT, end: bytes = bytes(1024)) -> None:
+    """Writes an archive; packed if the path says so."""
+    with io.BytesIO() as stream, tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+        for entry in entries:
+            info = tarfile.TarInfo(entry.name)
+            info.type = entry.kind
+            info.size = len(entry.data) if info.isreg() else 0
+            info.linkname = "a.png" if info.issym() or info.islnk() else ""
+            archive.addfile(info, io.BytesIO(entry.data))
+        plain = stream.getvalue() + end
+    match path.suffix.lower():
+        case ".gz" | ".tgz":
+            path.write_bytes(gzip.compress(plain))
+        case ".zst":
+            path.write_bytes(subprocess.run(["zstd", "-q"], input=plain, stdout=subprocess.PIPE, check=True).stdout)
+        case _:
+            path.write_bytes(plain)
+
+
+class Theirs(NamedTuple):
+    samples: list[dict[str, Any]]
+    """webdataset's samples, without those of which two members have one name."""
+    doubled: int
+    """How many those are."""
+
+
+def theirs(paths: Iterable[Path]) -> Theirs:
+    """What webdataset reads from shards, going on where it would raise."""
+    samples: list[dict[str, Any]] = []
+    doubled = set()
+
+    def go_on(error: Exception) -> bool:
+        assert "duplicate file name" in str(error)
+        doubled.add(len(samples))
+        return True
+
+    with contextlib.ExitStack() as stack:
+        sources = [{"url": path.name, "stream": stack.enter_context(path.open("rb"))} for path in paths]
+        for sample in tariterators.group_by_keys(tariterators.tar_file_expander(sources), handler=go_on):
+            samples.append(sample)
+    return Theirs([sample for place, sample in enumerate(samples) if place not in doubled], len(doubled))
+
+
+def usable(sample: dict[str, Any]) -> bool:
+    """Whether open_clip's training takes a sample: one with a picture and a caption."""
+    return "txt" in sample and ("png" in sample or "jpg" in sample)
+
+
+def evaluation(*paths: Path) -> BatchLoader:
     return BatchLoader(
         LoaderConfig(
-            shards=(str(path),),
+            shards=tuple(map(str, paths)),
             batch_size=3,
             image_size=8,
             tokenizer=TOKENIZER,
@@ -59,33 +112,50 @@ def evaluation(path: Path) -> BatchLoader:
     )
 
 
-def compare(path: Path) -> int:
+def shown(key: str) -> str:
+    """A key of webdataset's as we have it: bytes that are not UTF-8, half-characters there, are written out here."""
+    return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
+    """Compares what both read; webdataset from `plain` where it cannot unpack. Gives the number of samples."""
+    found = theirs(plain or paths)
+    expected = [sample for sample in found.samples if usable(sample)]
+    if not found.samples and not found.doubled:
+        with pytest.raises(ValueError, match="the shards hold no sample"):
+            evaluation(*paths)
+        return 0
     keys, shades, ids, texts = [], [], [], []
-    for batch in evaluation(path):
+    loader = evaluation(*paths)
+    for batch in loader:
         keys += batch.keys
         shades += batch.images[:, 0, 0, 0].tolist()
         ids += batch.token_ids[0].tolist()
         texts += batch.json or []
-    expected = theirs(path)
-    assert keys == [sample["__key__"] for sample in expected]
+    assert keys == [shown(sample["__key__"]) for sample in expected]
     for sample, shade, row, text in zip(expected, shades, ids, texts, strict=True):
         picture = sample["jpg"] if "jpg" in sample else sample["png"]
         assert np.asarray(Image.open(io.BytesIO(picture)))[0, 0, 0] == shade
         assert Tokenizer(TOKENIZER).encode([sample["txt"].decode()])[0].tolist() == row
         assert text.encode() == sample.get("json", b"null")
+    bad = loader.stats().bad
+    assert bad.pop("duplicate", 0) == found.doubled
+    assert sum(bad.values()) == len(found.samples) - len(expected)
+    assert set(bad) <= {"no_image", "caption"}
     return len(expected)
 
 
-def content(name: str, place: int) -> bytes:
-    """Bytes that fit the name's extension and tell the member's place."""
+def entry(name: str, place: int, kind: bytes = tarfile.REGTYPE) -> Entry:
+    """A member whose bytes fit its extension and tell its place; a name that ends in a slash is a folder."""
+    data = b""
     match name.rsplit(".", 1)[-1].lower():
-        case "png":
-            return png(place)
+        case "png" | "jpg":
+            data = png(place % 256)
         case "txt":
-            return f"caption {place}".encode()
+            data = f"caption {place}".encode()
         case "json":
-            return json.dumps(place).encode()
-    return b""
+            data = json.dumps(place).encode()
+    return Entry(name, tarfile.DIRTYPE if name.endswith("/") and kind == tarfile.REGTYPE else kind, data)
 
 
 UGLY = {
@@ -107,22 +177,92 @@ UGLY = {
 }
 
 
-@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("names", UGLY.values(), ids=UGLY)
 def test_grouping(tmp_path: Path, names: list[str], kind: int) -> None:
-    found = [(name, content(name, place)) for place, name in enumerate(names)]
+    entries = [entry(name, place) for place, name in enumerate(names)]
     path = tmp_path / "ugly.tar"
     try:
-        write(path, found, kind)
+        write(path, entries, kind)
     except ValueError:
         # ustar has no room for such a name.
         assert kind == tarfile.USTAR_FORMAT
         return
-    if not names:
-        with pytest.raises(ValueError, match="the shards hold no sample"):
-            compare(path)
-    elif compare(path) == 0:
-        assert "hidden" in names[0] or "d/.x.png" in names
+    if compare(path) == 0:
+        assert not names or "d/.x.png" in names
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz", "TAR.GZ", "tar.zst"])
+def test_ends_and_suffixes(tmp_path: Path, suffix: str, end: bytes) -> None:
+    entries = [entry(name, place) for place, name in enumerate(["a.png", "a.txt", "b.png", "b.txt"])]
+    packed, plain = tmp_path / f"a.{suffix}", tmp_path / "plain.tar"
+    write(packed, entries, end=end)
+    write(plain, entries, end=end)
+    assert compare(packed, plain=[plain]) == 2
+
+
+def test_keys_and_shards(tmp_path: Path) -> None:
+    """A key that ends one shard and begins the next is two samples; shards may hold no sample, and no member."""
+    names = [
+        ["a.png", "a.txt"],
+        ["a.png", "a.txt", "b.png"],
+        [],
+        ["b.txt"],
+        ["README"],
+        ["b.png", "b.txt", "a.png", "a.txt"],
+    ]
+    paths = [tmp_path / f"{shard}.tar" for shard in range(len(names))]
+    for shard, path in enumerate(paths):
+        write(path, [entry(name, 10 * shard + place) for place, name in enumerate(names[shard])])
+    assert compare(*paths) == 4
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE]
+    between = [entry(f"a.{number}.txt", number, kind) for number, kind in enumerate(kinds)]
+    first, second = entry("a.png", 1, tarfile.AREGTYPE), entry("a.txt", 2, tarfile.CONTTYPE)
+    other = [entry(name, 7) for name in ("b.png", "b.txt")]
+    write(tmp_path / "0.tar", [*between, first, *between, second, *between, *other])
+    assert compare(tmp_path / "0.tar") == 2
+
+
+# Parts of names, so that keys meet, extensions repeat, and dots, slashes and line breaks stand anywhere.
+PARTS = st.sampled_from(["a", "b", "A", "d/", "é", "\udce9", "\udce8", ".", ".", "/", "..", "__", " ", "\n", "n" * 90])
+NAMES = st.builds(
+    lambda parts, extension: "".join(parts) + extension,
+    st.lists(PARTS, max_size=5),
+    st.sampled_from([".png", ".PNG", ".txt", ".txt", ".Txt", ".json", ".jpg", ".cls", ".seg.png", ".", "", "/"]),
+).filter(bool)
+FEW_NAMES = st.sampled_from(["a.png", "a.txt", "b.png", "b.txt", "a.PNG", "v1.0/a.png", "v1.0/a.txt", "a.json", "d/"])
+KINDS = st.sampled_from([tarfile.REGTYPE] * 8 + [tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE])
+SHARD = st.tuples(
+    st.lists(st.tuples(st.one_of(FEW_NAMES, NAMES), KINDS), max_size=9),
+    st.sampled_from(FORMATS),
+    st.sampled_from([*ENDS]),
+    st.sampled_from(["tar", "tar", "tar.gz"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(SHARD, min_size=1, max_size=3))
+def test_grouping_of_anything(shards: list[tuple[list[tuple[str, bytes]], int, str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for number, (names, kind, end, suffix) in enumerate(shards):
+            path = Path(folder) / f"{number}.{suffix}"
+            entries = [entry(name, 10 * number + place, kind) for place, (name, kind) in enumerate(names)]
+            # An archive of nothing and without an end is an empty file: no archive to either.
+            assume(entries or ENDS[end])
+            try:
+                write(path, entries, kind, ENDS[end])
+            except ValueError:
+                assume(False)
+            paths.append(path)
+        compare(*paths)
 
 
 def test_what_shard_writer_writes(tmp_path: Path) -> None:
@@ -137,12 +277,19 @@ def test_what_shard_writer_writes(tmp_path: Path) -> None:
 def test_a_duplicate_stops_webdataset_and_is_counted_here(tmp_path: Path) -> None:
     """Departure: webdataset raises and ends the shard there; here that one sample is bad, and the rest is read."""
     path = tmp_path / "0.tar"
-    write(path, [("a.png", png(1)), ("a.txt", b"a"), ("a.txt", b"b"), ("b.png", png(2)), ("b.txt", b"b")])
-    with pytest.raises(ValueError, match="duplicate file name"):
-        theirs(path)
+    write(path, [entry(name, 1) for name in ("a.png", "a.txt", "a.txt", "b.png", "b.txt")])
+    with path.open("rb") as stream, pytest.raises(ValueError, match="duplicate file name"):
+        list(tariterators.group_by_keys(tariterators.tar_file_expander([{"url": "0.tar", "stream": stream}])))
     loader = evaluation(path)
     assert [batch.keys for batch in loader] == [["b"]]
     assert loader.stats().bad == {"duplicate": 1}
+
+
+def test_a_sparse_member_is_refused_by_name(tmp_path: Path) -> None:
+    """Departure: webdataset lets tarfile fill the holes; here nothing is read wrongly, and nothing is filled."""
+    write(tmp_path / "0.tar", [entry("a.png", 1), entry("a.txt", 1), Entry("holes.png", tarfile.GNUTYPE_SPARSE)])
+    with pytest.raises(DataError, match=r"0\.tar, byte 2048: member \"holes\.png\" is sparse, which is not supported"):
+        evaluation(tmp_path / "0.tar")
 
 
 @pytest.mark.parametrize("cut", [1, 511, 512 + 2999])
@@ -150,15 +297,16 @@ def test_damage_ends_webdataset_and_is_counted_here(tmp_path: Path, cut: int) ->
     """Departure: webdataset raises where a member is cut off and says nothing where a header is (tarfile takes it for
     the end); here either is one bad sample, the samples before it are the same."""
     path = tmp_path / "0.tar"
-    write(path, [("a.png", png(1)), ("a.txt", b"a"), ("b.png", png(2)), ("b.txt", b"b" * 3000)])
+    members = [entry("a.png", 1), entry("a.txt", 1), entry("b.png", 2)]
+    write(path, [*members, Entry("b.txt", data=b"b" * 3000)])
     place = 3 * 1024
     assert path.read_bytes()[place : place + 5] == b"b.txt"
     path.write_bytes(path.read_bytes()[: place + cut])
     if cut > 512:
         with pytest.raises(Exception, match="unexpected end of data"):
-            theirs(path)
+            theirs([path])
     else:
-        assert [sample["__key__"] for sample in theirs(path)] == ["a"]
+        assert [sample["__key__"] for sample in theirs([path]).samples if usable(sample)] == ["a"]
     loader = evaluation(path)
     assert [batch.keys for batch in loader] == [["a"]]
     stats = loader.stats()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import os
 from pathlib import Path
 
@@ -89,3 +91,31 @@ def test_damaged_shards_are_told_of(shards: str, tmp_path: Path, capsys: pytest.
     assert "001.tar, byte 5120: the archive is truncated" in shown
     # Five members are one sample and two thirds of another; what is behind them is one more.
     assert "10 samples" in shown
+
+
+def test_compressed_shards_give_the_batches_of_plain_ones(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("000", "001"):
+        (tmp_path / f"{name}.tar.gz").write_bytes(gzip.compress((tmp_path / f"{name}.tar").read_bytes()))
+    packed, plain = shards.replace(".tar", ".tar.gz"), config(shards, **FULL)
+    expected = contents(BatchLoader(plain))
+    assert contents(BatchLoader(config(packed, **FULL))) == expected
+    index = tmp_path / "packed.index"
+    assert "16 samples in 2 shards" in make(packed, index, capsys)
+    indexed = config(packed, index=str(index), **FULL)
+    first = next(iter(BatchLoader(indexed)))
+    assert contents(BatchLoader(indexed, resume=first.cursor)) == expected[1:]
+    keep = {"last_batch": "keep", "shuffle_window": 0, "batch_size": 3}
+    assert contents(BatchLoader(config(packed, **keep))) == contents(BatchLoader(config(shards, **keep)))
+    assert check_index([packed], str(index), 1, StoreConfig()) == []
+    whole = (tmp_path / "001.tar.gz").read_bytes()
+    (tmp_path / "001.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"001\.tar\.gz has changed since the index .*it had \d+ bytes"):
+        BatchLoader(indexed)
+    damaged = dataclasses.replace(config(packed), last_batch="keep", max_bad_fraction=1)
+    loader = BatchLoader(damaged)
+    keys = {key for batch in loader for key in batch.keys}
+    assert {f"s0k{index}" for index in range(7)} <= keys
+    assert loader.stats().bad["archive"] == 1
+    assert any("001.tar.gz, sample no. " in line for line in loader.stats().bad_samples)

@@ -47,7 +47,9 @@ pub enum TarError {
     #[error("the file is empty, not an archive")]
     Empty,
     /// The file is compressed.
-    #[error("the archive is compressed ({0}); decompress the shard")]
+    #[error(
+        "the archive is compressed ({0}): decompress it, or let its name end in .gz, .tgz or .zst as it is"
+    )]
     Compressed(&'static str),
     /// The file ends inside a header or inside a member's data.
     #[error("the archive is truncated: {what} reaches beyond the file's {size} bytes")]

@@ -168,16 +168,16 @@ impl Loader {
     /// What brings the shards of one run.
     ///
     /// # Errors
-    /// There are shards elsewhere than here, and what reads them cannot be set up.
+    /// There are shards that are no plain local files, and what reads them cannot be set up.
     pub fn supply(self: &Arc<Self>) -> Result<Arc<dyn Supply>, Error> {
-        let elsewhere = |shard: &Shard| !matches!(shard.location, Location::File(_));
-        if !self.index.shards().iter().any(elsewhere) {
+        let brought = |shard: &Shard| shard.location.plain_file().is_none();
+        if !self.index.shards().iter().any(brought) {
             return Ok(Arc::new(LocalFiles));
         }
         let loader = Arc::clone(self);
         let orders = move |number: u32| {
             let shard = loader.index.shards().get(number as usize)?;
-            elsewhere(shard).then(|| Order {
+            brought(shard).then(|| Order {
                 location: shard.location.clone(),
                 stamp: Some(shard.stamp.clone()),
             })

@@ -8,7 +8,6 @@ use std::sync::{Arc, Weak};
 use crate::buffer::first_bytes;
 use crate::error::{SampleError, TarError};
 use crate::index::{Index, Regions, Stamp};
-use crate::location::Location;
 use crate::sample::{Sample, SampleId, Span};
 use crate::supply::Supply;
 use crate::tar::{FileSource, Part, Scratch, Source, TarReader};
@@ -17,20 +16,6 @@ use crate::tar::{FileSource, Part, Scratch, Source, TarReader};
 const OPEN_FILES: usize = 16;
 /// Regions up to this size are read at once; of larger ones the headers, and then what is needed.
 const TOGETHER: u64 = 1 << 20;
-
-/// Opens a shard as a file of its plain archive, wherever it lies.
-///
-/// # Errors
-/// It is not there, or cannot be opened.
-pub fn open_shard(location: &Location) -> io::Result<File> {
-    match location {
-        Location::File(path) => File::open(path),
-        Location::Url(_) | Location::Pipe(_) => Err(io::Error::new(
-            ErrorKind::Unsupported,
-            "it has not been brought here",
-        )),
-    }
-}
 
 /// Which members are read beside the picture.
 #[derive(Debug, Clone, Copy, Default)]
@@ -267,12 +252,13 @@ fn open_new(
         };
         return Ok((lent.file, open));
     }
-    let file = Arc::new(open_shard(&shard.location).map_err(SampleError::Open)?);
-    if shard.location.plain_file().is_some() {
-        let now = Stamp::of_file(&file.metadata()?);
-        if let Some(what) = shard.stamp.change(&now) {
-            return Err(SampleError::Changed(what));
-        }
+    let path = shard.location.plain_file().ok_or_else(|| {
+        let error = io::Error::new(ErrorKind::Unsupported, "it has not been brought here");
+        SampleError::Open(error)
+    })?;
+    let file = Arc::new(File::open(path).map_err(SampleError::Open)?);
+    if let Some(what) = shard.stamp.change(&Stamp::of_file(&file.metadata()?)) {
+        return Err(SampleError::Changed(what));
     }
     let open = OpenShard {
         number,

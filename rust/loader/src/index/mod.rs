@@ -23,9 +23,7 @@ pub use table::{Entry, HEAD, Head, parse_table};
 use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
 use crate::location::Location;
-use crate::read::open_shard;
 use crate::store::is_url;
-use crate::tar::FileSource;
 
 /// A shard of the list.
 #[derive(Debug)]
@@ -61,7 +59,7 @@ pub struct Opening<'loader> {
     pub missing: OnMissingShard,
     /// Threads, at least 1.
     pub threads: usize,
-    /// How shards are read that lie elsewhere.
+    /// How shards are read that are no plain local files.
     pub store: &'loader StoreConfig,
     /// Ends it early once set.
     pub cancelled: &'loader AtomicBool,
@@ -220,22 +218,4 @@ fn stamp_of(location: &Location) -> Result<Stamp, Error> {
         shard: location.clone(),
         source,
     })
-}
-
-/// The samples of one shard.
-///
-/// # Errors
-/// The shard cannot be opened or is no archive; the error says where.
-pub fn scan_shard(location: &Location) -> Result<Scan, Error> {
-    let file = open_shard(location).map_err(|source| Error::Open {
-        shard: location.clone(),
-        source,
-    })?;
-    let place = |(offset, source)| Error::Tar {
-        shard: location.clone(),
-        offset,
-        source,
-    };
-    let source = FileSource::new(&file).map_err(|error| place((0, error.into())))?;
-    scan(source).map_err(|damage| place((damage.at, damage.error)))
 }

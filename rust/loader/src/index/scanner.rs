@@ -1,16 +1,19 @@
 //! The headers of a shard, wherever it lies.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
-use super::{Scan, Stamp, scan, scan_shard, stamp_of};
+use super::{Scan, Stamp, scan};
 use crate::config::StoreConfig;
 use crate::error::Error;
 use crate::location::Location;
 use crate::store::{FetchError, Store};
 use crate::tar::FileSource;
 
-/// Reads headers; what lies elsewhere is brought here for it, one shard a thread.
+/// Reads headers; what is no plain local file is brought here for it, one shard a thread.
 #[derive(Debug)]
 pub(super) struct Scanner<'opening> {
     config: &'opening StoreConfig,
@@ -29,22 +32,38 @@ impl<'opening> Scanner<'opening> {
     }
 
     /// What tells that the shard is this one, and its samples.
+    ///
+    /// # Errors
+    /// The shard cannot be opened or is no archive; the error says where.
     pub fn look(&self, location: &Location) -> Result<(Stamp, Scan), Error> {
-        if let Location::File(_) = location {
-            // Before the headers: a shard that changes meanwhile is then another one later.
-            let stamp = stamp_of(location)?;
-            return Ok((stamp, scan_shard(location)?));
-        }
-        let store = self.store.get_or_init(|| Store::open(self.config));
-        let store = store.as_ref().map_err(Clone::clone)?;
-        let fetched = store.fetch(location, self.cancelled)?;
+        let (file, stamp) = match location.plain_file() {
+            Some(path) => open(path).map_err(|source| Error::Open {
+                shard: location.clone(),
+                source,
+            })?,
+            None => self.fetch(location)?,
+        };
         let damaged = |offset, source| Error::Tar {
             shard: location.clone(),
             offset,
             source,
         };
-        let source = FileSource::new(&fetched.file).map_err(|error| damaged(0, error.into()))?;
+        let source = FileSource::new(&file).map_err(|error| damaged(0, error.into()))?;
         let scan = scan(source).map_err(|damage| damaged(damage.at, damage.error))?;
-        Ok((Stamp::from(&fetched.identity), scan))
+        Ok((stamp, scan))
     }
+
+    fn fetch(&self, location: &Location) -> Result<(File, Stamp), Error> {
+        let store = self.store.get_or_init(|| Store::open(self.config));
+        let store = store.as_ref().map_err(Clone::clone)?;
+        let fetched = store.fetch(location, self.cancelled)?;
+        Ok((fetched.file, fetched.stamp))
+    }
+}
+
+/// A file and its stamp, which is of before its headers are read: a shard that changes meanwhile is another one later.
+fn open(path: &Path) -> io::Result<(File, Stamp)> {
+    let file = File::open(path)?;
+    let stamp = Stamp::of_file(&file.metadata()?);
+    Ok((file, stamp))
 }

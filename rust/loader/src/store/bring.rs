@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use tokio::time::sleep;
@@ -9,14 +10,15 @@ use tokio::time::sleep;
 use super::cache::Found;
 use super::failure::{Attempts, Failure, FetchError, LONGEST_PAUSE, Verdict, unkept};
 use super::sink::{Following, Meter, Sink};
-use super::source::Identity;
 use super::transfer::{Failed, Opened, Transfer};
 use super::{Fetched, Inner, pipe, shown};
 use crate::decompress;
+use crate::index::Stamp;
 use crate::location::{Compression, Location};
+use crate::tar::BLOCK;
 
-/// Bytes that are unpacked at once.
-const UNPACK_BYTES: usize = 256 * 1024;
+/// Bytes that are unpacked at once: so many before damage may be lost with it.
+const UNPACK_BYTES: usize = 16 * 1024;
 
 impl Inner {
     /// Brings a shard here; `meter` says meanwhile how much of the disk it takes.
@@ -44,18 +46,21 @@ impl Inner {
         location: &Location,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, FetchError> {
-        let failed = |failure: Failure| failure.into_error(&location.to_string(), 1);
+        let failed = |failure: Failure| failure.into_error(&location.to_string(), 0);
         let Location::File(path) = location else {
             return Err(failed(Failure::terminal("it is no file")));
         };
-        let file = File::open(path).map_err(|error| {
+        let opened = File::open(path).and_then(|file| {
+            let stamp = Stamp::of_file(&file.metadata()?);
+            Ok((file, stamp))
+        });
+        let (file, stamp) = opened.map_err(|error| {
             let mut failure = Failure::terminal(format!("cannot open: {error}"));
             if error.kind() == io::ErrorKind::NotFound {
                 failure.verdict = Verdict::Missing;
             }
             failed(failure)
         })?;
-        let size = size_of(&file);
         let file = match location.compression() {
             Some(compression) => {
                 let into = self.file().map_err(failed)?;
@@ -64,13 +69,7 @@ impl Inner {
             }
             None => file,
         };
-        Ok(Fetched {
-            file,
-            identity: Identity {
-                size,
-                ..Identity::default()
-            },
-        })
+        Ok(Fetched { file, stamp })
     }
 
     async fn bring_url(
@@ -132,7 +131,7 @@ impl Inner {
                     let patience = self.limits.timeout + LONGEST_PAUSE;
                     let found = cache.wait(path, patience).await.map_err(unusable)?;
                     if let Some(Found::Whole(file)) = found {
-                        return Ok(Fetched { file, identity });
+                        return Ok(Fetched::of(file, &identity));
                     }
                     opened = transfer.open(attempts).await?;
                     if opened.identity != identity {
@@ -142,7 +141,7 @@ impl Inner {
                 }
             };
             match found {
-                Some(Found::Whole(file)) => return Ok(Fetched { file, identity }),
+                Some(Found::Whole(file)) => return Ok(Fetched::of(file, &identity)),
                 Some(Found::Mine(mine)) => claim = Some(mine),
                 None => kept = None,
             }
@@ -170,7 +169,7 @@ impl Inner {
             let kept = keeping.map_err(io::Error::other).and_then(|kept| kept);
             file = kept.map_err(|error| once(unkept(&error)))?;
         }
-        Ok(Fetched { file, identity })
+        Ok(Fetched::of(file, &identity))
     }
 
     /// Fills the sink, and unpacks it into a second file where it is compressed; gives the file with the plain bytes.
@@ -242,8 +241,8 @@ fn unpack(
     meter: &Meter,
     limit: u64,
 ) -> Result<File, Failure> {
-    let damaged = |error: io::Error| Failure::terminal(format!("cannot be decompressed: {error}"));
-    let mut reader = decompress::reader(packed, compression).map_err(damaged)?;
+    let failed = |error: io::Error| Failure::terminal(format!("cannot be decompressed: {error}"));
+    let mut reader = decompress::reader(packed, compression).map_err(failed)?;
     let mut piece = vec![0; UNPACK_BYTES];
     let (mut size, packed_bytes) = (0u64, meter.bytes());
     loop {
@@ -253,9 +252,12 @@ fn unpack(
         let got = match reader.read(&mut piece) {
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // What stands before damage is used, as of a damaged local shard.
-            Err(error) if size > 0 && error.raw_os_error().is_none() => 0,
-            Err(error) => return Err(damaged(error)),
+            // What stands before damage is used, as of a damaged plain shard.
+            Err(error) if size > 0 && error.raw_os_error().is_none() => {
+                damaged_at(&file, size).map_err(|error| unkept(&error))?;
+                0
+            }
+            Err(error) => return Err(failed(error)),
         };
         if got == 0 {
             meter.set(size);
@@ -272,4 +274,12 @@ fn unpack(
         // Until all of it is unpacked, both lie on the disk.
         meter.at_least(packed_bytes.saturating_add(size));
     }
+}
+
+/// Lets the archive end one byte behind its last whole block. Neither behind a member nor in the padding of one does it then
+/// look as if it were whole.
+fn damaged_at(file: &File, size: u64) -> io::Result<()> {
+    let end = size / BLOCK * BLOCK;
+    file.set_len(end)?;
+    file.write_all_at(b"?", end)
 }

@@ -1,4 +1,4 @@
-//! Where bytes come from that lie in no local file: HTTP servers, object stores, the hub, commands.
+//! Where bytes come from that lie in no plain local file: HTTP servers, object stores, the hub, commands, compressed files.
 //!
 //! ```text
 //! address → source   where requests go: HTTP, or the `object_store` crate with its credentials
@@ -46,6 +46,7 @@ pub use source::Identity;
 pub use spool::{Order, Orders, Spool};
 
 use crate::config::StoreConfig;
+use crate::index::Stamp;
 use crate::location::Location;
 use address::{Hub, Place, Scheme};
 use cache::Cache;
@@ -93,8 +94,15 @@ pub struct Fetched {
     /// Its bytes. Unless the shard is kept, the file has no name and vanishes with the last handle to it, however the process
     /// ends.
     pub file: File,
-    /// The state of the shard that was read.
-    pub identity: Identity,
+    /// What tells the state of the shard that was read.
+    pub stamp: Stamp,
+}
+
+impl Fetched {
+    fn of(file: File, identity: &Identity) -> Self {
+        let stamp = Stamp::from(identity);
+        Self { file, stamp }
+    }
 }
 
 impl Store {

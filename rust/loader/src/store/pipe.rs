@@ -83,7 +83,7 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
             size: file.metadata().ok().map(|metadata| metadata.len()),
             ..Identity::default()
         };
-        return Ok(Fetched { file, identity });
+        return Ok(Fetched::of(file, &identity));
     }
     let mut said = String::new();
     let end = complaint.seek(SeekFrom::End(0)).unwrap_or(0) as i64;

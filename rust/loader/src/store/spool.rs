@@ -208,11 +208,11 @@ impl State {
 
 /// Compares a shard with what the index says of it, or reads its headers where none does.
 async fn examined(fetched: Fetched, order: Order) -> Arrival {
-    let Fetched { file, identity } = fetched;
+    let Fetched { file, stamp: now } = fetched;
     let address = order.location.to_string();
     let failed = move |what: String| Failure::terminal(what).into_error(&address, 0);
     if let Some(stamp) = order.stamp {
-        return match stamp.change(&Stamp::from(&identity)) {
+        return match stamp.change(&now) {
             Some(what) => Err(failed(format!(
                 "it has changed since it was indexed: {what}"
             ))),

@@ -153,9 +153,18 @@ fn parse<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The text up to the first zero; bytes that are not UTF-8 become U+FFFD, the same for the same name.
+/// The text up to the first zero. Bytes that are not UTF-8 are written out, `\xe9`: names that differ stay different.
 pub(super) fn text(field: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(before_zero(field))
+    let bytes = before_zero(field);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(2 * bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    Cow::Owned(text)
 }
 
 fn before_zero(field: &[u8]) -> &[u8] {

@@ -1,0 +1,280 @@
+//! Compressed local shards: the same batches as plain ones, and damaged streams used as far as they go.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use common::{archive, config, member, open, read_all, sample, write_shards};
+use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard, StoreConfig};
+use prolip_loader::index::write_index;
+use prolip_loader::location::Location;
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::Pipeline;
+use prolip_loader::tally::Tally;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
+}
+
+fn of(folder: &Path, names: &[&str]) -> LoaderConfig {
+    let shards = names
+        .iter()
+        .map(|name| folder.join(name).to_str().unwrap().to_owned());
+    LoaderConfig {
+        shards: shards.collect(),
+        ..config(folder)
+    }
+}
+
+/// The keys that an evaluation gives, what was bad, and what opening said.
+fn evaluate(config: LoaderConfig) -> (Vec<String>, Tally, Vec<String>) {
+    let config = LoaderConfig {
+        last_batch: LastBatch::Keep,
+        shuffle_window: 0,
+        num_epochs: Some(1),
+        max_bad_fraction: 1.0,
+        ..config
+    };
+    let loader = open(config, 0, 1).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+    let mut keys = Vec::new();
+    while let Some(batch) = common::next(&pipeline).unwrap() {
+        keys.extend(batch.keys);
+    }
+    (keys, pipeline.stats().tally, loader.index.notes().to_vec())
+}
+
+#[test]
+fn batches_are_those_of_plain_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[7, 9, 5]);
+    let at = |name: &str| folder.path().join(name);
+    let plain = |name: &str| std::fs::read(at(name)).unwrap();
+    std::fs::write(at("0.tar.gz"), gzip(&plain("000.tar"))).unwrap();
+    // Two streams in a row, as parallel compressors write them, cut in the middle of a member.
+    let (first, second) = (&plain("001.tar")[..3000], &plain("001.tar")[3000..]);
+    std::fs::write(at("1.tgz"), [gzip(first), gzip(second)].concat()).unwrap();
+    let bytes = plain("002.tar");
+    let frames = [zstd(&bytes[..5000]), zstd(&bytes[5000..])].concat();
+    std::fs::write(at("2.TAR.ZST"), frames).unwrap();
+    let temporary = at("unpacked");
+    std::fs::create_dir(&temporary).unwrap();
+    let packed = LoaderConfig {
+        store: StoreConfig {
+            cache_dir: Some(temporary.clone()),
+            ..StoreConfig::default()
+        },
+        ..of(folder.path(), &["0.tar.gz", "1.tgz", "2.TAR.ZST"])
+    };
+    let run = |config| read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
+    let expected = run(of(folder.path(), &["000.tar", "001.tar", "002.tar"]));
+    assert_eq!(run(packed.clone()), expected);
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+
+    let index = at("index");
+    let shards = packed.shards.iter().map(|path| Location::File(path.into()));
+    let shards: Vec<Location> = shards.collect();
+    write_index(&shards, &index, 2, &packed.store, &AtomicBool::new(false)).unwrap();
+    let indexed = LoaderConfig {
+        index: Some(index.to_str().unwrap().to_owned()),
+        ..packed
+    };
+    assert_eq!(run(indexed.clone()), expected);
+    std::fs::write(at("1.tgz"), gzip(first)).unwrap();
+    let error = open(indexed, 0, 1).unwrap_err().to_string();
+    assert!(error.contains("1.tgz has changed"), "{error}");
+}
+
+#[test]
+fn a_damaged_stream_is_used_up_to_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    // Bytes that do not pack well, so that the stream is long.
+    let parts: Vec<Vec<u8>> = (0..150u32)
+        .map(|index| {
+            let mut state = index + 1;
+            let noise = std::iter::repeat_with(|| {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                state as u8
+            });
+            let cls: Vec<u8> = noise.take(3000).collect();
+            let key = format!("{index:03}");
+            [
+                sample(&key, [index as u8, 7, 9]),
+                member(&format!("{key}.cls"), &cls),
+            ]
+            .concat()
+        })
+        .collect();
+    let plain = archive(&parts);
+    for (name, whole) in [("a.tar.gz", gzip(&plain)), ("a.tar.zst", zstd(&plain))] {
+        let path = folder.path().join(name);
+        let middle = whole.len() / 2;
+        let mut flipped = whole.clone();
+        // More than a block of zstd's, whose own bytes have no checksum here.
+        flipped[middle..middle + 150_000].fill(0xaa);
+        for (kind, bytes) in [("cut", &whole[..middle]), ("flipped", &flipped)] {
+            std::fs::write(&path, bytes).unwrap();
+            let (keys, tally, notes) = evaluate(of(folder.path(), &[name]));
+            let [note] = &*notes else {
+                panic!("{kind} {name}: {notes:?}")
+            };
+            assert!(
+                note.contains(name) && note.ends_with("the samples before are used"),
+                "{note}"
+            );
+            let expected: Vec<String> =
+                (0..keys.len()).map(|index| format!("{index:03}")).collect();
+            assert_eq!(keys, expected, "{kind} {name}");
+            assert!(
+                (1..150).contains(&keys.len()),
+                "{kind} {name}: {}",
+                keys.len()
+            );
+            // The rest, and perhaps a sample of which only some members stand before the damage.
+            let bad: u64 = tally.bad.iter().sum();
+            assert_eq!(tally.bad[5], 1, "{kind} {name}: {tally:?}");
+            assert!(bad <= 2, "{kind} {name}: {tally:?}");
+        }
+        for bytes in [&b"neither gzip nor zstd"[..], b""] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = open(of(folder.path(), &[name]), 0, 1).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        // The archive's own damage, in a stream that is sound.
+        let pack = if name.ends_with("gz") { gzip } else { zstd };
+        let three = parts[0].len() * 3;
+        std::fs::write(&path, pack(&plain[..three + 100])).unwrap();
+        let (keys, tally, _) = evaluate(of(folder.path(), &[name]));
+        assert_eq!((keys.len(), tally.bad), (3, [0, 0, 0, 0, 0, 1]));
+    }
+}
+
+#[test]
+fn damage_behind_a_member_or_in_its_padding_is_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (sample("a", [1; 3]), sample("b", [2; 3]));
+    // The json's padding is 512 bytes less what it says.
+    for (missing, whole) in [(0, 1), (100, 0), (512, 0)] {
+        let first = &first[..first.len() - missing];
+        for (name, pack) in [
+            ("a.tar.gz", gzip as fn(&[u8]) -> Vec<u8>),
+            ("a.tar.zst", zstd),
+        ] {
+            let (first, second) = (pack(first), pack(&second));
+            // The beginning of another stream, without any of its bytes.
+            let damaged = [&first, &second[..12]].concat();
+            std::fs::write(folder.path().join(name), damaged).unwrap();
+            let (keys, tally, notes) = evaluate(of(folder.path(), &[name]));
+            assert_eq!(keys.len(), whole, "{missing} {name}");
+            assert_eq!(tally.bad[5], 1, "{missing} {name}: {tally:?}");
+            assert!(notes[0].contains("the archive is truncated"), "{notes:?}");
+        }
+    }
+}
+
+#[test]
+fn a_few_bytes_that_stand_for_gigabytes_are_not_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[4]);
+    let plain = archive(&[sample("a", [1; 3]), member("b.png", &vec![0; 64 << 20])]);
+    std::fs::write(folder.path().join("a.tar.gz"), gzip(&plain)).unwrap();
+    let config = LoaderConfig {
+        store: StoreConfig {
+            read_ahead_bytes: 1 << 20,
+            ..StoreConfig::default()
+        },
+        ..of(folder.path(), &["a.tar.gz", "000.tar"])
+    };
+    let error = open(config.clone(), 0, 1).unwrap_err().to_string();
+    assert!(
+        error.contains("a.tar.gz")
+            && error.contains("more than data.store.read_ahead_bytes = 1048576"),
+        "{error}"
+    );
+    let (keys, tally, notes) = evaluate(LoaderConfig {
+        on_missing_shard: OnMissingShard::Skip,
+        ..config
+    });
+    assert_eq!((keys.len(), tally.bad), (4, [0; 6]));
+    assert!(notes[0].ends_with("it is left out"), "{notes:?}");
+}
+
+#[test]
+fn a_shard_that_vanishes_or_changes_ends_the_run_or_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[8, 8]);
+    let path = folder.path().join("b.tar.gz");
+    let whole = gzip(&std::fs::read(folder.path().join("001.tar")).unwrap());
+    for missing in [OnMissingShard::Raise, OnMissingShard::Skip] {
+        for change in [None, Some(&whole[..whole.len() - 9])] {
+            std::fs::write(&path, &whole).unwrap();
+            let config = LoaderConfig {
+                last_batch: LastBatch::Keep,
+                shuffle_window: 0,
+                num_epochs: Some(1),
+                max_bad_fraction: 1.0,
+                on_missing_shard: missing,
+                ..of(folder.path(), &["000.tar", "b.tar.gz"])
+            };
+            let loader = open(config, 0, 1).unwrap();
+            match change {
+                None => std::fs::remove_file(&path).unwrap(),
+                Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            }
+            let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+            for _ in 0..2 {
+                assert_eq!(common::next(&pipeline).unwrap().unwrap().keys.len(), 4);
+            }
+            let what = if change.is_none() {
+                "cannot open"
+            } else {
+                "it has changed since"
+            };
+            if missing == OnMissingShard::Raise {
+                let error = common::next(&pipeline).unwrap_err().to_string();
+                assert!(
+                    error.contains("b.tar.gz") && error.contains(what),
+                    "{error}"
+                );
+            } else {
+                assert!(common::next(&pipeline).unwrap().is_none());
+                let tally = pipeline.stats().tally;
+                assert_eq!(tally.bad, [0, 0, 8, 0, 0, 0]);
+                let first = &tally.first[0];
+                assert!(
+                    first.contains("b.tar.gz, sample no. 0: ") && first.contains(what),
+                    "{first}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_compressed_shard_must_be_named_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let many: Vec<Vec<u8>> = (0..90)
+        .map(|index| sample(&format!("{index}"), [index; 3]))
+        .collect();
+    std::fs::write(folder.path().join("a.tar"), gzip(&archive(&many))).unwrap();
+    let error = open(of(folder.path(), &["a.tar"]), 0, 1)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("compressed (gzip): decompress it, or let its name end"),
+        "{error}"
+    );
+}
