@@ -10,7 +10,7 @@ use crate::error::{SampleError, TarError};
 use crate::index::{Index, Regions, Stamp};
 use crate::sample::{Sample, SampleId, Span};
 use crate::supply::Supply;
-use crate::tar::{FileSource, Part, Scratch, Source, TarReader};
+use crate::tar::{BLOCK, FileSource, Part, Scratch, Source, TarReader};
 
 /// Open files that a thread keeps: a window of samples touches few shards, and files are a limited good.
 const OPEN_FILES: usize = 16;
@@ -89,7 +89,9 @@ impl Reader {
         let length = region.end - region.start;
         if length > TOGETHER {
             let source = FileSource::until(&file, region.end)?;
+            let end = source.end();
             collect(source, region.start, &mut self.scratch, &mut self.sample)?;
+            whole(end, region.end)?;
             let spans = choose(&self.sample, wanted, max_bytes)?;
             return read_spans(&file, spans, &mut self.buffer);
         }
@@ -101,6 +103,7 @@ impl Reader {
             size: region.start + filled as u64,
         };
         collect(part, region.start, &mut self.scratch, &mut self.sample)?;
+        whole(part.size, region.end)?;
         let spans = choose(&self.sample, wanted, max_bytes)?;
         let bytes = |span: Span| {
             let start = (span.offset - region.start) as usize;
@@ -143,6 +146,15 @@ pub fn collect(
     } else {
         Ok(())
     }
+}
+
+/// Checks that a sample's region, which ends at `end`, is there up to its last block, of which a part may be missing.
+fn whole(there: u64, end: u64) -> Result<(), SampleError> {
+    if there + BLOCK > end {
+        return Ok(());
+    }
+    let what = "a sample".to_owned();
+    Err(TarError::Truncated { what, size: there }.into())
 }
 
 /// The picture, the text and the json, in this order.

@@ -213,7 +213,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
                 Ok(())
             }
             None if what.is_empty() => {
-                let what = format!("the {size} bytes of {:?}", self.scratch.name);
+                let what = format!("member {:?} of {size} bytes", self.scratch.name);
                 Err(self.truncated(what))
             }
             None => Err(self.truncated(what.to_owned())),

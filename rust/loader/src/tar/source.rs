@@ -63,6 +63,12 @@ impl<'file> FileSource<'file> {
             ..whole
         })
     }
+
+    /// Where it ends for the reader.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
 }
 
 impl Source for FileSource<'_> {
