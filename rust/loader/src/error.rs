@@ -1,5 +1,6 @@
 //! One variant per way to fail, each with the place.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -336,6 +337,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// A panic, by what it was thrown with.
+    #[must_use]
+    pub fn panicked(stage: &'static str, thrown: &(dyn Any + Send)) -> Self {
+        let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| thrown.downcast_ref::<String>().cloned());
+        Self::Panicked {
+            stage,
+            message: text.unwrap_or_else(|| "no message".to_owned()),
+        }
+    }
+
     /// Whether it is about one shard that cannot be used.
     #[must_use]
     pub fn is_shards(&self) -> bool {

@@ -1,6 +1,5 @@
 //! What a thread does: fill slots, and finish the batch of which it filled the last one.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
@@ -28,19 +27,8 @@ pub(crate) fn run(shared: &Shared) {
     let outcome = catch_unwind(AssertUnwindSafe(|| worker.work()));
     match outcome {
         Ok(()) => {}
-        Err(panic) => {
-            shared.stop(Error::Panicked {
-                stage: worker.stage.name(),
-                message: panic_message(panic.as_ref()),
-            });
-        }
+        Err(thrown) => shared.stop(Error::panicked(worker.stage.name(), thrown.as_ref())),
     }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }
 
 struct Worker<'shared> {
@@ -62,7 +50,7 @@ impl<'shared> Worker<'shared> {
             shared,
             loader: &shared.loader,
             config,
-            stage: Stage::Idle,
+            stage: Stage::Fetch,
             reader: Reader::default(),
             decoder: Decoder::new(config.max_pixels),
             picture: Rgb8::default(),
@@ -264,7 +252,7 @@ impl<'shared> Worker<'shared> {
         } else {
             Outcome::Unfilled
         };
-        self.stage = Stage::Idle;
+        self.stage = Stage::Fetch;
         let finished = Finished {
             epoch: filling.plan.epoch,
             tally,

@@ -7,6 +7,7 @@ mod server;
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,45 @@ fn compressed_shards_are_unpacked_as_they_come() {
     let path = folder.path().join("a.tar.gz");
     std::fs::write(&path, &gzip).unwrap();
     assert!(fetch(&config(), &Location::File(path)).unwrap() == plain);
+}
+
+/// A server's name is looked up by a thread of those that unpack, too.
+#[test]
+fn many_shards_that_are_unpacked_leave_a_thread_to_find_the_server_again() {
+    const SHARDS: usize = 12;
+    let plain = noise(MIB, 9);
+    let packed = zstd::encode_all(&plain[..], 1).unwrap();
+    let names: Vec<String> = (0..SHARDS)
+        .map(|number| format!("{number}.tar.zst"))
+        .collect();
+    let pages = names
+        .iter()
+        .map(|name| (&**name, Page::new(packed.clone(), "\"1\"")));
+    let all_begun = Barrier::new(SHARDS);
+    let server = Server::start(pages.collect(), true, move |request| {
+        if request.range.is_some_and(|(first, _)| first > 0) {
+            return Reply::Good;
+        }
+        all_begun.wait();
+        Reply::Stall(MIB / 4, Duration::from_millis(300))
+    });
+    let patient = StoreConfig {
+        connections: SHARDS,
+        retries: 1,
+        timeout_s: 3.0,
+        ..config()
+    };
+    let store = Store::open(&patient).unwrap();
+    std::thread::scope(|scope| {
+        for name in &names {
+            let url = server.url(name).replace("127.0.0.1", "localhost");
+            let (store, plain) = (&store, &plain);
+            scope.spawn(move || {
+                let fetched = store.fetch(&Location::Url(url), &AtomicBool::new(false));
+                assert!(content(fetched.unwrap()) == *plain);
+            });
+        }
+    });
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use prolip_loader::error::Error;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::error::loader_error;
@@ -41,10 +40,9 @@ pub fn interruptible<T: Send>(
                         }
                     }
                     Err(RecvTimeoutError::Disconnected) => {
-                        drop(worker.join());
-                        return Err(PyRuntimeError::new_err(
-                            "a thread panicked while the shards were opened",
-                        ));
+                        let thrown = worker.join().err().unwrap_or_else(|| Box::new(()));
+                        let panicked = Error::panicked("open", thrown.as_ref());
+                        return Python::attach(|py| Err(loader_error(py, &panicked)));
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Work on many shards by several threads, its results taken in the shards' order.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,7 +19,7 @@ struct Results<T, S> {
 /// error of `take` ends it, as does setting `cancelled`.
 ///
 /// # Errors
-/// The first error of `take`, or [`Error::Closed`] where it was cancelled.
+/// The first error of `take`, [`Error::Panicked`] where the work panics, or [`Error::Closed`] where it was cancelled.
 pub fn in_order<T: Send>(
     count: usize,
     threads: usize,
@@ -39,10 +40,16 @@ pub fn in_order<T: Send>(
             if number >= count {
                 return;
             }
-            let result = work(number);
+            let result = catch_unwind(AssertUnwindSafe(|| work(number)));
             let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-            results.early.insert(number, result);
             let results = &mut *results;
+            match result {
+                Ok(result) => drop(results.early.insert(number, result)),
+                Err(thrown) => {
+                    let panicked = Error::panicked("open", thrown.as_ref());
+                    results.error.get_or_insert(panicked);
+                }
+            }
             while results.error.is_none()
                 && let Some(result) = results.early.remove(&results.taken)
             {
@@ -98,6 +105,13 @@ mod tests {
             };
             let error = in_order(100, threads, &cancelled, work, stop);
             assert!(matches!(error, Err(Error::Closed)) || threads > 1);
+        }
+        let work = |number| assert_ne!(number, 20, "as it is meant to");
+        match in_order(100, 3, &AtomicBool::new(false), work, |()| Ok(())) {
+            Err(Error::Panicked { stage, message }) => {
+                assert!(stage == "open" && message.contains("as it is meant to"));
+            }
+            other => panic!("{other:?}"),
         }
         assert!(in_order(0, 4, &AtomicBool::new(false), |_| (), |()| Ok(())).is_ok());
     }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::sleep;
 
 use super::cache::Found;
@@ -209,10 +210,17 @@ impl Inner {
         into: File,
         meter: &Arc<Meter>,
     ) -> Result<File, Failure> {
+        let _permit = self.may_wait().await?;
         let (meter, limit) = (Arc::clone(meter), self.config.read_ahead_bytes);
         let work = move || unpack(packed, compression, into, &meter, limit);
         let joined = tokio::task::spawn_blocking(work).await;
         joined.map_err(|error| Failure::terminal(format!("its unpacking ended: {error}")))?
+    }
+
+    /// The right to a thread that waits for bytes.
+    pub(super) async fn may_wait(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        let permit = self.waiting.acquire().await;
+        permit.map_err(|_| Failure::terminal("the loader is closed"))
     }
 
     /// A new file without a name.

@@ -57,8 +57,10 @@ use transfer::{Limits, RANGE_BYTES};
 
 /// Threads that move bytes: they copy and do not compute.
 const NETWORK_THREADS: usize = 2;
-/// Threads that unpack, and read what commands write.
+/// Threads that unpack, read what commands write, look up names and read headers.
 const BLOCKING_THREADS: usize = 8;
+/// Those of them that may wait for bytes. The bytes may need a name that is looked up: they must not take all threads.
+const WAITING_THREADS: usize = 6;
 /// How long the end of a store waits for its threads.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How soon a call that is cancelled returns.
@@ -86,6 +88,8 @@ struct Inner {
     hub: Hub,
     objects: Mutex<HashMap<(Scheme, String), Arc<dyn ObjectStore>>>,
     connections: Semaphore,
+    /// For every thread that waits for bytes.
+    waiting: Semaphore,
 }
 
 /// A shard that is here: a tar without compression.
@@ -155,6 +159,7 @@ impl Store {
             hub: Hub::from_env(),
             objects: Mutex::default(),
             connections: Semaphore::new(config.connections),
+            waiting: Semaphore::new(WAITING_THREADS),
             config: config.clone(),
         };
         Ok(Self {

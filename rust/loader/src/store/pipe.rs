@@ -58,6 +58,7 @@ pub(super) async fn bring(
 }
 
 async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched, Failure> {
+    let _permit = inner.may_wait().await?;
     let (file, mut complaint) = (inner.file()?, inner.file()?);
     let cannot = |error: std::io::Error| Failure::terminal(format!("cannot be run: {error}"));
     let mut child = Command::new("/bin/sh")

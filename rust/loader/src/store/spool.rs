@@ -4,9 +4,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::fs::File;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -206,6 +208,20 @@ impl State {
     }
 }
 
+/// What work comes to; a panic is a failure, since whoever waits for the shard would wait for ever.
+async fn caught(work: impl Future<Output = Arrival>, address: String) -> Arrival {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|thrown| {
+        Err(FetchError {
+            address,
+            what: Error::panicked("fetch", thrown.as_ref()).to_string(),
+            attempts: 0,
+            missing: false,
+            here: true,
+        })
+    })
+}
+
 /// Compares a shard with what the index says of it, or reads its headers where none does.
 async fn examined(fetched: Fetched, order: Order) -> Arrival {
     let Fetched { file, stamp: now } = fetched;
@@ -265,11 +281,12 @@ impl Shared {
         meter.set(need);
         let (shared, task_meter) = (Arc::clone(self), Arc::clone(&meter));
         let task = self.runtime.spawn(async move {
-            let fetched = shared.inner.bring(&order.location, &task_meter).await;
-            let arrival = match fetched {
-                Ok(fetched) => examined(fetched, order).await,
-                Err(error) => Err(error),
+            let address = order.location.to_string();
+            let work = async {
+                let fetched = shared.inner.bring(&order.location, &task_meter).await?;
+                examined(fetched, order).await
             };
+            let arrival = caught(work, address).await;
             shared.arrived(shard, &task_meter, arrival);
         });
         Held::Fetching {
@@ -336,5 +353,21 @@ impl Shared {
         {
             wake();
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_failure() {
+        let address = "s3://b/a.tar".to_owned();
+        let work = async { panic!("as it is meant to") };
+        let error = caught(work, address).now_or_never().unwrap().unwrap_err();
+        let expected =
+            "shard s3://b/a.tar: a loader thread panicked in stage \"fetch\": as it is meant to";
+        assert_eq!(error.to_string(), expected);
     }
 }
