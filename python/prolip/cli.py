@@ -171,13 +171,13 @@ class IndexOptions:
     """Writes an index of shards: how many samples each holds and where they lie, for `data.index` of a loader."""
 
     shards: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Brace patterns, globs, paths, or text files that list them, as the loader will name them."""
+    """Paths, addresses, brace patterns, globs, or text files that list them, as the loader will name them."""
     out: Path
-    """The index file."""
+    """The index file: a path; the loader may read it from an address."""
     check: bool = False
     """Compare the index with the shards instead, and say what differs."""
     threads: int = 0
-    """Threads that read headers; 0 for as many as there are cores."""
+    """Shards that are read at the same time; 0 for as many as there are cores."""
 
 
 def _data_index(words: list[str]) -> int:
@@ -187,9 +187,11 @@ def _data_index(words: list[str]) -> int:
     class Options(IndexOptions):
         __doc__ = IndexOptions.__doc__
         store: StoreConfig = field(default_factory=StoreConfig)
-        """How shards are read that lie elsewhere."""
+        """How shards are read that lie elsewhere: each is fetched whole."""
 
     options = tyro.cli(Options, args=words, prog="prolip data index", use_underscores=True)
+    if not options.shards:
+        raise ValueError("data.shards is (): name at least one shard")
     shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
     with data_errors_as_answers():
         if options.check:

@@ -118,15 +118,15 @@ class StoreConfig:
     allow_pipe: bool = False
     """Whether `pipe:COMMAND` runs commands."""
     connections: int = 8
-    """Ranges that are fetched at the same time."""
+    """Ranges of 8 MiB that are fetched at the same time."""
     read_ahead_bytes: int = 4 * 2**30
-    """Bytes on the disk that may be fetched ahead of their use."""
+    """Bytes on the disk that shards ahead of their use may take; several should fit."""
     cache_dir: str | None = None
     """Folder of the fetched bytes; None for one in the system's temporary folder."""
     cache_bytes: int = 0
-    """Bytes of whole shards that are kept there after use, for all processes that name the folder; 0 keeps none."""
+    """Bytes of whole shards that are kept after use in `cache_dir`, for all processes that name it; 0 keeps none."""
     retries: int = 10
-    """Times that a broken or refused request is tried again."""
+    """Times that a request is tried again; one that brought bytes before it broke does not count."""
     timeout_s: float = 30.0
     """Seconds without a byte after which a request counts as broken."""
 
@@ -136,7 +136,7 @@ class LoaderConfig:
     """Everything a loader is told, except its rank."""
 
     shards: tuple[str, ...]
-    """Brace patterns, globs, paths, or text files that list them (`.txt` or `@FILE`)."""
+    """Paths, addresses, brace patterns, globs, or text files that list them (`.txt` or `@FILE`)."""
     weights: tuple[float, ...] = ()
     """With `mode="resampled"`, how often a shard of each pattern is drawn, relative to a shard of the others; () for
     equally often."""

@@ -190,6 +190,14 @@ def test_a_server_that_says_nothing_can_be_interrupted(tmp_path: Path, folder: P
         assert output == ""
 
 
+def test_a_store_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with servers.Silent(servers.free_port()) as silent:
+        SETTINGS["s3"](monkeypatch, f"http://127.0.0.1:{silent.port}")
+        hasty = replace(QUICK, timeout_s=0.5, retries=1)
+        with pytest.raises(DataError, match=r"s3://b/\*\.tar: no byte for 500ms \(tried 2 times\)"):
+            BatchLoader(config("s3://b/*.tar", store=hasty))
+
+
 def test_processes_of_a_node_share_a_cache(folder: Path, expected: list[Batch], tmp_path: Path, index: Path) -> None:
     cache = tmp_path / "cache"
     with servers.nginx(folder, tmp_path) as url:

@@ -189,6 +189,13 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"mask": MaskConfig(masked_fraction=1, mask_id=0)}, "data.mask.mask_id is 0: it must not be the padding id"),
         ({"mask": MaskConfig(masked_fraction=1, text_mode="drop")}, "data.mask.text_mode is 'drop'"),  # type: ignore[arg-type]
         ({"augment": AugmentConfig(gray_prob=2)}, "data.augment.gray_prob is 2: it must be between 0 and 1"),
+        ({"store": StoreConfig(connections=0)}, "data.store.connections is 0: it must be between 1 and 1024"),
+        ({"store": StoreConfig(read_ahead_bytes=0)}, "data.store.read_ahead_bytes is 0: it must be at least 1"),
+        (
+            {"store": StoreConfig(timeout_s=1e300)},
+            "data.store.timeout_s is 1(0+): it must be above 0 and at most a day",
+        ),
+        ({"store": StoreConfig(cache_bytes=1)}, "data.store.cache_bytes is 1: .* name it with data.store.cache_dir"),
     ],
 )
 def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any], message: str) -> None:

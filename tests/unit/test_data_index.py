@@ -81,6 +81,8 @@ def test_what_cannot_be_indexed_is_an_answer(shards: str, tmp_path: Path, capsys
     (tmp_path / "001.tar").write_bytes(b"<html>")
     assert main(["data", "index", shards, "--out", str(index)]) == 2
     assert "001.tar, byte 0" in capsys.readouterr().err
+    assert main(["data", "index", "--out", str(index)]) == 2
+    assert "name at least one shard" in capsys.readouterr().err
     assert not index.exists()
 
 
