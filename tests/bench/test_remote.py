@@ -23,7 +23,7 @@ from tests.e2e import servers
 
 from prolip.data import StoreConfig, write_index
 
-SHARDS, PICTURES, ROUNDS, DELAY = 8, 400, 3, 0.05
+SHARDS, PICTURES, ROUNDS, DELAY = 8, 200, 5, 0.05
 RUN = """
 import json
 import sys
@@ -74,6 +74,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 
 @pytest.mark.bench
+@pytest.mark.timeout(1200)
 def test_shards_on_a_server_cost_little_more_than_local_ones(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()

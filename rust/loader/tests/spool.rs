@@ -162,6 +162,31 @@ fn no_more_is_fetched_ahead_than_allowed_unless_a_batch_waits() {
 }
 
 #[test]
+fn a_slow_shard_stalls_no_other() {
+    let slow = |request: &Request| match request.path.as_str() {
+        "/0.tar" => Reply::Stall(1000, Duration::from_secs(30)),
+        _ => Reply::Good,
+    };
+    let lab = Lab::new(3, 40 * MIB, slow);
+    let config = StoreConfig {
+        connections: 4,
+        timeout_s: 60.0,
+        ..config()
+    };
+    let known = Stamp {
+        size: lab.shards[0].len() as u64,
+        version: Version::Unknown,
+    };
+    let spool = lab.spool(&config, Some(known));
+    spool.announce(&[0]);
+    std::thread::sleep(Duration::from_millis(500));
+    spool.announce(&[1, 2]);
+    wait_for(&spool, 1);
+    wait_for(&spool, 2);
+    assert!(!spool.is_ready(0));
+}
+
+#[test]
 fn a_released_shard_gives_its_bytes_back() {
     let lab = Lab::new(1, MIB, |_| Reply::Good);
     let spool = lab.spool(&config(), None);

@@ -150,7 +150,7 @@ impl Store {
             limits: Limits {
                 retries: config.retries,
                 timeout: Duration::from_secs_f64(config.timeout_s),
-                connections: config.connections,
+                ranges: config.connections.div_ceil(2),
                 range_bytes: RANGE_BYTES,
             },
             folder,

@@ -19,8 +19,8 @@ pub(crate) struct Limits {
     pub retries: u32,
     /// Without a byte.
     pub timeout: Duration,
-    /// Ranges of one shard at the same time.
-    pub connections: usize,
+    /// Ranges of one shard at the same time: not all that there may be, so that a slow one stalls no other.
+    pub ranges: usize,
     pub range_bytes: u64,
 }
 
@@ -105,7 +105,7 @@ impl<'store> Transfer<'store> {
             self.part(part, first.take(), &identity, sink)
         });
         stream::iter(jobs)
-            .buffer_unordered(self.limits.connections)
+            .buffer_unordered(self.limits.ranges)
             .try_collect::<()>()
             .await
     }
