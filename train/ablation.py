@@ -1,0 +1,169 @@
+"""What each term of the loss does on the demo's data: the runs and the table of docs/ablation.md.
+
+    python train/ablation.py run      # trains and evaluates what is not there yet
+    python train/ablation.py table    # the table of what is there, as Markdown
+
+Each recipe is the demo's with flags of `prolip train` behind it; runs of one recipe differ in their seed alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prolip.demo import evaluate, machine_flags
+from prolip.eval.emoji import EmojiResults
+from prolip.eval.emoji.results import LevelFigures, ModelFigures
+
+NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
+NO_INCLUSION = ("--loss.inclusion_weight", "0")
+NO_VIB = ("--loss.vib_weight", "0")
+RECIPES: dict[str, tuple[str, ...]] = {
+    "ppcl": (*NO_MASKING, *NO_INCLUSION, *NO_VIB),
+    "vib": (*NO_MASKING, *NO_INCLUSION),
+    "inclusion": NO_MASKING,
+    "masking": ("--data.mask.general_prob", "0"),
+    "demo": (),
+}
+"""Each adds one thing to the one before: VIB, picture in caption, masked views, and more general captions as views."""
+SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
+"""Half the demo's work: 16 patches in place of 36 and 2 blocks in place of 4. The text tower is the demo's."""
+BATCH = 128
+
+Measure = Callable[[ModelFigures], float]
+
+
+def _accuracy(place: int, level: str) -> Measure:
+    return lambda model: float(getattr(model.sets[place], level).top1)
+
+
+def _order(general: str, specific: str, field: str = "share", names: str = "unseen_names") -> Measure:
+    def share(model: ModelFigures) -> float:
+        levels: LevelFigures = getattr(model, names)
+        return next(
+            float(getattr(pair, field)) for pair in levels.pairs if (pair.general, pair.specific) == (general, specific)
+        )
+
+    return share
+
+
+MEASURES: dict[str, Measure] = {
+    "group, held-out emoji": _accuracy(0, "group"),
+    "subgroup, held-out emoji": _accuracy(0, "subgroup"),
+    "group, held-out emoji and design": _accuracy(2, "group"),
+    "subgroup, held-out emoji and design": _accuracy(2, "subgroup"),
+    "right caption in the first 10, held-out design": lambda model: model.sets[-1].image_to_text.recall_at_10,
+    "right picture in the first 10, held-out design": lambda model: model.sets[-1].text_to_image.recall_at_10,
+    "P(group > name)": _order("group", "name"),
+    "P(subgroup > name)": _order("subgroup", "name"),
+    "P(group > subgroup)": _order("group", "subgroup"),
+    "P(group > name), name not longer": _order("group", "name", "share_not_longer"),
+    "P(subgroup > name), name not longer": _order("subgroup", "name", "share_not_longer"),
+    "P(group > subgroup), subgroup not longer": _order("group", "subgroup", "share_not_longer"),
+    "P(group > name), trained names": _order("group", "name", names="seen_names"),
+    "P(patches hidden > whole picture)": lambda model: model.sets[0].views[0].share_more_uncertain,
+    "picture lies in its name": lambda model: model.sets[0].picture_inclusion[0].share_positive,
+}
+"""Rows of the table: shares of the test split."""
+
+
+def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
+    """The command line of a run, behind `prolip train`: on one core, with a checkpoint at its end alone."""
+    steps, data = options.steps, options.data
+    length = ["--num_samples", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
+    place = ["--run_dir", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
+    read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
+    size = () if options.full else SMALLER
+    return ["demo", "--seed", str(seed), *length, *place, *read, *size, *machine_flags(), *RECIPES[recipe]]
+
+
+def folder(recipe: str, seed: int, options: argparse.Namespace) -> Path:
+    """Where a run lies."""
+    out: Path = options.out
+    return out / f"{recipe}-{seed}"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains and evaluates every recipe with every seed; what is there is left as it is."""
+    for seed in range(options.seeds):
+        for recipe in options.recipes:
+            results = folder(recipe, seed, options) / "eval.json"
+            if results.exists():
+                continue
+            command = [sys.executable, "-m", "prolip.train", *words(recipe, seed, options)]
+            status = subprocess.run(command, check=False).returncode
+            if status != 0:
+                return status
+            evaluate(results.parent, options.data, "test", results)
+    return 0
+
+
+def table(options: argparse.Namespace) -> int:
+    """Writes the table of the runs that are there to the standard output."""
+    found = {name: [_read(path) for path in sorted(options.out.glob(f"{name}-*/eval.json"))] for name in RECIPES}
+    sys.stdout.writelines(f"{line}\n" for line in lines({name: runs for name, runs in found.items() if runs}))
+    return 0
+
+
+def lines(found: dict[str, list[EmojiResults]]) -> Iterator[str]:
+    """The table: a row a measure, a column a recipe and one for the untrained model; in percent, mean ± s.d. of seeds.
+
+    The untrained model is the same for all runs.
+
+    Raises:
+        ValueError: there are no runs.
+    """
+    if not found:
+        raise ValueError("there are no runs: train some first")
+    untrained = next(iter(found.values()))[0].random
+    heads = ["", "untrained", *(f"{name} ({len(runs)})" for name, runs in found.items())]
+    yield _row(heads)
+    yield _row(["---"] * len(heads))
+    for label, measure in MEASURES.items():
+        cells = (spread([measure(result.trained) for result in runs]) for runs in found.values())
+        yield _row([label, spread([measure(untrained)]), *cells])
+
+
+def spread(shares: Sequence[float]) -> str:
+    """Mean ± standard deviation of a sample, in percent; a single value has no deviation."""
+    mean = f"{100 * np.mean(shares):.1f}"
+    return mean if len(shares) == 1 else f"{mean} ± {100 * np.std(shares, ddof=1):.1f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _read(path: Path) -> EmojiResults:
+    return EmojiResults.from_json(path.read_text(encoding="utf-8"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status, that of a failed training included; 2 when there is nothing to show."""
+    parser = argparse.ArgumentParser(description="The ablation of docs/ablation.md.")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folder of the runs")
+    commands = parser.add_subparsers(required=True)
+    runs = commands.add_parser("run", help="train and evaluate")
+    runs.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
+    runs.add_argument("--steps", type=int, default=500)
+    runs.add_argument("--seeds", type=int, default=3)
+    runs.add_argument("--full", action="store_true", help="the demo's image tower instead of a smaller one")
+    runs.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
+    runs.set_defaults(command=run)
+    commands.add_parser("table", help="print the table").set_defaults(command=table)
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except ValueError as error:
+        sys.stderr.write(f"ablation: {error}\n")
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
