@@ -1,7 +1,8 @@
-"""What each term of the loss does on the demo's data: the runs and the table of docs/ablation.md.
+"""What each term of the loss does on the demo's data: the runs and the tables of docs/ablation.md.
 
-    python train/ablation.py run      # trains and evaluates what is not there yet
-    python train/ablation.py table    # the table of what is there, as Markdown
+    python train/ablation.py run            # trains and evaluates what is not there yet
+    python train/ablation.py table          # the table of what is there, as Markdown
+    python train/ablation.py neighbours     # the order that calibrated variances would give, by the similarity's scale
 
 Each recipe is the demo's with flags of `prolip train` behind it; runs of one recipe differ in their seed alone.
 """
@@ -15,10 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from prolip.demo import evaluate, machine_flags
+from prolip.config import from_toml
+from prolip.demo import evaluate, find_tokenizer, machine_flags, open_checkpoint
+from prolip.eval.embed import embed_pictures
 from prolip.eval.emoji import EmojiResults
+from prolip.eval.emoji.measures import measure_levels
 from prolip.eval.emoji.results import LevelFigures, ModelFigures
+from prolip.eval.emoji.suite import embed_everything, gather_captions, read_set, set_names
+from prolip.gaussian import Gaussian
+from prolip.models import ProLIP
+from prolip.models.architectures import from_official_json
+from prolip.tokenizer import Tokenizer
 
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
 NO_INCLUSION = ("--loss.inclusion_weight", "0")
@@ -29,11 +39,15 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "inclusion": NO_MASKING,
     "masking": ("--data.mask.general_prob", "0"),
     "demo": (),
+    "bottleneck": (*NO_MASKING, *NO_INCLUSION, "--loss.vib_weight", "1"),
 }
-"""Each adds one thing to the one before: VIB, picture in caption, masked views, and more general captions as views."""
+"""Up to "demo" each adds one thing to the one before: VIB, picture in caption, masked views, more general captions as
+masked views. "bottleneck" is "vib" with 10,000 times its weight."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
 """Half the demo's work: 16 patches in place of 36 and 2 blocks in place of 4. The text tower is the demo's."""
 BATCH = 128
+SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+CPU = torch.device("cpu")
 
 Measure = Callable[[ModelFigures], float]
 
@@ -129,6 +143,56 @@ def lines(found: dict[str, list[EmojiResults]]) -> Iterator[str]:
         yield _row([label, spread([measure(untrained)]), *cells])
 
 
+def neighbours(options: argparse.Namespace) -> int:
+    """Writes what calibrated variances would order in the runs of PPCL alone, at other scales of the similarity."""
+    models = [path.parent for path in sorted(options.out.glob("ppcl-*/eval.json"))]
+    if not models:
+        raise ValueError("there are no runs of the recipe ppcl: train some first")
+    found = [calibrated_order(model, options.data) for model in models]
+    rows: list[Sequence[str]] = [["scale", "P(group > name)", "P(group > name), name not longer"], ["---"] * 3]
+    for place, scale in enumerate(SCALES):
+        by_kind = zip(*(one[place] for one in found), strict=True)
+        rows.append([f"{scale:g}", *map(spread, by_kind)])
+    sys.stdout.writelines(f"{_row(row)}\n" for row in rows)
+    return 0
+
+
+def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
+    """P(group > name) on names never seen, all pairs and those whose name is not longer, for each of `SCALES`.
+
+    By calibrated variances among the training pictures, not by the model's own.
+    """
+    checkpoint = open_checkpoint(source)
+    model = ProLIP(from_official_json(checkpoint.model_config))
+    model.load_state_dict(checkpoint.model)
+    tokenizer = Tokenizer(find_tokenizer(from_toml(checkpoint.config).data.tokenizer, data))
+    size = model.config.vision.image_size
+    assert isinstance(size, int), "emoji are square"
+    sets = [read_set(data, name, size) for name in set_names("test")]
+    trained = embed_pictures(model, read_set(data, "train", size).images, CPU)
+    book, _ = gather_captions(sets)
+    captions = embed_everything(model, tokenizer, [], book, CPU).captions
+    held_out = [sample for pictures in sets[:-1] for sample in pictures.samples]
+    shares = []
+    for scale in SCALES:
+        # Only the order is read, which the exponential of a log variance keeps.
+        log_var = calibrated_var(captions.gaussian, trained, scale)[:, None]
+        pairs = measure_levels(held_out, captions._replace(gaussian=Gaussian(captions.gaussian.mean, log_var))).pairs
+        share = next(pair for pair in pairs if (pair.general, pair.specific) == ("group", "name"))
+        shares.append((share.share, share.share_not_longer))
+    return shares
+
+
+def calibrated_var(captions: Gaussian, pictures: Gaussian, scale: float) -> torch.Tensor:
+    """Total variances, up to a common constant, with which all captions predict equally many positives, f64 [N].
+
+    (2 / scale) ln sum_i exp(scale (mean_i . mean - var_i / 2)): a prediction is nearly the exponential of its logit, as
+    positives are rare (docs/ablation.md).
+    """
+    similarity = captions.mean.double() @ pictures.mean.double().T - pictures.total_var.double() / 2
+    return (2 / scale) * (scale * similarity).logsumexp(1)
+
+
 def spread(shares: Sequence[float]) -> str:
     """Mean ± standard deviation of a sample, in percent; a single value has no deviation."""
     mean = f"{100 * np.mean(shares):.1f}"
@@ -147,15 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status, that of a failed training included; 2 when there is nothing to show."""
     parser = argparse.ArgumentParser(description="The ablation of docs/ablation.md.")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folder of the runs")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
     commands = parser.add_subparsers(required=True)
     runs = commands.add_parser("run", help="train and evaluate")
-    runs.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
     runs.add_argument("--steps", type=int, default=500)
     runs.add_argument("--seeds", type=int, default=3)
     runs.add_argument("--full", action="store_true", help="the demo's image tower instead of a smaller one")
     runs.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
     runs.set_defaults(command=run)
     commands.add_parser("table", help="print the table").set_defaults(command=table)
+    commands.add_parser("neighbours", help="print orders by scale").set_defaults(command=neighbours)
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 from tests.unit.sample_run import WORDS
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip.config import TrainConfig, load_config
 from prolip.eval.emoji import EmojiResults
+from prolip.gaussian import Gaussian
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,6 +50,7 @@ def test_recipes_add_one_thing_each(ablation: dict[str, Any]) -> None:
         "inclusion": (vib, inclusion, 0, general),
         "masking": (vib, inclusion, masked, 0),
         "demo": (vib, inclusion, masked, general),
+        "bottleneck": (1, 0, 0, general),
     }
     for one in configs.values():
         assert (one.total_steps, one.seed, one.cpu_threads) == (7, 3, 1)
@@ -69,16 +73,18 @@ def test_it_trains_evaluates_and_passes_over_what_is_there(
     words.save(str(emoji_data / "tokenizer.json"))
     for place, name in enumerate(("design-twtr", "test-openmoji")):  # a batch is 128 pictures
         (emoji_data / f"train-{place:06}.tar").write_bytes((emoji_data / f"{name}-000000.tar").read_bytes())
-    arguments = ["--out", str(tmp_path / "runs")]
-    chosen = ["run", "--data", str(emoji_data), "--steps", "2", "--seeds", "1", "--recipes", "demo"]
+    arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data)]
+    chosen = ["run", "--steps", "2", "--seeds", "1", "--recipes", "ppcl"]
     assert ablation["main"]([*arguments, *chosen]) == 0
-    found = tmp_path / "runs" / "demo-0" / "eval.json"
+    found = tmp_path / "runs" / "ppcl-0" / "eval.json"
     written = found.stat().st_mtime_ns
     assert ablation["main"]([*arguments, *chosen]) == 0
     assert found.stat().st_mtime_ns == written
     capsys.readouterr()
     assert ablation["main"]([*arguments, "table"]) == 0
-    assert "| demo (1) |" in capsys.readouterr().out
+    assert "| ppcl (1) |" in capsys.readouterr().out
+    assert ablation["main"]([*arguments, "neighbours"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(ablation["SCALES"])
 
 
 def test_the_table_tells_means_and_deviations(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
@@ -109,9 +115,24 @@ def test_each_measure_reads_a_figure_of_its_own(ablation: dict[str, Any], emoji_
     )  # NaN where a set has no such pair
 
 
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_calibrated_captions_predict_equally_many_positives(ablation: dict[str, Any], scale: float) -> None:
+    noise = torch.Generator().manual_seed(0)
+    pictures, captions = (
+        Gaussian(F.normalize(torch.randn(count, 8, generator=noise), dim=1), torch.randn(count, 8, generator=noise) - 4)
+        for count in (50, 20)
+    )
+    total_var = ablation["calibrated_var"](captions, pictures, scale)
+    spread = pictures.total_var[:, None].double() + total_var
+    predicted = (scale * (pictures.mean.double() @ captions.mean.double().T - spread / 2)).exp().sum(0)
+    torch.testing.assert_close(predicted, predicted[0].expand(20))
+    assert total_var.std() > 0.01
+
+
 def test_failures_are_told(ablation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--out", str(tmp_path), "run", "--data", str(tmp_path / "absent"), "--recipes", "ppcl"]
-    assert ablation["main"](arguments) == 2
+    arguments = ["--out", str(tmp_path), "--data", str(tmp_path / "absent")]
+    assert ablation["main"]([*arguments, "run", "--recipes", "ppcl"]) == 2
     assert not list(tmp_path.glob("*/eval.json"))
-    assert ablation["main"](["--out", str(tmp_path), "table"]) == 2
-    assert "there are no runs" in capsys.readouterr().err
+    for command in ("table", "neighbours"):
+        assert ablation["main"]([*arguments, command]) == 2
+        assert "there are no runs" in capsys.readouterr().err
