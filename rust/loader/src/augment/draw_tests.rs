@@ -8,7 +8,7 @@ use super::{AugmentDraw, CropBox, JitterDraw, draw};
 use crate::config::AugmentConfig;
 use crate::rng::SampleRng;
 
-const DRAWS: usize = 100_000;
+const DRAWS: usize = 40_000;
 
 /// Each sample's draw, by its number alone.
 fn draws(config: &AugmentConfig, width: u32, height: u32) -> Vec<AugmentDraw> {
