@@ -9,7 +9,7 @@ use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
 use crate::index::{Index, Opening, Shard};
 use crate::location::Location;
-use crate::order::{Cursor, Division, Rules};
+use crate::order::{Cursor, Division, Rules, UNKNOWN};
 use crate::read::Wanted;
 use crate::sources;
 use crate::store::{Order, Spool};
@@ -85,9 +85,11 @@ impl Loader {
             world_size: world_size as u64,
             last_batch: config.last_batch,
             num_epochs: config.num_epochs,
+            streamed: index.counts().contains(&UNKNOWN),
+            num_samples: config.num_samples,
             draws: draws.map(Arc::new),
         };
-        check_size(&config, rules.division(rules.num_samples(index.counts())))?;
+        check_size(&config, &rules, index.counts())?;
         let (txt, json) = needed_members(&config.captions);
         Ok(Self {
             config,
@@ -98,17 +100,21 @@ impl Loader {
         })
     }
 
-    /// Samples of an epoch over all ranks.
+    /// Samples of an epoch over all ranks; nothing where shards of unknown length hold what they hold.
     #[must_use]
-    pub fn num_samples(&self) -> u64 {
-        self.rules.num_samples(self.index.counts())
+    pub fn num_samples(&self) -> Option<u64> {
+        self.rules.epoch_samples(self.index.counts())
     }
 
-    /// Batches of this rank in an epoch.
+    /// Batches of this rank in an epoch, where that is known.
     #[must_use]
-    pub fn num_batches(&self) -> u64 {
-        let division = self.rules.division(self.num_samples());
-        division.num_steps(self.rules.last_batch, self.rules.rank)
+    pub fn num_batches(&self) -> Option<u64> {
+        let rules = &self.rules;
+        if rules.streamed && rules.last_batch == LastBatch::Keep {
+            return None;
+        }
+        let division = rules.division(self.num_samples()?);
+        Some(division.num_steps(rules.last_batch, rules.rank))
     }
 
     /// Checks that a run can go on at a cursor of these data.
@@ -124,7 +130,7 @@ impl Loader {
                 rule,
             ));
         }
-        let mut total = self.num_samples();
+        let mut total = self.num_samples().unwrap_or(u64::MAX);
         for (number, leg) in cursor.legs.iter().enumerate() {
             let field = |name| format!("resume.legs[{number}].{name}");
             if !(1..=MAX_RANKS).contains(&leg.world_size) {
@@ -134,6 +140,14 @@ impl Loader {
             if leg.batch_size == 0 {
                 let rule = "it must be at least 1";
                 return Err(ConfigError::new(field("batch_size"), 0, rule));
+            }
+            if self.rules.streamed && leg.world_size != self.rules.world_size {
+                let rule = format!(
+                    "it must be {}: an epoch over shards of unknown length goes on with as many ranks; make an index of \
+                     them with `prolip data index`, or go on at the beginning of an epoch",
+                    self.rules.world_size
+                );
+                return Err(ConfigError::new(field("world_size"), leg.world_size, rule));
             }
             let division = Division {
                 total,
@@ -207,7 +221,16 @@ fn check_tokenizer(
     Ok(())
 }
 
-fn check_size(config: &LoaderConfig, division: Division) -> Result<(), ConfigError> {
+fn check_size(config: &LoaderConfig, rules: &Rules, counts: &[u32]) -> Result<(), ConfigError> {
+    let Some(total) = rules.epoch_samples(counts) else {
+        if config.last_batch == LastBatch::Keep {
+            return Ok(());
+        }
+        let rule = "some shards are of unknown length: say how many samples make an epoch, or make an index of the shards \
+                    with `prolip data index`";
+        return Err(ConfigError::new("data.num_samples", "None", rule));
+    };
+    let division = rules.division(total);
     if division.total == 0 {
         return Err(ConfigError::new(
             "data.shards",

@@ -2,7 +2,7 @@
 //!
 //! Threads meet at a lock when a batch is begun and when it is finished, never for a sample.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -48,6 +48,10 @@ struct State {
     epoch_tally: Tally,
     run_tally: Tally,
     spare_rows: Vec<Vec<Row>>,
+    /// Numbers of the batches that were begun and are not finished.
+    unfinished: BTreeSet<u64>,
+    /// Why no batch follows those that were begun, where that is an error.
+    ending: Option<Error>,
     /// What ended the run. The reader sees it behind the finished batches.
     error: Option<Arc<Error>>,
 }
@@ -109,6 +113,8 @@ impl Pipeline {
             epoch_tally: Tally::default(),
             run_tally: Tally::default(),
             spare_rows: Vec::new(),
+            unfinished: BTreeSet::new(),
+            ending: None,
             error: None,
         };
         let num_threads = config.num_threads;
@@ -266,9 +272,10 @@ impl Shared {
         state: MutexGuard<'state, State>,
         mut schedule: Schedule,
     ) -> MutexGuard<'state, State> {
+        let unfinished = state.unfinished.first().copied().unwrap_or(state.begun);
         drop(state);
         let changes = self.changes.load(Ordering::Acquire);
-        let (upcoming, lease) = match schedule.next() {
+        let (upcoming, lease) = match schedule.next(unfinished) {
             Upcoming::Batch(plan) => (Upcoming::Batch(plan), Some(self.pool.take())),
             other => (other, None),
         };
@@ -278,6 +285,9 @@ impl Shared {
             (Upcoming::Batch(plan), Some(lease)) => self.begin(&mut state, plan, lease),
             (Upcoming::Waiting, _) => {
                 state.starved = changes == self.changes.load(Ordering::Acquire);
+            }
+            (Upcoming::Failed(error), _) => {
+                (state.planned_all, state.ending) = (true, Some(error));
             }
             _ => state.planned_all = true,
         }
@@ -295,6 +305,7 @@ impl Shared {
             plan,
             slots: Slots::new(lease, rows, self.loader.image_bytes()),
         }));
+        state.unfinished.insert(state.begun);
         state.begun += 1;
     }
 
@@ -304,13 +315,16 @@ impl Shared {
         // The reader ends at the first batch that failed. All before it are begun already, and are finished.
         state.planned_all |= !matches!(finished.outcome, Outcome::Made(_));
         state.finished.insert(number, finished);
+        state.unfinished.remove(&number);
+        // What only this batch needed can be given back, which may make room for what the next one needs.
+        let was_starved = std::mem::take(&mut state.starved);
         state.spare_rows.push(rows);
         let (is_next, no_more) = (number == state.taken, state.planned_all);
         drop(state);
         if is_next {
             self.ready.notify_all();
         }
-        if no_more {
+        if no_more || was_starved {
             self.work.notify_all();
         }
     }
@@ -337,6 +351,9 @@ impl Shared {
                 return Err(Arc::clone(error));
             }
             if state.planned_all && state.taken == state.begun {
+                if let Some(error) = state.ending.take() {
+                    return Err(self.halt(&mut state, error));
+                }
                 state
                     .epoch_tally
                     .check_whole(self.loader.config.max_bad_fraction)

@@ -3,11 +3,11 @@
 use std::slice;
 use std::sync::atomic::AtomicBool;
 
-use crate::config::{LoaderConfig, Mode};
+use crate::config::{LastBatch, LoaderConfig, Mode};
 use crate::error::{ConfigError, Error};
 use crate::index::Index;
 use crate::location::Location;
-use crate::order::{Draws, Source};
+use crate::order::{Draws, Source, UNKNOWN};
 use crate::shards;
 use crate::store::settle;
 
@@ -64,13 +64,25 @@ pub(crate) fn draws(
         let weight = config.weights.get(number).copied().unwrap_or(1.0);
         sources.push(Source { shards, weight });
     }
-    let num_samples = config.num_samples.unwrap_or_else(|| index.num_samples());
+    let streamed = index.counts().contains(&UNKNOWN);
+    let num_samples = match config.num_samples {
+        Some(samples) => samples,
+        None if streamed => {
+            let rule = "some shards are of unknown length: say how many samples make an epoch";
+            return Err(ConfigError::new("data.num_samples", "None", rule));
+        }
+        None => index.num_samples(),
+    };
+    if streamed && config.last_batch == LastBatch::Keep {
+        let rule = "shards of unknown length that are drawn with replacement never end";
+        return Err(ConfigError::new("data.last_batch", "'keep'", rule));
+    }
     let draws = Draws::new(sources, num_samples).ok_or_else(|| {
         let shown = format!("{:?}", config.weights);
         let rule = "no shard of a pattern whose weight is above 0 holds a sample";
         ConfigError::new("data.weights", shown, rule)
     })?;
-    if num_samples as f64 / draws.mean_samples(index.counts()) > MAX_DRAWN {
+    if !streamed && num_samples as f64 / draws.mean_samples(index.counts()) > MAX_DRAWN {
         let rule = "an epoch would have more than 100,000,000 shards; make it shorter";
         return Err(ConfigError::new("data.num_samples", num_samples, rule));
     }

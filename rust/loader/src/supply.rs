@@ -42,6 +42,10 @@ pub trait Supply: Send + Sync + fmt::Debug {
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>);
     /// Ends its threads and removes its files.
     fn close(&self);
+    /// Whether every shard is always there and of known length, so that nothing else is ever asked.
+    fn is_local(&self) -> bool {
+        false
+    }
 }
 
 /// Plain local files: always there, of known length.
@@ -64,4 +68,8 @@ impl Supply for LocalFiles {
     fn on_change(&self, _: Box<dyn Fn() + Send + Sync>) {}
 
     fn close(&self) {}
+
+    fn is_local(&self) -> bool {
+        true
+    }
 }

@@ -13,6 +13,7 @@ use crate::error::{Error, SampleError};
 use crate::loader::Loader;
 use crate::location::Location;
 use crate::mask;
+use crate::order::Needed;
 use crate::pipeline::Shared;
 use crate::read::{Reader, Wanted};
 use crate::rng::{SampleRng, stream};
@@ -115,7 +116,7 @@ impl<'shared> Worker<'shared> {
                 break None;
             }
             substitutes -= 1;
-            id = self.substitute(&plan.shards, &mut rng);
+            id = Self::substitute(&plan.shards, &mut rng);
         };
         let row = slot.parts().1;
         (row.sample, row.tally) = (sample, tally);
@@ -123,18 +124,16 @@ impl<'shared> Worker<'shared> {
     }
 
     /// A sample of the shards that the batch's windows stand in, each equally likely: they are there, others may be far away.
-    fn substitute(&self, shards: &[u32], rng: &mut SampleRng) -> SampleId {
-        let counts = self.loader.index.counts();
-        let count = |shard: u32| u64::from(counts[shard as usize]);
-        let total: u64 = shards.iter().map(|&shard| count(shard)).sum();
-        let mut place = ((rng.uniform() * total as f64) as u64).min(total - 1);
-        let found = shards.iter().find(|&&shard| {
-            let here = place < count(shard);
-            place -= if here { 0 } else { count(shard) };
+    fn substitute(shards: &[Needed], rng: &mut SampleRng) -> SampleId {
+        let total: u64 = shards.iter().map(|needed| u64::from(needed.samples)).sum();
+        let mut place = ((rng.uniform() * total as f64) as u64).min(total.saturating_sub(1));
+        let found = shards.iter().find(|needed| {
+            let here = place < u64::from(needed.samples);
+            place -= if here { 0 } else { u64::from(needed.samples) };
             here
         });
         SampleId {
-            shard: found.copied().unwrap_or(shards[0]),
+            shard: found.map_or(0, |needed| needed.shard),
             sample: place as u32,
         }
     }

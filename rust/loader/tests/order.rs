@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prolip_loader::config::LastBatch;
-use prolip_loader::order::{BatchPlan, Cursor, Leg, Route, Rules};
+use prolip_loader::error::Error;
+use prolip_loader::order::{BatchPlan, Cursor, Leg, Route, Rules, Step};
 use prolip_loader::sample::SampleId;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -44,13 +45,15 @@ impl Case {
             world_size,
             last_batch: self.last_batch,
             num_epochs: Some(self.epochs),
+            streamed: false,
+            num_samples: None,
             draws: None,
         }
     }
 
     fn plans(&self, rank: u64, ranks: Ranks, from: &Cursor) -> Vec<BatchPlan> {
         let mut route = Route::new(self.rules(rank, ranks), from);
-        std::iter::from_fn(|| route.next(&self.sizes)).collect()
+        std::iter::from_fn(|| batch(route.next(&self.sizes))).collect()
     }
 
     /// The batches of every rank from a cursor to the end of its epoch.
@@ -62,6 +65,15 @@ impl Case {
         (0..ranks.0)
             .map(|rank| one.plans(rank, ranks, from))
             .collect()
+    }
+}
+
+/// The batch of a step, if it is one.
+fn batch(step: Result<Step, Error>) -> Option<BatchPlan> {
+    match step.unwrap() {
+        Step::Batch(plan) => Some(plan),
+        Step::End => None,
+        Step::Waiting(shard) => panic!("waits for shard {shard}"),
     }
 }
 
@@ -222,10 +234,10 @@ proptest! {
     #[test]
     fn a_batch_names_the_shards_of_its_windows(case in cases(), ranks in ranks()) {
         for plan in case.plans(0, ranks, &Cursor::default()) {
-            let named: BTreeSet<u32> = plan.shards.iter().copied().collect();
+            let named: BTreeSet<u32> = plan.shards.iter().map(|needed| needed.shard).collect();
             prop_assert_eq!(named.len(), plan.shards.len());
             prop_assert!(plan.samples.iter().all(|sample| named.contains(&sample.shard)));
-            prop_assert!(plan.shards.iter().all(|&shard| case.sizes[shard as usize] > 0));
+            prop_assert!(plan.shards.iter().all(|needed| case.sizes[needed.shard as usize] == needed.samples));
         }
     }
 }
@@ -324,8 +336,8 @@ fn an_endless_run_ends_where_there_is_nothing_to_read() {
         ..case(&[1], 0).rules(0, (2, 4))
     };
     let from = Cursor::default();
-    assert_eq!(Route::new(rules.clone(), &from).next(&[1]), None);
+    assert_eq!(batch(Route::new(rules.clone(), &from).next(&vec![1])), None);
     let mut endless = Route::new(Rules { rank: 1, ..rules }, &from);
-    let epochs = std::iter::from_fn(|| endless.next(&[1])).map(|plan| plan.epoch);
+    let epochs = std::iter::from_fn(|| batch(endless.next(&vec![1]))).map(|plan| plan.epoch);
     assert_eq!(epochs.take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::{config, open, read_all, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, Mode};
 use prolip_loader::error::Error;
-use prolip_loader::order::{BatchPlan, Cursor, Draws, Route, Rules, ShardList, Source};
+use prolip_loader::order::{BatchPlan, Cursor, Draws, Route, Rules, ShardList, Source, Step};
 use prolip_loader::sample::SampleId;
 
 const COUNTS: [u32; 7] = [3, 1, 0, 4, 2, 5, 9];
@@ -27,6 +27,15 @@ fn draws(num_samples: u64) -> Draws {
         source(&[5], 0.0),
     ];
     Draws::new(sources, num_samples).unwrap()
+}
+
+/// The batch of a step, if it is one.
+fn batch(step: Result<Step, Error>) -> Option<BatchPlan> {
+    match step.unwrap() {
+        Step::Batch(plan) => Some(plan),
+        Step::End => None,
+        Step::Waiting(shard) => panic!("waits for shard {shard}"),
+    }
 }
 
 fn shards_of(list: &ShardList) -> Vec<u32> {
@@ -100,11 +109,13 @@ fn ranks_divide_what_was_drawn_and_a_run_goes_on_anywhere() {
         world_size: 3,
         last_batch,
         num_epochs: Some(2),
+        streamed: false,
+        num_samples: None,
         draws: Some(Arc::new(draws(50))),
     };
     let plans = |rank, last_batch, from: &Cursor| -> Vec<BatchPlan> {
         let mut route = Route::new(rules(rank, last_batch), from);
-        std::iter::from_fn(|| route.next(&COUNTS)).collect()
+        std::iter::from_fn(|| batch(route.next(&COUNTS.to_vec()))).collect()
     };
     let start = Cursor::default();
     let mut read: Vec<SampleId> = Vec::new();
@@ -149,7 +160,7 @@ fn a_loader_draws_from_its_patterns() {
         };
         let loader = open(config, 0, 1).unwrap();
         let batches = read_all(&loader, Cursor::default()).unwrap();
-        assert_eq!(batches.len() as u64, loader.num_batches());
+        assert_eq!(Some(batches.len() as u64), loader.num_batches());
         batches.into_iter().flat_map(|batch| batch.keys).collect()
     };
     // All 15 samples' worth, in full batches of four.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use prolip_loader::config::LastBatch;
-use prolip_loader::order::{BatchPlan, Cursor, Division, Leg, Route, Rules};
+use prolip_loader::order::{BatchPlan, Cursor, Division, Leg, Route, Rules, Step};
 use prolip_loader::sample::SampleId;
 
 const SHARDS: usize = 140_146;
@@ -50,6 +50,8 @@ fn rules(rank: u64, world_size: u64, last_batch: LastBatch) -> Rules {
         world_size,
         last_batch,
         num_epochs: Some(1),
+        streamed: false,
+        num_samples: None,
         draws: None,
     }
 }
@@ -66,9 +68,12 @@ fn stopped() -> Cursor {
     }
 }
 
-fn batches(counts: &[u32], rules: Rules, from: &Cursor) -> impl Iterator<Item = BatchPlan> {
+fn batches(counts: &Vec<u32>, rules: Rules, from: &Cursor) -> impl Iterator<Item = BatchPlan> {
     let mut route = Route::new(rules, from);
-    std::iter::from_fn(move || route.next(counts))
+    std::iter::from_fn(move || match route.next(counts).unwrap() {
+        Step::Batch(plan) => Some(plan),
+        _ => None,
+    })
 }
 
 /// The largest memory that this process has had, in bytes.
@@ -104,7 +109,7 @@ fn the_whole_internet() {
     ranks_that_take_over_read_what_was_left(&counts);
 }
 
-fn planning_takes_less_than_a_second_and_100_mb(counts: &[u32]) {
+fn planning_takes_less_than_a_second_and_100_mb(counts: &Vec<u32>) {
     let before = peak_memory();
     let middle = rules(RANKS / 2, RANKS, LastBatch::Drop);
     let planned = fastest(|| {
@@ -172,7 +177,7 @@ fn contiguous_and_of_equal_steps(division: Division) {
 }
 
 /// By reading: what some ranks had left is what those in their place read, each once, and nothing that was used.
-fn ranks_that_take_over_read_what_was_left(counts: &[u32]) {
+fn ranks_that_take_over_read_what_was_left(counts: &Vec<u32>) {
     let (old, keep) = (1_234, LastBatch::Keep);
     let whole: Vec<SampleId> = batches(counts, rules(old, RANKS, keep), &Cursor::default())
         .flat_map(|plan| plan.samples)

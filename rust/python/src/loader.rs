@@ -194,8 +194,8 @@ impl BatchLoader {
 
     /// Batches of this rank in an epoch.
     #[getter]
-    fn num_batches(&self) -> u64 {
-        self.loader.num_batches()
+    fn num_batches(&self) -> PyResult<u64> {
+        self.loader.num_batches().ok_or_else(|| unknown("batches"))
     }
 
     /// What opening found that is no error: shards that are damaged, or left out.
@@ -206,8 +206,8 @@ impl BatchLoader {
 
     /// Samples of an epoch over all ranks.
     #[getter]
-    fn num_samples(&self) -> u64 {
-        self.loader.num_samples()
+    fn num_samples(&self) -> PyResult<u64> {
+        self.loader.num_samples().ok_or_else(|| unknown("samples"))
     }
 }
 
@@ -258,6 +258,12 @@ pub fn close_all(py: Python<'_>) {
     for run in runs {
         run.close(py);
     }
+}
+
+fn unknown(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!(
+        "the number of {what} is not known: shards are of unknown length; make an index of them with `prolip data index`"
+    ))
 }
 
 fn check_process(process: u32) -> PyResult<()> {

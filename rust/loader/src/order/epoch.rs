@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::division::Leftover;
-use super::{Division, Leg, ShardList};
+use super::{Division, Leg, Needed, ShardList};
 use crate::config::MAX_WINDOW;
 use crate::rng::{SampleRng, stream};
 use crate::sample::SampleId;
@@ -24,7 +24,16 @@ pub struct Window {
     /// Its samples, as they are read.
     pub samples: Vec<SampleId>,
     /// The shards that they lie in; known for windows of the present leg.
-    pub shards: Arc<[u32]>,
+    pub shards: Arc<[Needed]>,
+}
+
+/// Samples that are read one after the other, and what they need.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch<'order> {
+    /// The samples, at least one.
+    pub samples: &'order [SampleId],
+    /// All shards of their window.
+    pub shards: &'order Arc<[Needed]>,
 }
 
 #[derive(Debug)]
@@ -104,26 +113,16 @@ impl EpochOrder {
         self.levels.len() - 1
     }
 
-    /// The window that holds a position of a rank's part.
-    pub fn window(&mut self, rank: u64, position: u64) -> &Window {
-        self.load(self.present(), rank, position)
+    /// The window that holds a position of a rank's part, of shards with these numbers of samples.
+    pub fn window(&mut self, rank: u64, position: u64, counts: &[u32]) -> &Window {
+        self.load(self.present(), rank, position, counts)
     }
 
     /// Positions of the window in a rank's part that holds a position, and the window's number, from 0.
     fn bounds(&self, level: usize, rank: u64, position: u64) -> (Range<u64>, u64) {
         let length = self.levels[level].division.length(rank);
-        let (size, offset) = if self.window == 0 {
-            (BLOCK, 0)
-        } else {
-            // The cuts lie elsewhere in every epoch and part, so that no two of them shuffle the same samples together.
-            let window = u32::try_from(self.window).unwrap_or(u32::MAX);
-            let mut rng = self.rng(level, rank, 0);
-            (self.window, u64::from(rng.below(window)))
-        };
-        // Window 0 is what lies before the first cut; it may be empty.
-        let number = (position + size - offset) / size;
-        let start = (number * size + offset).saturating_sub(size);
-        (start..(number * size + offset).min(length), number)
+        let (positions, number) = bounds(self.window, self.rng(level, rank, 0), position);
+        (positions.start..positions.end.min(length), number)
     }
 
     fn rng(&self, level: usize, rank: u64, number: u64) -> SampleRng {
@@ -132,7 +131,7 @@ impl EpochOrder {
     }
 
     /// The window of a leg that holds a position of a part, first among those that are kept.
-    fn load(&mut self, level: usize, rank: u64, position: u64) -> &Window {
+    fn load(&mut self, level: usize, rank: u64, position: u64, counts: &[u32]) -> &Window {
         let holds = |window: &Window| window.rank == rank && window.positions.contains(&position);
         let kept = &mut self.levels[level].windows;
         if let Some(place) = kept.iter().position(holds) {
@@ -144,9 +143,9 @@ impl EpochOrder {
             let (positions, number) = self.bounds(level, rank, position);
             let start = self.levels[level].division.part(rank).start;
             let listed = start + positions.start..start + positions.end;
-            self.read_list(level, listed, &mut samples);
+            self.read_list(level, listed, counts, &mut samples);
             let shards = if level == self.present() {
-                distinct_shards(&samples)
+                distinct_shards(&samples, counts)
             } else {
                 Arc::default()
             };
@@ -165,7 +164,13 @@ impl EpochOrder {
     }
 
     /// Appends the samples at these positions of the list that a leg divides.
-    fn read_list(&mut self, level: usize, positions: Range<u64>, samples: &mut Vec<SampleId>) {
+    fn read_list(
+        &mut self,
+        level: usize,
+        positions: Range<u64>,
+        counts: &[u32],
+        samples: &mut Vec<SampleId>,
+    ) {
         let before = level.checked_sub(1);
         let left = before.and_then(|before| Some((before, self.levels[before].left?)));
         let Some((before, left)) = left else {
@@ -177,7 +182,7 @@ impl EpochOrder {
             places.end = places.end.min(places.start + (positions.end - at));
             at += places.end - places.start;
             while places.start < places.end {
-                let window = self.load(before, rank, places.start);
+                let window = self.load(before, rank, places.start, counts);
                 let (from, end) = (window.positions.start, window.positions.end);
                 let end = end.min(places.end);
                 let found = (places.start - from) as usize..(end - from) as usize;
@@ -188,14 +193,32 @@ impl EpochOrder {
     }
 }
 
+/// Positions of the window that holds a position, in a part of any length, and the window's number, from 0. The generator
+/// draws the first cut.
+pub fn bounds(window: u64, mut cut: SampleRng, position: u64) -> (Range<u64>, u64) {
+    let (size, offset) = if window == 0 {
+        (BLOCK, 0)
+    } else {
+        // The cuts lie elsewhere in every epoch and part, so that no two of them shuffle the same samples together.
+        let choices = u32::try_from(window).unwrap_or(u32::MAX);
+        (window, u64::from(cut.below(choices)))
+    };
+    // Window 0 is what lies before the first cut; it may be empty.
+    let number = (position + size - offset) / size;
+    let start = (number * size + offset).saturating_sub(size);
+    (start..number * size + offset, number)
+}
+
 /// The shards of samples, in order of first use.
-fn distinct_shards(samples: &[SampleId]) -> Arc<[u32]> {
-    let (mut known, mut shards) = (HashSet::new(), Vec::new());
-    for sample in samples {
+fn distinct_shards(samples: &[SampleId], counts: &[u32]) -> Arc<[Needed]> {
+    let (mut known, mut shards, mut last) = (HashSet::new(), Vec::new(), None);
+    for &SampleId { shard, .. } in samples {
         // Mostly the shard of the sample before.
-        if shards.last() != Some(&sample.shard) && known.insert(sample.shard) {
-            shards.push(sample.shard);
+        if last != Some(shard) && known.insert(shard) {
+            let samples = counts[shard as usize];
+            shards.push(Needed { shard, samples });
         }
+        last = Some(shard);
     }
     shards.into()
 }

@@ -6,6 +6,9 @@
 //! permutation is drawn from (seed, epoch, leg, rank, window) alone: finding the batch at any place takes the windows that
 //! it lies in and no look at those before. Where a run stands is a [`Cursor`]: the epoch and its legs.
 //!
+//! Where the lengths of shards are not known beforehand, a rank reads its own shards one after the other and finds out
+//! ([`streamed`]).
+//!
 //! A leg is what a run did with one number of ranks and one batch size. When either changes within an epoch, what all the
 //! parts have left, end to end, is a new list, which the new ranks divide in the same way. So a list is a list of shards, or
 //! what a leg left of another list.
@@ -15,11 +18,16 @@ mod division;
 mod draws;
 mod epoch;
 mod list;
+mod needed;
+mod reading;
 mod route;
+mod streamed;
 
 pub use cursor::{Cursor, Leg};
 pub use division::Division;
 pub use draws::{Draws, Source};
 pub use epoch::{EpochOrder, Window};
 pub use list::ShardList;
-pub use route::{BatchPlan, Route, Rules};
+pub use needed::{Lengths, Needed, UNKNOWN};
+pub use route::{BatchPlan, Route, Rules, Scout, Step, Visit};
+pub(crate) use streamed::Streamed;

@@ -1,11 +1,14 @@
-//! The batches of one rank, one after the other.
+//! The batches of one rank, one after the other, and the shards that they will need.
 
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::needed::{Blocked, Lengths, Needed};
+use super::reading::{Reading, begun};
 use super::{Cursor, Division, Draws, EpochOrder, Leg, ShardList};
 use crate::config::LastBatch;
+use crate::error::Error;
 use crate::rng::{SampleRng, stream};
 use crate::sample::SampleId;
 
@@ -26,6 +29,10 @@ pub struct Rules {
     pub last_batch: LastBatch,
     /// Epochs, `None` for no end.
     pub num_epochs: Option<u64>,
+    /// Whether shards of unknown length are among them.
+    pub streamed: bool,
+    /// Samples of an epoch, where the shards do not say.
+    pub num_samples: Option<u64>,
     /// Shards that are drawn with replacement; nothing where each is read once an epoch.
     pub draws: Option<Arc<Draws>>,
 }
@@ -41,12 +48,13 @@ impl Rules {
         }
     }
 
-    /// Samples of an epoch over shards of these numbers of samples.
+    /// Samples of an epoch over shards of these numbers of samples; nothing where they do not say and nobody else does.
     #[must_use]
-    pub fn num_samples(&self, counts: &[u32]) -> u64 {
+    pub fn epoch_samples(&self, counts: &[u32]) -> Option<u64> {
         match &self.draws {
-            Some(draws) => draws.num_samples,
-            None => counts.iter().map(|&count| u64::from(count)).sum(),
+            Some(draws) => Some(draws.num_samples),
+            None if self.streamed => self.num_samples,
+            None => Some(counts.iter().map(|&count| u64::from(count)).sum()),
         }
     }
 
@@ -78,12 +86,12 @@ impl Rules {
 pub struct BatchPlan {
     /// Its epoch.
     pub epoch: u64,
-    /// Its positions in the rank's part of the present leg; a padded part goes on from its beginning.
+    /// Its positions in what the rank reads of the present leg; past its end a padded part goes on from its beginning.
     pub positions: Range<u64>,
     /// The sample that belongs in each slot.
     pub samples: Vec<SampleId>,
     /// The shards of the windows that they stand in: those that must be there, and that substitutes come from.
-    pub shards: Arc<[u32]>,
+    pub shards: Arc<[Needed]>,
     /// Where a run goes on after it.
     pub cursor: Cursor,
     rank: u64,
@@ -99,120 +107,211 @@ impl BatchPlan {
     }
 }
 
-/// The batches of a run, one after the other.
+/// What comes next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A batch.
+    Batch(BatchPlan),
+    /// The number of samples in this shard must be known first.
+    Waiting(u32),
+    /// There are no more.
+    End,
+}
+
+/// A place in a run, and what is read from there.
 #[derive(Debug)]
-pub struct Route {
+struct Walk {
     rules: Rules,
     epoch: u64,
     /// The epoch's legs before the present one.
     earlier: Vec<Leg>,
-    /// Steps taken in the present one.
-    steps: u64,
-    /// The epoch's order, once it was needed.
-    order: Option<EpochOrder>,
+    /// What was read of the epoch; of the present leg, where lengths are known.
+    position: u64,
+    reading: Option<Reading>,
+}
+
+impl Walk {
+    fn new(rules: Rules, from: &Cursor) -> Self {
+        let (earlier, steps) = from.split(rules.world_size, rules.batch_size);
+        let before = if rules.streamed { begun(&earlier) } else { 0 };
+        Self {
+            position: before.saturating_add(steps.saturating_mul(rules.batch_size)),
+            epoch: from.epoch,
+            rules,
+            earlier,
+            reading: None,
+        }
+    }
+
+    /// The next sample's position and what is read of its epoch; nothing at the end of the run.
+    fn settle(&mut self, lengths: &dyn Lengths) -> Result<Option<(u64, &mut Reading)>, Blocked> {
+        loop {
+            let over = |epochs| self.epoch >= epochs;
+            if self.rules.num_epochs.is_some_and(over) {
+                return Ok(None);
+            }
+            let (rules, epoch, earlier) = (&self.rules, self.epoch, &self.earlier);
+            let reading = self
+                .reading
+                .get_or_insert_with(|| Reading::new(rules, lengths, epoch, earlier));
+            if reading.stretch(self.position, lengths)?.is_some() {
+                let position = self.position;
+                return Ok(self.reading.as_mut().map(|reading| (position, reading)));
+            }
+            // An epoch without samples never gets any: without this an endless run would search forever.
+            if self.position == 0 && self.earlier.is_empty() {
+                return Ok(None);
+            }
+            (self.epoch, self.position, self.reading) = (self.epoch + 1, 0, None);
+            self.earlier.clear();
+        }
+    }
+}
+
+/// The batches of a run, one after the other.
+#[derive(Debug)]
+pub struct Route {
+    walk: Walk,
+    /// The epoch of the last batch, and the steps of its leg.
+    steps: (u64, u64),
 }
 
 impl Route {
     /// The batches from a cursor on.
     #[must_use]
     pub fn new(rules: Rules, from: &Cursor) -> Self {
-        let (earlier, steps) = from.split(rules.world_size, rules.batch_size);
+        let (_, steps) = from.split(rules.world_size, rules.batch_size);
         Self {
-            rules,
-            epoch: from.epoch,
-            earlier,
-            steps,
-            order: None,
+            walk: Walk::new(rules, from),
+            steps: (from.epoch, steps),
         }
     }
 
-    /// The next batch from shards of these numbers of samples, which must be the same at every call.
-    pub fn next(&mut self, counts: &[u32]) -> Option<BatchPlan> {
-        loop {
-            let Rules {
-                rank, last_batch, ..
-            } = self.rules;
-            if self
-                .rules
-                .num_epochs
-                .is_some_and(|epochs| self.epoch >= epochs)
-            {
-                return None;
-            }
-            let (epoch, earlier) = (self.epoch, &self.earlier);
-            let order = self
-                .order
-                .get_or_insert_with(|| self.rules.order(counts, epoch, earlier));
-            let steps = order.division().num_steps(last_batch, rank);
-            if self.steps < steps {
-                return self.plan();
-            }
-            // An epoch without batches never gets any: without this an endless run would search forever.
-            if steps == 0 && self.earlier.is_empty() {
-                return None;
-            }
-            (self.epoch, self.steps, self.order) = (self.epoch + 1, 0, None);
-            self.earlier.clear();
+    /// The next batch.
+    ///
+    /// # Errors
+    /// The length of a shard that is needed for it will never be known.
+    pub fn next(&mut self, lengths: &dyn Lengths) -> Result<Step, Error> {
+        match self.plan(lengths) {
+            Ok(Some(plan)) => Ok(Step::Batch(plan)),
+            Ok(None) => Ok(Step::End),
+            Err(Blocked::Waiting(shard)) => Ok(Step::Waiting(shard)),
+            Err(Blocked::Failed(error)) => Err(error),
         }
     }
 
-    fn plan(&mut self) -> Option<BatchPlan> {
+    /// Place and reading of an epoch whose lengths turn out on the way.
+    pub(crate) fn streamed(&self) -> Option<(u64, &super::Streamed)> {
+        match &self.walk.reading {
+            Some(Reading::Streamed(streamed)) => Some((self.walk.epoch, streamed)),
+            _ => None,
+        }
+    }
+
+    /// Where the next batch begins: its epoch, and what was read of that.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.walk.epoch, self.walk.position)
+    }
+
+    fn plan(&mut self, lengths: &dyn Lengths) -> Result<Option<BatchPlan>, Blocked> {
         let Rules {
             rank,
             world_size,
             batch_size,
-            last_batch,
             ..
-        } = self.rules;
-        let order = self.order.as_mut()?;
-        let division = order.division();
-        let owner = division.owner(rank);
-        let length = division.length(owner);
-        let mut positions = self.steps * batch_size..(self.steps + 1) * batch_size;
-        if last_batch == LastBatch::Keep {
-            positions.end = positions.end.min(length);
-        }
-        let mut samples = Vec::with_capacity((positions.end - positions.start) as usize);
-        let mut shards: Option<Arc<[u32]>> = None;
-        let mut at = positions.start;
-        while at < positions.end {
-            // Past its end a part is read from its beginning again.
-            let place = at % length;
-            let window = order.window(owner, place);
-            let count = (window.positions.end - place).min(positions.end - at);
-            let first = (place - window.positions.start) as usize;
-            samples.extend_from_slice(&window.samples[first..first + count as usize]);
+        } = self.walk.rules;
+        let Some((position, reading)) = self.walk.settle(lengths)? else {
+            return Ok(None);
+        };
+        let mut samples = Vec::with_capacity(batch_size as usize);
+        let mut shards: Option<Arc<[Needed]>> = None;
+        while (samples.len() as u64) < batch_size {
+            let at = position + samples.len() as u64;
+            let Some(stretch) = reading.stretch(at, lengths)? else {
+                break;
+            };
+            let count = stretch
+                .samples
+                .len()
+                .min(batch_size as usize - samples.len());
+            samples.extend_from_slice(&stretch.samples[..count]);
             shards = Some(match shards {
-                None => Arc::clone(&window.shards),
-                Some(shards) => united(&shards, &window.shards),
+                None => Arc::clone(stretch.shards),
+                Some(shards) => united(&shards, stretch.shards),
             });
-            at += count;
         }
-        self.steps += 1;
+        let positions = position..position + samples.len() as u64;
+        self.walk.position += batch_size;
+        let epoch = self.walk.epoch;
+        let steps = if self.steps.0 == epoch {
+            self.steps.1 + 1
+        } else {
+            1
+        };
+        self.steps = (epoch, steps);
         let present = Leg {
             world_size,
             batch_size,
-            steps: self.steps,
+            steps,
         };
-        let mut legs = self.earlier.clone();
+        let mut legs = self.walk.earlier.clone();
         legs.push(present);
-        Some(BatchPlan {
-            epoch: self.epoch,
+        Ok(Some(BatchPlan {
+            epoch,
             positions,
             samples,
             shards: shards.unwrap_or_default(),
-            cursor: Cursor {
-                epoch: self.epoch,
-                legs,
-            },
+            cursor: Cursor { epoch, legs },
             rank,
+        }))
+    }
+}
+
+/// What is read together, one after the other: the windows of a run over shards of known lengths.
+#[derive(Debug)]
+pub struct Scout(Walk);
+
+/// A window that a run will read.
+#[derive(Debug)]
+pub struct Visit {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Position behind its last sample, as [`BatchPlan::positions`] counts.
+    pub until: u64,
+    /// Its samples.
+    pub samples: u64,
+    /// Shards that it needs.
+    pub shards: Arc<[Needed]>,
+}
+
+impl Scout {
+    /// The windows from a cursor on.
+    #[must_use]
+    pub fn new(rules: Rules, from: &Cursor) -> Self {
+        Self(Walk::new(rules, from))
+    }
+
+    /// The next one.
+    pub fn next(&mut self, lengths: &dyn Lengths) -> Option<Visit> {
+        let (position, reading) = self.0.settle(lengths).ok()??;
+        let stretch = reading.stretch(position, lengths).ok()??;
+        let samples = stretch.samples.len() as u64;
+        let (until, shards) = (position + samples, Arc::clone(stretch.shards));
+        self.0.position = until;
+        Some(Visit {
+            epoch: self.0.epoch,
+            until,
+            samples,
+            shards,
         })
     }
 }
 
 /// What is in either, in order of first use.
-fn united(first: &[u32], second: &[u32]) -> Arc<[u32]> {
-    let known: HashSet<&u32> = first.iter().collect();
-    let new = second.iter().filter(|shard| !known.contains(shard));
+fn united(first: &[Needed], second: &[Needed]) -> Arc<[Needed]> {
+    let known: HashSet<u32> = first.iter().map(|needed| needed.shard).collect();
+    let new = second
+        .iter()
+        .filter(|needed| !known.contains(&needed.shard));
     first.iter().chain(new).copied().collect()
 }
