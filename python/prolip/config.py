@@ -63,7 +63,7 @@ class DataConfig:
     mode: Literal["once", "resampled"] = LoaderConfig.mode
     """Every sample once an epoch, or shards drawn with replacement."""
     num_samples: int | None = LoaderConfig.num_samples
-    """Samples of an epoch, where the shards do not say: they are resampled, or of unknown length."""
+    """Samples of an epoch, where the shards do not say: they are resampled, or neither local nor in an index."""
     captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
     """One entry a caption slot: every picture comes with one caption of each."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

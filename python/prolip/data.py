@@ -146,7 +146,9 @@ class LoaderConfig:
     mode: Literal["once", "resampled"] = "once"
     """`once`: every sample of every shard once an epoch. `resampled`: shards drawn with replacement, by `weights`."""
     num_samples: int | None = None
-    """Samples of an epoch over all ranks, where the shards do not say: they are resampled, or of unknown length."""
+    """Samples of an epoch over all ranks, where the shards do not say: they are resampled, or of unknown length, which
+    is those that are not local and in no index. Ranks then read shards of their own, and go round them again if they
+    hold too few samples; with `last_batch="keep"` an epoch is what the shards hold."""
     batch_size: int
     """Samples of this rank's batch."""
     image_size: int
@@ -261,7 +263,8 @@ class BatchLoader:
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
-        """Reads the headers of all shards.
+        """Reads the headers of all local shards, unless an index says where their samples lie. Of others nothing is
+        asked before it is needed.
 
         Raises:
             ValueError: A setting cannot work; the message names the field, its value and the rule.
@@ -320,13 +323,13 @@ class BatchLoader:
         self._loaded = Cursor.from_dict(state)
 
     @property
-    def num_batches(self) -> int:
-        """Batches of this rank in an epoch."""
+    def num_batches(self) -> int | None:
+        """Batches of this rank in an epoch; None where that turns out only as shards of unknown length come in."""
         return self._core.num_batches
 
     @property
-    def num_samples(self) -> int:
-        """Samples of an epoch over all ranks."""
+    def num_samples(self) -> int | None:
+        """Samples of an epoch over all ranks; None where that turns out only as shards of unknown length come in."""
         return self._core.num_samples
 
     def stats(self) -> LoaderStats:

@@ -59,7 +59,7 @@ def batches(config: LoaderConfig) -> list[Batch]:
 
 
 def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
-    assert [batch.keys for batch in found] == [batch.keys for batch in expected]
+    assert [(batch.keys, batch.cursor) for batch in found] == [(batch.keys, batch.cursor) for batch in expected]
     for one, two in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.images, two.images)
         np.testing.assert_array_equal(one.token_ids, two.token_ids)

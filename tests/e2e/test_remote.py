@@ -83,7 +83,7 @@ def test_object_stores(
         with pytest.raises(ValueError, match="it matches no object"):
             BatchLoader(config(f"{scheme}://{BUCKET}/data/none-*.tar"))
         with pytest.raises(DataError, match=r"006\.tar: the server answers 404"):
-            BatchLoader(config(f"{scheme}://{BUCKET}/data/006.tar"))
+            batches(replace(config(f"{scheme}://{BUCKET}/data/006.tar"), num_samples=16))
 
 
 def test_the_hub(folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +155,9 @@ def test_encrypted_connections(
     with https(folder, tmp_path, monkeypatch, away) as url:
         check(f"{url}/{{000..005}}.tar", expected, tmp_path)
         with pytest.raises(DataError, match=r"redirects from https to an address without encryption \(tried once\)"):
-            BatchLoader(config(f"{url}/away/000.tar"))
+            batches(replace(config(f"{url}/away/000.tar"), num_samples=16))
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     with https(folder, tmp_path, monkeypatch) as url:
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
         with pytest.raises(DataError, match=r"certificate.*\(tried once\)"):
-            BatchLoader(config(f"{url}/000.tar"))
+            batches(replace(config(f"{url}/000.tar"), num_samples=16))

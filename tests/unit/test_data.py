@@ -176,7 +176,7 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"shards": ("nothing-*.tar",)}, r'data.shards is "nothing-\*.tar": it matches no file'),
         ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
         ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
-        ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and the shards hold 16"),
+        ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and an epoch has 16"),
         ({"seed": -1}, "data.seed is -1: it must not be negative"),
         ({"seed": 2**64}, "data.seed is 18446744073709551616: it is too large"),
         ({"seed": 10**50}, "data.seed is 1(0+): it is too large"),

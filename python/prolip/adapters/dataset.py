@@ -50,7 +50,13 @@ class BatchDataset(IterableDataset[DeviceBatch]):
         return iter(self.epochs)
 
     def __len__(self) -> int:
-        """Batches of this rank in a whole epoch."""
+        """Batches of this rank in a whole epoch.
+
+        Raises:
+            TypeError: Nobody knows yet, as torch has it for data sets without a length.
+        """
+        if self.epochs.num_batches is None:
+            raise TypeError("the shards are of unknown length: make an index of them with `prolip data index`")
         return self.epochs.num_batches
 
     def set_epoch(self, epoch: int) -> None:

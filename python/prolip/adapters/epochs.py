@@ -63,14 +63,14 @@ class Epochs:
         self._held: DeviceBatch | None = None  # the next epoch's first batch, where only it showed that one had ended
 
     @property
-    def num_batches(self) -> int:
-        """Batches of this rank in a whole epoch."""
+    def num_batches(self) -> int | None:
+        """Batches of this rank in a whole epoch; None where nobody knows yet."""
         return self._loader.num_batches
 
     @property
-    def num_samples(self) -> int:
-        """Samples that all ranks together are given in an epoch."""
-        if self._config.last_batch == "keep":
+    def num_samples(self) -> int | None:
+        """Samples that all ranks together are given in an epoch; None where nobody knows yet."""
+        if self._config.last_batch == "keep" or self.num_batches is None:
             return self._loader.num_samples
         return self.num_batches * self._config.batch_size * self._world_size
 

@@ -40,6 +40,11 @@ class OpenClipLoader:
     """Batches as open_clip has them: (pictures [B, 3, H, W], normalised; token ids int64 [B, L])."""
 
     def __init__(self, epochs: Epochs):
+        if epochs.num_batches is None or epochs.num_samples is None:
+            raise ValueError(
+                "data.shards are of unknown length, and open_clip's loops ask for it: make an index of them with "
+                "`prolip data index`"
+            )
         self.epochs = epochs
         self.num_batches = epochs.num_batches
         """Batches of this rank in an epoch."""

@@ -79,7 +79,8 @@ def _decode_only(task: Task) -> Measurement:
     """The floor: the same threads decode the same pictures, whose bytes are in memory, and do nothing else."""
     import_mb = process.memory(process.tree()).peak_rss
     shards = list(task.shards)
-    loaded = min(task.images, BatchLoader(_loader_config(task)).num_samples)
+    samples = BatchLoader(_loader_config(task)).num_samples
+    loaded = task.images if samples is None else min(task.images, samples)
     busy, cpu = process.machine_seconds(), process.cpu_seconds(process.tree())
     begun = time.perf_counter()
     images, seconds = decode_only(shards, task.images, task.threads)

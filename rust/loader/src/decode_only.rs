@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::config::{MAX_MEMBER_BYTES, OnMissingShard, StoreConfig};
 use crate::decode::{Decoder, Rgb8};
-use crate::error::Error;
+use crate::error::{ConfigError, Error};
 use crate::index::{Index, Opening};
 use crate::location::Location;
 use crate::order::ShardList;
@@ -43,6 +43,10 @@ pub fn decode_only(
         cancelled: &AtomicBool::new(false),
     };
     let index = Index::scan(shards, opening)?;
+    if !index.is_complete() {
+        let rule = "they must be local: what is brought here first would be part of the time";
+        return Err(ConfigError::new("shards", "remote ones", rule).into());
+    }
     let pictures = load(&index, images, max_pixels)?;
     let next = AtomicUsize::new(0);
     let work = || {

@@ -9,7 +9,7 @@ use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
 use crate::index::{Index, Opening, Shard};
 use crate::location::Location;
-use crate::order::{Cursor, Division, Rules, UNKNOWN};
+use crate::order::{Cursor, Division, Rules};
 use crate::read::Wanted;
 use crate::sources;
 use crate::store::{Order, Spool};
@@ -85,7 +85,7 @@ impl Loader {
             world_size: world_size as u64,
             last_batch: config.last_batch,
             num_epochs: config.num_epochs,
-            streamed: index.counts().contains(&UNKNOWN),
+            streamed: !index.is_complete(),
             num_samples: config.num_samples,
             draws: draws.map(Arc::new),
         };
@@ -109,12 +109,8 @@ impl Loader {
     /// Batches of this rank in an epoch, where that is known.
     #[must_use]
     pub fn num_batches(&self) -> Option<u64> {
-        let rules = &self.rules;
-        if rules.streamed && rules.last_batch == LastBatch::Keep {
-            return None;
-        }
-        let division = rules.division(self.num_samples()?);
-        Some(division.num_steps(rules.last_batch, rules.rank))
+        let division = self.rules.division(self.num_samples()?);
+        Some(division.num_steps(self.rules.last_batch, self.rules.rank))
     }
 
     /// Checks that a run can go on at a cursor of these data.
@@ -193,7 +189,7 @@ impl Loader {
             let shard = loader.index.shards().get(number as usize)?;
             brought(shard).then(|| Order {
                 location: shard.location.clone(),
-                stamp: Some(shard.stamp.clone()),
+                stamp: shard.stamp.clone(),
             })
         };
         Ok(Arc::new(Spool::open(&self.config.store, Box::new(orders))?))
@@ -240,7 +236,7 @@ fn check_size(config: &LoaderConfig, rules: &Rules, counts: &[u32]) -> Result<()
     }
     if division.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(
-            "with {} ranks a step needs {} samples and the shards hold {}; make it smaller or set data.last_batch to 'pad' \
+            "with {} ranks a step needs {} samples and an epoch has {}; make it smaller or set data.last_batch to 'pad' \
              or 'keep'",
             division.world_size,
             u128::from(division.world_size) * u128::from(division.batch_size),

@@ -269,7 +269,9 @@ fn open_new(
         SampleError::Open(error)
     })?;
     let file = Arc::new(File::open(path).map_err(SampleError::Open)?);
-    if let Some(what) = shard.stamp.change(&Stamp::of_file(&file.metadata()?)) {
+    if let Some(then) = &shard.stamp
+        && let Some(what) = then.change(&Stamp::of_file(&file.metadata()?))
+    {
         return Err(SampleError::Changed(what));
     }
     let open = OpenShard {

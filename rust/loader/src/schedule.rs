@@ -13,7 +13,8 @@ use crate::supply::Supply;
 const SHARDS_AHEAD: usize = 32;
 /// Samples beyond the next batch in which those are looked for: with small windows of large shards they lie far ahead.
 const SAMPLES_AHEAD: u64 = 1 << 20;
-/// The same where lengths turn out on the way. At the end of an epoch these are not needed after all.
+/// The same where lengths turn out on the way, and at the beginning of the next epoch. At the end of an epoch some are not
+/// needed after all.
 const PIECES_AHEAD: usize = 8;
 
 /// What can be begun now.
@@ -49,6 +50,7 @@ impl Schedule {
             last_began: 0,
             planned: 0,
             pieces: (from.epoch, 0),
+            following: None,
             held: VecDeque::new(),
             uses: HashMap::new(),
             begun: VecDeque::new(),
@@ -88,7 +90,9 @@ impl Schedule {
             let next = planned.map(|plan| (plan.epoch, plan.positions.start));
             claims.give_back(unfinished, next.unwrap_or(self.route.place()), streamed);
             match (streamed, &self.waiting) {
-                (Some((epoch, streamed)), _) => claims.ask_for_pieces(epoch, streamed),
+                (Some((epoch, streamed)), _) => {
+                    claims.ask_for_pieces(epoch, streamed, &self.loader)
+                }
                 (None, Some(plan)) => claims.ask_for_windows(plan, &known),
                 (None, None) => {}
             }
@@ -126,7 +130,8 @@ impl Lengths for Known<'_> {
             Ok(length) => Some(Ok(u32::try_from(length)
                 .unwrap_or(UNKNOWN)
                 .min(UNKNOWN - 1))),
-            Err(_) if skip => Some(Ok(0)),
+            // Reading it says why it is missing.
+            Err(error) if skip && error.is_shards() => Some(Ok(1)),
             Err(error) => Some(Err(error)),
         }
     }
@@ -146,6 +151,8 @@ struct Claims {
     planned: u64,
     /// With unknown lengths, the next piece to ask for, and its epoch.
     pieces: (u64, usize),
+    /// The epoch after the present one, once everything in that was asked for.
+    following: Option<Streamed>,
     /// In the order in which they were asked for.
     held: VecDeque<Claim>,
     /// How many of those name a shard.
@@ -236,20 +243,42 @@ impl Claims {
         }
     }
 
-    /// Asks for the pieces that come after those whose lengths are known.
-    fn ask_for_pieces(&mut self, epoch: u64, streamed: &Streamed) {
-        if self.pieces.0 != epoch {
+    /// Asks for the pieces that come after those whose lengths are known, the first of the next epoch among them.
+    fn ask_for_pieces(&mut self, epoch: u64, streamed: &Streamed, loader: &Loader) {
+        if self.pieces.0 < epoch {
             self.pieces = (epoch, 0);
         }
-        while self.pieces.1 < streamed.num_known() + PIECES_AHEAD && !streamed.knows_all() {
-            let piece = self.pieces.1;
-            let Some(shard) = streamed.shard(piece) else {
+        while self.pieces.0 == epoch && !streamed.knows_all() {
+            if self.pieces.1 >= streamed.num_known() + PIECES_AHEAD {
                 return;
+            }
+            let Some(shard) = streamed.shard(self.pieces.1) else {
+                break;
             };
-            let needed = Needed { shard, samples: 0 };
-            self.claim(epoch, Until::Piece(piece), Arc::new([needed]));
-            self.pieces.1 += 1;
+            self.claim_piece(shard);
         }
+        let (rules, next) = (&loader.rules, epoch + 1);
+        if rules.num_epochs.is_some_and(|epochs| next >= epochs) {
+            return;
+        }
+        if self.pieces.0 == epoch {
+            self.pieces = (next, 0);
+            let num_shards = loader.index.counts().len();
+            self.following = Some(Streamed::new(rules, num_shards, next, 0));
+        }
+        while self.pieces.1 < PIECES_AHEAD
+            && let Some(following) = &self.following
+            && let Some(shard) = following.shard(self.pieces.1)
+        {
+            self.claim_piece(shard);
+        }
+    }
+
+    fn claim_piece(&mut self, shard: u32) {
+        let (epoch, piece) = self.pieces;
+        let needed = Needed { shard, samples: 0 };
+        self.claim(epoch, Until::Piece(piece), Arc::new([needed]));
+        self.pieces.1 += 1;
     }
 
     /// Gives back what no batch needs that is not finished.

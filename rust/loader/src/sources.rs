@@ -7,7 +7,7 @@ use crate::config::{LastBatch, LoaderConfig, Mode};
 use crate::error::{ConfigError, Error};
 use crate::index::Index;
 use crate::location::Location;
-use crate::order::{Draws, Source, UNKNOWN};
+use crate::order::{Draws, Source};
 use crate::shards;
 use crate::store::settle;
 
@@ -64,7 +64,7 @@ pub(crate) fn draws(
         let weight = config.weights.get(number).copied().unwrap_or(1.0);
         sources.push(Source { shards, weight });
     }
-    let streamed = index.counts().contains(&UNKNOWN);
+    let streamed = !index.is_complete();
     let num_samples = match config.num_samples {
         Some(samples) => samples,
         None if streamed => {

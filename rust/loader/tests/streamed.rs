@@ -183,6 +183,19 @@ fn ranks() -> impl Strategy<Value = (u64, u64)> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn every_sample_belongs_to_one_rank(case in cases(), world_size in 1u64..9) {
+        let mut read: Vec<SampleId> = (0..world_size).flat_map(|rank| case.part(rank, world_size)).collect();
+        read.sort_unstable();
+        let shards = case.sizes.iter().zip(0..);
+        let all: Vec<SampleId> = shards.flat_map(|(&size, shard)| (0..size).map(move |sample| SampleId { shard, sample })).collect();
+        prop_assert_eq!(read, all);
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
@@ -197,15 +210,6 @@ proptest! {
                 prop_assert!(needed.iter().all(|(&shard, &samples)| case.sizes[shard as usize] == samples));
             }
         }
-    }
-
-    #[test]
-    fn every_sample_belongs_to_one_rank(case in cases(), world_size in 1u64..9) {
-        let mut read: Vec<SampleId> = (0..world_size).flat_map(|rank| case.part(rank, world_size)).collect();
-        read.sort_unstable();
-        let shards = case.sizes.iter().zip(0..);
-        let all: Vec<SampleId> = shards.flat_map(|(&size, shard)| (0..size).map(move |sample| SampleId { shard, sample })).collect();
-        prop_assert_eq!(read, all);
     }
 
     #[test]

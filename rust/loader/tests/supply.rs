@@ -3,119 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/fake.rs"]
+mod fake;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Content, config, next, open, read_all, write_shards};
+use common::{config, next, open, read_all, write_shards};
+use fake::{Fake, read, start};
 use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard};
 use prolip_loader::error::Error;
-use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
-use prolip_loader::supply::Supply;
-
-type Wake = Box<dyn Fn() + Send + Sync>;
-
-/// Shards that are there when the test says so.
-#[derive(Default)]
-struct Fake {
-    state: Mutex<State>,
-    wake: Mutex<Option<Wake>>,
-    /// Whether whatever is announced is there at once.
-    prompt: bool,
-}
-
-#[derive(Default, Debug)]
-struct State {
-    announced: Vec<u32>,
-    ready: BTreeSet<u32>,
-    asked_unannounced: bool,
-    closed: bool,
-}
-
-impl std::fmt::Debug for Fake {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.state.lock().unwrap().fmt(formatter)
-    }
-}
-
-impl Fake {
-    fn bring(&self, shard: u32) {
-        self.state.lock().unwrap().ready.insert(shard);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Some(wake) = &*self.wake.lock().unwrap() {
-            wake();
-        }
-    }
-
-    fn announced(&self) -> Vec<u32> {
-        self.state.lock().unwrap().announced.clone()
-    }
-}
-
-impl Supply for Fake {
-    fn announce(&self, shards: &[u32]) {
-        let mut state = self.state.lock().unwrap();
-        state.announced.extend(shards);
-        if self.prompt {
-            state.ready.extend(shards);
-        }
-        drop(state);
-        if self.prompt {
-            // From within a call: this must not hang.
-            self.wake();
-        }
-    }
-
-    fn is_ready(&self, shard: u32) -> bool {
-        let mut state = self.state.lock().unwrap();
-        state.asked_unannounced |= !state.announced.contains(&shard);
-        state.ready.contains(&shard)
-    }
-
-    fn length(&self, _: u32) -> Option<Result<u64, Error>> {
-        None
-    }
-
-    fn release(&self, shard: u32) {
-        self.state.lock().unwrap().ready.remove(&shard);
-    }
-
-    fn on_change(&self, wake: Wake) {
-        *self.wake.lock().unwrap() = Some(wake);
-    }
-
-    fn close(&self) {
-        self.state.lock().unwrap().closed = true;
-    }
-}
-
-fn start(loader: &Arc<Loader>, fake: &Arc<Fake>) -> Pipeline {
-    let supply: Arc<dyn Supply> = Arc::<Fake>::clone(fake);
-    Pipeline::start_with(Arc::clone(loader), supply, &Cursor::default()).unwrap()
-}
-
-/// All batches; `idle` is called whenever none is there.
-fn read(
-    loader: &Arc<Loader>,
-    fake: &Arc<Fake>,
-    mut idle: impl FnMut(&Fake),
-) -> Result<Vec<Content>, Arc<Error>> {
-    let (pipeline, mut contents) = (start(loader, fake), Vec::new());
-    for _ in 0..20_000 {
-        match pipeline.next_within(Duration::from_millis(1))? {
-            Next::Batch(batch) => contents.push(Content::new(&batch, loader)),
-            Next::End => return Ok(contents),
-            Next::Waiting => idle(fake),
-        }
-    }
-    panic!("the run does not end");
-}
 
 #[test]
 fn batches_are_those_of_local_files_however_late_the_shards_come() {
@@ -136,16 +35,7 @@ fn batches_are_those_of_local_files_however_late_the_shards_come() {
         assert_eq!(read(&loader, &prompt, |_| {}).unwrap(), expected);
         // One shard at a time, the one that is asked for last comes first.
         let late = Arc::new(Fake::default());
-        let last_first = |fake: &Fake| {
-            let state = fake.state.lock().unwrap();
-            let missing = |shard: &&u32| !state.ready.contains(shard);
-            let shard = state.announced.iter().rev().find(missing).copied();
-            drop(state);
-            if let Some(shard) = shard {
-                fake.bring(shard);
-            }
-        };
-        assert_eq!(read(&loader, &late, last_first).unwrap(), expected);
+        assert_eq!(read(&loader, &late, Fake::bring_last).unwrap(), expected);
         // Shards that nobody asked for are of no use.
         let mut unasked = (0..5).rev().cycle();
         let early = Arc::new(Fake::default());
@@ -153,7 +43,7 @@ fn batches_are_those_of_local_files_however_late_the_shards_come() {
         assert_eq!(read(&loader, &early, out_of_order).unwrap(), expected);
         for fake in [prompt, late, early] {
             let state = fake.state.lock().unwrap();
-            assert!(state.closed && !state.asked_unannounced, "{state:?}");
+            assert!(state.closed && state.wrong.is_empty(), "{state:?}");
         }
     }
 }
@@ -243,4 +133,41 @@ fn a_shard_that_is_missing_for_good_gives_bad_samples() {
     let tally = pipeline.stats().tally;
     assert!(tally.bad.iter().sum::<u64>() >= 4);
     assert!(tally.first[0].contains("001.tar"), "{:?}", tally.first);
+}
+
+#[test]
+fn shards_are_asked_for_ahead_and_given_back_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[2; 90]);
+    for (window, last_batch) in [
+        (3, LastBatch::Drop),
+        (0, LastBatch::Keep),
+        (16, LastBatch::Pad),
+    ] {
+        let config = LoaderConfig {
+            shuffle_window: window,
+            last_batch,
+            batch_size: 7,
+            ..config(folder.path())
+        };
+        let loader = open(config, 0, 1).unwrap();
+        let expected = read_all(&loader, Cursor::default()).unwrap();
+        let late = Arc::new(Fake::default());
+        assert_eq!(read(&loader, &late, Fake::bring_last).unwrap(), expected);
+        let state = late.state.lock().unwrap();
+        assert!(state.wrong.is_empty(), "{:?}", state.wrong);
+        // Two epochs of 90 shards; what is held at a time is what is ahead, and what the prefetched batches need. Without
+        // shuffling samples are looked up by the thousand.
+        let limit = if window == 0 { 90 } else { 32 + 4 * 12 };
+        assert!(
+            state.most_held >= 32 && state.most_held <= limit,
+            "{}",
+            state.most_held
+        );
+        assert!(
+            window == 0 || state.released + limit >= 180,
+            "{}",
+            state.released
+        );
+    }
 }

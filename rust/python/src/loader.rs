@@ -192,10 +192,10 @@ impl BatchLoader {
         )
     }
 
-    /// Batches of this rank in an epoch.
+    /// Batches of this rank in an epoch, where that is known.
     #[getter]
-    fn num_batches(&self) -> PyResult<u64> {
-        self.loader.num_batches().ok_or_else(|| unknown("batches"))
+    fn num_batches(&self) -> Option<u64> {
+        self.loader.num_batches()
     }
 
     /// What opening found that is no error: shards that are damaged, or left out.
@@ -204,10 +204,10 @@ impl BatchLoader {
         self.loader.index.notes().to_vec()
     }
 
-    /// Samples of an epoch over all ranks.
+    /// Samples of an epoch over all ranks, where that is known.
     #[getter]
-    fn num_samples(&self) -> PyResult<u64> {
-        self.loader.num_samples().ok_or_else(|| unknown("samples"))
+    fn num_samples(&self) -> Option<u64> {
+        self.loader.num_samples()
     }
 }
 
@@ -258,12 +258,6 @@ pub fn close_all(py: Python<'_>) {
     for run in runs {
         run.close(py);
     }
-}
-
-fn unknown(what: &str) -> PyErr {
-    PyRuntimeError::new_err(format!(
-        "the number of {what} is not known: shards are of unknown length; make an index of them with `prolip data index`"
-    ))
 }
 
 fn check_process(process: u32) -> PyResult<()> {

@@ -23,6 +23,7 @@ pub use table::{Entry, HEAD, Head, parse_table};
 use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
 use crate::location::Location;
+use crate::order::UNKNOWN;
 use crate::store::is_url;
 
 /// A shard of the list.
@@ -30,8 +31,8 @@ use crate::store::is_url;
 pub struct Shard {
     /// Where it lies.
     pub location: Location,
-    /// What tells that it is the shard that was indexed.
-    pub stamp: Stamp,
+    /// What tells that it is the shard that was indexed; nothing where none was.
+    pub stamp: Option<Stamp>,
     place: Place,
 }
 
@@ -40,13 +41,15 @@ pub struct Shard {
 enum Place {
     Memory(Arc<Regions>),
     File(Extent),
+    /// Whoever brings the shard here finds them.
+    Arrival,
 }
 
 /// All samples of a list of shards.
 #[derive(Debug, Default)]
 pub struct Index {
     shards: Vec<Shard>,
-    /// Samples of each shard.
+    /// Samples of each shard, or [`UNKNOWN`].
     counts: Vec<u32>,
     file: Option<IndexFile>,
     notes: Vec<String>,
@@ -66,7 +69,7 @@ pub struct Opening<'loader> {
 }
 
 impl Index {
-    /// Reads the headers of all shards.
+    /// Reads the headers of all local shards. Of others nothing is known until they are brought here.
     ///
     /// # Errors
     /// A shard cannot be opened or is no archive (of several the one that stands first), or it was cancelled. With
@@ -74,12 +77,18 @@ impl Index {
     pub fn scan(shards: &[Location], opening: Opening<'_>) -> Result<Self, Error> {
         let (mut index, mut damaged) = (Self::default(), Vec::new());
         let scanner = Scanner::new(opening.store, opening.cancelled);
-        let scan = |shard: usize| scanner.look(&shards[shard]);
-        let left_out = for_each(shards, opening, scan, |location, (stamp, scan)| {
+        let scan = |shard: usize| match &shards[shard] {
+            local @ Location::File(_) => scanner.look(local).map(Some),
+            Location::Url(_) | Location::Pipe(_) => Ok(None),
+        };
+        let left_out = for_each(shards, opening, scan, |location, found| {
+            let Some((stamp, scan)) = found else {
+                return index.push(location, None, UNKNOWN, Place::Arrival);
+            };
             damaged.extend(scan.note(location));
             let count = scan.regions.len() as u32;
             let place = Place::Memory(Arc::new(scan.regions));
-            index.push(location, stamp, count, place);
+            index.push(location, Some(stamp), count, place);
         })?;
         index.notes = [left_out, damaged].concat();
         Ok(index)
@@ -122,13 +131,13 @@ impl Index {
         let mut index = Self::default();
         index.notes = for_each(shards, opening, check, |location, entry| {
             let (stamp, place) = (entry.stamp.clone(), Place::File(entry.into()));
-            index.push(location, stamp, entry.count, place);
+            index.push(location, Some(stamp), entry.count, place);
         })?;
         index.file = Some(file);
         Ok(index)
     }
 
-    fn push(&mut self, location: &Location, stamp: Stamp, count: u32, place: Place) {
+    fn push(&mut self, location: &Location, stamp: Option<Stamp>, count: u32, place: Place) {
         self.counts.push(count);
         self.shards.push(Shard {
             location: location.clone(),
@@ -137,13 +146,20 @@ impl Index {
         });
     }
 
-    /// Number of samples.
+    /// Number of samples in the shards of known length.
     #[must_use]
     pub fn num_samples(&self) -> u64 {
-        self.counts.iter().map(|&count| u64::from(count)).sum()
+        let known = self.counts.iter().filter(|&&count| count != UNKNOWN);
+        known.map(|&count| u64::from(count)).sum()
     }
 
-    /// Samples of each shard.
+    /// Whether every shard's length is known.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.counts.contains(&UNKNOWN)
+    }
+
+    /// Samples of each shard, or [`UNKNOWN`].
     #[must_use]
     pub fn counts(&self) -> &[u32] {
         &self.counts
@@ -172,7 +188,7 @@ impl Index {
                 let count = self.counts[shard as usize];
                 file.regions(*extent, count).map(Arc::new)
             }
-            (Place::File(_), None) => Err(IndexError::NotAnIndex),
+            (Place::File(_), None) | (Place::Arrival, _) => Err(IndexError::NotAnIndex),
         }
     }
 

@@ -48,12 +48,15 @@ impl Rules {
         }
     }
 
-    /// Samples of an epoch over shards of these numbers of samples; nothing where they do not say and nobody else does.
+    /// Samples of an epoch over shards of these numbers of samples; nothing where the shards do not say beforehand what they
+    /// hold and that is what is read, or nobody said anything else.
     #[must_use]
     pub fn epoch_samples(&self, counts: &[u32]) -> Option<u64> {
         match &self.draws {
             Some(draws) => Some(draws.num_samples),
-            None if self.streamed => self.num_samples,
+            None if self.streamed => self
+                .num_samples
+                .filter(|_| self.last_batch != LastBatch::Keep),
             None => Some(counts.iter().map(|&count| u64::from(count)).sum()),
         }
     }

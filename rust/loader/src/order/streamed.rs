@@ -212,11 +212,12 @@ impl Streamed {
             let first = places.end - (*end - at) as u32;
             let ids = first..first + (until - at) as u32;
             samples.extend(ids.map(|sample| SampleId { shard, sample }));
-            if until > at && shards.iter().all(|needed| needed.shard != shard) {
-                if let Some(count) = lengths.samples(shard) {
-                    let samples = count.map_err(Blocked::Failed)?;
-                    shards.push(Needed { shard, samples });
-                }
+            if until > at
+                && shards.iter().all(|needed| needed.shard != shard)
+                && let Some(count) = lengths.samples(shard)
+            {
+                let samples = count.map_err(Blocked::Failed)?;
+                shards.push(Needed { shard, samples });
             }
             (at, piece) = (until, piece + 1);
         }

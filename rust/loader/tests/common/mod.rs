@@ -96,7 +96,7 @@ pub fn write_shards(folder: &Path, sizes: &[usize]) {
             .map(|index| {
                 sample(
                     &format!("s{shard}-{index}"),
-                    [shard as u8 * 20, index as u8 * 5, 7],
+                    [(shard * 20) as u8, (index * 5) as u8, 7],
                 )
             })
             .collect();

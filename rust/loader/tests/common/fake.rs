@@ -1,0 +1,218 @@
+//! A supply whose shards come when a test says so.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prolip_loader::error::Error;
+use prolip_loader::index::scan;
+use prolip_loader::loader::Loader;
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::{Next, Pipeline};
+use prolip_loader::store::FetchError;
+use prolip_loader::supply::{Lent, Supply};
+use prolip_loader::tar::FileSource;
+
+use crate::common::Content;
+
+type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// Shards that are there when the test says so.
+#[derive(Default)]
+pub struct Fake {
+    pub state: Mutex<State>,
+    pub wake: Mutex<Option<Wake>>,
+    /// Whether whatever is announced is there at once.
+    pub prompt: bool,
+    /// Where the shards really lie, for lists of addresses.
+    pub folder: PathBuf,
+    /// A shard that cannot be brought.
+    pub missing: Option<u32>,
+    /// Whether that is because the disk is full.
+    pub full: bool,
+}
+
+#[derive(Default, Debug)]
+pub struct State {
+    /// Everything in order, shards that are announced again too.
+    pub announced: Vec<u32>,
+    /// Announced and not released.
+    pub held: BTreeSet<u32>,
+    pub most_held: usize,
+    pub ready: BTreeSet<u32>,
+    /// Shards that have been here.
+    pub known: BTreeSet<u32>,
+    pub released: usize,
+    /// Calls that nobody should make.
+    pub wrong: Vec<String>,
+    pub closed: bool,
+}
+
+impl State {
+    fn announce(&mut self, shards: &[u32]) {
+        for &shard in shards {
+            self.announced.push(shard);
+            if !self.held.insert(shard) {
+                self.wrong.push(format!("{shard} announced twice"));
+            }
+        }
+        self.most_held = self.most_held.max(self.held.len());
+    }
+}
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.state.lock().unwrap().fmt(formatter)
+    }
+}
+
+impl Fake {
+    pub fn bring(&self, shard: u32) {
+        let mut state = self.state.lock().unwrap();
+        state.ready.insert(shard);
+        state.known.insert(shard);
+        drop(state);
+        self.wake();
+    }
+
+    /// Brings the shard that was announced last of those that are not here.
+    pub fn bring_last(&self) {
+        let state = self.state.lock().unwrap();
+        let missing = |shard: &&u32| state.held.contains(shard) && !state.ready.contains(shard);
+        let shard = state.announced.iter().rev().find(missing).copied();
+        drop(state);
+        if let Some(shard) = shard {
+            self.bring(shard);
+        }
+    }
+
+    fn shard(&self, shard: u32) -> Result<Lent, FetchError> {
+        if self.missing == Some(shard) {
+            return Err(FetchError {
+                address: format!("{shard:03}.tar"),
+                what: "it is not there".to_owned(),
+                attempts: 0,
+                missing: true,
+                here: self.full,
+            });
+        }
+        let file = File::open(self.folder.join(format!("{shard:03}.tar"))).unwrap();
+        let scan = scan(FileSource::new(&file).unwrap()).unwrap();
+        Ok(Lent {
+            file: Arc::new(file),
+            regions: Some(Arc::new(scan.regions)),
+        })
+    }
+
+    pub fn wake(&self) {
+        if let Some(wake) = &*self.wake.lock().unwrap() {
+            wake();
+        }
+    }
+
+    pub fn announced(&self) -> Vec<u32> {
+        self.state.lock().unwrap().announced.clone()
+    }
+}
+
+impl Supply for Fake {
+    fn announce(&self, shards: &[u32]) {
+        let mut state = self.state.lock().unwrap();
+        state.announce(shards);
+        if self.prompt {
+            state.ready.extend(shards);
+            state.known.extend(shards);
+        }
+        drop(state);
+        if self.prompt {
+            // From within a call: this must not hang.
+            self.wake();
+        }
+    }
+
+    fn is_ready(&self, shard: u32) -> bool {
+        let mut state = self.state.lock().unwrap();
+        if !state.held.contains(&shard) {
+            state
+                .wrong
+                .push(format!("asked for {shard}, which is not announced"));
+        }
+        state.ready.contains(&shard)
+    }
+
+    fn length(&self, shard: u32) -> Option<Result<u64, Error>> {
+        let known = self.state.lock().unwrap().known.contains(&shard);
+        let length = || match self.shard(shard)?.regions {
+            Some(regions) => Ok(regions.len() as u64),
+            None => Ok(0),
+        };
+        known.then(length)
+    }
+
+    fn lend(&self, shard: u32) -> Result<Option<Lent>, FetchError> {
+        let mut state = self.state.lock().unwrap();
+        // One that came without being asked for may have gone again, when it was given back.
+        if !state.held.contains(&shard) {
+            state.wrong.push(format!("{shard} read and not held"));
+        }
+        drop(state);
+        let elsewhere = !self.folder.as_os_str().is_empty();
+        elsewhere.then(|| self.shard(shard)).transpose()
+    }
+
+    fn release(&self, shard: u32) {
+        let mut state = self.state.lock().unwrap();
+        state.ready.remove(&shard);
+        state.released += 1;
+        if !state.held.remove(&shard) {
+            state.wrong.push(format!("{shard} released and not held"));
+        }
+    }
+
+    fn on_change(&self, wake: Wake) {
+        *self.wake.lock().unwrap() = Some(wake);
+    }
+
+    fn close(&self) {
+        self.state.lock().unwrap().closed = true;
+    }
+}
+
+pub fn start(loader: &Arc<Loader>, fake: &Arc<Fake>) -> Pipeline {
+    start_at(loader, fake, &Cursor::default())
+}
+
+pub fn start_at(loader: &Arc<Loader>, fake: &Arc<Fake>, from: &Cursor) -> Pipeline {
+    let supply: Arc<dyn Supply> = Arc::<Fake>::clone(fake);
+    Pipeline::start_with(Arc::clone(loader), supply, from).unwrap()
+}
+
+/// All batches; `idle` is called whenever none is there.
+pub fn read(
+    loader: &Arc<Loader>,
+    fake: &Arc<Fake>,
+    idle: impl FnMut(&Fake),
+) -> Result<Vec<Content>, Arc<Error>> {
+    read_from(loader, fake, &Cursor::default(), idle)
+}
+
+pub fn read_from(
+    loader: &Arc<Loader>,
+    fake: &Arc<Fake>,
+    from: &Cursor,
+    mut idle: impl FnMut(&Fake),
+) -> Result<Vec<Content>, Arc<Error>> {
+    let (pipeline, mut contents) = (start_at(loader, fake, from), Vec::new());
+    for _ in 0..20_000 {
+        match pipeline.next_within(Duration::from_millis(1))? {
+            Next::Batch(batch) => contents.push(Content::new(&batch, loader)),
+            Next::End => return Ok(contents),
+            Next::Waiting => idle(fake),
+        }
+    }
+    panic!("the run does not end");
+}

@@ -1,0 +1,251 @@
+"""Remote shards without an index are read as they come: opening asks nobody, and a run is the same every time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.e2e import servers
+from tests.e2e.lab import Lab, same_weights
+from tests.e2e.remote_lab import assert_equal
+
+from prolip.adapters.dataset import BatchDataset
+from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, DataError, LoaderConfig, StoreConfig
+
+SIZES = [9, 0, 14, 3, 21, 1, 8, 11, 5, 17, 2, 6]
+TOTAL = sum(SIZES)
+PATTERN = "{000..011}.tar"
+STORE = StoreConfig(connections=4, timeout_s=20)
+
+LastBatch = Literal["drop", "pad", "keep"]
+
+
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of very different lengths."""
+    folder = tmp_path_factory.mktemp("shards")
+    for shard, size in enumerate(SIZES):
+        with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
+            for sample in range(size):
+                picture = io.BytesIO()
+                Image.new("RGB", (10, 8), (shard * 20, sample * 10, 90)).save(picture, "PNG")
+                for suffix, content in (("png", picture.getvalue()), ("txt", f"{sample} of {shard}".encode())):
+                    entry = tarfile.TarInfo(f"{shard}-{sample}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(ragged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.nginx(ragged, tmp_path_factory.mktemp("nginx")) as url:
+        yield f"{url}/{PATTERN}"
+
+
+def _config(shards: str, last_batch: LastBatch, num_samples: int | None) -> LoaderConfig:
+    return LoaderConfig(
+        shards=(shards,),
+        num_samples=num_samples,
+        last_batch=last_batch,
+        batch_size=5,
+        image_size=8,
+        augment=AugmentConfig(),
+        seed=3,
+        num_epochs=2,
+        shuffle_window=12,
+        num_threads=2,
+        store=STORE,
+    )
+
+
+def _run(config: LoaderConfig, rank: int = 0, world_size: int = 1, resume: Cursor | None = None) -> list[Batch]:
+    with BatchLoader(config, rank=rank, world_size=world_size, resume=resume) as loader:
+        return [batch._replace(images=batch.images.copy(), token_ids=batch.token_ids.copy()) for batch in loader]
+
+
+def _keys(batches: list[Batch], epoch: int) -> list[str]:
+    return [key for batch in batches if batch.cursor.epoch == epoch for key in batch.keys]
+
+
+EVERYTHING = {f"{shard}-{sample}" for shard, size in enumerate(SIZES) for sample in range(size)}
+
+MODES = [
+    pytest.param("drop", "once", 70, id="drop"),
+    pytest.param("pad", "once", 70, id="pad"),
+    pytest.param("keep", "once", None, id="keep"),
+    pytest.param("drop", "resampled", 60, id="resampled"),
+]
+
+
+@pytest.mark.parametrize(("last_batch", "mode", "num_samples"), MODES)
+def test_a_run_is_the_same_whatever_the_threads_the_server_and_the_stops(
+    last_batch: LastBatch, mode: Literal["once", "resampled"], num_samples: int | None, ragged: Path, url: str
+) -> None:
+    config = replace(_config(url, last_batch, num_samples), mode=mode)
+    for rank in range(2):
+        whole = _run(config, rank, 2)
+        assert {batch.cursor.epoch for batch in whole} == {0, 1}
+        assert_equal(_run(replace(config, num_threads=1, prefetch_batches=1), rank, 2), whole)
+        for stop in [0, len(whole) // 4, len(whole) // 2, len(whole) - 2]:
+            resumed = _run(replace(config, num_threads=3), rank, 2, whole[stop].cursor)
+            assert_equal(resumed, whole[stop + 1 :])
+    # Where the shards lie is of no matter, nor that their bytes come slowly and in pieces.
+    with servers.python_server(ragged) as other, servers.FaultProxy(other, seed=1) as proxy:
+        assert_equal(_run(replace(config, shards=(f"{proxy.url}/{PATTERN}",)), 1, 2), whole)
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 5])
+def test_an_evaluation_reads_each_sample_once_on_however_many_ranks(world_size: int, url: str) -> None:
+    config = _config(url, "keep", None)
+    runs = [_run(config, rank, world_size) for rank in range(world_size)]
+    for epoch in range(2):
+        keys = [key for run in runs for key in _keys(run, epoch)]
+        assert len(keys) == TOTAL
+        assert set(keys) == EVERYTHING
+
+
+def test_one_process_that_is_told_the_true_number_reads_each_sample_once_and_pads(url: str) -> None:
+    run = _run(_config(url, "pad", TOTAL))
+    for epoch in range(2):
+        keys = _keys(run, epoch)
+        assert set(keys[:TOTAL]) == EVERYTHING
+        assert len(keys) == -(-TOTAL // 5) * 5
+        assert set(Counter(keys).values()) <= {1, 2}
+
+
+@pytest.mark.parametrize(("last_batch", "steps"), [("drop", 6), ("pad", 7)])
+def test_training_takes_as_many_steps_on_every_rank_as_was_said(last_batch: LastBatch, steps: int, url: str) -> None:
+    config = _config(url, last_batch, TOTAL)
+    read: set[str] = set()
+    for rank in range(3):
+        with BatchLoader(config, rank=rank, world_size=3) as loader:
+            assert (loader.num_samples, loader.num_batches) == (TOTAL, steps)
+        run = _run(config, rank, 3)
+        assert [len(batch.keys) for batch in run] == [5] * 2 * steps
+        keys = set(_keys(run, 0))
+        assert not keys & read, "each rank has samples of its own"
+        read |= keys
+
+
+def test_opening_asks_nobody_and_a_missing_length_is_refused() -> None:
+    nowhere = f"http://127.0.0.1:{servers.free_port()}/{PATTERN}"
+    store = replace(STORE, retries=0)
+    loader = BatchLoader(replace(_config(nowhere, "keep", None), store=store))
+    assert (loader.num_samples, loader.num_batches) == (None, None)
+    with pytest.raises(DataError, match=r"0\d\d\.tar"):
+        next(iter(loader))
+    with pytest.raises(ValueError, match=r"data\.num_samples is None: some shards are of unknown length"):
+        BatchLoader(_config(nowhere, "drop", None))
+    with pytest.raises(TypeError, match="unknown length"):
+        len(BatchDataset(_config(nowhere, "keep", None)))
+
+
+def test_an_adapters_epochs_end_where_the_shards_do(url: str) -> None:
+    dataset = BatchDataset(_config(url, "keep", None))
+    for _ in range(2):
+        assert sum(len(batch.images) for batch in iter(dataset)) == TOTAL
+    dataset.close()
+
+
+def test_local_and_remote_shards_are_read_together(ragged: Path, url: str) -> None:
+    remote = url.replace(PATTERN, "{006..011}.tar")
+    config = replace(_config(url, "keep", None), shards=(str(ragged / "{000..005}.tar"), remote))
+    assert_equal(_run(config), _run(_config(url, "keep", None)))
+
+
+def test_a_shard_that_is_not_there_is_an_error_or_one_bad_sample(ragged: Path, tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    for path in ragged.glob("*.tar"):
+        if path.name != "004.tar":
+            (served / path.name).symlink_to(path)
+    with servers.nginx(served, tmp_path) as url:
+        config = replace(_config(f"{url}/{PATTERN}", "keep", None), num_epochs=1)
+        with pytest.raises(DataError, match=r"004\.tar: the server answers 404"):
+            _run(config)
+        with BatchLoader(replace(config, on_missing_shard="skip", max_bad_fraction=0.1)) as loader:
+            keys = [key for batch in loader for key in batch.keys]
+            stats = loader.stats()
+        assert sorted(keys) == sorted(key for key in EVERYTHING if not key.startswith("4-"))
+        assert stats.bad["read"] == 1
+        assert "004.tar" in stats.bad_samples[0]
+
+
+def test_resuming_reads_through_without_decoding(ragged: Path, url: str, tmp_path: Path) -> None:
+    """A command cannot be asked for the middle of what it writes: what was read is read again, and thrown away."""
+    log = tmp_path / "log"
+    names = [f"{shard:03d}" for shard in range(len(SIZES))]
+    commands = tuple(f"pipe:echo {name} >> {log}; cat {ragged}/{name}.tar" for name in names)
+    config = replace(_config(url, "keep", None), shards=commands, num_epochs=1, store=replace(STORE, allow_pipe=True))
+    whole = _run(config)
+    assert sorted(log.read_text().split()) == names
+    log.unlink()
+    stop = len(whole) * 2 // 3
+    with BatchLoader(config, resume=whole[stop].cursor) as loader:
+        keys = [batch.keys for batch in loader]
+        assert loader.stats().stages["decode"].count == sum(map(len, keys))
+    assert keys == [batch.keys for batch in whole[stop + 1 :]]
+    assert sorted(log.read_text().split()) == names
+
+
+def _bytes_held(folder: Path) -> int:
+    """Bytes of this process's open files in a folder, where they have no names any more."""
+    held = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(f"/proc/self/fd/{number}").startswith(str(folder)):
+                found = os.stat(f"/proc/self/fd/{number}")
+                held[found.st_ino] = found.st_size
+    return sum(held.values())
+
+
+def test_the_disk_holds_what_is_ahead_and_no_more(tmp_path: Path) -> None:
+    served, cache = tmp_path / "served", tmp_path / "cache"
+    served.mkdir()
+    size, count = 300_000, 60
+    for shard in range(count):
+        picture = io.BytesIO()
+        noise = np.random.default_rng(shard).integers(0, 256, (180, 180, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(picture, "PNG", compress_level=0)
+        with tarfile.open(served / f"{shard:03d}.tar", "w") as tar:
+            for sample in range(3):
+                entry = tarfile.TarInfo(f"{shard}-{sample}.png")
+                entry.size = len(picture.getvalue())
+                tar.addfile(entry, io.BytesIO(picture.getvalue()))
+    assert all(abs(path.stat().st_size - size) < 50_000 for path in served.iterdir())
+    with servers.nginx(served, tmp_path) as url:
+        store = replace(STORE, cache_dir=str(cache), read_ahead_bytes=4 * size)
+        config = replace(
+            _config(f"{url}/{{000..{count - 1:03d}}}.tar", "keep", None), captions=(), store=store, num_epochs=1
+        )
+        most, keys = 0, []
+        with BatchLoader(config) as loader:
+            for batch in loader:
+                keys += batch.keys
+                time.sleep(0.02)
+                most = max(most, _bytes_held(cache))
+        assert len(set(keys)) == 3 * count
+        # What may be fetched ahead, and what the batches on the way need: windows of 12 samples lie in 5 shards.
+        assert 2 * size < most < 16 * size, most / size
+
+
+def test_training_on_remote_shards_ends_with_the_same_bits_when_it_was_killed(lab: Lab, tmp_path: Path) -> None:
+    with servers.nginx(lab.folder, tmp_path) as url:
+        flags = ("--data.shards", f"{url}/train.tar", "--data.num_samples", "60")
+        assert lab.here("remote", *flags) == 0
+        process = lab.start("remote-killed", *flags, processes=1)
+        lab.wait_for("remote-killed", "checkpoints/step_*20.pt", process)
+        lab.kill(process)
+        assert lab.here("remote-killed", *flags) == 0
+    assert same_weights(lab.latest("remote-killed"), lab.latest("remote"))
