@@ -1,0 +1,87 @@
+//! Bugs: whatever panics, and in how many threads, the run ends with one error that names the stage, and its threads end.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{config, next, open, write_shards};
+use prolip_loader::config::LoaderConfig;
+use prolip_loader::error::Error;
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::Pipeline;
+use prolip_loader::store::FetchError;
+use prolip_loader::supply::{Lent, Supply};
+
+/// Local files, of which one call panics.
+#[derive(Debug)]
+struct Panicking(&'static str);
+
+impl Panicking {
+    fn called(&self, call: &str) {
+        assert_ne!(call, self.0, "as it is meant to");
+    }
+}
+
+impl Supply for Panicking {
+    fn announce(&self, _: &[u32]) {
+        self.called("announce");
+    }
+
+    fn is_ready(&self, _: u32) -> bool {
+        self.called("is_ready");
+        true
+    }
+
+    fn length(&self, _: u32) -> Option<Result<u64, Error>> {
+        None
+    }
+
+    fn lend(&self, _: u32) -> Result<Option<Lent>, FetchError> {
+        // Long enough that every thread is in it.
+        std::thread::sleep(Duration::from_millis(20));
+        self.called("lend");
+        Ok(None)
+    }
+
+    fn release(&self, _: u32) {}
+
+    fn on_change(&self, _: Box<dyn Fn() + Send + Sync>) {}
+
+    fn close(&self) {}
+}
+
+#[test]
+fn a_panic_anywhere_is_one_error_that_names_the_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[9, 9, 9]);
+    for (call, expected) in [
+        ("announce", "fetch"),
+        ("is_ready", "fetch"),
+        ("lend", "read"),
+    ] {
+        for num_threads in [1, 4] {
+            let config = LoaderConfig {
+                num_threads,
+                ..config(folder.path())
+            };
+            let loader = open(config, 0, 1).unwrap();
+            let supply = Arc::new(Panicking(call));
+            let pipeline =
+                Pipeline::start_with(Arc::clone(&loader), supply, &Cursor::default()).unwrap();
+            let error = next(&pipeline).unwrap_err();
+            match &*error {
+                Error::Panicked { stage, message } => {
+                    assert_eq!(*stage, expected, "{call}");
+                    assert!(message.contains("as it is meant to"), "{message}");
+                }
+                other => panic!("{other}"),
+            }
+            assert!(Arc::ptr_eq(&next(&pipeline).unwrap_err(), &error));
+            drop(pipeline);
+            assert_eq!(Arc::strong_count(&loader), 1, "{call}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+"""Loaders that end at random moments: `python -m tests.property.random_ends KIND SEED ROUNDS SHARDS [INDEX]`."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, StoreConfig
+from prolip.tokenizer import TokenizerConfig
+
+
+def loader_threads() -> int:
+    """Threads of loaders in this process, by the names that they give themselves."""
+    found = 0
+    for name in Path("/proc/self/task").glob("*/comm"):
+        try:
+            found += name.read_text().startswith("prolip-")
+        except (FileNotFoundError, ProcessLookupError):
+            # It ended meanwhile.
+            continue
+    return found
+
+
+def new_loader(draw: random.Random, shards: str, index: str | None) -> BatchLoader:
+    return BatchLoader(
+        LoaderConfig(
+            shards=(shards,),
+            index=index,
+            batch_size=draw.choice([1, 3, 8]),
+            image_size=8,
+            augment=draw.choice([None, AugmentConfig()]),
+            tokenizer=TokenizerConfig(context_length=8),
+            shuffle_window=draw.choice([0, 5, 1000]),
+            num_threads=draw.randint(1, 4),
+            prefetch_batches=draw.randint(1, 5),
+            num_epochs=draw.choice([1, 1, None]),
+            last_batch=draw.choice(["drop", "pad", "keep"]),
+            store=StoreConfig(retries=0, timeout_s=60),
+        )
+    )
+
+
+def taken(batches: Iterator[Batch], most: int) -> list[Batch]:
+    return [batch for _, batch in zip(range(most), batches, strict=False)]
+
+
+def close(draw: random.Random, loader: BatchLoader) -> None:
+    batches = iter(loader)
+    taken(batches, draw.randint(0, 5))
+    loader.close()
+
+
+def drop(draw: random.Random, loader: BatchLoader) -> None:
+    kept = taken(iter(loader), draw.randint(0, 5))
+    del loader
+    gc.collect()
+    del kept
+
+
+def taken_until_closed(batches: Iterator[Batch], most: int) -> None:
+    try:
+        taken(batches, most)
+    except RuntimeError as error:
+        if "the loader is closed" not in str(error):
+            raise
+
+
+def close_from_another_thread(draw: random.Random, loader: BatchLoader) -> None:
+    """While this one waits for a batch."""
+    closing = threading.Timer(draw.random() * 0.05, loader.close)
+    closing.start()
+    # The run may only begin when it was closed.
+    taken_until_closed(iter(loader), 200)
+    closing.join()
+    loader.close()
+
+
+def read_by_several_threads(draw: random.Random, loader: BatchLoader) -> None:
+    """Each runs through the loader, which ends the run of the one before."""
+    threads = [threading.Thread(target=taken_until_closed, args=(iter(loader), draw.randint(0, 9))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(draw.random() * 0.01)
+    for thread in threads:
+        thread.join()
+    loader.close()
+
+
+def begin_anew(draw: random.Random, loader: BatchLoader) -> None:
+    for _ in range(3):
+        taken(iter(loader), draw.randint(0, 3))
+    loader.close()
+
+
+def fail(draw: random.Random, loader: BatchLoader) -> None:
+    """The reader's own error passes through a `with`."""
+    last = draw.randint(0, 3)
+    try:
+        with loader:
+            for number, _ in enumerate(loader):
+                if number == last:
+                    raise ArithmeticError
+    except ArithmeticError:
+        pass
+
+
+def fork(draw: random.Random, loader: BatchLoader) -> None:
+    """The child may not read on, and ends; the parent reads on."""
+    batches = iter(loader)
+    taken(batches, draw.randint(0, 2))
+    with warnings.catch_warnings():
+        # Newer Pythons warn of forks beside threads, which is what this is about.
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        try:
+            next(batches)
+        except RuntimeError as error:
+            refused = "fork" in str(error)
+        except StopIteration:
+            refused = True
+        loader.close()
+        del batches, loader
+        gc.collect()
+        os._exit(not refused)
+    taken(batches, draw.randint(0, 2))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    del batches
+    loader.close()
+
+
+ENDS: list[Callable[[random.Random, BatchLoader], None]] = [
+    close,
+    drop,
+    close_from_another_thread,
+    read_by_several_threads,
+    begin_anew,
+    fail,
+    fork,
+]
+
+
+class Interrupts:
+    """Counts signals; where that is wanted, each raises KeyboardInterrupt, as Ctrl-C does."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.count = 0
+        signal.signal(signal.SIGINT, self)
+
+    def __call__(self, number: int, frame: types.FrameType | None) -> None:
+        if self.wanted:
+            # One at a time, so that none is raised where nothing waits for it.
+            self.wanted = False
+            raise KeyboardInterrupt
+
+
+def main(kind: str, seed: int, rounds: int, shards: str, index: str | None = None) -> None:
+    draw, interrupts = random.Random(seed), Interrupts()
+    print("ready", flush=True)
+    for _ in range(rounds):
+        if kind == "interrupted":
+            try:
+                interrupts.wanted = True
+                loader = new_loader(draw, shards, index)
+                taken(iter(loader), 100)
+                interrupts.wanted = False
+            except KeyboardInterrupt:
+                interrupts.count += 1
+        else:
+            loader = new_loader(draw, shards, index)
+            draw.choice(ENDS)(draw, loader)
+        loader = None
+        gc.collect()
+        deadline = time.monotonic() + 20
+        while loader_threads() > 0:
+            assert time.monotonic() < deadline, "threads stay"
+            time.sleep(0.001)
+    print(f"{rounds} rounds, {interrupts.count} interrupts", flush=True)
+    # Half of the runs end with a loader alive.
+    if seed % 2:
+        next(iter(new_loader(draw, shards, index)), None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

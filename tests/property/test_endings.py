@@ -1,0 +1,126 @@
+"""The interpreter never hangs: loaders are closed, dropped, forked, interrupted and read to the end at any moment."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import random
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.sample_shards import members, write_tar
+
+from prolip.data import StoreConfig, write_index
+
+ROOT = Path(__file__).parents[2]
+NUM_SHARDS = 5
+LIMIT_S = 150
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    for shard in range(NUM_SHARDS):
+        path = folder / f"{shard}.tar"
+        write_tar(path, [entry for index in range(20) for entry in members(f"{shard}-{index}", (shard, index, 9))])
+        (folder / f"{shard}.tar.gz").write_bytes(gzip.compress(path.read_bytes()))
+    return folder
+
+
+class Slow(http.server.SimpleHTTPRequestHandler):
+    """Answers after a while."""
+
+    draw = random.Random(1)
+
+    def do_GET(self) -> None:
+        time.sleep(self.draw.random() * 0.1)
+        with suppress(ConnectionError):
+            super().do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def slow_server(folder: Path) -> Iterator[str]:
+    handler = partial(Slow, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def supplied(supply: str, folder: Path, work: Path) -> Iterator[list[str]]:
+    """Pattern of shards, and an index of them."""
+    match supply:
+        case "local":
+            yield [str(folder / "{0..4}.tar")]
+        case "unpacked":
+            yield [str(folder / "{0..4}.tar.gz")]
+        case _:
+            with slow_server(folder) as url:
+                index = str(work / "remote.index")
+                write_index([f"{url}/{{0..4}}.tar"], index, 2, StoreConfig())
+                yield [f"{url}/{{0..4}}.tar", index]
+
+
+@contextmanager
+def started(kind: str, seed: int, rounds: int, words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that ends loaders; it is killed where it does not end itself, after it has said where it stands."""
+    module = [sys.executable, "-X", "faulthandler", "-m", "tests.property.random_ends"]
+    command = [*module, kind, str(seed), str(rounds), *words]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        _, error = process.communicate(timeout=30)
+        pytest.fail(f"it hangs:\n{error}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+SUPPLIES = ["local", "unpacked", "remote"]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("supply", SUPPLIES)
+def test_any_end_at_any_moment(folder: Path, tmp_path: Path, supply: str, seed: int) -> None:
+    with supplied(supply, folder, tmp_path) as words, started("ended", seed, 30, words) as process:
+        output, error = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, error
+    assert output == "ready\n30 rounds, 0 interrupts\n"
+
+
+@pytest.mark.parametrize("supply", SUPPLIES)
+def test_interrupts_at_any_moment(folder: Path, tmp_path: Path, supply: str) -> None:
+    draw = random.Random(5)
+    with supplied(supply, folder, tmp_path) as words, started("interrupted", 1, 20, words) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + LIMIT_S
+        # It says when it is done: while Python ends, nothing would handle a signal.
+        while time.monotonic() < deadline:
+            done, _, _ = select.select([process.stdout], [], [], 0.005 + draw.random() * 0.05)
+            if done:
+                break
+            process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=30)
+    assert process.returncode == 0, error
+    rounds, interrupts = (int(word) for word in output.split() if word.isdigit())
+    assert rounds == 20
+    assert interrupts > 4
