@@ -2,16 +2,15 @@
 
 use super::header::{Codes, NATURAL};
 
-/// Bits that index a table: most codes, with the bits of their number, are not longer.
-const LOOK: u32 = 11;
+/// Bits that index a table: nearly all codes are not longer.
+const LOOK: u32 = 10;
 /// The advance of an end of block, which no run can give.
 const END: u32 = 128;
 
 /// Codes → steps.
 ///
-/// A step packs, from the low bits up: the length of code and number together in 8 bits, how far to go on in the block in
-/// 8 bits, the number in 16 bits. Where the number does not fit the index, the length is 0, then come the code's length
-/// and its symbol. Where the code does not fit either, the step is 0.
+/// A step packs four bytes, from the low one up: the length of code and number together, how far to go on in the block, the
+/// length of the code, and that of the number. Where the code does not fit the index, it is 0.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     codes: Codes,
@@ -56,7 +55,8 @@ impl Table {
                     return None;
                 }
                 if length <= LOOK {
-                    fill(&mut steps, code << (LOOK - length), length, symbol, runs);
+                    let same = 1 << (LOOK - length);
+                    steps[code as usize * same..][..same].fill(step_of(length, symbol));
                 }
                 code += 1;
             }
@@ -74,62 +74,40 @@ impl Table {
     /// The step that the bits begin with; its length is not 0.
     #[inline(always)]
     fn step(&self, bits: u64) -> Option<u32> {
-        let step = self.steps[(bits >> (64 - LOOK)) as usize];
-        if step & 0xFF != 0 {
-            return Some(step);
+        match self.steps[(bits >> (64 - LOOK)) as usize] {
+            0 => self.long_step(bits),
+            step => Some(step),
         }
-        let (length, symbol) = if step != 0 {
-            (step >> 8 & 0xFF, step >> 16)
-        } else {
-            self.long_code(bits)?
-        };
-        let size = symbol & 15;
-        // One shift by 64 would be no shift.
-        let number = (bits << length >> 1 >> (63 - size)) as u32;
-        Some(pack(length, symbol, number))
     }
 
-    /// Length and symbol of a code past `LOOK` bits.
+    /// The step of a code past `LOOK` bits.
     #[cold]
-    fn long_code(&self, bits: u64) -> Option<(u32, u32)> {
+    #[inline(never)]
+    fn long_step(&self, bits: u64) -> Option<u32> {
         let top = (bits >> 48) as u32;
-        let lengths = LOOK + 1..=16;
-        let length = lengths
-            .into_iter()
-            .find(|&length| top < self.long[length as usize].0)?;
+        let mut lengths = LOOK + 1..=16;
+        let length = lengths.find(|&length| top < self.long[length as usize].0)?;
         let place = (top >> (16 - length)) as i32 + self.long[length as usize].1;
         let symbol = *self.codes.symbols.get(usize::try_from(place).ok()?)?;
-        Some((length, u32::from(symbol)))
+        Some(step_of(length, symbol))
     }
 }
 
-/// A step whose number is given as its raw bits.
-#[inline(always)]
-fn pack(length: u32, symbol: u32, raw: u32) -> u32 {
-    let (run, size) = (symbol >> 4, symbol & 15);
-    // A number whose first bit is 0 is negative.
-    let negative = size > 0 && raw >> (size - 1) == 0;
-    let number = if negative {
-        raw as i32 - (1 << size) + 1
-    } else {
-        raw as i32
-    };
+fn step_of(length: u32, symbol: u8) -> u32 {
+    let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
     let advance = if symbol == 0 { END } else { run + 1 };
-    (number as u32) << 16 | advance << 8 | (length + size)
+    size << 24 | length << 16 | advance << 8 | (length + size)
 }
 
-/// Writes the steps of a code, whose index begins at `first`.
-fn fill(steps: &mut [u32; 1 << LOOK], first: u32, length: u32, symbol: u8, runs: bool) {
-    let (symbol, size) = (u32::from(symbol), u32::from(symbol & 15));
-    let all = &mut steps[first as usize..][..1 << (LOOK - length)];
-    debug_assert!(runs || symbol < 16);
-    if length + size > LOOK {
-        all.fill(symbol << 16 | length << 8);
-        return;
-    }
-    for (raw, same) in (0..).zip(all.chunks_exact_mut(1 << (LOOK - length - size))) {
-        same.fill(pack(length, symbol, raw));
-    }
+/// The number of a step, of which the bits are those that its code begins with. One whose first bit is 0 is negative.
+#[inline(always)]
+fn number(step: u32, bits: u64) -> i32 {
+    let size = step >> 24;
+    let bits = bits << (step >> 16 & 63);
+    // In two shifts, since one by 64 would be none.
+    let raw = (bits >> 1 >> (63 - size)) as u32;
+    let negative = !((bits as i64 >> 63) as u32);
+    raw.wrapping_sub(negative & ((1 << size) - 1)) as i32
 }
 
 /// Bits of bytes without stuffing, from the high ones down.
@@ -204,8 +182,8 @@ pub(super) fn read_block<const KEEP: bool>(
     let lane = lane * 8;
     bits.refill()?;
     let step = dc.step(bits.buffer)?;
+    *predicted = predicted.checked_add(number(step, bits.buffer))?;
     bits.skip(step);
-    *predicted = predicted.checked_add(step as i32 >> 16)?;
     if KEEP {
         group[lane & 255] = *predicted as i16;
     }
@@ -213,6 +191,7 @@ pub(super) fn read_block<const KEEP: bool>(
     macro_rules! step {
         () => {{
             let step = ac.step(bits.buffer)?;
+            let number = number(step, bits.buffer);
             bits.skip(step);
             k += step >> 8 & 0xFF;
             let Some(&place) = IN_GROUP.get(k as usize) else {
@@ -220,7 +199,7 @@ pub(super) fn read_block<const KEEP: bool>(
                 return (k >= END).then_some(());
             };
             if KEEP {
-                group[(usize::from(place) + lane) & 255] = (step >> 16) as i16;
+                group[(usize::from(place) + lane) & 255] = number as i16;
             }
             if k == 63 {
                 return Some(());
