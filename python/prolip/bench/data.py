@@ -24,6 +24,7 @@ BASELINES = {
     "webdataset": ("torchvision",),
     "hand-made": ("torchvision",),
     "hand-made-cv2": ("torchvision", "simplejpeg", "cv2"),
+    "prolip-fast": (),
     "prolip-float32": (),
 }
 """Names of `against` and the modules that each needs besides the project's own dependencies."""
@@ -42,7 +43,8 @@ class BenchDataConfig:
     threads: int = 2
     """Threads of the loader, worker processes of the baselines."""
     against: tuple[str, ...] = ()
-    """Baselines, separated by commas or spaces: webdataset, hand-made, hand-made-cv2, prolip-float32."""
+    """Contenders beside our loader and the floor, by commas or spaces: prolip-fast, prolip-float32, webdataset,
+    hand-made, hand-made-cv2."""
     repeats: int = 3
     """Rounds; each contender runs once a round."""
     images: int = 2048
@@ -185,8 +187,10 @@ def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[s
             f"{one.median(lambda run: run.pss_mb):7.0f} {one.median(lambda run: run.import_mb):7.0f} "
             f"{f'{first:.2f} s' if first else '-':>9} {max(run.others_cores for run in one.runs):6.2f}"
         )
-    stages = ", ".join(f"{name} {value:.0f}" for name, value in _stages(summaries[0]).items())
-    yield f"CPU us of {OURS} by stage: {stages}"
+    for one in summaries:
+        if stages := _stages(one):
+            parts = ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
+            yield f"CPU us of {one.name} by stage: {parts}"
     yield "others: cores that the rest of the machine kept busy, worst round; above 0.1 the figures are disturbed"
 
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use prolip_loader::augment::{
     CropBox, Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, apply,
-    draw, evaluate, gray, resize_box,
+    apply_to_planes, draw, evaluate, gray, resize_box,
 };
 use prolip_loader::config::AugmentConfig;
 use prolip_loader::decode::{Decoder, Rgb8};
@@ -63,17 +63,68 @@ fn in_turn<T>(
     });
 }
 
+/// Photographs to pixels: all of them, and crops of `SIZE` pixels a side by both ways.
+fn decoders(criterion: &mut Criterion, photos: &[Vec<u8>]) {
+    let mut image = Rgb8::default();
+    for (name, mut decoder) in [
+        ("decode", Decoder::new(1 << 28)),
+        ("decode by libjpeg-turbo", Decoder::of_libraries(1 << 28)),
+    ] {
+        in_turn(criterion, name, photos, |bytes, _| {
+            decoder.decode(bytes, &mut image).unwrap()
+        });
+    }
+    let config = AugmentConfig {
+        jitter_prob: 0.0,
+        gray_prob: 0.0,
+        ..AugmentConfig::default()
+    };
+    let draw = |width, height, sample: usize| {
+        let mut rng = SampleRng::new(0, 0, sample as u64, stream::AUGMENT);
+        draw(&config, width, height, &mut rng)
+    };
+    let (mut decoder, mut scratch) = (Decoder::new(1 << 28), Scratch::default());
+    let mut out = vec![0; (SIZE * SIZE * 3) as usize];
+    in_turn(criterion, "decode of a crop", photos, |bytes, sample| {
+        let choose = |width, height| draw(width, height, sample).crop;
+        decoder.decode_part(bytes, &mut image, choose).unwrap();
+    });
+    in_turn(
+        criterion,
+        "decode of a crop's planes",
+        photos,
+        |bytes, at| {
+            let choose = |width, height| draw(width, height, at).crop;
+            let planes = decoder.decode_planes(bytes, &mut image, SIZE, choose);
+            assert!(planes.is_ok());
+        },
+    );
+    in_turn(criterion, "crop", photos, |bytes, sample| {
+        let mut drawn = None;
+        let choose = |width, height| drawn.insert(draw(width, height, sample)).crop;
+        decoder.decode_part(bytes, &mut image, choose).unwrap();
+        apply(&image, &drawn.unwrap(), SIZE, &mut scratch, &mut out);
+    });
+    in_turn(criterion, "crop, fast", photos, |bytes, sample| {
+        let mut drawn = None;
+        let choose = |width, height| drawn.insert(draw(width, height, sample)).crop;
+        let planes = decoder.decode_planes(bytes, &mut image, SIZE, choose);
+        match planes.unwrap() {
+            Some(planes) => {
+                apply_to_planes(&planes, &drawn.unwrap(), SIZE, &mut scratch, &mut out);
+            }
+            None => apply(&image, &drawn.unwrap(), SIZE, &mut scratch, &mut out),
+        }
+    });
+}
+
 fn kernels(criterion: &mut Criterion) {
     let photos = photos();
     let pictures = pictures(&photos);
     let mut scratch = Scratch::default();
     let mut out = vec![0; (SIZE * SIZE * 3) as usize];
     if !photos.is_empty() {
-        let mut decoder = Decoder::new(1 << 28);
-        let mut image = Rgb8::default();
-        in_turn(criterion, "decode", &photos, |bytes, _| {
-            decoder.decode(bytes, &mut image).unwrap()
-        });
+        decoders(criterion, &photos);
     }
     in_turn(criterion, "resize", &pictures, |image, _| {
         let whole = CropBox {

@@ -35,6 +35,7 @@ pub mod loader;
 pub mod location;
 pub mod mask;
 pub mod order;
+mod picture;
 pub mod pipeline;
 pub mod read;
 pub mod rng;

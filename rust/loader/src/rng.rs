@@ -89,7 +89,7 @@ impl SampleRng {
 
     /// An index drawn in proportion to its weight. Weights that are negative or not finite count as zero;
     /// with no weight above zero the index is 0.
-    pub fn weighted(&mut self, weights: &[f32]) -> usize {
+    pub fn weighted(&mut self, weights: impl Iterator<Item = f32> + Clone) -> usize {
         let usable = |weight: f32| {
             if weight.is_finite() && weight > 0.0 {
                 f64::from(weight)
@@ -97,11 +97,10 @@ impl SampleRng {
                 0.0
             }
         };
-        let total: f64 = weights.iter().map(|&weight| usable(weight)).sum();
+        let total: f64 = weights.clone().map(usable).sum();
         let mut left = self.uniform() * total;
         let mut last = 0;
-        for (index, &weight) in weights.iter().enumerate() {
-            let weight = usable(weight);
+        for (index, weight) in weights.map(usable).enumerate() {
             if weight > 0.0 {
                 last = index;
                 if left < weight {
@@ -157,12 +156,12 @@ mod tests {
         let mut rng = SampleRng::new(5, 0, 0, 0);
         let mut counts = [0u32; 4];
         for _ in 0..40_000 {
-            counts[rng.weighted(&[1.0, 0.0, 3.0, f32::NAN])] += 1;
+            counts[rng.weighted([1.0, 0.0, 3.0, f32::NAN].into_iter())] += 1;
         }
         assert!(counts[0].abs_diff(10_000) < 900, "{counts:?}");
         assert_eq!((counts[1], counts[3]), (0, 0));
-        assert_eq!(rng.weighted(&[]), 0);
-        assert_eq!(rng.weighted(&[0.0, -1.0]), 0);
+        assert_eq!(rng.weighted(std::iter::empty()), 0);
+        assert_eq!(rng.weighted([0.0, -1.0].into_iter()), 0);
     }
 
     proptest! {

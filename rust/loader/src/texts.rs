@@ -38,7 +38,7 @@ impl Texts<'_> {
     /// Of each masked row, the more general caption that takes its text's place, if one was drawn.
     fn general(&self, slot: usize) -> impl Iterator<Item = Option<&str>> {
         let masked = self.rows[..self.masked].iter();
-        masked.map(move |row| row.captions[slot].general.as_deref())
+        masked.map(move |row| row.captions[slot].general())
     }
 
     /// Masked ids, `[C, M, L]`: a more general caption where one was drawn, else tokens masked by the draws of the row's

@@ -4,16 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
 
-use crate::augment::{self, Scratch};
+use crate::augment::Scratch;
 use crate::batch::{Batch, Filling, Finished, Lease, Outcome, Row, Slot};
 use crate::caption;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
-use crate::decode::{CropBox, Decoder, Rgb8};
 use crate::error::{Error, SampleError};
 use crate::loader::Loader;
 use crate::location::Location;
 use crate::mask;
 use crate::order::Needed;
+use crate::picture::Pictures;
 use crate::pipeline::Shared;
 use crate::read::{Reader, Wanted};
 use crate::rng::{SampleRng, stream};
@@ -39,9 +39,9 @@ struct Worker<'shared> {
     /// Where it is, for the message should it panic.
     stage: Stage,
     reader: Reader,
-    decoder: Decoder,
-    picture: Rgb8,
+    pictures: Pictures<'shared>,
     scratch: Scratch,
+    caption_scratch: caption::Scratch,
 }
 
 impl<'shared> Worker<'shared> {
@@ -53,9 +53,9 @@ impl<'shared> Worker<'shared> {
             config,
             stage: Stage::Fetch,
             reader: Reader::default(),
-            decoder: Decoder::new(config.max_pixels),
-            picture: Rgb8::default(),
+            pictures: Pictures::new(config),
             scratch: Scratch::default(),
+            caption_scratch: caption::Scratch::default(),
         }
     }
 
@@ -199,37 +199,25 @@ impl<'shared> Worker<'shared> {
                 &self.config.captions,
                 general_prob,
                 &mut rng,
+                &mut self.caption_scratch,
                 &mut row.captions,
             )?;
         }
         if keep_json {
             let json = std::str::from_utf8(members.json.unwrap_or(b"null"))
                 .map_err(|_| SampleError::NotUtf8)?;
-            row.json = Some(json.to_owned());
+            row.json.clear();
+            row.json.push_str(json);
         }
         let begun = counters.passed(Stage::Caption, begun);
 
         self.stage = Stage::Decode;
-        let (config, picture) = (self.config, &mut self.picture);
-        let mut draw = None;
-        // What the crop does not show need not become pixels, so the draw comes first.
-        self.decoder
-            .decode_part(members.image, picture, |width, height| {
-                let Some(augment) = &config.augment else {
-                    return CropBox::whole(width, height);
-                };
-                let mut rng = SampleRng::new(config.seed, epoch, id.key(), stream::AUGMENT);
-                draw.insert(augment::draw(augment, width, height, &mut rng))
-                    .crop
-            })?;
+        let draws = || SampleRng::new(self.config.seed, epoch, id.key(), stream::AUGMENT);
+        let decoded = self.pictures.decode(members.image, draws)?;
         let begun = counters.passed(Stage::Decode, begun);
 
         self.stage = Stage::Augment;
-        let (picture, size) = (&self.picture, config.image_size);
-        match &draw {
-            Some(draw) => augment::apply(picture, draw, size, &mut self.scratch, pixels),
-            None => augment::evaluate(picture, size, &mut self.scratch, pixels),
-        }
+        decoded.write(self.config.image_size, &mut self.scratch, pixels);
         counters.passed(Stage::Augment, begun);
         row.key.clear();
         row.key.push_str(self.reader.key());
@@ -306,21 +294,28 @@ impl<'shared> Worker<'shared> {
             let kept = &mut lease.memory.kept_patches;
             keep_patches(mask, (seed, epoch), of_batch, masked, kept);
         }
-        let json = self.config.keep_json.then(|| {
-            rows[..count]
-                .iter_mut()
-                .map(|row| row.json.take().unwrap_or_default())
-                .collect()
-        });
-        let keys = rows[..count].iter_mut();
+        let (memory, rows) = (&mut lease.memory, &mut rows[..count]);
+        swap_all(&mut memory.keys, rows.iter_mut().map(|row| &mut row.key));
+        if self.config.keep_json {
+            swap_all(&mut memory.json, rows.iter_mut().map(|row| &mut row.json));
+        }
         Ok(Batch {
             lease,
             samples,
-            keys: keys.map(|row| std::mem::take(&mut row.key)).collect(),
             masked_rows,
-            json,
             cursor: filling.plan.cursor.clone(),
         })
+    }
+}
+
+/// Gives the rows' texts to a batch's memory, and its old ones to the rows, which write over them.
+fn swap_all<'row>(
+    memory: &mut Vec<String>,
+    texts: impl ExactSizeIterator<Item = &'row mut String>,
+) {
+    memory.resize_with(texts.len(), String::new);
+    for (kept, text) in memory.iter_mut().zip(texts) {
+        std::mem::swap(kept, text);
     }
 }
 

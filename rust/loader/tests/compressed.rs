@@ -50,7 +50,7 @@ fn evaluate(config: LoaderConfig) -> (Vec<String>, Tally, Vec<String>) {
     let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
     let mut keys = Vec::new();
     while let Some(batch) = common::next(&pipeline).unwrap() {
-        keys.extend(batch.keys);
+        keys.extend(batch.lease.memory.keys.iter().cloned());
     }
     (keys, pipeline.stats().tally, loader.index.notes().to_vec())
 }
@@ -236,7 +236,8 @@ fn a_shard_that_vanishes_or_changes_ends_the_run_or_is_counted() {
             }
             let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
             for _ in 0..2 {
-                assert_eq!(common::next(&pipeline).unwrap().unwrap().keys.len(), 4);
+                let batch = common::next(&pipeline).unwrap().unwrap();
+                assert_eq!(batch.samples.len(), 4);
             }
             let what = if change.is_none() {
                 "cannot open"

@@ -136,7 +136,7 @@ fn an_evaluation_reads_in_file_order_and_keeps_the_rest() {
     assert_eq!(batches[1].images.len(), 3 * 8 * 8 * 3);
     assert_eq!(batches[1].images[64 * 3..][..3], [20, 10, 7]);
     assert!(batches[0].token_ids.is_empty());
-    assert!(batches[0].json.as_ref().unwrap()[0].contains("cat s0-0"));
+    assert!(batches[0].json[0].contains("cat s0-0"));
 }
 
 #[test]

@@ -83,13 +83,17 @@ impl Batch {
         let batch::Batch {
             mut lease,
             samples: _,
-            keys,
             masked_rows,
-            json,
             cursor,
         } = batch;
-        let json = json.map(|json| PyList::new(py, json)).transpose()?;
-        let (rows, side) = (keys.len(), loader.config.image_size as usize);
+        let arrays = &mut lease.memory;
+        let keys = PyList::new(py, &arrays.keys)?;
+        let json = loader
+            .config
+            .keep_json
+            .then(|| PyList::new(py, &arrays.json));
+        let json = json.transpose()?;
+        let (rows, side) = (arrays.keys.len(), loader.config.image_size as usize);
         let slots = loader.config.captions.len();
         let length = loader
             .tokenizer
@@ -100,7 +104,6 @@ impl Batch {
             .mask
             .as_ref()
             .map_or(0, |mask| mask.kept_patches());
-        let arrays = &mut lease.memory;
         let memory = BatchMemory {
             images: Part::new(&mut arrays.images, [rows, side, side, 3]),
             token_ids: Part::new(&mut arrays.token_ids, [slots, rows, length]),
@@ -113,7 +116,7 @@ impl Batch {
             masked_rows,
             has_text: slots > 0,
             cursor,
-            keys: PyList::new(py, keys)?.unbind(),
+            keys: keys.unbind(),
             json: json.map(Bound::unbind),
         })
     }

@@ -24,7 +24,7 @@ pub(crate) struct Row {
     /// One caption a slot of captions.
     pub captions: Vec<Caption>,
     /// The sample's json as text, where it is asked for.
-    pub json: Option<String>,
+    pub json: String,
     /// Samples that were tried for this slot.
     pub tally: Tally,
     /// What must end the run at this slot's batch.
@@ -42,6 +42,10 @@ pub struct Memory {
     pub masked_token_ids: Vec<i32>,
     /// `[M, K]`.
     pub kept_patches: Vec<i64>,
+    /// The samples' keys, B of them.
+    pub keys: Vec<String>,
+    /// The samples' json as text, B of them where it is asked for.
+    pub json: Vec<String>,
 }
 
 /// Memory of batches that nobody uses any more.
@@ -121,12 +125,8 @@ pub struct Batch {
     pub lease: Lease,
     /// The samples, B of them.
     pub samples: Vec<SampleId>,
-    /// Their keys.
-    pub keys: Vec<String>,
     /// M.
     pub masked_rows: usize,
-    /// The samples' json as text, where it is asked for.
-    pub json: Option<Vec<String>>,
     /// Where a run goes on after this batch.
     pub cursor: Cursor,
 }

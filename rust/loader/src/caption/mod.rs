@@ -1,7 +1,5 @@
 //! A sample's texts → one caption a slot, and a more general one for masking where the configuration asks for it.
 
-use std::borrow::Cow;
-
 use crate::config::{CaptionConfig, CaptionSource, TXT};
 use crate::error::SampleError;
 use crate::json::Json;
@@ -18,14 +16,35 @@ pub struct Texts<'m> {
     max_bytes: usize,
 }
 
-/// The captions of one slot.
+/// The captions of one slot. Filled again and again, without new memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caption {
     /// The caption, as it stands in its member.
     pub text: String,
-    /// A more general caption that takes its place in the masked rows.
-    pub general: Option<String>,
+    general: String,
+    has_general: bool,
+    /// The place of the source that was drawn.
+    source: usize,
 }
+
+impl Caption {
+    /// A more general caption that takes its place in the masked rows.
+    #[must_use]
+    pub fn general(&self) -> Option<&str> {
+        self.has_general.then_some(&self.general)
+    }
+}
+
+/// Memory of a thread that draws captions.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    places: Vec<Place>,
+    weight_places: Vec<Place>,
+    weights: Vec<f32>,
+}
+
+/// Where a value begins and ends in the json that it is part of; nothing where there is none.
+type Place = Option<(usize, usize)>;
 
 impl<'m> Texts<'m> {
     /// The members' texts, captions of which may have `max_bytes` bytes.
@@ -57,60 +76,67 @@ impl<'m> Texts<'m> {
         slots: &[CaptionConfig],
         general_prob: f64,
         rng: &mut SampleRng,
+        scratch: &mut Scratch,
         captions: &mut Vec<Caption>,
     ) -> Result<(), SampleError> {
-        captions.clear();
-        let mut drawn = Vec::with_capacity(slots.len());
-        for slot in slots {
-            let source = &slot.sources[draw_source(slot, rng)];
-            captions.push(Caption {
-                text: self.text(&source.key, Weights::of(source), rng)?,
-                general: None,
-            });
-            drawn.push(source);
+        captions.resize_with(slots.len(), Caption::default);
+        for (slot, caption) in slots.iter().zip(captions.iter_mut()) {
+            caption.source = draw_source(slot, rng);
+            caption.has_general = false;
+            let source = &slot.sources[caption.source];
+            let weights = Weights::of(source);
+            self.write(&source.key, weights, rng, scratch, &mut caption.text)?;
         }
-        for (caption, source) in captions.iter_mut().zip(drawn) {
-            if !source.general.is_empty() && rng.chance(general_prob) {
-                let key = &source.general[rng.below(source.general.len() as u32) as usize];
-                caption.general = Some(self.text(key, Weights::Equal, rng)?);
+        for (slot, caption) in slots.iter().zip(captions) {
+            let general = &slot.sources[caption.source].general;
+            if !general.is_empty() && rng.chance(general_prob) {
+                let key = &general[rng.below(general.len() as u32) as usize];
+                self.write(key, Weights::Equal, rng, scratch, &mut caption.general)?;
+                caption.has_general = true;
             }
         }
         Ok(())
     }
 
-    fn text(
+    /// Writes one of the texts that a path leads to.
+    fn write(
         &self,
         path: &str,
         weights: Weights<'_>,
         rng: &mut SampleRng,
-    ) -> Result<String, SampleError> {
+        scratch: &mut Scratch,
+        into: &mut String,
+    ) -> Result<(), SampleError> {
+        into.clear();
         if path == TXT {
-            let text = self.txt.ok_or(SampleError::NoCaption("txt"))?;
-            return Ok(text.to_owned());
+            into.push_str(self.txt.ok_or(SampleError::NoCaption("txt"))?);
+            return Ok(());
         }
         let json = self.json.ok_or(SampleError::NoCaption("json"))?;
-        let mut found = Found::default();
+        let mut found = Found::new(json, &mut scratch.places);
         found.walk(json, path);
-        let texts = found
-            .places
-            .iter()
-            .map(|place| place.and_then(Json::as_text));
-        let texts: Vec<Option<Cow<'_, str>>> = texts.collect();
-        if texts.iter().all(Option::is_none) {
+        if found.values().all(|value| !is_text(value)) {
             return Err(SampleError::NoJsonCaption {
                 path: path.to_owned(),
                 why: found.why_none(),
             });
         }
-        let place =
-            draw_place(&texts, weights, json, rng).map_err(|why| SampleError::JsonWeights {
-                path: path.to_owned(),
-                why,
-            })?;
-        let text = texts.into_iter().nth(place).flatten().unwrap_or_default();
+        let others = (&mut scratch.weight_places, &mut scratch.weights);
+        let drawn = draw_text(&found, weights, others, rng);
+        let drawn = drawn.map_err(|why| SampleError::JsonWeights {
+            path: path.to_owned(),
+            why,
+        })?;
+        let text = found.values().nth(drawn).flatten().and_then(Json::as_text);
+        let text = text.unwrap_or_default();
         within(self.max_bytes, text.len())?;
-        Ok(text.into_owned())
+        into.push_str(&text);
+        Ok(())
     }
+}
+
+fn is_text(value: Option<Json<'_>>) -> bool {
+    value.is_some_and(Json::is_text)
 }
 
 fn within(limit: usize, bytes: usize) -> Result<(), SampleError> {
@@ -120,16 +146,31 @@ fn within(limit: usize, bytes: usize) -> Result<(), SampleError> {
     Ok(())
 }
 
-/// The places of a json that a path leads to: one, or one for each element of the lists on its way. Nothing where an
-/// element has no such part.
-#[derive(Default)]
-struct Found<'t, 'p> {
-    places: Vec<Option<Json<'t>>>,
+/// What a path leads to in a json: one value, or one for each element of the lists on its way. Nothing where an element has
+/// no such part.
+struct Found<'t, 'p, 's> {
+    json: Json<'t>,
+    places: &'s mut Vec<Place>,
     /// The first part of the path that was missing somewhere.
     missing: Option<&'p str>,
 }
 
-impl<'t, 'p> Found<'t, 'p> {
+impl<'t, 'p, 's> Found<'t, 'p, 's> {
+    fn new(json: Json<'t>, places: &'s mut Vec<Place>) -> Self {
+        places.clear();
+        Self {
+            json,
+            places,
+            missing: None,
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = Option<Json<'t>>> + Clone {
+        let json = self.json;
+        let values = self.places.iter();
+        values.map(move |place| place.map(|(begin, end)| json.part(begin, end)))
+    }
+
     /// Takes in what `path`, or what is left of it, leads to from `value`.
     fn walk(&mut self, value: Json<'t>, path: &'p str) {
         let (part, rest) = path.split_once('.').unwrap_or((path, ""));
@@ -140,7 +181,7 @@ impl<'t, 'p> Found<'t, 'p> {
                 // A name means the elements' own, with or without a star before it.
                 Err(_) => return value.elements().for_each(|value| self.walk(value, path)),
             },
-            (false, "") => return self.places.push(Some(value)),
+            (false, "") => return self.places.push(Some(value.place_in(self.json))),
             (false, name) => value.get(name),
         };
         match next {
@@ -154,7 +195,7 @@ impl<'t, 'p> Found<'t, 'p> {
 
     /// Why no place holds a text.
     fn why_none(&self) -> String {
-        let other = self.places.iter().flatten().next();
+        let other = self.values().flatten().next();
         match (self.missing, other) {
             (_, Some(value)) => format!("{} stands there", value.kind()),
             (Some(part), None) => format!("there is no {part:?}"),
@@ -183,60 +224,63 @@ impl<'c> Weights<'c> {
     }
 }
 
-/// The place of a text, of which there is at least one; what is wrong with the weights where none can be drawn.
-fn draw_place(
-    texts: &[Option<Cow<'_, str>>],
+/// Which of the values is drawn, of which at least one is a text; what is wrong with the weights where none can be.
+fn draw_text(
+    found: &Found<'_, '_, '_>,
     weights: Weights<'_>,
-    json: Json<'_>,
+    (weight_places, numbers): (&mut Vec<Place>, &mut Vec<f32>),
     rng: &mut SampleRng,
 ) -> Result<usize, String> {
-    let mut weights: Vec<f32> = match weights {
-        Weights::Equal => return Ok(draw_equally(texts, rng)),
+    numbers.clear();
+    match weights {
+        Weights::Equal => return Ok(draw_equally(found, rng)),
         Weights::Given(weights) => {
             let all = weights.iter().copied().chain(std::iter::repeat(0.0));
-            all.take(texts.len()).collect()
+            numbers.extend(all.take(found.places.len()));
         }
         Weights::At(path) => {
-            let mut found = Found::default();
-            found.walk(json, path);
-            if found.places.len() != texts.len() {
-                let (numbers, texts) = (found.places.len(), texts.len());
+            let mut others = Found::new(found.json, weight_places);
+            others.walk(found.json, path);
+            if others.places.len() != found.places.len() {
+                let (numbers, texts) = (others.places.len(), found.places.len());
                 return Err(format!(
                     "{path:?} leads to {numbers} places, not to {texts}"
                 ));
             }
-            let number = |(place, text): (&Option<Json<'_>>, &Option<_>)| {
-                let weight = place.and_then(Json::as_number);
-                weight
+            for (number, value) in others.values().zip(found.values()) {
+                let weight = number.and_then(Json::as_number);
+                let weight = weight
                     .map(|weight| weight as f32)
                     .filter(|weight| weight.is_finite() && *weight >= 0.0)
-                    .or_else(|| text.is_none().then_some(0.0))
-                    .ok_or_else(|| format!("{path:?} must lead to numbers of at least 0"))
-            };
-            let numbers = found.places.iter().zip(texts).map(number);
-            numbers.collect::<Result<_, _>>()?
+                    .or_else(|| (!is_text(value)).then_some(0.0))
+                    .ok_or_else(|| format!("{path:?} must lead to numbers of at least 0"))?;
+                numbers.push(weight);
+            }
         }
-    };
-    for (weight, text) in weights.iter_mut().zip(texts) {
-        if text.is_none() {
+    }
+    for (weight, value) in numbers.iter_mut().zip(found.values()) {
+        if !is_text(value) {
             *weight = 0.0;
         }
     }
-    if weights.iter().all(|weight| *weight == 0.0) {
+    if numbers.iter().all(|weight| *weight == 0.0) {
         return Err("the weights of its captions are all 0".to_owned());
     }
-    Ok(rng.weighted(&weights))
+    Ok(rng.weighted(numbers.iter().copied()))
 }
 
-fn draw_equally(texts: &[Option<Cow<'_, str>>], rng: &mut SampleRng) -> usize {
-    let count = texts.iter().flatten().count();
+fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
+    let texts = found
+        .values()
+        .enumerate()
+        .filter(|(_, value)| is_text(*value));
+    let count = texts.clone().count();
     let drawn = if count > 1 {
         rng.below(count as u32) as usize
     } else {
         0
     };
-    let mut places = (0..texts.len()).filter(|place| texts[*place].is_some());
-    places.nth(drawn).unwrap_or(0)
+    texts.map(|(place, _)| place).nth(drawn).unwrap_or(0)
 }
 
 /// Whether any of the slots can draw from the member `.txt`, and whether any can draw from the json.
@@ -256,8 +300,7 @@ fn draw_source(slot: &CaptionConfig, rng: &mut SampleRng) -> usize {
     if slot.sources.len() == 1 {
         return 0;
     }
-    let weights: Vec<f32> = slot.sources.iter().map(|source| source.weight).collect();
-    rng.weighted(&weights)
+    rng.weighted(slot.sources.iter().map(|source| source.weight))
 }
 
 #[cfg(test)]

@@ -8,8 +8,11 @@ mod baseline;
 mod bmp;
 mod gif;
 mod jpeg;
+mod planes;
 mod png;
 mod webp;
+
+pub use planes::{Extent, Plane, Planes, join};
 
 use thiserror::Error;
 
@@ -205,14 +208,14 @@ impl Decoder {
         into: &mut Rgb8,
         choose: impl FnOnce(u32, u32) -> CropBox,
     ) -> Result<CropBox, DecodeError> {
-        if let Some(baseline) = &mut self.baseline
-            && bytes.starts_with(&[0xFF, 0xD8, 0xFF])
-            && let Some(header) = baseline::header(bytes)
-        {
-            check_size(header.width, header.height, self.max_pixels)?;
+        if let Some(header) = self.plain_header(bytes)? {
             let part = choose(header.width, header.height);
             part.check(header.width, header.height);
-            if baseline.decode(&header, bytes, part, into).is_none() {
+            let baseline = self.baseline.as_mut();
+            if baseline
+                .and_then(|own| own.decode(&header, bytes, part, into))
+                .is_none()
+            {
                 self.decode_whole(bytes, into)?;
             }
             return Ok(part);
@@ -221,6 +224,49 @@ impl Decoder {
         let part = choose(into.width, into.height);
         part.check(into.width, into.height);
         Ok(part)
+    }
+
+    /// As [`Self::decode_part`], but where a JPEG allows it, gives the part's planes and leaves `into` alone. They are 2, 4 or
+    /// 8 times smaller than the picture where the shorter side of the part still has `size` samples.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], also for damage outside the part.
+    ///
+    /// # Panics
+    /// If the part does not lie in the picture.
+    pub fn decode_planes(
+        &mut self,
+        bytes: &[u8],
+        into: &mut Rgb8,
+        size: u32,
+        choose: impl FnOnce(u32, u32) -> CropBox,
+    ) -> Result<Option<Planes<'_>>, DecodeError> {
+        let Some(header) = self.plain_header(bytes)? else {
+            return self.decode_part(bytes, into, choose).map(|_| None);
+        };
+        let part = choose(header.width, header.height);
+        part.check(header.width, header.height);
+        let side = part.width.min(part.height);
+        let smaller = [8, 4, 2].into_iter().find(|by| side / by >= size);
+        let smaller = smaller.unwrap_or(1);
+        let baseline = self.baseline.as_mut();
+        let Some(strides) = baseline.and_then(|own| own.fill(&header, bytes, part, smaller)) else {
+            return self.decode_whole(bytes, into).map(|()| None);
+        };
+        let baseline = self.baseline.as_ref();
+        Ok(baseline.map(|own| own.planes(&header, part, smaller, strides)))
+    }
+
+    /// The header of a JPEG that may be decoded here.
+    fn plain_header(&self, bytes: &[u8]) -> Result<Option<baseline::Header>, DecodeError> {
+        if self.baseline.is_none() || !bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+            return Ok(None);
+        }
+        let header = baseline::header(bytes);
+        if let Some(header) = &header {
+            check_size(header.width, header.height, self.max_pixels)?;
+        }
+        Ok(header)
     }
 
     fn decode_whole(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {

@@ -72,6 +72,27 @@ impl<'t> Json<'t> {
         self.text.starts_with('[')
     }
 
+    /// Whether it is a text.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        self.text.starts_with('"')
+    }
+
+    /// Where it begins and ends in the value that it was found in.
+    #[must_use]
+    pub fn place_in(self, whole: Json<'_>) -> (usize, usize) {
+        let begin = self.text.as_ptr() as usize - whole.text.as_ptr() as usize;
+        (begin, begin + self.text.len())
+    }
+
+    /// The value at a place that [`Self::place_in`] gave for this one.
+    #[must_use]
+    pub fn part(self, begin: usize, end: usize) -> Self {
+        Self {
+            text: &self.text[begin..end],
+        }
+    }
+
     /// The text that it is, if it is one.
     #[must_use]
     pub fn as_text(self) -> Option<Cow<'t, str>> {

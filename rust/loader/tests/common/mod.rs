@@ -190,7 +190,7 @@ pub struct Content {
     pub token_ids: Vec<i32>,
     pub masked_token_ids: Vec<i32>,
     pub kept_patches: Vec<i64>,
-    pub json: Option<Vec<String>>,
+    pub json: Vec<String>,
     pub cursor: Cursor,
 }
 
@@ -199,12 +199,12 @@ impl Content {
         let memory = &batch.lease.memory;
         let pixels = batch.samples.len() * loader.image_bytes();
         Self {
-            keys: batch.keys.clone(),
+            keys: memory.keys.clone(),
             images: memory.images[..pixels].to_vec(),
             token_ids: memory.token_ids.clone(),
             masked_token_ids: memory.masked_token_ids.clone(),
             kept_patches: memory.kept_patches.clone(),
-            json: batch.json.clone(),
+            json: memory.json.clone(),
             cursor: batch.cursor.clone(),
         }
     }

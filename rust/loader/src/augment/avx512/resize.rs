@@ -16,7 +16,7 @@ use super::{load, load_up_to_4, store, store_first, store_first_16};
 /// Most output pixels whose three samples fit the sixteen lanes.
 const MAX_GROUP: usize = 5;
 /// Rows that are treated together.
-const QUAD: usize = 4;
+pub(super) const QUAD: usize = 4;
 
 /// The weights of four taps of one group of outputs.
 #[derive(Debug, Clone, Copy)]
@@ -147,14 +147,14 @@ fn join(sums: [__m512i; 3]) -> __m512i {
 /// first, of the second, of the third and of the fourth vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn pack([a, b, c, d]: [__m512i; 4]) -> __m512i {
+pub(super) fn pack([a, b, c, d]: [__m512i; 4]) -> __m512i {
     _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d))
 }
 
 /// The order of 32-bit integers that gathers what `pack` left in four places for each vector.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn gather_order() -> __m512i {
+pub(super) fn gather_order() -> __m512i {
     _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
 }
 

@@ -19,8 +19,11 @@ use std::arch::x86_64::{
 };
 
 use super::islow::{USUAL, islow};
-use super::picture::{self, Picture};
+use super::picture::{self, Memory};
+use super::planes::{self, Source};
+use super::reduced::{self, EIGHTH, HALF, QUARTER};
 use super::scan::Group;
+use crate::decode::Rgb8;
 
 /// Whether this processor has what the kernels need.
 pub(super) fn available() -> bool {
@@ -38,13 +41,44 @@ islow!(__m512i, "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi");
 
 /// Decodes with these kernels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt")]
-pub(super) fn decode(picture: Picture<'_>) -> Option<()> {
-    picture::decode(
-        picture,
-        |groups, steps, out, stride| samples(groups, steps, out, stride),
+pub(super) fn decode(source: Source<'_>, memory: &mut Memory, into: &mut Rgb8) -> Option<()> {
+    let strides = fill(source, &mut memory.planes, 8)?;
+    picture::make(
+        source,
+        memory,
+        strides,
+        into,
         |luma, blue, red, out| colours(luma, blue, red, out),
         |luma, out| grays(luma, out),
-    )
+    );
+    Some(())
+}
+
+/// Fills the planes with blocks of `side` x `side` samples.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt")]
+pub(super) fn fill(
+    source: Source<'_>,
+    memory: &mut planes::Memory,
+    side: usize,
+) -> Option<[usize; 2]> {
+    planes::fill(source, memory, side, |groups, steps, out, stride| {
+        match side {
+            8 => return samples(groups, steps, out, stride),
+            4 => reduced::samples(&HALF, groups, steps, out, stride),
+            2 => reduced::samples(&QUARTER, groups, steps, out, stride),
+            _ => reduced::samples(&EIGHTH, groups, steps, out, stride),
+        }
+        true
+    })
+}
+
+/// Samples of luma and of chroma to as many pixels; their number is a multiple of 64.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+pub(super) fn join(luma: &[u8], chroma: Option<[&[u8]; 2]>, out: &mut [u8]) {
+    match chroma {
+        Some([blue, red]) => colours(luma, blue, red, out),
+        None => grays(luma, out),
+    }
 }
 
 /// The samples of a row of groups: eight rows of `out`, `stride` bytes apart. Whether all coefficients are usual ones.

@@ -10,11 +10,13 @@ mod header;
 mod huffman;
 mod islow;
 mod picture;
+mod planes;
+mod reduced;
 mod scan;
 
 pub(super) use header::Header;
 
-use super::{CropBox, Rgb8};
+use super::{CropBox, Planes, Rgb8};
 
 /// Decodes pictures one after another.
 #[derive(Debug, Default)]
@@ -43,21 +45,67 @@ impl Baseline {
         part: CropBox,
         into: &mut Rgb8,
     ) -> Option<()> {
-        let picture = picture::Picture {
+        let source = planes::Source {
             header,
-            source,
+            bytes: source,
             part,
-            memory: &mut self.memory,
-            into,
         };
         #[cfg(target_arch = "x86_64")]
         if avx512::available() {
             // SAFETY: the processor has the features that the kernels are compiled for.
-            return unsafe { avx512::decode(picture) };
+            return unsafe { avx512::decode(source, &mut self.memory, into) };
         }
         None
     }
+
+    /// Fills the planes as far as the `part` needs them, 1, 2, 4 or 8 times smaller in either direction: the bytes from row to
+    /// row of luma and of either chroma.
+    pub(super) fn fill(
+        &mut self,
+        header: &Header,
+        source: &[u8],
+        part: CropBox,
+        smaller: u32,
+    ) -> Option<[usize; 2]> {
+        let source = planes::Source {
+            header,
+            bytes: source,
+            part,
+        };
+        #[cfg(target_arch = "x86_64")]
+        if avx512::available() {
+            let (planes, side) = (&mut self.memory.planes, 8 / smaller as usize);
+            // SAFETY: the processor has the features that the kernels are compiled for.
+            return unsafe { avx512::fill(source, planes, side) };
+        }
+        None
+    }
+
+    /// The part of the planes that [`Self::fill`] filled.
+    pub(super) fn planes(
+        &self,
+        header: &Header,
+        part: CropBox,
+        smaller: u32,
+        strides: [usize; 2],
+    ) -> Planes<'_> {
+        self.memory.planes.part(header, part, smaller, strides)
+    }
 }
 
+/// Converts samples to pixels; how many from the first one on. None on other processors.
+pub(super) fn join(luma: &[u8], chroma: Option<[&[u8]; 2]>, out: &mut [u8]) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::available() {
+        let count = luma.len() / planes::CHUNK * planes::CHUNK;
+        // SAFETY: the processor has the features that the kernels are compiled for.
+        unsafe { avx512::join(luma, chroma, &mut out[..count * 3]) };
+        return count;
+    }
+    0
+}
+
+#[cfg(test)]
+mod planes_tests;
 #[cfg(test)]
 mod tests;

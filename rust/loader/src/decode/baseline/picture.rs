@@ -1,10 +1,7 @@
-//! From coefficients to the pixels of the wanted part, by kernels that the caller brings.
-
-use std::ops::Range;
+//! From planes to the pixels of the wanted part, by kernels that the caller brings.
 
 use super::header::{Header, Sampling};
-use super::scan::{self, Group, Layout};
-use crate::buffer::first_bytes;
+use super::planes::{self, CHUNK, Source};
 use crate::decode::{CropBox, Rgb8};
 
 // Factors of the colours with 16 fractional bits, as libjpeg has them: 1.402 - 1, 1.772 - 2, and -0.34414 with 1 - 0.71414.
@@ -12,116 +9,27 @@ pub(super) const RED: i16 = 26_345;
 pub(super) const BLUE: i16 = -14_942;
 pub(super) const GREEN: i32 = super::islow::pair(-22_554, 18_734);
 
-/// Pixels that the kernels treat at once.
-const CHUNK: usize = 64;
-
-/// What there is to do, and the memory to do it with.
-pub(super) struct Picture<'a> {
-    pub(super) header: &'a Header,
-    pub(super) source: &'a [u8],
-    pub(super) part: CropBox,
-    pub(super) memory: &'a mut Memory,
-    pub(super) into: &'a mut Rgb8,
-}
-
 /// Buffers, reused from picture to picture.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    scan: scan::Memory,
-    planes: [Vec<u8>; 3],
+    pub(super) planes: planes::Memory,
     sums: Vec<u16>,
     /// Chroma with the columns of luma, of one row.
     lines: [Vec<u8>; 2],
 }
 
-/// What of the planes the wanted part needs.
-struct Needed {
-    /// Rows of units.
-    units: Range<usize>,
-    /// Groups in a row of blocks, of luma and of either chroma.
-    groups: [Range<usize>; 2],
-}
-
-impl Needed {
-    fn new(header: &Header, part: CropBox) -> Self {
-        let columns = part.x as usize..(part.x + part.width) as usize;
-        let rows = part.y as usize..(part.y + part.height) as usize;
-        let blocks =
-            |samples: &Range<usize>, size: usize| samples.start / size..samples.end.div_ceil(size);
-        // Smooth upsampling looks at the neighbours.
-        let halved = |samples: &Range<usize>, length: u32| {
-            let last = (length as usize).div_ceil(2);
-            (samples.start / 2).saturating_sub(1)..(samples.end.div_ceil(2) + 1).min(last)
-        };
-        let luma = blocks(&columns, 32);
-        let chroma = blocks(&halved(&columns, header.width), 32);
-        match header.sampling {
-            Sampling::Gray | Sampling::Full => Self {
-                units: blocks(&rows, 8),
-                groups: [luma.clone(), luma],
-            },
-            Sampling::HalfColumns => Self {
-                units: blocks(&rows, 8),
-                groups: [luma, chroma],
-            },
-            Sampling::Quarter => Self {
-                units: blocks(&halved(&rows, header.height), 8),
-                groups: [luma, chroma],
-            },
-        }
-    }
-}
-
-/// Decodes the wanted part; nothing where libjpeg-turbo must do it.
+/// Makes the wanted part's pixels of its planes, whose rows are so many bytes apart.
 #[inline(always)]
-pub(super) fn decode(
-    picture: Picture<'_>,
-    samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
+pub(super) fn make(
+    source: Source<'_>,
+    memory: &mut Memory,
+    strides: [usize; 2],
+    into: &mut Rgb8,
     colours: impl Fn(&[u8], &[u8], &[u8], &mut [u8]),
     grays: impl Fn(&[u8], &mut [u8]),
-) -> Option<()> {
-    let Picture {
-        header,
-        source,
-        part,
-        memory,
-        into,
-    } = picture;
-    let layout = Layout::new(header);
-    let needed = Needed::new(header, part);
-    let strides = layout.groups.map(|groups| groups * 32);
-    let components = header.sampling.components();
-    let mut steps = [&[0; 64]; 3];
-    for component in 0..components {
-        let (down, _) = layout.plane(component);
-        let bytes = strides[component.min(1)] * layout.units.1 * down * 8;
-        first_bytes(&mut memory.planes[component], bytes + CHUNK);
-        steps[component] = header.quantization(component)?;
-    }
-    let planes = &mut memory.planes;
-    let mut usual = true;
-    scan::read(
-        &mut memory.scan,
-        header,
-        source,
-        needed.units.clone(),
-        |layout, row, groups| {
-            for component in 0..components {
-                let (down, first) = layout.plane(component);
-                let (kind, plane) = (component.min(1), &mut planes[component]);
-                let columns = needed.groups[kind].clone();
-                for y in 0..down {
-                    let groups = &groups[first + y * layout.groups[kind]..][columns.clone()];
-                    let at = (row * down + y) * 8 * strides[kind] + columns.start * 32;
-                    usual &= samples(groups, steps[component], &mut plane[at..], strides[kind]);
-                }
-            }
-        },
-    )?;
-    if !usual {
-        return None;
-    }
-    let [luma, blue, red] = &memory.planes;
+) {
+    let Source { header, part, .. } = source;
+    let [luma, blue, red] = &memory.planes.planes;
     let rows = Rows {
         header,
         part,
@@ -151,7 +59,6 @@ pub(super) fn decode(
             }
         }
     }
-    Some(())
 }
 
 /// The part's rows of chroma.

@@ -9,25 +9,25 @@ use turbojpeg_sys as tj;
 use super::super::{CropBox, Decoder, Rgb8};
 use super::{Baseline, header};
 
-const LIMIT: u64 = 1 << 20;
+pub(super) const LIMIT: u64 = 1 << 20;
 
 /// How a picture is written.
 #[derive(Debug, Clone)]
-struct Settings {
-    width: i32,
-    height: i32,
-    subsampling: i32,
-    quality: i32,
-    optimize: bool,
-    progressive: bool,
-    restart_blocks: i32,
-    restart_rows: i32,
-    seed: u64,
+pub(super) struct Settings {
+    pub(super) width: i32,
+    pub(super) height: i32,
+    pub(super) subsampling: i32,
+    pub(super) quality: i32,
+    pub(super) optimize: bool,
+    pub(super) progressive: bool,
+    pub(super) restart_blocks: i32,
+    pub(super) restart_rows: i32,
+    pub(super) seed: u64,
     /// How much of the picture is noise, of 255.
-    noise: u8,
+    pub(super) noise: u8,
 }
 
-fn settings(sides: std::ops::Range<i32>) -> impl Strategy<Value = Settings> {
+pub(super) fn settings(sides: std::ops::Range<i32>) -> impl Strategy<Value = Settings> {
     let subsampling = prop::sample::select(vec![
         tj::TJSAMP_TJSAMP_444,
         tj::TJSAMP_TJSAMP_422,
@@ -63,9 +63,11 @@ fn pixels(settings: &Settings) -> Vec<u8> {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                let smooth = (x * (3 + channel) + y * (5 - channel)) as u64 + (settings.seed >> 40);
+                let slope = (x * (3 + channel) + y * (5 - channel)) as u64 + (settings.seed >> 40);
                 let noise = (state >> 32) % 256 * u64::from(settings.noise) / 255;
-                pixels.push((smooth / 2 + noise) as u8);
+                // Up and down again: no edge but the noise.
+                let folded = slope % 510;
+                pixels.push((folded.min(510 - folded) + noise).min(255) as u8);
             }
         }
     }
@@ -73,7 +75,7 @@ fn pixels(settings: &Settings) -> Vec<u8> {
 }
 
 /// The file that libjpeg-turbo writes.
-fn encode(settings: &Settings) -> Vec<u8> {
+pub(super) fn encode(settings: &Settings) -> Vec<u8> {
     let pixels = pixels(settings);
     // SAFETY: the handle is used by this thread alone and destroyed at the end; the pixels are width * height * 3 bytes; the
     // library allocates the output, which is copied and freed.
@@ -111,7 +113,7 @@ fn encode(settings: &Settings) -> Vec<u8> {
     }
 }
 
-fn by_libjpeg(bytes: &[u8]) -> Result<Rgb8, String> {
+pub(super) fn by_libjpeg(bytes: &[u8]) -> Result<Rgb8, String> {
     let mut image = Rgb8::default();
     let result = Decoder::of_libraries(LIMIT).decode(bytes, &mut image);
     result.map(|()| image).map_err(|error| error.to_string())
@@ -119,7 +121,8 @@ fn by_libjpeg(bytes: &[u8]) -> Result<Rgb8, String> {
 
 /// Decodes here: nothing where it is left to libjpeg-turbo.
 fn here(bytes: &[u8], part: impl FnOnce(u32, u32) -> CropBox) -> Option<(Rgb8, CropBox)> {
-    let header = header(bytes)?;
+    // What does not begin so never comes here.
+    let header = header(bytes).filter(|_| bytes.starts_with(&[0xFF, 0xD8, 0xFF]))?;
     if u64::from(header.width) * u64::from(header.height) > LIMIT {
         return None;
     }
@@ -139,11 +142,11 @@ fn same_part(ours: &Rgb8, theirs: &Rgb8, part: CropBox) -> bool {
         })
 }
 
-fn supported() -> bool {
+pub(super) fn supported() -> bool {
     header(&encode(&PLAIN)).is_some()
 }
 
-const PLAIN: Settings = Settings {
+pub(super) const PLAIN: Settings = Settings {
     width: 40,
     height: 30,
     subsampling: tj::TJSAMP_TJSAMP_420,
@@ -157,7 +160,7 @@ const PLAIN: Settings = Settings {
 };
 
 /// A part of a picture from four shares.
-fn part_of((x, y, width, height): (u32, u32, u32, u32)) -> impl Fn(u32, u32) -> CropBox {
+pub(super) fn part_of((x, y, width, height): (u32, u32, u32, u32)) -> impl Fn(u32, u32) -> CropBox {
     move |whole_width, whole_height| {
         let (x, y) = (x % whole_width, y % whole_height);
         CropBox {

@@ -1,0 +1,122 @@
+//! Memory in the long run: a batch allocates as often however many pictures it has.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use common::{archive, config, member, next, open};
+use prolip_loader::batch::Batch;
+use prolip_loader::config::{DecodeMode, LoaderConfig};
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::Pipeline;
+
+/// The system's allocator, which also counts.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is handed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// A run in its steady state: allocations a batch, and the places of its pictures.
+fn steady(config: LoaderConfig) -> (f64, Vec<*const u8>) {
+    const BATCHES: u64 = 20;
+    let loader = open(config, 0, 1).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+    let batch = || -> Batch { next(&pipeline).unwrap().unwrap() };
+    // Until every buffer has met the largest of what it holds.
+    for _ in 0..30 {
+        batch();
+    }
+    let mut places = Vec::with_capacity(BATCHES as usize);
+    let before = ALLOCATIONS.load(Relaxed);
+    for _ in 0..BATCHES {
+        places.push(batch().lease.memory.images.as_ptr());
+    }
+    let allocations = ALLOCATIONS.load(Relaxed) - before;
+    places.sort_unstable();
+    places.dedup();
+    (allocations as f64 / BATCHES as f64, places)
+}
+
+#[test]
+fn batches_allocate_alike_however_many_pictures_they_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let jpeg = include_bytes!("data/420.jpg");
+    let sample = |index: usize| {
+        let json = format!(
+            r#"{{"name": "cat {index}", "levels": {{"group": ["the", "a cat", "cats"]}}}}"#
+        );
+        [
+            member(&format!("{index:03}.jpg"), jpeg),
+            member(&format!("{index:03}.txt"), b"the cat"),
+            member(&format!("{index:03}.json"), json.as_bytes()),
+        ]
+        .concat()
+    };
+    let samples: Vec<Vec<u8>> = (0..64).map(sample).collect();
+    for shard in 0..4 {
+        let path = folder.path().join(format!("{shard}.tar"));
+        std::fs::write(path, archive(&samples)).unwrap();
+    }
+    for (decode, augmented) in [
+        (DecodeMode::Exact, true),
+        (DecodeMode::Exact, false),
+        (DecodeMode::Fast, true),
+    ] {
+        let base = config(folder.path());
+        let run = |batch_size| {
+            steady(LoaderConfig {
+                batch_size,
+                decode,
+                augment: base.augment.clone().filter(|_| augmented),
+                num_epochs: None,
+                shuffle_window: 100,
+                ..base.clone()
+            })
+        };
+        let ((few, _), (many, places)) = (run(4), run(64));
+        // What a batch needs once: its plan, its place in the queue, and so on.
+        assert!(many < 60.0, "{many} allocations a batch");
+        // An epoch of four batches has its own, and one of 64 is spread over fewer.
+        assert!(
+            many < few + 20.0,
+            "{many} allocations for 64 pictures, {few} for 4"
+        );
+        assert!(
+            places.len() <= base.prefetch_batches + 2,
+            "{} places",
+            places.len()
+        );
+    }
+}

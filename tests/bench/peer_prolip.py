@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Our loader as one more peer of a comparison of loaders: one JSON line of the same form, for the same work.
+
+The folder of the comparison brings `common.py`, which parses the flags and measures; `peers.sh` puts this file
+beside it.
+
+    --variant exact (default)  Pillow's pixels
+    --variant fast             planes of a JPEG resized before they become colours
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from prolip.data import AugmentConfig, BatchLoader, LoaderConfig
+from prolip.device import device_batches
+from prolip.tokenizer import TokenizerConfig
+
+
+def main() -> None:
+    common = import_module("common")
+    flags = common.parse(variant="exact")
+    torch.set_num_threads(1)
+    decode: Literal["exact", "fast"] = flags.variant
+    full, plain = AugmentConfig(), AugmentConfig(jitter_prob=0.0, gray_prob=0.0)
+    config = LoaderConfig(
+        shards=tuple(flags.paths),
+        batch_size=flags.batch_size,
+        image_size=common.SIZE,
+        augment=full if flags.recipe == "full" else plain,
+        tokenizer=TokenizerConfig(context_length=77),
+        num_epochs=None,
+        num_threads=flags.workers,
+        decode=decode,
+    )
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in device_batches(BatchLoader(config), torch.device("cpu")):
+            yield batch.images, batch.token_ids[0].long()
+
+    common.measure(f"0 prolip ({decode})", flags, batches(), versions=f"torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()
