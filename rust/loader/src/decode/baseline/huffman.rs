@@ -96,18 +96,16 @@ impl Table {
 fn step_of(length: u32, symbol: u8) -> u32 {
     let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
     let advance = if symbol == 0 { END } else { run + 1 };
-    size << 24 | length << 16 | advance << 8 | (length + size)
+    advance << 24 | (63 - size) << 16 | length << 8 | (length + size)
 }
 
-/// The number of a step, of which the bits are those that its code begins with. One whose first bit is 0 is negative.
+/// The number of a step, of which the bits are those that its code begins with.
 #[inline(always)]
 fn number(step: u32, bits: u64) -> i32 {
-    let size = step >> 24;
-    let bits = bits << (step >> 16 & 63);
-    // In two shifts, since one by 64 would be none.
-    let raw = (bits >> 1 >> (63 - size)) as u32;
-    let negative = !((bits as i64 >> 63) as u32);
-    raw.wrapping_sub(negative & ((1 << size) - 1)) as i32
+    let behind = (bits << (step >> 8 & 63)) as i64;
+    // A number whose first bit is 0 is negative, and one more than its bits below a sign: which is put before them.
+    let signed = (behind >> 1 ^ i64::MIN) >> (step >> 16 & 63);
+    (signed - (signed >> 63)) as i32
 }
 
 /// Bits of bytes without stuffing, from the high ones down.
@@ -121,7 +119,9 @@ pub(super) struct Bits<'a> {
 }
 
 /// Bytes, all zeros, that must follow those which count.
-pub(super) const PADDING: usize = 16;
+pub(super) const PADDING: usize = WINDOW + 8;
+/// More bytes than a block can take, and those that are loaded at its end.
+const WINDOW: usize = 256 + 8;
 
 impl<'a> Bits<'a> {
     /// The bits of `bytes`, of which the last [`PADDING`] do not count.
@@ -132,22 +132,6 @@ impl<'a> Bits<'a> {
             buffer: 0,
             count: 0,
         }
-    }
-
-    /// Makes sure of 56 bits; nothing once the bytes are used up.
-    #[inline(always)]
-    fn refill(&mut self) -> Option<()> {
-        let word = *self.bytes.get(self.at..)?.first_chunk::<8>()?;
-        self.buffer |= u64::from_be_bytes(word) >> self.count;
-        self.at += ((63 - self.count) >> 3) as usize;
-        self.count |= 56;
-        Some(())
-    }
-
-    #[inline(always)]
-    fn skip(&mut self, step: u32) {
-        self.buffer <<= step & 63;
-        self.count -= step & 63;
     }
 
     /// Whether the bytes are used up to the last, and no further.
@@ -169,47 +153,65 @@ const IN_GROUP: [u8; 64] = {
     places
 };
 
-/// Reads a block, and writes its coefficients into block `lane` of a group that holds zeros where they are kept.
+/// Reads a block, and writes its coefficients to `out`, which holds zeros, where they are kept.
 #[inline(always)]
 pub(super) fn read_block<const KEEP: bool>(
     bits: &mut Bits<'_>,
     dc: &Table,
     ac: &Table,
     predicted: &mut i32,
-    group: &mut [i16; 256],
-    lane: usize,
+    out: &mut [i16; 256],
 ) -> Option<()> {
-    let lane = lane * 8;
-    bits.refill()?;
-    let step = dc.step(bits.buffer)?;
-    *predicted = predicted.checked_add(number(step, bits.buffer))?;
-    bits.skip(step);
+    let window = bits.bytes.get(bits.at..)?.first_chunk::<WINDOW>()?;
+    let (mut at, mut buffer, mut count) = (0usize, bits.buffer, bits.count);
+    macro_rules! refill {
+        () => {
+            let word = window[at & 255..].first_chunk::<8>()?;
+            buffer |= u64::from_be_bytes(*word) >> count;
+            at += ((63 - count) >> 3) as usize;
+            count |= 56;
+        };
+    }
+    macro_rules! skip {
+        ($step:ident) => {
+            // The shift takes the low six bits, which are the length: no mask stands on the way to the next step.
+            buffer = buffer.wrapping_shl($step);
+            count -= $step & 0xFF;
+        };
+    }
+    refill!();
+    let step = dc.step(buffer)?;
+    *predicted = predicted.checked_add(number(step, buffer))?;
+    skip!(step);
     if KEEP {
-        group[lane & 255] = *predicted as i16;
+        out[0] = *predicted as i16;
     }
     let mut k = 0;
     macro_rules! step {
         () => {{
-            let step = ac.step(bits.buffer)?;
-            let number = number(step, bits.buffer);
-            bits.skip(step);
-            k += step >> 8 & 0xFF;
-            let Some(&place) = IN_GROUP.get(k as usize) else {
-                // The end of the block, or a run past it.
-                return (k >= END).then_some(());
+            let step = ac.step(buffer)?;
+            let number = number(step, buffer);
+            skip!(step);
+            k += (step >> 24) as usize;
+            let Some(&place) = IN_GROUP.get(k) else {
+                break;
             };
             if KEEP {
-                group[(usize::from(place) + lane) & 255] = number as i16;
+                out[usize::from(place)] = number as i16;
             }
             if k == 63 {
-                return Some(());
+                break;
             }
         }};
     }
     // A step takes 27 bits at most, so that two of them need one refill.
     loop {
         step!();
-        bits.refill()?;
+        refill!();
         step!();
     }
+    bits.at += at;
+    (bits.buffer, bits.count) = (buffer, count);
+    // The last coefficient, the end of the block, or a run past it.
+    (k == 63 || k >= END as usize).then_some(())
 }

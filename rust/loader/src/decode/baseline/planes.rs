@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::header::{Header, Sampling};
+use super::header::Header;
 use super::scan::{self, Group, Layout};
 use crate::buffer::first_bytes;
 use crate::decode::{CropBox, Extent, Plane, Planes};
@@ -26,42 +26,24 @@ pub(super) struct Memory {
     pub(super) planes: [Vec<u8>; 3],
 }
 
-/// What of the planes the wanted part needs.
-struct Needed {
-    /// Rows of units.
-    units: Range<usize>,
-    /// Groups in a row of blocks, of luma and of either chroma.
-    groups: [Range<usize>; 2],
-}
-
-impl Needed {
-    fn new(header: &Header, part: CropBox) -> Self {
-        let columns = part.x as usize..(part.x + part.width) as usize;
-        let rows = part.y as usize..(part.y + part.height) as usize;
-        let blocks =
-            |samples: &Range<usize>, size: usize| samples.start / size..samples.end.div_ceil(size);
-        // Smooth upsampling looks at the neighbours.
-        let halved = |samples: &Range<usize>, length: u32| {
-            let last = (length as usize).div_ceil(2);
-            (samples.start / 2).saturating_sub(1)..(samples.end.div_ceil(2) + 1).min(last)
+/// The rows of units that the wanted part needs, and the strips of them.
+fn needed(layout: &Layout, header: &Header, part: CropBox) -> (Range<usize>, Range<usize>) {
+    let units = |start: u32, length: u32, whole: u32, blocks: usize| {
+        let (start, end) = (start as usize, (start + length) as usize);
+        let (first, last) = if blocks == 1 {
+            (start, end)
+        } else {
+            // Smooth upsampling looks at the neighbours of chroma.
+            (start.saturating_sub(2), (end + 2).min(whole as usize))
         };
-        let luma = blocks(&columns, 32);
-        let chroma = blocks(&halved(&columns, header.width), 32);
-        match header.sampling {
-            Sampling::Gray | Sampling::Full => Self {
-                units: blocks(&rows, 8),
-                groups: [luma.clone(), luma],
-            },
-            Sampling::HalfColumns => Self {
-                units: blocks(&rows, 8),
-                groups: [luma, chroma],
-            },
-            Sampling::Quarter => Self {
-                units: blocks(&halved(&rows, header.height), 8),
-                groups: [luma, chroma],
-            },
-        }
-    }
+        first / (8 * blocks)..last.div_ceil(8 * blocks)
+    };
+    let (across, down) = header.sampling.luma_blocks();
+    let columns = units(part.x, part.width, header.width, across);
+    (
+        units(part.y, part.height, header.height, down),
+        layout.strips_of(columns),
+    )
 }
 
 /// Fills the planes as far as the part needs them, by a kernel that makes `side` x `side` samples of a block: the bytes from
@@ -78,12 +60,11 @@ pub(super) fn fill(
 ) -> Option<[usize; 2]> {
     let Source { header, part, .. } = source;
     let layout = Layout::new(header);
-    let needed = Needed::new(header, part);
-    let strides = layout.groups.map(|groups| groups * 4 * side);
+    let strides = [layout.across, 1].map(|groups| layout.strips * groups * 4 * side);
     let components = header.sampling.components();
     let mut steps = [&[0; 64]; 3];
     for component in 0..components {
-        let (down, _) = layout.plane(component);
+        let (down, _, _) = layout.plane(component);
         let bytes = strides[component.min(1)] * layout.units.1 * down * side;
         first_bytes(&mut memory.planes[component], bytes + CHUNK);
         steps[component] = header.quantization(component)?;
@@ -94,16 +75,15 @@ pub(super) fn fill(
         &mut memory.scan,
         header,
         source.bytes,
-        needed.units.clone(),
-        |layout, row, groups| {
+        needed(&layout, header, part),
+        |layout, (row, strip), groups| {
             for component in 0..components {
-                let (down, first) = layout.plane(component);
-                let (kind, plane) = (component.min(1), &mut planes[component]);
-                let columns = needed.groups[kind].clone();
+                let (down, across, first) = layout.plane(component);
+                let (plane, stride) = (&mut planes[component], strides[component.min(1)]);
                 for y in 0..down {
-                    let groups = &groups[first + y * layout.groups[kind]..][columns.clone()];
-                    let at = (row * down + y) * side * strides[kind] + columns.start * 4 * side;
-                    usual &= samples(groups, steps[component], &mut plane[at..], strides[kind]);
+                    let groups = &groups[first + y * across..][..across];
+                    let at = (row * down + y) * side * stride + strip * across * 4 * side;
+                    usual &= samples(groups, steps[component], &mut plane[at..], stride);
                 }
             }
         },

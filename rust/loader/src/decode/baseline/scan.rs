@@ -12,6 +12,11 @@ const AC_BITS: u8 = 10;
 /// The coefficients of four neighbouring blocks of a plane: row k of all of them, side by side, from `32 k` on.
 pub(super) type Group = [i16; 256];
 
+/// Units whose coefficients are held at a time: one group of chroma.
+const STRIP: usize = 4;
+/// Groups that a strip has at most, and one that is only there to be looked at from within the one before.
+const GROUPS: usize = 6 + 1;
+
 /// Tables and buffers, reused from picture to picture.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -21,7 +26,6 @@ pub(super) struct Memory {
     bytes: Vec<u8>,
     /// Where the parts end, padding included.
     parts: Vec<usize>,
-    groups: Vec<Group>,
 }
 
 /// How a row of units lies in the groups.
@@ -30,8 +34,10 @@ pub(super) struct Layout {
     pub(super) sampling: Sampling,
     /// Units in a row, and rows of them.
     pub(super) units: (usize, usize),
-    /// Groups in a row of blocks, of luma and of either chroma.
-    pub(super) groups: [usize; 2],
+    /// Strips in a row of units: four of them, or what is left.
+    pub(super) strips: usize,
+    /// Groups of luma that stand side by side in a strip; there is one of either chroma.
+    pub(super) across: usize,
 }
 
 impl Layout {
@@ -44,27 +50,27 @@ impl Layout {
         Self {
             sampling: header.sampling,
             units,
-            groups: [(units.0 * across).div_ceil(4), units.0.div_ceil(4)],
+            strips: units.0.div_ceil(STRIP),
+            across,
         }
     }
 
-    /// Rows of blocks that a plane has in a row of units, and where its groups begin.
-    pub(super) fn plane(&self, component: usize) -> (usize, usize) {
+    /// The strips that these units of a row lie in.
+    pub(super) fn strips_of(&self, units: Range<usize>) -> Range<usize> {
+        units.start / STRIP..units.end.div_ceil(STRIP)
+    }
+
+    /// Rows of blocks that a plane has in a strip, groups side by side, and where its groups begin.
+    pub(super) fn plane(&self, component: usize) -> (usize, usize, usize) {
         let (_, down) = self.sampling.luma_blocks();
         match component {
-            0 => (down, 0),
-            _ => (1, down * self.groups[0] + (component - 1) * self.groups[1]),
+            0 => (down, self.across, 0),
+            _ => (1, 1, down * self.across + component - 1),
         }
-    }
-
-    fn total_groups(&self) -> usize {
-        let (_, down) = self.sampling.luma_blocks();
-        let chroma = (self.sampling.components() - 1) * self.groups[1];
-        down * self.groups[0] + chroma
     }
 }
 
-/// Reads all samples. For each row of units within `wanted` the coefficients are handed to `take`.
+/// Reads all samples. For each strip within the `wanted` rows and strips the coefficients are handed to `take`.
 ///
 /// Nothing where anything is not as it should be, to the last bit before the end-of-image marker.
 #[inline(always)]
@@ -72,8 +78,8 @@ pub(super) fn read(
     memory: &mut Memory,
     header: &Header,
     source: &[u8],
-    wanted: Range<usize>,
-    mut take: impl FnMut(&Layout, usize, &[Group]),
+    wanted: (Range<usize>, Range<usize>),
+    mut take: impl FnMut(&Layout, (usize, usize), &[Group]),
 ) -> Option<()> {
     let layout = Layout::new(header);
     let units = layout.units.0 * layout.units.1;
@@ -84,7 +90,6 @@ pub(super) fn read(
     memory.unstuff(source.get(header.samples..)?)?;
     (memory.parts.len() == units.div_ceil(interval)).then_some(())?;
     memory.make_tables(header)?;
-    memory.groups.resize(layout.total_groups(), [0; 256]);
     let mut blocks = [Block::default(); 6];
     let blocks = list_blocks(&layout, &mut blocks);
     let components = header.components;
@@ -99,37 +104,39 @@ pub(super) fn read(
     let luma = (tables[0].0.as_ref()?, tables[0].1.as_ref()?);
     let tables =
         tables.map(|(dc, ac)| (dc.as_ref().unwrap_or(luma.0), ac.as_ref().unwrap_or(luma.1)));
-    let groups = &mut memory.groups;
+    let mut coefficients = [[0; 256]; GROUPS];
     let mut parts = memory.parts.iter();
     let (mut start, mut bits, mut left) = (0, Bits::new(&[0; PADDING]), 0);
     let mut predicted = [0; 3];
     for row in 0..layout.units.1 {
-        let keep = wanted.contains(&row);
-        if keep {
-            groups.fill([0; 256]);
-        }
-        for unit in 0..layout.units.0 {
-            if left == 0 {
-                bits.at_end().then_some(())?;
-                let &end = parts.next()?;
-                (bits, start) = (Bits::new(memory.bytes.get(start..end)?), end);
-                (left, predicted) = (interval, [0; 3]);
-            }
-            left -= 1;
-            for block in blocks {
-                let (dc, ac) = tables[block.component];
-                let predicted = &mut predicted[block.component];
-                let column = unit * block.across + block.number;
-                let group = groups.get_mut(block.row + column / 4)?;
-                if keep {
-                    read_block::<true>(&mut bits, dc, ac, predicted, group, column % 4)?;
-                } else {
-                    read_block::<false>(&mut bits, dc, ac, predicted, group, 0)?;
+        for strip in 0..layout.strips {
+            let keep = wanted.0.contains(&row) && wanted.1.contains(&strip);
+            for unit in 0..STRIP.min(layout.units.0 - strip * STRIP) {
+                if left == 0 {
+                    bits.at_end().then_some(())?;
+                    let &end = parts.next()?;
+                    (bits, start) = (Bits::new(memory.bytes.get(start..end)?), end);
+                    (left, predicted) = (interval, [0; 3]);
+                }
+                left -= 1;
+                for block in blocks {
+                    let (dc, ac) = tables[block.component];
+                    let predicted = &mut predicted[block.component];
+                    let first = block.first + unit * block.step;
+                    let first = first / 4 * 256 + first % 4 * 8;
+                    let flat = coefficients.as_flattened_mut().get_mut(first..)?;
+                    let out = flat.first_chunk_mut::<256>()?;
+                    if keep {
+                        read_block::<true>(&mut bits, dc, ac, predicted, out)?;
+                    } else {
+                        read_block::<false>(&mut bits, dc, ac, predicted, out)?;
+                    }
                 }
             }
-        }
-        if keep {
-            take(&layout, row, groups);
+            if keep {
+                take(&layout, (row, strip), &coefficients);
+                coefficients.fill([0; 256]);
+            }
         }
     }
     bits.at_end().then_some(())
@@ -139,29 +146,22 @@ pub(super) fn read(
 #[derive(Debug, Clone, Copy, Default)]
 struct Block {
     component: usize,
-    /// The first group of its row of blocks.
-    row: usize,
-    /// Blocks that the row has in a unit, and its own number among them.
-    across: usize,
-    number: usize,
+    /// Its place among a strip's blocks, four to a group, in the first unit; and how far it is from there to the next one's.
+    first: usize,
+    step: usize,
 }
 
 /// The blocks of a unit in the order of the file.
 fn list_blocks<'a>(layout: &Layout, blocks: &'a mut [Block; 6]) -> &'a [Block] {
     let mut count = 0;
     for component in 0..layout.sampling.components() {
-        let (down, first) = layout.plane(component);
-        let (across, groups) = match component {
-            0 => (layout.sampling.luma_blocks().0, layout.groups[0]),
-            _ => (1, layout.groups[1]),
-        };
+        let (down, across, group) = layout.plane(component);
         for y in 0..down {
             for number in 0..across {
                 blocks[count] = Block {
                     component,
-                    row: first + y * groups,
-                    across,
-                    number,
+                    first: (group + y * across) * 4 + number,
+                    step: across,
                 };
                 count += 1;
             }
