@@ -85,6 +85,7 @@ UNSAFE = {
     "loader/src/decode/baseline": "SIMD kernels of baseline JPEG",
     "loader/src/decode/jpeg.rs": "libjpeg-turbo",
     "loader/src/decode/webp.rs": "libwebp",
+    "loader/tests/allocations.rs": "an allocator that counts and hands every call on",
     "python/src/batch.rs": "numpy arrays over the loader's memory",
 }
 

@@ -39,9 +39,12 @@ pub(super) fn resize(planes: &Planes<'_>, target: Target, buffers: &mut Buffers,
     let window = target.window;
     let count = window.width as usize * window.height as usize;
     assert_eq!(out.len(), count * 3, "length of the output");
-    buffers.resize(0, &planes.luma, target, true);
+    let luma = &planes.luma;
+    buffers.resize(0, luma, target, true);
     if let Some([blue, red]) = &planes.chroma {
-        buffers.resize(1, blue, target, true);
+        // The weights of chroma are those of luma where it is as fine.
+        let coarse = (blue.columns, blue.rows) != (luma.columns, luma.rows);
+        buffers.resize(1, blue, target, coarse);
         buffers.resize(2, red, target, false);
     }
     let [luma, blue, red] = &buffers.planes;

@@ -246,9 +246,13 @@ impl Decoder {
         };
         let part = choose(header.width, header.height);
         part.check(header.width, header.height);
-        let side = part.width.min(part.height);
-        let smaller = [8, 4, 2].into_iter().find(|by| side / by >= size);
-        let smaller = smaller.unwrap_or(1);
+        let most = part.width.min(part.height) / size.max(1);
+        let smaller = match most {
+            0 | 1 => 1,
+            2 | 3 => 2,
+            4..8 => 4,
+            _ => 8,
+        };
         let baseline = self.baseline.as_mut();
         let Some(strides) = baseline.and_then(|own| own.fill(&header, bytes, part, smaller)) else {
             return self.decode_whole(bytes, into).map(|()| None);

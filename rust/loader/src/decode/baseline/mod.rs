@@ -58,14 +58,14 @@ impl Baseline {
         None
     }
 
-    /// Fills the planes as far as the `part` needs them, 1, 2, 4 or 8 times smaller in either direction: the bytes from row to
+    /// Fills the planes as far as the `part` needs them, luma 1, 2, 4 or 8 times smaller than the picture: the bytes from row to
     /// row of luma and of either chroma.
     pub(super) fn fill(
         &mut self,
         header: &Header,
         source: &[u8],
         part: CropBox,
-        smaller: u32,
+        smaller: usize,
     ) -> Option<[usize; 2]> {
         let source = planes::Source {
             header,
@@ -74,9 +74,9 @@ impl Baseline {
         };
         #[cfg(target_arch = "x86_64")]
         if avx512::available() {
-            let (planes, side) = (&mut self.memory.planes, 8 / smaller as usize);
+            let planes = &mut self.memory.planes;
             // SAFETY: the processor has the features that the kernels are compiled for.
-            return unsafe { avx512::fill(source, planes, side) };
+            return unsafe { avx512::fill(source, planes, smaller) };
         }
         None
     }
@@ -86,7 +86,7 @@ impl Baseline {
         &self,
         header: &Header,
         part: CropBox,
-        smaller: u32,
+        smaller: usize,
         strides: [usize; 2],
     ) -> Planes<'_> {
         self.memory.planes.part(header, part, smaller, strides)

@@ -46,28 +46,37 @@ fn needed(layout: &Layout, header: &Header, part: CropBox) -> (Range<usize>, Ran
     )
 }
 
-/// Fills the planes as far as the part needs them, by a kernel that makes `side` x `side` samples of a block: the bytes from
-/// row to row of luma and of either chroma. Nothing where libjpeg-turbo must do it.
+/// Samples of a block in either direction, of luma and of chroma, where luma is 1, 2, 4 or 8 times smaller than the picture.
+/// Chroma that is coarser is so much less smaller.
+fn sides(header: &Header, smaller: usize) -> [usize; 2] {
+    let (across, _) = header.sampling.luma_blocks();
+    [8 / smaller, (8 / smaller * across).min(8)]
+}
+
+/// Fills the planes as far as the part needs them, luma so many times smaller: the bytes from row to row of luma and of
+/// either chroma. Nothing where libjpeg-turbo must do it.
 ///
-/// The kernel turns a row of groups into rows of samples so many bytes apart, and says whether all of their coefficients are
-/// usual ones.
+/// The kernel turns a row of groups into rows of as many samples a block as it is told, which begin so many bytes apart, and
+/// says whether all of their coefficients are usual ones.
 #[inline(always)]
 pub(super) fn fill(
     source: Source<'_>,
     memory: &mut Memory,
-    side: usize,
-    samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
+    smaller: usize,
+    samples: impl Fn(usize, &[Group], &[i16; 64], &mut [u8], usize) -> bool,
 ) -> Option<[usize; 2]> {
     let Source { header, part, .. } = source;
     let layout = Layout::new(header);
-    let strides = [layout.across, 1].map(|groups| layout.strips * groups * 4 * side);
+    let sides = sides(header, smaller);
+    let strides = [layout.across * sides[0], sides[1]].map(|bytes| layout.strips * 4 * bytes);
     let components = header.sampling.components();
     let mut steps = [&[0; 64]; 3];
-    for component in 0..components {
+    for (component, steps) in steps.iter_mut().enumerate().take(components) {
         let (down, _, _) = layout.plane(component);
-        let bytes = strides[component.min(1)] * layout.units.1 * down * side;
+        let kind = component.min(1);
+        let bytes = strides[kind] * layout.units.1 * down * sides[kind];
         first_bytes(&mut memory.planes[component], bytes + CHUNK);
-        steps[component] = header.quantization(component)?;
+        *steps = header.quantization(component)?;
     }
     let planes = &mut memory.planes;
     let mut usual = true;
@@ -79,11 +88,12 @@ pub(super) fn fill(
         |layout, (row, strip), groups| {
             for component in 0..components {
                 let (down, across, first) = layout.plane(component);
-                let (plane, stride) = (&mut planes[component], strides[component.min(1)]);
+                let kind = component.min(1);
+                let (plane, side, stride) = (&mut planes[component], sides[kind], strides[kind]);
                 for y in 0..down {
                     let groups = &groups[first + y * across..][..across];
                     let at = (row * down + y) * side * stride + strip * across * 4 * side;
-                    usual &= samples(groups, steps[component], &mut plane[at..], stride);
+                    usual &= samples(side, groups, steps[component], &mut plane[at..], stride);
                 }
             }
         },
@@ -92,20 +102,23 @@ pub(super) fn fill(
 }
 
 impl Memory {
-    /// The part of the planes that [`fill`] made with blocks so many times smaller, and rows so many bytes apart.
+    /// The part of the planes that [`fill`] made, with rows so many bytes apart.
     pub(super) fn part(
         &self,
         header: &Header,
         part: CropBox,
-        smaller: u32,
+        smaller: usize,
         strides: [usize; 2],
     ) -> Planes<'_> {
+        let sides = sides(header, smaller);
         let plane = |component: usize, (across, down): (usize, usize)| {
-            let (columns, left) = Extent::of_pixels(part.x, part.width, across as u32 * smaller);
-            let (rows, top) = Extent::of_pixels(part.y, part.height, down as u32 * smaller);
-            let stride = strides[component.min(1)];
-            let first = top as usize * stride + left as usize;
-            Plane::new(&self.planes[component][first..], stride, columns, rows)
+            let kind = component.min(1);
+            let pixels = |blocks: usize| (blocks * 8 / sides[kind]) as u32;
+            let (columns, left) = Extent::of_pixels(part.x, part.width, pixels(across));
+            let (rows, top) = Extent::of_pixels(part.y, part.height, pixels(down));
+            let first = top as usize * strides[kind] + left as usize;
+            let samples = &self.planes[component][first..];
+            Plane::new(samples, strides[kind], columns, rows)
         };
         let coarse = header.sampling.luma_blocks();
         let coloured = header.sampling.components() == 3;
