@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::caption::Texts;
+use prolip_loader::caption::{Scratch, Texts};
 use prolip_loader::config::{CaptionConfig, CaptionSource};
 use prolip_loader::json::Json;
 use prolip_loader::rng::SampleRng;
@@ -31,7 +31,16 @@ fuzz_target!(|input: (u8, &str, &[u8])| {
     };
     let mut rng = SampleRng::new(0, 0, u64::from(kind), 0);
     let mut captions = Vec::new();
-    if texts.draw(&slots, 0.5, &mut rng, &mut captions).is_ok() {
+    if texts
+        .draw(
+            &slots,
+            0.5,
+            &mut rng,
+            &mut Scratch::default(),
+            &mut captions,
+        )
+        .is_ok()
+    {
         assert_eq!(captions.len(), 1);
         assert!(captions[0].text.len() <= MAX_BYTES);
     }
