@@ -12,6 +12,7 @@ use crate::batch::{Batch, Filling, Finished, Lease, Outcome, Pool, Row, Slots};
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::order::{BatchPlan, Cursor};
+use crate::read::OpenFiles;
 use crate::schedule::{Schedule, Upcoming};
 use crate::stats::{Counters, LoaderStats, Stage};
 use crate::supply::Supply;
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub counters: Arc<Counters>,
     pool: Arc<Pool>,
     pub supply: Arc<dyn Supply>,
+    /// Local shards that are open.
+    pub files: Arc<OpenFiles>,
     /// Times that the supply's answers may have changed.
     changes: AtomicU64,
     stopping: AtomicBool,
@@ -127,6 +130,7 @@ impl Pipeline {
             loader,
             supply,
             changes: AtomicU64::new(0),
+            files: Arc::default(),
             counters: Arc::default(),
             stopping: AtomicBool::new(false),
             state: Mutex::new(state),

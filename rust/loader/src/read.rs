@@ -1,13 +1,14 @@
 //! A sample's region of a shard → its key and its members' bytes in memory.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::buffer::first_bytes;
 use crate::error::{SampleError, TarError};
-use crate::index::{Index, Regions, Stamp};
+use crate::index::{Index, Regions, Shard, Stamp};
 use crate::sample::{Sample, SampleId, Span};
 use crate::supply::Supply;
 use crate::tar::{BLOCK, FileSource, Part, Scratch, Source, TarReader};
@@ -60,9 +61,36 @@ impl Held {
     }
 }
 
+/// Local shards that any reader of a run has open. They share a file: each thread with its own would be thousands.
+#[derive(Debug, Default)]
+pub struct OpenFiles(Mutex<HashMap<u32, Weak<File>>>);
+
+impl OpenFiles {
+    fn get(&self, shard: u32) -> Option<Arc<File>> {
+        self.lock().get(&shard).and_then(Weak::upgrade)
+    }
+
+    /// Takes a file that was opened, or gives that of another reader that was earlier.
+    fn share(&self, shard: u32, file: File) -> Arc<File> {
+        let mut files = self.lock();
+        if let Some(earlier) = files.get(&shard).and_then(Weak::upgrade) {
+            return earlier;
+        }
+        files.retain(|_, file| file.strong_count() > 0);
+        let file = Arc::new(file);
+        files.insert(shard, Arc::downgrade(&file));
+        file
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Weak<File>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Reads samples; each thread has its own.
 #[derive(Debug, Default)]
 pub struct Reader {
+    files: Arc<OpenFiles>,
     /// The last used first.
     shards: Vec<OpenShard>,
     scratch: Scratch,
@@ -71,6 +99,15 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// A reader beside others.
+    #[must_use]
+    pub fn sharing(files: &Arc<OpenFiles>) -> Self {
+        Self {
+            files: Arc::clone(files),
+            ..Self::default()
+        }
+    }
+
     /// A sample's members; those of [`Wanted`] and the picture may have `max_bytes` together.
     ///
     /// # Errors
@@ -84,7 +121,7 @@ impl Reader {
         max_bytes: u64,
     ) -> Result<Members<'_>, SampleError> {
         self.sample.clear();
-        let (file, regions) = open(&mut self.shards, index, supply, id.shard)?;
+        let (file, regions) = open(&mut self.shards, &self.files, index, supply, id.shard)?;
         let region = regions.get(id.sample).ok_or(GONE)?;
         let length = region.end - region.start;
         if length > TOGETHER {
@@ -221,6 +258,7 @@ fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 
 fn open<'shards>(
     shards: &'shards mut Vec<OpenShard>,
+    files: &OpenFiles,
     index: &Index,
     supply: &dyn Supply,
     number: u32,
@@ -236,7 +274,7 @@ fn open<'shards>(
             if let Some(place) = place {
                 shards.remove(place);
             }
-            let (file, shard) = open_new(index, supply, number)?;
+            let (file, shard) = open_new(files, index, supply, number)?;
             shards.truncate(OPEN_FILES - 1);
             shards.insert(0, shard);
             file
@@ -246,6 +284,7 @@ fn open<'shards>(
 }
 
 fn open_new(
+    files: &OpenFiles,
     index: &Index,
     supply: &dyn Supply,
     number: u32,
@@ -264,20 +303,28 @@ fn open_new(
         };
         return Ok((lent.file, open));
     }
-    let path = shard.location.plain_file().ok_or_else(|| {
-        let error = io::Error::new(ErrorKind::Unsupported, "it has not been brought here");
-        SampleError::Open(error)
-    })?;
-    let file = Arc::new(File::open(path).map_err(SampleError::Open)?);
-    if let Some(then) = &shard.stamp
-        && let Some(what) = then.change(&Stamp::of_file(&file.metadata()?))
-    {
-        return Err(SampleError::Changed(what));
-    }
+    let file = match files.get(number) {
+        Some(file) => file,
+        None => files.share(number, open_file(shard)?),
+    };
     let open = OpenShard {
         number,
         file: Held::Own(Arc::clone(&file)),
         regions: index.regions(number)?,
     };
     Ok((file, open))
+}
+
+/// Opens a local shard, if it is still the one that was indexed.
+fn open_file(shard: &Shard) -> Result<File, SampleError> {
+    let path = shard.location.plain_file().ok_or_else(|| {
+        let error = io::Error::new(ErrorKind::Unsupported, "it has not been brought here");
+        SampleError::Open(error)
+    })?;
+    let file = File::open(path).map_err(SampleError::Open)?;
+    let change = match &shard.stamp {
+        Some(stamp) => stamp.change(&Stamp::of_file(&file.metadata()?)),
+        None => None,
+    };
+    change.map_or(Ok(file), |what| Err(SampleError::Changed(what)))
 }

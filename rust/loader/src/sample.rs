@@ -1,10 +1,16 @@
 //! Members of an archive → samples, grouped as webdataset groups them.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+
 use crate::tar::Member;
 
 /// Extensions of pictures; where a sample has several, the one that stands first here is used, as the official
 /// training does. GIF and BMP, which it does not look for, come last.
 pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "png", "jpeg", "webp", "gif", "bmp"];
+
+/// Members up to which a sample's memory is kept for the next one.
+const USUAL_MEMBERS: usize = 1000;
 
 /// Where a member's bytes lie in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +101,11 @@ impl Grouper {
 pub struct Sample {
     key: String,
     begun: bool,
-    /// Its extensions so far, in lower case, a zero behind each: no name contains one.
-    extensions: String,
+    /// Hashes of its extensions so far: two of a million are the same by chance in one of 30 million samples that large.
+    extensions: HashSet<u64>,
+    hasher: RandomState,
+    /// An extension in lower case.
+    lower: String,
     image_rank: usize,
     /// The picture.
     pub image: Option<Span>,
@@ -113,6 +122,9 @@ impl Sample {
     pub fn clear(&mut self) {
         self.begun = false;
         self.key.clear();
+        if self.extensions.capacity() > USUAL_MEMBERS {
+            self.extensions = HashSet::new();
+        }
         self.extensions.clear();
         self.image_rank = IMAGE_EXTENSIONS.len();
         (self.image, self.txt, self.json, self.duplicate) = (None, None, None, None);
@@ -144,17 +156,16 @@ impl Sample {
     }
 
     fn add(&mut self, extension: &str, span: Span) {
-        let from = self.extensions.len();
+        self.lower.clear();
         if extension.is_ascii() {
-            self.extensions.push_str(extension);
-            self.extensions[from..].make_ascii_lowercase();
+            self.lower.push_str(extension);
+            self.lower.make_ascii_lowercase();
         } else {
-            self.extensions.push_str(&extension.to_lowercase());
+            self.lower.push_str(&extension.to_lowercase());
         }
-        let (known, extension) = self.extensions.split_at(from);
-        if known.split_terminator('\0').any(|other| other == extension) {
+        let extension = &*self.lower;
+        if !self.extensions.insert(self.hasher.hash_one(extension)) {
             self.duplicate.get_or_insert_with(|| extension.to_owned());
-            self.extensions.truncate(from);
             return;
         }
         match extension {
@@ -170,7 +181,6 @@ impl Sample {
                 }
             }
         }
-        self.extensions.push('\0');
     }
 }
 

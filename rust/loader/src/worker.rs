@@ -52,7 +52,7 @@ impl<'shared> Worker<'shared> {
             loader: &shared.loader,
             config,
             stage: Stage::Fetch,
-            reader: Reader::default(),
+            reader: Reader::sharing(&shared.files),
             pictures: Pictures::new(config),
             scratch: Scratch::default(),
             caption_scratch: caption::Scratch::default(),

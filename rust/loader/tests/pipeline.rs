@@ -374,3 +374,25 @@ fn memory_is_used_again_and_waiting_is_bounded() {
     let short = pipeline.next_within(Duration::ZERO).unwrap();
     assert!(matches!(short, Next::Waiting | Next::Batch(_)));
 }
+
+#[test]
+fn threads_share_the_files_that_they_have_open() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[6; 12]);
+    let config = LoaderConfig {
+        num_threads: 8,
+        prefetch_batches: 8,
+        shuffle_window: 1000,
+        num_epochs: None,
+        ..config(folder.path())
+    };
+    let pipeline = Pipeline::start(open(config, 0, 1).unwrap(), &Cursor::default()).unwrap();
+    for _ in 0..200 {
+        next(&pipeline).unwrap().unwrap();
+    }
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let shards = links
+        .filter_map(|link| std::fs::read_link(link.unwrap().path()).ok())
+        .filter(|path| path.starts_with(folder.path()));
+    assert_eq!(shards.count(), 12);
+}

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Instant;
+
 use common::{archive, entry, header, member, seal};
 use prolip_loader::error::{Reason, SampleError, TarError};
 use prolip_loader::index::{Regions, Scan, scan};
@@ -137,6 +139,28 @@ fn jpg_goes_before_png_and_twice_the_same_is_a_duplicate() {
     assert_eq!(shard[samples[0].image.unwrap().offset as usize], b'J');
     assert_eq!(samples[0].duplicate, None);
     assert_eq!(samples[1].duplicate.as_deref(), Some("png"));
+}
+
+/// As where a set's names are `frames.00000.png`: all that stands behind the first dot is the extension.
+#[test]
+fn a_sample_of_very_many_members_takes_time_in_proportion() {
+    let seconds = |count: usize| {
+        let members = (0..count).map(|frame| member(&format!("frames.{frame:05}.png"), b"P"));
+        let twice = member(&format!("frames.{:05}.PNG", count - 1), b"P");
+        let shard = archive(&members.chain([twice]).collect::<Vec<_>>());
+        let regions = scan(part(&shard)).unwrap().regions;
+        let read = || {
+            let begun = Instant::now();
+            let samples = read_all(&shard, &regions);
+            let duplicate = samples[0].as_ref().unwrap().duplicate.as_deref();
+            assert_eq!(duplicate, Some(&*format!("{:05}.png", count - 1)));
+            begun.elapsed().as_secs_f64()
+        };
+        (0..5).map(|_| read()).fold(f64::INFINITY, f64::min)
+    };
+    // Eight times as many; where each is compared with all before it, 64 times as long.
+    let (few, many) = (seconds(2_500), seconds(20_000));
+    assert!(many < 24.0 * few, "{few} s and {many} s");
 }
 
 #[test]
