@@ -188,7 +188,8 @@ class LoaderConfig:
     """Bytes of a caption, at most; samples with longer ones are bad."""
     on_missing_shard: Literal["raise", "skip"] = "raise"
     """A shard that cannot be opened: `raise` an error that names it, at opening or at the batch that needs it; or
-    `skip` it, with a warning, and count its samples as bad ones where it vanishes later."""
+    `skip` it, with a warning, and count its samples as bad ones where it vanishes later (as one, where nobody knows how
+    many they are)."""
     decode: Literal["exact", "fast"] = "exact"
     """`exact`: Pillow's pixels, bit for bit. `fast`: inexact JPEG pixels in less time."""
     store: StoreConfig = field(default_factory=StoreConfig)

@@ -130,8 +130,8 @@ impl Lengths for Known<'_> {
             Ok(length) => Some(Ok(u32::try_from(length)
                 .unwrap_or(UNKNOWN)
                 .min(UNKNOWN - 1))),
-            // Reading it says why it is missing.
-            Err(error) if skip && error.is_shards() => Some(Ok(1)),
+            // Reading it says why it is missing, and whether the run can go on without it.
+            Err(_) if skip => Some(Ok(1)),
             Err(error) => Some(Err(error)),
         }
     }
