@@ -125,6 +125,20 @@ def test_threads_are_shared_among_local_ranks(shards: str, monkeypatch: pytest.M
             assert_loader_threads(expected)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_threads_are_those_of_the_cores_that_may_be_used(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        with BatchLoader(config(shards, num_epochs=None)) as loader:
+            batches = iter(loader)
+            next(batches)
+            assert_loader_threads(1)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def test_closing_ends_the_run(shards: str) -> None:
     loader = BatchLoader(config(shards, num_epochs=None))
     batches = iter(loader)
