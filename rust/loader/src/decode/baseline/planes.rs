@@ -68,7 +68,8 @@ pub(super) fn fill(
     let Source { header, part, .. } = source;
     let layout = Layout::new(header);
     let sides = sides(header, smaller);
-    let strides = [layout.across * sides[0], sides[1]].map(|bytes| layout.strips * 4 * bytes);
+    let stride = |kind: usize| layout.strips * layout.plane(kind).1 * 4 * sides[kind];
+    let strides = [stride(0), stride(1)];
     let components = header.sampling.components();
     let mut steps = [&[0; 64]; 3];
     for (component, steps) in steps.iter_mut().enumerate().take(components) {

@@ -12,10 +12,13 @@ const AC_BITS: u8 = 10;
 /// The coefficients of four neighbouring blocks of a plane: row k of all of them, side by side, from `32 k` on.
 pub(super) type Group = [i16; 256];
 
-/// Units whose coefficients are held at a time: one group of chroma.
-const STRIP: usize = 4;
+/// Groups of either chroma in a strip. Few, so that all coefficients of a strip fit the first cache beside the tables; not
+/// fewer, since what was just written by twos of bytes waits before it can be read by vectors.
+const WIDTH: usize = 2;
+/// Units whose coefficients are held at a time.
+const STRIP: usize = 4 * WIDTH;
 /// Groups that a strip has at most, and one that is only there to be looked at from within the one before.
-const GROUPS: usize = 6 + 1;
+const GROUPS: usize = 6 * WIDTH + 1;
 
 /// Tables and buffers, reused from picture to picture.
 #[derive(Debug, Default)]
@@ -34,10 +37,8 @@ pub(super) struct Layout {
     pub(super) sampling: Sampling,
     /// Units in a row, and rows of them.
     pub(super) units: (usize, usize),
-    /// Strips in a row of units: four of them, or what is left.
+    /// Strips in a row of units.
     pub(super) strips: usize,
-    /// Groups of luma that stand side by side in a strip; there is one of either chroma.
-    pub(super) across: usize,
 }
 
 impl Layout {
@@ -51,7 +52,6 @@ impl Layout {
             sampling: header.sampling,
             units,
             strips: units.0.div_ceil(STRIP),
-            across,
         }
     }
 
@@ -62,11 +62,17 @@ impl Layout {
 
     /// Rows of blocks that a plane has in a strip, groups side by side, and where its groups begin.
     pub(super) fn plane(&self, component: usize) -> (usize, usize, usize) {
-        let (_, down) = self.sampling.luma_blocks();
+        let (across, down) = self.sampling.luma_blocks();
         match component {
-            0 => (down, self.across, 0),
-            _ => (1, 1, down * self.across + component - 1),
+            0 => (down, across * WIDTH, 0),
+            _ => (1, WIDTH, (down * across + component - 1) * WIDTH),
         }
+    }
+
+    /// Groups of a strip, all planes together.
+    fn groups(&self) -> usize {
+        let (across, down) = self.sampling.luma_blocks();
+        (down * across + self.sampling.components() - 1) * WIDTH
     }
 }
 
@@ -134,8 +140,9 @@ pub(super) fn read(
                 }
             }
             if keep {
-                take(&layout, (row, strip), &coefficients);
-                coefficients.fill([0; 256]);
+                let groups = &mut coefficients[..layout.groups()];
+                take(&layout, (row, strip), groups);
+                groups.fill([0; 256]);
             }
         }
     }
@@ -155,12 +162,13 @@ struct Block {
 fn list_blocks<'a>(layout: &Layout, blocks: &'a mut [Block; 6]) -> &'a [Block] {
     let mut count = 0;
     for component in 0..layout.sampling.components() {
-        let (down, across, group) = layout.plane(component);
+        let (down, groups, first) = layout.plane(component);
+        let across = groups / WIDTH;
         for y in 0..down {
             for number in 0..across {
                 blocks[count] = Block {
                     component,
-                    first: (group + y * across) * 4 + number,
+                    first: (first + y * groups) * 4 + number,
                     step: across,
                 };
                 count += 1;
