@@ -35,6 +35,7 @@ def new_loader(draw: random.Random, shards: str, index: str | None) -> BatchLoad
         LoaderConfig(
             shards=(shards,),
             index=index,
+            num_samples=100 if index is None and "://" in shards else None,
             batch_size=draw.choice([1, 3, 8]),
             image_size=8,
             augment=draw.choice([None, AugmentConfig()]),

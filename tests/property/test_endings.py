@@ -64,14 +64,17 @@ def slow_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def supplied(supply: str, folder: Path, work: Path) -> Iterator[list[str]]:
-    """Pattern of shards, and an index of them."""
+    """A pattern of shards, and where there is one an index of them."""
     match supply:
         case "local":
             yield [str(folder / "{0..4}.tar")]
         case "unpacked":
             yield [str(folder / "{0..4}.tar.gz")]
-        case _:
+        case "remote" | "streamed":
             with slow_server(folder) as url:
+                if supply == "streamed":
+                    yield [f"{url}/{{0..4}}.tar"]
+                    return
                 index = str(work / "remote.index")
                 write_index([f"{url}/{{0..4}}.tar"], index, 2, StoreConfig())
                 yield [f"{url}/{{0..4}}.tar", index]
@@ -94,7 +97,7 @@ def started(kind: str, seed: int, rounds: int, words: list[str]) -> Iterator[sub
         process.communicate()
 
 
-SUPPLIES = ["local", "unpacked", "remote"]
+SUPPLIES = ["local", "unpacked", "remote", "streamed"]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
