@@ -28,8 +28,10 @@ def main() -> None:
     torch.set_num_threads(1)
     decode: Literal["exact", "fast"] = flags.variant
     full, plain = AugmentConfig(), AugmentConfig(jitter_prob=0.0, gray_prob=0.0)
+    # An epoch of a few batches at least, where the shards are few: the stream is endless.
+    times = -(-4 * flags.batch_size // flags.samples)
     config = LoaderConfig(
-        shards=tuple(flags.paths),
+        shards=tuple(flags.paths) * times,
         batch_size=flags.batch_size,
         image_size=common.SIZE,
         augment=full if flags.recipe == "full" else plain,

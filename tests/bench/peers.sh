@@ -2,6 +2,8 @@
 # Runs our loader among the peers of a comparison of loaders: tests/bench/peers.sh PEERS_DIR [PATTERN]
 # PEERS_DIR has run_all.sh, common.py and a file for each peer; its variables (PYTHON, DATA, OUT, ROUNDS, EPOCHS …) are passed on.
 # PATTERN picks peers by their lines in run_all.sh, e.g. 'prolip|handmade'. OUT and DATA are taken from the folder you are in.
+# While the first batch is looked at, a loader's queue fills: with few photographs let EPOCHS make the timed window many times
+# longer than any queue (64 for 250 photographs), or the fastest are measured by what lay ready.
 set -euo pipefail
 peers=$(realpath "${1:?the folder of the peers}")
 pattern=${2:-.}
