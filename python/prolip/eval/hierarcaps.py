@@ -23,8 +23,8 @@ from prolip.pairs import inclusion_matrix
 Root = Literal["text", "inclusion", "both"]
 InclusionForm = Literal["official", "exact"]
 
-BLOCK = 256
-"""Images whose T scores are held at a time."""
+MAX_SCORES = 2**22
+"""Scores of images with all captions that are held at a time."""
 _FOLLOWED = 16
 """Captions that are followed over an image's way, at first: rarely do more lie above where the ends cross."""
 
@@ -126,8 +126,9 @@ def traverse(
     if including is None and config.root != "text":
         including = including_captions(images, texts, config.inclusion)
     parts: list[Traversal] = []
-    for first in range(0, len(images.mean), BLOCK):
-        rows = slice(first, first + BLOCK)
+    step = max(1, MAX_SCORES // len(texts.mean))
+    for first in range(0, len(images.mean), step):
+        rows = slice(first, first + step)
         block = images.rows(rows)
         start = texts.mean[(block.mean @ texts.mean.T).argmax(dim=1)]
         # The text root is everyone's, [1, D].
@@ -172,14 +173,13 @@ def _met_captions(start_scores: Tensor, root_scores: Tensor, config: TraversalCo
     """
     if config.root_only:
         return root_scores.argmax(dim=1, keepdim=True).expand(len(start_scores), -1)
-    end = (config.num_steps - 1) / config.num_steps
-    ends = [start_scores.argmax(dim=1), torch.lerp(start_scores, root_scores, end).argmax(dim=1)]
-    best = torch.stack(ends, dim=1)
+    best_at_root = root_scores.argmax(dim=1).expand(len(start_scores))
+    best = torch.stack([start_scores.argmax(dim=1), best_at_root], dim=1)
     root_scores = root_scores.expand(len(start_scores), -1)
     at_start, at_root = start_scores.gather(1, best), root_scores.gather(1, best)
     lead, lag = at_start[:, :1] - at_start[:, 1:], at_root[:, 1:] - at_root[:, :1]
-    # Where both are one caption nothing crosses, and none lies above it at the end.
-    crossing = torch.where(lead + lag > 0, lead / (lead + lag), end).clamp(0.0, end)
+    # Where both are one caption nothing crosses, and none lies above it at the root.
+    crossing = torch.where(lead + lag > 0, lead / (lead + lag), 1.0).clamp(0.0, 1.0)
     scores = torch.lerp(start_scores, root_scores, crossing)
     bound = torch.lerp(at_start, at_root, crossing).amin(dim=1, keepdim=True)
     highest, count = scores.topk(min(_FOLLOWED, scores.shape[1]), dim=1), _FOLLOWED
