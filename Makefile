@@ -57,8 +57,8 @@ fuzz: $(READY) ## run each fuzz target for FUZZ_MINUTES=10, or those of FUZZ_TAR
 clean: ## remove .venv, target and the built extension; data/ and runs/ stay
 	rm -rf $(VENV) target python/prolip/_core*.so
 
-# libjpeg-turbo is built from source with its SIMD code: that takes cmake and nasm. The tests of remote shards use nginx, and
-# skip where it is missing.
+# libjpeg-turbo is built from source with its SIMD code: that takes cmake and nasm. The tests of remote shards use nginx, those
+# of the page Chromium, and skip where it is missing.
 system:
 	@if ! command -v cmake >/dev/null || ! command -v nasm >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -67,19 +67,31 @@ system:
 	    echo "prolip builds libjpeg-turbo with SIMD, which needs cmake and nasm: sudo apt-get install cmake nasm" >&2; exit 1; \
 	  fi; \
 	fi
-	@if ! PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light; \
-	  else false; fi || echo "nginx could not be installed, its tests will skip: sudo apt-get install nginx-light" >&2; \
-	fi
+	@for tool in nginx:nginx-light chromium:chromium; do \
+	  if ! PATH="$$PATH:/usr/sbin" command -v $${tool%%:*} >/dev/null; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $${tool##*:}; \
+	    else false; fi || echo "$${tool%%:*} could not be installed, its tests will skip: sudo apt-get install $${tool##*:}" >&2; \
+	  fi; \
+	done
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 
+# Gradio asks for a Pillow below 13, whose pixels are not those that the parity tests compare with (docs/decisions/004); it works
+# with 13 as well. So everything that it asks for is installed, but that.
+define GRADIO_NEEDS
+from importlib.metadata import requires
+print(*(need.split(";")[0].replace(" ", "") for need in requires("gradio") if "extra ==" not in need and "python_version" not in need and not need.startswith("pillow")))
+endef
+export GRADIO_NEEDS
+
 # constraints.txt holds the versions that this was tested with; pyproject.toml holds the ranges that are supported.
 $(READY): pyproject.toml constraints.txt $(RUST_SOURCES) | system $(VENV)/bin/python
 	@echo 'Setting up once: dependencies (PyTorch is large) and the extension in release mode. A few minutes.'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt 'maturin>=1.9,<2'
-	@PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked --extras demo,dev,eval
+	@PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked --extras demo,dev,eval,wandb,docs
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gradio
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $$($(BIN)/python -c "$$GRADIO_NEEDS")
 	@touch $@
