@@ -11,12 +11,13 @@ from typing import Annotated
 
 import tyro
 
-from prolip.checkpoint import Checkpoint, CheckpointError, find_latest, load_checkpoint
+from prolip.checkpoint import Checkpoint
 from prolip.config import from_toml
 from prolip.models import ProLIP
 from prolip.models.architectures import from_official_json
 from prolip.models.hub import ModelCard, push_to_hub, save_pretrained
 from prolip.models.weights import load
+from prolip.opening import open_run
 from prolip.tokenizer import TokenizerConfig
 
 
@@ -69,24 +70,6 @@ def run_export(options: ExportOptions) -> list[str]:
         if options.push is not None:
             told.append(f"pushed: {push_to_hub(folder, options.push, private=options.private)}")
     return told
-
-
-def open_run(source: str) -> Checkpoint | None:
-    """The checkpoint of our training that `source` names; None where it names a model of another kind.
-
-    Raises:
-        ValueError: a run's folder has no usable checkpoint.
-    """
-    path = Path(source)
-    if path.is_dir() and (path / "checkpoints").is_dir() and not (path / "config.json").exists():
-        checkpoint, rejected = find_latest(path / "checkpoints")
-        if checkpoint is None:
-            raise ValueError(f"{source} has no usable checkpoint{''.join(f'; {reason}' for reason in rejected)}")
-        return checkpoint
-    try:
-        return load_checkpoint(path) if path.suffix == ".pt" and path.is_file() else None
-    except CheckpointError:
-        return None  # perhaps a released epoch_N.pt; what is no checkpoint at all `load` refuses
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:

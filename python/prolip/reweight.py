@@ -15,8 +15,6 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from prolip.checkpoint import CheckpointError, find_latest, load_checkpoint
-from prolip.config import from_toml
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.datasets.captions import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 from prolip.eval.bootstrap import bootstrap_interval
@@ -34,9 +32,7 @@ from prolip.eval.report.prompt_chart import prompt_chart
 from prolip.eval.zero_shot import aggregate_prompts, correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
-from prolip.models.architectures import from_official_json
-from prolip.models.weights import load
-from prolip.tokenizer import Tokenizer, TokenizerConfig
+from prolip.opening import open_model
 
 TEMPLATES = {
     "imagenet": lambda: imagenet_templates("all"),
@@ -120,48 +116,6 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     if classes.labels is not None:
         lines += accuracy_lines(prompts, images.gaussian, classes.labels, found, options)
     return [*lines, *_write(options, classes.names, templates, found)]
-
-
-def open_model(source: str, tokenizer: str | None) -> tuple[ProLIP, Tokenizer]:
-    """The model in a run, a checkpoint or the hub, on the CPU, and its tokenizer.
-
-    Raises:
-        ValueError: there is no usable checkpoint, or nothing says which tokenizer it needs.
-    """
-    path, trained = Path(source), None
-    if path.is_dir() and not (path / "config.json").exists():
-        checkpoint, rejected = find_latest(path / "checkpoints")
-        if checkpoint is None:
-            raise ValueError(f"{source} has no usable checkpoint in checkpoints/{''.join(f'; {r}' for r in rejected)}")
-    else:
-        try:
-            checkpoint = load_checkpoint(path) if path.suffix == ".pt" and path.exists() else None
-        except CheckpointError:
-            checkpoint = None  # perhaps a released epoch_N.pt; what is neither is refused below
-    if checkpoint is None:
-        try:
-            model = load(source)
-        except RuntimeError as error:  # an archive, but not of torch's making
-            raise ValueError(f"{source} is damaged, or is no checkpoint") from error
-    else:
-        model = ProLIP(from_official_json(checkpoint.model_config)).eval()
-        model.load_state_dict(checkpoint.model)
-        trained = from_toml(checkpoint.config).data.tokenizer
-    length = model.config.text.context_length
-    if tokenizer is not None:
-        clip = tokenizer == "clip"
-        chosen = TokenizerConfig(
-            kind="clip" if clip else "file", path=None if clip else Path(tokenizer), context_length=length
-        )
-    elif trained is not None:
-        chosen = trained
-    else:
-        raise ValueError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
-    found = Tokenizer(chosen)
-    rows = model.config.text.vocab_size
-    if found.vocab_size > rows:
-        raise ValueError(f"the tokenizer has {found.vocab_size} tokens: the model has a table of {rows}")
-    return model, found
 
 
 def read_templates(source: str) -> list[str]:
