@@ -8,7 +8,6 @@ on a CPU and as many ranks bit for bit as if never interrupted (on a GPU some ke
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ from prolip.data import BatchLoader, Cursor, DataError
 from prolip.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, start, stop
 from prolip.losses import LossTerms, ProlipLoss
-from prolip.metrics import Interval, MetricsLog, Progress, Stopwatch
+from prolip.metrics import Meter, MetricsLog, Progress
 from prolip.models import ProLIP, ProLIPOutput, new_model
 from prolip.models.architectures import to_official_json
 from prolip.optim import clamp_logit_scale, clip_gradients, learning_rate, make_optimizer, set_learning_rate
@@ -168,8 +167,7 @@ def loop(run: Run) -> int:
     """Steps until the run is done or a signal ends it; returns the signal's number, 0 when the run is done."""
     config, leads = run.config, run.ranks.rank == 0
     batches = device_batches(run.loader, run.ranks.device, dtype=config.dtype)
-    sums = torch.zeros(len(LossTerms._fields), device=run.ranks.device)
-    first, waited, clock, told_bad = run.step, 0.0, Stopwatch(), 0
+    meter = Meter(run.ranks, batches, run.loader, batch_size=config.batch_size, step=run.step, elapsed_s=run.elapsed_s)
     rehearsing = run.step > 0 and run.ranks.world_size > 1
     with ExitStack() as open_things:
         stopping = open_things.enter_context(StopRequest())
@@ -182,70 +180,21 @@ def loop(run: Run) -> int:
                 compute_gradients(run, batch)
                 rehearsing = False
             terms, output, grad_norm = take_step(run, batch)
-            sums += torch.stack(terms).detach()
+            meter.add(terms)
             ended_by, done = stopping.agreed(), run.step == config.total_steps
             saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
             if saving or run.step % config.log_every == 0:
-                interval = Interval(first, run.step, clock.lap(), batches.wait_seconds - waited)
-                row = measure(run, interval, sums, output, grad_norm)
+                lr = learning_rate(config.optim, run.step - 1, config.total_steps)
+                row = meter.row(run.step, output, grad_norm, lr)
+                run.elapsed_s = meter.elapsed_s
                 if metrics is not None and progress is not None:
                     metrics.write(row)
                     progress.show(row)
-                told_bad = tell_bad_samples(run, told_bad)
-                first, waited = run.step, batches.wait_seconds
-                sums.zero_()
             if saving:
                 save(run, batch.cursor)
             if done or ended_by:
                 return ended_by
     raise AssertionError("an endless loader ended")
-
-
-def tell_bad_samples(run: Run, told: int) -> int:
-    """Warns of samples that this rank could not read since `told` of them; returns how many there are by now."""
-    stats = run.loader.stats()
-    bad = sum(stats.bad.values())
-    if bad > told:
-        log.warning("rank %d: %d unreadable samples so far, such as %s", run.ranks.rank, bad, stats.bad_samples[-1])
-    return bad
-
-
-def measure(run: Run, interval: Interval, sums: Tensor, output: ProLIPOutput, grad_norm: Tensor) -> dict[str, float]:
-    """A row of metrics: loss terms are means over the interval and the ranks, the model's figures are the last step's.
-
-    Raises:
-        RuntimeError: a loss term or the last gradient is not finite; a run that diverged must neither go on nor be
-            saved.
-    """
-    steps = interval.last - interval.first
-    spread = [embedding.total_var.mean() for embedding in (output.image, output.text)]
-    values = torch.stack([*(sums / steps), *spread, sums.new_tensor(interval.wait_seconds)]).detach()
-    if run.ranks.world_size > 1:
-        dist.all_reduce(values)
-        values /= run.ranks.world_size
-    *terms, image_uncertainty, text_uncertainty, wait_seconds = values.tolist()
-    means, norm = LossTerms(*terms), grad_norm.item()
-    if not all(map(math.isfinite, (*means, norm))):
-        where = f"within steps {interval.first + 1}..{interval.last}"
-        raise RuntimeError(f"loss or gradient is not finite {where}: {means}, gradient norm {norm}")
-    run.elapsed_s += interval.seconds
-    row = means._asdict()
-    assert output.logit_bias is not None  # PPCL needs it
-    return {
-        "step": run.step,
-        "samples": run.step * run.config.batch_size,
-        "lr": learning_rate(run.config.optim, run.step - 1, run.config.total_steps),
-        "loss": row.pop("total"),
-        **row,
-        "logit_scale": output.logit_scale.item(),
-        "logit_bias": output.logit_bias.item(),
-        "image_uncertainty": image_uncertainty,
-        "text_uncertainty": text_uncertainty,
-        "grad_norm": norm,
-        "samples_per_s": steps * run.config.batch_size / interval.seconds,
-        "data_wait_share": wait_seconds / interval.seconds,
-        "time_s": run.elapsed_s,
-    }
 
 
 def save(run: Run, cursor: Cursor) -> None:
