@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import pickle
 import re
@@ -12,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from prolip.distributed import Ranks
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step_(\d+)\.pt")
 
@@ -106,6 +112,23 @@ def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, rejected
 
 
+def agree_on_checkpoint(folder: Path, ranks: Ranks) -> Checkpoint | None:
+    """The newest checkpoint that rank 0 can use, loaded on every rank; rank 0 tells of those that it rejects."""
+    saved: Checkpoint | None = None
+    if ranks.rank == 0:
+        saved, rejected = find_latest(folder)
+        for reason in rejected:
+            log.warning("checkpoint rejected: %s", reason)
+        if rejected and saved is None:
+            log.warning("no usable checkpoint in %s: starting from step 0", folder)
+    if ranks.world_size > 1:
+        chosen = [saved.step if saved is not None else None]
+        dist.broadcast_object_list(chosen, src=0, device=ranks.device)
+        if ranks.rank != 0 and chosen[0] is not None:
+            saved = load_checkpoint(checkpoint_path(folder, chosen[0]))
+    return saved
+
+
 def prune(folder: Path, *, keep: int) -> None:
     """Removes all but the newest `keep` checkpoints, and what an interrupted save left."""
     for path in [*list_checkpoints(folder)[keep:], *folder.glob("step_*.tmp")]:
@@ -118,6 +141,15 @@ def rng_state(device: torch.device) -> dict[str, Tensor]:
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
+
+
+def gather_rng(ranks: Ranks) -> list[dict[str, Tensor]]:
+    """`rng_state` of every rank, in order of rank; all ranks call it."""
+    states: list[dict[str, Tensor]] = [rng_state(ranks.device)]
+    if ranks.world_size > 1:
+        states = [{} for _ in range(ranks.world_size)]
+        dist.all_gather_object(states, rng_state(ranks.device))
+    return states
 
 
 def restore_rng(state: dict[str, Tensor], device: torch.device) -> None:

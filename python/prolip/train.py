@@ -17,20 +17,11 @@ from functools import partial
 from signal import SIGINT, Signals
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prolip.accumulate import backward
-from prolip.checkpoint import (
-    Checkpoint,
-    checkpoint_path,
-    find_latest,
-    load_checkpoint,
-    restore_rng,
-    rng_state,
-    save_checkpoint,
-)
+from prolip.checkpoint import Checkpoint, agree_on_checkpoint, gather_rng, restore_rng, save_checkpoint
 from prolip.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.device import DeviceBatch, device_batches
@@ -75,7 +66,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         share = len(os.sched_getaffinity(0)) // ranks.local_world_size
         torch.set_num_threads(config.cpu_threads or max(1, share))
     torch.manual_seed(config.seed)
-    saved = agree_on_checkpoint(config, ranks)
+    saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     if saved is not None:
         model.load_state_dict(saved.model)
@@ -112,25 +103,13 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     return run
 
 
-def agree_on_checkpoint(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
+def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     """The newest checkpoint that rank 0 can use, loaded on every rank.
 
     Raises:
         ValueError: the folder holds a run with another configuration.
     """
-    folder = config.folder / "checkpoints"
-    saved: Checkpoint | None = None
-    if ranks.rank == 0:
-        saved, rejected = find_latest(folder)
-        for reason in rejected:
-            log.warning("checkpoint rejected: %s", reason)
-        if rejected and saved is None:
-            log.warning("no usable checkpoint in %s: starting from step 0", folder)
-    if ranks.world_size > 1:
-        chosen = [saved.step if saved is not None else None]
-        dist.broadcast_object_list(chosen, src=0, device=ranks.device)
-        if ranks.rank != 0 and chosen[0] is not None:
-            saved = load_checkpoint(checkpoint_path(folder, chosen[0]))
+    saved = agree_on_checkpoint(config.folder / "checkpoints", ranks)
     if saved is not None and (keys := differing_keys(config, saved.config)):
         raise ValueError(
             f"{config.folder} holds a run with another {', '.join(keys)}: choose another --name, or remove that folder"
@@ -199,10 +178,7 @@ def loop(run: Run) -> int:
 
 def save(run: Run, cursor: Cursor) -> None:
     """Writes a checkpoint from rank 0; all ranks call it, for each has random generators of its own."""
-    states = [rng_state(run.ranks.device)]
-    if run.ranks.world_size > 1:
-        states = [{} for _ in range(run.ranks.world_size)]
-        dist.all_gather_object(states, rng_state(run.ranks.device))
+    states = gather_rng(run.ranks)
     if run.ranks.rank != 0:
         return
     checkpoint = Checkpoint(
