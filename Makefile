@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.rs" -o -name Cargo.toml \) -print) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help system demo test test-rust test-python lint format bench fuzz clean
+.PHONY: help system demo test test-rust test-python lint format docs bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -36,6 +36,9 @@ format: $(READY) ## rewrite Rust and Python sources in the project's format
 	cargo fmt --all
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY) ## build docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
 bench: $(READY) ## losses and measures beside the published ones, the loader beside others (photographs in PHOTOS=DIR), its kernels

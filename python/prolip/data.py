@@ -116,7 +116,7 @@ class StoreConfig:
     """How shards that are no plain local files are read: their bytes are fetched into files of a local folder."""
 
     allow_pipe: bool = False
-    """Whether `pipe:COMMAND` runs commands."""
+    """Whether "pipe:COMMAND" runs commands."""
     connections: int = 8
     """Ranges of 8 MiB that are fetched at the same time."""
     read_ahead_bytes: int = 4 * 2**30

@@ -108,8 +108,8 @@ def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Ten
 def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
     """How far `specific` lies in `general`, per dimension and broadcast: H = ln int p_s^2 p_g - ln int p_s p_g^2.
 
-    Positive exactly where `general` has the larger variance; antisymmetric; |H| grows with the distance of the
-    means, so H alone never says that they agree (arXiv:2410.18857, inclusion test).
+    Positive exactly where `general` has the larger variance; antisymmetric; its absolute value grows with the distance
+    of the means, so H alone never says that they agree (arXiv:2410.18857, inclusion test).
     """
     log_ratio, distance = _inclusion_parts(specific, general)
     return 0.5 * (general.log_var - specific.log_var + log_ratio) + distance

@@ -1,4 +1,4 @@
-"""The code in README and docs/how-to runs: every Python and console block, page by page, in a folder of its own.
+"""The code in README, tutorial, docs/how-to and docs/concepts runs: every Python and console block, a page in a folder.
 
 A block that cannot run here stands under `<!-- not run: REASON -->`: Python is still compiled, `prolip` commands still
 named ones. What makes a run long is made short by `SHORTER`.
@@ -27,7 +27,16 @@ from prolip.config import load_config
 from prolip.gaussian import Gaussian
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    DOCS / "tutorial.md",
+    DOCS / "model-zoo.md",
+    *sorted((DOCS / "how-to").glob("*.md")),
+    *sorted((DOCS / "concepts").glob("*.md")),
+]
+# Figures that the build of the documentation draws; it fails where one cannot be drawn.
+FIGURE = re.compile(r"^```\{eval-rst\}\n\.\. plot:: .*?^```$", re.M | re.S)
 FENCE = re.compile(r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 SHORTER = {"--num_samples 6400 --batch_size 16": "--num_samples 128 --batch_size 16", "--optim.warmup_steps 20": ""}
 SHELLS, LANGUAGES = {"console", "sh"}, {"console", "sh", "python", "toml", "text"}
@@ -46,7 +55,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
+    text = FIGURE.sub("", page.read_text(encoding="utf-8"))
     found = []
     for match in FENCE.finditer(text):
         mark = match["mark"]
@@ -114,6 +123,21 @@ def emoji_run(folder: Path) -> None:
     pictures(folder)
 
 
+def emoji_shards(folder: Path) -> None:
+    """A few of the shards that `prolip data build emoji` writes, and a tokenizer."""
+    data = folder / "data" / "emoji"
+    data.mkdir(parents=True)
+    write_run(folder / "runs" / "other", data / "tokenizer.json", context_length=20)
+    samples = []
+    for number in range(64):
+        captions = {level: [f"a picture of {level}"] for level in ("name", "subgroup", "group", "picture")}
+        samples += [
+            (f"{number:03}.png", encoded((number * 3, 40, 200 - number * 3))),
+            (f"{number:03}.json", json.dumps({"captions": captions}).encode()),
+        ]
+    write_tar(data / "train-000.tar", samples)
+
+
 def a_run(folder: Path) -> None:
     """A run to hand on."""
     write_run(folder / "runs" / "mine", folder / "tokenizer.json", context_length=20)
@@ -125,7 +149,9 @@ PREPARE: dict[str, Callable[[Path], None]] = {
     "open-clip.md": shards,
     "prompt-weights.md": emoji_run,
     "remote-shards.md": shards,
+    "loader.md": shards,
     "start-from-clip.md": a_run,
+    "tutorial.md": emoji_shards,
     "your-own-pictures.md": pictures,
 }
 
