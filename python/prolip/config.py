@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from prolip.tokenizer import Tokenizer, TokenizerConfig
 # Keys of a component that follow from others of the tree: not settable, not saved.
 DERIVED_KEYS = frozenset({"data.mask.num_patches"})
 
+_RECIPES = resources.files("prolip") / "recipes"
 _OF_START = "start_from"
 """The name of the architecture that a start brings."""
 
@@ -235,17 +237,18 @@ def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainCo
         ValueError: an unknown recipe or key, a value that doesn't parse, a broken rule; the message has the key.
     """
     names, words = flags.split(arguments)
-    return _build({name: read_recipe(name) for name in names}, words, f"{prog} [RECIPE.toml ...]")
+    layers = [layer for name in names for layer in read_recipe(name)]
+    return _build(layers, words, f"{prog} [RECIPE.toml ...]")
 
 
 def from_toml(text: str) -> TrainConfig:
     """The tree that `to_toml` wrote."""
-    return _build({"saved configuration": tomllib.loads(text)}, [], "prolip train", is_saved=True)
+    return _build([("saved configuration", tomllib.loads(text))], [], "prolip train", is_saved=True)
 
 
-def _build(tables: dict[str, dict[str, Any]], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
-    chosen = [table["architecture"] for table in tables.values() if "architecture" in table]
-    starts = [table["start_from"] for table in tables.values() if "start_from" in table]
+def _build(tables: Sequence[flags.Named], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
+    chosen = [table["architecture"] for _, table in tables if "architecture" in table]
+    starts = [table["start_from"] for _, table in tables if "start_from" in table]
     start = flags.last_value(words, "start_from") or (starts or ["None"])[-1]
     default = TrainConfig.architecture if start == "None" else _OF_START
     architecture = flags.last_value(words, "architecture") or (chosen or [default])[-1]
@@ -264,21 +267,48 @@ def _build(tables: dict[str, dict[str, Any]], words: list[str], prog: str, *, is
     return config
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """The table in a TOML file, or in the package's recipe of that name.
+def known_recipes() -> list[str]:
+    """Names of the package's recipes."""
+    return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
+
+
+def read_recipe(name: str) -> list[flags.Named]:
+    """The table in a TOML file, or in the package's recipe of that name, above those of the recipes that it extends.
+
+    A recipe states what differs from the one that its key `extends` names, a recipe of the package or a path beside it.
 
     Raises:
-        ValueError: there is no such file, or it isn't TOML.
+        ValueError: there is no such file, it isn't TOML, or a recipe extends itself, be it through others.
     """
-    recipes = resources.files("prolip") / "recipes"
-    source = Path(name) if name.endswith(".toml") or Path(name).is_file() else recipes / f"{name}.toml"
+    layers: list[flags.Named] = []
+    chain: list[str] = []
+    wanted, folder = name, Path()
+    while True:
+        path = folder / wanted
+        is_file = wanted.endswith(".toml") or path.is_file()
+        label = str(path) if is_file else wanted
+        chain.append(str(path.resolve()) if is_file else wanted)
+        if chain[-1] in chain[:-1]:
+            raise ValueError(f"{label} extends itself: {' extends '.join([*(one for one, _ in layers[::-1]), label])}")
+        table = _read_table(path if is_file else _RECIPES / f"{wanted}.toml", label, layers)
+        extended = table.pop("extends", None)
+        layers.insert(0, (label, table))
+        if extended is None:
+            return layers
+        if not isinstance(extended, str):
+            raise ValueError(f"extends in {label} is {extended!r}: it must be the name of a recipe")
+        wanted, folder = extended, path.parent if is_file else Path()
+
+
+def _read_table(source: Path | Traversable, label: str, above: list[flags.Named]) -> dict[str, Any]:
     try:
         return tomllib.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        known = sorted(Path(entry.name).stem for entry in recipes.iterdir())
-        raise ValueError(f"no recipe {name!r}: give the path of a TOML file or one of {', '.join(known)}") from error
+        by = f", which {above[0][0]} extends" if above else ""
+        known = ", ".join(known_recipes())
+        raise ValueError(f"no recipe {label!r}{by}: give the path of a TOML file or one of {known}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{label}: {error}") from error
 
 
 def to_toml(config: TrainConfig) -> str:

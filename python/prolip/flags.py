@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 import tyro
 
 Tree = TypeVar("Tree")
+Named = tuple[str, Mapping[str, Any]]
+"""A TOML table and the name of its file."""
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -42,14 +44,12 @@ def last_value(words: Sequence[str], key: str) -> str | None:
     return value
 
 
-def parse(
-    base: Tree, tables: Mapping[str, Mapping[str, Any]], words: Sequence[str], *, derived: frozenset[str], prog: str
-) -> Tree:
+def parse(base: Tree, tables: Sequence[Named], words: Sequence[str], *, derived: frozenset[str], prog: str) -> Tree:
     """`base` with the values of the tables and of the flags; later ones win.
 
     Args:
         base: the tree of defaults, dataclasses of dataclasses, plain values and tuples of either.
-        tables: TOML tables by the name of their file.
+        tables: TOML tables with the names of their files.
         words: the flags.
         derived: dotted keys that can't be set.
         prog: the command, for the help text.
@@ -57,9 +57,9 @@ def parse(
     Raises:
         ValueError: an unknown key or a value that doesn't parse; the message has the dotted key.
     """
-    for name, table in tables.items():
+    for name, table in tables:
         _check_keys(flat(table), _with_lengths(base, table), derived, f" in {name}")
-    merged: dict[str, Any] = reduce(_merge, tables.values(), {})
+    merged: dict[str, Any] = reduce(_merge, (table for _, table in tables), {})
     base = _with_lengths(base, merged)
     named = [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
     _check_keys((key for key in named if key != "help"), base, derived, "")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import fields, replace
-from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from prolip.config import DataConfig, differing_keys, from_toml, load_config, to_toml
+from prolip.config import DataConfig, differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.data import LoaderConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 
-RECIPES = sorted(Path(entry.name).stem for entry in (resources.files("prolip") / "recipes").iterdir())
+RECIPES = known_recipes()
 SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
 
 
@@ -53,6 +52,38 @@ def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
     config = load_config(["demo", str(tmp_path / "mine.toml"), "--optim.lr", "1e-4"])
     assert (config.name, config.optim.lr, config.optim.warmup_steps, config.optim.clip_norm) == ("mine", 1e-4, 7, 1.0)
     assert config.folder == Path("runs/mine")
+
+
+def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    base, mine = tmp_path / "below" / "base.toml", tmp_path / "mine.toml"
+    base.write_text('extends = "demo"\nname = "base"\nbatch_size = 64\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
+    mine.write_text('extends = "below/base.toml"\nname = "mine"\noptim = { lr = 3e-4 }\n')
+    demo, config = load_config(["demo"]), load_config([str(mine)])
+    optim = replace(demo.optim, lr=3e-4, warmup_steps=7)
+    assert config == replace(demo, name="mine", batch_size=64, optim=optim)
+    assert "extends" not in to_toml(config)
+    # What is named later wins as a whole, with what it extends.
+    assert load_config([str(mine), "demo"]) == demo
+
+
+def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text('extends = "other.toml"')
+    other.write_text('extends = "one.toml"')
+    with pytest.raises(
+        ValueError, match=r"one.toml extends itself: \S+one.toml extends \S+other.toml extends \S+one.toml"
+    ):
+        load_config([str(one)])
+    other.write_text('extends = "dem"')
+    with pytest.raises(ValueError, match=r"no recipe 'dem', which \S+other.toml extends: give the path"):
+        load_config([str(one)])
+    other.write_text("extends = 3")
+    with pytest.raises(ValueError, match=r"extends in \S+other.toml is 3: it must be the name of a recipe"):
+        load_config([str(one)])
+    other.write_text("batch_siz = 3")
+    with pytest.raises(ValueError, match=r"unknown key batch_siz in \S+other.toml, did you mean batch_size"):
+        load_config([str(one)])
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ DERIVED = frozenset({"part.derived"})
 
 
 def read(*tables: dict[str, Any], words: tuple[str, ...] = ()) -> Tree:
-    named = {f"{number}.toml": table for number, table in enumerate(tables)}
+    named = [(f"{number}.toml", table) for number, table in enumerate(tables)]
     return flags.parse(Tree(), named, words, derived=DERIVED, prog="test")
 
 
