@@ -42,15 +42,9 @@ def waiting_calls(recorded: profile) -> list[str]:
 
 
 def run_of(model: ProLIP, **changes: Any) -> Run:
+    settings = {"batch_size": 8, "loss": LOSS, "optim": OptimConfig(warmup_steps=2, clip_norm=0.01), **changes}
     config = TrainConfig(
-        num_samples=640,
-        batch_size=8,
-        run_dir=Path("unused"),
-        model=CONFIG,
-        loss=LOSS,
-        data=DataConfig(shards=("unused",)),
-        optim=OptimConfig(warmup_steps=2, clip_norm=0.01),
-        **changes,
+        num_samples=640, run_dir=Path("unused"), model=CONFIG, data=DataConfig(shards=("unused",)), **settings
     )
     return Run(
         config=config,

@@ -1,0 +1,143 @@
+"""A training step of ViT-S/16 size as published and as ours, each in a process of its own that steps when it is told.
+
+Both begin at the same weights and take the same batch, on one core and one thread.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from tests.bench.published_step import PublishedModel, PublishedStep, kept_patches, mask_texts
+from tests.property.test_accumulate import Step
+from tests.unit.test_step import run_of
+from torch import Tensor
+
+from prolip.data import MaskConfig
+from prolip.losses import LossConfig
+from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.optim import OptimConfig, learning_rate
+from prolip.train import take_step
+
+Side = Literal["published", "ours"]
+Precision = Literal["fp32", "bf16"]
+
+SMALL = ModelConfig(
+    embed_dim=384,
+    vision=VisionConfig(width=384, embed_unc=True),
+    text=TextConfig(width=384, heads=6, norm_eps=1e-6),
+    init_logit_bias=-10.0,
+)
+"""ViT-S/16: 12 layers, 6 heads, in both towers."""
+LOSS, OPTIM, MASK = LossConfig(), OptimConfig(), MaskConfig()
+
+
+class Turn(NamedTuple):
+    """What one step of a side took."""
+
+    seconds: float
+    """By the clock."""
+    cpu_seconds: float
+    """Of this process, on which others that share the core have less influence."""
+    loss: float
+    """Before the step."""
+
+
+class Process:
+    """A side in its process, which waits until it is asked."""
+
+    def __init__(self, side: Side, precision: Precision, batch_size: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, side, precision, batch_size), daemon=True)
+        self._process.start()
+
+    def step(self) -> Turn:
+        """Takes a step."""
+        self._pipe.send("step")
+        return cast(Turn, self._answer())
+
+    def peak_mebibytes(self) -> float:
+        """The most that the process had resident so far."""
+        self._pipe.send("peak")
+        return cast(float, self._answer())
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join(60)
+
+    def _answer(self) -> object:
+        if not self._pipe.poll(600):
+            raise TimeoutError("a side took no step in ten minutes")
+        return self._pipe.recv()
+
+
+@contextmanager
+def processes(sides: Sequence[Side], precision: Precision, batch_size: int) -> Iterator[list[Process]]:
+    with ExitStack() as started:
+        found = []
+        for side in sides:
+            found.append(Process(side, precision, batch_size))
+            started.callback(found[-1].end)
+        yield found
+
+
+def images_and_ids(config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Noise, channels last as the loader's, and texts of 8 to 20 tokens, the rest padding (id 1)."""
+    generator = torch.Generator().manual_seed(0)
+    size, length = config.vision.image_size, config.text.context_length
+    images = torch.randn(batch_size, size, size, 3, generator=generator).permute(0, 3, 1, 2)
+    ids = torch.randint(2, min(MASK.mask_id, config.text.vocab_size), (batch_size, length), generator=generator)
+    lengths = torch.randint(8, 21, (batch_size, 1), generator=generator)
+    return images, ids.masked_fill(torch.arange(length) >= lengths, 1)
+
+
+def masked_step(config: ModelConfig, images: Tensor, ids: Tensor, mask: MaskConfig) -> Step:
+    """The batch with masks, which our loader draws; here by the published draws, from the CPU's generator."""
+    rows = int(len(images) * mask.masked_fraction)
+    masked = mask_texts(ids[:rows], mask)
+    kept = kept_patches(config.vision.num_patches, mask.text_mask_prob)
+    return Step(images, ids[None], masked[None], kept.expand(rows, -1))
+
+
+def _serve(pipe: Connection, side: Side, precision: Precision, batch_size: int) -> None:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    step = _stepper(side, precision, batch_size)
+    while True:
+        if pipe.recv() == "peak":
+            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            continue
+        clock, cpu = time.perf_counter(), time.process_time()
+        loss = step()
+        pipe.send(Turn(time.perf_counter() - clock, time.process_time() - cpu, loss))
+
+
+def _stepper(side: Side, precision: Precision, batch_size: int) -> Callable[[], float]:
+    torch.manual_seed(0)
+    model = ProLIP(SMALL)
+    images, ids = images_and_ids(SMALL, batch_size)
+    if side == "ours":
+        run = run_of(model, precision=precision, loss=LOSS, optim=OPTIM, batch_size=batch_size)
+        torch.manual_seed(0)
+        batch = cast(Any, masked_step(SMALL, images, ids, MASK))
+
+        def step() -> float:
+            return take_step(run, batch)[0].total.item()
+
+        return step
+    published = PublishedModel(SMALL)
+    published.load_state_dict(model.state_dict())
+    del model
+    low = partial(torch.autocast, "cpu", torch.bfloat16, precision == "bf16")
+    theirs = PublishedStep(published, LOSS, OPTIM, MASK, low)
+    torch.manual_seed(0)
+    return lambda: theirs(images, ids, learning_rate(OPTIM, 0, 10)).item()

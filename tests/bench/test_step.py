@@ -1,0 +1,82 @@
+"""A training step beside that of the published code's structure: the same numbers, samples a second, peak memory."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+from tests.bench.published_step import PublishedModel, PublishedStep
+from tests.bench.side_by_side import table
+from tests.bench.step_sides import LOSS, MASK, Precision, images_and_ids, masked_step, processes
+from tests.unit.test_step import run_of
+
+from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.optim import OptimConfig, learning_rate
+from prolip.train import take_step
+
+BATCH, ROUNDS = 64, 5
+TINY = ModelConfig(
+    embed_dim=16,
+    vision=VisionConfig(layers=2, width=16, head_width=8, patch_size=4, image_size=16, embed_unc=True),
+    text=TextConfig(layers=2, width=16, heads=2, context_length=24, vocab_size=50),
+    init_logit_bias=-10.0,
+)
+
+
+def test_both_sides_take_the_same_steps() -> None:
+    mask = replace(MASK, masked_fraction=0.5, mask_id=49)
+    optim = OptimConfig(lr=1e-2, warmup_steps=2)
+    torch.manual_seed(1)
+    model, published = ProLIP(TINY).double(), PublishedModel(TINY).double()
+    published.load_state_dict(model.state_dict())
+    theirs = PublishedStep(published, LOSS, optim, mask)
+    ours = run_of(model, precision="fp32", loss=LOSS, optim=optim)
+    images, ids = images_and_ids(TINY, 6)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected = theirs(images.double(), ids, learning_rate(optim, seed, ours.config.total_steps))
+        torch.manual_seed(seed)
+        found = take_step(ours, cast(Any, masked_step(TINY, images.double(), ids, mask)))[0].total
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+        gradients = {name: parameter.grad for name, parameter in published.named_parameters()}
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-6, atol=1e-9, msg=name)
+    for name, tensor in published.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-6, atol=1e-8, msg=name)
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("precision", "least"), [("bf16", 1.3), ("fp32", 1.0)])
+def test_samples_a_second_and_peak_memory(
+    precision: Precision, least: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with processes(("published", "ours"), precision, BATCH) as sides:
+        first = [side.step() for side in sides]
+        rounds = [[side.step() for side in sides] for _ in range(ROUNDS)]
+        memory = [side.peak_mebibytes() for side in sides]
+    rows = []
+    for place, name in enumerate(("published", "ours")):
+        clock, cpu = ([getattr(turn[place], kind) for turn in rounds] for kind in ("seconds", "cpu_seconds"))
+        rows.append(
+            (
+                name,
+                f"{BATCH / statistics.median(clock):.2f}",
+                f"{statistics.median(cpu):.2f} s",
+                f"{memory[place]:,.0f}",
+            )
+        )
+    by_clock, by_cpu = (
+        sorted(getattr(theirs, kind) / getattr(ours, kind) for theirs, ours in rounds)
+        for kind in ("seconds", "cpu_seconds")
+    )
+    with capsys.disabled():
+        print(table((f"{precision}, batch {BATCH}", "samples/s", "CPU of a step", "peak MiB"), rows))
+        for kind, ratios in (("samples/s", by_clock), ("CPU time", by_cpu)):
+            print(f"{kind}: {statistics.median(ratios):.2f} times ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    assert first[0].loss == pytest.approx(first[1].loss, rel=0.01 if precision == "bf16" else 1e-4)
+    assert statistics.median(by_clock) >= least
+    assert memory[1] <= memory[0]
