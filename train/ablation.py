@@ -18,17 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prolip.config import from_toml
-from prolip.demo import evaluate, find_tokenizer, machine_flags, open_checkpoint
+from prolip.demo import evaluate, machine_flags
 from prolip.eval.embed import embed_pictures
 from prolip.eval.emoji import EmojiResults
 from prolip.eval.emoji.measures import measure_levels
 from prolip.eval.emoji.results import LevelFigures, ModelFigures
 from prolip.eval.emoji.suite import embed_everything, gather_captions, read_set, set_names
 from prolip.gaussian import Gaussian
-from prolip.models import ProLIP
-from prolip.models.architectures import from_official_json
-from prolip.tokenizer import Tokenizer
+from prolip.opening import open_model
 
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
 NO_INCLUSION = ("--loss.inclusion_weight", "0")
@@ -113,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
             status = subprocess.run(command, check=False).returncode
             if status != 0:
                 return status
-            evaluate(results.parent, options.data, "test", results)
+            evaluate(results.parent, options.data, results)
     return 0
 
 
@@ -162,10 +159,7 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
 
     By calibrated variances among the training pictures, not by the model's own.
     """
-    checkpoint = open_checkpoint(source)
-    model = ProLIP(from_official_json(checkpoint.model_config))
-    model.load_state_dict(checkpoint.model)
-    tokenizer = Tokenizer(find_tokenizer(from_toml(checkpoint.config).data.tokenizer, data))
+    model, tokenizer = open_model(str(source), None, data)
     size = model.config.vision.image_size
     assert isinstance(size, int), "emoji are square"
     sets = [read_set(data, name, size) for name in set_names("test")]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
@@ -231,29 +231,29 @@ def _demo(words: list[str]) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvalOptions:
-    """Evaluates a trained model on the emoji shards, beside an untrained one, and writes eval.json."""
-
-    source: Annotated[Path, tyro.conf.Positional]
-    """A run's folder (its newest checkpoint is taken), or a checkpoint."""
-    data: Path = Path("data/emoji")
-    """Emoji shards, as `prolip data build emoji` writes them."""
-    split: Literal["test", "val"] = "test"
-    """`val` to choose settings, `test` to report."""
-    out: Path | None = None
-    """Where the results go; by default eval.json (test) or eval-val.json in the run's folder."""
-
-
 def _eval(words: list[str]) -> int:
-    options = tyro.cli(EvalOptions, args=words, prog="prolip eval", use_underscores=True)
-    from prolip.demo import evaluate, headline_lines
+    return dispatch("prolip eval", SUITES, words)
 
+
+def _eval_emoji(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.eval.suites.emoji import EmojiOptions, run_emoji
+    from prolip.evaluate import run_suite
+
+    options = tyro.cli(EmojiOptions, args=words, prog="prolip eval emoji", use_underscores=True)
+    return _tell_suite(lambda: run_suite("emoji", options, run_emoji))
+
+
+def _tell_suite(run: Callable[[], list[str]]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with data_errors_as_answers():
-        results, path = evaluate(options.source, options.data, options.split, options.out)
-    tell(*headline_lines(results), f"all figures: {path}")
+        tell(*run())
     return 0
+
+
+SUITES = {
+    "emoji": Command("the demo's figures on the emoji shards, beside an untrained model", _eval_emoji),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,7 +325,7 @@ COMMANDS = {
         "make or index WebDataset shards: prolip data build emoji | folder | csv, prolip data index", _data
     ),
     "train": Command("train a model from recipes and flags: prolip train RECIPE.toml ... --flag value", _train),
-    "eval": Command("evaluate a run or a checkpoint on the emoji shards", _eval),
+    "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", _eval),
     "report": Command("write the report of an evaluated run, one HTML file", _report),
     "bprw": Command("weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)", _bprw),
     "export": Command("write a run or a checkpoint as a folder of the hub's layout, or push it to the hub", _export),

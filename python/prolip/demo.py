@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from prolip.checkpoint import Checkpoint, checkpoint_path, find_latest, load_checkpoint
-from prolip.config import from_toml, load_config
+from prolip.checkpoint import checkpoint_path
+from prolip.config import load_config
 from prolip.datasets.emoji import EmojiConfig, build_emoji
-from prolip.eval.emoji import EmojiResults, evaluate_emoji
+from prolip.eval.emoji import EmojiResults
 from prolip.eval.report import render_report
-from prolip.models import ProLIP
-from prolip.models.architectures import from_official_json
-from prolip.tokenizer import Tokenizer, TokenizerConfig
+from prolip.eval.suites.emoji import evaluate_run
+from prolip.eval.suites.rows import write_whole
+from prolip.opening import open_eval_model
 
 log = logging.getLogger("prolip.demo")
 
@@ -55,7 +53,7 @@ def run_demo(config: DemoConfig) -> int:
             return status
     report, results_path = config.out / "report.html", config.out / "eval.json"
     if not is_newer(results_path, last):
-        evaluate(config.out, config.data, "test", results_path)
+        evaluate(config.out, config.data, results_path)
     if not is_newer(report, results_path):
         render_report(config.out, config.data)
     results = EmojiResults.from_json(results_path.read_text(encoding="utf-8"))
@@ -102,65 +100,16 @@ def machine_flags() -> list[str]:
     return [] if has_bf16 else ["--precision", "fp32"]
 
 
-def evaluate(source: Path, data: Path, split: Literal["val", "test"], out: Path | None) -> tuple[EmojiResults, Path]:
-    """The emoji suite's results for a run's newest checkpoint, or for a checkpoint, and the file they were written to.
+def evaluate(source: Path, data: Path, out: Path) -> EmojiResults:
+    """The emoji suite's results on the test split for a run's newest checkpoint, or a checkpoint, written to `out`.
 
     Raises:
         ValueError: there is no usable checkpoint.
     """
-    checkpoint = open_checkpoint(source)
-    folder = source if source.is_dir() else source.parent
-    if folder.name == "checkpoints":
-        folder = folder.parent
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = ProLIP(from_official_json(checkpoint.model_config)).to(device)
-    model.load_state_dict(checkpoint.model)
-    trained = from_toml(checkpoint.config)
-    tokenizer = Tokenizer(find_tokenizer(trained.data.tokenizer, data))
-    if tokenizer.vocab_size > model.config.text.vocab_size:
-        raise ValueError(
-            f"{tokenizer.config.path} has {tokenizer.vocab_size} pieces, more than the model's token table"
-        )
-    results = evaluate_emoji(model, tokenizer, data, device, split, keep_ratio=trained.data.mask.keep_ratio)
-    path = out or folder / ("eval.json" if split == "test" else f"eval-{split}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(results.to_json(), encoding="utf-8")
-    temporary.replace(path)
-    return results, path
-
-
-def find_tokenizer(trained: TokenizerConfig, data: Path) -> TokenizerConfig:
-    """The tokenizer that a run was trained with; where its file is not there, the one of that name in `data`.
-
-    Raises:
-        ValueError: neither is there.
-    """
-    if trained.path is None or trained.path.is_file():
-        return trained
-    beside = data / trained.path.name
-    if not beside.is_file():
-        raise ValueError(f"the run's tokenizer {trained.path} is not there, and {data} has no {trained.path.name}")
-    log.warning("the run's tokenizer %s is not there: taking %s", trained.path, beside)
-    return dataclasses.replace(trained, path=beside)
-
-
-def open_checkpoint(source: Path) -> Checkpoint:
-    """The checkpoint in a file, or the newest usable one of a run's folder.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not source.exists():
-        raise ValueError(f"{source} does not exist: name a run's folder or a checkpoint")
-    if not source.is_dir():
-        return load_checkpoint(source)
-    checkpoint, rejected = find_latest(source / "checkpoints")
-    for reason in rejected:
-        log.warning("checkpoint rejected: %s", reason)
-    if checkpoint is None:
-        raise ValueError(f"{source} has no usable checkpoint in its folder checkpoints/")
-    return checkpoint
+    results = evaluate_run(open_eval_model(str(source), None, device, data), data, "test")
+    write_whole(out, results.to_json())
+    return results
 
 
 def headline_lines(results: EmojiResults) -> list[str]:

@@ -44,7 +44,8 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         (["trian"], "prolip: no command 'trian', did you mean 'train'?"),
         (["data", "build", "emojis"], "prolip data build: no command 'emojis', did you mean 'emoji'?"),
         (["data", "build", "csv", "--source", "absent.csv", "--out", "x"], "absent.csv is not a file"),
-        (["eval", "absent.pt"], "absent.pt"),
+        (["eval", "emojis"], "prolip eval: no command 'emojis', did you mean 'emoji'?"),
+        (["eval", "emoji", "--checkpoint", "absent.pt"], "absent.pt is neither a file nor a folder"),
         (["report", "absent"], "prolip report: "),
     ],
 )
@@ -62,9 +63,9 @@ def test_data_that_cannot_be_used_is_said_with_status_2(
     def damaged(*_: object) -> None:
         raise DataError("shard bad.tar, byte 0: damaged header")
 
-    monkeypatch.setattr("prolip.demo.evaluate", damaged)
-    assert main(["eval", "runs/any"]) == 2
-    assert "prolip eval: shard bad.tar, byte 0: damaged header" in capsys.readouterr().err
+    monkeypatch.setattr("prolip.evaluate.run_suite", damaged)
+    assert main(["eval", "emoji", "--checkpoint", "runs/any"]) == 2
+    assert "prolip eval emoji: shard bad.tar, byte 0: damaged header" in capsys.readouterr().err
 
 
 def test_what_the_system_refuses_is_said_with_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

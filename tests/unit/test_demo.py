@@ -11,7 +11,6 @@ import torch
 from prolip import demo
 from prolip.eval.emoji import EmojiResults
 from prolip.eval.emoji.results import Headline
-from prolip.tokenizer import TokenizerConfig
 
 
 @pytest.mark.parametrize(
@@ -40,29 +39,6 @@ def test_the_headlines_are_a_table() -> None:
     lines = demo.headline_lines(results)
     assert len(lines) == 2
     assert lines[1].split() == ["Group", "57.1%", "8.0%", "20.0%", "(largest", "group)"]
-
-
-def test_a_folder_without_a_usable_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no usable checkpoint"):
-        demo.open_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match=r"absent.pt does not exist: name a run's folder or a checkpoint"):
-        demo.open_checkpoint(tmp_path / "absent.pt")
-
-
-def test_a_run_is_evaluated_with_its_own_tokenizer(tmp_path: Path) -> None:
-    clip = TokenizerConfig(kind="clip")
-    assert demo.find_tokenizer(clip, tmp_path) is clip
-    own, data = TokenizerConfig(kind="file", path=tmp_path / "own.json"), tmp_path / "data"
-    with pytest.raises(ValueError, match=r"own.json is not there, and .*data has no own.json"):
-        demo.find_tokenizer(own, data)
-    data.mkdir()
-    (data / "tokenizer.json").write_text("{}")  # another one
-    with pytest.raises(ValueError, match=r"data has no own.json"):
-        demo.find_tokenizer(own, data)
-    (data / "own.json").write_text("{}")
-    assert demo.find_tokenizer(own, data).path == data / "own.json"
-    (tmp_path / "own.json").write_text("{}")
-    assert demo.find_tokenizer(own, data) is own
 
 
 def test_a_wrong_recipe_is_told_before_anything_is_built(tmp_path: Path) -> None:

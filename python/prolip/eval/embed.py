@@ -12,6 +12,8 @@ from torch import Tensor
 
 from prolip.data import BatchLoader
 from prolip.device import device_batches
+from prolip.eval.model import EvalModel
+from prolip.eval.pictures import picture_batches
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.tokenizer import Tokenizer
@@ -63,6 +65,59 @@ def embed_images(
     if not parts:
         raise ValueError("the loader gave no picture")
     return Embedded(concatenate(parts), keys, json if len(json) == len(keys) else None)
+
+
+def embed_shards(
+    model: EvalModel,
+    shards: Sequence[str],
+    *,
+    batch_size: int = 128,
+    keep_json: bool = False,
+    on_progress: Callable[[int], object] | None = None,
+) -> Embedded:
+    """Gaussians of all pictures of some shards, in their order, each as the model wants it; unreadable ones are left
+    out.
+
+    `on_progress` is called with the number of pictures of every batch.
+
+    Raises:
+        ValueError: there is no picture.
+        DataError: a shard is no archive, or more than one picture in a hundred cannot be read.
+    """
+    parts: list[Gaussian] = []
+    keys: list[str] = []
+    json: list[str] = []
+    with evaluating(model.network):
+        for batch in picture_batches(model.preprocess, shards, model.device, batch_size, keep_json=keep_json):
+            parts.append(_on_cpu(model.encode_image(batch.images)))
+            keys.extend(batch.keys)
+            json.extend(batch.json or ())
+            if on_progress is not None:
+                on_progress(len(batch.keys))
+    if not parts:
+        raise ValueError(f"{', '.join(shards)}: no picture")
+    return Embedded(concatenate(parts), keys, json if keep_json else None)
+
+
+def embed_captions(
+    model: EvalModel,
+    captions: Sequence[str],
+    batch_size: int = 512,
+    *,
+    on_progress: Callable[[int], object] | None = None,
+) -> Gaussian:
+    """Gaussians of captions, [N, D] on the CPU.
+
+    `on_progress` is called with the number of captions of every forward pass.
+    """
+    parts: list[Gaussian] = []
+    with evaluating(model.network):
+        for start in range(0, len(captions), batch_size):
+            ids = model.tokenize(captions[start : start + batch_size])
+            parts.append(_on_cpu(model.encode_text(ids.to(model.device))))
+            if on_progress is not None:
+                on_progress(len(ids))
+    return concatenate(parts)
 
 
 def read_pictures(loader: BatchLoader) -> Pictures:

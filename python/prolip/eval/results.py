@@ -47,7 +47,8 @@ def _typed(kind: Any, value: Any, path: str) -> Any:
         return {key: _typed(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
     if kind is float and (value is None or type(value) in (int, float)):
         return math.nan if value is None else float(value)
-    if kind not in (bool, int, str) or type(value) is not kind:
+    fits = value in arguments if origin is typing.Literal else kind in (bool, int, str) and type(value) is kind
+    if not fits:
         raise ValueError(f"{path}: {value!r} is not {kind}")
     return value
 

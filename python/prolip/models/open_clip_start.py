@@ -91,6 +91,16 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
     return started.eval()
 
 
+def build_named(named: str) -> tuple[str, nn.Module]:
+    """The name and the model behind what follows "open_clip:": NAME/TAG, NAME/FILE, hf-hub:... or local-dir:....
+
+    Raises:
+        StartError: open_clip knows no such model or weights.
+    """
+    name, _, weights = (named, "", "") if named.startswith(("hf-hub:", "local-dir:")) else named.partition("/")
+    return name, build(name, weights or None)
+
+
 def build(name: str, pretrained: str | Path | None) -> nn.Module:
     """The open_clip model of that name with the weights of a tag or a file; for "hf-hub:..." names, the repository's.
 

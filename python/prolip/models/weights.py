@@ -96,6 +96,14 @@ def read_config(source: str | Path) -> ModelConfig:
     return config
 
 
+def read_beside(source: str | Path, name: str) -> Path | None:
+    """The file of that name in a folder or a hub repository (see `load`); None where there is none."""
+    folder = Path(source)
+    if isinstance(source, str) and source.startswith(HUB_PREFIX):
+        folder = _snapshot(source.removeprefix(HUB_PREFIX), [name])
+    return folder / name if (folder / name).is_file() else None
+
+
 def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
     """The tensors in `source` under official names, and the architecture where it carries one; see `load`."""
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
@@ -129,10 +137,9 @@ def _snapshot(repository: str, names: list[str]) -> Path:
 
 def _read_open_clip(named: str) -> tuple[State, ModelConfig]:
     """The towers of an open_clip model beside new [UNC] parts."""
-    from prolip.models.open_clip_start import build, start_from
+    from prolip.models.open_clip_start import build_named, start_from
 
-    name, _, weights = (named, "", "") if named.startswith(("hf-hub:", "local-dir:")) else named.partition("/")
-    model = start_from(build(name, weights or None))
+    model = start_from(build_named(named)[1])
     return model.state_dict(), model.config
 
 

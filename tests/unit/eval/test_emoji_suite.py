@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.unit.sample_run import write_run
 
+from prolip.cli import main
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.eval.embed import embed_images, embed_pictures, embed_texts, read_pictures
 from prolip.eval.emoji import EmojiResults, evaluate_emoji
@@ -230,3 +232,22 @@ def test_missing_shards_are_named(model: ProLIP, emoji_data: Path) -> None:
     (emoji_data / "test-goog-000000.tar").unlink()
     with pytest.raises(ValueError, match=r"no shard test-goog-\*\.tar: build it with"):
         evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
+
+
+def test_the_command_writes_a_runs_figures_and_models_side_by_side(
+    emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, other, out = tmp_path / "runs" / "demo", tmp_path / "other", tmp_path / "out"
+    write_run(run, emoji_data / "tokenizer.json", CONTEXT)
+    assert main(["export", str(run), "--out", str(other)]) == 0
+    words = ["--data", str(emoji_data), "--out", str(out)]
+    assert main(["eval", "emoji", "--checkpoint", str(run), "--checkpoint", str(other), *words]) == 0
+    results = EmojiResults.from_json((run / "eval.json").read_text())
+    assert f"{run}: all figures: {run / 'eval.json'}" in capsys.readouterr().out
+    figures = json.loads((out / "results.json").read_text())["figures"]
+    assert [figure["value"][str(run)] for figure in figures if figure["main"]] == [
+        headline.trained for headline in results.headlines
+    ]
+    assert all(figure["difference"] == {str(other): 0.0} for figure in figures)
+    assert main(["eval", "emoji", "--checkpoint", "open_clip:local-dir:nowhere", *words]) == 2
+    assert "open_clip cannot build local-dir:nowhere" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""The suite of the emoji shards: the demo's figures, beside an untrained model and chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prolip.eval.emoji import EmojiResults, evaluate_emoji
+from prolip.eval.model import EvalModel
+from prolip.eval.results import to_json
+from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, write_whole
+
+Split = Literal["val", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmojiOptions(SuiteOptions):
+    """Evaluates models of ours on the emoji shards, beside untrained ones.
+
+    A run's own figures, from which `prolip report` makes its page, go into its folder as eval.json (test) or
+    eval-val.json.
+    """
+
+    data: Path = Path("data/emoji")
+    """Emoji shards, as `prolip data build emoji` writes them."""
+    split: Split = "test"
+    """`val` to choose settings, `test` to report."""
+
+
+def evaluate_run(model: EvalModel, data: Path, split: Split) -> EmojiResults:
+    """Every figure of the emoji report.
+
+    Raises:
+        ValueError: the model is none of ours or has no variances, or a shard is missing.
+    """
+    if model.prolip is None or model.tokenizer is None or not model.has_variances:
+        raise ValueError(f"{model.name} is no model with variances of ours: the emoji suite measures them throughout")
+    given = {} if model.keep_ratio is None else {"keep_ratio": model.keep_ratio}
+    return evaluate_emoji(model.prolip, model.tokenizer, data, model.device, split, **given)
+
+
+def results_path(source: Path, split: Split) -> Path | None:
+    """The file for the figures of a run: in its folder, whether that or one of its checkpoints is named."""
+    if not source.exists():
+        return None
+    folder = source if source.is_dir() else source.parent
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    return folder / ("eval.json" if split == "test" else f"eval-{split}.json")
+
+
+def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> SuiteResult:
+    """The headlines of a model of ours; everything goes into its run's folder.
+
+    Raises:
+        ValueError: it is none of ours, or a shard is missing.
+    """
+    results = evaluate_run(model, options.data, options.split)
+    path = results_path(Path(model.name), options.split)
+    if path is not None:
+        write_whole(path, to_json(results))
+    rows = []
+    for headline in results.headlines:
+        for metric, value in (
+            ("trained", headline.trained),
+            ("untrained", headline.random),
+            (f"chance: {headline.chance_label}", headline.chance),
+        ):
+            rows.append(
+                Row(
+                    task=headline.label,
+                    metric=metric,
+                    value=value,
+                    num_items=sum(figures.num_pictures for figures in results.trained.sets),
+                    main=metric == "trained",
+                )
+            )
+    notes = [] if path is None else [f"all figures: {path}"]
+    return SuiteResult(suite="emoji", model=model.name, fingerprint=model.fingerprint(), rows=rows, notes=notes)

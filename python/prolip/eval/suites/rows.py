@@ -1,0 +1,173 @@
+"""What a suite gives: rows of figures, with what each was computed from, so that two models can be compared.
+
+Shares are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from prolip.eval.results import from_json, to_json
+from prolip.eval.suites.metrics import STATISTICS, Statistic
+
+Unit = Literal["share", "number"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions:
+    """What every suite is told."""
+
+    checkpoint: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or as a baseline
+    open_clip:NAME/TAG. Given several times, models stand side by side and are compared with the first."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json, for models that do not say which they were trained with."""
+    out: Path | None = None
+    """Folder of results.json, results.md and results.html; by default evals/SUITE. Finished tasks are kept below it
+    and not run again."""
+    batch_size: int = 128
+    """Pictures a forward pass."""
+    num_resamples: int = 1000
+    """Resamples behind an interval; 0 gives none."""
+    seed: int = 0
+    """Of the resamples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure of one task."""
+
+    task: str
+    """What was done, such as the name of a data set."""
+    metric: str
+    """What was measured, such as "accuracy"."""
+    value: float
+    num_items: int
+    """Items that it was computed from."""
+    main: bool = False
+    """Whether it is the figure that the task is judged by."""
+    unit: Unit = "share"
+    """A share is shown in percent."""
+    items: list[float] = field(default_factory=list)
+    """One number an item, in the order of the data, such that `statistic` of them is `value`; empty where the figure
+    cannot be resampled."""
+    groups: list[int] = field(default_factory=list)
+    """One number an item: its class or group, where `statistic` needs it."""
+    statistic: Statistic = "mean"
+    mean_of: list[str] = field(default_factory=list)
+    """For an average over tasks: the `key` of every row that it is the mean of."""
+
+    @property
+    def key(self) -> str:
+        """Names the row within its suite."""
+        return f"{self.task}: {self.metric}"
+
+
+def row_of_items(
+    task: str,
+    metric: str,
+    items: Tensor,
+    groups: Tensor | None = None,
+    *,
+    statistic: Statistic = "mean",
+    main: bool = False,
+    unit: Unit = "share",
+) -> Row:
+    """The row of a statistic of items [N] (and groups i64 [N]), which can then be resampled.
+
+    Raises:
+        ValueError: there is no item.
+    """
+    if len(items) == 0:
+        raise ValueError(f"{task}: {metric} of no item")
+    given = torch.zeros(len(items), dtype=torch.int64) if groups is None else groups
+    return Row(
+        task=task,
+        metric=metric,
+        value=STATISTICS[statistic](items, given),
+        num_items=len(items),
+        main=main,
+        unit=unit,
+        items=[float(item) for item in items.tolist()],
+        groups=[] if groups is None else groups.tolist(),
+        statistic=statistic,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A picture for the page."""
+
+    title: str
+    text: str
+    """What it shows, in words."""
+    svg: str
+    """One svg element, coloured by the classes of the report's style sheet (`prolip.eval.report.charts`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """What one task gave."""
+
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    """What was left out, and why; shown with the results."""
+    charts: list[Chart] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteResult:
+    """What a suite found of one model."""
+
+    suite: str
+    model: str
+    """The model's name."""
+    fingerprint: str
+    """Of the model."""
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+
+
+class Finished:
+    """Results of tasks on the disk, so that a task that was finished is not run again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def task(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
+        """What `compute` gives, or gave when it was called with the same name and settings.
+
+        Args:
+            name: names the file.
+            settings: all that the result depends on, as JSON has it: the model's fingerprint, the data, the rule.
+            compute: does the work; what it raises is raised, and nothing is kept.
+        """
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        path = self._folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}-{digest}.json"
+        if path.is_file():
+            try:
+                return from_json(TaskResult, path.read_text(encoding="utf-8"))
+            except ValueError:
+                pass  # of another version: run again
+        result = compute()
+        write_whole(path, to_json(result))
+        return result
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file such that it is never there in part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
