@@ -290,6 +290,21 @@ def _bprw(words: list[str]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# prolip embed
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _embed(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.embedding import EmbedOptions, run_embed
+
+    options = tyro.cli(EmbedOptions, args=words, prog="prolip embed", use_underscores=True)
+    with data_errors_as_answers():
+        tell(*run_embed(options))
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # prolip export
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -328,6 +343,7 @@ COMMANDS = {
     "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", _eval),
     "report": Command("write the report of an evaluated run, one HTML file", _report),
     "bprw": Command("weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)", _bprw),
+    "embed": Command("embed pictures and captions into parts: Parquet or safetensors, under torchrun too", _embed),
     "export": Command("write a run or a checkpoint as a folder of the hub's layout, or push it to the hub", _export),
     "bench": Command("measure the loader beside baselines: prolip bench data --shards ...", _bench),
     "demo": Command("build the emoji shards, train, evaluate, write the report; goes on where it was stopped", _demo),

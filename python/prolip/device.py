@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, BatchLoader, Cursor, DataError
+from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, Cursor, DataError
 from prolip.transfer import CudaTransfer, Mark, Transfer
 
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
@@ -333,7 +333,7 @@ def _view(packed: Tensor, start: int, array: np.ndarray[tuple[int, ...], np.dtyp
 
 
 def device_batches(
-    loader: BatchLoader,
+    loader: Source,
     device: torch.device,
     *,
     dtype: torch.dtype = torch.float32,
@@ -344,7 +344,7 @@ def device_batches(
     """The loader's batches on a device, pictures normalised there.
 
     Args:
-        loader: The batches.
+        loader: The batches: a `BatchLoader`, or what gives its batches.
         device: Where they go: a CPU or a GPU.
         dtype: Of the pictures: float32, or bfloat16 where the model computes in it.
         mean: What is taken off red, green and blue, as shares of 255.

@@ -79,15 +79,7 @@ def open_model(source: str, tokenizer: str | None, beside: Path | None = None) -
 
 def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProLIP, Tokenizer, Checkpoint | None]:
     """What `open_model` gives, and the checkpoint if it is one of a run."""
-    checkpoint = open_run(source)
-    if checkpoint is None:
-        try:
-            model = load(source)
-        except RuntimeError as error:  # an archive, but not of torch's making
-            raise ValueError(f"{source} is damaged, or is no checkpoint") from error
-    else:
-        model = ProLIP(from_official_json(checkpoint.model_config)).eval()
-        model.load_state_dict(checkpoint.model)
+    model, checkpoint = _open_network(source)
     text = model.config.text
     if tokenizer is not None:
         chosen = _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
@@ -104,6 +96,27 @@ def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProL
     if found.vocab_size > text.vocab_size:
         raise ValueError(f"the tokenizer has {found.vocab_size} tokens: the model has a table of {text.vocab_size}")
     return model, found, checkpoint
+
+
+def open_network(source: str) -> ProLIP:
+    """The model alone, for pictures: nothing needs to say which tokenizer belongs to it; see `open_model`.
+
+    Raises:
+        ValueError: there is no usable checkpoint.
+    """
+    return _open_network(source)[0]
+
+
+def _open_network(source: str) -> tuple[ProLIP, Checkpoint | None]:
+    checkpoint = open_run(source)
+    if checkpoint is None:
+        try:
+            return load(source), None
+        except RuntimeError as error:  # an archive, but not of torch's making
+            raise ValueError(f"{source} is damaged, or is no checkpoint") from error
+    model = ProLIP(from_official_json(checkpoint.model_config)).eval()
+    model.load_state_dict(checkpoint.model)
+    return model, checkpoint
 
 
 def _named_tokenizer(path: Path | None, text: TextConfig) -> TokenizerConfig:

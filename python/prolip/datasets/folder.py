@@ -41,7 +41,7 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     if not config.source.is_dir():
         raise ValueError(f"source: {config.source} is not a folder")
     make = _by_class if config.captions == "class" else _by_text
-    candidates = [make(path, config) for path in _find_pictures(config.source)]
+    candidates = [make(path, config) for path in find_pictures(config.source)]
     classes = sorted({str(one.record["class"]) for one in candidates if "class" in one.record})
     description = {
         "kind": "folder",
@@ -51,7 +51,8 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     return store_pictures(candidates, config, out, description)
 
 
-def _find_pictures(source: Path) -> list[Path]:
+def find_pictures(source: Path) -> list[Path]:
+    """The pictures below a folder by their extensions, sorted; hidden files and folders are passed over."""
     found = (path for path in source.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(source).parts))
 

@@ -23,8 +23,8 @@ _STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that the loader reads; an MPO begins with an ordinary JPEG."""
 _QUALITY = 95
 """Of pictures that are made smaller: JPEG and WebP."""
-# What Pillow raises for damaged files: its formats differ.
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises for damaged files: its formats differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class _Intake:
                 continue
             try:
                 picture = load_picture(candidate.path, self.config.max_side)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 self._reject(candidate, str(error) or type(error).__name__)
                 continue
             if picture.converted_from:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prolip.data import BatchLoader
-from prolip.device import device_batches
+from prolip.device import DeviceBatch, device_batches
 from prolip.eval.model import EvalModel
 from prolip.eval.pictures import picture_batches
 from prolip.gaussian import Gaussian, concatenate
@@ -180,6 +180,21 @@ def embed_texts(
             if on_progress is not None:
                 on_progress(len(ids))
     return concatenate(parts)
+
+
+def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, low: bool) -> dict[str, Gaussian]:
+    """The Gaussians of a batch's pictures ("image") and first captions ("text"), each [B, D] on the CPU in float32.
+
+    The caller sees to it that the model is in evaluation mode (`evaluating`) and on the batch's device. `low` computes
+    in bfloat16 where torch's autocast does.
+    """
+    found: dict[str, Gaussian] = {}
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=low):
+        if image:
+            found["image"] = _on_cpu(model.encode_image(batch.images))
+        if text:
+            found["text"] = _on_cpu(model.encode_text(batch.token_ids[0]))
+    return found
 
 
 @contextmanager

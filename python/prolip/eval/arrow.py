@@ -1,0 +1,33 @@
+"""pyarrow, which writes and reads Parquet and comes with an extra: imported when it is needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_MISSING = "pyarrow is not installed: pip install 'prolip[eval]'; safetensors and CSV files need nothing more"
+
+
+def pyarrow() -> Any:
+    """The module pyarrow.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    return _module("pyarrow")
+
+
+def parquet() -> Any:
+    """The module pyarrow.parquet.
+
+    Raises:
+        ValueError: pyarrow is not installed.
+    """
+    return _module("pyarrow.parquet")
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(_MISSING) from error

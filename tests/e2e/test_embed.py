@@ -1,0 +1,53 @@
+"""`prolip embed` by two processes: the parts that one process makes, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.unit.sample_run import write_run
+from tests.unit.sample_shards import members, write_tar
+
+from prolip.cli import main
+
+SIZES = (5, 0, 3, 7)
+
+
+def test_two_processes_make_the_parts_of_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
+    for shard, size in enumerate(SIZES):
+        samples = [entry for number in range(size) for entry in members(f"k{number}", (number * 30, shard * 80, 9))]
+        write_tar(tmp_path / f"{shard}.tar", samples or [("readme", b"no sample")])
+    (tmp_path / "lines.txt").write_text("\n".join(f"a picture of {number}" for number in range(10)))
+    data, lines = str(tmp_path / "{0..3}.tar"), str(tmp_path / "lines.txt")
+    words = ["embed", "--checkpoint", str(tmp_path / "run"), "--data", data, "--lines", lines, "--what", "both"]
+    words += ["--batch_size", "4", "--rows_per_part", "4", "--device", "cpu", "--num_threads", "1"]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "prolip.cli"]
+    told = subprocess.run(
+        [sys.executable, "-m", *launcher, *words, "--out", str(tmp_path / "two")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "15 pictures, 25 captions in 7 parts, 7 of them made now" in told.stdout
+    assert "by 2 process(es)" in told.stdout
+    assert told.stdout.count("in 7 parts") == 1, "one process speaks"
+    one, two = (read(tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    assert len(one) == 4 + 7 + 1
+
+
+def read(folder: Path) -> dict[str, object]:
+    """The bytes of every file; of the manifest, what does not depend on the clock."""
+    found: dict[str, object] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest.pop("run")["samples"] == 25
+    return found | {"manifest.json": manifest}
