@@ -19,7 +19,7 @@ import torch
 from prolip import flags
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig, StoreConfig
 from prolip.losses import LossConfig
-from prolip.models import ARCHITECTURES, ModelConfig
+from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.weights import Resize, read_config
 from prolip.optim import OptimConfig
 from prolip.tokenizer import Tokenizer, TokenizerConfig
@@ -132,6 +132,8 @@ class TrainConfig:
     """How position and token tables of another size are fitted to the model; "off" refuses them."""
     model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
     """Sizes of the towers, start values of scale and bias."""
+    lock: LockConfig = field(default_factory=LockConfig)
+    """Towers that are not trained."""
     data: DataConfig = field(default_factory=DataConfig)
     """Shards, captions, augmentation, masking."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -175,16 +177,28 @@ class TrainConfig:
             raise ValueError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
         if self.loss.ppcl_weight == 0:
             raise ValueError("loss.ppcl_weight is 0: nothing would train the similarity's scale and bias")
-        if self.model.init_logit_bias is None:
+        if self.model.init_logit_bias is None and self.loss.reads_bias:
             raise ValueError("model.init_logit_bias is None: the contrastive loss needs a start value")
-        for tower in ("vision", "text"):
-            if not getattr(self.model, tower).embed_unc:
-                raise ValueError(f"model.{tower}.embed_unc is False: the loss needs log variances in both towers")
+        self._validate_uncertainty()
         if self.data.tokenizer.context_length != self.model.text.context_length:
             raise ValueError(
                 f"data.tokenizer.context_length is {self.data.tokenizer.context_length}: it must equal "
                 f"model.text.context_length, {self.model.text.context_length}"
             )
+
+    def _validate_uncertainty(self) -> None:
+        loss, masks = self.loss, self.data.mask.masked_fraction > 0
+        trained = loss.contrast == "ppcl" or loss.inclusion_weight > 0 or loss.vib_weight > 0
+        trained = trained or (loss.masked_inclusion_weight > 0 and masks)
+        for tower in ("vision", "text"):
+            has = getattr(self.model, tower).embed_unc
+            if loss.reads_log_var and not has:
+                raise ValueError(f"model.{tower}.embed_unc is False: the loss needs log variances in both towers")
+            if has and not trained:
+                raise ValueError(
+                    f'model.{tower}.embed_unc is True: loss.contrast "{loss.contrast}" sees means alone, and no other '
+                    "term is on that would train the log variances"
+                )
 
     def check_vocabulary(self) -> None:
         """Checks that every id that the loader can produce has a row in the token table. Reads the tokenizer.

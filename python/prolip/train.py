@@ -28,7 +28,7 @@ from prolip.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, start, stop
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.metrics import Meter, MetricsLog, Progress
-from prolip.models import ProLIP, ProLIPOutput, new_model
+from prolip.models import ProLIP, ProLIPOutput, lock_parameters, new_model
 from prolip.models.architectures import to_official_json
 from prolip.optim import clamp_logit_scale, clip_gradients, learning_rate, make_optimizer, set_learning_rate
 from prolip.stopping import StopRequest
@@ -70,6 +70,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     if saved is not None:
         model.load_state_dict(saved.model)
+    lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
     network: nn.Module = model
     if ranks.world_size > 1:
         devices = [ranks.device] if ranks.device.type == "cuda" else None

@@ -14,6 +14,7 @@ from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 
 RECIPES = known_recipes()
+CONTROL = ("--loss.contrast", "siglip", "--loss.inclusion_weight", "0", "--loss.vib_weight", "0")
 SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
 
 
@@ -101,6 +102,8 @@ def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -
         (["demo", "--loss.ppcl_weight", "0"], "loss.ppcl_weight is 0: nothing would train"),
         (["demo", "--model.init_logit_bias", "None"], "model.init_logit_bias is None: the contrastive loss needs"),
         (["demo", "--model.text.embed_unc", "False"], "model.text.embed_unc is False: the loss needs log variances"),
+        (["demo", *CONTROL, "--data.mask.masked_fraction", "0"], "model.vision.embed_unc is True: loss.contrast"),
+        (["demo", "--lock.text_unlocked_groups", "1"], "lock.text_unlocked_groups is 1: only a locked tower"),
         (["demo", "--model.vision.head_width", "0"], "vision.head_width is 0: it must be at least 1"),
         (
             ["demo", "--data.tokenizer.context_length", "9"],
@@ -112,6 +115,18 @@ def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -
 def test_what_is_wrong_is_named(words: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_config(words)
+
+
+def test_a_control_needs_no_log_variances_and_clip_no_bias() -> None:
+    points = ("--model.vision.embed_unc", "False", "--model.text.embed_unc", "False")
+    only = ("--loss.masked_inclusion_weight", "0")
+    assert not load_config(["demo", *CONTROL, *only, *points]).loss.reads_log_var
+    clip = load_config(["demo", *CONTROL, *only, *points, "--loss.contrast", "clip", "--model.init_logit_bias", "None"])
+    assert not clip.loss.reads_bias
+    assert from_toml(to_toml(clip)) == clip
+    # Means alone in the contrast, and log variances that the other terms train.
+    assert load_config(["demo", "--loss.contrast", "siglip"]).loss.reads_log_var
+    assert load_config(["demo", *CONTROL]).loss.reads_log_var
 
 
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:

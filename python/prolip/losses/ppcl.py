@@ -120,20 +120,22 @@ def _(
     return (image_mean.new_empty(()), *shaped)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """What autograd keeps of an operator whose first output is a sum and whose others are its gradients."""
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:])
 
 
-def _scale_kept(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+def scale_gradients(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients of such an operator's inputs, the first of which are those that it gave gradients for."""
     factor = upstream[0]
     kept = ctx.saved_tensors
     wanted = zip(kept, ctx.needs_input_grad[: len(kept)], strict=True)
     found = [one * factor if factor is not None and needed else None for one, needed in wanted]
-    return (*found, None, None, None, None, None)
+    return (*found, *[None] * (len(ctx.needs_input_grad) - len(kept)))
 
 
-_pair_sum.register_autograd(_scale_kept, setup_context=_keep)
+_pair_sum.register_autograd(scale_gradients, setup_context=keep_gradients)
 
 
 class _Gradients(NamedTuple):

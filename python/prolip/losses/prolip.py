@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from prolip.distributed import Exchange, Peers
 from prolip.gaussian import Gaussian
+from prolip.losses.clip import clip_loss
 from prolip.losses.inclusion import InclusionForm, inclusion_loss
 from prolip.losses.ppcl import ppcl
 from prolip.losses.vib import VibForm, vib_loss
+
+Contrast = Literal["ppcl", "siglip", "clip"]
 
 
 class Embedded(Protocol):
@@ -41,15 +44,18 @@ class Embedded(Protocol):
 
     @property
     def logit_bias(self) -> Tensor | None:
-        """Scalar, which the loss needs."""
+        """Scalar, which all contrastive losses but CLIP's need."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Weights and forms of the terms; the defaults are the published pre-training recipe."""
 
+    contrast: Contrast = "ppcl"
+    """The contrastive loss: ProLIP's, or a control that sees means alone: "siglip", the same without variances, or
+    "clip", a softmax over all pairs, which reads no bias."""
     ppcl_weight: float = 1.0
-    """Contrastive loss."""
+    """Contrastive loss, whichever it is."""
     inclusion_weight: float = 1e-7
     """Image in its texts."""
     masked_inclusion_weight: float = 1e-3
@@ -75,9 +81,23 @@ class LossConfig:
         if not self.inclusion_scale > 0:
             raise ValueError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be positive")
 
+    @property
+    def reads_bias(self) -> bool:
+        """Whether the similarity's bias counts, and is trained."""
+        return self.contrast != "clip"
+
+    @property
+    def reads_log_var(self) -> bool:
+        """Whether log variances count; without them both towers may give points."""
+        weights = (self.inclusion_weight, self.masked_inclusion_weight, self.vib_weight)
+        return self.contrast == "ppcl" or any(weight > 0 for weight in weights)
+
 
 class LossTerms(NamedTuple):
-    """Scalars, each already weighted; a term that is off is 0. `total` is the sum of the others."""
+    """Scalars, each already weighted; a term that is off is 0. `total` is the sum of the others.
+
+    `ppcl` is the contrastive term, also where the configuration names a control in its place.
+    """
 
     total: Tensor
     ppcl: Tensor
@@ -104,7 +124,9 @@ def _at_least_single(value: Tensor) -> Tensor:
 
 
 class ProlipLoss:
-    """PPCL over all ranks; inclusion and bottleneck over local pairs. Averaged over caption slots (arXiv:2410.18857).
+    """PPCL, or a control in its place, over all ranks; inclusion and bottleneck over local pairs (arXiv:2410.18857).
+
+    Every term is averaged over caption slots.
 
     The released code adds every term once per rank and so multiplies the local ones by the number of ranks; here the
     weights mean the same on any number of ranks.
@@ -121,7 +143,7 @@ class ProlipLoss:
         is needed where ranks have unequal parts.
 
         Raises:
-            ValueError: the model has no similarity bias.
+            ValueError: the model has no similarity bias, and the contrastive loss reads one.
         """
         with torch.autocast(output.logit_scale.device.type, enabled=False):
             return self._terms(output, counts)
@@ -134,17 +156,8 @@ class ProlipLoss:
         off = image.mean.new_zeros(())
         contrast = inclusion = masked_image = masked_text = bottleneck = off
         if config.ppcl_weight > 0:
-            if output.logit_bias is None:
-                raise ValueError("the model has no similarity bias (init_logit_bias), which PPCL needs")
-            contrast = config.ppcl_weight * ppcl(
-                image,
-                text,
-                output.logit_scale,
-                output.logit_bias,
-                peers,
-                exchange=config.exchange,
-                sizes=None if counts is None else counts.items,
-            )
+            sizes = None if counts is None else counts.items
+            contrast = config.ppcl_weight * self._contrast(image, text, output, sizes)
         if config.inclusion_weight > 0:
             inclusion = of_items * config.inclusion_weight * self._inclusion(image, text)
         if config.masked_inclusion_weight > 0:
@@ -155,6 +168,16 @@ class ProlipLoss:
             bottleneck = of_items * config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
         total = contrast + inclusion + masked_image + masked_text + bottleneck
         return LossTerms(total, contrast, inclusion, masked_image, masked_text, bottleneck)
+
+    def _contrast(self, image: Gaussian, text: Gaussian, output: Embedded, sizes: tuple[int, ...] | None) -> Tensor:
+        config, scale, bias = self.config, output.logit_scale, output.logit_bias
+        if config.contrast == "clip":
+            return clip_loss(image.mean, text.mean, scale, self.peers, exchange=config.exchange, sizes=sizes)
+        if bias is None:
+            raise ValueError(f"the model has no similarity bias (init_logit_bias), which {config.contrast} needs")
+        if config.contrast == "siglip":
+            image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
+        return ppcl(image, text, scale, bias, self.peers, exchange=config.exchange, sizes=sizes)
 
     def _inclusion(self, specific: Gaussian, general: Gaussian) -> Tensor:
         config = self.config

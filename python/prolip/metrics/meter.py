@@ -90,7 +90,6 @@ class Meter:
         self.elapsed_s += seconds
         self._tell_bad_samples()
         row = means._asdict()
-        assert output.logit_bias is not None  # PPCL needs it
         return {
             "step": step,
             "samples": step * self._batch_size,
@@ -98,7 +97,7 @@ class Meter:
             "loss": row.pop("total"),
             **row,
             "logit_scale": output.logit_scale.item(),
-            "logit_bias": output.logit_bias.item(),
+            **({} if output.logit_bias is None else {"logit_bias": output.logit_bias.item()}),
             "image_uncertainty": image_uncertainty,
             "text_uncertainty": text_uncertainty,
             "grad_norm": norm,
