@@ -290,7 +290,7 @@ def _bprw(words: list[str]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# prolip embed
+# prolip embed, prolip search
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +301,16 @@ def _embed(words: list[str]) -> int:
     options = tyro.cli(EmbedOptions, args=words, prog="prolip embed", use_underscores=True)
     with data_errors_as_answers():
         tell(*run_embed(options))
+    return 0
+
+
+def _search(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.searching import SearchOptions, run_search
+
+    options = tyro.cli(SearchOptions, args=words, prog="prolip search", use_underscores=True)
+    with data_errors_as_answers():
+        tell(*run_search(options))
     return 0
 
 
@@ -344,6 +354,7 @@ COMMANDS = {
     "report": Command("write the report of an evaluated run, one HTML file", _report),
     "bprw": Command("weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)", _bprw),
     "embed": Command("embed pictures and captions into parts: Parquet or safetensors, under torchrun too", _embed),
+    "search": Command("find embedded pictures or captions by words or by a picture", _search),
     "export": Command("write a run or a checkpoint as a folder of the hub's layout, or push it to the hub", _export),
     "bench": Command("measure the loader beside baselines: prolip bench data --shards ...", _bench),
     "demo": Command("build the emoji shards, train, evaluate, write the report; goes on where it was stopped", _demo),

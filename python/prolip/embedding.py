@@ -5,7 +5,6 @@ The parts and their bytes do not depend on how many processes there are; a finis
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 import time
@@ -25,6 +24,7 @@ from prolip.device import device_batches
 from prolip.distributed import Ranks, start, stop
 from prolip.eval.embed import embed_batch, embed_texts, evaluating
 from prolip.eval.inputs import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
+from prolip.eval.model import weights_digest
 from prolip.eval.parts import MANIFEST, Format, Kind, Manifest, Part, PartNotes, Rows, Stored, part_name, write_part
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
@@ -179,7 +179,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
     options = embedder.options
     manifest = Manifest(
         checkpoint=options.checkpoint,
-        weights=digest_of(embedder.model),
+        weights=weights_digest(embedder.model),
         tokenizer=options.tokenizer,
         model=to_official_json(embedder.model.config),
         dim=embedder.model.config.embed_dim,
@@ -201,15 +201,6 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         for number, part in enumerate(parts)
         if not all((options.out / part_name(kind, number, options.format)).exists() for kind in _kinds(part, options))
     ]
-
-
-def digest_of(model: ProLIP) -> str:
-    """Sixteen hexadecimal digits that models with the same tensors share."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _check_same(old: Manifest, new: Manifest, out: Path) -> None:

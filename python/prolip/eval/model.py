@@ -80,10 +80,17 @@ class EvalModel:
         for part in (shape, look, self.preprocess.resize_mode, self.preprocess.interpolation, self.has_variances):
             digest.update(repr(part).encode())
         digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(weights_digest(self.network).encode())
         return digest.hexdigest()[:32]
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Thirty-two hexadecimal digits that networks with the same tensors share."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
 
 
 def of_prolip(

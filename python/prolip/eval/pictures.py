@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from prolip.eval.model import Preprocess
 
 MAX_BAD_FRACTION = 0.01
 """Share of unreadable pictures past which a set counts as damaged."""
-_EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
+EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
 """Of pictures; of several of one sample the one that stands first here is taken, as the loader takes it."""
 
 
@@ -73,11 +73,13 @@ def picture_batches(
             yield PictureBatch(batch.images, batch.keys, batch.json)
 
 
-def read_samples(shards: Sequence[str], wanted: Callable[[str], bool]) -> Iterator[Sample]:
+def read_samples(
+    shards: Sequence[str], wanted: Callable[[str], bool], keys: Collection[str] | None = None
+) -> Iterator[Sample]:
     """The samples of local tar files in their order, with the members whose extension (in lower case) is wanted.
 
-    Samples are grouped as webdataset groups them; members of other extensions are passed over unread. A sample without
-    a wanted member is given, too.
+    Samples are grouped as webdataset groups them; members of other extensions are passed over unread, as are samples
+    whose key is not among `keys`, where these are given. A sample without a wanted member is given, too.
 
     Raises:
         ValueError: a shard is not a local file.
@@ -90,7 +92,7 @@ def read_samples(shards: Sequence[str], wanted: Callable[[str], bool]) -> Iterat
             with tarfile.open(shard) as archive:
                 named = ((*_split(member.name), member) for member in archive if member.isfile())
                 for key, members in groupby(named, key=lambda entry: entry[0]):
-                    if key:
+                    if key and (keys is None or key in keys):
                         found = {extension: member for _, extension, member in members if wanted(extension)}
                         yield Sample(key, {ext: _bytes(archive, member) for ext, member in found.items()})
         except (tarfile.TarError, EOFError) as error:
@@ -117,14 +119,14 @@ def _transformed(
     transform: Callable[[Any], Tensor], shards: Sequence[str], device: torch.device, batch_size: int, *, keep_json: bool
 ) -> Iterator[PictureBatch]:
     def decode(sample: Sample) -> Tensor | None:
-        kept = [extension for extension in _EXTENSIONS if extension in sample.members]
+        kept = [extension for extension in EXTENSIONS if extension in sample.members]
         try:
             with Image.open(io.BytesIO(sample.members[kept[0]])) as picture:
                 return transform(picture)
         except (IndexError, OSError, SyntaxError, UnidentifiedImageError):
             return None
 
-    samples = read_samples(shards, lambda extension: extension in {*_EXTENSIONS, "json"})
+    samples = read_samples(shards, lambda extension: extension in {*EXTENSIONS, "json"})
     tried = failed = 0
     with ThreadPoolExecutor() as pool:
         while some := list(islice(samples, batch_size)):

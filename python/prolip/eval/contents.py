@@ -1,0 +1,113 @@
+"""What the rows of embeddings are of: the pictures and captions themselves, fetched by source and key.
+
+S side of a picture in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig, preprocess_image
+from prolip.datasets.intake import UNREADABLE, load_picture
+from prolip.eval.inputs import read_lines
+from prolip.eval.pictures import EXTENSIONS, read_samples
+
+Picture = NDArray[np.uint8]
+"""[S, S, 3]."""
+Name = tuple[str, str]
+"""Source and key of a row."""
+
+
+class Contents(NamedTuple):
+    """What a row is of, as far as it could be read."""
+
+    picture: Picture | None
+    caption: str | None
+
+
+def fetch(names: Iterable[Name], side: int, store: StoreConfig | None = None) -> dict[Name, Contents]:
+    """Pictures, cut to squares of `side` pixels, and captions of rows by source and key; of shards the `.txt`.
+
+    Of a local shard only the samples asked for are read. Of a remote one the loader reads all: pictures alone.
+
+    Raises:
+        ValueError, DataError: a source is not there any more.
+    """
+    by_source: dict[str, set[str]] = {}
+    for source, key in names:
+        by_source.setdefault(source, set()).add(key)
+    found: dict[Name, Contents] = {}
+    for source, keys in by_source.items():
+        path = Path(source)
+        if path.is_dir():
+            contents = {key: _of_file(path / key, side) for key in keys}
+        elif path.suffix == ".txt":
+            lines = read_lines(path)
+            contents = {key: Contents(None, lines[int(key)]) for key in keys if int(key) < len(lines)}
+        elif path.is_file():
+            contents = _of_shard(source, keys, side)
+        else:
+            contents = _of_remote(source, keys, side, store or StoreConfig())
+        found |= {(source, key): one for key, one in contents.items()}
+    return found
+
+
+def _of_file(path: Path, side: int) -> Contents:
+    caption = path.with_suffix(".txt")
+    text = caption.read_text(encoding="utf-8-sig", errors="replace").strip() if caption.is_file() else None
+    try:
+        # A file of another format than the loader's becomes one of those first.
+        data = path.read_bytes() if path.suffix.lower()[1:] in EXTENSIONS else load_picture(path, None).data
+    except UNREADABLE:
+        return Contents(None, text)
+    return Contents(_square(data, side), text)
+
+
+def _of_shard(shard: str, keys: set[str], side: int) -> dict[str, Contents]:
+    found: dict[str, Contents] = {}
+    wanted = {*EXTENSIONS, "txt"}
+    for sample in read_samples([shard], lambda extension: extension in wanted, keys):
+        # Of several samples with one key the first: keys are told apart by their shards alone.
+        if sample.key not in found:
+            pictures = [sample.members[extension] for extension in EXTENSIONS if extension in sample.members]
+            text = sample.members.get("txt")
+            found[sample.key] = Contents(
+                _square(pictures[0], side) if pictures else None,
+                None if text is None else text.decode(errors="replace").strip(),
+            )
+    return found
+
+
+def _of_remote(shard: str, keys: set[str], side: int, store: StoreConfig) -> dict[str, Contents]:
+    config = LoaderConfig(
+        shards=(shard,),
+        batch_size=32,
+        image_size=side,
+        captions=(),
+        shuffle_window=0,
+        last_batch="keep",
+        max_bad_fraction=1.0,
+        decode="fast",
+        store=store,
+    )
+    found: dict[str, Contents] = {}
+    with BatchLoader(config) as loader:
+        for batch in loader:
+            for place, key in enumerate(batch.keys):
+                if key in keys and key not in found:
+                    found[key] = Contents(batch.images[place].copy(), None)
+            if len(found) == len(keys):
+                break
+    return found
+
+
+def _square(data: bytes, side: int) -> Picture | None:
+    try:
+        return preprocess_image(data, side)
+    except DataError:
+        return None

@@ -1,0 +1,111 @@
+"""`prolip search`: by words and by pictures, in pictures and in captions, with a sheet that shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.unit.sample_run import write_run
+from tests.unit.sample_shards import encoded, write_tar
+
+from prolip.cli import main
+from prolip.eval.contents import fetch
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of two shards with the same keys and of a folder, and captions of lines, embedded."""
+    folder = tmp_path_factory.mktemp("lab")
+    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    for shard in range(2):
+        members = []
+        for number in range(4):
+            members += [(f"k{number}.png", encoded((shard * 200, number * 60, 9))), (f"k{number}.txt", b"an <emoji>")]
+        write_tar(folder / f"shard{shard}.tar", members)
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (30, 20), "red").save(folder / "pictures" / "red.tif")
+    (folder / "pictures" / "blue.png").write_bytes(encoded((0, 0, 255)))
+    (folder / "lines.txt").write_text("a picture of food\nan emoji: travel\nnature\n")
+    words = ["embed", "--checkpoint", str(folder / "run"), "--device", "cpu", "--what", "both", "--out"]
+    data = [str(folder / "shard{0..1}.tar"), str(folder / "pictures")]
+    lines = ["--lines", str(folder / "lines.txt")]
+    (folder / "pictures" / "red.txt").write_text("a picture")
+    (folder / "pictures" / "blue.txt").write_text("an emoji")
+    assert main([*words, str(folder / "out"), "--data", *data, *lines]) == 0
+    return folder
+
+
+def search(lab: Path, *words: str) -> int:
+    return main(["search", "--embeddings", str(lab / "out"), "--device", "cpu", *words])
+
+
+def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tarfile.open(lab / "shard1.tar") as archive:
+        archive.extract("k2.png", tmp_path, filter="data")
+    red = lab / "pictures" / "red.tif"
+    out = tmp_path / "answers.json"
+    words = ["--image", str(tmp_path / "k2.png"), str(red), "--k", "3", "--score", "mean", "--json", str(out)]
+    assert search(lab, *words) == 0
+    found = json.loads(out.read_text())
+    first = [entry["answers"][0] for entry in found]
+    assert [(answer["key"], Path(answer["source"]).name) for answer in first] == [
+        ("k2", "shard1.tar"),
+        ("red.tif", "pictures"),
+    ]
+    assert first[0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert first[0]["inclusion"] == pytest.approx(0, abs=1e-3)
+    shown = capsys.readouterr().out
+    assert f"written: {out}" in shown
+    assert shown.count("similarity") == 2
+
+
+def test_words_find_captions_and_the_sheet_shows_all_that_is_found(lab: Path, tmp_path: Path) -> None:
+    sheet, out = tmp_path / "sheet.html", tmp_path / "answers.json"
+    files = ["--sheet", str(sheet), "--json", str(out)]
+    assert search(lab, "--text", "nature", "an emoji: travel", "--find", "text", "--k", "13", *files) == 0
+    found = json.loads(out.read_text())
+    assert [len(entry["answers"]) for entry in found] == [13, 13]
+    assert [entry["answers"][0]["key"] for entry in found] == ["2", "1"]
+    page = sheet.read_text()
+    assert page.count("<blockquote>") == 26
+    assert "an &lt;emoji&gt;" in page
+    assert "<emoji>" not in page
+    assert page.count("data:image/jpeg") == 20, "captions of pictures are shown with them"
+    assert "not found" not in page
+
+
+def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path) -> None:
+    names = [
+        (str(lab / "shard0.tar"), "k1"),
+        (str(lab / "shard0.tar"), "gone"),
+        (str(lab / "pictures"), "gone.png"),
+        (str(lab / "lines.txt"), "1"),
+        (str(lab / "lines.txt"), "99"),
+    ]
+    found = fetch(names, 16)
+    assert found[names[0]].caption == "an <emoji>"
+    picture = found[names[0]].picture
+    assert picture is not None
+    assert picture.shape == (16, 16, 3)
+    assert names[1] not in found
+    assert found[names[2]].picture is None
+    assert found[names[3]].caption == "an emoji: travel"
+    assert names[4] not in found
+
+
+def test_what_cannot_be_searched_is_said(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> str:
+        assert search(lab, *words) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "nothing to search for" in said()
+    assert "k is 0: it must be at least 1" in said("--text", "a", "--k", "0")
+    assert "cannot be read" in said("--image", str(lab / "lines.txt"))
+    write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
+    assert "is not the model that" in said("--text", "a", "--checkpoint", str(tmp_path / "other"))
+    assert main(["search", "--embeddings", str(tmp_path), "--text", "a"]) == 2
+    assert re.search(r"has no manifest\.json", capsys.readouterr().err)
