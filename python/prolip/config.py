@@ -19,6 +19,7 @@ import torch
 from prolip import flags
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig, StoreConfig
 from prolip.losses import LossConfig
+from prolip.metrics import LogConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.weights import Resize, read_config
 from prolip.optim import OptimConfig
@@ -48,6 +49,7 @@ OPERATIONAL_KEYS = frozenset(
         "data.num_threads",
         "data.prefetch_batches",
         "loss.exchange",
+        *(f"log.{field.name}" for field in dataclasses.fields(LogConfig)),
     }
 )
 
@@ -140,6 +142,8 @@ class TrainConfig:
     """Terms of the loss."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """AdamW and its schedule."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """Where the run's figures go."""
 
     @property
     def folder(self) -> Path:

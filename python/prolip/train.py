@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tomllib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ from torch.nn.parallel import DistributedDataParallel
 from prolip.accumulate import backward
 from prolip.checkpoint import Checkpoint, agree_on_checkpoint, gather_rng, restore_rng, save_checkpoint
 from prolip.config import TrainConfig, differing_keys, load_config, to_toml
+from prolip.cost import step_flops
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, start, stop
 from prolip.losses import LossTerms, ProlipLoss
-from prolip.metrics import Meter, MetricsLog, Progress
+from prolip.metrics import Meter, MetricsLog, Progress, Speed
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters, new_model
 from prolip.models.architectures import to_official_json
 from prolip.optim import clamp_logit_scale, clip_gradients, learning_rate, make_optimizer, set_learning_rate
@@ -62,6 +64,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     """The run at its start, or after its newest usable checkpoint."""
     loader_config = config.loader(ranks.world_size)
     config.check_vocabulary()
+    config.log.check()
     if ranks.device.type == "cpu":
         share = len(os.sched_getaffinity(0)) // ranks.local_world_size
         torch.set_num_threads(config.cpu_threads or max(1, share))
@@ -147,11 +150,19 @@ def loop(run: Run) -> int:
     """Steps until the run is done or a signal ends it; returns the signal's number, 0 when the run is done."""
     config, leads = run.config, run.ranks.rank == 0
     batches = device_batches(run.loader, run.ranks.device, dtype=config.dtype)
-    meter = Meter(run.ranks, batches, run.loader, batch_size=config.batch_size, step=run.step, elapsed_s=run.elapsed_s)
+    meter = Meter(
+        run.ranks,
+        batches,
+        run.loader,
+        batch_size=config.batch_size,
+        step=run.step,
+        elapsed_s=run.elapsed_s,
+        speed=known_speed(run),
+    )
     rehearsing = run.step > 0 and run.ranks.world_size > 1
     with ExitStack() as open_things:
         stopping = open_things.enter_context(StopRequest())
-        metrics = open_things.enter_context(MetricsLog(config.folder, run.step)) if leads else None
+        metrics = open_things.enter_context(open_log(config, run.step)) if leads else None
         progress = open_things.enter_context(Progress(config.total_steps)) if leads else None
         for batch in batches:
             if rehearsing:
@@ -175,6 +186,23 @@ def loop(run: Run) -> int:
             if done or ended_by:
                 return ended_by
     raise AssertionError("an endless loader ended")
+
+
+def known_speed(run: Run) -> Speed | None:
+    """What the utilisation of a device is reckoned by; None where nobody knows what it could do."""
+    config, world = run.config, run.ranks.world_size
+    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    own, slots = config.batch_size // world, len(config.data.captions)
+    flops = step_flops(run.model, mask, batch_size=own, slots=slots, world_size=world).useful
+    shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
+    arithmetic = "tf32" if shortened else config.precision
+    return Speed.of_device(flops, run.ranks.device, arithmetic, config.log.peak_tflops)
+
+
+def open_log(config: TrainConfig, step: int) -> MetricsLog:
+    """Where rows of metrics go after `step` steps."""
+    settings = tomllib.loads(to_toml(config))
+    return MetricsLog(config.folder, step, config.log, name=config.name, settings=settings)
 
 
 def save(run: Run, cursor: Cursor) -> None:

@@ -17,6 +17,7 @@ from tests.e2e.lab import Lab, numbers, same_weights
 
 from prolip.checkpoint import list_checkpoints
 from prolip.config import load_config
+from prolip.cost import step_flops
 from prolip.data import Batch, BatchLoader, Cursor, LoaderConfig, LoaderStats
 from prolip.device import device_batches
 from prolip.distributed import Peers
@@ -36,6 +37,8 @@ def test_three_processes_learn_and_a_killed_run_ends_with_the_same_bits(lab: Lab
     assert losses[-1] < 0.7 * losses[0]
     assert rows[-1]["step"] == 80
     assert all(0 <= share < 1 for share in numbers(rows, "data_wait_share"))
+    assert numbers(rows, "samples_per_s") == pytest.approx([3 * x for x in numbers(rows, "samples_per_s_per_device")])
+    assert all(row["loader/decode"] > 0 and row["loader/ready"] >= 0 for row in rows)
 
     process = lab.start("killed", *flags, processes=3)
     lab.wait_for("killed", "checkpoints/step_*20.pt", process)
@@ -134,6 +137,7 @@ def test_a_run_goes_on_with_another_number_of_processes_within_an_epoch(lab: Lab
 def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
     # Each rule bites: warm-up, a gradient above the clip norm, a scale above its limit, masked rows in every batch.
     flags = ("--num_samples", "64", "--optim.clip_norm", "0.1", "--model.init_logit_scale", "5")
+    flags = (*flags, "--log.peak_tflops", "0.5")
     assert lab.here("stepped", *flags) == 0
     config = load_config(lab.words("stepped", *flags))
     torch.manual_seed(config.seed)
@@ -161,6 +165,8 @@ def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
     row = lab.rows("stepped")[-1]
     assert row["loss"] == pytest.approx(sum(totals) / 4)
     assert row["lr"] == pytest.approx(config.optim.lr * 4 / config.optim.warmup_steps)
+    flops = step_flops(model, config.data.mask, batch_size=16).useful
+    assert row["mfu"] == pytest.approx(flops / 16 * row["samples_per_s"] / 0.5e12)
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
