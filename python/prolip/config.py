@@ -42,6 +42,7 @@ OPERATIONAL_KEYS = frozenset(
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",
+        "resume",
         "data.shards",
         "data.index",
         *(f"data.store.{field.name}" for field in dataclasses.fields(StoreConfig)),
@@ -123,7 +124,10 @@ class TrainConfig:
     checkpoint_every: int = 1000
     """Steps between two checkpoints; the end of the run always saves one."""
     keep_checkpoints: int = 2
-    """Newest checkpoints that are kept."""
+    """Newest checkpoints that are kept; the best stays besides."""
+    resume: str = "auto"
+    """Where the run begins: "auto", after the newest usable checkpoint of its folder, if there is one; "never", at the
+    start, in a folder without checkpoints; after a step of its folder; or the path of a checkpoint or another run."""
     architecture: str = "ViT-B-16"
     """Named architecture that the table `model` starts from; "start_from" is that of the checkpoint, and taken where
     only a checkpoint is named."""

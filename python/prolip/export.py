@@ -55,10 +55,10 @@ def run_export(options: ExportOptions) -> list[str]:
         model, tokenizer = load(options.source), None
         card = ModelCard(start=f"converted from {options.source}")
     else:
-        model = ProLIP(from_official_json(checkpoint.model_config))
-        model.load_state_dict(checkpoint.model)
+        model = ProLIP(from_official_json(checkpoint.notes.model_config))
+        model.load_state_dict(checkpoint.weights())
         card = card_of_run(checkpoint)
-        tokenizer = _tokenizer_file(from_toml(checkpoint.config).data.tokenizer)
+        tokenizer = _tokenizer_file(from_toml(checkpoint.notes.config).data.tokenizer)
     card = dataclasses.replace(
         card, name=options.name or card.name, data=options.data or card.data, licence=options.licence
     )
@@ -74,7 +74,7 @@ def run_export(options: ExportOptions) -> list[str]:
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     """What the card of a run's checkpoint says."""
-    config = from_toml(checkpoint.config)
+    config = from_toml(checkpoint.notes.config)
     tokenizer = config.data.tokenizer
     loss, optim = dataclasses.asdict(config.loss), dataclasses.asdict(config.optim)
     run = {
@@ -82,7 +82,7 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
         "precision": config.precision,
         "seed": config.seed,
         "masked share of a batch": config.data.mask.masked_fraction,
-        "hours": f"{checkpoint.elapsed_s / 3600:.2f}",
+        "hours": f"{checkpoint.notes.elapsed_s / 3600:.2f}",
         "prolip": version("prolip"),
     }
     return ModelCard(

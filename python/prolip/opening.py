@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from prolip.checkpoint import Checkpoint, CheckpointError, find_latest, load_checkpoint
+from prolip.checkpoint import Checkpoint, open_saved
 from prolip.config import from_toml
 from prolip.eval.model import EvalModel, of_open_clip, of_prolip
 from prolip.models import ProLIP
@@ -39,7 +39,7 @@ def open_eval_model(source: str, tokenizer: str | None, device: torch.device, be
         name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX))
         return of_open_clip(network.eval(), open_clip.get_tokenizer(name), source, device)
     model, found, checkpoint = _open(source, tokenizer, beside)
-    keep_ratio = None if checkpoint is None else from_toml(checkpoint.config).data.mask.keep_ratio
+    keep_ratio = None if checkpoint is None else from_toml(checkpoint.notes.config).data.mask.keep_ratio
     return of_prolip(model, found, source, device, keep_ratio=keep_ratio)
 
 
@@ -47,20 +47,9 @@ def open_run(source: str) -> Checkpoint | None:
     """The checkpoint of our training that `source` names; None where it names a model of another kind.
 
     Raises:
-        ValueError: a run's folder has no usable checkpoint.
+        ValueError: a checkpoint is damaged, or a run's folder has no usable one.
     """
-    path = Path(source)
-    if path.is_dir() and not (path / "config.json").exists():
-        checkpoint, rejected = find_latest(path / "checkpoints")
-        for reason in rejected if checkpoint is not None else ():
-            logger.warning("checkpoint rejected: %s", reason)
-        if checkpoint is None:
-            raise ValueError(f"{source} has no usable checkpoint in checkpoints/{''.join(f'; {r}' for r in rejected)}")
-        return checkpoint
-    try:
-        return load_checkpoint(path) if path.suffix == ".pt" and path.is_file() else None
-    except CheckpointError:
-        return None  # perhaps a released epoch_N.pt; what is no checkpoint at all `load` refuses
+    return open_saved(Path(source))
 
 
 def open_model(source: str, tokenizer: str | None, beside: Path | None = None) -> tuple[ProLIP, Tokenizer]:
@@ -84,7 +73,7 @@ def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProL
     if tokenizer is not None:
         chosen = _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
     elif checkpoint is not None:
-        chosen = find_tokenizer(from_toml(checkpoint.config).data.tokenizer, beside)
+        chosen = find_tokenizer(from_toml(checkpoint.notes.config).data.tokenizer, beside)
     elif (file := read_beside(source, TOKENIZER_FILE)) is not None:
         chosen = _named_tokenizer(file, text)
     elif text.vocab_size == CLIP_TOKENS:
@@ -114,8 +103,8 @@ def _open_network(source: str) -> tuple[ProLIP, Checkpoint | None]:
             return load(source), None
         except RuntimeError as error:  # an archive, but not of torch's making
             raise ValueError(f"{source} is damaged, or is no checkpoint") from error
-    model = ProLIP(from_official_json(checkpoint.model_config)).eval()
-    model.load_state_dict(checkpoint.model)
+    model = ProLIP(from_official_json(checkpoint.notes.model_config)).eval()
+    model.load_state_dict(checkpoint.weights())
     return model, checkpoint
 
 

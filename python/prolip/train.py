@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prolip.accumulate import backward
-from prolip.checkpoint import Checkpoint, agree_on_checkpoint, gather_rng, restore_rng, save_checkpoint
+from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.cost import step_flops
 from prolip.data import BatchLoader, Cursor, DataError
@@ -54,6 +54,8 @@ class Run:
     optimizer: torch.optim.Optimizer
     loader: BatchLoader
     """The training data from here on."""
+    saver: Saver
+    """Writes the checkpoints."""
     step: int
     """Steps done."""
     elapsed_s: float
@@ -71,20 +73,17 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     torch.manual_seed(config.seed)
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
-    if saved is not None:
-        model.load_state_dict(saved.model)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
     network: nn.Module = model
     if ranks.world_size > 1:
         devices = [ranks.device] if ranks.device.type == "cuda" else None
         network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     optimizer = make_optimizer(model, config.optim)
-    cursor = None
+    step, cursor = 0, None
     if saved is not None:
-        optimizer.load_state_dict(saved.optimizer)
-        cursor = Cursor.from_dict(saved.cursor)
-        if len(saved.rng) == ranks.world_size:
-            restore_rng(saved.rng[ranks.rank], ranks.device)
+        saved.restore(model, optimizer)
+        saved.restore_rng(ranks)
+        step, cursor = saved.step, Cursor.from_dict(saved.notes.cursor)
     run = Run(
         config=config,
         ranks=ranks,
@@ -93,8 +92,9 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         loss=ProlipLoss(config.loss, Peers.from_env()),
         optimizer=optimizer,
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
-        step=saved.step if saved is not None else 0,
-        elapsed_s=saved.elapsed_s if saved is not None else 0.0,
+        saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step),
+        step=step,
+        elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
     )
     if ranks.rank == 0:
         config.folder.mkdir(parents=True, exist_ok=True)
@@ -108,15 +108,15 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
 
 
 def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
-    """The newest checkpoint that rank 0 can use, loaded on every rank.
+    """The checkpoint to go on from, the same on every rank.
 
     Raises:
-        ValueError: the folder holds a run with another configuration.
+        ValueError: it can't be used, or is of a run with another configuration.
     """
-    saved = agree_on_checkpoint(config.folder / "checkpoints", ranks)
-    if saved is not None and (keys := differing_keys(config, saved.config)):
+    saved = agree_on_checkpoint(config.folder / "checkpoints", config.resume, ranks)
+    if saved is not None and (keys := differing_keys(config, saved.notes.config)):
         raise ValueError(
-            f"{config.folder} holds a run with another {', '.join(keys)}: choose another --name, or remove that folder"
+            f"{saved.path} is of a run with another {', '.join(keys)}: choose another --name, or remove that folder"
         )
     return saved
 
@@ -172,6 +172,7 @@ def loop(run: Run) -> int:
                 rehearsing = False
             terms, output, grad_norm = take_step(run, batch)
             meter.add(terms)
+            run.saver.check()
             ended_by, done = stopping.agreed(), run.step == config.total_steps
             saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
             if saving or run.step % config.log_every == 0:
@@ -205,22 +206,17 @@ def open_log(config: TrainConfig, step: int) -> MetricsLog:
     return MetricsLog(config.folder, step, config.log, name=config.name, settings=settings)
 
 
-def save(run: Run, cursor: Cursor) -> None:
-    """Writes a checkpoint from rank 0; all ranks call it, for each has random generators of its own."""
-    states = gather_rng(run.ranks)
-    if run.ranks.rank != 0:
-        return
-    checkpoint = Checkpoint(
+def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
+    """Begins to write a checkpoint, as all ranks do; `best` says why it is the best so far, if it is."""
+    notes = Notes(
         step=run.step,
-        model=run.model.state_dict(),
-        model_config=to_official_json(run.config.model),
-        optimizer=run.optimizer.state_dict(),
-        cursor=cursor.to_dict(),
-        rng=states,
+        world_size=run.ranks.world_size,
         elapsed_s=run.elapsed_s,
+        cursor=cursor.to_dict(),
         config=to_toml(run.config),
+        model_config=to_official_json(run.config.model),
     )
-    save_checkpoint(run.config.folder / "checkpoints", checkpoint, keep=run.config.keep_checkpoints)
+    run.saver.save(notes, run_tensors(run.model, run.optimizer) | rng_tensors(run.ranks), best)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -237,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if run.step >= run.config.total_steps:
             log.info("%s is complete: %d steps", run.config.folder, run.step)
             return 0
-        with run.loader:
+        with run.loader, run.saver:
             ended_by = loop(run)
         if ended_by:
             log.info("%s at step %d, saved: the same command goes on from here", Signals(ended_by).name, run.step)

@@ -245,7 +245,7 @@ def test_training_on_remote_shards_ends_with_the_same_bits_when_it_was_killed(la
         flags = ("--data.shards", f"{url}/train.tar", "--data.num_samples", "60")
         assert lab.here("remote", *flags) == 0
         process = lab.start("remote-killed", *flags, processes=1)
-        lab.wait_for("remote-killed", "checkpoints/step_*20.pt", process)
+        lab.wait_for("remote-killed", "checkpoints/step_*20", process)
         lab.kill(process)
         assert lab.here("remote-killed", *flags) == 0
     assert same_weights(lab.latest("remote-killed"), lab.latest("remote"))

@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from prolip.checkpoint import Checkpoint, save_checkpoint
+from prolip.checkpoint import Notes, Saver, checkpoint_path, run_tensors
 from prolip.config import TrainConfig, to_toml
+from prolip.distributed import Ranks
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.architectures import to_official_json
 from prolip.tokenizer import TokenizerConfig
 
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "animals", "nature", "food", "travel"]
 
 
@@ -47,14 +49,19 @@ def write_run(run: Path, tokenizer: Path, context_length: int) -> None:
             mask=dataclasses.replace(base.data.mask, mask_id=1),
         ),
     )
-    checkpoint = Checkpoint(
-        step=1,
-        model=model.state_dict(),
-        model_config=to_official_json(config),
-        optimizer={},
-        cursor={"epoch": 0, "legs": ()},
-        rng=[],
-        elapsed_s=0.0,
-        config=to_toml(trained),
+    write_checkpoint(run / "checkpoints", model, to_toml(trained), step=1)
+
+
+def write_checkpoint(folder: Path, model: ProLIP, config: str, *, step: int, elapsed_s: float = 0.0) -> Path:
+    """Writes a checkpoint of a model that was, so to say, trained by a configuration; its path."""
+    notes = Notes(
+        step=step,
+        world_size=1,
+        elapsed_s=elapsed_s,
+        cursor={"epoch": 0, "legs": []},
+        config=config,
+        model_config=to_official_json(model.config),
     )
-    save_checkpoint(run / "checkpoints", checkpoint, keep=1)
+    with Saver(folder, ALONE, keep=9, after=step - 1) as saver:
+        saver.save(notes, run_tensors(model, torch.optim.AdamW(model.parameters())))
+    return checkpoint_path(folder, step)

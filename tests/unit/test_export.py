@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.unit.sample_run import write_checkpoint
 
 import prolip
-from prolip.checkpoint import Checkpoint, save_checkpoint
 from prolip.cli import main
 from prolip.config import TrainConfig, to_toml
 from prolip.models import ARCHITECTURES, ProLIP
@@ -36,17 +36,7 @@ def run(tmp_path: Path) -> Path:
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("pictures-{0..3}.tar",), tokenizer=tokenizer))
     for step in (10, 20):
-        checkpoint = Checkpoint(
-            step=step,
-            model=ProLIP(SMALL).state_dict(),
-            model_config=to_official_json(SMALL),
-            optimizer={},
-            cursor={},
-            rng=[],
-            elapsed_s=7200.0,
-            config=to_toml(config),
-        )
-        save_checkpoint(tmp_path / "run" / "checkpoints", checkpoint, keep=2)
+        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0)
     return tmp_path / "run"
 
 

@@ -54,6 +54,7 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         loss=ProlipLoss(config.loss, Peers()),
         optimizer=make_optimizer(model, config.optim),
         loader=cast(Any, None),
+        saver=cast(Any, None),
         step=0,
         elapsed_s=0.0,
     )

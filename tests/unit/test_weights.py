@@ -1,4 +1,4 @@
-"""Checkpoints: the hub's layout, released training files, our own, and those of another size."""
+"""Checkpoints: the hub's layout, released training files, our runs', and those of another size."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests.unit.sample_run import write_checkpoint
 
 import prolip
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models import weights as weights_module
-from prolip.models.architectures import to_official_json
 from prolip.models.hub import ModelCard, save_pretrained
 from prolip.models.resize import resize_image_positions, resize_text_positions, resize_token_table
-from prolip.models.weights import WeightsError, load, load_state
+from prolip.models.weights import WeightsError, load, load_state, read_config
 
 CONFIG = ModelConfig(
     embed_dim=16,
@@ -116,13 +116,13 @@ def test_a_hub_repository_is_asked_for_safetensors_first(
 
 
 def test_a_runs_folder_stands_for_its_newest_checkpoint(model: ProLIP, tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    older = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
-    for step, state in ((9, older), (10, model.state_dict())):
-        content = {"step": step, "model": state, "model_config": to_official_json(CONFIG)}
-        torch.save(content, folder / f"step_{step:09d}.pt")
+    older = ProLIP(CONFIG)
+    for step, saved in ((9, older), (10, model)):
+        newest = write_checkpoint(tmp_path / "checkpoints", saved, "", step=step)
     assert_same(load(tmp_path), model)
+    assert_same(load(newest), model)
+    assert_same(load(tmp_path / "checkpoints" / "step_000000009"), older)
+    assert read_config(tmp_path) == CONFIG
 
 
 def test_importing_the_package_is_light() -> None:
@@ -130,7 +130,7 @@ def test_importing_the_package_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("form", ["released", "data-parallel", "bare", "safetensors", "ours"])
+@pytest.mark.parametrize("form", ["released", "data-parallel", "bare", "safetensors"])
 def test_training_files(model: ProLIP, tmp_path: Path, form: str) -> None:
     state = model.state_dict()
     path = tmp_path / ("epoch_3.safetensors" if form == "safetensors" else "epoch_3.pt")
@@ -138,16 +138,13 @@ def test_training_files(model: ProLIP, tmp_path: Path, form: str) -> None:
         save_file(state, path)
     elif form == "bare":
         torch.save(state, path)
-    elif form == "ours":
-        torch.save({"step": 3, "model": state, "model_config": to_official_json(CONFIG)}, path)
     else:
         prefix = "module." if form == "data-parallel" else ""
         named = {prefix + name: tensor for name, tensor in state.items()}
         torch.save({"epoch": 3, "name": "run", "state_dict": named, "optimizer": {"state": {}}}, path)
-    assert_same(load(path, config=None if form == "ours" else CONFIG), model)
-    if form != "ours":
-        with pytest.raises(WeightsError, match="carries no architecture"):
-            load(path)
+    assert_same(load(path, config=CONFIG), model)
+    with pytest.raises(WeightsError, match="carries no architecture"):
+        load(path)
 
 
 def test_tensors_that_do_not_fit_are_named_with_their_nearest(model: ProLIP) -> None:

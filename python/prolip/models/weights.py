@@ -12,7 +12,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,9 @@ from torch import Tensor
 from prolip.models.architectures import START_WITHOUT_BIAS, ModelConfig, from_official_json
 from prolip.models.prolip import ProLIP
 from prolip.models.resize import ResizeForm, resize_image_positions, resize_text_positions, resize_token_table
+
+if TYPE_CHECKING:
+    from prolip.checkpoint import Checkpoint
 
 Resize = Literal["off"] | ResizeForm
 State = dict[str, Tensor]
@@ -51,10 +54,10 @@ def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resiz
 
     - "hf-hub:organisation/name", or "hf-hub:organisation/name@revision": a repository in the hub's layout,
     - a folder of that layout (config.json and model.safetensors, or else pytorch_model.bin),
-    - a run's folder, whose newest checkpoint is taken,
+    - a run's folder, whose newest usable checkpoint is taken, or a checkpoint's,
     - "open_clip:NAME/TAG", "open_clip:NAME/FILE" or "open_clip:hf-hub:organisation/name": a model of open_clip, whose
       towers are taken over and whose [UNC] parts are new (`prolip.models.open_clip_start`),
-    - a `.pt`, `.bin` or `.safetensors` file: a released `epoch_N.pt`, a bare state dict, a checkpoint of our training.
+    - a `.pt`, `.bin` or `.safetensors` file: a released `epoch_N.pt`, or a bare state dict.
 
     `config` gives the architecture where the source carries none, and overrides the one it carries. With `resize`,
     tables of another size are fitted (`prolip.models.resize`).
@@ -90,7 +93,8 @@ def read_config(source: str | Path) -> ModelConfig:
         folder = _snapshot(source.removeprefix(HUB_PREFIX), [CONFIG_FILE])
     if (folder / CONFIG_FILE).is_file():
         return from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    config = read_checkpoint(source)[1]
+    saved = _open_saved(folder)
+    config = read_checkpoint(source)[1] if saved is None else from_official_json(saved.notes.model_config)
     if config is None:
         raise WeightsError(f"{source} carries no architecture")
     return config
@@ -115,7 +119,7 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
         return _read_folder(path)
     if not path.is_file():
         raise WeightsError(f"{source} is neither a file nor a folder; a hub repository is written {HUB_PREFIX}org/name")
-    return _read_file(path)
+    return _read_file(path), None
 
 
 def _download(repository: str) -> Path:
@@ -144,10 +148,10 @@ def _read_open_clip(named: str) -> tuple[State, ModelConfig]:
 
 
 def _read_folder(folder: Path) -> tuple[State, ModelConfig | None]:
-    """What a folder of the hub's layout, or the newest checkpoint of a run's folder, holds."""
-    of_run = sorted((folder / "checkpoints").glob("step_*.pt"))
-    if of_run and not (folder / CONFIG_FILE).is_file():
-        return _read_file(of_run[-1])
+    """What a folder of the hub's layout, a run's folder or a checkpoint holds."""
+    saved = _open_saved(folder)
+    if saved is not None:
+        return saved.weights(), from_official_json(saved.notes.model_config)
     weights = folder / MODEL_FILE
     if not weights.is_file() and (folder / _PICKLE_FILE).is_file():
         weights = folder / _PICKLE_FILE
@@ -156,28 +160,36 @@ def _read_folder(folder: Path) -> tuple[State, ModelConfig | None]:
             other = "; for a model of open_clip, write open_clip: before hf-hub: or local-dir:"
             raise WeightsError(f"{folder} has no {path.name}, which the hub's layout needs{other}")
     config = from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    return _read_file(weights)[0], config
+    return _read_file(weights), config
 
 
-def _read_file(path: Path) -> tuple[State, ModelConfig | None]:
+def _open_saved(folder: Path) -> Checkpoint | None:
+    """The checkpoint that a folder is or, being a run's, has."""
+    if (folder / CONFIG_FILE).is_file():
+        return None
+    from prolip.checkpoint import open_saved  # it takes about a third of the time that torch itself does
+
+    return open_saved(folder)
+
+
+def _read_file(path: Path) -> State:
     try:
-        return (load_file(path), None) if path.suffix == ".safetensors" else _read_pickle(path)
+        return load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path} is no checkpoint: {error}") from error
 
 
-def _read_pickle(path: Path) -> tuple[State, ModelConfig | None]:
+def _read_pickle(path: Path) -> State:
     zipfile.ZipFile(path).close()  # what torch makes of a file of another kind is anybody's guess
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a checkpoint")
-    config = content.get("model_config")
-    state = content.get("model") or content.get("state_dict") or content
+    state = content.get("state_dict") or content
     tensors = {str(name).removeprefix("module."): value for name, value in state.items()}
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise WeightsError(f"{path}: {name} is a {type(value).__name__}, not a tensor: not a checkpoint of a model")
-    return tensors, None if config is None else from_official_json(config)
+    return tensors
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_and_one_without_a_tokenizer(
         assert main(words_for(lab, emoji_data, "--class_key", "group", "--checkpoint", str(checkpoint))) == 2
         assert message in capsys.readouterr().err
     assert main(words_for(lab, emoji_data, "--class_key", "group", "--checkpoint", str(emoji_data))) == 2
-    assert "has no usable checkpoint" in capsys.readouterr().err
+    assert "has no config.json" in capsys.readouterr().err
 
 
 def test_winners_and_losers_do_not_overlap() -> None:

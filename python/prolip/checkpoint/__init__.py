@@ -1,0 +1,45 @@
+"""Checkpoints: all that a bit-identical restart needs, written so that no crash leaves half of one under its name."""
+
+from prolip.checkpoint.folder import (
+    Best,
+    CheckpointError,
+    checkpoint_path,
+    is_checkpoint,
+    list_checkpoints,
+    read_best,
+)
+from prolip.checkpoint.saver import Saver
+from prolip.checkpoint.start import agree_on_checkpoint
+from prolip.checkpoint.state import (
+    Average,
+    Checkpoint,
+    Notes,
+    find_latest,
+    load_checkpoint,
+    open_saved,
+    restore_rng,
+    rng_state,
+    rng_tensors,
+    run_tensors,
+)
+
+__all__ = [
+    "Average",
+    "Best",
+    "Checkpoint",
+    "CheckpointError",
+    "Notes",
+    "Saver",
+    "agree_on_checkpoint",
+    "checkpoint_path",
+    "find_latest",
+    "is_checkpoint",
+    "list_checkpoints",
+    "load_checkpoint",
+    "open_saved",
+    "read_best",
+    "restore_rng",
+    "rng_state",
+    "rng_tensors",
+    "run_tensors",
+]

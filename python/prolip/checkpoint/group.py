@@ -1,0 +1,53 @@
+"""What the ranks that write a checkpoint tell each other; one process alone tells itself."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from prolip.distributed import Ranks
+
+T = TypeVar("T")
+
+
+class Group:
+    """All ranks, over gloo: objects, and from another thread than the one in which a step speaks to its peers."""
+
+    def __init__(self, ranks: Ranks):
+        self._ranks = ranks
+        self._group: dist.ProcessGroup | None = None
+        if ranks.world_size > 1:
+            group = dist.new_group(backend="gloo")
+            assert isinstance(group, dist.ProcessGroup)  # the other type is for ranks outside the group
+            self._group = group
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0."""
+        return self._ranks.rank == 0
+
+    def gather(self, item: T) -> list[T]:
+        """On rank 0 every rank's item, in order of rank; elsewhere nothing of use."""
+        if self._group is None:
+            return [item]
+        items = [item] * self._ranks.world_size if self.leads else None
+        dist.gather_object(item, items, dst=0, group=self._group)
+        return items or []
+
+    def scatter(self, items: list[T]) -> T:
+        """This rank's one of the items that rank 0 has for all."""
+        if self._group is None:
+            return items[0]
+        received: list[T | None] = [None]
+        dist.scatter_object_list(received, items if self.leads else None, src=0, group=self._group)
+        item = received[0]
+        assert item is not None
+        return item
+
+    def broadcast(self, item: T) -> T:
+        """What rank 0 gave."""
+        items = [item]
+        if self._group is not None:
+            dist.broadcast_object_list(items, src=0, group=self._group)
+        return items[0]

@@ -1,0 +1,163 @@
+"""Saving beside the steps: a step waits until the state is copied to the host, the rest happens in a thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from torch import Tensor
+from torch.distributed.checkpoint.storage import WriteResult
+
+from prolip.checkpoint.folder import (
+    Best,
+    CheckpointError,
+    FileRecord,
+    checkpoint_path,
+    commit,
+    list_checkpoints,
+    mark_best,
+    partial_path,
+    prune,
+    record,
+    set_aside,
+    step_of,
+    sweep,
+    write_json,
+)
+from prolip.checkpoint.group import Group
+from prolip.checkpoint.state import NOTES, Notes, notes_json
+from prolip.checkpoint.tensors import METADATA, Part
+from prolip.distributed import Ranks
+
+log = logging.getLogger(__name__)
+
+
+class _Written(NamedTuple):
+    """How a rank's writing ended."""
+
+    results: list[WriteResult]
+    files: dict[str, FileRecord]
+    failure: str | None
+
+
+class Saver:
+    """Writes a run's checkpoints into a folder that all ranks see. All ranks make it, and save the same steps.
+
+    A context manager that waits for the last save.
+    """
+
+    def __init__(self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0):
+        """Rank 0 sets aside what the folder has of later steps, for the run comes to them again.
+
+        Args:
+            folder: where the checkpoints lie; nobody else may be saving into it.
+            ranks: this process's place.
+            keep: the number of newest checkpoints that stay; the best stays besides.
+            after: the step that the run goes on from.
+        """
+        self._folder, self._keep = folder, keep
+        if ranks.rank == 0:
+            sweep(folder)
+            for path in list_checkpoints(folder):
+                if step_of(path) > after:
+                    log.warning("%s is of a step still to come: set aside as %s", path, set_aside(path).name)
+        self._group = Group(ranks)
+        self._part: Part | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._running: Future[None] | None = None
+
+    def save(self, notes: Notes, tensors: Mapping[str, Tensor], best: Best | None = None) -> None:
+        """Begins to save, once an earlier save has ended; the tensors may be changed when this returns.
+
+        Args:
+            notes: what of the state is no tensor; rank 0's are written.
+            tensors: the same names on all ranks, but for those that only one rank has.
+            best: why this is the best checkpoint so far, if it is.
+
+        Raises:
+            CheckpointError: the earlier save failed.
+        """
+        self.wait()
+        if self._part is None or not self._part.fits(tensors):
+            self._part = Part(tensors, self._group)
+        self._part.copy(tensors)
+        self._running = self._thread.submit(self._write, self._part, notes, best)
+
+    def check(self) -> None:
+        """Asks whether a save that has ended failed; waits for nothing.
+
+        Raises:
+            CheckpointError: naming the checkpoint and the reason.
+        """
+        if self._running is not None and self._running.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the save that is running, if there is one.
+
+        Raises:
+            CheckpointError: it failed; naming the checkpoint and the reason.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            log.error("%s", failure)
+        finally:
+            self._thread.shutdown()
+
+    # ---- in the thread ----
+
+    def _write(self, part: Part, notes: Notes, best: Best | None) -> None:
+        path = checkpoint_path(self._folder, notes.step)
+        failure: str | None
+        try:
+            written = self._group.gather(_write_part(part, partial_path(path)))
+            failure = self._commit(part, path, notes, best, written) if self._group.leads else None
+            failure = self._group.broadcast(failure)
+        except RuntimeError as error:  # another rank is gone
+            failure = str(error)
+        if failure is not None:
+            raise CheckpointError(f"{path} could not be saved: {failure}")
+
+    def _commit(self, part: Part, path: Path, notes: Notes, best: Best | None, written: list[_Written]) -> str | None:
+        """Completes what all ranks wrote, on rank 0; the reason if that failed."""
+        for rank, of_rank in enumerate(written):
+            if of_rank.failure is not None:
+                return f"rank {rank}: {of_rank.failure}"
+        files = {name: about for of_rank in written for name, about in of_rank.files.items()}
+        partial = partial_path(path)
+        try:
+            files[METADATA] = part.finish(partial, [of_rank.results for of_rank in written])
+            write_json(partial / NOTES, notes_json(notes))
+            files[NOTES] = record(partial / NOTES)
+            commit(path, files, best)
+            if best is not None:
+                mark_best(path)
+            prune(self._folder, keep=self._keep)
+        except (OSError, RuntimeError) as error:
+            return str(error)
+        return None
+
+
+def _write_part(part: Part, folder: Path) -> _Written:
+    """Never raises what a disk may do: the other ranks wait to be told."""
+    try:
+        return _Written(*part.write(folder), None)
+    except (OSError, RuntimeError) as error:  # torch's writers turn some of the system's errors into their own
+        return _Written([], {}, str(error))

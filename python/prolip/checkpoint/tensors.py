@@ -1,0 +1,183 @@
+"""Tensors of a checkpoint, by torch.distributed.checkpoint: whole or sharded, written and read by any ranks.
+
+Its planners and its storage are driven here, step by step and not by `save` and `load`. So no process group is needed
+to read, a save copies and writes only what is this rank's part of it, and nothing is exchanged before the next step.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, WriteItem
+from torch.distributed.checkpoint.storage import WriteResult
+
+from prolip.checkpoint.folder import CheckpointError, FileRecord, record
+from prolip.checkpoint.group import Group
+
+METADATA = ".metadata"
+_CLASSES = {
+    "torch": ("Size",),
+    "torch.serialization": ("_get_layout",),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.distributed.checkpoint.metadata": (
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    ),
+    "pathlib": ("PosixPath",),
+    "pathlib._local": ("PosixPath",),
+}
+"""What the pickle of the metadata may name besides types of tensors."""
+
+
+# ---- Writing ----
+
+
+class Part:
+    """What this rank writes of a run's tensors: of those that several ranks hold alike, each writes some.
+
+    All ranks make it together, with the same tensors but for names that only one has.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], group: Group):
+        planner, self._writer = _planner(tensors, leads=group.leads), FileSystemWriter("")
+        plans = group.gather(planner.create_local_plan())
+        self._metadata: Metadata | None = None
+        if group.leads:
+            plans, self._metadata = planner.create_global_plan(plans)
+            plans = self._writer.prepare_global_plan(plans)
+        self._plan: SavePlan = group.scatter(plans)
+        self._names = _names(tensors)
+        self._copies: dict[MetadataIndex, Tensor] = {}
+
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether these are the tensors that the part was made for, but for their values."""
+        return _names(tensors) == self._names
+
+    def copy(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copies this rank's part to the host, into the memory of the last time: on a GPU, page-locked."""
+        planner, devices = _planner(tensors), set()
+        for item in self._plan.items:
+            source = cast(Tensor, planner.resolve_data(item)).detach()
+            if item.index not in self._copies:
+                pinned = source.device.type == "cuda"
+                self._copies[item.index] = torch.empty(source.shape, dtype=source.dtype, pin_memory=pinned)
+            self._copies[item.index].copy_(source, non_blocking=True)
+            devices.add(source.device)
+        for device in devices:
+            if device.type == "cuda":
+                torch.cuda.current_stream(device).synchronize()
+
+    def write(self, folder: Path) -> tuple[list[WriteResult], dict[str, FileRecord]]:
+        """Writes the copies into a folder, to the disk; what `finish` needs of it."""
+        writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
+        folder.mkdir(parents=True, exist_ok=True)
+        results = writer.write_data(self._plan, _Copies(self._copies)).wait()
+        names = {result.storage_data.relative_path for result in results}
+        return results, {name: record(folder / name) for name in names}
+
+    def finish(self, folder: Path, results: list[list[WriteResult]]) -> FileRecord:
+        """Writes, on the leading rank, where all ranks' tensors lie."""
+        assert self._metadata is not None
+        FileSystemWriter(folder).finish(self._metadata, results)
+        return record(folder / METADATA)
+
+
+class _Copies(DefaultSavePlanner):
+    """Gives the copies in place of the tensors that a plan was made of."""
+
+    def __init__(self, copies: Mapping[MetadataIndex, Tensor]):
+        super().__init__()
+        self._copies = copies
+
+    def resolve_data(self, write_item: WriteItem) -> Tensor:
+        return self._copies[write_item.index]
+
+
+def _planner(tensors: Mapping[str, Tensor], *, leads: bool = False) -> DefaultSavePlanner:
+    planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    planner.set_up_planner(dict(tensors), is_coordinator=leads)
+    return planner
+
+
+def _names(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+# ---- Reading ----
+
+
+def stored_tensors(path: Path) -> dict[str, TensorStorageMetadata]:
+    """Names, shapes and types of the tensors in a checkpoint."""
+    found = _Reader(path).read_metadata().state_dict_metadata
+    return {name: about for name, about in found.items() if isinstance(about, TensorStorageMetadata)}
+
+
+def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Reads tensors of these names in place; of a sharded one, this rank's shard.
+
+    Raises:
+        CheckpointError: one is not in the checkpoint, or has another shape there.
+    """
+    stored = stored_tensors(path)
+    for name, tensor in tensors.items():
+        if name not in stored:
+            raise CheckpointError(f"{path}: it has no tensor {name}")
+        if stored[name].size != tensor.shape:
+            raise CheckpointError(f"{path}: {name} is {list(stored[name].size)} instead of {list(tensor.shape)}")
+    reader, planner = _Reader(path), DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    metadata = reader.read_metadata()
+    planner.set_up_planner(dict(tensors), metadata, is_coordinator=True)
+    reader.set_up_storage_reader(metadata, is_coordinator=True)
+    plan = planner.finish_plan(reader.prepare_local_plan(planner.create_local_plan()))
+    reader.read_data(plan, planner).wait()
+
+
+def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, on the CPU and whole; the names without it."""
+    tensors = {
+        name: torch.empty(about.size, dtype=about.properties.dtype)
+        for name, about in stored_tensors(path).items()
+        if name.startswith(prefix)
+    }
+    read_into(path, tensors)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+class _Reader(FileSystemReader):
+    """Reads the metadata without running what a pickle of a stranger may hold."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        path = Path(self.path) / METADATA
+        try:
+            with path.open("rb") as file:
+                metadata = _Unpickler(file).load()
+        except (OSError, pickle.UnpicklingError, EOFError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        assert isinstance(metadata, Metadata)
+        return metadata
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows types of tensors and the classes of the metadata, and nothing else."""
+
+    def __init__(self, file: IO[bytes]):
+        super().__init__(file)
+
+    def find_class(self, module: str, name: str) -> Any:
+        is_type = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if not is_type and name not in _CLASSES.get(module, ()):
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which the metadata of tensors does not need")
+        return super().find_class(module, name)
