@@ -244,6 +244,15 @@ def _eval_emoji(words: list[str]) -> int:
     return _tell_suite(lambda: run_suite("emoji", options, run_emoji))
 
 
+def _eval_datacomp(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.eval.suites.datacomp import DatacompOptions, run_datacomp
+    from prolip.evaluate import run_suite
+
+    options = tyro.cli(DatacompOptions, args=words, prog="prolip eval datacomp", use_underscores=True)
+    return _tell_suite(lambda: run_suite("datacomp", options, run_datacomp))
+
+
 def _tell_suite(run: Callable[[], list[str]]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with data_errors_as_answers():
@@ -252,6 +261,7 @@ def _tell_suite(run: Callable[[], list[str]]) -> int:
 
 
 SUITES = {
+    "datacomp": Command("DataComp's 38 tasks and two fairness extras, each by its own metric", _eval_datacomp),
     "emoji": Command("the demo's figures on the emoji shards, beside an untrained model", _eval_emoji),
 }
 

@@ -56,16 +56,21 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
 
 def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[str, Tensor]:
     """The figure on every resample, f64 [R], of the rows that have items and of means of such rows."""
-    if num_resamples == 0:
-        return {}
-    draws = {
-        key: resampled(STATISTICS[row.statistic], *_tensors(row), num_resamples=num_resamples, seed=seed)
-        for key, row in table.items()
-        if row.items
-    }
-    for key, row in table.items():
-        if row.mean_of and all(part in draws for part in row.mean_of):
-            draws[key] = torch.stack([draws[part] for part in row.mean_of]).mean(dim=0)
+    draws: dict[str, Tensor] = {}
+
+    def draw(key: str) -> Tensor | None:
+        row = table[key]
+        if key not in draws and row.items:
+            statistic = STATISTICS[row.statistic]
+            draws[key] = resampled(statistic, *_tensors(row), num_resamples=num_resamples, seed=seed)
+        elif key not in draws and row.mean_of:
+            parts = [drawn for part in row.mean_of if (drawn := draw(part)) is not None]
+            if len(parts) == len(row.mean_of):
+                draws[key] = torch.stack(parts).mean(dim=0)
+        return draws.get(key)
+
+    for key in table if num_resamples > 0 else ():
+        draw(key)
     return draws
 
 

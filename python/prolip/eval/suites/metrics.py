@@ -35,7 +35,7 @@ def worst_group(items: Tensor, groups: Tensor) -> float:
 
 
 def f1_macro(items: Tensor, groups: Tensor) -> float:
-    """F1 of each class, averaged over the classes that are true or predicted at least once.
+    """F1 of each class, averaged over the classes that are true at least once, as WILDS does.
 
     Args:
         items: predicted classes, whole numbers of any type.
@@ -46,7 +46,7 @@ def f1_macro(items: Tensor, groups: Tensor) -> float:
     hits = torch.bincount(groups[predicted == groups], minlength=num_classes).double()
     counts = [torch.bincount(classes, minlength=num_classes) for classes in (predicted, groups)]
     either = (counts[0] + counts[1]).double()
-    return float((2 * hits / either)[either > 0].mean())
+    return float((2 * hits / either)[counts[1] > 0].mean())
 
 
 STATISTICS: Mapping[Statistic, Callable[[Tensor, Tensor], float]] = {

@@ -143,7 +143,7 @@ class Finished:
     """Results of tasks on the disk, so that a task that was finished is not run again."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def task(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
         """What `compute` gives, or gave when it was called with the same name and settings.
@@ -154,7 +154,7 @@ class Finished:
             compute: does the work; what it raises is raised, and nothing is kept.
         """
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        path = self._folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}-{digest}.json"
+        path = self.folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}-{digest}.json"
         if path.is_file():
             try:
                 return from_json(TaskResult, path.read_text(encoding="utf-8"))

@@ -1,0 +1,251 @@
+"""DataComp's evaluation: 38 tasks and two fairness extras from folders or addresses, and the published averages."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.eval.embed import embed_captions, embed_shards
+from prolip.eval.model import EvalModel
+from prolip.eval.retrieval import RECALL_AT, Score, first_ranks
+from prolip.eval.suites.classification import classify, classify_faces
+from prolip.eval.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_captions
+from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
+from prolip.eval.suites.tables import Association, is_table, open_associations, open_captions
+from prolip.eval.suites.tasks import AVERAGES, Task, read_tasks
+from prolip.gaussian import Gaussian
+
+logger = logging.getLogger(__name__)
+
+NO_VARIANCES = "figures with variances: the model has none"
+_FEW, _MANY = 6, 10
+"""WinoGAViL's tasks of so many candidates and fewer, and of so many and more, are averaged apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatacompOptions(SuiteOptions):
+    """Evaluates models on DataComp's 38 tasks and two fairness extras, by each task's own metric.
+
+    What is not there, or damaged, is named, and the rest runs. A task that was finished for a model and its data is
+    not run again.
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
+    address. May be given several times."""
+    tasks: tuple[str, ...] = ()
+    """Keys of the tasks, such as imagenet1k or vtab/dtd; by default all."""
+
+
+def run_datacomp(model: EvalModel, options: DatacompOptions, finished: Finished) -> SuiteResult:
+    """Every task that is there, and the averages over them.
+
+    Raises:
+        ValueError: a key is no task, or no task could be run.
+    """
+    tasks = chosen_tasks(options.tasks)
+    fingerprint, fetched = model.fingerprint(), finished.folder.with_name("data")
+    rows: list[Row] = []
+    missing: list[str] = []
+    smaller: list[str] = []
+    notes: list[str] = []
+    for task in tqdm(tasks, desc=model.name, unit="task", file=sys.stderr):
+        try:
+            found = run_task(model, task, options, finished, fingerprint, fetched)
+        except FolderMissing:
+            missing.append(task.key)
+        except (ValueError, DataError, OSError) as error:
+            notes.append(f"{task.name}: {error}")
+            logger.warning("%s: %s", task.name, error)
+        else:
+            rows += found.rows
+            count = max(row.num_items for row in found.rows if row.main or task.metric != "retrieval")
+            if count < task.items:
+                smaller.append(f"{task.name} ({count:,} of {task.items:,})")
+    if not rows:
+        raise ValueError("; ".join([*notes, f"not in {', '.join(options.data)}: {', '.join(missing)}"]))
+    if missing:
+        notes.insert(0, f"not in {', '.join(options.data)}: {', '.join(missing)}")
+    if smaller:
+        notes.append(f"smaller than published: {', '.join(smaller)}")
+    if not model.has_variances:
+        notes.append(NO_VARIANCES)
+    averages = average_rows(tasks, rows)
+    return SuiteResult(
+        suite="datacomp", model=model.name, fingerprint=fingerprint, rows=[*averages, *rows], notes=notes
+    )
+
+
+def chosen_tasks(keys: Sequence[str]) -> list[Task]:
+    """The tasks of these keys, in the table's order; all for no key.
+
+    Raises:
+        ValueError: a key is none.
+    """
+    tasks = read_tasks()
+    unknown = sorted(set(keys) - {task.key for task in tasks})
+    if unknown:
+        raise ValueError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in tasks)}")
+    return [task for task in tasks if not keys or task.key in keys]
+
+
+def run_task(
+    model: EvalModel, task: Task, options: DatacompOptions, finished: Finished, fingerprint: str, fetched: Path
+) -> TaskResult:
+    """What a task gave, or gives now.
+
+    Raises:
+        FolderMissing: the task's folder is nowhere.
+        ValueError, DataError, OSError: it cannot be run; the message says why.
+    """
+    path = find_folder(options.data, task.folders, fetched)
+    associations: list[Association] = []
+    if task.metric == "associations":
+        folder, associations = open_associations(path, fetched)
+    else:
+        folder = open_captions(path, fetched) if is_table(path) else open_folder(path)
+    match task.metric:
+        case "retrieval":
+            run = partial(retrieve, model, task, folder, options.batch_size)
+        case "associations":
+            run = partial(associate, model, task, folder, associations, options.batch_size)
+        case "faces":
+            run = partial(classify_faces, model, task, folder, options.batch_size)
+        case _:
+            run = partial(classify, model, task, folder, options.batch_size)
+    settings = {"model": fingerprint, "data": folder.fingerprint, "task": list(map(str, task))}
+    return finished.task(task.key, settings, lambda: TaskResult(rows=run()))
+
+
+def average_rows(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
+    """The averages of the published table, each over those of its tasks that are there."""
+    mains = {row.task: row for row in rows if row.main}
+    averages = []
+    for average, title in AVERAGES.items():
+        members = [task.name for task in read_tasks() if average in task.averages]
+        there = [mains[task.name] for task in tasks if task.name in members and task.name in mains]
+        if there:
+            partly = "" if len(there) == len(members) else f" ({len(there)} of {len(members)} tasks)"
+            averages.append(
+                Row(
+                    task="Average",
+                    metric=f"{title}{partly}",
+                    value=sum(row.value for row in there) / len(there),
+                    num_items=len(there),
+                    main=True,
+                    mean_of=[row.key for row in there],
+                )
+            )
+    return averages
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Retrieval and associations
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def retrieve(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+    """Recall in both directions; the mean of both at 1 is what the task is judged by.
+
+    Raises:
+        DataError: a picture has no caption, or too many cannot be read.
+    """
+    embedded = embed_shards(model, folder.shards, batch_size=batch_size)
+    captions = read_captions(folder, embedded.keys)
+    texts = embed_captions(model, [caption for some in captions for caption in some])
+    image_of_text = torch.tensor([place for place, some in enumerate(captions) for _ in some])
+    scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
+    rows = [row for score in scores for row in recall_rows(task.name, embedded.gaussian, texts, image_of_text, score)]
+    both = [row for row in rows if row.metric in {"picture to caption R@1", "caption to picture R@1"}]
+    main = Row(
+        task=task.name,
+        metric="mean recall@1",
+        value=sum(row.value for row in both) / 2,
+        num_items=len(captions),
+        main=True,
+        mean_of=[row.key for row in both],
+    )
+    return [main, *rows]
+
+
+def recall_rows(task: str, images: Gaussian, texts: Gaussian, image_of_text: Tensor, score: Score) -> list[Row]:
+    """Recall at 1, 5 and 10 of pictures among captions and of captions among pictures.
+
+    Args:
+        task: names the rows.
+        images: [N, D], unit means.
+        texts: [M, D], unit means.
+        image_of_text: i64 [M], the place of each caption's picture.
+        score: by means alone, or by sampled distance.
+    """
+    correct = torch.arange(len(images.mean))[:, None] == image_of_text[None]
+    suffix = ", by sampled distance" if score == "csd" else ""
+    rows = []
+    for way, queries, candidates, right in (
+        ("picture to caption", images, texts, correct),
+        ("caption to picture", texts, images, correct.T),
+    ):
+        ranks = first_ranks(queries, candidates, right, score)
+        rows += [row_of_items(task, f"{way} R@{k}{suffix}", (ranks < k).double()) for k in RECALL_AT]
+    return rows
+
+
+def associate(
+    model: EvalModel, task: Task, folder: TaskFolder, associations: Sequence[Association], batch_size: int
+) -> list[Row]:
+    """WinoGAViL: the Jaccard index of the pictures that are nearest to a word and those that people chose for it.
+
+    Raises:
+        ValueError: a picture cannot be read.
+    """
+    pictures = embed_shards(model, folder.shards, batch_size=batch_size)
+    places = {int(key): row for row, key in enumerate(pictures.keys)}
+    texts = embed_captions(model, [with_article(task.cue) for task in associations])
+    scores = []
+    for place, one in enumerate(associations):
+        lost = [candidate for candidate in one.candidates if candidate not in places]
+        if lost:
+            raise ValueError(f"{folder.path}: {len(lost)} pictures of {one.cue!r} cannot be read")
+        candidates = pictures.gaussian.mean[[places[candidate] for candidate in one.candidates]]
+        scores.append(jaccard(candidates @ texts.mean[place], torch.tensor(one.right)))
+    found = torch.tensor(scores, dtype=torch.float64)
+    counts = torch.tensor([len(one.candidates) for one in associations])
+    groups = {
+        "Jaccard, 10 and 12 candidates": counts >= _MANY,
+        "Jaccard, 5 and 6 candidates": counts <= _FEW,
+        "Jaccard": counts > 0,
+    }
+    return [
+        row_of_items(task.name, name, found[which], main=place == 0)
+        for place, (name, which) in enumerate(groups.items())
+        if bool(which.any())
+    ]
+
+
+def with_article(cue: str) -> str:
+    """The word as WinoGAViL's baselines say it to CLIP: "A word" or "An other word"."""
+    cue = cue.lower()
+    return f"{'An' if cue[:1] in set('aeiou') else 'A'} {cue}"
+
+
+def jaccard(scores: Tensor, right: Tensor) -> float:
+    """|chosen and right| / |chosen or right|, in [0, 1], where as many of the best are chosen as are right.
+
+    Args:
+        scores: [K], larger is better.
+        right: bool [K], at least one.
+    """
+    chosen = torch.zeros_like(right)
+    chosen[scores.topk(int(right.sum())).indices] = True
+    return int((chosen & right).sum()) / int((chosen | right).sum())
