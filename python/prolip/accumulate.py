@@ -17,12 +17,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from prolip.checkpoint import restore_rng, rng_state
 from prolip.gaussian import Gaussian, concatenate
-from prolip.losses import LossTerms, ProlipLoss
+from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
+from prolip.parallel import bare, gradients_stay
 
 
 class Trainable(Protocol):
@@ -47,11 +47,12 @@ class Trainable(Protocol):
 
 def backward(
     network: nn.Module,
-    loss: ProlipLoss,
+    loss: Callable[[ProLIPOutput], LossTerms],
     batch: Trainable,
     *,
     parts: int = 1,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+    scale: float = 1.0,
 ) -> tuple[LossTerms, ProLIPOutput]:
     """The loss terms and embeddings of a batch, whose gradients are added to those of the parameters.
 
@@ -61,16 +62,17 @@ def backward(
         batch: this rank's samples.
         parts: micro-batches; the gradient does not depend on them.
         precision: the context of every forward pass.
+        scale: a factor on the gradients, the same on all ranks.
     """
     masked = 0 if batch.masked_token_ids is None else batch.masked_token_ids.shape[1]
     if parts == 1:
         with precision():
             whole: ProLIPOutput = network(batch.images, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
         terms = loss(whole)
-        torch.autograd.backward(terms.total)
+        torch.autograd.backward(terms.total, torch.full_like(terms.total, scale))
         return terms, whole
     rows = list(_rows(len(batch.images), masked, parts))
-    model = network.module if isinstance(network, DistributedDataParallel) else network
+    model = bare(network)
     device = batch.images.device
     draws, embedded = [], []
     for part in rows:
@@ -81,12 +83,12 @@ def backward(
 
     whole = _leaves(_joined(embedded, rows))
     terms = loss(whole)
-    torch.autograd.backward(terms.total)
+    torch.autograd.backward(terms.total, torch.full_like(terms.total, scale))
 
     for place, (part, state) in enumerate(zip(rows, draws, strict=True)):
         last = place == parts - 1
         restore_rng(state, device)
-        with network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext():
+        with nullcontext() if last else gradients_stay(network):
             with precision():
                 output = network(*part.inputs(batch))
             # The factor and the bias of all similarities belong to no part; one takes their gradients.

@@ -18,11 +18,14 @@ import torch
 
 from prolip import flags
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig, StoreConfig
+from prolip.ema import EmaConfig
 from prolip.losses import LossConfig
 from prolip.metrics import LogConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.weights import Resize, read_config
 from prolip.optim import OptimConfig
+from prolip.parallel import ParallelConfig
+from prolip.precision import DTYPES, Precision
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 # Keys of a component that follow from others of the tree: not settable, not saved.
@@ -51,6 +54,7 @@ OPERATIONAL_KEYS = frozenset(
         "data.prefetch_batches",
         "loss.exchange",
         *(f"log.{field.name}" for field in dataclasses.fields(LogConfig)),
+        *(f"parallel.{field.name}" for field in dataclasses.fields(ParallelConfig) if field.name != "gather"),
     }
 )
 
@@ -113,8 +117,10 @@ class TrainConfig:
     """Samples of a step, over all processes together."""
     accumulate: int = 1
     """Parts that a process embeds its samples of a step in, to save memory; the gradient is that of the whole step."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Arithmetic of the towers: bf16 is autocast, the losses stay in fp32."""
+    precision: Precision = "bf16"
+    """Arithmetic of the towers: bf16 and fp16 are autocast, fp16 with a scaled loss; the losses stay in fp32."""
+    fp32_matmul: Literal["highest", "high"] = "highest"
+    """How fp32 matrices are multiplied on a GPU: exactly, or with TF32's 10 bits of mantissa."""
     cpu_threads: int = 0
     """Threads of a process's arithmetic on the CPU; 0 divides the machine's cores among its processes."""
     seed: int = 0
@@ -148,6 +154,10 @@ class TrainConfig:
     """AdamW and its schedule."""
     log: LogConfig = field(default_factory=LogConfig)
     """Where the run's figures go."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    """Averaged weights."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How processes share the model, and how its blocks run."""
 
     @property
     def folder(self) -> Path:
@@ -157,7 +167,7 @@ class TrainConfig:
     @property
     def dtype(self) -> torch.dtype:
         """What pictures come in: the type that matrices are multiplied in."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return DTYPES[self.precision]
 
     @property
     def total_steps(self) -> int:

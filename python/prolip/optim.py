@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 MAX_LOG_SCALE = math.log(100.0)
 _NO_DECAY_NAMES = ("bn", "ln", "bias", "logit_scale")
@@ -125,6 +126,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) 
     """The global gradient norm, a scalar; gradients are scaled down to `clip_norm` where they exceed it."""
     found = [parameter for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in found if p.grad is not None], foreach=True)
+    if isinstance(norm, DTensor):  # of sharded gradients, and of whole ones beside them
+        norm = norm.full_tensor()
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(found, clip_norm, norm, foreach=True)
     return norm

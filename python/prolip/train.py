@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,6 @@ from signal import SIGINT, Signals
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from prolip.accumulate import backward
 from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoint, rng_tensors, run_tensors
@@ -28,11 +27,14 @@ from prolip.cost import step_flops
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, start, stop
+from prolip.ema import Ema
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.metrics import Meter, MetricsLog, Progress, Speed
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters, new_model
 from prolip.models.architectures import to_official_json
 from prolip.optim import clamp_logit_scale, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from prolip.parallel import average_whole_gradients, share_model
+from prolip.precision import LossScaler, autocast
 from prolip.stopping import StopRequest
 
 log = logging.getLogger("prolip.train")
@@ -49,9 +51,13 @@ class Run:
     ranks: Ranks
     model: ProLIP
     network: nn.Module
-    """The model, wrapped for data parallelism when there are several ranks: what a step calls."""
-    loss: ProlipLoss
+    """The model as `prolip.parallel.share_model` gives it: what a step calls."""
+    loss: Callable[[ProLIPOutput], LossTerms]
     optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    """Averaged weights, if they are kept."""
+    scaler: LossScaler | None
+    """The factor on fp16's loss."""
     loader: BatchLoader
     """The training data from here on."""
     saver: Saver
@@ -70,18 +76,21 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     if ranks.device.type == "cpu":
         share = len(os.sched_getaffinity(0)) // ranks.local_world_size
         torch.set_num_threads(config.cpu_threads or max(1, share))
+    torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
-    network: nn.Module = model
-    if ranks.world_size > 1:
-        devices = [ranks.device] if ranks.device.type == "cuda" else None
-        network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    network = share_model(model, config.parallel, ranks, config.dtype)
+    loss = ProlipLoss(config.loss, Peers.from_env())
     optimizer = make_optimizer(model, config.optim)
+    ema = Ema(model, config.ema) if config.ema.decay > 0 else None
+    scaler = LossScaler() if config.precision == "fp16" else None
     step, cursor = 0, None
     if saved is not None:
-        saved.restore(model, optimizer)
+        saved.restore(model, optimizer, ema)
+        if scaler is not None and saved.notes.scaler is not None:
+            scaler.load_state_dict(saved.notes.scaler)
         saved.restore_rng(ranks)
         step, cursor = saved.step, Cursor.from_dict(saved.notes.cursor)
     run = Run(
@@ -89,8 +98,10 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         ranks=ranks,
         model=model,
         network=network,
-        loss=ProlipLoss(config.loss, Peers.from_env()),
+        loss=torch.compile(loss) if config.parallel.compile else loss,
         optimizer=optimizer,
+        ema=ema,
+        scaler=scaler,
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step),
         step=step,
@@ -126,20 +137,33 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
 
 def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput]:
     """The loss terms and embeddings of a batch; the parameters hold the gradients, averaged over the ranks."""
-    low = partial(torch.autocast, run.ranks.device.type, torch.bfloat16, run.config.precision == "bf16")
+    low = partial(autocast, run.config.precision, run.ranks.device)
+    scale = 1.0 if run.scaler is None else run.scaler.scale
     run.optimizer.zero_grad(set_to_none=True)
-    return backward(run.network, run.loss, batch, parts=run.config.accumulate, precision=low)
+    result = backward(run.network, run.loss, batch, parts=run.config.accumulate, precision=low, scale=scale)
+    average_whole_gradients(run.network)
+    if run.scaler is not None:
+        run.scaler.unscale(run.model.parameters())
+    return result
 
 
 def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Tensor]:
-    """One step: loss terms, embeddings, and the norm of the gradient before clipping, all still on the device."""
+    """One step: loss terms, embeddings, and the norm of the gradient before clipping, all still on the device.
+
+    A step whose gradient is too large for fp16 leaves the weights as they were, and its norm is told as 0.
+    """
     optim = run.config.optim
     set_learning_rate(run.optimizer, learning_rate(optim, run.step, run.config.total_steps))
     terms, output = compute_gradients(run, batch)
     grad_norm = clip_gradients(run.model.parameters(), optim.clip_norm)
-    run.optimizer.step()
-    clamp_logit_scale(run.model)
+    if run.scaler is None or run.scaler.update(grad_norm):
+        run.optimizer.step()
+        clamp_logit_scale(run.model)
+    else:
+        grad_norm = torch.zeros_like(grad_norm)
     run.step += 1
+    if run.ema is not None:
+        run.ema.update(run.step)
     return terms, output, grad_norm
 
 
@@ -215,8 +239,9 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
         cursor=cursor.to_dict(),
         config=to_toml(run.config),
         model_config=to_official_json(run.config.model),
+        scaler=None if run.scaler is None else run.scaler.state_dict(),
     )
-    run.saver.save(notes, run_tensors(run.model, run.optimizer) | rng_tensors(run.ranks), best)
+    run.saver.save(notes, run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks), best)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

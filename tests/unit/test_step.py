@@ -14,9 +14,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from prolip.config import DataConfig, TrainConfig
 from prolip.distributed import Peers, Ranks
+from prolip.ema import Ema
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP
 from prolip.optim import OptimConfig, make_optimizer
+from prolip.precision import LossScaler
 from prolip.train import Run, take_step
 
 WAITING = {
@@ -53,6 +55,8 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         network=model,
         loss=ProlipLoss(config.loss, Peers()),
         optimizer=make_optimizer(model, config.optim),
+        ema=Ema(model, config.ema) if config.ema.decay > 0 else None,
+        scaler=LossScaler() if config.precision == "fp16" else None,
         loader=cast(Any, None),
         saver=cast(Any, None),
         step=0,

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Activation = Literal["exact", "tanh", "quick"]
 """GELU, its tanh approximation, or x * sigmoid(1.702 x)."""
@@ -166,6 +167,7 @@ class Transformer(nn.Module):
         activation: Activation,
     ) -> None:
         super().__init__()
+        self.recompute_every = 0
         self.resblocks = nn.ModuleList(
             Block(width, heads, mlp_ratio, layer_scale=layer_scale, norm_eps=norm_eps, activation=activation)
             for _ in range(layers)
@@ -179,9 +181,15 @@ class Transformer(nn.Module):
         """The tokens `rows` after all blocks, [B, L', W]; `mask` as in `Attention`.
 
         The towers read one or two special tokens only, so the last block computes queries and its MLP for those alone:
-        the same numbers for a fraction of a layer's work.
+        the same numbers for a fraction of a layer's work. Every `recompute_every`-th block, from the first, keeps its
+        input alone for the backward pass, and computes the rest again then.
         """
         last = len(self.resblocks) - 1
         for index, block in enumerate(self.resblocks):
-            x = block(x, rows if index == last else None, mask)
+            wanted = rows if index == last else None
+            if self.recompute_every and index % self.recompute_every == 0 and torch.is_grad_enabled():
+                # Blocks draw no random numbers whose generators would have to be put back.
+                x = checkpoint(block, x, wanted, mask, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, wanted, mask)
         return x
