@@ -87,6 +87,8 @@ def _data(words: list[str]) -> int:
     commands = {
         "build": Command("make WebDataset shards", _data_build),
         "index": Command("index shards, so that training opens them at once", _data_index),
+        "rank": Command("rank embedded samples by uncertainty or by how caption and picture fit", _data_rank),
+        "filter": Command("copy shards with the samples that a ranking keeps", _data_filter),
     }
     return dispatch("prolip data", commands, words)
 
@@ -201,6 +203,29 @@ def _data_index(words: list[str]) -> int:
         count, samples, notes = write_index(shards, options.out, threads, options.store)
     tell(f"{options.out}: {samples:,} samples in {count:,} shards, {options.out.stat().st_size:,} bytes")
     tell(*notes)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# prolip data rank, prolip data filter
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _data_rank(words: list[str]) -> int:
+    from prolip.eval.ranking import RankOptions, run_rank
+
+    options = tyro.cli(RankOptions, args=words, prog="prolip data rank", use_underscores=True)
+    with data_errors_as_answers():
+        tell(*run_rank(options))
+    return 0
+
+
+def _data_filter(words: list[str]) -> int:
+    from prolip.eval.filtering import FilterOptions, run_filter
+
+    options = tyro.cli(FilterOptions, args=words, prog="prolip data filter", use_underscores=True)
+    with data_errors_as_answers():
+        tell(*run_filter(options))
     return 0
 
 
@@ -356,9 +381,7 @@ def _bench_data(words: list[str]) -> int:
 
 
 COMMANDS = {
-    "data": Command(
-        "make or index WebDataset shards: prolip data build emoji | folder | csv, prolip data index", _data
-    ),
+    "data": Command("make, index, rank or filter WebDataset shards: prolip data build | index | rank | filter", _data),
     "train": Command("train a model from recipes and flags: prolip train RECIPE.toml ... --flag value", _train),
     "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", _eval),
     "report": Command("write the report of an evaluated run, one HTML file", _report),

@@ -90,7 +90,7 @@ def read_samples(
             raise ValueError(f"{shard} is not a local file, which this needs")
         try:
             with tarfile.open(shard) as archive:
-                named = ((*_split(member.name), member) for member in archive if member.isfile())
+                named = ((*split_member(member.name), member) for member in archive if member.isfile())
                 for key, members in groupby(named, key=lambda entry: entry[0]):
                     if key and (keys is None or key in keys):
                         found = {extension: member for _, extension, member in members if wanted(extension)}
@@ -99,7 +99,7 @@ def read_samples(
             raise DataError(f"shard {shard}: {error}") from error
 
 
-def _split(name: str) -> tuple[str, str]:
+def split_member(name: str) -> tuple[str, str]:
     """Key and extension of a member: parted at the first dot of its last name; no key for what is no sample."""
     folder, slash, last = name.rpartition("/")
     stem, dot, extension = last.partition(".")
