@@ -350,6 +350,23 @@ def _search(words: list[str]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# prolip explore
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _explore(words: list[str]) -> int:
+    share_cores_politely()
+    from prolip.explore import ExploreOptions, run_explore
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("prolip").setLevel(logging.INFO)
+    options = tyro.cli(ExploreOptions, args=words, prog="prolip explore", use_underscores=True)
+    with data_errors_as_answers():
+        run_explore(options)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # prolip export
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -388,6 +405,7 @@ COMMANDS = {
     "bprw": Command("weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)", _bprw),
     "embed": Command("embed pictures and captions into parts: Parquet or safetensors, under torchrun too", _embed),
     "search": Command("find embedded pictures or captions by words or by a picture", _search),
+    "explore": Command("open a page in which to try a model: pictures, captions, their uncertainty", _explore),
     "export": Command("write a run or a checkpoint as a folder of the hub's layout, or push it to the hub", _export),
     "bench": Command("measure the loader beside baselines: prolip bench data --shards ...", _bench),
     "demo": Command("build the emoji shards, train, evaluate, write the report; goes on where it was stopped", _demo),

@@ -133,7 +133,7 @@ def traverse(
         start = texts.mean[(block.mean @ texts.mean.T).argmax(dim=1)]
         # The text root is everyone's, [1, D].
         root = _roots(None if including is None else texts.mean[including[rows]], text_root, config)
-        met = _met_captions(start @ texts.mean.T, root @ texts.mean.T, config)
+        met = met_captions(start @ texts.mean.T, root @ texts.mean.T, config)
         parts.append(score_met_captions(flat_ids[met], caption_ids[rows]))
     return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -165,8 +165,8 @@ def _roots(including: Tensor | None, text_root: Tensor, config: TraversalConfig)
     return F.normalize(top if config.root == "inclusion" else top + text_root, dim=-1)
 
 
-def _met_captions(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
-    """Index of the best caption at each step, i64 [N, S]; the root itself is never reached (SPEC §9).
+def met_captions(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
+    """Index of the best caption at each step from start to root, i64 [N, S]; the root is never reached (SPEC §9).
 
     A caption's score is a line over the way from start [N, T] to root [N, T] or [1, T]. Whoever is best somewhere on it
     lies above the first and the last best one where those two cross: few captions do, and only they are followed.

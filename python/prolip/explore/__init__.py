@@ -1,0 +1,78 @@
+"""`prolip explore`: a page on which a person looks at what a model is unsure about."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import tyro
+
+from prolip.explore.explorer import Explorer
+from prolip.explore.items import read_items
+from prolip.opening import open_model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreOptions:
+    """Opens a page in which to try a model: pictures, captions, their uncertainty, a classifier.
+
+    Needs Gradio: `pip install 'prolip[explore]'`.
+    """
+
+    checkpoint: str
+    """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARDS")] = ()
+    """Shards of pictures to choose from, to browse, and to weigh prompts by: patterns, or a folder (its test set)."""
+    caption_keys: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")
+    """Where a sample's captions are: `txt`, or dotted paths into its json."""
+    max_items: int = 1000
+    """Samples that are read of the shards."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the one that the run was trained with."""
+    host: str = "127.0.0.1"
+    """Address that is listened on; the default cannot be reached from other machines."""
+    port: int = 7860
+    """Port that is listened on."""
+    max_upload_mb: int = 20
+    """Size of a picture that is dropped onto the page, at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_items", "max_upload_mb"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+
+def run_explore(options: ExploreOptions) -> None:
+    """Serves the page until it is interrupted.
+
+    Raises:
+        ValueError: Gradio is missing, or the checkpoint or the data cannot be used; the message says which and why.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise ValueError("the page needs Gradio: pip install 'prolip[explore]'") from error
+    from prolip.explore.page import build_page
+    from prolip.explore.show import CSS
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = open_model(options.checkpoint, options.tokenizer)
+    items = read_items(options.data, options.caption_keys, options.max_items) if options.data else []
+    page = build_page(Explorer(model.to(device), tokenizer, items), options.checkpoint)
+    log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
+    page.launch(
+        server_name=options.host,
+        server_port=options.port,
+        max_file_size=options.max_upload_mb * gradio.FileSize.MB,
+        # System fonts: the page asks nobody else for anything.
+        theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=CSS,
+        footer_links=[],
+        share=False,
+        quiet=True,
+        ssr_mode=False,
+    )
