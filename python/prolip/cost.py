@@ -19,6 +19,7 @@ import torch
 from prolip.data import MaskConfig
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.image_encoder import ImageEncoder
+from prolip.models.locking import LOG_VAR_HEADS, UNC_VECTORS
 from prolip.models.text_encoder import TextEncoder
 from prolip.models.transformer import Transformer
 
@@ -57,14 +58,11 @@ class Parameters(NamedTuple):
         return self.image_tower + self.text_tower + self.token_table + self.uncertainty + self.similarity
 
 
-_UNCERTAINTY = ("visual.unc_embedding", "visual.uncertainty_proj.", "text.unc_emb", "text.text_uncertainty_projection.")
-
-
 def count_parameters(model: ProLIP) -> Parameters:
     """The parameters of a model, `blank` or not, by part."""
     parts = dict.fromkeys(Parameters._fields, 0)
     for name, parameter in model.named_parameters():
-        if name.startswith(_UNCERTAINTY):
+        if name.startswith((*UNC_VECTORS, *LOG_VAR_HEADS)):
             part = "uncertainty"
         elif name == "text.token_embedding.weight":
             part = "token_table"

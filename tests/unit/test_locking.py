@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.property.test_accumulate import CONFIG, step_of
 from tests.unit.test_step import run_of
+from torch import Tensor
 
 from prolip.distributed import Peers
 from prolip.losses import LossConfig, ProlipLoss
@@ -89,6 +90,60 @@ def test_both_locked_train_the_new_unc_alone() -> None:
     assert changed_by_two_steps(LockConfig(image=True, text=True)) == ALWAYS
 
 
+def test_unc_vectors_of_locked_towers_can_be_locked_too() -> None:
+    heads = {name for name in ALWAYS if "uncertainty_proj" in name or "logit" in name}
+    assert changed_by_two_steps(LockConfig(image=True, text=True, unc_vectors=True)) == heads
+    assert changed_by_two_steps(LockConfig(image=True, unc_vectors=True)) == heads | names(model_of(), "text.")
+
+
+def kept_for_the_backward_pass(model: ProLIP) -> int:
+    """Numbers that a forward pass of the image tower keeps, parameters aside."""
+    kept: dict[int, int] = {}
+    parameters = {parameter.data_ptr() for parameter in model.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in parameters:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model.encode_image(step_of(8, 3).images)
+    assert output.log_var.requires_grad
+    return sum(kept.values())
+
+
+def test_a_locked_tower_keeps_less_and_with_its_unc_vector_nothing_but_what_the_head_reads() -> None:
+    kept = []
+    for lock in (LockConfig(), LockConfig(image=True), LockConfig(image=True, unc_vectors=True)):
+        lock_parameters(model := model_of(), lock)
+        kept.append(kept_for_the_backward_pass(model))
+    everything, through_unc, head = kept
+    assert through_unc < 0.7 * everything
+    # The outputs of [CLS] and [UNC], whose tensor the head reads a row of.
+    assert head <= 2 * 8 * DEEP.vision.width
+    lock_parameters(model := model_of(), LockConfig(image=True, text=True, unc_vectors=True))
+    step = step_of(8, 3)
+    output = model(*step)
+    assert not any(one.mean.requires_grad for one in (output.image, output.text, output.masked_image))
+    # DEEP's head of texts reads the mean, and is trained.
+    assert output.text.log_var.requires_grad
+
+
+def test_means_under_a_locked_unc_stay_what_they_were() -> None:
+    model = model_of()
+    with torch.no_grad():
+        before = model(*step_of(8, 3))
+    lock_parameters(model, LockConfig(image=True, text=True, unc_vectors=True))
+    run = run_of(model, precision="fp32")
+    for _ in range(2):
+        take_step(run, step_of(8, 3))  # type: ignore[arg-type]
+    with torch.no_grad():
+        after = model(*step_of(8, 3))
+    for ours, theirs in ((after.image, before.image), (after.text, before.text)):
+        torch.testing.assert_close(ours.mean, theirs.mean, atol=1e-6, rtol=0)
+        assert float((ours.log_var - theirs.log_var).abs().max()) > 1e-4
+
+
 def test_a_bias_that_the_loss_does_not_read_is_left_alone() -> None:
     loss = LossConfig(contrast="clip", inclusion_weight=0.1, inclusion_scale=2.0)
     assert changed_by_two_steps(LockConfig(), loss) == names(model_of(), "") - {"logit_bias"}
@@ -99,3 +154,5 @@ def test_what_cannot_be_is_named() -> None:
         LockConfig(image_unlocked_groups=2)
     with pytest.raises(ValueError, match=r"lock\.text_unlocked_groups is -1: it must not be negative"):
         LockConfig(text=True, text_unlocked_groups=-1)
+    with pytest.raises(ValueError, match=r"lock\.unc_vectors is True: no tower is locked"):
+        LockConfig(unc_vectors=True)

@@ -1,8 +1,13 @@
 """Which parameters a run trains: all of them, or what locked towers leave.
 
-What ProLIP adds to a tower is never locked: its [UNC] vector and its log-variance head. (The position row of [UNC] is:
-it is only ever added to that vector, which learns as much without it.) Nor are the similarity's scale and bias, since
-variances that grow shift every pair's logit. So the new [UNC] alone is trained by locking both towers.
+Log-variance heads are never locked, nor are the similarity's scale and bias, since variances that grow shift every
+pair's logit. [UNC] vectors train as well unless they are locked by name. (Their position rows do not in a locked tower:
+they are only ever added to a vector that learns as much without them.) So both towers locked train the new [UNC] alone.
+
+What a locked tower saves: gradients and moments of its weights, and the product that makes each weight's gradient.
+While its [UNC] vector trains, the gradient still goes back through all blocks to it, and where other tokens attend to
+[UNC] (everywhere but under CLIP's causal mask) the means move with it. With the vector locked as well, no graph is kept
+below the head, and the means stay what they were.
 """
 
 from __future__ import annotations
@@ -14,19 +19,17 @@ from torch import nn
 
 from prolip.models.prolip import ProLIP
 
-_NEVER_LOCKED = (
-    "visual.unc_embedding",
-    "visual.uncertainty_proj.",
-    "text.unc_emb",
-    "text.text_uncertainty_projection.",
-)
+UNC_VECTORS = ("visual.unc_embedding", "text.unc_emb")
+"""Names of what [UNC] starts as."""
+LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.")
+"""How names of the log-variance heads' parameters start."""
 
 Group = Sequence[nn.Module | nn.Parameter | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LockConfig:
-    """Towers that keep the weights they start with; [UNC] vectors, log-variance heads, scale and bias always train."""
+    """Towers that keep the weights they start with; log-variance heads, scale and bias always train."""
 
     image: bool = False
     """Lock the image tower (LiT, arXiv:2111.07991)."""
@@ -37,6 +40,9 @@ class LockConfig:
     """Lock the text tower. Both locked, the new [UNC] alone is trained."""
     text_unlocked_groups: int = 0
     """The same for a locked text tower: projection, last block with the last norm, each block before it, the input."""
+    unc_vectors: bool = False
+    """Lock the [UNC] vectors of locked towers, too: the heads alone learn, no graph of the towers is kept, and the
+    means stay what they were."""
 
     def __post_init__(self) -> None:
         for tower in ("image", "text"):
@@ -47,6 +53,8 @@ class LockConfig:
                 raise ValueError(
                     f"lock.{tower}_unlocked_groups is {groups}: only a locked tower has some (lock.{tower})"
                 )
+        if self.unc_vectors and not (self.image or self.text):
+            raise ValueError("lock.unc_vectors is True: no tower is locked (lock.image, lock.text)")
 
 
 def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = True) -> None:
@@ -62,21 +70,27 @@ def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = Tr
     Raises:
         ValueError: more groups are unlocked than the tower has.
     """
+    kept = LOG_VAR_HEADS if config.unc_vectors else (*UNC_VECTORS, *LOG_VAR_HEADS)
     if config.image:
-        _lock(model, "visual.", _image_groups(model), config.image_unlocked_groups, "lock.image_unlocked_groups")
+        _check_groups("image", config.image_unlocked_groups, groups := _image_groups(model))
+        _lock(model, "visual.", kept, groups[len(groups) - config.image_unlocked_groups :])
     if config.text:
-        _lock(model, "text.", _text_groups(model), config.text_unlocked_groups, "lock.text_unlocked_groups")
+        _check_groups("text", config.text_unlocked_groups, groups := _text_groups(model))
+        _lock(model, "text.", kept, groups[len(groups) - config.text_unlocked_groups :])
     if model.logit_bias is not None and not trains_bias:
         model.logit_bias.requires_grad_(False)
 
 
-def _lock(model: ProLIP, prefix: str, groups: list[Group], num_unlocked: int, field: str) -> None:
+def _check_groups(tower: str, num_unlocked: int, groups: list[Group]) -> None:
     if num_unlocked > len(groups):
-        raise ValueError(f"{field} is {num_unlocked}: the tower has {len(groups)} groups")
+        raise ValueError(f"lock.{tower}_unlocked_groups is {num_unlocked}: the tower has {len(groups)} groups")
+
+
+def _lock(model: ProLIP, prefix: str, kept: tuple[str, ...], unlocked: list[Group]) -> None:
     for name, parameter in model.named_parameters():
-        if name.startswith(prefix) and not name.startswith(_NEVER_LOCKED):
+        if name.startswith(prefix) and not name.startswith(kept):
             parameter.requires_grad_(False)
-    for group in groups[len(groups) - num_unlocked :]:
+    for group in unlocked:
         for part in group:
             if part is not None:
                 part.requires_grad_(True)

@@ -1,0 +1,78 @@
+"""Runs that start from a SigLIP model of open_clip, with locked towers, and controls without uncertainty."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.e2e.lab import COLOURS, PLACES, Lab, numbers
+from tests.e2e.siglip import CPU, architecture, pretrain
+
+from prolip.config import load_config
+from prolip.data import BatchLoader
+from prolip.device import device_batches
+from prolip.models.hub import save_pretrained
+from prolip.models.weights import load
+from prolip.train import main
+
+START = ("--architecture", "start_from", "--start_from")
+
+
+@pytest.fixture(scope="module")
+def siglip(lab: Lab) -> str:
+    described = architecture("vit_prolip_lab", 12, width=16, heads=2, layers=1, vocab=10, context=4)
+    return pretrain(lab.folder / "lab-siglip", described, lab.words("siglip"), 200, lr=5e-3)
+
+
+def accuracy(lab: Lab, run: str) -> float:
+    """The share of the pictures whose most similar caption, of 16, names their colour, its first word."""
+    model = load(lab.folder / run)
+    data = replace(load_config(lab.words(run)).loader(1), mask=None, batch_size=64, shuffle_window=0)
+    data = replace(data, augment=replace(data.augment, crop_scale=(1.0, 1.0)))
+    with BatchLoader(data) as loader:
+        batch = next(iter(device_batches(loader, CPU, dtype=torch.float32)))
+    captions, own = batch.token_ids[0].unique(dim=0, return_inverse=True)
+    assert len(captions) == len(COLOURS) * len(PLACES)
+    with torch.no_grad():
+        found = (model.encode_image(batch.images).mean @ model.encode_text(captions).mean.T).argmax(1)
+    return float((captions[found, 0] == captions[own, 0]).float().mean())
+
+
+def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab: Lab, siglip: str) -> None:
+    steps = ("--num_samples", "640", "--optim.lr", "1e-3")
+    assert lab.here("started", *steps, *START, siglip) == 0
+    # The same recipe and towers, random.
+    scratch = [str(lab.folder / "started" / "config.toml"), "--architecture", "demo", "--start_from", "None"]
+    assert main([*scratch, "--run_dir", str(lab.folder / "scratch"), "--model.init_logit_bias", "-10"]) == 0
+    started, alone = lab.rows("started"), lab.rows("scratch")
+    assert numbers(started, "step") == numbers(alone, "step") == [10, 20, 30, 40]
+    assert numbers(started, "ppcl")[-1] < numbers(alone, "ppcl")[-1] - 0.4
+    assert accuracy(lab, "started") > accuracy(lab, "scratch") + 0.2
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_what_is_not_locked(lab: Lab, siglip: str, strategy: str) -> None:
+    started = load(siglip)
+    save_pretrained(started, lab.folder / "siglip-start")  # what another process can open without timm's new tower
+    flags = ("--batch_size", "16", "--num_samples", "80", "--lock.image", "True", "--loss.contrast", "clip")
+    share = ("--parallel.strategy", strategy)
+    lab.launch(f"locked-{strategy}", *flags, *share, *START, str(lab.folder / "siglip-start"), processes=2)
+    before, after = started.state_dict(), load(lab.folder / f"locked-{strategy}").state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    unc = {"visual.unc_embedding", "visual.uncertainty_proj.weight", "visual.uncertainty_proj.bias"}
+    assert changed == {name for name in before if name.startswith("text.")} | unc | {"logit_scale"}
+
+
+def test_a_control_without_uncertainty_learns_and_its_rows_are_numbers(lab: Lab) -> None:
+    off = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
+    flags = ["--loss.contrast", "clip", *(word for name in off for word in (f"--loss.{name}", "0"))]
+    points = ["--model.vision.embed_unc", "False", "--model.text.embed_unc", "False", "--model.init_logit_bias", "None"]
+    assert lab.here("points", *flags, *points, "--accumulate", "2", "--data.mask.masked_fraction", "0") == 0
+    rows = lab.rows("points")
+    assert numbers(rows, "loss")[-1] < 0.8 * numbers(rows, "loss")[0]
+    assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+    assert {row["image_uncertainty"] for row in rows} == {0.0}
+    assert all("logit_bias" not in row for row in rows)
+    assert load(lab.folder / "points").logit_bias is None
