@@ -9,16 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from prolip.accumulate import backward
-from prolip.cost import blank, count_parameters, peak_flops, step_flops
+from prolip.cost import blank, count_parameters, peak_flops, step_flops, step_memory
 from prolip.data import MaskConfig
 from prolip.distributed import Peers
 from prolip.losses import LossConfig, ProlipLoss
 from prolip.losses.ppcl import _Visit
-from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig, transformer
 
 VISION = VisionConfig(image_size=24, patch_size=6, width=16, head_width=8, layers=2, embed_unc=True)
 TEXT = TextConfig(context_length=5, vocab_size=11, width=16, heads=2, layers=3)
@@ -202,3 +203,88 @@ def test_the_losss_flops() -> None:
 )
 def test_peaks_of_devices(name: str, precision: str, tflops: float | None) -> None:
     assert peak_flops(name, precision) == (None if tflops is None else tflops * 1e12)  # type: ignore[arg-type]
+
+
+# ---- Memory ---------------------------------------------------------------------------------------------------------
+
+
+def kept_bytes(model: ProLIP, *, low: bool) -> int:
+    """Bytes that the towers' forward pass keeps for the backward pass, weights and their rounded copies left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    shapes = {tuple(parameter.shape) for parameter in model.parameters()}
+    shapes |= {shape[::-1] for shape in shapes}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tuple(tensor.shape) not in shapes:
+            found[storage.data_ptr()] = storage  # held, so that no other tensor gets its address
+        return tensor
+
+    given = batch(model.config)
+    images = given.images.bfloat16() if low else given.images
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=low)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision:
+        output = model(images, given.token_ids, given.masked_token_ids, given.kept_patches)
+    del output
+    return sum(storage.nbytes() for storage in found.values())
+
+
+def wide(config: ModelConfig) -> ModelConfig:
+    """Wide enough that what goes with the width outweighs a number a token."""
+    vision, text = replace(config.vision, width=64, head_width=16), replace(config.text, width=64, heads=4)
+    return replace(config, embed_dim=64, vision=vision, text=text)
+
+
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_activations_are_within_a_tenth_of_what_torch_keeps(shape: str, low: bool) -> None:
+    model = ProLIP(wide(SHAPES[shape]))
+    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low, fused=False)
+    pictures = BATCH * 3 * 24 * 24 * (2 if low else 4)
+    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+
+
+@pytest.mark.parametrize("shape", ["released", "SigLIP's"])
+@pytest.mark.parametrize("lock", ["image", "text but its top", "all but [UNC]"])
+def test_locked_parts_keep_less(shape: str, lock: str) -> None:
+    model = ProLIP(wide(SHAPES[shape]))
+    LOCKS[lock](model)
+    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=False, fused=False)
+    pictures = BATCH * 3 * 24 * 24 * 4
+    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=False), rel=0.05)
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_a_fused_attention_keeps_no_scores(low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The kernel of GPUs has a like on the CPU, which the towers do not use there.
+    monkeypatch.setattr(transformer, "attend", F.scaled_dot_product_attention)
+    model = ProLIP(wide(TINY))
+    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low)
+    pictures = BATCH * 3 * 24 * 24 * (2 if low else 4)
+    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+
+
+def test_recomputed_blocks_keep_their_input() -> None:
+    model = ProLIP(wide(TINY))
+    memory = partial(step_memory, model, MASK, batch_size=BATCH, slots=SLOTS, low=False, fused=False)
+    assert memory(recompute_every=1).activations < memory(recompute_every=2).activations < memory().activations
+
+
+def test_weights_gradients_and_moments() -> None:
+    model = ProLIP(TINY)
+    model.visual.requires_grad_(False)
+    counts = count_parameters(model)
+    alone = step_memory(model, None, batch_size=BATCH, average=True, low=False)
+    assert (alone.weights, alone.gradients, alone.moments) == (
+        2 * 4 * counts.total, 4 * counts.trained, 8 * counts.trained
+    )  # fmt: skip
+    assert alone.rounded == 0
+    shared = step_memory(model, None, batch_size=BATCH, shared_by=4)
+    assert (shared.weights, shared.gradients, shared.moments) == (
+        counts.total, counts.trained, 2 * counts.trained
+    )  # fmt: skip
+    assert shared.rounded < step_memory(model, None, batch_size=BATCH, shared_by=4, reshard=False).rounded
+    halves = step_memory(model, MASK, batch_size=BATCH, accumulate=2)
+    assert halves.per_sample == pytest.approx(step_memory(model, MASK, batch_size=BATCH).per_sample, rel=1e-3)
+    assert halves.total == halves.state + halves.activations

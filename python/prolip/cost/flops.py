@@ -1,79 +1,24 @@
-"""What a training step costs before it is taken: parameters, floating-point operations, what a device could do.
+"""Floating-point operations of a training step.
 
-Everything follows from the sizes of a model and from which of its parameters are trained; `blank` makes a model for the
-purpose that has no memory. A multiplication and an addition are two operations (FLOPs); only matrix products count, as
-in `torch.utils.flop_counter`, whose figures these are.
+A multiplication and an addition are two operations (FLOPs); only matrix products count, as in
+`torch.utils.flop_counter`, whose figures these are.
 
 Shapes: B samples of a process's step, the first M of them masked, C caption slots, L tokens, W width, D embedding.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from prolip.data import MaskConfig
-from prolip.models import ModelConfig, ProLIP
+from prolip.models import ProLIP
 from prolip.models.image_encoder import ImageEncoder
-from prolip.models.locking import LOG_VAR_HEADS, UNC_VECTORS
 from prolip.models.text_encoder import TextEncoder
 from prolip.models.transformer import Transformer
-
-Arithmetic = Literal["fp32", "tf32", "bf16", "fp16"]
-"""What matrices are multiplied in; "tf32" is fp32 with shortened factors."""
-
-
-def blank(config: ModelConfig) -> ProLIP:
-    """A model of that architecture on the meta device: sizes and names, no memory, no numbers."""
-    with torch.device("meta"):
-        return ProLIP(config)
-
-
-# ---- Parameters -----------------------------------------------------------------------------------------------------
-
-
-class Parameters(NamedTuple):
-    """Numbers of parameters by part of the model; `trained` are those among all of them that need gradients."""
-
-    image_tower: int
-    """Patches, positions, [CLS], blocks, norms and the mean's head, the attention pool included."""
-    text_tower: int
-    """As in the image tower, without the token table."""
-    token_table: int
-    """Rows of the vocabulary."""
-    uncertainty: int
-    """[UNC] vectors and log-variance heads of both towers (their position rows belong to the towers)."""
-    similarity: int
-    """Scale and bias."""
-    trained: int
-    """Those that a step changes."""
-
-    @property
-    def total(self) -> int:
-        """All parameters."""
-        return self.image_tower + self.text_tower + self.token_table + self.uncertainty + self.similarity
-
-
-def count_parameters(model: ProLIP) -> Parameters:
-    """The parameters of a model, `blank` or not, by part."""
-    parts = dict.fromkeys(Parameters._fields, 0)
-    for name, parameter in model.named_parameters():
-        if name.startswith((*UNC_VECTORS, *LOG_VAR_HEADS)):
-            part = "uncertainty"
-        elif name == "text.token_embedding.weight":
-            part = "token_table"
-        else:
-            part = {"visual": "image_tower", "text": "text_tower"}.get(name.split(".")[0], "similarity")
-        parts[part] += parameter.numel()
-        parts["trained"] += parameter.numel() if parameter.requires_grad else 0
-    return Parameters(**parts)
-
-
-# ---- Floating-point operations --------------------------------------------------------------------------------------
 
 
 class StepFlops(NamedTuple):
@@ -254,53 +199,3 @@ class _Tally:
             self.reached = trunk if from_unc else self.reached
             read = width if from_unc else dim
             self.linear("text.text_uncertainty_projection.weight", _matmul(items, read, dim))
-
-
-# ---- Devices --------------------------------------------------------------------------------------------------------
-
-# Dense TFLOPS with single-precision sums, by words of the name that CUDA gives a card; the first row whose words all
-# stand in it is taken. From NVIDIA's data sheets (A100 of June 2021, H100 and H200 of 2024, L40S, L40, L4, A10, A30,
-# A40, T4, V100 of January 2020, HGX B200), where a figure "with sparsity" is halved, and for GeForce and workstation
-# cards from the whitepapers of the GA102, AD102 and GB202 chips.
-_PEAKS: tuple[tuple[tuple[str, ...], dict[Arithmetic, float]], ...] = (
-    (("b200",), {"bf16": 2250, "fp16": 2250, "tf32": 1125, "fp32": 75}),
-    (("h200", "nvl"), {"bf16": 835.5, "fp16": 835.5, "tf32": 417.5, "fp32": 60}),
-    (("h200",), {"bf16": 989.5, "fp16": 989.5, "tf32": 494.5, "fp32": 67}),
-    (("h100", "nvl"), {"bf16": 835.5, "fp16": 835.5, "tf32": 417.5, "fp32": 60}),
-    (("h100", "pcie"), {"bf16": 756, "fp16": 756, "tf32": 378, "fp32": 51}),
-    (("h100",), {"bf16": 989.5, "fp16": 989.5, "tf32": 494.5, "fp32": 67}),
-    (("a100",), {"bf16": 312, "fp16": 312, "tf32": 156, "fp32": 19.5}),
-    (("a40",), {"bf16": 149.7, "fp16": 149.7, "tf32": 74.8, "fp32": 37.4}),
-    (("a30",), {"bf16": 165, "fp16": 165, "tf32": 82, "fp32": 10.3}),
-    (("a10",), {"bf16": 125, "fp16": 125, "tf32": 62.5, "fp32": 31.2}),
-    (("l40s",), {"bf16": 362.05, "fp16": 362.05, "tf32": 183, "fp32": 91.6}),
-    (("l40",), {"bf16": 181.05, "fp16": 181.05, "tf32": 90.5, "fp32": 90.5}),
-    (("l4",), {"bf16": 121, "fp16": 121, "tf32": 60, "fp32": 30.3}),
-    (("v100", "pcie"), {"fp16": 112, "fp32": 14}),
-    (("v100",), {"fp16": 125, "fp32": 15.7}),
-    (("t4",), {"fp16": 65, "fp32": 8.1}),
-    (("rtx", "5090"), {"bf16": 209.5, "fp16": 209.5, "tf32": 104.8, "fp32": 104.8}),
-    (("rtx", "4090"), {"bf16": 165.2, "fp16": 165.2, "tf32": 82.6, "fp32": 82.6}),
-    (("rtx", "3090"), {"bf16": 71, "fp16": 71, "tf32": 35.6, "fp32": 35.6}),
-    (("rtx", "6000", "ada"), {"bf16": 364.2, "fp16": 364.2, "tf32": 182.1, "fp32": 91.1}),
-    (("rtx", "a6000"), {"bf16": 154.8, "fp16": 154.8, "tf32": 77.4, "fp32": 38.7}),
-)
-# Another card, or part of one, by nearly the same name.
-_OTHER_CARDS = frozenset({"laptop", "ti", "super", "d", "mig", "max", "mobile"})
-
-
-def peak_flops(device_name: str, precision: Arithmetic) -> float | None:
-    """FLOPs a second that a device could do at most; None for one that is not in the table, or not in that precision.
-
-    Args:
-        device_name: as `torch.cuda.get_device_name` gives it.
-        precision: what matrices are multiplied in. fp32 is the card's own; with `allow_tf32` it is "tf32".
-    """
-    words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
-    if words & _OTHER_CARDS:
-        return None
-    for names, peaks in _PEAKS:
-        if words.issuperset(names):
-            peak = peaks.get(precision)
-            return None if peak is None else peak * 1e12
-    return None
