@@ -230,15 +230,28 @@ def _data_filter(words: list[str]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# prolip train, prolip demo
+# prolip train, prolip recipes, prolip demo
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def _train(words: list[str]) -> int:
     share_cores_politely()
+    if rehearsed := {"--dry-run", "--dry_run"} & set(words):
+        from prolip.planning import run_dry
+
+        for line in run_dry([word for word in words if word not in rehearsed]):
+            tell(line)
+        return 0
     from prolip.train import main as train
 
     return train(words)
+
+
+def _recipes(words: list[str]) -> int:
+    from prolip.planning import RecipesOptions, run_recipes
+
+    tell(*run_recipes(tyro.cli(RecipesOptions, args=words, prog="prolip recipes", use_underscores=True)))
+    return 0
 
 
 def _demo(words: list[str]) -> int:
@@ -399,7 +412,8 @@ def _bench_data(words: list[str]) -> int:
 
 COMMANDS = {
     "data": Command("make, index, rank or filter WebDataset shards: prolip data build | index | rank | filter", _data),
-    "train": Command("train a model from recipes and flags: prolip train RECIPE.toml ... --flag value", _train),
+    "train": Command("train from recipes and flags: prolip train RECIPE.toml ... --flag value [--dry-run]", _train),
+    "recipes": Command("list the recipes with what they cost, or print one, complete", _recipes),
     "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", _eval),
     "report": Command("write the report of an evaluated run, one HTML file", _report),
     "bprw": Command("weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)", _bprw),

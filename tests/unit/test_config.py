@@ -90,7 +90,7 @@ def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dem"], "no recipe 'dem': give the path of a TOML file or one of demo, "),
+        (["dem"], "no recipe 'dem': give the path of a TOML file or one of ablation-mean-only, "),
         (["absent.toml"], "no recipe 'absent.toml'"),
         (["demo", "--architecture", "ViT"], "architecture is 'ViT': it must be one of ViT-B-16, "),
         (["demo", "--optim.lrr", "1"], "unknown key optim.lrr, did you mean optim.lr"),

@@ -3,7 +3,7 @@
 Everything follows from the sizes of a model and from which of its parameters are trained.
 """
 
-from prolip.cost.devices import Arithmetic, peak_flops
+from prolip.cost.devices import Arithmetic, known_cards, peak_flops
 from prolip.cost.flops import StepFlops, step_flops
 from prolip.cost.memory import StepMemory, step_memory
 from prolip.cost.parameters import Parameters, blank, count_parameters
@@ -15,6 +15,7 @@ __all__ = [
     "StepMemory",
     "blank",
     "count_parameters",
+    "known_cards",
     "peak_flops",
     "step_flops",
     "step_memory",

@@ -54,3 +54,8 @@ def peak_flops(device_name: str, precision: Arithmetic) -> float | None:
             peak = peaks.get(precision)
             return None if peak is None else peak * 1e12
     return None
+
+
+def known_cards(precision: Arithmetic) -> list[str]:
+    """The cards whose peak in that precision is known."""
+    return sorted(" ".join(names).upper() for names, peaks in _PEAKS if precision in peaks)
