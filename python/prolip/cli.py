@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -168,42 +168,14 @@ BUILDERS = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class IndexOptions:
-    """Writes an index of shards: how many samples each holds and where they lie, for `data.index` of a loader."""
-
-    shards: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Paths, addresses, brace patterns, globs, or text files that list them, as the loader will name them."""
-    out: Path
-    """The index file: a path; the loader may read it from an address."""
-    check: bool = False
-    """Compare the index with the shards instead, and say what differs."""
-    threads: int = 0
-    """Shards that are read at the same time; 0 for as many as there are cores."""
-
-
 def _data_index(words: list[str]) -> int:
-    from prolip.data import StoreConfig, check_index, write_index
+    from prolip.indexing import IndexOptions, run_index
 
-    @dataclass(frozen=True, kw_only=True)
-    class Options(IndexOptions):
-        __doc__ = IndexOptions.__doc__
-        store: StoreConfig = field(default_factory=StoreConfig)
-        """How shards are read that lie elsewhere: each is fetched whole."""
-
-    options = tyro.cli(Options, args=words, prog="prolip data index", use_underscores=True)
-    if not options.shards:
-        raise ValueError("data.shards is (): name at least one shard")
-    shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
+    options = tyro.cli(IndexOptions, args=words, prog="prolip data index", use_underscores=True)
     with data_errors_as_answers():
-        if options.check:
-            differences = check_index(shards, options.out, threads, options.store)
-            tell(*differences or [f"{options.out} is right"])
-            return 1 if differences else 0
-        count, samples, notes = write_index(shards, options.out, threads, options.store)
-    tell(f"{options.out}: {samples:,} samples in {count:,} shards, {options.out.stat().st_size:,} bytes")
-    tell(*notes)
-    return 0
+        status, lines = run_index(options)
+    tell(*lines)
+    return status
 
 
 # ---------------------------------------------------------------------------------------------------------------------
