@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -21,8 +22,8 @@ class Command(NamedTuple):
     """A word of the command line."""
 
     summary: str
-    run: Callable[[list[str]], int]
-    """Takes the words after the command, returns the exit status."""
+    run: Callable[[str, list[str]], int]
+    """Takes the whole command, for its help, and the words after it; returns the exit status."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def dispatch(prog: str, commands: dict[str, Command], words: list[str]) -> int:
         sys.stderr.write(f"{prog}: no command {words[0]!r}, did you mean {close[0]!r}?\n")
         return 2
     try:
-        return commands[words[0]].run(words[1:])
+        return commands[words[0]].run(f"{prog} {words[0]}", words[1:])
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:
@@ -78,26 +79,68 @@ def data_errors_as_answers() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
+def told_by(module: str, options: str, run: str) -> Callable[[str, list[str]], int]:
+    """A command whose options are a dataclass of a module, and whose function there gives the lines to tell.
+
+    The module is imported when the command runs.
+    """
+
+    def command(prog: str, words: list[str]) -> int:
+        share_cores_politely()
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("prolip").setLevel(logging.INFO)
+        home = import_module(module)
+        chosen = tyro.cli(getattr(home, options), args=words, prog=prog, use_underscores=True)
+        with data_errors_as_answers():
+            tell(*getattr(home, run)(chosen))
+        return 0
+
+    return command
+
+
+def suite(module: str, options: str, run: str) -> Callable[[str, list[str]], int]:
+    """A suite of `prolip eval`: its options, and what it runs on a model."""
+
+    def command(prog: str, words: list[str]) -> int:
+        share_cores_politely()
+        from prolip.evaluate import run_suite
+
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        home = import_module(module)
+        chosen = tyro.cli(getattr(home, options), args=words, prog=prog, use_underscores=True)
+        with data_errors_as_answers():
+            tell(*run_suite(prog.rsplit(maxsplit=1)[-1], chosen, getattr(home, run)))
+        return 0
+
+    return command
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # prolip data build
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _data(words: list[str]) -> int:
+def _data(prog: str, words: list[str]) -> int:
     commands = {
         "build": Command("make WebDataset shards", _data_build),
         "index": Command("index shards, so that training opens them at once", _data_index),
-        "rank": Command("rank embedded samples by uncertainty or by how caption and picture fit", _data_rank),
-        "filter": Command("copy shards with the samples that a ranking keeps", _data_filter),
+        "rank": Command(
+            "rank embedded samples by uncertainty or by how caption and picture fit",
+            told_by("prolip.eval.ranking", "RankOptions", "run_rank"),
+        ),
+        "filter": Command(
+            "copy shards with the samples that a ranking keeps",
+            told_by("prolip.eval.filtering", "FilterOptions", "run_filter"),
+        ),
     }
-    return dispatch("prolip data", commands, words)
+    return dispatch(prog, commands, words)
 
 
-def _data_build(words: list[str]) -> int:
-    return dispatch("prolip data build", BUILDERS, words)
+def _data_build(prog: str, words: list[str]) -> int:
+    return dispatch(prog, BUILDERS, words)
 
 
-def _build_emoji(words: list[str]) -> int:
+def _build_emoji(prog: str, words: list[str]) -> int:
     from prolip.datasets.emoji import EmojiConfig, build_emoji
 
     def options(
@@ -111,12 +154,10 @@ def _build_emoji(words: list[str]) -> int:
         """
         return config, out
 
-    return _tell_built(
-        build_emoji(*tyro.cli(options, args=words, prog="prolip data build emoji", use_underscores=True))
-    )
+    return _tell_built(build_emoji(*tyro.cli(options, args=words, prog=prog, use_underscores=True)))
 
 
-def _build_folder(words: list[str]) -> int:
+def _build_folder(prog: str, words: list[str]) -> int:
     from prolip.datasets.folder import FolderConfig, build_folder
 
     def options(config: tyro.conf.OmitArgPrefixes[FolderConfig], out: Path) -> tuple[FolderConfig, Path]:
@@ -128,12 +169,10 @@ def _build_folder(words: list[str]) -> int:
         """
         return config, out
 
-    return _tell_built(
-        build_folder(*tyro.cli(options, args=words, prog="prolip data build folder", use_underscores=True))
-    )
+    return _tell_built(build_folder(*tyro.cli(options, args=words, prog=prog, use_underscores=True)))
 
 
-def _build_csv(words: list[str]) -> int:
+def _build_csv(prog: str, words: list[str]) -> int:
     from prolip.datasets.csv_table import CsvConfig, build_csv
 
     def options(config: tyro.conf.OmitArgPrefixes[CsvConfig], out: Path) -> tuple[CsvConfig, Path]:
@@ -145,7 +184,7 @@ def _build_csv(words: list[str]) -> int:
         """
         return config, out
 
-    return _tell_built(build_csv(*tyro.cli(options, args=words, prog="prolip data build csv", use_underscores=True)))
+    return _tell_built(build_csv(*tyro.cli(options, args=words, prog=prog, use_underscores=True)))
 
 
 def _tell_built(summary: "BuildSummary") -> int:
@@ -168,10 +207,10 @@ BUILDERS = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _data_index(words: list[str]) -> int:
+def _data_index(prog: str, words: list[str]) -> int:
     from prolip.indexing import IndexOptions, run_index
 
-    options = tyro.cli(IndexOptions, args=words, prog="prolip data index", use_underscores=True)
+    options = tyro.cli(IndexOptions, args=words, prog=prog, use_underscores=True)
     with data_errors_as_answers():
         status, lines = run_index(options)
     tell(*lines)
@@ -179,34 +218,11 @@ def _data_index(words: list[str]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# prolip data rank, prolip data filter
+# prolip train, prolip demo
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _data_rank(words: list[str]) -> int:
-    from prolip.eval.ranking import RankOptions, run_rank
-
-    options = tyro.cli(RankOptions, args=words, prog="prolip data rank", use_underscores=True)
-    with data_errors_as_answers():
-        tell(*run_rank(options))
-    return 0
-
-
-def _data_filter(words: list[str]) -> int:
-    from prolip.eval.filtering import FilterOptions, run_filter
-
-    options = tyro.cli(FilterOptions, args=words, prog="prolip data filter", use_underscores=True)
-    with data_errors_as_answers():
-        tell(*run_filter(options))
-    return 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# prolip train, prolip recipes, prolip demo
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _train(words: list[str]) -> int:
+def _train(prog: str, words: list[str]) -> int:
     share_cores_politely()
     if rehearsed := {"--dry-run", "--dry_run"} & set(words):
         from prolip.planning import run_dry
@@ -219,61 +235,19 @@ def _train(words: list[str]) -> int:
     return train(words)
 
 
-def _recipes(words: list[str]) -> int:
-    from prolip.planning import RecipesOptions, run_recipes
-
-    tell(*run_recipes(tyro.cli(RecipesOptions, args=words, prog="prolip recipes", use_underscores=True)))
-    return 0
-
-
-def _demo(words: list[str]) -> int:
+def _demo(prog: str, words: list[str]) -> int:
     share_cores_politely()
     from prolip.demo import DemoConfig, run_demo
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = tyro.cli(DemoConfig, args=words, prog="prolip demo", use_underscores=True)
+    config = tyro.cli(DemoConfig, args=words, prog=prog, use_underscores=True)
     with data_errors_as_answers():
         return run_demo(config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# prolip eval, prolip report
+# prolip report
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _eval(words: list[str]) -> int:
-    return dispatch("prolip eval", SUITES, words)
-
-
-def _eval_emoji(words: list[str]) -> int:
-    share_cores_politely()
-    from prolip.eval.suites.emoji import EmojiOptions, run_emoji
-    from prolip.evaluate import run_suite
-
-    options = tyro.cli(EmojiOptions, args=words, prog="prolip eval emoji", use_underscores=True)
-    return _tell_suite(lambda: run_suite("emoji", options, run_emoji))
-
-
-def _eval_datacomp(words: list[str]) -> int:
-    share_cores_politely()
-    from prolip.eval.suites.datacomp import DatacompOptions, run_datacomp
-    from prolip.evaluate import run_suite
-
-    options = tyro.cli(DatacompOptions, args=words, prog="prolip eval datacomp", use_underscores=True)
-    return _tell_suite(lambda: run_suite("datacomp", options, run_datacomp))
-
-
-def _tell_suite(run: Callable[[], list[str]]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with data_errors_as_answers():
-        tell(*run())
-    return 0
-
-
-SUITES = {
-    "datacomp": Command("DataComp's 38 tasks and two fairness extras, each by its own metric", _eval_datacomp),
-    "emoji": Command("the demo's figures on the emoji shards, beside an untrained model", _eval_emoji),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,81 +260,11 @@ class ReportOptions:
     """The shards that were evaluated."""
 
 
-def _report(words: list[str]) -> int:
+def _report(prog: str, words: list[str]) -> int:
     from prolip.eval.report import render_report
 
-    options = tyro.cli(ReportOptions, args=words, prog="prolip report", use_underscores=True)
+    options = tyro.cli(ReportOptions, args=words, prog=prog, use_underscores=True)
     tell(str(render_report(options.run, options.data)))
-    return 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# prolip bprw
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _bprw(words: list[str]) -> int:
-    share_cores_politely()
-    from prolip.reweight import ReweightOptions, run_reweight
-
-    options = tyro.cli(ReweightOptions, args=words, prog="prolip bprw", use_underscores=True)
-    with data_errors_as_answers():
-        tell(*run_reweight(options))
-    return 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# prolip embed, prolip search
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _embed(words: list[str]) -> int:
-    share_cores_politely()
-    from prolip.embedding import EmbedOptions, run_embed
-
-    options = tyro.cli(EmbedOptions, args=words, prog="prolip embed", use_underscores=True)
-    with data_errors_as_answers():
-        tell(*run_embed(options))
-    return 0
-
-
-def _search(words: list[str]) -> int:
-    share_cores_politely()
-    from prolip.searching import SearchOptions, run_search
-
-    options = tyro.cli(SearchOptions, args=words, prog="prolip search", use_underscores=True)
-    with data_errors_as_answers():
-        tell(*run_search(options))
-    return 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# prolip explore
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _explore(words: list[str]) -> int:
-    share_cores_politely()
-    from prolip.explore import ExploreOptions, run_explore
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("prolip").setLevel(logging.INFO)
-    options = tyro.cli(ExploreOptions, args=words, prog="prolip explore", use_underscores=True)
-    with data_errors_as_answers():
-        run_explore(options)
-    return 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# prolip export
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _export(words: list[str]) -> int:
-    share_cores_politely()
-    from prolip.export import ExportOptions, run_export
-
-    tell(*run_export(tyro.cli(ExportOptions, args=words, prog="prolip export", use_underscores=True)))
     return 0
 
 
@@ -369,30 +273,62 @@ def _export(words: list[str]) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _bench(words: list[str]) -> int:
-    return dispatch("prolip bench", {"data": Command("measure the loader beside baselines", _bench_data)}, words)
+def _bench(prog: str, words: list[str]) -> int:
+    return dispatch(prog, {"data": Command("measure the loader beside baselines", _bench_data)}, words)
 
 
-def _bench_data(words: list[str]) -> int:
+def _bench_data(prog: str, words: list[str]) -> int:
     from prolip.bench.data import BenchDataConfig, contenders, json_lines, measure, table
 
-    config = tyro.cli(BenchDataConfig, args=words, prog="prolip bench data", use_underscores=True)
+    config = tyro.cli(BenchDataConfig, args=words, prog=prog, use_underscores=True)
     summaries = measure(config, contenders(config), lambda line: sys.stderr.write(f"{line}\n"))
     tell(*(json_lines if config.json else table)(config, summaries))
     return 0
 
 
+SUITES = {
+    "datacomp": Command(
+        "DataComp's 38 tasks and two fairness extras, each by its own metric",
+        suite("prolip.eval.suites.datacomp", "DatacompOptions", "run_datacomp"),
+    ),
+    "emoji": Command(
+        "the demo's figures on the emoji shards, beside an untrained model",
+        suite("prolip.eval.suites.emoji", "EmojiOptions", "run_emoji"),
+    ),
+}
+
 COMMANDS = {
     "data": Command("make, index, rank or filter WebDataset shards: prolip data build | index | rank | filter", _data),
     "train": Command("train from recipes and flags: prolip train RECIPE.toml ... --flag value [--dry-run]", _train),
-    "recipes": Command("list the recipes with what they cost, or print one, complete", _recipes),
-    "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", _eval),
+    "recipes": Command(
+        "list the recipes with what they cost, or print one, complete",
+        told_by("prolip.planning", "RecipesOptions", "run_recipes"),
+    ),
+    "eval": Command(
+        "evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...",
+        lambda prog, words: dispatch(prog, SUITES, words),
+    ),
     "report": Command("write the report of an evaluated run, one HTML file", _report),
-    "bprw": Command("weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)", _bprw),
-    "embed": Command("embed pictures and captions into parts: Parquet or safetensors, under torchrun too", _embed),
-    "search": Command("find embedded pictures or captions by words or by a picture", _search),
-    "explore": Command("open a page in which to try a model: pictures, captions, their uncertainty", _explore),
-    "export": Command("write a run or a checkpoint as a folder of the hub's layout, or push it to the hub", _export),
+    "bprw": Command(
+        "weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)",
+        told_by("prolip.reweight", "ReweightOptions", "run_reweight"),
+    ),
+    "embed": Command(
+        "embed pictures and captions into parts: Parquet or safetensors, under torchrun too",
+        told_by("prolip.embedding", "EmbedOptions", "run_embed"),
+    ),
+    "search": Command(
+        "find embedded pictures or captions by words or by a picture",
+        told_by("prolip.searching", "SearchOptions", "run_search"),
+    ),
+    "explore": Command(
+        "open a page in which to try a model: pictures, captions, their uncertainty",
+        told_by("prolip.explore", "ExploreOptions", "run_explore"),
+    ),
+    "export": Command(
+        "write a run or a checkpoint as a folder of the hub's layout, or push it to the hub",
+        told_by("prolip.export", "ExportOptions", "run_export"),
+    ),
     "bench": Command("measure the loader beside baselines: prolip bench data --shards ...", _bench),
     "demo": Command("build the emoji shards, train, evaluate, write the report; goes on where it was stopped", _demo),
 }

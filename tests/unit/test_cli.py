@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prolip.cli import BUILDERS, COMMANDS, main
+from prolip.cli import BUILDERS, COMMANDS, SUITES, main
 from prolip.data import DataError
 
 
@@ -28,10 +28,17 @@ def test_help_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+WITHIN = [
+    *(f"data {name}" for name in ("index", "rank", "filter")),
+    *(f"data build {name}" for name in BUILDERS),
+    *(f"eval {name}" for name in SUITES),
+]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *WITHIN])
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        status: object = main([name, "--help"])
+        status: object = main([*name.split(), "--help"])
     except SystemExit as stop:
         status = stop.code
     assert status == 0

@@ -46,8 +46,8 @@ class ExploreOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
 
-def run_explore(options: ExploreOptions) -> None:
-    """Serves the page until it is interrupted.
+def run_explore(options: ExploreOptions) -> list[str]:
+    """Serves the page until it is interrupted; there is nothing to tell afterwards.
 
     Raises:
         ValueError: Gradio is missing, or the checkpoint or the data cannot be used; the message says which and why.
@@ -76,3 +76,4 @@ def run_explore(options: ExploreOptions) -> None:
         quiet=True,
         ssr_mode=False,
     )
+    return []
