@@ -92,7 +92,7 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
         tokenizer="open_clip's CLIP tokenizer" if tokenizer.kind == "clip" else "tokenizer.json in this folder",
         steps=checkpoint.step,
         samples=checkpoint.step * config.batch_size,
-        settings={"Run": run, "Loss": loss, "Optimiser": optim},
+        settings={"Run": run, "Loss": loss, "Locked": dataclasses.asdict(config.lock), "Optimiser": optim},
     )
 
 

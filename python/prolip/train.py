@@ -111,8 +111,9 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         config.folder.mkdir(parents=True, exist_ok=True)
         (config.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         log.info(
-            f"{config.folder}: {parameters:,} parameters, steps {run.step} to {config.total_steps} of "
+            f"{config.folder}: {trained:,} of {parameters:,} parameters train, steps {run.step} to {config.total_steps} of "
             f"{config.batch_size} samples, {ranks.world_size} process(es) on {ranks.device.type}, {config.precision}"
         )
     return run

@@ -62,6 +62,7 @@ def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> 
     assert (rows["licence"], rows["started from"], rows["hours"]) == ("cc-by-4.0", "random weights", "2.00")
     assert "1 layers of 128, 12 pixels in patches of 6" in rows["architecture"]
     assert (rows["ppcl_weight"], rows["inclusion_form"], rows["lr"]) == ("1.0", "official", "0.0005")
+    assert (rows["text_unlocked_groups"], rows["unc_vectors"]) == ("0", "False")
     assert json.loads(card.split("```json\n")[1].split("```")[0]) == to_official_json(SMALL)
     assert main(["export", str(run), "--out", str(out), "--data", "emoji", "--name", "Emoji"]) == 0
     card = (out / "README.md").read_text()
