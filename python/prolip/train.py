@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from prolip.accumulate import backward
 from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.config import TrainConfig, differing_keys, load_config, to_toml
-from prolip.cost import step_flops
+from prolip.cost import count_parameters, step_flops
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, start, stop
@@ -110,11 +110,11 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     if ranks.rank == 0:
         config.folder.mkdir(parents=True, exist_ok=True)
         (config.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        of = count_parameters(model)
         log.info(
-            f"{config.folder}: {trained:,} of {parameters:,} parameters train, steps {run.step} to {config.total_steps} of "
-            f"{config.batch_size} samples, {ranks.world_size} process(es) on {ranks.device.type}, {config.precision}"
+            f"{config.folder}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
+            f"{config.total_steps} of {config.batch_size} samples, {ranks.world_size} process(es) on "
+            f"{ranks.device.type}, {config.precision}"
         )
     return run
 

@@ -1,0 +1,99 @@
+"""LongProLIP: a model of captions of 64 tokens goes on as one of captions of 256, by the published recipe."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.e2e.lab import COLOURS, PLACES, Lab, numbers
+from torch import Tensor
+
+from prolip.config import load_config
+from prolip.data import BatchLoader
+from prolip.models import ProLIP, new_model
+from prolip.models.hub import save_pretrained
+from prolip.models.resize import ResizeForm
+from prolip.models.weights import load
+from prolip.train import main
+
+SMALL = """--model.embed_dim 32 --model.vision.width 32 --model.vision.head_width 16 --model.vision.layers 2
+--model.text.width 32 --model.text.heads 2 --model.text.layers 1"""
+WORDS = 150
+
+
+@pytest.fixture(scope="module")
+def short(lab: Lab) -> ProLIP:
+    """A model in the shape of the released ViT-B/16, and as saved by them: a table for 64 tokens, [UNC] and [CLS]."""
+    config = load_config(["vit-b16-datacomp-1b-1.28b", *SMALL.split(), "--data.shards", "unused"]).model
+    torch.manual_seed(0)
+    model = ProLIP(config)
+    save_pretrained(model, lab.folder / "short")
+    with tarfile.open(lab.folder / "long.tar", "w") as tar:
+        for number, (colour, place) in enumerate(itertools.product(COLOURS, PLACES)):
+            png = io.BytesIO()
+            Image.new("RGB", (48, 48), COLOURS[colour]).save(png, "PNG")
+            caption = " ".join(itertools.islice(itertools.cycle([colour, place, place]), WORDS))
+            for suffix, content in (("png", png.getvalue()), ("txt", caption.encode())):
+                entry = tarfile.TarInfo(f"{number:04d}.{suffix}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return model
+
+
+def long_words(lab: Lab, form: ResizeForm, *flags: str) -> list[str]:
+    data = ["--data.shards", str(lab.folder / "long.tar"), "--data.tokenizer.path", str(lab.folder / "tokenizer.json")]
+    here = ["--cpu_threads", "1", "--data.num_threads", "1", "--precision", "fp32", "--log_every", "1"]
+    start = ["--start_from", str(lab.folder / "short"), "--start_resize", form]
+    return ["longprolip-vit-b16-24m", *SMALL.split(), *data, *here, *start, *flags]
+
+
+def stretched(table: Tensor, rows: int) -> Tensor:
+    """Linear interpolation by the formula of SPEC section 6."""
+    old, place = len(table), torch.arange(rows, dtype=torch.float64)
+    s = ((place + 0.5) * old / rows - 0.5).clamp_min(0)
+    below = s.long().clamp_max(old - 1)
+    above = (below + 1).clamp_max(old - 1)
+    share = (s - below)[:, None]
+    return ((1 - share) * table[below].double() + share * table[above].double()).float()
+
+
+@pytest.mark.parametrize("form", ["official", "corrected"])
+def test_positions_of_a_longer_context_are_those_of_the_specification(
+    lab: Lab, short: ProLIP, form: ResizeForm
+) -> None:
+    old = short.text.positional_embedding.detach()
+    long = load_config(long_words(lab, form))
+    assert long.model.text.context_length == 256
+    table = new_model(long.model, long.start_from, long.start_resize).text.positional_embedding.detach()
+    torch.testing.assert_close(table, torch.cat([old[:20], stretched(old[20:64], 236), old[64:]]), atol=1e-6, rtol=0)
+    context = ("--model.text.context_length", "96", "--data.tokenizer.context_length", "96")
+    less = load_config(long_words(lab, form, *context))
+    table = new_model(less.model, less.start_from, less.start_resize).text.positional_embedding.detach()
+    # Up to 127 tokens the released loader blurs [UNC] and [CLS] into their neighbours.
+    kept = torch.cat([stretched(old[:64], 96), old[64:]])
+    torch.testing.assert_close(table, stretched(old, 98) if form == "official" else kept, atol=1e-6, rtol=0)
+    # Pictures are of the same size: both keep their table.
+    model = new_model(long.model, long.start_from, long.start_resize)
+    assert torch.equal(model.visual.positional_embedding, short.visual.positional_embedding)
+
+
+def test_longprolip_trains_every_position_on_captions_beyond_the_old_context(lab: Lab, short: ProLIP) -> None:
+    run = ("--num_samples", "24", "--batch_size", "8", "--optim.lr", "1e-3", "--run_dir", str(lab.folder / "long"))
+    words = long_words(lab, "official", *run)
+    config = load_config(words)
+    with BatchLoader(config.loader(1)) as loader:
+        ids = torch.from_numpy(np.array(next(iter(loader)).token_ids))
+    assert ids.shape[-1] == 256
+    assert bool((ids[..., :WORDS] != config.data.tokenizer.pad_id).all())
+    assert main(words) == 0
+    rows = lab.rows("long")
+    assert numbers(rows, "step") == [1, 2, 3]
+    assert all(row["masked_text_inclusion"] > 0 for row in rows)
+    start = new_model(config.model, config.start_from, config.start_resize).text.positional_embedding
+    moved = (load(lab.folder / "long").text.positional_embedding - start).abs().amax(1)
+    assert bool((moved > 0).all())
