@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 Exchange = Literal["ring", "all_gather"]
 """`ring`: rank after rank, one's numbers coming while another's are worked on; memory for two ranks' numbers at a time.
 `all_gather`: one collective for all numbers and one for all answers; memory for every rank's."""
+
+_START_SECONDS = 1800
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +58,38 @@ def start(device: str = "auto") -> Ranks:
     if on_gpu:
         torch.cuda.set_device(place)
     if world_size > 1:
-        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=place if on_gpu else None)
+        store, _, _ = next(rendezvous("env://"))
+        own = PrefixStore(agree_on_name(store, rank, world_size), store)
+        backend, device_id = ("nccl", place) if on_gpu else ("gloo", None)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=world_size, device_id=device_id)
     return Ranks(
         rank=rank, local_rank=local_rank, world_size=world_size, local_world_size=local_world_size, device=place
     )
+
+
+def agree_on_name(store: Store, rank: int, world_size: int) -> str:
+    """A name that the ranks which start now have in common, and none that ever met in this store had before.
+
+    After a restart torchrun gives its workers the store of those before them, in which they find each other's old
+    addresses and wait for them (pytorch/pytorch#135712); and each node counts restarts for itself. So every rank draws
+    a name. Rank 0 tells those that it sees, its own first, until each rank has found its own among them.
+
+    Raises:
+        RuntimeError: a rank does not come within half an hour.
+    """
+    own, deadline = uuid4().hex, time.monotonic() + _START_SECONDS
+    store.set(f"name/{rank}", own)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            names = [store.get(f"name/{other}").decode() for other in range(world_size)]
+            store.set("names", " ".join(names))
+            if store.check([f"found/{own}/{name}" for name in names[1:]]):
+                return own
+        elif own in (names := store.get("names").decode().split()):
+            store.set(f"found/{names[0]}/{own}", "")
+            return names[0]
+        time.sleep(0.01)
+    raise RuntimeError(f"rank {rank} waited {_START_SECONDS} s in vain for all {world_size} to start")
 
 
 def stop() -> None:

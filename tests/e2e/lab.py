@@ -26,10 +26,12 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), 
 PLACES = {"left": (0, 0, 6, 12), "right": (6, 0, 12, 12), "top": (0, 0, 12, 6), "bottom": (0, 6, 12, 12)}
 
 
-def write_shard(path: Path) -> None:
-    """64 pictures of a coloured half, each with its caption and a more general one."""
+def write_shard(path: Path, numbers: range = range(64)) -> None:
+    """Pictures of a coloured half, 64 different ones, each with its caption and a more general one."""
+    kinds = list(itertools.product(COLOURS, PLACES, range(4)))
     with tarfile.open(path, "w") as tar:
-        for number, (colour, place, shade) in enumerate(itertools.product(COLOURS, PLACES, range(4))):
+        for number in numbers:
+            colour, place, shade = kinds[number % len(kinds)]
             picture = Image.new("RGB", (12, 12), (250 - 20 * shade,) * 3)
             picture.paste(COLOURS[colour], PLACES[place])
             png = io.BytesIO()
@@ -98,20 +100,23 @@ class Lab:
         """Runs in this process; the exit status."""
         return main(self.words(name, *flags))
 
-    def start(self, name: str, *flags: str, processes: int) -> subprocess.Popen[str]:
+    def start(
+        self, name: str, *flags: str, processes: int, restarts: int = 0, program: Sequence[str] = ("-m", "prolip.train")
+    ) -> subprocess.Popen[str]:
         """Starts a run in other processes, in a process group of its own."""
-        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        launcher += ["--max-restarts", str(restarts)]
         return subprocess.Popen(
-            [sys.executable, "-m", *(launcher if processes > 1 else []), "prolip.train", *self.words(name, *flags)],
+            [sys.executable, *(launcher if processes > 1 else []), *program, *self.words(name, *flags)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
 
-    def launch(self, name: str, *flags: str, processes: int) -> str:
+    def launch(self, name: str, *flags: str, processes: int, program: Sequence[str] = ("-m", "prolip.train")) -> str:
         """A run in other processes to its end; what it told."""
-        process = self.start(name, *flags, processes=processes)
+        process = self.start(name, *flags, processes=processes, program=program)
         told = process.communicate(timeout=240)[1]
         assert process.returncode == 0, told
         return told

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -26,56 +24,6 @@ from prolip.models import ProLIP
 from prolip.models.weights import load
 from prolip.optim import make_optimizer
 from prolip.train import main
-
-
-def test_three_processes_learn_and_a_killed_run_ends_with_the_same_bits(lab: Lab) -> None:
-    # With three the order of a sum over the processes matters: two numbers add up the same either way.
-    flags = ("--batch_size", "12", "--num_samples", "960")
-    lab.launch("whole", *flags, processes=3)
-    rows = lab.rows("whole")
-    losses = numbers(rows, "loss")
-    assert losses[-1] < 0.7 * losses[0]
-    assert rows[-1]["step"] == 80
-    assert all(0 <= share < 1 for share in numbers(rows, "data_wait_share"))
-    assert numbers(rows, "samples_per_s") == pytest.approx([3 * x for x in numbers(rows, "samples_per_s_per_device")])
-    assert all(row["loader/decode"] > 0 and row["loader/ready"] >= 0 for row in rows)
-
-    process = lab.start("killed", *flags, processes=3)
-    lab.wait_for("killed", "checkpoints/step_*20", process)
-    lab.kill(process)
-    assert lab.latest("killed").step < 80
-    lab.launch("killed", *flags, processes=3)
-    assert same_weights(lab.latest("killed"), lab.latest("whole"))
-    assert numbers(lab.rows("killed"), "step") == numbers(rows, "step")
-    assert numbers(lab.rows("killed"), "loss")[-1] == losses[-1]
-
-
-def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
-    assert lab.here("alone") == 0
-    process = lab.start("stopped", processes=1)
-    lab.wait_for("stopped", "checkpoints/step_*20", process)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, told
-    assert "SIGINT at step" in told
-    stopped = lab.latest("stopped").step
-    assert stopped < 80
-    assert lab.here("stopped") == 0
-    assert same_weights(lab.latest("stopped"), lab.latest("alone"))
-    steps = numbers(lab.rows("stopped"), "step")
-    assert stopped in steps
-    assert len(steps) == len(set(steps))
-
-
-def test_sigterm_to_one_process_of_two_stops_both_at_one_step(lab: Lab) -> None:
-    process = lab.start("preempted", processes=2)
-    lab.wait_for("preempted", "checkpoints/step_*20", process)
-    # To a worker and not to the launcher, which would pass it on to both.
-    os.kill(lab.workers(process)[1], signal.SIGTERM)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, told
-    assert "SIGTERM at step" in told
-    assert 20 <= lab.latest("preempted").step < 80
 
 
 class Joined:
@@ -121,15 +69,6 @@ def test_one_process_and_two_that_accumulate_have_the_same_loss_curve(
     one, two = lab.rows("one"), lab.rows("two")
     for name in ("loss", "ppcl", "inclusion", "vib", "grad_norm"):
         assert numbers(two, name) == pytest.approx(numbers(one, name), rel=1e-4, abs=1e-9)
-
-
-def test_a_run_goes_on_with_another_number_of_processes_within_an_epoch(lab: Lab) -> None:
-    flags = ("--num_samples", "48", "--checkpoint_every", "1", "--keep_checkpoints", "3")
-    assert lab.here("grown", *flags) == 0
-    lab.launch("grown", *flags, "--resume", "1", processes=2)
-    assert numbers(lab.rows("grown"), "step")[-1] == 3
-    legs = [{"world_size": 1, "batch_size": 16, "steps": 1}, {"world_size": 2, "batch_size": 8, "steps": 2}]
-    assert lab.latest("grown").notes.cursor == {"epoch": 0, "legs": legs}
 
 
 def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:

@@ -1,0 +1,143 @@
+"""Runs that are stopped, killed and started again, and what that changes: nothing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tests.e2e.lab import Lab, numbers, same_weights, write_shard
+
+from prolip.checkpoint import find_latest, list_checkpoints
+from prolip.train import main
+
+LOGGED = (str(Path(__file__).with_name("logged_training.py")),)
+
+
+def train_with_slow_writes(words: list[str]) -> None:
+    """A run whose saves last long enough to be hit."""
+    sync = os.fsync
+
+    def slow_sync(descriptor: int) -> None:
+        time.sleep(0.02)
+        sync(descriptor)
+
+    os.fsync = slow_sync
+    sys.exit(main(words))
+
+
+def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_same_bits(lab: Lab) -> None:
+    flags = ("--checkpoint_every", "2", "--num_samples", "1920")
+    assert lab.here("unharmed", *flags) == 0
+    folder = lab.folder / "harmed" / "checkpoints"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "prolip.train"])
+    moments, within_saves, last = random.Random(5), 0, 0
+    for number in range(10):
+        process = context.Process(target=train_with_slow_writes, args=(lab.words("harmed", *flags),))
+        process.start()
+        deadline = time.monotonic() + 120
+        began = list_checkpoints(folder)[:1]
+        while not (list(folder.glob("*.partial")) if number % 2 else list_checkpoints(folder)[:1] != began):
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.05 if number % 2 else 0.2))
+        there = [path.name for path in list_checkpoints(folder)]
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        within_saves += bool(list(folder.glob("*.partial")))
+        found, rejected = find_latest(folder)
+        assert rejected == []
+        assert found is not None
+        assert found.path.name >= max(there, default="")
+        assert found.step >= last
+        last = found.step
+    assert within_saves >= 4
+    assert lab.here("harmed", *flags) == 0
+    assert same_weights(lab.latest("harmed"), lab.latest("unharmed"))
+    assert numbers(lab.rows("harmed"), "step")[-1] == numbers(lab.rows("unharmed"), "step")[-1] == 120
+    assert numbers(lab.rows("harmed"), "loss")[-1] == numbers(lab.rows("unharmed"), "loss")[-1]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_the_same_bits(lab: Lab) -> None:
+    # With three the order of a sum over the processes matters: two numbers add up the same either way.
+    flags = ("--batch_size", "12", "--num_samples", "960")
+    lab.launch("whole", *flags, processes=3)
+    rows = lab.rows("whole")
+    losses = numbers(rows, "loss")
+    assert losses[-1] < 0.7 * losses[0]
+    assert rows[-1]["step"] == 80
+    assert all(0 <= share < 1 for share in numbers(rows, "data_wait_share"))
+
+    # "never" holds for the first start: what torchrun starts again goes on.
+    process = lab.start("elastic", *flags, "--resume", "never", processes=3, restarts=1)
+    lab.wait_for("elastic", "checkpoints/step_*20", process)
+    os.kill(lab.workers(process)[1], signal.SIGKILL)
+    told = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, told
+    began = [int(step) for step in re.findall(r"steps (\d+) to 80 of", told)]
+    assert len(began) == 2, told
+    assert began[0] == 0
+    assert 20 <= began[1] <= 80
+    assert same_weights(lab.latest("elastic"), lab.latest("whole"))
+    assert numbers(lab.rows("elastic"), "step") == numbers(rows, "step")
+    assert numbers(lab.rows("elastic"), "loss")[-1] == losses[-1]
+
+
+def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: Lab) -> None:
+    for shard in range(3):
+        write_shard(lab.folder / f"thirds-{shard}.tar", range(24 * shard, 24 * shard + 24))
+    flags = ("--data.shards", str(lab.folder / "thirds-{0..2}.tar"), "--batch_size", "12", "--num_samples", "720")
+    flags += ("--checkpoint_every", "1", "--log_every", "4")
+    process = lab.start("grown", *flags, processes=2, program=LOGGED)
+    lab.wait_for("grown", "checkpoints/step_*8", process)
+    lab.kill(process)
+    begun = lab.latest("grown").step
+    assert 8 <= begun < 60
+    lab.launch("grown", *flags, processes=3, program=LOGGED)
+    assert lab.latest("grown").step == 60
+    epochs: list[list[str]] = [[] for _ in range(10)]
+    for file in (lab.folder / "grown").glob("keys-*.jsonl"):
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            # What two processes did past their last checkpoint is done again by three.
+            if (row["step"] <= begun) == (row["world_size"] == 2):
+                epochs[(row["step"] - 1) // 6] += row["keys"]
+    assert [sorted(keys) for keys in epochs] == [[f"{number:04d}" for number in range(72)]] * 10
+
+
+def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
+    assert lab.here("alone") == 0
+    process = lab.start("stopped", processes=1)
+    lab.wait_for("stopped", "checkpoints/step_*20", process)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, told
+    assert "SIGINT at step" in told
+    stopped = lab.latest("stopped").step
+    assert stopped < 80
+    assert lab.here("stopped") == 0
+    assert same_weights(lab.latest("stopped"), lab.latest("alone"))
+    steps = numbers(lab.rows("stopped"), "step")
+    assert stopped in steps
+    assert len(steps) == len(set(steps))
+
+
+def test_sigterm_to_one_process_of_two_stops_both_at_one_step(lab: Lab) -> None:
+    process = lab.start("preempted", processes=2)
+    lab.wait_for("preempted", "checkpoints/step_*20", process)
+    # To a worker and not to the launcher, which would pass it on to both.
+    os.kill(lab.workers(process)[1], signal.SIGTERM)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, told
+    assert "SIGTERM at step" in told
+    assert 20 <= lab.latest("preempted").step < 80

@@ -1,0 +1,32 @@
+"""How ranks meet."""
+
+from __future__ import annotations
+
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import torch.distributed as dist
+
+from prolip.distributed import agree_on_name
+
+
+def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> None:
+    server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    clients = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(4)]
+    moments = random.Random(0)
+
+    def begin(rank: int, after: float, world_size: int) -> str:
+        time.sleep(after)
+        return agree_on_name(clients[rank], rank, world_size)
+
+    names = []
+    with ThreadPoolExecutor(4) as threads:
+        # Every rank is late once: what it finds, or what is found of it, is then of the ranks before.
+        for world_size, late in ((4, 0), (4, 0), (4, 3), (3, 1), (4, 2)):
+            waits = [0.1 if rank == late else moments.uniform(0, 0.02) for rank in range(world_size)]
+            begun = [threads.submit(begin, rank, wait, world_size) for rank, wait in enumerate(waits)]
+            found = {each.result(timeout=60) for each in begun}
+            assert len(found) == 1
+            names += found
+    assert len(set(names)) == 5
