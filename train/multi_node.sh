@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Several machines without a scheduler: run the same line on each, with its own NODE_RANK (0 on the first).
 #   NUM_NODES=4 NODE_RANK=0 FIRST_NODE=10.0.0.1 train/multi_node.sh vit-b16-datacomp-1b-1.28b --run_dir /shared/runs/b16
-# The run's folder must be on storage that all machines see; a restart of all of them continues the run.
+# The run's folder must be on storage that all machines see. RESTARTS=3 begins again, from the newest checkpoint, when a
+# process dies; NUM_NODES=3:4 goes on without one machine, and with it once it is back.
 set -euo pipefail
 
 : "${NUM_NODES:?number of machines}" "${NODE_RANK:?0 on the first machine}" "${FIRST_NODE:?address of the first machine}"
-exec torchrun --nnodes "$NUM_NODES" --node-rank "$NODE_RANK" --nproc-per-node "${NPROC:-8}" \
-  --master-addr "$FIRST_NODE" --master-port "${PORT:-29500}" -m prolip.train "$@"
+is_host=$((NODE_RANK == 0)) # the first machine is where all of them meet
+exec torchrun --nnodes "$NUM_NODES" --nproc-per-node "${NPROC:-8}" --max-restarts "${RESTARTS:-0}" \
+  --rdzv-backend c10d --rdzv-id "${RUN_ID:-prolip}" --rdzv-endpoint "$FIRST_NODE:${PORT:-29500}" \
+  --rdzv-conf "is_host=$is_host" -m prolip.train "$@"

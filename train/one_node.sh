@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # One machine, a process a GPU (or, without GPUs, as many processes as NPROC says).
 #   train/one_node.sh vit-b16-datacomp-1b-1.28b --data.shards '/data/datacomp/{00000000..00139827}.tar'
+# RESTARTS=3 begins again, from the newest checkpoint, when a process dies.
 set -euo pipefail
 
 gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)
-exec torchrun --standalone --nproc-per-node "${NPROC:-$((gpus > 0 ? gpus : 1))}" -m prolip.train "$@"
+exec torchrun --standalone --nproc-per-node "${NPROC:-$((gpus > 0 ? gpus : 1))}" --max-restarts "${RESTARTS:-0}" \
+  -m prolip.train "$@"

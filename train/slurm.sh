@@ -1,19 +1,43 @@
 #!/usr/bin/env bash
 # Slurm: one torchrun a node, a process a GPU; 4 nodes of 8 GPUs are the published runs' 32.
 #   sbatch train/slurm.sh vit-b16-datacomp-1b-1.28b --run_dir /shared/runs/b16 --data.shards '/shared/datacomp/*.tar'
-# Pre-empted, or two minutes before its time is up, the job's steps get SIGTERM: the run saves and ends. After a pre-emption
-# Slurm starts it again by itself (--requeue), after the time limit the same sbatch line does; both go on from the save.
+# As an array, a recipe a task, each in the folder of its name (all that stands behind -- is for all of them):
+#   sbatch --array=0-1 train/slurm.sh ablation-no-vib ablation-no-masking -- --data.shards '/shared/datacomp/*.tar'
+# Pre-empted, or two minutes before its time is up, the run saves and ends, and the job queues itself again; it goes on
+# from the save. RESTARTS=3 also begins again within the job when a process dies.
 #SBATCH --job-name=prolip
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=64
 #SBATCH --time=24:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:USR1@120
 #SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --output=slurm-%j.log
 set -euo pipefail
 
-first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-exec srun --kill-on-bad-exit=1 torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
-  --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$first_node:29500" -m prolip.train "$@"
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+  recipes=()
+  while [ "${1:?the recipes of an array end with --}" != -- ]; do recipes+=("$1") && shift; done
+  shift
+  set -- "${recipes[$SLURM_ARRAY_TASK_ID]}" "$@"
+fi
+
+nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
+port=$((20000 + SLURM_JOB_ID % 20000)) # another one than that of a job beside this one
+srun --kill-on-bad-exit=1 torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
+  --max-restarts "${RESTARTS:-0}" --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "${nodes[0]}:$port" \
+  -m prolip.train "$@" &
+step=$!
+
+ending=
+trap 'ending=1; kill -TERM "$step"' USR1 # srun hands SIGTERM on to all processes
+status=0
+wait "$step" || status=$?
+[ -z "$ending" ] || wait "$step" || true # the signal ended the first wait, not the step
+# Slurm itself queues a pre-empted job again, but not one that ends within its time of grace.
+if [[ -n "$ending" || "$(scontrol show job "$SLURM_JOB_ID")" == *" PreemptTime="[0-9]* ]]; then
+  exec scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
