@@ -147,6 +147,9 @@ def test_means_under_a_locked_unc_stay_what_they_were() -> None:
 def test_a_bias_that_the_loss_does_not_read_is_left_alone() -> None:
     loss = LossConfig(contrast="clip", inclusion_weight=0.1, inclusion_scale=2.0)
     assert changed_by_two_steps(LockConfig(), loss) == names(model_of(), "") - {"logit_bias"}
+    # Data parallelism would wait for its gradient.
+    lock_parameters(model := model_of(), LockConfig(), trains_bias=False)
+    assert {name for name, parameter in model.named_parameters() if not parameter.requires_grad} == {"logit_bias"}
 
 
 def test_what_cannot_be_is_named() -> None:
