@@ -32,9 +32,9 @@ LOCKED = ("--lock.image", "True", "--lock.text", "True")
 KINDS: dict[str, tuple[str, ...]] = {
     "all trained": (),
     "from scratch": (),
+    "new [UNC] alone": LOCKED,
     "image tower locked": LOCKED[:2],
-    "text tower locked, its last block not": (*LOCKED[2:], "--lock.text_unlocked_groups", "2"),
-    "new [UNC] only": LOCKED,
+    "text tower locked but for two groups": (*LOCKED[2:], "--lock.text_unlocked_groups", "2"),
 }
 """Flags of each row; all but one start from the SigLIP model."""
 MEASURES: dict[str, Callable[[ModelFigures], float]] = {

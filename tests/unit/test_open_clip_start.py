@@ -178,6 +178,32 @@ def test_unc_is_new_and_the_rest_is_taken_over(name: str, tmp_path: Path) -> Non
         assert torch.equal(again.encode_text(ids).mean, ours.encode_text(ids).mean)
 
 
+@pytest.mark.parametrize("name", list(MODELS))
+def test_with_unc_the_means_are_still_those_of_open_clip(name: str) -> None:
+    theirs = built(name)
+    images, ids = inputs(theirs)
+    ours = start_from(theirs)
+    kept = torch.tensor([0, 2, 3])
+    with torch.no_grad():
+        close(ours.encode_image(images, normalize=False).mean, theirs.encode_image(images))
+        close(ours.encode_text(ids, normalize=False).mean, theirs.encode_text(ids))
+        # Patches that are removed and texts that are shorter leave [UNC] its place.
+        plain = start_from(theirs, uncertainty=False)
+        close(ours.encode_image(images, kept).mean, plain.encode_image(images, kept).mean)
+        close(ours.encode_text(ids[:, :6]).mean, plain.encode_text(ids[:, :6]).mean)
+        before = ours.encode_image(images), ours.encode_text(ids)
+        for vector in (ours.visual.unc_embedding, ours.text.unc_emb):
+            assert vector is not None
+            vector.mul_(-3)
+        after = ours.encode_image(images), ours.encode_text(ids)
+        seen = ProLIP(replace(ours.config, vision=replace(ours.config.vision, unc_seen=True)))
+        seen.load_state_dict(ours.state_dict())
+        assert not torch.allclose(seen.encode_image(images).mean, after[0].mean, atol=1e-3)
+    for ours_before, ours_after in zip(before, after, strict=True):
+        close(ours_after.mean, ours_before.mean)
+        assert float((ours_after.log_var - ours_before.log_var).abs().max()) > 1e-2
+
+
 def test_under_the_causal_mask_unc_leaves_the_mean_as_it_was() -> None:
     theirs = built("clip")
     _, ids = inputs(theirs)

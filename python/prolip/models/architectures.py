@@ -48,6 +48,8 @@ class VisionConfig:
     """Epsilon of every layer norm."""
     embed_unc: bool = False
     """Whether a [UNC] token gives log variances; without it images are points."""
+    unc_seen: bool = True
+    """Let other tokens attend to [UNC], as in all released weights; if not it attends to them and moves no mean."""
     init_unc_bias: float = -10.0
     """Start value of the log variances."""
     final_norm: Literal["twice", "once"] = "twice"
@@ -107,6 +109,9 @@ class TextConfig:
     """Whether the mean's head has a bias."""
     embed_unc: bool = True
     """Whether the model has a [UNC] token and log variances; without it texts are points."""
+    unc_seen: bool = True
+    """Let other tokens attend to [UNC], as in all released weights; if not it attends to them and moves no mean, and
+    the log-variance head must read it (log_var_source)."""
     init_unc_bias: float = -10.0
     """Start value of the log variances."""
     log_var_source: Literal["mean", "unc"] = "mean"
@@ -131,6 +136,8 @@ class TextConfig:
         _check_sizes("text", self, ("layers", "width", "heads", "context_length", "vocab_size"))
         if self.width % self.heads:
             raise ValueError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
+        if self.embed_unc and not self.unc_seen and self.log_var_source == "mean":
+            raise ValueError('text.unc_seen is False: log_var_source must be "unc", or nothing would read [UNC]')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,8 +296,9 @@ def _changed(config: VisionConfig | TextConfig) -> JsonDict:
 def to_official_json(config: ModelConfig) -> JsonDict:
     """The official form of `config`: settings that differ from the defaults, keys sorted.
 
-    `final_norm` and `log_var_source` have no official key, and "map" is no official pool_type; where they leave the
-    released form they are written under their own names, which the official code refuses instead of misreading.
+    `final_norm`, `unc_seen` and `log_var_source` have no official key, and "map" is no official pool_type; where they
+    leave the released form they are written under their own names, which the official code refuses instead of
+    misreading.
     """
     written: JsonDict = {
         "embed_dim": config.embed_dim,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.architectures import VisionConfig
-from prolip.models.transformer import Activation, AttentionPool, Transformer
+from prolip.models.transformer import Activation, AttentionPool, Transformer, unseen
 
 
 class ImageEncoder(nn.Module):
@@ -52,6 +52,11 @@ class ImageEncoder(nn.Module):
             else AttentionPool(width, config.heads, config.mlp_ratio, norm_eps=config.norm_eps, activation=activation)
         )
         self.uncertainty_proj = nn.Linear(width, embed_dim) if config.embed_unc else None
+        self.mask: Tensor | None
+        length = len(self.positional_embedding)
+        hides = config.embed_unc and not config.unc_seen
+        mask = unseen(torch.ones(length, length, dtype=torch.bool), self.num_specials - 1) if hides else None
+        self.register_buffer("mask", mask, persistent=False)
         if self.uncertainty_proj is not None:
             nn.init.normal_(self.uncertainty_proj.weight, std=scale)
             nn.init.constant_(self.uncertainty_proj.bias, config.init_unc_bias)
@@ -87,7 +92,9 @@ class ImageEncoder(nn.Module):
         if special:
             specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
             tokens = torch.cat([specials.expand(len(images), -1, -1), tokens], 1)
-        x = self.transformer(self.ln_pre(tokens), slice(0, None if self.attn_pool is not None else self.num_specials))
+        rows = slice(0, None if self.attn_pool is not None else self.num_specials)
+        mask = None if self.mask is None else self.mask[: tokens.shape[1], : tokens.shape[1]]
+        x = self.transformer(self.ln_pre(tokens), rows, mask)
         # The heads decide what the loss sees: single precision at least, whatever the blocks ran in.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_post(x.to(self.proj.dtype))

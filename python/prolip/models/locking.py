@@ -6,7 +6,7 @@ they are only ever added to a vector that learns as much without them.) So both 
 
 What a locked tower saves: gradients and moments of its weights, and the product that makes each weight's gradient.
 While its [UNC] vector trains, the gradient still goes back through all blocks to it, and where other tokens attend to
-[UNC] (everywhere but under CLIP's causal mask) the means move with it. With the vector locked as well, no graph is kept
+[UNC] (`unc_seen`, as in the released models) the means move with it. With the vector locked as well, no graph is kept
 below the head, and the means stay what they were.
 """
 

@@ -1,8 +1,8 @@
 """A start from open_clip: its CLIP and SigLIP vision transformers as ProLIP models.
 
-The towers keep their function. Without its [UNC] parts a converted model gives open_clip's embeddings; the new parts
-(SPEC section 2.5) start as in any new model. Everything is read from the built open_clip model, so that activations,
-heads and epsilons are those that run and not those that a name promises.
+The towers keep their function: a converted model's means are open_clip's embeddings. The new [UNC] parts (SPEC section
+2.5) start as in any new model; no other token attends to [UNC]. Everything is read from the built open_clip model, so
+that activations, heads and epsilons are those that run and not those that a name promises.
 
 W width, D embedding.
 """
@@ -141,6 +141,7 @@ def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfi
         no_ln_pre=isinstance(visual.ln_pre, nn.Identity),
         norm_eps=tower.norm_eps,
         embed_unc=uncertainty,
+        unc_seen=not uncertainty,
         final_norm="once",
         gelu=tower.activation or "exact",
     )
@@ -181,6 +182,7 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
         no_ln_pre=True,
         norm_eps=tower.norm_eps,
         embed_unc=uncertainty,
+        unc_seen=not uncertainty,
         pool_type="map",
         gelu=tower.activation or "exact",
     )
@@ -275,6 +277,7 @@ def _text_config(module: Any, state: State, uncertainty: bool) -> tuple[TextConf
             norm_eps=tower.norm_eps,
             proj_bias=isinstance(projection, nn.Linear) and projection.bias is not None,
             embed_unc=uncertainty,
+            unc_seen=not uncertainty,
             log_var_source="unc",
             embed_cls=False,
             no_causal_mask=module.attn_mask is None,

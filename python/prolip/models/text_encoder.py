@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.architectures import TextConfig
-from prolip.models.transformer import Transformer
+from prolip.models.transformer import Transformer, unseen
 
 
 class TextEncoder(nn.Module):
@@ -52,6 +52,10 @@ class TextEncoder(nn.Module):
         self.text_uncertainty_projection = nn.Linear(width, embed_dim) if config.embed_unc else None
         length = config.context_length + self.num_specials
         mask = None if config.no_causal_mask else torch.ones(length, length, dtype=torch.bool).tril()
+        if config.embed_unc and not config.unc_seen:
+            mask = unseen(
+                torch.ones(length, length, dtype=torch.bool) if mask is None else mask, length + self._unc_row
+            )
         self.register_buffer("mask", mask, persistent=False)
         self._initialise(config)
 
@@ -93,7 +97,8 @@ class TextEncoder(nn.Module):
         # The first row that is read; a token can be anywhere.
         first = -1 - int(from_unc) if self.pool_type == "cls" else -1 - self.num_specials
         rows = slice(first if self.pool_type in {"cls", "last"} else 0, None)
-        mask = None if self.mask is None else self.mask[: tokens.shape[1], : tokens.shape[1]]
+        short = self.context_length - token_ids.shape[1]
+        mask = None if self.mask is None else self.mask[short:, short:]
         x = self.transformer(tokens, rows, mask)
         # The heads decide what the loss sees: single precision at least, whatever the blocks ran in.
         with torch.autocast(x.device.type, enabled=False):

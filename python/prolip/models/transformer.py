@@ -31,6 +31,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     return out
 
 
+def unseen(mask: Tensor, token: int) -> Tensor:
+    """`mask` [L, L] where no other token attends to that one."""
+    hidden = mask.clone()
+    hidden[:, token] = False
+    hidden[token, token] = True
+    return hidden
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused query-key-value projection."""
 
