@@ -105,7 +105,8 @@ def suite(module: str, options: str, run: str) -> Callable[[str, list[str]], int
         share_cores_politely()
         from prolip.evaluate import run_suite
 
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("prolip").setLevel(logging.INFO)
         home = import_module(module)
         chosen = tyro.cli(getattr(home, options), args=words, prog=prog, use_underscores=True)
         with data_errors_as_answers():
@@ -290,6 +291,10 @@ SUITES = {
     "datacomp": Command(
         "DataComp's 38 tasks and two fairness extras, each by its own metric",
         suite("prolip.eval.suites.datacomp", "DatacompOptions", "run_datacomp"),
+    ),
+    "imagenet": Command(
+        "ImageNet, V2, A, R and Sketch with even, filtered and re-weighted prompts",
+        suite("prolip.eval.suites.imagenet", "ImagenetOptions", "run_imagenet"),
     ),
     "emoji": Command(
         "the demo's figures on the emoji shards, beside an untrained model",

@@ -27,6 +27,8 @@ def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, Fi
     Raises:
         ValueError: a model cannot be opened, or the suite cannot run with the options; the message says why.
     """
+    if not options.checkpoint:
+        raise ValueError("checkpoint is (): name at least one model with --checkpoint")
     out = options.out or Path("evals") / name
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = getattr(options, "data", None)

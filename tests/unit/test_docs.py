@@ -19,6 +19,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from tests.unit.eval.sample_tasks import TASKS, write_open_clip, write_task
 from tests.unit.sample_run import write_run
 from tests.unit.sample_shards import encoded, write_tar
 
@@ -138,6 +139,14 @@ def emoji_shards(folder: Path) -> None:
     write_tar(data / "train-000.tar", samples)
 
 
+def suites(folder: Path) -> None:
+    """A run, a small model of open_clip, and small data sets in the published layout."""
+    emoji_run(folder)
+    write_open_clip(folder / "models" / "clip")
+    for key in ("cifar10", "imagenet1k", "imagenet-a", "wilds/fmow", "misc/winogavil"):
+        write_task(folder / "data" / "datacomp", TASKS[key], count=40)
+
+
 def a_run(folder: Path) -> None:
     """A run to hand on."""
     write_run(folder / "runs" / "mine", folder / "tokenizer.json", context_length=20)
@@ -145,6 +154,7 @@ def a_run(folder: Path) -> None:
 
 PREPARE: dict[str, Callable[[Path], None]] = {
     "README.md": emoji_run,
+    "evaluate.md": suites,
     "iterable-dataset.md": shards,
     "open-clip.md": shards,
     "prompt-weights.md": emoji_run,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
@@ -23,6 +23,7 @@ PREDICTIONS = st.integers(1, 40).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(PREDICTIONS)
 def test_statistics_are_scikit_learns(given: tuple[list[int], list[int]]) -> None:
     predicted, labels = (torch.tensor(side) for side in given)
@@ -88,6 +89,15 @@ def test_what_a_model_lacks_is_left_open() -> None:
     assert math.isnan(compared[0].differences[0].low), "other items"
 
 
+def test_tasks_draw_independently_and_metrics_of_a_task_alike() -> None:
+    items = hits(0.5)
+    one, other, two = compare(
+        [result("a", *(row_of_items(task, metric, items) for task, metric in ["xm", "xn", "ym"]))], num_resamples=50
+    )
+    assert one.values == other.values
+    assert one.values[0][1:] != two.values[0][1:]
+
+
 def test_a_row_of_no_item_is_refused() -> None:
     with pytest.raises(ValueError, match="t: m of no item"):
         row_of_items("t", "m", torch.zeros(0))
@@ -144,6 +154,7 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     assert chart.svg in page
     assert "it has no variances" in page
     assert "http" not in page, "it asks nobody for anything"
+    assert "<title>baseline minus ours</title>" in page
 
 
 def test_one_name_stands_once(tmp_path: Path) -> None:

@@ -170,7 +170,10 @@ def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Seque
 
 
 def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: str) -> Markup:
-    """For each row, under its label, a dot on the bar of its interval; an upright line at zero."""
+    """For each row, under its label, a dot on the bar of its interval; an upright line at zero.
+
+    Without an untrained value of any row, no ring is drawn or explained.
+    """
     row_height = 38.0
     height = TOP + row_height * len(rows) + BOTTOM
     drawn = [value for row in rows for value in (row.low, row.high, row.mean, row.untrained) if math.isfinite(value)]
@@ -185,7 +188,8 @@ def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: s
             ends = f'x1="{axis(row.low):.1f}" x2="{axis(row.high):.1f}"'
             body += f'<line class="spread s0" {ends} y1="{y + 26:.1f}" y2="{y + 26:.1f}"/>'
         body += _ring("ring open", axis, row.untrained, y + 26) + _mark(0, axis(row.mean), y + 26)
-    return _svg(title, description, height, body) + legend([], _RING)
+    rings = any(math.isfinite(row.untrained) for row in rows)
+    return _svg(title, description, height, body) + legend([], _RING if rings else None)
 
 
 def diverging_bars(title: str, description: str, bars: Sequence[Bar], unit: str) -> Markup:

@@ -36,6 +36,8 @@ class SuitePage:
     """What was left out, by model."""
     charts: Mapping[str, Sequence[tuple[str, str, str]]]
     """Title, words and svg, by model."""
+    differences: Sequence[tuple[str, str]]
+    """A chart of the differences from the first model for each other one, which it may lack."""
 
 
 def build_suite_page(page: SuitePage) -> str:
@@ -55,4 +57,7 @@ def build_suite_page(page: SuitePage) -> str:
     charts = [
         (title, [(model, text, Markup(svg)) for model, name, text, svg in drawn if name == title]) for title in titles
     ]
-    return environment.get_template("suite.html.j2").render(page=page, style=style, charts=charts)
+    differences = [(model, Markup(svg)) for model, svg in page.differences if svg]
+    return environment.get_template("suite.html.j2").render(
+        page=page, style=style, charts=charts, differences=differences
+    )

@@ -7,6 +7,7 @@ R resamples.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,8 +62,10 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
     def draw(key: str) -> Tensor | None:
         row = table[key]
         if key not in draws and row.items:
+            # Tasks draw independently of each other, so that an average over them is as sure as it is.
+            own = seed + zlib.crc32(row.task.encode())
             statistic = STATISTICS[row.statistic]
-            draws[key] = resampled(statistic, *_tensors(row), num_resamples=num_resamples, seed=seed)
+            draws[key] = resampled(statistic, *_tensors(row), num_resamples=num_resamples, seed=own)
         elif key not in draws and row.mean_of:
             parts = [drawn for part in row.mean_of if (drawn := draw(part)) is not None]
             if len(parts) == len(row.mean_of):

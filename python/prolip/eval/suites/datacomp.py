@@ -29,6 +29,8 @@ from prolip.gaussian import Gaussian
 logger = logging.getLogger(__name__)
 
 NO_VARIANCES = "figures with variances: the model has none"
+_NAMED = 5
+"""Data sets that a note names, if they are many."""
 _FEW, _MANY = 6, 10
 """WinoGAViL's tasks of so many candidates and fewer, and of so many and more, are averaged apart."""
 
@@ -78,7 +80,8 @@ def run_datacomp(model: EvalModel, options: DatacompOptions, finished: Finished)
     if missing:
         notes.insert(0, f"not in {', '.join(options.data)}: {', '.join(missing)}")
     if smaller:
-        notes.append(f"smaller than published: {', '.join(smaller)}")
+        more = f" and {len(smaller) - _NAMED} more" if len(smaller) > _NAMED else ""
+        notes.append(f"smaller than published: {', '.join(smaller[:_NAMED])}{more}")
     if not model.has_variances:
         notes.append(NO_VARIANCES)
     averages = average_rows(tasks, rows)

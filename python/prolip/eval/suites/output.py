@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prolip.eval.bootstrap import Interval
+from prolip.eval.report import charts
 from prolip.eval.report.suite import SuitePage, TableRow, build_suite_page
 from prolip.eval.results import to_json
 from prolip.eval.suites.compare import Compared, compare
@@ -80,6 +81,9 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
         tables=tables,
         notes=notes,
         charts={result.model: [(chart.title, chart.text, chart.svg) for chart in result.charts] for result in results},
+        differences=[
+            (model, difference_chart(names[0], model, place, compared)) for place, model in enumerate(names[1:])
+        ],
     )
     write_whole(folder / "results.json", to_json(found))
     write_whole(folder / "results.md", markdown(page))
@@ -88,6 +92,25 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     said = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
     table = markdown_table(names, shown.get(MAIN) or shown.get(REST, []))
     return [*table, "", *said, f"results: {folder}/results.json, .md, .html"]
+
+
+def difference_chart(first: str, other: str, place: int, compared: Sequence[Compared]) -> str:
+    """The main shares' differences from the first model as intervals; nothing where there is none."""
+    rows = [
+        charts.Spread(
+            label=f"{figure.row.task}, {figure.row.metric}",
+            mean=100 * figure.differences[place].value,
+            low=100 * figure.differences[place].low,
+            high=100 * figure.differences[place].high,
+            untrained=math.nan,
+        )
+        for figure in compared
+        if figure.row.main and figure.row.unit == "share" and math.isfinite(figure.differences[place].value)
+    ]
+    if not rows:
+        return ""
+    said = "; ".join(f"{row.label}: {row.mean:+.2f}" for row in rows)
+    return charts.interval_chart(f"{other} minus {first}", said, rows, f"points: right of 0, {other} is larger")
 
 
 def table_row(figure: Compared) -> TableRow:

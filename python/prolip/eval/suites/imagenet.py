@@ -1,0 +1,262 @@
+"""ImageNet and its shifts with prompts: even, filtered, and re-weighted (BPRW), by means and with class variances."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.eval.bprw import BprwConfig, labelled_images, reweight_prompts
+from prolip.eval.embed import embed_shards
+from prolip.eval.model import EvalModel
+from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts, imagenet_templates
+from prolip.eval.suites.classification import answer, build_classifier, embed_prompts
+from prolip.eval.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_labels
+from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
+from prolip.eval.zero_shot import Classifier, aggregate_prompts
+from prolip.gaussian import Gaussian
+
+Set = Literal["imagenet1k", "imagenetv2", "imagenet-a", "imagenet-r", "imagenet_sketch"]
+SETS: dict[Set, str] = {
+    "imagenet1k": "ImageNet",
+    "imagenetv2": "ImageNet-V2",
+    "imagenet-a": "ImageNet-A",
+    "imagenet-r": "ImageNet-R",
+    "imagenet_sketch": "ImageNet-Sketch",
+}
+FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
+"""The published setting for a few labelled pictures of each class."""
+EVEN, WITH_VAR = "even prompts", "with class variances"
+NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class variances: the model has no variances"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagenetOptions(SuiteOptions):
+    """Evaluates prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
+
+    Re-weighting takes the set's own pictures without their labels (nearest), or a few labelled ones of ImageNet
+    (few-shot), which are then not scored.
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
+    address. May be given several times."""
+    sets: tuple[Set, ...] = tuple(SETS)
+    """Which of them."""
+    templates: Literal["folder", "all", "simple"] = "folder"
+    """The data set's own list, CLIP's 80, or the seven that do most of the work."""
+    nearest: BprwConfig = field(default_factory=BprwConfig)
+    """Re-weighting by the pictures that are nearest to a class."""
+    few_shot: BprwConfig = FEW_SHOT
+    """Re-weighting by labelled pictures, `num_neighbors` of each class."""
+
+
+class Pictures(NamedTuple):
+    """A set's pictures with their labels."""
+
+    images: Gaussian
+    """[N, D]"""
+    labels: Tensor
+    """i64 [N]"""
+    classnames: list[str]
+
+
+def run_imagenet(model: EvalModel, options: ImagenetOptions, finished: Finished) -> SuiteResult:
+    """Every set that is there.
+
+    Raises:
+        ValueError: none could be evaluated.
+    """
+    fingerprint, fetched = model.fingerprint(), finished.folder.with_name("data")
+    source = _Source(model, options, fetched)
+    rows: list[Row] = []
+    notes: list[str] = []
+    for name in tqdm(options.sets, desc=model.name, unit="set", file=sys.stderr):
+        try:
+            folder = source.folder(name)
+            settings = {
+                "model": fingerprint,
+                "data": folder.fingerprint,
+                "templates": source.templates(folder),
+                "nearest": dataclasses.asdict(options.nearest),
+                "few_shot": dataclasses.asdict(options.few_shot),
+                "voters": source.folder("imagenet1k").fingerprint if source.has("imagenet1k") else None,
+            }
+            found = finished.task(name, settings, partial(evaluate_set, source, name))
+        except (ValueError, DataError, OSError) as error:
+            notes.append(f"{SETS[name]}: {error}")
+        else:
+            rows += found.rows
+            notes += found.notes
+    if not rows:
+        raise ValueError("; ".join(notes))
+    if not model.has_variances:
+        notes.append(NEEDS_VARIANCES)
+    return SuiteResult(suite="imagenet", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
+
+
+class _Source:
+    """The sets' folders and pictures; ImageNet's pictures are embedded once, if at all."""
+
+    def __init__(self, model: EvalModel, options: ImagenetOptions, fetched: Path) -> None:
+        self.model, self.options = model, options
+        self._fetched = fetched
+        self._imagenet: Pictures | None = None
+
+    def folder(self, name: Set) -> TaskFolder:
+        """A set's folder."""
+        return open_folder(find_folder(self.options.data, (f"wds_{name}_test",), self._fetched))
+
+    def has(self, name: Set) -> bool:
+        """Whether its folder is there."""
+        try:
+            self.folder(name)
+        except FolderMissing:
+            return False
+        return True
+
+    def templates(self, folder: TaskFolder) -> list[str]:
+        """The templates that the options choose."""
+        chosen = self.options.templates
+        return folder.templates if chosen == "folder" else imagenet_templates(chosen)
+
+    def pictures(self, name: Set) -> Pictures:
+        """A set's pictures, embedded."""
+        if name == "imagenet1k" and self._imagenet is not None:
+            return self._imagenet
+        folder = self.folder(name)
+        with tqdm(desc=f"{SETS[name]}, pictures", unit="picture", file=sys.stderr, leave=False) as bar:
+            embedded = embed_shards(
+                self.model, folder.shards, batch_size=self.options.batch_size, on_progress=bar.update
+            )
+        found = Pictures(embedded.gaussian, read_labels(folder, embedded.keys), folder.classnames)
+        if name == "imagenet1k":
+            self._imagenet = found
+        return found
+
+
+def evaluate_set(source: _Source, name: Set) -> TaskResult:
+    """All figures of a set.
+
+    Raises:
+        ValueError: there are no class names, templates or too few pictures.
+        DataError: a picture has no class, or too many cannot be read.
+    """
+    model, options, folder = source.model, source.options, source.folder(name)
+    templates, title = source.templates(folder), SETS[name]
+    pictures = source.pictures(name)
+    if not model.has_variances:
+        classifier = build_classifier(model, folder.classnames, templates)
+        return TaskResult(rows=method_rows(title, EVEN, classifier, pictures, with_var=False, main=True))
+    total = len(templates) * len(folder.classnames)
+    with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
+        prompts = embed_prompts(model, folder.classnames, templates, on_progress=bar.update)
+    even = aggregate_prompts(prompts)
+    methods = {
+        "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
+        "the more certain half of the prompts": filter_prompts(
+            prompts, SmallestInClass(count=max(1, len(templates) // 2))
+        ),
+        "BPRW, nearest": reweight_prompts(prompts, pictures.images, options.nearest).as_classifier(),
+    }
+    rows = method_rows(title, EVEN, even, pictures, with_var=True, main=True)
+    for method, classifier in methods.items():
+        rows += method_rows(title, method, classifier, pictures, with_var=True, over=even)
+    notes = []
+    try:
+        voters, scored = voters_and_scored(source.pictures("imagenet1k"), pictures, name, options.few_shot)
+    except (ValueError, DataError, OSError) as error:
+        notes.append(f"{title}: few-shot re-weighting: {error}")
+    else:
+        weights = reweight_prompts(prompts, voters.images, options.few_shot, labels=voters.labels).as_classifier()
+        if name == "imagenet1k":
+            rows += method_rows(title, f"{EVEN}, without the few shots", even, scored, with_var=True)
+        rows += method_rows(title, "BPRW, few-shot", weights, scored, with_var=True, over=even)
+    return TaskResult(rows=rows, notes=notes)
+
+
+def method_rows(
+    task: str,
+    method: str,
+    classifier: Classifier,
+    pictures: Pictures,
+    *,
+    with_var: bool,
+    main: bool = False,
+    over: Classifier | None = None,
+) -> list[Row]:
+    """Accuracy of a classifier by means and with class variances, and what it gains over another on the same pictures.
+
+    Args:
+        task: names the rows.
+        method: names the classifier.
+        classifier: C classes.
+        pictures: N pictures.
+        with_var: whether the classes have variances.
+        main: whether the accuracy by means is what the set is judged by.
+        over: another classifier of the same classes.
+    """
+
+    def hits(one: Classifier) -> list[Tensor]:
+        found = answer(pictures.images, one, with_var=with_var)
+        kinds = [found.best] if found.best_with_var is None else [found.best, found.best_with_var]
+        return [(best[:, 0] == pictures.labels).double() for best in kinds]
+
+    mine = hits(classifier)
+    suffixes = ["", f", {WITH_VAR}"]
+    rows = [
+        row_of_items(task, f"accuracy, {method}{suffix}", right, main=main and not suffix)
+        for suffix, right in zip(suffixes, mine, strict=False)
+    ]
+    if over is not None:
+        theirs = hits(over)
+        rows += [
+            row_of_items(task, f"gain of {method} over {EVEN}{suffix}", right - other)
+            for suffix, right, other in zip(suffixes, mine, theirs, strict=False)
+        ]
+    return rows
+
+
+def voters_and_scored(
+    imagenet: Pictures, pictures: Pictures, name: Set, config: BprwConfig
+) -> tuple[Pictures, Pictures]:
+    """ImageNet's labelled pictures under a set's classes (-1 where it has no such class), and the pictures to score.
+
+    Raises:
+        ValueError: a class of the set is none of ImageNet's, or is two of them; or every picture votes.
+    """
+    if name != "imagenet1k":
+        return Pictures(imagenet.images, relabelled(imagenet, pictures.classnames), pictures.classnames), pictures
+    voting = labelled_images(pictures.labels, len(pictures.classnames), config.num_neighbors)
+    scored = torch.ones(len(pictures.labels), dtype=torch.bool)
+    scored[voting[voting >= 0]] = False
+    if not bool(scored.any()):
+        raise ValueError(f"few_shot.num_neighbors is {config.num_neighbors}: no picture is left to be scored")
+    return pictures, Pictures(pictures.images.rows(scored), pictures.labels[scored], pictures.classnames)
+
+
+def relabelled(imagenet: Pictures, classnames: Sequence[str]) -> Tensor:
+    """ImageNet's labels as places in `classnames`, -1 for other classes, i64 [N].
+
+    Raises:
+        ValueError: a name is none of ImageNet's, or is two of them.
+    """
+    if list(classnames) == imagenet.classnames:
+        return imagenet.labels
+    wrong = [name for name in classnames if imagenet.classnames.count(name) != 1]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not one class of ImageNet's names")
+    places = torch.full((len(imagenet.classnames),), -1)
+    for place, name in enumerate(classnames):
+        places[imagenet.classnames.index(name)] = place
+    return places[imagenet.labels]
