@@ -167,6 +167,8 @@ def run_dry(words: Sequence[str]) -> Iterator[str]:
     options, rest = tyro.cli(
         DryRunOptions, args=list(words), prog="prolip train --dry-run", use_underscores=True, return_unknown_args=True
     )
+    if options.gpus < 1:
+        raise ValueError(f"gpus is {options.gpus}: it must be at least 1")
     config = load_config(rest)
     config.log.check()
     yield to_toml(config)

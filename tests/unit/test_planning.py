@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.lab import RECIPE, Lab, write_shard, write_tokenizer
+from tests.e2e.servers import python_server
 from tests.unit.sample_shards import members, write_tar
 
 from prolip import cli
@@ -113,6 +114,7 @@ def test_a_rehearsal_says_what_the_run_will_be(lab: Lab, capsys: pytest.CaptureF
         (["--start_from", "absent", "--architecture", "demo"], "absent is neither a file nor a folder"),
         (["--start_from", "open_clip:ViT-B-16/absent"], "'absent' is neither a file nor a tag of ViT-B-16, which has"),
         (["--gpus", "3"], "batch_size is 16: it must be a multiple of the 3 processes"),
+        (["--gpus", "0"], "gpus is 0: it must be at least 1"),
         (["--optim.lrr", "3"], "unknown key optim.lrr, did you mean optim.lr"),
         (["--lock.text", "True", "--lock.text_unlocked_groups", "9"], "lock.text_unlocked_groups is 9"),
     ],
@@ -139,6 +141,15 @@ def test_an_index_must_fit_its_shards(lab: Lab, capsys: pytest.CaptureFixture[st
     write_tar(lab.folder / "train.tar", members("other", (1, 2, 3)))
     assert rehearse(lab, "--data.index", str(index)) == 2
     assert "train.tar" in capsys.readouterr().err
+
+
+def test_remote_shards_are_asked_for_a_first_sample(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    with python_server(lab.folder) as address:
+        assert rehearse(lab, "--data.shards", f"{address}/train.tar", "--data.num_samples", "64") == 0
+        assert f"of {address}/train.tar" in capsys.readouterr().out
+        absent = ("--data.shards", f"{address}/train.tar", f"{address}/absent.tar", "--data.num_samples", "64")
+        assert rehearse(lab, *absent) == 2
+        assert "absent.tar" in capsys.readouterr().err
 
 
 def test_a_run_that_is_there_goes_on_or_is_another(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
