@@ -12,9 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from tests.e2e.lab import Lab, numbers, same_weights, write_shard
 
-from prolip.checkpoint import find_latest, list_checkpoints
+from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint
 from prolip.train import main
 
 LOGGED = (str(Path(__file__).with_name("logged_training.py")),)
@@ -113,6 +114,25 @@ def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: La
             if (row["step"] <= begun) == (row["world_size"] == 2):
                 epochs[(row["step"] - 1) // 6] += row["keys"]
     assert [sorted(keys) for keys in epochs] == [[f"{number:04d}" for number in range(72)]] * 10
+
+
+def test_a_sharded_run_goes_on_with_whole_models(lab: Lab) -> None:
+    flags = ("--num_samples", "192", "--checkpoint_every", "4", "--keep_checkpoints", "3", "--ema.decay", "0.5")
+    lab.launch("sharded", *flags, "--parallel.strategy", "fsdp", processes=2)
+    first = lab.latest("sharded")
+    ends = [(first.model(), first.optimizer(), first.average())]
+    lab.launch("sharded", *flags, "--resume", "8", processes=2)
+    again = lab.latest("sharded")
+    ends.append((again.model(), again.optimizer(), again.average()))
+    assert first.step == again.step == 12
+    for sharded, whole in zip(*ends, strict=True):
+        assert sharded.keys() == whole.keys() != set()
+        for name, tensor in sharded.items():
+            torch.testing.assert_close(whole[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+    begun = lab.folder / "sharded" / "checkpoints" / "step_000000004"
+    assert any(not torch.equal(tensor, ends[0][0][name]) for name, tensor in load_checkpoint(begun).model().items())
+    # To infer with, the average is taken.
+    assert all(torch.equal(again.weights()[name], tensor) for name, tensor in again.average().items())
 
 
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
