@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prolip.accumulate import backward
+from prolip.allocator import keep_freed_memory
 from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.cost import count_parameters, step_flops
@@ -250,6 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     leads = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
     ranks = start()
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     try:
         try:
             run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.architectures import from_official_json, to_official_json
-from prolip.models.transformer import attend
+from prolip.models.transformer import Attention, Mlp, attend
 
 TINY = ModelConfig(
     embed_dim=16,
@@ -129,6 +129,41 @@ def test_attention_under_a_mask_equals_the_fused_kernel() -> None:
     query, key, value = torch.randn(3, 2, 4, 7, 8).double()
     mask = torch.ones(7, 7, dtype=torch.bool).tril()
     torch.testing.assert_close(attend(query, key, value, mask), F.scaled_dot_product_attention(query, key, value, mask))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_all_tokens_has_the_gradients_of_its_parts(causal: bool) -> None:
+    torch.manual_seed(0)
+    attention, x = Attention(16, 4).double(), torch.randn(2, 7, 16, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(7, 7, dtype=torch.bool).tril() if causal else None
+    query, key, value = attention._split(F.linear(x, attention.in_proj_weight, attention.in_proj_bias), 3)
+    parts = attention.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+    whole = attention(x, None, mask)
+    torch.testing.assert_close(whole, parts)
+    inputs, upstream = [x, *attention.parameters()], torch.randn_like(whole)
+    found, expected = (torch.autograd.grad(one, inputs, upstream) for one in (whole, parts))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("activation", ["exact", "tanh"])
+@pytest.mark.parametrize("frozen", ["", "c_proj.weight", "c_proj.bias", "x"])
+def test_a_gelu_computed_again_changes_no_bit(activation: Any, frozen: str) -> None:
+    torch.manual_seed(0)
+    mlp, x = Mlp(16, 64, activation=activation), torch.randn(2, 7, 16, requires_grad=True)
+    named = {"x": x, **dict(mlp.named_parameters())}
+    if frozen == "x":
+        mlp.c_fc.requires_grad_(False)
+    if frozen:
+        named.pop(frozen).requires_grad_(False)
+    inputs = [tensor for tensor in named.values() if tensor.requires_grad]
+    results = []
+    for keeps_gelu in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = mlp(x, keeps_gelu)
+        results.append((out, *torch.autograd.grad(out, inputs, torch.ones_like(out))))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("pool_type", ["argmax", "last", "eos"])

@@ -168,20 +168,24 @@ class _Tower:
             if not (reached or own):
                 continue
             reached = True
-            kept = self._block(block, tokens, rows, width, own)
-            if self.recompute_every and place % self.recompute_every == 0:
+            again = self.recompute_every > 0 and place % self.recompute_every == 0
+            kept = self._block(block, tokens, rows, width, own, again)
+            if again:
                 total += tokens * width * _SINGLE
                 transient = max(transient, kept - tokens * width * _SINGLE)
             else:
                 total += kept
         return total + transient + last_rows * width * _SINGLE * int(reached)
 
-    def _block(self, block: Block, tokens: int, rows: int, width: int, own: bool) -> int:
+    def _block(self, block: Block, tokens: int, rows: int, width: int, own: bool, again: bool) -> int:
         """One block: what its two norms take, its products' factors, its activation's input."""
         hidden = block.mlp.c_fc.out_features
         scales = sum(isinstance(one, LayerScale) for one in (block.ls_1, block.ls_2))
         # A product by a weight keeps its input for the weight's gradient alone.
-        inputs = (tokens + (rows if rows < tokens else 0) + 2 * rows) * width + rows * hidden if own else 0
+        inputs = (tokens + (rows if rows < tokens else 0) + 2 * rows) * width if own else 0
+        # A GELU is computed again, unless the whole block is.
+        if own and (again or block.mlp.activation == "quick"):
+            inputs += rows * hidden
         attended = (2 * tokens + rows) * width + (rows * width if self.fused else block.attn.heads * rows * tokens)
         # Two factors of a quick GELU, the input of the others.
         acted = rows * hidden * (2 if block.mlp.activation == "quick" else 1)
