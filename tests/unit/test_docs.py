@@ -155,6 +155,8 @@ def a_run(folder: Path) -> None:
 PREPARE: dict[str, Callable[[Path], None]] = {
     "README.md": emoji_run,
     "evaluate.md": suites,
+    "embed-and-search.md": emoji_run,
+    "rank-a-data-set.md": emoji_run,
     "iterable-dataset.md": shards,
     "open-clip.md": shards,
     "prompt-weights.md": emoji_run,
