@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from tests.unit.sample_shards import encoded, write_tar
 from prolip.cli import main
 from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.embedding import EmbedOptions, run_embed
+from prolip.eval.contents import fetch
 from prolip.eval.embed import embed_images, embed_texts
 from prolip.eval.parts import Kind, Manifest, Part, complete_parts
 from prolip.opening import open_model
@@ -218,6 +222,34 @@ def test_without_pyarrow_safetensors_still_work(
     assert "pip install 'prolip[eval]'" in capsys.readouterr().err
     assert main([*words, "--out", str(tmp_path / "b"), "--format", "safetensors"]) == 0
     assert len(read(tmp_path / "b", "image")[0]) == 5
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(source)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        told = run_embed(options(source, tmp_path / "far", data=(f"{address}/shard{{0..1}}.tar",)))
+        contents = fetch([(f"{address}/shard1.tar", "k2")], 14)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert "9 pictures in 2 parts" in told[0]
+    run_embed(options(source, tmp_path / "near", data=(str(source / "shard{0..1}.tar"),)))
+    far, near = (read(tmp_path / name, "image") for name in ("far", "near"))
+    assert far[0] == near[0]
+    assert far[1][-1] == f"{address}/shard1.tar"
+    np.testing.assert_allclose(far[2], near[2], atol=1e-6)
+    picture = contents[f"{address}/shard1.tar", "k2"].picture
+    assert picture is not None
+    assert np.abs(picture[7, 7].astype(int) - (90, 80, 99)).max() < 3
 
 
 def test_what_is_no_part_is_said(tmp_path: Path) -> None:

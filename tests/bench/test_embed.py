@@ -1,0 +1,56 @@
+"""Whether `prolip embed` is bound by the model and not by loading, on this machine's cores: `pytest -m bench -s`.
+
+A small tower, which asks the loader for more than a published one does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prolip.embedding import EmbedOptions, run_embed
+from prolip.eval.parts import Manifest
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.hub import save_pretrained
+
+SHARDS, SAMPLES = 3, 200
+LARGEST_WAIT = 0.05
+
+
+def write_shard(path: Path, rng: np.random.Generator) -> None:
+    """Pictures of 512 x 384 pixels, as coarse as photographs."""
+    with tarfile.open(path, "w") as archive:
+        for number in range(SAMPLES):
+            coarse = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            jpeg = io.BytesIO()
+            Image.fromarray(coarse).resize((512, 384), Image.Resampling.BICUBIC).save(jpeg, "JPEG", quality=95)
+            entry = tarfile.TarInfo(f"{number:06d}.jpg")
+            entry.size = len(jpeg.getvalue())
+            archive.addfile(entry, io.BytesIO(jpeg.getvalue()))
+
+
+@pytest.mark.bench
+def test_embedding_waits_for_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ARCHITECTURES["ViT-B-16"]
+    vision = dataclasses.replace(base.vision, width=192, head_width=64)
+    text = dataclasses.replace(base.text, width=512, heads=8, layers=1)
+    torch.manual_seed(0)
+    model = ProLIP(dataclasses.replace(base, embed_dim=512, vision=vision, text=text))
+    save_pretrained(model, tmp_path / "model")
+    rng = np.random.default_rng(0)
+    for shard in range(SHARDS):
+        write_shard(tmp_path / f"{shard}.tar", rng)
+    data = (str(tmp_path / f"{{0..{SHARDS - 1}}}.tar"),)
+    told = run_embed(
+        EmbedOptions(checkpoint=str(tmp_path / "model"), data=data, out=tmp_path / "out", format="safetensors")
+    )
+    with capsys.disabled():
+        print(f"\nViT-Ti/16, {SHARDS * SAMPLES} pictures: {told[1]}")
+    assert Manifest.read(tmp_path / "out").run["wait_share"] < LARGEST_WAIT
