@@ -300,6 +300,22 @@ SUITES = {
         "the demo's figures on the emoji shards, beside an untrained model",
         suite("prolip.eval.suites.emoji", "EmojiOptions", "run_emoji"),
     ),
+    "retrieval": Command(
+        "pictures and captions found by each other: Flickr, COCO 1K and 5K, CxC, ECCV Caption, or your own pairs",
+        suite("prolip.eval.suites.retrieval", "RetrievalOptions", "run_retrieval"),
+    ),
+    "hierarcaps": Command(
+        "walks from pictures through captions of four levels, inclusion and uncertainty by level",
+        suite("prolip.eval.suites.hierarchies", "HierarcapsOptions", "run_hierarcaps"),
+    ),
+    "hierarimgs": Command(
+        "walks from captions through pictures of several levels",
+        suite("prolip.eval.suites.hierarchies", "HierarimgsOptions", "run_hierarimgs"),
+    ),
+    "uncertainty": Command(
+        "uncertainty against accuracy and length, and after shortening, masking or blurring",
+        suite("prolip.eval.suites.uncertainty", "UncertaintyOptions", "run_uncertainty"),
+    ),
 }
 
 COMMANDS = {

@@ -143,7 +143,14 @@ def suites(folder: Path) -> None:
     """A run, a small model of open_clip, and small data sets in the published layout."""
     emoji_run(folder)
     write_open_clip(folder / "models" / "clip")
-    for key in ("cifar10", "imagenet1k", "imagenet-a", "wilds/fmow", "misc/winogavil"):
+    for key in (
+        "cifar10",
+        "imagenet1k",
+        "imagenet-a",
+        "wilds/fmow",
+        "misc/winogavil",
+        "retrieval/flickr_1k_test_image_text_retrieval",
+    ):
         write_task(folder / "data" / "datacomp", TASKS[key], count=40)
 
 

@@ -3,7 +3,7 @@
 N items, B batch, H/W pixels, L tokens, D dimensions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -84,19 +84,46 @@ def embed_shards(
         ValueError: there is no picture.
         DataError: a shard is no archive, or more than one picture in a hundred cannot be read.
     """
-    parts: list[Gaussian] = []
+    found = embed_views(
+        model,
+        shards,
+        {"whole": model.encode_image},
+        batch_size=batch_size,
+        keep_json=keep_json,
+        on_progress=on_progress,
+    )
+    return found["whole"]
+
+
+def embed_views(
+    model: EvalModel,
+    shards: Sequence[str],
+    views: Mapping[str, Callable[[Tensor], Gaussian]],
+    *,
+    batch_size: int = 128,
+    keep_json: bool = False,
+    on_progress: Callable[[int], object] | None = None,
+) -> dict[str, Embedded]:
+    """As `embed_shards`, in several ways at once: every view makes Gaussians [B, D] of pictures f32 [B, 3, H, W].
+
+    Raises:
+        ValueError: there is no picture.
+        DataError: a shard is no archive, or more than one picture in a hundred cannot be read.
+    """
+    parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
     json: list[str] = []
     with evaluating(model.network):
         for batch in picture_batches(model.preprocess, shards, model.device, batch_size, keep_json=keep_json):
-            parts.append(_on_cpu(model.encode_image(batch.images)))
+            for name, view in views.items():
+                parts[name].append(_on_cpu(view(batch.images)))
             keys.extend(batch.keys)
             json.extend(batch.json or ())
             if on_progress is not None:
                 on_progress(len(batch.keys))
-    if not parts:
+    if not keys:
         raise ValueError(f"{', '.join(shards)}: no picture")
-    return Embedded(concatenate(parts), keys, json if keep_json else None)
+    return {name: Embedded(concatenate(some), keys, json if keep_json else None) for name, some in parts.items()}
 
 
 def embed_captions(

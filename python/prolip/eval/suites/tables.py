@@ -75,6 +75,20 @@ def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Associ
     return _shard(folder, made, list(places), None), tasks
 
 
+def open_pictures(folder: Path, made: Path, names: Sequence[str]) -> TaskFolder:
+    """Pictures that the folder's table names, in a shard, with their places as keys.
+
+    Args:
+        folder: with one table and the pictures, in a zip file or beside it.
+        made: folder of the shard that is made.
+        names: of the pictures.
+
+    Raises:
+        ValueError: a picture is missing.
+    """
+    return _shard(folder, made, names, None)
+
+
 def _table(folder: Path) -> Path | None:
     return next(iter(sorted(folder.glob("*.csv"))), None)
 

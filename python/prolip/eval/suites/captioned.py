@@ -1,0 +1,101 @@
+"""Pictures with captions of any number: from the published layout, from shards with json, or from a table of names.
+
+N pictures, M captions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prolip.data import DataError, expand_shards
+from prolip.eval.suites.folders import TaskFolder, members_of, open_folder, read_captions
+
+
+class Captions(NamedTuple):
+    """What belongs to pictures, in their order."""
+
+    texts: list[list[str]]
+    """The captions of each of N pictures, one or more."""
+    image_ids: list[int] | None
+    """The data set's own ids of the pictures; None where nobody asked for them."""
+    caption_ids: list[list[int]] | None
+    """Likewise of the captions."""
+
+
+def open_captioned(source: str) -> TaskFolder:
+    """A folder of the published layout, or shards by a path or pattern.
+
+    Raises:
+        ValueError: there is no shard.
+    """
+    if Path(source).is_dir():
+        return open_folder(Path(source))
+    shards = expand_shards([source])
+    seen = [(Path(shard).name, Path(shard).stat().st_size) for shard in shards]
+    digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
+    return TaskFolder(Path(source), tuple(shards), [], [], digest)
+
+
+def captions_of(
+    folder: TaskFolder,
+    keys: Sequence[str],
+    caption_key: str = "txt",
+    image_id_key: str | None = None,
+    caption_ids_key: str | None = None,
+) -> Captions:
+    """The captions of every embedded picture.
+
+    Args:
+        folder: the pictures' shards.
+        keys: the embedded pictures' keys, in the order of the shards.
+        caption_key: `txt` (a caption a line), or a dotted path into the json, to a text or texts.
+        image_id_key: dotted path of a picture's id, a whole number.
+        caption_ids_key: dotted path of as many ids as there are captions.
+
+    Raises:
+        DataError: a picture has no caption, or no such id; the message names its key.
+    """
+    if caption_key == "txt" and image_id_key is None and caption_ids_key is None:
+        return Captions(read_captions(folder, keys), None, None)
+    records = [json.loads(text) for text in members_of(folder.shards, keys, "json")]
+    lines = read_captions(folder, keys) if caption_key == "txt" else None
+    texts: list[list[str]] = []
+    image_ids: list[int] = []
+    caption_ids: list[list[int]] = []
+    for place, (key, record) in enumerate(zip(keys, records, strict=True)):
+        found = lines[place] if lines is not None else [str(text).strip() for text in at(record, caption_key)]
+        if not found:
+            raise DataError(f"{folder.path}: sample {key} has no caption at {caption_key}")
+        texts.append(found)
+        if image_id_key is not None:
+            image_ids.append(_whole(folder, key, image_id_key, at(record, image_id_key), 1)[0])
+        if caption_ids_key is not None:
+            ids = _whole(folder, key, caption_ids_key, at(record, caption_ids_key), len(found))
+            caption_ids.append(ids)
+    return Captions(
+        texts, None if image_id_key is None else image_ids, None if caption_ids_key is None else caption_ids
+    )
+
+
+def at(record: Any, path: str) -> list[Any]:
+    """All that a dotted path leads to; a name behind a list is a name in each of its elements, as in the loader."""
+    found = [record]
+    for name in path.split("."):
+        found = [item[name] for item in _spread(found) if isinstance(item, dict) and name in item]
+    return _spread(found)
+
+
+def _spread(items: Sequence[Any]) -> list[Any]:
+    return [part for item in items for part in (item if isinstance(item, list) else [item])]
+
+
+def _whole(folder: TaskFolder, key: str, path: str, found: Sequence[Any], count: int) -> list[int]:
+    """As many whole numbers as there must be."""
+    numbers = [int(value) for value in found if isinstance(value, int | str) and str(value).lstrip("-").isdigit()]
+    if len(numbers) != count or len(found) != count:
+        raise DataError(f"{folder.path}: sample {key} has {list(found)!r} at {path}: it must be {count} whole numbers")
+    return numbers

@@ -1,0 +1,122 @@
+"""Retrieval between pictures and captions: Flickr, COCO 1K and 5K, CxC and ECCV Caption, or pairs of one's own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.eval.coco import evaluate_coco, load_truth
+from prolip.eval.embed import embed_captions, embed_shards
+from prolip.eval.model import EvalModel
+from prolip.eval.retrieval import Score
+from prolip.eval.suites.captioned import captions_of, open_captioned
+from prolip.eval.suites.datacomp import recall_rows
+from prolip.eval.suites.folders import TaskFolder
+from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult
+
+NO_DISTANCE = "figures by sampled distance: the model has no variances"
+_SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
+_WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
+_FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOptions(SuiteOptions):
+    """Evaluates retrieval both ways, by the means alone and by sampled distance.
+
+    Where `image_id_key` and `caption_ids_key` lead to COCO's ids, COCO 1K and 5K, CxC and ECCV Caption are measured too
+    (needs prolip[eval]).
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """A folder of the published layout (wds_flickr30k_test), or shards: a path or pattern. May be given several
+    times."""
+    caption_key: str = "txt"
+    """Where a picture's captions are: `txt`, a caption a line, or a dotted path into its json (sentences.raw)."""
+    image_id_key: str | None = None
+    """Dotted path of COCO's id of a picture (cocoid)."""
+    caption_ids_key: str | None = None
+    """Dotted path of COCO's ids of its captions (sentids)."""
+
+    def __post_init__(self) -> None:
+        if (self.image_id_key is None) != (self.caption_ids_key is None):
+            raise ValueError("image_id_key and caption_ids_key come together or not at all")
+
+
+def run_retrieval(model: EvalModel, options: RetrievalOptions, finished: Finished) -> SuiteResult:
+    """Every data set.
+
+    Raises:
+        ValueError: none could be evaluated.
+    """
+    fingerprint = model.fingerprint()
+    rows: list[Row] = []
+    notes: list[str] = []
+    for source in tqdm(options.data, desc=model.name, unit="set", file=sys.stderr):
+        name = Path(source).name
+        try:
+            folder = open_captioned(source)
+            keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
+            settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
+            rows += finished.task(name, settings, partial(retrieve_set, model, name, folder, options)).rows
+        except (ValueError, DataError, OSError) as error:
+            notes.append(f"{name}: {error}")
+    if not rows:
+        raise ValueError("; ".join(notes))
+    if not model.has_variances:
+        notes.append(NO_DISTANCE)
+    return SuiteResult(suite="retrieval", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
+
+
+def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: RetrievalOptions) -> TaskResult:
+    """Recalls of a data set, and what COCO's ids allow.
+
+    Raises:
+        ValueError: ids stand twice, or pictures of COCO's test set are missing.
+        DataError: a picture has no caption or no id, or too many cannot be read.
+    """
+    embedded = embed_shards(model, folder.shards, batch_size=options.batch_size)
+    found = captions_of(folder, embedded.keys, options.caption_key, options.image_id_key, options.caption_ids_key)
+    texts = embed_captions(model, list(chain.from_iterable(found.texts)))
+    image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
+    scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
+    rows = [row for score in scores for row in recall_rows(name, embedded.gaussian, texts, image_of_text, score)]
+    at_one = [row for row in rows if row.metric.endswith("R@1")]
+    main = Row(
+        task=name,
+        metric="mean recall@1",
+        value=sum(row.value for row in at_one) / len(at_one),
+        num_items=len(found.texts),
+        main=True,
+        mean_of=[row.key for row in at_one],
+    )
+    rows.insert(0, main)
+    if found.image_ids is not None and found.caption_ids is not None:
+        truth, caption_ids = load_truth(), list(chain.from_iterable(found.caption_ids))
+        for score in scores:
+            figures = evaluate_coco(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
+            rows += [coco_row(key, value, score, len(found.texts)) for key, value in figures.items()]
+    return TaskResult(rows=rows)
+
+
+def coco_row(key: str, value: float, score: Score, num_items: int) -> Row:
+    """A figure of `evaluate_coco`, whose keys are SET_WAY_FIGURE."""
+    (which,) = [name for name in _SETS if key.startswith(f"{name}_")]
+    way, figure = next((way, key.removeprefix(f"{which}_{way}_")) for way in _WAYS if key.startswith(f"{which}_{way}_"))
+    suffix = ", by sampled distance" if score == "csd" else ""
+    return Row(
+        task=_SETS[which],
+        metric=f"{_WAYS[way]} {_FIGURES.get(figure, figure)}{suffix}",
+        value=value,
+        num_items=num_items,
+        main=figure in {"R@1", "map_at_r"} and score == "mean",
+    )

@@ -1,0 +1,268 @@
+"""Retrieval, HierarCaps, HierarImgs and uncertainty as suites, against the functions behind them, on small data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.unit.eval.sample_tasks import picture, write_lists, write_open_clip, write_shards
+from tests.unit.sample_run import write_run
+
+from prolip.cli import main
+from prolip.data import DataError
+from prolip.eval.coco import CocoTruth, Pairs
+from prolip.eval.embed import embed_captions, embed_shards
+from prolip.eval.hierarcaps import read_hierarcaps
+from prolip.eval.measures import measure_hierarchy, measure_retrieval
+from prolip.eval.model import EvalModel
+from prolip.eval.suites.captioned import at, captions_of, open_captioned
+from prolip.eval.suites.hierarchies import read_hierarimgs
+from prolip.eval.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
+from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
+from prolip.gaussian import Gaussian
+from prolip.opening import open_eval_model
+
+WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]
+COUNT = 12
+
+
+def caption(number: int, place: int) -> str:
+    words = [WORDS[(number + step * (place + 1)) % len(WORDS)] for step in range(2 + (number + place) % 5)]
+    return " and ".join(words)
+
+
+def write_pairs(folder: Path) -> None:
+    """Pictures with a class, three captions a line, and the same with COCO's ids in json."""
+    draw = random.Random(5)
+    write_lists(folder, WORDS[:4], ["a picture of {c}", "{c}"])
+    samples = []
+    for number in range(COUNT):
+        captions = [caption(number, place) for place in range(3)]
+        record = {
+            "cocoid": 100 + number,
+            "sentids": [1000 + 3 * number + place for place in range(3)],
+            "sentences": [{"raw": text} for text in captions],
+        }
+        samples.append(
+            [
+                (f"p{number:03}.png", picture(draw)),
+                (f"p{number:03}.cls", str(number % 4).encode()),
+                (f"p{number:03}.txt", "\n".join(captions).encode()),
+                (f"p{number:03}.json", json.dumps(record).encode()),
+            ]
+        )
+    write_shards(folder / "test", samples)
+
+
+def write_hierarchies(folder: Path) -> None:
+    draw = random.Random(6)
+    folder.mkdir(parents=True)
+    for number in range(8):
+        (folder / f"h{number}.png").write_bytes(picture(draw))
+    with (folder / "table.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["captions", "image_url", "caption", "images"])
+        for number in range(6):
+            levels = ["picture", WORDS[number % 2], caption(number, 0)]
+            pictures = ["h0.png", f"h{1 + number % 2}.png", f"h{2 + number}.png"]
+            address = f"http://images.example.org/val/h{2 + number}.png?size=large"
+            table.writerow([" => ".join(levels), address, caption(number, 1), " => ".join(pictures)])
+
+
+class World:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.pairs, self.hierarchies = root / "wds_pairs_test", root / "hierarchies"
+        write_pairs(self.pairs)
+        write_hierarchies(self.hierarchies)
+        write_run(root / "run", root / "tokenizer.json", context_length=8)
+        self.ours, self.theirs = str(root / "run"), write_open_clip(root / "clip")
+        self.model = open_eval_model(self.ours, None, torch.device("cpu"))
+
+    def run(self, suite: str, *words: str, models: list[str] | None = None) -> dict[str, Any]:
+        """The figures of our model and of open_clip's, by task and metric."""
+        out = self.root / suite
+        names = models if models is not None else [self.ours, self.theirs]
+        given = [word for name in names for word in ("--checkpoint", name)]
+        assert main(["eval", suite, *given, "--out", str(out), "--num_resamples", "10", *words]) == 0
+        found: dict[str, Any] = json.loads((out / "results.json").read_text())
+        assert (out / "results.md").read_text()
+        assert "</html>" in (out / "results.html").read_text()
+        return found
+
+    def values(self, found: dict[str, Any], name: str) -> dict[str, float]:
+        return {row["metric"]: row["value"][name] for row in found["figures"] if row["value"].get(name) is not None}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("pairs"))
+
+
+def embedded(model: EvalModel, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
+    images = embed_shards(model, open_captioned(str(folder)).shards).gaussian
+    texts = embed_captions(model, [caption(number, place) for number in range(COUNT) for place in range(3)])
+    return images, texts, torch.arange(COUNT).repeat_interleave(3)
+
+
+def test_retrieval_gives_the_measures_figures_for_both_kinds_of_model(world: World) -> None:
+    found = world.run("retrieval", "--data", str(world.pairs))
+    for name in (world.ours, world.theirs):
+        values = world.values(found, name)
+        model = open_eval_model(name, None, torch.device("cpu"))
+        expected = measure_retrieval(*embedded(model, world.pairs))
+        assert values["picture to caption R@5"] == pytest.approx(expected["image_to_text_mean_recall_at_5"])
+        assert values["caption to picture R@1"] == pytest.approx(expected["text_to_image_mean_recall_at_1"])
+        at_one = [values["picture to caption R@1"], values["caption to picture R@1"]]
+        if name == world.ours:
+            by_distance = values["caption to picture R@10, by sampled distance"]
+            assert by_distance == pytest.approx(expected["text_to_image_csd_recall_at_10"])
+            at_one += [values[f"{way} R@1, by sampled distance"] for way in WAYS]
+        assert values["mean recall@1"] == pytest.approx(sum(at_one[:2]) / 2)
+    assert any("no variances" in note for notes in found["notes"].values() for note in notes)
+
+
+WAYS = ("picture to caption", "caption to picture")
+
+
+def test_cocos_ids_bring_cocos_figures(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_text = {100 + number: [1000 + 3 * number + place for place in range(3)] for number in range(COUNT)}
+    to_image = {text: [image] for image, texts in to_text.items() for text in texts}
+    pairs = Pairs(to_text, to_image)
+    truth = CocoTruth(pairs, pairs, pairs, list(to_image))
+    monkeypatch.setattr("prolip.eval.suites.retrieval.load_truth", lambda: truth)
+    keys = ["--caption_key", "sentences.raw", "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
+    found = world.run("retrieval", "--data", str(world.pairs), *keys, models=[world.ours])
+    tasks = {(row["task"], row["metric"]): row["value"][world.ours] for row in found["figures"]}
+    for way in WAYS:
+        for k in (1, 5, 10):
+            own = tasks[world.pairs.name, f"{way} R@{k}, by sampled distance"]
+            assert tasks["COCO 5K", f"{way} R@{k}, by sampled distance"] == pytest.approx(own)
+        assert 0 <= tasks["ECCV Caption", f"{way} mAP@R"] <= 1
+    with pytest.raises(SystemExit, match="2"):
+        raise SystemExit(main(["eval", "retrieval", "--checkpoint", "x", "--data", "y", "--image_id_key", "cocoid"]))
+
+
+def test_a_walk_gives_the_measures_figures(world: World) -> None:
+    found = world.run("hierarcaps", "--data", str(world.hierarchies))
+    values = world.values(found, world.ours)
+    table = read_hierarcaps(world.hierarchies / "table.csv")
+    flat = embed_captions(world.model, [text for levels in table.captions for text in levels])
+    captions = Gaussian(flat.mean.view(6, 3, -1), flat.log_var.view(6, 3, -1))
+    made = open_captioned(str(next((world.root / "hierarcaps" / "data").glob("*.tar"))))
+    images = embed_shards(world.model, made.shards).gaussian
+    expected = measure_hierarchy(
+        images, captions, table.caption_ids, embed_captions(world.model, [""]).mean[0], num_resamples=1
+    )
+    for figure in ("precision", "recall"):
+        assert values[f"{figure}, to the root"] == pytest.approx(expected[f"text_{figure}"])
+        for form in ("official", "exact"):
+            metric = f"{figure}, to the including item ({form})"
+            assert values[metric] == pytest.approx(expected[f"inclusion_{form}_{figure}"])
+    assert values["lies in its level 0 (0 is the most general)"] == pytest.approx(expected["include_0"])
+    assert values["uncertainty falls at every level"] == pytest.approx(expected["level_share_ordered"])
+    metric = "rank correlation of uncertainty with generality"
+    assert values[metric] == pytest.approx(expected["level_spearman"])
+    assert "precision, to the root" in world.values(found, world.theirs)
+    assert metric not in world.values(found, world.theirs)
+
+
+def test_pictures_are_walked_through_as_well(world: World) -> None:
+    captions, pictures = read_hierarimgs(world.hierarchies / "table.csv")
+    assert pictures[3] == ["h0.png", "h2.png", "h5.png"]
+    assert captions[3] == caption(3, 1)
+    values = world.values(world.run("hierarimgs", "--data", str(world.hierarchies)), world.ours)
+    assert 0 < values["recall, to the root"] <= 1
+    assert 0 <= values["lies in its level 2 (0 is the most general)"] <= 1
+
+
+def test_uncertainty_against_accuracy_length_and_what_is_taken_away(world: World) -> None:
+    words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "3"]
+    found = world.run("uncertainty", *words, models=[world.ours])
+    values = world.values(found, world.ours)
+    images, texts, _ = embedded(world.model, world.pairs)
+    assert values["mean uncertainty of pictures"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
+    assert values["mean uncertainty of captions"] == pytest.approx(float(texts.total_var.mean()), rel=1e-5)
+    hits = torch.tensor(world_hits(world, images))
+    assert values["accuracy"] == pytest.approx(float(hits.mean()))
+    expected = uncertainty_bins(images.total_var.double(), hits, 3)
+    pearson = values.get("correlation of accuracy with uncertainty, over bins")
+    assert pearson == pytest.approx(expected.pearson, nan_ok=True) if pearson is not None else expected.pearson != 0
+    area = area_under_risk_coverage(images.total_var.double(), hits)
+    assert values["area under risk and coverage"] == pytest.approx(area)
+    for view in ("blurred", "75% of its patches hidden"):
+        assert 0 <= values[f"a picture is more uncertain {view}"] <= 1
+    cut = [shortened(caption(number, place)) for number in range(COUNT) for place in range(3)]
+    long = torch.tensor([len(caption(n, p).split()) >= 4 for n in range(COUNT) for p in range(3)])
+    more = embed_captions(world.model, cut).total_var > texts.total_var
+    assert values["a caption is more uncertain cut to its first half"] == pytest.approx(
+        float(more[long].double().mean())
+    )
+    assert "Accuracy by uncertainty" in (world.root / "uncertainty" / "results.html").read_text()
+    (note,) = found["notes"][world.ours]
+    order = images.total_var.argsort(stable=True).tolist()
+    assert f"most certain are p{order[0]:03}," in note
+    assert f"least certain p{order[-1]:03}," in note
+
+
+def world_hits(world: World, images: Gaussian) -> list[float]:
+    weights = []
+    for name in WORDS[:4]:
+        prompts = embed_captions(world.model, [f"a picture of {name}", name]).mean.mean(dim=0)
+        weights.append(prompts / prompts.norm())
+    best = (images.mean @ torch.stack(weights).T).argmax(dim=1)
+    return [float(place == number % 4) for number, place in enumerate(best.tolist())]
+
+
+def test_a_model_without_variances_is_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "uncertainty", "--checkpoint", world.theirs, "--data", str(world.pairs)]
+    assert main([*words, "--out", str(world.root / "refused")]) == 2
+    assert "has no variances" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("suite", "words", "message"),
+    [
+        ("retrieval", ["--data", "absent"], "absent"),
+        ("retrieval", ["--data", "PAIRS", "--caption_key", "nothing"], "sample p000 has no caption at nothing"),
+        ("hierarcaps", ["--data", "PAIRS"], "has 0 tables (.csv)"),
+        ("uncertainty", ["--data", "PAIRS", "--num_bins", "40"], "do not fill 40 bins"),
+    ],
+)
+def test_what_is_wrong_names_itself(
+    suite: str, words: list[str], message: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(world.pairs) if word == "PAIRS" else word for word in words]
+    assert main(["eval", suite, "--checkpoint", world.ours, "--out", str(world.root / "wrong"), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_options_name_their_rule() -> None:
+    for name, value in (("num_bins", 1), ("keep_ratio", 1.0), ("blur", 0.0), ("show", -1)):
+        with pytest.raises(ValueError, match=name):
+            UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})  # type: ignore[arg-type]
+
+
+def test_paths_lead_through_lists(world: World) -> None:
+    record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
+    assert at(record, "a.b") == ["x", "y", "z"]
+    assert at(record, "n") == [3]
+    assert at(record, "a.q") == []
+    folder = open_captioned(str(world.pairs))
+    with pytest.raises(DataError, match=r"sample p000 has .* at cocoid: it must be 3 whole numbers"):
+        captions_of(folder, ["p000"], "sentences.raw", "cocoid", "cocoid")
+
+
+def test_words_are_taken_away_and_pictures_blurred() -> None:
+    assert shortened("a b c d e") == "a b"
+    assert thinned("a b c d e") == thinned("a b c d e")
+    assert len(thinned("a b c d e").split()) == 2
+    flat, spot = torch.full((1, 3, 20, 20), 0.5), torch.zeros(1, 3, 20, 20)
+    torch.testing.assert_close(blurred(flat, 0.1), flat)
+    spot[..., 10, 10] = 1
+    assert 0 < float(blurred(spot, 0.1)[0, 0, 10, 10]) < 0.2
