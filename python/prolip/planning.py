@@ -198,12 +198,12 @@ def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     )
     yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.num_samples)} samples"
     yield (
-        f"work       {work / 1e9:,.2f} GFLOPs a sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
+        f"work       {work / 1e9:.4g} GFLOPs a sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
         f"of its {peak / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
     )
     yield (
-        f"memory     about {memory.total / 1e9:,.1f} GB a GPU: {memory.state / 1e9:,.2f} GB whatever the batch, and "
-        f"{memory.per_sample / 1e6:,.1f} MB for each of {memory.items:,} samples"
+        f"memory     about {memory.total / 1e9:.3g} GB a GPU: {memory.state / 1e9:.3g} GB whatever the batch, and "
+        f"{memory.per_sample / 1e6:.3g} MB for each of {memory.items:,} samples"
     )
 
 
