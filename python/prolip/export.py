@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,6 +36,8 @@ class ExportOptions:
     """Make that repository private, if it is new."""
     name: str | None = None
     """Title of the card; by default the run's name."""
+    weights: Literal["average", "trained"] = "average"
+    """Of a run: the averaged weights where it keeps them (`ema.decay`), or those that are trained in any case."""
     licence: str = ModelCard.licence
     """The hub's word for the licence of the weights, such as mit or cc-by-4.0."""
     data: str | None = None
@@ -56,7 +58,7 @@ def run_export(options: ExportOptions) -> list[str]:
         card = ModelCard(start=f"converted from {options.source}")
     else:
         model = ProLIP(from_official_json(checkpoint.notes.model_config))
-        model.load_state_dict(checkpoint.weights())
+        model.load_state_dict(checkpoint.weights() if options.weights == "average" else checkpoint.model())
         card = card_of_run(checkpoint)
         tokenizer = _tokenizer_file(from_toml(checkpoint.notes.config).data.tokenizer)
     card = dataclasses.replace(

@@ -21,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from prolip.distributed import Ranks
 from prolip.models import ProLIP
 
+_GRAPHS = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
@@ -58,6 +60,10 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
         dtype: what the towers compute in.
     """
     towers = (model.visual, model.text)
+    if config.compile:
+        # All blocks have one code, which is compiled for either tower, whole and masked inputs, the rows that the last
+        # block is asked for, with and without gradients: more than the 8 graphs that torch keeps of a code by itself.
+        torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
     for tower in towers:
         tower.transformer.recompute_every = config.recompute_every
         if config.compile:

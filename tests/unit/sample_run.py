@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from prolip.checkpoint import Notes, Saver, checkpoint_path, run_tensors
+from prolip.checkpoint import Average, Notes, Saver, checkpoint_path, run_tensors
 from prolip.config import TrainConfig, to_toml
 from prolip.distributed import Ranks
 from prolip.models import ARCHITECTURES, ProLIP
@@ -52,7 +52,9 @@ def write_run(run: Path, tokenizer: Path, context_length: int) -> None:
     write_checkpoint(run / "checkpoints", model, to_toml(trained), step=1)
 
 
-def write_checkpoint(folder: Path, model: ProLIP, config: str, *, step: int, elapsed_s: float = 0.0) -> Path:
+def write_checkpoint(
+    folder: Path, model: ProLIP, config: str, *, step: int, elapsed_s: float = 0.0, average: Average | None = None
+) -> Path:
     """Writes a checkpoint of a model that was, so to say, trained by a configuration; its path."""
     notes = Notes(
         step=step,
@@ -63,5 +65,5 @@ def write_checkpoint(folder: Path, model: ProLIP, config: str, *, step: int, ela
         model_config=to_official_json(model.config),
     )
     with Saver(folder, ALONE, keep=9, after=step - 1) as saver:
-        saver.save(notes, run_tensors(model, torch.optim.AdamW(model.parameters())))
+        saver.save(notes, run_tensors(model, torch.optim.AdamW(model.parameters()), average))
     return checkpoint_path(folder, step)

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from tests.unit.sample_run import write_checkpoint
 
 import prolip
+from prolip.checkpoint import open_saved
 from prolip.cli import main
 from prolip.config import TrainConfig, to_toml
+from prolip.ema import Ema, EmaConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.architectures import to_official_json
 from prolip.models.hub import save_pretrained
@@ -49,6 +51,24 @@ def test_a_run_becomes_a_folder_that_loads_the_same_tensors(run: Path, tmp_path:
     assert list(load_file(out / "model.safetensors")) == sorted(before.state_dict())
     for name, tensor in before.state_dict().items():
         assert torch.equal(after.state_dict()[name], tensor), name
+
+
+def test_of_a_run_with_averages_either_weights_are_exported(run: Path, tmp_path: Path) -> None:
+    model = ProLIP(SMALL)
+    ema = Ema(model, EmaConfig(decay=0.5, warmup=False))
+    trained = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    averaged = {name: tensor + 0.5 for name, tensor in model.state_dict().items()}
+    model.load_state_dict(trained)
+    ema.update(1)
+    saved = open_saved(run)
+    assert saved is not None
+    write_checkpoint(run / "checkpoints", model, saved.notes.config, step=30, average=ema)
+    for flags, expected in (((), averaged), (("--weights", "trained"), trained)):
+        out = tmp_path / f"out{len(flags)}"
+        assert main(["export", str(run), "--out", str(out), *flags]) == 0
+        found = load_file(out / "model.safetensors")
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, msg=name)
 
 
 def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> None:

@@ -193,6 +193,14 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
+class Norm(nn.LayerNorm):
+    """A layer's norm in the type of what is normed, whatever type the weights are in: shards come in a lower one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` with every token's values shifted, scaled and weighted."""
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
 class Block(nn.Module):
     """x + g1 * attention(norm(x)), then x + g2 * mlp(norm(x))."""
 
@@ -207,10 +215,10 @@ class Block(nn.Module):
         activation: Activation,
     ) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(width, norm_eps)
+        self.ln_1 = Norm(width, norm_eps)
         self.attn = Attention(width, heads)
         self.ls_1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
-        self.ln_2 = nn.LayerNorm(width, norm_eps)
+        self.ln_2 = Norm(width, norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio), activation=activation)
         self.ls_2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
 

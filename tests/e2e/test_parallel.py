@@ -1,0 +1,117 @@
+"""Whatever shares the model among processes, and however its blocks run: the loss curve is that of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.e2e.curves import Joined, record
+from tests.e2e.lab import Lab
+
+from prolip.distributed import start
+
+STEPS = 20
+FLAGS = (
+    *("--model.vision.layers", "2", "--model.text.layers", "2", "--batch_size", "12", "--optim.lr", "3e-4"),
+    # Every term counts, so that an error in one shows.
+    *("--loss.inclusion_weight", "1e-2", "--loss.masked_inclusion_weight", "1e-2", "--loss.inclusion_scale", "10"),
+    *("--ema.decay", "0.9", "--ema.every", "3"),
+)
+FSDP = ("--parallel.strategy", "fsdp")
+TERMS = ("total", "ppcl", "inclusion", "masked_image_inclusion", "masked_text_inclusion", "vib")
+
+
+def of_ranks(lab: Lab, processes: int, cases: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
+    """What one launch of several processes records of each case; its folder is its name up to a plus."""
+    answer = lab.folder / f"answer-{processes}.json"
+    words = [(name, lab.words(f"{name.split('+')[0]}-{processes}", *FLAGS, *flags)) for name, flags in cases.items()]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    file = Path(__file__).with_name("curves.py")
+    done = subprocess.run(
+        [sys.executable, *launcher, str(file), json.dumps(words), str(STEPS), str(answer)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, Any]] = json.loads(answer.read_text())
+    return found
+
+
+def alone(lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, num_ranks: int, *flags: str) -> dict[str, Any]:
+    """What one process records on the global batches of as many ranks."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Joined, "num_ranks", num_ranks)
+        patched.setattr("prolip.train.BatchLoader", Joined)
+        return record(lab.words(name, *FLAGS, *flags), start("cpu"), STEPS)
+
+
+def flat(state: Mapping[str, list[float]]) -> torch.Tensor:
+    return torch.cat([torch.tensor(state[name], dtype=torch.float64) for name in sorted(state)])
+
+
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any], name: str) -> None:
+    """The curve to 1e-5, as is asked of it; a gradient's norm is a difference of larger numbers."""
+    for term in TERMS:
+        assert len(ours[term]) == STEPS
+        assert min(theirs[term]) > 0
+        assert ours[term] == pytest.approx(theirs[term], rel=1e-5), (name, term)
+    assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4), name
+    for state in ("weights", "ema"):
+        assert ours[state].keys() == theirs[state].keys()
+        assert (flat(ours[state]) - flat(theirs[state])).norm() < 1e-4 * flat(theirs[state]).norm(), (name, state)
+
+
+def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {
+        "ddp": (),
+        "fsdp": FSDP,
+        "fsdp+again": FSDP,
+        "parts": (*FSDP, "--accumulate", "3", "--parallel.recompute_every", "1", "--parallel.reshard", "False"),
+        "compiled": (*FSDP, "--parallel.compile", "True", "--parallel.recompute_every", "2"),
+        "fp16": (*FSDP, "--precision", "fp16"),
+        "fp16+again": (*FSDP, "--precision", "fp16"),
+    }
+    found = of_ranks(lab, 2, cases)
+    one = alone(lab, monkeypatch, "one", 2)
+    assert min(one["grad_norm"]) > 1  # so that clipping counts
+    for name in ("ddp", "fsdp", "parts", "compiled"):
+        assert_same(found[name], one, name)
+    # All but the factor and the bias of similarities, which have no dimension.
+    assert found["ddp"]["sharded"] == 0
+    assert found["fsdp"]["sharded"] == len(one["weights"]) - 2
+    # From a checkpoint of shards it goes on with the same bits: weights, moments, averages, fp16's factor.
+    for name in ("fsdp", "fp16"):
+        whole, again = found[name], found[f"{name}+again"]
+        for term in (*TERMS, "grad_norm", "scale"):
+            assert again[term] == whole[term][STEPS // 2 :], (name, term)
+        assert again["weights"] == whole["weights"]
+        assert again["ema"] == whole["ema"]
+
+    # Blocks are gathered in the low type, the heads are not. The factor falls until gradients fit into it, on both
+    # ranks at once; the steps that were skipped made no step.
+    low = found["fp16"]
+    assert set(low["dtypes"].values()) == {"torch.float16", "torch.float32"}
+    assert set(found["fsdp"]["dtypes"].values()) == {"torch.float32"}
+    skipped = sum(norm == 0 for norm in low["grad_norm"])
+    assert 0 < skipped < STEPS // 2
+    assert low["scale"][-1] == 2.0 ** (18 - skipped)
+    by_hand = alone(lab, monkeypatch, "low", 2, "--precision", "fp16")
+    assert low["total"] == pytest.approx(by_hand["total"], rel=1e-2)
+
+
+def test_three_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With three the order of a sum over the processes matters, and no dimension divides among them.
+    found = of_ranks(lab, 3, {"ddp": (), "fsdp": FSDP})
+    one = alone(lab, monkeypatch, "one-of-three", 3)
+    for name in ("ddp", "fsdp"):
+        assert_same(found[name], one, name)
