@@ -27,6 +27,7 @@ from prolip.optim import OptimConfig
 from prolip.parallel import ParallelConfig
 from prolip.precision import DTYPES, Precision
 from prolip.tokenizer import Tokenizer, TokenizerConfig
+from prolip.validation import Reading, ValidationConfig
 
 # Keys of a component that follow from others of the tree: not settable, not saved.
 DERIVED_KEYS = frozenset({"data.mask.num_patches"})
@@ -45,6 +46,8 @@ OPERATIONAL_KEYS = frozenset(
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",
+        "keep_best",
+        "best_is",
         "resume",
         "data.shards",
         "data.index",
@@ -131,6 +134,11 @@ class TrainConfig:
     """Steps between two checkpoints; the end of the run always saves one."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept; the best stays besides."""
+    keep_best: str | None = None
+    """A figure of metrics.jsonl, such as val/NAME/top1 or loss: whenever it is the best so far the run saves, and that
+    checkpoint stays, as checkpoints/best."""
+    best_is: Literal["max", "min"] = "max"
+    """Whether the largest or the smallest value of it is the best."""
     resume: str = "auto"
     """Where the run begins: "auto", after the newest usable checkpoint of its folder, if there is one; "never", at the
     start, in a folder without checkpoints; after a step of its folder; or the path of a checkpoint or another run."""
@@ -158,6 +166,8 @@ class TrainConfig:
     """Averaged weights."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     """How processes share the model, and how its blocks run."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """What is evaluated while it trains."""
 
     @property
     def folder(self) -> Path:
@@ -191,6 +201,16 @@ class TrainConfig:
         for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        self.validation.validate()
+        names = {job.name for job in self.validation.jobs}
+        if (
+            self.keep_best is not None
+            and self.keep_best.startswith("val/")
+            and self.keep_best.split("/")[1] not in names
+        ):
+            raise ValueError(
+                f"keep_best is {self.keep_best!r}: validation.jobs are named {', '.join(names) or 'nothing'}"
+            )
         if self.cpu_threads < 0:
             raise ValueError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
         if self.loss.ppcl_weight == 0:
@@ -255,6 +275,14 @@ class TrainConfig:
             seed=self.seed,
             num_epochs=None,
             last_batch="drop",
+        )
+
+    def reading(self) -> Reading:
+        """What evaluation within the run takes over of how training reads."""
+        size = self.model.vision.image_size
+        assert isinstance(size, int)  # as `loader` sees to
+        return Reading(
+            image_size=size, tokenizer=self.data.tokenizer, num_threads=self.data.num_threads, store=self.data.store
         )
 
 
@@ -352,4 +380,4 @@ def differing_keys(config: TrainConfig, saved: str) -> list[str]:
     """Dotted keys in which a run computes something else than the one whose TOML is given."""
     ours, theirs = flags.flat(tomllib.loads(to_toml(config))), flags.flat(tomllib.loads(saved))
     keys = sorted((ours.keys() | theirs.keys()) - OPERATIONAL_KEYS)
-    return [key for key in keys if ours.get(key) != theirs.get(key)]
+    return [key for key in keys if ours.get(key) != theirs.get(key) and not key.startswith("validation.")]

@@ -154,11 +154,18 @@ def to_table(tree: Any, derived: frozenset[str], prefix: str = "") -> dict[str, 
             continue
         if dataclasses.is_dataclass(value):
             table[item.name] = to_table(value, derived, f"{key}.")
+        elif value == () and _nests(type(tree), item.name):
+            continue  # no flag says that there are none
         elif isinstance(value, tuple):
             table[item.name] = [to_table(v, derived) if dataclasses.is_dataclass(v) else v for v in value]
         else:
             table[item.name] = "None" if value is None else str(value) if isinstance(value, Path) else value
     return table
+
+
+def _nests(kind: type, name: str) -> bool:
+    """Whether a field is a tuple of dataclasses."""
+    return any(map(dataclasses.is_dataclass, typing.get_args(typing.get_type_hints(kind)[name])))
 
 
 def to_toml(tree: object, *, derived: frozenset[str]) -> str:

@@ -37,6 +37,7 @@ from prolip.optim import clamp_logit_scale, clip_gradients, learning_rate, make_
 from prolip.parallel import average_whole_gradients, share_model
 from prolip.precision import LossScaler, autocast
 from prolip.stopping import StopRequest
+from prolip.validation import BestSoFar, Validation, whole_model
 
 log = logging.getLogger("prolip.train")
 
@@ -63,6 +64,10 @@ class Run:
     """The training data from here on."""
     saver: Saver
     """Writes the checkpoints."""
+    validation: Validation
+    """What is evaluated meanwhile."""
+    best: BestSoFar
+    """By which figure a checkpoint is kept."""
     step: int
     """Steps done."""
     elapsed_s: float
@@ -85,6 +90,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     network = share_model(model, config.parallel, ranks, config.dtype)
     loss = ProlipLoss(config.loss, Peers.from_env())
     optimizer = make_optimizer(model, config.optim)
+    low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
     scaler = LossScaler() if config.precision == "fp16" else None
     step, cursor = 0, None
@@ -105,6 +111,8 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         scaler=scaler,
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step),
+        validation=Validation(config.validation, config.reading(), ranks, low),
+        best=BestSoFar(config.keep_best, config.best_is, config.folder / "checkpoints", ranks, step),
         step=step,
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
     )
@@ -201,18 +209,33 @@ def loop(run: Run) -> int:
             run.saver.check()
             ended_by, done = stopping.agreed(), run.step == config.total_steps
             saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
-            if saving or run.step % config.log_every == 0:
+            validating, best = run.validation.is_due(run.step, done=done), None
+            if saving or validating or run.step % config.log_every == 0:
                 lr = learning_rate(config.optim, run.step - 1, config.total_steps)
                 row = meter.row(run.step, output, grad_norm, lr)
                 run.elapsed_s = meter.elapsed_s
                 if metrics is not None and progress is not None:
                     metrics.write(row)
                     progress.show(row)
-            if saving:
-                save(run, batch.cursor)
+                best = run.best.beaten_by(row)
+            if validating:
+                figures = run.validation.run(run.step, evaluated_model(run), done=done)
+                if metrics is not None and progress is not None:
+                    metrics.write({"step": run.step, "samples": row["samples"], **figures})
+                    progress.tell(run.step, figures)
+                best = run.best.beaten_by(figures) or best
+                meter.pause()
+            if saving or best is not None:
+                save(run, batch.cursor, best)
             if done or ended_by:
                 return ended_by
     raise AssertionError("an endless loader ended")
+
+
+def evaluated_model(run: Run) -> ProLIP:
+    """What evaluation takes: the averaged weights where there are any, whole on every rank, not compiled."""
+    average = None if run.ema is None else run.ema.state_dict()
+    return whole_model(run.model, average, copied=run.config.parallel.compile)
 
 
 def known_speed(run: Run) -> Speed | None:
@@ -262,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if run.step >= run.config.total_steps:
             log.info("%s is complete: %d steps", run.config.folder, run.step)
             return 0
-        with run.loader, run.saver:
+        with run.loader, run.saver, run.validation:
             ended_by = loop(run)
         if ended_by:
             log.info("%s at step %d, saved: the same command goes on from here", Signals(ended_by).name, run.step)

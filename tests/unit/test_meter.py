@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 import torch
+from tests.unit.threaded_ranks import Group
 
 from prolip.data import LoaderStats
 from prolip.distributed import Ranks
@@ -174,34 +173,11 @@ def test_a_loss_without_a_bias_has_no_row_of_it(clock: Clock) -> None:
     assert "logit_bias" not in meter.row(1, output(bias=None), torch.tensor(0.5), 1e-3)
 
 
-class Group:
-    """The two exchanges that a meter makes, between threads."""
-
-    def __init__(self, size: int) -> None:
-        self._barrier = threading.Barrier(size, timeout=60)
-        self._given: dict[int, Any] = {}
-        self.rank = threading.local()
-
-    def _all(self, mine: Any) -> list[Any]:
-        self._given[self.rank.number] = mine
-        self._barrier.wait()
-        every = [self._given[rank] for rank in sorted(self._given)]
-        self._barrier.wait()
-        return every
-
-    def all_reduce(self, tensor: torch.Tensor) -> None:
-        tensor.copy_(torch.stack(self._all(tensor.clone())).sum(0))
-
-    def all_gather_object(self, every: list[Any], mine: Any) -> None:
-        every[:] = self._all(mine)
-
-
 def test_two_ranks_tell_the_same_means_and_sums(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(2)
     monkeypatch.setattr("prolip.metrics.meter.dist", group)
 
     def row_of_rank(rank: int) -> Mapping[str, float]:
-        group.rank.number = rank
         source = Source(ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})
         ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
         meter = Meter(ranks, source, source, batch_size=8, step=0, elapsed_s=-1.0)
@@ -209,8 +185,7 @@ def test_two_ranks_tell_the_same_means_and_sums(clock: Clock, monkeypatch: pytes
         return row_of(meter, 1)
 
     monkeypatch.setattr(Meter, "_lap", lambda meter: 1.0)
-    with ThreadPoolExecutor(2) as threads:
-        one, two = threads.map(row_of_rank, range(2))
+    one, two = group.run(row_of_rank)
     assert one == two
     expected = {"loss": 1.5, "loader/ready": 1.0, "bad/read": 5, "bad/decode": 2, "samples_per_s": 8.0}
     assert one == pytest.approx(one | expected | {"samples_per_s_per_device": 4.0, "time_s": 0.0})

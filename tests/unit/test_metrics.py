@@ -161,6 +161,18 @@ def test_progress_says_speed_waiting_terms_and_eta(stream: io.StringIO, begins: 
         assert part in shown
 
 
+def test_an_evaluation_stands_on_a_line_of_its_own() -> None:
+    stream = Terminal()
+    with Progress(100, stream) as progress:
+        progress.show(ROW)
+        progress.tell(5, {"val/a/top1": 0.25, "val/a/top5": 0.5, "val/b/recall": 1 / 3})
+        progress.show(ROW)
+    lines = stream.getvalue().split("\n")
+    assert lines[1] == "evaluated at step 5: val/a/top1 0.25, val/b/recall 0.3333"
+    assert lines[0].startswith("\rstep 5/100")
+    assert lines[2].startswith("\rstep 5/100")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0:00"), (45, "0:45"), (723, "12:03"), (12000, "3:20:00"), (184800, "2d 3:20:00")]
 )

@@ -59,6 +59,8 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         scaler=LossScaler() if config.precision == "fp16" else None,
         loader=cast(Any, None),
         saver=cast(Any, None),
+        validation=cast(Any, None),
+        best=cast(Any, None),
         step=0,
         elapsed_s=0.0,
     )

@@ -29,6 +29,20 @@ class Embedded(NamedTuple):
     """The samples' json as text, when the loader keeps it."""
 
 
+class Paired(NamedTuple):
+    """Every picture of a loader with a caption of each slot, in its order. C slots, none without captions."""
+
+    image: Gaussian
+    """[N, D] on the CPU, float32."""
+    text: Gaussian
+    """[C, N, D] on the CPU, float32."""
+    token_ids: Tensor
+    """i64 [C, N, L] on the CPU."""
+    keys: list[str]
+    json: list[str]
+    """The samples' json as text; empty unless the loader keeps it."""
+
+
 class Pictures(NamedTuple):
     """Every picture of a loader, decoded and normalised but not embedded."""
 
@@ -65,6 +79,33 @@ def embed_images(
     if not parts:
         raise ValueError("the loader gave no picture")
     return Embedded(concatenate(parts), keys, json if len(json) == len(keys) else None)
+
+
+def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Paired:
+    """Gaussians of all pictures of a loader and of their captions; the model's mode is restored afterwards.
+
+    A loader without pictures, such as a rank's that has no part of a small set, gives none.
+    """
+    dim = model.config.embed_dim
+    none = torch.zeros(0, dim)
+    images, texts, ids = [Gaussian(none, none)], [], []
+    keys: list[str] = []
+    json: list[str] = []
+    with evaluating(model):
+        for batch in device_batches(loader, device):
+            images.append(_on_cpu(model.encode_image(batch.images)))
+            slots, items, length = batch.token_ids.shape
+            if slots:
+                flat = _on_cpu(model.encode_text(batch.token_ids.view(slots * items, length)))
+                texts.append(Gaussian(flat.mean.view(slots, items, dim), flat.log_var.view(slots, items, dim)))
+                ids.append(batch.token_ids.cpu())
+            keys.extend(batch.keys)
+            json.extend(batch.json or ())
+    if not texts:
+        slots, length = len(loader.config.captions), loader.config.tokenizer.context_length
+        empty = torch.zeros(slots, 0, dim)
+        texts, ids = [Gaussian(empty, empty)], [torch.zeros(slots, 0, length, dtype=torch.int64)]
+    return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, json)
 
 
 def embed_shards(

@@ -32,10 +32,20 @@ class Progress:
         self._stream.flush()
         self._width = len(line)
 
+    def tell(self, step: int, figures: Mapping[str, float]) -> None:
+        """Tells of an evaluation, on a line of its own: the first figure of each set, a set being `val/NAME`."""
+        first: dict[str, str] = {}
+        for name, value in figures.items():
+            first.setdefault(name.rpartition("/")[0], f"{name} {value:.4g}")
+        self.close()
+        self._stream.write(f"evaluated at step {step}: {', '.join(first.values())}\n")
+        self._stream.flush()
+
     def close(self) -> None:
         """Ends a line that was being rewritten."""
         if self._in_place and self._width:
             self._stream.write("\n")
+        self._width = 0
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,82 @@
+"""Whole runs that are watched: evaluated, shown and told of, and the training is what it was without."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.e2e.lab import RECIPE, Lab, numbers, same_weights
+
+from prolip.checkpoint import list_checkpoints, read_best
+
+WATCHED = """
+[[validation.jobs]]
+name = "pairs"
+kind = "retrieval"
+shards = ["{folder}/train.tar"]
+captions = ["captions.name"]
+every = 8
+batch_size = 10
+
+[[validation.jobs]]
+name = "unsure"
+kind = "uncertainty"
+shards = ["{folder}/train.tar"]
+captions = ["captions.name", "captions.group"]
+every = 100
+"""
+
+
+@pytest.fixture
+def watched(lab: Lab, tmp_path: Path) -> Lab:
+    """The same recipe, with sets to evaluate."""
+    (tmp_path / "recipe.toml").write_text((RECIPE + WATCHED).format(folder=lab.folder))
+    return Lab(tmp_path)
+
+
+def test_a_run_that_is_evaluated_takes_the_same_steps_and_keeps_its_best(
+    lab: Lab, watched: Lab, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--num_samples", "320", "--keep_checkpoints", "1")
+    assert lab.here("plain", *flags) == 0
+    metric = "val/pairs/image_to_text_mean_rank"
+    # The start has the largest rank, which is the best here.
+    assert watched.here("watched", *flags, "--keep_best", metric, "--log_every", "100") == 0
+    assert same_weights(watched.latest("watched"), lab.latest("plain"))
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("evaluated at")]
+    assert told[0].startswith("evaluated at step 8: val/pairs/image_to_text_recall_at_1 0.")
+    rows = watched.rows("watched")
+    evaluated = [row for row in rows if "loss" not in row]
+    assert [(row["step"], "val/unsure/image_mean" in row) for row in evaluated] == [(8, False), (16, False), (20, True)]
+    assert evaluated[-1]["samples"] == 320
+    assert evaluated[-1]["val/pairs/text_to_image_recall_at_10"] > 0.5
+    assert numbers([row for row in rows if "loss" in row], "step") == [8, 16, 20]
+
+    checkpoints = watched.folder / "watched" / "checkpoints"
+    found = read_best(checkpoints)
+    assert found is not None
+    ranks = dict(zip(numbers(evaluated, "step"), numbers(evaluated, metric), strict=True))
+    step = max(ranks, key=lambda step: ranks[step])
+    assert (found[0], found[1].metric, found[1].value) == (step, metric, ranks[step])
+    assert step != 20, "the best is not the newest"
+    assert [int(path.name.removeprefix("step_")) for path in list_checkpoints(checkpoints)] == [20, step]
+
+
+def test_a_sharded_run_that_goes_on_is_evaluated_once_a_step_and_knows_its_best(watched: Lab) -> None:
+    flags = ("--num_samples", "384", "--checkpoint_every", "10", "--keep_checkpoints", "9", "--log_every", "100")
+    flags = (*flags, "--keep_best", "val/pairs/image_to_text_mean_rank", "--best_is", "min")
+    flags = (*flags, "--parallel.strategy", "fsdp", "--ema.decay", "0.9")
+    watched.launch("shared", *flags, processes=2)
+    whole = [row for row in watched.rows("shared") if "loss" not in row]
+    assert numbers(whole, "step") == [8, 16, 24]
+    checkpoints = watched.folder / "shared" / "checkpoints"
+    best = read_best(checkpoints)
+    for path in list_checkpoints(checkpoints):
+        if path.name > "step_000000016":
+            shutil.rmtree(path)
+    watched.launch("shared", *flags, processes=2)
+    again = [row for row in watched.rows("shared") if "loss" not in row]
+    for name in ("step", "val/pairs/image_to_text_mean_rank", "val/pairs/text_to_image_recall_at_1"):
+        assert numbers(again, name) == numbers(whole, name)
+    assert read_best(checkpoints) == best
