@@ -346,6 +346,10 @@ COMMANDS = {
         "open a page in which to try a model: pictures, captions, their uncertainty",
         told_by("prolip.explore", "ExploreOptions", "run_explore"),
     ),
+    "runs": Command(
+        "tabulate runs side by side, and draw their curves on a page",
+        told_by("prolip.runs", "RunsOptions", "run_runs"),
+    ),
     "export": Command(
         "write a run or a checkpoint as a folder of the hub's layout, or push it to the hub",
         told_by("prolip.export", "ExportOptions", "run_export"),
