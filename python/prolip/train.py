@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -193,10 +192,11 @@ def loop(run: Run) -> int:
         elapsed_s=run.elapsed_s,
         speed=known_speed(run),
     )
+    open_log = partial(MetricsLog, config.folder, config=config.log, name=config.name, settings=to_toml(config))
     rehearsing = run.step > 0 and run.ranks.world_size > 1
     with ExitStack() as open_things:
         stopping = open_things.enter_context(StopRequest())
-        metrics = open_things.enter_context(open_log(config, run.step)) if leads else None
+        metrics = open_things.enter_context(open_log(run.step)) if leads else None
         progress = open_things.enter_context(Progress(config.total_steps)) if leads else None
         for batch in batches:
             if rehearsing:
@@ -247,12 +247,6 @@ def known_speed(run: Run) -> Speed | None:
     shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
     arithmetic = "tf32" if shortened else config.precision
     return Speed.of_device(flops, run.ranks.device, arithmetic, config.log.peak_tflops)
-
-
-def open_log(config: TrainConfig, step: int) -> MetricsLog:
-    """Where rows of metrics go after `step` steps."""
-    settings = tomllib.loads(to_toml(config))
-    return MetricsLog(config.folder, step, config.log, name=config.name, settings=settings)
 
 
 def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:

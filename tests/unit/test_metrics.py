@@ -35,7 +35,7 @@ DEFAULT = LogConfig()
 
 
 def log_of(folder: Path, step: int, config: LogConfig = DEFAULT) -> MetricsLog:
-    return MetricsLog(folder, step, config, name="mine", settings={"optim": {"lr": 1e-3}})
+    return MetricsLog(folder, step, config, name="mine", settings="[optim]\nlr = 1e-3\n")
 
 
 def steps(folder: Path) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -72,7 +73,7 @@ class MetricsLog:
             dropped: the run computes them again. (W&B keeps what it was told; it is told again.)
         config: where else they go.
         name: of the run, for W&B.
-        settings: the run's configuration, for W&B.
+        settings: the run's configuration as TOML, for W&B.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class MetricsLog:
         config: LogConfig,
         *,
         name: str,
-        settings: Mapping[str, Any],
+        settings: str,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:
@@ -144,7 +145,7 @@ def _open_lines(path: Path, resumed_step: int) -> TextIO:
     return path.open("a", encoding="utf-8")
 
 
-def _open_wandb(folder: Path, config: LogConfig, name: str, settings: Mapping[str, Any]) -> Any:
+def _open_wandb(folder: Path, config: LogConfig, name: str, settings: str) -> Any:
     """A new run of W&B, or the one that this folder's run was before."""
     import wandb
 
@@ -157,7 +158,7 @@ def _open_wandb(folder: Path, config: LogConfig, name: str, settings: Mapping[st
         id=remembered.read_text(encoding="utf-8").strip(),
         name=name,
         dir=str(folder),
-        config=dict(settings),
+        config=tomllib.loads(settings),
         resume="allow",
         settings=wandb.Settings(console="off"),
     )
