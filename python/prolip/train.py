@@ -228,6 +228,7 @@ def loop(run: Run) -> int:
             if saving or best is not None:
                 save(run, batch.cursor, best)
             if done or ended_by:
+                run.saver.wait()  # here, where another signal does not end the process
                 return ended_by
     raise AssertionError("an endless loader ended")
 

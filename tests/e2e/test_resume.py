@@ -69,6 +69,27 @@ def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_sa
     assert len(list(folder.iterdir())) == 2
 
 
+def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
+    run = lab.folder / "impatient"
+    context = multiprocessing.get_context("forkserver")
+    words = lab.words("impatient", "--checkpoint_every", "100000", "--num_samples", "1600000")
+    process = context.Process(target=train_with_slow_writes, args=(words,))
+    process.start()
+    for pattern in ("metrics.jsonl", "checkpoints/*.partial"):
+        deadline = time.monotonic() + 120
+        while not list(run.glob(pattern)):
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.terminate()
+    while list(run.glob("checkpoints/*.partial")):
+        process.terminate()
+        time.sleep(0.001)
+    process.join(timeout=120)
+    assert process.exitcode == 0
+    assert lab.latest("impatient").step >= 1
+
+
 def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_the_same_bits(lab: Lab) -> None:
     # With three the order of a sum over the processes matters: two numbers add up the same either way.
     flags = ("--batch_size", "12", "--num_samples", "960")

@@ -208,6 +208,14 @@ def test_a_save_that_fails_is_told_at_the_next_step_and_leaves_nothing_under_its
     assert load_checkpoint(save(tmp_path, 2)).step == 2
 
 
+def test_a_fault_of_ours_ends_the_save_on_all_ranks(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, ALONE, keep=1)
+    saver.save(dataclasses.replace(NOTES, cursor={"epoch": object()}), tensors(7))  # no JSON
+    with pytest.raises(CheckpointError, match=r"step_000000007 could not be saved: TypeError"):
+        saver.wait()
+    assert list_checkpoints(tmp_path) == []
+
+
 def save_nowhere(tmp_path: Path, ended_by: Exception | None) -> None:
     (tmp_path / "file").write_text("")
     with Saver(tmp_path / "file", ALONE, keep=1) as saver:

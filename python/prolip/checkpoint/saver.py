@@ -152,12 +152,18 @@ class Saver:
             prune(self._folder, keep=self._keep)
         except (OSError, RuntimeError) as error:
             return str(error)
+        except Exception as error:  # a fault of ours, of which the others must hear nevertheless
+            log.exception("%s", path)
+            return repr(error)
         return None
 
 
 def _write_part(part: Part, folder: Path) -> _Written:
-    """Never raises what a disk may do: the other ranks wait to be told."""
+    """Raises nothing: the other ranks wait to be told."""
     try:
         return _Written(*part.write(folder), None)
     except (OSError, RuntimeError) as error:  # torch's writers turn some of the system's errors into their own
         return _Written([], {}, str(error))
+    except Exception as error:
+        log.exception("%s", folder)
+        return _Written([], {}, repr(error))
