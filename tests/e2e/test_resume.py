@@ -82,7 +82,7 @@ def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         process.terminate()
-    while list(run.glob("checkpoints/*.partial")):
+    while list(run.glob("checkpoints/*.partial")) and process.is_alive():
         process.terminate()
         time.sleep(0.001)
     process.join(timeout=120)
