@@ -171,6 +171,7 @@ PREPARE: dict[str, Callable[[Path], None]] = {
     "loader.md": shards,
     "start-from-clip.md": a_run,
     "tutorial.md": emoji_shards,
+    "watch-a-run.md": shards,
     "your-own-pictures.md": pictures,
 }
 
