@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from prolip.eval.emoji.results import ModelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
 from prolip.eval.report import charts, words
 from prolip.eval.report.inputs import ReportInputs, column, read_inputs
+from prolip.eval.report.pages import open_templates
 from prolip.eval.report.prompting import gain_chart, prompting_sentence, weight_chart
 
 SETTINGS = (
@@ -55,13 +55,7 @@ def render_report(run_dir: Path, data_dir: Path) -> Path:
 
 def build_page(inputs: ReportInputs) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("prolip.eval.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates()
     environment.filters["sentence_case"] = words.sentence_case
     environment.globals.update(
         percent=words.percent,
@@ -72,7 +66,6 @@ def build_page(inputs: ReportInputs) -> str:
         bullet=charts.bullet,
         linked=linked,
         levels_named=words.LEVEL_NAMES,
-        style=Markup(environment.loader.get_source(environment, "style.css")[0]) if environment.loader else "",
     )
     context: dict[str, Any] = {
         "inputs": inputs,

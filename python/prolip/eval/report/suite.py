@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from prolip.eval.report.pages import open_templates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +43,6 @@ class SuitePage:
 
 def build_suite_page(page: SuitePage) -> str:
     """The page's HTML, which asks no server for anything."""
-    environment = Environment(
-        loader=PackageLoader("prolip.eval.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    assert environment.loader is not None
-    style = Markup(environment.loader.get_source(environment, "style.css")[0])
     # The same chart of every model side by side.
     titles = list(dict.fromkeys(title for charts in page.charts.values() for title, _, _ in charts))
     drawn = [(model, *chart) for model, charts in page.charts.items() for chart in charts]
@@ -58,6 +50,4 @@ def build_suite_page(page: SuitePage) -> str:
         (title, [(model, text, Markup(svg)) for model, name, text, svg in drawn if name == title]) for title in titles
     ]
     differences = [(model, Markup(svg)) for model, svg in page.differences if svg]
-    return environment.get_template("suite.html.j2").render(
-        page=page, style=style, charts=charts, differences=differences
-    )
+    return open_templates().get_template("suite.html.j2").render(page=page, charts=charts, differences=differences)

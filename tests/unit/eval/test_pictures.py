@@ -1,0 +1,114 @@
+"""Pictures as models want them: the loader's pixels are open_clip's, and its own transform where they are not."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from tests.unit.eval.sample_tasks import picture
+from tests.unit.sample_shards import write_tar
+
+from prolip.data import DataError
+from prolip.eval.model import Preprocess, of_open_clip
+from prolip.eval.pictures import picture_batches, read_samples
+
+CPU = torch.device("cpu")
+SETTINGS = [
+    {"size": 20},
+    {"size": 33, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
+    {"size": 20, "interpolation": "random"},
+    {"size": 20, "resize_mode": "squash"},
+    {"size": 20, "interpolation": "bilinear"},
+    {"size": 20, "resize_mode": "longest", "fill_color": 9},
+    {"size": [16, 24]},
+]
+
+
+def preprocess_of(settings: dict[str, Any]) -> Preprocess:
+    size = settings["size"]
+    vision = {"layers": 1, "width": 16, "head_width": 16, "patch_size": 8, "image_size": size}
+    model = open_clip.CLIP(8, vision, {"context_length": 4, "vocab_size": 9, "width": 8, "heads": 1, "layers": 1})
+    model.visual.preprocess_cfg = settings
+    return of_open_clip(model, lambda texts: torch.zeros(len(texts), 4), "any", CPU).preprocess
+
+
+def gray() -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((50, 31), 80).save(buffer, "jpeg")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def encoded() -> list[bytes]:
+    draw = random.Random(5)
+    return [*(picture(draw, kind) for kind in ("png", "jpeg", "webp", "jpeg") for _ in range(3)), gray()]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_pixels_are_open_clips(settings: dict[str, Any], encoded: list[bytes], tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [(f"k{n:02}.png", data) for n, data in enumerate(encoded)])
+    transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+    expected = torch.stack([transform(Image.open(io.BytesIO(data))) for data in encoded])
+    preprocess = preprocess_of(settings)
+    batches = list(picture_batches(preprocess, [str(tmp_path / "a.tar")], CPU, 5))
+    assert [len(batch.keys) for batch in batches] == [5, 5, 3]
+    assert [key for batch in batches for key in batch.keys] == [f"k{n:02}" for n in range(13)]
+    found = torch.cat([batch.images for batch in batches])
+    if preprocess.transform is None:
+        std = torch.tensor(preprocess.std)[:, None, None]
+        pixels = [
+            ((images * std) * 255 + torch.tensor(preprocess.mean)[:, None, None] * 255) for images in (found, expected)
+        ]
+        assert torch.equal(pixels[0].round(), pixels[1].round())
+        assert torch.allclose(found, expected, atol=2e-6)
+    else:
+        assert torch.equal(found, expected)
+    through_loader = settings.get("resize_mode", "shortest") == "shortest" and settings["size"] != [16, 24]
+    assert (preprocess.transform is None) is (through_loader and settings.get("interpolation") != "bilinear")
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+def test_unreadable_pictures_are_left_out_until_they_are_too_many(
+    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+) -> None:
+    preprocess, shard = preprocess_of(settings), tmp_path / "a.tar"
+    members = [(f"k{n:03}.png", encoded[n % 3]) for n in range(150)]
+    members.insert(7, ("k006.json", b'{"n": 6}'))
+    members[20] = ("k019.png", b"no picture")
+    write_tar(shard, members)
+    batches = list(picture_batches(preprocess, [str(shard)], CPU, 64, keep_json=True))
+    keys = [key for batch in batches for key in batch.keys]
+    assert keys == [f"k{n:03}" for n in range(150) if n != 19]
+    texts = [text for batch in batches for text in batch.json or ()]
+    assert [json.loads(text) for text in texts[5:8]] == [None, {"n": 6}, None]
+    write_tar(shard, [(name, b"no picture" if n % 3 == 0 else data) for n, (name, data) in enumerate(members)])
+    with pytest.raises(DataError):
+        list(picture_batches(preprocess, [str(shard)], CPU, 64))
+
+
+def test_samples_are_grouped_as_webdataset_groups_them(tmp_path: Path) -> None:
+    names = ["d.x/a.cls", "d.x/a.seg.png", "d.x/a.PNG", "b.cls", "__meta__/c.cls", "noextension", ".hidden", "b2.cls"]
+    write_tar(tmp_path / "a.tar", [(name, name.encode()) for name in names])
+    found = list(read_samples([str(tmp_path / "a.tar")], lambda extension: extension in {"cls", "png"}))
+    assert [(sample.key, sorted(sample.members)) for sample in found] == [
+        ("d.x/a", ["cls", "png"]),
+        ("b", ["cls"]),
+        ("b2", ["cls"]),
+    ]
+    assert found[0].members["png"] == b"d.x/a.PNG"
+
+
+def test_only_local_archives_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
+    with pytest.raises(DataError, match=r"a\.tar"):
+        list(read_samples([str(tmp_path / "a.tar")], lambda _: True))
+    with pytest.raises(ValueError, match="is not a local file"):
+        list(read_samples(["http://127.0.0.1:9/a.tar"], lambda _: True))
