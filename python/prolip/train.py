@@ -18,6 +18,7 @@ from signal import SIGINT, Signals
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from prolip.accumulate import backward
 from prolip.allocator import keep_freed_memory
@@ -193,14 +194,14 @@ def loop(run: Run) -> int:
         speed=known_speed(run),
     )
     open_log = partial(MetricsLog, config.folder, config=config.log, name=config.name, settings=to_toml(config))
-    rehearsing = run.step > 0 and run.ranks.world_size > 1
+    rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
     with ExitStack() as open_things:
         stopping = open_things.enter_context(StopRequest())
         metrics = open_things.enter_context(open_log(run.step)) if leads else None
         progress = open_things.enter_context(Progress(config.total_steps)) if leads else None
         for batch in batches:
             if rehearsing:
-                # Data parallelism settles how it groups gradients, and so the order of its sums, in its first backward
+                # DDP settles how it groups gradients, and so the order of its sums, in its first backward
                 # pass. It is made once for nothing, so that this step adds up as it would have without interruption.
                 compute_gradients(run, batch)
                 rehearsing = False

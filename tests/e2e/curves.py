@@ -106,7 +106,7 @@ def record(words: Sequence[str], ranks: Ranks, steps: int) -> dict[str, Any]:
     found: dict[str, Any] = dict(
         zip([*LossTerms._fields, "grad_norm"], map(list, zip(*rows, strict=True)), strict=True)
     )
-    found |= {"scale": scales, "dtypes": dtypes}
+    found |= {"scale": scales, "dtypes": dtypes, "fp32_matmul": torch.get_float32_matmul_precision()}
     found["weights"] = {name: whole(parameter) for name, parameter in run.model.named_parameters()}
     found["sharded"] = sum(isinstance(parameter, DTensor) for parameter in run.model.parameters())
     if run.ema is not None:

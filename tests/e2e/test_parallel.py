@@ -78,6 +78,7 @@ def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.
         "fsdp+again": FSDP,
         "parts": (*FSDP, "--accumulate", "3", "--parallel.recompute_every", "1", "--parallel.reshard", "False"),
         "compiled": (*FSDP, "--parallel.compile", "True", "--parallel.recompute_every", "2"),
+        "gathered": (*FSDP, "--precision", "bf16", "--parallel.gather", "fp32", "--fp32_matmul", "high"),
         "fp16": (*FSDP, "--precision", "fp16"),
         "fp16+again": (*FSDP, "--precision", "fp16"),
     }
@@ -101,7 +102,10 @@ def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.
     # ranks at once; the steps that were skipped made no step.
     low = found["fp16"]
     assert set(low["dtypes"].values()) == {"torch.float16", "torch.float32"}
-    assert set(found["fsdp"]["dtypes"].values()) == {"torch.float32"}
+    for name in ("fsdp", "gathered"):
+        assert set(found[name]["dtypes"].values()) == {"torch.float32"}
+    assert found["gathered"]["total"] == pytest.approx(one["total"], rel=5e-2)
+    assert [found[name]["fp32_matmul"] for name in ("fsdp", "gathered", "fp16")] == ["highest", "high", "highest"]
     skipped = sum(norm == 0 for norm in low["grad_norm"])
     assert 0 < skipped < STEPS // 2
     assert low["scale"][-1] == 2.0 ** (18 - skipped)
@@ -111,7 +115,9 @@ def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.
 
 def test_three_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     # With three the order of a sum over the processes matters, and no dimension divides among them.
-    found = of_ranks(lab, 3, {"ddp": (), "fsdp": FSDP})
+    found = of_ranks(lab, 3, {"ddp": (), "fsdp": FSDP, "fsdp+again": FSDP})
     one = alone(lab, monkeypatch, "one-of-three", 3)
     for name in ("ddp", "fsdp"):
         assert_same(found[name], one, name)
+    # Sharding groups gradients by block from the first step on: what goes on needs no rehearsal to add up as before.
+    assert found["fsdp+again"]["weights"] == found["fsdp"]["weights"]

@@ -166,6 +166,9 @@ def test_the_loader_gets_every_setting_of_the_data() -> None:
     # Where the index and the cache lie is no other computation.
     moved = replace(config, data=replace(config.data, index="other.index", store=replace(config.data.store, retries=1)))
     assert differing_keys(moved, to_toml(config)) == []
+    # How processes share the model is none either, but for the type that its weights are rounded to on the way.
+    shared = replace(config.parallel, strategy="fsdp", reshard=False, gather="fp32", recompute_every=2, compile=True)
+    assert differing_keys(replace(config, parallel=shared), to_toml(config)) == ["parallel.gather"]
 
 
 def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
