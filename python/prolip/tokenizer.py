@@ -16,6 +16,7 @@ from typing import Literal
 
 import ftfy
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 
 from prolip import _core
@@ -62,6 +63,17 @@ class Tokenizer:
             return self.core.encode(list(captions))
         except UnicodeEncodeError:
             return self.core.encode([_without_lone_surrogates(caption) for caption in captions])
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """What the ids of each row say, without padding and special tokens, as well as it can be undone."""
+        if self.config.kind == "file":
+            undo = tokenizers.Tokenizer.from_file(str(self.config.path))
+            return [undo.decode([id for id in row if id != self.pad_id]) for row in rows]
+        from open_clip.tokenizer import SimpleTokenizer  # slow to import
+
+        simple = SimpleTokenizer(**({} if self.config.path is None else {"bpe_path": str(self.config.path)}))
+        special = {simple.sot_token_id, simple.eot_token_id, self.pad_id}
+        return [simple.decode([id for id in row if id not in special]).strip() for row in rows]
 
     @property
     def context_length(self) -> int:

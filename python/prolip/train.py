@@ -219,6 +219,8 @@ def loop(run: Run) -> int:
                     metrics.write(row)
                     progress.show(row)
                 best = run.best.beaten_by(row)
+            if metrics is not None:
+                metrics.show_examples(run.step, batch, output, config.data.tokenizer)
             if validating:
                 figures = run.validation.run(run.step, evaluated_model(run), done=done)
                 if metrics is not None and progress is not None:

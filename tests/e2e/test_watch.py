@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
-from tests.e2e.lab import RECIPE, Lab, numbers, same_weights
+from tests.e2e.lab import COLOURS, PLACES, RECIPE, Lab, numbers, same_weights
 
 from prolip.checkpoint import list_checkpoints, read_best
 
@@ -27,6 +28,8 @@ captions = ["captions.name", "captions.group"]
 every = 100
 """
 
+SHOWN = ("--log.examples_every", "10", "--log.num_examples", "2")
+
 
 @pytest.fixture
 def watched(lab: Lab, tmp_path: Path) -> Lab:
@@ -40,8 +43,17 @@ def test_a_run_that_is_evaluated_takes_the_same_steps_and_keeps_its_best(lab: La
     assert lab.here("plain", *flags) == 0
     metric = "val/pairs/image_to_text_mean_rank"
     # The start has the largest rank, which is the best here.
-    assert watched.here("watched", *flags, "--keep_best", metric, "--log_every", "100") == 0
+    assert watched.here("watched", *flags, "--keep_best", metric, "--log_every", "100", *SHOWN) == 0
     assert same_weights(watched.latest("watched"), lab.latest("plain"))
+    shown = sorted(path.name for path in (watched.folder / "watched" / "examples").iterdir())
+    assert shown == ["step_10.jsonl", "step_10.png", "step_20.jsonl", "step_20.png"]
+    lines = (watched.folder / "watched" / "examples" / "step_20.jsonl").read_text().splitlines()
+    examples = [json.loads(line) for line in lines]
+    assert [one["why"] for one in examples] == ["most certain"] * 2 + ["least certain"] * 2 + ["random"] * 2
+    assert examples[0]["uncertainty"] <= examples[1]["uncertainty"] < examples[2]["uncertainty"]
+    colour, place = examples[0]["captions"][0]["text"].split()
+    assert colour in COLOURS
+    assert place in PLACES
     rows = watched.rows("watched")
     evaluated = [row for row in rows if "loss" not in row]
     assert [(row["step"], "val/unsure/image_mean" in row) for row in evaluated] == [(8, False), (16, False), (20, True)]

@@ -14,6 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+import numpy as np
+
+from prolip.metrics.examples import Shown, pick_examples, write_examples
+from prolip.models import ProLIPOutput
+from prolip.tokenizer import Tokenizer, TokenizerConfig
+
 # Groups of TensorBoard's and W&B's pages; names with a slash have one already, and what is left is a term of the loss.
 _GROUPS = {
     "lr": "optim",
@@ -46,11 +52,20 @@ class LogConfig:
     wandb_entity: str | None = None
     """W&B's user or team; None for the one that is logged in."""
 
+    examples_every: int = 0
+    """Steps between two times that pictures and captions of the batch are shown with their uncertainty, in the run's
+    folder `examples`, on TensorBoard's and W&B's page; 0 shows none."""
+    num_examples: int = 6
+    """Pictures that are shown of the most certain ones, of the least certain ones, and at random."""
     peak_tflops: float | None = None
     """What a device could do at most, in 10^12 operations a second, for the utilisation `mfu`. None takes it from a
     table of GPUs, and leaves `mfu` out for a device that is not in it, such as a CPU."""
 
     def __post_init__(self) -> None:
+        if self.examples_every < 0:
+            raise ValueError(f"log.examples_every is {self.examples_every}: it must not be negative")
+        if self.num_examples < 1:
+            raise ValueError(f"log.num_examples is {self.num_examples}: it must be at least 1")
         if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
             raise ValueError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
 
@@ -86,6 +101,8 @@ class MetricsLog:
         settings: str,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._config = folder, config
+        self._tokenizer: Tokenizer | None = None
         with ExitStack() as opened:
             self._file = opened.enter_context(_open_lines(folder / "metrics.jsonl", resumed_step))
             self._board = None
@@ -115,6 +132,29 @@ class MetricsLog:
                 self._board.add_scalar(name, value, int(row["step"]))
         if self._wandb is not None:
             self._wandb.log({"step": int(row["step"]), **grouped})
+
+    def show_examples(self, step: int, batch: Shown, output: ProLIPOutput, tokenizer: TokenizerConfig) -> None:
+        """Shows pictures and captions of a step's batch, if that step is to."""
+        if not self._config.examples_every or step % self._config.examples_every:
+            return
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer(tokenizer)
+        examples = pick_examples(batch, output, self._tokenizer, self._config.num_examples, step)
+        sheet = write_examples(self._folder / "examples", step, examples)
+        if self._board is not None:
+            self._board.add_image("examples", np.asarray(sheet), step, dataformats="HWC")
+            lines = [
+                f"{one.why} {one.uncertainty:.4g}: " + "; ".join(f"{t} ({u:.4g})" for t, u in one.captions)
+                for one in examples
+            ]
+            self._board.add_text("examples", "\n\n".join(lines), step)
+        if self._wandb is not None:
+            import wandb
+
+            told = [
+                wandb.Image(one.pixels, caption=f"{one.why} {one.uncertainty:.4g}: {one.captions}") for one in examples
+            ]
+            self._wandb.log({"step": step, "examples": told})
 
     def close(self) -> None:
         """Closes everything."""
