@@ -81,6 +81,16 @@ def test_blocks_and_parts_do_not_change_what_is_found(
         assert order == [[hit.row for hit in hits] for hits in nearest(whole, queries, k, score)]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_that_single_precision_cannot_tell_apart(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pool = rng.normal(size=DIM) + 1e-7 * rng.normal(size=(40, DIM))
+    pool = (pool / np.linalg.norm(pool, axis=1, keepdims=True)).astype(np.float32)
+    parts = parts_of(tmp_path, pool, np.full((40, DIM), -5, np.float32), [], "safetensors")
+    for score in ("csd", "mean"):
+        assert nearest(parts, pool[:2], 5, score, rows=9) == brute_force(parts, pool[:2], 5, score)
+
+
 @pytest.mark.parametrize("form", ["parquet", "safetensors"])
 @pytest.mark.parametrize("score", ["csd", "mean"])
 def test_answers_say_what_the_measures_say(tmp_path: Path, form: Format, score: Score) -> None:
