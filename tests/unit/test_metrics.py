@@ -8,13 +8,19 @@ import math
 import struct
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.e2e.lab import write_tokenizer
 from wandb.proto.wandb_internal_pb2 import Record
 
+from prolip.gaussian import Gaussian
 from prolip.metrics import LogConfig, MetricsLog, Progress, format_seconds
+from prolip.models import ProLIPOutput
+from prolip.tokenizer import TokenizerConfig
 
 ROW = {
     "step": 5,
@@ -115,10 +121,17 @@ def finished_records(path: Path) -> list[Any]:
 def test_weights_and_biases_offline_goes_on_as_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = LogConfig(tensorboard=False, wandb=True, wandb_project="pictures")
+    config = LogConfig(tensorboard=False, wandb=True, wandb_project="pictures", examples_every=10, num_examples=1)
+    write_tokenizer(tmp_path / "tokenizer.json")
+    tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4)
+    tower = Gaussian(torch.zeros(2, 4), torch.zeros(2, 4))
+    output = ProLIPOutput(tower, Gaussian(*(part[None] for part in tower)), None, None, torch.tensor(1.0), None)
+    batch: Any = SimpleNamespace(images=torch.zeros(2, 3, 4, 4), token_ids=torch.ones(1, 2, 4).long(), keys=["a", "b"])
     for step in (5, 10):
         with log_of(tmp_path, step - 5, config) as log:
             log.write(ROW | {"step": step})
+            log.show_examples(step, batch, output, tokenizer)
+    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == ["step_10.jsonl", "step_10.png"]
     remembered = (tmp_path / "wandb_run_id").read_text()
     files = sorted((tmp_path / "wandb").glob(f"offline-run-*/run-{remembered}.wandb"))
     assert len(files) == 2
@@ -127,7 +140,9 @@ def test_weights_and_biases_offline_goes_on_as_the_same_run(tmp_path: Path, monk
         (run,) = [record.run for record in records if record.HasField("run")]
         assert (run.run_id, run.project, run.display_name) == (remembered, "pictures", "mine")
         assert {item.key: json.loads(item.value_json) for item in run.config.update}["optim"] == {"lr": 1e-3}
-        (row,) = [record.history for record in records if record.HasField("history")]
+        row = next(record.history for record in records if record.HasField("history"))
+        pictures = list((path.parent / "files" / "media" / "images").glob("*.png"))
+        assert bool(pictures) == (step == 10)
         told = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row.item}
         assert (told["step"], told["loss/ppcl"], told["optim/lr"]) == (step, 3.0, 0.001)
 
