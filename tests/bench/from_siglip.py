@@ -81,8 +81,10 @@ def measured(options: argparse.Namespace, start: str, kind: str, flags: tuple[st
         words += ["--architecture", "demo", "--start_from", "None", "--model.init_logit_bias", "-10"]
     if train([*words, "--seed", str(seed), "--run_dir", str(place)]) != 0:
         raise ValueError(f"training failed: {place}")
-    figures = evaluate(place, options.data, place / "eval.json").trained
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    if rows[-1]["step"] < options.steps:
+        raise ValueError(f"a signal ended the training: {place}")
+    figures = evaluate(place, options.data, place / "eval.json").trained
     return [*(measure(figures) for measure in MEASURES.values()), float(np.mean([row["ppcl"] for row in rows[-3:]]))]
 
 
