@@ -96,5 +96,6 @@ $(READY): pyproject.toml constraints.txt $(RUST_SOURCES) | system $(VENV)/bin/py
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt 'maturin>=1.9,<2'
 	@PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked --extras demo,dev,eval,wandb,docs
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gradio
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $$($(BIN)/python -c "$$GRADIO_NEEDS")
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $$($(BIN)/python -c "$$GRADIO_NEEDS") \
+	  2> >(grep -v -e "dependency resolver" -e "gradio .* requires pillow" >&2)
 	@touch $@

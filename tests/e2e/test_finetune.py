@@ -42,14 +42,14 @@ def accuracy(lab: Lab, run: str) -> float:
 
 def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab: Lab, siglip: str) -> None:
     steps = ("--num_samples", "320", "--optim.lr", "1e-3")
-    assert lab.here("started", *steps, *START, siglip) == 0
+    assert lab.here("from-siglip", *steps, *START, siglip) == 0
     # The same recipe and towers, random.
-    scratch = [str(lab.folder / "started" / "config.toml"), "--architecture", "demo", "--start_from", "None"]
+    scratch = [str(lab.folder / "from-siglip" / "config.toml"), "--architecture", "demo", "--start_from", "None"]
     assert main([*scratch, "--run_dir", str(lab.folder / "scratch"), "--model.init_logit_bias", "-10"]) == 0
-    started, alone = lab.rows("started"), lab.rows("scratch")
+    started, alone = lab.rows("from-siglip"), lab.rows("scratch")
     assert numbers(started, "step") == numbers(alone, "step") == [10, 20]
     assert numbers(started, "ppcl")[-1] < numbers(alone, "ppcl")[-1] - 0.5
-    assert accuracy(lab, "started") > accuracy(lab, "scratch") + 0.2
+    assert accuracy(lab, "from-siglip") > accuracy(lab, "scratch") + 0.2
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -83,7 +83,7 @@ def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.
         "fp16+again": (*FSDP, "--precision", "fp16"),
     }
     found = of_ranks(lab, 2, cases)
-    one = alone(lab, monkeypatch, "one", 2)
+    one = alone(lab, monkeypatch, "one-of-two", 2)
     assert min(one["grad_norm"]) > 1  # so that clipping counts
     for name in ("ddp", "fsdp", "parts", "compiled"):
         assert_same(found[name], one, name)

@@ -22,7 +22,12 @@ from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, LoaderConfig
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 # A text with what tokenizers clean differently, and one that is cut.
-_PROBES = ["A Photo&amp;nbsp;of  a CAT’s “tail”, 3 times!", "seventy words and more " * 20]
+_PROBES = [
+    "A Photo&amp;nbsp;of  a CAT’s “tail”, 3 times!",
+    # Long ones in which no part is like another: a tokenizer that keeps a part drawn at random will not draw the first
+    # of all of them.
+    *(" ".join(map(str, range(first, first + 150))) for first in (0, 200, 400)),
+]
 
 
 @dataclass

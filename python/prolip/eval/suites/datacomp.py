@@ -243,7 +243,7 @@ def with_article(cue: str) -> str:
 
 
 def jaccard(scores: Tensor, right: Tensor) -> float:
-    """|chosen and right| / |chosen or right|, in [0, 1], where as many of the best are chosen as are right.
+    """What is chosen and right over what is chosen or right, in [0, 1]; as many are chosen as are right.
 
     Args:
         scores: [K], larger is better.
