@@ -67,7 +67,8 @@ fn shards_of_unknown_length_are_read_as_they_come_and_from_anywhere() {
         for checked in [&late, &prompt] {
             let state = checked.state.lock().unwrap();
             assert!(state.wrong.is_empty(), "{:?}", state.wrong);
-            assert!(state.released >= 12, "{}", state.released);
+            // How many depends on time: what the next epoch has asked for already is kept.
+            assert!(state.released >= 6, "{}", state.released);
         }
         for stop in [0, 3, whole.len() / 2, whole.len() - 2] {
             let cursor = &whole[stop].cursor;
