@@ -17,10 +17,10 @@ CSS = """
 .pl th { font-weight: 600; font-size: .82rem; color: var(--body-text-color); opacity: .78; vertical-align: bottom; }
 .pl td.name { min-width: 9em; overflow-wrap: anywhere; font-weight: 500; }
 .pl td.words { min-width: 11em; overflow-wrap: anywhere; }
-.pl .cell { display: flex; align-items: center; gap: .5rem; min-width: 7.5em; }
-.pl .cell b { flex: none; min-width: 4.2em; font-weight: 400; font-variant-numeric: tabular-nums; }
-.pl .bar { flex: 1; height: .6rem; min-width: 2.5em; background: var(--border-color-primary); border-radius: 99px;
-  position: relative; overflow: hidden; }
+.pl .cell { display: flex; flex-wrap: wrap; align-items: center; gap: .1rem .5rem; min-width: 5.5em; }
+.pl .cell b { flex: none; min-width: 4.2em; white-space: nowrap; font-weight: 400; font-variant-numeric: tabular-nums; }
+.pl .bar { flex: 1 1 2.5em; height: .6rem; min-width: 2.5em; background: var(--border-color-primary);
+  border-radius: 99px; position: relative; overflow: hidden; }
 .pl .bar i { position: absolute; top: 0; bottom: 0; border-radius: 99px; }
 .pl .s0 { background: #5b58e0; } .pl .s1 { background: #0b8f84; } .pl .s2 { background: #c8690f; }
 .pl .minus { background: #b3305c; }
