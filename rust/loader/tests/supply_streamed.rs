@@ -44,7 +44,7 @@ fn shards_of_unknown_length_are_read_as_they_come_and_from_anywhere() {
         })
     };
     for (last_batch, num_samples, steps) in [
-        (LastBatch::Drop, Some(41), 10),
+        (LastBatch::Drop, Some(53), 13),
         (LastBatch::Pad, Some(70), 18),
         (LastBatch::Keep, None, 14),
     ] {
@@ -67,8 +67,8 @@ fn shards_of_unknown_length_are_read_as_they_come_and_from_anywhere() {
         for checked in [&late, &prompt] {
             let state = checked.state.lock().unwrap();
             assert!(state.wrong.is_empty(), "{:?}", state.wrong);
-            // How many depends on time: what the next epoch has asked for already is kept.
-            assert!(state.released >= 6, "{}", state.released);
+            // How many depends on time: what the next epoch has asked for already is kept. More than this in any case.
+            assert!(state.released >= 12, "{}", state.released);
         }
         for stop in [0, 3, whole.len() / 2, whole.len() - 2] {
             let cursor = &whole[stop].cursor;
