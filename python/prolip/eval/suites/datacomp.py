@@ -18,13 +18,13 @@ from tqdm import tqdm
 from prolip.data import DataError
 from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.model import EvalModel
-from prolip.eval.retrieval import RECALL_AT, Score, first_ranks
+from prolip.eval.retrieval import Score
 from prolip.eval.suites.classification import classify, classify_faces
 from prolip.eval.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_captions
+from prolip.eval.suites.recall import recall_rows
 from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 from prolip.eval.suites.tables import Association, is_table, open_associations, open_captions
 from prolip.eval.suites.tasks import AVERAGES, Task, read_tasks
-from prolip.gaussian import Gaussian
 
 logger = logging.getLogger(__name__)
 
@@ -169,39 +169,7 @@ def retrieve(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
     texts = embed_captions(model, [caption for some in captions for caption in some])
     image_of_text = torch.tensor([place for place, some in enumerate(captions) for _ in some])
     scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
-    rows = [row for score in scores for row in recall_rows(task.name, embedded.gaussian, texts, image_of_text, score)]
-    both = [row for row in rows if row.metric in {"picture to caption R@1", "caption to picture R@1"}]
-    main = Row(
-        task=task.name,
-        metric="mean recall@1",
-        value=sum(row.value for row in both) / 2,
-        num_items=len(captions),
-        main=True,
-        mean_of=[row.key for row in both],
-    )
-    return [main, *rows]
-
-
-def recall_rows(task: str, images: Gaussian, texts: Gaussian, image_of_text: Tensor, score: Score) -> list[Row]:
-    """Recall at 1, 5 and 10 of pictures among captions and of captions among pictures.
-
-    Args:
-        task: names the rows.
-        images: [N, D], unit means.
-        texts: [M, D], unit means.
-        image_of_text: i64 [M], the place of each caption's picture.
-        score: by means alone, or by sampled distance.
-    """
-    correct = torch.arange(len(images.mean))[:, None] == image_of_text[None]
-    suffix = ", by sampled distance" if score == "csd" else ""
-    rows = []
-    for way, queries, candidates, right in (
-        ("picture to caption", images, texts, correct),
-        ("caption to picture", texts, images, correct.T),
-    ):
-        ranks = first_ranks(queries, candidates, right, score)
-        rows += [row_of_items(task, f"{way} R@{k}{suffix}", (ranks < k).double()) for k in RECALL_AT]
-    return rows
+    return recall_rows(task.name, embedded.gaussian, texts, image_of_text, scores)
 
 
 def associate(

@@ -19,8 +19,8 @@ from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.model import EvalModel
 from prolip.eval.retrieval import Score
 from prolip.eval.suites.captioned import captions_of, open_captioned
-from prolip.eval.suites.datacomp import recall_rows
 from prolip.eval.suites.folders import TaskFolder
+from prolip.eval.suites.recall import recall_rows
 from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult
 
 NO_DISTANCE = "figures by sampled distance: the model has no variances"
@@ -89,17 +89,7 @@ def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: Retri
     texts = embed_captions(model, list(chain.from_iterable(found.texts)))
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
     scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
-    rows = [row for score in scores for row in recall_rows(name, embedded.gaussian, texts, image_of_text, score)]
-    at_one = [row for row in rows if row.metric.endswith("R@1")]
-    main = Row(
-        task=name,
-        metric="mean recall@1",
-        value=sum(row.value for row in at_one) / len(at_one),
-        num_items=len(found.texts),
-        main=True,
-        mean_of=[row.key for row in at_one],
-    )
-    rows.insert(0, main)
+    rows = recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
     if found.image_ids is not None and found.caption_ids is not None:
         truth, caption_ids = load_truth(), list(chain.from_iterable(found.caption_ids))
         for score in scores:
