@@ -72,14 +72,24 @@ def read_hierarcaps(path: Path) -> Hierarchies:
     Raises:
         ValueError: a column is missing, there is no row, or rows differ in their number of levels.
     """
+    captions, image_urls = read_levels(path, "captions", "image_url")
+    return Hierarchies(captions, caption_ids(captions), image_urls)
+
+
+def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:
+    """Two columns of a table: one of levels from general to specific joined by " => ", [N][L], and one beside it, [N].
+
+    Raises:
+        ValueError: a column is missing, there is no row, or rows differ in their number of levels.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    if not rows or not {"captions", "image_url"} <= rows[0].keys():
-        raise ValueError(f"{path} is no table with columns captions and image_url")
-    captions = [[level.strip() for level in row["captions"].split("=>")] for row in rows]
-    if len({len(levels) for levels in captions}) != 1:
+    if not rows or not {levels, beside} <= rows[0].keys():
+        raise ValueError(f"{path} is no table with columns {levels} and {beside}")
+    found = [[level.strip() for level in row[levels].split("=>")] for row in rows]
+    if len({len(some) for some in found}) != 1:
         raise ValueError(f"{path}: rows differ in their number of levels")
-    return Hierarchies(captions, caption_ids(captions), [row["image_url"] for row in rows])
+    return found, [row[beside] for row in rows]
 
 
 def caption_ids(captions: Sequence[Sequence[str]]) -> Tensor:

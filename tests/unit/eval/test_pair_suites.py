@@ -17,11 +17,10 @@ from prolip.cli import main
 from prolip.data import DataError
 from prolip.eval.coco import CocoTruth, Pairs
 from prolip.eval.embed import embed_captions, embed_shards
-from prolip.eval.hierarcaps import read_hierarcaps
+from prolip.eval.hierarcaps import read_hierarcaps, read_levels
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
 from prolip.eval.model import EvalModel
 from prolip.eval.suites.captioned import at, captions_of, open_captioned
-from prolip.eval.suites.hierarchies import read_hierarimgs
 from prolip.eval.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.gaussian import Gaussian
@@ -173,7 +172,7 @@ def test_a_walk_gives_the_measures_figures(world: World) -> None:
 
 
 def test_pictures_are_walked_through_as_well(world: World) -> None:
-    captions, pictures = read_hierarimgs(world.hierarchies / "table.csv")
+    pictures, captions = read_levels(world.hierarchies / "table.csv", "images", "caption")
     assert pictures[3] == ["h0.png", "h2.png", "h5.png"]
     assert captions[3] == caption(3, 1)
     values = world.values(world.run("hierarimgs", "--data", str(world.hierarchies)), world.ours)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prolip.eval.report.charts import Line, line_chart
+from prolip.eval.report.pages import open_templates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,8 @@ def curves_page(table: Sequence[Sequence[str]], sections: Sequence[tuple[str, Se
         table: rows of cells, the headings first; the first cell of a row names it.
         sections: a heading each, with its charts.
     """
-    environment = Environment(
-        loader=PackageLoader("prolip.eval.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    assert environment.loader is not None
-    style = Markup(environment.loader.get_source(environment, "style.css")[0])
     drawn = [(heading, [(curve.name, _draw(curve)) for curve in curves]) for heading, curves in sections]
-    return environment.get_template("runs.html.j2").render(style=style, table=table, sections=drawn)
+    return open_templates().get_template("runs.html.j2").render(table=table, sections=drawn)
 
 
 def _draw(curve: Curve) -> Markup:

@@ -5,7 +5,6 @@ N hierarchies, L levels from general to specific.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from prolip.eval.hierarcaps import (
     including_captions,
     mean_root,
     read_hierarcaps,
+    read_levels,
     traverse,
 )
 from prolip.eval.model import EvalModel
@@ -98,28 +98,12 @@ def run_hierarimgs(model: EvalModel, options: HierarimgsOptions, finished: Finis
     """
 
     def embed() -> _Walked:
-        captions, pictures = read_hierarimgs(_table(options.data))
+        pictures, captions = read_levels(_table(options.data), "images", "caption")
         flat = _pictures(model, options.data, finished, list(chain.from_iterable(pictures)), options.batch_size)
         items = _levels(flat, len(captions))
         return _Walked(embed_captions(model, captions), items, caption_ids(pictures), mean_root(items))
 
     return _run("hierarimgs", model, options, finished, embed)
-
-
-def read_hierarimgs(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Captions, and the pictures of each from general to specific, [N] and [N][L].
-
-    Raises:
-        ValueError: a column is missing, there is no row, or rows differ in their number of levels.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"caption", "images"} <= rows[0].keys():
-        raise ValueError(f"{path} is no table with columns caption and images")
-    pictures = [[name.strip() for name in row["images"].split("=>")] for row in rows]
-    if len({len(levels) for levels in pictures}) != 1:
-        raise ValueError(f"{path}: rows differ in their number of levels")
-    return [row["caption"] for row in rows], pictures
 
 
 def walked_rows(name: str, walked: _Walked, walk: TraversalConfig, *, with_var: bool) -> list[Row]:
