@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import tyro
 
 if TYPE_CHECKING:
     from prolip.datasets.shards import BuildSummary
+
+Options = TypeVar("Options")
 
 
 class Command(NamedTuple):
@@ -79,6 +82,11 @@ def data_errors_as_answers() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
+def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:
+    """What the words say of the options: a dataclass, or a function that is called with them."""
+    return tyro.cli(options, args=words, prog=prog, use_underscores=True)
+
+
 def told_by(module: str, options: str, run: str) -> Callable[[str, list[str]], int]:
     """A command whose options are a dataclass of a module, and whose function there gives the lines to tell.
 
@@ -86,11 +94,7 @@ def told_by(module: str, options: str, run: str) -> Callable[[str, list[str]], i
     """
 
     def command(prog: str, words: list[str]) -> int:
-        share_cores_politely()
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        logging.getLogger("prolip").setLevel(logging.INFO)
-        home = import_module(module)
-        chosen = tyro.cli(getattr(home, options), args=words, prog=prog, use_underscores=True)
+        home, chosen = _prepare(module, options, prog, words)
         with data_errors_as_answers():
             tell(*getattr(home, run)(chosen))
         return 0
@@ -102,18 +106,23 @@ def suite(module: str, options: str, run: str) -> Callable[[str, list[str]], int
     """A suite of `prolip eval`: its options, and what it runs on a model."""
 
     def command(prog: str, words: list[str]) -> int:
-        share_cores_politely()
+        home, chosen = _prepare(module, options, prog, words)
         from prolip.evaluate import run_suite
 
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        logging.getLogger("prolip").setLevel(logging.INFO)
-        home = import_module(module)
-        chosen = tyro.cli(getattr(home, options), args=words, prog=prog, use_underscores=True)
         with data_errors_as_answers():
             tell(*run_suite(prog.rsplit(maxsplit=1)[-1], chosen, getattr(home, run)))
         return 0
 
     return command
+
+
+def _prepare(module: str, options: str, prog: str, words: list[str]) -> tuple[ModuleType, Any]:
+    """A command's module, with what the words say of its options; our own words of progress are shown."""
+    share_cores_politely()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("prolip").setLevel(logging.INFO)
+    home = import_module(module)
+    return home, parse(getattr(home, options), prog, words)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -155,7 +164,7 @@ def _build_emoji(prog: str, words: list[str]) -> int:
         """
         return config, out
 
-    return _tell_built(build_emoji(*tyro.cli(options, args=words, prog=prog, use_underscores=True)))
+    return _tell_built(build_emoji(*parse(options, prog, words)))
 
 
 def _build_folder(prog: str, words: list[str]) -> int:
@@ -170,7 +179,7 @@ def _build_folder(prog: str, words: list[str]) -> int:
         """
         return config, out
 
-    return _tell_built(build_folder(*tyro.cli(options, args=words, prog=prog, use_underscores=True)))
+    return _tell_built(build_folder(*parse(options, prog, words)))
 
 
 def _build_csv(prog: str, words: list[str]) -> int:
@@ -185,7 +194,7 @@ def _build_csv(prog: str, words: list[str]) -> int:
         """
         return config, out
 
-    return _tell_built(build_csv(*tyro.cli(options, args=words, prog=prog, use_underscores=True)))
+    return _tell_built(build_csv(*parse(options, prog, words)))
 
 
 def _tell_built(summary: "BuildSummary") -> int:
@@ -211,7 +220,7 @@ BUILDERS = {
 def _data_index(prog: str, words: list[str]) -> int:
     from prolip.indexing import IndexOptions, run_index
 
-    options = tyro.cli(IndexOptions, args=words, prog=prog, use_underscores=True)
+    options = parse(IndexOptions, prog, words)
     with data_errors_as_answers():
         status, lines = run_index(options)
     tell(*lines)
@@ -241,7 +250,7 @@ def _demo(prog: str, words: list[str]) -> int:
     from prolip.demo import DemoConfig, run_demo
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = tyro.cli(DemoConfig, args=words, prog=prog, use_underscores=True)
+    config = parse(DemoConfig, prog, words)
     with data_errors_as_answers():
         return run_demo(config)
 
@@ -264,7 +273,7 @@ class ReportOptions:
 def _report(prog: str, words: list[str]) -> int:
     from prolip.eval.report import render_report
 
-    options = tyro.cli(ReportOptions, args=words, prog=prog, use_underscores=True)
+    options = parse(ReportOptions, prog, words)
     tell(str(render_report(options.run, options.data)))
     return 0
 
@@ -281,7 +290,7 @@ def _bench(prog: str, words: list[str]) -> int:
 def _bench_data(prog: str, words: list[str]) -> int:
     from prolip.bench.data import BenchDataConfig, contenders, json_lines, measure, table
 
-    config = tyro.cli(BenchDataConfig, args=words, prog=prog, use_underscores=True)
+    config = parse(BenchDataConfig, prog, words)
     summaries = measure(config, contenders(config), lambda line: sys.stderr.write(f"{line}\n"))
     tell(*(json_lines if config.json else table)(config, summaries))
     return 0

@@ -10,13 +10,13 @@ every item learns the sum that it is divided by, on the second every pair gives 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from prolip.distributed import Exchange, Peers
-from prolip.losses.ppcl import TILE, keep_gradients, scale_gradients
+from prolip.losses.ppcl import TILE, keep_gradients, outputs_like, scale_gradients
 
 
 def clip_loss(
@@ -72,24 +72,14 @@ def _entropy_sum(
         if not training:
             none = [image.new_empty(0) for _ in range(3)]
             return sums.entropy(), none[0], none[1], none[2]
-        slopes = _Slopes(image, text, scale, tile, sums.log_sum)
+        slopes = _Slopes(sums)
         returned = _visit(own, lengths, peers, way, slopes)
         return sums.entropy(), *slopes.gradients(returned)
 
 
 @_entropy_sum.register_fake
-def _(
-    image: Tensor,
-    text: Tensor,
-    scale: Tensor,
-    sizes: Sequence[int],
-    peers: int,
-    exchange: str,
-    tile: int,
-    training: bool,
-) -> tuple[Tensor, ...]:
-    shaped = [one.new_empty(one.shape if training else (0,)) for one in (image, text, scale)]
-    return (image.new_empty(()), *shaped)
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    return outputs_like(arguments[:3], training=arguments[-1])
 
 
 _entropy_sum.register_autograd(scale_gradients, setup_context=keep_gradients)
@@ -122,11 +112,11 @@ class _Sides(NamedTuple):
             yield self.image
             yield slot
 
-
-def _unpacked(numbers: Tensor, slots: int, dim: int) -> _Sides:
-    """Views of one axis on which the images come first."""
-    size = len(numbers) // (dim * (1 + slots))
-    return _Sides(numbers[: size * dim].view(size, dim), numbers[size * dim :].view(slots, size, dim))
+    def unpack(self, numbers: Tensor) -> _Sides:
+        """Views of some rank's numbers on one axis, on which the images come first."""
+        slots, _, dim = self.text.shape
+        size = len(numbers) // (dim * (1 + slots))
+        return _Sides(numbers[: size * dim].view(size, dim), numbers[size * dim :].view(slots, size, dim))
 
 
 class _Sums:
@@ -143,8 +133,7 @@ class _Sums:
 
     def meet(self, owner: int, numbers: Tensor) -> None:
         """The sums over another rank's items; nothing is sent back."""
-        slots, _, dim = self.own.text.shape
-        self._add(_unpacked(numbers, slots, dim))
+        self._add(self.own.unpack(numbers))
 
     def entropy(self) -> Tensor:
         """The sum of -log softmax at the true pairs, once everyone was met."""
@@ -161,11 +150,11 @@ class _Sums:
 class _Slopes:
     """The second visit: the gradients, of the similarity before it is scaled."""
 
-    def __init__(self, image: Tensor, text: Tensor, scale: Tensor, tile: int, log_sum: Tensor) -> None:
-        self.own, self.scale, self.tile, self.log_sum = _Sides(image, text), scale, tile, log_sum
+    def __init__(self, sums: _Sums) -> None:
+        self.own, self.scale, self.tile, self.log_sum = sums.own, sums.scale, sums.tile, sums.log_sum
+        image, text = self.own
         # A true pair counts in both softmaxes; its similarity's gradient is -1 in each.
-        self.of_chooser = _Sides(-text.sum(0), (-image).repeat(len(text), 1, 1))
-        self.of_choice = _Sides(-text.sum(0), (-image).repeat(len(text), 1, 1))
+        self.of_chooser, self.of_choice = (_Sides(-text.sum(0), (-image).repeat(len(text), 1, 1)) for _ in range(2))
 
     def alone(self) -> None:
         """The pairs within this rank."""
@@ -173,9 +162,8 @@ class _Slopes:
 
     def meet(self, owner: int, numbers: Tensor) -> Tensor:
         """The pairs with another rank's items; returns the gradients of those, packed like them."""
-        slots, _, dim = self.own.text.shape
         answer = torch.zeros_like(numbers)
-        self._add(_unpacked(numbers, slots, dim), _unpacked(answer, slots, dim))
+        self._add(self.own.unpack(numbers), self.own.unpack(answer))
         return answer
 
     def gradients(self, returned: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,9 +172,8 @@ class _Slopes:
         of_scale = sum(
             ((one * of).sum() for one, of in zip(self.own, self.of_chooser, strict=True)), start=0 * self.scale
         )
-        slots, _, dim = self.own.text.shape
         parts = [self.of_chooser, self.of_choice]
-        parts += [] if returned is None else [_unpacked(returned, slots, dim)]
+        parts += [] if returned is None else [self.own.unpack(returned)]
         image, text = (torch.stack(side).sum(0) * self.scale for side in zip(*parts, strict=True))
         return image, text, of_scale
 

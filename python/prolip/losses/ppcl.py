@@ -101,27 +101,19 @@ def _pair_sum(
         return visit.result(Peers.with_number(peers).visit(own, lengths, way, visit))
 
 
-@_pair_sum.register_fake
-def _(
-    image_mean: Tensor,
-    image_var: Tensor,
-    text_mean: Tensor,
-    text_var: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    sizes: Sequence[int],
-    peers: int,
-    exchange: str,
-    tile: int,
-    training: bool,
-) -> tuple[Tensor, ...]:
-    inputs = (image_mean, image_var, text_mean, text_var, scale, bias)
+def outputs_like(inputs: Sequence[Tensor], training: bool) -> tuple[Tensor, ...]:
+    """Tensors of the shapes of the outputs of an operator that gives a sum, and then its gradients if `training`."""
     shaped = [one.new_empty(one.shape if training else (0,)) for one in inputs]
-    return (image_mean.new_empty(()), *shaped)
+    return (inputs[0].new_empty(()), *shaped)
+
+
+@_pair_sum.register_fake
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    return outputs_like(arguments[:6], training=arguments[-1])
 
 
 def keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """What autograd keeps of an operator whose first output is a sum and whose others are its gradients."""
+    """What autograd keeps of such an operator."""
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:])
 
