@@ -20,7 +20,7 @@ from prolip.metrics import format_seconds
 
 _LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
 _SMALL_IS_GOOD = ("_rank", "_pearson", "risk_coverage", "calibration_error", "data_wait_share", "grad_norm", "seconds")
-_MODEL = ("image_uncertainty", "text_uncertainty", "logit_scale", "logit_bias", "grad_norm", "lr")
+_MODEL = ("image_uncertainty", "text_uncertainty", "logit_scale", "logit_bias", "grad_norm", "lr", "loss_scale")
 _SPEED = ("samples_per_s", "samples_per_s_per_device", "mfu", "data_wait_share", "gpu_peak_gib")
 _MOST_DRAWN = 8
 

@@ -192,6 +192,7 @@ def loop(run: Run) -> int:
         step=run.step,
         elapsed_s=run.elapsed_s,
         speed=known_speed(run),
+        scaler=run.scaler,
     )
     open_log = partial(MetricsLog, config.folder, config=config.log, name=config.name, settings=to_toml(config))
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
 from prolip.models.weights import load
 from prolip.optim import make_optimizer
+from prolip.precision import LossScaler
 from prolip.train import main
 
 
@@ -96,6 +98,21 @@ def test_a_finished_run_does_nothing(lab: Lab, caplog: pytest.LogCaptureFixture)
         assert lab.here("short", *flags) == 0
     assert "is complete: 2 steps" in caplog.text
     assert newest.stat().st_mtime_ns == written
+
+
+def test_fp16s_factor_is_told_and_falls_with_each_step_that_is_skipped(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factor = 2.0**24
+    monkeypatch.setattr("prolip.train.LossScaler", lambda: LossScaler(factor))
+    flags = ("--num_samples", "320", "--log_every", "1", "--log.tensorboard", "False")
+    assert lab.here("low", "--precision", "fp16", *flags) == 0
+    rows = lab.rows("low")
+    skipped = [row["grad_norm"] == 0 for row in rows]
+    assert 0 < sum(skipped) < len(rows)
+    assert numbers(rows, "loss_scale") == [factor / 2**count for count in accumulate(skipped)]
+    assert lab.here("wide", *flags, "--num_samples", "16") == 0
+    assert "loss_scale" not in lab.rows("wide")[0]
 
 
 def test_a_loss_that_is_not_finite_fails_at_the_step(lab: Lab) -> None:

@@ -17,6 +17,7 @@ from prolip.gaussian import Gaussian
 from prolip.losses import LossTerms
 from prolip.metrics import Meter, Speed
 from prolip.models import ProLIPOutput
+from prolip.precision import LossScaler
 
 
 @dataclass
@@ -113,6 +114,14 @@ def test_a_row_tells_of_the_steps_since_the_row_before(clock: Clock) -> None:
     row = row_of(meter, 7)
     assert (row["loss"], row["samples_per_s"], row["data_wait_share"], row["loader/decode"]) == (7.0, 8.0, 0.0, 0.0)
     assert row["time_s"] == meter.elapsed_s == 15.0
+
+
+def test_fp16s_factor_is_told_where_there_is_one(clock: Clock) -> None:
+    scaler = LossScaler(2.0**9)
+    meter = meter_of(Source(), scaler=scaler)
+    clock.now += 1.0
+    scaler.update(torch.tensor(math.inf))
+    assert row_of(meter, 1)["loss_scale"] == 2.0**8
 
 
 def test_a_pause_counts_nowhere(clock: Clock) -> None:

@@ -24,6 +24,7 @@ from prolip.tokenizer import Tokenizer, TokenizerConfig
 _GROUPS = {
     "lr": "optim",
     "grad_norm": "optim",
+    "loss_scale": "optim",
     "logit_scale": "model",
     "logit_bias": "model",
     "image_uncertainty": "model",

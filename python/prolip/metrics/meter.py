@@ -19,6 +19,7 @@ from prolip.data import LoaderStats
 from prolip.distributed import Ranks
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
+from prolip.precision import LossScaler
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Meter:
         step: steps done before.
         elapsed_s: seconds of training before.
         speed: for the utilisation; None where nothing is known of the device.
+        scaler: the factor on fp16's loss, if there is one.
     """
 
     def __init__(
@@ -81,11 +83,12 @@ class Meter:
         step: int,
         elapsed_s: float,
         speed: Speed | None = None,
+        scaler: LossScaler | None = None,
     ) -> None:
         self.elapsed_s = elapsed_s
         """Seconds of training, earlier sittings included, up to the last row."""
         self._ranks, self._batches, self._loader = ranks, batches, loader
-        self._batch_size, self._speed = batch_size, speed
+        self._batch_size, self._speed, self._scaler = batch_size, speed, scaler
         self._sums = torch.zeros(len(LossTerms._fields), device=ranks.device)
         self._step, self._since, self._waited = step, time.perf_counter(), 0.0
         self._stages: dict[str, float] = {}
@@ -99,8 +102,9 @@ class Meter:
         """A row of metrics, the same on every rank; every rank asks for it.
 
         Loss terms are means over the steps and the ranks, `logit_*`, the uncertainties, `lr` and `grad_norm` are the
-        last step's. `loader/STAGE` is how many threads of a rank were in that stage on average, `loader/ready` how many
-        batches lie ready; `bad/REASON` counts the unreadable samples of these steps over all ranks.
+        last step's; fp16's `loss_scale` is the next one's. `loader/STAGE` is how many threads of a rank were in that
+        stage on average, `loader/ready` how many batches lie ready; `bad/REASON` counts the unreadable samples of these
+        steps over all ranks.
 
         Args:
             step: steps done.
@@ -131,6 +135,8 @@ class Meter:
         row["logit_scale"] = output.logit_scale.item()
         if output.logit_bias is not None:
             row["logit_bias"] = output.logit_bias.item()
+        if self._scaler is not None:
+            row["loss_scale"] = self._scaler.scale
         row |= {"grad_norm": norm, "samples_per_s": rate, "samples_per_s_per_device": rate / self._ranks.world_size}
         if self._speed is not None:
             row["mfu"] = self._speed.flops_per_step * steps / seconds / self._speed.peak_flops
