@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -38,6 +39,8 @@ class Ranks:
     """Processes on this machine, which share its cores."""
     device: torch.device
     """Where this rank computes."""
+    store: Store | None = field(default=None, repr=False, compare=False)
+    """Where the ranks leave each other notes; None where there is but one."""
 
 
 def start(device: str = "auto") -> Ranks:
@@ -57,13 +60,19 @@ def start(device: str = "auto") -> Ranks:
     place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(place)
+    own: Store | None = None
     if world_size > 1:
         store, _, _ = next(rendezvous("env://"))
         own = PrefixStore(agree_on_name(store, rank, world_size), store)
         backend, device_id = ("nccl", place) if on_gpu else ("gloo", None)
         dist.init_process_group(backend, store=own, rank=rank, world_size=world_size, device_id=device_id)
     return Ranks(
-        rank=rank, local_rank=local_rank, world_size=world_size, local_world_size=local_world_size, device=place
+        rank=rank,
+        local_rank=local_rank,
+        world_size=world_size,
+        local_world_size=local_world_size,
+        device=place,
+        store=own,
     )
 
 
@@ -96,6 +105,22 @@ def stop() -> None:
     """Leave the group, if one was joined."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def complain(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
+    """Says what ended this rank, unless another rank said the same before: all may have met it, or this one alone.
+
+    Nobody waits for the others, since the launcher ends them as soon as one rank has ended.
+    """
+    if ranks.store is None:
+        log.critical("%s: %s", command, error)
+        return
+    try:
+        is_first = ranks.store.add(f"complaint/{error}", 1) == 1
+    except RuntimeError:  # who keeps the store is gone
+        is_first = True
+    if is_first:
+        log.critical("%s: rank %d: %s", command, ranks.rank, error)
 
 
 class Visitor(Protocol):

@@ -27,7 +27,7 @@ from prolip.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.cost import count_parameters, step_flops
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.device import DeviceBatch, device_batches
-from prolip.distributed import Peers, Ranks, start, stop
+from prolip.distributed import Peers, Ranks, complain, start, stop
 from prolip.ema import Ema
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.metrics import Meter, MetricsLog, Progress, Speed
@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
         except (ValueError, OSError) as error:
-            log.error("prolip train: %s", error)
+            complain(log, "prolip train", error, ranks)
             return 2
         if run.step >= run.config.total_steps:
             log.info("%s is complete: %d steps", run.config.folder, run.step)
@@ -289,8 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if ended_by:
             log.info("%s at step %d, saved: the same command goes on from here", Signals(ended_by).name, run.step)
         return 130 if ended_by == SIGINT else 0
-    except DataError as error:  # each rank reads samples of its own, so the one that knows may not be rank 0
-        log.critical("prolip train: rank %d: %s", ranks.rank, error)
+    except DataError as error:
+        complain(log, "prolip train", error, ranks)
         return 2
     finally:
         stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import accumulate
 from pathlib import Path
 
@@ -155,6 +156,19 @@ def test_a_wrong_recipe_ends_with_status_2_and_says_why(
 ) -> None:
     assert lab.here("wrong", *flags) == 2
     assert message in caplog.text
+
+
+def test_several_processes_say_once_what_is_wrong_whichever_met_it_and_all_end(lab: Lab) -> None:
+    program = (str(Path(__file__).with_name("refused_training.py")),)
+    process = lab.start("refused", "--num_samples", "1600000", processes=2, program=program)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 1, told
+    said = [line for line in told.splitlines() if line.startswith("prolip train: ")]
+    assert [re.sub(r"rank \d", "rank N", line) for line in said] == [
+        "prolip train: rank N: unknown key optim.lrr, did you mean optim.lr",
+        'prolip train: rank N: data.shards is "absent.tar": there is no file absent.tar',
+    ]
+    assert said[1].startswith("prolip train: rank 1: ")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+import torch
 import torch.distributed as dist
 
-from prolip.distributed import agree_on_name
+from prolip.distributed import Ranks, agree_on_name, complain
 
 
 def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> None:
@@ -30,3 +33,27 @@ def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> 
             assert len(found) == 1
             names += found
     assert len(set(names)) == 5
+
+
+def test_ranks_say_the_same_once_and_what_one_alone_met_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    cpu, log = torch.device("cpu"), logging.getLogger("told")
+    stores = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(2)]
+    one, other = (
+        Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=cpu, store=store)
+        for rank, store in enumerate(stores)
+    )
+    for ranks, error in ((other, "no such key"), (one, "no such key"), (one, "no space"), (other, "no shard")):
+        complain(log, "train", ValueError(error), ranks)
+    complain(
+        log,
+        "train",
+        ValueError("no such key"),
+        Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=cpu),
+    )
+    assert caplog.messages == [
+        "train: rank 1: no such key",
+        "train: rank 0: no space",
+        "train: rank 1: no shard",
+        "train: no such key",
+    ]
