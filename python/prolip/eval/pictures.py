@@ -71,6 +71,10 @@ def picture_batches(
     with BatchLoader(loading) as loader:
         for batch in device_batches(loader, device, mean=preprocess.mean, std=preprocess.std):
             yield PictureBatch(batch.images, batch.keys, batch.json)
+        stats = loader.stats()
+    # A shard that breaks off counts as one bad sample, however many pictures went with it.
+    if "archive" in stats.bad:
+        raise DataError(f"{', '.join(shards)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
 
 
 def read_samples(
@@ -122,7 +126,8 @@ def _transformed(
         kept = [extension for extension in EXTENSIONS if extension in sample.members]
         try:
             with Image.open(io.BytesIO(sample.members[kept[0]])) as picture:
-                return transform(picture)
+                # First, as the loader does and torchvision's folders do: a palette's numbers cannot be resized.
+                return transform(picture.convert("RGB"))
         except (IndexError, OSError, SyntaxError, UnidentifiedImageError):
             return None
 
