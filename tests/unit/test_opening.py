@@ -11,6 +11,7 @@ from tests.unit.sample_run import write_run
 
 from prolip import opening
 from prolip.cli import main
+from prolip.eval.model import Preprocess
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.tokenizer import TokenizerConfig
@@ -55,8 +56,19 @@ def test_the_fingerprint_is_the_models(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
     model = opening.open_eval_model(str(tmp_path / "run"), None, CPU)
     before = model.fingerprint()
+    others = [
+        replace(model, preprocess=Preprocess(size=model.preprocess.size, mean=(0.5, 0.5, 0.5))),
+        replace(model, preprocess=replace(model.preprocess, std=(0.5, 0.5, 0.5))),
+        replace(model, preprocess=replace(model.preprocess, interpolation="bilinear")),
+        replace(model, preprocess=replace(model.preprocess, resize_mode="squash")),
+        replace(model, has_variances=False),
+        replace(model, tokenize=lambda captions: model.tokenize([text[:2] for text in captions])),
+    ]
+    found = [other.fingerprint() for other in others]
+    assert replace(model, name="elsewhere").fingerprint() == before
     next(model.network.parameters()).data[...] += 1e-3
-    assert model.fingerprint() != before
+    found.append(model.fingerprint())
+    assert len({before, *found}) == 1 + len(others) + 1
 
 
 def test_without_a_tokenizer_a_model_with_as_many_tokens_takes_clips(

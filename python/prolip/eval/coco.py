@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prolip.eval.retrieval import RECALL_AT, Score, first_ranks, precision_at_r
+from prolip.eval.retrieval import RECALL_AT, Score, first_ranks, precisions_at_r
 from prolip.gaussian import Gaussian
 
 NUM_FOLDS = 5
@@ -71,6 +71,15 @@ def _read(path: Path) -> dict[int, list[int]]:
     return {int(query): [int(right) for right in rights] for query, rights in content.items()}
 
 
+class Shares(NamedTuple):
+    """A figure of `coco_shares`, query by query."""
+
+    shares: Tensor
+    """f64 [Q], each query's share of 1."""
+    folds: Tensor | None
+    """i64 [Q], the fold of each query where the figure is the mean of the folds' means, as of COCO 1K."""
+
+
 def evaluate_coco(
     images: Gaussian,
     image_ids: Sequence[int],
@@ -79,7 +88,28 @@ def evaluate_coco(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, float]:
-    """Every figure of the four benchmarks, shares in [0, 1].
+    """Every figure of the four benchmarks, shares in [0, 1]: the means of `coco_shares`, whose keys and errors they
+    have.
+    """
+    found = coco_shares(images, image_ids, captions, caption_ids, truth, score)
+    return {key: _mean(*figure) for key, figure in found.items()}
+
+
+def _mean(shares: Tensor, folds: Tensor | None) -> float:
+    if folds is None:
+        return float(shares.mean())
+    return sum(float(shares[folds == fold].mean()) for fold in range(NUM_FOLDS)) / NUM_FOLDS
+
+
+def coco_shares(
+    images: Gaussian,
+    image_ids: Sequence[int],
+    captions: Gaussian,
+    caption_ids: Sequence[int],
+    truth: CocoTruth,
+    score: Score = "csd",
+) -> dict[str, Shares]:
+    """Every figure of the four benchmarks, query by query.
 
     Keys are SET_DIRECTION_FIGURE: `coco_1k`, `coco_5k`, `cxc`, `eccv`; `image_to_text`, `text_to_image`; `R@1`, `R@5`,
     `R@10`, and for ECCV Caption `r_precision` and `map_at_r`.
@@ -96,29 +126,36 @@ def evaluate_coco(
         ValueError: an id stands twice, or a query of the truth was not given.
     """
     pictures, texts = _Side(images, image_ids, "picture"), _Side(captions, caption_ids, "caption")
-    figures: dict[str, float] = {}
+    figures: dict[str, Shares] = {}
     for way, queries, candidates in (("image_to_text", pictures, texts), ("text_to_image", texts, pictures)):
         for name, pairs in (("coco_5k", truth.coco), ("cxc", truth.cxc), ("eccv", truth.eccv)):
             wanted: Mapping[int, Sequence[int]] = getattr(pairs, way)
             rows, correct = queries.rows(wanted), _correct(wanted, candidates)
             asked = queries.gaussian.rows(rows)
             ranks = first_ranks(asked, candidates.gaussian, correct, score)
-            figures |= {f"{name}_{way}_R@{k}": float((ranks < k).double().mean()) for k in RECALL_AT}
+            figures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None) for k in RECALL_AT}
             if name == "eccv":
                 # A few of its right answers are no captions of the test set: they count, though none can be found.
                 num_correct = torch.tensor([len(set(rights)) for rights in wanted.values()], device=rows.device)
-                found = precision_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
-                figures |= {f"eccv_{way}_r_precision": found.r_precision, f"eccv_{way}_map_at_r": found.map_at_r}
-        figures |= {f"coco_1k_{way}_R@{k}": 0.0 for k in RECALL_AT}
-    for fold in _folds(truth):
-        for way, queries, candidates in (("image_to_text", pictures, texts), ("text_to_image", texts, pictures)):
-            wanted = getattr(fold, way)
-            part = candidates.part(getattr(fold, "text_to_image" if way == "image_to_text" else "image_to_text"))
-            asked = queries.gaussian.rows(queries.rows(wanted))
-            ranks = first_ranks(asked, part.gaussian, _correct(wanted, part), score)
-            for k in RECALL_AT:
-                figures[f"coco_1k_{way}_R@{k}"] += float((ranks < k).double().mean()) / NUM_FOLDS
+                found = precisions_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
+                figures |= {f"eccv_{way}_{figure}": Shares(some, None) for figure, some in found._asdict().items()}
+        ranks, folds = _ranks_in_folds(queries, candidates, _folds(truth), way, score)
+        figures |= {f"coco_1k_{way}_R@{k}": Shares((ranks < k).double(), folds) for k in RECALL_AT}
     return figures
+
+
+def _ranks_in_folds(
+    queries: "_Side", candidates: "_Side", folds: Sequence[Pairs], way: str, score: Score
+) -> tuple[Tensor, Tensor]:
+    """Rank of each query's best right candidate within its fold, and its fold, i64 [Q]."""
+    back = "text_to_image" if way == "image_to_text" else "image_to_text"
+    ranks = []
+    for fold in folds:
+        wanted, part = getattr(fold, way), candidates.part(getattr(fold, back))
+        asked = queries.gaussian.rows(queries.rows(wanted))
+        ranks.append(first_ranks(asked, part.gaussian, _correct(wanted, part), score))
+    places = torch.arange(len(ranks)).repeat_interleave(torch.tensor([len(some) for some in ranks]))
+    return torch.cat(ranks), places.to(ranks[0].device)
 
 
 class _Side:

@@ -6,7 +6,6 @@ of a hierarchy of pictures are met. `traverse` takes either; what it calls image
 N images, L captions an image (coarse to fine), T = N * L captions in all, D dimensions, S steps.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.eval.csv_rows import read_csv
 from prolip.eval.including import most_including
 from prolip.gaussian import Gaussian
 from prolip.pairs import inclusion_matrix
@@ -82,8 +82,7 @@ def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], 
     Raises:
         ValueError: a column is missing, there is no row, or rows differ in their number of levels.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     if not rows or not {levels, beside} <= rows[0].keys():
         raise ValueError(f"{path} is no table with columns {levels} and {beside}")
     found = [[level.strip() for level in row[levels].split("=>")] for row in rows]

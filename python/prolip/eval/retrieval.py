@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,15 @@ class RPrecision:
     """Share of correct ones among the first R."""
     map_at_r: float
     """Mean over the first R places of the precision up to each place that is correct, 0 for the others."""
+
+
+class RPrecisions(NamedTuple):
+    """The two shares of `RPrecision` for each query."""
+
+    r_precision: Tensor
+    """f64 [Q]"""
+    map_at_r: Tensor
+    """f64 [Q]"""
 
 
 def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "csd") -> Tensor:
@@ -80,7 +89,21 @@ def precision_at_r(
     *,
     num_correct: Tensor | None = None,
 ) -> RPrecision:
-    """How well a query's first R candidates are its R correct ones, averaged over queries.
+    """How well a query's first R candidates are its R correct ones, averaged over queries; see `precisions_at_r`."""
+    found = precisions_at_r(queries, candidates, correct, score, block, num_correct=num_correct)
+    return RPrecision(r_precision=float(found.r_precision.mean()), map_at_r=float(found.map_at_r.mean()))
+
+
+def precisions_at_r(
+    queries: Gaussian,
+    candidates: Gaussian,
+    correct: Tensor,
+    score: Score = "csd",
+    block: int = 1024,
+    *,
+    num_correct: Tensor | None = None,
+) -> RPrecisions:
+    """How well each query's first R candidates are its R correct ones.
 
     For queries with many correct candidates (ECCV Caption, CxC). Ties count against the query.
 
@@ -112,7 +135,7 @@ def precision_at_r(
         hits = correct[rows].gather(1, wrong_first.gather(1, order)).double() * (rank <= sizes[rows, None])
         precisions.append(hits.sum(dim=1) / sizes[rows])
         averages.append((hits * hits.cumsum(dim=1) / rank).sum(dim=1) / sizes[rows])
-    return RPrecision(r_precision=float(torch.cat(precisions).mean()), map_at_r=float(torch.cat(averages).mean()))
+    return RPrecisions(torch.cat(precisions), torch.cat(averages))
 
 
 def evaluate_retrieval(

@@ -96,6 +96,12 @@ def test_a_table_of_hierarchies(tmp_path: Path) -> None:
     path.write_text("id,captions,image_url\n0,a => b,u\n1,a,u\n")
     with pytest.raises(ValueError, match="number of levels"):
         read_hierarcaps(path)
+    path.write_text("id,captions,image_url\n0,a => b,u\n1\n")
+    with pytest.raises(ValueError, match="number of levels"):
+        read_hierarcaps(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"table\.csv: 'utf-8' codec"):
+        read_hierarcaps(path)
     path.write_text("id,text\n0,a\n")
     with pytest.raises(ValueError, match="no table"):
         read_hierarcaps(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolip.data import DataError, expand_shards
-from prolip.eval.suites.folders import TaskFolder, members_of, open_folder, read_captions
+from prolip.eval.suites.folders import TaskFolder, members_of, open_folder, read_captions, stamps
 
 
 class Captions(NamedTuple):
@@ -26,17 +26,25 @@ class Captions(NamedTuple):
     """Likewise of the captions."""
 
 
+def name_sources(sources: Sequence[str]) -> dict[str, str]:
+    """What data sets are called, by name: the last part of the path, or all of it where two would be called alike."""
+    distinct = list(dict.fromkeys(sources))
+    short = [Path(source).name for source in distinct]
+    return {name if short.count(name) == 1 else source: source for name, source in zip(short, distinct, strict=True)}
+
+
 def open_captioned(source: str) -> TaskFolder:
     """A folder of the published layout, or shards by a path or pattern.
 
     Raises:
-        ValueError: there is no shard.
+        ValueError: there is no shard, or one is not on this machine.
     """
     if Path(source).is_dir():
         return open_folder(Path(source))
     shards = expand_shards([source])
-    seen = [(Path(shard).name, Path(shard).stat().st_size) for shard in shards]
-    digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
+    if remote := [shard for shard in shards if "://" in shard or shard.startswith("pipe:")]:
+        raise ValueError(f"{remote[0]} is not a local file, which this suite needs")
+    digest = hashlib.sha256(repr(stamps(map(Path, shards))).encode()).hexdigest()[:32]
     return TaskFolder(Path(source), tuple(shards), [], [], digest)
 
 

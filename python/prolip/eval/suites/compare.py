@@ -42,6 +42,7 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
         seed: of the draws.
     """
     tables = [{row.key: row for row in result.rows} for result in results]
+    assert [len(table) for table in tables] == [len(result.rows) for result in results], "a key names one row"
     shown = {key: row for table in reversed(tables) for key, row in table.items()}
     order = dict.fromkeys(key for table in tables for key in table)
     drawn = [_draw_all(table, num_resamples, seed) for table in tables]

@@ -11,7 +11,8 @@ import hashlib
 import io
 import shutil
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError
@@ -27,6 +28,7 @@ CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_t
 _HUB = "hf://datasets/"
 _TIMEOUT_S = 30
 _PATTERNS = ["*.txt", "*.tar", "*.csv", "*.zip"]
+_OTHER_SPLITS = ["train/*", "val/*", "valid/*"]
 
 
 class FolderMissing(ValueError):
@@ -43,7 +45,7 @@ class TaskFolder(NamedTuple):
     templates: list[str]
     """Likewise; `{c}` stands for the class."""
     fingerprint: str
-    """Of the shards' names and sizes and of the two lists."""
+    """Of the two lists, and of the shards' names, sizes and times of change."""
 
 
 def find_folder(places: Sequence[str], names: Sequence[str], fetched: Path) -> Path:
@@ -53,11 +55,12 @@ def find_folder(places: Sequence[str], names: Sequence[str], fetched: Path) -> P
         places: local folders of such folders (or such a folder itself), `hf://datasets/OWNER` for the repositories of
             one owner on the hub, http(s) addresses.
         names: what the folder may be called.
-        fetched: where files of http(s) addresses are put; those that are there are not fetched again.
+        fetched: where files of http(s) addresses are put, each address's apart; those that are there are not fetched
+            again.
 
     Raises:
         FolderMissing: no place has one of them.
-        OSError: a server does not answer.
+        OSError: a server does not answer, or not with all of a file; the message names the address.
     """
     for place in places:
         for name in names:
@@ -71,7 +74,8 @@ def _find(place: str, name: str, fetched: Path) -> Path | None:
     if place.startswith(_HUB):
         return _from_hub(f"{place.removeprefix(_HUB).strip('/')}/{name}")
     if place.startswith(("http://", "https://")):
-        return _from_server(f"{place.rstrip('/')}/{name}", fetched / name)
+        address = place.rstrip("/")
+        return _from_server(f"{address}/{name}", fetched / hashlib.sha256(address.encode()).hexdigest()[:16] / name)
     folder = Path(place)
     if folder.name == name and folder.is_dir():
         return folder
@@ -80,52 +84,68 @@ def _find(place: str, name: str, fetched: Path) -> Path | None:
 
 def _from_hub(repository: str) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=_PATTERNS))
+        found = snapshot_download(
+            repository, repo_type="dataset", allow_patterns=_PATTERNS, ignore_patterns=_OTHER_SPLITS
+        )
+    except GatedRepoError:  # it is there, and its message says how to be let in
+        raise
     except RepositoryNotFoundError:
         return None
+    return Path(found)
 
 
 def _from_server(address: str, folder: Path) -> Path | None:
     """The folder with the files of the address: the lists, and the shards that `nshards.txt` counts."""
-    where = next((part for part in ("test/", "") if _fetch(f"{address}/{part}{NUM_SHARDS}", folder)), None)
+    # The part that an earlier call found comes first: it need not ask, and must not mistake one for the other.
+    parts = sorted(("test", ""), key=lambda part: not (folder / part / NUM_SHARDS).exists())
+    where = next((part for part in parts if _fetch(address, folder, part, NUM_SHARDS)), None)
     if where is None:
         return None
-    shards = folder / NUM_SHARDS
     for name in (CLASSNAMES, TEMPLATES):
-        _fetch(f"{address}/{name}", folder)
-    for number in range(_count(shards)):
-        if not _fetch(f"{address}/{where}{number}.tar", folder):
-            raise FileNotFoundError(f"{address}/{where}{number}.tar: there is no such file")
+        _fetch(address, folder, "", name)
+    for number in range(_count(folder / where / NUM_SHARDS)):
+        if not _fetch(address, folder, where, f"{number}.tar"):
+            raise FileNotFoundError(f"{_join(address, where, f'{number}.tar')}: there is no such file")
     return folder
 
 
-def _fetch(address: str, folder: Path) -> bool:
-    """Whether the file is there, under its own name in the folder; False where the server has none."""
-    path = folder / address.rpartition("/")[2]
+def _fetch(root: str, folder: Path, part: str, name: str) -> bool:
+    """Whether a file of that part of the address is there, at the same place in the folder; False where it has none."""
+    address, path = _join(root, part, name), folder / part / name
     if path.exists():
         return True
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{path.name}.tmp")
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 shutil.copyfileobj(answer, file)
-            temporary.replace(path)
-    except HTTPError as error:
-        if error.code == 404:
-            return False
-        raise
+            size = answer.headers["Content-Length"]
+    except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()
+            if error.code == 404:
+                return False
+        raise OSError(f"{address}: {error}") from error
+    # A connection that was cut looks like the end of the file.
+    if size is not None and temporary.stat().st_size != int(size):
+        raise OSError(f"{address}: the answer ended after {temporary.stat().st_size} of {size} bytes")
+    temporary.replace(path)
     return True
+
+
+def _join(*parts: str) -> str:
+    return "/".join(filter(None, parts))
 
 
 def open_folder(path: Path) -> TaskFolder:
     """The data set in a folder.
 
     Raises:
-        ValueError: shards are missing.
+        ValueError: shards are missing, or a list is damaged.
     """
     within = path / "test" if (path / "test").is_dir() else path
     counted = within / NUM_SHARDS
@@ -139,22 +159,41 @@ def open_folder(path: Path) -> TaskFolder:
     if not shards:
         raise ValueError(f"{within} has no shard")
     lists = [_lines(path / name) for name in (CLASSNAMES, TEMPLATES)]
-    seen = [(shard.name, shard.stat().st_size) for shard in shards]
-    digest = hashlib.sha256(repr((seen, lists)).encode()).hexdigest()[:32]
+    for number, template in enumerate(lists[1], start=1):
+        if "{c}" not in template and "{}" not in template:
+            raise ValueError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
+    digest = hashlib.sha256(repr((stamps(shards), lists)).encode()).hexdigest()[:32]
     return TaskFolder(path, tuple(map(str, shards)), lists[0], lists[1], digest)
 
 
+def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the last change of files: when they differ, what came of the files is made again."""
+    return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
+
+
 def _count(path: Path) -> int:
-    text = path.read_text(encoding="utf-8").strip()
+    text = _text(path).strip()
     if not text.isdecimal():
         raise ValueError(f"{path} is {text[:40]!r}: it must be the number of shards")
     return int(text)
 
 
 def _lines(path: Path) -> list[str]:
+    """The lines without white space around them; none where there is no file."""
     if not path.is_file():
         return []
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in _text(path).rstrip().splitlines()]
+    if "" in lines:
+        # Classes are counted by their lines: to leave one out would give all others its name.
+        raise ValueError(f"{path}: line {lines.index('') + 1} is empty")
+    return lines
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

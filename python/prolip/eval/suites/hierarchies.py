@@ -30,8 +30,9 @@ from prolip.eval.hierarcaps import (
 )
 from prolip.eval.model import EvalModel
 from prolip.eval.ranks import spearman
+from prolip.eval.suites.folders import stamps
 from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
-from prolip.eval.suites.tables import open_pictures
+from prolip.eval.suites.tables import files_of, open_pictures
 from prolip.gaussian import Gaussian, inclusion_score
 
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption: the model has no variances"
@@ -157,10 +158,9 @@ def _run(
     embed: Callable[[], _Walked],
 ) -> SuiteResult:
     fingerprint = model.fingerprint()
-    files = sorted(path for path in options.data.glob("*") if path.is_file())
     settings = {
         "model": fingerprint,
-        "data": [(path.name, path.stat().st_size) for path in files],
+        "data": stamps(files_of(options.data)),
         "walk": dataclasses.asdict(options.walk),
     }
     name = _TITLES[suite]

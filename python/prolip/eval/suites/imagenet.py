@@ -21,7 +21,7 @@ from prolip.eval.embed import embed_shards
 from prolip.eval.model import EvalModel
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts, imagenet_templates
 from prolip.eval.suites.classification import answer, build_classifier, embed_prompts
-from prolip.eval.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_labels
+from prolip.eval.suites.folders import TaskFolder, find_folder, open_folder, read_labels
 from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 from prolip.eval.zero_shot import Classifier, aggregate_prompts
 from prolip.gaussian import Gaussian
@@ -90,7 +90,7 @@ def run_imagenet(model: EvalModel, options: ImagenetOptions, finished: Finished)
                 "templates": source.templates(folder),
                 "nearest": dataclasses.asdict(options.nearest),
                 "few_shot": dataclasses.asdict(options.few_shot),
-                "voters": source.folder("imagenet1k").fingerprint if source.has("imagenet1k") else None,
+                "voters": source.voters(),
             }
             found = finished.task(name, settings, partial(evaluate_set, source, name))
         except (ValueError, DataError, OSError) as error:
@@ -117,13 +117,12 @@ class _Source:
         """A set's folder."""
         return open_folder(find_folder(self.options.data, (f"wds_{name}_test",), self._fetched))
 
-    def has(self, name: Set) -> bool:
-        """Whether its folder is there."""
+    def voters(self) -> str | None:
+        """Fingerprint of ImageNet's folder; None where it is missing or damaged, which few-shot re-weighting tells."""
         try:
-            self.folder(name)
-        except FolderMissing:
-            return False
-        return True
+            return self.folder("imagenet1k").fingerprint
+        except (ValueError, OSError):
+            return None
 
     def templates(self, folder: TaskFolder) -> list[str]:
         """The templates that the options choose."""

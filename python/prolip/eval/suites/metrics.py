@@ -9,7 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Statistic = Literal["mean", "mean_per_group", "worst_group", "f1_macro"]
+from prolip.eval.ranks import spearman
+from prolip.eval.uncertainty import area_under_risk_coverage, expected_calibration_error
+
+Statistic = Literal[
+    "mean", "mean_per_group", "worst_group", "f1_macro", "rank_correlation", "risk_coverage", "calibration_error"
+]
 
 
 def mean(items: Tensor, groups: Tensor) -> float:
@@ -54,4 +59,9 @@ STATISTICS: Mapping[Statistic, Callable[[Tensor, Tensor], float]] = {
     "mean_per_group": mean_per_group,
     "worst_group": worst_group,
     "f1_macro": f1_macro,
+    # Of numbers and the whole number that stands beside each, such as a length.
+    "rank_correlation": spearman,
+    # Of uncertainties or confidences, and of 1 for a right answer and 0 for a wrong one beside each.
+    "risk_coverage": area_under_risk_coverage,
+    "calibration_error": expected_calibration_error,
 }

@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -14,14 +13,14 @@ import tyro
 from tqdm import tqdm
 
 from prolip.data import DataError
-from prolip.eval.coco import evaluate_coco, load_truth
+from prolip.eval.coco import Shares, coco_shares, load_truth
 from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.model import EvalModel
 from prolip.eval.retrieval import Score
-from prolip.eval.suites.captioned import captions_of, open_captioned
+from prolip.eval.suites.captioned import captions_of, name_sources, open_captioned
 from prolip.eval.suites.folders import TaskFolder
 from prolip.eval.suites.recall import recall_rows
-from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult
+from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 
 NO_DISTANCE = "figures by sampled distance: the model has no variances"
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
@@ -50,6 +49,8 @@ class RetrievalOptions(SuiteOptions):
     def __post_init__(self) -> None:
         if (self.image_id_key is None) != (self.caption_ids_key is None):
             raise ValueError("image_id_key and caption_ids_key come together or not at all")
+        if self.image_id_key is not None and len(set(self.data)) > 1:
+            raise ValueError(f"image_id_key goes with one data set, COCO's test set: data has {len(set(self.data))}")
 
 
 def run_retrieval(model: EvalModel, options: RetrievalOptions, finished: Finished) -> SuiteResult:
@@ -61,8 +62,7 @@ def run_retrieval(model: EvalModel, options: RetrievalOptions, finished: Finishe
     fingerprint = model.fingerprint()
     rows: list[Row] = []
     notes: list[str] = []
-    for source in tqdm(options.data, desc=model.name, unit="set", file=sys.stderr):
-        name = Path(source).name
+    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
             folder = open_captioned(source)
             keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
@@ -81,32 +81,34 @@ def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: Retri
     """Recalls of a data set, and what COCO's ids allow.
 
     Raises:
-        ValueError: ids stand twice, or pictures of COCO's test set are missing.
+        ValueError: ids stand twice, pictures of COCO's test set are missing, or the pairs are not installed.
         DataError: a picture has no caption or no id, or too many cannot be read.
     """
+    truth = None if options.image_id_key is None else load_truth()
     embedded = embed_shards(model, folder.shards, batch_size=options.batch_size)
     found = captions_of(folder, embedded.keys, options.caption_key, options.image_id_key, options.caption_ids_key)
     texts = embed_captions(model, list(chain.from_iterable(found.texts)))
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
     scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
     rows = recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
-    if found.image_ids is not None and found.caption_ids is not None:
-        truth, caption_ids = load_truth(), list(chain.from_iterable(found.caption_ids))
+    if truth is not None and found.image_ids is not None and found.caption_ids is not None:
+        caption_ids = list(chain.from_iterable(found.caption_ids))
         for score in scores:
-            figures = evaluate_coco(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
-            rows += [coco_row(key, value, score, len(found.texts)) for key, value in figures.items()]
+            figures = coco_shares(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
+            rows += [coco_row(key, figure, score) for key, figure in figures.items()]
     return TaskResult(rows=rows)
 
 
-def coco_row(key: str, value: float, score: Score, num_items: int) -> Row:
-    """A figure of `evaluate_coco`, whose keys are SET_WAY_FIGURE."""
+def coco_row(key: str, figure: Shares, score: Score) -> Row:
+    """A figure of `coco_shares`, whose keys are SET_WAY_FIGURE."""
     (which,) = [name for name in _SETS if key.startswith(f"{name}_")]
-    way, figure = next((way, key.removeprefix(f"{which}_{way}_")) for way in _WAYS if key.startswith(f"{which}_{way}_"))
+    way, name = next((way, key.removeprefix(f"{which}_{way}_")) for way in _WAYS if key.startswith(f"{which}_{way}_"))
     suffix = ", by sampled distance" if score == "csd" else ""
-    return Row(
-        task=_SETS[which],
-        metric=f"{_WAYS[way]} {_FIGURES.get(figure, figure)}{suffix}",
-        value=value,
-        num_items=num_items,
-        main=figure in {"R@1", "map_at_r"} and score == "mean",
+    return row_of_items(
+        _SETS[which],
+        f"{_WAYS[way]} {_FIGURES.get(name, name)}{suffix}",
+        figure.shares,
+        figure.folds,
+        statistic="mean" if figure.folds is None else "mean_per_group",
+        main=name in {"R@1", "map_at_r"} and score == "mean",
     )

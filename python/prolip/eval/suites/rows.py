@@ -62,7 +62,7 @@ class Row:
     """One number an item, in the order of the data, such that `statistic` of them is `value`; empty where the figure
     cannot be resampled."""
     groups: list[int] = field(default_factory=list)
-    """One number an item: its class or group, where `statistic` needs it."""
+    """One whole number an item, where `statistic` needs it: its class, its group, whether the answer was right."""
     statistic: Statistic = "mean"
     mean_of: list[str] = field(default_factory=list)
     """For an average over tasks: the `key` of every row that it is the mean of."""

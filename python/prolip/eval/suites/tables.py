@@ -6,20 +6,19 @@ The pictures that the table names are put into a shard, once, so that they are r
 from __future__ import annotations
 
 import ast
-import csv
 import hashlib
 import io
 import json
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from prolip.eval.suites.folders import TaskFolder
-
-csv.field_size_limit(2**24)
+from prolip.eval.csv_rows import read_csv
+from prolip.eval.suites.folders import TaskFolder, stamps
 
 
 class Association(NamedTuple):
@@ -45,7 +44,7 @@ def open_captions(folder: Path, made: Path) -> TaskFolder:
         made: folder of the shard that is made.
 
     Raises:
-        ValueError: a column or a picture is missing.
+        ValueError: a column or a picture is missing, or a file is damaged.
     """
     rows = _rows(folder, ("filename", "raw"))
     names = [row["filename"] for row in rows]
@@ -63,7 +62,7 @@ def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Associ
         made: folder of the shard that is made.
 
     Raises:
-        ValueError: a column or a picture is missing.
+        ValueError: a column or a picture is missing, a file is damaged, or a task has no right answer.
     """
     rows = _rows(folder, ("cue", "candidates", "associations"))
     candidates = [_list(row["candidates"]) for row in rows]
@@ -71,6 +70,8 @@ def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Associ
     tasks = []
     for row, some in zip(rows, candidates, strict=True):
         right = set(_list(row["associations"]))
+        if right.isdisjoint(some):
+            raise ValueError(f"{folder}: the associations of {row['cue']!r} are not among its candidates")
         tasks.append(Association(row["cue"], [places[name] for name in some], [name in right for name in some]))
     return _shard(folder, made, list(places), None), tasks
 
@@ -84,9 +85,14 @@ def open_pictures(folder: Path, made: Path, names: Sequence[str]) -> TaskFolder:
         names: of the pictures.
 
     Raises:
-        ValueError: a picture is missing.
+        ValueError: a picture is missing, or a file is damaged.
     """
     return _shard(folder, made, names, None)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The folder's tables, its zip files, and the pictures that lie in it or below it."""
+    return [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.zip")), *_loose(folder)]
 
 
 def _table(folder: Path) -> Path | None:
@@ -97,8 +103,7 @@ def _rows(folder: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     path = _table(folder)
     if path is None:
         raise ValueError(f"{folder} has no .csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     missing = [column for column in columns if not rows or column not in rows[0]]
     if missing:
         raise ValueError(f"{path} has no column {' and no column '.join(missing)}, or no row")
@@ -120,19 +125,20 @@ def _list(text: str) -> list[str]:
 
 
 def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes] | None) -> TaskFolder:
-    """A shard of the named pictures in their order, each with its text; one that is there is taken."""
-    sources = [_table(folder), *sorted(folder.glob("*.zip"))]
-    seen = [(path.name, path.stat().st_size) for path in sources if path is not None]
-    digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
+    """A shard of the named pictures in their order, each with its text; one of the same files is taken."""
+    digest = hashlib.sha256(repr((stamps(files_of(folder)), list(names), texts)).encode()).hexdigest()[:32]
     path = made / f"{folder.name}-{digest[:16]}.tar"
     if not path.is_file():
         made.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        with tarfile.open(temporary, "w") as archive:
-            for place, (extension, data) in enumerate(_pictures(folder, names)):
-                members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
-                _add(archive, f"{place:07}", members)
-        temporary.replace(path)
+        try:
+            with tarfile.open(temporary, "w") as archive:
+                for place, (extension, data) in enumerate(_pictures(folder, names)):
+                    members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
+                    _add(archive, f"{place:07}", members)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return TaskFolder(folder, (str(path),), [], [], digest)
 
 
@@ -145,19 +151,36 @@ def _add(archive: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> No
 
 def _pictures(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Extension and bytes of each named picture, from the zip files or the folder; a name may lack its extension."""
-    files = {path.name: path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES}
+    files = {path.name: path for path in _loose(folder)}
     packed: dict[str, tuple[zipfile.ZipFile, str]] = {}
     with ExitStack() as opened:
         for path in sorted(folder.glob("*.zip")):
-            archive = opened.enter_context(zipfile.ZipFile(path))
+            try:
+                archive = opened.enter_context(zipfile.ZipFile(path))
+            except _DAMAGED as error:
+                raise ValueError(f"{path}: {error}") from error
             packed |= {Path(name).name: (archive, name) for name in archive.namelist()}
         stems = {Path(name).stem: name for name in [*packed, *files] if Path(name).suffix.lower() in _SUFFIXES}
         for name in names:
             found = name if name in packed or name in files else stems.get(name)
             if found is None:
                 raise ValueError(f"{folder} has no picture {name}")
-            data = files[found].read_bytes() if found in files else packed[found][0].read(packed[found][1])
+            data = files[found].read_bytes() if found in files else _unpacked(*packed[found])
             yield Path(found).suffix.lower().removeprefix("."), data
 
 
+def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except _DAMAGED as error:
+        raise ValueError(f"{archive.filename}: {name}: {str(error) or type(error).__name__}") from error
+
+
+def _loose(folder: Path) -> list[Path]:
+    """Pictures that lie in the folder or below it."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What is raised for damaged zip files, and for those that are encrypted or packed in a way that Python lacks."""
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -23,14 +22,13 @@ from tqdm import tqdm
 from prolip.data import DataError
 from prolip.eval.embed import embed_captions, embed_views
 from prolip.eval.model import EvalModel
-from prolip.eval.ranks import spearman
 from prolip.eval.report.charts import Line, line_chart
-from prolip.eval.suites.captioned import captions_of, open_captioned
+from prolip.eval.suites.captioned import captions_of, name_sources, open_captioned
 from prolip.eval.suites.classification import build_classifier
 from prolip.eval.suites.folders import TaskFolder, read_labels
 from prolip.eval.suites.rows import Chart, Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 from prolip.eval.trends import count_words
-from prolip.eval.uncertainty import area_under_risk_coverage, expected_calibration_error, uncertainty_bins
+from prolip.eval.uncertainty import uncertainty_bins
 from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
 
@@ -83,8 +81,7 @@ def run_uncertainty(model: EvalModel, options: UncertaintyOptions, finished: Fin
     rows: list[Row] = []
     notes: list[str] = []
     charts: list[Chart] = []
-    for source in tqdm(options.data, desc=model.name, unit="set", file=sys.stderr):
-        name = Path(source).name
+    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
             folder = open_captioned(source)
             settings = {
@@ -155,14 +152,22 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     order = uncertainty.argsort(stable=True)
     first, last = correct[order[: bins.bin_size]], correct[order[-bins.bin_size :]]
     confidence = logits.softmax(dim=1).amax(dim=1)
-    numbers = {
-        "correlation of accuracy with uncertainty, over bins": bins.pearson,
-        "area under risk and coverage": area_under_risk_coverage(uncertainty, correct),
-        "expected calibration error": expected_calibration_error(confidence, correct),
-    }
+    right = correct.long()
     rows = [
-        Row(task=name, metric=metric, value=value, num_items=len(labels), unit="number", main=place == 0)
-        for place, (metric, value) in enumerate(numbers.items())
+        Row(
+            task=name,
+            metric="correlation of accuracy with uncertainty, over bins",
+            value=bins.pearson,
+            num_items=len(labels),
+            unit="number",
+            main=True,
+        ),
+        row_of_items(
+            name, "area under risk and coverage", uncertainty, right, statistic="risk_coverage", unit="number"
+        ),
+        row_of_items(
+            name, "expected calibration error", confidence, right, statistic="calibration_error", unit="number"
+        ),
     ]
     rows.append(row_of_items(name, "accuracy", correct))
     rows.append(row_of_items(name, f"accuracy of the most certain 1/{num_bins}", first))
@@ -182,11 +187,12 @@ def caption_rows(model: EvalModel, name: str, captions: Sequence[str]) -> list[R
     uncertainty, words = embed_captions(model, captions).total_var.double(), count_words(captions)
     rows = [
         row_of_items(name, "mean uncertainty of captions", uncertainty, unit="number"),
-        Row(
-            task=name,
-            metric="rank correlation of a caption's uncertainty with its words",
-            value=spearman(uncertainty, words.double()),
-            num_items=len(captions),
+        row_of_items(
+            name,
+            "rank correlation of a caption's uncertainty with its words",
+            uncertainty,
+            words,
+            statistic="rank_correlation",
             unit="number",
             main=True,
         ),
