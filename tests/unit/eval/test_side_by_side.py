@@ -97,6 +97,15 @@ def test_an_average_over_other_tasks_has_no_interval_of_its_difference() -> None
     assert math.isnan(figure.differences[0].low)
 
 
+def test_a_difference_on_other_items_has_no_interval() -> None:
+    """As where one model could read a picture and the other could not: the draws are of other pictures."""
+    fewer = row_of_items("t", "m", hits(0.5)[1:])
+    (figure,) = compare([result("a", row_of_items("t", "m", hits(0.5))), result("b", fewer)], num_resamples=20)
+    assert math.isfinite(figure.values[1].low)
+    assert figure.differences[0].value == figure.values[1].value - figure.values[0].value
+    assert math.isnan(figure.differences[0].low)
+
+
 def test_two_rows_of_one_name_are_a_bug() -> None:
     row = row_of_items("t", "m", hits(0.5))
     with pytest.raises(AssertionError, match="a key names one row"):
@@ -151,6 +160,7 @@ def test_the_files_of_three_models(tmp_path: Path) -> None:
     for model in ("best", "a last"):
         assert f"<title>{model} minus m|ddle</title>" in page
     spoken = re.findall(r"<desc>([^<]*)</desc>", page)
+    assert not any("recall" in text for text in spoken), "the charts show main figures"
     assert [text.split(": ")[-1] for text in spoken[:2]] == [
         f"{percent[1] - percent[0]:+.2f}", f"{percent[2] - percent[0]:+.2f}"
     ]  # fmt: skip

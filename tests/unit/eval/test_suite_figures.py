@@ -16,6 +16,7 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.eval.bprw import reweight_prompts
+from prolip.eval.coco import Shares
 from prolip.eval.embed import embed_captions, embed_shards, embed_views
 from prolip.eval.hierarcaps import mean_root, read_hierarcaps
 from prolip.eval.measures import measure_hierarchy
@@ -23,7 +24,9 @@ from prolip.eval.prompts import SmallestInClass, filter_prompts
 from prolip.eval.suites import classification
 from prolip.eval.suites.captioned import open_captioned
 from prolip.eval.suites.datacomp import DatacompOptions, run_datacomp
+from prolip.eval.suites.hierarchies import level_rows
 from prolip.eval.suites.imagenet import ImagenetOptions
+from prolip.eval.suites.retrieval import coco_row
 from prolip.eval.suites.rows import Finished, Row, TaskResult
 from prolip.eval.suites.tasks import Task
 from prolip.eval.suites.uncertainty import blurred, hide_patches, shortened, thinned
@@ -168,6 +171,22 @@ def test_every_walk_through_captions_and_pictures(world: World) -> None:
             assert values[metric] == pytest.approx(expected[f"include_{level}"])
 
 
+def test_levels_are_ordered_by_hand() -> None:
+    """Four chains of three levels: one falls throughout, one rises, one stays once, one falls and rises."""
+    totals = torch.tensor([[4.0, 2.0, 1.0], [1.0, 2.0, 4.0], [4.0, 4.0, 1.0], [4.0, 1.0, 2.0]])
+    items = Gaussian(torch.zeros(4, 3, 2), (totals / 2).log()[..., None].expand(4, 3, 2))
+    queries = Gaussian(torch.zeros(4, 2), torch.full((4, 2), 0.5).log())  # of total variance 1
+    walked: Any = SimpleNamespace(queries=queries, items=items)
+    found = {row.metric: row for row in level_rows("set", walked)}
+    assert found["uncertainty falls at every level"].items == [1.0, 0.0, 0.0, 0.0]
+    # Among means that are equal the wider one includes; equally wide ones do not include each other.
+    assert found["lies in its level 0 (0 is the most general)"].items == [1.0, 0.0, 1.0, 1.0]
+    assert found["lies in its level 2 (0 is the most general)"].items == [0.0, 1.0, 0.0, 1.0]
+    general = torch.tensor([[2.0, 1.0, 0.0]]).expand(4, 3)
+    ranks = torch.corrcoef(torch.stack([mean_ranks(totals.flatten()), mean_ranks(general.flatten())]))
+    assert found["rank correlation of uncertainty with generality"].value == pytest.approx(float(ranks[0, 1]))
+
+
 def test_both_suites_may_write_into_one_folder(world: World) -> None:
     """Each has its own pictures of the folder, in a shard of its own."""
     alone = world.values(world.run("hierarimgs", "--data", str(world.hierarchies)), world.ours)
@@ -176,6 +195,25 @@ def test_both_suites_may_write_into_one_folder(world: World) -> None:
         words = ["--checkpoint", world.ours, "--data", str(world.hierarchies), "--num_resamples", "0"]
         assert main(["eval", suite, *words, "--out", str(out)]) == 0
     assert world.values(json.loads((out / "results.json").read_text()), world.ours) == alone
+
+
+# ---- COCO -----------------------------------------------------------------------------------------------------------
+
+
+def test_cocos_figures_as_rows() -> None:
+    shares = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    whole = coco_row("coco_5k_image_to_text_R@1", Shares(shares, None), "mean")
+    assert (whole.task, whole.metric, whole.value, whole.main) == ("COCO 5K", "picture to caption R@1", 0.75, True)
+    assert (whole.items, whole.num_items) == (shares.tolist(), 4)
+    # The mean of the folds' means.
+    folds = coco_row("coco_1k_text_to_image_R@5", Shares(shares, torch.tensor([0, 0, 1, 1])), "mean")
+    assert (folds.task, folds.metric, folds.value, folds.main) == ("COCO 1K", "caption to picture R@5", 0.75, False)
+    uneven = coco_row("coco_1k_text_to_image_R@5", Shares(shares, torch.tensor([0, 0, 0, 1])), "csd")
+    assert uneven.value == pytest.approx((2 / 3 + 1) / 2)
+    assert uneven.metric == "caption to picture R@5, by sampled distance"
+    for score, judged in (("mean", True), ("csd", False)):
+        row = coco_row("eccv_text_to_image_map_at_r", Shares(shares, None), score)  # type: ignore[arg-type]
+        assert (row.task, row.metric.split(",")[0], row.main) == ("ECCV Caption", "caption to picture mAP@R", judged)
 
 
 # ---- ImageNet -------------------------------------------------------------------------------------------------------
