@@ -29,7 +29,7 @@ from prolip.eval.suites.imagenet import ImagenetOptions
 from prolip.eval.suites.retrieval import coco_row
 from prolip.eval.suites.rows import Finished, Row, TaskResult
 from prolip.eval.suites.tasks import Task
-from prolip.eval.suites.uncertainty import blurred, hide_patches, shortened, thinned
+from prolip.eval.suites.uncertainty import accuracy_figures, blurred, hide_patches, shortened, thinned
 from prolip.eval.trends import count_words
 from prolip.eval.uncertainty import expected_calibration_error
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
@@ -100,6 +100,19 @@ def test_accuracy_of_the_certain_and_of_the_uncertain(world: World) -> None:
     for metric in ("area under risk and coverage", "expected calibration error"):
         low, high = (by_metric[metric][end][world.ours] for end in ("low", "high"))
         assert 0 <= low <= high <= 1
+
+
+def test_the_certain_ones_come_first_and_the_uncertain_ones_last() -> None:
+    """Seven pictures in three bins of two. The least certain two are the very last ones, the remainder among them."""
+    uncertainty = torch.tensor([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5], dtype=torch.float64)
+    right = torch.tensor([0, 1, 0, 1, 1, 0, 1])
+    logits = torch.nn.functional.one_hot(right, 2).float()
+    found = accuracy_figures("set", uncertainty, logits, torch.ones(7, dtype=torch.int64), 3)
+    values = {row.metric: row.value for row in found.rows}
+    assert values["accuracy of the most certain 1/3"] == 1.0
+    assert values["accuracy of the least certain 1/3"] == 0.0
+    assert values["correlation of accuracy with uncertainty, over bins"] == pytest.approx(-(0.75**0.5))
+    assert [row.main for row in found.rows] == [True, *[False] * (len(found.rows) - 1)]
 
 
 def test_hiding_keeps_that_share_of_the_patches_the_same_at_each_call() -> None:
