@@ -164,6 +164,8 @@ def test_the_files_of_three_models(tmp_path: Path) -> None:
     assert [text.split(": ")[-1] for text in spoken[:2]] == [
         f"{percent[1] - percent[0]:+.2f}", f"{percent[2] - percent[0]:+.2f}"
     ]  # fmt: skip
+    # An axis has no room for a model's name, which may be a long address.
+    assert page.count(">points: right of 0 it is larger</text>") == 2
     assert page.index('<svg id="m">') < page.index('<svg id="b">') < page.index('<svg id="a">')
     assert [page.count(f"of {model}</figcaption>") for model in ("m|ddle", "best", "a last")] == [1, 1, 1]
 

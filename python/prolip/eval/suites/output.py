@@ -110,7 +110,7 @@ def difference_chart(first: str, other: str, place: int, compared: Sequence[Comp
     if not rows:
         return ""
     said = "; ".join(f"{row.label}: {row.mean:+.2f}" for row in rows)
-    return charts.interval_chart(f"{other} minus {first}", said, rows, f"points: right of 0, {other} is larger")
+    return charts.interval_chart(f"{other} minus {first}", said, rows, "points: right of 0 it is larger")
 
 
 def table_row(figure: Compared) -> TableRow:
