@@ -23,9 +23,14 @@ test-rust: $(READY)
 test-python: $(READY)
 	$(BIN)/python -m pytest
 
+# The fuzz targets are a workspace of their own, with the versions of this one. Nothing is linked, so libFuzzer need not be compiled.
+FUZZ := rust/loader/fuzz/Cargo.toml
 lint: $(READY) ## formatting, clippy, ruff, mypy --strict, stubtest, import-linter; nothing is changed
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path $(FUZZ) --check
+	@cp Cargo.lock $(dir $(FUZZ))
+	CUSTOM_LIBFUZZER_PATH=/not/linked/libfuzzer.a cargo clippy --manifest-path $(FUZZ) --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,6 +39,7 @@ lint: $(READY) ## formatting, clippy, ruff, mypy --strict, stubtest, import-lint
 
 format: $(READY) ## rewrite Rust and Python sources in the project's format
 	cargo fmt --all
+	cargo fmt --manifest-path $(FUZZ)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

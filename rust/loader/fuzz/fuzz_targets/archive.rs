@@ -68,7 +68,7 @@ fuzz_target!(|bytes: &[u8]| {
 // Mostly with checksums put right: hardly a change would pass them by chance.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let size = fuzzer_mutate(data, size, max_size);
-    if seed % 8 != 0 {
+    if !seed.is_multiple_of(8) {
         for block in data[..size].chunks_exact_mut(BLOCK) {
             if block[CHECKSUM].iter().any(|byte| byte.is_ascii_digit()) {
                 block[CHECKSUM].fill(b' ');
