@@ -6,8 +6,8 @@ use std::arch::x86_64::*;
 
 use super::super::coefficients::Coefficients;
 use super::super::planes::{SHORT_BITS, short};
-use super::resize::{QUAD, gather_order, pack};
-use super::{load, store, store_first};
+use super::resize::{QUAD, along_quads, pack, start_sums};
+use super::{load, store};
 use crate::decode::Plane;
 
 /// Lanes of a vector of 32-bit sums.
@@ -84,27 +84,11 @@ impl Plan {
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn start_sums() -> [__m512i; 2] {
-    [
-        _mm512_set1_epi32(1 << (SHORT_BITS - 1)),
-        _mm512_setzero_si512(),
-    ]
-}
-
-/// The sums of both digits put together and cut to the integer part.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn join([low, high]: [__m512i; 2]) -> __m512i {
-    _mm512_srai_epi32::<SHORT_BITS>(_mm512_add_epi32(_mm512_slli_epi32::<8>(high), low))
-}
-
 /// One group of outputs of four rows: for each output the four rows' bytes side by side.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
 fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
-    let mut sums = [start_sums(); QUAD];
+    let mut sums = [start_sums::<2, SHORT_BITS>(); QUAD];
     for step in steps {
         let places = load(&step.places, 0);
         let digits = [load(&step.digits[0], 0), load(&step.digits[1], 0)];
@@ -118,7 +102,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
     let by_output = _mm512_broadcast_i32x4(_mm_setr_epi8(
         0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
     ));
-    let packed = pack([join(sums[0]), join(sums[1]), join(sums[2]), join(sums[3])]);
+    let packed = pack::<2, SHORT_BITS>(sums);
     _mm512_shuffle_epi8(packed, by_output)
 }
 
@@ -169,27 +153,6 @@ pub(in super::super) fn resize(
             row_digits[tap / QUAD][0] |= low;
             row_digits[tap / QUAD][1] |= high;
         }
-        along_quads(&between[quad * quad_bytes..], quad_bytes, row_digits, out);
-    }
-}
-
-/// The pass along the columns over quads of rows `stride` bytes apart.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; 2]], out: &mut [u8]) {
-    for (block, out) in out.chunks_mut(64).enumerate() {
-        let mut sums = [start_sums(); 4];
-        for (quad, digits) in digits.iter().enumerate() {
-            let digits = digits.map(|digit| _mm512_set1_epi32(digit));
-            let at = quad * stride + block * 256;
-            for (part, sums) in sums.iter_mut().enumerate() {
-                let samples = load(quads, at + part * 64);
-                for (sum, digit) in sums.iter_mut().zip(digits) {
-                    *sum = _mm512_dpbusd_epi32(*sum, samples, digit);
-                }
-            }
-        }
-        let packed = pack([join(sums[0]), join(sums[1]), join(sums[2]), join(sums[3])]);
-        store_first(out, _mm512_permutexvar_epi32(gather_order(), packed));
+        along_quads::<2, SHORT_BITS>(&between[quad * quad_bytes..], quad_bytes, row_digits, out);
     }
 }

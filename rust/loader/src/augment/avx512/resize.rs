@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+use super::super::coefficients::{Coefficients, PRECISION_BITS};
 use super::super::resize::Source;
 use super::{load, load_up_to_4, store, store_first, store_first_16};
 
@@ -134,45 +134,51 @@ fn plan<'a>(
     }
 }
 
-/// The sums of three digits put together and cut to the integer part.
+/// Sums for each of a weight's signed digits, the lowest first, of which `BITS` bits will be fractional; they start with half.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn join(sums: [__m512i; 3]) -> __m512i {
-    let upper = _mm512_add_epi32(_mm512_slli_epi32::<8>(sums[2]), sums[1]);
-    let sum = _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), sums[0]);
-    _mm512_srai_epi32::<PRECISION_BITS>(sum)
+pub(super) fn start_sums<const DIGITS: usize, const BITS: u32>() -> [__m512i; DIGITS] {
+    let mut sums = [_mm512_setzero_si512(); DIGITS];
+    sums[0] = _mm512_set1_epi32(1 << (BITS - 1));
+    sums
 }
 
-/// Four vectors of integers to bytes, cut to 0..=255. Each 128-bit part of the result has four bytes of the
-/// first, of the second, of the third and of the fourth vector.
+/// The sums of all digits put together and cut to the integer part.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join<const DIGITS: usize, const BITS: u32>(sums: [__m512i; DIGITS]) -> __m512i {
+    let sum = sums
+        .into_iter()
+        .rev()
+        .fold(_mm512_setzero_si512(), |upper, lower| {
+            _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lower)
+        });
+    _mm512_srai_epi32::<BITS>(sum)
+}
+
+/// Four vectors of sums to bytes, cut to 0..=255. Each 128-bit part of the result has four bytes of the first, of the
+/// second, of the third and of the fourth vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn pack([a, b, c, d]: [__m512i; 4]) -> __m512i {
+pub(super) fn pack<const DIGITS: usize, const BITS: u32>(
+    sums: [[__m512i; DIGITS]; QUAD],
+) -> __m512i {
+    let [a, b, c, d] = sums.map(|sums| join::<DIGITS, BITS>(sums));
     _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d))
 }
 
 /// The order of 32-bit integers that gathers what `pack` left in four places for each vector.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn gather_order() -> __m512i {
+fn gather_order() -> __m512i {
     _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn start_sums() -> [__m512i; 3] {
-    [
-        _mm512_set1_epi32(ROUNDING),
-        _mm512_setzero_si512(),
-        _mm512_setzero_si512(),
-    ]
 }
 
 /// One group of outputs of four rows, packed.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
 fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
-    let mut sums = [start_sums(); QUAD];
+    let mut sums = [start_sums::<3, PRECISION_BITS>(); QUAD];
     for step in steps {
         for (sums, row) in sums.iter_mut().zip(rows) {
             let samples = _mm512_permutexvar_epi8(step.places, load(row, step.offset));
@@ -181,7 +187,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
             }
         }
     }
-    pack([join(sums[0]), join(sums[1]), join(sums[2]), join(sums[3])])
+    pack::<3, PRECISION_BITS>(sums)
 }
 
 /// Rows first, then columns.
@@ -226,7 +232,12 @@ pub(in super::super) fn rows_then_columns(
         let (start, weights) = rows.taps(index);
         let (quad, skipped) = ((start - first) / QUAD, (start - first) % QUAD);
         quad_digits(weights, skipped, row_digits);
-        along_quads(&between[quad * quad_bytes..], quad_bytes, row_digits, out);
+        along_quads::<3, PRECISION_BITS>(
+            &between[quad * quad_bytes..],
+            quad_bytes,
+            row_digits,
+            out,
+        );
     }
 }
 
@@ -256,9 +267,14 @@ fn quad_digits(weights: &[i32], skipped: usize, out: &mut Vec<[i32; 3]>) {
 /// The pass along the columns over quads of rows `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; 3]], out: &mut [u8]) {
+pub(super) fn along_quads<const DIGITS: usize, const BITS: u32>(
+    quads: &[u8],
+    stride: usize,
+    digits: &[[i32; DIGITS]],
+    out: &mut [u8],
+) {
     for (block, out) in out.chunks_mut(64).enumerate() {
-        let mut sums = [start_sums(); 4];
+        let mut sums = [start_sums::<DIGITS, BITS>(); 4];
         for (quad, digits) in digits.iter().enumerate() {
             let digits = digits.map(|digit| _mm512_set1_epi32(digit));
             let at = quad * stride + block * 256;
@@ -269,7 +285,7 @@ fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; 3]], out: &mut [u8])
                 }
             }
         }
-        let packed = pack([join(sums[0]), join(sums[1]), join(sums[2]), join(sums[3])]);
+        let packed = pack::<DIGITS, BITS>(sums);
         store_first(out, _mm512_permutexvar_epi32(gather_order(), packed));
     }
 }
@@ -333,7 +349,7 @@ fn along_columns(
     while at < out.len() {
         // The last block overlaps the one before, so as not to read past the rows' end.
         at = at.min(out.len() - 64);
-        let mut sums = [start_sums(); 4];
+        let mut sums = [start_sums::<3, PRECISION_BITS>(); 4];
         for (quad, digits) in digits.iter().enumerate() {
             let row = |tap: usize| load(source.row(start + (quad * QUAD + tap).min(count - 1)), at);
             let (a, b, c, d) = (row(0), row(1), row(2), row(3));
@@ -352,11 +368,7 @@ fn along_columns(
                 }
             }
         }
-        store(
-            out,
-            at,
-            pack([join(sums[0]), join(sums[1]), join(sums[2]), join(sums[3])]),
-        );
+        store(out, at, pack::<3, PRECISION_BITS>(sums));
         at += 64;
     }
 }
