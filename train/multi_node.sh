@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Several machines without a scheduler: run the same line on each, with its own NODE_RANK (0 on the first).
-#   NUM_NODES=4 NODE_RANK=0 FIRST_NODE=10.0.0.1 train/multi_node.sh vit-b16-datacomp-1b-1.28b --run_dir /shared/runs/b16
+#   NUM_NODES=4 NODE_RANK=0 FIRST_NODE=10.0.0.1 train/multi_node.sh vit-b16-datacomp-1b-1.28b --run_dir /shared/runs/b16 \
+#     --data.shards '/shared/datacomp/{00000000..00139827}.tar'
 # The run's folder must be on storage that all machines see. RESTARTS=3 begins again, from the newest checkpoint, when a
 # process dies; NUM_NODES=3:4 goes on without one machine, and with it once it is back.
 set -euo pipefail

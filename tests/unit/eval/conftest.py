@@ -1,15 +1,13 @@
 """A small made-up world of emoji with known structure: no model, no compiled loader."""
 
-import io
 import json
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from tests.unit.eval.sample_emoji import record, write_emoji
 from torch import Tensor
 
 from prolip.eval.emoji.gallery import make_gallery
@@ -22,35 +20,6 @@ from prolip.gaussian import Gaussian
 
 DIM = 32
 SETS = ("test-openmoji", "test-goog", "test-twtr", "design-twtr")
-GROUPS = {
-    "animals and nature": ("marine animal", "plant"),
-    "food and drink": ('fruit <b>&"', "sweet dish"),
-    "travel and places": ("transport by air", "clock"),
-}
-
-
-def record(place: int, set_name: str) -> dict[str, object]:
-    """The json of one made-up emoji; `place` gives group and subgroup."""
-    group = list(GROUPS)[place % 3]
-    subgroup = GROUPS[group][place // 3 % 2]
-    name = f"thing {place} of {set_name.split('-', maxsplit=1)[0]}"
-    return {
-        "codepoint": f"{set_name.split('-', maxsplit=1)[0]}-{place}",
-        "emoji": "◆",
-        "name": name,
-        "base_name": name,
-        "skin_tone": False,
-        "design": set_name.split("-")[1],
-        "group": group.replace(" ", "-"),
-        "subgroup": subgroup.replace(" ", "-"),
-        "picture": f"{set_name}-{place}",
-        "captions": {
-            "picture": ["a picture", "a picture"],
-            "group": [group, group],
-            "subgroup": [subgroup, f"{subgroup}, {group}"],
-            "name": [name, f"{name}, {subgroup}, {group}"],
-        },
-    }
 
 
 def samples_of(set_name: str, count: int) -> list[EmojiSample]:
@@ -142,25 +111,5 @@ def emoji_data(tmp_path: Path, emoji_sets: list[PictureSet]) -> Path:
     """A folder of shards with a drawn picture for every made-up emoji."""
     folder = tmp_path / "emoji"
     folder.mkdir()
-    for pictures in emoji_sets:
-        with tarfile.open(folder / f"{pictures.name}-000000.tar", "w") as tar:
-            records = {sample.key: record(place, pictures.name) for place, sample in enumerate(pictures.samples)}
-            if pictures.name == "design-twtr":  # a variant, which no figure may count
-                records["variant"] = records["design-twtr-000"] | {"skin_tone": True}
-            for place, (key, content) in enumerate(records.items()):
-                for extension, data in (("png", picture(place)), ("json", json.dumps(content).encode())):
-                    member = tarfile.TarInfo(f"{key}.{extension}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-    (folder / "dataset.json").write_text("{}", encoding="utf-8")
-    (folder / "ATTRIBUTION.md").write_text("OpenMoji <CC BY-SA 4.0>, https://openmoji.org.\n", encoding="utf-8")
+    write_emoji(folder, {pictures.name: len(pictures.samples) for pictures in emoji_sets})
     return folder
-
-
-def picture(place: int) -> bytes:
-    image = Image.new("RGB", (40, 40), "white")
-    colour = [(200, 60, 60), (60, 160, 80), (60, 90, 200)][place % 3]
-    ImageDraw.Draw(image).ellipse((4, 4, 36, 36 - place // 3 % 2 * 14), fill=colour)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
