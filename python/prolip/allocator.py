@@ -11,10 +11,10 @@ _NEVER, _NONE = -1, 0
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep what it frees, for the next step takes as much; whether the C library could be told so.
+    """Lets this process keep what it frees, for the next batch takes as much; whether the C library could be told so.
 
     By itself glibc asks the system for each large tensor and gives it back at once, and the system clears every page of
-    it again: a sixth of a training step on a CPU (docs/benchmarks.md, "A training step"). Only glibc can be told.
+    it again: a sixth of a training step on a CPU, a third of embedding (docs/benchmarks.md). Only glibc can be told.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

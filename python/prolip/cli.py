@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import tyro
 
+from prolip.allocator import keep_freed_memory
+
 if TYPE_CHECKING:
     from prolip.datasets.shards import BuildSummary
 
@@ -119,6 +121,7 @@ def suite(module: str, options: str, run: str) -> Callable[[str, list[str]], int
 def _prepare(module: str, options: str, prog: str, words: list[str]) -> tuple[ModuleType, Any]:
     """A command's module, with what the words say of its options; our own words of progress are shown."""
     share_cores_politely()
+    keep_freed_memory()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("prolip").setLevel(logging.INFO)
     home = import_module(module)

@@ -28,6 +28,16 @@ def test_help_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+def test_commands_that_run_a_model_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr("prolip.cli.keep_freed_memory", lambda: told.append(True))
+    for words in (["embed"], ["bprw"], *(["eval", name] for name in SUITES)):
+        told.clear()
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        assert told == [True], words
+
+
 WITHIN = [
     *(f"data {name}" for name in ("index", "rank", "filter")),
     *(f"data build {name}" for name in BUILDERS),
