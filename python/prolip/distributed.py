@@ -52,11 +52,7 @@ def start(device: str = "auto") -> Ranks:
         int(os.environ.get(name, default))
         for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1"))
     )
-    if device not in {"auto", "cpu", "cuda"}:
-        raise ValueError(f'device is {device!r}: take "auto", "cpu" or "cuda"')
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError('device is "cuda", but torch sees no GPU')
-    on_gpu = device != "cpu" and torch.cuda.is_available()
+    on_gpu = wants_gpu(device)
     place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(place)
@@ -74,6 +70,19 @@ def start(device: str = "auto") -> Ranks:
         device=place,
         store=own,
     )
+
+
+def wants_gpu(device: str) -> bool:
+    """Whether "auto" (a GPU when there is one), "cpu" or "cuda" means a GPU here.
+
+    Raises:
+        ValueError: it is another word, or "cuda" where torch sees no GPU.
+    """
+    if device not in {"auto", "cpu", "cuda"}:
+        raise ValueError(f'device is {device!r}: take "auto", "cpu" or "cuda"')
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError('device is "cuda", but torch sees no GPU')
+    return device != "cpu" and torch.cuda.is_available()
 
 
 def agree_on_name(store: Store, rank: int, world_size: int) -> str:

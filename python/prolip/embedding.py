@@ -22,7 +22,8 @@ from tqdm import tqdm
 from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig
 from prolip.device import device_batches
 from prolip.distributed import Ranks, start, stop
-from prolip.eval.embed import embed_batch, embed_texts, evaluating
+from prolip.eval.arrow import parquet
+from prolip.eval.embed import embed_batch, embed_texts, evaluating, picture_side
 from prolip.eval.inputs import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.eval.model import weights_digest
 from prolip.eval.parts import MANIFEST, Format, Kind, Manifest, Part, PartNotes, Rows, Stored, part_name, write_part
@@ -55,7 +56,8 @@ class EmbedOptions:
     what: Literal["image", "text", "both"] = "image"
     """What of `data` is embedded. The captions of a folder are the .txt beside each picture."""
     caption_key: str = "txt"
-    """`txt`, or a dotted path into a sample's json: where a shard's captions are."""
+    """`txt`, or a dotted path into a sample's json: where a shard's captions are. Of a list one is drawn, always the
+    same."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the one that the model was trained with, where that is known."""
     format: Format = "parquet"
@@ -96,14 +98,12 @@ class Embedder:
 
     def loading(self) -> LoaderConfig:
         """How pictures and captions are read."""
-        options, size = self.options, self.model.config.vision.image_size
-        if not isinstance(size, int):
-            raise ValueError(f"vision.image_size is {size}: only square pictures can be read")
+        options = self.options
         captions = (CaptionConfig(sources=(CaptionSource(key=options.caption_key),)),)
         return LoaderConfig(
             shards=(),
             batch_size=options.batch_size,
-            image_size=size,
+            image_size=picture_side(self.model),
             captions=captions if options.what != "image" else (),
             tokenizer=self.tokenizer.config if self.tokenizer else TokenizerConfig(),
             num_threads=options.num_threads,
@@ -131,6 +131,8 @@ def run_embed(options: EmbedOptions) -> list[str]:
     for name in ("rows_per_part", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} is {getattr(options, name)}: it must be at least 1")
+    if options.format == "parquet":
+        parquet()  # whether it is there is known before anything is embedded
     parts = plan_parts(options.data, options.lines, options.rows_per_part)
     tokenizer: Tokenizer | None = None
     if options.lines or options.what != "image":
@@ -211,8 +213,8 @@ def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
             raise ValueError(f"out: {out} holds embeddings that were made otherwise ({said}): name another folder")
     if new.plan[: len(old.plan)] != old.plan:
         raise ValueError(
-            f"out: {out} holds embeddings of other data: they must begin with the same shards, folders and files; "
-            "name another folder"
+            f"out: {out} holds embeddings of other data: they must begin with the same shards, folders and files, in "
+            "parts of as many rows (rows_per_part); name another folder"
         )
 
 
@@ -229,7 +231,7 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
         return Timing(0, 0.0, 0.0)
     image, text = options.what != "text", options.what != "image"
     count, begun = 0, time.perf_counter()
-    collected = _Collected()
+    collected: dict[int, _Collected] = {}
     with (
         Reading(parts, embedder.loading(), options.out / f".reading-{embedder.ranks.rank}") as reading,
         evaluating(embedder.model),
@@ -241,14 +243,18 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
             """Writes the parts of which every batch was read and embedded."""
             nonlocal written
             while written in reading.ends and written not in reading.places:
-                _flush(embedder, numbers[written], parts[written], collected, reading.ends[written])
+                # Forgotten last: wherever Ctrl-C comes, the part is written with its own rows, or not at all.
+                rows = collected.get(written, _Collected([], {}))
+                _write_part(embedder, numbers[written], parts[written], rows, reading.ends[written])
                 written += 1
+                collected.pop(written - 1, None)
 
         try:
             for batch in batches:
                 write_whole()
                 low = options.precision == "bf16"
-                collected.add(batch.keys, embed_batch(embedder.model, batch, image=image, text=text, low=low))
+                found = embed_batch(embedder.model, batch, image=image, text=text, low=low)
+                collected.setdefault(reading.places[0], _Collected([], {})).add(batch.keys, found)
                 reading.places.popleft()
                 count += len(batch.keys)
                 bar.update(len(batch.keys))
@@ -258,29 +264,24 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
     return Timing(count, time.perf_counter() - begun, waited)
 
 
-class _Collected:
-    """The rows of the part that is being embedded."""
+class _Collected(NamedTuple):
+    """The rows of a part that is being embedded."""
 
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.keys: list[str] = []
-        self.found: dict[str, list[Gaussian]] = {}
+    keys: list[str]
+    found: dict[str, list[Gaussian]]
 
     def add(self, keys: list[str], found: dict[str, Gaussian]) -> None:
-        self.keys += keys
+        self.keys.extend(keys)
         for kind, gaussian in found.items():
             self.found.setdefault(kind, []).append(gaussian)
 
 
-def _flush(embedder: Embedder, number: int, part: InputPart, collected: _Collected, end: PartEnd) -> None:
-    """Writes the files of a part whose rows were collected, and forgets them."""
+def _write_part(embedder: Embedder, number: int, part: InputPart, collected: _Collected, end: PartEnd) -> None:
+    """Writes the files of a part whose rows were collected."""
     assert not isinstance(part, LinesPart)
     source = part.shard if isinstance(part, ShardPart) else part.folder
     for kind in KINDS[embedder.options.what]:
         embedder.write(number, kind, collected.keys, source, collected.found.get(kind, []), end)
-    collected.clear()
 
 
 def _embed_lines(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: tqdm[Any]) -> Timing:

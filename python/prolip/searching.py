@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,13 +12,15 @@ import torch
 
 from prolip.data import StoreConfig, preprocess_image
 from prolip.datasets.intake import UNREADABLE, load_picture
-from prolip.eval.contents import Picture, fetch
-from prolip.eval.embed import embed_pictures, embed_texts
+from prolip.distributed import wants_gpu
+from prolip.eval.contents import Contents, Name, Picture, fetch
+from prolip.eval.embed import embed_pictures, embed_texts, picture_side
 from prolip.eval.model import weights_digest
 from prolip.eval.parts import Kind, Manifest, complete_parts
 from prolip.eval.retrieval import Score
 from prolip.eval.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.eval.sheet import SIDE, Cell, Row, picture_sheet
+from prolip.eval.suites.rows import write_whole
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.opening import open_model, open_network
@@ -31,7 +33,8 @@ class SearchOptions:
     """Finds the embedded pictures or captions that are nearest to texts and pictures, exactly.
 
     Prints a table of the answers: their score, the product of the means, the answer's uncertainty (total variance), and
-    how far it lies in the query (inclusion, positive where the query is the more general of the two).
+    how far it lies in the query (inclusion, positive where the query is the more general of the two); captions with
+    their words.
     """
 
     embeddings: Path
@@ -72,20 +75,31 @@ def run_search(options: SearchOptions) -> list[str]:
         raise ValueError(f"k is {options.k}: it must be at least 1")
     manifest, parts = complete_parts(options.embeddings, options.find)
     model, tokenizer = open_embedder(options, manifest)
-    pictures = [read_query(path, int(str(model.config.vision.image_size))) for path in options.image]
+    pictures = [read_query(path, picture_side(model)) for path in options.image]
     queries = embed_queries(model, tokenizer, options.text, pictures, options.device)
     titles = [*options.text, *map(str, options.image)]
     answers = look_up(parts, nearest(parts, queries.mean.numpy(), options.k, options.score), queries)
+    contents: dict[Name, Contents] = {}
+    if options.sheet is not None or options.find == "text":
+        names = {(answer.source, answer.key) for found in answers for answer in found}
+        contents = fetch(sorted(names), SIDE, options.store, manifest.settings["caption_key"])
+    if options.find == "text":
+        answers = [[answer._replace(caption=_caption(contents, answer)) for answer in found] for found in answers]
     if options.json is not None:
         text = json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        write_whole(options.json, text + "\n")
     if options.sheet is not None:
         shown = [None] * len(options.text) + [read_query(path, SIDE) for path in options.image]
-        options.sheet.write_text(search_sheet(options, titles, shown, answers), encoding="utf-8")
+        write_whole(options.sheet, search_sheet(options, titles, shown, answers, contents))
     lines: list[str] = []
     for title, found in zip(titles, answers, strict=True):
         lines += [*answers_table(title, found), ""]
     return [*lines[:-1], *(f"written: {path}" for path in (options.json, options.sheet) if path is not None)]
+
+
+def _caption(contents: Mapping[Name, Contents], answer: Answer) -> str | None:
+    found = contents.get((answer.source, answer.key))
+    return None if found is None else found.caption
 
 
 def open_embedder(options: SearchOptions, manifest: Manifest) -> tuple[ProLIP, Tokenizer | None]:
@@ -121,8 +135,7 @@ def embed_queries(
     model: ProLIP, tokenizer: Tokenizer | None, texts: Sequence[str], pictures: Sequence[Picture], device: str
 ) -> Gaussian:
     """The queries' Gaussians on the CPU, texts first, [Q, D]."""
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    place = torch.device("cuda" if on_gpu else "cpu")
+    place = torch.device("cuda" if wants_gpu(device) else "cpu")
     model = model.to(place)
     found: list[Gaussian] = []
     if texts:
@@ -140,10 +153,9 @@ def search_sheet(
     titles: Sequence[str],
     pictures: Sequence[Picture | None],
     answers: Sequence[Sequence[Answer]],
+    contents: Mapping[Name, Contents],
 ) -> str:
     """The answers with their pictures and captions, as a page."""
-    names = {(answer.source, answer.key) for found in answers for answer in found}
-    contents = fetch(sorted(names), SIDE, options.store)
     rows = [
         Row(
             title,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,9 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from tests.unit.sample_run import write_run
 from tests.unit.sample_shards import encoded
 from tests.unit.test_explore import write_items
@@ -24,6 +26,37 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 MAX_UPLOAD = 1 << 20
+TABS = {
+    "compare": "Picture and captions",
+    "captions": "Vague and precise",
+    "walk": "From picture",
+    "browse": "Most and least certain",
+    "classify": "Classifier and prompts",
+}
+CUT = """() => [...document.querySelectorAll(".pl *, label span, button")]
+  .filter(one => one.checkVisibility() && one.innerText && !one.matches(".bar, .bar *")
+    && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== "inline")
+  .map(one => one.innerText)"""
+# WCAG's contrast of every text of the answers with what is behind it.
+CONTRASTS = """() => {
+  const parse = text => { const [r, g, b, a] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a ?? 1]; };
+  const over = (top, below, share) => below.slice(0, 3).map((value, place) => value + share * (top[place] - value));
+  const linear = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  return [...document.querySelectorAll(".pl p, .pl th, .pl small, .pl td, .pl b, .pl li")]
+    .filter(one => one.checkVisibility() && one.innerText.trim()).map(one => {
+      const above = []; for (let here = one; here; here = here.parentElement) above.unshift(here);
+      let behind = [255, 255, 255], opacity = 1;
+      for (const here of above) {
+        const style = getComputedStyle(here), colour = parse(style.backgroundColor);
+        behind = over(colour, behind, colour[3]);
+        opacity *= Number(style.opacity);
+      }
+      const colour = parse(getComputedStyle(one).color), front = over(colour, behind, opacity * colour[3]);
+      const [low, high] = [light(front), light(behind)].sort((one, other) => one - other);
+      return [(high + 0.05) / (low + 0.05), one.innerText];
+    });
+}"""
 
 
 def free_port() -> int:
@@ -100,6 +133,11 @@ def open_panel(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
+def shown(panel: str) -> str:
+    """What is there when a panel has answered."""
+    return "#browse-answer img" if panel == "browse" else f"#{panel}-answer tbody tr"
+
+
 def test_a_picture_beside_captions_from_the_data_and_from_a_file(page: Page, address: str) -> None:
     page.goto(address)
     assert "a 0" in rows(page, "compare")
@@ -143,6 +181,10 @@ def test_variances_move_while_one_types(page: Page, address: str) -> None:
     page.locator("#precise textarea, #precise input").first.press_sequentially(" and travel")
     expect(page.locator("#captions-answer")).to_contain_text("food and travel")
     expect(page.locator("#captions-answer")).to_contain_text("3 tokens")
+    page.locator("#precise textarea, #precise input").first.fill("")
+    page.locator("#precise textarea, #precise input").first.press_sequentially(" ")
+    expect(page.locator("#captions-answer")).to_have_text("No answer yet: write at least one caption.")
+    assert page.locator(".toast-body").count() == 0
 
 
 def test_a_walk_from_a_picture_to_the_root(page: Page, address: str) -> None:
@@ -161,8 +203,11 @@ def test_a_walk_from_a_picture_to_the_root(page: Page, address: str) -> None:
 def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
     page.goto(address)
     open_panel(page, "Most and least certain")
-    expect(page.locator("#browse-gallery img").first).to_be_visible()
-    assert page.locator("#browse-gallery img").count() == 12
+    expect(page.locator("#browse-answer img").first).to_be_visible()
+    assert page.locator("#browse-answer img").count() == 12
+    expect(page.locator("#browse-answer")).to_contain_text("Page 1 of 1: places 1 to 12 of 12.")
+    least_pictures = page.locator("#browse-answer img").evaluate_all("images => images.map(one => one.alt)")
+    assert sorted(least_pictures) == sorted(f"a {number}" for number in range(12))
     page.get_by_label("captions", exact=True).check()
     least = rows(page, "browse")
     assert len(least) == 13
@@ -171,7 +216,10 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
     assert rows(page, "browse") == least[::-1]
     page.get_by_label("Page", exact=True).fill("9")
     page.get_by_label("Page", exact=True).blur()
-    expect(page.locator("#browse-answer tbody tr")).to_have_count(0)
+    expect(page.locator("#browse-answer")).to_contain_text("There is no page 9: the last page is 1.")
+    page.get_by_label("Page", exact=True).fill("1")
+    page.get_by_label("pictures", exact=True).check()
+    expect(page.locator("#browse-answer img").first).to_have_attribute("alt", least_pictures[-1])
 
 
 def test_a_classifier_and_the_prompts_that_it_prefers(page: Page, address: str) -> None:
@@ -200,38 +248,171 @@ def test_an_address_brings_the_page_back(page: Page, address: str) -> None:
     expect(page.get_by_role("tab", name="Classifier and prompts")).to_have_attribute("aria-selected", "true")
     expect(page.get_by_label("Class names, one a line")).to_have_value("food\ntravel")
     expect(page.locator("#classify-answer")).to_contain_text("travel")
-    # What no panel has is passed over.
-    page.goto(f"{address}/?panel=other&place=x&number=3")
-    assert rows(page, "compare")
 
 
-def test_the_keyboard_is_enough(page: Page, address: str) -> None:
+FIELDS = [
+    ("compare", "compare-item", "test-000/004"),
+    ("compare", "captions", "food\nan animal & co"),
+    ("captions", "vague", "an emoji"),
+    ("captions", "precise", "an emoji of food"),
+    ("walk", "walk-item", "test-000/005"),
+    ("walk", "root", "an emoji"),
+    ("walk", "pool", "food\ntravel"),
+    ("browse", "kind", "captions"),
+    ("browse", "end", "most certain"),
+    ("browse", "place", "3"),
+    ("classify", "classify-item", "test-000/006"),
+    ("classify", "classes", "food\ntravel"),
+    ("classify", "templates", "{}\nan emoji of {}"),
+]
+LABELS = {"captions": "Captions, one a line", "pool": "Captions that may be met"}
+IDS = {"place": "browse-page", "kind": "browse-kind", "end": "browse-end"}
+
+
+def control(page: Page, name: str) -> Locator:
+    if name in LABELS:
+        return page.get_by_label(LABELS[name])
+    return page.locator(f"#{IDS.get(name, name)}").locator("textarea, input").first
+
+
+def test_an_address_keeps_the_state_of_every_panel(page: Page, browser: Browser, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
-    page.get_by_role("tab", name="Picture and captions").focus()
-    for _ in range(12):
+    for panel, name, value in FIELDS:
+        open_panel(page, TABS[panel])
+        field = control(page, name)
+        if name.endswith("item"):
+            field.click()
+            page.get_by_role("option", name=value).click()
+        elif name in {"kind", "end"}:
+            page.locator(f"#{IDS[name]}").get_by_label(value, exact=True).check()
+        else:
+            field.fill(value)
+            field.blur()
+        page.wait_for_url(lambda url: name in parse_qs(urlsplit(url).query) and f"panel={panel}" in url)  # noqa: B023
+    found = parse_qs(urlsplit(page.url).query)
+    assert found == {"panel": ["classify"]} | {name: [value] for _, name, value in FIELDS}
+    answers = page.locator("#classify-answer").inner_text()
+    with browser.new_context() as other:
+        again = other.new_page()
+        again.goto(page.url)
+        expect(again.get_by_role("tab", name=TABS["classify"])).to_have_attribute("aria-selected", "true")
+        expect(again.locator("#classify-answer")).not_to_have_text(answers)  # of the usual classes, unasked
+        for panel, name, value in FIELDS:
+            open_panel(again, TABS[panel])
+            if name in {"kind", "end"}:
+                expect(again.locator(f"#{IDS[name]}").get_by_label(value, exact=True)).to_be_checked()
+            elif name.endswith("item"):
+                expect(control(again, name)).to_have_value(re.compile(f".* · {value}"))
+            else:
+                expect(control(again, name)).to_have_value(value)
+        # And what stands there is answered.
+        expect(again.locator("#compare-answer tbody tr")).to_have_count(2)
+        expect(again.locator("#captions-answer")).to_contain_text("an emoji of food")
+        expect(again.locator("#walk-answer")).to_contain_text("towards “an emoji”")
+        expect(again.locator("#browse-answer")).to_contain_text("There is no page 3")
+
+
+def test_an_address_that_says_nothing_possible_is_passed_over(page: Page, address: str) -> None:
+    wrong = "panel=other&place=x&kind=videos&end=no&compare-item=gone&walk-item=gone&classify-item=gone&number=3"
+    page.goto(f"{address}/?{wrong}")
+    assert "a 0" in rows(page, "compare")
+    for panel, tab in TABS.items():
+        open_panel(page, tab)
+        expect(page.locator(shown(panel)).first).to_be_visible()
+    assert page.locator(".toast-body").count() == 0
+
+
+def tab_to(page: Page, selector: str) -> None:
+    for _ in range(60):
+        if page.evaluate(f"document.activeElement.closest('{selector}') !== null"):
+            return
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.getAttribute('role') === 'tab'"):
-            break
-    page.get_by_role("tab", name="Vague and precise").focus()
-    page.keyboard.press("Enter")
-    expect(page.locator("#vague textarea, #vague input").first).to_be_visible()
-    page.locator("#vague textarea, #vague input").first.focus()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("an emoji")
+    raise AssertionError(f"{selector} cannot be reached by Tab")
+
+
+def test_the_keyboard_is_enough_for_every_panel(page: Page, address: str) -> None:
+    page.goto(address)
+    rows(page, "compare")
+
+    def panel(name: str) -> None:
+        page.get_by_role("tab", name=TABS[name]).focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(f"#{name}-answer")).to_be_visible()
+
+    def write(selector: str, text: str) -> None:
+        tab_to(page, selector)
+        page.keyboard.press("Control+A")
+        page.keyboard.type(text)
+
+    def run(name: str) -> None:
+        tab_to(page, f"#{name}-run")
+        page.keyboard.press("Enter")
+
+    tab_to(page, "[role=tab]")
+    tab_to(page, "#compare-picture")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files({"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9))})
+    expect(page.locator("#compare-item input")).to_have_value("")
+    answer = page.locator("#compare-answer").inner_text()
+    run("compare")
+    expect(page.locator("#compare-answer")).not_to_have_text(answer)
+    page.reload()
+    rows(page, "compare")
+    tab_to(page, "#compare-item")
+    before = page.locator("#compare-item input").input_value()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#compare-item input")).not_to_have_value(before)
+    panel("captions")
+    write("#vague", "an emoji")
     expect(page.locator("#captions-answer")).to_contain_text("an emoji")
+    panel("walk")
+    write("#root", "food")
+    run("walk")
+    expect(page.locator("#walk-answer")).to_contain_text("towards “food”")
+    panel("browse")
+    tab_to(page, "#browse-kind")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(page.locator("#browse-answer tbody tr")).to_have_count(13)
+    panel("classify")
+    write("#classes", "food\ntravel")
+    run("classify")
+    expect(page.locator("#classify-answer table").nth(1).locator("tbody tr")).to_have_count(4)
 
 
 def test_a_narrow_screen_shows_everything(browser: Browser, address: str) -> None:
     with browser.new_context(viewport={"width": 390, "height": 844}) as context:
         context.set_default_timeout(30_000)
         page = context.new_page()
-        for panel in ("compare", "captions", "walk", "browse", "classify"):
+        for panel in TABS:
             page.goto(f"{address}/?panel={panel}")
-            shown = "#browse-gallery img" if panel == "browse" else f"#{panel}-answer tbody tr"
-            expect(page.locator(shown).first).to_be_visible()
-            # Nothing is wider than the screen.
+            expect(page.locator(shown(panel)).first).to_be_visible()
+            # Nothing is wider than the screen, and no number or word is cut.
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, panel
+            assert page.evaluate(CUT) == [], panel
+            tab = page.get_by_role("tab", selected=True)
+            assert tab.evaluate(
+                "one => one.getBoundingClientRect().right <= one.parentElement.getBoundingClientRect().right"
+            )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_written_can_be_read_by_day_and_by_night(browser: Browser, address: str, scheme: str) -> None:
+    with browser.new_context(color_scheme=scheme) as context:  # type: ignore[arg-type]
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        for panel in TABS:
+            page.goto(f"{address}/?panel={panel}")
+            expect(page.locator(shown(panel)).first).to_be_visible()
+            contrasts = page.evaluate(CONTRASTS)
+            assert contrasts, panel
+            assert min(contrast for contrast, _ in contrasts) >= 4.5, (panel, min(contrasts))
+            assert page.evaluate(CUT) == [], panel
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) is (scheme == "dark")
 
 
 def test_only_this_machine_can_reach_it(address: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -162,9 +165,64 @@ def test_a_run_that_failed_goes_on_and_more_shards_may_come(source: Path, tmp_pa
     assert len(read(out, "image")[0]) == 12
 
 
+class Interrupt:
+    """Ctrl-C at the line that is so many lines further on, of those that collect and write rows."""
+
+    def __init__(self, lines: int) -> None:
+        self.left, self.home = lines, run_embed.__code__.co_filename
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Interrupt | None:
+        if event == "line":
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+        names = {"write_whole", "_write_part"}
+        return self if frame.f_code.co_filename == self.home and frame.f_code.co_name in names else None
+
+
+def test_wherever_an_interrupt_comes_no_part_is_wrong(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_model(str(source / "run"), None)
+    monkeypatch.setattr("prolip.embedding.open_model", lambda *_: opened)
+    data = (str(source / "shard{1..2}.tar"),)
+    run_embed(options(source, tmp_path / "whole", data=data, what="both"))
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.parquet")}
+    assert len(expected) == 4
+    for lines in count():
+        out = tmp_path / str(lines)
+        given = options(source, out, data=data, what="both")
+        before = sys.gettrace()
+        sys.settrace(Interrupt(lines))
+        try:
+            run_embed(given)
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        found = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
+        assert found == {name: expected[name] for name in found}, f"interrupted behind {lines} lines"
+        assert not list(out.glob(".reading*"))
+        if lines % 4 == 0:
+            run_embed(given)
+            assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == expected
+    assert lines > 20
+
+
+def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
+    run_embed(options(source, tmp_path))
+    part = tmp_path / "image-000001.parquet"
+    part.write_bytes(part.read_bytes()[:-40])
+    (tmp_path / "image-000002.parquet").unlink()
+    with pytest.raises(ValueError, match=r"image-000001\.parquet is no part of embeddings"):
+        run_embed(options(source, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"rows_per_part": 2}, r"in parts of as many rows \(rows_per_part\)"),
         ({"dtype": "float16"}, r"dtype was float32, is float16"),
         ({"what": "both"}, r"settings was .* is .*'both'"),
         ({"data": ("shard1.tar", "shard0.tar")}, r"holds embeddings of other data"),
@@ -174,11 +232,14 @@ def test_a_run_that_failed_goes_on_and_more_shards_may_come(source: Path, tmp_pa
 def test_embeddings_of_another_kind_are_not_mixed(
     source: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    run_embed(options(source, tmp_path / "out", data=(str(source / "shard0.tar"),)))
+    first = {"data": (str(source / "shard0.tar"),)}
+    if "rows_per_part" in changes:
+        first = {"data": (str(source / "pictures"),)}
+    run_embed(options(source, tmp_path / "out", **first))
     if "checkpoint" in changes:
         write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
         changes = {"checkpoint": str(tmp_path / "other")}
-    given = {"data": (str(source / "shard0.tar"),)} | changes
+    given = first | changes
     if "data" in changes:
         given["data"] = tuple(str(source / name) for name in given["data"])
     with pytest.raises(ValueError, match=message):
@@ -206,6 +267,12 @@ def test_what_cannot_be_embedded_is_said(
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
     assert "not one of 1 samples could be used; the first: shard" in said("--data", str(tmp_path / "bad"))
+    assert "no-run is neither a file nor a folder" in said(
+        "--data", str(source / "shard0.tar"), "--checkpoint", "no-run"
+    )
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded((1, 2, 3)))
+    assert "caf\\udce9.png" in said("--data", str(tmp_path / "odd"))
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.doc").write_text("")
@@ -220,6 +287,7 @@ def test_without_pyarrow_safetensors_still_work(
     words = ["embed", "--checkpoint", str(source / "run"), "--data", str(source / "shard0.tar"), "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "a")]) == 2
     assert "pip install 'prolip[eval]'" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists(), "it is said before anything is embedded"
     assert main([*words, "--out", str(tmp_path / "b"), "--format", "safetensors"]) == 0
     assert len(read(tmp_path / "b", "image")[0]) == 5
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import socket
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,8 +19,18 @@ from tests.unit.sample_shards import encoded, write_tar
 from prolip.data import DataError
 from prolip.eval.embed import embed_texts
 from prolip.explore import ExploreOptions, run_explore, show
-from prolip.explore.explorer import MAX_PROMPTS, Explorer
-from prolip.explore.items import read_items
+from prolip.explore.explorer import (
+    EVERYDAY,
+    MAX_PROMPTS,
+    CaptionView,
+    Classified,
+    Compared,
+    Explorer,
+    Pair,
+    Range,
+    Stop,
+)
+from prolip.explore.items import Item, read_items
 from prolip.gaussian import csd, inclusion_score
 from prolip.opening import open_model
 
@@ -65,7 +81,8 @@ def test_data_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_captions_beside_a_picture_are_the_models_numbers_nearest_first(explorer: Explorer) -> None:
-    views = explorer.compare(explorer.items[5].picture, [*CAPTIONS, " an animal ", ""])
+    found = explorer.compare(explorer.items[5].picture, [*CAPTIONS, " an animal ", ""])
+    views = found.views
     assert sorted(view.caption for view in views) == sorted(CAPTIONS)
     distances = [view.distance for view in views]
     assert distances == sorted(distances)
@@ -77,6 +94,10 @@ def test_captions_beside_a_picture_are_the_models_numbers_nearest_first(explorer
         assert view.uncertainty == pytest.approx(float(text.total_var), rel=1e-5)
         assert view.picture_in_caption == pytest.approx(float(inclusion_score(image, text).mean()), abs=1e-5)
     assert {view.caption: view.num_tokens for view in views}["food and travel"] == 3
+    assert found.uncertainty == pytest.approx(float(image.total_var), rel=1e-5)
+    values = [value for _, value in explorer.ranked_pictures()]
+    assert found.more_certain == sum(value < found.uncertainty - 1e-9 for value in values) / 12
+    assert explorer.picture_range() == (values[0], values[-1], "of the 12 pictures")
 
 
 def test_two_captions_beside_each_other_and_one_beside_itself(explorer: Explorer) -> None:
@@ -86,7 +107,7 @@ def test_two_captions_beside_each_other_and_one_beside_itself(explorer: Explorer
     same = explorer.pair("food", "food")
     assert same.similarity == pytest.approx(1.0)
     assert same.first_in_second == 0
-    assert "Neither lies in the other" in show.paired(same)
+    assert "Neither lies in the other" in show.paired(same, explorer.caption_range())
 
 
 def test_a_walk_begins_at_the_nearest_caption_and_covers_the_whole_way(explorer: Explorer) -> None:
@@ -96,7 +117,8 @@ def test_a_walk_begins_at_the_nearest_caption_and_covers_the_whole_way(explorer:
     nearest = int((explorer._embed_picture(picture).mean @ texts.mean.T).argmax())
     assert stops[0].view.caption == explorer.all_captions[nearest]
     assert stops[0].first_step == 0
-    assert max(stop.last_step for stop in stops) == stops[0].num_steps - 1
+    assert [stop.first_step for stop in stops[1:]] == [stop.last_step + 1 for stop in stops[:-1]]
+    assert (stops[-1].view.caption, stops[-1].last_step) == ("a picture", stops[0].num_steps)
     # Towards itself there is no way.
     assert len(explorer.walk(picture, explorer.all_captions, stops[0].view.caption)) == 1
 
@@ -127,8 +149,13 @@ def test_a_classifier_weighs_its_prompts_where_there_are_pictures(explorer: Expl
 
 def test_what_cannot_be_asked_is_said(explorer: Explorer) -> None:
     picture = explorer.items[0].picture
-    with pytest.raises(ValueError, match="write at least one line"):
+    with pytest.raises(ValueError, match="write at least one caption"):
         explorer.compare(picture, ["", " "])
+    with pytest.raises(ValueError, match="the root is empty"):
+        explorer.walk(picture, None, " ")
+    alone = Explorer(explorer.model, explorer.tokenizer, [])
+    with pytest.raises(ValueError, match="write the captions that may be met"):
+        alone.walk(picture, None, "a picture")
     with pytest.raises(ValueError, match=f"{MAX_PROMPTS} at most"):
         explorer.compare(picture, [str(number) for number in range(MAX_PROMPTS + 1)])
     with pytest.raises(ValueError, match="at least two class names"):
@@ -137,6 +164,212 @@ def test_what_cannot_be_asked_is_said(explorer: Explorer) -> None:
         explorer.classify(picture, [str(number) for number in range(65)], [f"{{}} {n}" for n in range(64)])
     with pytest.raises(DataError):
         explorer.compare(b"no picture", CAPTIONS)
+    with pytest.raises(DataError, match="are more than the limit"):
+        explorer.compare(announced(50_000, 50_000), CAPTIONS)
+
+
+def announced(width: int, height: int) -> bytes:
+    """A small PNG file that says it is a large picture."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    )
+
+
+def test_unreadable_pictures_of_a_data_set_are_left_out_and_named(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("prolip.explore.explorer._AT_ONCE", 2)
+    broken = [Item(f"x/{number}", b"no picture", ("a bad one",)) for number in range(3)]
+    mixed = [explorer.items[0], broken[0], *explorer.items[1:4], *broken[1:]]
+    found = Explorer(explorer.model, explorer.tokenizer, mixed)
+    assert found.items == explorer.items[:4]
+    assert found.all_captions == ["a 0", "an animal", "a 1", "a 2", "a 3"]
+    expected = {item.key: value for item, value in explorer.ranked_pictures()}
+    assert {item.key: value for item, value in found.ranked_pictures()} == pytest.approx(
+        {item.key: expected[item.key] for item in found.items}, rel=1e-5
+    )
+    assert [record.getMessage().split(" is left out")[0] for record in caplog.records] == ["x/0", "x/1", "x/2"]
+    with pytest.raises(ValueError, match="not one of 3 pictures of the data set can be decoded"):
+        Explorer(explorer.model, explorer.tokenizer, broken)
+
+
+def test_items_of_one_name_are_told_apart(explorer: Explorer) -> None:
+    one, other = explorer.items[:2]
+    twins = [one, Item(one.key, other.picture, other.captions), one]
+    found = Explorer(explorer.model, explorer.tokenizer, twins)
+    assert [item.key for item in found.items] == [one.key, f"{one.key} (2)", f"{one.key} (3)"]
+    assert [found.by_key[item.key].picture for item in found.items] == [one.picture, other.picture, one.picture]
+
+
+def test_a_data_set_may_have_more_captions_than_a_question(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prolip.explore.explorer.MAX_PROMPTS", 3)
+    picture = explorer.items[0].picture
+    assert explorer.walk(picture, None, "a picture") == explorer.walk(picture, None, " a picture ")
+    with pytest.raises(ValueError, match="3 at most"):
+        explorer.walk(picture, explorer.all_captions, "a picture")
+
+
+def test_uncertainties_are_shown_between_those_of_the_data_set(explorer: Explorer) -> None:
+    low, high, of = explorer.caption_range()
+    values = [value for _, value in explorer.ranked_captions()]
+    assert (low, high, of) == (values[0], values[-1], "of the data set's 13 captions")
+    alone = Explorer(explorer.model, explorer.tokenizer, [])
+    texts = embed_texts(explorer.model, explorer.tokenizer, EVERYDAY, torch.device("cpu"))
+    assert alone.caption_range()[:2] == pytest.approx((float(texts.total_var.min()), float(texts.total_var.max())))
+    assert alone.picture_range() is None
+    assert alone.ranked_pictures() == alone.ranked_captions() == []
+    assert alone.compare(explorer.items[0].picture, ["food"]).more_certain is None
+
+
+def test_panels_may_ask_at_the_same_time(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prolip.explore.explorer._REMEMBERED", 3)
+    fresh = Explorer(explorer.model, explorer.tokenizer, [])
+    questions = [[f"{word} {number}" for word in ("food", "travel", "nature")] for number in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(fresh._texts, questions * 3))) == 36
+
+
+# ---- how it is written ----------------------------------------------------------------------------------------------
+
+TEXT = re.compile(r"<b>(.*?)</b>")
+BAR = re.compile(r'<i class="(\w+)" style="left:([\d.]+)%?;width:([\d.]+)%">')
+
+
+def bars(page: str) -> list[tuple[str, str, float, float]]:
+    """Every bar: its text, colour, and where it begins and how wide it is in percent."""
+    found = [(colour, float(left), float(width)) for colour, left, width in BAR.findall(page)]
+    texts = [text.replace("\N{NO-BREAK SPACE}", " ") for text in TEXT.findall(page)]
+    return [(text, *bar) for text, bar in zip(texts, found, strict=True)]
+
+
+def test_bars_of_uncertainty_run_over_their_range_and_say_so() -> None:
+    page = show.ranked_captions([("b", 1.5), ("a", 1.0)], "Page 1.", Range(1.0, 3.0, "of some"))
+    assert bars(page) == [("1.500 +50.00 %", "s1", 0, 25), ("1.000", "s1", 0, 0)]
+    assert "percent above the most certain of some; the bar ends at the least certain" in page
+    # One that lies outside makes the range wider.
+    assert bars(show.ranked_captions([("a", 4.0)], "", Range(2.0, 3.0, "")))[0] == ("4.000 +100.00 %", "s1", 0, 100)
+    cards = show.ranked_pictures([("data:a", "cat", 2.0)], "Page 1.", Range(1.0, 3.0, "of two"))
+    assert bars(cards) == [("2.000 +100.00 %", "s1", 0, 50)]
+    assert '<img src="data:a" alt="cat">' in cards
+    assert "most certain of two" in cards
+
+
+def view(caption: str, **values: float) -> CaptionView:
+    usual = {"num_tokens": 3, "uncertainty": 1.0, "similarity": None, "distance": None, "match": None}
+    return CaptionView(caption=caption, **(usual | {"picture_in_caption": None} | values))  # type: ignore[arg-type]
+
+
+def test_two_captions_show_inclusion_both_ways() -> None:
+    pair = Pair(
+        first=view("vague", uncertainty=1.1),
+        second=view("precise"),
+        similarity=-0.25,
+        distance=2.0,
+        first_in_second=-0.125,
+    )
+    page = show.paired(pair, Range(1.0, 2.0, "of some"))
+    assert bars(page) == [
+        ("1.100 +10.00 %", "s1", 0, 10),
+        ("−0.125", "minus", 0, 50),
+        ("1.000", "s1", 0, 0),
+        ("+0.125", "s0", 50, 50),
+    ]
+    assert "10.00\N{NO-BREAK SPACE}% more uncertain than the second. The second lies in the first." in page
+    assert "Similarity of the means: −0.250" in page
+
+
+def test_a_picture_beside_captions_has_all_its_bars() -> None:
+    views = [
+        view("near", similarity=0.5, distance=1.0, match=0.75, picture_in_caption=0.5, uncertainty=1.5),
+        view("far", similarity=-0.5, distance=4.0, match=0.01, picture_in_caption=-1.0),
+    ]
+    found = Compared(views=views, uncertainty=0.125, more_certain=0.83)
+    page = show.compared(found, Range(1.0, 2.0, "of some"))
+    assert bars(page) == [
+        ("75.0 %", "s0", 0, 75),
+        ("+0.500", "s0", 0, 50),
+        ("1.000", "s2", 0, 25),
+        ("1.500 +50.00 %", "s1", 0, 50),
+        ("+0.500", "s0", 50, 25),
+        ("1.0 %", "s0", 0, 1),
+        ("−0.500", "s0", 0, 0),
+        ("4.000", "s2", 0, 100),
+        ("1.000", "s1", 0, 0),
+        ("−1.00", "minus", 0, 50),
+    ]
+    assert "own uncertainty is 0.1250; 83\N{NO-BREAK SPACE}% of the pictures in the data set are more certain" in page
+    heads = re.findall(r"<th scope='col'>([\w ]+)", page)
+    assert heads == ["caption", "match", "similarity", "sampled distance", "uncertainty", "inclusion H"]
+    # A model without a bias has no match.
+    unbiased = [dataclasses.replace(one, match=None) for one in views]
+    assert "match" not in show.compared(dataclasses.replace(found, views=unbiased), Range(1.0, 2.0, ""))
+
+
+def test_a_walk_shows_where_each_caption_is_met() -> None:
+    stops = [
+        Stop(view=view(name, picture_in_caption=1.0), first_step=first, last_step=last, num_steps=50)
+        for name, first, last in (("cat", 0, 19), ("animal", 20, 49), ("a picture", 50, 50))
+    ]
+    page = show.walked(stops, "a picture", Range(1.0, 2.0, ""))
+    assert [bar for bar in bars(page) if bar[0][-1] in "%d"] == [
+        ("0–40 %", "s0", 0, 40),
+        ("40–100 %", "s0", 40, 60),
+        ("the end", "s0", 95, 5),
+    ]
+
+
+def test_a_classifier_shows_the_prompts_that_it_prefers_and_avoids() -> None:
+    found = Classified(
+        names=["cat", "dog"],
+        templates=["{}", "a {}", "my {}"],
+        even=[0.25, 0.75],
+        weighted=[0.6, 0.4],
+        weights=[[0.2, 0.5, 0.3], [0.4, 0.35, 0.25]],
+        uncertainties=[[1.0, 1.5, 2.0], [3.0, 2.0, 1.0]],
+    )
+    page = show.classified(found)
+    assert bars(page)[:4] == [
+        ("25.0 %", "s0", 0, 25),
+        ("60.0 %", "s1", 0, 60),
+        ("75.0 %", "s0", 0, 75),
+        ("40.0 %", "s1", 0, 40),
+    ]
+    assert re.findall(r"(prefers|avoids) “(.*?)”", page) == [
+        ("prefers", "a cat"),
+        ("avoids", "cat"),
+        ("prefers", "dog"),
+        ("avoids", "my dog"),
+    ]
+    assert bars(page)[4:] == [
+        ("50.0 %", "s1", 0, 100),
+        ("1.500 +50.00 %", "s1", 0, 25),
+        ("20.0 %", "s1", 0, 40),
+        ("1.000", "s1", 0, 0),
+        ("40.0 %", "s1", 0, 80),
+        ("3.000 +200.00 %", "s1", 0, 100),
+        ("25.0 %", "s1", 0, 50),
+        ("1.000", "s1", 0, 0),
+    ]
+    assert page.count('class="mark" style="left:66.7%"') == 4, "where an even weight would be"
+    assert "the first" not in page
+    many = Classified(
+        names=[str(number) for number in range(12)],
+        templates=["{}"],
+        even=[number / 66 for number in range(12)],
+        weighted=None,
+        weights=None,
+        uncertainties=[[1.0]] * 12,
+    )
+    assert "the first 10 of 12" in show.classified(many)
+    assert "there is only one template" in show.classified(many)
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
 
 
 def test_captions_are_remembered_within_bounds(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,12 +384,14 @@ def test_captions_are_remembered_within_bounds(explorer: Explorer, monkeypatch: 
 def test_what_a_person_wrote_is_escaped(explorer: Explorer) -> None:
     evil = "<script>alert(1)</script>"
     picture = explorer.items[0].picture
+    scale = Range(0.1, 0.2, "of some")
     pages = [
-        show.compared(explorer.compare(picture, [evil])),
-        show.paired(explorer.pair(evil, "food")),
-        show.walked(explorer.walk(picture, [evil, "food"], evil), evil),
+        show.compared(explorer.compare(picture, [evil]), scale),
+        show.paired(explorer.pair(evil, "food"), scale),
+        show.walked(explorer.walk(picture, [evil, "food"], evil), evil, scale),
         show.classified(explorer.classify(picture, [evil, "food"], ["{}", "a {}"])),
-        show.ranked([(evil, 1.0)], 0, 1),
+        show.ranked_captions([(evil, 1.0)], "Page 1.", scale),
+        show.ranked_pictures([("data:x", evil, 1.0)], "Page 1.", scale),
     ]
     for page in pages:
         assert "<script" not in page
@@ -166,8 +401,19 @@ def test_what_a_person_wrote_is_escaped(explorer: Explorer) -> None:
 def test_wrong_options_name_themselves(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_items is 0"):
         ExploreOptions(checkpoint="x", max_items=0)
+    with pytest.raises(ValueError, match="port is 70000: it must be from 1 to 65535"):
+        ExploreOptions(checkpoint="x", port=70_000)
     with pytest.raises(ValueError, match=r"config\.json"):
         run_explore(ExploreOptions(checkpoint=str(tmp_path)))
+
+
+def test_an_address_that_cannot_be_listened_on_is_said_before_anything_is_opened(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"127\.0\.0\.1, port {port}, cannot be listened on .*: try another"):
+            run_explore(ExploreOptions(checkpoint=str(tmp_path), port=port))
+    with pytest.raises(ValueError, match=r"192\.0\.2\.1, port \d+, cannot be listened on"):
+        run_explore(ExploreOptions(checkpoint=str(tmp_path), host="192.0.2.1"))
 
 
 def test_a_missing_gradio_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from tests.unit.sample_run import write_run
 from tests.unit.sample_shards import encoded, write_tar
@@ -64,7 +65,7 @@ def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, caps
 
 
 def test_words_find_captions_and_the_sheet_shows_all_that_is_found(lab: Path, tmp_path: Path) -> None:
-    sheet, out = tmp_path / "sheet.html", tmp_path / "answers.json"
+    sheet, out = tmp_path / "new" / "sheet.html", tmp_path / "other" / "answers.json"
     files = ["--sheet", str(sheet), "--json", str(out)]
     assert search(lab, "--text", "nature", "an emoji: travel", "--find", "text", "--k", "13", *files) == 0
     found = json.loads(out.read_text())
@@ -78,7 +79,36 @@ def test_words_find_captions_and_the_sheet_shows_all_that_is_found(lab: Path, tm
     assert "not found" not in page
 
 
-def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path) -> None:
+def test_captions_are_shown_with_their_words_wherever_they_are(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"a": ["food"], "b": ["travel", "an emoji"], "c": 7}
+    members = [(f"{key}.json", json.dumps({"words": {"all": found}}).encode()) for key, found in words.items()]
+    write_tar(tmp_path / "j.tar", sorted([*members, *((f"{key}.png", encoded((9, 9, 9))) for key in "abc")]))
+    run = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--data", str(tmp_path / "j.tar")]
+    assert main([*run, "--what", "both", "--caption_key", "words.all", "--out", str(tmp_path / "out")]) == 0
+    ask = ["search", "--embeddings", str(tmp_path / "out"), "--device", "cpu", "--text", "food", "--find", "text"]
+    files = ["--json", str(tmp_path / "a.json"), "--sheet", str(tmp_path / "a.html")]
+    capsys.readouterr()
+    assert main([*ask, *files]) == 0
+    first, second = json.loads((tmp_path / "a.json").read_text())[0]["answers"]
+    assert (first["key"], first["caption"], second["caption"]) == ("a", "food", "travel / an emoji")
+    assert "j.tar  “food”" in capsys.readouterr().out
+    assert "<blockquote>food</blockquote>" in (tmp_path / "a.html").read_text()
+    rank = ["data", "rank", "--embeddings", str(tmp_path / "out"), "--out", str(tmp_path / "r.csv")]
+    assert main([*rank, "--by", "caption", "--sheet", str(tmp_path / "b.html")]) == 0
+    assert "<blockquote>travel / an emoji</blockquote>" in (tmp_path / "b.html").read_text()
+    # Pictures that are found have no words in the table, and what is gone is said and shown as not found.
+    (tmp_path / "j.tar").unlink()
+    capsys.readouterr()
+    assert main([*ask[:-1], "image", *files]) == 0
+    assert "caption" not in json.loads((tmp_path / "a.json").read_text())[0]["answers"][0]
+    assert "not found" in (tmp_path / "a.html").read_text()
+    assert main(ask) == 0
+    assert "“" not in capsys.readouterr().out
+
+
+def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [
         (str(lab / "shard0.tar"), "k1"),
         (str(lab / "shard0.tar"), "gone"),
@@ -87,6 +117,9 @@ def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path) -> None:
         (str(lab / "lines.txt"), "99"),
     ]
     found = fetch(names, 16)
+    assert not caplog.records
+    assert fetch([(str(tmp_path / "gone.tar"), "a"), names[3]], 16).keys() == {names[3]}
+    assert "gone.tar: what was embedded from it cannot be shown" in caplog.text
     assert found[names[0]].caption == "an <emoji>"
     picture = found[names[0]].picture
     assert picture is not None
@@ -107,5 +140,8 @@ def test_what_cannot_be_searched_is_said(lab: Path, tmp_path: Path, capsys: pyte
     assert "cannot be read" in said("--image", str(lab / "lines.txt"))
     write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
     assert "is not the model that" in said("--text", "a", "--checkpoint", str(tmp_path / "other"))
+    assert "no-run" in said("--text", "a", "--checkpoint", "no-run")
+    if not torch.cuda.is_available():
+        assert 'device is "cuda", but torch sees no GPU' in said("--text", "a", "--device", "cuda")
     assert main(["search", "--embeddings", str(tmp_path), "--text", "a"]) == 2
     assert re.search(r"has no manifest\.json", capsys.readouterr().err)

@@ -5,7 +5,9 @@ S side of a picture in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,9 @@ from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig, prepr
 from prolip.datasets.intake import UNREADABLE, load_picture
 from prolip.eval.inputs import read_lines
 from prolip.eval.pictures import EXTENSIONS, read_samples
+from prolip.eval.suites.captioned import at
+
+log = logging.getLogger(__name__)
 
 Picture = NDArray[np.uint8]
 """[S, S, 3]."""
@@ -30,31 +35,37 @@ class Contents(NamedTuple):
     caption: str | None
 
 
-def fetch(names: Iterable[Name], side: int, store: StoreConfig | None = None) -> dict[Name, Contents]:
-    """Pictures, cut to squares of `side` pixels, and captions of rows by source and key; of shards the `.txt`.
+def fetch(
+    names: Iterable[Name], side: int, store: StoreConfig | None = None, caption_key: str = "txt"
+) -> dict[Name, Contents]:
+    """Pictures, cut to squares of `side` pixels, and captions of rows by source and key.
 
-    Of a local shard only the samples asked for are read. Of a remote one the loader reads all: pictures alone.
-
-    Raises:
-        ValueError, DataError: a source is not there any more.
+    A shard's captions are its `.txt`, or where `caption_key` leads in its json; of several texts, of which one was
+    embedded, all are shown. Of a local shard only the samples asked for are read. Of a remote one the loader reads all:
+    pictures alone. A source that cannot be read any more is warned of, and what is of it is not among the answers.
     """
     by_source: dict[str, set[str]] = {}
     for source, key in names:
         by_source.setdefault(source, set()).add(key)
     found: dict[Name, Contents] = {}
     for source, keys in by_source.items():
-        path = Path(source)
-        if path.is_dir():
-            contents = {key: _of_file(path / key, side) for key in keys}
-        elif path.suffix == ".txt":
-            lines = read_lines(path)
-            contents = {key: Contents(None, lines[int(key)]) for key in keys if int(key) < len(lines)}
-        elif path.is_file():
-            contents = _of_shard(source, keys, side)
+        try:
+            contents = _of_source(source, keys, side, store or StoreConfig(), caption_key)
+        except (ValueError, DataError, OSError) as error:
+            log.warning("%s: what was embedded from it cannot be shown: %s", source, error)
         else:
-            contents = _of_remote(source, keys, side, store or StoreConfig())
-        found |= {(source, key): one for key, one in contents.items()}
+            found |= {(source, key): one for key, one in contents.items()}
     return found
+
+
+def _of_source(source: str, keys: set[str], side: int, store: StoreConfig, caption_key: str) -> dict[str, Contents]:
+    path = Path(source)
+    if path.is_dir():
+        return {key: _of_file(path / key, side) for key in keys}
+    if path.suffix == ".txt":
+        lines = read_lines(path)
+        return {key: Contents(None, lines[int(key)]) for key in keys if int(key) < len(lines)}
+    return _of_shard(source, keys, side, caption_key) if path.is_file() else _of_remote(source, keys, side, store)
 
 
 def _of_file(path: Path, side: int) -> Contents:
@@ -68,19 +79,26 @@ def _of_file(path: Path, side: int) -> Contents:
     return Contents(_square(data, side), text)
 
 
-def _of_shard(shard: str, keys: set[str], side: int) -> dict[str, Contents]:
+def _of_shard(shard: str, keys: set[str], side: int, caption_key: str) -> dict[str, Contents]:
     found: dict[str, Contents] = {}
-    wanted = {*EXTENSIONS, "txt"}
+    wanted = {*EXTENSIONS, "txt" if caption_key == "txt" else "json"}
     for sample in read_samples([shard], lambda extension: extension in wanted, keys):
         # Of several samples with one key the first: keys are told apart by their shards alone.
         if sample.key not in found:
             pictures = [sample.members[extension] for extension in EXTENSIONS if extension in sample.members]
-            text = sample.members.get("txt")
-            found[sample.key] = Contents(
-                _square(pictures[0], side) if pictures else None,
-                None if text is None else text.decode(errors="replace").strip(),
-            )
+            picture = _square(pictures[0], side) if pictures else None
+            found[sample.key] = Contents(picture, _caption(sample.members, caption_key))
     return found
+
+
+def _caption(members: Mapping[str, bytes], key: str) -> str | None:
+    if key == "txt":
+        return members["txt"].decode(errors="replace").strip() if key in members else None
+    try:
+        texts = at(json.loads(members.get("json", b"null")), key)
+    except ValueError:
+        return None
+    return " / ".join(text.strip() for text in texts if isinstance(text, str)) or None
 
 
 def _of_remote(shard: str, keys: set[str], side: int, store: StoreConfig) -> dict[str, Contents]:

@@ -16,7 +16,6 @@ from prolip.eval.model import EvalModel
 from prolip.eval.pictures import picture_batches
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
-from prolip.precision import autocast
 from prolip.tokenizer import Tokenizer
 
 
@@ -155,7 +154,7 @@ def embed_views(
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
     json: list[str] = []
-    with evaluating(model.network), autocast(model.precision, model.device):
+    with evaluating(model.network):
         for batch in picture_batches(model.preprocess, shards, model.device, batch_size, keep_json=keep_json):
             for name, view in views.items():
                 parts[name].append(_on_cpu(view(batch.images)))
@@ -180,7 +179,7 @@ def embed_captions(
     `on_progress` is called with the number of captions of every forward pass.
     """
     parts: list[Gaussian] = []
-    with evaluating(model.network), autocast(model.precision, model.device):
+    with evaluating(model.network):
         for start in range(0, len(captions), batch_size):
             ids = model.tokenize(captions[start : start + batch_size])
             parts.append(_on_cpu(model.encode_text(ids.to(model.device))))
@@ -264,6 +263,18 @@ def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, l
         if text:
             found["text"] = _on_cpu(model.encode_text(batch.token_ids[0]))
     return found
+
+
+def picture_side(model: ProLIP) -> int:
+    """Side of the square pictures that a model takes.
+
+    Raises:
+        ValueError: its pictures are not square.
+    """
+    size = model.config.vision.image_size
+    if not isinstance(size, int):
+        raise ValueError(f"vision.image_size is {size}: only square pictures can be read")
+    return size
 
 
 @contextmanager

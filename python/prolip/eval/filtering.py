@@ -12,6 +12,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
@@ -142,7 +143,8 @@ def _choose(options: FilterOptions, pile: Pile) -> list[str]:
 
 def _last_rank(options: FilterOptions, rows: int) -> int:
     last = rows if options.keep_count is None else min(rows, options.keep_count)
-    return last if options.keep_share is None else min(last, math.floor(options.keep_share * rows))
+    # As the share is written: 0.29 of 100 are 29, which the product of floats is not.
+    return last if options.keep_share is None else min(last, math.floor(Fraction(str(options.keep_share)) * rows))
 
 
 def _places(shards: list[str], out: Path) -> dict[str, Path]:

@@ -70,7 +70,8 @@ def plan_parts(data: Sequence[str], lines: Sequence[Path], rows_per_part: int) -
     """The parts of shards and folders of pictures, then of text files, in a fixed order.
 
     Raises:
-        ValueError: a pattern finds nothing, a folder holds no picture, a file no line, or a text is not UTF-8.
+        ValueError: a pattern finds nothing, a folder holds no picture, a file no line, or a text or a picture's name
+            is not UTF-8.
     """
     parts: list[InputPart] = []
     for name in data:
@@ -88,6 +89,9 @@ def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
     if not names:
         hint = f": for its shards, write '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
         raise ValueError(f"data: the folder {folder} holds no picture{hint}")
+    for name in names:
+        if name.encode(errors="replace").decode() != name:
+            raise ValueError(f"data: the name of {name!r} in {folder} is not UTF-8, which the parts' keys are")
     starts = range(0, len(names), rows_per_part)
     return [FolderPart(folder=str(folder), names=tuple(names[start : start + rows_per_part])) for start in starts]
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from prolip.data import StoreConfig
 from prolip.eval.arrow import parquet, pyarrow
 from prolip.eval.contents import fetch
-from prolip.eval.parts import ROWS, Block, Kind, Part, complete_parts
+from prolip.eval.parts import ROWS, Block, Kind, Manifest, Part, complete_parts
 from prolip.eval.sheet import SIDE, Cell, Row, picture_sheet
+from prolip.eval.suites.rows import write_whole
 from prolip.gaussian import Gaussian, inclusion_score
 
 By = Literal["image", "caption", "inclusion", "csd"]
@@ -99,7 +100,7 @@ def run_rank(options: RankOptions) -> list[str]:
 
     write(options.out, chunks(), {"by": options.by, "embeddings": str(options.embeddings)})
     if options.sheet is not None:
-        options.sheet.write_text(_sheet(options, shown, len(order)), encoding="utf-8")
+        write_whole(options.sheet, _sheet(options, shown, len(order)))
     return _told(options, shown, len(order))
 
 
@@ -114,6 +115,8 @@ def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
         return [(part,) for part in complete_parts(folder, kind)[1]]
     both = [complete_parts(folder, kind)[1] for kind in ("image", "text")]
     images, texts = ({part.notes.number: part for part in parts} for parts in both)
+    if not images.keys() & texts.keys():
+        raise ValueError(f"{folder} holds pictures and captions, but none of one sample: embed with --what both")
     return [(images[number], texts[number]) for number in sorted(images.keys() & texts.keys())]
 
 
@@ -158,7 +161,8 @@ def _ends(shown: dict[int, tuple[str, str, float]], show: int, count: int) -> tu
 
 
 def _sheet(options: RankOptions, shown: dict[int, tuple[str, str, float]], count: int) -> str:
-    contents = fetch(sorted((source, key) for source, key, _ in shown.values()), SIDE, options.store)
+    names = sorted((source, key) for source, key, _ in shown.values())
+    contents = fetch(names, SIDE, options.store, Manifest.read(options.embeddings).settings["caption_key"])
     rows = []
     for title, ranks in zip(ENDS[options.by], _ends(shown, options.show, count), strict=True):
         cells = []
@@ -228,6 +232,8 @@ def read_ranking(path: Path) -> Iterator[Chunk]:
         ValueError: the file is no ranking.
     """
     table_format(path)
+    if path.suffix == ".parquet":
+        parquet()  # what is missing then is no fault of the file
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8", newline="") as file:
@@ -237,7 +243,7 @@ def read_ranking(path: Path) -> Iterator[Chunk]:
                 for batch in table.iter_batches(batch_size=ROWS, columns=list(COLUMNS)):
                     keys, sources, scores, ranks = (batch.column(name) for name in COLUMNS)
                     yield Chunk(keys.to_pylist(), sources.to_pylist(), scores.to_numpy(), ranks.to_numpy())
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no ranking that `prolip data rank` wrote: {error}") from error
 
 
@@ -248,7 +254,10 @@ def _read_csv(file: TextIO) -> Iterator[Chunk]:
         keys, sources, scores, ranks = zip(*rows, strict=True) if rows else ((), (), (), ())
         return Chunk(list(keys), list(sources), np.array(scores, np.float32), np.array(ranks, np.int64))
 
-    for row in csv.DictReader(file):
+    reader = csv.DictReader(file)
+    if not {*COLUMNS} <= {*(reader.fieldnames or ())}:
+        raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+    for row in reader:
         rows.append((row["key"], row["source"], float(row["score"]), int(row["rank"])))
         if len(rows) == ROWS:
             yield chunk()

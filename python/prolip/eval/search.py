@@ -44,6 +44,8 @@ class Answer(NamedTuple):
     """The answer's total variance."""
     inclusion: float
     """H of the answer in the query, summed over dimensions: positive where the query is the more general."""
+    caption: str | None = None
+    """Its words, where captions are searched and could be fetched."""
 
 
 def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", rows: int = ROWS) -> list[list[Hit]]:
@@ -140,9 +142,15 @@ def look_up(parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gauss
 
 
 def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) -> list[dict[str, Any]]:
-    """Queries with their answers, for a JSON file."""
+    """Queries with their answers, for a JSON file; what is not known of an answer is left out."""
     return [
-        {"query": query, "answers": [{"rank": rank, **answer._asdict()} for rank, answer in enumerate(found, start=1)]}
+        {
+            "query": query,
+            "answers": [
+                {"rank": rank, **{name: value for name, value in answer._asdict().items() if value is not None}}
+                for rank, answer in enumerate(found, start=1)
+            ],
+        }
         for query, found in zip(queries, answers, strict=True)
     ]
 
@@ -158,5 +166,6 @@ def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
         lines.append(
             f"  {rank:>4}  {answer.key:{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
             f"{answer.uncertainty:11.5f}  {answer.inclusion:9.2f}  {answer.source}"
+            + ("" if answer.caption is None else f"  “{answer.caption}”")
         )
     return lines

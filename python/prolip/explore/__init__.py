@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -32,7 +34,8 @@ class ExploreOptions:
     max_items: int = 1000
     """Samples that are read of the shards."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one that the run was trained with."""
+    """`clip`, or a tokenizer.json; by default the one that the run was trained with, or if that is gone the one of its
+    name in the data's folder."""
     host: str = "127.0.0.1"
     """Address that is listened on; the default cannot be reached from other machines."""
     port: int = 7860
@@ -44,14 +47,18 @@ class ExploreOptions:
         for name in ("max_items", "max_upload_mb"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"port is {self.port}: it must be from 1 to 65535")
 
 
 def run_explore(options: ExploreOptions) -> list[str]:
     """Serves the page until it is interrupted; there is nothing to tell afterwards.
 
     Raises:
-        ValueError: Gradio is missing, or the checkpoint or the data cannot be used; the message says which and why.
+        ValueError: Gradio is missing, the address cannot be listened on, or the checkpoint or the data cannot be used;
+            the message says which and why.
     """
+    check_address(options.host, options.port)
     try:
         import gradio
     except ImportError as error:
@@ -60,7 +67,8 @@ def run_explore(options: ExploreOptions) -> list[str]:
     from prolip.explore.show import CSS
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = open_model(options.checkpoint, options.tokenizer)
+    folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
+    model, tokenizer = open_model(options.checkpoint, options.tokenizer, beside=folder)
     items = read_items(options.data, options.caption_keys, options.max_items) if options.data else []
     page = build_page(Explorer(model.to(device), tokenizer, items), options.checkpoint)
     log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
@@ -77,3 +85,21 @@ def run_explore(options: ExploreOptions) -> list[str]:
         ssr_mode=False,
     )
     return []
+
+
+def check_address(host: str, port: int) -> None:
+    """Makes sure, before anything is opened, that the page can be served there.
+
+    Raises:
+        ValueError: another program listens there, or the address is not one of this machine.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as error:
+        raise ValueError(
+            f"{host}, port {port}, cannot be listened on ({error.strerror}): try another --port"
+        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections import Counter
@@ -12,8 +11,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from prolip.data import DataError
+from prolip.data import DataError, preprocess_image
 from prolip.datasets.captions import PLAIN_TEMPLATES
+from prolip.eval.sheet import SIDE, data_uri
 from prolip.explore import show
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item
@@ -63,7 +63,8 @@ class _Page:
                     answer = gr.HTML(elem_id="compare-answer", min_height=60)
 
             def run(item: str | None, dropped: bytes | None, captions: str) -> str:
-                return show.compared(self.explorer.compare(self._bytes(item, dropped), captions.splitlines()))
+                found = self.explorer.compare(self._bytes(item, dropped), captions.splitlines())
+                return show.compared(found, self.explorer.caption_range())
 
             self._asks(run, [item, picture, captions], answer, button)
             self.kept |= {"captions": captions}
@@ -75,21 +76,14 @@ class _Page:
                 vague = gr.Textbox("an animal", label="A vague caption", elem_id="vague")
                 precise = gr.Textbox("a blowfish in the sea", label="A precise one", elem_id="precise")
             answer = gr.HTML(elem_id="captions-answer", min_height=60)
-            button = gr.Button("Compare", variant="primary", elem_id="captions-run")
 
             def run(first: str, second: str) -> str:
-                return show.paired(self.explorer.pair(first, second))
+                return show.paired(self.explorer.pair(first, second), self.explorer.caption_range())
 
-            self._asks(run, [vague, precise], answer, button)
-            # The variances move while one types; the button is for those who want to be sure.
-            gr.on(
-                [vague.input, precise.input],
-                _answered(run),
-                [vague, precise],
-                answer,
-                trigger_mode="always_last",
-                **_QUIET,
-            )
+            # The variances move while one types.
+            typed = _answered_in_place(run)
+            self.runs.append((typed, [vague, precise], answer))
+            gr.on([vague.input, precise.input], typed, [vague, precise], answer, trigger_mode="always_last", **_QUIET)
             self.kept |= {"vague": vague, "precise": precise}
 
     def walk(self) -> None:
@@ -110,10 +104,9 @@ class _Page:
                     answer = gr.HTML(elem_id="walk-answer", min_height=60)
 
             def run(item: str | None, dropped: bytes | None, root: str, pool: str) -> str:
-                lines = pool.splitlines() if pool.strip() else self.explorer.all_captions
-                if not root.strip():
-                    raise ValueError("the root is empty: write the most general caption")
-                return show.walked(self.explorer.walk(self._bytes(item, dropped), lines, root), root)
+                lines = pool.splitlines() if pool.strip() else None
+                stops = self.explorer.walk(self._bytes(item, dropped), lines, root)
+                return show.walked(stops, root.strip(), self.explorer.caption_range())
 
             self._asks(run, [item, picture, root, pool], answer, button)
             self.kept |= {"root": root, "pool": pool}
@@ -127,16 +120,13 @@ class _Page:
                     ["least certain", "most certain"], value="least certain", label="First", elem_id="browse-end"
                 )
                 number = gr.Number(1, label="Page", minimum=1, precision=0, elem_id="browse-page")
-            gallery = gr.Gallery(
-                columns=6, object_fit="contain", height="max-content", label="Pictures", elem_id="browse-gallery"
-            )
-            answer = gr.HTML(elem_id="browse-answer")
+            answer = gr.HTML(elem_id="browse-answer", min_height=60)
 
-            def run(kind: str, end: str, number: float) -> tuple[Any, str]:
-                return self._browsed(kind, end == "least certain", int(number or 1))
+            def run(kind: str, end: str, number: float | None) -> str:
+                return self._browsed(kind, end == "least certain", max(1, int(number or 1)))
 
-            gr.on([kind.change, end.change, number.change], run, [kind, end, number], [gallery, answer], **_QUIET)
-            self.runs.append((run, [kind, end, number], [gallery, answer]))
+            gr.on([kind.change, end.change, number.change], run, [kind, end, number], answer, **_QUIET)
+            self.runs.append((run, [kind, end, number], answer))
             self.kept |= {"kind": kind, "end": end, "place": number}
 
     def classify(self) -> None:
@@ -173,7 +163,7 @@ class _Page:
         def opened(request: gr.Request) -> list[Any]:
             given = dict(request.query_params)
             chosen = given.get("panel")
-            values = [gr.update(value=_read(name, given[name])) if name in given else gr.skip() for name in names]
+            values = [self._given(name, given.get(name)) for name in names]
             # Without a panel in the address nothing is opened: somebody may have opened one already.
             tab = [gr.Tabs(selected=chosen), chosen] if chosen in PANELS else [gr.skip(), gr.skip()]
             return [*tab, *values]
@@ -201,15 +191,15 @@ class _Page:
     # ---- shared by the panels ----
 
     def _asks(self, run: Callable[..., str], inputs: list[Any], answer: Any, button: Any) -> None:
-        self.runs.append((_answered_quietly(run), inputs, answer))
+        self.runs.append((_answered_in_place(run), inputs, answer))
         button.click(_answered(run), inputs, answer, **_QUIET)
 
     def _picture(self, panel: str) -> tuple[Any, Any]:
         """A choice among the items, and a place to drop a picture of one's own; the last of both counts."""
-        keys = [_label(item) for item in self.explorer.items]
+        keys = [(_label(item), item.key) for item in self.explorer.items]
         item = gr.Dropdown(
             keys,
-            value=keys[0] if keys else None,
+            value=keys[0][1] if keys else None,
             label="A picture of the data set",
             visible=bool(keys),
             filterable=True,
@@ -219,13 +209,13 @@ class _Page:
             label="… or drop your own",
             file_types=["image"],
             type="binary",
-            height=110,
+            height=150,
             elem_id=f"{panel}-picture",
         )
         preview = gr.Image(
             _thumbnail(self.explorer.items[0].picture) if keys else None,
             interactive=False,
-            height=180,
+            height=240,
             label="Picture",
             buttons=[],
             elem_id=f"{panel}-preview",
@@ -236,25 +226,18 @@ class _Page:
         self.kept[f"{panel}-item"] = item
         return item, dropped
 
-    def _item(self, label: str) -> Item:
-        item = self.explorer.by_key.get(label.split("  ", maxsplit=1)[0])
-        if item is None:
-            raise ValueError(f"no picture of the data set is called {label}")
-        return item
-
-    def _show_item(self, label: str | None) -> Any:
+    def _show_item(self, key: str | None) -> Any:
         """Where none is chosen any more, the picture that was dropped stays."""
-        return gr.skip() if label is None else _thumbnail(self._item(label).picture)
+        return gr.skip() if key is None else _thumbnail(self.explorer.by_key[key].picture)
 
     def _show_dropped(self, data: bytes) -> tuple[None, Image.Image]:
         """The dropped file is what counts from now on, if our decoder finds a picture in it."""
-        self.explorer.check_picture(data)
         return None, _thumbnail(data)
 
-    def _bytes(self, label: str | None, dropped: bytes | None) -> bytes:
+    def _bytes(self, key: str | None, dropped: bytes | None) -> bytes:
         """An item's own bytes, or those of a dropped file."""
-        if label is not None:
-            return self._item(label).picture
+        if key is not None:
+            return self.explorer.by_key[key].picture
         if dropped is None:
             raise ValueError("choose a picture, or drop one")
         return dropped
@@ -269,22 +252,32 @@ class _Page:
         shared = [caption for caption, count in last.most_common(9) if count > 1]
         return shared if len(shared) > 1 else list(_CLASSES)
 
-    def _browsed(self, kind: str, least: bool, number: int) -> tuple[Any, str]:
-        if not self.explorer.items:
-            return gr.update(value=[], visible=False), show.ranked([], 0, 0)
-        first = PER_PAGE * (max(1, number) - 1)
+    def _browsed(self, kind: str, least: bool, number: int) -> str:
+        pictures = self.explorer.picture_range()
+        if pictures is None:
+            return show.sentence("There is no data set to browse: start with --data.")
+        ranking: list[Any] = self.explorer.ranked_pictures() if kind == "pictures" else self.explorer.ranked_captions()
+        first, pages = PER_PAGE * (number - 1), -(-len(ranking) // PER_PAGE)
+        rows = (ranking[::-1] if least else ranking)[first : first + PER_PAGE]
+        if not rows:
+            last = f"the last page is {pages}" if pages else f"the data set has no {kind}"
+            return show.sentence(f"There is no page {number}: {last}.")
+        told = f"Page {number} of {pages}: places {first + 1:,} to {first + len(rows):,} of {len(ranking):,}."
         if kind == "captions":
-            captions = self.explorer.ranked_captions()
-            rows = (captions[::-1] if least else captions)[first : first + PER_PAGE]
-            return gr.update(value=[], visible=False), show.ranked(rows, first, len(captions))
-        ranking = self.explorer.ranked_pictures()
-        shown = (ranking[::-1] if least else ranking)[first : first + PER_PAGE]
-        pictures = [
-            (_thumbnail(item.picture), f"{value:.4g}  {item.captions[0] if item.captions else item.key}")
-            for item, value in shown
+            return show.ranked_captions(rows, told, self.explorer.caption_range())
+        cards = [
+            (_address(item.picture), item.captions[0] if item.captions else item.key, value) for item, value in rows
         ]
-        told = f"Places {first + 1} to {first + len(shown)} of {len(ranking)}." if shown else "There is no such page."
-        return gr.update(value=pictures, visible=True), show.sentence(told)
+        return show.ranked_pictures(cards, told, pictures)
+
+    def _given(self, name: str, text: str | None) -> Any:
+        """What the address says of a component, where it can be that."""
+        component = self.kept[name]
+        if name == "place":
+            text = text if text and re.fullmatch(r"[1-9]\d{0,6}", text) else None
+        elif isinstance(component, gr.Dropdown | gr.Radio) and text not in {value for _, value in component.choices}:
+            text = None
+        return gr.skip() if text is None else gr.update(value=int(text) if name == "place" else text)
 
 
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -303,30 +296,26 @@ def _answered(run: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
-def _answered_quietly(run: Callable[..., str]) -> Callable[..., str]:
-    """For the first look, at which nobody has asked yet: what cannot be answered is left open."""
+def _answered_in_place(run: Callable[..., str]) -> Callable[..., str]:
+    """For the first look, and while one types: what is missing is said where the answer will be."""
 
     def answer(*values: Any) -> str:
         try:
             return run(*values)
-        except (ValueError, DataError):
-            return ""
+        except (ValueError, DataError) as error:
+            return show.sentence(f"No answer yet: {error}.")
 
     return answer
 
 
-def _read(name: str, text: str) -> Any:
-    """A value in the address as its component takes it."""
-    if name == "place":
-        return int(text) if re.fullmatch(r"[1-9]\d{0,6}", text) else 1
-    return text
-
-
 def _label(item: Item) -> str:
-    return f"{item.key}  {item.captions[0]}" if item.captions else item.key
+    return f"{item.captions[0]} · {item.key}" if item.captions else item.key
 
 
 def _thumbnail(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        return picture.convert("RGBA") if "transparency" in picture.info else picture.convert("RGB")
+    """What the model sees of a picture: its middle square, without transparency."""
+    return Image.fromarray(preprocess_image(data, _THUMBNAIL))
+
+
+def _address(data: bytes) -> str:
+    return data_uri(preprocess_image(data, SIDE))

@@ -1,81 +1,121 @@
-"""The explorer's answers as HTML: bars with their numbers, and a sentence that says how to read them."""
+"""The explorer's answers as HTML: bars with their numbers, and words that say how to read them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
 
-from prolip.explore.explorer import CaptionView, Classified, Pair, Stop
+from prolip.explore.explorer import Classified, Compared, Pair, Range, Stop
 
 CSS = """
 .pl { font-size: .95rem; line-height: 1.45; }
-.pl p { margin: 0 0 .7rem; color: var(--body-text-color); opacity: .78; max-width: 58em; }
+.pl + .pl { margin-top: 1.6rem; }
+/* Gradio's own: names of pictures end before the arrow, names of tabs are not cut. */
+[id$="-item"] input { text-overflow: ellipsis; padding-right: 1.2rem; }
+.pl p { margin: 0 0 .7rem; color: var(--body-text-color); opacity: .85; max-width: 58em; }
 .pl table { border-collapse: collapse; width: 100%; margin: 0 0 1.2rem; border: 0; }
-.pl th, .pl td { text-align: left; padding: .35rem .6rem .35rem 0; vertical-align: middle; border: 0; }
+.pl th, .pl td { text-align: left; padding: .4rem .8rem .4rem 0; vertical-align: top; border: 0; }
 .pl tr { border: 0; border-bottom: 1px solid var(--border-color-primary); }
-.pl th { font-weight: 600; font-size: .82rem; color: var(--body-text-color); opacity: .78; vertical-align: bottom; }
-.pl td.name { min-width: 9em; overflow-wrap: anywhere; font-weight: 500; }
+.pl th { font-weight: 600; font-size: .85rem; color: var(--body-text-color); }
+.pl small { display: block; font-size: .75rem; line-height: 1.3; font-weight: 400; opacity: .8; }
+.pl td.name { min-width: 8em; overflow-wrap: anywhere; font-weight: 500; }
 .pl td.words { min-width: 11em; overflow-wrap: anywhere; }
-.pl .cell { display: flex; flex-wrap: wrap; align-items: center; gap: .1rem .5rem; min-width: 5.5em; }
-.pl .cell b { flex: none; min-width: 4.2em; white-space: nowrap; font-weight: 400; font-variant-numeric: tabular-nums; }
-.pl .bar { flex: 1 1 2.5em; height: .6rem; min-width: 2.5em; background: var(--border-color-primary);
-  border-radius: 99px; position: relative; overflow: hidden; }
+.pl .cell { display: flex; flex-direction: column; gap: .2rem; min-width: 5em; }
+.pl .cell b { font-weight: 400; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.pl .bar { height: .6rem; min-width: 2.5em; background: var(--border-color-primary); border-radius: 99px;
+  position: relative; overflow: hidden; }
 .pl .bar i { position: absolute; top: 0; bottom: 0; border-radius: 99px; }
 .pl .s0 { background: #5b58e0; } .pl .s1 { background: #0b8f84; } .pl .s2 { background: #c8690f; }
 .pl .minus { background: #b3305c; }
-.pl .mid { position: absolute; left: 50%; top: 0; bottom: 0; width: 1px; background: var(--body-text-color); }
+.pl .mark { position: absolute; top: 0; bottom: 0; width: 2px; margin-left: -1px; background: var(--body-text-color); }
+.pl .hints { display: none; }
+.pl ul.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: .8rem;
+  list-style: none; margin: 0; padding: 0; }
+.pl ul.cards li { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .5rem; margin: 0;
+  overflow-wrap: anywhere; font-size: .85rem; line-height: 1.35; display: flex; flex-direction: column; gap: .3rem; }
+.pl ul.cards img { width: 100%; max-width: 160px; aspect-ratio: 1; margin: 0 auto; border-radius: 4px; }
+.pl ul.cards .cell { margin-top: auto; }
 @media (max-width: 640px) {
+  .tab-wrapper { height: auto !important; }
+  .tab-container { height: auto !important; flex-wrap: wrap !important; overflow: visible !important; }
+  .tab-container button { flex: none; }
   .pl thead { display: none; }
-  .pl tr { display: block; padding: .4rem 0; }
-  .pl td { display: flex; gap: .6rem; padding: .12rem 0; }
+  .pl tr { display: block; padding: .5rem 0; }
+  .pl td { display: flex; gap: .6rem; padding: .15rem 0; }
   .pl td.name { font-weight: 600; }
-  .pl td:not(.name)::before { content: attr(data-label); flex: none; width: 7.5em; font-size: .82rem;
-    color: var(--body-text-color); opacity: .78; }
+  .pl td:not(.name)::before { content: attr(data-label); flex: none; width: 7em; font-size: .85rem;
+    color: var(--body-text-color); opacity: .85; }
+  .pl td.name:empty { display: none; }
   .pl .cell { flex: 1; }
+  .pl .hints { display: block; font-size: .85rem; }
 }
 """
 
 
-def compared(views: Sequence[CaptionView]) -> str:
+class Head(NamedTuple):
+    """The head of a column."""
+
+    name: str
+    hint: str = ""
+    """How to read what stands below it."""
+
+
+_CAPTION = Head("caption")
+_INSIDE = Head("inclusion H", "◂ caption lies in picture | picture lies in caption ▸")
+
+
+def compared(found: Compared, scale: Range) -> str:
     """Captions beside a picture."""
-    columns = ["similarity of means", "sampled distance", "uncertainty", "picture lies in caption"]
+    heads = [
+        _CAPTION,
+        Head("similarity", "of the means, at most 1"),
+        Head("sampled distance", "small is near; the bar ends at the farthest"),
+        _uncertain(scale),
+        _INSIDE,
+    ]
+    views = found.views
     if views[0].match is not None:
-        columns.insert(0, "match")
-    spread = _Spread([view.uncertainty for view in views])
+        heads.insert(1, Head("match", "chance that they belong together, as trained"))
+    spread = _Spread(scale, [view.uncertainty for view in views])
     furthest = max(view.distance or 0.0 for view in views)
     most = max(abs(view.picture_in_caption or 0.0) for view in views)
     rows = []
     for view in views:
-        cells = [] if view.match is None else [_bar(f"{view.match:.1%}", view.match, "s0")]
+        cells = [] if view.match is None else [_bar(_percent(view.match), view.match, "s0")]
         cells += [
-            _bar(f"{view.similarity:+.3f}", max(0.0, view.similarity or 0.0), "s0"),
+            _bar(_signed(view.similarity or 0.0, 3), max(0.0, view.similarity or 0.0), "s0"),
             _bar(f"{view.distance:.3f}", _share(view.distance or 0.0, furthest), "s2"),
             spread.bar(view.uncertainty),
             _balance(view.picture_in_caption or 0.0, most),
         ]
         rows.append((view.caption, cells))
+    placed = ""
+    if found.more_certain is not None:
+        placed = f"; {_percent(found.more_certain, 0)} of the pictures in the data set are more certain"
     return _block(
-        "Nearest first. The sampled distance is what the means are apart, plus both uncertainties; percentages are "
-        "above the lowest uncertainty here. A picture lies in a caption where the caption is the wider of the two (bar "
-        "to the right); to the left the caption lies in the picture. That says nothing about whether they belong "
-        "together: the match does.",
-        _table(["caption", *columns], rows),
+        f"The picture's own uncertainty is {found.uncertainty:#.4g}{placed}. Nearest caption first. The sampled "
+        "distance is what the means are apart, plus both uncertainties. H says which of the two is the wider one, not "
+        "whether they belong together.",
+        _table(heads, rows),
     )
 
 
-def paired(pair: Pair) -> str:
+def paired(pair: Pair, scale: Range) -> str:
     """Two captions beside each other."""
-    spread = _Spread([pair.first.uncertainty, pair.second.uncertainty])
+    spread = _Spread(scale, [pair.first.uncertainty, pair.second.uncertainty])
+    most = abs(pair.first_in_second)
     rows = [
         (
             view.caption,
             [
                 spread.bar(view.uncertainty),
+                _balance(inside, most),
                 Markup("{} token{}").format(view.num_tokens, "" if view.num_tokens == 1 else "s"),
             ],
         )
-        for view in (pair.first, pair.second)
+        for view, inside in ((pair.first, pair.first_in_second), (pair.second, -pair.first_in_second))
     ]
     change = pair.first.uncertainty / pair.second.uncertainty - 1 if pair.second.uncertainty > 0 else 0.0
     inside = "The first lies in the second" if pair.first_in_second > 0 else "The second lies in the first"
@@ -83,25 +123,29 @@ def paired(pair: Pair) -> str:
         inside = "Neither lies in the other"
     words = "more" if change >= 0 else "less"
     return _block(
-        f"The first caption is {abs(change):.2%} {words} uncertain than the second. {inside} "
-        f"(H = {pair.first_in_second:+.4f} a dimension). Similarity of the means: {pair.similarity:+.3f}; sampled "
-        f"distance: {pair.distance:.3f}. Longer captions tend to be more certain: compare those of equal length.",
-        _table(["caption", "uncertainty", "length"], rows),
+        f"The first caption is {_percent(abs(change), 2)} {words} uncertain than the second. {inside}. Similarity of "
+        f"the means: {_signed(pair.similarity, 3)}; sampled distance: {pair.distance:.3f}. Longer captions tend to be "
+        "more certain: compare those of equal length.",
+        _table(
+            [_CAPTION, _uncertain(scale), Head("inclusion H", "◂ holds the other | lies in it ▸"), Head("length")], rows
+        ),
     )
 
 
-def walked(stops: Sequence[Stop], root: str) -> str:
+def walked(stops: Sequence[Stop], root: str, scale: Range) -> str:
     """The captions between a picture and the root."""
-    spread = _Spread([stop.view.uncertainty for stop in stops])
+    spread = _Spread(scale, [stop.view.uncertainty for stop in stops])
     most = max(abs(stop.view.picture_in_caption or 0.0) for stop in stops)
     rows = []
     for stop in stops:
-        first, last = 100 * stop.first_step / stop.num_steps, 100 * (stop.last_step + 1) / stop.num_steps
+        first = 100 * stop.first_step / stop.num_steps
+        last = min(100.0, 100 * (stop.last_step + 1) / stop.num_steps)
+        told = f"{first:.0f}–{last:.0f}\N{NO-BREAK SPACE}%" if first < last else "the end"
         rows.append(
             (
                 stop.view.caption,
                 [
-                    _segment(f"{first:.0f}–{last:.0f} %", first, last),
+                    _segment(told, first, last),
                     spread.bar(stop.view.uncertainty),
                     _balance(stop.view.picture_in_caption or 0.0, most),
                 ],
@@ -111,7 +155,7 @@ def walked(stops: Sequence[Stop], root: str) -> str:
         f"From the caption nearest to the picture the query moves in {stops[0].num_steps} steps towards “{root}”. "
         "These are the captions that are nearest to it on the way. Where the model knows the order, they become more "
         "general and more uncertain.",
-        _table(["caption", "part of the way", "uncertainty", "picture lies in caption"], rows),
+        _table([_CAPTION, Head("part of the way", "nearest caption to root"), _uncertain(scale), _INSIDE], rows),
     )
 
 
@@ -122,20 +166,28 @@ def classified(found: Classified) -> str:
         order = sorted(range(len(found.names)), key=lambda place: -(found.weighted or found.even or [])[place])[:10]
         rows = []
         for place in order:
-            cells = [_bar(f"{found.even[place]:.1%}", found.even[place], "s0")]
+            cells = [_bar(_percent(found.even[place]), found.even[place], "s0")]
             if found.weighted is not None:
-                cells.append(_bar(f"{found.weighted[place]:.1%}", found.weighted[place], "s1"))
+                cells.append(_bar(_percent(found.weighted[place]), found.weighted[place], "s1"))
             rows.append((found.names[place], cells))
-        heads = ["class", "even prompts", *(["re-weighted prompts"] if found.weighted is not None else [])]
-        parts.append(_block("Shares of the classes (a softmax, as published: not calibrated).", _table(heads, rows)))
+        heads = [
+            Head("class"),
+            Head("even prompts"),
+            *([] if found.weighted is None else [Head("re-weighted prompts")]),
+        ]
+        told = "Shares of the classes (a softmax, as published: not calibrated)"
+        told += f"; the first {len(order)} of {len(found.names)}." if len(order) < len(found.names) else "."
+        parts.append(_block(told, _table(heads, rows)))
     if found.weights is None:
         why = (
             "only one template" if len(found.templates) == 1 else "no pictures of a data set to vote: start with --data"
         )
         parts.append(_block(f"Prompts are not weighted: there is {why}.", ""))
         return "".join(parts)
+    even = 1 / len(found.templates)
     rows = []
     largest = max(max(row) for row in found.weights)
+    spread = _Spread(None, [value for row in found.uncertainties for value in row])
     for name, weights, uncertainties in zip(found.names, found.weights, found.uncertainties, strict=True):
         best = max(range(len(weights)), key=weights.__getitem__)
         worst = min(range(len(weights)), key=weights.__getitem__)
@@ -143,53 +195,86 @@ def classified(found: Classified) -> str:
             prompt = found.templates[place].replace("{}", name)
             cells = [
                 Markup("{} “{}”").format(word, prompt),
-                _bar(f"{weights[place]:.3f}", _share(weights[place], largest), "s1"),
-                Markup("{:.4g}").format(uncertainties[place]),
+                _bar(_percent(weights[place]), _share(weights[place], largest), "s1", mark=_share(even, largest)),
+                spread.bar(uncertainties[place]),
             ]
             rows.append((name if word == "prefers" else "", cells))
-    even = 1 / len(found.templates)
+    heads = [
+        Head("class"),
+        Head("prompt"),
+        Head("weight", f"the stroke is an even weight, {_percent(even)}"),
+        Head("uncertainty", _reading("prompt")),
+    ]
     parts.append(
         _block(
             f"Each class's {len(found.templates)} prompts are weighted by how well they fit the data set's pictures "
-            f"that are nearest to the class (Bayesian prompt re-weighting). Even weights would be {even:.3f}.",
-            _table(["class", "prompt", "weight", "uncertainty"], rows),
+            "that are nearest to the class (Bayesian prompt re-weighting): what a class prefers most, and what least.",
+            _table(heads, rows),
         )
     )
     return "".join(parts)
 
 
-def ranked(rows: Sequence[tuple[str, float]], first_place: int, total: int) -> str:
-    """Captions by their uncertainty."""
-    spread = _Spread([value for _, value in rows] or [0.0])
+def ranked_captions(rows: Sequence[tuple[str, float]], told: str, scale: Range) -> str:
+    """Some captions by their uncertainty; `told` says which places."""
+    spread = _Spread(scale, [value for _, value in rows])
     body = [(caption, [spread.bar(value)]) for caption, value in rows]
-    return _block(
-        f"Places {first_place + 1} to {first_place + len(rows)} of {total}.", _table(["caption", "uncertainty"], body)
+    return _block(told, _table([_CAPTION, _uncertain(scale)], body))
+
+
+def ranked_pictures(cards: Sequence[tuple[str, str, float]], told: str, scale: Range) -> str:
+    """Some pictures by their uncertainty: their addresses, what they are, and their values."""
+    spread = _Spread(scale, [value for *_, value in cards])
+    shown = Markup("").join(
+        Markup('<li><img src="{}" alt="{}">{}{}</li>').format(address, name, name, spread.bar(value))
+        for address, name, value in cards
     )
+    return _block(f"{told} Uncertainties: {_reading(scale.of)}.", Markup('<ul class="cards">{}</ul>').format(shown))
 
 
 class _Spread:
-    """Uncertainties that differ by little: bars from the lowest to the highest of those shown, numbers relative."""
+    """Uncertainties differ by little: bars over their range, wider where one lies outside; percent above the lowest."""
 
-    def __init__(self, values: Sequence[float]) -> None:
-        self._low, self._high = min(values), max(values)
+    def __init__(self, scale: Range | None, values: Sequence[float]) -> None:
+        known = [*values, *([] if scale is None else scale[:2])]
+        self._low, self._high = min(known), max(known)
 
     def bar(self, value: float) -> Markup:
-        above = f"+{value / self._low - 1:.2%}" if self._low > 0 else ""
-        return _bar(f"{value:.4g} {above}", _share(value - self._low, self._high - self._low), "s1")
+        above = f" +{_percent(value / self._low - 1, 2)}" if value > self._low > 0 else ""
+        return _bar(f"{value:#.4g}{above}", _share(value - self._low, self._high - self._low), "s1")
+
+
+def _uncertain(scale: Range) -> Head:
+    return Head("uncertainty", _reading(scale.of))
+
+
+def _reading(of: str) -> str:
+    return f"percent above the most certain {of}; the bar ends at the least certain"
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _share(value: float, largest: float) -> float:
     return value / largest if largest > 0 else 0.0
 
 
-def _bar(text: str, share: float, colour: str) -> Markup:
-    return _cell(text, Markup('<i class="{}" style="left:0;width:{:.1f}%"></i>').format(colour, 100 * min(1.0, share)))
+def _bar(text: str, share: float, colour: str, mark: float | None = None) -> Markup:
+    inside = Markup('<i class="{}" style="left:0;width:{:.1f}%"></i>').format(colour, 100 * min(1.0, share))
+    if mark is not None:
+        inside += Markup('<span class="mark" style="left:{:.1f}%"></span>').format(100 * mark)
+    return _cell(text, inside)
 
 
 def _segment(text: str, first: float, last: float) -> Markup:
-    return _cell(
-        text, Markup('<i class="s0" style="left:{:.1f}%;width:{:.1f}%"></i>').format(first, max(1.0, last - first))
-    )
+    width = max(5.0, last - first)
+    left = min(first, 100 - width)
+    return _cell(text, Markup('<i class="s0" style="left:{:.1f}%;width:{:.1f}%"></i>').format(left, width))
 
 
 def _balance(value: float, largest: float) -> Markup:
@@ -197,16 +282,20 @@ def _balance(value: float, largest: float) -> Markup:
     width = 50 * _share(abs(value), largest)
     left = 50.0 if value >= 0 else 50.0 - width
     colour = "s0" if value >= 0 else "minus"
-    inner = Markup('<i class="{}" style="left:{:.1f}%;width:{:.1f}%"></i><span class="mid"></span>')
-    return _cell(f"{value:+.4f}", inner.format(colour, left, width))
+    inner = Markup('<i class="{}" style="left:{:.1f}%;width:{:.1f}%"></i><span class="mark" style="left:50%"></span>')
+    return _cell(f"{value:+#.3g}".replace("-", "−"), inner.format(colour, left, width))
 
 
 def _cell(text: str, inside: Markup) -> Markup:
     return Markup('<div class="cell"><b>{}</b><div class="bar" aria-hidden="true">{}</div></div>').format(text, inside)
 
 
-def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Markup]]]) -> Markup:
-    head = Markup("").join(Markup("<th scope='col'>{}</th>").format(name) for name in heads)
+def _table(heads: Sequence[Head], rows: Sequence[tuple[str, Sequence[Markup]]]) -> Markup:
+    """A table; on narrow screens, which show no heads, the hints stand below it."""
+    head = Markup("").join(
+        Markup("<th scope='col'>{}{}</th>").format(name, Markup("<small>{}</small>").format(hint) if hint else "")
+        for name, hint in heads
+    )
     body = Markup("").join(
         Markup("<tr><td class='name'>{}</td>{}</tr>").format(
             name,
@@ -214,16 +303,18 @@ def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Markup]]]) -
                 Markup("<td class='{}' data-label='{}'>{}</td>").format(
                     "" if 'class="cell"' in cell else "words", label, cell
                 )
-                for label, cell in zip(heads[1:], cells, strict=True)
+                for (label, _), cell in zip(heads[1:], cells, strict=True)
             ),
         )
         for name, cells in rows
     )
-    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
+    hints = "; ".join(f"{name}: {hint}" for name, hint in heads if hint)
+    below = Markup("<p class='hints'>{}.</p>").format(hints) if hints else ""
+    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>{}").format(head, body, below)
 
 
-def _block(sentence: str, inside: str) -> str:
-    return str(Markup("<div class='pl'><p>{}</p>{}</div>").format(sentence, inside))
+def _block(told: str, inside: str) -> str:
+    return str(Markup("<div class='pl'><p>{}</p>{}</div>").format(told, inside))
 
 
 def sentence(text: str) -> str:

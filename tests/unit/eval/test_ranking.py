@@ -7,6 +7,7 @@ import io
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.unit.sample_shards import encoded, write_tar
 from prolip.cli import main
 from prolip.data import DataError
 from prolip.eval.filtering import FilterOptions, copy_samples, run_filter
-from prolip.eval.parts import complete_parts
+from prolip.eval.parts import Manifest, PartNotes, Rows, complete_parts, write_part
 from prolip.eval.ranking import RankOptions, read_ranking, run_rank
 from prolip.gaussian import Gaussian, csd, inclusion_score
 
@@ -86,12 +87,61 @@ def test_a_ranking_is_what_the_measures_say(lab: Path, tmp_path: Path, by: str, 
 
 def test_the_sheet_shows_both_ends(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data", "rank", "--embeddings", str(lab / "out"), "--by", "inclusion", "--show", "3"]
-    assert main([*words, "--out", str(tmp_path / "r.csv"), "--sheet", str(tmp_path / "sheet.html")]) == 0
-    page = (tmp_path / "sheet.html").read_text()
+    sheet = tmp_path / "new" / "sheet.html"
+    assert main([*words, "--out", str(tmp_path / "r.csv"), "--sheet", str(sheet)]) == 0
+    page = sheet.read_text()
     assert page.count("data:image/jpeg") == 6
     assert page.count("<blockquote>") == 6
     assert "pictures that lie deepest in their captions" in page
     assert "pictures that lie least in their captions:" in capsys.readouterr().out
+
+
+def write_parts(folder: Path, total_vars: list[float], per_part: int) -> None:
+    """Embeddings of pictures with given uncertainties, one dimension, in parts."""
+    folder.mkdir()
+    files = []
+    for number, start in enumerate(range(0, len(total_vars), per_part)):
+        some = np.array(total_vars[start : start + per_part], np.float32)[:, None]
+        keys = [f"k{start + place}" for place in range(len(some))]
+        rows = Rows(keys, [f"{number}.tar"] * len(keys), np.ones_like(some), np.log(some))
+        notes = PartNotes(number=number, kind="image", rows=len(keys))
+        files.append(write_part(folder, rows, notes, "safetensors", "float32").name)
+    made_of: dict[str, Any] = {"checkpoint": "x", "weights": "", "tokenizer": None, "model": {}, "settings": {}}
+    Manifest(
+        **made_of, dim=1, format="safetensors", dtype="float32", plan=[], complete=True, parts=files
+    ).write(folder)  # fmt: skip
+
+
+def test_equal_scores_keep_the_order_of_the_data(tmp_path: Path) -> None:
+    # Enough of them that an unstable sort would not.
+    values = [float(2 ** (place % 3)) for place in range(300)]
+    write_parts(tmp_path / "out", values, 70)
+    told = run_rank(RankOptions(embeddings=tmp_path / "out", out=tmp_path / "ranking.csv", show=2))
+    ranks = np.concatenate([chunk.ranks for chunk in read_ranking(tmp_path / "ranking.csv")])
+    expected = [place for value in (0, 1, 2) for place in range(value, 300, 3)]
+    assert (np.argsort(ranks) == expected).all()
+    assert [line.split()[2] for line in told if line.startswith("   ")] == ["k0", "k3", "k299", "k296"]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.29, 29), (0.57, 57), (0.999, 99), (1.0, 100), (0.005, 0)])
+def test_a_share_is_kept_as_it_is_written(tmp_path: Path, share: float, kept: int) -> None:
+    write_parts(tmp_path / "out", [float(place + 1) for place in range(100)], 100)
+    run_rank(RankOptions(embeddings=tmp_path / "out", out=tmp_path / "ranking.csv"))
+    write_tar(tmp_path / "0.tar", [(f"k{place}.txt", b"") for place in range(100)])
+    ranking = (tmp_path / "ranking.csv").read_text().replace("0.tar", str(tmp_path / "0.tar"))
+    (tmp_path / "ranking.csv").write_text(ranking)
+    told = run_filter(FilterOptions(ranking=tmp_path / "ranking.csv", out=tmp_path / "copy", keep_share=share))
+    assert f"{kept} of 100 ranked samples kept" in told[0]
+    copies = [name for path in (tmp_path / "copy").rglob("*.tar") for name, _ in read_tar(path)]
+    assert copies == [f"k{place}.txt" for place in range(kept)]
+
+
+def test_a_ranking_of_pairs_needs_pairs(lab: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("a picture\n")
+    words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*words, "--data", str(shards(lab)[0]), "--lines", str(tmp_path / "lines.txt")]) == 0
+    with pytest.raises(ValueError, match="holds pictures and captions, but none of one sample: embed with --what both"):
+        run_rank(RankOptions(embeddings=tmp_path / "out", by="csd", out=tmp_path / "ranking.csv"))
 
 
 def read_tar(path: Path) -> list[tuple[str, bytes]]:
@@ -175,6 +225,10 @@ def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
         (["--keep_share", "1.5"], "keep_share is 1.5: it must be above 0 and at most 1"),
         (["--keep_count", "1", "--ranking", "sorted.csv"], "do not stand together"),
         (["--keep_count", "1", "--ranking", "other.csv"], "is no ranking that"),
+        (["--keep_count", "1", "--ranking", "empty.csv"], "its columns are not key, source, score, rank"),
+        (["--keep_count", "1", "--ranking", "cut.csv"], "is no ranking that"),
+        (["--keep_count", "1", "--ranking", "absent.csv"], "is no ranking that"),
+        (["--keep_count", "1", "--ranking", "absent.parquet"], "is no ranking that"),
         (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
         (["--keep_count", "9", "--ranking", "gone.csv"], "is no local file: only local shards can be copied"),
         (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),
@@ -194,6 +248,8 @@ def test_what_cannot_be_filtered_is_said(
     Path("good.csv").write_text(f"{head}k0,{shard},1.0,1\n")
     Path("sorted.csv").write_text(f"{head}k0,{shard},1.0,1\nk0,b.tar,2.0,2\nk1,{shard},3.0,3\n")
     Path("other.csv").write_text("a,b\n1,2\n")
+    Path("empty.csv").write_text("")
+    Path("cut.csv").write_text(f"{head}k0,{shard},1.0,1\nk1,{shard}")
     Path("gone.csv").write_text(f"{head}k0,s3://bucket/gone.tar,1.0,1\n")
     Path("lacking.csv").write_text(f"{head}k77,{shard},1.0,1\n")
     assert main(["data", "filter", "--ranking", "good.csv", "--out", "out", *flags]) == 2

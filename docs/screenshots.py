@@ -1,0 +1,129 @@
+"""Retakes the pictures of the page, of the report and of a suite's page that the docs show, from a finished demo.
+
+    .venv/bin/python docs/screenshots.py --run runs/demo --data data/emoji --suite evals/emoji/results.html
+
+Needs Debian's chromium, and the extras `explore` and `dev`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from PIL import Image
+from playwright.sync_api import Browser, Locator, sync_playwright
+
+DOCS = Path(__file__).resolve().parent
+PANELS = ("compare", "captions", "walk", "browse", "classify")
+WIDTH = 1180
+TALLEST = 1500
+"""Pixels of a picture, at most: what is below is for whoever opens the page."""
+LARGEST = 150_000
+"""Bytes of a picture, at most."""
+
+log = logging.getLogger("screenshots")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenshotOptions:
+    """Retakes the pictures in docs/ that show the page, the report and a suite's page."""
+
+    run: Path = Path("runs/demo")
+    """A finished demo, with its report."""
+    data: Path = Path("data/emoji")
+    """Its shards."""
+    suite: Path | None = None
+    """The results.html of a suite, of two models or more."""
+
+
+def main(options: ScreenshotOptions) -> None:
+    """Takes them all."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        take_report(browser, options.run / "report.html")
+        if options.suite is not None:
+            take(open_file(browser, options.suite).locator("body"), "images/suite.png")
+        with served(options) as address:
+            take_panels(browser, address)
+        browser.close()
+
+
+def take_report(browser: Browser, report: Path) -> None:
+    """The head of the report, and each of its sections."""
+    body = open_file(browser, report).locator("body")
+    take(body, "report.png", tallest=1180)
+    for section in body.locator("section").all():
+        take(section, f"images/report-{section.get_attribute('id')}.png")
+
+
+def take_panels(browser: Browser, address: str) -> None:
+    """Each panel of the page, as it opens."""
+    for panel in PANELS:
+        page = browser.new_page(viewport={"width": WIDTH, "height": 800})
+        page.goto(f"{address}/?panel={panel}")
+        page.locator(f"#{panel}-answer .pl").first.wait_for(timeout=60_000)
+        page.wait_for_load_state("networkidle")
+        take(page.locator("body"), f"images/explore-{panel}.png")
+        page.close()
+
+
+def open_file(browser: Browser, path: Path) -> Locator:
+    """A page on the disk."""
+    page = browser.new_page(viewport={"width": WIDTH, "height": 800})
+    page.goto(path.resolve().as_uri())
+    return page.locator("html")
+
+
+def take(part: Locator, name: str, tallest: int = TALLEST) -> None:
+    """Writes a picture of a part of a page into docs, in few enough colours."""
+    with Image.open(io.BytesIO(part.screenshot())) as shot:
+        picture = shot.convert("RGB").crop((0, 0, shot.width, min(shot.height, tallest)))
+    for colours in (256, 128, 64, 32):
+        buffer = io.BytesIO()
+        picture.quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+        if buffer.tell() < LARGEST:
+            break
+    else:
+        raise ValueError(f"{name} has {buffer.tell():,} bytes: more than {LARGEST:,}")
+    (DOCS / name).write_bytes(buffer.getvalue())
+    log.info("%s: %d x %d, %d colours, %s bytes", name, *picture.size, colours, f"{buffer.tell():,}")
+
+
+@contextmanager
+def served(options: ScreenshotOptions) -> Iterator[str]:
+    """The address of `prolip explore`, while it runs."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    words = ["explore", "--checkpoint", str(options.run), "--data", str(options.data), "--port", str(port)]
+    server = subprocess.Popen([sys.executable, "-m", "prolip.cli", *words])
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                if server.poll() is not None:
+                    raise
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ScreenshotOptions, use_underscores=True))
