@@ -24,12 +24,12 @@ from prolip.eval.prompts import SmallestInClass, filter_prompts
 from prolip.eval.suites import classification
 from prolip.eval.suites.captioned import open_captioned
 from prolip.eval.suites.datacomp import DatacompOptions, run_datacomp
-from prolip.eval.suites.hierarchies import level_rows
+from prolip.eval.suites.hierarchies import NEEDS_VARIANCES, level_rows
 from prolip.eval.suites.imagenet import ImagenetOptions
 from prolip.eval.suites.retrieval import coco_row
 from prolip.eval.suites.rows import Finished, Row, TaskResult
 from prolip.eval.suites.tasks import Task
-from prolip.eval.suites.uncertainty import accuracy_figures, blurred, hide_patches, shortened, thinned
+from prolip.eval.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
 from prolip.eval.trends import count_words
 from prolip.eval.uncertainty import expected_calibration_error
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
@@ -138,6 +138,25 @@ def test_hiding_keeps_that_share_of_the_patches_the_same_at_each_call() -> None:
         assert not seen[0].equal(seen[1])
 
 
+def test_only_captions_of_four_words_or_more_are_shortened(world: World) -> None:
+    rows = caption_rows(world.model, "set", ["animals nature food travel", "animals nature food", "picture"])
+    shortened_rows = [row for row in rows if row.metric.startswith("a caption is more uncertain")]
+    assert [row.num_items for row in shortened_rows] == [1, 1]
+    few = caption_rows(world.model, "set", ["animals nature food", "picture"])
+    assert len(few) == len(rows) - 2
+
+
+def test_a_blur_is_as_wide_as_it_is_told() -> None:
+    spot = torch.zeros(1, 1, 60, 80)
+    spot[..., 30, 40] = 1
+    seen = blurred(spot, 0.05)[0, 0].double()  # of 60 pixels of height: 3
+    assert float(seen.sum()) == pytest.approx(1)
+    for axis, (size, centre) in enumerate(((60, 30), (80, 40))):
+        shares = seen.sum(dim=1 - axis)
+        spread = float((shares * (torch.arange(size) - centre) ** 2).sum()) ** 0.5
+        assert spread == pytest.approx(3, rel=0.03)
+
+
 def test_words_that_are_left_keep_their_order() -> None:
     words = [str(number) for number in range(21)]
     left = [int(word) for word in thinned(" ".join(words)).split()]
@@ -155,7 +174,9 @@ def test_every_walk_through_captions_and_pictures(world: World) -> None:
     captions = Gaussian(flat.mean.view(6, 3, -1), flat.log_var.view(6, 3, -1))
     root = embed_captions(world.model, [""]).mean[0]
     for suite in ("hierarcaps", "hierarimgs"):
-        values = world.values(world.run(suite, "--data", str(world.hierarchies)), world.ours)
+        found = world.run(suite, "--data", str(world.hierarchies))
+        values = world.values(found, world.ours)
+        assert found["notes"] == {world.ours: [], world.theirs: [NEEDS_VARIANCES]}
         made = open_captioned(str(next((world.root / suite / "data").glob("*.tar")))).shards
         pictures = embed_shards(world.model, made).gaussian
         if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
