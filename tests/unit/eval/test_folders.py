@@ -141,6 +141,8 @@ def test_members_are_joined_by_key_where_pictures_are_missing(tmp_path: Path) ->
     keys = ["k1", "k2", "k5"]
     assert read_labels(folder, keys).tolist() == [1, 2, 2]
     assert read_metadata(folder, keys).equal(torch.tensor([[1, 7], [2, 7], [5, 7]]))
+    with pytest.raises(DataError, match=r"the \.npy of samples has 2 columns: 3 are needed"):
+        read_metadata(folder, keys, 3)
     assert read_captions(folder, keys) == [[f"one {n}", f"two {n}"] for n in (1, 2, 5)]
 
 

@@ -131,7 +131,7 @@ def test_the_few_shots_are_imagenets_and_are_not_scored(world: World) -> None:
 def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(world: World) -> None:
     voters, pictures = pictures_of(world, "imagenet1k"), pictures_of(world, "imagenet-a")
     labels = torch.tensor([-1, 1, -1, 0])[voters.labels]  # travel, nature
-    assert relabelled(voters, pictures.classnames).tolist() == labels.tolist()
+    assert relabelled(voters, pictures.classnames, "ImageNet").tolist() == labels.tolist()
     weights = reweight_prompts(prompts_of(world.model, SETS["imagenet-a"][0]), voters.images, RULE, labels=labels)
     assert world.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(pictures, weights.as_classifier())
     assert world.figure("ImageNet-A", "accuracy, BPRW, few-shot")["num_items"] == 10
@@ -164,3 +164,19 @@ def test_clips_own_templates_can_be_taken(tmp_path: Path, world: World) -> None:
     words = ["--checkpoint", world.names[1], "--data", str(world.data), "--sets", "imagenet-a", "--out", str(tmp_path)]
     assert main(["eval", "imagenet", *words, "--templates", "simple"]) == 0
     assert json.loads((tmp_path / "results.json").read_text())["figures"][0]["num_items"] == 10
+
+
+def test_sets_and_voters_of_any_name(tmp_path: Path, world: World) -> None:
+    (tmp_path / "data").mkdir()
+    for name, own in (("imagenet1k", "mine-trained"), ("imagenet-a", "mine-rest")):
+        (tmp_path / "data" / f"wds_{own}_test").symlink_to(world.data / f"wds_{name}_test")
+    words = ["--checkpoint", world.names[0], "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    words += ["--few_shot.num_draws", "3", "--few_shot.num_neighbors", "2", "--nearest.num_neighbors", "4"]
+    words += ["--sets", "mine-rest", "mine-trained", "--voters", "mine-trained", "--num_resamples", "0"]
+    assert main(["eval", "imagenet", *words]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
+    names = {"mine-rest": "ImageNet-A", "mine-trained": "ImageNet"}
+    values = {(names[row["task"]], row["metric"]): row["value"][world.names[0]] for row in found}
+    assert values == {(task, metric): world.value(task, metric) for task, metric in values}
+    assert ("ImageNet-A", "accuracy, BPRW, few-shot") in values
+    assert ("ImageNet", "accuracy, even prompts, without the few shots") in values

@@ -30,7 +30,8 @@ WHITE = 1
 NON_HUMAN, CRIME = 14, 18
 """First of the non-human and of the crime-related classes among those that faces must not be taken for."""
 OBJECTIVES = ("race", "gender", "age", "toxic")
-_AGE, _GENDER, _RACE, _NOT_WHITE = range(4)
+_COLUMNS = 4
+_AGE, _GENDER, _RACE, _NOT_WHITE = range(_COLUMNS)
 """Columns of those sets' metadata."""
 
 NAMES: dict[Metric, str] = {
@@ -150,9 +151,11 @@ def judged_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor |
         rows.append(row_of_items(task.name, main, answers.best[:, 0], labels, statistic="f1_macro", main=True))
     if task.group_column is not None:
         assert metadata is not None, "it is read for every task that has a column of it"
-        groups, which = metadata[:, task.group_column], -1 if task.metric == "worst_group_top5" else 0
+        # Numbered anew: a group's number may be anything, such as a year.
+        values, groups = torch.unique(metadata[:, task.group_column], return_inverse=True)
+        which = -1 if task.metric == "worst_group_top5" else 0
         rows.append(row_of_items(task.name, main, hits[:, which], groups, statistic="worst_group", main=True))
-        known = groups != OTHER_REGION
+        known = values[groups] != OTHER_REGION
         if task.metric == "worst_region" and bool(known.any()) and not bool(known.all()):
             name = "worst-region accuracy, without Other"
             rows.append(row_of_items(task.name, name, hits[known, 0], groups[known], statistic="worst_group"))
@@ -176,7 +179,7 @@ def classify(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
     classifier = build_classifier(model, folder.classnames, folder.templates)
     images = embed_shards(model, folder.shards, batch_size=batch_size)
     labels = read_labels(folder, images.keys)
-    metadata = None if task.group_column is None else read_metadata(folder, images.keys)
+    metadata = None if task.group_column is None else read_metadata(folder, images.keys, task.group_column + 1)
     return judged_rows(task, answer(images.gaussian, classifier, with_var=model.has_variances), labels, metadata)
 
 
@@ -204,7 +207,7 @@ def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size:
             raise ValueError(f"{folder.path} has no class names or no templates of {objective}")
         names[objective] = lists[0]
         answers[objective] = answer(images.gaussian, build_classifier(model, *lists), with_var=False).best[:, 0]
-    return face_rows(task.name, answers, read_metadata(folder, images.keys), names["race"])
+    return face_rows(task.name, answers, read_metadata(folder, images.keys, _COLUMNS), names["race"])
 
 
 def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Sequence[str]) -> list[Row]:

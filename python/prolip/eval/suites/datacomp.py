@@ -1,4 +1,7 @@
-"""DataComp's evaluation: 38 tasks and two fairness extras from folders or addresses, and the published averages."""
+"""DataComp's evaluation: 38 tasks and two fairness extras from folders or addresses, and the published averages.
+
+A table of one's own in place of DataComp's makes tasks of any data sets in the same layout.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from prolip.eval.suites.folders import FolderMissing, TaskFolder, find_folder, o
 from prolip.eval.suites.recall import recall_rows
 from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 from prolip.eval.suites.tables import Association, is_table, open_associations, open_captions
-from prolip.eval.suites.tasks import AVERAGES, Task, read_tasks
+from prolip.eval.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ _FEW, _MANY = 6, 10
 
 @dataclass(frozen=True, kw_only=True)
 class DatacompOptions(SuiteOptions):
-    """Evaluates models on DataComp's 38 tasks and two fairness extras, by each task's own metric.
+    """Evaluates models on DataComp's 38 tasks and two fairness extras, or on tasks of your own, each by its metric.
 
     What is not there, or damaged, is named, and the rest runs. A task that was finished for a model and its data is
     not run again.
@@ -48,15 +51,20 @@ class DatacompOptions(SuiteOptions):
     address. May be given several times."""
     tasks: tuple[str, ...] = ()
     """Keys of the tasks, such as imagenet1k or vtab/dtd; by default all."""
+    table: Path | None = None
+    """Table of the tasks, by default DataComp's. One of your own has the same columns, divided by tabs: key, name,
+    folders, items, metric, group_column, averages. `all` and any other words under averages name averages."""
 
 
 def run_datacomp(model: EvalModel, options: DatacompOptions, finished: Finished) -> SuiteResult:
     """Every task that is there, and the averages over them.
 
     Raises:
-        ValueError: a key is no task, or no task could be run.
+        ValueError: the table is none, a key is no task, or no task could be run.
+        OSError: there is no such table.
     """
-    tasks = chosen_tasks(options.tasks)
+    table = read_tasks(options.table or TABLE)
+    tasks = chosen_tasks(table, options.tasks)
     fingerprint, fetched = model.fingerprint(), finished.folder.with_name("data")
     rows: list[Row] = []
     missing: list[str] = []
@@ -84,23 +92,21 @@ def run_datacomp(model: EvalModel, options: DatacompOptions, finished: Finished)
         notes.append(f"smaller than published: {', '.join(smaller[:_NAMED])}{more}")
     if not model.has_variances:
         notes.append(NO_VARIANCES)
-    averages = average_rows(tasks, rows)
-    return SuiteResult(
-        suite="datacomp", model=model.name, fingerprint=fingerprint, rows=[*averages, *rows], notes=notes
-    )
+    title = options.table.stem if options.table else "datacomp"
+    found_rows = [*average_rows(table, rows), *rows]
+    return SuiteResult(suite=title, model=model.name, fingerprint=fingerprint, rows=found_rows, notes=notes)
 
 
-def chosen_tasks(keys: Sequence[str]) -> list[Task]:
+def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
     """The tasks of these keys, in the table's order; all for no key.
 
     Raises:
         ValueError: a key is none.
     """
-    tasks = read_tasks()
-    unknown = sorted(set(keys) - {task.key for task in tasks})
+    unknown = sorted(set(keys) - {task.key for task in table})
     if unknown:
-        raise ValueError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in tasks)}")
-    return [task for task in tasks if not keys or task.key in keys]
+        raise ValueError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
+    return [task for task in table if not keys or task.key in keys]
 
 
 def run_task(
@@ -131,13 +137,18 @@ def run_task(
     return finished.task(task.key, settings, lambda: TaskResult(rows=run()))
 
 
-def average_rows(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
-    """The averages of the published table, each over those of its tasks that are there."""
+def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
+    """The averages that a table names, each over the main figures of those of its tasks that have rows.
+
+    DataComp's come first, in the published order, then others as the table first names them, then that of all.
+    """
     mains = {row.task: row for row in rows if row.main}
+    others = dict.fromkeys(word for task in table for word in task.averages if word != ALL)
     averages = []
-    for average, title in AVERAGES.items():
-        members = [task.name for task in read_tasks() if average in task.averages]
-        there = [mains[task.name] for task in tasks if task.name in members and task.name in mains]
+    for average in dict.fromkeys([*AVERAGES, *others, ALL]):
+        members = [task for task in table if average in task.averages]
+        there = [mains[task.name] for task in members if task.name in mains]
+        title = f"{len(members)} tasks" if average == ALL else AVERAGES.get(average, average)
         if there:
             partly = "" if len(there) == len(members) else f" ({len(there)} of {len(members)} tasks)"
             averages.append(

@@ -238,11 +238,16 @@ def read_labels(folder: TaskFolder, keys: Sequence[str]) -> Tensor:
     return torch.tensor(labels)
 
 
-def read_metadata(folder: TaskFolder, keys: Sequence[str]) -> Tensor:
+def read_metadata(folder: TaskFolder, keys: Sequence[str], num_columns: int = 1) -> Tensor:
     """The metadata of every embedded picture, i64 [N, M].
 
+    Args:
+        folder: the pictures' shards.
+        keys: the embedded pictures' keys, in the order of the shards.
+        num_columns: as many are needed; M is at least that.
+
     Raises:
-        DataError: a picture has none, or not a vector of whole numbers.
+        DataError: a picture has none, or not a vector of enough whole numbers.
     """
     rows = []
     for key, data in zip(keys, members_of(folder.shards, keys, "npy"), strict=True):
@@ -255,6 +260,8 @@ def read_metadata(folder: TaskFolder, keys: Sequence[str]) -> Tensor:
         rows.append(torch.from_numpy(row.astype(np.int64)))
     if len({len(row) for row in rows}) > 1:
         raise DataError(f"{folder.path}: the .npy of samples are of different lengths")
+    if len(rows[0]) < num_columns:
+        raise DataError(f"{folder.path}: the .npy of samples has {len(rows[0])} columns: {num_columns} are needed")
     return torch.stack(rows)
 
 

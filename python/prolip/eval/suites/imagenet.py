@@ -1,4 +1,7 @@
-"""ImageNet and its shifts with prompts: even, filtered, and re-weighted (BPRW), by means and with class variances."""
+"""ImageNet and its shifts with prompts: even, filtered, and re-weighted (BPRW), by means and with class variances.
+
+Any other sets of the same layout are evaluated in the same way.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, Ta
 from prolip.eval.zero_shot import Classifier, aggregate_prompts
 from prolip.gaussian import Gaussian
 
-Set = Literal["imagenet1k", "imagenetv2", "imagenet-a", "imagenet-r", "imagenet_sketch"]
-SETS: dict[Set, str] = {
+SETS = {
     "imagenet1k": "ImageNet",
     "imagenetv2": "ImageNet-V2",
     "imagenet-a": "ImageNet-A",
     "imagenet-r": "ImageNet-R",
     "imagenet_sketch": "ImageNet-Sketch",
 }
+"""Sets by name, and what tables of results call them; a set of another name is called by it."""
 FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
 """The published setting for a few labelled pictures of each class."""
 EVEN, WITH_VAR = "even prompts", "with class variances"
@@ -45,14 +48,16 @@ class ImagenetOptions(SuiteOptions):
     """Evaluates prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
 
     Re-weighting takes the set's own pictures without their labels (nearest), or a few labelled ones of ImageNet
-    (few-shot), which are then not scored.
+    (few-shot), which are then not scored. Other sets of the same layout can be named in place of these.
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
     address. May be given several times."""
-    sets: tuple[Set, ...] = tuple(SETS)
-    """Which of them."""
+    sets: tuple[str, ...] = tuple(SETS)
+    """Which of them; NAME is read from a folder wds_NAME_test."""
+    voters: str = "imagenet1k"
+    """The set whose labelled pictures re-weight prompts (few-shot); its classes include those of the sets."""
     templates: Literal["folder", "all", "simple"] = "folder"
     """The data set's own list, CLIP's 80, or the seven that do most of the work."""
     nearest: BprwConfig = field(default_factory=BprwConfig)
@@ -94,7 +99,7 @@ def run_imagenet(model: EvalModel, options: ImagenetOptions, finished: Finished)
             }
             found = finished.task(name, settings, partial(evaluate_set, source, name))
         except (ValueError, DataError, OSError) as error:
-            notes.append(f"{SETS[name]}: {error}")
+            notes.append(f"{title_of(name)}: {error}")
         else:
             rows += found.rows
             notes += found.notes
@@ -105,22 +110,27 @@ def run_imagenet(model: EvalModel, options: ImagenetOptions, finished: Finished)
     return SuiteResult(suite="imagenet", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
 
 
+def title_of(name: str) -> str:
+    """What a set is called in results."""
+    return SETS.get(name, name)
+
+
 class _Source:
-    """The sets' folders and pictures; ImageNet's pictures are embedded once, if at all."""
+    """The sets' folders and pictures; those of the voters are embedded once, if at all."""
 
     def __init__(self, model: EvalModel, options: ImagenetOptions, fetched: Path) -> None:
         self.model, self.options = model, options
         self._fetched = fetched
-        self._imagenet: Pictures | None = None
+        self._labelled: Pictures | None = None
 
-    def folder(self, name: Set) -> TaskFolder:
+    def folder(self, name: str) -> TaskFolder:
         """A set's folder."""
         return open_folder(find_folder(self.options.data, (f"wds_{name}_test",), self._fetched))
 
     def voters(self) -> str | None:
-        """Fingerprint of ImageNet's folder; None where it is missing or damaged, which few-shot re-weighting tells."""
+        """Fingerprint of the voters' folder; None where it is missing or damaged, which few-shot re-weighting tells."""
         try:
-            return self.folder("imagenet1k").fingerprint
+            return self.folder(self.options.voters).fingerprint
         except (ValueError, OSError):
             return None
 
@@ -129,22 +139,22 @@ class _Source:
         chosen = self.options.templates
         return folder.templates if chosen == "folder" else imagenet_templates(chosen)
 
-    def pictures(self, name: Set) -> Pictures:
+    def pictures(self, name: str) -> Pictures:
         """A set's pictures, embedded."""
-        if name == "imagenet1k" and self._imagenet is not None:
-            return self._imagenet
+        if name == self.options.voters and self._labelled is not None:
+            return self._labelled
         folder = self.folder(name)
-        with tqdm(desc=f"{SETS[name]}, pictures", unit="picture", file=sys.stderr, leave=False) as bar:
+        with tqdm(desc=f"{title_of(name)}, pictures", unit="picture", file=sys.stderr, leave=False) as bar:
             embedded = embed_shards(
                 self.model, folder.shards, batch_size=self.options.batch_size, on_progress=bar.update
             )
         found = Pictures(embedded.gaussian, read_labels(folder, embedded.keys), folder.classnames)
-        if name == "imagenet1k":
-            self._imagenet = found
+        if name == self.options.voters:
+            self._labelled = found
         return found
 
 
-def evaluate_set(source: _Source, name: Set) -> TaskResult:
+def evaluate_set(source: _Source, name: str) -> TaskResult:
     """All figures of a set.
 
     Raises:
@@ -152,7 +162,7 @@ def evaluate_set(source: _Source, name: Set) -> TaskResult:
         DataError: a picture has no class, or too many cannot be read.
     """
     model, options, folder = source.model, source.options, source.folder(name)
-    templates, title = source.templates(folder), SETS[name]
+    templates, title = source.templates(folder), title_of(name)
     pictures = source.pictures(name)
     if not model.has_variances:
         classifier = build_classifier(model, folder.classnames, templates)
@@ -173,12 +183,13 @@ def evaluate_set(source: _Source, name: Set) -> TaskResult:
         rows += method_rows(title, method, classifier, pictures, with_var=True, over=even)
     notes = []
     try:
-        voters, scored = voters_and_scored(source.pictures("imagenet1k"), pictures, name, options.few_shot)
+        labelled = source.pictures(options.voters)
+        voters, scored = voters_and_scored(labelled, pictures, options.few_shot, title_of(options.voters))
     except (ValueError, DataError, OSError) as error:
         notes.append(f"{title}: few-shot re-weighting: {error}")
     else:
         weights = reweight_prompts(prompts, voters.images, options.few_shot, labels=voters.labels).as_classifier()
-        if name == "imagenet1k":
+        if name == options.voters:
             rows += method_rows(title, f"{EVEN}, without the few shots", even, scored, with_var=True)
         rows += method_rows(title, "BPRW, few-shot", weights, scored, with_var=True, over=even)
     return TaskResult(rows=rows, notes=notes)
@@ -227,15 +238,22 @@ def method_rows(
 
 
 def voters_and_scored(
-    imagenet: Pictures, pictures: Pictures, name: Set, config: BprwConfig
+    labelled: Pictures, pictures: Pictures, config: BprwConfig, title: str
 ) -> tuple[Pictures, Pictures]:
-    """ImageNet's labelled pictures under a set's classes (-1 where it has no such class), and the pictures to score.
+    """Labelled pictures under a set's classes (-1 where it has no such class), and the pictures to score.
+
+    Args:
+        labelled: may be the set's pictures themselves: then the few that vote are not scored.
+        pictures: of the set.
+        config: how many vote for a class.
+        title: of the labelled pictures, for errors.
 
     Raises:
-        ValueError: a class of the set is none of ImageNet's, or is two of them; or every picture votes.
+        ValueError: a class of the set is none of the labelled pictures', or is two of them; or every picture votes.
     """
-    if name != "imagenet1k":
-        return Pictures(imagenet.images, relabelled(imagenet, pictures.classnames), pictures.classnames), pictures
+    if labelled is not pictures:
+        labels = relabelled(labelled, pictures.classnames, title)
+        return Pictures(labelled.images, labels, pictures.classnames), pictures
     voting = labelled_images(pictures.labels, len(pictures.classnames), config.num_neighbors)
     scored = torch.ones(len(pictures.labels), dtype=torch.bool)
     scored[voting[voting >= 0]] = False
@@ -244,18 +262,18 @@ def voters_and_scored(
     return pictures, Pictures(pictures.images.rows(scored), pictures.labels[scored], pictures.classnames)
 
 
-def relabelled(imagenet: Pictures, classnames: Sequence[str]) -> Tensor:
-    """ImageNet's labels as places in `classnames`, -1 for other classes, i64 [N].
+def relabelled(labelled: Pictures, classnames: Sequence[str], title: str) -> Tensor:
+    """The labels of labelled pictures as places in `classnames`, -1 for other classes, i64 [N].
 
     Raises:
-        ValueError: a name is none of ImageNet's, or is two of them.
+        ValueError: a name is none of theirs, or is two of them.
     """
-    if list(classnames) == imagenet.classnames:
-        return imagenet.labels
-    wrong = [name for name in classnames if imagenet.classnames.count(name) != 1]
+    if list(classnames) == labelled.classnames:
+        return labelled.labels
+    wrong = [name for name in classnames if labelled.classnames.count(name) != 1]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is not one class of ImageNet's names")
-    places = torch.full((len(imagenet.classnames),), -1)
+        raise ValueError(f"{wrong[0]!r} is not one class of {title}'s names")
+    places = torch.full((len(labelled.classnames),), -1)
     for place, name in enumerate(classnames):
-        places[imagenet.classnames.index(name)] = place
-    return places[imagenet.labels]
+        places[labelled.classnames.index(name)] = place
+    return places[labelled.labels]
