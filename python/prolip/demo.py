@@ -107,7 +107,7 @@ def evaluate(source: Path, data: Path, out: Path) -> EmojiResults:
         ValueError: there is no usable checkpoint.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    results = evaluate_run(open_eval_model(str(source), None, device, data), data, "test")
+    results = evaluate_run(open_eval_model(str(source), None, device, data), data, "test").results
     write_whole(out, results.to_json())
     return results
 

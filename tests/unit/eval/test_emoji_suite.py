@@ -215,7 +215,7 @@ def test_batches_of_captions_change_nothing(model: ProLIP) -> None:
 
 def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[PictureSet]) -> None:
     before = torch.random.get_rng_state()
-    results = evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
+    results, *items = evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
     assert torch.equal(torch.random.get_rng_state(), before), "evaluation leaves the generator alone"
     assert [figures.name for figures in results.trained.sets] == [pictures.name for pictures in emoji_sets]
     assert results.trained.sets[-1].num_pictures == 120
@@ -225,6 +225,11 @@ def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[
     assert results.trained.unseen_names.num_emoji == 36
     assert results.trained.seen_names.num_emoji == 120
     assert results.trained != results.random
+    for headline in results.headlines:
+        for value, of_items in zip((headline.trained, headline.random), items, strict=True):
+            assert float(of_items[headline.name].mean()) == pytest.approx(value, abs=1e-12)
+    sizes = {name: len(numbers) for name, numbers in items[0].items()}
+    assert sizes == {"group": 36, "subgroup": 36, "recall_at_10": 120, "order_unseen": 36, "order_seen": 120}
     assert EmojiResults.from_json(results.to_json()).to_json() == results.to_json()
 
 
@@ -249,5 +254,14 @@ def test_the_command_writes_a_runs_figures_and_models_side_by_side(
         headline.trained for headline in results.headlines
     ]
     assert all(figure["difference"] == {str(other): 0.0} for figure in figures)
+    for figure in figures:
+        ends = figure["low"][str(run)], figure["high"][str(run)], figure["difference_low"][str(other)]
+        if figure["metric"].startswith("chance"):
+            assert ends == (None, None, None), "it needs no items"
+        else:
+            assert ends[0] <= figure["value"][str(run)] <= ends[1]
+            assert ends[2] == 0.0, "the same items are drawn for both"
+    counts = [figure["num_items"] for figure in figures if figure["main"]]
+    assert counts == [36, 36, 120, 36, 120], "pictures, or emoji for the order of captions"
     assert main(["eval", "emoji", "--checkpoint", "open_clip:local-dir:nowhere", *words]) == 2
     assert "open_clip cannot build local-dir:nowhere" in capsys.readouterr().err

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.eval.embed import embed_pictures, embed_texts, read_pictures
 from prolip.eval.emoji.gallery import make_gallery
+from prolip.eval.emoji.items import order_items, recall_items, zero_shot_items
 from prolip.eval.emoji.measures import (
     ClassPrompts,
     blurred,
@@ -23,7 +25,14 @@ from prolip.eval.emoji.measures import (
 )
 from prolip.eval.emoji.prompting import measure_prompting
 from prolip.eval.emoji.results import EmojiResults, Headline, ModelFigures, PromptSetFigures, ViewFigures
-from prolip.eval.emoji.samples import CaptionBook, EmbeddedCaptions, PictureSet, evenly_spaced, parse_sample
+from prolip.eval.emoji.samples import (
+    CaptionBook,
+    EmbeddedCaptions,
+    EmojiSample,
+    PictureSet,
+    evenly_spaced,
+    parse_sample,
+)
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
@@ -46,6 +55,14 @@ class Embeddings(NamedTuple):
     captions: EmbeddedCaptions
 
 
+class Evaluated(NamedTuple):
+    """The report's figures, and its headlines item by item: f64 tensors by the headline's name."""
+
+    results: EmojiResults
+    trained: dict[str, Tensor]
+    random: dict[str, Tensor]
+
+
 def evaluate_emoji(
     model: ProLIP,
     tokenizer: Tokenizer,
@@ -54,7 +71,7 @@ def evaluate_emoji(
     split: Split = "test",
     *,
     keep_ratio: float = 0.25,
-) -> EmojiResults:
+) -> Evaluated:
     """Every figure of the emoji report, for the model and for an untrained one of the same configuration.
 
     Args:
@@ -85,7 +102,7 @@ def evaluate_emoji(
             measure_model(network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
         )
     chance = {pictures.name: chance_recall(correct_pairs(pictures.samples), 10) for pictures in sets}
-    return EmojiResults(
+    results = EmojiResults(
         split=split,
         headlines=headlines(split, figures[0], figures[1], chance),
         trained=figures[0],
@@ -94,6 +111,7 @@ def evaluate_emoji(
         chance_recall_at_10=chance,
         seconds=time.monotonic() - started,
     )
+    return Evaluated(results, *(headline_items(sets, one, prompts, trained_emoji) for one in embedded))
 
 
 def gather_captions(sets: Sequence[PictureSet]) -> tuple[CaptionBook, ClassPrompts]:
@@ -118,7 +136,6 @@ def measure_model(
 ) -> ModelFigures:
     """All figures of one model from its Gaussians, and of the changed pictures, which it embeds here."""
     images, captions = embedded
-    held_out = [sample for pictures in sets if pictures.name != DESIGN_SET for sample in pictures.samples]
     return ModelFigures(
         sets=[
             measure_set(
@@ -132,9 +149,31 @@ def measure_model(
             for pictures in sets
         ],
         prompting=measure_prompting_everywhere(sets, embedded, prompts),
-        unseen_names=measure_levels(held_out, captions),
+        unseen_names=measure_levels(held_out(sets), captions),
         seen_names=measure_levels(trained_emoji.samples, captions),
     )
+
+
+def held_out(sets: Sequence[PictureSet]) -> list[EmojiSample]:
+    """The records whose names no training caption has."""
+    return [sample for pictures in sets if pictures.name != DESIGN_SET for sample in pictures.samples]
+
+
+def headline_items(
+    sets: Sequence[PictureSet], embedded: Embeddings, prompts: ClassPrompts, trained_emoji: PictureSet
+) -> dict[str, Tensor]:
+    """By headline, numbers whose mean is its figure: one a picture, or one an emoji for the order of captions."""
+    (images, captions), first, last = embedded, sets[0], sets[-1]
+    by_level = {
+        level: zero_shot_items(level, images[first.name], first.samples, captions, prompts)
+        for level in ("group", "subgroup")
+    }
+    return {
+        **by_level,
+        "recall_at_10": recall_items(images[last.name], last.samples, captions, 10),
+        "order_unseen": order_items(held_out(sets), captions),
+        "order_seen": order_items(trained_emoji.samples, captions),
+    }
 
 
 def measure_prompting_everywhere(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prolip.eval.emoji import EmojiResults, evaluate_emoji
+from torch import Tensor
+
+from prolip.eval.emoji import Evaluated, evaluate_emoji
 from prolip.eval.model import EvalModel
 from prolip.eval.results import to_json
-from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, write_whole
+from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, row_of_items, write_whole
 
 Split = Literal["val", "test"]
 
@@ -28,8 +31,8 @@ class EmojiOptions(SuiteOptions):
     """`val` to choose settings, `test` to report."""
 
 
-def evaluate_run(model: EvalModel, data: Path, split: Split) -> EmojiResults:
-    """Every figure of the emoji report.
+def evaluate_run(model: EvalModel, data: Path, split: Split) -> Evaluated:
+    """Every figure of the emoji report, and its headlines item by item.
 
     Raises:
         ValueError: the model is none of ours or has no variances, or a shard is missing.
@@ -55,25 +58,23 @@ def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> Su
     Raises:
         ValueError: it is none of ours, or a shard is missing.
     """
-    results = evaluate_run(model, options.data, options.split)
+    results, trained, random = evaluate_run(model, options.data, options.split)
     path = results_path(Path(model.name), options.split)
     if path is not None:
         write_whole(path, to_json(results))
     rows = []
     for headline in results.headlines:
-        for metric, value in (
-            ("trained", headline.trained),
-            ("untrained", headline.random),
-            (f"chance: {headline.chance_label}", headline.chance),
-        ):
-            rows.append(
-                Row(
-                    task=headline.label,
-                    metric=metric,
-                    value=value,
-                    num_items=sum(figures.num_pictures for figures in results.trained.sets),
-                    main=metric == "trained",
-                )
-            )
+        task, items = headline.label, trained[headline.name]
+        chance = f"chance: {headline.chance_label}"
+        rows += [
+            _row(task, "trained", headline.trained, items, main=True),
+            _row(task, "untrained", headline.random, random[headline.name]),
+            Row(task=task, metric=chance, value=headline.chance, num_items=len(items)),
+        ]
     notes = [] if path is None else [f"all figures: {path}"]
     return SuiteResult(suite="emoji", model=model.name, fingerprint=model.fingerprint(), rows=rows, notes=notes)
+
+
+def _row(task: str, metric: str, value: float, items: Tensor, *, main: bool = False) -> Row:
+    """A headline as the report has it, with the items that it is the mean of."""
+    return dataclasses.replace(row_of_items(task, metric, items, main=main), value=value)
