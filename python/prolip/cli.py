@@ -170,6 +170,23 @@ def _build_emoji(prog: str, words: list[str]) -> int:
     return _tell_built(build_emoji(*parse(options, prog, words)))
 
 
+def _build_suites(prog: str, words: list[str]) -> int:
+    from prolip.datasets.suites import SuitesConfig, build_suites
+
+    def options(
+        config: tyro.conf.OmitArgPrefixes[SuitesConfig], out: Path = Path("data/emoji-suites")
+    ) -> tuple[SuitesConfig, Path]:
+        """A small data set for every suite of prolip eval, made of the held-out emoji.
+
+        Args:
+            config: What it is made of.
+            out: Folder of the data sets.
+        """
+        return config, out
+
+    return _tell_built(build_suites(*tyro.cli(options, args=words, prog=prog, use_underscores=True)))
+
+
 def _build_folder(prog: str, words: list[str]) -> int:
     from prolip.datasets.folder import FolderConfig, build_folder
 
@@ -210,6 +227,7 @@ def _tell_built(summary: "BuildSummary") -> int:
 
 BUILDERS = {
     "emoji": Command("emoji pictures and their Unicode names, the demo's data", _build_emoji),
+    "suites": Command("the held-out emoji as a data set for every suite of prolip eval", _build_suites),
     "folder": Command("pictures in class folders, or with a .txt beside each", _build_folder),
     "csv": Command("a table of picture paths and captions", _build_csv),
 }
@@ -301,11 +319,11 @@ def _bench_data(prog: str, words: list[str]) -> int:
 
 SUITES = {
     "datacomp": Command(
-        "DataComp's 38 tasks and two fairness extras, each by its own metric",
+        "DataComp's 38 tasks and two fairness extras, or tasks of your own, each by its own metric",
         suite("prolip.eval.suites.datacomp", "DatacompOptions", "run_datacomp"),
     ),
     "imagenet": Command(
-        "ImageNet, V2, A, R and Sketch with even, filtered and re-weighted prompts",
+        "ImageNet, V2, A, R and Sketch, or other sets, with even, filtered and re-weighted prompts",
         suite("prolip.eval.suites.imagenet", "ImagenetOptions", "run_imagenet"),
     ),
     "emoji": Command(

@@ -24,17 +24,23 @@ def write_run(run: Path, tokenizer: Path, context_length: int) -> None:
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tokenizer))
+    write_run_with(run, tokenizer, context_length)
+
+
+def write_run_with(run: Path, tokenizer: Path, context_length: int, seed: int = 0) -> None:
+    """Writes a checkpoint into a run's folder, of a model for a tokenizer that is there."""
+    num_tokens = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
     demo = ARCHITECTURES["demo"]
     config = dataclasses.replace(
         demo,
         embed_dim=32,
         vision=dataclasses.replace(demo.vision, width=32, head_width=16, layers=1),
         text=dataclasses.replace(
-            demo.text, width=32, heads=2, layers=1, vocab_size=len(WORDS), context_length=context_length
+            demo.text, width=32, heads=2, layers=1, vocab_size=num_tokens, context_length=context_length
         ),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = ProLIP(config)
     base = TrainConfig()
     trained = dataclasses.replace(

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "dataset.json"
 OUR_FILES = ("*.tar", RECORD, "tokenizer.json", "ATTRIBUTION.md")
-"""Patterns of all that a builder writes: a folder that holds anything else is never replaced."""
+"""Patterns of all that a builder of shards writes: a folder that holds anything else is never replaced."""
 
 Json = Mapping[str, object]
 
@@ -97,8 +97,8 @@ class ShardFolder:
     def finish(self, record: Json) -> None:
         """Writes dataset.json: the record, the samples by set, and every file with its samples and size."""
         files = {
-            path.name: {"bytes": path.stat().st_size, "samples": self.shards.get(path.name, 0)}
-            for path in sorted(self.path.iterdir())
+            name: {"bytes": (self.path / name).stat().st_size, "samples": self.shards.get(name, 0)}
+            for name in files_below(self.path)
         }
         whole = {**record, "samples": self.samples, "shards": self.shards, "files": files}
         self.write_text(RECORD, dump_json(whole, indent=1) + "\n")
@@ -126,14 +126,24 @@ def _members(sample: Sample) -> dict[str, str | bytes]:
     return members
 
 
+def files_below(folder: Path) -> list[str]:
+    """All that is no folder in a folder and the folders within it, as paths from there, in order."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
 @contextmanager
-def replace_folder(out: Path) -> Iterator[ShardFolder]:
+def replace_folder(out: Path, own: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
     """A folder to fill, which takes the place of `out` when the block ends well and vanishes when it does not.
 
+    Args:
+        out: a new folder, an empty one, or one that this builder wrote.
+        own: patterns of all that the builder writes, as paths from the folder.
+
     Raises:
-        ValueError: `out` is a file, or holds a file that no builder writes.
+        ValueError: `out` is a file, or holds a file that the builder does not write.
     """
-    check_replaceable(out)
+    check_replaceable(out, own)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.building-", dir=out.parent))
     try:
@@ -150,19 +160,25 @@ def replace_folder(out: Path) -> Iterator[ShardFolder]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def check_replaceable(out: Path) -> None:
-    """Makes sure that nothing but a builder's own files would be lost.
+def check_replaceable(out: Path, own: Sequence[str] = OUR_FILES) -> None:
+    """Makes sure that nothing but a builder's own files would be lost; see `replace_folder`.
 
     Raises:
-        ValueError: `out` is a file, or holds a file that no builder writes.
+        ValueError: `out` is a file, or holds a file that the builder does not write.
     """
     if not out.exists():
         return
     if not out.is_dir():
         raise ValueError(f"out: {out} is a file; name a new or empty folder")
-    foreign = [path.name for path in sorted(out.iterdir()) if not any(fnmatch(path.name, own) for own in OUR_FILES)]
+    foreign = [name for name in files_below(out) if not any(_fits(name, pattern) for pattern in own)]
     if foreign:
         raise ValueError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a path is as a pattern says, folder by folder: `*` is no way into another folder."""
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch, parts, wanted))
 
 
 def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:

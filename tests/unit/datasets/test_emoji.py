@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.unit.built_emoji import BORROWED, EQUAL, NUM_BASE, SMALL, made_up_emoji
 from tokenizers import Tokenizer
 
 from prolip.datasets import emoji as builder
@@ -23,46 +23,13 @@ from prolip.datasets.emoji import EmojiConfig, build_emoji
 from prolip.datasets.emoji_table import Emoji, read_table
 
 Read = Callable[..., list[dict[str, Any]]]
-SMALL = EmojiConfig(side=8, vocab_size=400, samples_per_shard=50, test_share=0.2, val_share=0.1)
-NUM_BASE = 80
-EQUAL = (10, 20, 30)
-"""Emoji that have one picture in OpenMoji's design: their splits must be one."""
-BORROWED = range(40, 80)
-"""Emoji whose held-out design is a copy of Google's."""
-
-
-def made_up_table() -> list[Emoji]:
-    table: list[Emoji] = []
-    for number in range(NUM_BASE):
-        group, subgroup = (("Objects", "tool"), ("Animals & Nature", "animal-bird"))[number % 2]
-        code, name = f"{0x1F000 + number:X}", f"thing {number}"
-        one = Emoji(codepoints=(code,), name=name, base_name=name, group=group, subgroup=subgroup)
-        table.append(one)
-        for tone, words in (("1F3FB", "light"), ("1F3FF", "dark")):
-            table.append(replace(one, codepoints=(code, tone), name=f"{name} with {words} skin tone"))
-    return table
 
 
 @pytest.fixture
-def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Emoji]:
+def made_up(tmp_path: Path) -> Iterator[list[Emoji]]:
     """A made-up table with a made-up artist for each design."""
-    table = made_up_table()
-    art = {}
-    for place, design in enumerate(("openmoji", "goog", "twtr")):
-        files = {}
-        for one in table:
-            number = int(one.codepoints[0], 16) - 0x1F000
-            drawn = EQUAL[0] if design == "openmoji" and number in EQUAL and not one.skin_tones else one.key
-            artist = 1 if design == "twtr" and number in BORROWED else place
-            seed = int.from_bytes(hashlib.sha256(f"{artist} {drawn}".encode()).digest()[:4], "big")
-            pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            files[one.key] = tmp_path / f"{design}-{one.key}.png"
-            Image.fromarray(pixels).save(files[one.key])
-        art[design] = Art(files=files)
-    monkeypatch.setattr(builder, "read_table", lambda: tuple(table))
-    monkeypatch.setattr(builder, "find_art", lambda: art)
-    monkeypatch.setattr(builder, "package_versions", lambda: {"made-up": "1"})
-    return table
+    with made_up_emoji(tmp_path) as table:
+        yield table
 
 
 def by_set(out: Path, read_back: Read) -> dict[str, list[dict[str, Any]]]:

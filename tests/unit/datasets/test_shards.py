@@ -88,6 +88,12 @@ def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"out: .*holiday\.jpg"):
         fill(out, "two")
     assert (out / "holiday.jpg").exists()
+    (out / "holiday.jpg").unlink()
+    (out / "mine").mkdir()
+    (out / "mine" / "other.tar").write_bytes(b"shards of somebody")
+    with pytest.raises(ValueError, match=r"out: .*mine/other\.tar"):
+        fill(out, "two")
+    assert (out / "mine" / "other.tar").exists()
     with pytest.raises(ValueError, match="is a file"):
         fill(out / "dataset.json", "two")
 

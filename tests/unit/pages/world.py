@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from tests.e2e import siglip
+from tests.unit.built_emoji import build_made_up
 from tests.unit.eval.sample_emoji import write_emoji
 from tests.unit.eval.sample_pairs import COUNT, caption, write_hierarchies, write_pairs
 from tests.unit.eval.sample_tasks import TASKS, write_open_clip, write_task
@@ -227,8 +228,9 @@ def tutorial(folder: Path, patch: Patch) -> None:
 
 
 def evaluate(folder: Path, patch: Patch) -> None:
-    """A run, a small model of open_clip, and small data sets in the published layout."""
-    emoji_run(folder)
+    """A run, emoji shards, a small model of open_clip, and small data sets in the published layout."""
+    build_made_up(folder / "data" / "emoji")
+    write_run(folder / "runs" / "demo", folder / "data" / "emoji" / "tokenizer.json", context_length=20)
     write_run(folder / "runs" / "mine", folder / "mine-tokenizer.json", context_length=20)
     write_open_clip(folder / "models" / "clip")
     for key in (
