@@ -244,7 +244,7 @@ def read_metadata(folder: TaskFolder, keys: Sequence[str], num_columns: int = 1)
     Args:
         folder: the pictures' shards.
         keys: the embedded pictures' keys, in the order of the shards.
-        num_columns: as many are needed; M is at least that.
+        num_columns: as many are needed, and in these no number may be below 0; M is at least that.
 
     Raises:
         DataError: a picture has none, or not a vector of enough whole numbers.
@@ -252,7 +252,8 @@ def read_metadata(folder: TaskFolder, keys: Sequence[str], num_columns: int = 1)
     rows = []
     for key, data in zip(keys, members_of(folder.shards, keys, "npy"), strict=True):
         try:
-            row = np.load(io.BytesIO(data), allow_pickle=False)
+            # Not np.load, which opens zip files of arrays too.
+            row = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise DataError(f"{folder.path}: the .npy of sample {key} cannot be read: {error}") from error
         if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
@@ -262,7 +263,11 @@ def read_metadata(folder: TaskFolder, keys: Sequence[str], num_columns: int = 1)
         raise DataError(f"{folder.path}: the .npy of samples are of different lengths")
     if len(rows[0]) < num_columns:
         raise DataError(f"{folder.path}: the .npy of samples has {len(rows[0])} columns: {num_columns} are needed")
-    return torch.stack(rows)
+    metadata = torch.stack(rows)
+    below = (metadata[:, :num_columns] < 0).any(dim=1).nonzero()
+    if len(below):
+        raise DataError(f"{folder.path}: the .npy of sample {keys[int(below[0])]} has a number below 0 for a group")
+    return metadata
 
 
 def read_captions(folder: TaskFolder, keys: Sequence[str]) -> list[list[str]]:
