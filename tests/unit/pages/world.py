@@ -6,6 +6,7 @@ All of it is small and made here. Names are those of the pages; `serving` stands
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -216,6 +217,8 @@ def readme(folder: Path, patch: Patch) -> None:
 
 def tutorial(folder: Path, patch: Patch) -> None:
     """An address to clone from, and every sixteenth emoji."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # a hook's, which name another repository
+        patch.delenv(name)
     address = folder / "ADDRESS"
     (address / "rust").mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "Cargo.toml", "Cargo.lock"):
