@@ -35,6 +35,6 @@ def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, Fi
     beside = data if isinstance(data, Path) else None
     results = []
     for source in options.checkpoint:
-        model = open_eval_model(source, options.tokenizer, device, beside)
+        model = open_eval_model(source, options.tokenizer, device, beside, options.precision)
         results.append(run(model, options, Finished(out / "tasks")))
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)

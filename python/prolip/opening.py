@@ -16,6 +16,7 @@ from prolip.models.architectures import TextConfig, from_official_json
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.open_clip_start import build_named
 from prolip.models.weights import OPEN_CLIP_PREFIX, load, read_beside
+from prolip.precision import Precision
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 logger = logging.getLogger(__name__)
@@ -24,11 +25,18 @@ CLIP_TOKENS = 49408
 """Ids of CLIP's tokenizer, which has no file of its own: a table of as many rows is taken for its."""
 
 
-def open_eval_model(source: str, tokenizer: str | None, device: torch.device, beside: Path | None = None) -> EvalModel:
+def open_eval_model(
+    source: str,
+    tokenizer: str | None,
+    device: torch.device,
+    beside: Path | None = None,
+    precision: Precision = "fp32",
+) -> EvalModel:
     """The model that a suite is to evaluate, on `device`: one of ours (see `open_model`), or "open_clip:NAME/TAG",
     "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...", which run through open_clip itself.
 
-    `tokenizer` and `beside` are those of `open_model`; models of open_clip have their own.
+    `tokenizer` and `beside` are those of `open_model`; models of open_clip have their own. The suites let the towers
+    compute in `precision`.
 
     Raises:
         ValueError: there is no such model, or it cannot be evaluated.
@@ -37,10 +45,12 @@ def open_eval_model(source: str, tokenizer: str | None, device: torch.device, be
         import open_clip
 
         name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX))
-        return of_open_clip(network.eval(), open_clip.get_tokenizer(name), source, device)
+        baseline = of_open_clip(network.eval(), open_clip.get_tokenizer(name), source, device)
+        return dataclasses.replace(baseline, precision=precision)
     model, found, checkpoint = _open(source, tokenizer, beside)
     keep_ratio = None if checkpoint is None else from_toml(checkpoint.notes.config).data.mask.keep_ratio
-    return of_prolip(model, found, source, device, keep_ratio=keep_ratio)
+    opened = of_prolip(model, found, source, device, keep_ratio=keep_ratio)
+    return dataclasses.replace(opened, precision=precision)
 
 
 def open_run(source: str) -> Checkpoint | None:

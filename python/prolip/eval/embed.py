@@ -16,6 +16,7 @@ from prolip.eval.model import EvalModel
 from prolip.eval.pictures import picture_batches
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
+from prolip.precision import autocast
 from prolip.tokenizer import Tokenizer
 
 
@@ -154,7 +155,7 @@ def embed_views(
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
     json: list[str] = []
-    with evaluating(model.network):
+    with evaluating(model.network), autocast(model.precision, model.device):
         for batch in picture_batches(model.preprocess, shards, model.device, batch_size, keep_json=keep_json):
             for name, view in views.items():
                 parts[name].append(_on_cpu(view(batch.images)))
@@ -179,7 +180,7 @@ def embed_captions(
     `on_progress` is called with the number of captions of every forward pass.
     """
     parts: list[Gaussian] = []
-    with evaluating(model.network):
+    with evaluating(model.network), autocast(model.precision, model.device):
         for start in range(0, len(captions), batch_size):
             ids = model.tokenize(captions[start : start + batch_size])
             parts.append(_on_cpu(model.encode_text(ids.to(model.device))))

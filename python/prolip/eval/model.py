@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.pixels import OPENAI_MEAN, OPENAI_STD
+from prolip.precision import Precision
 from prolip.tokenizer import Tokenizer
 
 _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
@@ -63,6 +64,8 @@ class EvalModel:
     """The tokenizer of a model of ours."""
     keep_ratio: float | None = None
     """Share of the patches that its training kept of masked pictures, where that is known."""
+    precision: Precision = "fp32"
+    """Arithmetic of the towers in a suite."""
 
     @property
     def prolip(self) -> ProLIP | None:
@@ -70,7 +73,7 @@ class EvalModel:
         return self.network if isinstance(self.network, ProLIP) else None
 
     def fingerprint(self) -> str:
-        """32 hexadecimal digits of the weights, the architecture, the tokenizer and the preprocessing.
+        """32 hexadecimal digits of the weights, the architecture, the tokenizer, the preprocessing and the precision.
 
         Two models with the same digits give the same results, wherever their files lie.
         """
@@ -79,6 +82,7 @@ class EvalModel:
         look = (self.preprocess.size, self.preprocess.mean, self.preprocess.std)
         for part in (shape, look, self.preprocess.resize_mode, self.preprocess.interpolation, self.has_variances):
             digest.update(repr(part).encode())
+        digest.update(self.precision.encode())
         digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())
         digest.update(weights_digest(self.network).encode())
         return digest.hexdigest()[:32]

@@ -56,8 +56,10 @@ def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> Su
     """The headlines of a model of ours; everything goes into its run's folder.
 
     Raises:
-        ValueError: it is none of ours, or a shard is missing.
+        ValueError: it is none of ours, a shard is missing, or another precision is asked for than the report's.
     """
+    if options.precision != "fp32":
+        raise ValueError(f"precision is {options.precision}: the emoji suite measures in fp32, as its report does")
     results, trained, random = evaluate_run(model, options.data, options.split)
     path = results_path(Path(model.name), options.split)
     if path is not None:
