@@ -86,7 +86,7 @@ def run_imagenet(model: EvalModel, options: ImagenetOptions, finished: Finished)
     source = _Source(model, options, fetched)
     rows: list[Row] = []
     notes: list[str] = []
-    for name in tqdm(options.sets, desc=model.name, unit="set", file=sys.stderr):
+    for name in tqdm(dict.fromkeys(options.sets), desc=model.name, unit="set", file=sys.stderr):
         try:
             folder = source.folder(name)
             settings = {
