@@ -1,6 +1,6 @@
 """Retakes the pictures of the page, of the report and of a suite's page that the docs show, from a finished demo.
 
-    .venv/bin/python docs/screenshots.py --run runs/demo --data data/emoji --suite evals/emoji/results.html
+    .venv/bin/python docs/screenshots.py --run runs/demo --data data/emoji --suite evals/uncertainty/results.html
 
 Needs Debian's chromium, and the extras `explore` and `dev`.
 """
