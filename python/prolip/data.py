@@ -33,6 +33,7 @@ __all__ = [
     "LoaderConfig",
     "LoaderStats",
     "MaskConfig",
+    "Members",
     "StageStats",
     "StoreConfig",
     "check_index",
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+Members = dict[str, list[bytes | None]]
+"""Members of some samples by extension, as they lie in their shards: one for each sample, None where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +156,7 @@ class LoaderConfig:
     batch_size: int
     """Samples of this rank's batch."""
     image_size: int
-    """Side of a picture in the batch, in pixels."""
+    """Side of a picture in the batch, in pixels; with 0 no picture is decoded, for whoever wants members alone."""
     augment: AugmentConfig | None = None
     """Random augmentation; None is the evaluation transform."""
     captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
@@ -197,8 +201,9 @@ class LoaderConfig:
     and processors without AVX-512, have exact pixels in either mode."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How shards that are no plain local files are read."""
-    keep_json: bool = False
-    """Whether batches carry the samples' json as text."""
+    keep_members: tuple[str, ...] = ()
+    """Extensions, in lower case, of members that batches carry as they are (`json`, `cls`, `npy`), those of pictures
+    included. They count for `max_member_bytes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,8 +258,8 @@ class Batch(NamedTuple):
     """[M, K], sorted patch indices of the first M rows; None where nothing is masked."""
     keys: list[str]
     """The samples' keys, B of them."""
-    json: list[str] | None
-    """The samples' json as text, `null` where there is none; None unless `keep_json`."""
+    members: Members
+    """The members that `keep_members` names, B of each extension."""
     cursor: Cursor
     """Where a run goes on after this batch, whatever was prefetched."""
 
@@ -305,7 +310,7 @@ class BatchLoader:
                     masked_token_ids=batch.masked_token_ids,
                     kept_patches=batch.kept_patches,
                     keys=batch.keys,
-                    json=batch.json,
+                    members=batch.members,
                     cursor=self._last,
                 )
                 del batch

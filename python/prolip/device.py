@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, Cursor, DataError
+from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, Cursor, DataError, Members
 from prolip.transfer import CudaTransfer, Mark, Transfer
 
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
@@ -48,8 +48,8 @@ class DeviceBatch(NamedTuple):
     """int64 [M, K]."""
     keys: list[str]
     """The samples' keys."""
-    json: list[str] | None
-    """The samples' json as text."""
+    members: Members
+    """The samples' members that are kept."""
     cursor: Cursor
     """Where a run goes on after this batch."""
 
@@ -310,7 +310,7 @@ def _ids(batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDA
 def _device_batch(batch: Batch, images: Tensor, ids: Sequence[Tensor | None]) -> DeviceBatch:
     token_ids, masked_token_ids, kept_patches = ids
     assert token_ids is not None
-    return DeviceBatch(images, token_ids, masked_token_ids, kept_patches, batch.keys, batch.json, batch.cursor)
+    return DeviceBatch(images, token_ids, masked_token_ids, kept_patches, batch.keys, batch.members, batch.cursor)
 
 
 def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> tuple[list[int], int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from prolip.datasets.captions import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 from prolip.eval.bootstrap import bootstrap_interval
 from prolip.eval.bprw import BprwConfig, PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.embed import Embedded, embed_images, embed_texts
+from prolip.eval.pictures import read_record
 from prolip.eval.prompts import (
     SmallestInClass,
     WithinSpread,
@@ -136,7 +136,8 @@ def find_classes(options: ReweightOptions, templates: Sequence[str], images: Emb
     values: list[str | int] = []
     if options.class_key is not None:
         values = [
-            _class_of(key, text, options.class_key) for key, text in zip(images.keys, images.json or (), strict=True)
+            _class_of(key, member, options.class_key)
+            for key, member in zip(images.keys, images.members["json"], strict=True)
         ]
     if options.classnames is None:
         names = sorted({str(value) for value in values})
@@ -216,7 +217,7 @@ def _embed_images(model: ProLIP, options: ReweightOptions, device: torch.device)
         mask=None,
         shuffle_window=0,
         last_batch="keep",
-        keep_json=options.class_key is not None,
+        keep_members=() if options.class_key is None else ("json",),
     )
     with (
         BatchLoader(loading) as loader,
@@ -225,8 +226,8 @@ def _embed_images(model: ProLIP, options: ReweightOptions, device: torch.device)
         return embed_images(model, loader, device, on_progress=bar.update)
 
 
-def _class_of(key: str, text: str, field_name: str) -> str | int:
-    value = json.loads(text)
+def _class_of(key: str, member: bytes | None, field_name: str) -> str | int:
+    value = read_record(key, member)
     for part in field_name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -6,7 +6,6 @@ Shapes: N pictures of a set, C caption slots, L tokens, D embedding.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +21,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from prolip.checkpoint import Best, CheckpointError, read_best
-from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig
+from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members, StoreConfig
 from prolip.distributed import Ranks
 from prolip.eval.embed import Paired, embed_pairs, embed_texts
 from prolip.eval.measures import SCORES, flat, measure_zero_shot
-from prolip.eval.pictures import read_samples
+from prolip.eval.pictures import read_record
 from prolip.eval.prompts import fill_templates
 from prolip.eval.ranks import spearman
 from prolip.eval.retrieval import evaluate_retrieval, first_ranks
@@ -58,8 +57,8 @@ class ValidationJob:
     captions: tuple[str, ...] = ("txt",)
     """For retrieval and uncertainty: `txt`, or dotted paths into the sample's json, each of which gives a caption."""
     label: str = _MEMBER
-    """For zero_shot: `cls`, the sample's member of that name (of local shards), or a dotted path into its json. It is
-    a class's name or its number, from 0."""
+    """For zero_shot: `cls`, the sample's member of that name, or a dotted path into its json. It is a class's name or
+    its number, from 0."""
     classes: Path | None = None
     """For zero_shot: file of class names, one a line. None takes the names that occur as labels, sorted."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
@@ -134,10 +133,10 @@ class Validation:
         ]
         self._classes = {job.name: _class_names(job) for job in config.jobs}
         for place, (job, loader) in enumerate(self._jobs):
-            if job.kind == "zero_shot" and job.label != _MEMBER:
+            if job.kind == "zero_shot":
                 for batch in loader:
                     try:
-                        _labels_in_json(job, batch.keys, batch.json or [])
+                        _labels(job, batch.keys, batch.members)
                     except DataError as error:
                         raise ValueError(f"validation.jobs.{place}.label is {job.label!r}: {error}") from error
                     break
@@ -170,11 +169,11 @@ class Validation:
     def _evaluate(self, job: ValidationJob, loader: BatchLoader, model: ProLIP) -> dict[str, float]:
         with self._precision():
             own = embed_pairs(model, loader, self._ranks.device)
-        labels = [] if job.kind != "zero_shot" or job.label == _MEMBER else _labels_in_json(job, own.keys, own.json)
-        parts = [(own._replace(json=[]), labels)]
+        labels = _labels(job, own.keys, own.members) if job.kind == "zero_shot" else []
+        parts = [(own._replace(members={}), labels)]
         if self._ranks.world_size > 1:
             parts = [parts[0]] * self._ranks.world_size
-            dist.gather_object((own._replace(json=[]), labels), parts if self._ranks.rank == 0 else None, dst=0)
+            dist.gather_object(parts[0], parts if self._ranks.rank == 0 else None, dst=0)
         answer: list[dict[str, float]] = [{}]
         if self._ranks.rank == 0:
             pairs = _joined([pairs for pairs, _ in parts])
@@ -190,8 +189,6 @@ class Validation:
         assert self._tokenizer is not None  # there is a job
         if job.kind == "uncertainty":
             return _uncertainty(pairs, self._tokenizer.pad_id)
-        if job.label == _MEMBER:
-            labels = _labels_in_members(job, pairs.keys)
         names = self._classes[job.name] or sorted({str(label) for label in labels})
         prompts = fill_templates(job.templates, names)
         with self._precision():
@@ -296,7 +293,7 @@ def _loading(job: ValidationJob, reading: Reading) -> LoaderConfig:
         last_batch="keep",
         num_threads=reading.num_threads,
         store=reading.store,
-        keep_json=job.kind == "zero_shot" and job.label != _MEMBER,
+        keep_members=(_member_of(job),) if job.kind == "zero_shot" else (),
     )
 
 
@@ -309,7 +306,7 @@ def _joined(parts: Sequence[Paired]) -> Paired:
         text=concatenate([part.text for part in parts], -2),
         token_ids=torch.cat([part.token_ids for part in parts], 1),
         keys=[key for part in parts for key in part.keys],
-        json=[],
+        members={},
     )
 
 
@@ -322,28 +319,27 @@ def _class_names(job: ValidationJob) -> list[str]:
     return names
 
 
-def _labels_in_json(job: ValidationJob, keys: Sequence[str], records: Sequence[str]) -> list[str | int]:
-    labels: list[str | int] = []
-    for key, text in zip(keys, records, strict=True):
-        found = json.loads(text)
-        for name in job.label.split("."):
-            found = found.get(name) if isinstance(found, dict) else None
-        if not isinstance(found, str | int):
-            raise DataError(f"sample {key}: its json has no text and no number at {job.label!r}")
-        labels.append(found)
-    return labels
+def _member_of(job: ValidationJob) -> str:
+    """The member that labels stand in."""
+    return _MEMBER if job.label == _MEMBER else "json"
 
 
-def _labels_in_members(job: ValidationJob, keys: Sequence[str]) -> list[str | int]:
-    """The members `cls` of pictures that come in the order of their shards; unreadable pictures may be missing."""
-    samples = read_samples(job.shards, lambda extension: extension == _MEMBER)
-    labels: list[str | int] = []
-    for key in keys:
-        text = next(sample for sample in samples if sample.key == key).members.get(_MEMBER, b"").decode().strip()
+def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str | int]:
+    return [_label(job, key, member) for key, member in zip(keys, members[_member_of(job)], strict=True)]
+
+
+def _label(job: ValidationJob, key: str, member: bytes | None) -> str | int:
+    if job.label == _MEMBER:
+        text = (member or b"").decode("utf-8", "replace").strip()
         if not text:
             raise DataError(f"sample {key}: it has no member .{_MEMBER}")
-        labels.append(int(text) if text.isdecimal() else text)
-    return labels
+        return int(text) if text.isdecimal() else text
+    found = read_record(key, member)
+    for name in job.label.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, str | int):
+        raise DataError(f"sample {key}: its json has no text and no number at {job.label!r}")
+    return found
 
 
 def _places(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int], names: Sequence[str]) -> Tensor:

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from webdataset import tariterators
 
-from prolip.data import BatchLoader, DataError, LoaderConfig
+from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
 TOKENIZER = TokenizerConfig(context_length=8)
+KEPT = ("json", "png", "seg.png", "cls", "txt")
 
 
 def png(shade: int) -> bytes:
@@ -107,7 +108,7 @@ def evaluation(*paths: Path) -> BatchLoader:
             shuffle_window=0,
             last_batch="keep",
             max_bad_fraction=1.0,
-            keep_json=True,
+            keep_members=KEPT,
         )
     )
 
@@ -125,19 +126,21 @@ def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
         with pytest.raises(ValueError, match="the shards hold no sample"):
             evaluation(*paths)
         return 0
-    keys, shades, ids, texts = [], [], [], []
+    keys, shades, ids = [], [], []
+    members: Members = {extension: [] for extension in KEPT}
     loader = evaluation(*paths)
     for batch in loader:
         keys += batch.keys
         shades += batch.images[:, 0, 0, 0].tolist()
         ids += batch.token_ids[0].tolist()
-        texts += batch.json or []
+        for extension, some in batch.members.items():
+            members[extension] += some
     assert keys == [shown(sample["__key__"]) for sample in expected]
-    for sample, shade, row, text in zip(expected, shades, ids, texts, strict=True):
+    assert members == {extension: [sample.get(extension) for sample in expected] for extension in KEPT}
+    for sample, shade, row in zip(expected, shades, ids, strict=True):
         picture = sample["jpg"] if "jpg" in sample else sample["png"]
         assert np.asarray(Image.open(io.BytesIO(picture)))[0, 0, 0] == shade
         assert Tokenizer(TOKENIZER).encode([sample["txt"].decode()])[0].tolist() == row
-        assert text.encode() == sample.get("json", b"null")
     bad = loader.stats().bad
     assert bad.pop("duplicate", 0) == found.doubled
     assert sum(bad.values()) == len(found.samples) - len(expected)
@@ -155,6 +158,8 @@ def entry(name: str, place: int, kind: bytes = tarfile.REGTYPE) -> Entry:
             data = f"caption {place}".encode()
         case "json":
             data = json.dumps(place).encode()
+        case "cls":
+            data = bytes(range(place % 256))
     return Entry(name, tarfile.DIRTYPE if name.endswith("/") and kind == tarfile.REGTYPE else kind, data)
 
 

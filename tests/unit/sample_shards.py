@@ -71,5 +71,5 @@ FULL = {
     ),
     "mask": MaskConfig(masked_fraction=0.5, num_patches=16, mask_id=49_408, general_prob=0.5, patch_draw="sample"),
     "num_epochs": 2,
-    "keep_json": True,
+    "keep_members": ("json",),
 }

@@ -157,7 +157,7 @@ def test_the_loader_gets_every_setting_of_the_data() -> None:
     config = load_config(["demo", "--data.shards", "a.tar", "b.tar", *words.split()])
     assert from_toml(to_toml(config)) == config
     loader = config.loader(1)
-    own = {"batch_size", "image_size", "mask", "seed", "num_epochs", "last_batch", "keep_json"}
+    own = {"batch_size", "image_size", "mask", "seed", "num_epochs", "last_batch", "keep_members"}
     names = {field.name for field in fields(LoaderConfig)} - own
     assert names == {field.name for field in fields(DataConfig)} - {"mask"}
     assert [getattr(loader, name) for name in names] == [getattr(config.data, name) for name in names]

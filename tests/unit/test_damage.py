@@ -112,7 +112,11 @@ KINDS = {
     "caption of other bytes": Damage([("png", encoded((1, 2, 3))), ("txt", b"caf\xe9")], "caption", "not UTF-8"),
     "long caption": Damage([("png", encoded((1, 2, 3))), ("txt", b"x" * 1001)], "caption", "1001 bytes, more than"),
     "two captions": Damage([("png", b""), ("txt", b"a"), ("TXT", b"b")], "duplicate", 'the extension "txt"'),
-    "large members": Damage(captioned("png", bytes(2 << 20)), "read", "2097161 bytes, more than data.max_member_bytes"),
+    "large members": Damage(
+        captioned("png", bytes(2 << 20)),
+        "read",
+        "2097161 bytes, 2097152 of them .png, more than data.max_member_bytes = 1048576 allows",
+    ),
 }
 
 

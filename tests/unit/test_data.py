@@ -64,9 +64,8 @@ def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
         assert array.flags.c_contiguous
         assert array.flags.writeable
     assert [batch.cursor for batch in batches[3:5]] == [at(0, (1, 4, 4)), at(1, (1, 4, 1))]
-    assert batch.json is not None
-    for key, text, ids in zip(batch.keys, batch.json, batch.token_ids[0], strict=True):
-        assert json.loads(text)["levels"]["name"] == f"name {key}"
+    for key, member, ids in zip(batch.keys, batch.members["json"], batch.token_ids[0], strict=True):
+        assert json.loads(member or b"")["levels"]["name"] == f"name {key}"
         assert ids.tolist() == Tokenizer(TOKENIZER).encode([f"picture {key}"])[0].tolist()
 
 
@@ -74,7 +73,7 @@ def test_without_captions_and_masks_there_are_no_such_arrays(shards: str) -> Non
     with BatchLoader(config(shards, captions=())) as loader:
         batch = next(iter(loader))
     assert batch.token_ids.shape == (0, 4, 0)
-    assert (batch.masked_token_ids, batch.kept_patches, batch.json) == (None, None, None)
+    assert (batch.masked_token_ids, batch.kept_patches, batch.members) == (None, None, {})
 
 
 def test_threads_change_nothing(shards: str) -> None:
@@ -176,6 +175,12 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"shards": ("nothing-*.tar",)}, r'data.shards is "nothing-\*.tar": it matches no file'),
         ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
         ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
+        ({"keep_members": (".cls",)}, r'data.keep_members is \["\.cls"\]: it must hold extensions in lower case'),
+        ({"keep_members": ("npy", "CLS")}, 'data.keep_members is .*"CLS".*: it must hold extensions in lower case'),
+        ({"keep_members": ("cls", "cls")}, "data.keep_members is .*, each once"),
+        ({"keep_members": ("",)}, "data.keep_members is"),
+        ({"image_size": 0, "augment": AugmentConfig()}, "data.image_size is 0: no picture is decoded then"),
+        ({"image_size": 4097}, "data.image_size is 4097: it must be at most 4096"),
         ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and an epoch has 16"),
         ({"seed": -1}, "data.seed is -1: it must not be negative"),
         ({"seed": 2**64}, "data.seed is 18446744073709551616: it is too large"),

@@ -45,7 +45,7 @@ def expect(got: DeviceBatch, batch: Batch, atol: float = 1e-5) -> None:
             assert tensor is not None
             assert tensor.dtype == torch.int64
             assert tensor.tolist() == array.tolist()
-    assert (got.keys, got.json, got.cursor) == (batch.keys, batch.json, batch.cursor)
+    assert (got.keys, got.members, got.cursor) == (batch.keys, batch.members, batch.cursor)
 
 
 # ---- a CPU ----------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def _batch(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
     ids = np.full((2, rows, 5), number, dtype=np.int32)
     patches = np.full((1, 3), number, dtype=np.int64)
     keys = [f"{number}-{row}" for row in range(rows)]
-    return Batch(images, ids, ids[:, :1].copy(), patches, keys, None, Cursor(epoch=number))
+    return Batch(images, ids, ids[:, :1].copy(), patches, keys, {}, Cursor(epoch=number))
 
 
 class _Given:

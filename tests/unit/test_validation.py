@@ -115,13 +115,12 @@ def test_retrieval_is_that_of_the_evaluation(folder: Path, model: ProLIP) -> Non
         tokenizer=reading(folder).tokenizer,
         shuffle_window=0,
         last_batch="keep",
-        keep_json=True,
+        keep_members=("json",),
     )
     device = torch.device("cpu")
     with BatchLoader(config) as loader:
         images = embed_images(model, loader, device)
-    assert images.json is not None
-    captions = [json.loads(text)["class"]["text"] + " top" for text in images.json]
+    captions = [json.loads(member or b"")["class"]["text"] + " top" for member in images.members["json"]]
     texts = embed_texts(model, Tokenizer(reading(folder).tokenizer), captions, device)
     correct = torch.tensor([[one == other for other in captions] for one in captions])
     expected = evaluate_retrieval(images.gaussian, texts, correct)
@@ -255,5 +254,5 @@ def test_what_is_wrong_with_labels_is_told(folder: Path, model: ProLIP, tmp_path
     with pytest.raises(ValueError, match=r"classes.txt: no class name"):
         figures(folder, model, job(folder, "zero_shot", classes=few))
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
-    with pytest.raises(DataError, match=r"sample a: it has no member .cls"):
+    with pytest.raises(ValueError, match=r"validation.jobs.0.label is 'cls': sample a: it has no member .cls"):
         figures(folder, model, job(tmp_path, "zero_shot"))

@@ -5,9 +5,8 @@ S side of a picture in pixels.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig, preprocess_image
 from prolip.datasets.intake import UNREADABLE, load_picture
 from prolip.eval.inputs import read_lines
-from prolip.eval.pictures import EXTENSIONS, read_samples
+from prolip.eval.pictures import EXTENSIONS, read_record
 from prolip.eval.suites.captioned import at
 
 log = logging.getLogger(__name__)
@@ -40,9 +39,9 @@ def fetch(
 ) -> dict[Name, Contents]:
     """Pictures, cut to squares of `side` pixels, and captions of rows by source and key.
 
-    A shard's captions are its `.txt`, or where `caption_key` leads in its json; of several texts, of which one was
-    embedded, all are shown. Of a local shard only the samples asked for are read. Of a remote one the loader reads all:
-    pictures alone. A source that cannot be read any more is warned of, and what is of it is not among the answers.
+    A shard is read up to the last sample that is asked for. Its captions are its `.txt`, or where `caption_key` leads
+    in its json; of several texts, of which one was embedded, all are shown. A source that cannot be read any more is
+    warned of, and what is of it is not among the answers.
     """
     by_source: dict[str, set[str]] = {}
     for source, key in names:
@@ -65,7 +64,7 @@ def _of_source(source: str, keys: set[str], side: int, store: StoreConfig, capti
     if path.suffix == ".txt":
         lines = read_lines(path)
         return {key: Contents(None, lines[int(key)]) for key in keys if int(key) < len(lines)}
-    return _of_shard(source, keys, side, caption_key) if path.is_file() else _of_remote(source, keys, side, store)
+    return _of_shard(source, keys, side, store, caption_key)
 
 
 def _of_file(path: Path, side: int) -> Contents:
@@ -79,46 +78,38 @@ def _of_file(path: Path, side: int) -> Contents:
     return Contents(_square(data, side), text)
 
 
-def _of_shard(shard: str, keys: set[str], side: int, caption_key: str) -> dict[str, Contents]:
-    found: dict[str, Contents] = {}
-    wanted = {*EXTENSIONS, "txt" if caption_key == "txt" else "json"}
-    for sample in read_samples([shard], lambda extension: extension in wanted, keys):
-        # Of several samples with one key the first: keys are told apart by their shards alone.
-        if sample.key not in found:
-            pictures = [sample.members[extension] for extension in EXTENSIONS if extension in sample.members]
-            picture = _square(pictures[0], side) if pictures else None
-            found[sample.key] = Contents(picture, _caption(sample.members, caption_key))
-    return found
-
-
-def _caption(members: Mapping[str, bytes], key: str) -> str | None:
-    if key == "txt":
-        return members["txt"].decode(errors="replace").strip() if key in members else None
+def _caption(key: str, member: bytes | None, path: str) -> str | None:
+    if path == "txt":
+        return None if member is None else member.decode(errors="replace").strip()
     try:
-        texts = at(json.loads(members.get("json", b"null")), key)
-    except ValueError:
+        texts = at(read_record(key, member), path)
+    except DataError:
         return None
     return " / ".join(text.strip() for text in texts if isinstance(text, str)) or None
 
 
-def _of_remote(shard: str, keys: set[str], side: int, store: StoreConfig) -> dict[str, Contents]:
+def _of_shard(shard: str, keys: set[str], side: int, store: StoreConfig, caption_key: str) -> dict[str, Contents]:
+    beside = "txt" if caption_key == "txt" else "json"
     config = LoaderConfig(
         shards=(shard,),
         batch_size=32,
-        image_size=side,
+        image_size=0,
         captions=(),
         shuffle_window=0,
         last_batch="keep",
+        keep_members=(*EXTENSIONS, beside),
         max_bad_fraction=1.0,
-        decode="fast",
         store=store,
     )
     found: dict[str, Contents] = {}
     with BatchLoader(config) as loader:
         for batch in loader:
             for place, key in enumerate(batch.keys):
+                # Of several samples with one key the first: keys are told apart by their shards alone.
                 if key in keys and key not in found:
-                    found[key] = Contents(batch.images[place].copy(), None)
+                    data = next(filter(None, (batch.members[extension][place] for extension in EXTENSIONS)), b"")
+                    caption = _caption(key, batch.members[beside][place], caption_key)
+                    found[key] = Contents(_square(data, side), caption)
             if len(found) == len(keys):
                 break
     return found

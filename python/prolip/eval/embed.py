@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.data import BatchLoader
+from prolip.data import BatchLoader, Members
 from prolip.device import DeviceBatch, device_batches
 from prolip.eval.model import EvalModel
 from prolip.eval.pictures import picture_batches
@@ -26,8 +26,8 @@ class Embedded(NamedTuple):
     gaussian: Gaussian
     """[N, D] on the CPU, float32."""
     keys: list[str]
-    json: list[str] | None
-    """The samples' json as text, when the loader keeps it."""
+    members: Members
+    """The samples' members that are kept, N of each extension."""
 
 
 class Paired(NamedTuple):
@@ -40,8 +40,8 @@ class Paired(NamedTuple):
     token_ids: Tensor
     """i64 [C, N, L] on the CPU."""
     keys: list[str]
-    json: list[str]
-    """The samples' json as text; empty unless the loader keeps it."""
+    members: Members
+    """The samples' members that are kept, N of each extension."""
 
 
 class Pictures(NamedTuple):
@@ -50,7 +50,8 @@ class Pictures(NamedTuple):
     images: Tensor
     """f32 [N, 3, H, W]."""
     keys: list[str]
-    json: list[str] | None
+    members: Members
+    """The samples' members that are kept, N of each extension."""
 
 
 def embed_images(
@@ -69,17 +70,17 @@ def embed_images(
     """
     parts: list[Gaussian] = []
     keys: list[str] = []
-    json: list[str] = []
+    members = _no_members(loader.config.keep_members)
     with evaluating(model):
         for batch in device_batches(loader, device):
             parts.append(_on_cpu(model.encode_image(batch.images)))
             keys.extend(batch.keys)
-            json.extend(batch.json or ())
+            _extend(members, batch.members)
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not parts:
         raise ValueError("the loader gave no picture")
-    return Embedded(concatenate(parts), keys, json if len(json) == len(keys) else None)
+    return Embedded(concatenate(parts), keys, members)
 
 
 def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Paired:
@@ -91,7 +92,7 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
     none = torch.zeros(0, dim)
     images, texts, ids = [Gaussian(none, none)], [], []
     keys: list[str] = []
-    json: list[str] = []
+    members = _no_members(loader.config.keep_members)
     with evaluating(model):
         for batch in device_batches(loader, device):
             images.append(_on_cpu(model.encode_image(batch.images)))
@@ -101,12 +102,12 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
                 texts.append(Gaussian(flat.mean.view(slots, items, dim), flat.log_var.view(slots, items, dim)))
                 ids.append(batch.token_ids.cpu())
             keys.extend(batch.keys)
-            json.extend(batch.json or ())
+            _extend(members, batch.members)
     if not texts:
         slots, length = len(loader.config.captions), loader.config.tokenizer.context_length
         empty = torch.zeros(slots, 0, dim)
         texts, ids = [Gaussian(empty, empty)], [torch.zeros(slots, 0, length, dtype=torch.int64)]
-    return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, json)
+    return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, members)
 
 
 def embed_shards(
@@ -114,13 +115,14 @@ def embed_shards(
     shards: Sequence[str],
     *,
     batch_size: int = 128,
-    keep_json: bool = False,
+    keep: Sequence[str] = (),
     on_progress: Callable[[int], object] | None = None,
 ) -> Embedded:
     """Gaussians of all pictures of some shards, in their order, each as the model wants it; unreadable ones are left
     out.
 
-    `on_progress` is called with the number of pictures of every batch.
+    `keep` names the extensions of members that are wanted with the pictures. `on_progress` is called with the number of
+    pictures of every batch.
 
     Raises:
         ValueError: there is no picture.
@@ -131,7 +133,7 @@ def embed_shards(
         shards,
         {"whole": model.encode_image},
         batch_size=batch_size,
-        keep_json=keep_json,
+        keep=keep,
         on_progress=on_progress,
     )
     return found["whole"]
@@ -143,7 +145,7 @@ def embed_views(
     views: Mapping[str, Callable[[Tensor], Gaussian]],
     *,
     batch_size: int = 128,
-    keep_json: bool = False,
+    keep: Sequence[str] = (),
     on_progress: Callable[[int], object] | None = None,
 ) -> dict[str, Embedded]:
     """As `embed_shards`, in several ways at once: every view makes Gaussians [B, D] of pictures f32 [B, 3, H, W].
@@ -154,18 +156,18 @@ def embed_views(
     """
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
-    json: list[str] = []
+    members = _no_members(keep)
     with evaluating(model.network), autocast(model.precision, model.device):
-        for batch in picture_batches(model.preprocess, shards, model.device, batch_size, keep_json=keep_json):
+        for batch in picture_batches(model.preprocess, shards, model.device, batch_size, keep=keep):
             for name, view in views.items():
                 parts[name].append(_on_cpu(view(batch.images)))
             keys.extend(batch.keys)
-            json.extend(batch.json or ())
+            _extend(members, batch.members)
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not keys:
         raise ValueError(f"{', '.join(shards)}: no picture")
-    return {name: Embedded(concatenate(some), keys, json if keep_json else None) for name, some in parts.items()}
+    return {name: Embedded(concatenate(some), keys, members) for name, some in parts.items()}
 
 
 def embed_captions(
@@ -193,14 +195,14 @@ def read_pictures(loader: BatchLoader) -> Pictures:
     """All pictures of a loader in memory: for a small set that several models or views of it are to embed."""
     images: list[Tensor] = []
     keys: list[str] = []
-    json: list[str] = []
+    members = _no_members(loader.config.keep_members)
     for batch in device_batches(loader, torch.device("cpu")):
         images.append(batch.images)
         keys.extend(batch.keys)
-        json.extend(batch.json or ())
+        _extend(members, batch.members)
     if not images:
         raise ValueError("the loader gave no picture")
-    return Pictures(torch.cat(images), keys, json if len(json) == len(keys) else None)
+    return Pictures(torch.cat(images), keys, members)
 
 
 def embed_pictures(
@@ -288,6 +290,15 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def _no_members(extensions: Sequence[str]) -> Members:
+    return {extension: [] for extension in extensions}
+
+
+def _extend(members: Members, more: Members) -> None:
+    for extension, some in more.items():
+        members[extension].extend(some)
 
 
 def _on_cpu(gaussian: Gaussian) -> Gaussian:

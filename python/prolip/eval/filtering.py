@@ -21,7 +21,6 @@ from typing import Annotated, BinaryIO, NamedTuple
 import tyro
 
 from prolip.data import DataError, expand_shards
-from prolip.eval.pictures import split_member
 from prolip.eval.ranking import Chunk, read_ranking
 
 RECORD = "filter.json"
@@ -243,7 +242,7 @@ def _members(shard: Path, source: BufferedReader) -> Iterator[tuple[str, int, in
         with tarfile.open(fileobj=source, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 vars(archive)["members"].clear()  # which would grow with the archive
-                key = split_member(member.name)[0]
+                key = _key(member.name)
                 if member.offset > end:
                     yield "", end, member.offset  # headers that hold for all members behind them
                 end = archive.offset
@@ -254,6 +253,16 @@ def _members(shard: Path, source: BufferedReader) -> Iterator[tuple[str, int, in
     except (tarfile.TarError, EOFError) as error:
         behind = f", behind sample {key}" if key else ""
         raise DataError(f"shard {shard}: no plain tar file, or cut off{behind}: {error}") from error
+
+
+def _key(name: str) -> str:
+    """The key of a member: up to the first dot of its last name; empty for what is of no sample."""
+    folder, slash, last = name.rpartition("/")
+    stem, dot, _ = last.partition(".")
+    described = name.split("/", maxsplit=1)[0]
+    if not stem or not dot or (described.startswith("__") and described.endswith("__")):
+        return ""
+    return f"{folder}{slash}{stem}"
 
 
 def _copy_bytes(source: BinaryIO, copy: BinaryIO, start: int, end: int) -> bool:

@@ -24,9 +24,6 @@ from prolip.datasets.intake import UNREADABLE, load_picture
 _READ = {"jpg", "jpeg", "png", "webp", "gif", "bmp"}
 """Extensions of what the loader reads; other pictures become PNG."""
 
-_EMPTY = "the shards hold no sample"
-"""How the loader's error ends where an archive is whole and holds none: for one shard of many that is no error."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPart:
@@ -119,6 +116,11 @@ def read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise ValueError(f"lines: {path} cannot be read: {error}") from error
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def holds_no_sample(error: ValueError) -> bool:
+    """Whether that is the loader's error for a whole archive without a sample: of one shard of many that is none."""
+    return str(error).endswith("the shards hold no sample")
 
 
 # ---- the batches of one part after another -------------------------------------------------------------------------
@@ -217,7 +219,7 @@ class Reading:
         try:
             loader = BatchLoader(replace(self._config, shards=(shard,)))
         except ValueError as error:
-            if not str(error).endswith(_EMPTY):
+            if not holds_no_sample(error):
                 raise
             return _Begun(part, shard, None, iter(()), None, lost)
         batches = iter(loader)

@@ -6,17 +6,18 @@ B batch, H/W pixels.
 from __future__ import annotations
 
 import io
-import tarfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby, islice
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from prolip.data import BatchLoader, DataError, LoaderConfig, expand_shards
+from prolip.data import BatchLoader, DataError, LoaderConfig, Members
+from prolip.datasets.intake import UNREADABLE
 from prolip.device import device_batches
 from prolip.eval.model import Preprocess
 
@@ -32,117 +33,104 @@ class PictureBatch(NamedTuple):
     images: Tensor
     """f32 [B, 3, H, W], normalised."""
     keys: list[str]
-    json: list[str] | None
-    """The samples' json as text, `null` where there is none; None unless it was asked for."""
-
-
-class Sample(NamedTuple):
-    """The members of a sample of a shard."""
-
-    key: str
-    members: dict[str, bytes]
-    """By extension, in lower case."""
+    members: Members
+    """The samples' members that are kept, B of each extension."""
 
 
 def picture_batches(
-    preprocess: Preprocess, shards: Sequence[str], device: torch.device, batch_size: int, *, keep_json: bool = False
+    preprocess: Preprocess,
+    shards: Sequence[str],
+    device: torch.device,
+    batch_size: int,
+    *,
+    keep: Sequence[str] = (),
 ) -> Iterator[PictureBatch]:
     """All pictures of the shards in their order; unreadable ones are left out.
+
+    Args:
+        preprocess: how the model wants them.
+        shards: paths, addresses or patterns.
+        device: where the pictures go.
+        batch_size: pictures of a batch, at most.
+        keep: extensions of members that are wanted with the pictures.
 
     Raises:
         ValueError: the shards cannot be read with this preprocessing.
         DataError: a shard is no archive, or too many pictures cannot be read.
     """
-    if preprocess.transform is not None:
-        yield from _transformed(preprocess.transform, shards, device, batch_size, keep_json=keep_json)
-        return
-    loading = LoaderConfig(
+    reading = LoaderConfig(
         shards=tuple(shards),
         batch_size=batch_size,
         image_size=preprocess.size[0],
-        augment=None,
         captions=(),
-        mask=None,
         shuffle_window=0,
         last_batch="keep",
-        keep_json=keep_json,
+        keep_members=tuple(keep),
         max_bad_fraction=MAX_BAD_FRACTION,
     )
-    with BatchLoader(loading) as loader:
+    if preprocess.transform is not None:
+        yield from _transformed(preprocess.transform, reading, device)
+        return
+    with BatchLoader(reading) as loader:
         for batch in device_batches(loader, device, mean=preprocess.mean, std=preprocess.std):
-            yield PictureBatch(batch.images, batch.keys, batch.json)
-        stats = loader.stats()
-    # A shard that breaks off counts as one bad sample, however many pictures went with it.
+            yield PictureBatch(batch.images, batch.keys, batch.members)
+        _check_whole(loader)
+
+
+def _check_whole(loader: BatchLoader) -> None:
+    """A shard that breaks off counts as one bad sample, however many pictures went with it."""
+    stats = loader.stats()
     if "archive" in stats.bad:
-        raise DataError(f"{', '.join(shards)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
+        raise DataError(f"{', '.join(loader.config.shards)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
 
 
-def read_samples(
-    shards: Sequence[str], wanted: Callable[[str], bool], keys: Collection[str] | None = None
-) -> Iterator[Sample]:
-    """The samples of local tar files in their order, with the members whose extension (in lower case) is wanted.
-
-    Samples are grouped as webdataset groups them; members of other extensions are passed over unread, as are samples
-    whose key is not among `keys`, where these are given. A sample without a wanted member is given, too.
+def read_record(key: str, member: bytes | None) -> Any:
+    """What a sample's json holds; None where it has none.
 
     Raises:
-        ValueError: a shard is not a local file.
-        DataError: a shard is no tar file.
+        DataError: it is no json; the message names the key.
     """
-    for shard in expand_shards(list(shards)):
-        if "://" in shard or shard.startswith("pipe:"):
-            raise ValueError(f"{shard} is not a local file, which this needs")
-        try:
-            with tarfile.open(shard) as archive:
-                named = ((*split_member(member.name), member) for member in archive if member.isfile())
-                for key, members in groupby(named, key=lambda entry: entry[0]):
-                    if key and (keys is None or key in keys):
-                        found = {extension: member for _, extension, member in members if wanted(extension)}
-                        yield Sample(key, {ext: _bytes(archive, member) for ext, member in found.items()})
-        except (tarfile.TarError, EOFError) as error:
-            raise DataError(f"shard {shard}: {error}") from error
-
-
-def split_member(name: str) -> tuple[str, str]:
-    """Key and extension of a member: parted at the first dot of its last name; no key for what is no sample."""
-    folder, slash, last = name.rpartition("/")
-    stem, dot, extension = last.partition(".")
-    described = name.split("/", maxsplit=1)[0]
-    if not stem or not dot or (described.startswith("__") and described.endswith("__")):
-        return "", ""
-    return f"{folder}{slash}{stem}", extension.lower()
-
-
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    assert file is not None, "a plain file"
-    return file.read()
+    if member is None:
+        return None
+    try:
+        return json.loads(member)
+    except ValueError as error:
+        raise DataError(f"sample {key}: cannot parse its json: {error}") from error
 
 
 def _transformed(
-    transform: Callable[[Any], Tensor], shards: Sequence[str], device: torch.device, batch_size: int, *, keep_json: bool
+    transform: Callable[[Any], Tensor], reading: LoaderConfig, device: torch.device
 ) -> Iterator[PictureBatch]:
-    def decode(sample: Sample) -> Tensor | None:
-        kept = [extension for extension in EXTENSIONS if extension in sample.members]
+    """The loader reads, Pillow decodes: here as in the loader a picture that cannot be decoded is a bad sample."""
+
+    def decode(members: Sequence[bytes | None]) -> Tensor | None:
         try:
-            with Image.open(io.BytesIO(sample.members[kept[0]])) as picture:
+            with Image.open(io.BytesIO(next(member for member in members if member is not None))) as picture:
                 # First, as the loader does and torchvision's folders do: a palette's numbers cannot be resized.
                 return transform(picture.convert("RGB"))
-        except (IndexError, OSError, SyntaxError, UnidentifiedImageError):
+        except UNREADABLE:
             return None
 
-    samples = read_samples(shards, lambda extension: extension in {*EXTENSIONS, "json"})
-    tried = failed = 0
-    with ThreadPoolExecutor() as pool:
-        while some := list(islice(samples, batch_size)):
-            pictures = list(pool.map(decode, some))
-            kept = [(sample, picture) for sample, picture in zip(some, pictures, strict=True) if picture is not None]
-            tried, failed = tried + len(some), failed + len(some) - len(kept)
-            if kept:
+    keep = reading.keep_members
+    members = (*keep, *(extension for extension in EXTENSIONS if extension not in keep))
+    failed = 0
+    with (
+        BatchLoader(replace(reading, image_size=0, keep_members=members, max_bad_fraction=1.0)) as loader,
+        ThreadPoolExecutor() as pool,
+    ):
+        for batch in loader:
+            encoded = zip(*(batch.members[extension] for extension in EXTENSIONS), strict=True)
+            decoded = list(pool.map(decode, encoded))
+            pictures = {place: picture for place, picture in enumerate(decoded) if picture is not None}
+            failed += len(decoded) - len(pictures)
+            if pictures:
                 yield PictureBatch(
-                    images=torch.stack([picture for _, picture in kept]).to(device),
-                    keys=[sample.key for sample, _ in kept],
-                    json=[s.members.get("json", b"null").decode() for s, _ in kept] if keep_json else None,
+                    images=torch.stack(list(pictures.values())).to(device),
+                    keys=[batch.keys[place] for place in pictures],
+                    members={name: [batch.members[name][place] for place in pictures] for name in keep},
                 )
-    if failed > MAX_BAD_FRACTION * tried:
-        raise DataError(f"{', '.join(shards)}: {failed} of {tried} pictures cannot be read")
+        _check_whole(loader)
+        stats = loader.stats()
+    failed += sum(stats.bad.values())
+    if failed > MAX_BAD_FRACTION * stats.samples:
+        raise DataError(f"{', '.join(reading.shards)}: {failed} of {stats.samples} pictures cannot be read")

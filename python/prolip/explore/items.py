@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from webdataset.tariterators import group_by_keys, tar_file_expander
-
-from prolip.data import expand_shards
-
-EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-"""Of pictures, as the loader finds them."""
+from prolip.data import BatchLoader, LoaderConfig, expand_shards
+from prolip.eval.inputs import holds_no_sample
+from prolip.eval.pictures import EXTENSIONS, read_record
 
 
 @dataclass(frozen=True)
@@ -33,20 +29,19 @@ def read_items(data: Sequence[str], caption_keys: Sequence[str], limit: int) -> 
     """The first `limit` samples of the shards, in the order of the files; samples without a picture are passed over.
 
     Args:
-        data: patterns of shards, or folders of shards; of a folder with a test set only that.
+        data: paths, addresses and patterns of shards, or folders of shards; of a folder with a test set only that.
         caption_keys: `txt`, or dotted paths into a sample's json, to a text or a list whose first text counts.
         limit: samples at most.
 
     Raises:
         ValueError: there is no shard, or no picture in them.
-        OSError: a shard cannot be opened; they must be local files.
+        DataError: a shard cannot be read, or a sample's json.
     """
     shards = expand_shards([pattern for source in data for pattern in _patterns(source)])
     items: list[Item] = []
     for shard in shards:
-        with Path(shard).open("rb") as file:
-            samples = group_by_keys(tar_file_expander([{"url": shard, "stream": file}]))
-            items += islice(_items(Path(shard).stem, samples, caption_keys), limit - len(items))
+        if len(items) < limit:
+            items += islice(_items(shard, caption_keys), limit - len(items))
     if not items:
         raise ValueError(f"data is {', '.join(data)}: no picture is in its shards")
     return items
@@ -62,17 +57,37 @@ def _patterns(source: str) -> list[str]:
     raise ValueError(f"data is {source}: the folder holds no .tar")
 
 
-def _items(shard: str, samples: Iterable[dict[str, Any]], caption_keys: Sequence[str]) -> Iterator[Item]:
-    for sample in samples:
-        picture = next((sample[name] for name in EXTENSIONS if name in sample), None)
-        if picture is not None:
-            yield Item(f"{shard}/{sample['__key__']}", picture, tuple(dict.fromkeys(_captions(sample, caption_keys))))
+def _items(shard: str, caption_keys: Sequence[str]) -> Iterator[Item]:
+    config = LoaderConfig(
+        shards=(shard,),
+        batch_size=64,
+        image_size=0,
+        captions=(),
+        shuffle_window=0,
+        last_batch="keep",
+        keep_members=(*EXTENSIONS, "txt", "json"),
+        max_bad_fraction=1.0,
+    )
+    name = Path(shard).stem
+    try:
+        loader = BatchLoader(config)
+    except ValueError as error:
+        if not holds_no_sample(error):
+            raise
+        return
+    with loader:
+        for batch in loader:
+            for place, key in enumerate(batch.keys):
+                members = {extension: some[place] for extension, some in batch.members.items()}
+                picture = next(filter(None, (members[extension] for extension in EXTENSIONS)), b"")
+                captions = dict.fromkeys(_captions(key, members, caption_keys))
+                yield Item(f"{name}/{key}", picture, tuple(captions))
 
 
-def _captions(sample: dict[str, Any], caption_keys: Sequence[str]) -> Iterator[str]:
-    record = json.loads(sample["json"]) if "json" in sample else {}
-    for key in caption_keys:
-        found = sample[key].decode("utf-8", "replace") if key == "txt" and key in sample else _at(record, key)
+def _captions(key: str, members: dict[str, bytes | None], caption_keys: Sequence[str]) -> Iterator[str]:
+    text, record = members["txt"], read_record(key, members["json"])
+    for path in caption_keys:
+        found = text.decode("utf-8", "replace") if path == "txt" and text is not None else _at(record, path)
         if isinstance(found, list) and found:
             found = found[0]
         if isinstance(found, str) and found.strip():

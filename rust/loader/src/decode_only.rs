@@ -7,6 +7,7 @@ use crate::config::{MAX_MEMBER_BYTES, OnMissingShard, StoreConfig};
 use crate::decode::{Decoder, Rgb8};
 use crate::error::{ConfigError, Error};
 use crate::index::{Index, Opening};
+use crate::kept::Kept;
 use crate::location::Location;
 use crate::order::ShardList;
 use crate::read::{Reader, Wanted};
@@ -94,7 +95,14 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
     for id in ids {
         tally.tried += 1;
         let read = reader
-            .read(index, &LocalFiles, id, Wanted::default(), MAX_MEMBER_BYTES)
+            .read(
+                index,
+                &LocalFiles,
+                id,
+                Wanted::default(),
+                MAX_MEMBER_BYTES,
+                &mut Kept::default(),
+            )
             .and_then(|members| {
                 decoder.decode(members.image, &mut pixels)?;
                 Ok(members.image.to_vec())

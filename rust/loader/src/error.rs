@@ -103,10 +103,16 @@ pub enum SampleError {
     #[error("two members have the extension {0:?}")]
     Duplicate(String),
     /// Its members are larger than a picture and a caption should be.
-    #[error("its members have {size} bytes, more than data.max_member_bytes = {limit} allows")]
+    #[error(
+        "its members have {size} bytes, {largest} of them .{member}, more than data.max_member_bytes = {limit} allows"
+    )]
     TooLarge {
         /// Bytes of the members that are needed.
         size: u64,
+        /// Extension of the largest.
+        member: String,
+        /// Bytes of the largest.
+        largest: u64,
         /// The limit.
         limit: u64,
     },

@@ -31,6 +31,7 @@ mod decompress;
 pub mod error;
 pub mod index;
 pub mod json;
+pub mod kept;
 pub mod loader;
 pub mod location;
 pub mod mask;

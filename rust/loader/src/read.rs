@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::buffer::first_bytes;
 use crate::error::{SampleError, TarError};
 use crate::index::{Index, Regions, Shard, Stamp};
+use crate::kept::Kept;
 use crate::sample::{Sample, SampleId, Span};
 use crate::supply::Supply;
 use crate::tar::{BLOCK, FileSource, Part, Scratch, Source, TarReader};
@@ -99,16 +100,17 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader beside others.
+    /// A reader beside others, which keeps the members of these extensions.
     #[must_use]
-    pub fn sharing(files: &Arc<OpenFiles>) -> Self {
+    pub fn sharing(files: &Arc<OpenFiles>, keep: &[String]) -> Self {
         Self {
             files: Arc::clone(files),
+            sample: Sample::keeping(keep),
             ..Self::default()
         }
     }
 
-    /// A sample's members; those of [`Wanted`] and the picture may have `max_bytes` together.
+    /// A sample's members. The picture, those of [`Wanted`] and those that go into `kept` may have `max_bytes` together.
     ///
     /// # Errors
     /// The shard cannot be opened or read, or the sample cannot be used.
@@ -119,8 +121,10 @@ impl Reader {
         id: SampleId,
         wanted: Wanted,
         max_bytes: u64,
+        kept: &mut Kept,
     ) -> Result<Members<'_>, SampleError> {
         self.sample.clear();
+        kept.clear();
         let (file, regions) = open(&mut self.shards, &self.files, index, supply, id.shard)?;
         let region = regions.get(id.sample).ok_or(GONE)?;
         let length = region.end - region.start;
@@ -130,6 +134,12 @@ impl Reader {
             collect(source, region.start, &mut self.scratch, &mut self.sample)?;
             whole(end, region.end)?;
             let spans = choose(&self.sample, wanted, max_bytes)?;
+            for span in &self.sample.kept {
+                match span {
+                    Some(span) => file.read_exact_at(kept.room(span.size as usize), span.offset)?,
+                    None => kept.push(None),
+                }
+            }
             return read_spans(&file, spans, &mut self.buffer);
         }
         let buffer = first_bytes(&mut self.buffer, length as usize);
@@ -146,6 +156,9 @@ impl Reader {
             let start = (span.offset - region.start) as usize;
             &part.bytes[start..start + span.size as usize]
         };
+        for span in &self.sample.kept {
+            kept.push(span.map(bytes));
+        }
         Ok(Members {
             image: spans[0].map(bytes).unwrap_or_default(),
             txt: spans[1].map(bytes),
@@ -209,15 +222,28 @@ fn choose(
         sample.txt.filter(|_| wanted.txt),
         sample.json.filter(|_| wanted.json),
     ];
-    let sizes = spans.iter().flatten().map(|span| span.size);
+    let also = sample.kept.iter().filter(|kept| !spans.contains(kept));
+    let sizes = spans.iter().chain(also).flatten().map(|span| span.size);
     let size = sizes.fold(0u64, u64::saturating_add);
     if size > max_bytes {
-        return Err(SampleError::TooLarge {
-            size,
-            limit: max_bytes,
-        });
+        return Err(too_large(sample, spans, size, max_bytes));
     }
     Ok(spans)
+}
+
+#[cold]
+fn too_large(sample: &Sample, spans: [Option<Span>; 3], size: u64, limit: u64) -> SampleError {
+    let names = [sample.image_extension().unwrap_or_default(), "txt", "json"];
+    let kept = sample.kept_extensions().iter().map(String::as_str);
+    let members = names.into_iter().zip(&spans).chain(kept.zip(&sample.kept));
+    let sized = members.filter_map(|(name, span)| span.map(|span| (span.size, name)));
+    let (largest, member) = sized.max().unwrap_or_default();
+    SampleError::TooLarge {
+        size,
+        member: member.to_owned(),
+        largest,
+        limit,
+    }
 }
 
 fn read_spans<'buffer>(

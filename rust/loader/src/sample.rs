@@ -113,11 +113,24 @@ pub struct Sample {
     pub txt: Option<Span>,
     /// The member `.json`.
     pub json: Option<Span>,
+    /// Extensions of members that are kept beside these.
+    keep: Vec<String>,
+    /// Those members, by place in `keep`.
+    pub kept: Vec<Option<Span>>,
     /// An extension that occurs twice; such a sample is not used.
     pub duplicate: Option<String>,
 }
 
 impl Sample {
+    /// A sample of which the members of further extensions (in lower case) are kept.
+    #[must_use]
+    pub fn keeping(extensions: &[String]) -> Self {
+        Self {
+            keep: extensions.to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.begun = false;
@@ -128,12 +141,26 @@ impl Sample {
         self.extensions.clear();
         self.image_rank = IMAGE_EXTENSIONS.len();
         (self.image, self.txt, self.json, self.duplicate) = (None, None, None, None);
+        self.kept.clear();
+        self.kept.resize(self.keep.len(), None);
     }
 
     /// The members' common name, up to the first dot of its last part; empty where no member was seen.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The extension of the picture, if there is one.
+    #[must_use]
+    pub fn image_extension(&self) -> Option<&'static str> {
+        IMAGE_EXTENSIONS.get(self.image_rank).copied()
+    }
+
+    /// The extensions of `kept`.
+    #[must_use]
+    pub fn kept_extensions(&self) -> &[String] {
+        &self.keep
     }
 
     /// Takes a member; false, and the sample is whole, where that belongs to the next one.
@@ -167,6 +194,9 @@ impl Sample {
         if !self.extensions.insert(self.hasher.hash_one(extension)) {
             self.duplicate.get_or_insert_with(|| extension.to_owned());
             return;
+        }
+        if let Some(place) = self.keep.iter().position(|kept| kept == extension) {
+            self.kept[place] = Some(span);
         }
         match extension {
             "txt" => self.txt = Some(span),

@@ -15,7 +15,7 @@ use crate::mask;
 use crate::order::Needed;
 use crate::picture::Pictures;
 use crate::pipeline::Shared;
-use crate::read::{Reader, Wanted};
+use crate::read::Reader;
 use crate::rng::{SampleRng, stream};
 use crate::sample::SampleId;
 use crate::stats::Stage;
@@ -52,7 +52,7 @@ impl<'shared> Worker<'shared> {
             loader: &shared.loader,
             config,
             stage: Stage::Fetch,
-            reader: Reader::sharing(&shared.files),
+            reader: Reader::sharing(&shared.files, &config.keep_members),
             pictures: Pictures::new(config),
             scratch: Scratch::default(),
             caption_scratch: caption::Scratch::default(),
@@ -170,25 +170,19 @@ impl<'shared> Worker<'shared> {
         let counters = &self.shared.counters;
         let begun = Instant::now();
         self.stage = Stage::Read;
-        let needed = self.loader.needed_members;
-        let keep_json = self.config.keep_json;
-        let wanted = Wanted {
-            txt: needed.txt,
-            json: needed.json || keep_json,
-        };
+        let wanted = self.loader.needed_members;
         let index = &self.loader.index;
         let limit = self.config.max_member_bytes;
         let supply = &*self.shared.supply;
-        let members = self.reader.read(index, supply, id, wanted, limit)?;
+        let members = self
+            .reader
+            .read(index, supply, id, wanted, limit, &mut row.kept)?;
         let begun = counters.passed(Stage::Read, begun);
 
         self.stage = Stage::Caption;
         if !self.config.captions.is_empty() {
-            let texts = caption::Texts::new(
-                members.txt,
-                members.json.filter(|_| needed.json),
-                self.config.max_caption_bytes,
-            )?;
+            let texts =
+                caption::Texts::new(members.txt, members.json, self.config.max_caption_bytes)?;
             let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::CAPTION);
             let general_prob = self
                 .config
@@ -203,22 +197,18 @@ impl<'shared> Worker<'shared> {
                 &mut row.captions,
             )?;
         }
-        if keep_json {
-            let json = std::str::from_utf8(members.json.unwrap_or(b"null"))
-                .map_err(|_| SampleError::NotUtf8)?;
-            row.json.clear();
-            row.json.push_str(json);
-        }
         let begun = counters.passed(Stage::Caption, begun);
 
-        self.stage = Stage::Decode;
-        let draws = || SampleRng::new(self.config.seed, epoch, id.key(), stream::AUGMENT);
-        let decoded = self.pictures.decode(members.image, draws)?;
-        let begun = counters.passed(Stage::Decode, begun);
+        if self.config.image_size > 0 {
+            self.stage = Stage::Decode;
+            let draws = || SampleRng::new(self.config.seed, epoch, id.key(), stream::AUGMENT);
+            let decoded = self.pictures.decode(members.image, draws)?;
+            let begun = counters.passed(Stage::Decode, begun);
 
-        self.stage = Stage::Augment;
-        decoded.write(self.config.image_size, &mut self.scratch, pixels);
-        counters.passed(Stage::Augment, begun);
+            self.stage = Stage::Augment;
+            decoded.write(self.config.image_size, &mut self.scratch, pixels);
+            counters.passed(Stage::Augment, begun);
+        }
         row.key.clear();
         row.key.push_str(self.reader.key());
         Ok(())
@@ -296,8 +286,8 @@ impl<'shared> Worker<'shared> {
         }
         let (memory, rows) = (&mut lease.memory, &mut rows[..count]);
         swap_all(&mut memory.keys, rows.iter_mut().map(|row| &mut row.key));
-        if self.config.keep_json {
-            swap_all(&mut memory.json, rows.iter_mut().map(|row| &mut row.json));
+        if !self.config.keep_members.is_empty() {
+            swap_all(&mut memory.kept, rows.iter_mut().map(|row| &mut row.kept));
         }
         Ok(Batch {
             lease,
@@ -308,14 +298,14 @@ impl<'shared> Worker<'shared> {
     }
 }
 
-/// Gives the rows' texts to a batch's memory, and its old ones to the rows, which write over them.
-fn swap_all<'row>(
-    memory: &mut Vec<String>,
-    texts: impl ExactSizeIterator<Item = &'row mut String>,
+/// Gives what the rows hold to a batch's memory, and what that held to the rows, which write over it.
+fn swap_all<'row, T: Default + 'row>(
+    memory: &mut Vec<T>,
+    rows: impl ExactSizeIterator<Item = &'row mut T>,
 ) {
-    memory.resize_with(texts.len(), String::new);
-    for (kept, text) in memory.iter_mut().zip(texts) {
-        std::mem::swap(kept, text);
+    memory.resize_with(rows.len(), T::default);
+    for (kept, row) in memory.iter_mut().zip(rows) {
+        std::mem::swap(kept, row);
     }
 }
 

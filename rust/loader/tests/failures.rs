@@ -132,7 +132,7 @@ fn a_panic_becomes_one_error_that_names_the_stage() {
     let captions = config(folder.path()).captions[..1].to_vec();
     let config = LoaderConfig {
         captions,
-        keep_json: false,
+        keep_members: Vec::new(),
         mask: None,
         ..config(folder.path())
     };
@@ -215,10 +215,9 @@ fn too_many_bad_samples_fail_at_the_same_batch_whatever_the_threads() {
         max_bad_fraction: 0.02,
         ..config(folder.path())
     };
-    for (last_batch, keep_json) in [(LastBatch::Drop, false), (LastBatch::Keep, true)] {
+    for last_batch in [LastBatch::Drop, LastBatch::Keep] {
         let config = LoaderConfig {
             last_batch,
-            keep_json,
             ..base.clone()
         };
         let (batches, error) = until_failure(&config, || Ok(()));
@@ -280,7 +279,7 @@ fn batches_before_a_failure_are_delivered() {
     std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
     let config = LoaderConfig {
         captions: config(folder.path()).captions[..1].to_vec(),
-        keep_json: false,
+        keep_members: Vec::new(),
         mask: None,
         shuffle_window: 0,
         ..config(folder.path())
@@ -320,6 +319,14 @@ fn settings_that_cannot_work_are_named() {
     assert_eq!(
         refused(|config| config.image_size = 0, 0, 1),
         "data.image_size"
+    );
+    assert_eq!(
+        refused(|config| config.image_size = 4097, 0, 1),
+        "data.image_size"
+    );
+    assert_eq!(
+        refused(|config| config.keep_members.push("CLS".to_owned()), 0, 1),
+        "data.keep_members"
     );
     assert_eq!(
         refused(|config| config.shuffle_window = usize::MAX, 0, 1),

@@ -75,7 +75,7 @@ impl Case {
             image_size: 1,
             captions: Vec::new(),
             mask: None,
-            keep_json: false,
+            keep_members: Vec::new(),
             seed: self.seed,
             num_epochs: Some(1),
             shuffle_window: self.window,

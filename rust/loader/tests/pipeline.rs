@@ -136,7 +136,8 @@ fn an_evaluation_reads_in_file_order_and_keeps_the_rest() {
     assert_eq!(batches[1].images.len(), 3 * 8 * 8 * 3);
     assert_eq!(batches[1].images[64 * 3..][..3], [20, 10, 7]);
     assert!(batches[0].token_ids.is_empty());
-    assert!(batches[0].json[0].contains("cat s0-0"));
+    let json = std::str::from_utf8(batches[0].kept[0].member(0).unwrap()).unwrap();
+    assert!(json.contains("cat s0-0"), "{json}");
 }
 
 #[test]
@@ -230,7 +231,7 @@ fn waiting_is_counted_whether_or_not_a_batch_comes() {
     std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
     let config = LoaderConfig {
         captions: config(folder.path()).captions[..1].to_vec(),
-        keep_json: false,
+        keep_members: Vec::new(),
         mask: None,
         num_threads: 1,
         num_epochs: Some(1),

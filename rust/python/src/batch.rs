@@ -11,7 +11,7 @@ use prolip_loader::batch::{self, Lease};
 use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyDict, PyList};
 
 /// An array inside the memory of a batch.
 struct Part<T, D> {
@@ -73,9 +73,9 @@ pub struct Batch {
     /// The samples' keys.
     #[pyo3(get)]
     keys: Py<PyList>,
-    /// The samples' json as text, where it is kept.
+    /// The samples' members that are kept, by extension.
     #[pyo3(get)]
-    json: Option<Py<PyList>>,
+    members: Py<PyDict>,
 }
 
 impl Batch {
@@ -88,11 +88,12 @@ impl Batch {
         } = batch;
         let arrays = &mut lease.memory;
         let keys = PyList::new(py, &arrays.keys)?;
-        let json = loader
-            .config
-            .keep_json
-            .then(|| PyList::new(py, &arrays.json));
-        let json = json.transpose()?;
+        let members = PyDict::new(py);
+        for (place, extension) in loader.config.keep_members.iter().enumerate() {
+            let column = arrays.kept.iter().map(|kept| kept.member(place));
+            let column = column.map(|member| member.map(|bytes| PyBytes::new(py, bytes)));
+            members.set_item(extension, PyList::new(py, column)?)?;
+        }
         let (rows, side) = (arrays.keys.len(), loader.config.image_size as usize);
         let slots = loader.config.captions.len();
         let length = loader
@@ -117,7 +118,7 @@ impl Batch {
             has_text: slots > 0,
             cursor,
             keys: keys.unbind(),
-            json: json.map(Bound::unbind),
+            members: members.unbind(),
         })
     }
 }

@@ -77,7 +77,7 @@ pub struct LoaderConfig {
     on_missing_shard: String,
     decode: String,
     store: StoreConfig,
-    keep_json: bool,
+    keep_members: Vec<String>,
 }
 
 impl LoaderConfig {
@@ -151,7 +151,7 @@ impl LoaderConfig {
                 ],
             )?,
             store: self.store.into_core()?,
-            keep_json: self.keep_json,
+            keep_members: self.keep_members,
         })
     }
 }

@@ -187,7 +187,7 @@ def test_embedding_by_loader_equals_embedding_in_memory(model: ProLIP, emoji_dat
                 captions=(),
                 shuffle_window=0,
                 last_batch="keep",
-                keep_json=True,
+                keep_members=("json",),
             )
         )
 
@@ -199,7 +199,8 @@ def test_embedding_by_loader_equals_embedding_in_memory(model: ProLIP, emoji_dat
     assert model.training
     assert embedded.keys == pictures.keys
     assert len(embedded.keys) == 36
-    assert embedded.json == pictures.json
+    assert embedded.members == pictures.members
+    assert None not in embedded.members["json"]
     in_memory = embed_pictures(model, pictures.images, CPU, batch_size=7)
     assert torch.allclose(embedded.gaussian.mean, in_memory.mean, atol=1e-5)
     assert torch.allclose(embedded.gaussian.log_var, in_memory.log_var, atol=1e-5)

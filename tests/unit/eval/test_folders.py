@@ -18,10 +18,11 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from tests.unit.eval.sample_tasks import NAMES, TASKS, array, picture, write_shards, write_task
 
-from prolip.data import DataError
-from prolip.eval.pictures import read_samples
+from prolip.data import BatchLoader, DataError, LoaderConfig, Members
+from prolip.eval.embed import Embedded
 from prolip.eval.suites.folders import (
     FolderMissing,
+    TaskFolder,
     find_folder,
     open_folder,
     read_captions,
@@ -29,8 +30,32 @@ from prolip.eval.suites.folders import (
     read_metadata,
 )
 from prolip.eval.suites.tables import is_table, open_associations, open_captions
+from prolip.gaussian import Gaussian
 
 DTD = TASKS["vtab/dtd"]
+
+
+def found_in(folder: TaskFolder) -> Embedded:
+    """A folder's pictures with their members, by our loader; their Gaussians are left out."""
+    keys: list[str] = []
+    members: Members = {"cls": [], "npy": [], "txt": []}
+    config = LoaderConfig(
+        shards=folder.shards,
+        batch_size=4,
+        image_size=8,
+        captions=(),
+        shuffle_window=0,
+        last_batch="keep",
+        max_bad_fraction=1.0,
+        keep_members=tuple(members),
+    )
+    with BatchLoader(config) as loader:
+        for batch in loader:
+            keys += batch.keys
+            for extension, some in batch.members.items():
+                members[extension] += some
+    nothing = torch.zeros(len(keys), 0)
+    return Embedded(Gaussian(nothing, nothing), keys, members)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -124,11 +149,11 @@ def test_a_changed_folder_has_another_fingerprint(tmp_path: Path) -> None:
         open_folder(tmp_path / "empty")
 
 
-def test_members_are_joined_by_key_where_pictures_are_missing(tmp_path: Path) -> None:
+def test_members_come_with_their_pictures_where_some_are_left_out(tmp_path: Path) -> None:
     draw = random.Random(0)
     samples = [
         [
-            (f"k{n}.png", picture(draw)),
+            (f"k{n}.png", picture(draw) if n in {1, 2, 5} else b"no picture"),
             (f"k{n}.cls", str(n % 3).encode()),
             (f"k{n}.npy", array([n, 7])),
             (f"k{n}.txt", f"one {n}\n\n two {n} \n".encode()),
@@ -138,12 +163,13 @@ def test_members_are_joined_by_key_where_pictures_are_missing(tmp_path: Path) ->
     write_shards(tmp_path / "set", samples)
     (tmp_path / "set" / "classnames.txt").write_text("\n".join(NAMES[:3]))
     folder = open_folder(tmp_path / "set")
-    keys = ["k1", "k2", "k5"]
-    assert read_labels(folder, keys).tolist() == [1, 2, 2]
-    assert read_metadata(folder, keys).equal(torch.tensor([[1, 7], [2, 7], [5, 7]]))
+    found = found_in(folder)
+    assert found.keys == ["k1", "k2", "k5"]
+    assert read_labels(folder, found).tolist() == [1, 2, 2]
+    assert read_metadata(folder, found).equal(torch.tensor([[1, 7], [2, 7], [5, 7]]))
     with pytest.raises(DataError, match=r"the \.npy of samples has 2 columns: 3 are needed"):
-        read_metadata(folder, keys, 3)
-    assert read_captions(folder, keys) == [[f"one {n}", f"two {n}"] for n in (1, 2, 5)]
+        read_metadata(folder, found, 3)
+    assert read_captions(folder, found) == [[f"one {n}", f"two {n}"] for n in (1, 2, 5)]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +189,10 @@ def test_what_does_not_go_with_a_picture_is_named(
 ) -> None:
     write_shards(tmp_path / "set", [[("k.png", picture(random.Random(0))), member]], shards=1)
     (tmp_path / "set" / "classnames.txt").write_text("one")
+    folder = open_folder(tmp_path / "set")
+    found = found_in(folder)
     with pytest.raises(DataError, match=message):
-        read(open_folder(tmp_path / "set"), ["k"])  # type: ignore[operator]
+        read(folder, found)  # type: ignore[operator]
 
 
 # ---- tables and zips ------------------------------------------------------------------------------------------------
@@ -195,9 +223,9 @@ def test_a_table_becomes_a_shard_once(packed: bool, tmp_path: Path) -> None:
     first = open_captions(tmp_path / "set", tmp_path / "made")
     made = Path(first.shards[0])
     written = made.stat().st_mtime_ns
-    assert read_captions(first, ["0000000", "0000001"]) == [['a "cat"', "two lines"], ["it's"]]
-    found = list(read_samples(first.shards, lambda extension: extension == "jpg"))
-    assert [sample.key for sample in found] == ["0000000", "0000001"]
+    found = found_in(first)
+    assert found.keys == ["0000000", "0000001"]
+    assert read_captions(first, found) == [['a "cat"', "two lines"], ["it's"]]
     assert open_captions(tmp_path / "set", tmp_path / "made") == first
     assert made.stat().st_mtime_ns == written
 
@@ -210,7 +238,7 @@ def test_candidates_are_pictures_by_name(tmp_path: Path) -> None:
         ("x", [0, 1], [False, True]),
         ("y", [1, 2], [True, True]),
     ]
-    assert len(list(read_samples(folder.shards, lambda _: True))) == 3
+    assert len(found_in(folder).keys) == 3
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.hierarcaps import read_hierarcaps, read_levels
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
 from prolip.eval.model import EvalModel
-from prolip.eval.suites.captioned import at, captions_of, open_captioned
+from prolip.eval.suites.captioned import at, caption_members, captions_of, open_captioned
 from prolip.eval.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.gaussian import Gaussian
@@ -206,8 +206,16 @@ def test_paths_lead_through_lists(world: World) -> None:
     assert at(record, "n") == [3]
     assert at(record, "a.q") == []
     folder = open_captioned(str(world.pairs))
+    keys = ("sentences.raw", "cocoid", "cocoid")
+    found = embed_shards(world.model, folder.shards, keep=caption_members(*keys))
     with pytest.raises(DataError, match=r"sample p000 has .* at cocoid: it must be 3 whole numbers"):
-        captions_of(folder, ["p000"], "sentences.raw", "cocoid", "cocoid")
+        captions_of(folder, found, *keys)
+
+
+def test_only_the_members_that_are_needed_are_kept() -> None:
+    assert caption_members() == caption_members("txt", None, None) == ("txt",)
+    assert caption_members("sentences.raw") == ("json",)
+    assert caption_members("txt", "cocoid", "sentids") == ("txt", "json")
 
 
 def test_words_are_taken_away_and_pictures_blurred() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tests.unit.sample_shards import write_tar
 
 from prolip.data import DataError
 from prolip.eval.model import Preprocess, of_open_clip
-from prolip.eval.pictures import picture_batches, read_samples
+from prolip.eval.pictures import picture_batches, read_record
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -84,31 +83,27 @@ def test_unreadable_pictures_are_left_out_until_they_are_too_many(
     members.insert(7, ("k006.json", b'{"n": 6}'))
     members[20] = ("k019.png", b"no picture")
     write_tar(shard, members)
-    batches = list(picture_batches(preprocess, [str(shard)], CPU, 64, keep_json=True))
+    batches = list(picture_batches(preprocess, [str(shard)], CPU, 64, keep=("json", "png")))
     keys = [key for batch in batches for key in batch.keys]
     assert keys == [f"k{n:03}" for n in range(150) if n != 19]
-    texts = [text for batch in batches for text in batch.json or ()]
-    assert [json.loads(text) for text in texts[5:8]] == [None, {"n": 6}, None]
+    assert all(list(batch.members) == ["json", "png"] for batch in batches)
+    records, pictures = (
+        [member for batch in batches for member in batch.members[extension]] for extension in ("json", "png")
+    )
+    assert [read_record(*each) for each in zip(keys[5:8], records[5:8], strict=True)] == [None, {"n": 6}, None]
+    assert pictures == [encoded[n % 3] for n in range(150) if n != 19]
     write_tar(shard, [(name, b"no picture" if n % 3 == 0 else data) for n, (name, data) in enumerate(members)])
     with pytest.raises(DataError):
         list(picture_batches(preprocess, [str(shard)], CPU, 64))
 
 
-def test_samples_are_grouped_as_webdataset_groups_them(tmp_path: Path) -> None:
-    names = ["d.x/a.cls", "d.x/a.seg.png", "d.x/a.PNG", "b.cls", "__meta__/c.cls", "noextension", ".hidden", "b2.cls"]
-    write_tar(tmp_path / "a.tar", [(name, name.encode()) for name in names])
-    found = list(read_samples([str(tmp_path / "a.tar")], lambda extension: extension in {"cls", "png"}))
-    assert [(sample.key, sorted(sample.members)) for sample in found] == [
-        ("d.x/a", ["cls", "png"]),
-        ("b", ["cls"]),
-        ("b2", ["cls"]),
-    ]
-    assert found[0].members["png"] == b"d.x/a.PNG"
-
-
-def test_only_local_archives_can_be_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+def test_what_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(DataError, match=r"a\.tar"):
-        list(read_samples([str(tmp_path / "a.tar")], lambda _: True))
-    with pytest.raises(ValueError, match="is not a local file"):
-        list(read_samples(["http://127.0.0.1:9/a.tar"], lambda _: True))
+        list(picture_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 4))
+
+
+def test_a_record_that_is_none_is_named() -> None:
+    with pytest.raises(DataError, match="sample k: cannot parse its json"):
+        read_record("k", b"{")

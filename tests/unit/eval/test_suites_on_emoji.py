@@ -19,6 +19,7 @@ from prolip.eval.bprw import labelled_images, reweight_prompts
 from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.hierarcaps import caption_ids, mean_root
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
+from prolip.eval.pictures import read_record
 from prolip.eval.suites.imagenet import FEW_SHOT
 from prolip.eval.uncertainty import area_under_risk_coverage
 from prolip.eval.zero_shot import zero_shot_logits
@@ -61,9 +62,11 @@ class World:
     def pictures(self, name: str) -> tuple[Gaussian, list[Record]]:
         """Embedded pictures of a set of the emoji shards, and their json."""
         shards = [str(path) for path in sorted(self.emoji.glob(f"{name}-*.tar"))]
-        found = embed_shards(self.model, shards, keep_json=True)
-        assert found.json is not None
-        records = [{"key": key, **json.loads(text)} for key, text in zip(found.keys, found.json, strict=True)]
+        found = embed_shards(self.model, shards, keep=("json",))
+        records = [
+            {"key": key, **read_record(key, member)}
+            for key, member in zip(found.keys, found.members["json"], strict=True)
+        ]
         return found.gaussian, records
 
     def prompts(self, classes: list[str]) -> Gaussian:

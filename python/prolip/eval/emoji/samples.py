@@ -80,13 +80,13 @@ class EmbeddedCaptions(NamedTuple):
         return self.num_tokens[self.book.places(captions)]
 
 
-def parse_sample(key: str, text: str) -> EmojiSample:
-    """The record in a sample's json.
+def parse_sample(key: str, text: str | bytes | None) -> EmojiSample:
+    """The record in a sample's json; None is that of a sample without one.
 
     Raises:
         ValueError: a field is missing; the message names the key and the field.
     """
-    record = json.loads(text)
+    record = {} if text is None else json.loads(text)
     try:
         captions = {level: [str(caption) for caption in record["captions"][level]] for level in LEVELS}
         sample = EmojiSample(

@@ -217,12 +217,11 @@ def read_set(data_dir: Path, name: str, image_size: int) -> PictureSet:
         mask=None,
         shuffle_window=0,
         last_batch="keep",
-        keep_json=True,
+        keep_members=("json",),
     )
     with BatchLoader(config) as loader:
         pictures = read_pictures(loader)
-    assert pictures.json is not None, "asked for with keep_json"
-    samples = [parse_sample(key, text) for key, text in zip(pictures.keys, pictures.json, strict=True)]
+    samples = [parse_sample(*each) for each in zip(pictures.keys, pictures.members["json"], strict=True)]
     base = [place for place, sample in enumerate(samples) if not sample.skin_tone]
     if not base:
         raise ValueError(f"{data_dir}/{name}-*.tar holds no base picture")

@@ -6,12 +6,13 @@ N pictures, M captions.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolip.data import DataError, expand_shards
+from prolip.eval.embed import Embedded
+from prolip.eval.pictures import read_record
 from prolip.eval.suites.folders import TaskFolder, members_of, open_folder, read_captions, stamps
 
 
@@ -48,9 +49,15 @@ def open_captioned(source: str) -> TaskFolder:
     return TaskFolder(Path(source), tuple(shards), [], [], digest)
 
 
+def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:
+    """Extensions of the members that `captions_of` reads for these keys."""
+    in_json = caption_key != "txt" or any(key is not None for key in id_keys)
+    return (*(("txt",) if caption_key == "txt" else ()), *(("json",) if in_json else ()))
+
+
 def captions_of(
     folder: TaskFolder,
-    keys: Sequence[str],
+    found: Embedded,
     caption_key: str = "txt",
     image_id_key: str | None = None,
     caption_ids_key: str | None = None,
@@ -58,8 +65,8 @@ def captions_of(
     """The captions of every embedded picture.
 
     Args:
-        folder: the pictures' shards.
-        keys: the embedded pictures' keys, in the order of the shards.
+        folder: where the pictures are from.
+        found: the pictures, with the members that `caption_members` names.
         caption_key: `txt` (a caption a line), or a dotted path into the json, to a text or texts.
         image_id_key: dotted path of a picture's id, a whole number.
         caption_ids_key: dotted path of as many ids as there are captions.
@@ -67,22 +74,22 @@ def captions_of(
     Raises:
         DataError: a picture has no caption, or no such id; the message names its key.
     """
-    if caption_key == "txt" and image_id_key is None and caption_ids_key is None:
-        return Captions(read_captions(folder, keys), None, None)
-    records = [json.loads(text) for text in members_of(folder.shards, keys, "json")]
-    lines = read_captions(folder, keys) if caption_key == "txt" else None
+    lines = read_captions(folder, found) if caption_key == "txt" else None
+    if lines is not None and image_id_key is None and caption_ids_key is None:
+        return Captions(lines, None, None)
+    records = [read_record(*each) for each in zip(found.keys, members_of(folder, found, "json"), strict=True)]
     texts: list[list[str]] = []
     image_ids: list[int] = []
     caption_ids: list[list[int]] = []
-    for place, (key, record) in enumerate(zip(keys, records, strict=True)):
-        found = lines[place] if lines is not None else [str(text).strip() for text in at(record, caption_key)]
-        if not found:
+    for place, (key, record) in enumerate(zip(found.keys, records, strict=True)):
+        some = lines[place] if lines is not None else [str(text).strip() for text in at(record, caption_key)]
+        if not some:
             raise DataError(f"{folder.path}: sample {key} has no caption at {caption_key}")
-        texts.append(found)
+        texts.append(some)
         if image_id_key is not None:
             image_ids.append(_whole(folder, key, image_id_key, at(record, image_id_key), 1)[0])
         if caption_ids_key is not None:
-            ids = _whole(folder, key, caption_ids_key, at(record, caption_ids_key), len(found))
+            ids = _whole(folder, key, caption_ids_key, at(record, caption_ids_key), len(some))
             caption_ids.append(ids)
     return Captions(
         texts, None if image_id_key is None else image_ids, None if caption_ids_key is None else caption_ids

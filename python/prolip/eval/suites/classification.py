@@ -177,9 +177,10 @@ def classify(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
     if not folder.classnames or not folder.templates:
         raise ValueError(f"{folder.path} has no class names or no templates")
     classifier = build_classifier(model, folder.classnames, folder.templates)
-    images = embed_shards(model, folder.shards, batch_size=batch_size)
-    labels = read_labels(folder, images.keys)
-    metadata = None if task.group_column is None else read_metadata(folder, images.keys, task.group_column + 1)
+    keep = ("cls",) if task.group_column is None else ("cls", "npy")
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep)
+    labels = read_labels(folder, images)
+    metadata = None if task.group_column is None else read_metadata(folder, images, task.group_column + 1)
     return judged_rows(task, answer(images.gaussian, classifier, with_var=model.has_variances), labels, metadata)
 
 
@@ -195,7 +196,7 @@ def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size:
         ValueError: an objective has no class names or templates.
         DataError: a picture has no metadata, or too many cannot be read.
     """
-    images = embed_shards(model, folder.shards, batch_size=batch_size)
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("npy",))
     answers: dict[str, Tensor] = {}
     names: dict[str, list[str]] = {}
     for objective in OBJECTIVES:
@@ -207,7 +208,7 @@ def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size:
             raise ValueError(f"{folder.path} has no class names or no templates of {objective}")
         names[objective] = lists[0]
         answers[objective] = answer(images.gaussian, build_classifier(model, *lists), with_var=False).best[:, 0]
-    return face_rows(task.name, answers, read_metadata(folder, images.keys, _COLUMNS), names["race"])
+    return face_rows(task.name, answers, read_metadata(folder, images, _COLUMNS), names["race"])
 
 
 def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Sequence[str]) -> list[Row]:

@@ -175,8 +175,8 @@ def retrieve(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
     Raises:
         DataError: a picture has no caption, or too many cannot be read.
     """
-    embedded = embed_shards(model, folder.shards, batch_size=batch_size)
-    captions = read_captions(folder, embedded.keys)
+    embedded = embed_shards(model, folder.shards, batch_size=batch_size, keep=("txt",))
+    captions = read_captions(folder, embedded)
     texts = embed_captions(model, [caption for some in captions for caption in some])
     image_of_text = torch.tensor([place for place, some in enumerate(captions) for _ in some])
     scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from prolip.data import DataError
-from prolip.eval.pictures import read_samples
+from prolip.eval.embed import Embedded
 
 CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 _HUB = "hf://datasets/"
@@ -200,35 +200,33 @@ def _text(path: Path) -> str:
 # What belongs to pictures
 
 
-def members_of(shards: Sequence[str], keys: Sequence[str], extension: str) -> list[bytes]:
-    """The member of that extension of every embedded picture, in their order.
+def members_of(folder: TaskFolder, found: Embedded, extension: str) -> list[bytes]:
+    """The member of that extension of every embedded picture.
 
     Args:
-        shards: the pictures' shards.
-        keys: the embedded pictures' keys, in the order of the shards, from which unreadable pictures are missing.
+        folder: where the pictures are from.
+        found: the pictures, embedded with `keep` naming the extension.
         extension: of the member.
 
     Raises:
         DataError: a picture has no such member.
     """
-    samples = read_samples(shards, lambda found: found == extension)
-    members = []
-    for key in keys:
-        sample = next(sample for sample in samples if sample.key == key)
-        if extension not in sample.members:
-            raise DataError(f"{shards[0]}: sample {key} has no .{extension}")
-        members.append(sample.members[extension])
+    members: list[bytes] = []
+    for key, member in zip(found.keys, found.members[extension], strict=True):
+        if member is None:
+            raise DataError(f"{folder.path}: sample {key} has no .{extension}")
+        members.append(member)
     return members
 
 
-def read_labels(folder: TaskFolder, keys: Sequence[str]) -> Tensor:
-    """The class of every embedded picture, i64 [N].
+def read_labels(folder: TaskFolder, found: Embedded) -> Tensor:
+    """The class of every picture, i64 [N], from its `.cls`.
 
     Raises:
         DataError: a picture has none, or one beyond the class names.
     """
     labels = []
-    for key, text in zip(keys, members_of(folder.shards, keys, "cls"), strict=True):
+    for key, text in zip(found.keys, members_of(folder, found, "cls"), strict=True):
         if not text.strip().isdigit() or int(text) >= len(folder.classnames):
             raise DataError(
                 f"{folder.path}: the class of sample {key} is {text[:40]!r}: "
@@ -238,19 +236,19 @@ def read_labels(folder: TaskFolder, keys: Sequence[str]) -> Tensor:
     return torch.tensor(labels)
 
 
-def read_metadata(folder: TaskFolder, keys: Sequence[str], num_columns: int = 1) -> Tensor:
-    """The metadata of every embedded picture, i64 [N, M].
+def read_metadata(folder: TaskFolder, found: Embedded, num_columns: int = 1) -> Tensor:
+    """The metadata of every picture, i64 [N, M], from its `.npy`.
 
     Args:
-        folder: the pictures' shards.
-        keys: the embedded pictures' keys, in the order of the shards.
+        folder: where the pictures are from.
+        found: the pictures, embedded with their `.npy`.
         num_columns: as many are needed, and in these no number may be below 0; M is at least that.
 
     Raises:
         DataError: a picture has none, or not a vector of enough whole numbers.
     """
     rows = []
-    for key, data in zip(keys, members_of(folder.shards, keys, "npy"), strict=True):
+    for key, data in zip(found.keys, members_of(folder, found, "npy"), strict=True):
         try:
             # Not np.load, which opens zip files of arrays too.
             row = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
@@ -266,18 +264,20 @@ def read_metadata(folder: TaskFolder, keys: Sequence[str], num_columns: int = 1)
     metadata = torch.stack(rows)
     below = (metadata[:, :num_columns] < 0).any(dim=1).nonzero()
     if len(below):
-        raise DataError(f"{folder.path}: the .npy of sample {keys[int(below[0])]} has a number below 0 for a group")
+        raise DataError(
+            f"{folder.path}: the .npy of sample {found.keys[int(below[0])]} has a number below 0 for a group"
+        )
     return metadata
 
 
-def read_captions(folder: TaskFolder, keys: Sequence[str]) -> list[list[str]]:
-    """The captions of every embedded picture, one or more each.
+def read_captions(folder: TaskFolder, found: Embedded) -> list[list[str]]:
+    """The captions of every picture, one or more each, from its `.txt`.
 
     Raises:
         DataError: a picture has none.
     """
     captions = []
-    for key, text in zip(keys, members_of(folder.shards, keys, "txt"), strict=True):
+    for key, text in zip(found.keys, members_of(folder, found, "txt"), strict=True):
         lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
         if not lines:
             raise DataError(f"{folder.path}: sample {key} has no caption")

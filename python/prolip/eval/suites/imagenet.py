@@ -146,9 +146,9 @@ class _Source:
         folder = self.folder(name)
         with tqdm(desc=f"{title_of(name)}, pictures", unit="picture", file=sys.stderr, leave=False) as bar:
             embedded = embed_shards(
-                self.model, folder.shards, batch_size=self.options.batch_size, on_progress=bar.update
+                self.model, folder.shards, batch_size=self.options.batch_size, keep=("cls",), on_progress=bar.update
             )
-        found = Pictures(embedded.gaussian, read_labels(folder, embedded.keys), folder.classnames)
+        found = Pictures(embedded.gaussian, read_labels(folder, embedded), folder.classnames)
         if name == self.options.voters:
             self._labelled = found
         return found

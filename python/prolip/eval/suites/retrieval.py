@@ -17,7 +17,7 @@ from prolip.eval.coco import Shares, coco_shares, load_truth
 from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.model import EvalModel
 from prolip.eval.retrieval import Score
-from prolip.eval.suites.captioned import captions_of, name_sources, open_captioned
+from prolip.eval.suites.captioned import caption_members, captions_of, name_sources, open_captioned
 from prolip.eval.suites.folders import TaskFolder
 from prolip.eval.suites.recall import recall_rows
 from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
@@ -85,8 +85,9 @@ def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: Retri
         DataError: a picture has no caption or no id, or too many cannot be read.
     """
     truth = None if options.image_id_key is None else load_truth()
-    embedded = embed_shards(model, folder.shards, batch_size=options.batch_size)
-    found = captions_of(folder, embedded.keys, options.caption_key, options.image_id_key, options.caption_ids_key)
+    where = (options.caption_key, options.image_id_key, options.caption_ids_key)
+    embedded = embed_shards(model, folder.shards, batch_size=options.batch_size, keep=caption_members(*where))
+    found = captions_of(folder, embedded, *where)
     texts = embed_captions(model, list(chain.from_iterable(found.texts)))
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
     scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]

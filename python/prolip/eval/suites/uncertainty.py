@@ -23,7 +23,7 @@ from prolip.data import DataError
 from prolip.eval.embed import embed_captions, embed_views
 from prolip.eval.model import EvalModel
 from prolip.eval.report.charts import Line, line_chart
-from prolip.eval.suites.captioned import captions_of, name_sources, open_captioned
+from prolip.eval.suites.captioned import caption_members, captions_of, name_sources, open_captioned
 from prolip.eval.suites.classification import build_classifier
 from prolip.eval.suites.folders import TaskFolder, read_labels
 from prolip.eval.suites.rows import Chart, Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
@@ -114,7 +114,9 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
     }
     if model.prolip is not None:
         views["hidden"] = hide_patches(model, options.keep_ratio)
-    embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size)
+    labelled = bool(folder.classnames and folder.templates)
+    keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
+    embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size, keep=keep)
     keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of pictures", uncertainty, unit="number")]
@@ -123,13 +125,13 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
         more = _more(embedded[view].gaussian.total_var, whole.total_var)
         rows.append(row_of_items(name, f"a picture is more uncertain {said[view]}", more))
     notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
-    if folder.classnames and folder.templates:
+    if labelled:
         classifier = build_classifier(model, folder.classnames, folder.templates)
         logits = zero_shot_logits(whole.mean, classifier.weight)
-        found = accuracy_figures(name, uncertainty, logits, read_labels(folder, keys), options.num_bins)
+        found = accuracy_figures(name, uncertainty, logits, read_labels(folder, embedded["whole"]), options.num_bins)
         rows, charts = [*rows, *found.rows], found.charts
     if options.caption_key is not None:
-        captions = list(chain.from_iterable(captions_of(folder, keys, options.caption_key).texts))
+        captions = list(chain.from_iterable(captions_of(folder, embedded["whole"], options.caption_key).texts))
         rows += caption_rows(model, name, captions)
     return TaskResult(rows=rows, notes=notes, charts=charts)
 

@@ -24,7 +24,8 @@ fuzz_target!(|bytes: &[u8]| {
         _ => panic!("a stream of the same bytes is another archive"),
     }
     let Ok(found) = found else { return };
-    let (mut scratch, mut sample) = (Scratch::default(), Sample::default());
+    let keep = ["cls", "npy", "txt"].map(str::to_owned);
+    let (mut scratch, mut sample) = (Scratch::default(), Sample::keeping(&keep));
     let mut end = 0;
     for number in 0..found.regions.len() as u32 {
         let region = found.regions.get(number).expect("within the shard");
@@ -49,8 +50,10 @@ fuzz_target!(|bytes: &[u8]| {
             continue;
         }
         assert!(!sample.key().is_empty());
+        assert_eq!(sample.kept[2], sample.txt, "one member, two places");
         for span in [sample.image, sample.txt, sample.json]
             .into_iter()
+            .chain(sample.kept.iter().copied())
             .flatten()
         {
             assert!(

@@ -10,6 +10,7 @@ pub(crate) use slots::{Slot, Slots};
 
 use crate::caption::Caption;
 use crate::error::Error;
+use crate::kept::Kept;
 use crate::order::Cursor;
 use crate::sample::SampleId;
 use crate::tally::Tally;
@@ -23,8 +24,8 @@ pub(crate) struct Row {
     pub key: String,
     /// One caption a slot of captions.
     pub captions: Vec<Caption>,
-    /// The sample's json as text, where it is asked for.
-    pub json: String,
+    /// Its members that are kept.
+    pub kept: Kept,
     /// Samples that were tried for this slot.
     pub tally: Tally,
     /// What must end the run at this slot's batch.
@@ -44,8 +45,8 @@ pub struct Memory {
     pub kept_patches: Vec<i64>,
     /// The samples' keys, B of them.
     pub keys: Vec<String>,
-    /// The samples' json as text, B of them where it is asked for.
-    pub json: Vec<String>,
+    /// The samples' members that are kept, B of them where any are asked for.
+    pub kept: Vec<Kept>,
 }
 
 /// Memory of batches that nobody uses any more.

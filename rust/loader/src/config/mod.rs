@@ -213,7 +213,7 @@ pub struct LoaderConfig {
     pub num_samples: Option<u64>,
     /// Samples in one rank's batch.
     pub batch_size: usize,
-    /// Side of a picture in the batch.
+    /// Side of a picture in the batch; with 0 none is decoded.
     pub image_size: u32,
     /// Random augmentation; `None` is the evaluation transform.
     pub augment: Option<AugmentConfig>,
@@ -248,6 +248,6 @@ pub struct LoaderConfig {
     pub decode: DecodeMode,
     /// How shards that are no plain local files are read.
     pub store: StoreConfig,
-    /// Whether the samples' json is handed on.
-    pub keep_json: bool,
+    /// Extensions, in lower case, of members that are handed on with a batch as they are.
+    pub keep_members: Vec<String>,
 }

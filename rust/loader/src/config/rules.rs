@@ -27,10 +27,16 @@ impl LoaderConfig {
         self.validate_draws()?;
         at_least_one("data.batch_size", self.batch_size)?;
         check(
-            (1..=MAX_IMAGE_SIZE).contains(&self.image_size),
+            self.image_size <= MAX_IMAGE_SIZE,
             "data.image_size",
             self.image_size,
-            "it must be between 1 and 4096",
+            "it must be at most 4096",
+        )?;
+        check(
+            self.image_size > 0 || self.augment.is_none() && self.mask.is_none(),
+            "data.image_size",
+            0,
+            "no picture is decoded then, so that data.augment and data.mask must be None",
         )?;
         check(
             self.shuffle_window <= MAX_WINDOW,
@@ -55,6 +61,17 @@ impl LoaderConfig {
         )?;
         at_least_one("data.max_member_bytes", self.max_member_bytes as usize)?;
         at_least_one("data.max_caption_bytes", self.max_caption_bytes)?;
+        for (place, extension) in self.keep_members.iter().enumerate() {
+            let usual = !extension.is_empty() && !extension.starts_with('.');
+            check(
+                usual
+                    && *extension == extension.to_lowercase()
+                    && !self.keep_members[..place].contains(extension),
+                "data.keep_members",
+                format_args!("{:?}", self.keep_members),
+                "it must hold extensions in lower case, without the dot before them, each once",
+            )?;
+        }
         self.store.validate()?;
         if let Some(augment) = &self.augment {
             augment.validate()?;

@@ -14,6 +14,7 @@ use prolip_loader::config::{
     TextMode,
 };
 use prolip_loader::error::Error;
+use prolip_loader::kept::Kept;
 use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
@@ -153,7 +154,7 @@ pub fn config(folder: &Path) -> LoaderConfig {
         on_missing_shard: OnMissingShard::Raise,
         decode: DecodeMode::Exact,
         store: StoreConfig::default(),
-        keep_json: true,
+        keep_members: vec!["json".to_owned()],
     }
 }
 
@@ -190,7 +191,7 @@ pub struct Content {
     pub token_ids: Vec<i32>,
     pub masked_token_ids: Vec<i32>,
     pub kept_patches: Vec<i64>,
-    pub json: Vec<String>,
+    pub kept: Vec<Kept>,
     pub cursor: Cursor,
 }
 
@@ -204,7 +205,7 @@ impl Content {
             token_ids: memory.token_ids.clone(),
             masked_token_ids: memory.masked_token_ids.clone(),
             kept_patches: memory.kept_patches.clone(),
-            json: memory.json.clone(),
+            kept: memory.kept.clone(),
             cursor: batch.cursor.clone(),
         }
     }

@@ -1,0 +1,147 @@
+//! Members that are handed on: with the right samples, whole, and within the limit.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{archive, config, member, open, png, read_all};
+use prolip_loader::config::{LastBatch, LoaderConfig};
+use prolip_loader::error::Error;
+use prolip_loader::order::Cursor;
+
+const SAMPLES: usize = 23;
+
+/// Members of a sample, some of them missing or empty, and of every fifth sample so much that it is read in parts.
+fn members(index: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let filled =
+        |length: usize| -> Vec<u8> { (0..length).map(|at| (at * 7 + index) as u8).collect() };
+    let mut members = vec![("png", png(9, 9, [index as u8; 3]))];
+    if index % 3 != 1 {
+        members.push(("CLS", filled(index % 4)));
+    }
+    if index.is_multiple_of(2) {
+        members.push(("seg.png", filled(600 + index)));
+    }
+    if index.is_multiple_of(5) {
+        members.insert(0, ("npy", filled((1 << 20) + index)));
+    }
+    members.push(("other", filled(40)));
+    members
+}
+
+/// A shard of them, in which no picture is where `bad` says so.
+fn write(folder: &Path, bad: fn(usize) -> bool) {
+    let samples: Vec<Vec<u8>> = (0..SAMPLES)
+        .flat_map(|index| members(index).into_iter().map(move |named| (index, named)))
+        .map(|(index, (extension, bytes))| {
+            let spoilt = extension == "png" && bad(index);
+            let bytes: &[u8] = if spoilt { b"no picture" } else { &bytes };
+            member(&format!("k{index}.{extension}"), bytes)
+        })
+        .collect();
+    std::fs::write(folder.join("0.tar"), archive(&samples)).unwrap();
+}
+
+fn keeping(folder: &Path, extensions: &[&str]) -> LoaderConfig {
+    LoaderConfig {
+        captions: Vec::new(),
+        mask: None,
+        keep_members: extensions.iter().map(|&name| name.to_owned()).collect(),
+        num_epochs: Some(1),
+        ..config(folder)
+    }
+}
+
+/// Checks every row's members against those that its key says; the number of rows.
+fn check(config: LoaderConfig) -> usize {
+    let extensions = config.keep_members.clone();
+    let mut rows = 0;
+    for batch in read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap() {
+        assert_eq!(batch.kept.len(), batch.keys.len());
+        for (key, kept) in batch.keys.iter().zip(&batch.kept) {
+            let written = members(key[1..].parse().unwrap());
+            for (place, extension) in extensions.iter().enumerate() {
+                let expected = written
+                    .iter()
+                    .find(|(name, _)| name.to_lowercase() == *extension);
+                let expected = expected.map(|(_, bytes)| &**bytes);
+                assert_eq!(kept.member(place), expected, "{key}.{extension}");
+            }
+            assert_eq!(kept.member(extensions.len()), None);
+            rows += 1;
+        }
+    }
+    rows
+}
+
+#[test]
+fn every_sample_brings_its_own_members() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), |index| index % 4 == 3);
+    let all = ["cls", "png", "npy", "seg.png"];
+    for num_threads in [1, 3] {
+        let keep = LoaderConfig {
+            num_threads,
+            last_batch: LastBatch::Keep,
+            max_bad_fraction: 1.0,
+            ..keeping(folder.path(), &all)
+        };
+        assert_eq!(check(keep.clone()), 18);
+        assert_eq!(
+            check(LoaderConfig {
+                keep_members: vec!["npy".to_owned()],
+                ..keep.clone()
+            }),
+            18
+        );
+        // Other samples in the places of the bad ones, whose members were read before.
+        let full = LoaderConfig {
+            last_batch: LastBatch::Drop,
+            num_epochs: Some(4),
+            ..keep
+        };
+        assert_eq!(check(full), 4 * 20);
+    }
+}
+
+#[test]
+fn without_pixels_members_are_the_same_and_nothing_is_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), |_| true);
+    let config = LoaderConfig {
+        image_size: 0,
+        augment: None,
+        last_batch: LastBatch::Keep,
+        ..keeping(folder.path(), &["cls", "npy"])
+    };
+    assert_eq!(check(config), SAMPLES);
+}
+
+#[test]
+fn members_that_are_too_large_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), |_| false);
+    let limited = |extensions: &[&str], max_member_bytes| {
+        let config = LoaderConfig {
+            max_member_bytes,
+            ..keeping(folder.path(), extensions)
+        };
+        read_all(&open(config, 0, 1).unwrap(), Cursor::default()).map(|batches| batches.len())
+    };
+    assert_eq!(limited(&["cls", "seg.png"], 100_000).unwrap(), 5);
+    for (extension, limit, size) in [("npy", 1 << 20, 1 << 20), ("seg.png", 500, 600)] {
+        match &*limited(&["cls", extension], limit).unwrap_err() {
+            Error::TooManyBad { first, .. } => {
+                assert!(first.contains("0.tar, sample k"), "{first}");
+                assert!(first.contains(&format!("of them .{extension}")), "{first}");
+                assert!(first.contains(&format!("= {limit} allows")), "{first}");
+                let largest = first.split(" bytes, ").nth(1).unwrap();
+                let largest: usize = largest.split(' ').next().unwrap().parse().unwrap();
+                assert!((size..size + SAMPLES).contains(&largest), "{first}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+"""Members that batches carry beside Python's tarfile: the same bytes for the same samples, on any threads and ranks."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.sample_shards import encoded, write_tar
+
+from prolip.data import BatchLoader, DataError, LoaderConfig, Members
+
+KEPT = ("cls", "npy", "txt", "seg.png", "png")
+PICTURE = encoded((9, 8, 7))
+SIZES = st.sampled_from([0, 1, 511, 512, 513, 2000, (1 << 20) + 3])
+SAMPLE = st.tuples(
+    st.booleans(),  # whether its picture can be read
+    st.dictionaries(st.sampled_from(["cls", "npy", "txt", "seg.png", "json", "CLS"]), SIZES, max_size=4),
+)
+
+
+class Read(NamedTuple):
+    keys: list[str]
+    members: Members
+
+
+def of_tarfile(paths: list[Path]) -> Read:
+    """What tarfile reads of the samples whose picture is one."""
+    samples: dict[str, dict[str, bytes]] = {}
+    for path in paths:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                key, _, extension = member.name.partition(".")
+                file = archive.extractfile(member)
+                assert file is not None
+                samples.setdefault(key, {})[extension.lower()] = file.read()
+    good = {key: members for key, members in samples.items() if members["png"] == PICTURE}
+    return Read(list(good), {extension: [members.get(extension) for members in good.values()] for extension in KEPT})
+
+
+def of_loader(config: LoaderConfig, world_size: int = 1) -> Read:
+    keys: list[str] = []
+    members: Members = {extension: [] for extension in config.keep_members}
+    for rank in range(world_size):
+        with BatchLoader(config, rank=rank, world_size=world_size) as loader:
+            for batch in loader:
+                keys += batch.keys
+                for extension, some in batch.members.items():
+                    assert len(some) == len(batch.keys)
+                    members[extension] += some
+    return Read(keys, members)
+
+
+def by_key(read: Read) -> dict[str, list[bytes | None]]:
+    return {key: [some[place] for some in read.members.values()] for place, key in enumerate(read.keys)}
+
+
+def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
+    settings: dict[str, object] = {
+        "shards": tuple(map(str, paths)),
+        "batch_size": 3,
+        "image_size": 8,
+        "captions": (),
+        "shuffle_window": 0,
+        "last_batch": "keep",
+        "max_bad_fraction": 1.0,
+        "keep_members": KEPT,
+    }
+    return LoaderConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(SAMPLE, min_size=1, max_size=6), min_size=1, max_size=3),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 7),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_members_are_those_that_tarfile_reads(
+    shards: list[list[tuple[bool, dict[str, int]]]],
+    threads: int,
+    world_size: int,
+    batch_size: int,
+    packed: bool,
+    seed: int,
+) -> None:
+    draw = random.Random(seed)  # of bytes: too many to be hypothesis's own draws
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for number, samples in enumerate(shards):
+            members = []
+            for place, (readable, sizes) in enumerate(samples):
+                names = {name.lower(): name for name in sizes}.values()  # of two that differ in case one is bad
+                some = [(name, draw.randbytes(sizes[name])) for name in names]
+                some.insert(draw.randint(0, len(some)), ("png", PICTURE if readable else b"no picture"))
+                members += [(f"s{number}k{place}.{extension}", data) for extension, data in some]
+            path = Path(folder) / f"{number}.tar"
+            write_tar(path, members)
+            if packed:
+                path.with_suffix(".tar.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+                path = path.with_suffix(".tar.gz")
+            paths.append(path)
+        found = of_loader(evaluation(paths, num_threads=threads, batch_size=batch_size), world_size)
+        expected = of_tarfile(paths)
+        if packed:  # of these nobody knows the lengths: each rank reads shards of its own
+            assert by_key(found) == by_key(expected)
+        else:
+            assert found == expected
+
+
+def test_a_substitute_brings_its_own_members(tmp_path: Path) -> None:
+    """In training another sample takes the place of a bad one, with its members and not with those of the bad one."""
+    members = []
+    for place in range(12):
+        members += [(f"k{place}.cls", str(place).encode()), (f"k{place}.png", PICTURE if place % 3 else b"no picture")]
+    write_tar(tmp_path / "0.tar", members)
+    changes = {"last_batch": "drop", "num_epochs": 3, "shuffle_window": 5, "keep_members": ("cls", "txt")}
+    found = of_loader(evaluation([tmp_path / "0.tar"], **changes))
+    assert len(found.keys) == 36
+    assert found.members["cls"] == [key.removeprefix("k").encode() for key in found.keys]
+    assert set(found.members["txt"]) == {None}
+
+
+def test_without_pixels_a_picture_need_not_be_one(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [("a.png", b"no picture"), ("a.cls", b"7"), ("b.cls", b"8"), ("c.png", PICTURE)])
+    with BatchLoader(evaluation([tmp_path / "0.tar"], image_size=0, keep_members=("cls", "png"))) as loader:
+        (batch,) = loader
+        assert loader.stats().bad == {"no_image": 1}
+    assert (batch.keys, batch.images.shape) == (["a", "c"], (2, 0, 0, 3))
+    assert batch.members == {"cls": [b"7", None], "png": [b"no picture", PICTURE]}
+
+
+@pytest.mark.parametrize("size", [200_000, 3 << 20])
+def test_a_member_that_is_too_large_is_named(size: int, tmp_path: Path) -> None:
+    """With shard, key, extension and limit, whether or not the sample is large enough to be read in parts."""
+    write_tar(tmp_path / "0.tar", [("a.png", PICTURE), ("a.cls", b"7"), ("b.png", PICTURE), ("b.npy", bytes(size))])
+    config = evaluation([tmp_path / "0.tar"], keep_members=("cls", "npy"), max_member_bytes=100_000)
+    expected = rf"0\.tar, sample b: its members have \d+ bytes, {size} of them \.npy, more than .* = 100000 allows"
+    with BatchLoader(config) as loader:
+        assert [batch.keys for batch in loader] == [["a"]]
+        assert loader.stats().bad == {"read": 1}
+    strict = evaluation([tmp_path / "0.tar"], keep_members=("npy",), max_member_bytes=100_000, max_bad_fraction=0.0)
+    with BatchLoader(strict) as loader, pytest.raises(DataError, match=expected):
+        list(loader)
+    # What is not kept takes no memory, and is no matter.
+    assert of_loader(evaluation([tmp_path / "0.tar"], keep_members=("cls",), max_member_bytes=100_000)).keys == [
+        "a",
+        "b",
+    ]
+
+
+def test_what_is_kept_and_a_caption_too_counts_once(tmp_path: Path) -> None:
+    text = b"word " * 100
+    write_tar(tmp_path / "0.tar", [("a.png", PICTURE), ("a.txt", text)])
+    limit = len(PICTURE) + len(text)
+    config = evaluation([tmp_path / "0.tar"], keep_members=("png", "txt"), max_member_bytes=limit)
+    assert of_loader(config) == Read(["a"], {"png": [PICTURE], "txt": [text]})
+
+
+def test_members_outlive_their_batch(tmp_path: Path) -> None:
+    """They are Python's own: the loader's memory goes round, theirs does not."""
+    write_tar(
+        tmp_path / "0.tar", [(f"k{n}.{e}", d) for n in range(40) for e, d in (("png", PICTURE), ("cls", b"%d" % n))]
+    )
+    config = evaluation([tmp_path / "0.tar"], batch_size=2, prefetch_batches=1, keep_members=("cls",))
+    with BatchLoader(config) as loader:
+        kept = [batch.members["cls"] for batch in loader]
+    assert [member for some in kept for member in some] == [b"%d" % n for n in range(40)]
+
+
+def test_an_encoded_picture_comes_as_it_is(tmp_path: Path) -> None:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 48), 60).save(buffer, "jpeg")
+    write_tar(tmp_path / "0.tar", [("a.JPG", buffer.getvalue())])
+    assert of_loader(evaluation([tmp_path / "0.tar"], keep_members=("jpg",))).members == {"jpg": [buffer.getvalue()]}
