@@ -68,6 +68,7 @@ def test_including_caption_has_the_largest_score(form: Literal["official", "exac
 def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tensor, config: TraversalConfig) -> Tensor:
     """Precision, recall, any per image, with every query embedded: the published loop restated."""
     texts, flat = captions.flatten(), ids.flatten().tolist()
+    k = torch.arange(config.num_steps)[:, None]
     rows = []
     for i in range(len(images.mean)):
         start = texts.mean[int((texts.mean @ images.mean[i]).argmax())]
@@ -77,8 +78,9 @@ def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tens
             "inclusion": F.normalize(config.root_weight * top, dim=0),
             "both": F.normalize(config.root_weight * top + text_root, dim=0),
         }[config.root]
-        steps = [F.normalize(start - (start - root) * k / config.num_steps, dim=0) for k in range(config.num_steps)]
-        met = {flat[int((texts.mean @ query).argmax())] for query in ([root] if config.root_only else steps)}
+        steps = F.normalize(start - (start - root) * k / config.num_steps, dim=1)
+        nearest = ((root[None] if config.root_only else steps) @ texts.mean.T).argmax(dim=1)
+        met = {flat[place] for place in nearest.tolist()}
         own = ids[i].tolist()
         rows.append(
             [len(met & set(own)) / len(met), sum(o in met for o in own) / len(own), float(bool(met & set(own)))]
