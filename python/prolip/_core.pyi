@@ -22,11 +22,14 @@ __all__ = [
     "colour_jitter",
     "decode_image",
     "decode_only",
+    "examine_shards",
     "expand_shards",
+    "fetch_shard",
     "gray",
     "mask_tokens",
     "preprocess_image",
     "resize_box",
+    "shown_shard",
     "write_index",
 ]
 
@@ -148,11 +151,14 @@ class Tokenizer:
 def check_index(shards: list[str], index: str | os.PathLike[str], threads: int, store: object) -> list[str]: ...
 def decode_image(data: bytes) -> NDArray[np.uint8]: ...
 def decode_only(shards: list[str], images: int, threads: int) -> tuple[int, float]: ...
+def examine_shards(shards: list[str], store: object) -> list[tuple[str, int, str | None]]: ...
 def expand_shards(shards: list[str]) -> list[str]: ...
+def fetch_shard(shard: str, out: str | os.PathLike[str], store: object) -> None: ...
 def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]: ...
 def resize_box(
     image: NDArray[np.uint8], box: tuple[int, int, int, int], width: int, height: int
 ) -> NDArray[np.uint8]: ...
+def shown_shard(shard: str) -> str: ...
 def colour_jitter(
     image: NDArray[np.uint8],
     brightness: float | None,

@@ -15,7 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip import _core
-from prolip._core import DataError, LoaderStats, StageStats, check_index, decode_only, expand_shards, write_index
+from prolip._core import (
+    DataError,
+    LoaderStats,
+    StageStats,
+    check_index,
+    decode_only,
+    examine_shards,
+    expand_shards,
+    fetch_shard,
+    shown_shard,
+    write_index,
+)
 from prolip.pixels import OPENAI_MEAN, OPENAI_STD
 from prolip.tokenizer import Tokenizer, TokenizerConfig
 
@@ -38,8 +49,11 @@ __all__ = [
     "StoreConfig",
     "check_index",
     "decode_only",
+    "examine_shards",
     "expand_shards",
+    "fetch_shard",
     "preprocess_image",
+    "shown_shard",
     "write_index",
 ]
 

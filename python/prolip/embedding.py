@@ -19,7 +19,7 @@ import torch.distributed as dist
 import tyro
 from tqdm import tqdm
 
-from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig
+from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig, shown_shard
 from prolip.device import device_batches
 from prolip.distributed import Ranks, start, stop
 from prolip.eval.arrow import parquet
@@ -279,7 +279,7 @@ class _Collected(NamedTuple):
 def _write_part(embedder: Embedder, number: int, part: InputPart, collected: _Collected, end: PartEnd) -> None:
     """Writes the files of a part whose rows were collected."""
     assert not isinstance(part, LinesPart)
-    source = part.shard if isinstance(part, ShardPart) else part.folder
+    source = shown_shard(part.shard) if isinstance(part, ShardPart) else part.folder
     for kind in KINDS[embedder.options.what]:
         embedder.write(number, kind, collected.keys, source, collected.found.get(kind, []), end)
 

@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -293,22 +295,43 @@ def test_without_pyarrow_safetensors_still_work(
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """A file; where its address has a signature, that must be the right one."""
+        if "?" in self.path and not self.path.endswith("?signed=secret"):
+            self.send_error(403)
+        else:
+            super().do_GET()
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
 
 
-def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(source)))
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        address = f"http://127.0.0.1:{server.server_port}"
-        told = run_embed(options(source, tmp_path / "far", data=(f"{address}/shard{{0..1}}.tar",)))
-        contents = fetch([(f"{address}/shard1.tar", "k2")], 14)
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_a_signature_is_shown_to_the_server_and_to_nobody_else(source: Path, tmp_path: Path) -> None:
+    with serving(source) as address:
+        told = run_embed(options(source, tmp_path / "out", data=(f"{address}/shard0.tar?signed=secret",)))
+    assert "5 pictures in 1 parts" in told[0]
+    assert set(read(tmp_path / "out", "image")[1]) == {f"{address}/shard0.tar?…"}
+    for path in (tmp_path / "out").iterdir():
+        assert b"signed" not in path.read_bytes(), path
+
+
+def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, tmp_path: Path) -> None:
+    with serving(source) as address:
+        told = run_embed(options(source, tmp_path / "far", data=(f"{address}/shard{{0..1}}.tar",)))
+        contents = fetch([(f"{address}/shard1.tar", "k2")], 14)
     assert "9 pictures in 2 parts" in told[0]
     run_embed(options(source, tmp_path / "near", data=(str(source / "shard{0..1}.tar"),)))
     far, near = (read(tmp_path / name, "image") for name in ("far", "near"))

@@ -1,6 +1,6 @@
 """`prolip data filter`: a copy of shards with the samples that a ranking keeps, their bytes as they are.
 
-Shards are copied one after another, a member at a time.
+Shards are copied one after another, a member at a time; those that lie elsewhere or are compressed are fetched first.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BufferedReader
 from itertools import groupby
@@ -20,12 +22,13 @@ from typing import Annotated, BinaryIO, NamedTuple
 
 import tyro
 
-from prolip.data import DataError, expand_shards
+from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shown_shard
 from prolip.eval.ranking import Chunk, read_ranking
 
 RECORD = "filter.json"
 _BLOCK = 512
 _PIECE = 2**20
+_PACKED = re.compile(r"\.(tgz|gz|zst)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class FilterOptions:
     """Samples with a smaller score are left out."""
     max_score: float | None = None
     """Samples with a larger score are left out."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are fetched that lie elsewhere."""
 
 
 class Pile(NamedTuple):
@@ -82,7 +87,8 @@ def run_filter(options: FilterOptions) -> list[str]:
             continue
         target = places[source]
         if not target.exists():
-            copy_samples(Path(source), keys, target)
+            with _plain_file(source, target, options.store) as shard:
+                copy_samples(shard, keys, target, source)
             copied += 1
         kept_bytes += target.stat().st_size
     return [
@@ -128,15 +134,15 @@ def survey(ranking: Path) -> Pile:
 
 
 def _choose(options: FilterOptions, pile: Pile) -> list[str]:
-    chosen = expand_shards(list(options.shards)) if options.shards else pile.sources
+    chosen = [shown_shard(shard) for shard in expand_shards(list(options.shards))] if options.shards else pile.sources
     unknown = sorted(set(chosen) - set(pile.sources))
     if unknown:
         named = ", ".join(pile.sources[:2])
         raise ValueError(f"shards: {unknown[0]} is not in {options.ranking}, which names {named}, …")
     for source in chosen:
-        if not Path(source).is_file():
-            kind = "a folder" if Path(source).is_dir() else "no local file"
-            raise ValueError(f"shards: {source} is {kind}: only local shards can be copied")
+        if "://" not in source and not Path(source).is_file():
+            kind = "a folder" if Path(source).is_dir() else "no file and no address"
+            raise ValueError(f"shards: {source} is {kind}: only shards can be copied")
     return chosen
 
 
@@ -147,11 +153,24 @@ def _last_rank(options: FilterOptions, rows: int) -> int:
 
 
 def _places(shards: list[str], out: Path) -> dict[str, Path]:
-    """Where each shard's copy goes: as the shards lie below the folder that they have in common."""
+    """Where each shard's copy goes: as the shards lie below the folder that they have in common, without compression.
+
+    Raises:
+        ValueError: two would have one place.
+    """
     if not shards:
         return {}
     common = os.path.commonpath([os.path.abspath(os.path.dirname(shard)) for shard in shards])
-    return {shard: out / os.path.relpath(os.path.abspath(shard), common) for shard in shards}
+    places: dict[str, Path] = {}
+    of: dict[Path, str] = {}
+    for shard in shards:
+        name = _PACKED.sub(lambda ending: ".tar" if ending[1].lower() == "tgz" else "", os.path.abspath(shard))
+        place = places[shard] = out / os.path.relpath(name, common)
+        if of.setdefault(place, shard) != shard:
+            raise ValueError(
+                f"shards: the copies of {of[place]} and {shard} would have one name: copy one of them alone"
+            )
+    return places
 
 
 def _check_out(options: FilterOptions, chosen: list[str]) -> None:
@@ -205,33 +224,51 @@ def _kept(chunk: Chunk, options: FilterOptions, last_rank: int) -> list[bool]:
 # ---- one shard ------------------------------------------------------------------------------------------------------
 
 
-def copy_samples(shard: Path, keys: set[str], target: Path) -> None:
+@contextmanager
+def _plain_file(source: str, target: Path, store: StoreConfig) -> Iterator[Path]:
+    """A local file with a shard's plain bytes: the shard itself, or what is fetched for as long as it is needed."""
+    if "://" not in source and not _PACKED.search(source):
+        yield Path(source)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fetched = target.with_name(f".{target.name}.fetched")
+    try:
+        fetch_shard(source, fetched, store)
+        yield fetched
+    finally:
+        fetched.unlink(missing_ok=True)
+
+
+def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = None) -> None:
     """Writes a shard with the samples of those keys; members that belong to no sample are copied, too.
 
-    Headers and contents are the bytes that they were. The file appears under its name when it is whole.
+    Headers and contents are the bytes that they were. The file appears under its name when it is whole. Messages call
+    the shard by `name`.
 
     Raises:
         DataError: the shard is no plain tar file, ends early, is damaged, or lacks one of the keys.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
-    missing = set(keys)
+    missing, called = set(keys), name or str(shard)
     try:
         with shard.open("rb") as source, temporary.open("wb") as copy:
-            for key, start, end in _members(shard, source):
+            for key, start, end in _members(called, source):
                 if not key or key in keys:
                     missing.discard(key)
                     if not _copy_bytes(source, copy, start, end):
-                        raise DataError(f"shard {shard}: cut off in {f'sample {key}' if key else 'a member'}")
+                        raise DataError(f"shard {called}: cut off in {f'sample {key}' if key else 'a member'}")
             copy.write(bytes(2 * _BLOCK))
         if missing:
-            raise DataError(f"shard {shard}: has no sample {min(missing)}, which the ranking keeps: is it another one?")
+            raise DataError(
+                f"shard {called}: has no sample {min(missing)}, which the ranking keeps: is it another one?"
+            )
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _members(shard: Path, source: BufferedReader) -> Iterator[tuple[str, int, int]]:
+def _members(shard: str, source: BufferedReader) -> Iterator[tuple[str, int, int]]:
     """The members of a tar file: the key, and where headers and contents begin and end.
 
     Raises:

@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, expand_shards
+from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, expand_shards, shown_shard
 from prolip.datasets.folder import find_pictures
 from prolip.datasets.intake import UNREADABLE, load_picture
 
@@ -53,8 +53,11 @@ InputPart = ShardPart | FolderPart | LinesPart
 
 
 def describe(part: InputPart) -> dict[str, Any]:
-    """A part for the manifest: names of files and texts as a digest, which tells when they have changed."""
+    """A part for the manifest: names of files and texts as a digest, which tells when they have changed; of an address
+    what is no secret."""
     said = asdict(part)
+    if isinstance(part, ShardPart):
+        said["shard"] = shown_shard(part.shard)
     for name in ("names", "captions"):
         if name in said:
             items = said.pop(name)

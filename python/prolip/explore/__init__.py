@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
 
+from prolip.data import StoreConfig
 from prolip.explore.explorer import Explorer
-from prolip.explore.items import read_items
+from prolip.explore.items import Item, read_items
 from prolip.opening import open_model
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class ExploreOptions:
     checkpoint: str
     """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARDS")] = ()
-    """Shards of pictures to choose from, to browse, and to weigh prompts by: patterns, or a folder (its test set)."""
+    """Shards of pictures to choose from, to browse, and to weigh prompts by: paths, addresses, patterns, or a folder
+    (its test set)."""
     caption_keys: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")
     """Where a sample's captions are: `txt`, or dotted paths into its json."""
     max_items: int = 1000
@@ -42,6 +44,8 @@ class ExploreOptions:
     """Port that is listened on."""
     max_upload_mb: int = 20
     """Size of a picture that is dropped onto the page, at most."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read that lie elsewhere."""
 
     def __post_init__(self) -> None:
         for name in ("max_items", "max_upload_mb"):
@@ -69,7 +73,9 @@ def run_explore(options: ExploreOptions) -> list[str]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
     model, tokenizer = open_model(options.checkpoint, options.tokenizer, beside=folder)
-    items = read_items(options.data, options.caption_keys, options.max_items) if options.data else []
+    items: list[Item] = []
+    if options.data:
+        items = read_items(options.data, options.caption_keys, options.max_items, options.store)
     page = build_page(Explorer(model.to(device), tokenizer, items), options.checkpoint)
     log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
     page.launch(

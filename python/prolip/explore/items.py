@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from prolip.data import BatchLoader, LoaderConfig, expand_shards
+from prolip.data import BatchLoader, LoaderConfig, StoreConfig, expand_shards, shown_shard
 from prolip.eval.inputs import holds_no_sample
 from prolip.eval.pictures import EXTENSIONS, read_record
 
@@ -25,13 +25,16 @@ class Item:
     """Distinct ones, in the order of the keys that they were found under."""
 
 
-def read_items(data: Sequence[str], caption_keys: Sequence[str], limit: int) -> list[Item]:
+def read_items(
+    data: Sequence[str], caption_keys: Sequence[str], limit: int, store: StoreConfig | None = None
+) -> list[Item]:
     """The first `limit` samples of the shards, in the order of the files; samples without a picture are passed over.
 
     Args:
         data: paths, addresses and patterns of shards, or folders of shards; of a folder with a test set only that.
         caption_keys: `txt`, or dotted paths into a sample's json, to a text or a list whose first text counts.
         limit: samples at most.
+        store: how shards are read that lie elsewhere.
 
     Raises:
         ValueError: there is no shard, or no picture in them.
@@ -41,7 +44,7 @@ def read_items(data: Sequence[str], caption_keys: Sequence[str], limit: int) -> 
     items: list[Item] = []
     for shard in shards:
         if len(items) < limit:
-            items += islice(_items(shard, caption_keys), limit - len(items))
+            items += islice(_items(shard, caption_keys, store or StoreConfig()), limit - len(items))
     if not items:
         raise ValueError(f"data is {', '.join(data)}: no picture is in its shards")
     return items
@@ -57,7 +60,7 @@ def _patterns(source: str) -> list[str]:
     raise ValueError(f"data is {source}: the folder holds no .tar")
 
 
-def _items(shard: str, caption_keys: Sequence[str]) -> Iterator[Item]:
+def _items(shard: str, caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:
     config = LoaderConfig(
         shards=(shard,),
         batch_size=64,
@@ -67,8 +70,9 @@ def _items(shard: str, caption_keys: Sequence[str]) -> Iterator[Item]:
         last_batch="keep",
         keep_members=(*EXTENSIONS, "txt", "json"),
         max_bad_fraction=1.0,
+        store=store,
     )
-    name = Path(shard).stem
+    name = Path(shown_shard(shard)).stem
     try:
         loader = BatchLoader(config)
     except ValueError as error:

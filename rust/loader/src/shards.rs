@@ -95,7 +95,8 @@ fn expand_pattern(
 }
 
 /// Whether a name begins as `scheme://` does.
-fn is_address(name: &str) -> bool {
+#[must_use]
+pub fn is_address(name: &str) -> bool {
     name.split_once("://").is_some_and(|(scheme, _)| {
         scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })

@@ -1,4 +1,4 @@
-//! What measuring the loader takes: the decode-only run, and the paths that a list of shards means.
+//! What measuring the loader takes: the decode-only run.
 
 use prolip_loader::config::{MAX_PIXELS, OnMissingShard};
 use prolip_loader::shards;
@@ -30,12 +30,4 @@ pub fn decode_only(
         .detach(|| prolip_loader::decode_only::decode_only(&locations, images, threads, MAX_PIXELS))
         .map_err(|error| loader_error(py, &error))?;
     Ok((run.images, run.seconds))
-}
-
-/// The shards that patterns and lists stand for, as the loader reads them.
-#[pyfunction]
-pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
-    let locations =
-        shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
-    Ok(locations.iter().map(ToString::to_string).collect())
 }

@@ -8,6 +8,7 @@ mod image;
 mod index;
 mod loader;
 mod mask;
+mod shards;
 mod stats;
 mod tokenizer;
 mod wait;
@@ -22,7 +23,7 @@ mod _core {
     #[pymodule_export]
     use crate::batch::Batch;
     #[pymodule_export]
-    use crate::bench::{decode_only, expand_shards};
+    use crate::bench::decode_only;
     #[pymodule_export]
     use crate::error::DataError;
     #[pymodule_export]
@@ -33,6 +34,8 @@ mod _core {
     use crate::loader::{BatchIterator, BatchLoader};
     #[pymodule_export]
     use crate::mask::mask_tokens;
+    #[pymodule_export]
+    use crate::shards::{examine_shards, expand_shards, fetch_shard, shown_shard};
     #[pymodule_export]
     use crate::stats::{LoaderStats, StageStats};
     #[pymodule_export]

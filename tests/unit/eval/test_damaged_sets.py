@@ -159,13 +159,13 @@ def test_the_first_place_and_the_first_name_win(tmp_path: Path) -> None:
 def test_a_shard_that_changed_is_another_set_whatever_its_size(tmp_path: Path) -> None:
     folder = write_task(tmp_path, DTD, count=3)
     before, shard = open_folder(folder), Path(open_folder(folder).shards[1])
-    captioned = open_captioned(str(shard))
+    captioned = open_captioned(str(shard), tmp_path)
     assert open_folder(folder).fingerprint == before.fingerprint
     status = shard.stat()
     shard.write_bytes(shard.read_bytes())
     os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert open_folder(folder).fingerprint != before.fingerprint
-    assert open_captioned(str(shard)).fingerprint != captioned.fingerprint
+    assert open_captioned(str(shard), tmp_path).fingerprint != captioned.fingerprint
     before = open_folder(folder)
     with shard.open("ab") as file:
         file.write(bytes(512))

@@ -57,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def embedded(model: EvalModel, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
-    images = embed_shards(model, open_captioned(str(folder)).shards).gaussian
+    images = embed_shards(model, open_captioned(str(folder), folder).shards).gaussian
     texts = embed_captions(model, [caption(number, place) for number in range(COUNT) for place in range(3)])
     return images, texts, torch.arange(COUNT).repeat_interleave(3)
 
@@ -106,7 +106,7 @@ def test_a_walk_gives_the_measures_figures(world: World) -> None:
     table = read_hierarcaps(world.hierarchies / "table.csv")
     flat = embed_captions(world.model, [text for levels in table.captions for text in levels])
     captions = Gaussian(flat.mean.view(6, 3, -1), flat.log_var.view(6, 3, -1))
-    made = open_captioned(str(next((world.root / "hierarcaps" / "data").glob("*.tar"))))
+    made = open_captioned(str(next((world.root / "hierarcaps" / "data").glob("*.tar"))), world.root)
     images = embed_shards(world.model, made.shards).gaussian
     expected = measure_hierarchy(
         images, captions, table.caption_ids, embed_captions(world.model, [""]).mean[0], num_resamples=1
@@ -205,7 +205,7 @@ def test_paths_lead_through_lists(world: World) -> None:
     assert at(record, "a.b") == ["x", "y", "z"]
     assert at(record, "n") == [3]
     assert at(record, "a.q") == []
-    folder = open_captioned(str(world.pairs))
+    folder = open_captioned(str(world.pairs), world.root)
     keys = ("sentences.raw", "cocoid", "cocoid")
     found = embed_shards(world.model, folder.shards, keep=caption_members(*keys))
     with pytest.raises(DataError, match=r"sample p000 has .* at cocoid: it must be 3 whole numbers"):

@@ -230,7 +230,7 @@ def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
         (["--keep_count", "1", "--ranking", "absent.csv"], "is no ranking that"),
         (["--keep_count", "1", "--ranking", "absent.parquet"], "is no ranking that"),
         (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
-        (["--keep_count", "9", "--ranking", "gone.csv"], "is no local file: only local shards can be copied"),
+        (["--keep_count", "9", "--ranking", "gone.csv"], "is no file and no address: only shards can be copied"),
         (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),
         (["--keep_count", "1", "--out", "."], "holds files, but no filter.json"),
     ],
@@ -250,7 +250,7 @@ def test_what_cannot_be_filtered_is_said(
     Path("other.csv").write_text("a,b\n1,2\n")
     Path("empty.csv").write_text("")
     Path("cut.csv").write_text(f"{head}k0,{shard},1.0,1\nk1,{shard}")
-    Path("gone.csv").write_text(f"{head}k0,s3://bucket/gone.tar,1.0,1\n")
+    Path("gone.csv").write_text(f"{head}k0,gone.tar,1.0,1\n")
     Path("lacking.csv").write_text(f"{head}k77,{shard},1.0,1\n")
     assert main(["data", "filter", "--ranking", "good.csv", "--out", "out", *flags]) == 2
     assert message in capsys.readouterr().err

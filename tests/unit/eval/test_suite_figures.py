@@ -59,7 +59,7 @@ def test_what_is_taken_away_makes_more_uncertain(world: World) -> None:
     values = world.values(found, world.ours)
     images, texts, _ = embedded(world.model, world.pairs)
     views = {"hidden": hide_patches(world.model, 0.4), "blurred": lambda p: world.model.encode_image(blurred(p, 0.2))}
-    seen = embed_views(world.model, open_captioned(str(world.pairs)).shards, views)
+    seen = embed_views(world.model, open_captioned(str(world.pairs), world.root).shards, views)
     for view, said in (("hidden", "60% of its patches hidden"), ("blurred", "blurred")):
         expected = rate(seen[view].gaussian.total_var, images.total_var)
         assert values[f"a picture is more uncertain {said}"] == pytest.approx(expected)
@@ -177,7 +177,7 @@ def test_every_walk_through_captions_and_pictures(world: World) -> None:
         found = world.run(suite, "--data", str(world.hierarchies))
         values = world.values(found, world.ours)
         assert found["notes"] == {world.ours: [], world.theirs: [NEEDS_VARIANCES]}
-        made = open_captioned(str(next((world.root / suite / "data").glob("*.tar")))).shards
+        made = open_captioned(str(next((world.root / suite / "data").glob("*.tar"))), world.root).shards
         pictures = embed_shards(world.model, made).gaussian
         if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
             expected = measure_hierarchy(pictures, captions, table.caption_ids, root, num_resamples=1)

@@ -6,14 +6,15 @@ N pictures, M captions.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prolip.data import DataError, expand_shards
+from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
 from prolip.eval.embed import Embedded
 from prolip.eval.pictures import read_record
-from prolip.eval.suites.folders import TaskFolder, members_of, open_folder, read_captions, stamps
+from prolip.eval.suites.folders import TaskFolder, find_folder, members_of, open_folder, read_captions
 
 
 class Captions(NamedTuple):
@@ -28,25 +29,48 @@ class Captions(NamedTuple):
 
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:
-    """What data sets are called, by name: the last part of the path, or all of it where two would be called alike."""
-    distinct = list(dict.fromkeys(sources))
-    short = [Path(source).name for source in distinct]
-    return {name if short.count(name) == 1 else source: source for name, source in zip(short, distinct, strict=True)}
-
-
-def open_captioned(source: str) -> TaskFolder:
-    """A folder of the published layout, or shards by a path or pattern.
+    """What data sets are called, by name: the last part of the path, or all of it where two would be called alike.
 
     Raises:
-        ValueError: there is no shard, or one is not on this machine.
+        ValueError: two addresses differ in nothing that may be shown.
+    """
+    distinct = list(dict.fromkeys(sources))
+    shown = [shown_shard(source) for source in distinct]
+    short = [Path(name).name for name in shown]
+    names = {
+        name if short.count(name) == 1 else whole: source
+        for name, whole, source in zip(short, shown, distinct, strict=True)
+    }
+    if len(names) < len(distinct):
+        raise ValueError(f"data has two addresses that would both be called {max(shown, key=shown.count)}")
+    return names
+
+
+_SHARD = re.compile(r"\.(tar|tgz)\b")
+"""In an address: without it that is a folder's."""
+
+
+def open_captioned(source: str, fetched: Path) -> TaskFolder:
+    """A folder of the published layout, or shards by a path, an address or a pattern.
+
+    Args:
+        source: a folder's path, http(s) address or repository on the hub (`hf://datasets/OWNER/NAME`), whose files are
+            fetched; or shards, which are read from where they are.
+        fetched: where the files of folders at addresses are put.
+
+    Raises:
+        ValueError: there is no shard.
+        DataError, OSError: a server does not have it, or does not answer.
     """
     if Path(source).is_dir():
         return open_folder(Path(source))
-    shards = expand_shards([source])
-    if remote := [shard for shard in shards if "://" in shard or shard.startswith("pipe:")]:
-        raise ValueError(f"{remote[0]} is not a local file, which this suite needs")
-    digest = hashlib.sha256(repr(stamps(map(Path, shards))).encode()).hexdigest()[:32]
-    return TaskFolder(Path(source), tuple(shards), [], [], digest)
+    if "://" in source and not _SHARD.search(source):
+        place, _, name = source.rstrip("/").rpartition("/")
+        return open_folder(find_folder((place,), (name,), fetched))
+    found = examine_shards([source], StoreConfig())
+    seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]
+    digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
+    return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest)
 
 
 def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:
@@ -84,7 +108,7 @@ def captions_of(
     for place, (key, record) in enumerate(zip(found.keys, records, strict=True)):
         some = lines[place] if lines is not None else [str(text).strip() for text in at(record, caption_key)]
         if not some:
-            raise DataError(f"{folder.path}: sample {key} has no caption at {caption_key}")
+            raise DataError(f"{folder.source}: sample {key} has no caption at {caption_key}")
         texts.append(some)
         if image_id_key is not None:
             image_ids.append(_whole(folder, key, image_id_key, at(record, image_id_key), 1)[0])
@@ -112,5 +136,7 @@ def _whole(folder: TaskFolder, key: str, path: str, found: Sequence[Any], count:
     """As many whole numbers as there must be."""
     numbers = [int(value) for value in found if isinstance(value, int | str) and str(value).lstrip("-").isdigit()]
     if len(numbers) != count or len(found) != count:
-        raise DataError(f"{folder.path}: sample {key} has {list(found)!r} at {path}: it must be {count} whole numbers")
+        raise DataError(
+            f"{folder.source}: sample {key} has {list(found)!r} at {path}: it must be {count} whole numbers"
+        )
     return numbers

@@ -175,7 +175,7 @@ def classify(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
         DataError: a picture has no class or no metadata, or too many cannot be read.
     """
     if not folder.classnames or not folder.templates:
-        raise ValueError(f"{folder.path} has no class names or no templates")
+        raise ValueError(f"{folder.source} has no class names or no templates")
     classifier = build_classifier(model, folder.classnames, folder.templates)
     keep = ("cls",) if task.group_column is None else ("cls", "npy")
     images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep)
@@ -205,7 +205,7 @@ def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size:
             for lines in (folder.classnames, folder.templates)
         ]
         if not all(lists):
-            raise ValueError(f"{folder.path} has no class names or no templates of {objective}")
+            raise ValueError(f"{folder.source} has no class names or no templates of {objective}")
         names[objective] = lists[0]
         answers[objective] = answer(images.gaussian, build_classifier(model, *lists), with_var=False).best[:, 0]
     return face_rows(task.name, answers, read_metadata(folder, images, _COLUMNS), names["race"])

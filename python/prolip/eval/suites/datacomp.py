@@ -198,7 +198,7 @@ def associate(
     for place, one in enumerate(associations):
         lost = [candidate for candidate in one.candidates if candidate not in places]
         if lost:
-            raise ValueError(f"{folder.path}: {len(lost)} pictures of {one.cue!r} cannot be read")
+            raise ValueError(f"{folder.source}: {len(lost)} pictures of {one.cue!r} cannot be read")
         candidates = pictures.gaussian.mean[[places[candidate] for candidate in one.candidates]]
         scores.append(jaccard(candidates @ texts.mean[place], torch.tensor(one.right)))
     found = torch.tensor(scores, dtype=torch.float64)

@@ -38,7 +38,8 @@ class FolderMissing(ValueError):
 class TaskFolder(NamedTuple):
     """A data set of the published layout."""
 
-    path: Path
+    source: str
+    """Where it lies, as messages name it."""
     shards: tuple[str, ...]
     classnames: list[str]
     """Empty where there is no such file."""
@@ -163,7 +164,7 @@ def open_folder(path: Path) -> TaskFolder:
         if "{c}" not in template and "{}" not in template:
             raise ValueError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
     digest = hashlib.sha256(repr((stamps(shards), lists)).encode()).hexdigest()[:32]
-    return TaskFolder(path, tuple(map(str, shards)), lists[0], lists[1], digest)
+    return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest)
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
@@ -214,7 +215,7 @@ def members_of(folder: TaskFolder, found: Embedded, extension: str) -> list[byte
     members: list[bytes] = []
     for key, member in zip(found.keys, found.members[extension], strict=True):
         if member is None:
-            raise DataError(f"{folder.path}: sample {key} has no .{extension}")
+            raise DataError(f"{folder.source}: sample {key} has no .{extension}")
         members.append(member)
     return members
 
@@ -229,7 +230,7 @@ def read_labels(folder: TaskFolder, found: Embedded) -> Tensor:
     for key, text in zip(found.keys, members_of(folder, found, "cls"), strict=True):
         if not text.strip().isdigit() or int(text) >= len(folder.classnames):
             raise DataError(
-                f"{folder.path}: the class of sample {key} is {text[:40]!r}: "
+                f"{folder.source}: the class of sample {key} is {text[:40]!r}: "
                 f"it must be from 0 to {len(folder.classnames) - 1}"
             )
         labels.append(int(text))
@@ -253,19 +254,21 @@ def read_metadata(folder: TaskFolder, found: Embedded, num_columns: int = 1) -> 
             # Not np.load, which opens zip files of arrays too.
             row = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise DataError(f"{folder.path}: the .npy of sample {key} cannot be read: {error}") from error
+            raise DataError(f"{folder.source}: the .npy of sample {key} cannot be read: {error}") from error
         if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
-            raise DataError(f"{folder.path}: the .npy of sample {key} is {row.dtype} {row.shape}: it must be a vector")
+            raise DataError(
+                f"{folder.source}: the .npy of sample {key} is {row.dtype} {row.shape}: it must be a vector"
+            )
         rows.append(torch.from_numpy(row.astype(np.int64)))
     if len({len(row) for row in rows}) > 1:
-        raise DataError(f"{folder.path}: the .npy of samples are of different lengths")
+        raise DataError(f"{folder.source}: the .npy of samples are of different lengths")
     if len(rows[0]) < num_columns:
-        raise DataError(f"{folder.path}: the .npy of samples has {len(rows[0])} columns: {num_columns} are needed")
+        raise DataError(f"{folder.source}: the .npy of samples has {len(rows[0])} columns: {num_columns} are needed")
     metadata = torch.stack(rows)
     below = (metadata[:, :num_columns] < 0).any(dim=1).nonzero()
     if len(below):
         raise DataError(
-            f"{folder.path}: the .npy of sample {found.keys[int(below[0])]} has a number below 0 for a group"
+            f"{folder.source}: the .npy of sample {found.keys[int(below[0])]} has a number below 0 for a group"
         )
     return metadata
 
@@ -280,6 +283,6 @@ def read_captions(folder: TaskFolder, found: Embedded) -> list[list[str]]:
     for key, text in zip(found.keys, members_of(folder, found, "txt"), strict=True):
         lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
         if not lines:
-            raise DataError(f"{folder.path}: sample {key} has no caption")
+            raise DataError(f"{folder.source}: sample {key} has no caption")
         captions.append(lines)
     return captions

@@ -37,8 +37,8 @@ class RetrievalOptions(SuiteOptions):
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A folder of the published layout (wds_flickr30k_test), or shards: a path or pattern. May be given several
-    times."""
+    """A folder of the published layout (wds_flickr30k_test), or shards: a path, an address or a pattern. May be given
+    several times."""
     caption_key: str = "txt"
     """Where a picture's captions are: `txt`, a caption a line, or a dotted path into its json (sentences.raw)."""
     image_id_key: str | None = None
@@ -64,7 +64,7 @@ def run_retrieval(model: EvalModel, options: RetrievalOptions, finished: Finishe
     notes: list[str] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            folder = open_captioned(source)
+            folder = open_captioned(source, finished.folder.with_name("data"))
             keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
             settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
             rows += finished.task(name, settings, partial(retrieve_set, model, name, folder, options)).rows

@@ -139,7 +139,7 @@ def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    return TaskFolder(folder, (str(path),), [], [], digest)
+    return TaskFolder(str(folder), (str(path),), [], [], digest)
 
 
 def _add(archive: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> None:

@@ -45,8 +45,8 @@ class UncertaintyOptions(SuiteOptions):
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A folder of the published layout (wds_imagenet1k_test), or shards: a path or pattern. May be given several
-    times."""
+    """A folder of the published layout (wds_imagenet1k_test), or shards: a path, an address or a pattern. May be given
+    several times."""
     caption_key: str | None = None
     """Where a picture's captions are: `txt`, a caption a line, or a dotted path into its json; None for no captions."""
     num_bins: int = 10
@@ -83,7 +83,7 @@ def run_uncertainty(model: EvalModel, options: UncertaintyOptions, finished: Fin
     charts: list[Chart] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            folder = open_captioned(source)
+            folder = open_captioned(source, finished.folder.with_name("data"))
             settings = {
                 "model": fingerprint,
                 "data": folder.fingerprint,

@@ -15,6 +15,7 @@
 mod address;
 mod bring;
 mod cache;
+mod examine;
 mod failure;
 mod glob;
 mod http;
@@ -40,6 +41,7 @@ use tokio::sync::Semaphore;
 
 pub(crate) use address::without_secrets;
 pub use address::{is_url, shown};
+pub use examine::{examine, fetch_into};
 pub use failure::FetchError;
 pub use glob::settle;
 pub use source::Identity;

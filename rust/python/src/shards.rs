@@ -1,0 +1,79 @@
+//! Shards by their names, outside any loader: what patterns stand for, what tells their state, the bytes of one.
+
+use std::path::PathBuf;
+
+use prolip_loader::config::OnMissingShard;
+use prolip_loader::index::Version;
+use prolip_loader::location::Location;
+use prolip_loader::shards::{expand, is_address};
+use prolip_loader::store;
+use pyo3::prelude::*;
+
+use crate::config::StoreConfig;
+use crate::error::config_error;
+use crate::wait::interruptible;
+
+fn located(shards: &[String]) -> PyResult<Vec<Location>> {
+    expand(shards, OnMissingShard::Raise).map_err(|error| config_error(&error))
+}
+
+/// The shards that patterns and lists stand for, as the loader reads them.
+#[pyfunction]
+pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
+    Ok(located(&shards)?.iter().map(Location::written).collect())
+}
+
+/// One shard by the name that [`expand_shards`] gives it.
+fn location(shard: String) -> Location {
+    match shard.strip_prefix("pipe:") {
+        Some(command) => Location::Pipe(command.to_owned()),
+        None if is_address(&shard) => Location::Url(shard),
+        None => Location::File(shard.into()),
+    }
+}
+
+/// The name of a shard without what may be a password or a signature.
+#[pyfunction]
+pub fn shown_shard(shard: String) -> String {
+    location(shard).to_string()
+}
+
+/// The shards that patterns stand for, globs in object stores included: of each its name, its bytes, and what tells this
+/// state of it from others of that size (a file's time, a server's word), where anything does.
+#[pyfunction]
+pub fn examine_shards(
+    py: Python<'_>,
+    shards: Vec<String>,
+    store: StoreConfig,
+) -> PyResult<Vec<(String, u64, Option<String>)>> {
+    let store = store.into_core().map_err(|error| config_error(&error))?;
+    let shards = located(&shards)?;
+    let found = interruptible(py, |cancelled| store::examine(shards, &store, cancelled))?;
+    let told = found.into_iter().map(|(shard, stamp)| {
+        let version = match stamp.version {
+            Version::ETag(text) => Some(text.into()),
+            Version::Modified(nanoseconds) => Some(nanoseconds.to_string()),
+            Version::Unknown => None,
+        };
+        (shard.written(), stamp.size, version)
+    });
+    Ok(told.collect())
+}
+
+/// Writes a shard's bytes into a file, unpacked where they are compressed.
+#[pyfunction]
+pub fn fetch_shard(
+    py: Python<'_>,
+    shard: String,
+    out: PathBuf,
+    store: StoreConfig,
+) -> PyResult<()> {
+    let store = store.into_core().map_err(|error| config_error(&error))?;
+    let shard = vec![location(shard)];
+    interruptible(py, |cancelled| {
+        for shard in store::settle(shard, &store, cancelled)? {
+            store::fetch_into(&shard, &out, &store, cancelled)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,152 @@
+"""Evaluation, pages and copies of shards on real servers: what they say of the same shards on the disk."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.e2e import servers
+from tests.e2e.test_remote import BUCKET, s3_settings
+from tests.unit.eval.sample_tasks import picture, write_lists, write_shards
+from tests.unit.sample_run import write_run
+
+from prolip.cli import main
+from prolip.data import DataError, StoreConfig, examine_shards
+from prolip.eval.contents import fetch
+from prolip.eval.suites.captioned import open_captioned
+from prolip.explore.items import read_items
+
+COUNT = 10
+WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, and `sets/wds_pairs_test` with two shards of captioned, labelled pictures, plain and compressed."""
+    lab = tmp_path_factory.mktemp("far")
+    write_run(lab / "run", lab / "tokenizer.json", context_length=8)
+    folder, draw = lab / "sets" / "wds_pairs_test", random.Random(3)
+    write_lists(folder, WORDS[:3], ["a picture of {c}"])
+    samples = []
+    for number in range(COUNT):
+        captions = [" and ".join(draw.sample(WORDS, 2 + number % 4)) for _ in range(2)]
+        key = f"p{number}"
+        samples.append(
+            [
+                (f"{key}.cls", str(number % 3).encode()),
+                (f"{key}.png", picture(draw)),
+                (f"{key}.txt", "\n".join(captions).encode()),
+                (f"{key}.json", json.dumps({"said": captions}).encode()),
+            ]
+        )
+    write_shards(folder, samples)
+    for shard in sorted(folder.glob("*.tar")):
+        Path(f"{shard}.gz").write_bytes(gzip.compress(shard.read_bytes(), 1))
+    return lab
+
+
+def figures(lab: Path, out: Path, suite: str, data: str, *more: str) -> dict[str, float]:
+    words = ["eval", suite, "--checkpoint", str(lab / "run"), "--out", str(out), "--num_resamples", "0"]
+    assert main([*words, "--data", data, *more]) == 0
+    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return {row["metric"]: value for row in found["figures"] for value in row["value"].values()}
+
+
+@pytest.mark.parametrize("way", ["nginx", "no ranges", "s3"])
+def test_figures_of_shards_at_an_address(way: str, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = lab / "sets" / "wds_pairs_test"
+    retrieval = ["--caption_key", "said"]
+    near = figures(lab, tmp_path / "near", "retrieval", f"{folder}/{{0..1}}.tar", *retrieval)
+    assert len(near) > 6
+    match way:
+        case "nginx":
+            server = servers.nginx(folder, tmp_path)
+        case "s3":
+            server = servers.moto(folder, BUCKET)
+        case _:
+            server = servers.python_server(folder)
+    with server as url:
+        address, plain = url, "{0..1}.tar"
+        if way == "s3":
+            s3_settings(monkeypatch, url)
+            address, plain = f"s3://{BUCKET}/data", "*.tar"
+        plain = f"{address}/{plain}"
+        assert figures(lab, tmp_path / "far", "retrieval", plain, *retrieval) == near
+        assert figures(lab, tmp_path / "packed", "retrieval", f"{address}/{{0..1}}.tar.gz", *retrieval) == near
+        near = figures(lab, tmp_path / "near", "uncertainty", f"{folder}/*.tar", "--caption_key", "txt")
+        assert figures(lab, tmp_path / "far", "uncertainty", plain, "--caption_key", "txt") == near
+
+
+def test_a_folder_at_an_address_brings_its_classes_along(lab: Path, tmp_path: Path) -> None:
+    near = figures(lab, tmp_path / "near", "uncertainty", str(lab / "sets" / "wds_pairs_test"))
+    assert "accuracy" in near
+    with servers.nginx(lab / "sets", tmp_path) as url:
+        assert figures(lab, tmp_path / "far", "uncertainty", f"{url}/wds_pairs_test/") == near
+
+
+def test_a_shard_that_changed_is_another_data_set(lab: Path, tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    source = (lab / "sets" / "wds_pairs_test" / "0.tar").read_bytes()
+    (served / "0.tar").write_bytes(source)
+    with servers.nginx(served, tmp_path) as url:
+        address = f"{url}/0.tar"
+        [(name, size, version)] = examine_shards([address], StoreConfig())
+        assert (name, size) == (address, len(source))
+        assert version
+        before = open_captioned(address, tmp_path)
+        assert before == open_captioned(address, tmp_path)
+        assert before.shards == (address,)
+        changed = served / "other"
+        changed.write_bytes(source[:-1500] + bytes([source[-1500] ^ 1]) + source[-1499:])
+        os.utime(changed, (1, 1))  # nginx tells files of one size apart by whole seconds
+        changed.replace(served / "0.tar")
+        assert open_captioned(address, tmp_path).fingerprint != before.fingerprint
+        with pytest.raises(DataError, match=r"9\.tar: the server answers 404"):
+            open_captioned(f"{url}/9.tar", tmp_path)
+
+
+def test_items_of_the_page_and_of_sheets(lab: Path, tmp_path: Path) -> None:
+    folder = lab / "sets" / "wds_pairs_test"
+    near = read_items([f"{folder}/{{0..1}}.tar"], ("txt", "said"), 7)
+    assert [item.key for item in near] == [f"{number // 5}/p{number}" for number in range(7)]
+    with servers.nginx(folder, tmp_path) as url:
+        assert read_items([f"{url}/{{0..1}}.tar"], ("txt", "said"), 7) == near
+        packed = read_items([f"{url}/{{0..1}}.tar.gz"], ("txt", "said"), 7)
+        assert [(item.picture, item.captions) for item in packed] == [(item.picture, item.captions) for item in near]
+        far, here = ((f"{place}/1.tar", "p7") for place in (url, folder))
+        contents = fetch([far, here], 16)
+        assert contents[far].caption == contents[here].caption
+        assert contents[far].caption is not None
+        np.testing.assert_array_equal(contents[far].picture, contents[here].picture)
+
+
+def test_copies_of_what_a_ranking_keeps(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = lab / "sets" / "wds_pairs_test"
+
+    def copies(place: str, name: str, suffix: str) -> dict[str, bytes]:
+        out = tmp_path / name
+        rows = [f"p{number},{place}/{number // 5}{suffix},1.0,{1 + number % 5}" for number in range(COUNT)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["key,source,score,rank", *rows, ""]))
+        words = ["data", "filter", "--ranking", str(tmp_path / f"{name}.csv"), "--out", str(out), "--keep_count", "3"]
+        assert main(words) == 0
+        files = {path.name: path.read_bytes() for path in out.iterdir()}
+        files.pop("filter.json")
+        return files
+
+    near = copies(str(folder), "near", ".tar")
+    assert sorted(near) == ["0.tar", "1.tar"]
+    assert copies(str(folder), "packed", ".tar.gz") == near
+    with servers.nginx(folder, tmp_path) as url:
+        assert copies(url, "far", ".tar") == near
+        assert copies(url, "far-packed", ".tar.gz") == near
+    (tmp_path / "both.csv").write_text(f"key,source,score,rank\np0,{folder}/0.tar,1,1\np0,{folder}/0.tar.gz,1,2\n")
+    words = ["data", "filter", "--ranking", str(tmp_path / "both.csv"), "--out", str(tmp_path / "both")]
+    assert main([*words, "--keep_count", "1"]) == 2
+    assert "would have one name" in capsys.readouterr().err
