@@ -179,4 +179,9 @@ def test_sets_and_voters_of_any_name(tmp_path: Path, world: World) -> None:
     values = {(names[row["task"]], row["metric"]): row["value"][world.names[0]] for row in found}
     assert values == {(task, metric): world.value(task, metric) for task, metric in values}
     assert ("ImageNet-A", "accuracy, BPRW, few-shot") in values
-    assert ("ImageNet", "accuracy, even prompts, without the few shots") in values
+    own = "accuracy, even prompts, without the few shots"
+    assert ("ImageNet", own) in values
+    assert ("ImageNet-A", own) not in values
+    assert main(["eval", "imagenet", *words, "--voters", "mine-rest"]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
+    assert {row["task"] for row in found if row["metric"] == own} == {"mine-rest"}, "other voters, other results"

