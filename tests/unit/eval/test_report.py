@@ -205,6 +205,16 @@ def test_tick_labels_are_short(value: float, step: float, text: str) -> None:
     assert charts.tick_label(value, step) == text
 
 
+def test_charts_of_shares_have_one_axis() -> None:
+    axes = []
+    for values in ([0.2, 0.4], [0.7, 0.9]):
+        line = charts.Line(name="a", x=[1, 2], y=values)
+        drawing = charts.line_chart("t", "d", [line], x_label="bin", y_scale="share", percent=True)
+        axes.append(re.findall(r">(\d+)\W?%</text>", drawing))
+    assert axes[0] == axes[1]
+    assert {"0", "100"} <= set(axes[0])
+
+
 def test_line_chart_leaves_gaps_out_and_thins_long_lines() -> None:
     line = charts.Line(name="a<b", x=range(5000), y=[float("nan") if x % 2 else float(x) for x in range(5000)])
     drawing = charts.line_chart("t", "d", [line, charts.Line(name="c", x=[0], y=[1.0])], x_label="step")

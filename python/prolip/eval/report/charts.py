@@ -112,12 +112,12 @@ def line_chart(
     lines: Sequence[Line],
     *,
     x_label: str,
-    y_scale: Literal["linear", "from zero", "log"] = "linear",
+    y_scale: Literal["linear", "from zero", "share", "log"] = "linear",
     percent: bool = False,
     marks: bool = False,
     height: float = 210.0,
 ) -> Markup:
-    """Lines over a common axis; with `marks` every point is drawn.
+    """Lines over a common axis; with `marks` every point is drawn. A "share" has all of 0 to 1, so that charts compare.
 
     NaN is left out, and on a logarithmic scale what is not above zero; nothing is drawn where nothing is left.
     """
@@ -127,7 +127,8 @@ def line_chart(
     flat = [point for line in [*points, *untrained] for point in line]
     if not flat:
         return Markup("")
-    values = [y for _, y in flat] + ([0.0] if y_scale == "from zero" else [])
+    ends = {"from zero": [0.0], "share": [0.0, 1.0]}
+    values = [y for _, y in flat] + ends.get(y_scale, [])
     ticks = log_ticks(min(values), max(values)) if log else nice_ticks(min(values), max(values), 4)
     y_axis = (_LogAxis if log else _Axis)(ticks[0], ticks[-1], height - BOTTOM, TOP)
     xs = [x for x, _ in flat]

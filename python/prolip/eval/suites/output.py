@@ -44,11 +44,11 @@ class ResultsJson:
     """Fingerprints by name."""
     figures: list[FigureJson]
     notes: dict[str, list[str]]
-    """What was left out, by model."""
+    """What was left out and why, and what else is to be said, by model."""
 
 
 def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples: int, seed: int) -> list[str]:
-    """Writes the three files; the main figures as a table for the terminal, what was left out, and where the files are.
+    """Writes the three files; the main figures as a table for the terminal, the notes, and where the files are.
 
     Args:
         folder: of the files.
@@ -146,7 +146,7 @@ def markdown(page: SuitePage) -> str:
         parts += [f"## {title}\n", *markdown_table(page.models, rows), ""]
     noted = [f"- {model}: {note}" for model, lines in page.notes.items() for note in lines]
     if noted:
-        parts += ["## Left out\n", *noted, ""]
+        parts += ["## Notes\n", *noted, ""]
     parts.append("Shares in percent; ranges hold 95 % of bootstrap resamples of the items.\n")
     return "\n".join(parts)
 

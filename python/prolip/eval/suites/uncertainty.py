@@ -176,7 +176,9 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     rows.append(row_of_items(name, f"accuracy of the least certain 1/{num_bins}", last))
     text = f"Accuracy of {name} in {num_bins} bins of equally many pictures, from certain to uncertain."
     line = Line(name="accuracy", x=list(range(1, num_bins + 1)), y=bins.accuracy)
-    drawn = line_chart("Accuracy by uncertainty", text, [line], x_label="bin", percent=True, marks=True)
+    drawn = line_chart(
+        "Accuracy by uncertainty", text, [line], x_label="bin", y_scale="share", percent=True, marks=True
+    )
     return TaskResult(rows=rows, charts=[Chart(title=f"{name}: accuracy by uncertainty", text=text, svg=str(drawn))])
 
 
