@@ -70,14 +70,15 @@ def test_two_sets_of_one_name_both_have_rows(suite: str, world: World, tmp_path:
 @pytest.mark.parametrize("suite", ["retrieval", "uncertainty"])
 def test_a_set_that_is_not_here_is_named_and_the_others_run(suite: str, world: World, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    sources = [str(tmp_path / "empty"), "http://127.0.0.1:9/a.tar", str(tmp_path / "absent.tar"), str(world.pairs)]
+    sources = [str(tmp_path / "empty"), "pipe:cat a.tar", str(tmp_path / "absent.tar"), str(world.pairs)]
     given = [word for source in sources for word in ("--data", source)]
     words = ["--num_bins", "3", "--show", "0"] if suite == "uncertainty" else []
     found = evaluate(suite, world.ours, tmp_path / "out", *given, *words)
     assert {row["task"] for row in found["figures"]} == {world.pairs.name}
-    empty, remote, absent = found["notes"][world.ours]
+    empty, command, absent = found["notes"][world.ours]
     assert empty == f"empty: {tmp_path / 'empty'} has no shard"
-    assert remote == "a.tar: http://127.0.0.1:9/a.tar is not a local file, which this suite needs"
+    assert command.startswith("pipe:cat a.tar: ")
+    assert "allow_pipe" in command
     assert absent.startswith("absent.tar: ")
     assert str(tmp_path / "absent.tar") in absent
 
