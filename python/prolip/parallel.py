@@ -41,7 +41,7 @@ class ParallelConfig:
     """Every n-th block of a tower keeps its input alone and is computed again in the backward pass; 0 keeps all that
     the blocks compute."""
     compile: bool = False
-    """Compile the towers' blocks and the loss with torch.compile."""
+    """Compile the towers' blocks and the loss with torch.compile; torch 2.7 cannot compile the loss, 2.15 can."""
 
     def __post_init__(self) -> None:
         if self.recompute_every < 0:
