@@ -18,16 +18,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.unit.sample_run import write_run
+from tests.unit.sample_run import write_checkpoint, write_run
 from tests.unit.sample_shards import encoded, write_tar
 
+from prolip.checkpoint import open_saved
 from prolip.cli import main
 from prolip.data import BatchLoader, DataError, LoaderConfig
+from prolip.device import DeviceBatch, device_batches
 from prolip.embedding import EmbedOptions, run_embed
 from prolip.eval.contents import fetch
 from prolip.eval.embed import embed_images, embed_texts
+from prolip.eval.inputs import Reading
 from prolip.eval.parts import Kind, Manifest, Part, complete_parts
-from prolip.opening import open_model
+from prolip.opening import open_model, open_network
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +215,28 @@ def test_wherever_an_interrupt_comes_no_part_is_wrong(
     assert lines > 20
 
 
+def test_batches_may_be_read_far_ahead(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_embed(options(source, tmp_path / "near"))
+
+    class Ahead:
+        """All batches are read before the first is embedded, as some are on a GPU."""
+
+        wait_seconds = 0.0
+
+        def __init__(self, reading: Reading, device: torch.device) -> None:
+            self.batches = [batch._replace(images=batch.images.clone()) for batch in device_batches(reading, device)]
+
+        def __iter__(self) -> Iterator[DeviceBatch]:
+            return iter(self.batches)
+
+    monkeypatch.setattr("prolip.embedding.device_batches", Ahead)
+    run_embed(options(source, tmp_path / "far"))
+    near, far = (
+        {path.name: path.read_bytes() for path in (tmp_path / one).glob("*.parquet")} for one in ("near", "far")
+    )
+    assert near == far
+
+
 def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
     run_embed(options(source, tmp_path))
     part = tmp_path / "image-000001.parquet"
@@ -226,6 +251,7 @@ def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
     [
         ({"rows_per_part": 2}, r"in parts of as many rows \(rows_per_part\)"),
         ({"dtype": "float16"}, r"dtype was float32, is float16"),
+        ({"precision": "bf16"}, r"settings was .* is .*'bf16'"),
         ({"what": "both"}, r"settings was .* is .*'both'"),
         ({"data": ("shard1.tar", "shard0.tar")}, r"holds embeddings of other data"),
         ({"checkpoint": "other"}, r"the model is another"),
@@ -246,6 +272,17 @@ def test_embeddings_of_another_kind_are_not_mixed(
         given["data"] = tuple(str(source / name) for name in given["data"])
     with pytest.raises(ValueError, match=message):
         run_embed(options(source, tmp_path / "out", **given))
+
+
+def test_weights_of_one_architecture_are_not_mixed(source: Path, tmp_path: Path) -> None:
+    run_embed(options(source, tmp_path / "out"))
+    model, saved = open_network(str(source / "run")), open_saved(source / "run")
+    assert saved is not None
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    write_checkpoint(tmp_path / "other" / "checkpoints", model, saved.notes.config, step=1)
+    with pytest.raises(ValueError, match="the model is another"):
+        run_embed(options(source, tmp_path / "out", checkpoint=str(tmp_path / "other")))
 
 
 def test_what_cannot_be_embedded_is_said(
