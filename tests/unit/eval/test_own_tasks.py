@@ -185,3 +185,12 @@ def test_groups_may_be_any_whole_numbers(tmp_path: Path) -> None:
     assert plain.main
     odd = torch.tensor([7, 2**40, 2016, 5])[groups]
     assert judged_rows(task, Answers(best, None), labels, odd)[-1].value == plain.value
+
+
+def test_other_is_left_out_by_its_number_wherever_it_stands_among_the_regions(tmp_path: Path) -> None:
+    task = read_tasks(write(tmp_path / "mine.tsv", changed("metric", "worst_region")))[0]._replace(group_column=0)
+    labels, best = torch.zeros(6, dtype=torch.int64), torch.tensor([[0], [1], [0], [1], [1], [1]])
+    regions = torch.tensor([[0], [0], [3], [3], [5], [5]])
+    rows = {row.metric: row.value for row in judged_rows(task, Answers(best, None), labels, regions)}
+    assert rows["worst-region accuracy"] == 0.0
+    assert rows["worst-region accuracy, without Other"] == 0.5

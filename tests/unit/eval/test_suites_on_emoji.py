@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -113,6 +116,10 @@ def test_datacomps_suite(world: World) -> None:
         hits, labels, records = world.hits(f"test-{design}", "subgroup")
         recall = sum(found := mean_of_groups(hits, labels.tolist())) / len(found)
         assert values[f"Subgroups, {title}", "mean per-class recall"] == pytest.approx(recall)
+        groups = world.classes("group")
+        with tarfile.open(world.suites / f"wds_emoji-subgroups-{design}_test" / "test" / "0.tar") as shard:
+            places = [np.load(io.BytesIO(shard.extractfile(f"{one['key']}.npy").read())) for one in records]  # type: ignore[union-attr]
+        assert [groups[place[0]] for place in places] == [one["group_text"] for one in records]
         worst = min(mean_of_groups(hits, [one["group"] for one in records]))
         assert values[f"Subgroups by group, {title}", "worst-group accuracy"] == worst
         images, texts, owners = captioned(world, design)
