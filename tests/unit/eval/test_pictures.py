@@ -98,6 +98,33 @@ def test_unreadable_pictures_are_left_out_until_they_are_too_many(
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+@pytest.mark.parametrize("pictures", [147, 149])
+def test_samples_without_a_picture_are_bad_ones(
+    pictures: int, settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+) -> None:
+    """One in a hundred may be bad: one of 150 is no fault, three are."""
+    kinds = ["png" if n < pictures else "cls" for n in range(150)]
+    write_tar(tmp_path / "a.tar", [(f"k{n:03}.{kind}", encoded[n % 3]) for n, kind in enumerate(kinds)])
+    batches = picture_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64)
+    if pictures == 149:
+        assert sum(len(batch.keys) for batch in batches) == 149
+    else:
+        with pytest.raises(DataError, match="3 of 150"):
+            list(batches)
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+def test_a_shard_that_breaks_off_is_damaged_however_few_samples_it_lost(
+    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+) -> None:
+    write_tar(tmp_path / "a.tar", [(f"k{n:03}.png", encoded[n % 3]) for n in range(200)])
+    whole = (tmp_path / "a.tar").read_bytes().rstrip(b"\0")
+    (tmp_path / "a.tar").write_bytes(whole[:-100])
+    with pytest.raises(DataError, match=r"a\.tar: a shard is damaged"):
+        list(picture_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64))
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
 def test_what_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(DataError, match=r"a\.tar"):
