@@ -124,14 +124,34 @@ def test_a_folder_and_lines_keep_their_names_and_a_bad_picture_is_named(source: 
     assert not list(tmp_path.glob(".*")), "nothing temporary stays"
 
 
-def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path) -> None:
+def test_a_folders_captions_are_those_of_their_pictures(source: Path, tmp_path: Path) -> None:
+    words = ["food", "travel", "nature", "emoji"]
+    (tmp_path / "pictures").mkdir()
+    for number, word in enumerate(words):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded((number * 50, 9, 9)))
+        (tmp_path / "pictures" / f"{number}.txt").write_text(word)
+    given = options(source, tmp_path / "out", data=(str(tmp_path / "pictures"),), what="both", rows_per_part=3)
+    run_embed(given)
+    keys, _, mean, *_ = read(tmp_path / "out", "text")
+    model, tokenizer = open_model(str(source / "run"), None)
+    assert keys == [f"{number}.png" for number in range(4)]
+    np.testing.assert_allclose(mean, embed_texts(model, tokenizer, words, torch.device("cpu")).mean, atol=1e-5)
+    # As many pictures under other names are other data.
+    (tmp_path / "pictures" / "1.png").rename(tmp_path / "pictures" / "1b.png")
+    with pytest.raises(ValueError, match="holds embeddings of other data"):
+        run_embed(given)
+
+
+@pytest.mark.parametrize("rows_per_part", [1, 3])
+def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_per_part: int) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     Image.new("RGB", (9, 9), "red").save(folder / "c.tif")
     (folder / "a.tif").write_bytes(b"damaged")
     (folder / "b.tif").write_bytes(b"damaged")
-    told = run_embed(options(source, tmp_path / "out", data=(str(folder),), rows_per_part=1))
-    assert "1 pictures in 3 parts" in told[0]
+    told = run_embed(options(source, tmp_path / "out", data=(str(folder),), rows_per_part=rows_per_part))
+    assert f"1 pictures in {3 // rows_per_part} parts" in told[0]
+    assert told[2] == "2 samples could not be used:"
     assert [line.split(": ")[1] for line in told[3:]] == ["a.tif", "b.tif"]
     assert read(tmp_path / "out", "image")[0] == ["c.tif"]
 
