@@ -62,6 +62,20 @@ def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, caps
     shown = capsys.readouterr().out
     assert f"written: {out}" in shown
     assert shown.count("similarity") == 2
+    ranks = [line.split()[0] for line in shown.splitlines() if line.startswith("   ") and "similarity" not in line]
+    assert ranks == ["1", "2", "3"] * 2
+    assert not [path.name for path in (lab / "out").iterdir() if path.name.startswith(".")], "nothing of the reading"
+
+
+def test_words_and_pictures_ask_together_and_only_pictures_are_shown(lab: Path, tmp_path: Path) -> None:
+    red, sheet, out = lab / "pictures" / "red.tif", tmp_path / "sheet.html", tmp_path / "answers.json"
+    files = ["--sheet", str(sheet), "--json", str(out)]
+    assert search(lab, "--text", "nature", "--image", str(red), "--k", "1", "--score", "mean", *files) == 0
+    found = json.loads(out.read_text())
+    assert [entry["query"] for entry in found] == ["nature", str(red)]
+    assert found[1]["answers"][0]["key"] == "red.tif"
+    words, picture = sheet.read_text().split("<h2")[1:]
+    assert [part.count("data:image/jpeg") for part in (words, picture)] == [1, 2]
 
 
 def test_words_find_captions_and_the_sheet_shows_all_that_is_found(lab: Path, tmp_path: Path) -> None:

@@ -123,17 +123,51 @@ def test_equal_scores_keep_the_order_of_the_data(tmp_path: Path) -> None:
     assert [line.split()[2] for line in told if line.startswith("   ")] == ["k0", "k3", "k299", "k296"]
 
 
+def rank_numbered(folder: Path, count: int) -> Path:
+    """A ranking of the samples k0, k1, … of one shard, whose scores are 1, 2, …"""
+    write_parts(folder / "out", [float(place + 1) for place in range(count)], count)
+    ranking = folder / "ranking.csv"
+    run_rank(RankOptions(embeddings=folder / "out", out=ranking))
+    write_tar(folder / "0.tar", [(f"k{place}.txt", b"") for place in range(count)])
+    ranking.write_text(ranking.read_text().replace("0.tar", str(folder / "0.tar")))
+    return ranking
+
+
+def copied(folder: Path) -> list[str]:
+    return [name for path in folder.rglob("*.tar") for name, _ in read_tar(path)]
+
+
 @pytest.mark.parametrize(("share", "kept"), [(0.29, 29), (0.57, 57), (0.999, 99), (1.0, 100), (0.005, 0)])
 def test_a_share_is_kept_as_it_is_written(tmp_path: Path, share: float, kept: int) -> None:
-    write_parts(tmp_path / "out", [float(place + 1) for place in range(100)], 100)
-    run_rank(RankOptions(embeddings=tmp_path / "out", out=tmp_path / "ranking.csv"))
-    write_tar(tmp_path / "0.tar", [(f"k{place}.txt", b"") for place in range(100)])
-    ranking = (tmp_path / "ranking.csv").read_text().replace("0.tar", str(tmp_path / "0.tar"))
-    (tmp_path / "ranking.csv").write_text(ranking)
-    told = run_filter(FilterOptions(ranking=tmp_path / "ranking.csv", out=tmp_path / "copy", keep_share=share))
+    ranking = rank_numbered(tmp_path, 100)
+    told = run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", keep_share=share))
     assert f"{kept} of 100 ranked samples kept" in told[0]
-    copies = [name for path in (tmp_path / "copy").rglob("*.tar") for name, _ in read_tar(path)]
-    assert copies == [f"k{place}.txt" for place in range(kept)]
+    assert copied(tmp_path / "copy") == [f"k{place}.txt" for place in range(kept)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        ({"min_score": 3.0}, range(2, 9)),
+        ({"max_score": 3.0}, range(3)),
+        ({"min_score": 3.0, "max_score": 5.0}, range(2, 5)),
+        ({"min_score": 3.0, "keep_count": 4}, range(2, 4)),
+    ],
+)
+def test_scores_at_a_bound_are_kept(tmp_path: Path, rules: dict[str, Any], kept: range) -> None:
+    ranking = rank_numbered(tmp_path, 9)
+    scores = np.concatenate([chunk.scores for chunk in read_ranking(ranking)])
+    exact = {name: float(scores[int(value) - 1]) if name.endswith("score") else value for name, value in rules.items()}
+    run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", **exact))
+    assert copied(tmp_path / "copy") == [f"k{place}.txt" for place in kept]
+
+
+def test_a_long_table_is_read_row_by_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranking = rank_numbered(tmp_path, 9)
+    monkeypatch.setattr("prolip.eval.ranking.ROWS", 4)
+    assert [chunk.keys for chunk in read_ranking(ranking)] == [
+        [f"k{place}" for place in rows] for rows in (range(4), range(4, 8), range(8, 9))
+    ]
 
 
 def test_a_ranking_of_pairs_needs_pairs(lab: Path, tmp_path: Path) -> None:
@@ -201,6 +235,9 @@ def test_a_copy_goes_on_where_it_stopped(lab: Path, tmp_path: Path) -> None:
     assert "0 shards copied now" in run_filter(options)[0]
     with pytest.raises(ValueError, match="holds a copy by another ranking, rule or choice"):
         run_filter(FilterOptions(ranking=ranking, out=out, keep_count=12))
+    ranking.write_text(ranking.read_text() + "\n")
+    with pytest.raises(ValueError, match="holds a copy by another ranking, rule or choice"):
+        run_filter(options)
 
 
 def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
