@@ -107,13 +107,13 @@ def test_fp16s_factor_is_told_and_falls_with_each_step_that_is_skipped(
     factor = 2.0**24
     monkeypatch.setattr("prolip.train.LossScaler", lambda: LossScaler(factor))
     flags = ("--num_samples", "320", "--log_every", "1", "--log.tensorboard", "False")
-    assert lab.here("low", "--precision", "fp16", *flags) == 0
-    rows = lab.rows("low")
+    assert lab.here("factor", "--precision", "fp16", *flags) == 0
+    rows = lab.rows("factor")
     skipped = [row["grad_norm"] == 0 for row in rows]
     assert 0 < sum(skipped) < len(rows)
     assert numbers(rows, "loss_scale") == [factor / 2**count for count in accumulate(skipped)]
-    assert lab.here("wide", *flags, "--num_samples", "16") == 0
-    assert "loss_scale" not in lab.rows("wide")[0]
+    assert lab.here("factorless", *flags, "--num_samples", "16") == 0
+    assert "loss_scale" not in lab.rows("factorless")[0]
 
 
 def test_a_loss_that_is_not_finite_fails_at_the_step(lab: Lab) -> None:
