@@ -20,7 +20,7 @@ from prolip.datasets.emoji import EmojiConfig, build_emoji
 from prolip.eval.emoji import EmojiResults
 from prolip.eval.report import render_report
 from prolip.eval.suites.emoji import evaluate_run
-from prolip.eval.suites.rows import write_whole
+from prolip.files import write_whole
 from prolip.opening import open_eval_model
 
 log = logging.getLogger("prolip.demo")

@@ -19,7 +19,6 @@ from prolip.datasets.captions import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 from prolip.eval.bootstrap import bootstrap_interval
 from prolip.eval.bprw import BprwConfig, PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.embed import Embedded, embed_images, embed_texts
-from prolip.eval.pictures import read_record
 from prolip.eval.prompts import (
     SmallestInClass,
     WithinSpread,
@@ -28,6 +27,7 @@ from prolip.eval.prompts import (
     imagenet_classnames,
     imagenet_templates,
 )
+from prolip.eval.records import read_record
 from prolip.eval.report.prompt_chart import prompt_chart
 from prolip.eval.zero_shot import aggregate_prompts, correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian

@@ -20,7 +20,7 @@ from prolip.eval.parts import Kind, Manifest, complete_parts
 from prolip.eval.retrieval import Score
 from prolip.eval.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.eval.sheet import SIDE, Cell, Row, picture_sheet
-from prolip.eval.suites.rows import write_whole
+from prolip.files import write_whole
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.opening import open_model, open_network

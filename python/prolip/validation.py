@@ -25,9 +25,9 @@ from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, Lo
 from prolip.distributed import Ranks
 from prolip.eval.embed import Paired, embed_pairs, embed_texts
 from prolip.eval.measures import SCORES, flat, measure_zero_shot
-from prolip.eval.pictures import read_record
 from prolip.eval.prompts import fill_templates
 from prolip.eval.ranks import spearman
+from prolip.eval.records import read_record
 from prolip.eval.retrieval import evaluate_retrieval, first_ranks
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.eval.zero_shot import aggregate_prompts

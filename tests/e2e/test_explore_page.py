@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from tests.e2e.servers import free_port
 from tests.unit.sample_run import write_run
 from tests.unit.sample_shards import encoded
 from tests.unit.test_explore import write_items
@@ -57,13 +58,6 @@ CONTRASTS = """() => {
       return [(high + 0.05) / (low + 0.05), one.innerText];
     });
 }"""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

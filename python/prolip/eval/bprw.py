@@ -21,6 +21,7 @@ from torch import Tensor
 
 from prolip.eval.mixture import Prior, fit_weights, prior_weights
 from prolip.eval.zero_shot import Classifier
+from prolip.files import whole_file
 from prolip.gaussian import LOG_2PI, Gaussian
 
 MAX_BYTES = 1 << 30
@@ -94,12 +95,10 @@ class PromptWeights:
 
     def save(self, path: Path, notes: Mapping[str, object] | None = None) -> None:
         """Writes a safetensors file; `notes` (settings, class names, templates) go into its header as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         header = {name: json.dumps(note, ensure_ascii=False) for name, note in (notes or {}).items()}
-        temporary = path.with_name(f"{path.name}.tmp")
-        save_file(tensors, temporary, header)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            save_file(tensors, temporary, header)
 
     @classmethod
     def load(cls, path: Path) -> PromptWeights:

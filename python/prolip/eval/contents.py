@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig, preprocess_image
+from prolip.data import DataError, StoreConfig, preprocess_image
 from prolip.datasets.intake import UNREADABLE, load_picture
 from prolip.eval.inputs import read_lines
-from prolip.eval.pictures import EXTENSIONS, read_record
-from prolip.eval.suites.captioned import at
+from prolip.eval.records import EXTENSIONS, at, read_record, read_samples
 
 log = logging.getLogger(__name__)
 
@@ -90,26 +89,12 @@ def _caption(key: str, member: bytes | None, path: str) -> str | None:
 
 def _of_shard(shard: str, keys: set[str], side: int, store: StoreConfig, caption_key: str) -> dict[str, Contents]:
     beside = "txt" if caption_key == "txt" else "json"
-    config = LoaderConfig(
-        shards=(shard,),
-        batch_size=32,
-        image_size=0,
-        captions=(),
-        shuffle_window=0,
-        last_batch="keep",
-        keep_members=(*EXTENSIONS, beside),
-        max_bad_fraction=1.0,
-        store=store,
-    )
     found: dict[str, Contents] = {}
-    with BatchLoader(config) as loader:
-        for batch in loader:
-            for place, key in enumerate(batch.keys):
-                # Of several samples with one key the first: keys are told apart by their shards alone.
-                if key in keys and key not in found:
-                    data = next(filter(None, (batch.members[extension][place] for extension in EXTENSIONS)), b"")
-                    caption = _caption(key, batch.members[beside][place], caption_key)
-                    found[key] = Contents(_square(data, side), caption)
+    for sample in read_samples(shard, (beside,), store):
+        # Of several samples with one key the first: keys are told apart by their shards alone.
+        if sample.key in keys and sample.key not in found:
+            caption = _caption(sample.key, sample.members[beside], caption_key)
+            found[sample.key] = Contents(_square(sample.picture, side), caption)
             if len(found) == len(keys):
                 break
     return found

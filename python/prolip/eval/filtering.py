@@ -24,6 +24,7 @@ import tyro
 
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shown_shard
 from prolip.eval.ranking import Chunk, read_ranking
+from prolip.files import whole_file
 
 RECORD = "filter.json"
 _BLOCK = 512
@@ -248,10 +249,8 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
     Raises:
         DataError: the shard is no plain tar file, ends early, is damaged, or lacks one of the keys.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
     missing, called = set(keys), name or str(shard)
-    try:
+    with whole_file(target) as temporary:
         with shard.open("rb") as source, temporary.open("wb") as copy:
             for key, start, end in _members(called, source):
                 if not key or key in keys:
@@ -263,9 +262,6 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
             raise DataError(
                 f"shard {called}: has no sample {min(missing)}, which the ranking keeps: is it another one?"
             )
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _members(shard: str, source: BufferedReader) -> Iterator[tuple[str, int, int]]:

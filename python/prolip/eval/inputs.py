@@ -20,9 +20,7 @@ from typing import Any, NamedTuple
 from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, expand_shards, shown_shard
 from prolip.datasets.folder import find_pictures
 from prolip.datasets.intake import UNREADABLE, load_picture
-
-_READ = {"jpg", "jpeg", "png", "webp", "gif", "bmp"}
-"""Extensions of what the loader reads; other pictures become PNG."""
+from prolip.eval.records import EXTENSIONS, holds_no_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +117,6 @@ def read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise ValueError(f"lines: {path} cannot be read: {error}") from error
     return text.removesuffix("\n").split("\n") if text else []
-
-
-def holds_no_sample(error: ValueError) -> bool:
-    """Whether that is the loader's error for a whole archive without a sample: of one shard of many that is none."""
-    return str(error).endswith("the shards hold no sample")
 
 
 # ---- the batches of one part after another -------------------------------------------------------------------------
@@ -261,7 +254,7 @@ def _pack(part: FolderPart, shard: Path, *, with_captions: bool) -> list[str]:
             path = Path(part.folder) / name
             suffix = path.suffix.lower().removeprefix(".")
             try:
-                if suffix in _READ:
+                if suffix in EXTENSIONS:
                     data = path.read_bytes()
                 else:
                     picture = load_picture(path, None)

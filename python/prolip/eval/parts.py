@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from prolip.eval.arrow import parquet, pyarrow
+from prolip.files import whole_file, write_whole
 
 Kind = Literal["image", "text"]
 Format = Literal["parquet", "safetensors"]
@@ -85,14 +86,11 @@ def write_part(folder: Path, rows: Rows, notes: PartNotes, form: Format, stored:
         ValueError: Parquet is asked for and pyarrow is not installed.
     """
     path = folder / part_name(notes.kind, notes.number, form)
-    temporary = path.with_name(f".{path.name}.tmp")
     total_var = np.exp(rows.log_var.astype(np.float64)).sum(axis=1).astype(np.float32)
     mean, log_var = rows.mean.astype(stored), rows.log_var.astype(stored)
-    if form == "parquet":
-        _write_parquet(temporary, rows, mean, log_var, total_var, notes)
-    else:
-        _write_safetensors(temporary, rows, mean, log_var, total_var, notes)
-    temporary.replace(path)
+    write = _write_parquet if form == "parquet" else _write_safetensors
+    with whole_file(path) as temporary:
+        write(temporary, rows, mean, log_var, total_var, notes)
     return path
 
 
@@ -177,9 +175,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes manifest.json, as a whole."""
-        temporary = folder / f".{MANIFEST}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(folder / MANIFEST)
+        write_whole(folder / MANIFEST, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:

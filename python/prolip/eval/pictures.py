@@ -6,7 +6,6 @@ B batch, H/W pixels.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,11 +19,10 @@ from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.datasets.intake import UNREADABLE
 from prolip.device import device_batches
 from prolip.eval.model import Preprocess
+from prolip.eval.records import EXTENSIONS
 
 MAX_BAD_FRACTION = 0.01
 """Share of unreadable pictures past which a set counts as damaged."""
-EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
-"""Of pictures; of several of one sample the one that stands first here is taken, as the loader takes it."""
 
 
 class PictureBatch(NamedTuple):
@@ -82,20 +80,6 @@ def _check_whole(loader: BatchLoader) -> None:
     stats = loader.stats()
     if "archive" in stats.bad:
         raise DataError(f"{', '.join(loader.config.shards)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
-
-
-def read_record(key: str, member: bytes | None) -> Any:
-    """What a sample's json holds; None where it has none.
-
-    Raises:
-        DataError: it is no json; the message names the key.
-    """
-    if member is None:
-        return None
-    try:
-        return json.loads(member)
-    except ValueError as error:
-        raise DataError(f"sample {key}: cannot parse its json: {error}") from error
 
 
 def _transformed(

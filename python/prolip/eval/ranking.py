@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -22,7 +21,7 @@ from prolip.eval.arrow import parquet, pyarrow
 from prolip.eval.contents import fetch
 from prolip.eval.parts import ROWS, Block, Kind, Manifest, Part, complete_parts
 from prolip.eval.sheet import SIDE, Cell, Row, picture_sheet
-from prolip.eval.suites.rows import write_whole
+from prolip.files import whole_file, write_whole
 from prolip.gaussian import Gaussian, inclusion_score
 
 By = Literal["image", "caption", "inclusion", "csd"]
@@ -190,24 +189,12 @@ def table_format(path: Path) -> Write:
     return _write_parquet if path.suffix == ".parquet" else _write_csv
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _write_parquet(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -> None:
     pa = pyarrow()
     source = pa.dictionary(pa.int32(), pa.string())
     types = dict(zip(COLUMNS, (pa.string(), source, pa.float32(), pa.int64()), strict=True))
     schema = pa.schema(types.items(), metadata={"prolip": json.dumps(notes)})
-    with _whole(path) as temporary, parquet().ParquetWriter(temporary, schema) as writer:
+    with whole_file(path) as temporary, parquet().ParquetWriter(temporary, schema) as writer:
         for chunk in chunks:
             columns = [pa.array(values) for values in chunk]
             columns[1] = columns[1].cast(pa.string()).dictionary_encode().cast(source)
@@ -216,7 +203,7 @@ def _write_parquet(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -
 
 def _write_csv(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -> None:
     del notes  # a CSV file has no place for them
-    with _whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for chunk in chunks:

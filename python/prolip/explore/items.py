@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from prolip.data import BatchLoader, LoaderConfig, StoreConfig, expand_shards, shown_shard
-from prolip.eval.inputs import holds_no_sample
-from prolip.eval.pictures import EXTENSIONS, read_record
+from prolip.data import StoreConfig, expand_shards, shown_shard
+from prolip.eval.records import Sample, at, read_record, read_samples
 
 
 @dataclass(frozen=True)
@@ -61,44 +59,15 @@ def _patterns(source: str) -> list[str]:
 
 
 def _items(shard: str, caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:
-    config = LoaderConfig(
-        shards=(shard,),
-        batch_size=64,
-        image_size=0,
-        captions=(),
-        shuffle_window=0,
-        last_batch="keep",
-        keep_members=(*EXTENSIONS, "txt", "json"),
-        max_bad_fraction=1.0,
-        store=store,
-    )
     name = Path(shown_shard(shard)).stem
-    try:
-        loader = BatchLoader(config)
-    except ValueError as error:
-        if not holds_no_sample(error):
-            raise
-        return
-    with loader:
-        for batch in loader:
-            for place, key in enumerate(batch.keys):
-                members = {extension: some[place] for extension, some in batch.members.items()}
-                picture = next(filter(None, (members[extension] for extension in EXTENSIONS)), b"")
-                captions = dict.fromkeys(_captions(key, members, caption_keys))
-                yield Item(f"{name}/{key}", picture, tuple(captions))
+    for sample in read_samples(shard, ("txt", "json"), store):
+        captions = dict.fromkeys(_captions(sample, caption_keys))
+        yield Item(f"{name}/{sample.key}", sample.picture, tuple(captions))
 
 
-def _captions(key: str, members: dict[str, bytes | None], caption_keys: Sequence[str]) -> Iterator[str]:
-    text, record = members["txt"], read_record(key, members["json"])
+def _captions(sample: Sample, caption_keys: Sequence[str]) -> Iterator[str]:
+    text, record = sample.members["txt"], read_record(sample.key, sample.members["json"])
     for path in caption_keys:
-        found = text.decode("utf-8", "replace") if path == "txt" and text is not None else _at(record, path)
-        if isinstance(found, list) and found:
-            found = found[0]
-        if isinstance(found, str) and found.strip():
-            yield found.strip()
-
-
-def _at(record: Any, path: str) -> Any:
-    for part in path.split("."):
-        record = record.get(part) if isinstance(record, dict) else None
-    return record
+        found = [text.decode("utf-8", "replace")] if path == "txt" and text is not None else at(record, path)
+        if found and isinstance(found[0], str) and found[0].strip():
+            yield found[0].strip()

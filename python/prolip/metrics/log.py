@@ -16,6 +16,7 @@ from typing import Any, Self, TextIO
 
 import numpy as np
 
+from prolip.files import write_whole
 from prolip.metrics.examples import Shown, pick_examples, write_examples
 from prolip.models import ProLIPOutput
 from prolip.tokenizer import Tokenizer, TokenizerConfig
@@ -180,9 +181,7 @@ def read_lines(path: Path) -> list[str]:
 def _open_lines(path: Path, resumed_step: int) -> TextIO:
     """A file of rows, without those of later steps, to be written on."""
     kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(f"{line}\n" for line in kept))
     return path.open("a", encoding="utf-8")
 
 

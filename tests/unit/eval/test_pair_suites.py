@@ -19,7 +19,8 @@ from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.hierarcaps import read_hierarcaps, read_levels
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
 from prolip.eval.model import EvalModel
-from prolip.eval.suites.captioned import at, caption_members, captions_of, open_captioned
+from prolip.eval.records import at
+from prolip.eval.suites.captioned import caption_members, captions_of, open_captioned
 from prolip.eval.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.gaussian import Gaussian

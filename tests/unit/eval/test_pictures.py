@@ -17,7 +17,8 @@ from tests.unit.sample_shards import write_tar
 
 from prolip.data import DataError
 from prolip.eval.model import Preprocess, of_open_clip
-from prolip.eval.pictures import picture_batches, read_record
+from prolip.eval.pictures import picture_batches
+from prolip.eval.records import read_record
 
 CPU = torch.device("cpu")
 SETTINGS = [

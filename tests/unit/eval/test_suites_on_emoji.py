@@ -22,7 +22,7 @@ from prolip.eval.bprw import labelled_images, reweight_prompts
 from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.hierarcaps import caption_ids, mean_root
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
-from prolip.eval.pictures import read_record
+from prolip.eval.records import read_record
 from prolip.eval.suites.imagenet import FEW_SHOT
 from prolip.eval.uncertainty import area_under_risk_coverage
 from prolip.eval.zero_shot import zero_shot_logits

@@ -13,6 +13,7 @@ from prolip.eval.report import charts, words
 from prolip.eval.report.inputs import ReportInputs, column, read_inputs
 from prolip.eval.report.pages import open_templates
 from prolip.eval.report.prompting import gain_chart, prompting_sentence, weight_chart
+from prolip.files import write_whole
 
 SETTINGS = (
     ("num_samples", "Pictures seen in training"),
@@ -47,9 +48,7 @@ def render_report(run_dir: Path, data_dir: Path) -> Path:
         ValueError: eval.json is of another version or damaged.
     """
     path = run_dir / "report.html"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(build_page(read_inputs(run_dir, data_dir)), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, build_page(read_inputs(run_dir, data_dir)))
     return path
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
 from prolip.eval.embed import Embedded
-from prolip.eval.pictures import read_record
+from prolip.eval.records import at, read_record
 from prolip.eval.suites.folders import TaskFolder, find_folder, members_of, open_folder, read_captions
 
 
@@ -118,18 +118,6 @@ def captions_of(
     return Captions(
         texts, None if image_id_key is None else image_ids, None if caption_ids_key is None else caption_ids
     )
-
-
-def at(record: Any, path: str) -> list[Any]:
-    """All that a dotted path leads to; a name behind a list is a name in each of its elements, as in the loader."""
-    found = [record]
-    for name in path.split("."):
-        found = [item[name] for item in _spread(found) if isinstance(item, dict) and name in item]
-    return _spread(found)
-
-
-def _spread(items: Sequence[Any]) -> list[Any]:
-    return [part for item in items for part in (item if isinstance(item, list) else [item])]
 
 
 def _whole(folder: TaskFolder, key: str, path: str, found: Sequence[Any], count: int) -> list[int]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from prolip.eval.emoji import Evaluated, evaluate_emoji
 from prolip.eval.model import EvalModel
 from prolip.eval.results import to_json
-from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, row_of_items, write_whole
+from prolip.eval.suites.rows import Finished, Row, SuiteOptions, SuiteResult, row_of_items
+from prolip.files import write_whole
 
 Split = Literal["val", "test"]
 

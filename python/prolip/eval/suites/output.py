@@ -12,7 +12,8 @@ from prolip.eval.report import charts
 from prolip.eval.report.suite import SuitePage, TableRow, build_suite_page
 from prolip.eval.results import to_json
 from prolip.eval.suites.compare import Compared, compare
-from prolip.eval.suites.rows import SuiteResult, Unit, write_whole
+from prolip.eval.suites.rows import SuiteResult, Unit
+from prolip.files import write_whole
 
 MAIN, REST = "Main figures", "All other figures"
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from prolip.eval.results import from_json, to_json
 from prolip.eval.suites.metrics import STATISTICS, Statistic
+from prolip.files import write_whole
 from prolip.precision import Precision
 
 Unit = Literal["share", "number"]
@@ -166,11 +167,3 @@ class Finished:
         result = compute()
         write_whole(path, to_json(result))
         return result
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file such that it is never there in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from prolip.eval.csv_rows import read_csv
 from prolip.eval.suites.folders import TaskFolder, stamps
+from prolip.files import whole_file
 
 
 class Association(NamedTuple):
@@ -129,16 +130,10 @@ def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes
     digest = hashlib.sha256(repr((stamps(files_of(folder)), list(names), texts)).encode()).hexdigest()[:32]
     path = made / f"{folder.name}-{digest[:16]}.tar"
     if not path.is_file():
-        made.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        try:
-            with tarfile.open(temporary, "w") as archive:
-                for place, (extension, data) in enumerate(_pictures(folder, names)):
-                    members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
-                    _add(archive, f"{place:07}", members)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path) as temporary, tarfile.open(temporary, "w") as archive:
+            for place, (extension, data) in enumerate(_pictures(folder, names)):
+                members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
+                _add(archive, f"{place:07}", members)
     return TaskFolder(str(folder), (str(path),), [], [], digest)
 
 
