@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from tests.e2e.page_scripts import CONTRASTS, CUT
 from tests.e2e.servers import free_port
 from tests.unit.sample_run import write_run
 from tests.unit.sample_shards import encoded
@@ -34,30 +35,6 @@ TABS = {
     "browse": "Most and least certain",
     "classify": "Classifier and prompts",
 }
-CUT = """() => [...document.querySelectorAll(".pl *, label span, button")]
-  .filter(one => one.checkVisibility() && one.innerText && !one.matches(".bar, .bar *")
-    && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== "inline")
-  .map(one => one.innerText)"""
-# WCAG's contrast of every text of the answers with what is behind it.
-CONTRASTS = """() => {
-  const parse = text => { const [r, g, b, a] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a ?? 1]; };
-  const over = (top, below, share) => below.slice(0, 3).map((value, place) => value + share * (top[place] - value));
-  const linear = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  return [...document.querySelectorAll(".pl p, .pl th, .pl small, .pl td, .pl b, .pl li")]
-    .filter(one => one.checkVisibility() && one.innerText.trim()).map(one => {
-      const above = []; for (let here = one; here; here = here.parentElement) above.unshift(here);
-      let behind = [255, 255, 255], opacity = 1;
-      for (const here of above) {
-        const style = getComputedStyle(here), colour = parse(style.backgroundColor);
-        behind = over(colour, behind, colour[3]);
-        opacity *= Number(style.opacity);
-      }
-      const colour = parse(getComputedStyle(one).color), front = over(colour, behind, opacity * colour[3]);
-      const [low, high] = [light(front), light(behind)].sort((one, other) => one - other);
-      return [(high + 0.05) / (low + 0.05), one.innerText];
-    });
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +130,7 @@ def test_only_pictures_of_bounded_size_are_taken(page: Page, address: str) -> No
     page.goto(address)
     rows(page, "compare")
     upload = page.locator("#compare-picture input[type=file]")
+    expect(upload).to_have_attribute("accept", "image/*")
     upload.set_input_files(files=[{"name": "a.png", "mimeType": "image/png", "buffer": b"no picture at all"}])
     expect(page.locator(".toast-body").first).to_contain_text("not a JPEG, PNG")
     large = {"name": "b.png", "mimeType": "image/png", "buffer": encoded((1, 2, 3)) + bytes(MAX_UPLOAD)}
@@ -205,6 +183,9 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
     page.get_by_label("captions", exact=True).check()
     least = rows(page, "browse")
     assert len(least) == 13
+    told = [float(text.split()[0]) for text in page.locator("#browse-answer tbody b").all_inner_texts()]
+    assert told == sorted(told, reverse=True)
+    assert told[0] > told[-1]
     page.get_by_label("most certain", exact=True).check()
     expect(page.locator("#browse-answer tbody td.name").first).not_to_have_text(least[0])
     assert rows(page, "browse") == least[::-1]
@@ -214,6 +195,15 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
     page.get_by_label("Page", exact=True).fill("1")
     page.get_by_label("pictures", exact=True).check()
     expect(page.locator("#browse-answer img").first).to_have_attribute("alt", least_pictures[-1])
+    # The other panels' bars go over the same range.
+    open_panel(page, "Picture and captions")
+    page.get_by_label("Captions, one a line").fill(f"{least[0]}\n{least[-1]}")
+    page.locator("#compare-run").click()
+    expect(page.locator("#compare-answer tbody tr")).to_have_count(2)
+    for caption, width in ((least[0], "100"), (least[-1], "0")):
+        row = page.locator("#compare-answer tbody tr").filter(has_text=caption)
+        bar = row.locator("td[data-label=uncertainty] .bar i")
+        expect(bar).to_have_attribute("style", re.compile(rf"width:{width}(\.0)?%"))
 
 
 def test_a_classifier_and_the_prompts_that_it_prefers(page: Page, address: str) -> None:
