@@ -9,14 +9,19 @@ import pytest
 from prolip.files import whole_file, write_whole
 
 
+def write_half(path: Path) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text(encoding="utf-8") == "näher"
+        raise KeyboardInterrupt
+
+
 def test_a_file_that_fails_leaves_the_one_before_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     write_whole(path, "näher")
     assert path.read_bytes() == "näher".encode()
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as temporary:
-        temporary.write_text("half")
-        assert path.read_text(encoding="utf-8") == "näher"
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_half(path)
     assert path.read_text(encoding="utf-8") == "näher"
     write_whole(path, "next")
     assert path.read_text() == "next"
