@@ -9,7 +9,7 @@ use tokenizers::{PaddingDirection, PostProcessor, TruncationDirection, Truncatio
 
 use super::TokenizeError;
 use super::clean::Cleaning;
-use crate::json::Json;
+use crate::json::JsonText;
 use crate::mask::Padding;
 
 /// Vocabulary entries that are a padding token by their name, where the file has no `padding` section.
@@ -199,14 +199,15 @@ impl Beside {
             }
             Err(source) => return Err(TokenizeError::Read { path, source }),
         };
-        let json = Json::parse(&bytes).map_err(|error| TokenizeError::Parse {
+        let json = JsonText::parse(&bytes).map_err(|error| TokenizeError::Parse {
             path,
             message: error.to_string(),
         })?;
-        let is_left = |key: &str| Some(json.get(key)?.as_text()? == "left");
+        let json = json.value();
+        let is_left = |key: &str| Some(json.get(key)?.as_str()? == "left");
         // A token with its flags, or its text alone.
         let pad = json.get("pad_token");
-        let pad_token = pad.and_then(|token| token.get("content").unwrap_or(token).as_text());
+        let pad_token = pad.and_then(|token| token.get("content").unwrap_or(token).as_str());
         Ok(Self {
             pad_token: pad_token.map(Cow::into_owned),
             pads_left: is_left("padding_side"),
