@@ -100,8 +100,6 @@ class DataConfig:
     """Bytes of a caption, at most."""
     on_missing_shard: Literal["raise", "skip"] = LoaderConfig.on_missing_shard
     """What happens when a shard cannot be opened."""
-    decode: Literal["exact", "fast"] = LoaderConfig.decode
-    """Pillow's pixels bit for bit, or inexact ones in less time."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How shards that are no plain local files are read."""
 

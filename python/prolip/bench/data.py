@@ -24,7 +24,6 @@ BASELINES = {
     "webdataset": ("torchvision",),
     "hand-made": ("torchvision",),
     "hand-made-cv2": ("torchvision", "simplejpeg", "cv2"),
-    "prolip-fast": (),
     "prolip-float32": (),
 }
 """Names of `against` and the modules that each needs besides the project's own dependencies."""
@@ -43,8 +42,8 @@ class BenchDataConfig:
     threads: int = 2
     """Threads of the loader, worker processes of the baselines."""
     against: tuple[str, ...] = ()
-    """Contenders beside our loader and the floor, by commas or spaces: prolip-fast, prolip-float32, webdataset,
-    hand-made, hand-made-cv2."""
+    """Contenders beside our loader and the floor, by commas or spaces: prolip-float32, webdataset, hand-made,
+    hand-made-cv2."""
     repeats: int = 3
     """Rounds; each contender runs once a round."""
     images: int = 2048
