@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use prolip_loader::error::ConfigError;
-use prolip_loader::loader::Loader;
 use prolip_loader::order::{Cursor, Leg};
-use prolip_loader::pipeline::{Next, Pipeline};
+use prolip_loader::pipeline::{Loader, Next, Pipeline};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
