@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prolip.distributed import Peers
-from prolip.losses import LossConfig, LossTerms, ProlipLoss
+from prolip.losses import LossTerms, ProlipLoss
+from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, ProLIP, ProLIPOutput
 from prolip.models.config import TextConfig, VisionConfig
 from prolip.train.accumulate import backward

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from prolip.distributed import Exchange, Peers, Ranks, start, stop
 from prolip.gaussian import Gaussian
-from prolip.losses import Counts, LossConfig, ProlipLoss
-from prolip.losses.prolip import Contrast
+from prolip.losses import Counts, ProlipLoss
+from prolip.losses.config import Contrast, LossConfig
 from prolip.models import ProLIPOutput
 
 MAX_RANKS = 5

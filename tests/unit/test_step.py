@@ -16,10 +16,11 @@ from prolip.distributed import Peers, Ranks
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP
 from prolip.train.config import DataConfig, TrainConfig
+from prolip.train.config.parts import OptimConfig
 from prolip.train.ema import Ema
 from prolip.train.loop import Run, take_step
 from prolip.train.loss_scaler import LossScaler
-from prolip.train.optim import OptimConfig, make_optimizer
+from prolip.train.optim import make_optimizer
 
 WAITING = {
     "aten::item",

@@ -1,41 +1,21 @@
-"""The configuration of a run: one tree of the components' own dataclasses.
-
-It is read from recipes and flags (`load_config`) and saved with the run (`to_toml`) so that it reads back equal.
-"""
+"""The settings of a run: one tree of the rooms' own dataclasses, and the rules that join several of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig, StoreConfig
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
-from prolip.losses import LossConfig
+from prolip.data.config import TokenizerConfig
+from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
-from prolip.models.precision import DTYPES, Precision
-from prolip.models.weights import Resize
-from prolip.pretrained.sources import read_config
-from prolip.train import flags
-from prolip.train.ema import EmaConfig
-from prolip.train.logging import LogConfig
-from prolip.train.optim import OptimConfig
-from prolip.train.parallel import ParallelConfig
-from prolip.train.validation import Reading, ValidationConfig
+from prolip.models.config import Precision, Resize
+from prolip.train.config.parts import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
 
 # Keys of a component that follow from others of the tree: not settable, not saved.
 DERIVED_KEYS = frozenset({"data.mask.num_patches"})
-
-_RECIPES = resources.files("prolip") / "recipes"
-_OF_START = "start_from"
-"""The name of the architecture that a start brings."""
 
 # What may differ between a run and its continuation: where things lie and how often it tells, not what is computed.
 OPERATIONAL_KEYS = frozenset(
@@ -176,11 +156,6 @@ class TrainConfig:
         return self.run_dir if self.run_dir is not None else Path("runs") / self.name
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What pictures come in: the type that matrices are multiplied in."""
-        return DTYPES[self.precision]
-
-    @property
     def total_steps(self) -> int:
         """Steps of the whole run: the last one that fits whole in `num_samples`."""
         return self.num_samples // self.batch_size
@@ -245,6 +220,8 @@ class TrainConfig:
         Raises:
             ValueError: naming the field.
         """
+        from prolip.data.tokenizer import Tokenizer  # not needed to print the help
+
         rows, mask = self.model.text.vocab_size, self.data.mask
         needed = Tokenizer(self.data.tokenizer).vocab_size
         if needed > rows:
@@ -277,108 +254,3 @@ class TrainConfig:
             num_epochs=None,
             last_batch="drop",
         )
-
-    def reading(self) -> Reading:
-        """What evaluation within the run takes over of how training reads."""
-        size = self.model.vision.image_size
-        assert isinstance(size, int)  # as `loader` sees to
-        return Reading(
-            image_size=size, tokenizer=self.data.tokenizer, num_threads=self.data.num_threads, store=self.data.store
-        )
-
-
-def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainConfig:
-    """The tree that the command line `RECIPE.toml ... --flag value ...` describes.
-
-    Args:
-        arguments: recipes first (paths, or names of the package's recipes), then flags; later ones win.
-        prog: the command, for the help text.
-
-    Raises:
-        ValueError: an unknown recipe or key, a value that doesn't parse, a broken rule; the message has the key.
-    """
-    names, words = flags.split(arguments)
-    layers = [layer for name in names for layer in read_recipe(name)]
-    return _build(layers, words, f"{prog} [RECIPE.toml ...]")
-
-
-def from_toml(text: str) -> TrainConfig:
-    """The tree that `to_toml` wrote."""
-    return _build([("saved configuration", tomllib.loads(text))], [], "prolip train", is_saved=True)
-
-
-def _build(tables: Sequence[flags.Named], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
-    chosen = [table["architecture"] for _, table in tables if "architecture" in table]
-    starts = [table["start_from"] for _, table in tables if "start_from" in table]
-    start = flags.last_value(words, "start_from") or (starts or ["None"])[-1]
-    default = TrainConfig.architecture if start == "None" else _OF_START
-    architecture = flags.last_value(words, "architecture") or (chosen or [default])[-1]
-    if architecture == _OF_START and start == "None":
-        raise ValueError(f"architecture is {_OF_START!r}, and start_from names no checkpoint")
-    if architecture not in {*ARCHITECTURES, _OF_START}:
-        raise ValueError(f"architecture is {architecture!r}: it must be one of {', '.join(ARCHITECTURES)}")
-    if architecture != _OF_START:
-        base = TrainConfig(model=ARCHITECTURES[architecture])
-    elif is_saved:  # the table `model` is complete
-        base = TrainConfig(architecture=architecture)
-    else:
-        base = TrainConfig(architecture=architecture, model=read_config(start))
-    config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
-    config.validate()
-    return config
-
-
-def known_recipes() -> list[str]:
-    """Names of the package's recipes."""
-    return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
-
-
-def read_recipe(name: str) -> list[flags.Named]:
-    """The table in a TOML file, or in the package's recipe of that name, above those of the recipes that it extends.
-
-    A recipe states what differs from the one that its key `extends` names, a recipe of the package or a path beside it.
-
-    Raises:
-        ValueError: there is no such file, it isn't TOML, or a recipe extends itself, be it through others.
-    """
-    layers: list[flags.Named] = []
-    chain: list[str] = []
-    wanted, folder = name, Path()
-    while True:
-        path = folder / wanted
-        is_file = wanted.endswith(".toml") or path.is_file()
-        label = str(path) if is_file else wanted
-        chain.append(str(path.resolve()) if is_file else wanted)
-        if chain[-1] in chain[:-1]:
-            raise ValueError(f"{label} extends itself: {' extends '.join([*(one for one, _ in layers[::-1]), label])}")
-        table = _read_table(path if is_file else _RECIPES / f"{wanted}.toml", label, layers)
-        extended = table.pop("extends", None)
-        layers.insert(0, (label, table))
-        if extended is None:
-            return layers
-        if not isinstance(extended, str):
-            raise ValueError(f"extends in {label} is {extended!r}: it must be the name of a recipe")
-        wanted, folder = extended, path.parent if is_file else Path()
-
-
-def _read_table(source: Path | Traversable, label: str, above: list[flags.Named]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        by = f", which {above[0][0]} extends" if above else ""
-        known = ", ".join(known_recipes())
-        raise ValueError(f"no recipe {label!r}{by}: give the path of a TOML file or one of {known}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{label}: {error}") from error
-
-
-def to_toml(config: TrainConfig) -> str:
-    """The tree as TOML that `load_config` reads back as an equal tree."""
-    return flags.to_toml(config, derived=DERIVED_KEYS)
-
-
-def differing_keys(config: TrainConfig, saved: str) -> list[str]:
-    """Dotted keys in which a run computes something else than the one whose TOML is given."""
-    ours, theirs = flags.flat(tomllib.loads(to_toml(config))), flags.flat(tomllib.loads(saved))
-    keys = sorted((ours.keys() | theirs.keys()) - OPERATIONAL_KEYS)
-    return [key for key in keys if ours.get(key) != theirs.get(key) and not key.startswith("validation.")]
