@@ -38,7 +38,7 @@ def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_sa
     assert lab.here("unharmed", *flags) == 0
     folder = lab.folder / "harmed" / "checkpoints"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "prolip.train"])
+    context.set_forkserver_preload(["torch._dynamo", "prolip.train.loop"])
     moments, within_saves, last = random.Random(5), 0, 0
     for number in range(10):
         process = context.Process(target=train_with_slow_writes, args=(lab.words("harmed", *flags),))

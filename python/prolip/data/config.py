@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 
 from prolip import _core
+
+Value = TypeVar("Value")
+Derived = Annotated[Value, tyro.conf.Suppress]
+"""A field that follows from other settings of a training run, so that `prolip train` has no flag for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,7 @@ class MaskConfig:
     """One set of kept patches for all masked rows of a batch, or one for each."""
     keep_ratio: float = 0.75
     """Share of patches that are kept: `int(num_patches * keep_ratio)` of them."""
-    num_patches: int = 196
+    num_patches: Derived[int] = 196
     """Patches of a picture."""
     general_prob: float = 0.0
     """Probability that the masked text is a more general caption, where the drawn source names any."""
@@ -144,9 +148,9 @@ class LoaderConfig:
     """Samples of an epoch over all ranks, where the shards do not say: they are resampled, or of unknown length, which
     is those that are not local and in no index. Ranks then read shards of their own, and go round them again if they
     hold too few samples; with `last_batch="keep"` an epoch is what the shards hold."""
-    batch_size: int
+    batch_size: Derived[int]
     """Samples of this rank's batch."""
-    image_size: int
+    image_size: Derived[int]
     """Side of a picture in the batch, in pixels; with 0 no picture is decoded, for whoever wants members alone."""
     augment: AugmentConfig | None = None
     """Random augmentation; None is the evaluation transform."""
@@ -156,13 +160,13 @@ class LoaderConfig:
     """Masked rows; None for none."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Captions to ids; not used without captions."""
-    seed: int = 0
+    seed: Derived[int] = 0
     """Seed of every draw."""
-    num_epochs: int | None = 1
+    num_epochs: Derived[int | None] = 1
     """Passes over the data; None for no end."""
     shuffle_window: int = 10_000
     """Samples that are shuffled together, after the shards; 0 keeps the order of the files."""
-    last_batch: Literal["drop", "pad", "keep"] = "drop"
+    last_batch: Derived[Literal["drop", "pad", "keep"]] = "drop"
     """Each rank reads one contiguous part of an epoch. `drop` and `pad` (training): every batch full, as many on every
     rank, bad samples replaced by others; what does not fill a last batch is left out, or filled up from the beginning
     of the rank's part. `keep` (evaluation): the last batch is smaller, bad samples are left out; ranks may differ by
@@ -192,9 +196,14 @@ class LoaderConfig:
     and processors without AVX-512, have exact pixels in either mode."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How shards that are no plain local files are read."""
-    keep_members: tuple[str, ...] = ()
+    keep_members: Derived[tuple[str, ...]] = ()
     """Extensions, in lower case, of members that batches carry as they are (`json`, `cls`, `npy`), those of pictures
     included. They count for `max_member_bytes`."""
+
+    @property
+    def masking(self) -> MaskConfig | None:
+        """How rows are masked; None if none are."""
+        return self.mask if self.mask is not None and self.mask.masked_fraction > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)

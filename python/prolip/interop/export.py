@@ -60,7 +60,7 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
         "batch size": f"{config.batch_size:,}",
         "precision": config.precision,
         "seed": config.seed,
-        "masked share of a batch": config.data.mask.masked_fraction,
+        "masked share of a batch": 0.0 if config.data.masking is None else config.data.masking.masked_fraction,
         "hours": f"{checkpoint.notes.elapsed_s / 3600:.2f}",
         "prolip": version("prolip"),
     }

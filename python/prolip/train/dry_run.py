@@ -76,7 +76,7 @@ def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
 
 def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
     """What a device does for a sample of the run, on any number of devices."""
-    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    mask = config.data.masking
     size, slots = config.batch_size, len(config.data.captions)
     every = config.parallel.recompute_every
     flops = step_flops(model, mask, batch_size=size, slots=slots, accumulate=config.accumulate, recompute_every=every)
@@ -183,7 +183,7 @@ def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
 
 
 def _memory(config: TrainConfig, model: ProLIP, gpus: int) -> StepMemory:
-    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    mask = config.data.masking
     return step_memory(
         model,
         mask,
@@ -205,8 +205,10 @@ def _tokenizer(config: TrainConfig) -> str:
 
 def _shards(config: TrainConfig) -> str:
     """All shards are named to a loader, which opens the local ones; of each pattern the first samples are read."""
-    fraction = config.data.mask.masked_fraction
-    small = dataclasses.replace(config, batch_size=math.ceil(1 / fraction) if fraction > 0 else 2, accumulate=1)
+    mask = config.data.masking
+    small = dataclasses.replace(
+        config, batch_size=2 if mask is None else math.ceil(1 / mask.masked_fraction), accumulate=1
+    )
     settings = dataclasses.replace(small.loader(1), num_threads=1, prefetch_batches=1, shuffle_window=0)
     try:
         Tokenizer(config.data.tokenizer)

@@ -248,7 +248,7 @@ def evaluated_model(run: Run) -> ProLIP:
 def known_speed(run: Run) -> Speed | None:
     """What the utilisation of a device is reckoned by; None where nobody knows what it could do."""
     config, world = run.config, run.ranks.world_size
-    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    mask = config.data.masking
     own, slots = config.batch_size // world, len(config.data.captions)
     flops = step_flops(run.model, mask, batch_size=own, slots=slots, world_size=world).useful
     shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
@@ -266,7 +266,7 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
         config=to_toml(run.config),
         model_config=to_official_json(run.config.model),
         tokenizer=run.config.data.tokenizer.to_dict(),
-        keep_ratio=run.config.data.mask.keep_ratio,
+        keep_ratio=None if run.config.data.mask is None else run.config.data.mask.keep_ratio,
         scaler=None if run.scaler is None else run.scaler.state_dict(),
     )
     run.saver.save(notes, run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks), best)

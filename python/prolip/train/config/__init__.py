@@ -9,10 +9,9 @@ from prolip.train.config.parts import (
     ValidationJob,
 )
 from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, read_recipe, to_toml
-from prolip.train.config.run import DataConfig, TrainConfig
+from prolip.train.config.run import TrainConfig
 
 __all__ = [
-    "DataConfig",
     "EmaConfig",
     "LogConfig",
     "OptimConfig",

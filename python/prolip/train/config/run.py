@@ -5,17 +5,26 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig, StoreConfig
-from prolip.data.config import TokenizerConfig
+from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
 from prolip.train.config.parts import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
 
 # Keys of a component that follow from others of the tree: not settable, not saved.
-DERIVED_KEYS = frozenset({"data.mask.num_patches"})
+DERIVED_KEYS = frozenset(
+    {
+        "data.batch_size",
+        "data.image_size",
+        "data.seed",
+        "data.num_epochs",
+        "data.last_batch",
+        "data.keep_members",
+        "data.mask.num_patches",
+    }
+)
 
 # What may differ between a run and its continuation: where things lie and how often it tells, not what is computed.
 OPERATIONAL_KEYS = frozenset(
@@ -43,48 +52,11 @@ OPERATIONAL_KEYS = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Training data. What the loader needs besides follows from the model and the run."""
-
-    shards: tuple[str, ...] = ()
-    """Brace patterns, globs, paths or addresses of WebDataset shards."""
-    weights: tuple[float, ...] = LoaderConfig.weights
-    """With `mode = "resampled"`, how often a shard of each pattern is drawn, relative to a shard of the others."""
-    index: str | None = LoaderConfig.index
-    """File or address of an index of the shards, made by `prolip data index`."""
-    mode: Literal["once", "resampled"] = LoaderConfig.mode
-    """Every sample once an epoch, or shards drawn with replacement."""
-    num_samples: int | None = LoaderConfig.num_samples
-    """Samples of an epoch, where the shards do not say: they are resampled, or neither local nor in an index."""
-    captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
-    """One entry a caption slot: every picture comes with one caption of each."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Random crop, colour jitter, grey."""
-    mask: MaskConfig = field(default_factory=MaskConfig)
-    """Which rows are masked, and how; a masked_fraction of 0 masks nothing."""
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    """Captions to ids."""
-    shuffle_window: int = LoaderConfig.shuffle_window
-    """Samples that are shuffled together; 0 keeps the order of the files."""
-    num_threads: int = LoaderConfig.num_threads
-    """Loader threads of a process; 0 divides the machine's cores among its processes."""
-    prefetch_batches: int = LoaderConfig.prefetch_batches
-    """Batches prepared ahead."""
-    max_bad_fraction: float = LoaderConfig.max_bad_fraction
-    """Share of unreadable samples past which the run fails."""
-    max_pixels: int = LoaderConfig.max_pixels
-    """Pixels of a picture, at most."""
-    max_member_bytes: int = LoaderConfig.max_member_bytes
-    """Bytes of a sample's members together, at most."""
-    max_caption_bytes: int = LoaderConfig.max_caption_bytes
-    """Bytes of a caption, at most."""
-    on_missing_shard: Literal["raise", "skip"] = LoaderConfig.on_missing_shard
-    """What happens when a shard cannot be opened."""
-    decode: Literal["exact", "fast"] = LoaderConfig.decode
-    """Pillow's pixels bit for bit, or inexact ones in less time."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards that are no plain local files are read."""
+def _training_data() -> LoaderConfig:
+    # Sizes are placeholders: they follow from the batch and the model (`TrainConfig.loader`).
+    return LoaderConfig(
+        shards=(), batch_size=1, image_size=0, augment=AugmentConfig(), mask=MaskConfig(), num_epochs=None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +107,7 @@ class TrainConfig:
     """Sizes of the towers, start values of scale and bias."""
     lock: LockConfig = field(default_factory=LockConfig)
     """Towers that are not trained."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: LoaderConfig = field(default_factory=_training_data)
     """Shards, captions, augmentation, masking."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Terms of the loss."""
@@ -201,7 +173,7 @@ class TrainConfig:
             )
 
     def _validate_uncertainty(self) -> None:
-        loss, masks = self.loss, self.data.mask.masked_fraction > 0
+        loss, masks = self.loss, self.data.masking is not None
         trained = loss.contrast == "ppcl" or loss.inclusion_weight > 0 or loss.vib_weight > 0
         trained = trained or (loss.masked_inclusion_weight > 0 and masks)
         for tower in ("vision", "text"):
@@ -222,11 +194,11 @@ class TrainConfig:
         """
         from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 
-        rows, mask = self.model.text.vocab_size, self.data.mask
+        rows, mask = self.model.text.vocab_size, self.data.masking
         needed = Tokenizer(self.data.tokenizer).vocab_size
         if needed > rows:
             raise ValueError(f"model.text.vocab_size is {rows}: the tokenizer needs at least {needed}")
-        if mask.masked_fraction > 0 and mask.text_mode == "replace" and mask.mask_id >= rows:
+        if mask is not None and mask.text_mode == "replace" and mask.mask_id >= rows:
             raise ValueError(f"data.mask.mask_id is {mask.mask_id}: it must be below model.text.vocab_size, {rows}")
 
     def loader(self, world_size: int) -> LoaderConfig:
@@ -243,14 +215,11 @@ class TrainConfig:
         vision = self.model.vision
         if not isinstance(vision.image_size, int):
             raise ValueError(f"model.vision.image_size is {vision.image_size}: training needs square images")
-        masked = dataclasses.replace(self.data.mask, num_patches=vision.num_patches)
-        data: dict[str, Any] = {field.name: getattr(self.data, field.name) for field in dataclasses.fields(self.data)}
-        data["mask"] = masked if masked.masked_fraction > 0 else None
-        return LoaderConfig(
-            **data,
+        mask = self.data.masking
+        return dataclasses.replace(
+            self.data,
             batch_size=own,
             image_size=vision.image_size,
             seed=self.seed,
-            num_epochs=None,
-            last_batch="drop",
+            mask=None if mask is None else dataclasses.replace(mask, num_patches=vision.num_patches),
         )
