@@ -72,6 +72,12 @@ def _comment(name: str) -> str:
     return (resources.files("prolip") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
 
 
+def test_effective_weights_are_the_scripts_times_its_32_processes() -> None:
+    base, effective = recipe(BASE).loss, changes(f"{BASE}-effective-weights")
+    local = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
+    assert effective == {f"loss.{name}": pytest.approx(32 * getattr(base, name)) for name in local}
+
+
 def test_longprolip_has_the_settings_of_its_script() -> None:
     assert changes("longprolip-vit-b16-24m") == {
         "architecture": "ViT-B-16-long",
