@@ -19,6 +19,6 @@ __all__ = ["load"]
 
 def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
     """The model in a checkpoint, ready for inference; `prolip.models.weights.load` tells what `source` can be."""
-    from prolip.models.weights import load as load_weights
+    from prolip.pretrained.sources import load as load_weights
 
     return load_weights(source, config=config, resize=resize)

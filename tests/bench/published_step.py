@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from prolip.data import MaskConfig
 from prolip.losses import LossConfig
 from prolip.models import ModelConfig, TextConfig, VisionConfig
-from prolip.optim import OptimConfig, decays
+from prolip.train.optim import OptimConfig, decays
 
 Pair = dict[str, Tensor]
 """A tower's "mean" and "std", which is what the released code calls the log variance."""

@@ -21,7 +21,7 @@ from open_clip import SimpleTokenizer
 from open_clip.tokenizer import HFTokenizer
 from tests.parity.test_tokenizer import _unigram
 
-from prolip.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.tokenizer import Tokenizer, TokenizerConfig
 
 ROUNDS, MIN_RATIO = 7, 10.0
 BATCH = 256

@@ -16,7 +16,7 @@ from tests.ranks import Job
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip.checkpoint import Checkpoint, find_latest
-from prolip.train import main
+from prolip.train.loop import main
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), "black": (10, 10, 10)}
 PLACES = {"left": (0, 0, 6, 12), "right": (6, 0, 12, 12), "top": (0, 0, 12, 6), "bottom": (0, 6, 12, 12)}

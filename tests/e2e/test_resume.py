@@ -16,7 +16,7 @@ from tests.e2e.lab import Lab, numbers, same_weights, write_shard
 from tests.ranks import FORKSERVER
 
 from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint
-from prolip.train import main
+from prolip.train.loop import main
 
 LOGGED = (str(Path(__file__).with_name("logged_training.py")),)
 

@@ -20,8 +20,8 @@ from tests.e2e import servers
 from tests.e2e.lab import Lab, same_weights
 from tests.e2e.remote_lab import assert_equal
 
-from prolip.adapters.dataset import BatchDataset
 from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, DataError, LoaderConfig, StoreConfig
+from prolip.interop.torch_dataset import BatchDataset
 
 SIZES = [9, 0, 14, 3, 21, 1, 8, 11, 5, 17, 2, 6]
 TOTAL = sum(SIZES)

@@ -13,17 +13,17 @@ from tests.e2e.curves import Joined
 from tests.e2e.lab import Lab, numbers, same_weights
 
 from prolip.checkpoint import list_checkpoints
-from prolip.config import load_config
-from prolip.cost import step_flops
 from prolip.data import BatchLoader
-from prolip.device import device_batches
+from prolip.data.device import device_batches
 from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
-from prolip.models.weights import load
-from prolip.optim import make_optimizer
-from prolip.precision import LossScaler
-from prolip.train import main
+from prolip.pretrained.sources import load
+from prolip.train.config import load_config
+from prolip.train.cost import step_flops
+from prolip.train.loop import main
+from prolip.train.loss_scaler import LossScaler
+from prolip.train.optim import make_optimizer
 
 
 def test_one_process_and_two_that_accumulate_have_the_same_loss_curve(

@@ -22,9 +22,9 @@ from prolip.eval import bprw, hierarcaps, prompts, retrieval, uncertainty, zero_
 from prolip.gaussian import Gaussian
 from prolip.losses import LossConfig, ProlipLoss, ppcl, vib_loss
 from prolip.models import ProLIP, ProLIPOutput
-from prolip.models.architectures import from_official_json
-from prolip.models.resize import resize_image_positions, resize_text_positions, resize_token_table
-from prolip.optim import (
+from prolip.models.config import from_official_json
+from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
+from prolip.train.optim import (
     OptimConfig,
     clamp_logit_scale,
     clip_gradients,

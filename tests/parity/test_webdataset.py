@@ -22,7 +22,7 @@ from PIL import Image
 from webdataset import tariterators
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
-from prolip.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.tokenizer import Tokenizer, TokenizerConfig
 
 TOKENIZER = TokenizerConfig(context_length=8)
 KEPT = ("json", "png", "seg.png", "cls", "txt")

@@ -16,11 +16,11 @@ from tests.ranks import FORKSERVER
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prolip.accumulate import backward
 from prolip.distributed import Peers
 from prolip.losses import LossConfig, LossTerms, ProlipLoss
 from prolip.models import ModelConfig, ProLIP, ProLIPOutput
-from prolip.models.architectures import TextConfig, VisionConfig
+from prolip.models.config import TextConfig, VisionConfig
+from prolip.train.accumulate import backward
 
 CONFIG = ModelConfig(
     embed_dim=16,

@@ -80,7 +80,7 @@ def test_data_that_cannot_be_used_is_said_with_status_2(
     def damaged(*_: object) -> None:
         raise DataError("shard bad.tar, byte 0: damaged header")
 
-    monkeypatch.setattr("prolip.evaluate.run_suite", damaged)
+    monkeypatch.setattr("prolip.suites.run.run_suite", damaged)
     assert main(["eval", "emoji", "--checkpoint", "runs/any"]) == 2
     assert "prolip eval emoji: shard bad.tar, byte 0: damaged header" in capsys.readouterr().err
 

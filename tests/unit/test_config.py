@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from prolip.config import DataConfig, differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.data import LoaderConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
+from prolip.train.config import DataConfig, differing_keys, from_toml, known_recipes, load_config, to_toml
 
 RECIPES = known_recipes()
 CONTROL = ("--loss.contrast", "siglip", "--loss.inclusion_weight", "0", "--loss.vib_weight", "0")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from prolip.ema import Ema, EmaConfig
+from prolip.train.ema import Ema, EmaConfig
 
 
 @given(

@@ -16,12 +16,12 @@ from tests.unit.sample_run import write_checkpoint
 import prolip
 from prolip.checkpoint import open_saved
 from prolip.cli import main
-from prolip.config import TrainConfig, to_toml
-from prolip.ema import Ema, EmaConfig
+from prolip.data.tokenizer import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.architectures import to_official_json
+from prolip.models.config import to_official_json
 from prolip.models.hub import save_pretrained
-from prolip.tokenizer import TokenizerConfig
+from prolip.train.config import TrainConfig, to_toml
+from prolip.train.ema import Ema, EmaConfig
 
 DEMO = ARCHITECTURES["demo"]
 SMALL = replace(

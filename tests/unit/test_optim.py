@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from prolip.optim import (
+from prolip.train.optim import (
     OptimConfig,
     clamp_logit_scale,
     clip_gradients,

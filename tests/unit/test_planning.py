@@ -11,9 +11,9 @@ from tests.e2e.servers import python_server
 from tests.unit.sample_shards import members, write_tar
 
 from prolip import cli
-from prolip.config import from_toml, known_recipes, load_config
 from prolip.data import BatchLoader, StoreConfig, write_index
-from prolip.planning import Assumption, count, flops_per_sample, trained_model
+from prolip.train.config import from_toml, known_recipes, load_config
+from prolip.train.dry_run import Assumption, count, flops_per_sample, trained_model
 
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 

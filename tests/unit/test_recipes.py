@@ -9,10 +9,10 @@ from typing import Any
 import open_clip
 import pytest
 
-from prolip.config import TrainConfig, known_recipes, load_config
-from prolip.cost import blank, count_parameters, step_memory
 from prolip.models import ARCHITECTURES
-from prolip.models.locking import LockConfig, lock_parameters
+from prolip.models.freeze import LockConfig, lock_parameters
+from prolip.train.config import TrainConfig, known_recipes, load_config
+from prolip.train.cost import blank, count_parameters, step_memory
 
 SHARDS = ("--data.shards", "a.tar")
 BASE = "vit-b16-datacomp-1b-1.28b"

@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from prolip.config import DataConfig, TrainConfig
 from prolip.distributed import Peers, Ranks
-from prolip.ema import Ema
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP
-from prolip.optim import OptimConfig, make_optimizer
-from prolip.precision import LossScaler
-from prolip.train import Run, take_step
+from prolip.train.config import DataConfig, TrainConfig
+from prolip.train.ema import Ema
+from prolip.train.loop import Run, take_step
+from prolip.train.loss_scaler import LossScaler
+from prolip.train.optim import OptimConfig, make_optimizer
 
 WAITING = {
     "aten::item",

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prolip.eval.mixture import Prior, fit_weights, prior_weights
+from prolip.eval.em import Prior, fit_weights, prior_weights
 from prolip.eval.zero_shot import Classifier
 from prolip.files import whole_file
 from prolip.gaussian import LOG_2PI, Gaussian

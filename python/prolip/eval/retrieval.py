@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.eval.ranks import rank_of_first_correct
+from prolip.eval.statistics import rank_of_first_correct
 from prolip.gaussian import Gaussian
 
 RECALL_AT = (1, 5, 10)

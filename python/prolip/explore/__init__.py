@@ -14,7 +14,7 @@ import tyro
 from prolip.data import StoreConfig
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item, read_items
-from prolip.opening import open_model
+from prolip.pretrained.open import open_model
 
 log = logging.getLogger(__name__)
 

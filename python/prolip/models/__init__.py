@@ -1,9 +1,8 @@
 """The model, its configurations by name, and its checkpoints."""
 
-from prolip.models.architectures import ARCHITECTURES, ModelConfig, TextConfig, VisionConfig
-from prolip.models.locking import LockConfig, lock_parameters
+from prolip.models.config import ARCHITECTURES, ModelConfig, TextConfig, VisionConfig
+from prolip.models.freeze import LockConfig, lock_parameters
 from prolip.models.prolip import ProLIP, ProLIPOutput
-from prolip.models.weights import new_model
 
 __all__ = [
     "ARCHITECTURES",
@@ -14,5 +13,4 @@ __all__ = [
     "TextConfig",
     "VisionConfig",
     "lock_parameters",
-    "new_model",
 ]

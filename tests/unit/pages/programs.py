@@ -33,8 +33,8 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from prolip import cli
-from prolip.adapters import open_clip as adapter
-from prolip.config import TrainConfig, load_config
+from prolip.interop import open_clip as adapter
+from prolip.train.config import TrainConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[3]
 GENTLY = ["--cpu_threads", "1", "--precision", "fp32"]
@@ -205,7 +205,7 @@ def open_clip_training(words: list[str]) -> None:
 MODULES: dict[str, Callable[[list[str]], None]] = {
     "prolip.train": train,
     "prolip.cli": prolip,
-    "prolip.adapters.open_clip": open_clip_training,
+    "prolip.interop.open_clip": open_clip_training,
 }
 
 

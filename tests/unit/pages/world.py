@@ -31,11 +31,11 @@ from tests.unit.sample_shards import encoded, write_tar
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip import cli
-from prolip.config import load_config
-from prolip.datasets import emoji
+from prolip.demo.data import build as emoji
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.models.hub import save_pretrained
+from prolip.train.config import load_config
 
 Patch = pytest.MonkeyPatch
 CLIP = {

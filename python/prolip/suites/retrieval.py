@@ -1,0 +1,115 @@
+"""Retrieval between pictures and captions: Flickr, COCO 1K and 5K, CxC and ECCV Caption, or pairs of one's own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Annotated
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.eval.coco import Shares, coco_shares, load_truth
+from prolip.eval.retrieval import Score
+from prolip.pretrained.model import EvalModel
+from prolip.suites.captioned import caption_members, captions_of, name_sources, open_captioned
+from prolip.suites.folders import TaskFolder
+from prolip.suites.recall import recall_rows
+from prolip.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
+
+NO_DISTANCE = "figures by sampled distance: the model has no variances"
+_SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
+_WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
+_FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOptions(SuiteOptions):
+    """Evaluates retrieval both ways, by the means alone and by sampled distance.
+
+    Where `image_id_key` and `caption_ids_key` lead to COCO's ids, COCO 1K and 5K, CxC and ECCV Caption are measured too
+    (needs prolip[eval]).
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """A folder of the published layout (wds_flickr30k_test), or shards: a path, an address or a pattern. May be given
+    several times."""
+    caption_key: str = "txt"
+    """Where a picture's captions are: `txt`, a caption a line, or a dotted path into its json (sentences.raw)."""
+    image_id_key: str | None = None
+    """Dotted path of COCO's id of a picture (cocoid)."""
+    caption_ids_key: str | None = None
+    """Dotted path of COCO's ids of its captions (sentids)."""
+
+    def __post_init__(self) -> None:
+        if (self.image_id_key is None) != (self.caption_ids_key is None):
+            raise ValueError("image_id_key and caption_ids_key come together or not at all")
+        if self.image_id_key is not None and len(set(self.data)) > 1:
+            raise ValueError(f"image_id_key goes with one data set, COCO's test set: data has {len(set(self.data))}")
+
+
+def run_retrieval(model: EvalModel, options: RetrievalOptions, finished: Finished) -> SuiteResult:
+    """Every data set.
+
+    Raises:
+        ValueError: none could be evaluated.
+    """
+    fingerprint = model.fingerprint()
+    rows: list[Row] = []
+    notes: list[str] = []
+    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
+        try:
+            folder = open_captioned(source, finished.folder.with_name("data"))
+            keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
+            settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
+            rows += finished.task(name, settings, partial(retrieve_set, model, name, folder, options)).rows
+        except (ValueError, DataError, OSError) as error:
+            notes.append(f"{name}: {error}")
+    if not rows:
+        raise ValueError("; ".join(notes))
+    if not model.has_variances:
+        notes.append(NO_DISTANCE)
+    return SuiteResult(suite="retrieval", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
+
+
+def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: RetrievalOptions) -> TaskResult:
+    """Recalls of a data set, and what COCO's ids allow.
+
+    Raises:
+        ValueError: ids stand twice, pictures of COCO's test set are missing, or the pairs are not installed.
+        DataError: a picture has no caption or no id, or too many cannot be read.
+    """
+    truth = None if options.image_id_key is None else load_truth()
+    where = (options.caption_key, options.image_id_key, options.caption_ids_key)
+    embedded = embed_shards(model, folder.shards, batch_size=options.batch_size, keep=caption_members(*where))
+    found = captions_of(folder, embedded, *where)
+    texts = embed_captions(model, list(chain.from_iterable(found.texts)))
+    image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
+    scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
+    rows = recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
+    if truth is not None and found.image_ids is not None and found.caption_ids is not None:
+        caption_ids = list(chain.from_iterable(found.caption_ids))
+        for score in scores:
+            figures = coco_shares(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
+            rows += [coco_row(key, figure, score) for key, figure in figures.items()]
+    return TaskResult(rows=rows)
+
+
+def coco_row(key: str, figure: Shares, score: Score) -> Row:
+    """A figure of `coco_shares`, whose keys are SET_WAY_FIGURE."""
+    (which,) = [name for name in _SETS if key.startswith(f"{name}_")]
+    way, name = next((way, key.removeprefix(f"{which}_{way}_")) for way in _WAYS if key.startswith(f"{which}_{way}_"))
+    suffix = ", by sampled distance" if score == "csd" else ""
+    return row_of_items(
+        _SETS[which],
+        f"{_WAYS[way]} {_FIGURES.get(name, name)}{suffix}",
+        figure.shares,
+        figure.folds,
+        statistic="mean" if figure.folds is None else "mean_per_group",
+        main=name in {"R@1", "map_at_r"} and score == "mean",
+    )
