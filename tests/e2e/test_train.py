@@ -160,10 +160,9 @@ def test_a_wrong_recipe_ends_with_status_2_and_says_why(
 
 def test_several_processes_say_once_what_is_wrong_whichever_met_it_and_all_end(lab: Lab) -> None:
     program = (str(Path(__file__).with_name("refused_training.py")),)
-    process = lab.start("refused", "--num_samples", "1600000", processes=2, program=program)
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == 1, told
-    said = [line for line in told.splitlines() if line.startswith("prolip train: ")]
+    with lab.torchrun("refused", "--num_samples", "1600000", processes=2, program=program) as job:
+        assert job.wait(120) == [1], job.told()
+    said = [line for line in job.told().splitlines() if line.startswith("prolip train: ")]
     assert [re.sub(r"rank \d", "rank N", line) for line in said] == [
         "prolip train: rank N: unknown key optim.lrr, did you mean optim.lr",
         'prolip train: rank N: data.shards is "absent.tar": there is no file absent.tar',
