@@ -154,7 +154,7 @@ def test_the_loader_gets_what_follows_from_model_and_run() -> None:
 
 def test_the_loader_gets_every_setting_of_the_data() -> None:
     words = """--data.mode resampled --data.weights 1 2.5 --data.num_samples 1000 --data.index shards.index
-    --data.decode fast --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
+    --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
     --data.max_caption_bytes 9 --data.store.connections 3 --data.store.cache_dir cache"""
     config = load_config(["demo", "--data.shards", "a.tar", "b.tar", *words.split()])
     assert from_toml(to_toml(config)) == config

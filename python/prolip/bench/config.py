@@ -19,7 +19,7 @@ class BenchDataConfig:
     threads: int = 2
     """Threads of the loader, worker processes of the baselines."""
     against: tuple[str, ...] = ()
-    """Contenders beside our loader and the floor, by commas or spaces: prolip-fast, prolip-float32, webdataset,
+    """Contenders beside our loader and the floor, by commas or spaces: prolip-float32, webdataset,
     hand-made, hand-made-cv2."""
     repeats: int = 3
     """Rounds; each contender runs once a round."""

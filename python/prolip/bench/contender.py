@@ -50,11 +50,6 @@ def _prolip(task: Task) -> Measurement:
     return _measure_loader(task, _loader_config(task))
 
 
-def _prolip_fast(task: Task) -> Measurement:
-    """The loader with pixels that are not exactly Pillow's."""
-    return _measure_loader(task, replace(_loader_config(task), decode="fast"))
-
-
 def _measure_loader(task: Task, config: LoaderConfig) -> Measurement:
     loaders: list[BatchLoader] = []
 
@@ -127,7 +122,6 @@ def _hand_made_cv2(task: Task) -> Measurement:
 
 CONTENDERS: dict[str, Callable[[Task], Measurement]] = {
     "prolip": _prolip,
-    "prolip-fast": _prolip_fast,
     "prolip-float32": _prolip_float32,
     "decode-only": _decode_only,
     "webdataset": _webdataset,

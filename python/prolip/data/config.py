@@ -190,10 +190,6 @@ class LoaderConfig:
     """A shard that cannot be opened: `raise` an error that names it, at opening or at the batch that needs it; or
     `skip` it, with a warning, and count its samples as bad ones where it vanishes later (as one, where nobody knows how
     many they are)."""
-    decode: Literal["exact", "fast"] = "exact"
-    """`exact`: Pillow's pixels, bit for bit. `fast`: a JPEG's planes are resized before they become colours, in less
-    time; its pixels are off by half a level on average and by dozens at a few edges (decision 010). All other files,
-    and processors without AVX-512, have exact pixels in either mode."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How shards that are no plain local files are read."""
     keep_members: Derived[tuple[str, ...]] = ()
