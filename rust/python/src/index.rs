@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use prolip_loader::archive::index;
 use prolip_loader::config::OnMissingShard;
-use prolip_loader::index;
+use prolip_loader::remote::settle;
 use prolip_loader::shards;
-use prolip_loader::store::settle;
 use pyo3::prelude::*;
 
 use crate::config::store_config;

@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Next, Pipeline};
+use prolip_loader::pipeline::{Loader, Next, Pipeline};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
