@@ -20,12 +20,14 @@ from prolip import _core, gaussian, pairs
 from prolip.distributed import Peers
 from prolip.eval import bprw, hierarcaps, prompts, retrieval, uncertainty, zero_shot
 from prolip.gaussian import Gaussian
-from prolip.losses import LossConfig, ProlipLoss, ppcl, vib_loss
+from prolip.losses import ProlipLoss, vib_loss
+from prolip.losses.config import LossConfig
+from prolip.losses.ppcl import ppcl
 from prolip.models import ProLIP, ProLIPOutput
-from prolip.models.config import from_official_json
+from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
+from prolip.train.config.parts import OptimConfig
 from prolip.train.optim import (
-    OptimConfig,
     clamp_logit_scale,
     clip_gradients,
     decays,

@@ -10,7 +10,8 @@ import open_clip
 import pytest
 
 from prolip.models import ARCHITECTURES
-from prolip.models.freeze import LockConfig, lock_parameters
+from prolip.models.config import LockConfig
+from prolip.models.freeze import lock_parameters
 from prolip.train.config import TrainConfig, known_recipes, load_config
 from prolip.train.cost import blank, count_parameters, step_memory
 
