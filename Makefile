@@ -66,7 +66,7 @@ bench-loader: $(VENV)/.ready-test
 	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/orig --samples_per_shard 250
 	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/side512 --samples_per_shard 250 --max_side 512
 	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
-	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against prolip-fast,webdataset,hand-made || exit 1; \
+	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset,hand-made || exit 1; \
 	done; done
 
 bench-kernels: $(VENV)/.ready-demo
