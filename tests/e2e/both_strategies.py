@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from prolip.train import main
+from prolip.train.loop import main
 
 if __name__ == "__main__":
     words = sys.argv[1:]

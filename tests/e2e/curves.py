@@ -20,12 +20,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from prolip.config import load_config
 from prolip.data import Batch, BatchLoader, Cursor, LoaderConfig, LoaderStats
-from prolip.device import device_batches
+from prolip.data.device import device_batches
 from prolip.distributed import Ranks, start, stop
 from prolip.losses import LossTerms
-from prolip.train import save, set_up, take_step
+from prolip.train.config import load_config
+from prolip.train.loop import save, set_up, take_step
 
 
 class Joined:

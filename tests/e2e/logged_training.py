@@ -6,8 +6,8 @@ import json
 import sys
 from typing import Any
 
-from prolip import train
-from prolip.device import DeviceBatch
+from prolip.data.device import DeviceBatch
+from prolip.train import loop as train
 
 take_step = train.take_step
 

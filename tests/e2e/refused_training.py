@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from prolip.train import main
+from prolip.train.loop import main
 
 if __name__ == "__main__":
     assert main([*sys.argv[1:], "--optim.lrr", "1"]) == 2

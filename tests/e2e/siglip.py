@@ -13,9 +13,9 @@ import torch
 from open_clip.loss import SigLipLoss
 from timm.models import VisionTransformer
 
-from prolip.config import load_config
 from prolip.data import BatchLoader
-from prolip.device import device_batches
+from prolip.data.device import device_batches
+from prolip.train.config import load_config
 
 CPU = torch.device("cpu")
 

@@ -11,12 +11,12 @@ import torch
 from tests.e2e.lab import COLOURS, PLACES, Lab, numbers
 from tests.e2e.siglip import CPU, architecture, pretrain
 
-from prolip.config import load_config
 from prolip.data import BatchLoader
-from prolip.device import device_batches
+from prolip.data.device import device_batches
 from prolip.models.hub import save_pretrained
-from prolip.models.weights import load
-from prolip.train import main
+from prolip.pretrained.sources import load
+from prolip.train.config import load_config
+from prolip.train.loop import main
 
 START = ("--architecture", "start_from", "--start_from")
 

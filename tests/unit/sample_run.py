@@ -9,11 +9,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip.checkpoint import Average, Notes, Saver, checkpoint_path, run_tensors
-from prolip.config import TrainConfig, to_toml
+from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.architectures import to_official_json
-from prolip.tokenizer import TokenizerConfig
+from prolip.models.official_json import to_official_json
+from prolip.train.config import TrainConfig, to_toml
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "animals", "nature", "food", "travel"]
@@ -55,11 +55,18 @@ def write_run_with(run: Path, tokenizer: Path, context_length: int, seed: int = 
             mask=dataclasses.replace(base.data.mask, mask_id=1),
         ),
     )
-    write_checkpoint(run / "checkpoints", model, to_toml(trained), step=1)
+    write_checkpoint(run / "checkpoints", model, to_toml(trained), step=1, trained=trained)
 
 
 def write_checkpoint(
-    folder: Path, model: ProLIP, config: str, *, step: int, elapsed_s: float = 0.0, average: Average | None = None
+    folder: Path,
+    model: ProLIP,
+    config: str,
+    *,
+    step: int,
+    elapsed_s: float = 0.0,
+    average: Average | None = None,
+    trained: TrainConfig | None = None,
 ) -> Path:
     """Writes a checkpoint of a model that was, so to say, trained by a configuration; its path."""
     notes = Notes(
@@ -69,6 +76,8 @@ def write_checkpoint(
         cursor={"epoch": 0, "legs": []},
         config=config,
         model_config=to_official_json(model.config),
+        tokenizer=None if trained is None else trained.data.tokenizer.to_dict(),
+        keep_ratio=None if trained is None else trained.data.mask.keep_ratio,
     )
     with Saver(folder, ALONE, keep=9, after=step - 1) as saver:
         saver.save(notes, run_tensors(model, torch.optim.AdamW(model.parameters()), average))

@@ -10,7 +10,7 @@ import pytest
 
 WORK = """
 import resource, sys
-from prolip.allocator import keep_freed_memory
+from prolip.train.process import keep_freed_memory
 told = sys.argv[1] == "told" and keep_freed_memory()
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -47,7 +47,7 @@ def test_memory_is_cleared_once_and_not_again(told: bool) -> None:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prolip import allocator
+    from prolip.train import process as allocator
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not allocator.keep_freed_memory()

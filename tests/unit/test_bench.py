@@ -12,7 +12,8 @@ from PIL import Image
 from tests.unit.sample_shards import write_tar
 
 from prolip.bench import contender, process
-from prolip.bench.data import BASELINES, BenchDataConfig, Summary, contenders, json_lines, table
+from prolip.bench.config import BenchDataConfig
+from prolip.bench.data import BASELINES, Summary, contenders, json_lines, table
 from prolip.bench.task import Measurement, Task
 from prolip.cli import main
 from prolip.data import decode_only, expand_shards

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.sample_shards import TOKENIZER, config, encoded, write_tar
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource
-from prolip.tokenizer import Tokenizer
+from prolip.data.tokenizer import Tokenizer
 
 CLIP = Tokenizer(TOKENIZER)
 

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from prolip.accumulate import backward
-from prolip.cost import blank, count_parameters, peak_flops, step_flops, step_memory
 from prolip.data import MaskConfig
 from prolip.distributed import Peers
-from prolip.losses import LossConfig, ProlipLoss
+from prolip.losses import ProlipLoss
+from prolip.losses.config import LossConfig
 from prolip.losses.ppcl import _Side, _Visit
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig, transformer
+from prolip.train.accumulate import backward
+from prolip.train.cost import blank, count_parameters, peak_flops, step_flops, step_memory
 
 VISION = VisionConfig(image_size=24, patch_size=6, width=16, head_width=8, layers=2, embed_unc=True)
 TEXT = TextConfig(context_length=5, vocab_size=11, width=16, heads=2, layers=3)

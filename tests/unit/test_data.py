@@ -32,7 +32,7 @@ from prolip.data import (
     StoreConfig,
     preprocess_image,
 )
-from prolip.tokenizer import Tokenizer
+from prolip.data.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -210,12 +210,12 @@ def test_interrupts_and_exits_do_not_hang(shards: str, moment: str) -> None:
     """Ctrl-C while a batch is awaited and a thread is in Python code; the interpreter's end with a loader alive."""
     code = f"""
     import sys, time, threading
-    import prolip.tokenizer
+    import prolip.data.tokenizer
     from prolip.data import BatchLoader, LoaderConfig
     release = threading.Event()
     if {moment!r} == "waiting":
         # The tokenizer's cleaner never returns, so no batch ever comes.
-        prolip.tokenizer.clean_captions = lambda captions: release.wait(2) and captions
+        prolip.data.tokenizer.clean_captions = lambda captions: release.wait(2) and captions
     shards = {shards!r} if {moment!r} == "exit" else sys.argv[1]
     loader = BatchLoader(LoaderConfig(shards=(shards,), batch_size=4, image_size=8, num_epochs=None))
     batches = iter(loader)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from prolip import demo
-from prolip.eval.emoji import EmojiResults
-from prolip.eval.emoji.results import Headline
+from prolip.demo import run as demo
+from prolip.demo.suite import EmojiResults
+from prolip.demo.suite.results import Headline
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.unit.sample_shards import FULL, config, write_two_shards
 from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, BatchLoader, Cursor, DataError
-from prolip.device import DeviceBatch, DeviceBatches, Normalise, device_batches
+from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,7 @@ from tests.unit.pages import programs
 from tests.unit.pages.hub import serving
 from tests.unit.pages.world import PREPARE, names_for
 
-from prolip.config import load_config
+from prolip.train.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]

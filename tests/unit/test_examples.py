@@ -11,13 +11,14 @@ import pytest
 import torch
 from tests.e2e.lab import write_tokenizer
 
-from prolip.device import Normalise
+from prolip.data.config import TokenizerConfig
+from prolip.data.device import Normalise
+from prolip.data.tokenizer import Tokenizer
 from prolip.gaussian import Gaussian
-from prolip.metrics import LogConfig
-from prolip.metrics.examples import draw_sheet, pick_examples
 from prolip.models import ProLIPOutput
-from prolip.pixels import OPENAI_MEAN, OPENAI_STD
-from prolip.tokenizer import Tokenizer, TokenizerConfig
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.train.logging import LogConfig
+from prolip.train.logging.examples import draw_sheet, pick_examples
 
 
 def test_the_most_and_the_least_certain_and_some_at_random(tmp_path: Path) -> None:

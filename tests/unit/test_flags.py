@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from prolip import flags
+from prolip.train import flags
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ from tests.unit.test_step import run_of
 from torch import Tensor
 
 from prolip.distributed import Peers
-from prolip.losses import LossConfig, ProlipLoss
+from prolip.losses import ProlipLoss
+from prolip.losses.config import LossConfig
 from prolip.models import LockConfig, ProLIP, lock_parameters
-from prolip.models.architectures import ModelConfig
-from prolip.train import take_step
+from prolip.models.config import ModelConfig
+from prolip.train.loop import take_step
 
 DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=2))
 IMAGE_UNC = {"visual.unc_embedding", "visual.uncertainty_proj.weight", "visual.uncertainty_proj.bias"}

@@ -15,9 +15,9 @@ from prolip.data import LoaderStats
 from prolip.distributed import Ranks
 from prolip.gaussian import Gaussian
 from prolip.losses import LossTerms
-from prolip.metrics import Meter, Speed
 from prolip.models import ProLIPOutput
-from prolip.precision import LossScaler
+from prolip.train.logging import Meter, Speed
+from prolip.train.loss_scaler import LossScaler
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("prolip.metrics.meter.time.perf_counter", lambda: clock.now)
+    monkeypatch.setattr("prolip.train.logging.meter.time.perf_counter", lambda: clock.now)
     return clock
 
 
@@ -184,7 +184,7 @@ def test_a_loss_without_a_bias_has_no_row_of_it(clock: Clock) -> None:
 
 def test_two_ranks_tell_the_same_means_and_sums(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(2)
-    monkeypatch.setattr("prolip.metrics.meter.dist", group)
+    monkeypatch.setattr("prolip.train.logging.meter.dist", group)
 
     def row_of_rank(rank: int) -> Mapping[str, float]:
         source = Source(ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})

@@ -17,10 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.e2e.lab import write_tokenizer
 from wandb.proto.wandb_internal_pb2 import Record
 
+from prolip.data.config import TokenizerConfig
 from prolip.gaussian import Gaussian
-from prolip.metrics import LogConfig, MetricsLog, Progress, format_seconds
 from prolip.models import ProLIPOutput
-from prolip.tokenizer import TokenizerConfig
+from prolip.train.logging import LogConfig, MetricsLog, Progress, format_seconds
 
 ROW = {
     "step": 5,
@@ -148,7 +148,7 @@ def test_weights_and_biases_offline_goes_on_as_the_same_run(tmp_path: Path, monk
 
 
 def test_weights_and_biases_that_is_not_installed_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prolip.metrics.log.find_spec", lambda name: None)
+    monkeypatch.setattr("prolip.train.logging.log.find_spec", lambda name: None)
     LogConfig().check()
     with pytest.raises(ValueError, match=r"log.wandb is True, but W&B is not installed: pip install 'prolip\[wandb\]'"):
         LogConfig(wandb=True).check()

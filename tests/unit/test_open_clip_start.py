@@ -18,9 +18,9 @@ from torch import Tensor, nn
 import prolip
 from prolip.models import ProLIP
 from prolip.models.hub import save_pretrained
-from prolip.models.open_clip_start import StartError, start_from
-from prolip.models.weights import load
-from prolip.pixels import OPENAI_MEAN, OPENAI_STD
+from prolip.models.open_clip import StartError, start_from
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.pretrained.sources import load
 
 CLIP_VISION = {"layers": 2, "width": 32, "head_width": 8, "patch_size": 8, "image_size": 32}
 CLIP_TEXT = {"context_length": 7, "vocab_size": 40, "width": 24, "heads": 3, "layers": 2}

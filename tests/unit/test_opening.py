@@ -9,12 +9,12 @@ import pytest
 import torch
 from tests.unit.sample_run import write_run
 
-from prolip import opening
 from prolip.cli import main
-from prolip.eval.model import Preprocess
+from prolip.data.config import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
-from prolip.tokenizer import TokenizerConfig
+from prolip.pretrained import open as opening
+from prolip.pretrained.model import Preprocess
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from prolip.optim import (
-    OptimConfig,
+from prolip.train.config.parts import OptimConfig
+from prolip.train.optim import (
     clamp_logit_scale,
     clip_gradients,
     decays,

@@ -10,11 +10,12 @@ import pytest
 import torch
 from tests.property.test_accumulate import CONFIG, LOSS, assert_same, gradients, step_of
 
-from prolip.accumulate import backward
 from prolip.distributed import Peers, Ranks
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
-from prolip.parallel import ParallelConfig, share_model
+from prolip.train.accumulate import backward
+from prolip.train.config.parts import ParallelConfig
+from prolip.train.parallel import share_model
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=3))

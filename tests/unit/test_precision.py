@@ -12,9 +12,9 @@ from tests.property.test_accumulate import model_of, step_of
 from tests.unit.test_step import run_of
 from torch import nn
 
-from prolip.optim import clip_gradients
-from prolip.precision import LossScaler
-from prolip.train import compute_gradients, take_step
+from prolip.train.loop import compute_gradients, take_step
+from prolip.train.loss_scaler import LossScaler
+from prolip.train.optim import clip_gradients
 
 
 @given(overflows=st.lists(st.booleans(), max_size=20), patience=st.integers(1, 4))

@@ -1,4 +1,4 @@
-"""prolip.tokenizer: settings, errors that name the field or the file, and threads. The ids are tests/parity's."""
+"""prolip.data.tokenizer: settings, errors that name the field or the file, and threads. The ids are tests/parity's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from prolip import _core
-from prolip.tokenizer import Tokenizer, TokenizerConfig, clean_captions, clip_merges
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer, clean_captions, clip_merges
 
 MERGES = b"#version\nc a\nca t</w>\n"
 CAT, START, END = 513, 514, 515
@@ -63,7 +64,7 @@ def test_the_default_is_clip_as_released() -> None:
 
 def test_clip_is_built_without_importing_torch() -> None:
     program = (
-        "import sys; from prolip.tokenizer import *; Tokenizer(TokenizerConfig()).encode(['caf\\u00e9']);"
+        "import sys; from prolip.data.tokenizer import *; Tokenizer(TokenizerConfig()).encode(['caf\\u00e9']);"
         "print(sorted({'torch', 'open_clip'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -17,12 +17,14 @@ from tests.unit.threaded_ranks import Group
 
 from prolip.checkpoint import Best
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
-from prolip.eval.embed import embed_images, embed_texts
+from prolip.embeddings.embed import embed_images, embed_texts
 from prolip.eval.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.tokenizer import Tokenizer, TokenizerConfig
-from prolip.validation import BestSoFar, Reading, Validation, ValidationConfig, ValidationJob, whole_model
+from prolip.train.config.parts import ValidationConfig, ValidationJob
+from prolip.train.validation import BestSoFar, Reading, Validation, whole_model
 
 NAMES = sorted(COLOURS)
 COUNT = 22
@@ -91,7 +93,7 @@ def test_any_number_of_ranks_gives_the_figures_of_one(
     jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classes=folder / "classes.txt")]
     alone = figures(folder, model, *jobs)
     group = Group(world_size)
-    monkeypatch.setattr("prolip.validation.dist", group)
+    monkeypatch.setattr("prolip.train.validation.dist", group)
     for found in group.run(lambda rank: figures(folder, model, *jobs, rank=rank, world_size=world_size)):
         assert found == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
 
@@ -100,7 +102,7 @@ def test_more_ranks_than_pictures(folder: Path, model: ProLIP, tmp_path: Path, m
     write_tar(tmp_path / "one.tar", [("a.png", encoded((9, 9, 9))), ("a.txt", b"red left")])
     small = job(tmp_path, "retrieval")
     group = Group(2)
-    monkeypatch.setattr("prolip.validation.dist", group)
+    monkeypatch.setattr("prolip.train.validation.dist", group)
     for found in group.run(lambda rank: figures(folder, model, small, rank=rank, world_size=2)):
         assert found["val/retrieval/image_to_text_recall_at_1"] == 1.0
 
@@ -204,7 +206,7 @@ def test_a_figure_that_is_none_is_told(tmp_path: Path) -> None:
 def test_a_best_of_before_counts_where_the_run_went_on_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prolip.validation.read_best", lambda folder: (10, Best(metric="loss", value=0.5)))
+    monkeypatch.setattr("prolip.train.validation.read_best", lambda folder: (10, Best(metric="loss", value=0.5)))
     assert best_of(tmp_path, "loss", "min", step=10).beaten_by({"loss": 0.75}) is None
     assert best_of(tmp_path, "loss", "min", step=9).beaten_by({"loss": 0.75}) is not None
     assert best_of(tmp_path, "vib", "min", step=10).beaten_by({"vib": 0.75, "loss": 1.0}) is not None

@@ -16,10 +16,11 @@ from tests.unit.sample_run import write_checkpoint
 
 import prolip
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
-from prolip.models import weights as weights_module
 from prolip.models.hub import ModelCard, save_pretrained
-from prolip.models.resize import resize_image_positions, resize_text_positions, resize_token_table
-from prolip.models.weights import WeightsError, load, load_state, read_config
+from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
+from prolip.models.weights import WeightsError, load_state
+from prolip.pretrained import sources as sources_module
+from prolip.pretrained.sources import load, read_config
 
 CONFIG = ModelConfig(
     embed_dim=16,
@@ -83,7 +84,7 @@ def test_a_hub_repository_is_fetched_by_its_name(
         asked.append(repository)
         return tmp_path
 
-    monkeypatch.setattr(weights_module, "_download", fetch)
+    monkeypatch.setattr(sources_module, "_download", fetch)
     assert_same(load("hf-hub:someone/model"), model)
     assert asked == ["someone/model"]
 

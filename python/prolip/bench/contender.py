@@ -20,8 +20,8 @@ import torch
 from prolip.bench import process
 from prolip.bench.task import Measurement, Task
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, decode_only
-from prolip.device import device_batches
-from prolip.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.device import device_batches
 
 WARM_BATCHES = 2
 """Batches that are dropped first, at least; one a worker where those are more."""

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from prolip.data import StoreConfig, expand_shards, shown_shard
-from prolip.eval.records import Sample, at, read_record, read_samples
+from prolip.data.samples import Sample, at, read_record, read_samples
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import gradio as gr
 from PIL import Image
 
 from prolip.data import DataError, preprocess_image
-from prolip.datasets.captions import PLAIN_TEMPLATES
-from prolip.eval.sheet import SIDE, data_uri
+from prolip.embeddings.contact_sheet import SIDE, data_uri
+from prolip.eval.prompts import PLAIN_TEMPLATES
 from prolip.explore import show
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item

@@ -10,7 +10,7 @@ Shapes: N images and N texts of this rank, C caption slots, D embedding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ def _entropy_sum(
     `inputs` are image means, text means and the scale.
     """
     image, text, scale = inputs
-    way: Exchange = "ring" if exchange == "ring" else "all_gather"
+    way = cast(Exchange, exchange)
     with torch.autocast(image.device.type, enabled=False):
         own, ranks = _Sides(image, text), Peers.with_number(peers)
         sums = _Sums(own, scale, tile)

@@ -10,7 +10,7 @@ Shapes: N images and N texts of this rank, C caption slots, M texts of a tile, D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ def _pair_sum(
     """
     with torch.autocast(image[0].device.type, enabled=False):
         visit = _Visit(_Side(*image), _Side(*text), *logit, tile=tile, training=training)
-        way: Exchange = "ring" if exchange == "ring" else "all_gather"
+        way = cast(Exchange, exchange)
         returned = Peers.with_number(peers).visit(text, visit, way, with_grads=training)
         return visit.total, visit.gradients(returned)
 

@@ -11,9 +11,9 @@ import torch
 from tests.unit.sample_shards import FULL, config, write_two_shards
 from torch.utils.data import DataLoader
 
-from prolip.adapters import BatchDataset
 from prolip.data import BatchLoader, LoaderConfig
-from prolip.device import DeviceBatch
+from prolip.data.device import DeviceBatch
+from prolip.interop import BatchDataset
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from open_clip_train.train import evaluate, train_one_epoch
 from PIL import Image
 from tests.unit.sample_shards import write_tar
 
-from prolip.adapters import open_clip as adapter
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
-from prolip.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.interop import open_clip as adapter
 
 TINY = {
     "embed_dim": 16,
@@ -178,7 +178,7 @@ def test_open_clips_command_trains_and_resumes(shards: str, tmp_path: Path) -> N
     more = [*words, "--name", "more", "--epochs", "2", "--resume", str(saved)]
     script = f"""
 import open_clip
-from prolip.adapters.open_clip import main
+from prolip.interop.open_clip import main
 open_clip.add_model_config({str(Path(shards).parent / "prolip-test-tiny.json")!r})
 assert main({[*words, "--name", "run", "--epochs", "1"]!r}) == 0
 assert main({more!r}) == 0

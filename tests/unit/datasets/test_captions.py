@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from prolip.datasets.captions import (
+from prolip.demo.data.captions import (
     LEVELS,
     MAX_KEYWORDS,
     SUBGROUP_TEXTS,
@@ -11,7 +11,7 @@ from prolip.datasets.captions import (
     keyword_captions,
     subgroup_text,
 )
-from prolip.datasets.emoji_table import read_table
+from prolip.demo.data.names import read_table
 
 
 def test_every_level_has_the_same_templates_half_of_them_chained() -> None:

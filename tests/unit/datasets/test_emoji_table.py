@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prolip.datasets.emoji_table import (
+from prolip.demo.data.names import (
     Emoji,
     format_table,
     join_key,
@@ -132,7 +132,7 @@ def test_the_table_is_written_as_it_is_read(tmp_path: Path, monkeypatch: pytest.
     keywords = {"1F421": ("Blowfish", "fish", "sea"), "1F91D-1F3FD": ("agreement",)}
     path = tmp_path / "names.tsv"
     path.write_text(format_table(listed, keywords), encoding="utf-8")
-    monkeypatch.setattr("prolip.datasets.emoji_table.TABLE", path)
+    monkeypatch.setattr("prolip.demo.data.names.TABLE", path)
     read = read_table.__wrapped__()
     assert [one.keywords for one in read] == [("fish", "sea"), (), ()], "the name is no keyword, a variant has none"
     assert [(one.codepoints, one.name, one.base_name, one.group, one.subgroup) for one in read] == [

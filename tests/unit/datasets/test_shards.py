@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prolip.datasets.shards import Sample, read_complete, replace_folder
+from prolip.data.build.shards import Sample, read_complete, replace_folder
 
 Read = Callable[..., list[dict[str, Any]]]
 

@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
-from prolip.datasets.emoji_table import Emoji, read_table
-from prolip.datasets.splits import choose_variants, connect, hash_rank, split_emoji
+from prolip.data.build.shards import hash_rank
+from prolip.demo.data.names import Emoji, read_table
+from prolip.demo.data.splits import choose_variants, connect, split_emoji
 
 
 def emoji(number: int, group: str = "g", name: str | None = None) -> Emoji:

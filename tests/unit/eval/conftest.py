@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from tests.unit.eval.sample_emoji import record, write_emoji
 from torch import Tensor
 
-from prolip.eval.emoji.gallery import make_gallery
-from prolip.eval.emoji.measures import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
-from prolip.eval.emoji.results import EmojiResults, ModelFigures
-from prolip.eval.emoji.samples import CaptionBook, EmbeddedCaptions, EmojiSample, PictureSet, parse_sample
-from prolip.eval.emoji.suite import Embeddings, headlines, measure_prompting_everywhere
+from prolip.demo.suite.evaluate import Embeddings, headlines, measure_prompting_everywhere
+from prolip.demo.suite.gallery import make_gallery
+from prolip.demo.suite.measures import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
+from prolip.demo.suite.results import EmojiResults, ModelFigures
+from prolip.demo.suite.samples import CaptionBook, EmbeddedCaptions, EmojiSample, PictureSet, parse_sample
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tests.unit.sample_shards import write_tar
 
-from prolip.eval.suites.tasks import Task, read_tasks
+from prolip.suites.tasks import Task, read_tasks
 
 TASKS = {task.key: task for task in read_tasks()}
 NAMES = ["red fox", "blue car", "green tree", "gray stone", "white cloud", "black night", "tall tower"]

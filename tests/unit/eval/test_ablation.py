@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from tests.unit.sample_run import WORDS
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from prolip.config import TrainConfig, load_config
-from prolip.eval.emoji import EmojiResults
+from prolip.demo.suite import EmojiResults
 from prolip.gaussian import Gaussian
+from prolip.train.config import TrainConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[3]
 

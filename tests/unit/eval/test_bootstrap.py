@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prolip.eval.bootstrap import bootstrap_interval
-from prolip.eval.ranks import pearson
+from prolip.eval.statistics import bootstrap_interval, pearson
 
 
 def mean(values: Tensor) -> float:

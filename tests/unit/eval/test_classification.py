@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics as theirs
 from tests.unit.eval.sample_tasks import TASKS
 
-from prolip.eval.suites.classification import Answers, face_rows, judged_rows
+from prolip.suites.classification import Answers, face_rows, judged_rows
 
 COUNT, CLASSES = 400, 9
 Numbers = np.ndarray[Any, Any]

@@ -26,9 +26,9 @@ from tests.unit.sample_run import write_run
 from torch import Tensor
 
 from prolip.cli import main
-from prolip.eval.suites.datacomp import average_rows, jaccard, with_article
-from prolip.eval.suites.rows import Row
-from prolip.eval.suites.tasks import Task, read_tasks
+from prolip.suites.datacomp import average_rows, jaccard, with_article
+from prolip.suites.rows import Row
+from prolip.suites.tasks import Task, read_tasks
 
 Members = dict[str, bytes]
 
@@ -285,8 +285,8 @@ def test_finished_tasks_are_not_run_again(world: World, monkeypatch: pytest.Monk
         raise AssertionError("a task ran again")
 
     before = (world.out / "results.json").read_text()
-    monkeypatch.setattr("prolip.eval.suites.classification.embed_shards", fail)
-    monkeypatch.setattr("prolip.eval.suites.datacomp.embed_shards", fail)
+    monkeypatch.setattr("prolip.suites.classification.embed_shards", fail)
+    monkeypatch.setattr("prolip.suites.datacomp.embed_shards", fail)
     world.run()
     assert (world.out / "results.json").read_text() == before
     with pytest.raises(AssertionError, match="a task ran again"):

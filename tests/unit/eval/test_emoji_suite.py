@@ -14,13 +14,13 @@ from tests.unit.sample_run import write_run
 
 from prolip.cli import main
 from prolip.data import BatchLoader, LoaderConfig
-from prolip.eval.embed import embed_images, embed_pictures, embed_texts, read_pictures
-from prolip.eval.emoji import EmojiResults, evaluate_emoji
-from prolip.eval.emoji.measures import blurred, correct_pairs, hidden_patches, zoomed
-from prolip.eval.emoji.samples import CaptionBook, PictureSet, codes, evenly_spaced, is_chained, parse_sample
-from prolip.eval.emoji.suite import set_names
+from prolip.data.tokenizer import Tokenizer
+from prolip.demo.suite import EmojiResults, evaluate_emoji
+from prolip.demo.suite.evaluate import set_names
+from prolip.demo.suite.measures import blurred, correct_pairs, hidden_patches, zoomed
+from prolip.demo.suite.samples import CaptionBook, PictureSet, codes, evenly_spaced, is_chained, parse_sample
+from prolip.embeddings.embed import embed_images, embed_pictures, embed_texts, read_pictures
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.tokenizer import Tokenizer
 
 MakeRecord = Callable[[int, str], dict[str, object]]
 CPU = torch.device("cpu")

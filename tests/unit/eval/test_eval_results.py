@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from prolip.eval.emoji.results import EmojiResults
-from prolip.eval.results import from_json, to_json
+from prolip.demo.suite.results import EmojiResults
+from prolip.suites.json_results import from_json, to_json
 
 
 @dataclass(frozen=True)

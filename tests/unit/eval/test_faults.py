@@ -21,7 +21,7 @@ from tests.unit.sample_shards import write_tar
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.eval.pictures import picture_batches
+from prolip.embeddings.image_batches import picture_batches
 
 
 def within(data: Path, key: str) -> Path:

@@ -19,8 +19,9 @@ from huggingface_hub.utils import filter_repo_objects
 from tests.unit.eval.sample_tasks import NAMES, TASKS, array, picture, write_shards, write_task
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
-from prolip.eval.embed import Embedded
-from prolip.eval.suites.folders import (
+from prolip.embeddings.embed import Embedded
+from prolip.gaussian import Gaussian
+from prolip.suites.folders import (
     FolderMissing,
     TaskFolder,
     find_folder,
@@ -29,8 +30,7 @@ from prolip.eval.suites.folders import (
     read_labels,
     read_metadata,
 )
-from prolip.eval.suites.tables import is_table, open_associations, open_captions
-from prolip.gaussian import Gaussian
+from prolip.suites.tables import is_table, open_associations, open_captions
 
 DTD = TASKS["vtab/dtd"]
 

@@ -14,14 +14,15 @@ from tests.unit.sample_run import write_run
 from torch import Tensor
 
 from prolip.cli import main
-from prolip.eval.bprw import BprwConfig, reweight_prompts
-from prolip.eval.embed import embed_captions, embed_shards
-from prolip.eval.model import EvalModel
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.eval.bprw import reweight_prompts
+from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import WithinSpread, filter_prompts
-from prolip.eval.suites.imagenet import Pictures, relabelled
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.opening import open_eval_model
+from prolip.pretrained.model import EvalModel
+from prolip.pretrained.open import open_eval_model
+from prolip.suites.imagenet import Pictures, relabelled
 
 CLASSES = ["animals", "nature", "food", "travel"]
 TEMPLATES = ["a picture of {c}", "an emoji: {c}", "{c} and travel", "{c}"]

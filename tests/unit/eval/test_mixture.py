@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prolip.eval.mixture import fit_weights, log_posterior, prior_weights
+from prolip.eval.em import fit_weights, log_posterior, prior_weights
 
 problems = st.fixed_dictionaries(
     {

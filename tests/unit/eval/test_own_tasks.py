@@ -11,10 +11,10 @@ import torch
 from tests.unit.eval.sample_tasks import TASKS, write_open_clip, write_task
 
 from prolip.cli import main
-from prolip.eval.suites.classification import Answers, judged_rows
-from prolip.eval.suites.datacomp import average_rows
-from prolip.eval.suites.rows import Row
-from prolip.eval.suites.tasks import AVERAGES, TABLE, Task, read_tasks
+from prolip.suites.classification import Answers, judged_rows
+from prolip.suites.datacomp import average_rows
+from prolip.suites.rows import Row
+from prolip.suites.tasks import AVERAGES, TABLE, Task, read_tasks
 
 COLUMNS = ["key", "name", "folders", "items", "metric", "group_column", "averages"]
 GOOD = ["birds", "Garden birds", "wds_birds_test birds", "120", "worst_group", "2", "animals all"]

@@ -14,17 +14,18 @@ from tests.unit.sample_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
+from prolip.data.samples import at
+from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.coco import CocoTruth, Pairs
-from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.hierarcaps import read_hierarcaps, read_levels
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
-from prolip.eval.model import EvalModel
-from prolip.eval.records import at
-from prolip.eval.suites.captioned import caption_members, captions_of, open_captioned
-from prolip.eval.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.gaussian import Gaussian
-from prolip.opening import open_eval_model
+from prolip.pretrained.model import EvalModel
+from prolip.pretrained.open import open_eval_model
+from prolip.suites.captioned import caption_members, captions_of, open_captioned
+from prolip.suites.config import UncertaintyOptions
+from prolip.suites.uncertainty import blurred, shortened, thinned
 
 
 class World:
@@ -88,7 +89,7 @@ def test_cocos_ids_bring_cocos_figures(world: World, monkeypatch: pytest.MonkeyP
     to_image = {text: [image] for image, texts in to_text.items() for text in texts}
     pairs = Pairs(to_text, to_image)
     truth = CocoTruth(pairs, pairs, pairs, list(to_image))
-    monkeypatch.setattr("prolip.eval.suites.retrieval.load_truth", lambda: truth)
+    monkeypatch.setattr("prolip.suites.retrieval.load_truth", lambda: truth)
     keys = ["--caption_key", "sentences.raw", "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
     found = world.run("retrieval", "--data", str(world.pairs), *keys, models=[world.ours])
     tasks = {(row["task"], row["metric"]): row["value"][world.ours] for row in found["figures"]}

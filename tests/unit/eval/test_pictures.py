@@ -16,9 +16,9 @@ from tests.unit.eval.sample_tasks import picture
 from tests.unit.sample_shards import write_tar
 
 from prolip.data import DataError
-from prolip.eval.model import Preprocess, of_open_clip
-from prolip.eval.pictures import picture_batches
-from prolip.eval.records import read_record
+from prolip.data.samples import read_record
+from prolip.embeddings.image_batches import picture_batches
+from prolip.pretrained.model import Preprocess, of_open_clip
 
 CPU = torch.device("cpu")
 SETTINGS = [

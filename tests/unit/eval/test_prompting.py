@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.emoji.measures import ClassPrompts
-from prolip.eval.emoji.prompting import EVEN, REWEIGHTED, measure_prompting
-from prolip.eval.emoji.results import EmojiResults, PromptSetFigures
-from prolip.eval.emoji.samples import CaptionBook, EmbeddedCaptions, EmojiSample
-from prolip.eval.report import words
-from prolip.eval.report.prompting import prompting_sentence
+from prolip.demo.report import words
+from prolip.demo.report.prompting import prompting_sentence
+from prolip.demo.suite.measures import ClassPrompts
+from prolip.demo.suite.prompting import EVEN, REWEIGHTED, measure_prompting
+from prolip.demo.suite.results import EmojiResults, PromptSetFigures
+from prolip.demo.suite.samples import CaptionBook, EmbeddedCaptions, EmojiSample
 from prolip.gaussian import Gaussian
 
 DIM, CLASSES, GOOD, BAD = 24, 4, 2, 4

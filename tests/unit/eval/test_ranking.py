@@ -19,9 +19,10 @@ from tests.unit.sample_shards import encoded, write_tar
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.eval.filtering import FilterOptions, copy_samples, run_filter
-from prolip.eval.parts import Manifest, PartNotes, Rows, complete_parts, write_part
-from prolip.eval.ranking import RankOptions, read_ranking, run_rank
+from prolip.embeddings.config import FilterOptions, RankOptions
+from prolip.embeddings.filter import copy_samples, run_filter
+from prolip.embeddings.rank import read_ranking, run_rank
+from prolip.embeddings.storage import Manifest, PartNotes, Rows, complete_parts, write_part
 from prolip.gaussian import Gaussian, csd, inclusion_score
 
 SIZES = (5, 3, 6)
@@ -164,7 +165,7 @@ def test_scores_at_a_bound_are_kept(tmp_path: Path, rules: dict[str, Any], kept:
 
 def test_a_long_table_is_read_row_by_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ranking = rank_numbered(tmp_path, 9)
-    monkeypatch.setattr("prolip.eval.ranking.ROWS", 4)
+    monkeypatch.setattr("prolip.embeddings.rank.ROWS", 4)
     assert [chunk.keys for chunk in read_ranking(ranking)] == [
         [f"k{place}" for place in rows] for rows in (range(4), range(4, 8), range(8, 9))
     ]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prolip.eval.ranks import average_ranks, pearson, rank_of_first_correct, spearman
+from prolip.eval.statistics import average_ranks, pearson, rank_of_first_correct, spearman
 
 T = torch.tensor
 

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.sample_shards import encoded, write_tar
 
 from prolip.data import DataError, StoreConfig
-from prolip.eval.records import read_samples
+from prolip.data.samples import read_samples
 
 
 def test_samples_with_pictures_come_in_order_with_the_members_asked_for(tmp_path: Path) -> None:

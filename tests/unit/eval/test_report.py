@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from prolip.eval.emoji.results import EmojiResults
-from prolip.eval.report import charts, render_report, words
-from prolip.eval.report.inputs import read_metrics
-from prolip.eval.report.page import linked
+from prolip.demo.report import render_report, words
+from prolip.demo.report.page import linked
+from prolip.demo.suite.results import EmojiResults
+from prolip.report import charts
+from prolip.train.logging.runs import read_metrics
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

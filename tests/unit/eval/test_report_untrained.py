@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from prolip.eval.emoji.results import EmojiResults, LevelFigures, SetFigures
-from prolip.eval.report import charts, render_report, words
+from prolip.demo.report import render_report, words
+from prolip.demo.suite.results import EmojiResults, LevelFigures, SetFigures
 from prolip.eval.uncertainty import AccuracyBins
+from prolip.report import charts
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from tests.unit.sample_run import write_run
 
 from prolip.cli import main
 from prolip.eval.bprw import PromptWeights
-from prolip.eval.report.prompt_chart import prompt_chart
 from prolip.models import ARCHITECTURES
 from prolip.models.hub import save_pretrained
-from prolip.models.weights import load
-from prolip.reweight import class_lines
+from prolip.pretrained.sources import load
+from prolip.report.prompt_chart import prompt_chart
+from prolip.suites.bprw import class_lines
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from prolip.eval.suites.compare import compare
-from prolip.eval.suites.metrics import STATISTICS
-from prolip.eval.suites.output import table_row, write_results
-from prolip.eval.suites.rows import Chart, Finished, Row, SuiteOptions, SuiteResult, row_of_items
-from prolip.evaluate import run_suite
+from prolip.suites.compare import compare
+from prolip.suites.config import SuiteOptions
+from prolip.suites.figures import STATISTICS
+from prolip.suites.output import table_row, write_results
+from prolip.suites.rows import Chart, Finished, Row, SuiteResult, row_of_items
+from prolip.suites.run import run_suite
 
 COUNT = 300
 
@@ -188,7 +189,7 @@ def test_without_main_figures_the_terminal_shows_the_others(tmp_path: Path) -> N
 def test_what_a_suite_is_told_reaches_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default they lie in evals/SUITE; the resamples are those of the options."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("prolip.evaluate.open_eval_model", lambda source, *_: SimpleNamespace(name=source))
+    monkeypatch.setattr("prolip.suites.run.open_eval_model", lambda source, *_: SimpleNamespace(name=source))
 
     def run(model: Any, _: SuiteOptions, finished: Finished) -> SuiteResult:
         assert finished.folder.name == "tasks"

@@ -14,7 +14,7 @@ from tests.unit.eval.test_imagenet_suite import write_set
 from tests.unit.eval.test_pair_suites import World, write_hierarchies
 
 from prolip.cli import main
-from prolip.eval.suites.retrieval import RetrievalOptions
+from prolip.suites.config import RetrievalOptions
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_cocos_pairs_are_looked_for_before_anything_is_embedded(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("pictures were embedded")
 
-    monkeypatch.setattr("prolip.eval.suites.retrieval.embed_shards", fail)
+    monkeypatch.setattr("prolip.suites.retrieval.embed_shards", fail)
     monkeypatch.setattr("prolip.eval.coco.find_spec", lambda _: None)
     words = ["--data", str(world.pairs), "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
     assert main(["eval", "retrieval", "--checkpoint", world.ours, "--out", str(tmp_path), *words]) == 2

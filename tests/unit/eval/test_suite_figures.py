@@ -15,25 +15,25 @@ from tests.unit.eval.test_pair_suites import COUNT, WORDS, World, caption, embed
 from torch import Tensor
 
 from prolip.cli import main
+from prolip.embeddings.embed import embed_captions, embed_shards, embed_views
 from prolip.eval.bprw import reweight_prompts
 from prolip.eval.coco import Shares
-from prolip.eval.embed import embed_captions, embed_shards, embed_views
 from prolip.eval.hierarcaps import mean_root, read_hierarcaps
 from prolip.eval.measures import measure_hierarchy
 from prolip.eval.prompts import SmallestInClass, filter_prompts
-from prolip.eval.suites import classification
-from prolip.eval.suites.captioned import open_captioned
-from prolip.eval.suites.datacomp import DatacompOptions, run_datacomp
-from prolip.eval.suites.hierarchies import NEEDS_VARIANCES, level_rows
-from prolip.eval.suites.imagenet import ImagenetOptions
-from prolip.eval.suites.retrieval import coco_row
-from prolip.eval.suites.rows import Finished, Row, TaskResult
-from prolip.eval.suites.tasks import Task
-from prolip.eval.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
-from prolip.eval.trends import count_words
 from prolip.eval.uncertainty import expected_calibration_error
+from prolip.eval.uncertainty_trends import count_words
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
+from prolip.suites import classification
+from prolip.suites.captioned import open_captioned
+from prolip.suites.config import DatacompOptions, ImagenetOptions
+from prolip.suites.datacomp import run_datacomp
+from prolip.suites.hierarchies import NEEDS_VARIANCES, level_rows
+from prolip.suites.retrieval import coco_row
+from prolip.suites.rows import Finished, Row, TaskResult
+from prolip.suites.tasks import Task
+from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +301,7 @@ def test_only_a_set_smaller_than_the_published_one_is_said_to_be(
             ]
         )
 
-    monkeypatch.setattr("prolip.eval.suites.datacomp.run_task", run_task)
+    monkeypatch.setattr("prolip.suites.datacomp.run_task", run_task)
     model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_variances=True)
     found = run_datacomp(model, DatacompOptions(checkpoint=("m",), data=("y",)), Finished(tmp_path))
     assert found.notes == ["smaller than published: MNIST (9,999 of 10,000), Flickr (999 of 1,000)"]

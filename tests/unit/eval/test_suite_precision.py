@@ -12,9 +12,9 @@ from tests.unit.eval.sample_tasks import TASKS, write_open_clip, write_task
 from tests.unit.sample_run import write_run
 
 from prolip import cli
-from prolip.eval.embed import embed_captions, embed_shards
-from prolip.eval.model import EvalModel
-from prolip.opening import open_eval_model
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.pretrained.model import EvalModel
+from prolip.pretrained.open import open_eval_model
 
 CPU = torch.device("cpu")
 

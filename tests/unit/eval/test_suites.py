@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
-from prolip.eval.suites.compare import compare
-from prolip.eval.suites.metrics import STATISTICS, f1_macro, group_means, mean_per_group, worst_group
-from prolip.eval.suites.output import write_results
-from prolip.eval.suites.rows import Chart, Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.compare import compare
+from prolip.suites.figures import STATISTICS, f1_macro, group_means, mean_per_group, worst_group
+from prolip.suites.output import write_results
+from prolip.suites.rows import Chart, Finished, Row, SuiteResult, TaskResult, row_of_items
 
 PREDICTIONS = st.integers(1, 40).flatmap(
     lambda count: st.tuples(*[st.lists(st.integers(0, 5), min_size=count, max_size=count)] * 2)

@@ -18,16 +18,16 @@ from tests.unit.sample_run import write_run_with
 from torch import Tensor
 
 from prolip.cli import main
+from prolip.data.samples import read_record
+from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.bprw import labelled_images, reweight_prompts
-from prolip.eval.embed import embed_captions, embed_shards
 from prolip.eval.hierarcaps import caption_ids, mean_root
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
-from prolip.eval.records import read_record
-from prolip.eval.suites.imagenet import FEW_SHOT
 from prolip.eval.uncertainty import area_under_risk_coverage
 from prolip.eval.zero_shot import zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.opening import open_eval_model
+from prolip.pretrained.open import open_eval_model
+from prolip.suites.config import FEW_SHOT
 
 Record = dict[str, Any]
 DESIGNS = {"openmoji": "OpenMoji", "goog": "Google", "twtr": "Twitter"}
@@ -169,7 +169,7 @@ def test_nothing_is_run_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("a task ran again")
 
     for home in ("classification", "datacomp"):
-        monkeypatch.setattr(f"prolip.eval.suites.{home}.embed_shards", fail)
+        monkeypatch.setattr(f"prolip.suites.{home}.embed_shards", fail)
     assert world.eval("datacomp", *datacomp(world)) == before
 
 

@@ -9,8 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prolip.eval.hierarcaps import caption_ids, mean_root, read_hierarcaps
-from prolip.eval.ranks import spearman
-from prolip.eval.trends import count_words, uncertainty_along_chains, uncertainty_by_length, uncertainty_histogram
+from prolip.eval.statistics import spearman
+from prolip.eval.uncertainty_trends import (
+    count_words,
+    uncertainty_along_chains,
+    uncertainty_by_length,
+    uncertainty_histogram,
+)
 from prolip.gaussian import Gaussian
 
 T = torch.tensor

@@ -31,11 +31,11 @@ from tests.unit.sample_shards import encoded, write_tar
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip import cli
-from prolip.config import load_config
-from prolip.datasets import emoji
+from prolip.demo.data import build as emoji
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.models.hub import save_pretrained
+from prolip.train.config import load_config
 
 Patch = pytest.MonkeyPatch
 CLIP = {
@@ -308,7 +308,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "train-on-your-shards.md": alone(siglips_tokenizer),
     "tutorial.md": tutorial,
     "watch-a-run.md": alone(mine),
-    "your-own-pictures.md": alone(pictures),
+    "your-own-images.md": alone(pictures),
 }
 
 

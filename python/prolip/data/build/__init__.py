@@ -1,0 +1,1 @@
+"""Write WebDataset shards from images: class folders, image and text pairs, tables."""

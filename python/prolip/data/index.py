@@ -1,0 +1,21 @@
+"""`prolip data index`: an index of shards, written or compared."""
+
+from __future__ import annotations
+
+import os
+
+from prolip.data import check_index, write_index
+from prolip.data.config import IndexOptions
+
+
+def run_index(options: IndexOptions) -> tuple[int, list[str]]:
+    """The exit status, 1 where an index that was to be checked is not right, and what to tell."""
+    if not options.shards:
+        raise ValueError("data.shards is (): name at least one shard")
+    shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
+    if options.check:
+        differences = check_index(shards, options.out, threads, options.store)
+        return int(bool(differences)), differences or [f"{options.out} is right"]
+    count, samples, notes = write_index(shards, options.out, threads, options.store)
+    size = options.out.stat().st_size
+    return 0, [f"{options.out}: {samples:,} samples in {count:,} shards, {size:,} bytes", *notes]

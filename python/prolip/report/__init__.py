@@ -1,0 +1,1 @@
+"""Pages and charts: of a suite, and of runs side by side."""
