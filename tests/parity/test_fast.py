@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tests.unit.sample_shards import write_tar
+from tests.support.shards import write_tar
 
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig
 
