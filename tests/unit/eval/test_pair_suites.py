@@ -14,7 +14,7 @@ from tests.unit.sample_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.data.samples import at
+from prolip.data.samples import values_at
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.coco import CocoTruth, Pairs
 from prolip.eval.hierarcaps import read_hierarcaps, read_levels
@@ -203,9 +203,9 @@ def test_options_name_their_rule() -> None:
 
 def test_paths_lead_through_lists(world: World) -> None:
     record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
-    assert at(record, "a.b") == ["x", "y", "z"]
-    assert at(record, "n") == [3]
-    assert at(record, "a.q") == []
+    assert values_at(record, "a.b") == ["x", "y", "z"]
+    assert values_at(record, "n") == [3]
+    assert values_at(record, "a.q") == []
     folder = open_captioned(str(world.pairs), world.root)
     keys = ("sentences.raw", "cocoid", "cocoid")
     found = embed_shards(world.model, folder.shards, keep=caption_members(*keys))

@@ -1,4 +1,4 @@
-"""A user's own pictures on their way into shards: checked, stored as they are where the loader can read them."""
+"""Read and check a user's images and write them into shards. Files that the loader can read are stored unchanged."""
 
 import io
 import logging
@@ -26,13 +26,13 @@ from prolip.data.build.shards import (
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-"""Of the files that are taken for pictures, in any case."""
+"""File extensions of images, in lower case."""
 _STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-"""Formats that the loader reads; an MPO begins with an ordinary JPEG."""
+"""Formats that are stored unchanged. An MPO starts with an ordinary JPEG."""
 _QUALITY = 95
-"""Of pictures that are made smaller: JPEG and WebP."""
+"""JPEG and WebP quality of images that are made smaller."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for damaged files: its formats differ."""
+"""What Pillow raises for damaged files. It depends on the format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,10 @@ class IntakeConfig:
     """Of the order and of the choice of validation pictures."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            ValueError: one is out of range; the message names it.
+            ValueError: a value is out of range; the message names it.
         """
         if self.max_side is not None and self.max_side < 1:
             raise ValueError(f"max_side = {self.max_side}: must be at least 1")
@@ -69,33 +69,33 @@ class IntakeConfig:
 
 
 class Candidate(NamedTuple):
-    """A picture with its caption, not read yet."""
+    """An image with its caption, not read yet."""
 
     name: str
-    """What errors call it: a path below the source, or a row."""
+    """How messages refer to it: a path below the source, or a row."""
     path: Path
-    picture: str
-    """What the source calls the picture: equal for all its captions, whatever folder the source lies in."""
+    image: str
+    """The image's name in the source, shared by all its captions. It does not depend on where the source folder is."""
     caption: str | None
-    """None: there is none, and `problem` says why."""
+    """None if there is none; then `problem` says why."""
     record: Json
     problem: str = ""
 
 
-class StoredPicture(NamedTuple):
-    """The bytes of a picture as they go into a shard."""
+class EncodedImage(NamedTuple):
+    """The bytes of an image as stored in a shard."""
 
     data: bytes
     extension: str
     converted_from: str | None
-    """The format it had, if that is another one."""
+    """The file's format, if it was converted."""
 
 
-def load_picture(path: Path, max_side: int | None) -> StoredPicture:
-    """The picture in a format that the loader reads: the file's own bytes where possible, else PNG.
+def read_image(path: Path, max_side: int | None) -> EncodedImage:
+    """Read an image in a format that the loader reads: the file's own bytes if possible, else PNG.
 
-    The picture is decoded once, so that a damaged file is found here and not in training. The orientation that a
-    camera noted is not applied, as it is not in training either.
+    The image is decoded once, so that a damaged file is found here and not during training. EXIF orientation is
+    ignored, as in training.
 
     Raises:
         OSError, ValueError, SyntaxError, EOFError: the file cannot be read.
@@ -107,7 +107,7 @@ def load_picture(path: Path, max_side: int | None) -> StoredPicture:
         extension = _STORED.get(kind)
         fits = max_side is None or max(image.size) <= max_side
         if extension is not None and fits:
-            return StoredPicture(data, extension, None)
+            return EncodedImage(data, extension, None)
         rgb = image.convert("RGB")
     if max_side is not None and not fits:
         rgb.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
@@ -119,39 +119,39 @@ def load_picture(path: Path, max_side: int | None) -> StoredPicture:
             rgb.save(buffer, format="WEBP", quality=_QUALITY)
         case _:
             rgb.save(buffer, format="PNG")
-    return StoredPicture(buffer.getvalue(), extension or "png", None if extension else kind)
+    return EncodedImage(buffer.getvalue(), extension or "png", None if extension else kind)
 
 
-def store_pictures(candidates: Sequence[Candidate], config: IntakeConfig, out: Path, description: Json) -> BuildSummary:
-    """Writes the candidates' shards and dataset.json in `out`, which is replaced as a whole.
+def write_images(candidates: Sequence[Candidate], config: IntakeConfig, out: Path, description: Json) -> BuildSummary:
+    """Write the candidates' shards and dataset.json to `out`, which is replaced as a whole.
 
     Args:
         candidates: in a fixed order.
-        config: how.
+        config: settings.
         out: a new folder, an empty one, or one that a builder wrote.
-        description: what dataset.json says beside counts and settings.
+        description: further entries of dataset.json.
 
     Raises:
-        ValueError: there is no picture, too many are bad, or `out` holds what no builder wrote.
+        ValueError: there is no image, too many are bad, or `out` holds files that no builder wrote.
     """
     started = time.monotonic()
     if not candidates:
-        raise ValueError(f"source: {config.source} holds no picture ({', '.join(sorted(EXTENSIONS))})")
+        raise ValueError(f"source: {config.source} has no image ({', '.join(sorted(EXTENSIONS))})")
     check_replaceable(out)
-    intake = _Intake(config, len(candidates))
+    reader = _Reader(config, len(candidates))
     order = sorted(enumerate(candidates), key=lambda pair: hash_rank(config.seed, f"order {pair[0]}"))
     with replace_folder(out) as folder:
         for split in ("train", "val"):
-            chosen = [(place, one) for place, one in order if (split == "val") == _is_validation(one, config)]
-            folder.write(split, intake.samples(chosen), config.samples_per_shard)
+            chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
+            folder.write(split, reader.samples(chosen), config.samples_per_shard)
         if not folder.samples:
-            raise ValueError(f"source: no picture of {config.source} could be read; the first: {_say(intake.bad[0])}")
-        folder.finish({**description, **intake.record()})
-        return _summary(out, folder, intake, time.monotonic() - started)
+            raise ValueError(f"source: no image of {config.source} can be read; the first: {_line(reader.bad[0])}")
+        folder.finish({**description, **reader.record()})
+        return _summary(out, folder, reader, time.monotonic() - started)
 
 
-class _Intake:
-    """Reads candidates and remembers what was left out or converted."""
+class _Reader:
+    """Reads candidates and records which were skipped or converted."""
 
     def __init__(self, config: IntakeConfig, num_candidates: int) -> None:
         self.config = config
@@ -160,7 +160,7 @@ class _Intake:
         self.converted: Counter[str] = Counter()
 
     def samples(self, candidates: Sequence[tuple[int, Candidate]]) -> Iterator[Sample]:
-        """The samples of those candidates that can be read.
+        """Yield samples of the candidates that can be read.
 
         Raises:
             ValueError: more than `max_bad_fraction` of all candidates are bad.
@@ -170,32 +170,32 @@ class _Intake:
                 self._reject(candidate, candidate.problem)
                 continue
             try:
-                picture = load_picture(candidate.path, self.config.max_side)
+                image = read_image(candidate.path, self.config.max_side)
             except UNREADABLE as error:
                 self._reject(candidate, str(error) or type(error).__name__)
                 continue
-            if picture.converted_from:
-                self.converted[picture.converted_from] += 1
-            # A number and not the path: a dot in a file's name would divide the key.
+            if image.converted_from:
+                self.converted[image.converted_from] += 1
+            # The key is a number, not the path: a dot in a file name would end the key.
             yield Sample(
                 key=f"{place:08d}",
-                image=picture.data,
-                extension=picture.extension,
+                image=image.data,
+                extension=image.extension,
                 caption=candidate.caption,
                 record=candidate.record,
             )
 
     def _reject(self, candidate: Candidate, reason: str) -> None:
         self.bad.append(BadImage(name=candidate.name, reason=reason))
-        logger.warning("left out: %s", _say(self.bad[-1]))
+        logger.warning("skipped: %s", _line(self.bad[-1]))
         if len(self.bad) > self.config.max_bad_fraction * self.num_candidates:
             raise ValueError(
-                f"{len(self.bad)} of {self.num_candidates} pictures are bad, more than max_bad_fraction = "
-                f"{self.config.max_bad_fraction} allows: {'; '.join(_say(bad) for bad in self.bad[:5])}"
+                f"{len(self.bad)} of {self.num_candidates} images are bad, more than max_bad_fraction = "
+                f"{self.config.max_bad_fraction} allows: {'; '.join(_line(bad) for bad in self.bad[:5])}"
             )
 
     def record(self) -> dict[str, object]:
-        """For dataset.json."""
+        """Return the entries of dataset.json."""
         return {
             "skipped": [{"name": bad.name, "reason": bad.reason} for bad in self.bad],
             "converted": dict(sorted(self.converted.items())),
@@ -203,22 +203,22 @@ class _Intake:
 
 
 def _is_validation(candidate: Candidate, config: IntakeConfig) -> bool:
-    # By the picture, so that several captions of one picture stay together.
-    return hash_rank(config.seed, f"val {candidate.picture}") < config.val_share * 2**64
+    # By image, so that all captions of an image are in the same split.
+    return hash_rank(config.seed, f"val {candidate.image}") < config.val_share * 2**64
 
 
-def _say(bad: BadImage) -> str:
+def _line(bad: BadImage) -> str:
     return f"{bad.name} ({bad.reason})"
 
 
-def _summary(out: Path, folder: ShardFolder, intake: _Intake, seconds: float) -> BuildSummary:
-    notes = [f"{count} pictures were {kind} and are stored as PNG" for kind, count in sorted(intake.converted.items())]
+def _summary(out: Path, folder: ShardFolder, reader: _Reader, seconds: float) -> BuildSummary:
+    notes = [f"{count} images were {kind} and are stored as PNG" for kind, count in sorted(reader.converted.items())]
     return BuildSummary(
         out=out,
         already_built=False,
         samples=folder.samples,
         shards=folder.shards,
-        skipped=tuple(intake.bad),
+        skipped=tuple(reader.bad),
         notes=tuple(notes),
         seconds=seconds,
     )
