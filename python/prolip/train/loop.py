@@ -228,7 +228,7 @@ def loop(run: Run) -> int:
                 figures = run.validation.run(run.step, evaluated_model(run), done=done)
                 if metrics is not None and progress is not None:
                     metrics.write({"step": run.step, "samples": row["samples"], **figures})
-                    progress.tell(run.step, figures)
+                    progress.show_validation(run.step, figures)
                 best = run.best.beaten_by(figures) or best
                 meter.pause()
             if saving or best is not None:
