@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from prolip import cli
-from prolip.train.logging.runs import RunsOptions, find_runs, lower_is_better, run_runs
+from prolip.train.config.options import RunsOptions
+from prolip.train.logging.runs import find_runs, lower_is_better, run_runs
 
 
 def write(folder: Path, losses: list[float], top1: list[float], num_samples: int = 6400) -> Path:

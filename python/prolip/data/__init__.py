@@ -1,22 +1,17 @@
 """The data loader: threads in Rust read WebDataset shards and decode, augment, tokenize and mask them into batches."""
 
+from prolip.data.config import AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MaskConfig, StoreConfig
 from prolip.data.loader import (
     OPENAI_MEAN,
     OPENAI_STD,
-    AugmentConfig,
     Batch,
     BatchLoader,
-    CaptionConfig,
-    CaptionSource,
     Cursor,
     DataError,
     Leg,
-    LoaderConfig,
     LoaderStats,
-    MaskConfig,
     Members,
     StageStats,
-    StoreConfig,
     check_index,
     decode_only,
     examine_shards,

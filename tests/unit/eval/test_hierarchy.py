@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.eval import hierarcaps
-from prolip.eval.hierarcaps import TraversalConfig, including_captions, score_met_captions, traverse
+from prolip.eval.config import TraversalConfig
+from prolip.eval.hierarcaps import including_captions, score_met_captions, traverse
 from prolip.eval.hierarchy import inclusion, inclusion_chain, inclusion_in_each
 from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
 

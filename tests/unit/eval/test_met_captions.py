@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prolip.eval.hierarcaps import TraversalConfig, met_captions
+from prolip.eval.config import TraversalConfig
+from prolip.eval.hierarcaps import met_captions
 
 
 def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tensor:

@@ -24,7 +24,8 @@ from prolip.gaussian import Gaussian
 from prolip.pretrained.model import EvalModel
 from prolip.pretrained.open import open_eval_model
 from prolip.suites.captioned import caption_members, captions_of, open_captioned
-from prolip.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
+from prolip.suites.config import UncertaintyOptions
+from prolip.suites.uncertainty import blurred, shortened, thinned
 
 
 class World:

@@ -27,9 +27,9 @@ from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logit
 from prolip.gaussian import Gaussian
 from prolip.suites import classification
 from prolip.suites.captioned import open_captioned
-from prolip.suites.datacomp import DatacompOptions, run_datacomp
+from prolip.suites.config import DatacompOptions, ImagenetOptions
+from prolip.suites.datacomp import run_datacomp
 from prolip.suites.hierarchies import NEEDS_VARIANCES, level_rows
-from prolip.suites.imagenet import ImagenetOptions
 from prolip.suites.retrieval import coco_row
 from prolip.suites.rows import Finished, Row, TaskResult
 from prolip.suites.tasks import Task
