@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, expand_shards, shown_shard
 from prolip.data.build.folder import find_images
-from prolip.data.build.intake import UNREADABLE, read_image
+from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS, holds_no_sample
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip.data import DataError, StoreConfig, preprocess_image
-from prolip.data.build.intake import UNREADABLE, read_image
+from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS, read_record, read_samples, values_at
 from prolip.embeddings.inputs import read_lines
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from prolip.data import preprocess_image
-from prolip.data.build.intake import UNREADABLE, read_image
+from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import wants_gpu
 from prolip.embeddings.config import SearchOptions

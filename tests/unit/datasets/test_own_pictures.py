@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prolip.data.build.config import CsvConfig, FolderConfig, IntakeConfig
+from prolip.data.build.config import BuildConfig, CsvConfig, FolderConfig
 from prolip.data.build.folder import build_folder, class_text
 from prolip.data.build.table import build_csv
 
@@ -192,7 +192,7 @@ def test_folders_without_pictures(tmp_path: Path) -> None:
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        IntakeConfig(source=Path("in"), **settings)
+        BuildConfig(source=Path("in"), **settings)
 
 
 @pytest.mark.parametrize("template", ["no place", "{} and {}", "{name}", "{0}", "{}}"])

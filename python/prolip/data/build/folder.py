@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prolip.data.build.config import FolderConfig
-from prolip.data.build.intake import EXTENSIONS, Candidate, write_images
+from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
 
 

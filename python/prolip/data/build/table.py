@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prolip.data.build.config import CsvConfig
-from prolip.data.build.intake import Candidate, write_images
+from prolip.data.build.images import Candidate, write_images
 from prolip.data.build.shards import BuildSummary
 
 

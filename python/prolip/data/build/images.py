@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from prolip.data.build.config import IntakeConfig
+from prolip.data.build.config import BuildConfig
 from prolip.data.build.shards import (
     BadImage,
     BuildSummary,
@@ -89,7 +89,7 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
     return EncodedImage(buffer.getvalue(), extension or "png", None if extension else kind)
 
 
-def write_images(candidates: Sequence[Candidate], config: IntakeConfig, out: Path, description: Json) -> BuildSummary:
+def write_images(candidates: Sequence[Candidate], config: BuildConfig, out: Path, description: Json) -> BuildSummary:
     """Write the candidates' shards and dataset.json to `out`, which is replaced as a whole.
 
     Args:
@@ -120,7 +120,7 @@ def write_images(candidates: Sequence[Candidate], config: IntakeConfig, out: Pat
 class _Reader:
     """Reads candidates and records which were skipped or converted."""
 
-    def __init__(self, config: IntakeConfig, num_candidates: int) -> None:
+    def __init__(self, config: BuildConfig, num_candidates: int) -> None:
         self.config = config
         self.num_candidates = num_candidates
         self.bad: list[BadImage] = []
@@ -169,7 +169,7 @@ class _Reader:
         }
 
 
-def _is_validation(candidate: Candidate, config: IntakeConfig) -> bool:
+def _is_validation(candidate: Candidate, config: BuildConfig) -> bool:
     # By image, so that all captions of an image are in the same split.
     return hash_rank(config.seed, f"val {candidate.image}") < config.val_share * 2**64
 
