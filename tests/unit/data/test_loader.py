@@ -261,7 +261,7 @@ def test_the_state_of_a_loader_is_that_of_its_last_batch(shards: str) -> None:
     assert contents(other) == whole
     other.load_state_dict(start)
     assert contents(other) == whole
-    with pytest.raises(ValueError, match=r"resume is \{'epoch': 0, 'samples': 8, 'parts': 1\}: it is no cursor"):
+    with pytest.raises(ValueError, match=r"resume is \{'epoch': 0, 'samples': 8, 'parts': 1\}: it is not a cursor"):
         other.load_state_dict({"epoch": 0, "samples": 8, "parts": 1})
     other.load_state_dict({"epoch": 0, "legs": [{"world_size": 1, "batch_size": 4, "steps": 9}]})
     with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 9"):

@@ -111,7 +111,7 @@ def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -
             ["demo", "--data.tokenizer.context_length", "9"],
             "data.tokenizer.context_length is 9: it must equal model.text",
         ),
-        (["demo", "--data.mask.num_patches", "9"], "key data.mask.num_patches can't be set"),
+        (["demo", "--data.mask.num_patches", "9"], "key data.mask.num_patches cannot be set"),
     ],
 )
 def test_what_is_wrong_is_named(words: list[str], message: str) -> None:

@@ -285,12 +285,12 @@ def test_weights_gradients_and_moments() -> None:
     assert (alone.weights, alone.gradients, alone.moments) == (
         2 * 4 * counts.total, 4 * counts.trained, 8 * counts.trained
     )  # fmt: skip
-    assert alone.rounded == 0
+    assert alone.cast_weights == 0
     shared = step_memory(model, None, batch_size=BATCH, shared_by=4)
     assert (shared.weights, shared.gradients, shared.moments) == (
         counts.total, counts.trained, 2 * counts.trained
     )  # fmt: skip
-    assert shared.rounded < step_memory(model, None, batch_size=BATCH, shared_by=4, reshard=False).rounded
+    assert shared.cast_weights < step_memory(model, None, batch_size=BATCH, shared_by=4, reshard=False).cast_weights
     halves = step_memory(model, MASK, batch_size=BATCH, accumulate=2)
     assert halves.per_sample == pytest.approx(step_memory(model, MASK, batch_size=BATCH).per_sample, rel=1e-3)
     assert halves.total == halves.state + halves.activations

@@ -180,7 +180,7 @@ def test_an_evaluation_stands_on_a_line_of_its_own() -> None:
     stream = Terminal()
     with Progress(100, stream) as progress:
         progress.show(ROW)
-        progress.tell(5, {"val/a/top1": 0.25, "val/a/top5": 0.5, "val/b/recall": 1 / 3})
+        progress.show_validation(5, {"val/a/top1": 0.25, "val/a/top5": 0.5, "val/b/recall": 1 / 3})
         progress.show(ROW)
     lines = stream.getvalue().split("\n")
     assert lines[1] == "evaluated at step 5: val/a/top1 0.25, val/b/recall 0.3333"
