@@ -1,6 +1,14 @@
 """The data loader: threads in Rust read WebDataset shards and decode, augment, tokenize and mask them into batches."""
 
-from prolip.data.config import AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MaskConfig, StoreConfig
+from prolip.data.config import (
+    AugmentConfig,
+    CaptionConfig,
+    CaptionSource,
+    LoaderConfig,
+    MaskConfig,
+    StoreConfig,
+    TokenizerConfig,
+)
 from prolip.data.loader import (
     OPENAI_MEAN,
     OPENAI_STD,
@@ -21,6 +29,7 @@ from prolip.data.loader import (
     shown_shard,
     write_index,
 )
+from prolip.data.tokenizer import Tokenizer
 
 __all__ = [
     "OPENAI_MEAN",
@@ -39,6 +48,8 @@ __all__ = [
     "Members",
     "StageStats",
     "StoreConfig",
+    "Tokenizer",
+    "TokenizerConfig",
     "check_index",
     "decode_only",
     "examine_shards",
