@@ -1,5 +1,10 @@
 """The data loader: threads in Rust read WebDataset shards and decode, augment, tokenize and mask them into batches."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from prolip.data.config import (
     AugmentConfig,
     CaptionConfig,
@@ -9,27 +14,29 @@ from prolip.data.config import (
     StoreConfig,
     TokenizerConfig,
 )
-from prolip.data.loader import (
-    OPENAI_MEAN,
-    OPENAI_STD,
-    Batch,
-    BatchLoader,
-    Cursor,
-    DataError,
-    Leg,
-    LoaderStats,
-    Members,
-    StageStats,
-    check_index,
-    decode_only,
-    examine_shards,
-    expand_shards,
-    fetch_shard,
-    preprocess_image,
-    shown_shard,
-    write_index,
-)
-from prolip.data.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from prolip.data.loader import (
+        OPENAI_MEAN,
+        OPENAI_STD,
+        Batch,
+        BatchLoader,
+        Cursor,
+        DataError,
+        Leg,
+        LoaderStats,
+        Members,
+        StageStats,
+        check_index,
+        decode_only,
+        examine_shards,
+        expand_shards,
+        fetch_shard,
+        preprocess_image,
+        shown_shard,
+        write_index,
+    )
+    from prolip.data.tokenizer import Tokenizer
 
 __all__ = [
     "OPENAI_MEAN",
@@ -59,3 +66,10 @@ __all__ = [
     "shown_shard",
     "write_index",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the loader and numpy when they are first needed, so that reading the settings takes no time."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("prolip.data.tokenizer" if name == "Tokenizer" else "prolip.data.loader"), name)
