@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig
-from prolip.device import device_batches
-from prolip.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.device import device_batches
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ use prolip_loader::remote;
 use prolip_loader::shards::{Location, Version, expand, is_address};
 use pyo3::prelude::*;
 
-use crate::config::StoreConfig;
+use crate::config::store_config;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
@@ -42,9 +42,9 @@ pub fn shown_shard(shard: String) -> String {
 pub fn examine_shards(
     py: Python<'_>,
     shards: Vec<String>,
-    store: StoreConfig,
+    store: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<(String, u64, Option<String>)>> {
-    let store = store.into_core().map_err(|error| config_error(&error))?;
+    let store = store_config(store)?;
     let shards = located(&shards)?;
     let found = interruptible(py, |cancelled| remote::examine(shards, &store, cancelled))?;
     let told = found.into_iter().map(|(shard, stamp)| {
@@ -64,9 +64,9 @@ pub fn fetch_shard(
     py: Python<'_>,
     shard: String,
     out: PathBuf,
-    store: StoreConfig,
+    store: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let store = store.into_core().map_err(|error| config_error(&error))?;
+    let store = store_config(store)?;
     let shard = vec![location(shard)];
     interruptible(py, |cancelled| {
         for shard in remote::settle(shard, &store, cancelled)? {

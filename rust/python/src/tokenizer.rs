@@ -1,4 +1,4 @@
-//! `Tokenizer`: built once by `prolip.tokenizer`, called from Python or handed to a loader.
+//! `Tokenizer`: built once by `prolip.data.tokenizer`, called from Python or handed to a loader.
 
 use std::fmt;
 use std::path::PathBuf;
