@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prolip.demo import evaluate, machine_flags
-from prolip.eval.embed import embed_pictures
-from prolip.eval.emoji import EmojiResults
-from prolip.eval.emoji.measures import measure_levels
-from prolip.eval.emoji.results import LevelFigures, ModelFigures
-from prolip.eval.emoji.suite import embed_everything, gather_captions, read_set, set_names
+from prolip.demo.run import evaluate, machine_flags
+from prolip.demo.suite import EmojiResults
+from prolip.demo.suite.evaluate import embed_everything, gather_captions, read_set, set_names
+from prolip.demo.suite.measures import measure_levels
+from prolip.demo.suite.results import LevelFigures, ModelFigures
+from prolip.embeddings.embed import embed_pictures
 from prolip.gaussian import Gaussian
-from prolip.opening import open_model
+from prolip.pretrained.open import open_model
 
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
 NO_INCLUSION = ("--loss.inclusion_weight", "0")

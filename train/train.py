@@ -2,6 +2,6 @@
 
 import sys
 
-from prolip.train import main
+from prolip.train.loop import main
 
 sys.exit(main())

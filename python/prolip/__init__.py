@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prolip.models import ModelConfig, ProLIP
-    from prolip.models.weights import Resize
+    from prolip.models.config import Resize
 
 __all__ = ["load"]
 
 
 def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
     """The model in a checkpoint, ready for inference; `prolip.models.weights.load` tells what `source` can be."""
-    from prolip.models.weights import load as load_weights
+    from prolip.pretrained.sources import load as load_weights
 
     return load_weights(source, config=config, resize=resize)

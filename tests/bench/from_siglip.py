@@ -19,13 +19,13 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tests.e2e.siglip import architecture, pretrain
+from tests.support.siglip import architecture, pretrain
 
-from prolip.demo import evaluate
-from prolip.eval.emoji.results import ModelFigures
+from prolip.demo.run import evaluate
+from prolip.demo.suite.results import ModelFigures
 from prolip.models.hub import save_pretrained
-from prolip.models.weights import load
-from prolip.train import main as train
+from prolip.pretrained.sources import load
+from prolip.train.loop import main as train
 
 BATCH = 128
 LOCKED = ("--lock.image", "True", "--lock.text", "True")

@@ -17,16 +17,16 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from tests.bench.published_step import PublishedModel, PublishedStep, kept_patches, mask_texts
-from tests.property.test_accumulate import Step
-from tests.unit.test_step import run_of
+from tests.support.small_step import Step, run_of
 from torch import Tensor
 
-from prolip.allocator import keep_freed_memory
 from prolip.data import MaskConfig
-from prolip.losses import LossConfig
+from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
-from prolip.optim import OptimConfig, learning_rate
-from prolip.train import take_step
+from prolip.train.config.parts import OptimConfig
+from prolip.train.loop import take_step
+from prolip.train.optim import learning_rate
+from prolip.train.process import keep_freed_memory
 
 Side = Literal["published", "published, memory kept", "ours"]
 """The second is told, as ours is, to keep the memory that it frees: what is left is what the step itself gains."""

@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from prolip.embedding import EmbedOptions, run_embed
-from prolip.eval.parts import Manifest
+from prolip.embeddings.config import EmbedOptions
+from prolip.embeddings.job import run_embed
+from prolip.embeddings.storage import Manifest
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 

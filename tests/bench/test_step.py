@@ -11,11 +11,12 @@ import torch
 from tests.bench.published_step import PublishedModel, PublishedStep
 from tests.bench.side_by_side import table
 from tests.bench.step_sides import LOSS, MASK, Precision, Side, Turn, images_and_ids, masked_step, processes
-from tests.unit.test_step import run_of
+from tests.support.small_step import run_of
 
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
-from prolip.optim import OptimConfig, learning_rate
-from prolip.train import take_step
+from prolip.train.config.parts import OptimConfig
+from prolip.train.loop import take_step
+from prolip.train.optim import learning_rate
 
 BATCH, ROUNDS = 64, 5
 SIDES: tuple[Side, ...] = ("published", "published, memory kept", "ours")

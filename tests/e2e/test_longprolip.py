@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.e2e.lab import COLOURS, PLACES, Lab, numbers
+from tests.support.small_training import COLOURS, PLACES, Lab, numbers
 from torch import Tensor
 
-from prolip.config import load_config
 from prolip.data import BatchLoader
-from prolip.models import ProLIP, new_model
+from prolip.models import ProLIP
+from prolip.models.config import ResizeForm
 from prolip.models.hub import save_pretrained
-from prolip.models.resize import ResizeForm
-from prolip.models.weights import load
-from prolip.train import main
+from prolip.pretrained.sources import load, new_model
+from prolip.train.config import load_config
+from prolip.train.loop import main
 
 SMALL = """--model.embed_dim 32 --model.vision.width 32 --model.vision.head_width 16 --model.vision.layers 2
 --model.text.width 32 --model.text.heads 2 --model.text.layers 1"""

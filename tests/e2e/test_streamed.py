@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 import pytest
 from PIL import Image
-from tests.e2e import servers
-from tests.e2e.lab import Lab, same_weights
-from tests.e2e.remote_lab import assert_equal
+from tests.support import servers
+from tests.support.remote_shards import assert_equal
+from tests.support.small_training import Lab, same_weights
 
-from prolip.adapters.dataset import BatchDataset
 from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, DataError, LoaderConfig, StoreConfig
+from prolip.interop.torch_dataset import BatchDataset
 
 SIZES = [9, 0, 14, 3, 21, 1, 8, 11, 5, 17, 2, 6]
 TOTAL = sum(SIZES)
@@ -244,8 +244,8 @@ def test_training_on_remote_shards_ends_with_the_same_bits_when_it_was_killed(la
     with servers.nginx(lab.folder, tmp_path) as url:
         flags = ("--data.shards", f"{url}/train.tar", "--data.num_samples", "60")
         assert lab.here("remote", *flags) == 0
-        process = lab.start("remote-killed", *flags, processes=1)
-        lab.wait_for("remote-killed", "checkpoints/step_*20", process)
-        lab.kill(process)
+        with lab.start("remote-killed", *flags, processes=1) as job:
+            job.wait_for(lab.has("remote-killed", "checkpoints/step_*20"))
+            job.kill()
         assert lab.here("remote-killed", *flags) == 0
     assert same_weights(lab.latest("remote-killed"), lab.latest("remote"))

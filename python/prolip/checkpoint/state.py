@@ -49,6 +49,10 @@ class Notes:
     """The run's configuration as TOML."""
     model_config: dict[str, Any]
     """The model's configuration in the official JSON's form: with the weights, all that inference needs."""
+    tokenizer: dict[str, Any] | None = None
+    """The tokenizer that the model was trained with: `prolip.data.tokenizer.TokenizerConfig.to_dict()`."""
+    keep_ratio: float | None = None
+    """Share of the patches that training kept of masked images."""
     scaler: dict[str, Any] | None = None
     """State of the scaler of fp16's gradients."""
 

@@ -21,6 +21,11 @@ from torch import Tensor
 from prolip.eval.zero_shot import Classifier, zero_shot_logits
 from prolip.gaussian import Gaussian
 
+PLAIN_TEMPLATES = ("{}", "a picture of {}", "an emoji of {}")
+"""Templates of the emoji captions that are filled with one phrase."""
+CHAINED_TEMPLATES = ("{}", "a picture: {}", "{}, emoji")
+"""Templates filled with the phrase and more general ones: "blowfish, marine animal, animals and nature"."""
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The five rules
 # ---------------------------------------------------------------------------------------------------------------------

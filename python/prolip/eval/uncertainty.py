@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from prolip.eval.ranks import pearson, spearman
+from prolip.eval.statistics import pearson, spearman
 from prolip.gaussian import Gaussian
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.ranks import rank_of_first_correct
+from prolip.eval.statistics import rank_of_first_correct
 from prolip.gaussian import Gaussian
 
 LOGIT_SCALE = 100.0

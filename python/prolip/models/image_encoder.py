@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
-from prolip.models.architectures import VisionConfig
+from prolip.models.config import VisionConfig
 from prolip.models.transformer import Activation, AttentionPool, Transformer, unseen
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
-from prolip.models.architectures import TextConfig
+from prolip.models.config import TextConfig
 from prolip.models.transformer import Transformer, unseen
 
 

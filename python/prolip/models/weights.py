@@ -12,28 +12,22 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prolip.models.architectures import START_WITHOUT_BIAS, ModelConfig, from_official_json
+from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
+from prolip.models.official_json import from_official_json
+from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
 from prolip.models.prolip import ProLIP
-from prolip.models.resize import ResizeForm, resize_image_positions, resize_text_positions, resize_token_table
 
-if TYPE_CHECKING:
-    from prolip.checkpoint import Checkpoint
-
-Resize = Literal["off"] | ResizeForm
 State = dict[str, Tensor]
 
-HUB_PREFIX = "hf-hub:"
-OPEN_CLIP_PREFIX = "open_clip:"
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
-_PICKLE_FILE = "pytorch_model.bin"
+PICKLE_FILE = "pytorch_model.bin"
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
@@ -47,132 +41,29 @@ class WeightsError(ValueError):
 # From files to a state dict and a configuration
 
 
-def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
-    """The model in `source`, in evaluation mode, on the CPU, in single precision.
-
-    `source` is one of
-
-    - "hf-hub:organisation/name", or "hf-hub:organisation/name@revision": a repository in the hub's layout,
-    - a folder of that layout (config.json and model.safetensors, or else pytorch_model.bin),
-    - a run's folder, whose newest usable checkpoint is taken, or a checkpoint's,
-    - "open_clip:NAME/TAG", "open_clip:NAME/FILE" or "open_clip:hf-hub:organisation/name": a model of open_clip, whose
-      towers are taken over and whose [UNC] parts are new (`prolip.models.open_clip_start`),
-    - a `.pt`, `.bin` or `.safetensors` file: a released `epoch_N.pt`, or a bare state dict.
-
-    `config` gives the architecture where the source carries none, and overrides the one it carries. With `resize`,
-    tables of another size are fitted (`prolip.models.resize`).
+def read_folder(folder: Path) -> tuple[State, ModelConfig]:
+    """Read a folder of the hub's layout.
 
     Raises:
-        WeightsError: the source is not a checkpoint, carries no architecture, or does not fit it.
+        WeightsError: a file is missing or is not a checkpoint.
     """
-    state, found = read_checkpoint(source)
-    config = config or found
-    if config is None:
-        raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
-    model = ProLIP(config)
-    load_state(model, state, resize=resize)
-    return model.eval()
-
-
-def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
-    """A model to train: freshly initialised, or with the weights of `start_from` (see `load`), which must fit."""
-    model = ProLIP(config)
-    if start_from is not None:
-        load_state(model, read_checkpoint(start_from)[0], resize=resize)
-    return model
-
-
-def read_config(source: str | Path) -> ModelConfig:
-    """The architecture of `source` (see `load`), without its tensors where a folder or a repository keeps them apart.
-
-    Raises:
-        WeightsError: the source is no checkpoint, or carries no architecture.
-    """
-    folder = Path(source)
-    if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        folder = _snapshot(source.removeprefix(HUB_PREFIX), [CONFIG_FILE])
-    if (folder / CONFIG_FILE).is_file():
-        return from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    saved = _open_saved(folder)
-    config = read_checkpoint(source)[1] if saved is None else from_official_json(saved.notes.model_config)
-    if config is None:
-        raise WeightsError(f"{source} carries no architecture")
-    return config
-
-
-def read_beside(source: str | Path, name: str) -> Path | None:
-    """The file of that name in a folder or a hub repository (see `load`); None where there is none."""
-    folder = Path(source)
-    if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        folder = _snapshot(source.removeprefix(HUB_PREFIX), [name])
-    return folder / name if (folder / name).is_file() else None
-
-
-def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
-    """The tensors in `source` under official names, and the architecture where it carries one; see `load`."""
-    if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        return _read_folder(_download(source.removeprefix(HUB_PREFIX)))
-    if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
-        return _read_open_clip(source.removeprefix(OPEN_CLIP_PREFIX))
-    path = Path(source)
-    if path.is_dir():
-        return _read_folder(path)
-    if not path.is_file():
-        raise WeightsError(f"{source} is neither a file nor a folder; a hub repository is written {HUB_PREFIX}org/name")
-    return _read_file(path), None
-
-
-def _download(repository: str) -> Path:
-    """The local folder of a hub repository's checkpoint; a pickle is fetched only for want of a safetensors file."""
-    for weights in (MODEL_FILE, _PICKLE_FILE):
-        folder = _snapshot(repository, [CONFIG_FILE, weights])
-        if (folder / weights).is_file():
-            break
-    return folder
-
-
-def _snapshot(repository: str, names: list[str]) -> Path:
-    """The local folder of a hub repository's files of these names; "name@revision" names a revision."""
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = repository.partition("@")
-    return Path(snapshot_download(name, revision=revision or None, allow_patterns=names))
-
-
-def _read_open_clip(named: str) -> tuple[State, ModelConfig]:
-    """The towers of an open_clip model beside new [UNC] parts."""
-    from prolip.models.open_clip_start import build_named, start_from
-
-    model = start_from(build_named(named)[1])
-    return model.state_dict(), model.config
-
-
-def _read_folder(folder: Path) -> tuple[State, ModelConfig | None]:
-    """What a folder of the hub's layout, a run's folder or a checkpoint holds."""
-    saved = _open_saved(folder)
-    if saved is not None:
-        return saved.weights(), from_official_json(saved.notes.model_config)
     weights = folder / MODEL_FILE
-    if not weights.is_file() and (folder / _PICKLE_FILE).is_file():
-        weights = folder / _PICKLE_FILE
+    if not weights.is_file() and (folder / PICKLE_FILE).is_file():
+        weights = folder / PICKLE_FILE
     for path in (folder / CONFIG_FILE, weights):
         if not path.is_file():
             other = "; for a model of open_clip, write open_clip: before hf-hub: or local-dir:"
             raise WeightsError(f"{folder} has no {path.name}, which the hub's layout needs{other}")
     config = from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    return _read_file(weights), config
+    return read_file(weights), config
 
 
-def _open_saved(folder: Path) -> Checkpoint | None:
-    """The checkpoint that a folder is or, being a run's, has."""
-    if (folder / CONFIG_FILE).is_file():
-        return None
-    from prolip.checkpoint import open_saved  # it takes about a third of the time that torch itself does
+def read_file(path: Path) -> State:
+    """Read the tensors of a `.pt`, `.bin` or `.safetensors` file under official names.
 
-    return open_saved(folder)
-
-
-def _read_file(path: Path) -> State:
+    Raises:
+        WeightsError: it is not a checkpoint of a model.
+    """
     try:
         return load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile) as error:

@@ -15,7 +15,7 @@ mod wait;
 
 use pyo3::prelude::*;
 
-/// The loader of prolip. Use it through `prolip.data` and `prolip.tokenizer`.
+/// The loader of prolip. Use it through `prolip.data` and `prolip.data.tokenizer`.
 #[pymodule]
 mod _core {
     use pyo3::prelude::*;

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.bootstrap import Interval
-from prolip.eval.hierarcaps import TraversalConfig, mean_root, traverse
+from prolip.eval.config import TraversalConfig
+from prolip.eval.hierarcaps import mean_root, traverse
 from prolip.eval.measures import flat, measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
 from prolip.eval.retrieval import RPrecision
+from prolip.eval.statistics import Interval
 from prolip.eval.zero_shot import Classifier
 from prolip.gaussian import Gaussian, inclusion_score
 

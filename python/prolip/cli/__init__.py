@@ -1,0 +1,56 @@
+"""The command line: `prolip COMMAND ...`, one file per command.
+
+Nothing else parses options or writes to the standard output. Options are in the `config.py` of each room, which imports
+nothing heavy; a command imports torch after it has parsed them, so that `prolip COMMAND --help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from prolip.cli import bench, bprw, data, demo, embed, eval, explore, export, recipes, report, runs, search, train
+from prolip.cli.command import Command, choose
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "data": Command(
+        "make, index, rank or filter WebDataset shards: prolip data build | index | rank | filter", data.run
+    ),
+    "train": Command("train from recipes and flags: prolip train RECIPE.toml ... --flag value [--dry-run]", train.run),
+    "recipes": Command("list the recipes and their cost, or print one in full", recipes.run),
+    "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", eval.run),
+    "report": Command("write the report of an evaluated run, one HTML file", report.run),
+    "bprw": Command("weight the prompts of each class by its images (Bayesian prompt re-weighting)", bprw.run),
+    "embed": Command("embed images and captions into Parquet or safetensors files, under torchrun too", embed.run),
+    "search": Command("find embedded images or captions by text or by image", search.run),
+    "explore": Command("open a page to try a model: images, captions, their uncertainty", explore.run),
+    "runs": Command("tabulate runs side by side, and plot their curves on a page", runs.run),
+    "export": Command("write a run or a checkpoint in the hub's layout, or push it to the hub", export.run),
+    "bench": Command("measure the loader beside baselines: prolip bench data --shards ...", bench.run),
+    "demo": Command("build the emoji shards, train, evaluate, write the report; resumes where it stopped", demo.run),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns its exit status: 2 for wrong input, 130 after Ctrl-C, 141 after a closed pipe."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _run(words: list[str]) -> int:
+    try:
+        return choose("prolip", COMMANDS, words)
+    except SystemExit as stop:  # the parser has printed a help text or what is wrong with an option
+        return stop.code if isinstance(stop.code, int) else 0

@@ -1,0 +1,202 @@
+"""Write a folder of WebDataset shards atomically: into a temporary folder beside it, which then takes its place."""
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from webdataset import ShardWriter
+
+logger = logging.getLogger(__name__)
+
+RECORD = "dataset.json"
+OUR_FILES = ("*.tar", RECORD, "tokenizer.json", "ATTRIBUTION.md")
+"""Patterns of all files that a builder writes. A folder that holds any other file is never replaced."""
+
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sample of a shard."""
+
+    key: str
+    image: bytes
+    extension: str
+    """The image's file extension, such as "png"."""
+    caption: str | None
+    record: Json
+    """The content of the JSON member."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadImage:
+    """An image that was skipped."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary:
+    """The outcome of a build."""
+
+    out: Path
+    already_built: bool
+    """Whether the folder was complete already, built with the same settings, so that nothing was written."""
+    samples: dict[str, int]
+    """Number of samples by set of shards ("train", "test-twtr")."""
+    shards: dict[str, int]
+    """Number of samples by file."""
+    skipped: tuple[BadImage, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Sentences for the user: what was converted, what was skipped and why."""
+    seconds: float = 0.0
+
+
+@dataclass
+class ShardFolder:
+    """A folder of shards while it is being written."""
+
+    path: Path
+    shards: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
+
+    def write(self, name: str, samples: Iterable[Sample], samples_per_shard: int) -> None:
+        """Write NAME-000000.tar, NAME-000001.tar, and so on; nothing if there are no samples.
+
+        The same samples give the same bytes: no time and no user name is recorded.
+        """
+        # ShardWriter fills in the number with %, so a percent sign in the folder's name must be doubled.
+        pattern = str(self.path).replace("%", "%%") + f"/{name}-%06d.tar"
+        writer: ShardWriter | None = None
+        count = 0
+        try:
+            for sample in samples:
+                if writer is None:
+                    writer = _open_writer(pattern, samples_per_shard)
+                writer.write(_members(sample))
+                count += 1
+                file = Path(writer.fname).name
+                self.shards[file] = self.shards.get(file, 0) + 1
+        finally:
+            if writer is not None:
+                writer.close()
+        if count:
+            self.samples[name] = count
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file."""
+        (self.path / name).write_text(text, encoding="utf-8")
+
+    def finish(self, record: Json) -> None:
+        """Write dataset.json: the record, the samples per set, and the samples and bytes of every file."""
+        files = {
+            name: {"bytes": (self.path / name).stat().st_size, "samples": self.shards.get(name, 0)}
+            for name in files_below(self.path)
+        }
+        whole = {**record, "samples": self.samples, "shards": self.shards, "files": files}
+        self.write_text(RECORD, dump_json(whole, indent=1) + "\n")
+
+
+def dump_json(value: object, indent: int | None = None) -> str:
+    """Serialise a value as JSON for a shard: UTF-8, keys in the given order."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _open_writer(pattern: str, samples_per_shard: int) -> ShardWriter:
+    return ShardWriter(
+        pattern, maxcount=samples_per_shard, verbose=0, encoder=False, mtime=0, user="prolip", group="prolip"
+    )
+
+
+def _members(sample: Sample) -> dict[str, str | bytes]:
+    members: dict[str, str | bytes] = {
+        "__key__": sample.key,
+        sample.extension: sample.image,
+        "json": dump_json(sample.record).encode(),
+    }
+    if sample.caption is not None:
+        members["txt"] = sample.caption.encode()
+    return members
+
+
+def files_below(folder: Path) -> list[str]:
+    """List all files below a folder, as sorted relative paths."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+@contextmanager
+def replace_folder(out: Path, own: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
+    """Yield a temporary folder to fill. It replaces `out` if the block succeeds and is removed if it fails.
+
+    Args:
+        out: a new folder, an empty one, or one that this builder wrote.
+        own: patterns of all files that the builder writes, relative to the folder.
+
+    Raises:
+        ValueError: `out` is a file, or holds a file that the builder does not write.
+    """
+    check_replaceable(out, own)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.building-", dir=out.parent))
+    try:
+        staging.chmod(0o755)
+        yield ShardFolder(staging)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+            out.rename(old / out.name)
+            staging.rename(out)
+            shutil.rmtree(old)
+        else:
+            staging.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_replaceable(out: Path, own: Sequence[str] = OUR_FILES) -> None:
+    """Check that replacing `out` deletes only a builder's own files; see `replace_folder`.
+
+    Raises:
+        ValueError: `out` is a file, or holds a file that the builder does not write.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ValueError(f"out: {out} is a file; name a new or empty folder")
+    foreign = [name for name in files_below(out) if not any(_fits(name, pattern) for pattern in own)]
+    if foreign:
+        raise ValueError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a path matches a pattern, folder by folder: `*` does not match a slash."""
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch, parts, wanted))
+
+
+def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:
+    """Return the record of a complete folder with this fingerprint, else None.
+
+    A folder is complete if its dataset.json has the fingerprint and every file has the size listed there.
+    """
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        whole = record["fingerprint"] == fingerprint and all(
+            (out / name).stat().st_size == entry["bytes"] for name, entry in record["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if whole else None
+
+
+def hash_rank(seed: int, text: str) -> int:
+    """Hash a text to a number in [0, 2^64): a random-looking order that is the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "big")

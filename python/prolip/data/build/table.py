@@ -1,0 +1,67 @@
+"""Write shards from a table: a column of image paths and a column of captions; other columns go into the JSON."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from prolip.data.build.config import CsvConfig
+from prolip.data.build.images import Candidate, write_images
+from prolip.data.build.shards import BuildSummary
+
+
+def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
+    """Write shards to `out` from the rows of `config.source`.
+
+    Raises:
+        ValueError: the table cannot be read, lacks a column or has a row of another length; too many images are bad;
+            or `out` holds other files.
+    """
+    if not config.source.is_file():
+        raise ValueError(f"source: {config.source} is not a file")
+    try:
+        candidates = list(_read_rows(config))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"source: {config.source} is not in UTF-8: {error}") from error
+    if not candidates:
+        raise ValueError(f"source: {config.source} has no row below the header")
+    description = {
+        "kind": "csv",
+        "image_column": config.image_column,
+        "caption_column": config.caption_column,
+        "columns": list(candidates[0].record),
+    }
+    return write_images(candidates, config, out, description)
+
+
+def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
+    delimiter = config.delimiter or ("\t" if config.source.suffix.lower() == ".tsv" else ",")
+    with config.source.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=delimiter, strict=True)
+        columns = next(rows, [])
+        for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
+            if wanted not in columns:
+                raise ValueError(
+                    f"{field} = {wanted!r}: {config.source} has no such column; it has {', '.join(columns)}"
+                )
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"source: {config.source} has two columns of one name: {', '.join(columns)}")
+        try:
+            for row in rows:
+                if row:
+                    yield _candidate(f"{config.source.name} line {rows.line_num}", columns, row, config)
+        except csv.Error as error:
+            raise ValueError(f"{config.source.name} line {rows.line_num}: {error}") from error
+
+
+def _candidate(name: str, columns: list[str], fields: list[str], config: CsvConfig) -> Candidate:
+    if len(fields) != len(columns):
+        raise ValueError(f"{name}: has {len(fields)} columns, the first line has {len(columns)}")
+    row = dict(zip(columns, fields, strict=True))
+    caption = row.pop(config.caption_column).strip()
+    image = row[config.image_column].strip()
+    path = config.source.parent / image
+    if not image:
+        return Candidate(name, path, image, None, row, f"column {config.image_column!r} is empty")
+    if not caption:
+        return Candidate(name, path, image, None, row, f"column {config.caption_column!r} is empty")
+    return Candidate(f"{name}: {image}", path, image, caption, row)

@@ -1,0 +1,114 @@
+"""Asynchronous copies from page-locked memory to a GPU: the protocols, and CUDA's implementation.
+
+The device runs two streams side by side: the compute stream and a copy stream. Tests substitute another implementation
+of the protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+
+class Event(Protocol):
+    """A point in a stream."""
+
+    def passed(self) -> bool:
+        """Whether the device has reached this point."""
+        ...
+
+    def wait(self) -> None:
+        """Block until the device has reached this point."""
+        ...
+
+    def seconds_until(self, later: Self) -> float:
+        """Return the seconds between two events on the device. Both must have passed."""
+        ...
+
+
+class Transfer(Protocol):
+    """Copies page-locked memory to a device."""
+
+    def pinned(self, num_bytes: int) -> Tensor:
+        """Allocate page-locked host memory, u8 [num_bytes]."""
+        ...
+
+    def copying(self) -> AbstractContextManager[None]:
+        """Return a context in which work is queued on the copy stream."""
+        ...
+
+    def send(self, host: Tensor) -> Tensor:
+        """Start copying page-locked memory to the device. Don't overwrite it before a later event has passed."""
+        ...
+
+    def record(self) -> Event:
+        """Record an event after the work queued so far on the current stream."""
+        ...
+
+    def hand_over(self, ready: Event, tensors: Sequence[Tensor]) -> None:
+        """Make the compute stream wait for an event of the copy stream.
+
+        The memory of the tensors is not reused before the compute stream has finished with them, even if they are
+        dropped.
+        """
+        ...
+
+
+class CudaTransfer:
+    """`Transfer` with CUDA streams and events."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Work queued before now, such as the constants that the copy stream reads, must finish first.
+        self._stream.wait_stream(torch.cuda.current_stream(device))
+
+    def pinned(self, num_bytes: int) -> Tensor:
+        """See `Transfer`."""
+        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """See `Transfer`."""
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def send(self, host: Tensor) -> Tensor:
+        """See `Transfer`."""
+        return host.to(self._device, non_blocking=True)
+
+    def record(self) -> CudaEvent:
+        """See `Transfer`."""
+        return CudaEvent(torch.cuda.current_stream(self._device))
+
+    def hand_over(self, ready: Event, tensors: Sequence[Tensor]) -> None:
+        """See `Transfer`."""
+        assert isinstance(ready, CudaEvent)
+        compute = torch.cuda.current_stream(self._device)
+        compute.wait_event(ready.event)
+        for tensor in tensors:
+            tensor.record_stream(compute)
+
+
+class CudaEvent:
+    """`Event` with a CUDA event."""
+
+    def __init__(self, stream: torch.cuda.Stream):
+        self.event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self.event.record(stream)
+
+    def passed(self) -> bool:
+        """See `Event`."""
+        return bool(self.event.query())  # type: ignore[no-untyped-call]
+
+    def wait(self) -> None:
+        """See `Event`."""
+        self.event.synchronize()
+
+    def seconds_until(self, later: CudaEvent) -> float:
+        """See `Event`."""
+        return float(self.event.elapsed_time(later.event)) / 1000

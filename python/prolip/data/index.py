@@ -1,0 +1,25 @@
+"""`prolip data index`: write or check an index of shards."""
+
+from __future__ import annotations
+
+import os
+
+from prolip.data import check_index, write_index
+from prolip.data.config import IndexOptions
+
+
+def run_index(options: IndexOptions) -> tuple[int, list[str]]:
+    """Write the index, or check it with `options.check`.
+
+    Returns:
+        The exit status (1 if a checked index does not match its shards) and the lines to print.
+    """
+    if not options.shards:
+        raise ValueError("data.shards is (): name at least one shard")
+    shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
+    if options.check:
+        differences = check_index(shards, options.out, threads, options.store)
+        return int(bool(differences)), differences or [f"{options.out} matches its shards"]
+    count, samples, notes = write_index(shards, options.out, threads, options.store)
+    size = options.out.stat().st_size
+    return 0, [f"{options.out}: {samples:,} samples in {count:,} shards, {size:,} bytes", *notes]

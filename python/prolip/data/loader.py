@@ -1,0 +1,244 @@
+"""`BatchLoader`: iterates over WebDataset shards and yields batches of uint8 images and token ids.
+
+The work runs in Rust threads. Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens,
+M masked rows, K kept patches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolip import _core
+from prolip._core import (
+    DataError,
+    LoaderStats,
+    StageStats,
+    check_index,
+    decode_only,
+    examine_shards,
+    expand_shards,
+    fetch_shard,
+    shown_shard,
+    write_index,
+)
+from prolip.data.config import (
+    AugmentConfig,
+    CaptionConfig,
+    CaptionSource,
+    LoaderConfig,
+    MaskConfig,
+    StoreConfig,
+)
+from prolip.data.tokenizer import Tokenizer
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+
+__all__ = [
+    "OPENAI_MEAN",
+    "OPENAI_STD",
+    "AugmentConfig",
+    "Batch",
+    "BatchLoader",
+    "CaptionConfig",
+    "CaptionSource",
+    "Cursor",
+    "DataError",
+    "Leg",
+    "LoaderConfig",
+    "LoaderStats",
+    "MaskConfig",
+    "Members",
+    "StageStats",
+    "StoreConfig",
+    "check_index",
+    "decode_only",
+    "examine_shards",
+    "expand_shards",
+    "fetch_shard",
+    "preprocess_image",
+    "shown_shard",
+    "write_index",
+]
+
+logger = logging.getLogger(__name__)
+
+Members = dict[str, list[bytes | None]]
+"""Raw members of several samples, by extension: one entry per sample, None where a sample lacks the member."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leg:
+    """A part of an epoch that was read with one number of ranks and one batch size."""
+
+    world_size: int
+    """Number of ranks."""
+    batch_size: int
+    """Samples per rank and step."""
+    steps: int
+    """Number of steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """The position of a run in its data, the same on every rank.
+
+    A loader that resumes from a cursor continues with the next batch. If the number of ranks or the batch size has
+    changed, the rest of the epoch is divided anew, and each sample is still read once.
+    """
+
+    epoch: int = 0
+    """The epoch, from 0."""
+    legs: tuple[Leg, ...] = ()
+    """The parts of this epoch that were read. The last one continues if ranks and batch size are unchanged."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the cursor as plain values, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Self:
+        """Return the cursor that `to_dict` wrote.
+
+        Raises:
+            ValueError: `state` is not a cursor, or it is from a version that ordered samples differently.
+        """
+        try:
+            return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"resume is {dict(state)}: it is not a cursor of this version") from error
+
+
+class Batch(NamedTuple):
+    """One batch on one rank. The arrays share the loader's memory, which it reuses after all of them are dropped."""
+
+    images: NDArray[np.uint8]
+    """[B, H, W, 3]."""
+    token_ids: NDArray[np.int32]
+    """[C, B, L]."""
+    masked_token_ids: NDArray[np.int32] | None
+    """[C, M, L], masked captions of the first M rows; None if nothing is masked or there are no captions."""
+    kept_patches: NDArray[np.int64] | None
+    """[M, K], sorted indices of the patches that the first M rows keep; None if nothing is masked."""
+    keys: list[str]
+    """The keys of the B samples."""
+    members: Members
+    """The raw members that `keep_members` names, B per extension."""
+    cursor: Cursor
+    """Where to resume after this batch. It does not depend on what was prefetched."""
+
+
+class BatchLoader:
+    """Iterates over batches of WebDataset shards.
+
+    Each `iter()` starts at `resume` (or at the beginning) and stops the iterator before it. Leaving the context
+    manager, `close()` or dropping the iterator joins the threads. `state_dict()` and `load_state_dict()` follow
+    torchdata's stateful loaders.
+    """
+
+    def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
+        """Opens the shards.
+
+        Reads the headers of all local shards, unless there is an index. Remote shards are not contacted before they
+        are needed.
+
+        Raises:
+            ValueError: A setting is invalid. The message names the field, its value and the rule.
+            DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
+                samples before the damage are used, and the damage counts as a bad sample.
+        """
+        self.config = config
+        tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
+        self._core = _core.BatchLoader(config, tokenizer, rank=rank, world_size=world_size, resume=resume)
+        self._resume = self._last = resume if resume is not None else Cursor()
+        self._loaded: Cursor | None = None
+        for note in self._core.notes:
+            logger.warning("%s", note)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches of all epochs.
+
+        Raises:
+            DataError: Too many samples are unreadable.
+            RuntimeError: The loader was closed, or is used in a forked child.
+        """
+        begin, self._loaded = self._loaded or self._resume, None
+        return self._batches(begin)
+
+    def _batches(self, begin: Cursor) -> Iterator[Batch]:
+        run, self._last = self._core.begin(begin), begin
+        try:
+            for batch in run:
+                legs = [Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in batch.legs]
+                self._last = Cursor(epoch=batch.epoch, legs=tuple(legs))
+                yield Batch(
+                    images=batch.images,
+                    token_ids=batch.token_ids,
+                    masked_token_ids=batch.masked_token_ids,
+                    kept_patches=batch.kept_patches,
+                    keys=batch.keys,
+                    members=batch.members,
+                    cursor=self._last,
+                )
+                del batch
+        finally:
+            run.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the cursor of the last batch yielded, as plain values.
+
+        With `device_batches`, which copies batches ahead, save the cursor on the batch instead.
+        """
+        return (self._loaded or self._last).to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next `iter()` resume from a state that `state_dict()` returned. Later ones start at `resume` again.
+
+        Raises:
+            ValueError: `state` is not a cursor. Whether it fits the data is checked by `iter()`.
+        """
+        self._loaded = Cursor.from_dict(state)
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches per epoch on this rank; None as long as the length of a shard is unknown."""
+        return self._core.num_batches
+
+    @property
+    def num_samples(self) -> int | None:
+        """Samples per epoch over all ranks; None as long as the length of a shard is unknown."""
+        return self._core.num_samples
+
+    def stats(self) -> LoaderStats:
+        """Return seconds per stage and sample counts of the current (or last) iterator."""
+        return self._core.stats()
+
+    def close(self) -> None:
+        """Stop the iterator and join its threads. Does not wait for a `close` that runs in another thread."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:
+    """Decode an image and apply the evaluation transform, uint8 [size, size, 3].
+
+    This is the loader's own code: the shortest side is resized to `size` (bicubic, antialiased), then the centre is
+    cropped.
+
+    Raises:
+        DataError: The bytes cannot be decoded as an image.
+        ValueError: `size` is out of range.
+    """
+    return _core.preprocess_image(data, size)

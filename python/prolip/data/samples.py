@@ -1,0 +1,88 @@
+"""Read raw samples from shards: image bytes, other members, and values in a sample's JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig
+
+EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
+"""Image extensions. If a sample has several images, the first in this order is used, as in the loader."""
+
+
+class Sample(NamedTuple):
+    """A sample with its encoded image."""
+
+    key: str
+    image: bytes
+    members: dict[str, bytes | None]
+    """The requested members by extension; None where the sample lacks one."""
+
+
+def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[Sample]:
+    """Yield the samples of a shard in order, lazily; samples without an image are skipped.
+
+    Args:
+        shard: path or address.
+        keep: extensions of the members to return besides the image.
+        store: how remote shards are read.
+
+    Raises:
+        ValueError, DataError: the shard is missing or is not an archive.
+    """
+    config = LoaderConfig(
+        shards=(shard,),
+        batch_size=64,
+        image_size=0,
+        captions=(),
+        shuffle_window=0,
+        last_batch="keep",
+        keep_members=(*EXTENSIONS, *keep),
+        max_bad_fraction=1.0,
+        store=store,
+    )
+    try:
+        loader = BatchLoader(config)
+    except ValueError as error:
+        if not holds_no_sample(error):
+            raise
+        return
+    with loader:
+        for batch in loader:
+            for place, key in enumerate(batch.keys):
+                members = {extension: some[place] for extension, some in batch.members.items()}
+                image = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
+                yield Sample(key, image, {extension: members[extension] for extension in keep})
+
+
+def holds_no_sample(error: ValueError) -> bool:
+    """Whether that is the loader's error for a whole archive without a sample: of one shard of many that is none."""
+    return str(error).endswith("the shards hold no sample")
+
+
+def read_record(key: str, member: bytes | None) -> Any:
+    """Parse a sample's JSON member; None if the sample has none.
+
+    Raises:
+        DataError: it is not valid JSON; the message names the key.
+    """
+    if member is None:
+        return None
+    try:
+        return json.loads(member)
+    except ValueError as error:
+        raise DataError(f"sample {key}: cannot parse its json: {error}") from error
+
+
+def values_at(record: Any, path: str) -> list[Any]:
+    """Return all values at a dotted path of a JSON record. Lists are walked through, as in the loader."""
+    found = [record]
+    for name in path.split("."):
+        found = [item[name] for item in _flattened(found) if isinstance(item, dict) and name in item]
+    return _flattened(found)
+
+
+def _flattened(items: Sequence[Any]) -> list[Any]:
+    return [part for item in items for part in (item if isinstance(item, list) else [item])]

@@ -1,0 +1,115 @@
+"""The demo from nothing to a report, each stage skipped when it is done: shards, training, evaluation, page."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+from pathlib import Path
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from prolip.checkpoint import checkpoint_path
+from prolip.demo.config import DemoConfig, EmojiConfig
+from prolip.demo.data.build import build_emoji
+from prolip.demo.report import render_report
+from prolip.demo.suite import EmojiResults
+from prolip.demo.suite.options import evaluate_run
+from prolip.files import write_whole
+from prolip.pretrained.open import open_eval_model
+from prolip.train.config import load_config
+
+log = logging.getLogger("prolip.demo")
+
+
+def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
+    """Run every stage that is not done yet; returns the exit status and the lines to print.
+
+    The status is 0 if the report is written, 130 if Ctrl-C ended the training, 1 if the training failed.
+    """
+    words = [config.recipe, "--run_dir", str(config.out), *machine_flags()]
+    words += ["--data.shards", f"{config.data}/train-*.tar", "--data.tokenizer.path", f"{config.data}/tokenizer.json"]
+    last = checkpoint_path(config.out / "checkpoints", load_config(words).total_steps)
+    built = build_emoji(EmojiConfig(), config.data)
+    log.info("%s: %d training pictures", config.data, built.samples["train"])
+    if not last.exists():
+        status = train(words, config.processes or count_processes())
+        if status != 0:
+            return status, []
+    report, results_path = config.out / "report.html", config.out / "eval.json"
+    if not is_newer(results_path, last):
+        evaluate(config.out, config.data, results_path)
+    if not is_newer(report, results_path):
+        render_report(config.out, config.data)
+    results = EmojiResults.from_json(results_path.read_text(encoding="utf-8"))
+    return 0, [*headline_lines(results), f"the report: {report.resolve()}"]
+
+
+def train(words: list[str], processes: int) -> int:
+    """Trains under torchrun's agent, in `processes` processes of this machine; 0 when the run is complete."""
+    for module in ("agent.server.api", "multiprocessing.api"):  # they tell of each signal that they pass on
+        logging.getLogger(f"torch.distributed.elastic.{module}").setLevel(logging.ERROR)
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(),
+    )
+    try:
+        elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.train", *words)
+    except SignalException as stopped:
+        log.info("\nstopped: `prolip demo` again goes on from the last step")
+        return 128 + int(stopped.sigval)
+    except ChildFailedError:
+        log.error("training failed: the reason is above")
+        return 1
+    return 0
+
+
+def count_processes() -> int:
+    """Training processes for this machine: one a GPU, else up to four on the cores; a power of two."""
+    available = torch.cuda.device_count() or min(4, len(os.sched_getaffinity(0)))
+    return 1 << (available.bit_length() - 1)
+
+
+def machine_flags() -> list[str]:
+    """Flags that fit the recipe to this machine: a CPU without bf16 instructions computes faster in fp32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    known = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
+    has_bf16 = torch.cuda.is_available() or known & {"avx512_bf16", "amx_bf16", "bf16"}
+    return [] if has_bf16 else ["--precision", "fp32"]
+
+
+def evaluate(source: Path, data: Path, out: Path) -> EmojiResults:
+    """The emoji suite's results on the test split for a run's newest checkpoint, or a checkpoint, written to `out`.
+
+    Raises:
+        ValueError: there is no usable checkpoint.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    results = evaluate_run(open_eval_model(str(source), None, device, data), data, "test").results
+    write_whole(out, results.to_json())
+    return results
+
+
+def headline_lines(results: EmojiResults) -> list[str]:
+    """The figures that matter as a table for the terminal, in percent."""
+    width = max(len(headline.label) for headline in results.headlines)
+    lines = [f"{'':{width}}  trained  untrained  chance"]
+    for headline in results.headlines:
+        figures = f"{headline.trained:7.1%}  {headline.random:9.1%}  {headline.chance:6.1%}"
+        lines.append(f"{headline.label:{width}}  {figures}  ({headline.chance_label})")
+    return lines
+
+
+def is_newer(path: Path, than: Path) -> bool:
+    """Whether a file exists and was written after another."""
+    return path.exists() and path.stat().st_mtime >= than.stat().st_mtime

@@ -1,0 +1,309 @@
+"""The demo's evaluation from a model and the emoji shards to typed results."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.data import BatchLoader, LoaderConfig
+from prolip.data.tokenizer import Tokenizer
+from prolip.demo.suite.gallery import make_gallery
+from prolip.demo.suite.items import order_items, recall_items, zero_shot_items
+from prolip.demo.suite.measures import (
+    ClassPrompts,
+    blurred,
+    compare_view,
+    correct_pairs,
+    hidden_patches,
+    measure_levels,
+    measure_set,
+    zoomed,
+)
+from prolip.demo.suite.prompting import measure_prompting
+from prolip.demo.suite.results import EmojiResults, Headline, ModelFigures, PromptSetFigures, ViewFigures
+from prolip.demo.suite.samples import (
+    CaptionBook,
+    EmbeddedCaptions,
+    EmojiSample,
+    PictureSet,
+    evenly_spaced,
+    parse_sample,
+)
+from prolip.embeddings.embed import embed_pictures, embed_texts, read_pictures
+from prolip.eval.retrieval import chance_recall
+from prolip.gaussian import Gaussian
+from prolip.models import ProLIP
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["val", "test"]
+DESIGN_SET = "design-twtr"
+"""Trained emoji in the held-out design: its names are the seen ones; its pictures are scored with the test split."""
+RANDOM_SEED = 0
+MAX_FOR_VIEWS = 300
+"""Pictures of a set that are changed and embedded again: enough to know a share to three points."""
+
+
+class Embeddings(NamedTuple):
+    """One model's Gaussians of everything."""
+
+    images: dict[str, Gaussian]
+    captions: EmbeddedCaptions
+
+
+class Evaluated(NamedTuple):
+    """The report's figures, and its headlines item by item: f64 tensors by the headline's name."""
+
+    results: EmojiResults
+    trained: dict[str, Tensor]
+    random: dict[str, Tensor]
+
+
+def evaluate_emoji(
+    model: ProLIP,
+    tokenizer: Tokenizer,
+    data_dir: Path,
+    device: torch.device,
+    split: Split = "test",
+    *,
+    keep_ratio: float = 0.25,
+) -> Evaluated:
+    """Every figure of the emoji report, for the model and for an untrained one of the same configuration.
+
+    Args:
+        model: on `device`; its mode is left as it was.
+        tokenizer: the one it was trained with.
+        data_dir: what `prolip data build emoji` wrote.
+        device: where the model runs.
+        split: "val" to choose settings, "test" to report.
+        keep_ratio: share of patches that are kept when patches are hidden.
+
+    Raises:
+        ValueError: a shard is missing or a sample lacks a field.
+    """
+    started = time.monotonic()
+    image_size = model.config.vision.image_size
+    if not isinstance(image_size, int):
+        raise ValueError(f"vision.image_size is {image_size}: the emoji are square")
+    sets = [read_set(data_dir, name, image_size) for name in set_names(split)]
+    trained_emoji = sets[-1] if split == "test" else read_set(data_dir, DESIGN_SET, image_size)
+    book, prompts = gather_captions([*sets, trained_emoji])
+    logger.info("evaluating %d pictures and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
+
+    figures: list[ModelFigures] = []
+    embedded: list[Embeddings] = []
+    for network in (model, untrained(model, device)):
+        embedded.append(embed_everything(network, tokenizer, sets, book, device))
+        figures.append(
+            measure_model(network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
+        )
+    chance = {pictures.name: chance_recall(correct_pairs(pictures.samples), 10) for pictures in sets}
+    results = EmojiResults(
+        split=split,
+        headlines=headlines(split, figures[0], figures[1], chance),
+        trained=figures[0],
+        random=figures[1],
+        gallery=make_gallery(sets, embedded[0].images, embedded[0].captions),
+        chance_recall_at_10=chance,
+        seconds=time.monotonic() - started,
+    )
+    return Evaluated(results, *(headline_items(sets, one, prompts, trained_emoji) for one in embedded))
+
+
+def gather_captions(sets: Sequence[PictureSet]) -> tuple[CaptionBook, ClassPrompts]:
+    """Every distinct caption of the sets, and the prompts of every class that occurs in them."""
+    samples = [sample for pictures in sets for sample in pictures.samples]
+    book = CaptionBook()
+    for sample in samples:
+        for captions in sample.captions.values():
+            book.add(captions)
+    return book, ClassPrompts(samples)
+
+
+def measure_model(
+    model: ProLIP,
+    sets: Sequence[PictureSet],
+    embedded: Embeddings,
+    prompts: ClassPrompts,
+    trained_emoji: PictureSet,
+    *,
+    device: torch.device,
+    keep_ratio: float,
+) -> ModelFigures:
+    """All figures of one model from its Gaussians, and of the changed pictures, which it embeds here."""
+    images, captions = embedded
+    return ModelFigures(
+        sets=[
+            measure_set(
+                pictures.name,
+                images[pictures.name],
+                pictures.samples,
+                captions,
+                prompts,
+                measure_views(model, pictures, images[pictures.name], device, keep_ratio),
+            )
+            for pictures in sets
+        ],
+        prompting=measure_prompting_everywhere(sets, embedded, prompts),
+        unseen_names=measure_levels(held_out(sets), captions),
+        seen_names=measure_levels(trained_emoji.samples, captions),
+    )
+
+
+def held_out(sets: Sequence[PictureSet]) -> list[EmojiSample]:
+    """The records whose names no training caption has."""
+    return [sample for pictures in sets if pictures.name != DESIGN_SET for sample in pictures.samples]
+
+
+def headline_items(
+    sets: Sequence[PictureSet], embedded: Embeddings, prompts: ClassPrompts, trained_emoji: PictureSet
+) -> dict[str, Tensor]:
+    """By headline, numbers whose mean is its figure: one a picture, or one an emoji for the order of captions."""
+    (images, captions), first, last = embedded, sets[0], sets[-1]
+    by_level = {
+        level: zero_shot_items(level, images[first.name], first.samples, captions, prompts)
+        for level in ("group", "subgroup")
+    }
+    return {
+        **by_level,
+        "recall_at_10": recall_items(images[last.name], last.samples, captions, 10),
+        "order_unseen": order_items(held_out(sets), captions),
+        "order_seen": order_items(trained_emoji.samples, captions),
+    }
+
+
+def measure_prompting_everywhere(
+    sets: Sequence[PictureSet], embedded: Embeddings, prompts: ClassPrompts
+) -> list[PromptSetFigures]:
+    """Groups and subgroups: all sets but the last are scored, the last one votes."""
+    *scored, others = sets
+    return [
+        measure_prompting(
+            level,
+            prompts,
+            embedded.captions,
+            [(embedded.images[pictures.name], pictures.samples) for pictures in scored],
+            (others.name, embedded.images[others.name], others.samples),
+        )
+        for level in ("group", "subgroup")
+    ]
+
+
+def set_names(split: Split) -> list[str]:
+    """The picture sets of a split; the first is the one the zero-shot headline is taken from."""
+    held_out = [f"{split}-{design}" for design in ("openmoji", "goog", "twtr")]
+    return [*held_out, DESIGN_SET] if split == "test" else held_out
+
+
+def read_set(data_dir: Path, name: str, image_size: int) -> PictureSet:
+    """The base pictures (no skin-tone variants) of one set's shards, decoded and normalised.
+
+    Raises:
+        ValueError: there is no such shard, or it holds no base picture.
+    """
+    shards = tuple(str(path) for path in sorted(data_dir.glob(f"{name}-*.tar")))
+    if not shards:
+        raise ValueError(f"{data_dir} has no shard {name}-*.tar: build it with `prolip data build emoji`")
+    config = LoaderConfig(
+        shards=shards,
+        batch_size=128,
+        image_size=image_size,
+        augment=None,
+        captions=(),
+        mask=None,
+        shuffle_window=0,
+        last_batch="keep",
+        keep_members=("json",),
+    )
+    with BatchLoader(config) as loader:
+        pictures = read_pictures(loader)
+    samples = [parse_sample(*each) for each in zip(pictures.keys, pictures.members["json"], strict=True)]
+    base = [place for place, sample in enumerate(samples) if not sample.skin_tone]
+    if not base:
+        raise ValueError(f"{data_dir}/{name}-*.tar holds no base picture")
+    return PictureSet(name, pictures.images[torch.tensor(base)], [samples[place] for place in base])
+
+
+def untrained(model: ProLIP, device: torch.device) -> ProLIP:
+    """A fresh model of the same configuration; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        return ProLIP(model.config).to(device)
+
+
+def embed_everything(
+    model: ProLIP, tokenizer: Tokenizer, sets: Sequence[PictureSet], book: CaptionBook, device: torch.device
+) -> Embeddings:
+    """One model's Gaussians of all pictures and of every distinct caption."""
+    images = {pictures.name: embed_pictures(model, pictures.images, device) for pictures in sets}
+    texts = embed_texts(model, tokenizer, book.texts, device)
+    ids = torch.from_numpy(tokenizer.encode(book.texts))
+    num_tokens = (ids != tokenizer.pad_id).sum(dim=1).double()
+    return Embeddings(images, EmbeddedCaptions(book, texts, num_tokens))
+
+
+def measure_views(
+    model: ProLIP, pictures: PictureSet, whole: Gaussian, device: torch.device, keep_ratio: float
+) -> list[ViewFigures]:
+    """Hidden patches (trained), blur and zoom (not trained) against at most `MAX_FOR_VIEWS` whole pictures."""
+    places = torch.tensor(evenly_spaced(len(pictures.images), MAX_FOR_VIEWS))
+    images, whole = pictures.images[places], whole.rows(places)
+    kept = hidden_patches(len(images), model.config.vision.num_patches, keep_ratio)
+    hidden = f"with {100 * (1 - keep_ratio):.0f}\u202f% of its patches hidden"
+    return [
+        compare_view(hidden, True, embed_pictures(model, images, device, kept), whole),
+        compare_view("blurred", False, embed_pictures(model, blurred(images), device), whole),
+        compare_view("zoomed to its middle half", False, embed_pictures(model, zoomed(images), device), whole),
+    ]
+
+
+def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance: dict[str, float]) -> list[Headline]:
+    """The five figures that matter."""
+    first, last = trained.sets[0], trained.sets[-1]
+    random_first, random_last = random.sets[0], random.sets[-1]
+    place = "the held-out design" if split == "test" else "validation emoji in the held-out design"
+    rows = [
+        (
+            "group",
+            "Group of a held-out emoji, zero-shot",
+            (first.group.top1, random_first.group.top1, first.group.majority),
+            "largest group",
+        ),
+        (
+            "subgroup",
+            "Subgroup of a held-out emoji, zero-shot",
+            (first.subgroup.top1, random_first.subgroup.top1, first.subgroup.majority),
+            "largest subgroup",
+        ),
+        (
+            "recall_at_10",
+            f"Right caption in the first 10, {place}",
+            (last.image_to_text.recall_at_10, random_last.image_to_text.recall_at_10, chance[last.name]),
+            "random order",
+        ),
+        (
+            "order_unseen",
+            "Group caption more uncertain than the name, unseen names",
+            (_group_over_name(trained, unseen=True), _group_over_name(random, unseen=True), 0.5),
+            "coin",
+        ),
+        (
+            "order_seen",
+            "Group caption more uncertain than the name, trained names",
+            (_group_over_name(trained, unseen=False), _group_over_name(random, unseen=False), 0.5),
+            "coin",
+        ),
+    ]
+    return [
+        Headline(name=name, label=label, trained=a, random=b, chance=c, chance_label=chance_label)
+        for name, label, (a, b, c), chance_label in rows
+    ]
+
+
+def _group_over_name(figures: ModelFigures, *, unseen: bool) -> float:
+    levels = figures.unseen_names if unseen else figures.seen_names
+    return next(pair.share for pair in levels.pairs if (pair.general, pair.specific) == ("group", "name"))

@@ -1,0 +1,103 @@
+"""Examples of the trained model for the report: chosen by place or by rank, never by hand."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from prolip.demo.suite.measures import correct_pairs, retrieval_caption
+from prolip.demo.suite.results import ChainExample, Gallery, GalleryPicture, RankedCaption, ScoredCaption
+from prolip.demo.suite.samples import LEVELS, EmbeddedCaptions, PictureSet, evenly_spaced
+from prolip.eval.retrieval import rank_candidates, retrieval_scores
+from prolip.eval.statistics import rank_of_first_correct
+from prolip.eval.uncertainty import similarity_std
+from prolip.gaussian import Gaussian
+
+NUM_PICTURES = 8
+"""Pictures shown with their captions, of each set."""
+NUM_EXTREME = 12
+NUM_CAPTIONS = 3
+NUM_CHAINS = 6
+
+
+def make_gallery(sets: Sequence[PictureSet], images: Mapping[str, Gaussian], captions: EmbeddedCaptions) -> Gallery:
+    """Examples from the first set (the trained designs) and the last (the held-out design)."""
+    first, last = sets[0], sets[-1]
+    views = {pictures.name: _SetView(pictures, images[pictures.name], captions) for pictures in (first, last)}
+    shown = [view.picture(place) for view in views.values() for place in evenly_spaced(len(view.samples), NUM_PICTURES)]
+    extreme = views[last.name]
+    order = extreme.uncertainty.argsort(stable=True).tolist()
+    names = sorted({retrieval_caption(sample) for sample in first.samples})
+    caption_uncertainty = captions.total_var(names) / extreme.median_caption
+    caption_order = caption_uncertainty.argsort(stable=True).tolist()
+    ranked = [
+        RankedCaption(text=names[place], uncertainty=float(caption_uncertainty[place])) for place in caption_order
+    ]
+    return Gallery(
+        pictures=shown,
+        most_certain=[extreme.picture(place) for place in order[:NUM_EXTREME]],
+        least_certain=[extreme.picture(place) for place in reversed(order[-NUM_EXTREME:])],
+        most_certain_captions=ranked[:NUM_EXTREME],
+        least_certain_captions=ranked[: -NUM_EXTREME - 1 : -1],
+        chains=[_chain(first, place, captions) for place in evenly_spaced(len(first.samples), NUM_CHAINS, offset=0.25)],
+    )
+
+
+class _SetView:
+    """A set's scores against the names of all its pictures."""
+
+    def __init__(self, pictures: PictureSet, images: Gaussian, captions: EmbeddedCaptions) -> None:
+        self.name, self.samples, self.images = pictures.name, pictures.samples, images
+        self.texts = [retrieval_caption(sample) for sample in pictures.samples]
+        self.gaussian = captions.of(self.texts)
+        self.caption_uncertainty = self.gaussian.total_var.double()
+        self.median_caption = float(self.caption_uncertainty.median())
+        self.uncertainty: Tensor = images.total_var.double()
+        self.correct = correct_pairs(pictures.samples)
+
+    def picture(self, place: int) -> GalleryPicture:
+        """One picture with its nearest captions, equal captions once."""
+        sample, row = self.samples[place], slice(place, place + 1)
+        image = self.images.rows(row)
+        scores = retrieval_scores(image, self.gaussian)
+        best: list[int] = []
+        for candidate in rank_candidates(scores)[0].tolist():
+            if all(self.texts[candidate] != self.texts[chosen] for chosen in best):
+                best.append(candidate)
+            if len(best) == NUM_CAPTIONS:
+                break
+        chosen = torch.tensor(best)
+        nearest = self.gaussian.rows(chosen)
+        similarity = (image.mean @ nearest.mean.T)[0]
+        spread = similarity_std(image, nearest)[0]
+        return GalleryPicture(
+            set_name=self.name,
+            key=sample.key,
+            emoji=sample.emoji,
+            name=sample.name,
+            uncertainty=float(self.uncertainty[place] / self.uncertainty.median()),
+            captions=[
+                ScoredCaption(
+                    text=self.texts[candidate],
+                    similarity=float(similarity[i]),
+                    similarity_std=float(spread[i]),
+                    uncertainty=float(self.caption_uncertainty[candidate]) / self.median_caption,
+                    correct=bool(self.correct[place, candidate]),
+                )
+                for i, candidate in enumerate(best)
+            ],
+            rank=int(rank_of_first_correct(scores, self.correct[row])[0]) + 1,
+        )
+
+
+def _chain(pictures: PictureSet, place: int, captions: EmbeddedCaptions) -> ChainExample:
+    sample = pictures.samples[place]
+    texts = [sample.captions[level][0] for level in LEVELS]
+    uncertainty = captions.total_var(texts)
+    return ChainExample(
+        set_name=pictures.name,
+        key=sample.key,
+        emoji=sample.emoji,
+        captions=texts,
+        uncertainty=(uncertainty / uncertainty[0]).tolist(),
+    )

@@ -1,0 +1,66 @@
+"""The suite of the emoji shards: the demo's figures, beside an untrained model and chance."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from torch import Tensor
+
+from prolip.demo.config import EmojiOptions, Split
+from prolip.demo.suite import Evaluated, evaluate_emoji
+from prolip.files import write_whole
+from prolip.pretrained.model import EvalModel
+from prolip.suites.json_results import to_json
+from prolip.suites.rows import Finished, Row, SuiteResult, row_of_items
+
+
+def evaluate_run(model: EvalModel, data: Path, split: Split) -> Evaluated:
+    """Every figure of the emoji report, and its headlines item by item.
+
+    Raises:
+        ValueError: the model is none of ours or has no variances, or a shard is missing.
+    """
+    if model.prolip is None or model.tokenizer is None or not model.has_variances:
+        raise ValueError(f"{model.name} is no model with variances of ours: the emoji suite measures them throughout")
+    given = {} if model.keep_ratio is None else {"keep_ratio": model.keep_ratio}
+    return evaluate_emoji(model.prolip, model.tokenizer, data, model.device, split, **given)
+
+
+def results_path(source: Path, split: Split) -> Path | None:
+    """The file for the figures of a run: in its folder, whether that or one of its checkpoints is named."""
+    if not source.exists():
+        return None
+    folder = source if source.is_dir() else source.parent
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    return folder / ("eval.json" if split == "test" else f"eval-{split}.json")
+
+
+def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> SuiteResult:
+    """The headlines of a model of ours; everything goes into its run's folder.
+
+    Raises:
+        ValueError: it is none of ours, a shard is missing, or another precision is asked for than the report's.
+    """
+    if options.precision != "fp32":
+        raise ValueError(f"precision is {options.precision}: the emoji suite measures in fp32, as its report does")
+    results, trained, random = evaluate_run(model, options.data, options.split)
+    path = results_path(Path(model.name), options.split)
+    if path is not None:
+        write_whole(path, to_json(results))
+    rows = []
+    for headline in results.headlines:
+        task, items = headline.label, trained[headline.name]
+        chance = f"chance: {headline.chance_label}"
+        rows += [
+            _row(task, "trained", headline.trained, items, main=True),
+            _row(task, "untrained", headline.random, random[headline.name]),
+            Row(task=task, metric=chance, value=headline.chance, num_items=len(items)),
+        ]
+    notes = [] if path is None else [f"all figures: {path}"]
+    return SuiteResult(suite="emoji", model=model.name, fingerprint=model.fingerprint(), rows=rows, notes=notes)
+
+
+def _row(task: str, metric: str, value: float, items: Tensor, *, main: bool = False) -> Row:
+    """A headline as the report has it, with the items that it is the mean of."""
+    return dataclasses.replace(row_of_items(task, metric, items, main=main), value=value)

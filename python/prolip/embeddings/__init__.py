@@ -1,0 +1,1 @@
+"""Embed images and captions, store the Gaussians, search, rank and filter them."""

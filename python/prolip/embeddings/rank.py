@@ -1,0 +1,226 @@
+"""`prolip data rank`: embedded samples in order of how certain the model is, or of how well caption and picture fit.
+
+N rows. A row costs 24 bytes of memory; keys and embeddings pass by a part or a block at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prolip.embeddings.config import By, Kind, RankOptions
+from prolip.embeddings.contact_sheet import SIDE, Cell, Row, picture_sheet
+from prolip.embeddings.originals import fetch
+from prolip.embeddings.parquet import parquet, pyarrow
+from prolip.embeddings.storage import ROWS, Block, Manifest, Part, complete_parts
+from prolip.files import whole_file, write_whole
+from prolip.gaussian import Gaussian, inclusion_score
+
+COLUMNS = ("key", "source", "score", "rank")
+ENDS: dict[By, tuple[str, str]] = {
+    "image": ("the most certain pictures", "the least certain pictures"),
+    "caption": ("the most certain captions", "the least certain captions"),
+    "inclusion": ("pictures that lie deepest in their captions", "pictures that lie least in their captions"),
+    "csd": ("pictures nearest to their captions", "pictures farthest from their captions"),
+}
+"""What stands first and last."""
+
+
+class Chunk(NamedTuple):
+    """Some rows of a ranking, one after another."""
+
+    keys: list[str]
+    sources: list[str]
+    scores: NDArray[np.float32]
+    ranks: NDArray[np.int64]
+    """From 1, over the whole ranking."""
+
+
+def run_rank(options: RankOptions) -> list[str]:
+    """The first and the last samples, after the files are written.
+
+    Raises:
+        ValueError: the embeddings are not finished or hold no such rows, or the table's name says no known format.
+    """
+    write = table_format(options.out)
+    if options.show < 0:
+        raise ValueError(f"show is {options.show}: it must not be negative")
+    groups = part_groups(options.embeddings, options.by)
+    scores = np.concatenate([_scores(group, options.by) for group in groups])
+    order = np.argsort(-scores if options.by == "inclusion" else scores, kind="stable")
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(1, len(order) + 1)
+    ends = {*order[: options.show].tolist(), *order[max(0, len(order) - options.show) :].tolist()}
+    shown: dict[int, tuple[str, str, float]] = {}
+
+    def chunks() -> Iterator[Chunk]:
+        start = 0
+        for group in groups:
+            keys, sources = group[0].names()
+            rows = slice(start, start + len(keys))
+            for row in sorted(ends):
+                if rows.start <= row < rows.stop:
+                    shown[int(ranks[row])] = (sources[row - start], keys[row - start], float(scores[row]))
+            yield Chunk(keys, sources, scores[rows], ranks[rows])
+            start = rows.stop
+
+    write(options.out, chunks(), {"by": options.by, "embeddings": str(options.embeddings)})
+    if options.sheet is not None:
+        write_whole(options.sheet, _sheet(options, shown, len(order)))
+    return _told(options, shown, len(order))
+
+
+def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
+    """The parts that a ranking reads together: pictures, captions, or those of pictures with those of their captions.
+
+    Raises:
+        ValueError: the embeddings are not finished, or lack what is ranked.
+    """
+    if by in {"image", "caption"}:
+        kind: Kind = "image" if by == "image" else "text"
+        return [(part,) for part in complete_parts(folder, kind)[1]]
+    both = [complete_parts(folder, kind)[1] for kind in ("image", "text")]
+    images, texts = ({part.notes.number: part for part in parts} for parts in both)
+    if not images.keys() & texts.keys():
+        raise ValueError(f"{folder} holds pictures and captions, but none of one sample: embed with --what both")
+    return [(images[number], texts[number]) for number in sorted(images.keys() & texts.keys())]
+
+
+def _scores(group: tuple[Part, ...], by: By) -> NDArray[np.float32]:
+    """The scores of a part's rows, [N]."""
+    paired = by in {"inclusion", "csd"}
+    streams = [part.blocks(ROWS, log_var=paired) for part in group]
+    found = [np.zeros(0, np.float32)]
+    for blocks in zip(*streams, strict=True):
+        if not paired:
+            found.append(blocks[0].total_var)
+            continue
+        image, text = (_gaussian(block) for block in blocks)
+        if by == "inclusion":
+            found.append(inclusion_score(image, text).sum(1).numpy())
+        else:
+            distance = (image.mean - text.mean).square().sum(1).numpy()
+            found.append(distance + blocks[0].total_var + blocks[1].total_var)
+    return np.concatenate(found)
+
+
+def _gaussian(block: Block) -> Gaussian:
+    assert block.log_var is not None
+    return Gaussian(torch.tensor(block.mean), torch.tensor(block.log_var))
+
+
+def _told(options: RankOptions, shown: dict[int, tuple[str, str, float]], count: int) -> list[str]:
+    lines = [f"{options.out}: {count:,} samples ranked"]
+    for title, ranks in zip(ENDS[options.by], _ends(shown, options.show, count), strict=True):
+        lines += ["", f"{title}:" if ranks else ""]
+        lines += [
+            f"  {rank:>9,}  {score:12.5f}  {key}  {source}" for rank in ranks for source, key, score in [shown[rank]]
+        ]
+    return lines if options.show else lines[:1]
+
+
+def _ends(shown: dict[int, tuple[str, str, float]], show: int, count: int) -> tuple[list[int], list[int]]:
+    """The first ranks, and the last ones from the last on."""
+    return [rank for rank in sorted(shown) if rank <= show], [
+        rank for rank in sorted(shown, reverse=True) if rank > count - show
+    ]
+
+
+def _sheet(options: RankOptions, shown: dict[int, tuple[str, str, float]], count: int) -> str:
+    names = sorted((source, key) for source, key, _ in shown.values())
+    contents = fetch(names, SIDE, options.store, Manifest.read(options.embeddings).settings["caption_key"])
+    rows = []
+    for title, ranks in zip(ENDS[options.by], _ends(shown, options.show, count), strict=True):
+        cells = []
+        for rank in ranks:
+            source, key, score = shown[rank]
+            cells.append(Cell(key, contents.get((source, key)), [f"rank {rank:,}, score {score:.5f}", source]))
+        rows.append(Row(title, None, cells))
+    return picture_sheet(f"{options.embeddings.name}: ranked by {options.by}", rows)
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+Write = Callable[[Path, Iterable[Chunk], dict[str, Any]], None]
+
+
+def table_format(path: Path) -> Write:
+    """What writes a table of that name.
+
+    Raises:
+        ValueError: the name ends in neither .parquet nor .csv.
+    """
+    if path.suffix not in {".parquet", ".csv"}:
+        raise ValueError(f"{path}: a ranking is a .parquet or a .csv file")
+    return _write_parquet if path.suffix == ".parquet" else _write_csv
+
+
+def _write_parquet(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -> None:
+    pa = pyarrow()
+    source = pa.dictionary(pa.int32(), pa.string())
+    types = dict(zip(COLUMNS, (pa.string(), source, pa.float32(), pa.int64()), strict=True))
+    schema = pa.schema(types.items(), metadata={"prolip": json.dumps(notes)})
+    with whole_file(path) as temporary, parquet().ParquetWriter(temporary, schema) as writer:
+        for chunk in chunks:
+            columns = [pa.array(values) for values in chunk]
+            columns[1] = columns[1].cast(pa.string()).dictionary_encode().cast(source)
+            writer.write_table(pa.table(dict(zip(COLUMNS, columns, strict=True)), schema=schema))
+
+
+def _write_csv(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -> None:
+    del notes  # a CSV file has no place for them
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for chunk in chunks:
+            writer.writerows(
+                zip(chunk.keys, chunk.sources, map(str, chunk.scores.tolist()), chunk.ranks.tolist(), strict=True)
+            )
+
+
+def read_ranking(path: Path) -> Iterator[Chunk]:
+    """The rows of a ranking in their order, some thousands at a time.
+
+    Raises:
+        ValueError: the file is no ranking.
+    """
+    table_format(path)
+    if path.suffix == ".parquet":
+        parquet()  # what is missing then is no fault of the file
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                yield from _read_csv(file)
+        else:
+            with parquet().ParquetFile(path, memory_map=True) as table:
+                for batch in table.iter_batches(batch_size=ROWS, columns=list(COLUMNS)):
+                    keys, sources, scores, ranks = (batch.column(name) for name in COLUMNS)
+                    yield Chunk(keys.to_pylist(), sources.to_pylist(), scores.to_numpy(), ranks.to_numpy())
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no ranking that `prolip data rank` wrote: {error}") from error
+
+
+def _read_csv(file: TextIO) -> Iterator[Chunk]:
+    rows: list[tuple[str, str, float, int]] = []
+
+    def chunk() -> Chunk:
+        keys, sources, scores, ranks = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return Chunk(list(keys), list(sources), np.array(scores, np.float32), np.array(ranks, np.int64))
+
+    reader = csv.DictReader(file)
+    if not {*COLUMNS} <= {*(reader.fieldnames or ())}:
+        raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+    for row in reader:
+        rows.append((row["key"], row["source"], float(row["score"]), int(row["rank"])))
+        if len(rows) == ROWS:
+            yield chunk()
+            rows.clear()
+    yield chunk()

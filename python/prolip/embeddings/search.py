@@ -1,0 +1,171 @@
+"""Exact nearest neighbours among embedded parts, in blocks: what is found depends on neither blocks nor parts.
+
+A score is defined row by row in double precision. A matrix product in single precision bounds it, and only rows that
+the bound leaves among the best are scored. Q queries, N rows, D dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prolip.embeddings.storage import ROWS, Block, Floats, Part
+from prolip.eval.config import Score
+from prolip.gaussian import Gaussian, inclusion_score
+
+
+class Hit(NamedTuple):
+    """A row that was found."""
+
+    score: float
+    """Larger is nearer; see `retrieval_scores`."""
+    part: int
+    """Place of its part."""
+    row: int
+    """Place in it."""
+
+
+class Answer(NamedTuple):
+    """A row that was found, with what is said of it."""
+
+    key: str
+    source: str
+    """The shard, folder or text file that the key is from."""
+    score: float
+    """The score that orders the answers, larger is nearer."""
+    similarity: float
+    """Product of the means."""
+    uncertainty: float
+    """The answer's total variance."""
+    inclusion: float
+    """H of the answer in the query, summed over dimensions: positive where the query is the more general."""
+    caption: str | None = None
+    """Its words, where captions are searched and could be fetched."""
+
+
+def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", rows: int = ROWS) -> list[list[Hit]]:
+    """The k best rows for each query, best first; equal scores in the order of parts and rows.
+
+    "csd" is the product of the means less half the row's total variance, which orders as the closed-form sampled
+    distance does; "mean" is the product alone. Memory is that of a block and of the answers.
+
+    Args:
+        parts: what is searched.
+        means: f32 [Q, D].
+        k: answers a query, at least 1.
+        score: what is nearest.
+        rows: rows of a block.
+    """
+    found: list[list[Hit]] = [[] for _ in means]
+    for place, part in enumerate(parts):
+        for block in part.blocks(rows):
+            penalty = block.total_var * np.float32(0.5 if score == "csd" else 0.0)
+            rough = means @ block.mean.T - penalty
+            error = _error(means, block, penalty)
+            for query, best in enumerate(found):
+                rows_left = _left(rough[query], error[query], best, k)
+                exact = _exact(means[query], block.mean[rows_left], penalty[rows_left])
+                more = [
+                    Hit(value, place, block.start + row)
+                    for value, row in zip(exact.tolist(), rows_left.tolist(), strict=True)
+                ]
+                found[query] = sorted([*best, *more], key=lambda hit: (-hit.score, hit.part, hit.row))[:k]
+    return found
+
+
+def _error(means: Floats, block: Block, penalty: Floats) -> NDArray[np.float64]:
+    """What rounding may do to a rough score of the block in whatever order its products are added up, [Q]."""
+    unit = (means.shape[1] + 8) * 2.0**-24
+    longest = math.sqrt(float(np.einsum("nd,nd->n", block.mean, block.mean, dtype=np.float64).max(initial=0.0)))
+    lengths = np.sqrt(np.einsum("qd,qd->q", means, means, dtype=np.float64))
+    return np.asarray(unit * (lengths * longest + float(penalty.max(initial=0.0))))
+
+
+def _left(rough: Floats, error: float, best: Sequence[Hit], k: int) -> NDArray[np.intp]:
+    """The rows of a block that may be among the k best, in order."""
+    floor = best[-1].score - error if len(best) == k else -math.inf
+    if len(rough) > k:
+        # k rows reach this in truth, so that none that is farther below it than rounding goes is among the k best.
+        floor = max(floor, float(np.partition(rough, -k)[-k]) - 2 * error)
+    return np.flatnonzero(rough >= floor)
+
+
+def _exact(query: Floats, rows: Floats, penalty: Floats) -> NDArray[np.float64]:
+    """Scores in double precision, each from its row alone, [N]."""
+    products = rows.astype(np.float64) * query.astype(np.float64)
+    return np.asarray(products.sum(axis=1) - penalty, dtype=np.float64)
+
+
+def look_up(parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gaussian) -> list[list[Answer]]:
+    """What is said of the rows that were found, query by query; only the parts that hold them are read."""
+    named: dict[tuple[int, int], tuple[str, str]] = {}
+    read: dict[tuple[int, int], tuple[Floats, Floats, float]] = {}
+    for place in sorted({hit.part for found in hits for hit in found}):
+        wanted = np.unique([hit.row for found in hits for hit in found if hit.part == place])
+        keys, sources = parts[place].names()
+        for row in wanted.tolist():
+            named[place, row] = (keys[row], sources[row])
+        for block in parts[place].blocks(log_var=True):
+            assert block.log_var is not None
+            inside = wanted[(wanted >= block.start) & (wanted < block.start + len(block.mean))]
+            for row in inside.tolist():
+                here = row - block.start
+                read[place, row] = (
+                    block.mean[here].copy(),
+                    block.log_var[here].copy(),
+                    float(block.total_var[here]),
+                )
+    answers = []
+    for number, found in enumerate(hits):
+        query = queries.rows(slice(number, number + 1))
+        mean = query.mean[0].double().numpy()
+        row_answers = []
+        for hit in found:
+            row_mean, log_var, total_var = read[hit.part, hit.row]
+            answer = Gaussian(torch.from_numpy(row_mean)[None], torch.from_numpy(log_var)[None])
+            row_answers.append(
+                Answer(
+                    *named[hit.part, hit.row],
+                    score=hit.score,
+                    similarity=float(row_mean.astype(np.float64) @ mean),
+                    uncertainty=total_var,
+                    inclusion=float(inclusion_score(answer, query).sum()),
+                )
+            )
+        answers.append(row_answers)
+    return answers
+
+
+def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) -> list[dict[str, Any]]:
+    """Queries with their answers, for a JSON file; what is not known of an answer is left out."""
+    return [
+        {
+            "query": query,
+            "answers": [
+                {"rank": rank, **{name: value for name, value in answer._asdict().items() if value is not None}}
+                for rank, answer in enumerate(found, start=1)
+            ],
+        }
+        for query, found in zip(queries, answers, strict=True)
+    ]
+
+
+def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
+    """A query's answers as lines of a table."""
+    width = max([len("key"), *(len(answer.key) for answer in answers)])
+    lines = [
+        query,
+        f"  {'':>4}  {'key':{width}}  {'score':>8}  {'similarity':>10}  {'uncertainty':>11}  {'inclusion':>9}",
+    ]
+    for rank, answer in enumerate(answers, start=1):
+        lines.append(
+            f"  {rank:>4}  {answer.key:{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
+            f"{answer.uncertainty:11.5f}  {answer.inclusion:9.2f}  {answer.source}"
+            + ("" if answer.caption is None else f"  “{answer.caption}”")
+        )
+    return lines

@@ -1,0 +1,123 @@
+"""Statistics that every measure shares: ranks, correlations, bootstrap intervals.
+
+Q queries, C candidates, N items.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
+    """Number of wrong candidates that score at least as high as the best correct one, i64 [Q], from 0.
+
+    Ties count against the query, so that a collapsed model (all scores equal) earns nothing. Several candidates may be
+    correct (equal pictures, several captions of a picture); the others of them push nothing down.
+
+    Args:
+        scores: [Q, C], larger is better.
+        correct: bool [Q, C].
+
+    Raises:
+        ValueError: a score is NaN, or a query has no correct candidate.
+    """
+    if scores.shape != correct.shape:
+        raise ValueError(f"scores {tuple(scores.shape)} and correct {tuple(correct.shape)} differ in shape")
+    if bool(torch.isnan(scores).any()):
+        raise ValueError("scores hold NaN")
+    if not bool(correct.any(dim=1).all()):
+        missing = int((~correct.any(dim=1)).nonzero()[0])
+        raise ValueError(f"query {missing} has no correct candidate")
+    best = scores.masked_fill(~correct, -math.inf).amax(dim=1, keepdim=True)
+    return ((scores >= best) & ~correct).sum(dim=1)
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Rank of each value from 0, equal values sharing their mean rank, f64 [N]."""
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    counts = counts.double()
+    shared: Tensor = counts.cumsum(0) - counts + (counts - 1) / 2
+    return shared[inverse]
+
+
+def pearson(a: Tensor, b: Tensor) -> float:
+    """Pearson correlation in [-1, 1]; NaN when either side is constant or has fewer than two values."""
+    if a.shape != b.shape:
+        raise ValueError(f"{tuple(a.shape)} and {tuple(b.shape)} values cannot be correlated")
+    if a.numel() < 2 or bool((a == a[0]).all()) or bool((b == b[0]).all()):
+        return math.nan
+    a, b = a.double(), b.double()
+    a, b = a - a.mean(), b - b.mean()
+    return float((a @ b) / (a.norm() * b.norm()))
+
+
+def spearman(a: Tensor, b: Tensor) -> float:
+    """Spearman's rank correlation in [-1, 1], ties sharing their mean rank; NaN as for `pearson`."""
+    return pearson(average_ranks(a), average_ranks(b))
+
+
+class Interval(NamedTuple):
+    """A figure and the range of what it would be on other samples of items."""
+
+    value: float
+    """On the items themselves."""
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float], *items: Tensor, level: float = 0.95, num_resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """A statistic with its percentile interval over resamples of the items, drawn with replacement.
+
+    Resamples on which the statistic is NaN (a correlation of equal values) are left out; NaN where none is left.
+
+    Args:
+        statistic: takes as many tensors as `items`, each [N, ...].
+        items: tensors whose rows belong together, such as uncertainties and levels: the same rows are drawn of all.
+        level: share of resamples within the interval, above 0 and below 1.
+        num_resamples: at least 1.
+        seed: of the draws.
+
+    Raises:
+        ValueError: there is no item, the tensors differ in length, or a setting is out of range.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} must be between 0 and 1")
+    draws = resampled(statistic, *items, num_resamples=num_resamples, seed=seed)
+    return percentile_interval(statistic(*items), draws, level)
+
+
+def resampled(statistic: Callable[..., float], *items: Tensor, num_resamples: int = 1000, seed: int = 0) -> Tensor:
+    """The statistic on resamples of the items, f64 [num_resamples]; see `bootstrap_interval`.
+
+    Which items are drawn depends on their number and the seed alone: two statistics of the same items, such as two
+    models' figures, can be subtracted draw by draw.
+
+    Raises:
+        ValueError: there is no item, the tensors differ in length, or `num_resamples` is below 1.
+    """
+    lengths = {len(item) for item in items}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"items of lengths {sorted(lengths)} cannot be resampled together")
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples is {num_resamples}: it must be at least 1")
+    (length,) = lengths
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(num_resamples):
+        rows = torch.randint(length, (length,), generator=generator)
+        found.append(statistic(*(item[rows.to(item.device)] for item in items)))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def percentile_interval(value: float, draws: Tensor, level: float = 0.95) -> Interval:
+    """The value with the range that holds the share `level` of its draws; NaN draws are left out."""
+    kept = draws[~draws.isnan()].double()
+    if len(kept) == 0:
+        return Interval(value, math.nan, math.nan)
+    low, high = kept.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    return Interval(value, low, high)

@@ -1,0 +1,229 @@
+"""Run open_clip's training with this loader.
+
+`python -m prolip.interop.open_clip FLAGS` is `python -m open_clip_train.main FLAGS`, except that this loader reads
+`--train-data`. `open_clip_data` returns the data alone, for your own loop.
+
+B samples per batch, H/W pixels, L tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, LoaderConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
+from prolip.interop.epochs import Epochs
+
+# Texts to compare tokenizers by: one that tokenizers clean differently, and some that are cut.
+_PROBES = [
+    "A Photo&amp;nbsp;of  a CAT’s “tail”, 3 times!",
+    # Long texts without repetition: a tokenizer that keeps a random part is unlikely to keep the first part of all.
+    *(" ".join(map(str, range(first, first + 150))) for first in (0, 200, 400)),
+]
+
+
+@dataclass
+class OpenClipData:
+    """The equivalent of open_clip's DataInfo: what its training takes as `data["train"]` or `data["val"]`."""
+
+    dataloader: OpenClipLoader
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the data loader's next iteration this epoch."""
+        self.dataloader.epochs.set_epoch(epoch)
+
+
+class OpenClipLoader:
+    """Batches as in open_clip: (normalised images [B, 3, H, W], token ids int64 [B, L])."""
+
+    def __init__(self, epochs: Epochs):
+        if epochs.num_batches is None or epochs.num_samples is None:
+            raise ValueError(
+                "data.shards are of unknown length, but open_clip needs the length: make an index with "
+                "`prolip data index`"
+            )
+        self.epochs = epochs
+        self.num_batches = epochs.num_batches
+        """Batches per epoch on this rank."""
+        self.num_samples = epochs.num_samples
+        """Samples per epoch over all ranks."""
+
+    def __len__(self) -> int:
+        """Return the batches per epoch on this rank."""
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over one epoch."""
+        for batch in self.epochs:
+            yield batch.images, batch.token_ids[0]
+
+
+def open_clip_data(
+    config: LoaderConfig,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    mean: tuple[float, float, float] = OPENAI_MEAN,
+    std: tuple[float, float, float] = OPENAI_STD,
+) -> OpenClipData:
+    """Return training or evaluation data for `open_clip_train.train`.
+
+    Args:
+        config: settings of the loader, with one caption slot and without masking; `num_epochs` is not used. Use
+            `last_batch="keep"` and `augment=None` for evaluation data.
+        rank: this process's rank.
+        world_size: number of processes that share an epoch.
+        device: the training device, so that batches are copied ahead; by default a CPU.
+        dtype: dtype of the images.
+        mean: the model's `image_mean`.
+        std: the model's `image_std`.
+
+    Raises:
+        ValueError: a setting is invalid.
+        DataError: a shard is damaged.
+    """
+    if len(config.captions) != 1:
+        raise ValueError(f"data.captions has {len(config.captions)} slots: open_clip takes one caption per image")
+    if config.mask is not None:
+        raise ValueError("data.mask is set: open_clip does not support masked rows")
+    epochs = Epochs(config, rank=rank, world_size=world_size, device=device, dtype=dtype, mean=mean, std=std)
+    return OpenClipData(OpenClipLoader(epochs))
+
+
+class Transform(NamedTuple):
+    """The settings of a training transform of open_clip."""
+
+    image_size: int
+    augment: AugmentConfig
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def read_transform(transform: Any) -> Transform:
+    """Translate a training transform of `open_clip.create_model_and_transforms` to the loader's settings.
+
+    Raises:
+        ValueError: the transform has a step that the loader does not support.
+    """
+    size, augment, mean, std = 0, AugmentConfig(jitter_prob=0.0, gray_prob=0.0), OPENAI_MEAN, OPENAI_STD
+    for part in getattr(transform, "transforms", [transform]):
+        match type(part).__name__:
+            case "RandomResizedCrop" if part.size[0] == part.size[1] and part.interpolation.value == "bicubic":
+                size = part.size[0]
+                augment = replace(augment, crop_scale=tuple(part.scale), crop_ratio=tuple(part.ratio))
+            case "color_jitter":
+                augment = replace(augment, jitter=_jitter(part.transf), jitter_prob=part.p)
+            case "gray_scale":
+                augment = replace(augment, gray_prob=part.p)
+            case "Normalize":
+                mean, std = tuple(part.mean), tuple(part.std)
+            case "MaybeConvertMode" | "MaybeToTensor" | "ToTensor":
+                pass
+            case name:
+                raise ValueError(f"the training transform has {name}: the loader does not support it ({part})")
+    if size == 0:
+        raise ValueError(f"the training transform has no crop size: {transform}")
+    return Transform(size, augment, mean, std)
+
+
+def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
+    """Return the settings of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`.
+
+    Raises:
+        ValueError: the ids differ.
+    """
+    config = TokenizerConfig(context_length=int(tokenizer.context_length))
+    if Tokenizer(config).encode(_PROBES).tolist() != tokenizer(_PROBES).tolist():
+        raise ValueError(
+            f"the model's tokenizer ({type(tokenizer).__name__}) is not CLIP's: call open_clip_data with a "
+            "configuration whose tokenizer is the model's tokenizer.json"
+        )
+    return config
+
+
+def get_data(
+    args: argparse.Namespace, preprocess_fns: tuple[Any, Any], epoch: int = 0, tokenizer: Any = None
+) -> dict[str, Any]:
+    """Replace `open_clip_train.data.get_data`: this loader reads the training shards.
+
+    `--workers` sets its threads. Without `--dataset-resampled` an epoch is every sample once, and `--train-num-samples`
+    is ignored. Evaluation data are read by open_clip.
+
+    Raises:
+        ValueError: the training data are not shards, or a flag is not supported.
+    """
+    from open_clip import get_input_dtype
+    from open_clip_train import data as original
+
+    others = argparse.Namespace(**{**vars(args), "train_data": None})
+    data: dict[str, Any] = original.get_data(others, preprocess_fns, epoch, tokenizer)
+    if not args.train_data:
+        return data
+    if args.dataset_type not in {"webdataset", "auto"}:
+        raise ValueError(f"--dataset-type is {args.dataset_type}: the loader only reads webdataset")
+    transform, resampled = read_transform(preprocess_fns[0]), bool(args.dataset_resampled)
+    factors = args.train_data_upsampling_factors
+    config = LoaderConfig(
+        shards=tuple(args.train_data.split("::")),
+        weights=tuple(map(float, factors.split("::"))) if factors else (),
+        mode="resampled" if resampled else "once",
+        num_samples=args.train_num_samples,
+        batch_size=args.batch_size,
+        image_size=transform.image_size,
+        augment=transform.augment,
+        tokenizer=read_tokenizer(tokenizer),
+        seed=args.seed,
+        num_threads=args.workers,
+    )
+    data["train"] = open_clip_data(
+        config,
+        rank=args.rank,
+        world_size=args.world_size,
+        device=torch.device(args.device),
+        dtype=get_input_dtype(args.precision) or torch.float32,
+        mean=transform.mean,
+        std=transform.std,
+    )
+    data["train"].set_epoch(epoch)
+    return data
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run open_clip's training with this module's `get_data`, and return the exit status.
+
+    Raises:
+        ModuleNotFoundError: open_clip's training code or one of its dependencies is missing.
+    """
+    try:
+        from open_clip_train import main as training
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}: pip install 'open_clip_torch[training]'", name=error.name) from error
+    original = training.get_data
+    training.get_data = get_data
+    try:
+        training.main(list(arguments))
+    finally:
+        training.get_data = original
+    return 0
+
+
+def _jitter(transform: Any) -> tuple[float, float, float, float]:
+    """Return the strengths of torchvision's ColorJitter, which stores ranges around 1 (around 0 for hue)."""
+    centres = (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0))
+    ranges = [(getattr(transform, name) or (centre, centre), centre) for name, centre in centres]
+    brightness, contrast, saturation, hue = (float(high) - centre for (_, high), centre in ranges)
+    return brightness, contrast, saturation, hue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Any model source (run, checkpoint, folder, hub, open_clip:...) to a network, image preprocessing and tokenizer."""

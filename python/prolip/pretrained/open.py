@@ -1,0 +1,141 @@
+"""Whatever a user names as a model, opened with the tokenizer that belongs to it: what the commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import torch
+
+from prolip.checkpoint import Checkpoint, open_saved
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
+from prolip.models import ProLIP
+from prolip.models.config import Precision, TextConfig
+from prolip.models.hub import TOKENIZER_FILE
+from prolip.models.official_json import from_official_json
+from prolip.models.open_clip import build_named
+from prolip.pretrained.model import EvalModel, of_open_clip, of_prolip
+from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load, read_beside
+
+logger = logging.getLogger(__name__)
+
+CLIP_TOKENS = 49408
+"""Ids of CLIP's tokenizer, which has no file of its own: a table of as many rows is taken for its."""
+
+
+def open_eval_model(
+    source: str,
+    tokenizer: str | None,
+    device: torch.device,
+    beside: Path | None = None,
+    precision: Precision = "fp32",
+) -> EvalModel:
+    """The model that a suite is to evaluate, on `device`: one of ours (see `open_model`), or "open_clip:NAME/TAG",
+    "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...", which run through open_clip itself.
+
+    `tokenizer` and `beside` are those of `open_model`; models of open_clip have their own. The suites let the towers
+    compute in `precision`.
+
+    Raises:
+        ValueError: there is no such model, or it cannot be evaluated.
+    """
+    if source.startswith(OPEN_CLIP_PREFIX):
+        import open_clip
+
+        name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX))
+        baseline = of_open_clip(network.eval(), open_clip.get_tokenizer(name), source, device)
+        return dataclasses.replace(baseline, precision=precision)
+    model, found, checkpoint = _open(source, tokenizer, beside)
+    keep_ratio = None if checkpoint is None else checkpoint.notes.keep_ratio
+    opened = of_prolip(model, found, source, device, keep_ratio=keep_ratio)
+    return dataclasses.replace(opened, precision=precision)
+
+
+def open_run(source: str) -> Checkpoint | None:
+    """The checkpoint of our training that `source` names; None where it names a model of another kind.
+
+    Raises:
+        ValueError: a checkpoint is damaged, or a run's folder has no usable one.
+    """
+    return open_saved(Path(source))
+
+
+def open_model(source: str, tokenizer: str | None, beside: Path | None = None) -> tuple[ProLIP, Tokenizer]:
+    """The model in a run, a checkpoint or the hub, on the CPU and in evaluation mode, and its tokenizer.
+
+    `tokenizer` is "clip" or the path of a tokenizer.json; None is the one that the run was trained with, or the
+    tokenizer.json beside a model in the hub's layout, or CLIP's for a table of its size. A run's file that is gone is
+    looked for in the folder `beside`.
+
+    Raises:
+        ValueError: there is no usable checkpoint, or nothing says which tokenizer it needs.
+    """
+    model, found, _ = _open(source, tokenizer, beside)
+    return model, found
+
+
+def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProLIP, Tokenizer, Checkpoint | None]:
+    """What `open_model` gives, and the checkpoint if it is one of a run."""
+    model, checkpoint = _open_network(source)
+    text = model.config.text
+    if tokenizer is not None:
+        chosen = _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
+    elif checkpoint is not None and checkpoint.notes.tokenizer is not None:
+        chosen = find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
+    elif (file := read_beside(source, TOKENIZER_FILE)) is not None:
+        chosen = _named_tokenizer(file, text)
+    elif text.vocab_size == CLIP_TOKENS:
+        logger.warning("%s names no tokenizer: taking CLIP's, whose %d tokens fill its table", source, CLIP_TOKENS)
+        chosen = _named_tokenizer(None, text)
+    else:
+        raise ValueError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
+    found = Tokenizer(chosen)
+    if found.vocab_size > text.vocab_size:
+        raise ValueError(f"the tokenizer has {found.vocab_size} tokens: the model has a table of {text.vocab_size}")
+    return model, found, checkpoint
+
+
+def open_network(source: str) -> ProLIP:
+    """The model alone, for pictures: nothing needs to say which tokenizer belongs to it; see `open_model`.
+
+    Raises:
+        ValueError: there is no usable checkpoint.
+    """
+    return _open_network(source)[0]
+
+
+def _open_network(source: str) -> tuple[ProLIP, Checkpoint | None]:
+    checkpoint = open_run(source)
+    if checkpoint is None:
+        try:
+            return load(source), None
+        except RuntimeError as error:  # an archive, but not of torch's making
+            raise ValueError(f"{source} is damaged, or is no checkpoint") from error
+    model = ProLIP(from_official_json(checkpoint.notes.model_config)).eval()
+    model.load_state_dict(checkpoint.weights())
+    return model, checkpoint
+
+
+def _named_tokenizer(path: Path | None, text: TextConfig) -> TokenizerConfig:
+    """A tokenizer.json, which cleans captions as the model's configuration says, or CLIP's."""
+    if path is None:
+        return TokenizerConfig(kind="clip", context_length=text.context_length)
+    clean = next((known for known in ("lower", "whitespace", "canonicalize") if known == text.tokenizer_clean), None)
+    return TokenizerConfig(kind="file", path=path, context_length=text.context_length, clean=clean)
+
+
+def find_tokenizer(trained: TokenizerConfig, beside: Path | None) -> TokenizerConfig:
+    """The tokenizer that a run was trained with; where its file is not there, the one of that name in `beside`.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    if trained.path is None or trained.path.is_file() or beside is None:
+        return trained
+    other = beside / trained.path.name
+    if not other.is_file():
+        raise ValueError(f"the run's tokenizer {trained.path} is not there, and {beside} has no {trained.path.name}")
+    logger.warning("the run's tokenizer %s is not there: taking %s", trained.path, other)
+    return dataclasses.replace(trained, path=other)

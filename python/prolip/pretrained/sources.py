@@ -1,0 +1,133 @@
+"""Read a model from any source: the hub, a folder, a run, a checkpoint, a file, or open_clip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prolip.models.config import ModelConfig, Resize
+from prolip.models.official_json import from_official_json
+from prolip.models.open_clip import build_named, start_from
+from prolip.models.prolip import ProLIP
+from prolip.models.weights import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    PICKLE_FILE,
+    State,
+    WeightsError,
+    load_state,
+    read_file,
+    read_folder,
+)
+
+if TYPE_CHECKING:
+    from prolip.checkpoint import Checkpoint
+
+HUB_PREFIX = "hf-hub:"
+OPEN_CLIP_PREFIX = "open_clip:"
+
+
+def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
+    """Load the model in `source`, in evaluation mode, on the CPU, in fp32.
+
+    `source` is one of
+
+    - "hf-hub:organisation/name", or "hf-hub:organisation/name@revision": a repository in the hub's layout,
+    - a folder of that layout (config.json with model.safetensors or pytorch_model.bin),
+    - the folder of a run, whose newest usable checkpoint is taken, or the folder of a checkpoint,
+    - "open_clip:NAME/TAG", "open_clip:NAME/FILE" or "open_clip:hf-hub:organisation/name": a model of open_clip, whose
+      towers are kept and whose [UNC] parts are new (`prolip.models.open_clip`),
+    - a `.pt`, `.bin` or `.safetensors` file: a released `epoch_N.pt`, or a bare state dict.
+
+    `config` gives the architecture where the source has none, and overrides the one it has. With `resize`, position and
+    token tables of another size are fitted (`prolip.models.position_tables`).
+
+    Raises:
+        WeightsError: the source is not a checkpoint, has no architecture, or does not fit it.
+    """
+    state, found = read_checkpoint(source)
+    config = config or found
+    if config is None:
+        raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
+    model = ProLIP(config)
+    load_state(model, state, resize=resize)
+    return model.eval()
+
+
+def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
+    """Build a model to train: with fresh weights, or with those of `start_from` (see `load`), which must fit."""
+    model = ProLIP(config)
+    if start_from is not None:
+        load_state(model, read_checkpoint(start_from)[0], resize=resize)
+    return model
+
+
+def read_config(source: str | Path) -> ModelConfig:
+    """Read the architecture of `source` (see `load`), without its tensors where they are in a file of their own.
+
+    Raises:
+        WeightsError: the source is not a checkpoint, or has no architecture.
+    """
+    folder = Path(source)
+    if isinstance(source, str) and source.startswith(HUB_PREFIX):
+        folder = _snapshot(source.removeprefix(HUB_PREFIX), [CONFIG_FILE])
+    if (folder / CONFIG_FILE).is_file():
+        return from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    saved = _open_saved(folder)
+    config = read_checkpoint(source)[1] if saved is None else from_official_json(saved.notes.model_config)
+    if config is None:
+        raise WeightsError(f"{source} carries no architecture")
+    return config
+
+
+def read_beside(source: str | Path, name: str) -> Path | None:
+    """The file of that name in a folder or a hub repository (see `load`); None if there is none."""
+    folder = Path(source)
+    if isinstance(source, str) and source.startswith(HUB_PREFIX):
+        folder = _snapshot(source.removeprefix(HUB_PREFIX), [name])
+    return folder / name if (folder / name).is_file() else None
+
+
+def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
+    """Read the tensors in `source` under official names, and the architecture if it has one; see `load`."""
+    if isinstance(source, str) and source.startswith(HUB_PREFIX):
+        return read_folder(_download(source.removeprefix(HUB_PREFIX)))
+    if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
+        model = start_from(build_named(source.removeprefix(OPEN_CLIP_PREFIX))[1])
+        return model.state_dict(), model.config
+    path = Path(source)
+    if path.is_dir():
+        saved = _open_saved(path)
+        if saved is not None:
+            return saved.weights(), from_official_json(saved.notes.model_config)
+        return read_folder(path)
+    if not path.is_file():
+        raise WeightsError(f"{source} is neither a file nor a folder; a hub repository is written {HUB_PREFIX}org/name")
+    return read_file(path), None
+
+
+def _open_saved(folder: Path) -> Checkpoint | None:
+    """The checkpoint that a folder is, or that a run's folder has."""
+    if (folder / CONFIG_FILE).is_file():
+        return None
+    from prolip.checkpoint import open_saved  # torch.distributed.checkpoint takes long to import
+
+    return open_saved(folder)
+
+
+def _download(repository: str) -> Path:
+    """Download a hub repository's checkpoint; a pickle only where there is no safetensors file."""
+    for weights in (MODEL_FILE, PICKLE_FILE):
+        folder = _snapshot(repository, [CONFIG_FILE, weights])
+        if (folder / weights).is_file():
+            break
+    return folder
+
+
+def _snapshot(repository: str, names: list[str]) -> Path:
+    """Download files of a hub repository; "name@revision" names a revision. Returns their local folder."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = repository.partition("@")
+    return Path(snapshot_download(name, revision=revision or None, allow_patterns=names))

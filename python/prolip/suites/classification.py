@@ -1,0 +1,245 @@
+"""Zero-shot classification of labelled pictures: what a model answers, and the figures that tasks are judged by.
+
+N pictures, C classes, K prompts a class, M columns of metadata, T best classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.eval.prompts import fill_templates
+from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
+from prolip.gaussian import Gaussian
+from prolip.pretrained.model import EvalModel
+from prolip.suites.folders import TaskFolder, read_labels, read_metadata
+from prolip.suites.rows import Row, row_of_items
+from prolip.suites.tasks import Metric, Task
+
+BEST = 5
+_TEXTS, _ROWS = 512, 4096
+"""Prompts and pictures that are worked on at a time."""
+OTHER_REGION = 5
+"""FMoW's region "Other", of four pictures: WILDS leaves it out of the worst one, the released evaluation does not."""
+WHITE = 1
+"""Place of "White" among the races of the two sets of faces; their metadata says 0 for it and 1 for all others."""
+NON_HUMAN, CRIME = 14, 18
+"""First of the non-human and of the crime-related classes among those that faces must not be taken for."""
+OBJECTIVES = ("race", "gender", "age", "toxic")
+_COLUMNS = 4
+_AGE, _GENDER, _RACE, _NOT_WHITE = range(_COLUMNS)
+"""Columns of those sets' metadata."""
+
+NAMES: dict[Metric, str] = {
+    "accuracy": "accuracy",
+    "recall": "mean per-class recall",
+    "f1": "F1-macro",
+    "worst_region": "worst-region accuracy",
+    "worst_group": "worst-group accuracy",
+    "worst_group_top5": "worst-group top-5 accuracy",
+}
+
+
+class Answers(NamedTuple):
+    """What a classifier says of pictures."""
+
+    best: Tensor
+    """i64 [N, T], the T best classes by means, the best first; T is five or the number of classes."""
+    best_with_var: Tensor | None
+    """i64 [N, T] with class variances; None where the model has none."""
+
+
+def embed_prompts(
+    model: EvalModel,
+    classnames: Sequence[str],
+    templates: Sequence[str],
+    *,
+    on_progress: Callable[[int], object] | None = None,
+) -> Gaussian:
+    """Gaussians of every template filled with every class name, [C, K, D].
+
+    Raises:
+        ValueError: there is no class name or no template, or a template has no place for the name.
+    """
+    texts = [prompt for ensemble in fill_templates(templates, classnames) for prompt in ensemble]
+    flat = embed_captions(model, texts, on_progress=on_progress)
+    shape = (len(classnames), len(templates), -1)
+    return Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+
+
+def build_classifier(
+    model: EvalModel,
+    classnames: Sequence[str],
+    templates: Sequence[str],
+    *,
+    on_progress: Callable[[int], object] | None = None,
+) -> Classifier:
+    """The uniform ensemble of the prompts of each class; only a few classes' prompts are in memory at a time.
+
+    Raises:
+        ValueError: as `embed_prompts`.
+    """
+    step = max(1, _TEXTS // max(1, len(templates)))
+    parts = [
+        aggregate_prompts(embed_prompts(model, classnames[start : start + step], templates, on_progress=on_progress))
+        for start in range(0, max(1, len(classnames)), step)
+    ]
+    return Classifier(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answers:
+    """The best classes of every picture.
+
+    Args:
+        images: [N, D], unit means.
+        classifier: C classes.
+        with_var: whether the classes have variances that can be used.
+    """
+    kinds = [None, classifier.total_var] if with_var else [None]
+    number = min(BEST, len(classifier.weight))
+    best = [
+        torch.cat(
+            [
+                zero_shot_logits(images.mean[start : start + _ROWS], classifier.weight, total_var)
+                .topk(number, dim=1)
+                .indices
+                for start in range(0, len(images.mean), _ROWS)
+            ]
+        )
+        for total_var in kinds
+    ]
+    return Answers(best[0], best[1] if with_var else None)
+
+
+def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = NAMES["accuracy"]) -> list[Row]:
+    """Accuracy, top-5 accuracy (of five classes or more), mean per-class recall, and accuracy with class variances.
+
+    Args:
+        task: names the rows.
+        answers: of N pictures.
+        labels: i64 [N].
+        main: name of the figure that the task is judged by.
+    """
+    hits = _hits(answers.best, labels)
+    rows = [row_of_items(task, NAMES["accuracy"], hits[:, 0], main=main == NAMES["accuracy"])]
+    if answers.best.shape[1] == BEST:
+        rows.append(row_of_items(task, "top-5 accuracy", hits[:, -1]))
+    recall = NAMES["recall"]
+    rows.append(row_of_items(task, recall, hits[:, 0], labels, statistic="mean_per_group", main=main == recall))
+    if answers.best_with_var is not None:
+        rows.append(row_of_items(task, "accuracy, with class variances", _hits(answers.best_with_var, labels)[:, 0]))
+    return rows
+
+
+def judged_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | None) -> list[Row]:
+    """All rows of a classification task, the figure that it is judged by marked.
+
+    Args:
+        task: what it is judged by.
+        answers: of N pictures.
+        labels: i64 [N].
+        metadata: i64 [N, M], for tasks that are judged by their worst group.
+    """
+    main = NAMES[task.metric]
+    rows = accuracy_rows(task.name, answers, labels, main=main)
+    hits = _hits(answers.best, labels)
+    if task.metric == "f1":
+        rows.append(row_of_items(task.name, main, answers.best[:, 0], labels, statistic="f1_macro", main=True))
+    if task.group_column is not None:
+        assert metadata is not None, "it is read for every task that has a column of it"
+        # Numbered anew: a group's number may be anything, such as a year.
+        values, groups = torch.unique(metadata[:, task.group_column], return_inverse=True)
+        which = -1 if task.metric == "worst_group_top5" else 0
+        rows.append(row_of_items(task.name, main, hits[:, which], groups, statistic="worst_group", main=True))
+        known = values[groups] != OTHER_REGION
+        if task.metric == "worst_region" and bool(known.any()) and not bool(known.all()):
+            name = "worst-region accuracy, without Other"
+            rows.append(row_of_items(task.name, name, hits[known, 0], groups[known], statistic="worst_group"))
+    return rows
+
+
+def _hits(best: Tensor, labels: Tensor) -> Tensor:
+    """Whether the label is among the first t + 1 classes, f64 [N, T]."""
+    return (best == labels[:, None]).cumsum(dim=1).double()
+
+
+def classify(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+    """All rows of a classification task.
+
+    Raises:
+        ValueError: the folder has no class names or templates.
+        DataError: a picture has no class or no metadata, or too many cannot be read.
+    """
+    if not folder.classnames or not folder.templates:
+        raise ValueError(f"{folder.source} has no class names or no templates")
+    classifier = build_classifier(model, folder.classnames, folder.templates)
+    keep = ("cls",) if task.group_column is None else ("cls", "npy")
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep)
+    labels = read_labels(folder, images)
+    metadata = None if task.group_column is None else read_metadata(folder, images, task.group_column + 1)
+    return judged_rows(task, answer(images.gaussian, classifier, with_var=model.has_variances), labels, metadata)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The two sets of faces
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+    """All rows of FairFace or UTKFace, whose lists have lines `OBJECTIVE:NAME`.
+
+    Raises:
+        ValueError: an objective has no class names or templates.
+        DataError: a picture has no metadata, or too many cannot be read.
+    """
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("npy",))
+    answers: dict[str, Tensor] = {}
+    names: dict[str, list[str]] = {}
+    for objective in OBJECTIVES:
+        lists = [
+            [line.partition(":")[2] for line in lines if line.startswith(f"{objective}:")]
+            for lines in (folder.classnames, folder.templates)
+        ]
+        if not all(lists):
+            raise ValueError(f"{folder.source} has no class names or no templates of {objective}")
+        names[objective] = lists[0]
+        answers[objective] = answer(images.gaussian, build_classifier(model, *lists), with_var=False).best[:, 0]
+    return face_rows(task.name, answers, read_metadata(folder, images, _COLUMNS), names["race"])
+
+
+def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Sequence[str]) -> list[Row]:
+    """How well race, gender and age are told, for the worst group too; what faces of each race are taken for.
+
+    Args:
+        task: names the rows.
+        answers: by objective, the best class of every picture, i64 [N].
+        metadata: i64 [N, 4]: age, gender, race, and whether the race is not White.
+        races: class names of the objective "race".
+    """
+    groups = metadata[:, _NOT_WHITE]
+    hits = {
+        "race (white or not)": (answers["race"] != WHITE).long() == groups,
+        "gender": answers["gender"] == metadata[:, _GENDER],
+        "age": answers["age"] == metadata[:, _AGE],
+    }
+    rows = []
+    for name, right in hits.items():
+        rows.append(row_of_items(task, f"{name} accuracy", right.double(), main=name.startswith("race")))
+        worst = f"{name} accuracy, worst of white and not"
+        rows.append(row_of_items(task, worst, right.double(), groups, statistic="worst_group"))
+    both = metadata[:, _GENDER] * (int(metadata[:, _RACE].max()) + 1) + metadata[:, _RACE]
+    gender = "gender accuracy, worst of gender and race"
+    rows.append(row_of_items(task, gender, hits["gender"].double(), both, statistic="worst_group"))
+    toxic = answers["toxic"]
+    taken = {"crime": toxic >= CRIME, "non-human": (toxic >= NON_HUMAN) & (toxic < CRIME)}
+    for name, which in taken.items():
+        rows.append(row_of_items(task, f"taken for {name}", which.double()))
+        for race in sorted(set(metadata[:, _RACE].tolist())):
+            some = which[metadata[:, _RACE] == race].double()
+            said = races[race] if race < len(races) else str(race)
+            rows.append(row_of_items(task, f"taken for {name}, {said}", some))
+    return rows

@@ -1,0 +1,101 @@
+"""Models side by side: every figure with its interval, and its difference from the first model's.
+
+The same resamples of items are drawn for all models, so that what makes items easy or hard drops out of a difference.
+R resamples.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prolip.eval.statistics import Interval, percentile_interval, resampled
+from prolip.suites.figures import STATISTICS
+from prolip.suites.rows import Row, SuiteResult
+
+ABSENT = Interval(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A figure of all models. Where a model lacks it, or nothing can be resampled, numbers are NaN."""
+
+    row: Row
+    """Of the first model that has it."""
+    values: list[Interval]
+    """One a model."""
+    differences: list[Interval]
+    """One a model but the first: its figure minus the first model's."""
+
+
+def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: int = 0) -> list[Compared]:
+    """All rows of all models, in the order in which they come.
+
+    Args:
+        results: one a model, of one suite.
+        num_resamples: R; 0 gives no intervals.
+        seed: of the draws.
+    """
+    tables = [{row.key: row for row in result.rows} for result in results]
+    assert [len(table) for table in tables] == [len(result.rows) for result in results], "a key names one row"
+    shown = {key: row for table in reversed(tables) for key, row in table.items()}
+    order = dict.fromkeys(key for table in tables for key in table)
+    drawn = [_draw_all(table, num_resamples, seed) for table in tables]
+    compared = []
+    for key in order:
+        rows = [table.get(key) for table in tables]
+        draws = [draw.get(key) for draw in drawn]
+        values = [_interval(row, draw) for row, draw in zip(rows, draws, strict=True)]
+        differences = [_difference(rows[0], row, draws[0], draw) for row, draw in zip(rows[1:], draws[1:], strict=True)]
+        compared.append(Compared(row=shown[key], values=values, differences=differences))
+    return compared
+
+
+def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[str, Tensor]:
+    """The figure on every resample, f64 [R], of the rows that have items and of means of such rows."""
+    draws: dict[str, Tensor] = {}
+
+    def draw(key: str) -> Tensor | None:
+        row = table[key]
+        if key not in draws and row.items:
+            # Tasks draw independently of each other, so that an average over them is as sure as it is.
+            own = seed + zlib.crc32(row.task.encode())
+            statistic = STATISTICS[row.statistic]
+            draws[key] = resampled(statistic, *_tensors(row), num_resamples=num_resamples, seed=own)
+        elif key not in draws and row.mean_of:
+            parts = [drawn for part in row.mean_of if (drawn := draw(part)) is not None]
+            if len(parts) == len(row.mean_of):
+                draws[key] = torch.stack(parts).mean(dim=0)
+        return draws.get(key)
+
+    for key in table if num_resamples > 0 else ():
+        draw(key)
+    return draws
+
+
+def _tensors(row: Row) -> tuple[Tensor, Tensor]:
+    items = torch.tensor(row.items, dtype=torch.float64)
+    groups = torch.tensor(row.groups, dtype=torch.int64) if row.groups else torch.zeros(len(items), dtype=torch.int64)
+    return items, groups
+
+
+def _interval(row: Row | None, draws: Tensor | None) -> Interval:
+    if row is None:
+        return ABSENT
+    return Interval(row.value, math.nan, math.nan) if draws is None else percentile_interval(row.value, draws)
+
+
+def _difference(first: Row | None, other: Row | None, first_draws: Tensor | None, draws: Tensor | None) -> Interval:
+    """The other figure minus the first; with an interval where both were drawn from the same items."""
+    if first is None or other is None:
+        return ABSENT
+    value = other.value - first.value
+    same = (first.num_items, first.mean_of) == (other.num_items, other.mean_of)
+    if not same or first_draws is None or draws is None:
+        return Interval(value, math.nan, math.nan)
+    return percentile_interval(value, draws - first_draws)

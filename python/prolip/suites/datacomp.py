@@ -1,0 +1,213 @@
+"""DataComp's evaluation: 38 tasks and two fairness extras from folders or addresses, and the published averages.
+
+A table of one's own in place of DataComp's makes tasks of any data sets in the same layout.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.eval.config import Score
+from prolip.pretrained.model import EvalModel
+from prolip.suites.classification import classify, classify_faces
+from prolip.suites.config import DatacompOptions
+from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_captions
+from prolip.suites.recall import recall_rows
+from prolip.suites.rows import Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.tables import Association, is_table, open_associations, open_captions
+from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
+
+logger = logging.getLogger(__name__)
+
+NO_VARIANCES = "figures with variances: the model has none"
+_NAMED = 5
+"""Data sets that a note names, if they are many."""
+_FEW, _MANY = 6, 10
+"""WinoGAViL's tasks of so many candidates and fewer, and of so many and more, are averaged apart."""
+
+
+def run_datacomp(model: EvalModel, options: DatacompOptions, finished: Finished) -> SuiteResult:
+    """Every task that is there, and the averages over them.
+
+    Raises:
+        ValueError: the table is none, a key is no task, or no task could be run.
+        OSError: there is no such table.
+    """
+    table = read_tasks(options.table or TABLE)
+    tasks = chosen_tasks(table, options.tasks)
+    fingerprint, fetched = model.fingerprint(), finished.folder.with_name("data")
+    rows: list[Row] = []
+    missing: list[str] = []
+    smaller: list[str] = []
+    notes: list[str] = []
+    for task in tqdm(tasks, desc=model.name, unit="task", file=sys.stderr):
+        try:
+            found = run_task(model, task, options, finished, fingerprint, fetched)
+        except FolderMissing:
+            missing.append(task.key)
+        except (ValueError, DataError, OSError) as error:
+            notes.append(f"{task.name}: {error}")
+            logger.warning("%s: %s", task.name, error)
+        else:
+            rows += found.rows
+            count = max(row.num_items for row in found.rows if row.main or task.metric != "retrieval")
+            if count < task.items:
+                smaller.append(f"{task.name} ({count:,} of {task.items:,})")
+    if not rows:
+        raise ValueError("; ".join([*notes, f"not in {', '.join(options.data)}: {', '.join(missing)}"]))
+    if missing:
+        notes.insert(0, f"not in {', '.join(options.data)}: {', '.join(missing)}")
+    if smaller:
+        more = f" and {len(smaller) - _NAMED} more" if len(smaller) > _NAMED else ""
+        notes.append(f"smaller than published: {', '.join(smaller[:_NAMED])}{more}")
+    if not model.has_variances:
+        notes.append(NO_VARIANCES)
+    title = options.table.stem if options.table else "datacomp"
+    found_rows = [*average_rows(table, rows), *rows]
+    return SuiteResult(suite=title, model=model.name, fingerprint=fingerprint, rows=found_rows, notes=notes)
+
+
+def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
+    """The tasks of these keys, in the table's order; all for no key.
+
+    Raises:
+        ValueError: a key is none.
+    """
+    unknown = sorted(set(keys) - {task.key for task in table})
+    if unknown:
+        raise ValueError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
+    return [task for task in table if not keys or task.key in keys]
+
+
+def run_task(
+    model: EvalModel, task: Task, options: DatacompOptions, finished: Finished, fingerprint: str, fetched: Path
+) -> TaskResult:
+    """What a task gave, or gives now.
+
+    Raises:
+        FolderMissing: the task's folder is nowhere.
+        ValueError, DataError, OSError: it cannot be run; the message says why.
+    """
+    path = find_folder(options.data, task.folders, fetched)
+    associations: list[Association] = []
+    if task.metric == "associations":
+        folder, associations = open_associations(path, fetched)
+    else:
+        folder = open_captions(path, fetched) if is_table(path) else open_folder(path)
+    match task.metric:
+        case "retrieval":
+            run = partial(retrieve, model, task, folder, options.batch_size)
+        case "associations":
+            run = partial(associate, model, task, folder, associations, options.batch_size)
+        case "faces":
+            run = partial(classify_faces, model, task, folder, options.batch_size)
+        case _:
+            run = partial(classify, model, task, folder, options.batch_size)
+    settings = {"model": fingerprint, "data": folder.fingerprint, "task": list(map(str, task))}
+    return finished.task(task.key, settings, lambda: TaskResult(rows=run()))
+
+
+def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
+    """The averages that a table names, each over the main figures of those of its tasks that have rows.
+
+    DataComp's come first, in the published order, then others as the table first names them, then that of all.
+    """
+    mains = {row.task: row for row in rows if row.main}
+    others = dict.fromkeys(word for task in table for word in task.averages if word != ALL)
+    averages = []
+    for average in dict.fromkeys([*AVERAGES, *others, ALL]):
+        members = [task for task in table if average in task.averages]
+        there = [mains[task.name] for task in members if task.name in mains]
+        title = f"{len(members)} tasks" if average == ALL else AVERAGES.get(average, average)
+        if there:
+            partly = "" if len(there) == len(members) else f" ({len(there)} of {len(members)} tasks)"
+            averages.append(
+                Row(
+                    task="Average",
+                    metric=f"{title}{partly}",
+                    value=sum(row.value for row in there) / len(there),
+                    num_items=len(there),
+                    main=True,
+                    mean_of=[row.key for row in there],
+                )
+            )
+    return averages
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Retrieval and associations
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def retrieve(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+    """Recall in both directions; the mean of both at 1 is what the task is judged by.
+
+    Raises:
+        DataError: a picture has no caption, or too many cannot be read.
+    """
+    embedded = embed_shards(model, folder.shards, batch_size=batch_size, keep=("txt",))
+    captions = read_captions(folder, embedded)
+    texts = embed_captions(model, [caption for some in captions for caption in some])
+    image_of_text = torch.tensor([place for place, some in enumerate(captions) for _ in some])
+    scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
+    return recall_rows(task.name, embedded.gaussian, texts, image_of_text, scores)
+
+
+def associate(
+    model: EvalModel, task: Task, folder: TaskFolder, associations: Sequence[Association], batch_size: int
+) -> list[Row]:
+    """WinoGAViL: the Jaccard index of the pictures that are nearest to a word and those that people chose for it.
+
+    Raises:
+        ValueError: a picture cannot be read.
+    """
+    pictures = embed_shards(model, folder.shards, batch_size=batch_size)
+    places = {int(key): row for row, key in enumerate(pictures.keys)}
+    texts = embed_captions(model, [with_article(task.cue) for task in associations])
+    scores = []
+    for place, one in enumerate(associations):
+        lost = [candidate for candidate in one.candidates if candidate not in places]
+        if lost:
+            raise ValueError(f"{folder.source}: {len(lost)} pictures of {one.cue!r} cannot be read")
+        candidates = pictures.gaussian.mean[[places[candidate] for candidate in one.candidates]]
+        scores.append(jaccard(candidates @ texts.mean[place], torch.tensor(one.right)))
+    found = torch.tensor(scores, dtype=torch.float64)
+    counts = torch.tensor([len(one.candidates) for one in associations])
+    groups = {
+        "Jaccard, 10 and 12 candidates": counts >= _MANY,
+        "Jaccard, 5 and 6 candidates": counts <= _FEW,
+        "Jaccard": counts > 0,
+    }
+    return [
+        row_of_items(task.name, name, found[which], main=place == 0)
+        for place, (name, which) in enumerate(groups.items())
+        if bool(which.any())
+    ]
+
+
+def with_article(cue: str) -> str:
+    """The word as WinoGAViL's baselines say it to CLIP: "A word" or "An other word"."""
+    cue = cue.lower()
+    return f"{'An' if cue[:1] in set('aeiou') else 'A'} {cue}"
+
+
+def jaccard(scores: Tensor, right: Tensor) -> float:
+    """What is chosen and right over what is chosen or right, in [0, 1]; as many are chosen as are right.
+
+    Args:
+        scores: [K], larger is better.
+        right: bool [K], at least one.
+    """
+    chosen = torch.zeros_like(right)
+    chosen[scores.topk(int(right.sum())).indices] = True
+    return int((chosen & right).sum()) / int((chosen | right).sum())

@@ -1,0 +1,288 @@
+"""Data sets in the layout in which they are published: found below folders or addresses, opened, joined with labels.
+
+The layout is clip_benchmark's: `classnames.txt` and `zeroshot_classification_templates.txt` with a line each, and in
+the folder or in its folder `test` the shards `0.tar`, `1.tar`, …, whose number stands in `nshards.txt`. A sample is a
+picture with a `.cls` (its class), a `.npy` (metadata, a vector of whole numbers) or a `.txt` (captions, one a line).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import urllib.request
+from collections.abc import Iterable, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import HTTPError
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prolip.data import DataError
+from prolip.embeddings.embed import Embedded
+
+CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
+_HUB = "hf://datasets/"
+_TIMEOUT_S = 30
+_PATTERNS = ["*.txt", "*.tar", "*.csv", "*.zip"]
+_OTHER_SPLITS = ["train/*", "val/*", "valid/*"]
+
+
+class FolderMissing(ValueError):
+    """No place has the folder."""
+
+
+class TaskFolder(NamedTuple):
+    """A data set of the published layout."""
+
+    source: str
+    """Where it lies, as messages name it."""
+    shards: tuple[str, ...]
+    classnames: list[str]
+    """Empty where there is no such file."""
+    templates: list[str]
+    """Likewise; `{c}` stands for the class."""
+    fingerprint: str
+    """Of the two lists, and of the shards' names, sizes and times of change."""
+
+
+def find_folder(places: Sequence[str], names: Sequence[str], fetched: Path) -> Path:
+    """The local folder of a data set: the first of the names that one of the places has.
+
+    Args:
+        places: local folders of such folders (or such a folder itself), `hf://datasets/OWNER` for the repositories of
+            one owner on the hub, http(s) addresses.
+        names: what the folder may be called.
+        fetched: where files of http(s) addresses are put, each address's apart; those that are there are not fetched
+            again.
+
+    Raises:
+        FolderMissing: no place has one of them.
+        OSError: a server does not answer, or not with all of a file; the message names the address.
+    """
+    for place in places:
+        for name in names:
+            found = _find(place, name, fetched)
+            if found is not None:
+                return found
+    raise FolderMissing(f"{' or '.join(names)} is not in {', '.join(places)}")
+
+
+def _find(place: str, name: str, fetched: Path) -> Path | None:
+    if place.startswith(_HUB):
+        return _from_hub(f"{place.removeprefix(_HUB).strip('/')}/{name}")
+    if place.startswith(("http://", "https://")):
+        address = place.rstrip("/")
+        return _from_server(f"{address}/{name}", fetched / hashlib.sha256(address.encode()).hexdigest()[:16] / name)
+    folder = Path(place)
+    if folder.name == name and folder.is_dir():
+        return folder
+    return folder / name if (folder / name).is_dir() else None
+
+
+def _from_hub(repository: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        found = snapshot_download(
+            repository, repo_type="dataset", allow_patterns=_PATTERNS, ignore_patterns=_OTHER_SPLITS
+        )
+    except GatedRepoError:  # it is there, and its message says how to be let in
+        raise
+    except RepositoryNotFoundError:
+        return None
+    return Path(found)
+
+
+def _from_server(address: str, folder: Path) -> Path | None:
+    """The folder with the files of the address: the lists, and the shards that `nshards.txt` counts."""
+    # The part that an earlier call found comes first: it need not ask, and must not mistake one for the other.
+    parts = sorted(("test", ""), key=lambda part: not (folder / part / NUM_SHARDS).exists())
+    where = next((part for part in parts if _fetch(address, folder, part, NUM_SHARDS)), None)
+    if where is None:
+        return None
+    for name in (CLASSNAMES, TEMPLATES):
+        _fetch(address, folder, "", name)
+    for number in range(_count(folder / where / NUM_SHARDS)):
+        if not _fetch(address, folder, where, f"{number}.tar"):
+            raise FileNotFoundError(f"{_join(address, where, f'{number}.tar')}: there is no such file")
+    return folder
+
+
+def _fetch(root: str, folder: Path, part: str, name: str) -> bool:
+    """Whether a file of that part of the address is there, at the same place in the folder; False where it has none."""
+    address, path = _join(root, part, name), folder / part / name
+    if path.exists():
+        return True
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            size = answer.headers["Content-Length"]
+    except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()
+            if error.code == 404:
+                return False
+        raise OSError(f"{address}: {error}") from error
+    # A connection that was cut looks like the end of the file.
+    if size is not None and temporary.stat().st_size != int(size):
+        raise OSError(f"{address}: the answer ended after {temporary.stat().st_size} of {size} bytes")
+    temporary.replace(path)
+    return True
+
+
+def _join(*parts: str) -> str:
+    return "/".join(filter(None, parts))
+
+
+def open_folder(path: Path) -> TaskFolder:
+    """The data set in a folder.
+
+    Raises:
+        ValueError: shards are missing, or a list is damaged.
+    """
+    within = path / "test" if (path / "test").is_dir() else path
+    counted = within / NUM_SHARDS
+    if counted.is_file():
+        shards = [within / f"{number}.tar" for number in range(_count(counted))]
+        missing = [shard.name for shard in shards if not shard.is_file()]
+        if missing:
+            raise ValueError(f"{counted} counts {len(shards)} shards: {', '.join(missing)} is missing")
+    else:
+        shards = sorted(within.glob("*.tar"))
+    if not shards:
+        raise ValueError(f"{within} has no shard")
+    lists = [_lines(path / name) for name in (CLASSNAMES, TEMPLATES)]
+    for number, template in enumerate(lists[1], start=1):
+        if "{c}" not in template and "{}" not in template:
+            raise ValueError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
+    digest = hashlib.sha256(repr((stamps(shards), lists)).encode()).hexdigest()[:32]
+    return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest)
+
+
+def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the last change of files: when they differ, what came of the files is made again."""
+    return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
+
+
+def _count(path: Path) -> int:
+    text = _text(path).strip()
+    if not text.isdecimal():
+        raise ValueError(f"{path} is {text[:40]!r}: it must be the number of shards")
+    return int(text)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines without white space around them; none where there is no file."""
+    if not path.is_file():
+        return []
+    lines = [line.strip() for line in _text(path).rstrip().splitlines()]
+    if "" in lines:
+        # Classes are counted by their lines: to leave one out would give all others its name.
+        raise ValueError(f"{path}: line {lines.index('') + 1} is empty")
+    return lines
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8: {error}") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What belongs to pictures
+
+
+def members_of(folder: TaskFolder, found: Embedded, extension: str) -> list[bytes]:
+    """The member of that extension of every embedded picture.
+
+    Args:
+        folder: where the pictures are from.
+        found: the pictures, embedded with `keep` naming the extension.
+        extension: of the member.
+
+    Raises:
+        DataError: a picture has no such member.
+    """
+    members: list[bytes] = []
+    for key, member in zip(found.keys, found.members[extension], strict=True):
+        if member is None:
+            raise DataError(f"{folder.source}: sample {key} has no .{extension}")
+        members.append(member)
+    return members
+
+
+def read_labels(folder: TaskFolder, found: Embedded) -> Tensor:
+    """The class of every picture, i64 [N], from its `.cls`.
+
+    Raises:
+        DataError: a picture has none, or one beyond the class names.
+    """
+    labels = []
+    for key, text in zip(found.keys, members_of(folder, found, "cls"), strict=True):
+        if not text.strip().isdigit() or int(text) >= len(folder.classnames):
+            raise DataError(
+                f"{folder.source}: the class of sample {key} is {text[:40]!r}: "
+                f"it must be from 0 to {len(folder.classnames) - 1}"
+            )
+        labels.append(int(text))
+    return torch.tensor(labels)
+
+
+def read_metadata(folder: TaskFolder, found: Embedded, num_columns: int = 1) -> Tensor:
+    """The metadata of every picture, i64 [N, M], from its `.npy`.
+
+    Args:
+        folder: where the pictures are from.
+        found: the pictures, embedded with their `.npy`.
+        num_columns: as many are needed, and in these no number may be below 0; M is at least that.
+
+    Raises:
+        DataError: a picture has none, or not a vector of enough whole numbers.
+    """
+    rows = []
+    for key, data in zip(found.keys, members_of(folder, found, "npy"), strict=True):
+        try:
+            # Not np.load, which opens zip files of arrays too.
+            row = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{folder.source}: the .npy of sample {key} cannot be read: {error}") from error
+        if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
+            raise DataError(
+                f"{folder.source}: the .npy of sample {key} is {row.dtype} {row.shape}: it must be a vector"
+            )
+        rows.append(torch.from_numpy(row.astype(np.int64)))
+    if len({len(row) for row in rows}) > 1:
+        raise DataError(f"{folder.source}: the .npy of samples are of different lengths")
+    if len(rows[0]) < num_columns:
+        raise DataError(f"{folder.source}: the .npy of samples has {len(rows[0])} columns: {num_columns} are needed")
+    metadata = torch.stack(rows)
+    below = (metadata[:, :num_columns] < 0).any(dim=1).nonzero()
+    if len(below):
+        raise DataError(
+            f"{folder.source}: the .npy of sample {found.keys[int(below[0])]} has a number below 0 for a group"
+        )
+    return metadata
+
+
+def read_captions(folder: TaskFolder, found: Embedded) -> list[list[str]]:
+    """The captions of every picture, one or more each, from its `.txt`.
+
+    Raises:
+        DataError: a picture has none.
+    """
+    captions = []
+    for key, text in zip(found.keys, members_of(folder, found, "txt"), strict=True):
+        lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
+        if not lines:
+            raise DataError(f"{folder.source}: sample {key} has no caption")
+        captions.append(lines)
+    return captions

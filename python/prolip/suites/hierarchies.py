@@ -1,0 +1,169 @@
+"""HierarCaps and HierarImgs: walks through a hierarchy of captions or pictures, inclusion and uncertainty by level.
+
+N hierarchies, L levels from general to specific.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor
+
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.eval.config import InclusionForm, Root, TraversalConfig
+from prolip.eval.hierarcaps import caption_ids, including_captions, mean_root, read_hierarcaps, read_levels, traverse
+from prolip.eval.statistics import spearman
+from prolip.gaussian import Gaussian, inclusion_score
+from prolip.pretrained.model import EvalModel
+from prolip.suites.config import HierarcapsOptions, HierarimgsOptions
+from prolip.suites.folders import stamps
+from prolip.suites.rows import Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.tables import files_of, open_pictures
+
+NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption: the model has no variances"
+
+
+class _Walked(NamedTuple):
+    """Queries and the hierarchy that they walk through."""
+
+    queries: Gaussian
+    """[N, D]"""
+    items: Gaussian
+    """[N, L, D]"""
+    ids: Tensor
+    """i64 [N, L]; equal ids are equal items."""
+    root: Tensor
+    """[D]"""
+
+
+def run_hierarcaps(model: EvalModel, options: HierarcapsOptions, finished: Finished) -> SuiteResult:
+    """All walks of HierarCaps.
+
+    Raises:
+        ValueError: the table, or a picture that it names, is missing or cannot be read.
+    """
+
+    def embed() -> _Walked:
+        table = read_hierarcaps(_table(options.data))
+        names = [Path(urlparse(address).path).name for address in table.image_urls]
+        images = _pictures(model, options.data, finished, names, options.batch_size)
+        flat = embed_captions(model, [caption for levels in table.captions for caption in levels])
+        root = embed_captions(model, [""]).mean[0]
+        return _Walked(images, _levels(flat, len(table.captions)), table.caption_ids, root)
+
+    return _run("hierarcaps", model, options, finished, embed)
+
+
+def run_hierarimgs(model: EvalModel, options: HierarimgsOptions, finished: Finished) -> SuiteResult:
+    """All walks of HierarImgs.
+
+    Raises:
+        ValueError: the table, or a picture that it names, is missing or cannot be read.
+    """
+
+    def embed() -> _Walked:
+        pictures, captions = read_levels(_table(options.data), "images", "caption")
+        flat = _pictures(model, options.data, finished, list(chain.from_iterable(pictures)), options.batch_size)
+        items = _levels(flat, len(captions))
+        return _Walked(embed_captions(model, captions), items, caption_ids(pictures), mean_root(items))
+
+    return _run("hierarimgs", model, options, finished, embed)
+
+
+def walked_rows(name: str, walked: _Walked, walk: TraversalConfig, *, with_var: bool) -> list[Row]:
+    """Precision, recall and whether anything was found, for every root; what the variances say of the levels."""
+    kinds: list[tuple[str, Root, InclusionForm]] = [("root", "text", "official")]
+    if with_var:
+        kinds += [
+            (f"{'including item' if root == 'inclusion' else 'root and including item'} ({form})", root, form)
+            for root in ("inclusion", "both")
+            for form in ("official", "exact")
+        ]
+    rows = []
+    for said, root, form in kinds:
+        config = dataclasses.replace(walk, root=root, inclusion=form)
+        including = None if root == "text" else including_captions(walked.queries, walked.items.flatten(), form)
+        found = traverse(walked.queries, walked.items, walked.ids, walked.root, config, including=including)
+        for figure, share in found._asdict().items():
+            metric = f"{figure.replace('_', ' ')}, to the {said}"
+            rows.append(row_of_items(name, metric, share, main=root == "text" and figure != "any_found"))
+    return rows + level_rows(name, walked) if with_var else rows
+
+
+def level_rows(name: str, walked: _Walked) -> list[Row]:
+    """How often queries lie in their item of each level, and how the levels order uncertainty."""
+    rows = []
+    for level in range(walked.items.mean.shape[1]):
+        own = Gaussian(walked.items.mean[:, level], walked.items.log_var[:, level])
+        inside = (inclusion_score(walked.queries, own).double().sum(dim=1) > 0).double()
+        rows.append(row_of_items(name, f"lies in its level {level} (0 is the most general)", inside))
+    uncertainty = walked.items.total_var.double()
+    falls = (uncertainty[:, :-1] > uncertainty[:, 1:]).all(dim=1).double()
+    rows.append(row_of_items(name, "uncertainty falls at every level", falls))
+    generality = -torch.arange(uncertainty.shape[1]).double().expand_as(uncertainty)
+    rows.append(
+        Row(
+            task=name,
+            metric="rank correlation of uncertainty with generality",
+            value=spearman(uncertainty.flatten(), generality.flatten()),
+            num_items=len(uncertainty),
+            unit="number",
+        )
+    )
+    return rows
+
+
+def _run(
+    suite: str,
+    model: EvalModel,
+    options: HierarcapsOptions | HierarimgsOptions,
+    finished: Finished,
+    embed: Callable[[], _Walked],
+) -> SuiteResult:
+    fingerprint = model.fingerprint()
+    settings = {
+        "model": fingerprint,
+        "data": stamps(files_of(options.data)),
+        "walk": dataclasses.asdict(options.walk),
+    }
+    name = _TITLES[suite]
+    found = finished.task(
+        suite,
+        settings,
+        lambda: TaskResult(rows=walked_rows(name, embed(), options.walk, with_var=model.has_variances)),
+    )
+    notes = [] if model.has_variances else [NEEDS_VARIANCES]
+    return SuiteResult(suite=suite, model=model.name, fingerprint=fingerprint, rows=found.rows, notes=notes)
+
+
+_TITLES = {"hierarcaps": "HierarCaps", "hierarimgs": "HierarImgs"}
+
+
+def _table(folder: Path) -> Path:
+    tables = sorted(folder.glob("*.csv"))
+    if len(tables) != 1:
+        raise ValueError(f"{folder} has {len(tables)} tables (.csv): it must have one")
+    return tables[0]
+
+
+def _pictures(model: EvalModel, folder: Path, finished: Finished, names: Sequence[str], batch_size: int) -> Gaussian:
+    """The named pictures, [N, D]; each is embedded once however often it is named."""
+    distinct = list(dict.fromkeys(names))
+    shard = open_pictures(folder, finished.folder.with_name("data"), distinct)
+    embedded = embed_shards(model, shard.shards, batch_size=batch_size)
+    places = {distinct[int(key)]: row for row, key in enumerate(embedded.keys)}
+    lost = [name for name in distinct if name not in places]
+    if lost:
+        raise ValueError(f"{folder}: {len(lost)} pictures cannot be read, such as {lost[0]}")
+    return embedded.gaussian.rows(torch.tensor([places[name] for name in names]))
+
+
+def _levels(flat: Gaussian, count: int) -> Gaussian:
+    """[N * L, D] to [N, L, D]."""
+    return Gaussian(*(tensor.reshape(count, -1, tensor.shape[-1]) for tensor in flat))

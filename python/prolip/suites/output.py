@@ -1,0 +1,178 @@
+"""A suite's results as three files: results.json, results.md and results.html, one page without outside requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prolip.eval.statistics import Interval
+from prolip.files import write_whole
+from prolip.report import charts
+from prolip.report.suite_page import SuitePage, TableRow, build_suite_page
+from prolip.suites.compare import Compared, compare
+from prolip.suites.json_results import to_json
+from prolip.suites.rows import SuiteResult, Unit
+
+MAIN, REST = "Main figures", "All other figures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureJson:
+    """A figure in results.json. Differences are from the first model's; the range holds 95 % of resamples."""
+
+    task: str
+    metric: str
+    main: bool
+    unit: str
+    num_items: int
+    value: dict[str, float]
+    """By model."""
+    low: dict[str, float]
+    high: dict[str, float]
+    difference: dict[str, float]
+    difference_low: dict[str, float]
+    difference_high: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsJson:
+    """What results.json holds."""
+
+    suite: str
+    models: dict[str, str]
+    """Fingerprints by name."""
+    figures: list[FigureJson]
+    notes: dict[str, list[str]]
+    """What was left out and why, and what else is to be said, by model."""
+
+
+def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples: int, seed: int) -> list[str]:
+    """Writes the three files; the main figures as a table for the terminal, the notes, and where the files are.
+
+    Args:
+        folder: of the files.
+        results: of one suite, one a model.
+        num_resamples: behind an interval; 0 for none.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: two models have one name.
+    """
+    names = [result.model for result in results]
+    if len(set(names)) < len(names):
+        raise ValueError(f"checkpoint is {names}: each model can stand there once")
+    compared = compare(results, num_resamples=num_resamples, seed=seed)
+    tables = [
+        (title, rows)
+        for title, main in ((MAIN, True), (REST, False))
+        if (rows := [table_row(figure) for figure in compared if figure.row.main is main])
+    ]
+    suite, notes = results[0].suite, {result.model: result.notes for result in results}
+    found = ResultsJson(
+        suite=suite,
+        models={result.model: result.fingerprint for result in results},
+        figures=[_figure(figure, names) for figure in compared],
+        notes=notes,
+    )
+    page = SuitePage(
+        suite=suite,
+        models=names,
+        tables=tables,
+        notes=notes,
+        charts={result.model: [(chart.title, chart.text, chart.svg) for chart in result.charts] for result in results},
+        differences=[
+            (model, difference_chart(names[0], model, place, compared)) for place, model in enumerate(names[1:])
+        ],
+    )
+    write_whole(folder / "results.json", to_json(found))
+    write_whole(folder / "results.md", markdown(page))
+    write_whole(folder / "results.html", build_suite_page(page))
+    shown = dict(tables)
+    said = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
+    table = markdown_table(names, shown.get(MAIN) or shown.get(REST, []))
+    return [*table, "", *said, f"results: {folder}/results.json, .md, .html"]
+
+
+def difference_chart(first: str, other: str, place: int, compared: Sequence[Compared]) -> str:
+    """The main shares' differences from the first model as intervals; nothing where there is none."""
+    rows = [
+        charts.Spread(
+            label=f"{figure.row.task}, {figure.row.metric}",
+            mean=100 * figure.differences[place].value,
+            low=100 * figure.differences[place].low,
+            high=100 * figure.differences[place].high,
+            untrained=math.nan,
+        )
+        for figure in compared
+        if figure.row.main and figure.row.unit == "share" and math.isfinite(figure.differences[place].value)
+    ]
+    if not rows:
+        return ""
+    said = "; ".join(f"{row.label}: {row.mean:+.2f}" for row in rows)
+    return charts.interval_chart(f"{other} minus {first}", said, rows, "points: right of 0 it is larger")
+
+
+def table_row(figure: Compared) -> TableRow:
+    """A figure as text."""
+    unit = figure.row.unit
+    return TableRow(
+        task=figure.row.task,
+        metric=figure.row.metric,
+        num_items=figure.row.num_items,
+        values=[written(value, unit) for value in figure.values],
+        differences=[written(value, unit, signed=True) for value in figure.differences],
+        decided=[value.low > 0 or value.high < 0 for value in figure.differences],
+    )
+
+
+def written(value: Interval, unit: Unit, *, signed: bool = False) -> str:
+    """A figure with its interval: shares in percent; "–" where there is none."""
+    if not math.isfinite(value.value):
+        return "–"
+    factor = 100 if unit == "share" else 1
+    sign = "+" if signed else ""
+    form = f"{sign}.2f" if unit == "share" else f"{sign}.4g"
+    text = format(factor * value.value, form)
+    if math.isfinite(value.low + value.high):
+        text += f" ({format(factor * value.low, form)} to {format(factor * value.high, form)})"
+    return text.replace("-", "−")
+
+
+def markdown(page: SuitePage) -> str:
+    """The page's tables and notes as Markdown."""
+    parts = [f"# {page.suite}\n"]
+    for title, rows in page.tables:
+        parts += [f"## {title}\n", *markdown_table(page.models, rows), ""]
+    noted = [f"- {model}: {note}" for model, lines in page.notes.items() for note in lines]
+    if noted:
+        parts += ["## Notes\n", *noted, ""]
+    parts.append("Shares in percent; ranges hold 95 % of bootstrap resamples of the items.\n")
+    return "\n".join(parts)
+
+
+def markdown_table(models: Sequence[str], rows: Sequence[TableRow]) -> list[str]:
+    """A table's lines: a row a figure, a column a model, then the differences from the first model."""
+    heads = ["task", "metric", "items", *models, *(f"{model} − {models[0]}" for model in models[1:])]
+    lines = [heads, ["---", "---", "---:", *["---:"] * (len(heads) - 3)]]
+    lines += [[row.task, row.metric, f"{row.num_items:,}", *row.values, *row.differences] for row in rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _figure(figure: Compared, names: Sequence[str]) -> FigureJson:
+    row, values, others = figure.row, dict(zip(names, figure.values, strict=True)), names[1:]
+    differences = dict(zip(others, figure.differences, strict=True))
+    return FigureJson(
+        task=row.task,
+        metric=row.metric,
+        main=row.main,
+        unit=row.unit,
+        num_items=row.num_items,
+        value={name: value.value for name, value in values.items()},
+        low={name: value.low for name, value in values.items()},
+        high={name: value.high for name, value in values.items()},
+        difference={name: value.value for name, value in differences.items()},
+        difference_low={name: value.low for name, value in differences.items()},
+        difference_high={name: value.high for name, value in differences.items()},
+    )

@@ -1,0 +1,145 @@
+"""What a suite gives: rows of figures, with what each was computed from, so that two models can be compared.
+
+Shares are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from prolip.files import write_whole
+from prolip.suites.figures import STATISTICS, Statistic
+from prolip.suites.json_results import from_json, to_json
+
+Unit = Literal["share", "number"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure of one task."""
+
+    task: str
+    """What was done, such as the name of a data set."""
+    metric: str
+    """What was measured, such as "accuracy"."""
+    value: float
+    num_items: int
+    """Items that it was computed from."""
+    main: bool = False
+    """Whether it is the figure that the task is judged by."""
+    unit: Unit = "share"
+    """A share is shown in percent."""
+    items: list[float] = field(default_factory=list)
+    """One number an item, in the order of the data, such that `statistic` of them is `value`; empty where the figure
+    cannot be resampled."""
+    groups: list[int] = field(default_factory=list)
+    """One whole number an item, where `statistic` needs it: its class, its group, whether the answer was right."""
+    statistic: Statistic = "mean"
+    mean_of: list[str] = field(default_factory=list)
+    """For an average over tasks: the `key` of every row that it is the mean of."""
+
+    @property
+    def key(self) -> str:
+        """Names the row within its suite."""
+        return f"{self.task}: {self.metric}"
+
+
+def row_of_items(
+    task: str,
+    metric: str,
+    items: Tensor,
+    groups: Tensor | None = None,
+    *,
+    statistic: Statistic = "mean",
+    main: bool = False,
+    unit: Unit = "share",
+) -> Row:
+    """The row of a statistic of items [N] (and groups i64 [N]), which can then be resampled.
+
+    Raises:
+        ValueError: there is no item.
+    """
+    if len(items) == 0:
+        raise ValueError(f"{task}: {metric} of no item")
+    given = torch.zeros(len(items), dtype=torch.int64) if groups is None else groups
+    return Row(
+        task=task,
+        metric=metric,
+        value=STATISTICS[statistic](items, given),
+        num_items=len(items),
+        main=main,
+        unit=unit,
+        items=[float(item) for item in items.tolist()],
+        groups=[] if groups is None else groups.tolist(),
+        statistic=statistic,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A picture for the page."""
+
+    title: str
+    text: str
+    """What it shows, in words."""
+    svg: str
+    """One svg element, coloured by the classes of the report's style sheet (`prolip.report.charts`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """What one task gave."""
+
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    """What was left out, and why; shown with the results."""
+    charts: list[Chart] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteResult:
+    """What a suite found of one model."""
+
+    suite: str
+    model: str
+    """The model's name."""
+    fingerprint: str
+    """Of the model."""
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+
+
+class Finished:
+    """Results of tasks on the disk, so that a task that was finished is not run again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def task(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
+        """What `compute` gives, or gave when it was called with the same name and settings.
+
+        Args:
+            name: names the file.
+            settings: all that the result depends on, as JSON has it: the model's fingerprint, the data, the rule.
+            compute: does the work; what it raises is raised, and nothing is kept.
+        """
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        path = self.folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}-{digest}.json"
+        if path.is_file():
+            try:
+                return from_json(TaskResult, path.read_text(encoding="utf-8"))
+            except ValueError:
+                pass  # of another version: run again
+        result = compute()
+        write_whole(path, to_json(result))
+        return result

@@ -1,0 +1,41 @@
+"""`prolip eval SUITE`: opens each model, runs the suite, writes what came out side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from prolip.pretrained.model import EvalModel
+from prolip.pretrained.open import open_eval_model
+from prolip.suites.config import SuiteOptions
+from prolip.suites.output import write_results
+from prolip.suites.rows import Finished, SuiteResult
+
+Options = TypeVar("Options", bound=SuiteOptions)
+
+
+def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, Finished], SuiteResult]) -> list[str]:
+    """Runs a suite on every model, one model in memory at a time; what there is to tell.
+
+    Args:
+        name: of the suite.
+        options: what it is told.
+        run: the suite itself.
+
+    Raises:
+        ValueError: a model cannot be opened, or the suite cannot run with the options; the message says why.
+    """
+    if not options.checkpoint:
+        raise ValueError("checkpoint is (): name at least one model with --checkpoint")
+    out = options.out or Path("evals") / name
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = getattr(options, "data", None)
+    beside = data if isinstance(data, Path) else None
+    results = []
+    for source in options.checkpoint:
+        model = open_eval_model(source, options.tokenizer, device, beside, options.precision)
+        results.append(run(model, options, Finished(out / "tasks")))
+    return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)

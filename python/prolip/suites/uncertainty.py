@@ -1,0 +1,230 @@
+"""What uncertainty goes with: accuracy, the length of a caption, and what is taken away from a picture or a caption.
+
+N pictures, M captions, P patches, K kept patches, C classes.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.embeddings.embed import embed_captions, embed_views
+from prolip.eval.uncertainty import uncertainty_bins
+from prolip.eval.uncertainty_trends import count_words
+from prolip.eval.zero_shot import correct_within, zero_shot_logits
+from prolip.gaussian import Gaussian
+from prolip.pretrained.model import EvalModel
+from prolip.report.charts import Line, line_chart
+from prolip.suites.captioned import caption_members, captions_of, name_sources, open_captioned
+from prolip.suites.classification import build_classifier
+from prolip.suites.config import UncertaintyOptions
+from prolip.suites.folders import TaskFolder, read_labels
+from prolip.suites.rows import Chart, Finished, Row, SuiteResult, TaskResult, row_of_items
+
+_FEWEST_WORDS = 4
+"""Of a caption that is shortened: what is left of fewer says little."""
+
+
+def run_uncertainty(model: EvalModel, options: UncertaintyOptions, finished: Finished) -> SuiteResult:
+    """Every data set.
+
+    Raises:
+        ValueError: the model has no variances, or no data set could be measured.
+    """
+    if not model.has_variances:
+        raise ValueError(f"{model.name} has no variances: there is no uncertainty to measure")
+    fingerprint = model.fingerprint()
+    rows: list[Row] = []
+    notes: list[str] = []
+    charts: list[Chart] = []
+    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
+        try:
+            folder = open_captioned(source, finished.folder.with_name("data"))
+            settings = {
+                "model": fingerprint,
+                "data": folder.fingerprint,
+                "options": [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show],
+            }
+            found = finished.task(name, settings, partial(measure_set, model, name, folder, options))
+        except (ValueError, DataError, OSError) as error:
+            notes.append(f"{name}: {error}")
+        else:
+            rows, notes, charts = [*rows, *found.rows], [*notes, *found.notes], [*charts, *found.charts]
+    if not rows:
+        raise ValueError("; ".join(notes))
+    return SuiteResult(
+        suite="uncertainty", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes, charts=charts
+    )
+
+
+def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:
+    """All figures of a data set.
+
+    Raises:
+        ValueError: there are fewer pictures than bins.
+        DataError: a picture has no class or no caption where these are asked for, or too many cannot be read.
+    """
+    views: dict[str, Callable[[Tensor], Gaussian]] = {
+        "whole": model.encode_image,
+        "blurred": lambda images: model.encode_image(blurred(images, options.blur)),
+    }
+    if model.prolip is not None:
+        views["hidden"] = hide_patches(model, options.keep_ratio)
+    labelled = bool(folder.classnames and folder.templates)
+    keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
+    embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size, keep=keep)
+    keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
+    uncertainty = whole.total_var.double()
+    rows = [row_of_items(name, "mean uncertainty of pictures", uncertainty, unit="number")]
+    said = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
+    for view in list(views)[1:]:
+        more = _more(embedded[view].gaussian.total_var, whole.total_var)
+        rows.append(row_of_items(name, f"a picture is more uncertain {said[view]}", more))
+    notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
+    if labelled:
+        classifier = build_classifier(model, folder.classnames, folder.templates)
+        logits = zero_shot_logits(whole.mean, classifier.weight)
+        found = accuracy_figures(name, uncertainty, logits, read_labels(folder, embedded["whole"]), options.num_bins)
+        rows, charts = [*rows, *found.rows], found.charts
+    if options.caption_key is not None:
+        captions = list(chain.from_iterable(captions_of(folder, embedded["whole"], options.caption_key).texts))
+        rows += caption_rows(model, name, captions)
+    return TaskResult(rows=rows, notes=notes, charts=charts)
+
+
+def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
+    """Accuracy of the certain and of the uncertain pictures.
+
+    Args:
+        name: names the rows.
+        uncertainty: f64 [N].
+        logits: [N, C], zero-shot.
+        labels: i64 [N].
+        num_bins: of the curve.
+
+    Raises:
+        ValueError: there are fewer pictures than bins.
+    """
+    correct = correct_within(logits, labels, 1).double()
+    bins = uncertainty_bins(uncertainty, correct, num_bins)
+    order = uncertainty.argsort(stable=True)
+    first, last = correct[order[: bins.bin_size]], correct[order[-bins.bin_size :]]
+    confidence = logits.softmax(dim=1).amax(dim=1)
+    right = correct.long()
+    rows = [
+        Row(
+            task=name,
+            metric="correlation of accuracy with uncertainty, over bins",
+            value=bins.pearson,
+            num_items=len(labels),
+            unit="number",
+            main=True,
+        ),
+        row_of_items(
+            name, "area under risk and coverage", uncertainty, right, statistic="risk_coverage", unit="number"
+        ),
+        row_of_items(
+            name, "expected calibration error", confidence, right, statistic="calibration_error", unit="number"
+        ),
+    ]
+    rows.append(row_of_items(name, "accuracy", correct))
+    rows.append(row_of_items(name, f"accuracy of the most certain 1/{num_bins}", first))
+    rows.append(row_of_items(name, f"accuracy of the least certain 1/{num_bins}", last))
+    text = f"Accuracy of {name} in {num_bins} bins of equally many pictures, from certain to uncertain."
+    line = Line(name="accuracy", x=list(range(1, num_bins + 1)), y=bins.accuracy)
+    drawn = line_chart(
+        "Accuracy by uncertainty", text, [line], x_label="bin", y_scale="share", percent=True, marks=True
+    )
+    return TaskResult(rows=rows, charts=[Chart(title=f"{name}: accuracy by uncertainty", text=text, svg=str(drawn))])
+
+
+def caption_rows(model: EvalModel, name: str, captions: Sequence[str]) -> list[Row]:
+    """Uncertainty of captions with their length, and after words are taken away.
+
+    Raises:
+        ValueError: there is no caption.
+    """
+    uncertainty, words = embed_captions(model, captions).total_var.double(), count_words(captions)
+    rows = [
+        row_of_items(name, "mean uncertainty of captions", uncertainty, unit="number"),
+        row_of_items(
+            name,
+            "rank correlation of a caption's uncertainty with its words",
+            uncertainty,
+            words,
+            statistic="rank_correlation",
+            unit="number",
+            main=True,
+        ),
+    ]
+    long = (words >= _FEWEST_WORDS).nonzero().flatten()
+    if len(long) == 0:
+        return rows
+    kept = [captions[place] for place in long.tolist()]
+    for said, changed in (
+        ("cut to its first half", [shortened(caption) for caption in kept]),
+        ("half of its words left out", [thinned(caption) for caption in kept]),
+    ):
+        more = _more(embed_captions(model, changed).total_var, uncertainty[long])
+        rows.append(row_of_items(name, f"a caption is more uncertain {said}", more))
+    return rows
+
+
+def shortened(caption: str) -> str:
+    """The first half of a caption's words, the smaller one of an odd number."""
+    words = caption.split()
+    return " ".join(words[: len(words) // 2])
+
+
+def thinned(caption: str) -> str:
+    """As many words of a caption, chosen at random (by the caption alone), in their order."""
+    words = caption.split()
+    kept = sorted(random.Random(caption).sample(range(len(words)), len(words) // 2))
+    return " ".join(words[place] for place in kept)
+
+
+def blurred(images: Tensor, share: float) -> Tensor:
+    """Pictures [N, 3, H, W] under a Gaussian blur whose standard deviation is a share of their height."""
+    sigma = share * images.shape[-2]
+    reach = max(1, min(round(3 * sigma), (min(images.shape[-2:]) - 1) // 2))
+    found: Tensor = gaussian_blur(images, [2 * reach + 1] * 2, [sigma, sigma])
+    return found
+
+
+def hide_patches(model: EvalModel, keep_ratio: float) -> Callable[[Tensor], Gaussian]:
+    """A view that shows a model of ours int(P * keep_ratio) patches of each picture, at least one, drawn at random.
+
+    The draws are the same whenever the view is made anew and shown the same pictures in the same batches.
+    """
+    network = model.prolip
+    assert network is not None, "only our models take a part of the patches"
+    num_patches = network.config.vision.num_patches
+    count = max(1, int(num_patches * keep_ratio))
+    draws = torch.Generator().manual_seed(0)
+
+    def view(images: Tensor) -> Gaussian:
+        order = torch.rand(len(images), num_patches, generator=draws).argsort(dim=1)
+        return network.encode_image(images, order[:, :count].sort(dim=1).values.to(images.device))
+
+    return view
+
+
+def ranked_note(name: str, keys: Sequence[str], uncertainty: Tensor, show: int) -> str:
+    """The most and the least certain pictures, by key."""
+    order = uncertainty.argsort(stable=True).tolist()
+    ends = [", ".join(keys[place] for place in some[:show]) for some in (order, order[::-1])]
+    return f"{name}: most certain are {ends[0]}; least certain {ends[1]}"
+
+
+def _more(changed: Tensor, whole: Tensor) -> Tensor:
+    """1 where the changed item is more uncertain, 1/2 where it is as uncertain, f64 [N]."""
+    return (changed > whole).double() + (changed == whole).double() / 2

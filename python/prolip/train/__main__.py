@@ -1,0 +1,8 @@
+"""`torchrun -m prolip.train RECIPE.toml --flag value`: the loop of `prolip.train.loop` on every process."""
+
+import sys
+
+from prolip.train.loop import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""`prolip recipes` and `prolip train --dry-run`: estimate the cost of a run, and check it without starting it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from prolip.checkpoint import find_latest
+from prolip.data import BatchLoader, DataError, LoaderConfig
+from prolip.data.tokenizer import Tokenizer
+from prolip.models import ModelConfig, ProLIP
+from prolip.models.config import LockConfig
+from prolip.models.freeze import lock_parameters
+from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, new_model, read_config
+from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
+from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
+from prolip.train.cost import (
+    Arithmetic,
+    StepMemory,
+    blank,
+    count_parameters,
+    known_cards,
+    peak_flops,
+    step_flops,
+    step_memory,
+)
+
+_NO_SHARDS = ("--data.shards", "SHARDS")
+
+
+def peak(options: Assumption, config: TrainConfig) -> float:
+    """Return the peak FLOPs per second of the assumed GPU in the run's precision.
+
+    Raises:
+        ValueError: the peak is not known.
+    """
+    arithmetic = _arithmetic(config)
+    flops = peak_flops(options.gpu, arithmetic)
+    if flops is None:
+        known = ", ".join(known_cards(arithmetic))
+        raise ValueError(f"gpu is {options.gpu!r}: its peak in {arithmetic} is not known; known are {known}")
+    return flops
+
+
+def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float) -> float:
+    """Return the GPU-hours of the whole run.
+
+    Raises:
+        ValueError: `mfu` is out of range, or the GPU's peak is not known.
+    """
+    if not 0 < options.mfu <= 1:
+        raise ValueError(f"mfu is {options.mfu}: it must be a share of the peak, above 0 and at most 1")
+    samples = config.total_steps * config.batch_size
+    return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
+
+
+def _arithmetic(config: TrainConfig) -> Arithmetic:
+    """Return the arithmetic of matrix products."""
+    return "tf32" if config.precision == "fp32" and config.fp32_matmul == "high" else config.precision
+
+
+def trained_model(config: TrainConfig) -> ProLIP:
+    """Build the run's model on the meta device, with its locked parameters locked."""
+    return _locked(config.model, config.lock, config.loss.reads_bias)
+
+
+@cache  # many recipes have the same model
+def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
+    model = blank(config)
+    lock_parameters(model, lock, trains_bias=trains_bias)
+    return model
+
+
+def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
+    """Return the FLOPs per sample that devices execute, on any number of devices."""
+    mask = config.data.masking
+    size, slots = config.batch_size, len(config.data.captions)
+    every = config.parallel.recompute_every
+    flops = step_flops(model, mask, batch_size=size, slots=slots, accumulate=config.accumulate, recompute_every=every)
+    return flops.total / size
+
+
+# ---- prolip recipes -------------------------------------------------------------------------------------------------
+
+
+def run_recipes(options: RecipesOptions) -> Iterator[str]:
+    """Yield the lines of the list, or of one recipe."""
+    if options.name is not None:
+        config = load_config([options.name, *_NO_SHARDS])
+        yield to_toml(dataclasses.replace(config, data=dataclasses.replace(config.data, shards=()))).rstrip("\n")
+        return
+    rows = [("recipe", "model", "samples", "batch", "GFLOPs/sample", "GPU-hours")]
+    for name in known_recipes():
+        config = load_config([name, *_NO_SHARDS])
+        flops = flops_per_sample(config, trained_model(config))
+        hours = gpu_hours(options, config, flops)
+        rows.append(
+            (
+                name,
+                _architecture(config),
+                count(config.num_samples),
+                f"{config.batch_size:,}",
+                f"{flops / 1e9:,.1f}",
+                f"{hours:,.{0 if hours >= 10 else 1}f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        yield "  ".join(names + numbers)
+    yield f"\nGPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
+    yield "prolip recipes NAME prints a recipe in full; prolip train NAME --dry-run checks a run."
+
+
+def _architecture(config: TrainConfig) -> str:
+    vision = config.model.vision
+    return f"{config.architecture} {vision.image_size} px, {config.model.text.context_length} tokens"
+
+
+def count(number: float) -> str:
+    """Format a number with a unit: 1.28 B, 150 M, 12 k."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.4g} {unit}"
+    return f"{number:g}"
+
+
+# ---- prolip train --dry-run -----------------------------------------------------------------------------------------
+
+
+def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
+    """Check a run without starting it; yields the lines to print.
+
+    Args:
+        options: the number of GPUs and what is assumed of them.
+        arguments: recipes and flags, as `prolip train` takes them.
+
+    Raises:
+        ValueError: something is wrong; the message lists everything that is.
+    """
+    if options.gpus < 1:
+        raise ValueError(f"gpus is {options.gpus}: it must be at least 1")
+    config = load_config(arguments)
+    config.log.check()
+    yield to_toml(config)
+    yield from _cost(config, options)
+    problems: list[str] = []
+    for title, check in (("tokenizer", _tokenizer), ("shards", _shards), ("start", _start), ("folder", _folder)):
+        try:
+            yield f"{title:9}  {check(config)}"
+        except (ValueError, OSError, DataError) as error:
+            problems.append(str(error))
+            yield f"{title:9}  wrong: {error}"
+    if problems:
+        raise ValueError("; ".join(problems))
+    yield "ready      run the same command without --dry-run to start"
+
+
+def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
+    model = trained_model(config)
+    counts, flops = count_parameters(model), flops_per_sample(config, model)
+    hours, limit = gpu_hours(options, config, flops), peak(options, config)
+    config.loader(options.gpus)  # checks that the batch divides evenly
+    memory = _memory(config, model, options.gpus)
+    yield (
+        f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "
+        f"{count(counts.image_tower)}, text tower {count(counts.text_tower)}, tokens {count(counts.token_table)}, "
+        f"[UNC] {count(counts.uncertainty)}"
+    )
+    yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.num_samples)} samples"
+    yield (
+        f"compute    {flops / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
+        f"of its {limit / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
+    )
+    yield (
+        f"memory     about {memory.total / 1e9:.3g} GB per GPU: {memory.state / 1e9:.3g} GB for any batch, and "
+        f"{memory.per_sample / 1e6:.3g} MB for each of {memory.items:,} samples"
+    )
+
+
+def _memory(config: TrainConfig, model: ProLIP, gpus: int) -> StepMemory:
+    mask = config.data.masking
+    return step_memory(
+        model,
+        mask,
+        batch_size=config.batch_size // gpus,
+        slots=len(config.data.captions),
+        low=config.precision != "fp32",
+        accumulate=config.accumulate,
+        recompute_every=config.parallel.recompute_every,
+        shared_by=gpus if config.parallel.strategy == "fsdp" else 1,
+        reshard=config.parallel.reshard,
+        average=config.ema.decay > 0,
+    )
+
+
+def _tokenizer(config: TrainConfig) -> str:
+    config.check_vocabulary()
+    return f"{Tokenizer(config.data.tokenizer).vocab_size:,} ids for {config.model.text.vocab_size:,} rows"
+
+
+def _shards(config: TrainConfig) -> str:
+    """Open a loader on all shards, which reads the headers of local ones, and read a first sample of each pattern."""
+    mask = config.data.masking
+    small = dataclasses.replace(
+        config, batch_size=2 if mask is None else math.ceil(1 / mask.masked_fraction), accumulate=1
+    )
+    settings = dataclasses.replace(small.loader(1), num_threads=1, prefetch_batches=1, shuffle_window=0)
+    try:
+        Tokenizer(config.data.tokenizer)
+    except (ValueError, OSError):  # `_tokenizer` reports it
+        settings = dataclasses.replace(settings, captions=())
+    with BatchLoader(settings) as loader:
+        total = loader.num_samples
+    found = [_first_sample(settings, pattern) for pattern in config.data.shards]
+    known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch"
+    return f"{known}; test read OK: {', '.join(found)}"
+
+
+def _first_sample(settings: LoaderConfig, pattern: str) -> str:
+    store = dataclasses.replace(settings.store, connections=1, cache_bytes=0)
+    one = dataclasses.replace(
+        settings,
+        shards=(pattern,),
+        weights=(),
+        mode="once",
+        num_samples=None,
+        num_epochs=1,
+        last_batch="keep",
+        store=store,
+    )
+    with BatchLoader(one) as loader:
+        for batch in loader:
+            return f"sample {batch.keys[0]} of {pattern}"
+        raise ValueError(f"data.shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
+
+
+def _start(config: TrainConfig) -> str:
+    """Load local start weights into the model; of remote ones, only check that they exist."""
+    start = config.start_from
+    if start is None:
+        return "random weights"
+    if start.startswith(HUB_PREFIX):
+        read_config(start)
+        return f"{start} exists; its weights were not downloaded"
+    if start.startswith(OPEN_CLIP_PREFIX):
+        return _open_clip_start(config, start)
+    new_model(config.model, start, config.start_resize)
+    return f"{start} fits"
+
+
+def _open_clip_start(config: TrainConfig, start: str) -> str:
+    import open_clip
+
+    name, _, weights = start.removeprefix(OPEN_CLIP_PREFIX).partition("/")
+    if ":" in name:
+        return f"{start} was not checked"
+    if weights in open_clip.list_pretrained_tags_by_model(name):
+        return f"{start} exists; its weights were not downloaded"
+    if not Path(weights).is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none: open_clip has no such model"
+        raise ValueError(f"start_from is {start}: {weights!r} is neither a file nor a tag of {name}, which has {tags}")
+    new_model(config.model, start, config.start_resize)
+    return f"{start} fits"
+
+
+def _folder(config: TrainConfig) -> str:
+    saved, rejected = find_latest(config.folder / "checkpoints")
+    unusable = "".join(f"; not usable: {reason}" for reason in rejected)
+    if saved is None:
+        return f"{config.folder} has no checkpoint: the run starts at step 0{unusable}"
+    if keys := differing_keys(config, saved.notes.config):
+        raise ValueError(f"{config.folder} has a run with different {', '.join(keys)}: choose another --name")
+    return f"{config.folder} has checkpoints: the run resumes at step {saved.step:,}{unusable}"

@@ -1,0 +1,48 @@
+"""Averaged weights: a second set that follows the trained one slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from prolip.train.config.parts import EmaConfig
+
+
+class Ema:
+    """The average of a model's parameters, each on its device and sharded as it is, in its type."""
+
+    def __init__(self, model: nn.Module, config: EmaConfig) -> None:
+        self.config = config
+        self._parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        self._average = {name: parameter.clone() for name, parameter in self._parameters.items()}
+
+    def update(self, step: int) -> None:
+        """Takes the weights as they are after `step` steps in, where the configuration has an update there."""
+        kept = self.config.kept(step)
+        if kept is not None:
+            average, current = (
+                [_local(tensor) for tensor in tensors.values()] for tensors in (self._average, self._parameters)
+            )
+            get_ema_multi_avg_fn(kept)(average, current, step)  # type: ignore[no-untyped-call]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by the parameter's name: the tensors themselves, not copies."""
+        return dict(self._average)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `state_dict` gave.
+
+        Raises:
+            ValueError: it has other names.
+        """
+        if state.keys() != self._average.keys():
+            raise ValueError(f"the average holds other names: {sorted(state.keys() ^ self._average.keys())[:5]}")
+        for name, tensor in state.items():
+            self._average[name].copy_(tensor)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

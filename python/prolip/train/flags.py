@@ -1,0 +1,200 @@
+"""Parse TOML files and command-line flags into a tree of dataclasses.
+
+TOML files are merged (later files win), turned into flags, followed by the flags of the command line, and parsed by
+tyro. So every value is checked in one place, and an error names its dotted key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import math
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+Tree = TypeVar("Tree")
+NamedTable = tuple[str, Mapping[str, Any]]
+"""The name of a TOML file and its table."""
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into its leading files and its flags."""
+    first_flag = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    return list(arguments[:first_flag]), list(arguments[first_flag:])
+
+
+def last_value(words: Sequence[str], key: str) -> str | None:
+    """Return the last value that the flags set for a key; None if they don't set it."""
+    value = None
+    for word, following in pairwise([*words, ""]):
+        if word == f"--{key}":
+            value = following
+        elif word.startswith(f"--{key}="):
+            value = word.split("=", 1)[1]
+    return value
+
+
+def parse(
+    base: Tree, tables: Sequence[NamedTable], words: Sequence[str], *, derived: frozenset[str], prog: str
+) -> Tree:
+    """Return `base` with the values of the tables and the flags; later values win.
+
+    Args:
+        base: the tree of defaults: nested dataclasses of plain values and tuples.
+        tables: TOML tables with the names of their files.
+        words: the flags.
+        derived: dotted keys that cannot be set.
+        prog: the command, for the help text.
+
+    Raises:
+        ValueError: a key is unknown or a value cannot be parsed; the message has the dotted key.
+    """
+    for name, table in tables:
+        _check_keys(flatten(table), _with_lengths(base, table), derived, f" in {name}")
+    merged: dict[str, Any] = reduce(_merge, (table for _, table in tables), {})
+    base = _with_lengths(base, merged)
+    named = [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    _check_keys((key for key in named if key != "help"), base, derived, "")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                type(base),
+                args=[*_as_flags(merged), *words],
+                default=base,
+                prog=prog,
+                use_underscores=True,
+                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+            )
+    except SystemExit as error:
+        if not error.code:
+            raise
+        # Take tyro's message out of its frame.
+        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
+        text = [line for line in lines if line and not re.match("[╭╰─]|For full helptext", line)]
+        raise ValueError(" ".join(text)) from error
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge `above` into `below`: tables are merged, everything else, including lists, is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_tables else value
+    return merged
+
+
+def _nested(value: object) -> dict[str, Any] | None:
+    """Return a table, or a list of tables as a table with the indices as keys; None for a plain value."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {str(i): item for i, item in enumerate(value)}
+    return None
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the plain values of a nested table by dotted key. Items of a list of tables are numbered."""
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        inner = _nested(value)
+        values |= {prefix + key: value} if inner is None else flatten(inner, f"{prefix}{key}.")
+    return values
+
+
+def _as_flags(table: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in flatten(table).items():
+        if isinstance(value, list):
+            yield f"--{key}"
+            yield from map(str, value)
+        else:
+            yield f"--{key}={value}"
+
+
+def _with_lengths(default: Any, table: Mapping[str, Any]) -> Any:
+    """Return `default` with as many items in each tuple of dataclasses as the table has in its list."""
+    hints = typing.get_type_hints(type(default))
+    changes: dict[str, Any] = {}
+    for name, value in table.items():
+        if not hasattr(default, name):
+            continue
+        if isinstance(value, dict) and dataclasses.is_dataclass(getattr(default, name)):
+            changes[name] = _with_lengths(getattr(default, name), value)
+        elif isinstance(value, list) and _nested(value) is not None:
+            item = typing.get_args(hints[name])[0]
+            changes[name] = tuple(_with_lengths(item(), each) for each in value)
+    return dataclasses.replace(default, **changes)
+
+
+def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], where: str) -> None:
+    known = flatten(to_table(base, derived))
+    for key in keys:
+        if key in known:
+            continue
+        if key in derived:
+            raise ValueError(f"key {key}{where} cannot be set: it follows from other keys")
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        raise ValueError(f"unknown key {key}{where}, did you mean {close[0]}")
+
+
+def to_table(tree: Any, derived: frozenset[str], prefix: str = "") -> dict[str, Any]:
+    """Return a tree as nested dicts, lists and plain values, without the derived keys. None becomes "None" for tyro."""
+    table: dict[str, Any] = {}
+    for item in dataclasses.fields(tree):
+        value, key = getattr(tree, item.name), prefix + item.name
+        if key in derived:
+            continue
+        if dataclasses.is_dataclass(value):
+            table[item.name] = to_table(value, derived, f"{key}.")
+        elif value == () and _nests(type(tree), item.name):
+            continue  # there is no flag for an empty tuple of dataclasses
+        elif isinstance(value, tuple):
+            table[item.name] = [to_table(v, derived) if dataclasses.is_dataclass(v) else v for v in value]
+        else:
+            table[item.name] = "None" if value is None else str(value) if isinstance(value, Path) else value
+    return table
+
+
+def _nests(kind: type, name: str) -> bool:
+    """Whether a field is a tuple of dataclasses."""
+    return any(map(dataclasses.is_dataclass, typing.get_args(typing.get_type_hints(kind)[name])))
+
+
+def to_toml(tree: object, *, derived: frozenset[str]) -> str:
+    """Write a tree as TOML that `parse` reads back as an equal tree."""
+    return "\n".join(_toml_lines(to_table(tree, derived), "")) + "\n"
+
+
+def _toml_lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
+    nested = {key: value for key, value in table.items() if _nested(value) is not None}
+    for key, value in table.items():
+        if key not in nested:
+            yield f"{key} = {_toml_value(value)}"
+    for key, value in nested.items():
+        header, items = (f"[{path}{key}]", [value]) if isinstance(value, dict) else (f"[[{path}{key}]]", value)
+        for item in items:
+            yield ""
+            yield header
+            yield from _toml_lines(item, f"{path}{key}.")
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # TOML has inf, -inf and nan
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(str(value), ensure_ascii=False)

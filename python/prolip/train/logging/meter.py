@@ -1,0 +1,200 @@
+"""Turn training steps into rows of metrics."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from prolip.data import LoaderStats
+from prolip.distributed import Ranks
+from prolip.losses import LossTerms
+from prolip.models import ProLIPOutput
+from prolip.train import cost
+from prolip.train.cost import Arithmetic
+from prolip.train.loss_scaler import LossScaler
+
+log = logging.getLogger(__name__)
+
+
+class Waiting(Protocol):
+    """What the meter needs from the batches; `prolip.data.device.DeviceBatches` has it."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds in which the device had no batch to work on."""
+
+
+class Loader(Protocol):
+    """What the meter needs from the loader."""
+
+    def stats(self) -> LoaderStats:
+        """Return the loader's counters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What model FLOPs utilisation (MFU) is computed from."""
+
+    flops_per_step: float
+    """FLOPs of one process's step, without recomputation."""
+    peak_flops: float
+    """Peak FLOPs per second of one device."""
+
+    @classmethod
+    def of_device(
+        cls, flops_per_step: float, device: torch.device, arithmetic: Arithmetic, peak_tflops: float | None
+    ) -> Speed | None:
+        """Look up the device's peak, unless `peak_tflops` gives it in 10^12 FLOPs per second; None if it is unknown."""
+        peak = None if peak_tflops is None else peak_tflops * 1e12
+        if peak is None and device.type == "cuda":
+            peak = cost.peak_flops(torch.cuda.get_device_name(device), arithmetic)
+        return None if peak is None else cls(flops_per_step=flops_per_step, peak_flops=peak)
+
+
+class Meter:
+    """Averages metrics over steps; each row covers the steps since the row before. One meter per rank.
+
+    Args:
+        ranks: the processes. All of them ask for rows at the same steps.
+        batches: the batches on the device.
+        loader: their loader.
+        batch_size: samples per step over all ranks.
+        step: steps done before.
+        elapsed_s: seconds of training before.
+        speed: for model FLOPs utilisation; None if the device is unknown.
+        scaler: the loss scaler of fp16, if there is one.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        batches: Waiting,
+        loader: Loader,
+        *,
+        batch_size: int,
+        step: int,
+        elapsed_s: float,
+        speed: Speed | None = None,
+        scaler: LossScaler | None = None,
+    ) -> None:
+        self.elapsed_s = elapsed_s
+        """Seconds of training up to the last row, with those before a restart."""
+        self._ranks, self._batches, self._loader = ranks, batches, loader
+        self._batch_size, self._speed, self._scaler = batch_size, speed, scaler
+        self._sums = torch.zeros(len(LossTerms._fields), device=ranks.device)
+        self._step, self._since, self._waited = step, time.perf_counter(), 0.0
+        self._stages: dict[str, float] = {}
+        self._bad: Counter[str] = Counter()
+
+    def add(self, terms: LossTerms) -> None:
+        """Add a step's loss terms, on the device."""
+        self._sums += torch.stack(terms).detach()
+
+    def row(self, step: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
+        """Return a row of metrics, the same on every rank. All ranks call this.
+
+        Loss terms are means over steps and ranks. `logit_*`, the uncertainties, `lr` and `grad_norm` are those of the
+        last step; `loss_scale` (fp16) is that of the next step. `loader/STAGE` is the mean number of threads per rank
+        in a stage, `loader/ready` the number of finished batches in the queue. `bad/REASON` counts the unreadable
+        samples of these steps over all ranks.
+
+        Args:
+            step: steps done.
+            output: output of the last step.
+            grad_norm: gradient norm of the last step.
+            lr: learning rate of the last step.
+
+        Raises:
+            RuntimeError: a loss term or the last gradient is not finite. A run that diverged must not continue or be
+                saved.
+        """
+        seconds, steps = self._lap(), step - self._step
+        loader, bad = self._read_loader(seconds)
+        waited = self._batches.wait_seconds
+        on_device = dict(zip(LossTerms._fields, self._sums / steps, strict=True))
+        on_device |= {f"{name}_uncertainty": getattr(output, name).total_var.mean() for name in ("image", "text")}
+        on_host = {"data_wait_share": (waited - self._waited) / seconds, **loader, "bad": float(bad.total())}
+        mean, norm = self._mean(on_device, on_host), grad_norm.item()
+        terms = {name: mean.pop(name) for name in LossTerms._fields}
+        if not all(map(math.isfinite, (*terms.values(), norm))):
+            where, values = f"within steps {self._step + 1}..{step}", LossTerms._make(terms.values())
+            raise RuntimeError(f"loss or gradient is not finite {where}: {values}, gradient norm {norm}")
+        self._step, self._waited = step, waited
+        self._sums.zero_()
+        self.elapsed_s += seconds
+        rate = steps * self._batch_size / seconds
+        row = {"step": step, "samples": step * self._batch_size, "lr": lr, "loss": terms.pop("total"), **terms}
+        row["logit_scale"] = output.logit_scale.item()
+        if output.logit_bias is not None:
+            row["logit_bias"] = output.logit_bias.item()
+        if self._scaler is not None:
+            row["loss_scale"] = self._scaler.scale
+        row |= {"grad_norm": norm, "samples_per_s": rate, "samples_per_s_per_device": rate / self._ranks.world_size}
+        if self._speed is not None:
+            row["mfu"] = self._speed.flops_per_step * steps / seconds / self._speed.peak_flops
+        some_are_bad = mean.pop("bad") > 0
+        row |= mean
+        if some_are_bad:
+            row |= {f"bad/{reason}": count for reason, count in sorted(self._sum(bad).items())}
+        if self._ranks.device.type == "cuda":
+            row["gpu_peak_gib"] = self._peak_gib()
+        return row | {"time_s": self.elapsed_s}
+
+    def pause(self) -> None:
+        """Discard the time since the last row, which was not spent on training."""
+        self._lap()
+        self._stages = self._stage_seconds(self._loader.stats())
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        return seconds
+
+    @staticmethod
+    def _stage_seconds(stats: LoaderStats) -> dict[str, float]:
+        return {name: stage.seconds for name, stage in stats.stages.items()}
+
+    def _read_loader(self, seconds: float) -> tuple[dict[str, float], Counter[str]]:
+        """Return the loader's metrics since the last row, and its new unreadable samples, which are also logged."""
+        stats = self._loader.stats()
+        now = self._stage_seconds(stats)
+        metrics = {f"loader/{name}": (value - self._stages.get(name, 0.0)) / seconds for name, value in now.items()}
+        metrics["loader/ready"] = float(stats.ready)
+        bad = Counter(stats.bad)
+        new = bad - self._bad
+        if new:
+            rank = self._ranks.rank
+            log.warning("rank %d: %d unreadable samples so far, such as %s", rank, bad.total(), stats.bad_samples[-1])
+        self._stages, self._bad = now, bad
+        return metrics, new
+
+    def _mean(self, on_device: dict[str, Tensor], on_host: dict[str, float]) -> dict[str, float]:
+        """Average over ranks in one all-reduce."""
+        values = torch.cat([torch.stack(list(on_device.values())).detach(), self._sums.new_tensor([*on_host.values()])])
+        if self._ranks.world_size > 1:
+            dist.all_reduce(values)
+            values /= self._ranks.world_size
+        return dict(zip([*on_device, *on_host], values.tolist(), strict=True))
+
+    def _sum(self, counts: Counter[str]) -> Counter[str]:
+        """Sum counters over ranks. Ranks may have different keys."""
+        every = [counts]
+        if self._ranks.world_size > 1:
+            every = [Counter() for _ in range(self._ranks.world_size)]
+            dist.all_gather_object(every, counts)
+        return sum(every, Counter())
+
+    def _peak_gib(self) -> float:
+        """Return the peak of allocated GPU memory over all ranks, in GiB."""
+        peak = torch.tensor(torch.cuda.max_memory_allocated(self._ranks.device) / 2**30, device=self._ranks.device)
+        if self._ranks.world_size > 1:
+            dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+        return peak.item()

@@ -1,0 +1,213 @@
+"""`prolip runs`: compare several runs in a table and on a page of curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prolip.losses import LossTerms
+from prolip.report.charts import Line
+from prolip.report.runs_page import Curve, curves_page
+from prolip.train.config.options import RunsOptions
+from prolip.train.logging import format_seconds
+
+logger = logging.getLogger(__name__)
+
+_LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
+_LOW_IS_BEST = (
+    "_rank",
+    "_pearson",
+    "risk_coverage",
+    "calibration_error",
+    "data_wait_share",
+    "grad_norm",
+    "seconds",
+)
+_MODEL = ("image_uncertainty", "text_uncertainty", "logit_scale", "logit_bias", "grad_norm", "lr", "loss_scale")
+_SPEED = ("samples_per_s", "samples_per_s_per_device", "mfu", "data_wait_share", "gpu_peak_gib")
+_MAX_CURVES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The log of a run."""
+
+    name: str
+    total_steps: int | None
+    """Steps of the whole run; None without a configuration."""
+    rows: list[dict[str, float]]
+    """Rows of metrics.jsonl."""
+
+    def column(self, name: str) -> list[tuple[float, float]]:
+        """Return the values of a metric as (samples seen, value)."""
+        return [(row["samples"], row[name]) for row in self.rows if name in row and "samples" in row]
+
+    def latest(self, name: str) -> float:
+        """Return the last value of a metric; NaN if there is none."""
+        return next((row[name] for row in reversed(self.rows) if name in row), math.nan)
+
+
+def run_runs(options: RunsOptions) -> list[str]:
+    """Return the lines of the table, and write the page of curves if one is requested.
+
+    Raises:
+        ValueError: a folder has no run, the page would have more runs than colours, or no run has a requested metric.
+    """
+    runs = find_runs(options.folders)
+    known = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
+    unknown = [name for name in options.metrics if name not in known]
+    if unknown:
+        raise ValueError(f"metrics: no run has {', '.join(unknown)}; there are {', '.join(known)}")
+    summaries = [summarise(run, options.metrics or _default_metrics(known)) for run in runs]
+    lines = _table_lines(summaries, options.format)
+    if options.plot is not None:
+        if len(runs) > _MAX_CURVES:
+            raise ValueError(f"plot: {len(runs)} runs are too many, a page draws at most {_MAX_CURVES}")
+        options.plot.parent.mkdir(parents=True, exist_ok=True)
+        options.plot.write_text(curves_page(_cells(summaries), _sections(runs, options.metrics or known)), "utf-8")
+        lines.append(f"curves: {options.plot}")
+    return lines
+
+
+def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """Find the runs in folders or in their subfolders, each once.
+
+    Raises:
+        ValueError: a folder is not a run and has none.
+    """
+    found: dict[Path, None] = {}
+    for folder in folders:
+        here = (
+            [folder]
+            if (folder / "metrics.jsonl").is_file()
+            else sorted(p.parent for p in folder.glob("*/metrics.jsonl"))
+        )
+        if not here:
+            raise ValueError(f"{folder} has no run: there is no metrics.jsonl in it or in its subfolders")
+        found |= dict.fromkeys(here)
+    names = [path.resolve().name for path in found]
+    ambiguous = {name for name in names if names.count(name) > 1}
+    return [_read(path, str(path) if name in ambiguous else name) for path, name in zip(found, names, strict=True)]
+
+
+def _read(folder: Path, name: str) -> RunRecord:
+    config = folder / "config.toml"
+    total = None
+    if config.is_file():
+        settings: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
+        total = settings["num_samples"] // settings["batch_size"]
+    return RunRecord(name=name, total_steps=total, rows=read_metrics(folder / "metrics.jsonl"))
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read rows of numbers. A line that is not valid JSON, such as a half-written last line, is skipped."""
+    if not path.is_file():
+        return []
+    rows: list[dict[str, float]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            logger.warning("%s: skipped a line that is not valid JSON", path)
+            continue
+        rows.append({k: float(v) for k, v in row.items() if isinstance(v, int | float)})
+    return rows
+
+
+def summarise(run: RunRecord, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return a row of the table, as plain values by column; None for missing values."""
+    samples, seconds = run.latest("samples"), run.latest("time_s")
+    line: dict[str, Any] = {
+        "run": run.name,
+        "steps": run.latest("step"),
+        "of": run.total_steps,
+        "samples": samples,
+        "samples/s": samples / seconds if seconds > 0 else math.nan,
+        "time_s": seconds,
+    }
+    for name in metrics:
+        values = [value for _, value in run.column(name)]
+        line[name] = run.latest(name)
+        line[f"{name} (best)"] = (min if lower_is_better(name) else max)(values, default=math.nan)
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in line.items()}
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether the best value of a metric is the smallest one."""
+    return name in _LOSSES or name.endswith(_LOW_IS_BEST)
+
+
+def _default_metrics(known: Sequence[str]) -> list[str]:
+    first: dict[str, str] = {}
+    for name in known:
+        if name.startswith("val/"):
+            first.setdefault(name.rpartition("/")[0], name)
+    return ["loss", *first.values()]
+
+
+def _sections(runs: Sequence[RunRecord], names: Sequence[str]) -> list[tuple[str, list[Curve]]]:
+    sections = (
+        ("Evaluation", [name for name in names if name.startswith("val/")]),
+        ("Loss", [name for name in _LOSSES if name in names]),
+        ("Model and optimiser", [name for name in _MODEL if name in names]),
+        ("Speed", [name for name in _SPEED if name in names]),
+        ("Loader", [name for name in names if name.startswith(("loader/", "bad/"))]),
+    )
+    return [(heading, [_curve(runs, name) for name in metrics]) for heading, metrics in sections if metrics]
+
+
+def _curve(runs: Sequence[RunRecord], name: str) -> Curve:
+    lines = []
+    for run in runs:
+        points = run.column(name)
+        lines.append(Line(name=run.name, x=[x for x, _ in points], y=[y for _, y in points]))
+    return Curve(name=name, lines=lines)
+
+
+# ---- The table ------------------------------------------------------------------------------------------------------
+
+
+def _table_lines(summaries: Sequence[Mapping[str, Any]], style: str) -> list[str]:
+    if style == "json":
+        return [json.dumps(list(summaries), indent=2, ensure_ascii=False)]
+    cells = _cells(summaries)
+    if style == "markdown":
+        rule = ["---", *["---:"] * (len(cells[0]) - 1)]
+        bar = "\\|"
+        return [f"| {' | '.join(cell.replace('|', bar) for cell in row)} |" for row in (cells[0], rule, *cells[1:])]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for first, *rest in cells:
+        justified = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
+        lines.append("  ".join(justified).rstrip())
+    return lines
+
+
+def _cells(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the header and one row per run, formatted for people."""
+    special = {"run", "steps", "of", "samples", "samples/s", "time_s"}
+    metrics = [name for name in summaries[0] if name not in special]
+    rows = [["run", "steps", "samples", "samples/s", "time", *metrics]]
+    for line in summaries:
+        steps = _number(line["steps"], "{:,.0f}")
+        rows.append(
+            [
+                line["run"],
+                steps if line["of"] is None else f"{steps} of {line['of']:,}",
+                _number(line["samples"], "{:,.0f}"),
+                _number(line["samples/s"], "{:,.0f}"),
+                "–" if line["time_s"] is None else format_seconds(line["time_s"]),
+                *(_number(line[name], "{:.4g}") for name in metrics),
+            ]
+        )
+    return rows
+
+
+def _number(value: float | None, style: str) -> str:
+    return "–" if value is None else style.format(value)

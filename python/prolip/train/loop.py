@@ -1,0 +1,300 @@
+"""Training, read downward: set-up, one step, the loop.
+
+`prolip train recipe.toml --flag value` is `torchrun -m prolip.train recipe.toml --flag value` on one process. A run has
+one folder (config.toml, metrics.jsonl, tensorboard/, checkpoints/) that all ranks see, and goes on from its checkpoint:
+on a CPU and as many ranks bit for bit as if never interrupted (on a GPU some kernels add up in no fixed order).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from signal import SIGINT, Signals
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoint, rng_tensors, run_tensors
+from prolip.data import BatchLoader, Cursor, DataError
+from prolip.data.device import DeviceBatch, device_batches
+from prolip.distributed import Peers, Ranks, complain, start, stop
+from prolip.losses import LossTerms, ProlipLoss
+from prolip.models import ProLIP, ProLIPOutput, lock_parameters
+from prolip.models.official_json import to_official_json
+from prolip.models.precision import DTYPES, autocast
+from prolip.pretrained.sources import new_model
+from prolip.train.accumulate import backward
+from prolip.train.best import BestSoFar
+from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
+from prolip.train.cost import count_parameters, step_flops
+from prolip.train.ema import Ema
+from prolip.train.logging import Meter, MetricsLog, Progress, Speed
+from prolip.train.loss_scaler import LossScaler
+from prolip.train.optim import clamp_logit_scale, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from prolip.train.parallel import average_whole_gradients, share_model
+from prolip.train.process import keep_freed_memory
+from prolip.train.stop_signal import StopRequest
+from prolip.train.validation import LoaderSettings, Validation, whole_model
+
+log = logging.getLogger("prolip.train")
+
+
+# ---- Set-up ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """A run between two steps."""
+
+    config: TrainConfig
+    ranks: Ranks
+    model: ProLIP
+    network: nn.Module
+    """The model as `prolip.train.parallel.share_model` gives it: what a step calls."""
+    loss: Callable[[ProLIPOutput], LossTerms]
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    """Averaged weights, if they are kept."""
+    scaler: LossScaler | None
+    """The factor on fp16's loss."""
+    loader: BatchLoader
+    """The training data from here on."""
+    saver: Saver
+    """Writes the checkpoints."""
+    validation: Validation
+    """What is evaluated meanwhile."""
+    best: BestSoFar
+    """By which figure a checkpoint is kept."""
+    step: int
+    """Steps done."""
+    elapsed_s: float
+    """Seconds of training in earlier sittings."""
+
+
+def set_up(config: TrainConfig, ranks: Ranks) -> Run:
+    """The run at its start, or after its newest usable checkpoint."""
+    loader_config = config.loader(ranks.world_size)
+    config.check_vocabulary()
+    config.log.check()
+    if ranks.device.type == "cpu":
+        share = len(os.sched_getaffinity(0)) // ranks.local_world_size
+        torch.set_num_threads(config.cpu_threads or max(1, share))
+    torch.set_float32_matmul_precision(config.fp32_matmul)
+    torch.manual_seed(config.seed)
+    saved = find_saved(config, ranks)
+    model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
+    lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
+    network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
+    loss = ProlipLoss(config.loss, Peers())
+    optimizer = make_optimizer(model, config.optim)
+    low = partial(autocast, config.precision, ranks.device)
+    ema = Ema(model, config.ema) if config.ema.decay > 0 else None
+    scaler = LossScaler() if config.precision == "fp16" else None
+    step, cursor = 0, None
+    if saved is not None:
+        saved.restore(model, optimizer, ema)
+        if scaler is not None and saved.notes.scaler is not None:
+            scaler.load_state_dict(saved.notes.scaler)
+        saved.restore_rng(ranks)
+        step, cursor = saved.step, Cursor.from_dict(saved.notes.cursor)
+    run = Run(
+        config=config,
+        ranks=ranks,
+        model=model,
+        network=network,
+        loss=torch.compile(loss) if config.parallel.compile else loss,
+        optimizer=optimizer,
+        ema=ema,
+        scaler=scaler,
+        loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
+        saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step),
+        validation=Validation(config.validation, LoaderSettings.of_run(config), ranks, low),
+        best=BestSoFar(config.keep_best, config.best_is, config.folder / "checkpoints", ranks, step),
+        step=step,
+        elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
+    )
+    if ranks.rank == 0:
+        config.folder.mkdir(parents=True, exist_ok=True)
+        (config.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        of = count_parameters(model)
+        log.info(
+            f"{config.folder}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
+            f"{config.total_steps} of {config.batch_size} samples, {ranks.world_size} process(es) on "
+            f"{ranks.device.type}, {config.precision}"
+        )
+    return run
+
+
+def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
+    """The checkpoint to go on from, the same on every rank.
+
+    Raises:
+        ValueError: it can't be used, or is of a run with another configuration.
+    """
+    saved = agree_on_checkpoint(config.folder / "checkpoints", config.resume, ranks)
+    if saved is not None and (keys := differing_keys(config, saved.notes.config)):
+        raise ValueError(
+            f"{saved.path} is of a run with another {', '.join(keys)}: choose another --name, or remove that folder"
+        )
+    return saved
+
+
+# ---- Step -----------------------------------------------------------------------------------------------------------
+
+
+def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput]:
+    """The loss terms and embeddings of a batch; the parameters hold the gradients, averaged over the ranks."""
+    low = partial(autocast, run.config.precision, run.ranks.device)
+    scale = 1.0 if run.scaler is None else run.scaler.scale
+    run.optimizer.zero_grad(set_to_none=True)
+    result = backward(run.network, run.loss, batch, parts=run.config.accumulate, precision=low, scale=scale)
+    average_whole_gradients(run.network)
+    if run.scaler is not None:
+        run.scaler.unscale(run.model.parameters())
+    return result
+
+
+def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Tensor]:
+    """One step: loss terms, embeddings, and the norm of the gradient before clipping, all still on the device.
+
+    A step whose gradient is too large for fp16 leaves the weights as they were, and its norm is told as 0.
+    """
+    optim = run.config.optim
+    set_learning_rate(run.optimizer, learning_rate(optim, run.step, run.config.total_steps))
+    terms, output = compute_gradients(run, batch)
+    grad_norm = clip_gradients(run.model.parameters(), optim.clip_norm)
+    if run.scaler is None or run.scaler.update(grad_norm):
+        run.optimizer.step()
+        clamp_logit_scale(run.model)
+    else:
+        grad_norm = torch.zeros_like(grad_norm)
+    run.step += 1
+    if run.ema is not None:
+        run.ema.update(run.step)
+    return terms, output, grad_norm
+
+
+# ---- Loop -----------------------------------------------------------------------------------------------------------
+
+
+def loop(run: Run) -> int:
+    """Steps until the run is done or a signal ends it; returns the signal's number, 0 when the run is done."""
+    config, leads = run.config, run.ranks.rank == 0
+    batches = device_batches(run.loader, run.ranks.device, dtype=DTYPES[config.precision])
+    meter = Meter(
+        run.ranks,
+        batches,
+        run.loader,
+        batch_size=config.batch_size,
+        step=run.step,
+        elapsed_s=run.elapsed_s,
+        speed=known_speed(run),
+        scaler=run.scaler,
+    )
+    open_log = partial(MetricsLog, config.folder, config=config.log, name=config.name, settings=to_toml(config))
+    rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
+    with ExitStack() as open_things:
+        stopping = open_things.enter_context(StopRequest())
+        metrics = open_things.enter_context(open_log(run.step)) if leads else None
+        progress = open_things.enter_context(Progress(config.total_steps)) if leads else None
+        for batch in batches:
+            if rehearsing:
+                # DDP settles how it groups gradients, and so the order of its sums, in its first backward
+                # pass. It is made once for nothing, so that this step adds up as it would have without interruption.
+                compute_gradients(run, batch)
+                rehearsing = False
+            terms, output, grad_norm = take_step(run, batch)
+            meter.add(terms)
+            run.saver.check()
+            ended_by, done = stopping.agreed(), run.step == config.total_steps
+            saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
+            validating, best = run.validation.is_due(run.step, done=done), None
+            if saving or validating or run.step % config.log_every == 0:
+                lr = learning_rate(config.optim, run.step - 1, config.total_steps)
+                row = meter.row(run.step, output, grad_norm, lr)
+                run.elapsed_s = meter.elapsed_s
+                if metrics is not None and progress is not None:
+                    metrics.write(row)
+                    progress.show(row)
+                best = run.best.beaten_by(row)
+            if metrics is not None:
+                metrics.show_examples(run.step, batch, output, config.data.tokenizer)
+            if validating:
+                figures = run.validation.run(run.step, evaluated_model(run), done=done)
+                if metrics is not None and progress is not None:
+                    metrics.write({"step": run.step, "samples": row["samples"], **figures})
+                    progress.show_validation(run.step, figures)
+                best = run.best.beaten_by(figures) or best
+                meter.pause()
+            if saving or best is not None:
+                save(run, batch.cursor, best)
+            if done or ended_by:
+                run.saver.wait()  # here, where another signal does not end the process
+                return ended_by
+    raise AssertionError("an endless loader ended")
+
+
+def evaluated_model(run: Run) -> ProLIP:
+    """What evaluation takes: the averaged weights where there are any, whole on every rank, not compiled."""
+    average = None if run.ema is None else run.ema.state_dict()
+    return whole_model(run.model, average, copied=run.config.parallel.compile)
+
+
+def known_speed(run: Run) -> Speed | None:
+    """What the utilisation of a device is reckoned by; None where nobody knows what it could do."""
+    config, world = run.config, run.ranks.world_size
+    own, slots = config.batch_size // world, len(config.data.captions)
+    flops = step_flops(run.model, config.data.masking, batch_size=own, slots=slots, world_size=world).useful
+    shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
+    arithmetic = "tf32" if shortened else config.precision
+    return Speed.of_device(flops, run.ranks.device, arithmetic, config.log.peak_tflops)
+
+
+def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
+    """Begins to write a checkpoint, as all ranks do; `best` says why it is the best so far, if it is."""
+    notes = Notes(
+        step=run.step,
+        world_size=run.ranks.world_size,
+        elapsed_s=run.elapsed_s,
+        cursor=cursor.to_dict(),
+        config=to_toml(run.config),
+        model_config=to_official_json(run.config.model),
+        tokenizer=run.config.data.tokenizer.to_dict(),
+        keep_ratio=None if run.config.data.mask is None else run.config.data.mask.keep_ratio,
+        scaler=None if run.scaler is None else run.scaler.state_dict(),
+    )
+    run.saver.save(notes, run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks), best)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 when the run is done or SIGTERM ended it, 130 after Ctrl-C, 2 for a wrong recipe or data."""
+    leads = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
+    ranks = start()
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
+    try:
+        try:
+            run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
+        except (ValueError, OSError) as error:
+            complain(log, "prolip train", error, ranks)
+            return 2
+        if run.step >= run.config.total_steps:
+            log.info("%s is complete: %d steps", run.config.folder, run.step)
+            return 0
+        with run.loader, run.saver, run.validation:
+            ended_by = loop(run)
+        if ended_by:
+            log.info("%s at step %d, saved: the same command goes on from here", Signals(ended_by).name, run.step)
+        return 130 if ended_by == SIGINT else 0
+    except DataError as error:
+        complain(log, "prolip train", error, ranks)
+        return 2
+    finally:
+        stop()

@@ -1,0 +1,95 @@
+"""The optimiser, its parameter groups and the learning rate of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from prolip.train.config.parts import OptimConfig
+
+MAX_LOG_SCALE = math.log(100.0)
+_NO_DECAY_NAMES = ("bn", "ln", "bias", "logit_scale")
+_LOGIT_NAMES = ("logit_scale", "logit_bias")
+_LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.")
+
+
+def decays(name: str, ndim: int) -> bool:
+    """Whether weight decay applies to a parameter: matrices and tables, but no vector, norm, bias or scale.
+
+    As in the released code, which looks for parts of the name anywhere in it.
+    """
+    return ndim >= 2 and not any(part in name for part in _NO_DECAY_NAMES)
+
+
+def lr_factor(config: OptimConfig, name: str) -> float:
+    """The factor on the learning rate of the parameter called `name`."""
+    if name in _LOGIT_NAMES:
+        return config.logit_lr_factor
+    return config.log_var_lr_factor if name.startswith(_LOG_VAR_HEADS) else 1.0
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of the bare (not wrapped) model, a group for each decay and factor.
+
+    Each group carries its `lr_factor`, which `set_learning_rate` reads.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((decays(name, parameter.ndim), lr_factor(config, name)), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": config.weight_decay if decay else 0.0, "lr_factor": factor}
+            for (decay, factor), parameters in groups.items()
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
+    """The learning rate of `step` (from 0) in a run of `total_steps`, before any factor.
+
+    Linear warm-up, then a half cosine that would reach 0 one step after the last, a constant, or a constant that falls
+    over the last `cooldown_steps` (SPEC section 8).
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "cosine":
+        progress = (step - config.warmup_steps) / (total_steps - config.warmup_steps)
+        return 0.5 * config.lr * (1.0 + math.cos(math.pi * progress))
+    start = total_steps - config.cooldown_steps
+    if config.schedule == "const" or step < start:
+        return config.lr
+    remaining = 1.0 - (step - start) / config.cooldown_steps
+    return float(remaining**config.cooldown_power * (config.lr - config.cooldown_end_lr) + config.cooldown_end_lr)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group `lr` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) -> Tensor:
+    """The global gradient norm, a scalar; gradients are scaled down to `clip_norm` where they exceed it."""
+    found = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in found if p.grad is not None], foreach=True)
+    if isinstance(norm, DTensor):  # of sharded gradients, and of whole ones beside them
+        norm = norm.full_tensor()
+    if clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(found, clip_norm, norm, foreach=True)
+    return norm
+
+
+@torch.no_grad()
+def clamp_logit_scale(model: nn.Module) -> None:
+    """Keep the log of the similarity scale in [0, ln 100], after every optimiser step."""
+    scale = model.get_parameter("logit_scale")
+    scale.clamp_(0.0, MAX_LOG_SCALE)

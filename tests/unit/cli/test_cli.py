@@ -1,0 +1,114 @@
+"""The command line: quick, helpful, and a wrong word is an answer, not a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prolip.cli import COMMANDS, main
+from prolip.cli.data_build import BUILDERS
+from prolip.cli.eval import SUITES
+from prolip.data import DataError
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"  {name}" in shown
+        assert command.summary in shown
+    assert main(["data", "build", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}" in shown for name in BUILDERS)
+
+
+WITHIN = [
+    *(f"data {name}" for name in ("index", "rank", "filter")),
+    *(f"data build {name}" for name in BUILDERS),
+    *(f"eval {name}" for name in SUITES),
+]
+
+
+def test_no_help_waits_for_torch() -> None:
+    code = """
+import sys
+from prolip.cli import main
+for words in sys.argv[1:]:
+    assert main([*words.split(), "--help"]) == 0, words
+    assert "torch" not in sys.modules, words
+"""
+    commands = ["", *COMMANDS, *WITHIN]
+    subprocess.run([sys.executable, "-c", code, *commands], stdout=subprocess.DEVNULL, check=True)
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    # The list of commands goes to a pipe whose reader is gone.
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "prolip.cli", "--help"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_commands_that_run_a_model_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr("prolip.cli.command.keep_freed_memory", lambda: called.append(True))
+    model = ["--checkpoint", "absent"]
+    for words in (
+        ["embed", *model, "--out", "out", "--data", "x.tar"],
+        ["bprw", *model, "--images", "x.tar"],
+        *(["eval", name, *model, "--data", "absent"] for name in SUITES),
+    ):
+        called.clear()
+        assert main(words) == 2
+        assert called == [True], words
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *WITHIN])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    assert f"prolip {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "prolip: no command 'trian', did you mean 'train'?"),
+        (["data", "build", "emojis"], "prolip data build: no command 'emojis', did you mean 'emoji'?"),
+        (["data", "build", "csv", "--source", "absent.csv", "--out", "x"], "absent.csv is not a file"),
+        (["eval", "emojis"], "prolip eval: no command 'emojis', did you mean 'emoji'?"),
+        (["eval", "emoji", "--checkpoint", "absent.pt"], "absent.pt is neither a file nor a folder"),
+        (["report", "absent"], "prolip report: "),
+    ],
+)
+def test_what_is_wrong_is_said_with_status_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_used_is_said_with_status_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise DataError("shard bad.tar, byte 0: damaged header")
+
+    monkeypatch.setattr("prolip.suites.run.run_suite", damaged)
+    assert main(["eval", "emoji", "--checkpoint", "runs/any"]) == 2
+    assert "prolip eval emoji: shard bad.tar, byte 0: damaged header" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_said_with_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "names.csv").write_text("image,caption\na.png,a\n")
+    words = ["data", "build", "csv", "--source", str(tmp_path / "names.csv"), "--max_bad_fraction", "1"]
+    assert main([*words, "--out", str(tmp_path / "a file" / "out")]) == 2
+    assert "prolip data build csv: " in capsys.readouterr().err

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prolip.data.build.shards import Sample, read_complete, replace_folder
+
+Read = Callable[..., list[dict[str, Any]]]
+
+
+def sample(number: int, caption: str | None = "crème brûlée") -> Sample:
+    return Sample(key=f"{number:03d}", image=bytes([number]), extension="png", caption=caption, record={"ü": number})
+
+
+def test_samples_come_back_as_webdataset_groups_them(tmp_path: Path, read_back: Read) -> None:
+    out = tmp_path / "a 100% odd name %d"
+    with replace_folder(out) as folder:
+        folder.write("train", (sample(number) for number in range(5)), 2)
+        folder.write("val", [sample(9, None)], 2)
+        folder.write("none", [], 2)
+        folder.finish({"fingerprint": "f"})
+    train = read_back(out, "train-*.tar")
+    assert [one["__key__"] for one in train] == ["000", "001", "002", "003", "004"]
+    assert [(one["png"], one["txt"].decode(), one["json"]) for one in train] == [
+        (bytes([number]), "crème brûlée", {"ü": number}) for number in range(5)
+    ]
+    assert "txt" not in read_back(out, "val-*.tar")[0]
+    record = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
+    assert record["samples"] == {"train": 5, "val": 1}
+    assert record["shards"] == {
+        "train-000000.tar": 2,
+        "train-000001.tar": 2,
+        "train-000002.tar": 1,
+        "val-000000.tar": 1,
+    }
+
+
+def test_no_clock_and_no_user_is_recorded(tmp_path: Path) -> None:
+    with replace_folder(tmp_path / "out") as folder:
+        folder.write("train", [sample(1)], 2)
+    with tarfile.open(tmp_path / "out" / "train-000000.tar") as file:
+        for member in file:
+            assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "prolip", "prolip")
+
+
+def fill(out: Path, mark: str) -> None:
+    with replace_folder(out) as folder:
+        folder.write("train", [sample(1), sample(2)], 2)
+        folder.write_text("tokenizer.json", mark)
+        folder.finish({"fingerprint": mark})
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fill(out, "one")
+    (out / "train-000009.tar").write_bytes(b"left over")
+    fill(out, "two")
+    assert sorted(path.name for path in out.iterdir()) == ["dataset.json", "tokenizer.json", "train-000000.tar"]
+    assert (out / "tokenizer.json").read_text(encoding="utf-8") == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing is left beside it"
+
+
+def test_what_fails_half_way_changes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fill(out, "one")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def stop() -> None:
+        with replace_folder(out) as folder:
+            folder.write("train", [sample(3)], 2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fill(out, "one")
+    (out / "holiday.jpg").write_bytes(b"dear to somebody")
+    with pytest.raises(ValueError, match=r"out: .*holiday\.jpg"):
+        fill(out, "two")
+    assert (out / "holiday.jpg").exists()
+    (out / "holiday.jpg").unlink()
+    (out / "mine").mkdir()
+    (out / "mine" / "other.tar").write_bytes(b"shards of somebody")
+    with pytest.raises(ValueError, match=r"out: .*mine/other\.tar"):
+        fill(out, "two")
+    assert (out / "mine" / "other.tar").exists()
+    with pytest.raises(ValueError, match="is a file"):
+        fill(out / "dataset.json", "two")
+
+
+def test_only_a_whole_folder_of_the_same_settings_counts(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert read_complete(out, "one") is None, "there is none"
+    fill(out, "one")
+    record = read_complete(out, "one")
+    assert record is not None
+    assert record["samples"] == {"train": 2}
+    assert read_complete(out, "two") is None, "other settings"
+    shard = (out / "train-000000.tar").read_bytes()
+    (out / "train-000000.tar").write_bytes(shard[:-1])
+    assert read_complete(out, "one") is None, "a file was cut short"
+    (out / "train-000000.tar").unlink()
+    assert read_complete(out, "one") is None, "a file is gone"
+    (out / "train-000000.tar").write_bytes(shard)
+    assert read_complete(out, "one") is not None
+    (out / "dataset.json").write_text("{", encoding="utf-8")
+    assert read_complete(out, "one") is None, "the record is damaged"

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from prolip.demo.data.captions import (
+    LEVELS,
+    MAX_KEYWORDS,
+    SUBGROUP_TEXTS,
+    captions_by_level,
+    group_text,
+    keyword_captions,
+    subgroup_text,
+)
+from prolip.demo.data.names import read_table
+
+
+def test_every_level_has_the_same_templates_half_of_them_chained() -> None:
+    captions = captions_by_level("blowfish", "animal-marine", "Animals & Nature")
+    assert tuple(captions) == LEVELS
+    assert {len(own) for own in captions.values()} == {6}
+    assert captions["name"][:3] == ["blowfish", "a picture of blowfish", "an emoji of blowfish"]
+    assert captions["name"][3] == "blowfish, marine animal, animals and nature"
+    assert [caption.count("blowfish, marine animal, animals and nature") for caption in captions["name"]] == [0] * 3 + [
+        1
+    ] * 3
+    assert captions["subgroup"][3] == "marine animal, animals and nature"
+    assert captions["group"][3] == "animals and nature"
+
+
+def test_a_general_level_never_says_what_a_specific_one_adds() -> None:
+    captions = captions_by_level("blowfish", "animal-marine", "Animals & Nature")
+    assert not [caption for level in LEVELS[:3] for caption in captions[level] if "blowfish" in caption]
+    assert not [caption for level in LEVELS[:2] for caption in captions[level] if "marine" in caption]
+    assert not [caption for caption in captions["picture"] if "nature" in caption]
+    assert len(set(captions["picture"])) == 6
+
+
+def test_each_phrase_says_one_level() -> None:
+    table = read_table()
+    assert set(SUBGROUP_TEXTS) == {one.subgroup for one in table}
+    phrases = [*SUBGROUP_TEXTS.values(), *(group_text(group) for group in {one.group for one in table})]
+    assert len(set(phrases)) == len(phrases)
+    names = {one.name.lower() for one in table}
+    assert not [phrase for phrase in phrases if phrase in names]
+    assert all(phrase == phrase.lower() for phrase in phrases)
+
+
+def test_a_subgroup_that_is_not_unicodes_is_an_error() -> None:
+    with pytest.raises(KeyError, match="animal-imaginary"):
+        subgroup_text("animal-imaginary")
+
+
+def test_keywords_are_listed_and_the_name_stands_in() -> None:
+    many = [f"word{number}" for number in range(MAX_KEYWORDS + 2)]
+    assert keyword_captions("chef", ["cook", "kitchen"])[0] == "cook, kitchen"
+    assert keyword_captions("chef", many)[0].split(", ") == many[:MAX_KEYWORDS]
+    assert keyword_captions("chef", [])[0] == "chef"

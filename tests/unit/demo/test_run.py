@@ -1,0 +1,47 @@
+"""The demo's parts that need no training: what fits the machine, what is done already, what it tells."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from prolip.demo import run as demo
+from prolip.demo.suite import EmojiResults
+from prolip.demo.suite.results import Headline
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "expected"), [(0, 1, 1), (0, 2, 2), (0, 3, 2), (0, 64, 4), (1, 8, 1), (7, 8, 4)]
+)
+def test_processes_fit_the_machine(gpus: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert demo.count_processes() == expected
+
+
+def test_a_file_is_newer_when_it_was_written_after(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert not demo.is_newer(second, first)
+    for number, path in enumerate((first, second)):
+        path.write_text("x")
+        os.utime(path, (1000 + number, 1000 + number))
+    assert demo.is_newer(second, first)
+    assert not demo.is_newer(first, second)
+
+
+def test_the_headlines_are_a_table() -> None:
+    figures = [Headline(name="a", label="Group", trained=0.5711, random=0.08, chance=0.2, chance_label="largest group")]
+    results = EmojiResults.__new__(EmojiResults)
+    object.__setattr__(results, "headlines", figures)
+    lines = demo.headline_lines(results)
+    assert len(lines) == 2
+    assert lines[1].split() == ["Group", "57.1%", "8.0%", "20.0%", "(largest", "group)"]
+
+
+def test_a_wrong_recipe_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no recipe 'absent'"):
+        demo.run_demo(demo.DemoConfig(out=tmp_path / "run", data=tmp_path / "data", recipe="absent"))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,129 @@
+"""The nearest of embedded parts: what is found depends on neither blocks nor parts, and is what brute force finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prolip.embeddings.config import Format, Stored
+from prolip.embeddings.search import Hit, answers_json, answers_table, look_up, nearest
+from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
+from prolip.eval.config import Score
+from prolip.eval.retrieval import retrieval_scores
+from prolip.gaussian import Gaussian, inclusion_score
+
+DIM = 7
+
+
+def parts_of(
+    folder: Path, mean: np.ndarray, log_var: np.ndarray, cuts: list[int], form: Format, stored: Stored = "float32"
+) -> list[Part]:
+    """The rows in parts that end at `cuts`."""
+    parts = []
+    for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(mean)], strict=True)):
+        rows = Rows(
+            [f"k{row}" for row in range(start, end)], ["a.tar"] * (end - start), mean[start:end], log_var[start:end]
+        )
+        notes = PartNotes(number=number, kind="image", rows=end - start)
+        parts.append(Part(write_part(folder, rows, notes, form, stored)))
+    return parts
+
+
+def brute_force(parts: list[Part], queries: np.ndarray, k: int, score: Score) -> list[list[Hit]]:
+    """Every score of every row in double precision, sorted."""
+    found = []
+    for query in queries.astype(np.float64):
+        hits = []
+        for place, part in enumerate(parts):
+            for block in part.blocks(10**6):
+                scores = (block.mean.astype(np.float64) * query).sum(1)
+                scores -= block.total_var.astype(np.float64) / 2 if score == "csd" else 0
+                hits += [Hit(float(value), place, row) for row, value in enumerate(scores)]
+        found.append(sorted(hits, key=lambda hit: (-hit.score, hit.part, hit.row))[:k])
+    return found
+
+
+@given(
+    seed=st.integers(0, 2**20),
+    size=st.integers(1, 60),
+    distinct=st.integers(1, 60),
+    k=st.integers(1, 12),
+    block=st.integers(1, 70),
+    cuts=st.lists(st.integers(0, 60), max_size=4),
+    score=st.sampled_from(["csd", "mean"]),
+    stored=st.sampled_from(["float32", "float16"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_blocks_and_parts_do_not_change_what_is_found(
+    seed: int, size: int, distinct: int, k: int, block: int, cuts: list[int], score: Score, stored: Stored
+) -> None:
+    rng = np.random.default_rng(seed)
+    # Fewer distinct rows than rows: ties in plenty. Small differences: rows that single precision cannot tell apart.
+    centre = rng.normal(size=DIM)
+    pool = centre + rng.choice([1.0, 1e-7]) * rng.normal(size=(distinct, DIM))
+    pool = (pool / np.linalg.norm(pool, axis=1, keepdims=True)).astype(np.float32)
+    choice = rng.integers(0, distinct, size)
+    mean, log_var = pool[choice], np.full((size, DIM), -5, np.float32) + (choice % 3)[:, None].astype(np.float32)
+    queries = pool[rng.integers(0, distinct, 3)]
+    with TemporaryDirectory() as folder:
+        ends = sorted(min(cut, size) for cut in cuts)
+        parts = parts_of(Path(folder), mean, log_var, ends, "safetensors", stored)
+        found = nearest(parts, queries, k, score, block)
+        assert found == brute_force(parts, queries, k, score)
+        starts = [0, *ends]
+        order = [[starts[hit.part] + hit.row for hit in hits] for hits in found]
+        (Path(folder) / "whole").mkdir()
+        whole = parts_of(Path(folder) / "whole", mean, log_var, [], "safetensors", stored)
+        assert order == [[hit.row for hit in hits] for hits in nearest(whole, queries, k, score)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_that_single_precision_cannot_tell_apart(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pool = rng.normal(size=DIM) + 1e-7 * rng.normal(size=(40, DIM))
+    pool = (pool / np.linalg.norm(pool, axis=1, keepdims=True)).astype(np.float32)
+    parts = parts_of(tmp_path, pool, np.full((40, DIM), -5, np.float32), [], "safetensors")
+    for score in ("csd", "mean"):
+        assert nearest(parts, pool[:2], 5, score, rows=9) == brute_force(parts, pool[:2], 5, score)
+
+
+@pytest.mark.parametrize("form", ["parquet", "safetensors"])
+@pytest.mark.parametrize("score", ["csd", "mean"])
+def test_answers_say_what_the_measures_say(tmp_path: Path, form: Format, score: Score) -> None:
+    torch.manual_seed(0)
+    mean = torch.nn.functional.normalize(torch.randn(50, DIM), dim=-1)
+    items = Gaussian(mean, torch.randn(50, DIM) - 3)
+    queries = Gaussian(mean[[3, 40]], torch.randn(2, DIM) - 3)
+    parts = parts_of(tmp_path, mean.numpy(), items.log_var.numpy(), [20, 20, 33], form)
+    answers = look_up(parts, nearest(parts, queries.mean.numpy(), 5, score, rows=8), queries)
+    scores = retrieval_scores(queries, items, score)
+    for query, found in enumerate(answers):
+        rows = [int(answer.key[1:]) for answer in found]
+        assert rows == scores[query].topk(5).indices.tolist()
+        one = queries.rows(slice(query, query + 1))
+        chosen = items.rows(torch.tensor(rows))
+        for name, expected in (
+            ("score", scores[query][rows]),
+            ("similarity", chosen.mean @ one.mean[0]),
+            ("uncertainty", chosen.total_var),
+            ("inclusion", inclusion_score(chosen, one).sum(1)),
+        ):
+            np.testing.assert_allclose([getattr(answer, name) for answer in found], expected, rtol=1e-4, atol=1e-5)
+    said = answers_json(["a", "b"], answers)
+    assert said[1]["answers"][0]["rank"] == 1
+    assert said[1]["answers"][0]["key"] == answers[1][0].key
+    table = answers_table("a", answers[0])
+    assert table[0] == "a"
+    assert len({line.index("a.tar") for line in table[2:]}) == 1
+
+
+def test_more_answers_than_rows_are_all_rows(tmp_path: Path) -> None:
+    mean = np.eye(DIM, dtype=np.float32)[:3]
+    parts = parts_of(tmp_path, mean, np.zeros_like(mean), [1], "safetensors")
+    assert [(hit.part, hit.row) for hit in nearest(parts, mean[:1], 10)[0]] == [(0, 0), (1, 0), (1, 1)]

@@ -1,0 +1,127 @@
+"""Uncertainty by length, along chains and in bins, against loops."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prolip.eval.hierarcaps import caption_ids, mean_root, read_hierarcaps
+from prolip.eval.statistics import spearman
+from prolip.eval.uncertainty_trends import (
+    count_words,
+    uncertainty_along_chains,
+    uncertainty_by_length,
+    uncertainty_histogram,
+)
+from prolip.gaussian import Gaussian
+
+T = torch.tensor
+values = st.floats(1e-3, 1e3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(values, st.integers(0, 9)), min_size=1, max_size=40))
+def test_means_by_length_are_those_of_a_loop(items: list[tuple[float, int]]) -> None:
+    uncertainty, length = (T(column) for column in zip(*items, strict=True))
+    found = uncertainty_by_length(uncertainty.double(), length, num_resamples=5)
+    groups: dict[int, list[float]] = {}
+    for value, size in items:
+        groups.setdefault(size, []).append(value)
+    assert found.length == sorted(groups)
+    assert found.num_items == [len(groups[size]) for size in found.length]
+    expected = [sum(groups[size]) / len(groups[size]) for size in found.length]
+    assert found.mean == pytest.approx(expected, rel=1e-5)
+    assert found.spearman.value == pytest.approx(spearman(uncertainty, length), nan_ok=True)
+
+
+def test_longer_and_more_certain_gives_minus_one_with_its_interval() -> None:
+    found = uncertainty_by_length(T([9.0, 5.0, 4.0, 1.0]), T([1, 2, 3, 7]))
+    assert (found.spearman.value, found.spearman.low, found.spearman.high) == pytest.approx((-1, -1, -1))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 20), st.integers(2, 4), st.integers(0, 1000))
+def test_chains_are_those_of_a_loop(count: int, levels: int, seed: int) -> None:
+    chains = torch.randint(1, 5, (count, levels), generator=torch.Generator().manual_seed(seed)).double()
+    found = uncertainty_along_chains(chains, num_resamples=5)
+    assert found.mean == pytest.approx([sum(column) / count for column in chains.T.tolist()])
+    falling = [all(chain[i] > chain[i + 1] for i in range(levels - 1)) for chain in chains.tolist()]
+    assert found.share_ordered.value == pytest.approx(sum(falling) / count)
+    pairs = [(value, -level) for chain in chains.tolist() for level, value in enumerate(chain)]
+    expected = spearman(*(T(column, dtype=torch.float64) for column in zip(*pairs, strict=True)))
+    assert found.spearman.value == pytest.approx(expected, nan_ok=True)
+
+
+def test_chains_are_resampled_whole() -> None:
+    # Every chain is ordered, whatever is drawn: resampled items would not be.
+    chains = torch.arange(30.0).reshape(10, 3).flip(1)
+    found = uncertainty_along_chains(chains, num_resamples=50)
+    assert tuple(found.share_ordered) == (1.0, 1.0, 1.0)
+    with pytest.raises(ValueError, match="cannot be resampled"):
+        uncertainty_along_chains(torch.zeros(0, 3))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(values, min_size=1, max_size=30), st.lists(values, min_size=1, max_size=30), st.integers(1, 9))
+def test_a_histogram_counts_every_item_once_in_its_bin(images: list[float], texts: list[float], bins: int) -> None:
+    found = uncertainty_histogram(T(images), T(texts), bins)
+    assert len(found.edges) == bins + 1
+    assert found.edges[0] == pytest.approx(min(images + texts), rel=1e-5)
+    assert found.edges[-1] == pytest.approx(max(images + texts), rel=1e-5)
+    for side, counts in ((images, found.images), (texts, found.texts)):
+        assert len(counts) == bins
+        assert sum(counts) == len(side)
+        for edge in range(bins):
+            sure = sum(found.edges[edge] * 1.0001 < value < found.edges[edge + 1] * 0.9999 for value in side)
+            near = sum(found.edges[edge] * 0.9999 < value < found.edges[edge + 1] * 1.0001 for value in side)
+            assert sure <= counts[edge] <= near
+
+
+def test_histograms_of_nothing_and_of_points_are_refused() -> None:
+    for images in (torch.zeros(0), torch.zeros(3)):
+        with pytest.raises(ValueError, match="positive uncertainties"):
+            uncertainty_histogram(images, torch.ones(2))
+
+
+def test_words_and_ids() -> None:
+    assert count_words(["a red  car", "", "sky\n"]).tolist() == [3, 0, 1]
+    assert caption_ids([["a", "a b"], ["a", "c"]]).tolist() == [[0, 1], [0, 2]]
+
+
+def test_a_table_of_hierarchies(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text('id,captions,image_url\n0,"sky => blue sky, clear => a day",u0\n1,sky=>grey sky => rain,u1\n')
+    found = read_hierarcaps(path)
+    assert found.captions == [["sky", "blue sky, clear", "a day"], ["sky", "grey sky", "rain"]]
+    assert found.caption_ids.tolist() == [[0, 1, 2], [0, 3, 4]]
+    assert found.image_urls == ["u0", "u1"]
+    path.write_text("id,captions,image_url\n0,a => b,u\n1,a,u\n")
+    with pytest.raises(ValueError, match="number of levels"):
+        read_hierarcaps(path)
+    path.write_text("id,captions,image_url\n0,a => b,u\n1\n")
+    with pytest.raises(ValueError, match="number of levels"):
+        read_hierarcaps(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"table\.csv: 'utf-8' codec"):
+        read_hierarcaps(path)
+    path.write_text("id,text\n0,a\n")
+    with pytest.raises(ValueError, match="no table"):
+        read_hierarcaps(path)
+
+
+def test_the_real_table(shared: Path) -> None:
+    if not (shared / "hierarcaps_test.csv").is_file():
+        pytest.skip("the shared folder has no hierarcaps_test.csv")
+    found = read_hierarcaps(shared / "hierarcaps_test.csv")
+    assert found.caption_ids.shape == (1000, 4)
+    assert found.captions[1][:2] == ["bird", "blue bird"]
+    words = count_words([caption for levels in found.captions for caption in levels]).reshape(1000, 4).double()
+    assert words.mean(dim=0).diff().gt(0).all()  # specific captions are longer
+
+
+def test_the_root_of_pictures_is_their_unit_mean() -> None:
+    items = Gaussian(T([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.zeros(2, 1, 2))
+    assert mean_root(items).tolist() == pytest.approx([math.sqrt(0.5)] * 2)

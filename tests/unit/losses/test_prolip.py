@@ -1,0 +1,139 @@
+"""The loss and its terms: averages over slots, precision, memory, refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prolip.distributed import Peers
+from prolip.gaussian import Gaussian, csd_logits
+from prolip.losses import ProlipLoss, inclusion_loss, vib_loss
+from prolip.losses.config import InclusionForm, LossConfig
+from prolip.losses.ppcl import ppcl
+from prolip.models import ProLIPOutput
+
+BATCH, MASKED, SLOTS, DIM = 6, 2, 3, 5
+EVERYTHING = LossConfig(
+    ppcl_weight=0.5, inclusion_weight=0.4, masked_inclusion_weight=0.3, vib_weight=0.2, inclusion_scale=2.0
+)
+
+
+def gaussian(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Gaussian:
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.randn(*shape, DIM, generator=generator, dtype=torch.float64)
+    log_var = torch.randn(*shape, DIM, generator=generator, dtype=torch.float64) - 4
+    return Gaussian(F.normalize(mean, dim=-1).to(dtype), log_var.to(dtype))
+
+
+def output(slots: int = SLOTS, *, masked: bool = True, dtype: torch.dtype = torch.float64) -> ProLIPOutput:
+    return ProLIPOutput(
+        image=gaussian(BATCH, seed=0, dtype=dtype),
+        text=gaussian(slots, BATCH, seed=1, dtype=dtype),
+        masked_image=gaussian(MASKED, seed=2, dtype=dtype) if masked else None,
+        masked_text=gaussian(slots, MASKED, seed=3, dtype=dtype) if masked else None,
+        logit_scale=torch.tensor(10.0, dtype=torch.float64),
+        logit_bias=torch.tensor(-5.0, dtype=torch.float64),
+    )
+
+
+def one_slot(whole: ProLIPOutput, slot: int) -> ProLIPOutput:
+    assert whole.masked_text is not None
+    return whole._replace(
+        text=Gaussian(*(part[slot : slot + 1] for part in whole.text)),
+        masked_text=Gaussian(*(part[slot : slot + 1] for part in whole.masked_text)),
+    )
+
+
+def test_ppcl_is_the_sigmoid_loss_of_the_logits() -> None:
+    given = output(slots=1)
+    assert given.logit_bias is not None
+    text = Gaussian(given.text.mean[0], given.text.log_var[0])
+    logits = csd_logits(given.image, text, given.logit_scale, given.logit_bias)
+    expected = (
+        F.binary_cross_entropy_with_logits(logits, torch.eye(BATCH, dtype=torch.float64), reduction="sum") / BATCH
+    )
+    torch.testing.assert_close(ppcl(given.image, given.text, given.logit_scale, given.logit_bias, Peers()), expected)
+
+
+def test_every_term_is_averaged_over_caption_slots() -> None:
+    loss = ProlipLoss(EVERYTHING, Peers())
+    whole = output()
+    slots = torch.stack([torch.stack(loss(one_slot(whole, slot))) for slot in range(SLOTS)])
+    torch.testing.assert_close(torch.stack(loss(whole)), slots.mean(0))
+
+
+def test_total_is_the_sum_and_weights_scale_the_terms() -> None:
+    terms = ProlipLoss(EVERYTHING, Peers())(output())
+    torch.testing.assert_close(terms.total, torch.stack(terms[1:]).sum())
+    assert all(term > 0 for term in terms)
+    given = output()
+    inclusion = inclusion_loss(given.image, given.text, form="official", scale=2.0, eps=-20.0)
+    torch.testing.assert_close(terms.inclusion, 0.4 * inclusion)
+    bottleneck = vib_loss(given.image, form="official") + vib_loss(given.text, form="official")
+    torch.testing.assert_close(terms.vib, 0.2 * bottleneck)
+
+
+def test_the_first_items_should_lie_in_their_masked_views() -> None:
+    given = output()
+    assert given.masked_image is not None
+    assert given.masked_text is not None
+    terms = ProlipLoss(EVERYTHING, Peers())(given)
+    for term, whole, masked in (
+        (terms.masked_image_inclusion, given.image, given.masked_image),
+        (terms.masked_text_inclusion, given.text, given.masked_text),
+    ):
+        expected = inclusion_loss(whole.rows(slice(0, MASKED)), masked, form="official", scale=2.0, eps=-20.0)
+        torch.testing.assert_close(term, 0.3 * expected)
+
+
+@pytest.mark.parametrize("form", ["official", "exact"])
+def test_inclusion_is_cheap_where_the_general_side_is_the_wider_one(form: InclusionForm) -> None:
+    narrow = gaussian(BATCH, seed=0)
+    wide = Gaussian(narrow.mean, narrow.log_var + 1)
+    assert float(inclusion_loss(narrow, wide, form=form, scale=20.0, eps=-20.0)) < 0.01
+    assert float(inclusion_loss(wide, narrow, form=form, scale=20.0, eps=-20.0)) > 1
+
+
+def test_terms_that_are_off_or_have_no_masked_views_are_zero() -> None:
+    only = LossConfig(inclusion_weight=0.0, masked_inclusion_weight=0.0, vib_weight=0.0)
+    terms = ProlipLoss(only, Peers())(output())
+    assert [float(term) for term in terms[2:]] == [0.0] * 4
+    terms = ProlipLoss(EVERYTHING, Peers())(output(masked=False))
+    assert float(terms.masked_image_inclusion) == float(terms.masked_text_inclusion) == 0.0
+    empty = output()._replace(masked_image=gaussian(0, seed=0), masked_text=gaussian(SLOTS, 0, seed=0))
+    assert math.isfinite(float(ProlipLoss(EVERYTHING, Peers())(empty).total))
+
+
+def test_exact_forms_differ_from_official_ones() -> None:
+    official = ProlipLoss(EVERYTHING, Peers())(output())
+    exact = ProlipLoss(
+        LossConfig(inclusion_weight=0.4, vib_weight=0.2, inclusion_scale=2.0, inclusion_form="exact", vib_form="exact"),
+        Peers(),
+    )(output())
+    assert not torch.isclose(official.inclusion, exact.inclusion)
+    assert not torch.isclose(official.vib, exact.vib)
+
+
+def test_terms_are_single_precision_at_least_inside_autocast() -> None:
+    low = output(dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = ProlipLoss(EVERYTHING, Peers())(low._replace(logit_scale=low.logit_scale.float()))
+    assert all(term.dtype in {torch.float32, torch.float64} for term in terms)
+
+
+def test_an_explosion_is_shown_and_not_silenced() -> None:
+    given = output()
+    exploded = given._replace(image=Gaussian(given.image.mean, given.image.log_var + 1000))
+    assert not math.isfinite(float(ProlipLoss(EVERYTHING, Peers())(exploded).total))
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="no similarity bias"):
+        ProlipLoss(LossConfig(), Peers())(output()._replace(logit_bias=None))
+    with pytest.raises(ValueError, match=r"loss\.vib_weight is -1"):
+        LossConfig(vib_weight=-1)
+    with pytest.raises(ValueError, match=r"loss\.inclusion_scale"):
+        LossConfig(inclusion_scale=0)

@@ -1,0 +1,349 @@
+"""The towers, their configurations and their official form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.models.official_json import from_official_json, to_official_json
+from prolip.models.transformer import Attention, Mlp, attend
+
+TINY = ModelConfig(
+    embed_dim=16,
+    vision=VisionConfig(layers=2, width=16, head_width=8, patch_size=4, image_size=(8, 12), embed_unc=True),
+    text=TextConfig(layers=2, width=16, heads=2, context_length=6, vocab_size=30),
+    init_logit_bias=-10.0,
+)
+FROM_UNC = replace(
+    TINY,
+    vision=replace(TINY.vision, final_norm="once"),
+    text=replace(TINY.text, log_var_source="unc"),
+)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(3, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def token_ids() -> Tensor:
+    return torch.randint(0, 30, (2, 3, 6), generator=torch.Generator().manual_seed(0))
+
+
+def model_of(config: ModelConfig) -> ProLIP:
+    torch.manual_seed(0)
+    model = ProLIP(config)
+    # Norms that are not the identity, as after training.
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    return model
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Towers
+
+
+def test_embeddings_have_unit_means_and_start_at_the_configured_log_variance(images: Tensor, token_ids: Tensor) -> None:
+    output = ProLIP(TINY)(images, token_ids)
+    assert output.image.mean.shape == output.image.log_var.shape == (3, 16)
+    assert output.text.mean.shape == output.text.log_var.shape == (2, 3, 16)
+    for gaussian in (output.image, output.text):
+        torch.testing.assert_close(gaussian.mean.norm(dim=-1), torch.ones(gaussian.mean.shape[:-1]))
+        assert float(gaussian.log_var.mean().detach()) == pytest.approx(-10, abs=1)
+    assert output.masked_image is None
+    assert output.masked_text is None
+    torch.testing.assert_close(output.logit_scale, torch.tensor(1 / 0.07))
+
+
+def test_patches_are_those_of_the_convolution(images: Tensor) -> None:
+    tower = ProLIP(TINY).visual
+    by_convolution = tower.conv1(images).flatten(2).transpose(1, 2)
+    by_product = F.linear(tower._patches(images), tower.conv1.weight.flatten(1))
+    torch.testing.assert_close(by_product, by_convolution)
+
+
+def test_pixels_beyond_the_last_patch_are_cut_and_other_sizes_refused(images: Tensor) -> None:
+    tower = ProLIP(TINY).visual
+    wider = torch.cat([images, torch.ones(3, 3, 8, 2)], -1)
+    torch.testing.assert_close(tower(wider).mean, tower(images).mean)
+    with pytest.raises(ValueError, match="grid"):
+        tower(torch.zeros(1, 3, 12, 12))
+
+
+def test_keeping_all_patches_changes_nothing_and_dropped_pixels_have_no_influence(images: Tensor) -> None:
+    model = model_of(FROM_UNC)
+    torch.testing.assert_close(model.encode_image(images, torch.arange(6)).mean, model.encode_image(images).mean)
+    kept = torch.tensor([0, 2, 5])
+    changed = images.clone()
+    changed[..., :4, 4:8] = 9.0  # Patch 1
+    torch.testing.assert_close(model.encode_image(changed, kept), model.encode_image(images, kept))
+
+
+def test_patches_kept_per_image_are_those_kept_for_each_alone(images: Tensor) -> None:
+    model = model_of(FROM_UNC)
+    kept = torch.tensor([[0, 1, 4], [1, 2, 3], [0, 2, 5]])
+    together = model.encode_image(images, kept)
+    for index, own in enumerate(kept):
+        alone = model.encode_image(images[index : index + 1], own)
+        torch.testing.assert_close(together.rows(slice(index, index + 1)), alone)
+
+
+def test_masked_views_share_the_pass_with_the_whole_ones(images: Tensor, token_ids: Tensor) -> None:
+    model = model_of(TINY)
+    masked_ids, kept = token_ids[:, :2] * 0 + 7, torch.tensor([1, 3])
+    output = model(images, token_ids, masked_ids, kept)
+    torch.testing.assert_close(output.masked_image, model.encode_image(images[:2], kept))
+    assert output.masked_text is not None
+    for slot in range(2):
+        for got, ids in ((output.text, token_ids[slot]), (output.masked_text, masked_ids[slot])):
+            torch.testing.assert_close(got.mean[slot], model.encode_text(ids).mean)
+            torch.testing.assert_close(got.log_var[slot], model.encode_text(ids).log_var)
+    with pytest.raises(ValueError, match="together"):
+        model(images, token_ids, masked_ids)
+
+
+def test_the_last_block_computes_only_what_is_read(images: Tensor) -> None:
+    stack = model_of(TINY).visual.transformer
+    x = torch.randn(2, 5, 16)
+    whole = stack(x, slice(None))
+    torch.testing.assert_close(stack(x, slice(0, 2)), whole[:, :2])
+    torch.testing.assert_close(stack(x, slice(-1, None)), whole[:, -1:])
+
+
+def test_plain_attention_equals_the_fused_kernel() -> None:
+    query, key, value = torch.randn(3, 2, 4, 7, 8).double()
+    torch.testing.assert_close(attend(query, key, value), F.scaled_dot_product_attention(query, key, value))
+
+
+def test_attention_under_a_mask_equals_the_fused_kernel() -> None:
+    query, key, value = torch.randn(3, 2, 4, 7, 8).double()
+    mask = torch.ones(7, 7, dtype=torch.bool).tril()
+    torch.testing.assert_close(attend(query, key, value, mask), F.scaled_dot_product_attention(query, key, value, mask))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_all_tokens_has_the_gradients_of_its_parts(causal: bool) -> None:
+    torch.manual_seed(0)
+    attention, x = Attention(16, 4).double(), torch.randn(2, 7, 16, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(7, 7, dtype=torch.bool).tril() if causal else None
+    query, key, value = attention._split(F.linear(x, attention.in_proj_weight, attention.in_proj_bias), 3)
+    parts = attention.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+    whole = attention(x, None, mask)
+    torch.testing.assert_close(whole, parts)
+    inputs, upstream = [x, *attention.parameters()], torch.randn_like(whole)
+    found, expected = (torch.autograd.grad(one, inputs, upstream) for one in (whole, parts))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("activation", ["exact", "tanh"])
+@pytest.mark.parametrize("frozen", ["", "c_proj.weight", "c_proj.bias", "x"])
+def test_a_gelu_computed_again_changes_no_bit(activation: Any, frozen: str) -> None:
+    torch.manual_seed(0)
+    mlp, x = Mlp(16, 64, activation=activation), torch.randn(2, 7, 16, requires_grad=True)
+    named = {"x": x, **dict(mlp.named_parameters())}
+    if frozen == "x":
+        mlp.c_fc.requires_grad_(False)
+    if frozen:
+        named.pop(frozen).requires_grad_(False)
+    inputs = [tensor for tensor in named.values() if tensor.requires_grad]
+    results = []
+    for keeps_gelu in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = mlp(x, keeps_gelu)
+        results.append((out, *torch.autograd.grad(out, inputs, torch.ones_like(out))))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("pool_type", ["argmax", "last", "eos"])
+@pytest.mark.parametrize("no_causal_mask", [True, False])
+def test_without_cls_the_mean_is_read_from_a_token(pool_type: Any, no_causal_mask: bool) -> None:
+    text = replace(TINY.text, embed_cls=False, pool_type=pool_type, eos_id=3, no_causal_mask=no_causal_mask)
+    model = model_of(replace(TINY, text=replace(text, log_var_source="unc")))
+    ids = torch.tensor([[5, 3, 9, 3, 1, 1], [4, 29, 3, 1, 1, 2]])
+    read = {"argmax": [2, 1], "last": [5, 5], "eos": [1, 2]}[pool_type]
+    tower = model.text
+    whole = tower.ln_final(tower.transformer(tower._tokens(ids), slice(None), tower.mask))
+    expected = tower.text_projection(whole[torch.arange(2), read])
+    torch.testing.assert_close(tower(ids).mean, expected)
+    torch.testing.assert_close(tower(ids).log_var, tower.text_uncertainty_projection(whole[:, -1]))
+    # Under the causal mask what follows the token has no influence on it.
+    changed = ids.clone()
+    changed[0, 4] = 2
+    same = torch.allclose(tower(changed).mean[0], tower(ids).mean[0])
+    assert same == (not no_causal_mask and pool_type != "last")
+
+
+def test_named_departures_from_the_released_form(images: Tensor, token_ids: Tensor) -> None:
+    released, own = model_of(TINY), model_of(FROM_UNC)
+    own.load_state_dict(released.state_dict())
+    assert not torch.allclose(released.encode_image(images).mean, own.encode_image(images).mean)
+    torch.testing.assert_close(released.encode_image(images).log_var, own.encode_image(images).log_var)
+    torch.testing.assert_close(released.encode_text(token_ids[0]).mean, own.encode_text(token_ids[0]).mean)
+    assert not torch.allclose(released.encode_text(token_ids[0]).log_var, own.encode_text(token_ids[0]).log_var)
+
+
+def test_every_parameter_gets_a_gradient_with_and_without_masking(images: Tensor, token_ids: Tensor) -> None:
+    for config in (TINY, FROM_UNC):
+        for masked in ((), (token_ids[:, :1], torch.tensor([0, 3]))):
+            model = model_of(config)
+            output = model(images, token_ids, *masked)
+            score = output.logit_scale + output.logit_bias
+            for gaussian in (output.image, output.text):
+                score = score + (gaussian.mean * torch.randn(16)).sum() + gaussian.log_var.square().sum()
+            score.backward()
+            assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("config", [TINY, FROM_UNC], ids=["released", "own"])
+def test_autocast_keeps_heads_in_single_precision(config: ModelConfig, images: Tensor, token_ids: Tensor) -> None:
+    model = model_of(config)
+    exact = model(images, token_ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model(images, token_ids)
+    for got, expected in ((low.image, exact.image), (low.text, exact.text)):
+        assert got.mean.dtype == got.log_var.dtype == torch.float32
+        torch.testing.assert_close(got.mean, expected.mean, atol=0.05, rtol=0)
+    low.image.log_var.sum().backward()
+
+
+def test_without_uncertainty_the_embeddings_are_points(images: Tensor, token_ids: Tensor) -> None:
+    config = replace(
+        TINY, embed_dim=20, vision=replace(TINY.vision, embed_unc=False), text=replace(TINY.text, embed_unc=False)
+    )
+    output = ProLIP(config)(images, token_ids)
+    assert float(output.image.total_var.sum()) == float(output.text.total_var.sum()) == 0.0
+
+
+def test_too_many_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="7 tokens do not fit the context of 6"):
+        ProLIP(TINY).encode_text(torch.zeros(1, 7, dtype=torch.long))
+
+
+def test_resetting_uncertainty_leaves_the_means_alone(images: Tensor) -> None:
+    model = model_of(TINY)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.nn.init.ones_(model.visual.get_parameter("uncertainty_proj.bias"))
+    model.reset_uncertainty()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    heads = {f"{head}.weight" for head in ("visual.uncertainty_proj", "text.text_uncertainty_projection")}
+    assert changed == heads | {"visual.unc_embedding", "text.unc_emb"}
+
+
+def test_initial_spread_of_weights() -> None:
+    torch.manual_seed(0)
+    wide = replace(TINY, embed_dim=256, text=replace(TINY.text, width=256), vision=replace(TINY.vision, width=256))
+    model = ProLIP(wide)
+    expected = {
+        "visual.proj": 256**-0.5,
+        "visual.uncertainty_proj.weight": 256**-0.5,
+        "text.token_embedding.weight": 0.02,
+        "text.transformer.resblocks.0.attn.in_proj_weight": 256**-0.5,
+        "text.transformer.resblocks.0.attn.out_proj.weight": 256**-0.5 * 4**-0.5,
+        "text.transformer.resblocks.1.mlp.c_fc.weight": 512**-0.5,
+        "text.transformer.resblocks.1.mlp.c_proj.weight": 256**-0.5 * 4**-0.5,
+        "text.text_projection.weight": 256**-0.5,
+    }
+    for name, std in expected.items():
+        assert float(model.get_parameter(name).detach().std()) == pytest.approx(std, rel=0.05), name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Configurations
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_official_form_round_trip(name: str) -> None:
+    config = ARCHITECTURES[name]
+    written = json.dumps(to_official_json(config))
+    assert from_official_json(json.loads(written)) == config
+    assert to_official_json(from_official_json(json.loads(written))) == json.loads(written)
+
+
+def test_official_form_holds_what_differs_from_the_defaults_sorted() -> None:
+    written = to_official_json(TINY)
+    assert list(written) == ["embed_dim", "init_logit_bias", "text_cfg", "vision_cfg"]
+    assert written["vision_cfg"] == {
+        "embed_unc": True,
+        "head_width": 8,
+        "image_size": [8, 12],
+        "layers": 2,
+        "patch_size": 4,
+        "width": 16,
+    }
+    assert to_official_json(ARCHITECTURES["ViT-H-14"])["quick_gelu"] is True
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "demo"])
+def test_sizes_stay_those_of_the_released_models(name: str) -> None:
+    with torch.device("meta"):
+        model = ProLIP(ARCHITECTURES[name])
+    millions = {"ViT-B-16": 198, "ViT-B-16-long": 198, "ViT-L-16": 655, "ViT-SO400M-14": 866, "ViT-H-14": 991}
+    counted = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert counted == pytest.approx(millions[name], rel=0.02)
+
+
+def official(**changes: Any) -> dict[str, Any]:
+    """A small official file with settings changed; "vision_cfg.x" is x of that block."""
+    given = to_official_json(TINY)
+    for key, value in changes.items():
+        block, _, name = key.rpartition("__")
+        (given[block] if block else given)[name] = value
+    return given
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vision_cfg__pool_type": "avg"}, "vision_cfg.pool_type is 'avg'"),
+        ({"vision_cfg__pos_embed_type": "sin_cos_2d"}, "vision_cfg.pos_embed_type"),
+        ({"vision_cfg__attentional_pool": True}, "vision_cfg.attentional_pool"),
+        ({"vision_cfg__output_tokens": True}, "vision_cfg.output_tokens"),
+        ({"vision_cfg__norm_kwargs": {"epsilon": 1}}, "vision_cfg.norm_kwargs"),
+        ({"vision_cfg__act_kwargs": {"approximate": "no"}}, "vision_cfg.act_kwargs"),
+        ({"vision_cfg__widht": 3}, "vision_cfg.widht is not a known setting: did you mean 'width'"),
+        ({"text_cfg__tokenizer_kwargs": {"strip": True}}, "text_cfg.tokenizer_kwargs"),
+        ({"embed_dims": 3}, "embed_dims is not a known setting"),
+        ({"embed_dim": 17}, "text.width 16 differs from embed_dim 17"),
+        ({"init_logit_scale": 0}, "init_logit_scale is 0"),
+        ({"text_cfg__heads": 3}, "text.heads"),
+        ({"text_cfg__layers": 0}, "text.layers"),
+        ({"vision_cfg__layers": 0}, "vision.layers"),
+        ({"vision_cfg__head_width": 5}, "vision.width"),
+        ({"vision_cfg__image_size": 3}, "smaller than a patch"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        from_official_json(official(**changes))
+
+
+def test_settings_without_effect_are_accepted() -> None:
+    given = official(
+        output_dict=True,
+        text_cfg__pool_type="last",
+        text_cfg__pad_id=1,
+        vision_cfg__timm_pool="avg",
+        text_cfg__hf_model_name=None,
+    )
+    assert from_official_json(given) == TINY
+
+
+def test_a_bias_of_zero_means_none() -> None:
+    assert from_official_json(official(init_logit_bias=0)).init_logit_bias is None
+    with pytest.raises(ValueError, match="init_logit_bias is 0"):
+        replace(TINY, init_logit_bias=0.0)
+    del (given := official())["embed_dim"]
+    with pytest.raises(ValueError, match="embed_dim is missing"):
+        from_official_json(given)

@@ -1,0 +1,329 @@
+"""A start from open_clip's models: the same embeddings without [UNC], and what [UNC] adds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+import prolip
+from prolip.models import ProLIP
+from prolip.models.hub import save_pretrained
+from prolip.models.open_clip import StartError, start_from
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.pretrained.sources import load
+
+CLIP_VISION = {"layers": 2, "width": 32, "head_width": 8, "patch_size": 8, "image_size": 32}
+CLIP_TEXT = {"context_length": 7, "vocab_size": 40, "width": 24, "heads": 3, "layers": 2}
+SIGLIP_VISION = {"timm_model_name": "vit_prolip_test", "timm_pool": "map", "timm_proj": "none", "image_size": 32}
+SIGLIP_TEXT = {
+    **CLIP_TEXT,
+    "width": 16,
+    "heads": 2,
+    "no_causal_mask": True,
+    "proj_bias": True,
+    "pool_type": "last",
+    "norm_kwargs": {"eps": 1e-6},
+}
+TANH = {"act_kwargs": {"approximate": "tanh"}}
+
+
+@timm.models.register_model
+def vit_prolip_test(pretrained: bool = False, **settings: Any) -> VisionTransformer:
+    """A tiny SigLIP tower; `create_model` finds it by its name."""
+    del pretrained
+    known = ("img_size", "global_pool", "num_classes", "act_layer", "class_token", "qk_norm")
+    shape: dict[str, Any] = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "mlp_ratio": 3.7,
+    }
+    plain = {
+        "class_token": False,
+        "global_pool": "map",
+        **{name: value for name, value in settings.items() if name in known},
+    }
+    tower = VisionTransformer(**shape, **plain)
+    tower.default_cfg = {}
+    return tower
+
+
+@timm.models.register_model
+def vit_prolip_test_tanh(pretrained: bool = False, **settings: Any) -> VisionTransformer:
+    """The same with the activation of SigLIP 2."""
+    return vit_prolip_test(pretrained, act_layer="gelu_tanh", **settings)
+
+
+def random_everywhere(model: nn.Module) -> nn.Module:
+    """Every tensor random, so that none that is lost or misplaced stays hidden behind a zero or a one."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "logit" not in name:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data = (
+                parameter.data * 0.5 + noise * max(parameter.shape[-1], 4) ** -0.5 if parameter.ndim else noise
+            )
+    return model.eval()
+
+
+MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "clip": (open_clip.CLIP, {"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT}),
+    "clip-quickgelu": (open_clip.CLIP, {"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT, "quick_gelu": True}),
+    "clip-custom-text": (open_clip.CustomTextCLIP, {"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT}),
+    "clip-eos-scales": (
+        open_clip.CLIP,
+        {
+            "vision_cfg": {**CLIP_VISION, "ls_init_value": 0.1, "no_ln_pre": True, "image_size": (32, 24)},
+            "text_cfg": {**CLIP_TEXT, "pool_type": "eos", "eos_id": 5, "ls_init_value": 0.1, "mlp_ratio": 3.7},
+        },
+    ),
+    "siglip": (
+        open_clip.CustomTextCLIP,
+        {"vision_cfg": SIGLIP_VISION, "text_cfg": SIGLIP_TEXT, "init_logit_bias": -12.0},
+    ),
+    "siglip2": (
+        open_clip.CustomTextCLIP,
+        {
+            "vision_cfg": {**SIGLIP_VISION, "timm_model_name": "vit_prolip_test_tanh"},
+            "text_cfg": {**SIGLIP_TEXT, **TANH},
+            "init_logit_bias": -12.0,
+        },
+    ),
+    "siglip-i18n": (
+        open_clip.CustomTextCLIP,
+        {
+            "vision_cfg": SIGLIP_VISION,
+            "text_cfg": {**SIGLIP_TEXT, "proj_type": "none", "proj_bias": False},
+            "init_logit_bias": -12.0,
+        },
+    ),
+    "timm-projected": (
+        open_clip.CustomTextCLIP,
+        {"vision_cfg": {**SIGLIP_VISION, "timm_proj": "linear"}, "text_cfg": CLIP_TEXT},
+    ),
+}
+
+
+def built(name: str) -> nn.Module:
+    kind, settings = MODELS[name]
+    torch.manual_seed(0)
+    return random_everywhere(kind(16, **settings))
+
+
+def inputs(model: nn.Module) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    height, width = model.visual.image_size if isinstance(model.visual.image_size, tuple) else (32, 32)
+    ids = torch.randint(6, 40, (5, 7), generator=generator)
+    ids[torch.arange(5), torch.tensor([6, 2, 4, 3, 5])] = 5
+    return torch.randn(3, 3, height, width, generator=generator), ids
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_without_unc_the_embeddings_are_those_of_open_clip(name: str) -> None:
+    theirs = built(name)
+    images, ids = inputs(theirs)
+    with torch.no_grad():
+        ours = start_from(theirs, uncertainty=False)
+        close(ours.encode_image(images, normalize=False).mean, theirs.encode_image(images))
+        close(ours.encode_text(ids, normalize=False).mean, theirs.encode_text(ids))
+        close(ours.encode_text(ids).mean, theirs.encode_text(ids, normalize=True))
+        assert float(ours.encode_image(images).total_var.sum()) == 0.0
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_unc_is_new_and_the_rest_is_taken_over(name: str, tmp_path: Path) -> None:
+    theirs = built(name)
+    images, ids = inputs(theirs)
+    torch.manual_seed(1)
+    ours = start_from(theirs)
+    plain = start_from(theirs, uncertainty=False)
+    own, taken = ours.state_dict(), plain.state_dict()
+    for key, tensor in taken.items():
+        table = own[key]
+        if key == "visual.positional_embedding":  # [UNC] follows [CLS] where there is one
+            row = ours.visual.num_specials - 1
+            table = torch.cat([table[:row], table[row + 1 :]])
+        elif key == "text.positional_embedding":
+            table = table[:-1]
+        assert torch.equal(table, tensor), key
+    output = ours(images, ids[None])
+    for gaussian in (output.image, output.text):
+        assert float(gaussian.log_var.detach().mean()) == pytest.approx(-10, abs=1.5)
+    score = sum(gaussian.mean.sum() + gaussian.log_var.sum() for gaussian in (output.image, output.text))
+    assert isinstance(score, Tensor)
+    score.backward()
+    silent = {key for key, parameter in ours.named_parameters() if parameter.grad is None}
+    assert silent == {"logit_scale", "logit_bias"}
+    # It is a model like any other: saved, loaded, strict.
+    save_pretrained(ours, tmp_path)
+    again = load(tmp_path)
+    assert again.config == ours.config
+    with torch.no_grad():
+        assert torch.equal(again.encode_text(ids).mean, ours.encode_text(ids).mean)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_with_unc_the_means_are_still_those_of_open_clip(name: str) -> None:
+    theirs = built(name)
+    images, ids = inputs(theirs)
+    ours = start_from(theirs)
+    kept = torch.tensor([0, 2, 3])
+    with torch.no_grad():
+        close(ours.encode_image(images, normalize=False).mean, theirs.encode_image(images))
+        close(ours.encode_text(ids, normalize=False).mean, theirs.encode_text(ids))
+        # Patches that are removed and texts that are shorter leave [UNC] its place.
+        plain = start_from(theirs, uncertainty=False)
+        close(ours.encode_image(images, kept).mean, plain.encode_image(images, kept).mean)
+        close(ours.encode_text(ids[:, :6]).mean, plain.encode_text(ids[:, :6]).mean)
+        before = ours.encode_image(images), ours.encode_text(ids)
+        for vector in (ours.visual.unc_embedding, ours.text.unc_emb):
+            assert vector is not None
+            vector.mul_(-3)
+        after = ours.encode_image(images), ours.encode_text(ids)
+        seen = ProLIP(replace(ours.config, vision=replace(ours.config.vision, unc_seen=True)))
+        seen.load_state_dict(ours.state_dict())
+        assert not torch.allclose(seen.encode_image(images).mean, after[0].mean, atol=1e-3)
+    for ours_before, ours_after in zip(before, after, strict=True):
+        close(ours_after.mean, ours_before.mean)
+        assert float((ours_after.log_var - ours_before.log_var).abs().max()) > 1e-2
+
+
+def test_under_the_causal_mask_unc_leaves_the_mean_as_it_was() -> None:
+    theirs = built("clip")
+    _, ids = inputs(theirs)
+    ours = start_from(theirs)
+    with torch.no_grad():
+        close(ours.encode_text(ids).mean, theirs.encode_text(ids, normalize=True))
+        before = ours.encode_text(ids).log_var
+        changed = ids.clone()
+        changed[:, 0] = torch.where(ids[:, 0] == 6, 7, 6)
+        assert not torch.allclose(ours.encode_text(changed).log_var, before)
+
+
+def test_the_mean_of_an_image_takes_one_norm_beside_unc_too() -> None:
+    theirs = built("clip")
+    images, _ = inputs(theirs)
+    ours = start_from(theirs)
+    with torch.no_grad():
+        kept = ours.encode_image(images, normalize=False).mean
+        twice = ProLIP(replace(ours.config, vision=replace(ours.config.vision, final_norm="twice")))
+        twice.load_state_dict(ours.state_dict())
+        assert not torch.allclose(kept, twice.encode_image(images, normalize=False).mean, atol=1e-2)
+    assert ours.config.vision.final_norm == "once"
+
+
+def test_scale_and_bias_are_siglips_own_and_the_released_start_for_clip() -> None:
+    clip, siglip = start_from(built("clip")), start_from(built("siglip"))
+    assert float(clip.logit_scale.detach().exp()) == pytest.approx(10)
+    assert float(clip.logit_bias.detach()) == -10.0
+    assert float(siglip.logit_scale.detach()) == pytest.approx(math.log(1 / 0.07))
+    assert float(siglip.logit_bias.detach()) == -12.0
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_pixels_are_those_of_the_loader_whatever_the_model_was_trained_with(name: str) -> None:
+    theirs = built(name)
+    theirs.visual.preprocess_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.6, 0.7)}
+    shares = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+    def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+        return (shares - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+    with torch.no_grad():
+        ours = start_from(theirs, uncertainty=False)
+        expected = theirs.encode_image(normalised((0.5, 0.4, 0.3), (0.5, 0.6, 0.7)))
+        close(ours.encode_image(normalised(OPENAI_MEAN, OPENAI_STD), normalize=False).mean, expected)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_a_start_of_another_size_keeps_what_was_learned(name: str, tmp_path: Path) -> None:
+    ours = start_from(built(name))
+    save_pretrained(ours, tmp_path)
+    config = replace(
+        ours.config,
+        vision=replace(ours.config.vision, image_size=48),
+        text=replace(ours.config.text, context_length=12, vocab_size=50),
+    )
+    larger = load(tmp_path, config=config, resize="corrected")
+    specials = ours.visual.num_specials
+    assert torch.equal(larger.visual.positional_embedding[:specials], ours.visual.positional_embedding[:specials])
+    assert torch.equal(larger.text.positional_embedding[-1], ours.text.positional_embedding[-1])
+    assert torch.equal(larger.text.token_embedding.weight[:40], ours.text.token_embedding.weight)
+    with torch.no_grad():
+        assert larger.encode_image(torch.zeros(1, 3, 48, 48)).mean.shape == (1, 16)
+
+
+@pytest.mark.parametrize("form", ["bare", "module", "safetensors"])
+def test_by_name_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    theirs = built("clip")
+    path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pt")
+    state = theirs.state_dict()
+    if form == "safetensors":
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    elif form == "module":
+        torch.save({"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, path)
+    else:
+        torch.save(state, path)
+    config = {"embed_dim": 16, "vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-for-prolip", config)
+    ours = prolip.load(f"open_clip:tiny-for-prolip/{path}")
+    _, ids = inputs(theirs)
+    with torch.no_grad():
+        close(ours.encode_text(ids).mean, theirs.encode_text(ids, normalize=True))
+
+
+def test_a_model_without_weights_or_of_no_name_is_refused() -> None:
+    for source in ("open_clip:ViT-nothing/tag", "open_clip:ViT-B-32/no-such-tag"):
+        with pytest.raises(StartError, match="open_clip cannot build"):
+            prolip.load(source)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"vision_cfg": {**CLIP_VISION, "layers": [1, 1, 1, 1], "width": 8}}, "ModifiedResNet"),
+        ({"vision_cfg": {**CLIP_VISION, "pool_type": "avg"}}, "not read from"),
+        ({"vision_cfg": {**CLIP_VISION, "attentional_pool": True}}, "not read from"),
+        ({"vision_cfg": {**SIGLIP_VISION, "timm_pool": "avg"}}, "attention pooling"),
+        ({"vision_cfg": {**SIGLIP_VISION, "timm_proj": "mlp"}}, "head has parts"),
+        ({"vision_cfg": SIGLIP_VISION, "quick_gelu": True}, "one tower uses the quick GELU"),
+        ({"text_cfg": {**CLIP_TEXT, "pool_type": "first"}}, "read from 'first'"),
+        ({"text_cfg": {**CLIP_TEXT, "embed_cls": True}}, "class token"),
+        ({"text_cfg": {**CLIP_TEXT, "qk_norm": True}}, "blocks of another kind"),
+    ],
+)
+def test_towers_without_counterpart_are_refused_by_their_part(settings: dict[str, Any], message: str) -> None:
+    model = open_clip.CustomTextCLIP(16, **{"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT, **settings})
+    with pytest.raises(StartError, match=message):
+        start_from(model)
+
+
+def test_a_part_that_would_be_lost_is_named() -> None:
+    theirs = built("siglip")
+    theirs.visual.trunk.blocks[0].attn.norm = nn.LayerNorm(16)
+    with pytest.raises(StartError, match=r"without a counterpart: blocks\.0\.attn\.norm\.weight"):
+        start_from(theirs)
+
+
+def test_unit_means_stay_unit() -> None:
+    ours: ProLIP = start_from(built("siglip"))
+    mean = ours.encode_image(torch.zeros(2, 3, 32, 32)).mean
+    close(mean, F.normalize(mean, dim=-1))

@@ -1,0 +1,170 @@
+"""The recipes: what the published runs were, what a control or an ablation changes, what a start is made of."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from importlib import resources
+from typing import Any
+
+import open_clip
+import pytest
+
+from prolip.models import ARCHITECTURES
+from prolip.models.config import LockConfig
+from prolip.models.freeze import lock_parameters
+from prolip.train.config import TrainConfig, known_recipes, load_config
+from prolip.train.cost import blank, count_parameters, step_memory
+
+SHARDS = ("--data.shards", "a.tar")
+BASE = "vit-b16-datacomp-1b-1.28b"
+
+
+def recipe(name: str) -> TrainConfig:
+    return load_config([name, *SHARDS])
+
+
+def changed(one: Any, other: Any, prefix: str = "") -> dict[str, Any]:
+    """The settings of `other` that differ from those of `one`, by dotted key."""
+    found: dict[str, Any] = {}
+    for field in fields(one):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if is_dataclass(ours):
+            found |= changed(ours, theirs, f"{prefix}{field.name}.")
+        elif ours != theirs:
+            found[prefix + field.name] = theirs
+    return found
+
+
+def changes(name: str, base: str = BASE) -> dict[str, Any]:
+    found = changed(recipe(base), recipe(name))
+    assert found.pop("name") == name
+    return found
+
+
+def test_each_says_where_it_comes_from() -> None:
+    for name in known_recipes():
+        text = (resources.files("prolip") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        assert text.startswith("# "), f"{name} does not begin with what it is"
+        longest = max(map(len, text.splitlines()))
+        assert longest <= 140, f"{name} has a line of {longest} characters"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [("vit-l16", "ViT-L-16"), ("vit-so400m14", "ViT-SO400M-14"), ("vit-h14", "ViT-H-14")],
+)
+def test_larger_models_are_the_script_at_their_size(name: str, architecture: str) -> None:
+    found = changes(f"{name}-datacomp-1b-1.28b")
+    assert recipe(f"{name}-datacomp-1b-1.28b").model == ARCHITECTURES[architecture]
+    rest = {key for key in found if not key.startswith(("model.", "data.tokenizer.", "data.mask.text_mode"))}
+    assert rest == {"architecture", "accumulate"}
+
+
+@pytest.mark.parametrize("name", ["vit-l16", "vit-so400m14", "vit-h14"])
+def test_larger_models_fit_on_32_cards_of_80_gb(name: str) -> None:
+    config = recipe(f"{name}-datacomp-1b-1.28b")
+    memory = step_memory(blank(config.model), config.data.mask, batch_size=512, accumulate=config.accumulate)
+    assert memory.total < 0.85 * 80e9
+    assert memory.total == pytest.approx(1e9 * int(_comment(config.name).split("about ")[1].split(" GB")[0]), rel=0.02)
+
+
+def _comment(name: str) -> str:
+    return (resources.files("prolip") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def test_effective_weights_are_the_scripts_times_its_32_processes() -> None:
+    base, effective = recipe(BASE).loss, changes(f"{BASE}-effective-weights")
+    local = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
+    assert effective == {f"loss.{name}": pytest.approx(32 * getattr(base, name)) for name in local}
+
+
+def test_longprolip_has_the_settings_of_its_script() -> None:
+    assert changes("longprolip-vit-b16-24m") == {
+        "architecture": "ViT-B-16-long",
+        "start_from": "hf-hub:SanghyukChun/ProLIP-ViT-B-16-DC-1B-12_8B",
+        "start_resize": "official",
+        "num_samples": 24_000_000,
+        "batch_size": 32 * 256,
+        "checkpoint_every": 500,
+        "model.text.context_length": 256,
+        "data.tokenizer.context_length": 256,
+        "loss.inclusion_eps": -100.0,
+        "loss.inclusion_scale": 10.0,
+        "optim.lr": 1e-6,
+        "optim.weight_decay": 0.01,
+        "optim.warmup_steps": 200,
+    }
+    longer = changes("longprolip-vit-b16-128m", "longprolip-vit-b16-24m")
+    assert longer == {"num_samples": 128_000_000, "checkpoint_every": 2_000}
+
+
+NO_MASKS = {"data.mask.masked_fraction": 0.0, "loss.masked_inclusion_weight": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ablation-no-inclusion", {**NO_MASKS, "loss.inclusion_weight": 0.0}),
+        ("ablation-no-masking", NO_MASKS),
+        ("ablation-no-vib", {"loss.vib_weight": 0.0}),
+        ("ablation-mean-only", {"loss.contrast": "siglip"}),
+        ("ablation-unc-output", {"model.text.log_var_source": "unc"}),
+    ],
+)
+def test_an_ablation_changes_one_thing(name: str, expected: dict[str, Any]) -> None:
+    assert changes(name) == expected
+
+
+@pytest.mark.parametrize("contrast", ["siglip", "clip"])
+def test_controls_keep_the_budget_and_see_means_alone(contrast: str) -> None:
+    assert changes(f"control-{contrast}-vit-b16-1.28b") == {
+        **NO_MASKS,
+        "loss.contrast": contrast,
+        "loss.inclusion_weight": 0.0,
+        "loss.vib_weight": 0.0,
+        "model.vision.embed_unc": False,
+        "model.text.embed_unc": False,
+    }
+
+
+@pytest.mark.parametrize(("kind", "name"), [("clip", "ViT-B-16"), ("siglip", "ViT-B-16-SigLIP")])
+def test_a_start_is_what_open_clip_says(kind: str, name: str) -> None:
+    config = recipe(f"finetune-{kind}-vit-b16")
+    start, tag = (config.start_from or "").removeprefix("open_clip:").split("/")
+    assert start == name
+    assert tag in open_clip.list_pretrained_tags_by_model(name)
+    given = open_clip.get_model_config(name)
+    text, vision = given["text_cfg"], given["vision_cfg"]
+    ours = config.model
+    assert ours.embed_dim == given["embed_dim"]
+    assert (ours.text.width, ours.text.heads, ours.text.layers) == (text["width"], text["heads"], text["layers"])
+    assert (ours.text.context_length, ours.text.vocab_size) == (text["context_length"], text["vocab_size"])
+    assert ours.text.no_causal_mask == text.get("no_causal_mask", False)
+    assert ours.text.pool_type == text.get("pool_type", "argmax")
+    assert ours.text.proj_bias == text.get("proj_bias", False)
+    assert ours.text.norm_eps == text.get("norm_kwargs", {}).get("eps", 1e-5)
+    assert not ours.text.embed_cls
+    assert ours.vision.pool_type == vision.get("timm_pool", "tok")
+    assert ours.vision.image_size == vision["image_size"]
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize(
+    ("form", "lock"),
+    [
+        ("locked-image", LockConfig(image=True)),
+        ("locked-text", LockConfig(text=True, text_unlocked_groups=2)),
+        ("unc-only", LockConfig(image=True, text=True)),
+    ],
+)
+def test_forms_of_fine_tuning_lock_what_they_say(kind: str, form: str, lock: LockConfig) -> None:
+    whole, config = recipe(f"finetune-{kind}-vit-b16"), recipe(f"finetune-{kind}-vit-b16-{form}")
+    assert config.lock == lock
+    assert replace(config, name=whole.name, lock=whole.lock, optim=whole.optim) == whole
+    model = blank(config.model)
+    lock_parameters(model, config.lock)
+    counts = count_parameters(model)
+    if form == "unc-only":
+        assert counts.trained == counts.uncertainty + counts.similarity
+    else:
+        assert counts.uncertainty + counts.similarity < counts.trained < counts.total

@@ -1,0 +1,130 @@
+"""Parameter groups, learning rates, clipping and the clamp."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from prolip.train.config.parts import OptimConfig
+from prolip.train.optim import (
+    clamp_logit_scale,
+    clip_gradients,
+    decays,
+    learning_rate,
+    lr_factor,
+    make_optimizer,
+    set_learning_rate,
+)
+
+
+class Tiny(nn.Module):
+    """The names that the rules look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0))
+        self.visual = nn.ModuleDict({"uncertainty_proj": nn.Linear(3, 3), "ln_post": nn.LayerNorm(3)})
+        self.text = nn.ModuleDict(
+            {"text_uncertainty_projection": nn.Linear(3, 3), "token_embedding": nn.Embedding(4, 3)}
+        )
+
+
+def test_decay_spares_vectors_norms_biases_and_the_scale() -> None:
+    assert decays("visual.proj", 2)
+    assert decays("text.token_embedding.weight", 2)
+    assert decays("visual.uncertainty_proj.weight", 2)
+    assert not decays("visual.class_embedding", 1)
+    assert not decays("visual.ln_post.weight", 2)
+    assert not decays("text.text_projection.bias", 2)
+    assert not decays("logit_scale", 0)
+
+
+def test_groups_hold_every_parameter_once_with_its_decay_and_factor() -> None:
+    model = Tiny()
+    config = OptimConfig(lr=0.1, log_var_lr_factor=2.0, logit_lr_factor=10.0, weight_decay=0.5)
+    optimizer = make_optimizer(model, config)
+    set_learning_rate(optimizer, 0.01)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    seen = {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert seen == {
+        "logit_scale": (0.1, 0.0),
+        "logit_bias": (0.1, 0.0),
+        "visual.uncertainty_proj.weight": (0.02, 0.5),
+        "visual.uncertainty_proj.bias": (0.02, 0.0),
+        "visual.ln_post.weight": (0.01, 0.0),
+        "visual.ln_post.bias": (0.01, 0.0),
+        "text.text_uncertainty_projection.weight": (0.02, 0.5),
+        "text.text_uncertainty_projection.bias": (0.02, 0.0),
+        "text.token_embedding.weight": (0.01, 0.5),
+    }
+    assert len(make_optimizer(model, OptimConfig()).param_groups) == 2
+    assert lr_factor(config, "visual.proj") == 1.0
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = Tiny()
+    model.logit_scale.requires_grad_(False)
+    held = [p for group in make_optimizer(model, OptimConfig()).param_groups for p in group["params"]]
+    assert all(p is not model.logit_scale for p in held)
+
+
+def test_warm_up_then_cosine_then_never_quite_zero() -> None:
+    config = OptimConfig(lr=1.0, warmup_steps=4)
+    assert [learning_rate(config, step, 12) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert learning_rate(config, 4, 12) == 1.0
+    assert learning_rate(config, 8, 12) == pytest.approx(0.5)
+    assert 0 < learning_rate(config, 11, 12) < 0.05
+    assert learning_rate(OptimConfig(lr=2.0, warmup_steps=0, schedule="const"), 99, 100) == 2.0
+
+
+def test_cooldown_ends_at_its_own_rate() -> None:
+    config = OptimConfig(
+        lr=1.0, warmup_steps=0, schedule="const-cooldown", cooldown_steps=10, cooldown_power=2.0, cooldown_end_lr=0.1
+    )
+    assert learning_rate(config, 89, 100) == 1.0
+    assert learning_rate(config, 95, 100) == pytest.approx(0.25 * 0.9 + 0.1)
+    assert learning_rate(config, 100, 100) == pytest.approx(0.1)
+
+
+def test_clipping_returns_the_norm_before_it() -> None:
+    weight, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    assert float(clip_gradients([weight, unused], None)) == 5.0
+    assert torch.equal(weight.grad, torch.tensor([3.0, 4.0]))
+    assert float(clip_gradients([weight, unused], 1.0)) == 5.0
+    torch.testing.assert_close(weight.grad.norm(), torch.tensor(1.0))
+    clip_gradients([weight], 10.0)
+    torch.testing.assert_close(weight.grad.norm(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1.0, 0.0), (3.0, 3.0), (9.0, math.log(100))])
+def test_the_scale_is_clamped(start: float, end: float) -> None:
+    model = Tiny()
+    nn.init.constant_(model.logit_scale, start)
+    clamp_logit_scale(model)
+    assert float(model.logit_scale.detach()) == pytest.approx(end)
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match=r"optim\.lr is 0"):
+        OptimConfig(lr=0)
+    with pytest.raises(ValueError, match=r"optim\.eps is 0"):
+        OptimConfig(eps=0)
+    with pytest.raises(ValueError, match=r"optim\.betas is \(0\.9, 1\.0\)"):
+        OptimConfig(betas=(0.9, 1.0))
+    with pytest.raises(ValueError, match=r"optim\.weight_decay is -1"):
+        OptimConfig(weight_decay=-1)
+    with pytest.raises(ValueError, match="must not be negative"):
+        OptimConfig(warmup_steps=-1)
+    with pytest.raises(ValueError, match="cooldown_steps"):
+        OptimConfig(schedule="const-cooldown")
+    with pytest.raises(ValueError, match=r"optim\.clip_norm is 0"):
+        OptimConfig(clip_norm=0)
