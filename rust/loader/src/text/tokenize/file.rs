@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokenizers::{PaddingDirection, PostProcessor, TruncationDirection, TruncationParams};
 
 use super::TokenizeError;
@@ -150,10 +150,9 @@ impl FileTokenizer {
         let Some(cleaning) = &self.cleaning else {
             return (0..captions.len()).try_for_each(|index| encode(index, captions[index]));
         };
-        let spare = || self.plain.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut plain = spare().pop().unwrap_or_default();
+        let mut plain = self.plain.lock().pop().unwrap_or_default();
         let outcome = cleaning.for_each(captions, &mut plain, encode);
-        spare().push(plain);
+        self.plain.lock().push(plain);
         outcome
     }
 
