@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ranks import FORKSERVER
+from tests.support.ranks import FORKSERVER
 from torch import Tensor
 
 from prolip.distributed import Exchange, Peers, Ranks, start, stop

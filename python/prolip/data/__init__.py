@@ -1,4 +1,4 @@
-"""The loader: WebDataset shards to batches, read, decoded, augmented, tokenized and masked by threads in Rust."""
+"""The data loader: threads in Rust read WebDataset shards and decode, augment, tokenize and mask them into batches."""
 
 from prolip.data.config import AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MaskConfig, StoreConfig
 from prolip.data.loader import (
