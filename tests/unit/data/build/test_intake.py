@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prolip.data.build.intake import BuildConfig
+from prolip.data.build.config import BuildConfig
 
 
 @pytest.mark.parametrize(
