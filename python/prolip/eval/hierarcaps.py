@@ -17,8 +17,7 @@ from torch import Tensor
 from prolip.eval.config import InclusionForm, TraversalConfig
 from prolip.eval.csv_rows import read_csv
 from prolip.eval.most_including import most_including
-from prolip.gaussian import Gaussian
-from prolip.pairs import inclusion_matrix
+from prolip.gaussian import Gaussian, inclusion_matrix
 
 MAX_SCORES = 2**22
 """Scores of images with all captions that are held at a time."""

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.gaussian import Gaussian
-from prolip.pairs import official_inclusion_test_matrix
+from prolip.gaussian import Gaussian, official_inclusion_test_matrix
 
 NUM_GROUPS = 8
 """Tangents touch at the mean of a group of alike general items."""

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from prolip.eval import most_including as including
 from prolip.eval.most_including import most_including
-from prolip.gaussian import Gaussian
-from prolip.pairs import official_inclusion_test_matrix
+from prolip.gaussian import Gaussian, official_inclusion_test_matrix
 
 
 def gaussians(count: int, dim: int, seed: int, log_var: float, spread: float) -> Gaussian:
