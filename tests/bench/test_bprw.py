@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.bprw import BprwConfig, nearest_images, reweight_from_voters
+from prolip.eval.bprw import nearest_images, reweight_from_voters
+from prolip.eval.config import BprwConfig
 from prolip.gaussian import Gaussian
 
 CLASSES, PROMPTS, IMAGES, DRAWS, DIM = 100, 80, 10, 10, 768

@@ -49,8 +49,8 @@ IMAGE_IDS = [100 + number for number in range(COUNT)]
 # ---- data and runs --------------------------------------------------------------------------------------------------
 
 
-def pictures(folder: Path) -> None:
-    """Four class folders of ten pictures, pictures beside their texts, and a table."""
+def images(folder: Path) -> None:
+    """Four class folders of ten images, images beside their texts, and a table."""
     rows = ["image,caption"]
     for colour in ("red", "green", "blue", "yellow"):
         for number in range(10):
@@ -58,7 +58,7 @@ def pictures(folder: Path) -> None:
             shape = "circle" if number % 2 else "square"
             draw = ImageDraw.Draw(picture)
             (draw.ellipse if number % 2 else draw.rectangle)((4, 4, 20 + number, 20 + number), fill=colour)
-            for place in (folder / "pictures" / f"{colour}_{shape}", folder / "paired"):
+            for place in (folder / "images" / f"{colour}_{shape}", folder / "paired"):
                 place.mkdir(parents=True, exist_ok=True)
                 picture.save(place / f"{colour}{number}.png")
             (folder / "paired" / f"{colour}{number}.txt").write_text(f"a {colour} {shape}")
@@ -67,9 +67,9 @@ def pictures(folder: Path) -> None:
 
 
 def mine(folder: Path) -> None:
-    """The pictures, and shards of them."""
-    pictures(folder)
-    words = ["data", "build", "folder", "--source", "pictures", "--out", "data/mine", "--val_share", "0.2"]
+    """The images, and shards of them."""
+    images(folder)
+    words = ["data", "build", "folder", "--source", "images", "--out", "data/mine", "--val_share", "0.2"]
     assert cli.main(words) == 0
 
 
@@ -96,7 +96,7 @@ def emoji_run(folder: Path) -> None:
             (f"{number:03}.json", json.dumps({"group_text": group}).encode()),
         ]
     write_tar(data / "test-openmoji-000.tar", samples)
-    pictures(folder)
+    images(folder)
 
 
 def emoji_training(folder: Path) -> None:
@@ -308,7 +308,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "train-on-your-shards.md": alone(siglips_tokenizer),
     "tutorial.md": tutorial,
     "watch-a-run.md": alone(mine),
-    "your-own-pictures.md": alone(pictures),
+    "your-own-images.md": alone(images),
 }
 
 

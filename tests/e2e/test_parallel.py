@@ -41,7 +41,7 @@ def alone(lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, num_ranks: int, 
     """What one process records on the global batches of as many ranks."""
     with monkeypatch.context() as patched:
         patched.setattr(Joined, "num_ranks", num_ranks)
-        patched.setattr("prolip.train.BatchLoader", Joined)
+        patched.setattr("prolip.train.loop.BatchLoader", Joined)
         return record(lab.words(name, *FLAGS, *flags), start("cpu"), STEPS)
 
 

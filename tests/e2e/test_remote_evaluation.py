@@ -120,7 +120,7 @@ def test_items_of_the_page_and_of_sheets(lab: Path, tmp_path: Path) -> None:
     with servers.nginx(folder, tmp_path) as url:
         assert read_items([f"{url}/{{0..1}}.tar"], ("txt", "said"), 7) == near
         packed = read_items([f"{url}/{{0..1}}.tar.gz"], ("txt", "said"), 7)
-        assert [(item.picture, item.captions) for item in packed] == [(item.picture, item.captions) for item in near]
+        assert [(item.image, item.captions) for item in packed] == [(item.image, item.captions) for item in near]
         far, here = ((f"{place}/1.tar", "p7") for place in (url, folder))
         contents = fetch([far, here], 16)
         assert contents[far].caption == contents[here].caption

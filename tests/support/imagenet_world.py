@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.eval.bprw import BprwConfig
+from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import Classifier, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import EvalModel

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from tests.support.shards import write_tar
 
-from prolip.embeddings.rank import RankOptions, run_rank
+from prolip.embeddings.config import RankOptions
+from prolip.embeddings.rank import run_rank
 from prolip.embeddings.storage import Manifest, PartNotes, Rows, write_part
 
 SIZES = (5, 3, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -13,11 +14,12 @@ from prolip.losses import LossConfig, LossTerms, ProlipLoss
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import TextConfig, VisionConfig
 from prolip.train.accumulate import backward
-from prolip.train.config import DataConfig, TrainConfig
+from prolip.train.config import TrainConfig
+from prolip.train.config.parts import OptimConfig
 from prolip.train.ema import Ema
 from prolip.train.loop import Run
 from prolip.train.loss_scaler import LossScaler
-from prolip.train.optim import OptimConfig, make_optimizer
+from prolip.train.optim import make_optimizer
 
 CONFIG = ModelConfig(
     embed_dim=16,
@@ -74,7 +76,11 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 def run_of(model: ProLIP, **changes: Any) -> Run:
     settings = {"batch_size": 8, "loss": LOSS, "optim": OptimConfig(warmup_steps=2, clip_norm=0.01), **changes}
     config = TrainConfig(
-        num_samples=640, run_dir=Path("unused"), model=CONFIG, data=DataConfig(shards=("unused",)), **settings
+        num_samples=640,
+        run_dir=Path("unused"),
+        model=CONFIG,
+        data=replace(TrainConfig().data, shards=("unused",)),
+        **settings,
     )
     return Run(
         config=config,

@@ -1,15 +1,16 @@
-"""The loader: WebDataset shards to batches, read, decoded, augmented, tokenised and masked by threads in Rust.
+"""`BatchLoader`: iterates over WebDataset shards and yields batches of uint8 images and token ids.
 
-Shapes: B samples of a batch (this rank's), H/W pixels, C captions a sample, L tokens, M masked rows, K kept patches.
+The work runs in Rust threads. Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens,
+M masked rows, K kept patches.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,15 @@ from prolip._core import (
     shown_shard,
     write_index,
 )
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import (
+    AugmentConfig,
+    CaptionConfig,
+    CaptionSource,
+    LoaderConfig,
+    MaskConfig,
+    StoreConfig,
+)
+from prolip.data.tokenizer import Tokenizer
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 __all__ = [
@@ -60,239 +69,88 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Members = dict[str, list[bytes | None]]
-"""Members of some samples by extension, as they lie in their shards: one for each sample, None where it has none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """How a training picture is varied; the defaults are those of the published recipes."""
-
-    crop_scale: tuple[float, float] = (0.8, 1.0)
-    """Share of the picture's area that a crop covers, lowest and highest."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of a crop, lowest and highest."""
-    jitter: tuple[float, float, float, float] = (0.32, 0.32, 0.32, 0.08)
-    """Strength of brightness, contrast, saturation and hue; the four are applied in random order."""
-    jitter_prob: float = 0.8
-    """Probability of colour jitter."""
-    gray_prob: float = 0.2
-    """Probability that a picture loses its colour."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionSource:
-    """Where a caption comes from."""
-
-    key: str = "txt"
-    """`txt`, or a dotted path into the sample's json. Of a list one text is drawn, equally often unless weighted;
-    what is no text is passed over. A name behind a list, with or without `*`, is a name in each of its elements
-    (`sentences.raw`, `sentences.*.raw`), a number the place of one (`sentences.0.raw`). An empty text is a caption."""
-    weight: float = 1.0
-    """How often this source is drawn, relative to its neighbours."""
-    general: tuple[str, ...] = ()
-    """Dotted paths of more general captions of the same sample; for hierarchical masking one is drawn uniformly."""
-    list_weights: tuple[float, ...] = ()
-    """How often each element of a list is drawn, by place; those behind the last weight never. () for equally often."""
-    list_weights_key: str | None = None
-    """Dotted path of the elements' weights in the same json (`sentences.score`): as many numbers as `key` leads to
-    texts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionConfig:
-    """One caption slot: every sample gives one caption to each."""
-
-    sources: tuple[CaptionSource, ...] = (CaptionSource(),)
-    """The sources, of which one is drawn by weight."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskConfig:
-    """Masked rows: the first `int(B * masked_fraction)` samples of a batch (SPEC §7)."""
-
-    masked_fraction: float = 0.125
-    """Share of a batch's rows that have masked texts and pictures: at least one row of a full batch. The smaller last
-    batch of `last_batch="keep"` may have none."""
-    text_mode: Literal["replace", "remove"] = "replace"
-    """`replace`: a masked token becomes `mask_id`. `remove`: it goes, the rest moves left, at least one token stays."""
-    text_mask_prob: float = 0.75
-    """Probability that a token is masked; padding never is. A token with the padding's id is a token (CLIP's `!`)."""
-    mask_id: int = 32000
-    """The id that replaces masked tokens; `remove` does not use it."""
-    patch_draw: Literal["batch", "sample"] = "batch"
-    """One set of kept patches for all masked rows of a batch, or one for each."""
-    keep_ratio: float = 0.75
-    """Share of patches that are kept: `int(num_patches * keep_ratio)` of them."""
-    num_patches: int = 196
-    """Patches of a picture."""
-    general_prob: float = 0.0
-    """Probability that the masked text is a more general caption, where the drawn source names any."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreConfig:
-    """How shards that are no plain local files are read: their bytes are fetched into files of a local folder."""
-
-    allow_pipe: bool = False
-    """Whether "pipe:COMMAND" runs commands."""
-    connections: int = 8
-    """Ranges of 8 MiB that are fetched at the same time."""
-    read_ahead_bytes: int = 4 * 2**30
-    """Bytes on the disk that shards ahead of their use may take; several should fit."""
-    cache_dir: str | None = None
-    """Folder of the fetched bytes; None for one in the system's temporary folder."""
-    cache_bytes: int = 0
-    """Bytes of whole shards that are kept after use in `cache_dir`, for all processes that name it; 0 keeps none."""
-    retries: int = 10
-    """Times that a request is tried again; one that brought bytes before it broke does not count."""
-    timeout_s: float = 30.0
-    """Seconds without a byte after which a request counts as broken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderConfig:
-    """Everything a loader is told, except its rank."""
-
-    shards: tuple[str, ...]
-    """Paths, addresses, brace patterns, globs, or text files that list them (`.txt` or `@FILE`)."""
-    weights: tuple[float, ...] = ()
-    """With `mode="resampled"`, how often a shard of each pattern is drawn, relative to a shard of the others; () for
-    equally often."""
-    index: str | None = None
-    """File of an index of the shards, made by `prolip data index`: opening then reads no shard. A shard that is not in
-    it, or has changed since, is an error."""
-    mode: Literal["once", "resampled"] = "once"
-    """`once`: every sample of every shard once an epoch. `resampled`: shards drawn with replacement, by `weights`."""
-    num_samples: int | None = None
-    """Samples of an epoch over all ranks, where the shards do not say: they are resampled, or of unknown length, which
-    is those that are not local and in no index. Ranks then read shards of their own, and go round them again if they
-    hold too few samples; with `last_batch="keep"` an epoch is what the shards hold."""
-    batch_size: int
-    """Samples of this rank's batch."""
-    image_size: int
-    """Side of a picture in the batch, in pixels; with 0 no picture is decoded, for whoever wants members alone."""
-    augment: AugmentConfig | None = None
-    """Random augmentation; None is the evaluation transform."""
-    captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
-    """One entry a caption slot; () reads no text."""
-    mask: MaskConfig | None = None
-    """Masked rows; None for none."""
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    """Captions to ids; not used without captions."""
-    seed: int = 0
-    """Seed of every draw."""
-    num_epochs: int | None = 1
-    """Passes over the data; None for no end."""
-    shuffle_window: int = 10_000
-    """Samples that are shuffled together, after the shards; 0 keeps the order of the files."""
-    last_batch: Literal["drop", "pad", "keep"] = "drop"
-    """Each rank reads one contiguous part of an epoch. `drop` and `pad` (training): every batch full, as many on every
-    rank, bad samples replaced by others; what does not fill a last batch is left out, or filled up from the beginning
-    of the rank's part. `keep` (evaluation): the last batch is smaller, bad samples are left out; ranks may differ by
-    one batch, so that a collective operation per batch would hang."""
-    num_threads: int = 0
-    """Threads; 0 divides the cores that this process may use (its affinity, its cgroup's quota) by torchrun's
-    LOCAL_WORLD_SIZE."""
-    prefetch_batches: int = 4
-    """Batches that are begun or wait before they are asked for."""
-    max_bad_fraction: float = 0.01
-    """Share of unreadable samples past which the loader raises DataError: judged with every batch, with slack for
-    chance (4 standard deviations; none if this is 0), and exactly when an epoch ends. The same run always fails at the
-    same batch, behind those before it."""
-    max_pixels: int = _core.MAX_PIXELS
-    """Pixels of a picture, at most; larger ones are bad samples."""
-    max_member_bytes: int = _core.MAX_MEMBER_BYTES
-    """Bytes of a sample's members together, at most; larger ones are bad samples."""
-    max_caption_bytes: int = _core.MAX_CAPTION_BYTES
-    """Bytes of a caption, at most; samples with longer ones are bad."""
-    on_missing_shard: Literal["raise", "skip"] = "raise"
-    """A shard that cannot be opened: `raise` an error that names it, at opening or at the batch that needs it; or
-    `skip` it, with a warning, and count its samples as bad ones where it vanishes later (as one, where nobody knows how
-    many they are)."""
-    decode: Literal["exact", "fast"] = "exact"
-    """`exact`: Pillow's pixels, bit for bit. `fast`: a JPEG's planes are resized before they become colours, in less
-    time; its pixels are off by half a level on average and by dozens at a few edges (decision 010). All other files,
-    and processors without AVX-512, have exact pixels in either mode."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards that are no plain local files are read."""
-    keep_members: tuple[str, ...] = ()
-    """Extensions, in lower case, of members that batches carry as they are (`json`, `cls`, `npy`), those of pictures
-    included. They count for `max_member_bytes`."""
+"""Raw members of several samples, by extension: one entry per sample, None where a sample lacks the member."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """Steps that a run took in an epoch with one number of ranks and one batch size."""
+    """A part of an epoch that was read with one number of ranks and one batch size."""
 
     world_size: int
     """Number of ranks."""
     batch_size: int
-    """Samples of one rank's batch."""
+    """Samples per rank and step."""
     steps: int
-    """Steps taken."""
+    """Number of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """Where a run stands, the same on every rank. A loader that resumes there goes on with the next batch; with another
-    number of ranks or batch size it divides anew what is left of the epoch, each sample once."""
+    """The position of a run in its data, the same on every rank.
+
+    A loader that resumes from a cursor continues with the next batch. If the number of ranks or the batch size has
+    changed, the rest of the epoch is divided anew, and each sample is still read once.
+    """
 
     epoch: int = 0
     """The epoch, from 0."""
     legs: tuple[Leg, ...] = ()
-    """What was done of it; the last leg goes on where ranks and batch size are the same."""
+    """The parts of this epoch that were read. The last one continues if ranks and batch size are unchanged."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The cursor as plain numbers and containers, for checkpoints."""
+        """Return the cursor as plain values, for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """The cursor that `to_dict` gave.
+        """Return the cursor that `to_dict` wrote.
 
         Raises:
-            ValueError: It is not one; cursors of versions whose order was another are not.
+            ValueError: `state` is not a cursor, or it is from a version that ordered samples differently.
         """
         try:
             return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"resume is {dict(state)}: it is no cursor of this version's order of samples") from error
+            raise ValueError(f"resume is {dict(state)}: it is not a cursor of this version") from error
 
 
 class Batch(NamedTuple):
-    """One rank's batch. The arrays are the loader's memory, used again once all of them are dropped."""
+    """One batch on one rank. The arrays share the loader's memory, which it reuses after all of them are dropped."""
 
     images: NDArray[np.uint8]
     """[B, H, W, 3]."""
     token_ids: NDArray[np.int32]
     """[C, B, L]."""
     masked_token_ids: NDArray[np.int32] | None
-    """[C, M, L], texts of the first M rows; None where nothing is masked or there are no captions."""
+    """[C, M, L], masked captions of the first M rows; None if nothing is masked or there are no captions."""
     kept_patches: NDArray[np.int64] | None
-    """[M, K], sorted patch indices of the first M rows; None where nothing is masked."""
+    """[M, K], sorted indices of the patches that the first M rows keep; None if nothing is masked."""
     keys: list[str]
-    """The samples' keys, B of them."""
+    """The keys of the B samples."""
     members: Members
-    """The members that `keep_members` names, B of each extension."""
+    """The raw members that `keep_members` names, B per extension."""
     cursor: Cursor
-    """Where a run goes on after this batch, whatever was prefetched."""
+    """Where to resume after this batch. It does not depend on what was prefetched."""
 
 
 class BatchLoader:
-    """Batches of WebDataset shards. Every `iter()` begins at `resume` (or the start) and ends the run before.
+    """Iterates over batches of WebDataset shards.
 
-    Use it as a context manager, or call `close()`: either joins the threads, as does dropping the iterator.
-    `state_dict()` and `load_state_dict()` are those of torchdata's stateful loaders.
+    Each `iter()` starts at `resume` (or at the beginning) and stops the iterator before it. Leaving the context
+    manager, `close()` or dropping the iterator joins the threads. `state_dict()` and `load_state_dict()` follow
+    torchdata's stateful loaders.
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
-        """Reads the headers of all local shards, unless an index says where their samples lie. Of others nothing is
-        asked before it is needed.
+        """Opens the shards.
+
+        Reads the headers of all local shards, unless there is an index. Remote shards are not contacted before they
+        are needed.
 
         Raises:
-            ValueError: A setting cannot work; the message names the field, its value and the rule.
-            DataError: A shard is no archive or is missing; the message names it. One that is damaged further on is
-                logged: the samples before the damage are used, the damage is a bad sample.
+            ValueError: A setting is invalid. The message names the field, its value and the rule.
+            DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
+                samples before the damage are used, and the damage counts as a bad sample.
         """
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
@@ -303,10 +161,10 @@ class BatchLoader:
             logger.warning("%s", note)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of all epochs.
+        """Iterate over the batches of all epochs.
 
         Raises:
-            DataError: Too many samples cannot be used.
+            DataError: Too many samples are unreadable.
             RuntimeError: The loader was closed, or is used in a forked child.
         """
         begin, self._loaded = self._loaded or self._resume, None
@@ -332,35 +190,36 @@ class BatchLoader:
             run.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor of the last batch that an iterator gave, as `Cursor.to_dict` has it. Where batches are copied
-        ahead (`device_batches`), the cursor on the batch itself is the one to save."""
+        """Return the cursor of the last batch yielded, as plain values.
+
+        With `device_batches`, which copies batches ahead, save the cursor on the batch instead.
+        """
         return (self._loaded or self._last).to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next `iter()` goes on behind the batch after which `state_dict()` gave this state; later ones begin at
-        `resume` again.
+        """Make the next `iter()` resume from a state that `state_dict()` returned. Later ones start at `resume` again.
 
         Raises:
-            ValueError: The state is none, as `Cursor.from_dict` says; whether it fits the data, `iter()` says.
+            ValueError: `state` is not a cursor. Whether it fits the data is checked by `iter()`.
         """
         self._loaded = Cursor.from_dict(state)
 
     @property
     def num_batches(self) -> int | None:
-        """Batches of this rank in an epoch; None where that turns out only as shards of unknown length come in."""
+        """Batches per epoch on this rank; None as long as the length of a shard is unknown."""
         return self._core.num_batches
 
     @property
     def num_samples(self) -> int | None:
-        """Samples of an epoch over all ranks; None where that turns out only as shards of unknown length come in."""
+        """Samples per epoch over all ranks; None as long as the length of a shard is unknown."""
         return self._core.num_samples
 
     def stats(self) -> LoaderStats:
-        """Seconds by stage, and the samples tried for the batches so far, of the present run or of the last."""
+        """Return seconds per stage and sample counts of the current (or last) iterator."""
         return self._core.stats()
 
     def close(self) -> None:
-        """Ends the run and joins its threads. A call while another thread is in one does not wait for that."""
+        """Stop the iterator and join its threads. Does not wait for a `close` that runs in another thread."""
         self._core.close()
 
     def __enter__(self) -> Self:
@@ -373,12 +232,13 @@ class BatchLoader:
 
 
 def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:
-    """The evaluation transform of an encoded picture, uint8 [size, size, 3]: the loader's own code.
+    """Decode an image and apply the evaluation transform, uint8 [size, size, 3].
 
-    The shortest side is resized to `size` (bicubic, antialiased), then the centre is cut out.
+    This is the loader's own code: the shortest side is resized to `size` (bicubic, antialiased), then the centre is
+    cropped.
 
     Raises:
-        DataError: The bytes are no picture that can be decoded.
+        DataError: The bytes cannot be decoded as an image.
         ValueError: `size` is out of range.
     """
     return _core.preprocess_image(data, size)

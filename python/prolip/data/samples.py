@@ -1,4 +1,4 @@
-"""Samples of shards as they lie there: a picture's bytes, the members beside it, what a dotted path finds in json."""
+"""Read raw samples from shards: image bytes, other members, and values in a sample's JSON."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any, NamedTuple
 from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig
 
 EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
-"""Of pictures; of several of one sample the one that stands first here is taken, as the loader takes it."""
+"""Image extensions. If a sample has several images, the first in this order is used, as in the loader."""
 
 
 class Sample(NamedTuple):
-    """A sample with a picture, which was not decoded."""
+    """A sample with its encoded image."""
 
     key: str
-    picture: bytes
+    image: bytes
     members: dict[str, bytes | None]
-    """By extension those that were asked for, None where there is none."""
+    """The requested members by extension; None where the sample lacks one."""
 
 
 def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[Sample]:
-    """The samples of a shard in its order, read as they are asked for; those without a picture are passed over.
+    """Yield the samples of a shard in order, lazily; samples without an image are skipped.
 
     Args:
         shard: path or address.
-        keep: extensions of members that are wanted beside the pictures.
-        store: how shards are read that lie elsewhere.
+        keep: extensions of the members to return besides the image.
+        store: how remote shards are read.
 
     Raises:
-        ValueError, DataError: the shard is not there, or is no archive.
+        ValueError, DataError: the shard is missing or is not an archive.
     """
     config = LoaderConfig(
         shards=(shard,),
@@ -53,8 +53,8 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
         for batch in loader:
             for place, key in enumerate(batch.keys):
                 members = {extension: some[place] for extension, some in batch.members.items()}
-                picture = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
-                yield Sample(key, picture, {extension: members[extension] for extension in keep})
+                image = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
+                yield Sample(key, image, {extension: members[extension] for extension in keep})
 
 
 def holds_no_sample(error: ValueError) -> bool:
@@ -63,10 +63,10 @@ def holds_no_sample(error: ValueError) -> bool:
 
 
 def read_record(key: str, member: bytes | None) -> Any:
-    """What a sample's json holds; None where it has none.
+    """Parse a sample's JSON member; None if the sample has none.
 
     Raises:
-        DataError: it is no json; the message names the key.
+        DataError: it is not valid JSON; the message names the key.
     """
     if member is None:
         return None
@@ -76,13 +76,13 @@ def read_record(key: str, member: bytes | None) -> Any:
         raise DataError(f"sample {key}: cannot parse its json: {error}") from error
 
 
-def at(record: Any, path: str) -> list[Any]:
-    """All that a dotted path leads to; a name behind a list is a name in each of its elements, as in the loader."""
+def values_at(record: Any, path: str) -> list[Any]:
+    """Return all values at a dotted path of a JSON record. Lists are walked through, as in the loader."""
     found = [record]
     for name in path.split("."):
-        found = [item[name] for item in _spread(found) if isinstance(item, dict) and name in item]
-    return _spread(found)
+        found = [item[name] for item in _flattened(found) if isinstance(item, dict) and name in item]
+    return _flattened(found)
 
 
-def _spread(items: Sequence[Any]) -> list[Any]:
+def _flattened(items: Sequence[Any]) -> list[Any]:
     return [part for item in items for part in (item if isinstance(item, list) else [item])]

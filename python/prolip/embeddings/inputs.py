@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, expand_shards, shown_shard
-from prolip.data.build.folder import find_pictures
-from prolip.data.build.intake import UNREADABLE, load_picture
+from prolip.data.build.folder import find_images
+from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS, holds_no_sample
 
 
@@ -83,7 +83,7 @@ def plan_parts(data: Sequence[str], lines: Sequence[Path], rows_per_part: int) -
 
 
 def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
-    names = [str(path.relative_to(folder)) for path in find_pictures(folder)]
+    names = [str(path.relative_to(folder)) for path in find_images(folder)]
     if not names:
         hint = f": for its shards, write '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
         raise ValueError(f"data: the folder {folder} holds no picture{hint}")
@@ -257,7 +257,7 @@ def _pack(part: FolderPart, shard: Path, *, with_captions: bool) -> list[str]:
                 if suffix in EXTENSIONS:
                     data = path.read_bytes()
                 else:
-                    picture = load_picture(path, None)
+                    picture = read_image(path, None)
                     data, suffix = picture.data, picture.extension
             except UNREADABLE as error:
                 lost.append(f"{part.folder}: {name}: {error}")

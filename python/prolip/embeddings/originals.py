@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip.data import DataError, StoreConfig, preprocess_image
-from prolip.data.build.intake import UNREADABLE, load_picture
-from prolip.data.samples import EXTENSIONS, at, read_record, read_samples
+from prolip.data.build.images import UNREADABLE, read_image
+from prolip.data.samples import EXTENSIONS, read_record, read_samples, values_at
 from prolip.embeddings.inputs import read_lines
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def _of_file(path: Path, side: int) -> Contents:
     text = caption.read_text(encoding="utf-8-sig", errors="replace").strip() if caption.is_file() else None
     try:
         # A file of another format than the loader's becomes one of those first.
-        data = path.read_bytes() if path.suffix.lower()[1:] in EXTENSIONS else load_picture(path, None).data
+        data = path.read_bytes() if path.suffix.lower()[1:] in EXTENSIONS else read_image(path, None).data
     except UNREADABLE:
         return Contents(None, text)
     return Contents(_square(data, side), text)
@@ -81,7 +81,7 @@ def _caption(key: str, member: bytes | None, path: str) -> str | None:
     if path == "txt":
         return None if member is None else member.decode(errors="replace").strip()
     try:
-        texts = at(read_record(key, member), path)
+        texts = values_at(read_record(key, member), path)
     except DataError:
         return None
     return " / ".join(text.strip() for text in texts if isinstance(text, str)) or None
@@ -94,7 +94,7 @@ def _of_shard(shard: str, keys: set[str], side: int, store: StoreConfig, caption
         # Of several samples with one key the first: keys are told apart by their shards alone.
         if sample.key in keys and sample.key not in found:
             caption = _caption(sample.key, sample.members[beside], caption_key)
-            found[sample.key] = Contents(_square(sample.picture, side), caption)
+            found[sample.key] = Contents(_square(sample.image, side), caption)
             if len(found) == len(keys):
                 break
     return found

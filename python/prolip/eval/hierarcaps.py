@@ -7,42 +7,23 @@ N images, L captions an image (coarse to fine), T = N * L captions in all, D dim
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.eval.config import InclusionForm, TraversalConfig
 from prolip.eval.csv_rows import read_csv
 from prolip.eval.most_including import most_including
 from prolip.gaussian import Gaussian
 from prolip.pairs import inclusion_matrix
 
-Root = Literal["text", "inclusion", "both"]
-InclusionForm = Literal["official", "exact"]
-
 MAX_SCORES = 2**22
 """Scores of images with all captions that are held at a time."""
 _FOLLOWED = 16
 """Captions that are followed over an image's way, at first: rarely do more lie above where the ends cross."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TraversalConfig:
-    """Where the walk ends and how finely it is cut."""
-
-    root: Root = "text"
-    """"text": the embedding of the empty caption. "inclusion": the caption that includes the image most. "both": their
-    normalised sum."""
-    inclusion: InclusionForm = "official"
-    """Which score finds the including caption: the published one-sided test, or H."""
-    num_steps: int = 50
-    root_only: bool = False
-    """Query the root alone instead of walking to it."""
-    root_weight: float = 1.0
-    """Factor of the including caption beside the text root (the published `n_root` adds it that many times)."""
 
 
 class Traversal(NamedTuple):

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prolip.eval.hierarcaps import InclusionForm, Root, TraversalConfig, including_captions, traverse
+from prolip.eval.config import InclusionForm, Root, Score, TraversalConfig
+from prolip.eval.hierarcaps import including_captions, traverse
 from prolip.eval.hierarchy import inclusion
-from prolip.eval.retrieval import Score, evaluate_retrieval, precision_at_r
+from prolip.eval.retrieval import evaluate_retrieval, precision_at_r
 from prolip.eval.statistics import Interval
 from prolip.eval.uncertainty import area_under_risk_coverage, expected_calibration_error, uncertainty_bins
 from prolip.eval.uncertainty_trends import uncertainty_along_chains, uncertainty_by_length

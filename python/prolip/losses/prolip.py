@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from prolip.distributed import Exchange, Peers
+from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
 from prolip.losses.clip import clip_loss
-from prolip.losses.inclusion import InclusionForm, inclusion_loss
+from prolip.losses.config import LossConfig
+from prolip.losses.inclusion import inclusion_loss
 from prolip.losses.ppcl import ppcl
-from prolip.losses.vib import VibForm, vib_loss
-
-Contrast = Literal["ppcl", "siglip", "clip"]
+from prolip.losses.vib import vib_loss
 
 
 class Embedded(Protocol):
@@ -47,52 +44,6 @@ class Embedded(Protocol):
         """Scalar, which all contrastive losses but CLIP's need."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Weights and forms of the terms; the defaults are the published pre-training recipe."""
-
-    contrast: Contrast = "ppcl"
-    """The contrastive loss: ProLIP's, or a control that sees means alone: "siglip", the same without variances, or
-    "clip", a softmax over all pairs, which reads no bias."""
-    ppcl_weight: float = 1.0
-    """Contrastive loss, whichever it is."""
-    inclusion_weight: float = 1e-7
-    """Image in its texts."""
-    masked_inclusion_weight: float = 1e-3
-    """Whole in masked, for images and for texts."""
-    vib_weight: float = 1e-4
-    """Information bottleneck, images plus texts."""
-    inclusion_form: InclusionForm = "official"
-    """Score of the inclusion terms: as released, or the exact H."""
-    inclusion_scale: float = 1000.0
-    """Factor on the score inside the sigmoid."""
-    inclusion_eps: float = -20.0
-    """exp of it scales the distance of the means in the official score; the exact score has no such factor."""
-    vib_form: VibForm = "official"
-    """Divergence of the bottleneck: as released, or the exact one."""
-    exchange: Exchange = "ring"
-    """How texts reach the other ranks: one rank's at a time, or all at once for more memory and fewer messages."""
-
-    def __post_init__(self) -> None:
-        for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"loss.{name} is {value}: it must be finite and not negative")
-        if not self.inclusion_scale > 0:
-            raise ValueError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be positive")
-
-    @property
-    def reads_bias(self) -> bool:
-        """Whether the similarity's bias counts, and is trained."""
-        return self.contrast != "clip"
-
-    @property
-    def reads_log_var(self) -> bool:
-        """Whether log variances count; without them both towers may give points."""
-        weights = (self.inclusion_weight, self.masked_inclusion_weight, self.vib_weight)
-        return self.contrast == "ppcl" or any(weight > 0 for weight in weights)
-
-
 class LossTerms(NamedTuple):
     """Scalars, each already weighted; a term that is off is 0. `total` is the sum of the others.
 
@@ -105,18 +56,6 @@ class LossTerms(NamedTuple):
     masked_image_inclusion: Tensor
     masked_text_inclusion: Tensor
     vib: Tensor
-
-
-class Counts(NamedTuple):
-    """Every rank's part of a batch, where parts are unequal: B and M of each."""
-
-    items: tuple[int, ...]
-    masked: tuple[int, ...]
-
-
-def _share(counts: tuple[int, ...], rank: int) -> float:
-    """What an average over this rank's part counts, so that the mean over ranks is the average over the whole batch."""
-    return counts[rank] * len(counts) / max(1, sum(counts))
 
 
 def _at_least_single(value: Tensor) -> Tensor:
@@ -136,48 +75,46 @@ class ProlipLoss:
         self.config = config
         self.peers = peers
 
-    def __call__(self, output: Embedded, counts: Counts | None = None) -> LossTerms:
-        """The terms for this rank, in single precision at least; their mean over ranks is that of the whole batch.
+    def __call__(self, output: Embedded) -> LossTerms:
+        """The terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
 
-        Nothing is clipped or replaced when a term explodes: the caller checks `total` and fails at the step. `counts`
-        is needed where ranks have unequal parts.
+        Every rank has as many samples, and as many masked ones. Terms are in single precision at least. Nothing is
+        clipped or replaced when a term explodes: the training step checks for that.
 
         Raises:
             ValueError: the model has no similarity bias, and the contrastive loss reads one.
         """
         with torch.autocast(output.logit_scale.device.type, enabled=False):
-            return self._terms(output, counts)
+            return self._terms(output)
 
-    def _terms(self, output: Embedded, counts: Counts | None) -> LossTerms:
-        config, peers = self.config, self.peers
-        of_items, of_masked = (1.0, 1.0) if counts is None else (_share(part, peers.rank) for part in counts)
+    def _terms(self, output: Embedded) -> LossTerms:
+        config = self.config
         image = Gaussian(*map(_at_least_single, output.image))
         text = Gaussian(*map(_at_least_single, output.text))
         off = image.mean.new_zeros(())
         contrast = inclusion = masked_image = masked_text = bottleneck = off
         if config.ppcl_weight > 0:
-            sizes = None if counts is None else counts.items
-            contrast = config.ppcl_weight * self._contrast(image, text, output, sizes)
+            contrast = config.ppcl_weight * self._contrast(image, text, output)
         if config.inclusion_weight > 0:
-            inclusion = of_items * config.inclusion_weight * self._inclusion(image, text)
+            inclusion = config.inclusion_weight * self._inclusion(image, text)
         if config.masked_inclusion_weight > 0:
-            masked_image = of_masked * self._masked(image, output.masked_image)
-            masked_text = of_masked * self._masked(text, output.masked_text)
+            masked_image = self._masked(image, output.masked_image)
+            masked_text = self._masked(text, output.masked_text)
         if config.vib_weight > 0:
             form = config.vib_form
-            bottleneck = of_items * config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
+            bottleneck = config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
         total = contrast + inclusion + masked_image + masked_text + bottleneck
         return LossTerms(total, contrast, inclusion, masked_image, masked_text, bottleneck)
 
-    def _contrast(self, image: Gaussian, text: Gaussian, output: Embedded, sizes: tuple[int, ...] | None) -> Tensor:
+    def _contrast(self, image: Gaussian, text: Gaussian, output: Embedded) -> Tensor:
         config, scale, bias = self.config, output.logit_scale, output.logit_bias
         if config.contrast == "clip":
-            return clip_loss(image.mean, text.mean, scale, self.peers, exchange=config.exchange, sizes=sizes)
+            return clip_loss(image.mean, text.mean, scale, self.peers, exchange=config.exchange)
         if bias is None:
             raise ValueError(f"the model has no similarity bias (init_logit_bias), which {config.contrast} needs")
         if config.contrast == "siglip":
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
-        return ppcl(image, text, scale, bias, self.peers, exchange=config.exchange, sizes=sizes)
+        return ppcl(image, text, scale, bias, self.peers, exchange=config.exchange)
 
     def _inclusion(self, specific: Gaussian, general: Gaussian) -> Tensor:
         config = self.config

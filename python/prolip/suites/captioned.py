@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
-from prolip.data.samples import at, read_record
+from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded
 from prolip.suites.folders import TaskFolder, find_folder, members_of, open_folder, read_captions
 
@@ -106,14 +106,14 @@ def captions_of(
     image_ids: list[int] = []
     caption_ids: list[list[int]] = []
     for place, (key, record) in enumerate(zip(found.keys, records, strict=True)):
-        some = lines[place] if lines is not None else [str(text).strip() for text in at(record, caption_key)]
+        some = lines[place] if lines is not None else [str(text).strip() for text in values_at(record, caption_key)]
         if not some:
             raise DataError(f"{folder.source}: sample {key} has no caption at {caption_key}")
         texts.append(some)
         if image_id_key is not None:
-            image_ids.append(_whole(folder, key, image_id_key, at(record, image_id_key), 1)[0])
+            image_ids.append(_whole(folder, key, image_id_key, values_at(record, image_id_key), 1)[0])
         if caption_ids_key is not None:
-            ids = _whole(folder, key, caption_ids_key, at(record, caption_ids_key), len(some))
+            ids = _whole(folder, key, caption_ids_key, values_at(record, caption_ids_key), len(some))
             caption_ids.append(ids)
     return Captions(
         texts, None if image_id_key is None else image_ids, None if caption_ids_key is None else caption_ids

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prolip.eval.retrieval import RECALL_AT, Score, first_ranks
+from prolip.eval.config import Score
+from prolip.eval.retrieval import RECALL_AT, first_ranks
 from prolip.gaussian import Gaussian
 from prolip.suites.rows import Row, row_of_items
 

@@ -10,8 +10,9 @@ import torch
 
 from prolip.pretrained.model import EvalModel
 from prolip.pretrained.open import open_eval_model
+from prolip.suites.config import SuiteOptions
 from prolip.suites.output import write_results
-from prolip.suites.rows import Finished, SuiteOptions, SuiteResult
+from prolip.suites.rows import Finished, SuiteResult
 
 Options = TypeVar("Options", bound=SuiteOptions)
 

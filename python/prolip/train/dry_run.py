@@ -1,24 +1,22 @@
-"""Runs before they begin: the recipes with what they cost, and a rehearsal that opens everything and starts nothing."""
+"""`prolip recipes` and `prolip train --dry-run`: estimate the cost of a run, and check it without starting it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from prolip.checkpoint import find_latest
 from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.models import ModelConfig, ProLIP
-from prolip.models.freeze import LockConfig, lock_parameters
+from prolip.models.config import LockConfig
+from prolip.models.freeze import lock_parameters
 from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, new_model, read_config
 from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
+from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.cost import (
     Arithmetic,
     StepMemory,
@@ -30,54 +28,46 @@ from prolip.train.cost import (
     step_memory,
 )
 
-_NAMELESS = ("--data.shards", "SHARDS")
+_NO_SHARDS = ("--data.shards", "SHARDS")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Assumption:
-    """What GPU-hours are reckoned for."""
+def peak(options: Assumption, config: TrainConfig) -> float:
+    """Return the peak FLOPs per second of the assumed GPU in the run's precision.
 
-    gpu: str = "NVIDIA A100"
-    """The card, by the name that CUDA gives it, or by enough of it."""
-    mfu: float = 0.4
-    """Share of the card's peak that training reaches, all operations counted; 0.3 to 0.5 is usual."""
+    Raises:
+        ValueError: the peak is not known.
+    """
+    arithmetic = _arithmetic(config)
+    flops = peak_flops(options.gpu, arithmetic)
+    if flops is None:
+        known = ", ".join(known_cards(arithmetic))
+        raise ValueError(f"gpu is {options.gpu!r}: its peak in {arithmetic} is not known; known are {known}")
+    return flops
 
-    def peak(self, config: TrainConfig) -> float:
-        """FLOPs a second of the card in the run's precision.
 
-        Raises:
-            ValueError: the table does not have it.
-        """
-        arithmetic = _arithmetic(config)
-        peak = peak_flops(self.gpu, arithmetic)
-        if peak is None:
-            known = ", ".join(known_cards(arithmetic))
-            raise ValueError(f"gpu is {self.gpu!r}: no peak in {arithmetic} is known of it, only of {known}")
-        return peak
+def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float) -> float:
+    """Return the GPU-hours of the whole run.
 
-    def hours(self, config: TrainConfig, flops_per_sample: float) -> float:
-        """Hours of one card for the whole run.
-
-        Raises:
-            ValueError: the share is none, or the table does not have the card.
-        """
-        if not 0 < self.mfu <= 1:
-            raise ValueError(f"mfu is {self.mfu}: it must be a share of the peak, above 0 and at most 1")
-        samples = config.total_steps * config.batch_size
-        return samples * flops_per_sample / (self.peak(config) * self.mfu) / 3600
+    Raises:
+        ValueError: `mfu` is out of range, or the GPU's peak is not known.
+    """
+    if not 0 < options.mfu <= 1:
+        raise ValueError(f"mfu is {options.mfu}: it must be a share of the peak, above 0 and at most 1")
+    samples = config.total_steps * config.batch_size
+    return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
 
 
 def _arithmetic(config: TrainConfig) -> Arithmetic:
-    """What the run multiplies matrices in."""
+    """Return the arithmetic of matrix products."""
     return "tf32" if config.precision == "fp32" and config.fp32_matmul == "high" else config.precision
 
 
 def trained_model(config: TrainConfig) -> ProLIP:
-    """The run's model without memory, its locked parameters locked."""
+    """Build the run's model on the meta device, with its locked parameters locked."""
     return _locked(config.model, config.lock, config.loss.reads_bias)
 
 
-@cache  # many recipes have the same
+@cache  # many recipes have the same model
 def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
     model = blank(config)
     lock_parameters(model, lock, trains_bias=trains_bias)
@@ -85,8 +75,8 @@ def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
 
 
 def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
-    """What a device does for a sample of the run, on any number of devices."""
-    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    """Return the FLOPs per sample that devices execute, on any number of devices."""
+    mask = config.data.masking
     size, slots = config.batch_size, len(config.data.captions)
     every = config.parallel.recompute_every
     flops = step_flops(model, mask, batch_size=size, slots=slots, accumulate=config.accumulate, recompute_every=every)
@@ -96,42 +86,34 @@ def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecipesOptions(Assumption):
-    """Lists the recipes with what they cost, or prints one as it resolves, complete."""
-
-    name: Annotated[str | None, tyro.conf.Positional] = None
-    """The recipe to print: a name of the list, or the path of a TOML file."""
-
-
 def run_recipes(options: RecipesOptions) -> Iterator[str]:
-    """The lines of the list, or of one recipe."""
+    """Yield the lines of the list, or of one recipe."""
     if options.name is not None:
-        config = load_config([options.name, *_NAMELESS])
+        config = load_config([options.name, *_NO_SHARDS])
         yield to_toml(dataclasses.replace(config, data=dataclasses.replace(config.data, shards=()))).rstrip("\n")
         return
     rows = [("recipe", "model", "samples", "batch", "GFLOPs/sample", "GPU-hours")]
     for name in known_recipes():
-        config = load_config([name, *_NAMELESS])
-        work = flops_per_sample(config, trained_model(config))
-        hours = options.hours(config, work)
+        config = load_config([name, *_NO_SHARDS])
+        flops = flops_per_sample(config, trained_model(config))
+        hours = gpu_hours(options, config, flops)
         rows.append(
             (
                 name,
                 _architecture(config),
                 count(config.num_samples),
                 f"{config.batch_size:,}",
-                f"{work / 1e9:,.1f}",
+                f"{flops / 1e9:,.1f}",
                 f"{hours:,.{0 if hours >= 10 else 1}f}",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        figures = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        yield "  ".join(names + figures)
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        yield "  ".join(names + numbers)
     yield f"\nGPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
-    yield "prolip recipes NAME prints one, complete; prolip train NAME --dry-run checks a run."
+    yield "prolip recipes NAME prints a recipe in full; prolip train NAME --dry-run checks a run."
 
 
 def _architecture(config: TrainConfig) -> str:
@@ -140,39 +122,32 @@ def _architecture(config: TrainConfig) -> str:
 
 
 def count(number: float) -> str:
-    """A number with the prefix that leaves few digits."""
-    for size, sign in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+    """Format a number with a unit: 1.28 B, 150 M, 12 k."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
-            return f"{number / size:.4g} {sign}"
+            return f"{number / size:.4g} {unit}"
     return f"{number:g}"
 
 
 # ---- prolip train --dry-run -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class DryRunOptions(Assumption):
-    """Checks a run and says what it will cost; starts nothing and writes nothing."""
+def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
+    """Check a run without starting it; yields the lines to print.
 
-    gpus: int = 1
-    """Cards that the run is to have: the batch must divide among them."""
-
-
-def run_dry(words: Sequence[str]) -> Iterator[str]:
-    """The lines of the rehearsal of `prolip train WORDS`.
+    Args:
+        options: the number of GPUs and what is assumed of them.
+        arguments: recipes and flags, as `prolip train` takes them.
 
     Raises:
-        ValueError: something is wrong; the message has all that is.
+        ValueError: something is wrong; the message lists everything that is.
     """
-    options, rest = tyro.cli(
-        DryRunOptions, args=list(words), prog="prolip train --dry-run", use_underscores=True, return_unknown_args=True
-    )
     if options.gpus < 1:
         raise ValueError(f"gpus is {options.gpus}: it must be at least 1")
-    config = load_config(rest)
+    config = load_config(arguments)
     config.log.check()
     yield to_toml(config)
-    yield from _figures(config, options)
+    yield from _cost(config, options)
     problems: list[str] = []
     for title, check in (("tokenizer", _tokenizer), ("shards", _shards), ("start", _start), ("folder", _folder)):
         try:
@@ -182,14 +157,14 @@ def run_dry(words: Sequence[str]) -> Iterator[str]:
             yield f"{title:9}  wrong: {error}"
     if problems:
         raise ValueError("; ".join(problems))
-    yield "ready      the same line without --dry-run begins"
+    yield "ready      run the same command without --dry-run to start"
 
 
-def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
+def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     model = trained_model(config)
-    counts, work = count_parameters(model), flops_per_sample(config, model)
-    hours, peak = options.hours(config, work), options.peak(config)
-    config.loader(options.gpus)  # whether the batch divides
+    counts, flops = count_parameters(model), flops_per_sample(config, model)
+    hours, limit = gpu_hours(options, config, flops), peak(options, config)
+    config.loader(options.gpus)  # checks that the batch divides evenly
     memory = _memory(config, model, options.gpus)
     yield (
         f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "
@@ -198,17 +173,17 @@ def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     )
     yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.num_samples)} samples"
     yield (
-        f"work       {work / 1e9:.4g} GFLOPs a sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
-        f"of its {peak / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
+        f"compute    {flops / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
+        f"of its {limit / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
     )
     yield (
-        f"memory     about {memory.total / 1e9:.3g} GB a GPU: {memory.state / 1e9:.3g} GB whatever the batch, and "
+        f"memory     about {memory.total / 1e9:.3g} GB per GPU: {memory.state / 1e9:.3g} GB for any batch, and "
         f"{memory.per_sample / 1e6:.3g} MB for each of {memory.items:,} samples"
     )
 
 
 def _memory(config: TrainConfig, model: ProLIP, gpus: int) -> StepMemory:
-    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    mask = config.data.masking
     return step_memory(
         model,
         mask,
@@ -229,19 +204,21 @@ def _tokenizer(config: TrainConfig) -> str:
 
 
 def _shards(config: TrainConfig) -> str:
-    """All shards are named to a loader, which opens the local ones; of each pattern the first samples are read."""
-    fraction = config.data.mask.masked_fraction
-    small = dataclasses.replace(config, batch_size=math.ceil(1 / fraction) if fraction > 0 else 2, accumulate=1)
+    """Open a loader on all shards, which reads the headers of local ones, and read a first sample of each pattern."""
+    mask = config.data.masking
+    small = dataclasses.replace(
+        config, batch_size=2 if mask is None else math.ceil(1 / mask.masked_fraction), accumulate=1
+    )
     settings = dataclasses.replace(small.loader(1), num_threads=1, prefetch_batches=1, shuffle_window=0)
     try:
         Tokenizer(config.data.tokenizer)
-    except (ValueError, OSError):  # which is said by itself
+    except (ValueError, OSError):  # `_tokenizer` reports it
         settings = dataclasses.replace(settings, captions=())
     with BatchLoader(settings) as loader:
         total = loader.num_samples
     found = [_first_sample(settings, pattern) for pattern in config.data.shards]
-    known = "as many samples as turn out" if total is None else f"{count(total)} samples an epoch"
-    return f"{known}; read {', '.join(found)}"
+    known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch"
+    return f"{known}; test read OK: {', '.join(found)}"
 
 
 def _first_sample(settings: LoaderConfig, pattern: str) -> str:
@@ -258,18 +235,18 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
     )
     with BatchLoader(one) as loader:
         for batch in loader:
-            return f"{batch.keys[0]} of {pattern}"
-        raise ValueError(f"data.shards: no sample of {pattern} can be used: {loader.stats().bad_samples}")
+            return f"sample {batch.keys[0]} of {pattern}"
+        raise ValueError(f"data.shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
 
 
 def _start(config: TrainConfig) -> str:
-    """A local start is read and fitted; of one that would be fetched only what says that it is there."""
+    """Load local start weights into the model; of remote ones, only check that they exist."""
     start = config.start_from
     if start is None:
         return "random weights"
     if start.startswith(HUB_PREFIX):
         read_config(start)
-        return f"{start} is there; its weights were not fetched"
+        return f"{start} exists; its weights were not downloaded"
     if start.startswith(OPEN_CLIP_PREFIX):
         return _open_clip_start(config, start)
     new_model(config.model, start, config.start_resize)
@@ -281,11 +258,11 @@ def _open_clip_start(config: TrainConfig, start: str) -> str:
 
     name, _, weights = start.removeprefix(OPEN_CLIP_PREFIX).partition("/")
     if ":" in name:
-        return f"{start} was not looked up"
+        return f"{start} was not checked"
     if weights in open_clip.list_pretrained_tags_by_model(name):
-        return f"{start} is known; its weights were not fetched"
+        return f"{start} exists; its weights were not downloaded"
     if not Path(weights).is_file():
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none: open_clip knows no such model"
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none: open_clip has no such model"
         raise ValueError(f"start_from is {start}: {weights!r} is neither a file nor a tag of {name}, which has {tags}")
     new_model(config.model, start, config.start_resize)
     return f"{start} fits"
@@ -293,9 +270,9 @@ def _open_clip_start(config: TrainConfig, start: str) -> str:
 
 def _folder(config: TrainConfig) -> str:
     saved, rejected = find_latest(config.folder / "checkpoints")
-    told = "".join(f"; not usable: {reason}" for reason in rejected)
+    unusable = "".join(f"; not usable: {reason}" for reason in rejected)
     if saved is None:
-        return f"{config.folder} has no checkpoint: the run begins at step 0{told}"
+        return f"{config.folder} has no checkpoint: the run starts at step 0{unusable}"
     if keys := differing_keys(config, saved.notes.config):
-        raise ValueError(f"{config.folder} holds a run with another {', '.join(keys)}: choose another --name")
-    return f"{config.folder} has checkpoints: the run goes on from step {saved.step:,}{told}"
+        raise ValueError(f"{config.folder} has a run with different {', '.join(keys)}: choose another --name")
+    return f"{config.folder} has checkpoints: the run resumes at step {saved.step:,}{unusable}"

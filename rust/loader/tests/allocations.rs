@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use common::{archive, config, member, next, open};
-use prolip_loader::batch::Batch;
-use prolip_loader::config::{DecodeMode, LoaderConfig};
+use prolip_loader::config::LoaderConfig;
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::Pipeline;
+use prolip_loader::pipeline::{Batch, Pipeline};
 
 /// The system's allocator, which also counts.
 struct Counting;
@@ -89,16 +88,11 @@ fn batches_allocate_alike_however_many_pictures_they_have() {
         let path = folder.path().join(format!("{shard}.tar"));
         std::fs::write(path, archive(&samples)).unwrap();
     }
-    for (decode, augmented) in [
-        (DecodeMode::Exact, true),
-        (DecodeMode::Exact, false),
-        (DecodeMode::Fast, true),
-    ] {
+    for augmented in [true, false] {
         let base = config(folder.path());
         let run = |batch_size| {
             steady(LoaderConfig {
                 batch_size,
-                decode,
                 augment: base.augment.clone().filter(|_| augmented),
                 num_epochs: None,
                 shuffle_window: 100,

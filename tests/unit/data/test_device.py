@@ -154,7 +154,7 @@ class _Given:
 
 
 @dataclass
-class _Mark:
+class _Event:
     """Passed when it is waited for; then the copies before it must still find what they were to copy."""
 
     device: _Device
@@ -170,7 +170,7 @@ class _Mark:
         self.device.log.append(f"wait {self.number}")
         self.device.finish(self.number)
 
-    def seconds_until(self, later: _Mark) -> float:
+    def seconds_until(self, later: _Event) -> float:
         return later.at - self.at
 
 
@@ -179,7 +179,7 @@ class _Device:
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.marks: list[_Mark] = []
+        self.events: list[_Event] = []
         self.copies: list[tuple[int, Tensor, Tensor]] = []
         self.buffers: list[Tensor] = []
         self.inside = False
@@ -200,14 +200,14 @@ class _Device:
         assert self.inside
         assert any(host.data_ptr() == buffer.data_ptr() for buffer in self.buffers)
         self.log.append("send")
-        self.copies.append((len(self.marks), host, host.clone()))
+        self.copies.append((len(self.events), host, host.clone()))
         return self.copies[-1][2].clone()
 
-    def mark(self) -> _Mark:
-        mark = _Mark(self, len(self.marks), self.clock)
-        self.marks.append(mark)
-        self.log.append(f"{'copying' if self.inside else 'computing'} {mark.number}")
-        return mark
+    def record(self) -> _Event:
+        event = _Event(self, len(self.events), self.clock)
+        self.events.append(event)
+        self.log.append(f"{'copying' if self.inside else 'computing'} {event.number}")
+        return event
 
     def hand_over(self, ready: Any, tensors: Sequence[Tensor]) -> None:
         assert not self.inside
@@ -216,13 +216,13 @@ class _Device:
         assert len(tensors) == 4
 
     def finish(self, number: int) -> None:
-        """The device comes to a mark: all that was begun before it is done."""
+        """The device reaches an event: everything before it is done."""
         for begun, host, content in self.copies:
             if begun <= number:
                 assert torch.equal(host, content), "a buffer was written before its copy had ended"
         self.copies = [copy for copy in self.copies if copy[0] > number]
-        for mark in self.marks[: number + 1]:
-            mark.done = True
+        for event in self.events[: number + 1]:
+            event.done = True
 
 
 def _pictures(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -242,14 +242,14 @@ def test_batches_arrive_whole_and_in_order_from_buffers_that_are_written_again(a
         expect(got, batch)
     assert len(device.buffers) == ahead + 2
     assert sum(line.startswith("wait") for line in device.log) >= 12 - (ahead + 2) - 1
-    device.finish(len(device.marks) - 1)
+    device.finish(len(device.events) - 1)
 
 
 def test_one_batch_is_under_way_while_another_is_worked_on() -> None:
     given = _Given([_batch(_pictures(number), number) for number in range(5)])
     batches, device = _over(given)
     next(batches)
-    # The second copy is begun before the first batch is handed out, in the copying queue, each behind a mark.
+    # The second copy is begun before the first batch is handed out, on the copy stream, each before an event.
     assert device.log == [
         "computing 0",
         *("pinned", "send", "copying 1", "copying 2"),
@@ -262,14 +262,14 @@ def test_one_batch_is_under_way_while_another_is_worked_on() -> None:
     assert given.taken == 3
 
 
-def test_a_buffer_is_written_again_only_behind_the_mark_of_its_copy() -> None:
+def test_a_buffer_is_written_again_only_after_the_event_of_its_copy() -> None:
     batches, device = _over(_Given([_batch(_pictures(number), number) for number in range(6)]))
     for _ in range(2):
         next(batches)
     device.log.clear()
     next(batches)  # sends the fourth batch, by way of the first buffer
     assert device.log[:3] == ["computing 8", "wait 1", "send"]
-    device.finish(len(device.marks) - 1)
+    device.finish(len(device.events) - 1)
     device.log.clear()
     next(batches)
     assert not any(line.startswith("wait") for line in device.log), "a copy that has ended is not waited for"
@@ -315,8 +315,8 @@ def test_waiting_is_what_the_device_waited_by_its_own_clock() -> None:
         device.send = send  # type: ignore[method-assign]
         next(batches)
         device.send = ordinary  # type: ignore[method-assign]
-    assert batches.wait_seconds == 0, "the device has come to none of its marks yet"
-    device.finish(len(device.marks) - 1)
+    assert batches.wait_seconds == 0, "the device has reached none of its events yet"
+    device.finish(len(device.events) - 1)
     assert batches.wait_seconds == pytest.approx(0.75)
     stats = batches.stats()
     assert stats.batches == 3

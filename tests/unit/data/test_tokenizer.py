@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from prolip import _core
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig, clean_captions, clip_merges
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer, clean_captions, clip_merges
 
 MERGES = b"#version\nc a\nca t</w>\n"
 CAT, START, END = 513, 514, 515
@@ -82,7 +83,7 @@ def test_a_file_of_words(words: Path) -> None:
         ({"context_length": 2}, "tokenizer clip: context_length 2 is too short"),
         ({"pad_id": -1}, "tokenizer.pad_id is -1: it must not be negative"),
         ({"pad_id": 5}, "tokenizer.pad_id is 5: with tokenizer.kind = 'clip' padding is always 0"),
-        ({"kind": "file"}, "tokenizer.path is not set: with tokenizer.kind = 'file' it names a tokenizer.json"),
+        ({"kind": "file"}, "tokenizer.path is None: with tokenizer.kind = 'file' it must name a tokenizer.json"),
         ({"kind": "file", "path": Path("nowhere.json")}, "tokenizer nowhere.json: cannot read the file: No such file"),
     ],
 )

@@ -18,8 +18,9 @@ from tests.support.shards import write_tar
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.embeddings.filter import FilterOptions, copy_samples, run_filter
-from prolip.embeddings.rank import RankOptions, read_ranking, run_rank
+from prolip.embeddings.config import FilterOptions, RankOptions
+from prolip.embeddings.filter import copy_samples, run_filter
+from prolip.embeddings.rank import read_ranking, run_rank
 
 
 def copied(folder: Path) -> list[str]:

@@ -10,7 +10,8 @@ import torch
 from tests.support.ranked_shards import SIZES, rank_numbered, shards, write_parts
 
 from prolip.cli import main
-from prolip.embeddings.rank import RankOptions, read_ranking, run_rank
+from prolip.embeddings.config import RankOptions
+from prolip.embeddings.rank import read_ranking, run_rank
 from prolip.embeddings.storage import complete_parts
 from prolip.gaussian import Gaussian, csd, inclusion_score
 

@@ -11,7 +11,8 @@ from tests.support.random_gaussians import gaussians
 from torch import Tensor
 
 from prolip.eval import hierarcaps
-from prolip.eval.hierarcaps import TraversalConfig, including_captions, met_captions, score_met_captions, traverse
+from prolip.eval.config import TraversalConfig
+from prolip.eval.hierarcaps import including_captions, met_captions, score_met_captions, traverse
 from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
 
 T = torch.tensor

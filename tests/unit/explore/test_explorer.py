@@ -19,9 +19,11 @@ from tests.support.untrained_run import write_run
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_texts
-from prolip.eval.bprw import BprwConfig, reweight_prompts
+from prolip.eval.bprw import reweight_prompts
+from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import zero_shot_logits
-from prolip.explore import ExploreOptions, run_explore, show
+from prolip.explore import show
+from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import (
     EVERYDAY,
     MAX_PROMPTS,
@@ -29,6 +31,7 @@ from prolip.explore.explorer import (
     Range,
 )
 from prolip.explore.items import Item, read_items
+from prolip.explore.serve import run_explore
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
 from prolip.pretrained.open import open_model
 
@@ -58,20 +61,20 @@ def test_items_are_limited_and_a_pattern_is_taken_as_it_is(tmp_path: Path) -> No
 
 
 def test_data_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the folder holds no"):
+    with pytest.raises(ValueError, match="the folder has no"):
         read_items([str(tmp_path)], ("txt",), 10)
     write_tar(tmp_path / "test-0.tar", [("a.txt", b"text")])
-    with pytest.raises(ValueError, match="no picture is in its shards"):
+    with pytest.raises(ValueError, match="its shards have no image"):
         read_items([str(tmp_path)], ("txt",), 10)
 
 
 def test_captions_beside_a_picture_are_the_models_numbers_nearest_first(explorer: Explorer) -> None:
-    found = explorer.compare(explorer.items[5].picture, [*CAPTIONS, " an animal ", ""])
+    found = explorer.compare(explorer.items[5].image, [*CAPTIONS, " an animal ", ""])
     views = found.views
     assert sorted(view.caption for view in views) == sorted(CAPTIONS)
     distances = [view.distance for view in views]
     assert distances == sorted(distances)
-    image, bias = explorer._embed_picture(explorer.items[5].picture), explorer.model.logit_bias
+    image, bias = explorer._embed_image(explorer.items[5].image), explorer.model.logit_bias
     for view in views:
         text = embed_texts(explorer.model, explorer.tokenizer, [view.caption], torch.device("cpu"))
         assert view.similarity == pytest.approx(float(image.mean @ text.mean.T), abs=1e-6)
@@ -80,12 +83,12 @@ def test_captions_beside_a_picture_are_the_models_numbers_nearest_first(explorer
         assert bias is not None
         logits = csd_logits(image, text, explorer.model.logit_scale.exp(), bias)
         assert view.match == pytest.approx(float(logits.detach().sigmoid()), rel=1e-4)
-        assert view.picture_in_caption == pytest.approx(float(inclusion_score(image, text).mean()), abs=1e-5)
+        assert view.image_in_caption == pytest.approx(float(inclusion_score(image, text).mean()), abs=1e-5)
     assert {view.caption: view.num_tokens for view in views}["food and travel"] == 3
     assert found.uncertainty == pytest.approx(float(image.total_var), rel=1e-5)
-    values = [value for _, value in explorer.ranked_pictures()]
+    values = [value for _, value in explorer.ranked_images()]
     assert found.more_certain == sum(value < found.uncertainty - 1e-9 for value in values) / 12
-    assert explorer.picture_range() == (values[0], values[-1], "of the 12 pictures")
+    assert explorer.image_range() == (values[0], values[-1], "of the 12 pictures")
 
 
 def test_two_captions_beside_each_other_and_one_beside_itself(explorer: Explorer) -> None:
@@ -99,10 +102,10 @@ def test_two_captions_beside_each_other_and_one_beside_itself(explorer: Explorer
 
 
 def test_a_walk_begins_at_the_nearest_caption_and_covers_the_whole_way(explorer: Explorer) -> None:
-    picture = explorer.items[0].picture
+    picture = explorer.items[0].image
     stops = explorer.walk(picture, explorer.all_captions, "a picture")
     texts = explorer._texts(explorer.all_captions)
-    nearest = int((explorer._embed_picture(picture).mean @ texts.mean.T).argmax())
+    nearest = int((explorer._embed_image(picture).mean @ texts.mean.T).argmax())
     assert stops[0].view.caption == explorer.all_captions[nearest]
     assert stops[0].first_step == 0
     assert [stop.first_step for stop in stops[1:]] == [stop.last_step + 1 for stop in stops[:-1]]
@@ -112,27 +115,27 @@ def test_a_walk_begins_at_the_nearest_caption_and_covers_the_whole_way(explorer:
 
 
 def test_items_and_captions_are_ranked_by_uncertainty(explorer: Explorer) -> None:
-    for ranking in (explorer.ranked_pictures(), explorer.ranked_captions()):
+    for ranking in (explorer.ranked_images(), explorer.ranked_captions()):
         values = [value for _, value in ranking]
         assert values == sorted(values)
         assert values[0] < values[-1]
-    item, value = explorer.ranked_pictures()[0]
-    assert value == pytest.approx(float(explorer._embed_picture(item.picture).total_var), rel=1e-5)
+    item, value = explorer.ranked_images()[0]
+    assert value == pytest.approx(float(explorer._embed_image(item.image).total_var), rel=1e-5)
 
 
 def test_a_classifier_weighs_its_prompts_where_there_are_pictures(explorer: Explorer) -> None:
     names, templates = ["animals", "food", "travel"], ["{}", "a picture of {}", "an emoji of {}"]
-    found = explorer.classify(explorer.items[0].picture, names, templates)
+    found = explorer.classify(explorer.items[0].image, names, templates)
     assert found.weights is not None
     prompts = [template.replace("{}", name) for name in names for template in templates]
     flat = embed_texts(explorer.model, explorer.tokenizer, prompts, torch.device("cpu"))
     ensembles = Gaussian(flat.mean.view(3, 3, -1), flat.log_var.view(3, 3, -1))
-    assert explorer._pictures is not None
-    expected = reweight_prompts(ensembles, explorer._pictures, BprwConfig(num_neighbors=10))
+    assert explorer._images is not None
+    expected = reweight_prompts(ensembles, explorer._images, BprwConfig(num_neighbors=10))
     torch.testing.assert_close(torch.tensor(found.weights), expected.weights, rtol=1e-4, atol=1e-5)
     assert float((expected.weights - 1 / 3).abs().max()) > 1e-3, "even weights would not do"
     torch.testing.assert_close(torch.tensor(found.uncertainties), ensembles.total_var)
-    image = explorer._embed_picture(explorer.items[0].picture)
+    image = explorer._embed_image(explorer.items[0].image)
     shares = zero_shot_logits(image.mean, F.normalize(expected.classifier, dim=-1)).softmax(1)[0]
     torch.testing.assert_close(torch.tensor(found.weighted), shares, rtol=1e-3, atol=1e-5)
     assert found.even is not None
@@ -141,18 +144,18 @@ def test_a_classifier_weighs_its_prompts_where_there_are_pictures(explorer: Expl
     assert [len(row) for row in found.uncertainties] == [3] * 3
     assert explorer.classify(None, names, templates).even is None
     alone = Explorer(explorer.model, explorer.tokenizer, [])
-    assert alone.classify(explorer.items[0].picture, names, templates).weights is None
+    assert alone.classify(explorer.items[0].image, names, templates).weights is None
     assert "start with --data" in show.classified(alone.classify(None, names, templates))
 
 
 def test_what_cannot_be_asked_is_said(explorer: Explorer) -> None:
-    picture = explorer.items[0].picture
+    picture = explorer.items[0].image
     with pytest.raises(ValueError, match="write at least one caption"):
         explorer.compare(picture, ["", " "])
     with pytest.raises(ValueError, match="the root is empty"):
         explorer.walk(picture, None, " ")
     alone = Explorer(explorer.model, explorer.tokenizer, [])
-    with pytest.raises(ValueError, match="write the captions that may be met"):
+    with pytest.raises(ValueError, match="write the captions to walk through"):
         alone.walk(picture, None, "a picture")
     with pytest.raises(ValueError, match=f"{MAX_PROMPTS} at most"):
         explorer.compare(picture, [str(number) for number in range(MAX_PROMPTS + 1)])
@@ -181,32 +184,32 @@ def announced(width: int, height: int) -> bytes:
 def test_unreadable_pictures_of_a_data_set_are_left_out_and_named(
     explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("prolip.explore.explorer._AT_ONCE", 2)
+    monkeypatch.setattr("prolip.explore.explorer._EMBED_BATCH", 2)
     broken = [Item(f"x/{number}", b"no picture", ("a bad one",)) for number in range(3)]
     mixed = [explorer.items[0], broken[0], *explorer.items[1:4], *broken[1:]]
     found = Explorer(explorer.model, explorer.tokenizer, mixed)
     assert found.items == explorer.items[:4]
     assert found.all_captions == ["a 0", "an animal", "a 1", "a 2", "a 3"]
-    expected = {item.key: value for item, value in explorer.ranked_pictures()}
-    assert {item.key: value for item, value in found.ranked_pictures()} == pytest.approx(
+    expected = {item.key: value for item, value in explorer.ranked_images()}
+    assert {item.key: value for item, value in found.ranked_images()} == pytest.approx(
         {item.key: expected[item.key] for item in found.items}, rel=1e-5
     )
-    assert [record.getMessage().split(" is left out")[0] for record in caplog.records] == ["x/0", "x/1", "x/2"]
-    with pytest.raises(ValueError, match="not one of 3 pictures of the data set can be decoded"):
+    assert [record.getMessage().split(" is skipped")[0] for record in caplog.records] == ["x/0", "x/1", "x/2"]
+    with pytest.raises(ValueError, match="none of the 3 images of the data set can be decoded"):
         Explorer(explorer.model, explorer.tokenizer, broken)
 
 
 def test_items_of_one_name_are_told_apart(explorer: Explorer) -> None:
     one, other = explorer.items[:2]
-    twins = [one, Item(one.key, other.picture, other.captions), one]
+    twins = [one, Item(one.key, other.image, other.captions), one]
     found = Explorer(explorer.model, explorer.tokenizer, twins)
     assert [item.key for item in found.items] == [one.key, f"{one.key} (2)", f"{one.key} (3)"]
-    assert [found.by_key[item.key].picture for item in found.items] == [one.picture, other.picture, one.picture]
+    assert [found.by_key[item.key].image for item in found.items] == [one.image, other.image, one.image]
 
 
 def test_a_data_set_may_have_more_captions_than_a_question(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.explore.explorer.MAX_PROMPTS", 3)
-    picture = explorer.items[0].picture
+    picture = explorer.items[0].image
     assert explorer.walk(picture, None, "a picture") == explorer.walk(picture, None, " a picture ")
     with pytest.raises(ValueError, match="3 at most"):
         explorer.walk(picture, explorer.all_captions, "a picture")
@@ -219,13 +222,13 @@ def test_uncertainties_are_shown_between_those_of_the_data_set(explorer: Explore
     alone = Explorer(explorer.model, explorer.tokenizer, [])
     texts = embed_texts(explorer.model, explorer.tokenizer, EVERYDAY, torch.device("cpu"))
     assert alone.caption_range()[:2] == pytest.approx((float(texts.total_var.min()), float(texts.total_var.max())))
-    assert alone.picture_range() is None
-    assert alone.ranked_pictures() == alone.ranked_captions() == []
-    assert alone.compare(explorer.items[0].picture, ["food"]).more_certain is None
+    assert alone.image_range() is None
+    assert alone.ranked_images() == alone.ranked_captions() == []
+    assert alone.compare(explorer.items[0].image, ["food"]).more_certain is None
 
 
 def test_panels_may_ask_at_the_same_time(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prolip.explore.explorer._REMEMBERED", 3)
+    monkeypatch.setattr("prolip.explore.explorer._CACHED_CAPTIONS", 3)
     fresh = Explorer(explorer.model, explorer.tokenizer, [])
 
     def slow(*values: Any) -> Gaussian:
@@ -242,18 +245,18 @@ def test_panels_may_ask_at_the_same_time(explorer: Explorer, monkeypatch: pytest
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_captions_are_remembered_within_bounds(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prolip.explore.explorer._REMEMBERED", 4)
+def test_captions_are_cache_within_bounds(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prolip.explore.explorer._CACHED_CAPTIONS", 4)
     fresh = Explorer(explorer.model, explorer.tokenizer, [])
     first = fresh._texts(["food", "travel", "nature"])
     again = fresh._texts(["nature", "an animal", "a picture", "food"])
-    assert len(fresh._remembered) <= 4
+    assert len(fresh._cache) <= 4
     torch.testing.assert_close(again.mean[3], first.mean[0])
 
 
 def test_what_a_person_wrote_is_escaped(explorer: Explorer) -> None:
     evil = "<script>alert(1)</script>"
-    picture = explorer.items[0].picture
+    picture = explorer.items[0].image
     scale = Range(0.1, 0.2, "of some")
     pages = [
         show.compared(explorer.compare(picture, [evil]), scale),
@@ -261,7 +264,7 @@ def test_what_a_person_wrote_is_escaped(explorer: Explorer) -> None:
         show.walked(explorer.walk(picture, [evil, "food"], evil), evil, scale),
         show.classified(explorer.classify(picture, [evil, "food"], ["{}", "a {}"])),
         show.ranked_captions([(evil, 1.0)], "Page 1.", scale),
-        show.ranked_pictures([("data:x", evil, 1.0)], "Page 1.", scale),
+        show.ranked_images([("data:x", evil, 1.0)], "Page 1.", scale),
     ]
     for page in pages:
         assert "<script" not in page
@@ -280,9 +283,9 @@ def test_wrong_options_name_themselves(tmp_path: Path) -> None:
 def test_an_address_that_cannot_be_listened_on_is_said_before_anything_is_opened(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"127\.0\.0\.1, port {port}, cannot be listened on .*: try another"):
+        with pytest.raises(ValueError, match=rf"cannot listen on 127\.0\.0\.1, port {port} .*: try another"):
             run_explore(ExploreOptions(checkpoint=str(tmp_path), port=port))
-    with pytest.raises(ValueError, match=r"192\.0\.2\.1, port \d+, cannot be listened on"):
+    with pytest.raises(ValueError, match=r"cannot listen on 192\.0\.2\.1, port \d+"):
         run_explore(ExploreOptions(checkpoint=str(tmp_path), host="192.0.2.1"))
 
 

@@ -25,7 +25,7 @@ def test_bars_of_uncertainty_run_over_their_range_and_say_so() -> None:
     assert "percent above the most certain of some; the bar ends at the least certain" in page
     # One that lies outside makes the range wider.
     assert bars(show.ranked_captions([("a", 4.0)], "", Range(2.0, 3.0, "")))[0] == ("4.000 +100.00 %", "s1", 0, 100)
-    cards = show.ranked_pictures([("data:a", "cat", 2.0)], "Page 1.", Range(1.0, 3.0, "of two"))
+    cards = show.ranked_images([("data:a", "cat", 2.0)], "Page 1.", Range(1.0, 3.0, "of two"))
     assert bars(cards) == [("2.000 +100.00 %", "s1", 0, 50)]
     assert '<img src="data:a" alt="cat">' in cards
     assert "most certain of two" in cards
@@ -33,7 +33,7 @@ def test_bars_of_uncertainty_run_over_their_range_and_say_so() -> None:
 
 def view(caption: str, **values: float) -> CaptionView:
     usual = {"num_tokens": 3, "uncertainty": 1.0, "similarity": None, "distance": None, "match": None}
-    return CaptionView(caption=caption, **(usual | {"picture_in_caption": None} | values))  # type: ignore[arg-type]
+    return CaptionView(caption=caption, **(usual | {"image_in_caption": None} | values))  # type: ignore[arg-type]
 
 
 def test_two_captions_show_inclusion_both_ways() -> None:
@@ -57,8 +57,8 @@ def test_two_captions_show_inclusion_both_ways() -> None:
 
 def test_a_picture_beside_captions_has_all_its_bars() -> None:
     views = [
-        view("near", similarity=0.5, distance=1.0, match=0.75, picture_in_caption=0.5, uncertainty=1.5),
-        view("far", similarity=-0.5, distance=4.0, match=0.01, picture_in_caption=-1.0),
+        view("near", similarity=0.5, distance=1.0, match=0.75, image_in_caption=0.5, uncertainty=1.5),
+        view("far", similarity=-0.5, distance=4.0, match=0.01, image_in_caption=-1.0),
     ]
     found = Compared(views=views, uncertainty=0.125, more_certain=0.83)
     page = show.compared(found, Range(1.0, 2.0, "of some"))
@@ -84,7 +84,7 @@ def test_a_picture_beside_captions_has_all_its_bars() -> None:
 
 def test_a_walk_shows_where_each_caption_is_met() -> None:
     stops = [
-        Stop(view=view(name, picture_in_caption=1.0), first_step=first, last_step=last, num_steps=50)
+        Stop(view=view(name, image_in_caption=1.0), first_step=first, last_step=last, num_steps=50)
         for name, first, last in (("cat", 0, 19), ("animal", 20, 49), ("a picture", 50, 50))
     ]
     page = show.walked(stops, "a picture", Range(1.0, 2.0, ""))
@@ -138,4 +138,4 @@ def test_a_classifier_shows_the_prompts_that_it_prefers_and_avoids() -> None:
         uncertainties=[[1.0]] * 12,
     )
     assert "the first 10 of 12" in show.classified(many)
-    assert "there is only one template" in show.classified(many)
+    assert "Prompts are not weighted: there is only one template" in show.classified(many)

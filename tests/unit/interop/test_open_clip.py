@@ -21,7 +21,7 @@ from PIL import Image
 from tests.support.shards import write_tar
 
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 from prolip.interop import open_clip as adapter
 
 TINY = {
@@ -156,7 +156,7 @@ def test_the_training_transform_is_read(shards: str) -> None:
     augment = adapter.read_transform(varied).augment
     assert augment.jitter == pytest.approx((0.32, 0.32, 0.32, 0.08))
     assert (augment.crop_scale, augment.jitter_prob, augment.gray_prob) == ((0.4, 1.0), 0.8, 0.2)
-    with pytest.raises(ValueError, match="the training transform has Resize: the loader cannot do that"):
+    with pytest.raises(ValueError, match="the training transform has Resize: the loader does not support it"):
         adapter.read_transform(evaluation)
 
 

@@ -16,13 +16,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
-from prolip.losses import LossConfig, ProlipLoss, clip_loss
+from prolip.losses import ProlipLoss, clip_loss
 from prolip.losses.clip import _entropy_sum
-from prolip.losses.prolip import Contrast
+from prolip.losses.config import Contrast, LossConfig
 from prolip.models import ProLIPOutput
 
 Leaves = list[Tensor]
 """Image mean, text mean, scale, bias."""
+OPERATOR_RULES = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
 def leaves_of(items: int, slots: int, dim: int, *, scale: float = 12.0) -> Leaves:
@@ -111,10 +112,9 @@ def test_nothing_is_larger_than_a_tile_or_the_inputs() -> None:
 
 
 def test_the_operator_keeps_the_rules_of_operators() -> None:
-    leaves = [leaf.detach().requires_grad_() for leaf in leaves_of(5, 2, 3)[:3]]
-    rules = ("test_schema", "test_autograd_registration", "test_faketensor")
+    leaves, peers = leaves_of(5, 2, 3)[:3], Peers()
     for training in (True, False):
-        torch.library.opcheck(_entropy_sum, (*leaves, [5], Peers().number, "ring", 2, training), test_utils=rules)
+        torch.library.opcheck(_entropy_sum, (leaves, peers.number, "ring", 2, training), test_utils=OPERATOR_RULES)
 
 
 def test_a_control_takes_points_and_clip_no_bias() -> None:

@@ -1,7 +1,9 @@
-"""The contrastive loss in tiles: values, gradients, memory and precision beside the same loss over whole matrices."""
+"""PPCL in tiles: values, gradients, memory and precision beside the same loss over whole matrices."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -9,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.test_contrast import OPERATOR_RULES
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
-from prolip.losses import ppcl
-from prolip.losses.ppcl import _pair_sum
+from prolip.losses.ppcl import _pair_sum, ppcl, ppcl_reference
 
 Leaves = list[Tensor]
 """Image mean, image log variance, text mean, text log variance, scale, bias."""
@@ -42,21 +44,27 @@ def tiled(leaves: Sequence[Tensor], tile: int = 512) -> Tensor:
     return ppcl(Gaussian(*leaves[:2]), Gaussian(*leaves[2:4]), leaves[4], leaves[5], Peers(), tile=tile)
 
 
-def whole(leaves: Sequence[Tensor]) -> Tensor:
-    """The same over matrices of all pairs, from the formula (SPEC section 3)."""
-    image, image_log_var, text, text_log_var, scale, bias = leaves
-    slots, items, _ = text.shape
-    spread = image_log_var.exp().sum(-1)[:, None] + text_log_var.exp().sum(-1)[:, None, :]
-    logits = scale * (image @ text.mT - spread / 2) + bias
-    signs = 2 * torch.eye(items, dtype=logits.dtype) - 1
-    return -F.logsigmoid(signs * logits).sum() / (items * slots)
+def reference(leaves: Sequence[Tensor]) -> Tensor:
+    return ppcl_reference(Gaussian(*leaves[:2]), Gaussian(*leaves[2:4]), leaves[4], leaves[5])
+
+
+def test_the_reference_is_the_equation() -> None:
+    """Pair by pair, in plain Python."""
+    leaves = [leaf.detach() for leaf in leaves_of(3, 2, 4)]
+    image, image_var, text, text_var = (leaves[0], leaves[1].exp(), leaves[2], leaves[3].exp())
+    scale, bias, total = float(leaves[4]), float(leaves[5]), 0.0
+    for slot, i, j in itertools.product(range(2), range(3), range(3)):
+        similarity = float(image[i] @ text[slot, j] - (image_var[i] + text_var[slot, j]).sum() / 2)
+        logit = scale * similarity + bias
+        total += math.log1p(math.exp(-logit if i == j else logit))
+    assert float(reference(leaves)) == pytest.approx(total / (2 * 3), rel=1e-12)
 
 
 @given(items=st.integers(1, 70), slots=st.integers(1, 3), dim=st.integers(1, 9), tile=st.integers(1, 80))
 @settings(max_examples=60, deadline=None)
-def test_any_tiles_give_the_whole_loss_and_its_gradients(items: int, slots: int, dim: int, tile: int) -> None:
+def test_any_tiles_give_the_reference_and_its_gradients(items: int, slots: int, dim: int, tile: int) -> None:
     leaves = leaves_of(items, slots, dim)
-    expected, found = whole(leaves), tiled(leaves, tile)
+    expected, found = reference(leaves), tiled(leaves, tile)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
     # A factor stands for the term's weight.
     wanted = torch.autograd.grad(0.3 * expected, leaves)
@@ -67,9 +75,9 @@ def test_any_tiles_give_the_whole_loss_and_its_gradients(items: int, slots: int,
 @pytest.mark.parametrize("bias", [-60.0, -10.0, 0.0, 10.0, 60.0])
 def test_small_and_large_logits_lose_no_digits(bias: float) -> None:
     leaves = leaves_of(64, 1, 16, bias=bias)
-    torch.testing.assert_close(tiled(leaves), whole(leaves), rtol=1e-13, atol=0)
+    torch.testing.assert_close(tiled(leaves), reference(leaves), rtol=1e-13, atol=0)
     single = leaves_of(64, 1, 16, dtype=torch.float32, bias=bias)
-    torch.testing.assert_close(tiled(single).double(), whole(leaves), rtol=2e-6, atol=0)
+    torch.testing.assert_close(tiled(single).double(), reference(leaves), rtol=2e-6, atol=0)
 
 
 def test_gradients_that_are_not_asked_for_cost_nothing() -> None:
@@ -80,7 +88,7 @@ def test_gradients_that_are_not_asked_for_cost_nothing() -> None:
     frozen = [leaf.detach() if place < 2 else leaf for place, leaf in enumerate(leaves)]
     tiled(frozen).backward()
     assert frozen[0].grad is None
-    wanted = torch.autograd.grad(whole(leaves), leaves)
+    wanted = torch.autograd.grad(reference(leaves), leaves)
     for ours, theirs in zip(frozen[2:], wanted[2:], strict=True):
         torch.testing.assert_close(ours.grad, theirs)
 
@@ -91,9 +99,9 @@ def test_low_precision_is_accumulated_in_single() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = tiled(low)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), whole(exact), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.double(), reference(exact), rtol=1e-5, atol=0)
     found.backward()
-    whole(exact).backward()
+    reference(exact).backward()
     for ours, theirs in zip(low, exact, strict=True):
         assert ours.grad is not None
         assert ours.grad.dtype == torch.bfloat16
@@ -123,9 +131,8 @@ def test_nothing_is_larger_than_a_tile_or_the_inputs() -> None:
 
 
 def test_the_operator_keeps_the_rules_of_operators() -> None:
-    leaves = leaves_of(5, 2, 3)
-    inputs = (*leaves[:1], leaves[1].exp().sum(-1), leaves[2], leaves[3].exp().sum(-1), *leaves[4:])
-    detached = tuple(one.detach().requires_grad_() for one in inputs)
-    rules = ("test_schema", "test_autograd_registration", "test_faketensor")
+    leaves, peers = leaves_of(5, 2, 3), Peers()
+    image, text = ([leaves[place], leaves[place + 1].exp().sum(-1).detach().requires_grad_()] for place in (0, 2))
     for training in (True, False):
-        torch.library.opcheck(_pair_sum, (*detached, [5], 0, "ring", 2, training), test_utils=rules)
+        arguments = (image, text, leaves[4:], peers.number, "ring", 2, training)
+        torch.library.opcheck(_pair_sum, arguments, test_utils=OPERATOR_RULES)

@@ -10,7 +10,7 @@ from tests.support.captioned_world import CaptionedWorld, evaluate
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.data.samples import at
+from prolip.data.samples import values_at
 from prolip.embeddings.embed import embed_shards
 from prolip.suites.captioned import caption_members, captions_of, open_captioned
 
@@ -34,9 +34,9 @@ def test_what_is_wrong_names_itself(
 
 def test_paths_lead_through_lists(world: CaptionedWorld) -> None:
     record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
-    assert at(record, "a.b") == ["x", "y", "z"]
-    assert at(record, "n") == [3]
-    assert at(record, "a.q") == []
+    assert values_at(record, "a.b") == ["x", "y", "z"]
+    assert values_at(record, "n") == [3]
+    assert values_at(record, "a.q") == []
     folder = open_captioned(str(world.pairs), world.root)
     keys = ("sentences.raw", "cocoid", "cocoid")
     found = embed_shards(world.model, folder.shards, keep=caption_members(*keys))

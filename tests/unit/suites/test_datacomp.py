@@ -27,7 +27,8 @@ from tests.support.untrained_run import write_run
 from torch import Tensor
 
 from prolip.cli import main
-from prolip.suites.datacomp import DatacompOptions, average_rows, jaccard, run_datacomp, with_article
+from prolip.suites.config import DatacompOptions
+from prolip.suites.datacomp import average_rows, jaccard, run_datacomp, with_article
 from prolip.suites.rows import Finished, Row, TaskResult
 from prolip.suites.tasks import Task, read_tasks
 

@@ -21,10 +21,12 @@ from tests.support.imagenet_world import (
 )
 
 from prolip.cli import main
-from prolip.eval.bprw import BprwConfig, reweight_prompts
+from prolip.eval.bprw import reweight_prompts
+from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.zero_shot import aggregate_prompts
-from prolip.suites.imagenet import ImagenetOptions, relabelled
+from prolip.suites.config import ImagenetOptions
+from prolip.suites.imagenet import relabelled
 
 
 @pytest.mark.parametrize(("name", "task"), [("imagenet1k", "ImageNet"), ("imagenet-a", "ImageNet-A")])

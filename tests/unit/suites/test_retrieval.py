@@ -13,7 +13,8 @@ from prolip.cli import main
 from prolip.eval.coco import CocoTruth, Pairs, Shares
 from prolip.eval.measures import measure_retrieval
 from prolip.pretrained.open import open_eval_model
-from prolip.suites.retrieval import RetrievalOptions, coco_row
+from prolip.suites.config import RetrievalOptions
+from prolip.suites.retrieval import coco_row
 
 
 def test_retrieval_gives_the_measures_figures_for_both_kinds_of_model(world: CaptionedWorld) -> None:

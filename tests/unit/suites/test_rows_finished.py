@@ -14,14 +14,22 @@ from tests.support.captioned_sets import write_hierarchies, write_pairs
 from tests.support.datacomp_sets import TASKS, write_task
 from tests.support.imagenet_world import write_set
 
-from prolip.eval.bprw import BprwConfig
-from prolip.eval.hierarcaps import TraversalConfig
-from prolip.suites.datacomp import DatacompOptions, run_datacomp
-from prolip.suites.hierarchies import HierarcapsOptions, HierarimgsOptions, run_hierarcaps, run_hierarimgs
-from prolip.suites.imagenet import ImagenetOptions, run_imagenet
-from prolip.suites.retrieval import RetrievalOptions, run_retrieval
-from prolip.suites.rows import Finished, Row, SuiteOptions, TaskResult
-from prolip.suites.uncertainty import UncertaintyOptions, run_uncertainty
+from prolip.eval.config import BprwConfig, TraversalConfig
+from prolip.suites.config import (
+    DatacompOptions,
+    HierarcapsOptions,
+    HierarimgsOptions,
+    ImagenetOptions,
+    RetrievalOptions,
+    SuiteOptions,
+    UncertaintyOptions,
+)
+from prolip.suites.datacomp import run_datacomp
+from prolip.suites.hierarchies import run_hierarcaps, run_hierarimgs
+from prolip.suites.imagenet import run_imagenet
+from prolip.suites.retrieval import run_retrieval
+from prolip.suites.rows import Finished, Row, TaskResult
+from prolip.suites.uncertainty import run_uncertainty
 
 
 class Recording(Finished):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.support.suite_results import hits, result
 
-from prolip.suites.rows import Finished, SuiteOptions, SuiteResult, row_of_items
+from prolip.suites.config import SuiteOptions
+from prolip.suites.rows import Finished, SuiteResult, row_of_items
 from prolip.suites.run import run_suite
 
 

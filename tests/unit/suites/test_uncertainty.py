@@ -18,15 +18,8 @@ from prolip.eval.uncertainty_trends import count_words
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.suites.captioned import open_captioned
-from prolip.suites.uncertainty import (
-    UncertaintyOptions,
-    accuracy_figures,
-    blurred,
-    caption_rows,
-    hide_patches,
-    shortened,
-    thinned,
-)
+from prolip.suites.config import UncertaintyOptions
+from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
 
 
 def test_uncertainty_against_accuracy_length_and_what_is_taken_away(world: CaptionedWorld) -> None:

@@ -13,7 +13,8 @@ from tests.support.small_training import RECIPE, Lab, write_shard, write_tokeniz
 from prolip import cli
 from prolip.data import BatchLoader, StoreConfig, write_index
 from prolip.train.config import from_toml, known_recipes, load_config
-from prolip.train.dry_run import Assumption, count, flops_per_sample, trained_model
+from prolip.train.config.options import Assumption
+from prolip.train.dry_run import count, flops_per_sample, gpu_hours, trained_model
 
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 
@@ -38,7 +39,7 @@ def test_gpu_hours_are_operations_over_speed() -> None:
     blocks = 3 * 2 * 12 * 12 * 768**2 * (198 + 66 + (149 + 66) / 8)
     assert work == pytest.approx(blocks, rel=0.05)
     h100 = Assumption(gpu="NVIDIA H100 80GB HBM3", mfu=0.5)
-    assert h100.hours(config, work) == pytest.approx(78_125 * 16_384 * work / (989.5e12 / 2) / 3600)
+    assert gpu_hours(h100, config, work) == pytest.approx(78_125 * 16_384 * work / (989.5e12 / 2) / 3600)
 
 
 def test_a_recipe_is_printed_as_it_resolves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_a_recipe_is_printed_as_it_resolves(capsys: pytest.CaptureFixture[str], 
 
 def test_cards_and_shares_that_are_not_known_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipes", "--gpu", "Tesla V100-SXM2-16GB"]) == 2
-    assert "gpu is 'Tesla V100-SXM2-16GB': no peak in bf16 is known of it, only of A10, A100" in capsys.readouterr().err
+    assert "its peak in bf16 is not known; known are A10, A100" in capsys.readouterr().err
     assert cli.main(["recipes", "--mfu", "1.5"]) == 2
     assert "mfu is 1.5: it must be a share of the peak" in capsys.readouterr().err
     assert cli.main(["recipes", "vit"]) == 2
@@ -96,9 +97,9 @@ def test_a_rehearsal_says_what_the_run_will_be(lab: Lab, capsys: pytest.CaptureF
         "H100 at 30% of its 67 TFLOPS in fp32",
         "MB for each of 8 samples",
         "tokenizer  10 ids for 10 rows",
-        "shards     64 samples an epoch; read 00",
+        "shards     64 samples per epoch; test read OK: sample 00",
         "start      random weights",
-        "the run begins at step 0",
+        "the run starts at step 0",
         "ready",
     ):
         assert part in figures
@@ -155,9 +156,9 @@ def test_remote_shards_are_asked_for_a_first_sample(lab: Lab, capsys: pytest.Cap
 def test_a_run_that_is_there_goes_on_or_is_another(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab.here("run", "--num_samples", "64") == 0
     assert rehearse(lab, "--num_samples", "64") == 0
-    assert "the run goes on from step 4" in capsys.readouterr().out
+    assert "the run resumes at step 4" in capsys.readouterr().out
     assert rehearse(lab, "--num_samples", "64", "--optim.lr", "1") == 2
-    assert "holds a run with another optim.lr" in capsys.readouterr().err
+    assert "has a run with different optim.lr" in capsys.readouterr().err
 
 
 # ---- many sources ---------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_a_list_of_tables_sets_the_length_and_replaces_the_list_of_earlier_files
         ({"part": {"lr": "fast"}}, (), "--part.lr.*could not convert string to float: 'fast'"),
         ({}, ("--part.mode", "c"), "invalid choice 'c' for argument '--part.mode'"),
         ({}, ("--part.betas", "1"), "Missing value for argument '--part.betas'"),
-        ({"part": {"derived": 4}}, (), "key part.derived in 0.toml can't be set"),
+        ({"part": {"derived": 4}}, (), "key part.derived in 0.toml cannot be set"),
     ],
 )
 def test_errors_name_the_key(table: dict[str, Any], words: tuple[str, ...], message: str) -> None:

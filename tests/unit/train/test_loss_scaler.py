@@ -44,7 +44,7 @@ def test_the_factor_is_that_of_torch(overflows: list[bool], patience: int) -> No
 def test_a_gradient_that_no_factor_saves_ends_the_run() -> None:
     scaler = LossScaler(2.0)
     assert not scaler.update(torch.tensor(torch.nan))
-    with pytest.raises(RuntimeError, match="scaled by no more than 1"):
+    with pytest.raises(RuntimeError, match="loss scale is down to 1"):
         scaler.update(torch.tensor(torch.inf))
 
 

@@ -17,12 +17,15 @@ from tests.support.threaded_ranks import Group
 
 from prolip.checkpoint import Best
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import embed_images, embed_texts
 from prolip.eval.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.train.validation import BestSoFar, Reading, Validation, ValidationConfig, ValidationJob, whole_model
+from prolip.train.best import BestSoFar
+from prolip.train.config.parts import ValidationConfig, ValidationJob
+from prolip.train.validation import LoaderSettings, Validation, whole_model
 
 NAMES = sorted(COLOURS)
 COUNT = 22
@@ -57,9 +60,9 @@ def model() -> ProLIP:
         return ProLIP(dataclasses.replace(demo, embed_dim=8, vision=vision, text=text))
 
 
-def reading(folder: Path) -> Reading:
+def reading(folder: Path) -> LoaderSettings:
     tokenizer = TokenizerConfig(kind="file", path=folder / "tokenizer.json", context_length=4)
-    return Reading(image_size=12, tokenizer=tokenizer, num_threads=1, store=StoreConfig())
+    return LoaderSettings(image_size=12, tokenizer=tokenizer, num_threads=1, store=StoreConfig())
 
 
 def job(folder: Path, kind: Any, /, **changes: Any) -> ValidationJob:
@@ -204,7 +207,7 @@ def test_a_figure_that_is_none_is_told(tmp_path: Path) -> None:
 def test_a_best_of_before_counts_where_the_run_went_on_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prolip.train.validation.read_best", lambda folder: (10, Best(metric="loss", value=0.5)))
+    monkeypatch.setattr("prolip.train.best.read_best", lambda folder: (10, Best(metric="loss", value=0.5)))
     assert best_of(tmp_path, "loss", "min", step=10).beaten_by({"loss": 0.75}) is None
     assert best_of(tmp_path, "loss", "min", step=9).beaten_by({"loss": 0.75}) is not None
     assert best_of(tmp_path, "vib", "min", step=10).beaten_by({"vib": 0.75, "loss": 1.0}) is not None
@@ -248,7 +251,7 @@ def test_what_is_wrong_with_labels_is_told(folder: Path, model: ProLIP, tmp_path
         figures(folder, model, job(folder, "zero_shot", label="kind"))
     few = tmp_path / "classes.txt"
     few.write_text("black\nblue\n")
-    with pytest.raises(DataError, match=r"sample 002: its label 2 is none of the 2 classes of .*classes.txt"):
+    with pytest.raises(DataError, match=r"sample 002: label 2 is not one of the 2 classes of .*classes.txt"):
         figures(folder, model, job(folder, "zero_shot", classes=few))
     few.write_text("\n")
     with pytest.raises(ValueError, match=r"classes.txt: no class name"):

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from tests.support.images import draw
 
-from prolip.data.build.folder import FolderConfig, build_folder, class_text
+from prolip.data.build.config import FolderConfig
+from prolip.data.build.folder import build_folder, class_text
 
 Read = Callable[..., list[dict[str, Any]]]
 

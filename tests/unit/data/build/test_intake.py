@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prolip.data.build.intake import IntakeConfig
+from prolip.data.build.config import BuildConfig
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from prolip.data.build.intake import IntakeConfig
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        IntakeConfig(source=Path("in"), **settings)
+        BuildConfig(source=Path("in"), **settings)

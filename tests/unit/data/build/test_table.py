@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tests.support.images import draw
 
-from prolip.data.build.table import CsvConfig, build_csv
+from prolip.data.build.config import CsvConfig
+from prolip.data.build.table import build_csv
 
 Read = Callable[..., list[dict[str, Any]]]
 

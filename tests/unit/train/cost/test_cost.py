@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from prolip.data import MaskConfig
 from prolip.distributed import Peers
-from prolip.losses import LossConfig, ProlipLoss
-from prolip.losses.ppcl import _Visit
+from prolip.losses import ProlipLoss
+from prolip.losses.config import LossConfig
+from prolip.losses.ppcl import _Side, _Visit
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig, transformer
 from prolip.train.accumulate import backward
 from prolip.train.cost import blank, count_parameters, peak_flops, step_flops, step_memory
@@ -56,7 +57,7 @@ def batch(model: ModelConfig, *, masked: bool = True) -> SimpleNamespace:
 
 def counted(model: ProLIP, *, masked: bool = True, parts: int = 1) -> int:
     """What torch counts in the towers of a step, forward and backward; the loss's own operator is closed to it."""
-    loss = ProlipLoss(LossConfig(), Peers.from_env())
+    loss = ProlipLoss(LossConfig(), Peers())
     with FlopCounterMode(display=False) as counter:
         backward(model, loss, batch(model.config, masked=masked), parts=parts)
     return int(counter.get_total_flops())
@@ -172,7 +173,8 @@ def test_the_losss_flops() -> None:
     product = flop_registry[torch.ops.aten.mm]
     in_place = {torch.ops.aten.addmm_: lambda _, *factors, **rest: product(*factors[:2])}  # torch passes it over
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-        _Visit(mean[0], var[0], mean, var, torch.tensor(10.0), torch.tensor(-10.0), 512, True).alone()
+        image, text, logit = _Side(mean[0], var[0]), _Side(mean, var), (torch.tensor(10.0), torch.tensor(-10.0))
+        _Visit(image, text, *logit, tile=512, training=True).local()
     model = blank(TINY)
     assert step_flops(model, None, batch_size=BATCH, slots=SLOTS).loss == counter.get_total_flops()
     assert step_flops(model, None, batch_size=BATCH, slots=SLOTS, world_size=4).loss == 4 * counter.get_total_flops()
@@ -283,12 +285,12 @@ def test_weights_gradients_and_moments() -> None:
     assert (alone.weights, alone.gradients, alone.moments) == (
         2 * 4 * counts.total, 4 * counts.trained, 8 * counts.trained
     )  # fmt: skip
-    assert alone.rounded == 0
+    assert alone.cast_weights == 0
     shared = step_memory(model, None, batch_size=BATCH, shared_by=4)
     assert (shared.weights, shared.gradients, shared.moments) == (
         counts.total, counts.trained, 2 * counts.trained
     )  # fmt: skip
-    assert shared.rounded < step_memory(model, None, batch_size=BATCH, shared_by=4, reshard=False).rounded
+    assert shared.cast_weights < step_memory(model, None, batch_size=BATCH, shared_by=4, reshard=False).cast_weights
     halves = step_memory(model, MASK, batch_size=BATCH, accumulate=2)
     assert halves.per_sample == pytest.approx(step_memory(model, MASK, batch_size=BATCH).per_sample, rel=1e-3)
     assert halves.total == halves.state + halves.activations

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.support.small_training import write_tokenizer
 from wandb.proto.wandb_internal_pb2 import Record
 
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
 from prolip.train.logging import LogConfig, MetricsLog, Progress, format_seconds
@@ -180,7 +180,7 @@ def test_an_evaluation_stands_on_a_line_of_its_own() -> None:
     stream = Terminal()
     with Progress(100, stream) as progress:
         progress.show(ROW)
-        progress.tell(5, {"val/a/top1": 0.25, "val/a/top5": 0.5, "val/b/recall": 1 / 3})
+        progress.show_validation(5, {"val/a/top1": 0.25, "val/a/top5": 0.5, "val/b/recall": 1 / 3})
         progress.show(ROW)
     lines = stream.getvalue().split("\n")
     assert lines[1] == "evaluated at step 5: val/a/top1 0.25, val/b/recall 0.3333"

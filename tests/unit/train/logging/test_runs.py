@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from prolip import cli
-from prolip.train.logging.runs import RunsOptions, find_runs, run_runs, small_is_good
+from prolip.train.config.options import RunsOptions
+from prolip.train.logging.runs import find_runs, lower_is_better, run_runs
 
 
 def write(folder: Path, losses: list[float], top1: list[float], num_samples: int = 6400) -> Path:
@@ -81,19 +82,19 @@ def test_runs_of_one_name_are_told_apart(folder: Path) -> None:
 
 
 def test_what_cannot_be_shown_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match=r"absent is no run and holds none"):
+    with pytest.raises(ValueError, match=r"absent has no run"):
         run_runs(RunsOptions(folders=(folder / "absent",)))
     with pytest.raises(ValueError, match=r"metrics: no run has val/emoji/top2; there are step, samples, loss"):
         run_runs(RunsOptions(folders=(folder,), metrics=("val/emoji/top2",)))
     for number in range(7):
         write(folder / f"run{number}", [1.0], [])
     assert cli.main(["runs", str(folder), "--plot", str(tmp_path / "page.html")]) == 2
-    assert "plot: 9 runs are too many for one page, which draws at most 8" in capsys.readouterr().err
+    assert "plot: 9 runs are too many, a page draws at most 8" in capsys.readouterr().err
     assert cli.main(["runs", str(folder)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 10
 
 
 def test_which_figures_should_be_small() -> None:
     small = ["loss", "vib", "val/a/image_to_text_mean_rank", "val/a/risk_coverage", "val/a/image_pearson"]
-    assert all(map(small_is_good, small))
-    assert not any(map(small_is_good, ["val/a/top1", "val/a/image_to_text_recall_at_1", "samples_per_s"]))
+    assert all(map(lower_is_better, small))
+    assert not any(map(lower_is_better, ["val/a/top1", "val/a/image_to_text_recall_at_1", "samples_per_s"]))

@@ -1,0 +1,88 @@
+"""Settings of the builders of shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """Settings that all builders share."""
+
+    source: Path
+    """The folder of images, or the table."""
+    max_side: int | None = None
+    """Longest side in pixels; larger images are made smaller. By default images are stored unchanged."""
+    val_share: float = 0.0
+    """Share of images, chosen by a hash, that go into val-*.tar instead of train-*.tar."""
+    max_bad_fraction: float = 0.01
+    """Largest share of unreadable images. Those below it are skipped and listed; above it the build fails."""
+    samples_per_shard: int = 1000
+    """Largest number of samples per shard."""
+    seed: int = 0
+    """Seed of the order and of the validation split."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: a value is out of range; the message names it.
+        """
+        if self.max_side is not None and self.max_side < 1:
+            raise ValueError(f"max_side = {self.max_side}: must be at least 1")
+        if self.samples_per_shard < 1:
+            raise ValueError(f"samples_per_shard = {self.samples_per_shard}: must be at least 1")
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"val_share = {self.val_share}: must be in [0, 1)")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction = {self.max_bad_fraction}: must be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(BuildConfig):
+    """Build shards from a folder of images."""
+
+    captions: Literal["class", "text"] = "class"
+    """`class`: SOURCE/CLASS/**/image.jpg, captions made from the class name. `text`: image.jpg beside image.txt."""
+    templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
+    """Captions of a class, with {} for its name. The first becomes the .txt, all of them "captions" in the JSON."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: a value is out of range; the message names it.
+        """
+        super().__post_init__()
+        if not self.templates:
+            raise ValueError("templates: at least one is needed")
+        for template in self.templates:
+            rest = template.replace("{}", "", 1)
+            if rest == template or "{" in rest or "}" in rest:
+                raise ValueError(f"templates: {template!r} must contain {{}} once and no other brace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvConfig(BuildConfig):
+    """Build shards from a table in UTF-8 whose first row names the columns."""
+
+    image_column: str = "image"
+    """Column of image paths; relative paths start at the table's folder."""
+    caption_column: str = "caption"
+    """Column of captions."""
+    delimiter: str | None = None
+    """Character between columns; by default a tab in .tsv files and a comma in others."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: a value is out of range; the message names it.
+        """
+        super().__post_init__()
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError(f"delimiter = {self.delimiter!r}: must be one character")
+        if self.image_column == self.caption_column:
+            raise ValueError(f"image_column and caption_column are both {self.image_column!r}: must differ")

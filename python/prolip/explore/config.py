@@ -1,0 +1,45 @@
+"""Settings of `prolip explore`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from prolip.data import StoreConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreOptions:
+    """Open a page for trying a model: images, captions, their uncertainty, a zero-shot classifier.
+
+    Needs Gradio: `pip install 'prolip[explore]'`.
+    """
+
+    checkpoint: str
+    """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARDS")] = ()
+    """Shards of images to choose, browse and weight prompts by: paths, URLs, patterns, or a folder (its test set)."""
+    caption_keys: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")
+    """Where to find a sample's captions: `txt`, or dotted paths into its JSON."""
+    max_items: int = 1000
+    """Largest number of samples to read."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json. By default the run's own tokenizer; if its file is missing, the file of that name in
+    the data folder."""
+    host: str = "127.0.0.1"
+    """Address to listen on. The default cannot be reached from other machines."""
+    port: int = 7860
+    """Port to listen on."""
+    max_upload_mb: int = 20
+    """Largest size of an uploaded image, in MB."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How remote shards are read."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_items", "max_upload_mb"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"port is {self.port}: it must be from 1 to 65535")

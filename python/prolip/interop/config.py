@@ -1,0 +1,32 @@
+"""Settings of `prolip export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a model in the hub's layout: config.json, model.safetensors, a model card, and a tokenizer file if any."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A run's folder (its newest usable checkpoint), or any source of `prolip.load`: a checkpoint, a folder,
+    hf-hub:OWNER/NAME, open_clip:NAME/TAG."""
+    out: Path | None = None
+    """Folder to write."""
+    push: str | None = None
+    """Hub repository to push to, OWNER/NAME."""
+    private: bool = False
+    """Make the repository private if it is new."""
+    name: str | None = None
+    """Title of the model card; by default the run's name."""
+    weights: Literal["average", "trained"] = "average"
+    """Weights of a run to write: the moving average, if the run keeps one (`ema.decay`), or always the trained ones."""
+    licence: str | None = None
+    """Licence of the weights by its id on the hub, such as mit or cc-by-4.0; by default unknown."""
+    data: str | None = None
+    """Description of the training data; by default the run's shard patterns."""

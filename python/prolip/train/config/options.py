@@ -1,0 +1,50 @@
+"""Options of `prolip recipes`, `prolip train --dry-run` and `prolip runs`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assumption:
+    """What the estimate of GPU-hours assumes."""
+
+    gpu: str = "NVIDIA A100"
+    """The GPU, by its name in CUDA or by part of it."""
+    mfu: float = 0.4
+    """Share of the GPU's peak FLOPS that training reaches, including recomputation; 0.3 to 0.5 is usual."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesOptions(Assumption):
+    """List the recipes and their cost, or print one in full."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """The recipe to print: a name from the list, or the path of a TOML file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRunOptions(Assumption):
+    """Check a run and estimate its cost. Nothing is started or written."""
+
+    gpus: int = 1
+    """Number of GPUs. The batch must divide evenly among them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsOptions:
+    """Compare runs in a table: progress, speed, and the last and best values of metrics."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs, or folders that contain them."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of metrics.jsonl, such as loss or val/NAME/top1. By default loss and the first metric of each validation
+    set; the page then plots every metric."""
+    format: Literal["text", "markdown", "json"] = "text"
+    """Format of the table."""
+    plot: Path | None = None
+    """File for a page of curves: one HTML file that loads nothing from elsewhere."""

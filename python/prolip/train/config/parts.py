@@ -1,0 +1,205 @@
+"""Settings of the parts of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+CLASS_MEMBER = "cls"
+"""The member of a sample that holds its class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with decoupled weight decay. The defaults are those of the released training code."""
+
+    lr: float = 5e-4
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decay rates of the first and second moment."""
+    eps: float = 1e-6
+    """Added to the square root of the second moment."""
+    weight_decay: float = 0.2
+    """Decoupled weight decay of matrices and embedding tables. Vectors, norms, biases and the logit scale don't
+    decay."""
+    warmup_steps: int = 10_000
+    """Steps of linear warm-up from 0."""
+    schedule: Literal["cosine", "const", "const-cooldown"] = "cosine"
+    """Schedule after the warm-up."""
+    cooldown_steps: int = 0
+    """Steps of the cool-down at the end of "const-cooldown"."""
+    cooldown_power: float = 1.0
+    """Exponent of the cool-down; 1 is linear."""
+    cooldown_end_lr: float = 0.0
+    """Learning rate at the end of the cool-down."""
+    log_var_lr_factor: float = 1.0
+    """Factor on the learning rate of the log-variance heads."""
+    logit_lr_factor: float = 1.0
+    """Factor on the learning rate of the logit scale and bias."""
+    clip_norm: float | None = None
+    """Largest global gradient norm; None for no clipping."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}: it must be positive")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas is {self.betas}: both must be in [0, 1)")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"optim.weight_decay is {self.weight_decay}: it must not be negative")
+        if self.warmup_steps < 0 or self.cooldown_steps < 0:
+            raise ValueError("optim.warmup_steps and optim.cooldown_steps must not be negative")
+        if self.schedule == "const-cooldown" and self.cooldown_steps == 0:
+            raise ValueError('optim.schedule "const-cooldown" needs optim.cooldown_steps')
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"optim.clip_norm is {self.clip_norm}: it must be positive, or absent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """An exponential moving average (EMA) of the weights, for evaluation and export."""
+
+    decay: float = 0.0
+    """Share of the average that an update keeps; 0 for no average."""
+    every: int = 1
+    """Steps between two updates."""
+    warmup: bool = True
+    """Limit the decay of update t = 1, 2, ... to t / (t + 9), so that the random start is soon forgotten."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"ema.decay is {self.decay}: it must be in [0, 1)")
+        if self.every < 1:
+            raise ValueError(f"ema.every is {self.every}: it must be at least 1")
+
+    def kept(self, step: int) -> float | None:
+        """Return the decay of the update after `step` steps; None if that step makes no update."""
+        updates, rest = divmod(step, self.every)
+        if rest:
+            return None
+        return min(self.decay, updates / (updates + 9)) if self.warmup else self.decay
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How processes share the model, and how its blocks run."""
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """`ddp`: every process has the whole model, and gradients are averaged. `fsdp` (FSDP2): every process has a shard
+    of each tensor, its gradient and its moments; the tensors of a block are gathered when it runs."""
+    reshard: bool = True
+    """With `fsdp`: free the gathered tensors of a block after its forward pass and gather them again for the backward
+    pass. False keeps them, for more memory and less communication."""
+    gather: Literal["fp32", "precision"] = "precision"
+    """With `fsdp`: dtype in which blocks are gathered, fp32 or that of `precision`. The latter is the dtype of matrix
+    products anyway, but norms and biases are rounded too. Gradients are always summed in fp32."""
+    recompute_every: int = 0
+    """Recompute every n-th block of a tower in the backward pass instead of keeping its activations; 0 for none."""
+    compile: bool = False
+    """Compile the towers' blocks and the loss with torch.compile. torch 2.7 cannot compile the loss, 2.15 can."""
+
+    def __post_init__(self) -> None:
+        if self.recompute_every < 0:
+            raise ValueError(f"parallel.recompute_every is {self.recompute_every}: it must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where to log a run besides metrics.jsonl."""
+
+    tensorboard: bool = True
+    """Write TensorBoard files to `tensorboard` in the run's folder."""
+    wandb: bool = False
+    """Log to Weights & Biases (`pip install 'prolip[wandb]'`). A resumed run continues its run there. W&B's environment
+    variables apply, such as WANDB_API_KEY and WANDB_MODE=offline."""
+    wandb_project: str = "prolip"
+    """Project in W&B."""
+    wandb_entity: str | None = None
+    """User or team in W&B; None for the one that is logged in."""
+
+    examples_every: int = 0
+    """Steps between two logs of example images and captions with their uncertainty, in `examples` in the run's folder
+    and in TensorBoard and W&B; 0 for none."""
+    num_examples: int = 6
+    """Number of examples of each kind: most certain, least certain, random."""
+    peak_tflops: float | None = None
+    """Peak of a device in 10^12 FLOPs per second, for model FLOPs utilisation (`mfu`). None looks it up in a table of
+    GPUs; for other devices, such as a CPU, `mfu` is not logged."""
+
+    def __post_init__(self) -> None:
+        if self.examples_every < 0:
+            raise ValueError(f"log.examples_every is {self.examples_every}: it must not be negative")
+        if self.num_examples < 1:
+            raise ValueError(f"log.num_examples is {self.num_examples}: it must be at least 1")
+        if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
+            raise ValueError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
+
+    def check(self) -> None:
+        """Check that W&B is installed if it is used.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.wandb and find_spec("wandb") is None:
+            raise ValueError("log.wandb is True, but W&B is not installed: pip install 'prolip[wandb]'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationJob:
+    """A validation set and what to measure on it. Metrics are named `val/NAME/METRIC`."""
+
+    name: str = ""
+    """Name in the metrics."""
+    kind: Literal["zero_shot", "retrieval", "uncertainty"] = "zero_shot"
+    """`zero_shot`: classification with prompts. `retrieval`: image to caption and caption to image. `uncertainty`: its
+    distribution, and whether uncertain items are retrieved less often."""
+    shards: tuple[str, ...] = ()
+    """Paths, URLs, brace patterns or globs of the set's shards."""
+    every: int = 1000
+    """Steps between two evaluations. The last step of a run is always evaluated."""
+    batch_size: int = 128
+    """Images to embed at a time, per process."""
+    captions: tuple[str, ...] = ("txt",)
+    """For retrieval and uncertainty: one entry per caption, `txt` or a dotted path into the sample's JSON."""
+    label: str = CLASS_MEMBER
+    """For zero_shot: the label of a sample, its member `cls` or a dotted path into its JSON. A class name, or a class
+    number from 0."""
+    classes: Path | None = None
+    """For zero_shot: file of class names, one per line. None for the sorted names that occur as labels."""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    """For zero_shot: prompts of a class, with `{}` for its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """What to evaluate during training."""
+
+    jobs: tuple[ValidationJob, ...] = ()
+    """The validation sets."""
+
+    def validate(self) -> None:
+        """Check every job.
+
+        Raises:
+            ValueError: a rule is broken; the message names the field, its value and the rule.
+        """
+        for place, job in enumerate(self.jobs):
+            key = f"validation.jobs.{place}"
+            if not job.name or "/" in job.name:
+                raise ValueError(f"{key}.name is {job.name!r}: it must not be empty or contain a slash")
+            if job.name in {other.name for other in self.jobs[:place]}:
+                raise ValueError(f"{key}.name is {job.name!r}: another job has that name")
+            if not job.shards:
+                raise ValueError(f"{key}.shards is empty: name the set's shards")
+            for name in ("every", "batch_size"):
+                if getattr(job, name) < 1:
+                    raise ValueError(f"{key}.{name} is {getattr(job, name)}: it must be at least 1")
+            if job.kind == "zero_shot":
+                from prolip.eval.prompts import fill_templates  # imports torch, which --help must not wait for
+
+                fill_templates(job.templates, ["a class"])
+            elif not job.captions:
+                raise ValueError(f"{key}.captions is empty: {job.kind} needs captions")

@@ -1,0 +1,225 @@
+"""`TrainConfig`: the settings of a run, composed of each room's dataclass, and the rules between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
+from prolip.losses.config import LossConfig
+from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
+from prolip.models.config import Precision, Resize
+from prolip.train.config.parts import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
+
+# Keys that are derived from other settings: they cannot be set and are not saved.
+DERIVED_KEYS = frozenset(
+    {
+        "data.batch_size",
+        "data.image_size",
+        "data.seed",
+        "data.num_epochs",
+        "data.last_batch",
+        "data.keep_members",
+        "data.mask.num_patches",
+    }
+)
+
+# Keys that may change when a run resumes: locations, logging and scheduling, but nothing that changes the results.
+OPERATIONAL_KEYS = frozenset(
+    {
+        "run_dir",
+        "start_from",
+        "accumulate",
+        "cpu_threads",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "keep_best",
+        "best_is",
+        "resume",
+        "data.shards",
+        "data.index",
+        *(f"data.store.{field.name}" for field in dataclasses.fields(StoreConfig)),
+        "data.tokenizer.path",
+        "data.num_threads",
+        "data.prefetch_batches",
+        "loss.exchange",
+        *(f"log.{field.name}" for field in dataclasses.fields(LogConfig)),
+        *(f"parallel.{field.name}" for field in dataclasses.fields(ParallelConfig) if field.name != "gather"),
+    }
+)
+
+
+def _training_data() -> LoaderConfig:
+    # The sizes are placeholders: `TrainConfig.loader` derives them from the batch and the model.
+    return LoaderConfig(
+        shards=(), batch_size=1, image_size=0, augment=AugmentConfig(), mask=MaskConfig(), num_epochs=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All settings of a training run."""
+
+    name: str = "run"
+    """Name of the run."""
+    run_dir: Path | None = None
+    """Folder of the run; by default runs/NAME."""
+    num_samples: int = 0
+    """Samples seen in the whole run, with repetitions."""
+    batch_size: int = 512
+    """Samples per step over all processes."""
+    accumulate: int = 1
+    """Number of parts to embed a process's batch in, to save memory. The gradient is that of the whole batch."""
+    precision: Precision = "bf16"
+    """Arithmetic of the towers. bf16 and fp16 use autocast, fp16 also loss scaling; the loss is computed in fp32."""
+    fp32_matmul: Literal["highest", "high"] = "highest"
+    """Precision of fp32 matrix products on a GPU: `highest` is exact, `high` uses TF32 (10 bits of mantissa)."""
+    cpu_threads: int = 0
+    """Threads for CPU arithmetic per process; 0 divides the machine's cores among its processes."""
+    seed: int = 0
+    """Seed of the initial weights and of the loader."""
+    log_every: int = 100
+    """Steps between two rows of metrics."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints. The end of the run always saves one."""
+    keep_checkpoints: int = 2
+    """Recent checkpoints to keep, plus the best."""
+    keep_best: str | None = None
+    """A metric of metrics.jsonl, such as val/NAME/top1 or loss. Whenever it is the best so far, the run saves a
+    checkpoint and keeps it as checkpoints/best."""
+    best_is: Literal["max", "min"] = "max"
+    """Whether the largest or the smallest value of `keep_best` is the best."""
+    resume: str = "auto"
+    """Where to start: `auto`, after the newest usable checkpoint in the run's folder, if any; `never`, at step 0, in a
+    folder without checkpoints; a step in the run's folder; or the path of a checkpoint or of another run."""
+    architecture: str = "ViT-B-16"
+    """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, and
+    the default if `start_from` is set."""
+    start_from: str | None = None
+    """Weights to start from instead of random ones: any source of `prolip.load`, such as a folder, a run,
+    hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
+    start_resize: Resize = "off"
+    """How to fit position and token tables of another size; "off" refuses them."""
+    model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
+    """Sizes of the towers, initial logit scale and bias."""
+    lock: LockConfig = field(default_factory=LockConfig)
+    """Towers that are not trained."""
+    data: LoaderConfig = field(default_factory=_training_data)
+    """Shards, captions, augmentation, masking."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Terms of the loss and their weights."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """AdamW and its learning-rate schedule."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """Where to log the run."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    """Moving average of the weights."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How processes share the model, and how its blocks run."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """What to evaluate during training."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.run_dir if self.run_dir is not None else Path("runs") / self.name
+
+    @property
+    def total_steps(self) -> int:
+        """Number of full steps in `num_samples` samples."""
+        return self.num_samples // self.batch_size
+
+    def validate(self) -> None:
+        """Check the rules between fields.
+
+        Raises:
+            ValueError: a rule is broken; the message names the field, its value and the rule.
+        """
+        if not self.data.shards:
+            raise ValueError("data.shards is empty: name the training shards")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}: it must be at least 1")
+        if self.total_steps < 1:
+            raise ValueError(
+                f"num_samples is {self.num_samples}: it must be at least one batch of {self.batch_size} samples"
+            )
+        for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        self.validation.validate()
+        names = {job.name for job in self.validation.jobs}
+        if (
+            self.keep_best is not None
+            and self.keep_best.startswith("val/")
+            and self.keep_best.split("/")[1] not in names
+        ):
+            raise ValueError(
+                f"keep_best is {self.keep_best!r}: validation.jobs are named {', '.join(names) or 'nothing'}"
+            )
+        if self.cpu_threads < 0:
+            raise ValueError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
+        if self.loss.ppcl_weight == 0:
+            raise ValueError("loss.ppcl_weight is 0: nothing would train the logit scale and bias")
+        if self.model.init_logit_bias is None and self.loss.reads_bias:
+            raise ValueError("model.init_logit_bias is None: the contrastive loss needs an initial value")
+        self._validate_uncertainty()
+        if self.data.tokenizer.context_length != self.model.text.context_length:
+            raise ValueError(
+                f"data.tokenizer.context_length is {self.data.tokenizer.context_length}: it must equal "
+                f"model.text.context_length, {self.model.text.context_length}"
+            )
+
+    def _validate_uncertainty(self) -> None:
+        loss, masks = self.loss, self.data.masking is not None
+        trained = loss.contrast == "ppcl" or loss.inclusion_weight > 0 or loss.vib_weight > 0
+        trained = trained or (loss.masked_inclusion_weight > 0 and masks)
+        for tower in ("vision", "text"):
+            has = getattr(self.model, tower).embed_unc
+            if loss.reads_log_var and not has:
+                raise ValueError(f"model.{tower}.embed_unc is False: the loss needs log variances in both towers")
+            if has and not trained:
+                raise ValueError(
+                    f'model.{tower}.embed_unc is True: loss.contrast "{loss.contrast}" uses only means, and no other '
+                    "term of the loss would train the log variances"
+                )
+
+    def check_vocabulary(self) -> None:
+        """Check that the token table has a row for every id of the tokenizer, which is opened for this.
+
+        Raises:
+            ValueError: it has not; the message names the field.
+        """
+        from prolip.data.tokenizer import Tokenizer  # not needed to print the help
+
+        rows, mask = self.model.text.vocab_size, self.data.masking
+        needed = Tokenizer(self.data.tokenizer).vocab_size
+        if needed > rows:
+            raise ValueError(f"model.text.vocab_size is {rows}: the tokenizer needs at least {needed}")
+        if mask is not None and mask.text_mode == "replace" and mask.mask_id >= rows:
+            raise ValueError(f"data.mask.mask_id is {mask.mask_id}: it must be below model.text.vocab_size, {rows}")
+
+    def loader(self, world_size: int) -> LoaderConfig:
+        """Return the settings of the training loader on one of `world_size` ranks.
+
+        Raises:
+            ValueError: the batch does not divide evenly among the ranks.
+        """
+        if self.batch_size % world_size:
+            raise ValueError(f"batch_size is {self.batch_size}: it must be a multiple of the {world_size} processes")
+        per_rank = self.batch_size // world_size
+        if not 1 <= self.accumulate <= per_rank:
+            raise ValueError(f"accumulate is {self.accumulate}: it must be 1 to {per_rank}, the batch of a process")
+        vision = self.model.vision
+        if not isinstance(vision.image_size, int):
+            raise ValueError(f"model.vision.image_size is {vision.image_size}: training needs square images")
+        mask = self.data.masking
+        return dataclasses.replace(
+            self.data,
+            batch_size=per_rank,
+            image_size=vision.image_size,
+            seed=self.seed,
+            mask=None if mask is None else dataclasses.replace(mask, num_patches=vision.num_patches),
+        )

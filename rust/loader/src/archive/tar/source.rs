@@ -1,0 +1,129 @@
+//! Where an archive's bytes come from: a file or memory.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Bytes read at once from a file: several headers of small members, not much waste between large ones.
+const WINDOW: usize = 16 * 1024;
+
+/// Bytes of an archive, by their offset in it. A reader asks for headers and extensions, in rising order.
+pub trait Source {
+    /// Fills `into` with the bytes at `offset`; gives fewer only where the archive ends.
+    ///
+    /// # Errors
+    /// The bytes cannot be read.
+    fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Offset behind the last byte that can be read.
+    fn end(&self) -> u64;
+
+    /// Size of the whole archive in bytes.
+    fn size(&self) -> u64;
+}
+
+/// A file, of which headers are read by windows.
+#[derive(Debug)]
+pub struct FileSource<'file> {
+    file: &'file File,
+    size: u64,
+    /// Where it ends for the reader.
+    end: u64,
+    window: Vec<u8>,
+    start: u64,
+}
+
+impl<'file> FileSource<'file> {
+    /// The whole file.
+    ///
+    /// # Errors
+    /// The file cannot be examined.
+    pub fn new(file: &'file File) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self {
+            file,
+            size,
+            end: size,
+            window: Vec::new(),
+            start: 0,
+        })
+    }
+
+    /// The file up to `end`.
+    ///
+    /// # Errors
+    /// The file cannot be examined.
+    pub fn until(file: &'file File, end: u64) -> io::Result<Self> {
+        let whole = Self::new(file)?;
+        Ok(Self {
+            end: whole.size.min(end),
+            ..whole
+        })
+    }
+}
+
+impl Source for FileSource<'_> {
+    fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let length = self.end.saturating_sub(offset).min(into.len() as u64) as usize;
+        if length == 0 {
+            return Ok(0);
+        }
+        let into = &mut into[..length];
+        let end = offset + length as u64;
+        if length > WINDOW {
+            self.file.read_exact_at(into, offset)?;
+            return Ok(length);
+        }
+        if offset < self.start || end > self.start + self.window.len() as u64 {
+            let size = (self.end - offset).min(WINDOW as u64) as usize;
+            // Nothing is in the window while it is filled: a failure must not leave what was never read.
+            self.window.clear();
+            self.window.resize(size, 0);
+            self.start = offset;
+            if let Err(error) = self.file.read_exact_at(&mut self.window, offset) {
+                self.window.clear();
+                return Err(error);
+            }
+        }
+        let from = (offset - self.start) as usize;
+        into.copy_from_slice(&self.window[from..from + length]);
+        Ok(length)
+    }
+
+    fn end(&self) -> u64 {
+        self.end
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// A part of an archive that lies in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'bytes> {
+    /// The bytes.
+    pub bytes: &'bytes [u8],
+    /// Where they begin in the archive.
+    pub start: u64,
+    /// Bytes of the archive.
+    pub size: u64,
+}
+
+impl Source for Part<'_> {
+    fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let from = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        let length = rest.len().min(into.len());
+        into[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+}

@@ -1,0 +1,105 @@
+//! The kernels for processors with AVX-512 (VNNI and VBMI: Ice Lake, Zen 4 and later). Each gives the same
+//! bytes as the portable one it stands for, which a property test checks.
+//!
+//! Memory is touched by the functions of this file alone, each of which checks its bounds.
+
+pub(super) mod colour;
+pub(super) mod resize;
+
+use std::arch::x86_64::*;
+
+/// Whether this processor has what the kernels need.
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+/// 64 bytes from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load(bytes: &[u8], at: usize) -> __m512i {
+    let bytes = &bytes[at..at + 64];
+    // SAFETY: the slice is 64 bytes long, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// Up to 64 bytes, zeros after the last.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_first(bytes: &[u8]) -> __m512i {
+    let mask = if bytes.len() >= 64 {
+        u64::MAX
+    } else {
+        (1 << bytes.len()) - 1
+    };
+    // SAFETY: the mask has a bit for bytes of the slice only, and no more than 64.
+    unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
+}
+
+/// Writes 64 bytes from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn store(bytes: &mut [u8], at: usize, value: __m512i) {
+    let bytes = &mut bytes[at..at + 64];
+    // SAFETY: the slice is 64 bytes long, and the store needs no alignment.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
+}
+
+/// Writes the first bytes of `value` over all of `bytes`, 64 of them at most.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn store_first(bytes: &mut [u8], value: __m512i) {
+    let mask = if bytes.len() >= 64 {
+        u64::MAX
+    } else {
+        (1 << bytes.len()) - 1
+    };
+    // SAFETY: the mask has a bit for bytes of the slice only, and no more than 64.
+    unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
+}
+
+/// Writes the first bytes of `value` over all of `bytes`, of which there may be 48 at most, and are usually.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn store_48(bytes: &mut [u8], value: __m512i) {
+    if bytes.len() != 48 {
+        return store_first(bytes, value);
+    }
+    // Two plain stores: a masked one counts as 64 bytes, and the load of the block behind it would wait for it.
+    // SAFETY: the slice is 48 bytes long, and the stores need no alignment.
+    unsafe {
+        let at = bytes.as_mut_ptr();
+        _mm256_storeu_si256(at.cast(), _mm512_castsi512_si256(value));
+        _mm_storeu_si128(at.add(32).cast(), _mm512_extracti32x4_epi32::<2>(value));
+    }
+}
+
+/// Writes the first bytes of `value` over all of `bytes`, 16 of them at most.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn store_first_16(bytes: &mut [u8], value: __m128i) {
+    let mask = if bytes.len() >= 16 {
+        u16::MAX
+    } else {
+        (1 << bytes.len()) - 1
+    };
+    // SAFETY: the mask has a bit for bytes of the slice only, and no more than 16.
+    unsafe { _mm_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
+}
+
+/// Up to four integers, zeros after the last.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn load_up_to_4(values: &[i32]) -> __m128i {
+    let mask = if values.len() >= 4 {
+        0xF
+    } else {
+        (1 << values.len()) - 1
+    };
+    // SAFETY: the mask has a bit for integers of the slice only, and no more than 4.
+    unsafe { _mm_maskz_loadu_epi32(mask, values.as_ptr()) }
+}

@@ -1,0 +1,95 @@
+//! The fixed-point weights of Pillow's bicubic filter along one axis.
+
+/// Fractional bits of a weight: Pillow's 32 bits less 8 for the sample and 2 for the overshoot.
+pub(super) const PRECISION_BITS: u32 = 32 - 8 - 2;
+/// Half of the last place kept: the start of every sum.
+pub(super) const ROUNDING: i32 = 1 << (PRECISION_BITS - 1);
+
+const SUPPORT: f64 = 2.0;
+
+/// For each output position, which input positions count and how much.
+#[derive(Debug, Default)]
+pub(super) struct Coefficients {
+    /// First input position of each output position.
+    pub(super) starts: Vec<u32>,
+    /// Number of input positions of each output position.
+    pub(super) counts: Vec<u32>,
+    /// Weights, `stride` of them for each output position, zero past its count.
+    pub(super) weights: Vec<i32>,
+    /// Room for one output position's weights.
+    pub(super) stride: usize,
+    raw: Vec<f64>,
+}
+
+impl Coefficients {
+    /// Computes the weights of output positions `from..from + count` when `input` is resized to `output` positions. All
+    /// arithmetic is in the order and precision of Pillow's, so that the integers are equal.
+    pub(super) fn compute(&mut self, input: u32, output: u32, from: u32, count: u32) {
+        let scale = f64::from(input) / f64::from(output);
+        let filter_scale = scale.max(1.0);
+        let support = SUPPORT * filter_scale;
+        self.stride = support.ceil() as usize * 2 + 1;
+        self.starts.clear();
+        self.counts.clear();
+        self.weights.clear();
+        self.weights.resize(self.stride * count as usize, 0);
+        self.raw.clear();
+        self.raw.resize(self.stride, 0.0);
+        let inverse = 1.0 / filter_scale;
+        for (position, weights) in
+            (from..from + count).zip(self.weights.chunks_exact_mut(self.stride))
+        {
+            let center = (f64::from(position) + 0.5) * scale;
+            // Both ends round half up and are cut at the picture's edges.
+            let start = (center - support + 0.5).max(0.0) as u32;
+            let end = ((center + support + 0.5) as u32).min(input);
+            let raw = &mut self.raw[..(end - start) as usize];
+            let mut sum = 0.0;
+            for (tap, value) in raw.iter_mut().enumerate() {
+                *value = bicubic((f64::from(start + tap as u32) - center + 0.5) * inverse);
+                sum += *value;
+            }
+            for (weight, value) in weights.iter_mut().zip(raw.iter()) {
+                let value = if sum == 0.0 { *value } else { *value / sum };
+                let half = if value < 0.0 { -0.5 } else { 0.5 };
+                *weight = (half + value * f64::from(1 << PRECISION_BITS)) as i32;
+            }
+            self.starts.push(start);
+            self.counts.push(end - start);
+        }
+    }
+
+    /// First input position that counts, and the one after the last.
+    pub(super) fn input_range(&self) -> (usize, usize) {
+        let first = self.starts.first().copied().unwrap_or(0);
+        let end = self
+            .starts
+            .iter()
+            .zip(&self.counts)
+            .next_back()
+            .map_or(first, |(start, count)| start + count);
+        (first as usize, end as usize)
+    }
+
+    /// Output position `index` counted from the first one computed: first input position and weights.
+    pub(super) fn taps(&self, index: usize) -> (usize, &[i32]) {
+        let weights = &self.weights[index * self.stride..];
+        (
+            self.starts[index] as usize,
+            &weights[..self.counts[index] as usize],
+        )
+    }
+}
+
+/// Keys' cubic convolution kernel with a = -0.5.
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
