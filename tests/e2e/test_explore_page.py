@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from tests.e2e.page_scripts import CONTRASTS, CUT
-from tests.e2e.servers import free_port
-from tests.unit.sample_run import write_run
-from tests.unit.sample_shards import encoded
-from tests.unit.test_explore import write_items
+from tests.support.explore_items import write_items
+from tests.support.servers import free_port
+from tests.support.shards import encoded
+from tests.support.untrained_run import write_run
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

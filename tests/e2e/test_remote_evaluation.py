@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.e2e import servers
-from tests.e2e.test_remote import BUCKET, s3_settings
-from tests.unit.eval.sample_tasks import picture, write_lists, write_shards
-from tests.unit.sample_run import write_run
+from tests.support import servers
+from tests.support.datacomp_sets import picture, write_lists, write_shards
+from tests.support.object_stores import s3_settings
+from tests.support.remote_shards import BUCKET
+from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig, examine_shards

@@ -271,7 +271,7 @@ def _correct(pairs: Paired) -> Tensor:
 
 
 def _retrieval(pairs: Paired) -> dict[str, float]:
-    """Measure retrieval in both directions, by sampled distance and by means (`image_to_text_mean_recall_at_1`)."""
+    """Measure retrieval both ways: by sampled distance, and by means (names with `mean_`)."""
     texts, correct = pairs.text.flatten(), _correct(pairs)
     metrics: dict[str, float] = {}
     for score in SCORES:

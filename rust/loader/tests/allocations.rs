@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use common::{archive, config, member, next, open};
-use prolip_loader::batch::Batch;
 use prolip_loader::config::LoaderConfig;
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::Pipeline;
+use prolip_loader::pipeline::{Batch, Pipeline};
 
 /// The system's allocator, which also counts.
 struct Counting;
