@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from tests.support.emoji_shards import record, write_emoji
 from torch import Tensor
 
+from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample, ImageSet, parse_sample
 from prolip.demo.suite.evaluate import Embeddings, headlines, measure_prompting_everywhere
 from prolip.demo.suite.gallery import make_gallery
 from prolip.demo.suite.measures import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
 from prolip.demo.suite.results import EmojiResults, ModelFigures
-from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample, ImageSet, parse_sample
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 
