@@ -16,9 +16,9 @@ from prolip.cli import main
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.demo.suite import EmojiResults, evaluate_emoji
+from prolip.demo.suite.emoji_samples import CaptionBook, ImageSet, codes, evenly_spaced, is_chained, parse_sample
 from prolip.demo.suite.evaluate import set_names
 from prolip.demo.suite.measures import blurred, correct_pairs, hidden_patches, zoomed
-from prolip.demo.suite.samples import CaptionBook, PictureSet, codes, evenly_spaced, is_chained, parse_sample
 from prolip.embeddings.embed import embed_images, embed_pictures, embed_texts, read_pictures
 from prolip.models import ARCHITECTURES, ProLIP
 
@@ -62,7 +62,7 @@ def model() -> ProLIP:
 
 def test_parse_sample_reads_the_record(make_record: MakeRecord) -> None:
     sample = parse_sample("k", json.dumps(make_record(4, "test-goog")))
-    assert (sample.key, sample.group, sample.picture) == ("k", "food-and-drink", "test-goog-4")
+    assert (sample.key, sample.group, sample.image_id) == ("k", "food-and-drink", "test-goog-4")
     assert [is_chained(sample, t) for t in range(2)] == [False, True]
 
 
@@ -99,9 +99,9 @@ def test_caption_book_keeps_each_caption_once() -> None:
     assert codes(["x", "y", "x"]).tolist() == [0, 1, 0]
 
 
-def test_correct_pairs_join_equal_pictures_and_equal_captions(emoji_sets: list[PictureSet]) -> None:
+def test_correct_pairs_join_equal_pictures_and_equal_captions(emoji_sets: list[ImageSet]) -> None:
     first, second, third, fourth = emoji_sets[0].samples[:4]
-    second = dataclasses.replace(second, picture=first.picture)
+    second = dataclasses.replace(second, image_id=first.image_id)
     fourth = dataclasses.replace(fourth, captions=third.captions)
     assert correct_pairs([first, second, third, fourth]).int().tolist() == [
         [1, 1, 0, 0],
@@ -214,7 +214,7 @@ def test_batches_of_captions_change_nothing(model: ProLIP) -> None:
     assert not whole.mean.requires_grad
 
 
-def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[PictureSet]) -> None:
+def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[ImageSet]) -> None:
     before = torch.random.get_rng_state()
     results, *items = evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
     assert torch.equal(torch.random.get_rng_state(), before), "evaluation leaves the generator alone"

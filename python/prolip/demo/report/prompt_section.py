@@ -1,4 +1,4 @@
-"""The page's part on prompts: what each way of using them gains, and what each prompt weighs."""
+"""The report's section on prompts: the gain of each method, and the weight of each prompt."""
 
 from markupsafe import Markup
 
@@ -8,7 +8,7 @@ from prolip.report import charts
 
 
 def gain_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
-    """Points of accuracy over even weights, with the interval of each."""
+    """Draw the gain of each method over even weights, in percentage points, with its interval."""
     rows = [
         charts.Spread(
             label=ours.name,
@@ -28,7 +28,7 @@ def gain_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
 
 
 def weight_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
-    """Each template's weight, the mean over classes and their middle 80 %."""
+    """Draw the weight of each template: mean and middle 80 % over classes."""
     rows = [
         charts.Spread(
             label=f"“{ours.example}”",
@@ -44,13 +44,13 @@ def weight_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
 
 
 def prompting_sentence(trained: PromptSetFigures, random: PromptSetFigures) -> str | None:
-    """What re-weighting did not do; None where its gain is clearly above zero."""
+    """Say that re-weighting did not help; None if its gain is clearly above zero."""
     ours, theirs = trained.methods[1], random.methods[1]
     if ours.gain_low > 0:
         return None
-    what = "lowers" if ours.gain_high < 0 else "does not clearly change"
+    verb = "lowers" if ours.gain_high < 0 else "does not clearly change"
     return (
-        f"Re-weighting the {trained.num_prompts} prompts of a class {what} how often the {trained.level} of a held-out "
+        f"Re-weighting the {trained.num_prompts} prompts of a class {verb} how often the {trained.level} of a held-out "
         f"emoji is right: {words.signed(100 * ours.gain, 1)} points, 95{words.THIN}% of resamples "
         f"{words.signed(100 * ours.gain_low, 1)} to {words.signed(100 * ours.gain_high, 1)} "
         f"(untrained {words.signed(100 * theirs.gain, 1)})."

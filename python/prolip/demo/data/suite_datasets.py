@@ -1,15 +1,15 @@
-"""The held-out emoji in the layouts that the suites of `prolip eval` read: a small data set for each, from no download.
+"""Write a small dataset for every suite of `prolip eval` from the held-out emoji, in the layout that the suite reads.
 
-wds_emoji-groups-DESIGN_test      held-out emoji, one of nine groups each
-wds_emoji-subgroups-DESIGN_test   the same pictures by subgroup; their group is the metadata
-wds_emoji-names-DESIGN_test       the same pictures, equal ones once, with every name that they have
-wds_emoji-groups-trained_test     trained emoji in the held-out design: labelled pictures that may weigh prompts
-hierarcaps/                       a picture of the first design a row, and its captions from "a picture" to its name
-hierarimgs/                       a name a row, and pictures from the average of all trained emoji to its own
-emoji-tasks.tsv                   the tasks that the folders are, for `prolip eval datacomp --table`
-dataset.json, ATTRIBUTION.md      what was made of what; whose art it is
+wds_emoji-groups-DESIGN_test      held-out emoji, labelled with one of nine groups
+wds_emoji-subgroups-DESIGN_test   the same images labelled with subgroups; the group is the metadata
+wds_emoji-names-DESIGN_test       the same images without duplicates, with all their names
+wds_emoji-groups-trained_test     trained emoji in the held-out design: labelled images that can weight prompts
+hierarcaps/                       one image of the first design per row, with captions from "a picture" to its name
+hierarimgs/                       one name per row, with images from the average of all trained emoji to its own
+emoji-tasks.tsv                   the tasks in these folders, for `prolip eval datacomp --table`
+dataset.json, ATTRIBUTION.md      record of the build; credits for the art
 
-The folders are of clip_benchmark's layout, the tables HierarCaps' and HierarImgs'.
+The folders have clip_benchmark's layout; the tables have that of HierarCaps and HierarImgs.
 """
 
 import csv
@@ -45,7 +45,7 @@ from prolip.demo.data.captions import LEVELS
 from prolip.eval.prompts import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 FORMAT = 1
-"""Raised when the same shards give other files: folders of an older format are built again."""
+"""Incremented when the same shards give other files, so that folders of an older format are rebuilt."""
 TASKS = "emoji-tasks.tsv"
 OUR_FILES = (
     "wds_emoji-*_test/*.txt",
@@ -58,43 +58,43 @@ OUR_FILES = (
 )
 TRAINED = f"design-{HELD_OUT_DESIGN}"
 TEMPLATES = tuple(template.format("{c}") for template in dict.fromkeys((*PLAIN_TEMPLATES, *CHAINED_TEMPLATES)))
-"""Those of the demo; of a single phrase two are alike."""
+"""The demo's templates. For a single phrase two of them are equal."""
 _TITLES: Mapping[Design, str] = {"openmoji": "OpenMoji", "goog": "Google", "twtr": "Twitter"}
-_WALKED: Design = TRAINING_DESIGNS[0]
-"""Whose pictures the two hierarchies have: a trained design, so that averages of trained emoji look like it."""
+_HIERARCHY_DESIGN: Design = TRAINING_DESIGNS[0]
+"""The design in the two hierarchies: a training design, so that averages of trained emoji look like its images."""
 
 
-class Drawn(NamedTuple):
-    """A picture of a base emoji, from the shards."""
+class EmojiImage(NamedTuple):
+    """An image of a base emoji, from the shards."""
 
     key: str
     png: bytes
-    picture: str
-    """The id that equal pictures share."""
+    image_id: str
+    """Equal for equal images."""
     captions: tuple[str, ...]
-    """"a picture", its group, its subgroup and its name."""
+    """"a picture", the group, the subgroup and the name."""
 
     @property
     def group(self) -> str:
-        """As captions say it."""
+        """The group in words."""
         return self.captions[1]
 
     @property
     def subgroup(self) -> str:
-        """As captions say it."""
+        """The subgroup in words."""
         return self.captions[2]
 
     @property
     def name(self) -> str:
-        """As captions say it."""
+        """The name in words."""
         return self.captions[3]
 
 
 def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
-    """Builds the suites' data in `out`; does nothing if they are already there, made of the same shards.
+    """Write the suites' datasets to `out`, unless they exist already for the same shards.
 
     Raises:
-        ValueError: a shard is missing or is none of the emoji builder's, or `out` holds what this one does not write.
+        ValueError: a shard is missing or was not made by `build_emoji`, or `out` holds other files.
     """
     started = time.monotonic()
     names = ["train", TRAINED, *(f"test-{design}" for design in DESIGNS)]
@@ -104,7 +104,7 @@ def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
     if record is not None:
         return _summary(out, record, already_built=True, started=started)
     check_replaceable(out, OUR_FILES)
-    sets = {name: [one for path in paths for one in read_shard(path)] for name, paths in shards.items()}
+    sets = {name: [image for path in paths for image in read_shard(path)] for name, paths in shards.items()}
     with replace_folder(out, OUR_FILES) as folder:
         notes = _write(folder, sets)
         folder.write_text("ATTRIBUTION.md", attribution_page())
@@ -115,10 +115,10 @@ def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
 
 
 def find_shards(data: Path, name: str) -> list[Path]:
-    """The shards of a set of emoji.
+    """Find the shards of a set of emoji.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     found = sorted(data.glob(f"{name}-*.tar"))
     if not found:
@@ -126,11 +126,11 @@ def find_shards(data: Path, name: str) -> list[Path]:
     return found
 
 
-def read_shard(path: Path) -> Iterator[Drawn]:
-    """The base emoji of a shard (no skin-tone variants), in its order.
+def read_shard(path: Path) -> Iterator[EmojiImage]:
+    """Yield the base emoji of a shard in order, without skin-tone variants.
 
     Raises:
-        ValueError: it is no shard of emoji; the message names it.
+        ValueError: it is not a shard of emoji; the message names it.
     """
     try:
         with tarfile.open(path) as archive:
@@ -139,9 +139,9 @@ def read_shard(path: Path) -> Iterator[Drawn]:
                 record = json.loads(data["json"])
                 if not record["skin_tone"]:
                     captions = tuple(str(record["captions"][level][0]) for level in LEVELS)
-                    yield Drawn(key, data["png"], str(record["picture"]), captions)
+                    yield EmojiImage(key, data["png"], str(record["picture"]), captions)
     except (tarfile.TarError, EOFError, KeyError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"data: {path} is no shard of emoji: {type(error).__name__} {error}") from error
+        raise ValueError(f"data: {path} is not a shard of emoji: {type(error).__name__} {error}") from error
 
 
 def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -151,47 +151,49 @@ def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is written
+# Writing
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _write(folder: ShardFolder, sets: Mapping[str, Sequence[Drawn]]) -> list[str]:
-    """Everything but the attribution and the record; sentences about what was left out."""
-    known = [one for name, own in sets.items() if name != "train" for one in own]
-    groups, subgroups = (list(dict.fromkeys(getattr(one, level) for one in known)) for level in ("group", "subgroup"))
+def _write(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiImage]]) -> list[str]:
+    """Write everything but the attribution and the record; returns notes on what was skipped."""
+    labelled = [image for name, images in sets.items() if name != "train" for image in images]
+    groups, subgroups = (
+        list(dict.fromkeys(getattr(image, level) for image in labelled)) for level in ("group", "subgroup")
+    )
     _write_classes(folder, "groups-trained", sets[TRAINED], groups, "group")
     tasks = []
     for design in DESIGNS:
-        own = sets[f"test-{design}"]
-        _write_classes(folder, f"groups-{design}", own, groups, "group")
-        _write_classes(folder, f"subgroups-{design}", own, subgroups, "subgroup", metadata=groups)
-        named = _names(own)
+        images = sets[f"test-{design}"]
+        _write_classes(folder, f"groups-{design}", images, groups, "group")
+        _write_classes(folder, f"subgroups-{design}", images, subgroups, "subgroup", metadata=groups)
+        named = _with_names(images)
         pairs: list[dict[str, str | bytes]] = [
-            {"__key__": one.key, "png": one.png, "txt": "\n".join(names)} for one, names in named
+            {"__key__": image.key, "png": image.png, "txt": "\n".join(names)} for image, names in named
         ]
         _write_shard(folder, f"names-{design}", pairs)
-        tasks += _tasks(design, len(own), len(named))
+        tasks += _tasks(design, len(images), len(named))
     columns = ("key", "name", "folders", "items", "metric", "group_column", "averages")
     folder.write_text(TASKS, "".join("\t".join(map(str, line)) + "\n" for line in (columns, *tasks)))
-    walked = [one for one, _ in _names(sets[f"test-{_WALKED}"])]
-    _write_hierarcaps(folder, walked)
-    trained = [one for one in sets["train"] if one.key.startswith(f"{_WALKED}-")]
-    left_out = _write_hierarimgs(folder, walked, trained)
-    return [f"{left_out} emoji are not in hierarimgs: their subgroup has no trained emoji"] if left_out else []
+    distinct = [image for image, _ in _with_names(sets[f"test-{_HIERARCHY_DESIGN}"])]
+    _write_hierarcaps(folder, distinct)
+    trained = [image for image in sets["train"] if image.key.startswith(f"{_HIERARCHY_DESIGN}-")]
+    skipped = _write_hierarimgs(folder, distinct, trained)
+    return [f"{skipped} emoji are not in hierarimgs: their subgroup has no trained emoji"] if skipped else []
 
 
-def _tasks(design: Design, num_pictures: int, num_distinct: int) -> list[tuple[object, ...]]:
-    """Lines of the table, with its columns."""
+def _tasks(design: Design, num_images: int, num_distinct: int) -> list[tuple[object, ...]]:
+    """Return the rows of the table of tasks."""
     title = _TITLES[design]
     groups, subgroups, names = (f"wds_emoji-{kind}-{design}_test" for kind in ("groups", "subgroups", "names"))
     return [
-        (f"groups/{design}", f"Groups, {title}", groups, num_pictures, "accuracy", "-", "groups all"),
-        (f"subgroups/{design}", f"Subgroups, {title}", subgroups, num_pictures, "recall", "-", "subgroups all"),
+        (f"groups/{design}", f"Groups, {title}", groups, num_images, "accuracy", "-", "groups all"),
+        (f"subgroups/{design}", f"Subgroups, {title}", subgroups, num_images, "recall", "-", "subgroups all"),
         (
             f"subgroups/{design}-by-group",
             f"Subgroups by group, {title}",
             subgroups,
-            num_pictures,
+            num_images,
             "worst_group",
             0,
             "worst-group all",
@@ -200,40 +202,40 @@ def _tasks(design: Design, num_pictures: int, num_distinct: int) -> list[tuple[o
     ]
 
 
-def _names(drawn: Sequence[Drawn]) -> list[tuple[Drawn, list[str]]]:
-    """Distinct pictures, each with every name that it has: "cook" and "man cook" may be one picture."""
-    named: dict[str, tuple[Drawn, list[str]]] = {}
-    for one in drawn:
-        named.setdefault(one.picture, (one, []))[1].append(one.name)
+def _with_names(images: Sequence[EmojiImage]) -> list[tuple[EmojiImage, list[str]]]:
+    """Return distinct images with all their names: "cook" and "man cook" may have the same image."""
+    named: dict[str, tuple[EmojiImage, list[str]]] = {}
+    for image in images:
+        named.setdefault(image.image_id, (image, []))[1].append(image.name)
     return list(named.values())
 
 
 def _write_classes(
     folder: ShardFolder,
     name: str,
-    drawn: Sequence[Drawn],
+    images: Sequence[EmojiImage],
     classes: Sequence[str],
     level: str,
     metadata: Sequence[str] | None = None,
 ) -> None:
-    """A classification task; with `metadata`, the place of each picture's group among those."""
+    """Write a classification task. With `metadata`, samples have the index of their group in it."""
     within = folder.path / f"wds_emoji-{name}_test"
     within.mkdir()
     for file, lines in (("classnames.txt", classes), ("zeroshot_classification_templates.txt", TEMPLATES)):
         (within / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     samples: list[dict[str, str | bytes]] = []
-    for one in drawn:
-        label = classes.index(getattr(one, level))
-        samples.append({"__key__": one.key, "png": one.png, "cls": str(label), "txt": one.name})
+    for image in images:
+        label = classes.index(getattr(image, level))
+        samples.append({"__key__": image.key, "png": image.png, "cls": str(label), "txt": image.name})
         if metadata is not None:
             buffer = io.BytesIO()
-            np.save(buffer, np.array([metadata.index(one.group)], dtype=np.int64))
+            np.save(buffer, np.array([metadata.index(image.group)], dtype=np.int64))
             samples[-1]["npy"] = buffer.getvalue()
     _write_shard(folder, name, samples)
 
 
 def _write_shard(folder: ShardFolder, name: str, samples: Sequence[Mapping[str, str | bytes]]) -> None:
-    """One shard, whose bytes depend on the samples alone; each has its key as `__key__`, and members by extension."""
+    """Write one shard; its bytes depend only on the samples, which have `__key__` and members by extension."""
     within = Path(f"wds_emoji-{name}_test") / "test"
     path = folder.path / within
     path.mkdir(parents=True)
@@ -245,35 +247,40 @@ def _write_shard(folder: ShardFolder, name: str, samples: Sequence[Mapping[str, 
     folder.samples[f"emoji-{name}"] = folder.shards[(within / "0.tar").as_posix()] = len(samples)
 
 
-def _write_hierarcaps(folder: ShardFolder, drawn: Sequence[Drawn]) -> None:
-    """Pictures, and the table of their captions."""
-    pictures = {f"{one.key}.png": one.png for one in drawn}
-    rows = [(place, " => ".join(one.captions), f"{one.key}.png") for place, one in enumerate(drawn)]
-    _write_table(folder, "hierarcaps", ("id", "captions", "image_url"), rows, pictures)
+def _write_hierarcaps(folder: ShardFolder, images: Sequence[EmojiImage]) -> None:
+    """Write the images and a table of their captions."""
+    files = {f"{image.key}.png": image.png for image in images}
+    rows = [(place, " => ".join(image.captions), f"{image.key}.png") for place, image in enumerate(images)]
+    _write_table(folder, "hierarcaps", ("id", "captions", "image_url"), rows, files)
 
 
-def _write_hierarimgs(folder: ShardFolder, drawn: Sequence[Drawn], trained: Sequence[Drawn]) -> int:
-    """Pictures, averages of trained ones, and the table of both; how many had no trained emoji in their subgroup."""
-    alike: dict[str, list[bytes]] = defaultdict(list)
-    for one in trained:
-        for name in _averages(one):
-            alike[name].append(one.png)
-    kept = [one for one in drawn if all(name in alike for name in _averages(one))]
-    pictures = {name: average_picture(alike[name]) for name in dict.fromkeys(n for one in kept for n in _averages(one))}
-    pictures |= {f"{one.key}.png": one.png for one in kept}
-    rows = [(one.name, " => ".join((*_averages(one), f"{one.key}.png"))) for one in kept]
-    _write_table(folder, "hierarimgs", ("caption", "images"), rows, pictures)
-    return len(drawn) - len(kept)
+def _write_hierarimgs(folder: ShardFolder, images: Sequence[EmojiImage], trained: Sequence[EmojiImage]) -> int:
+    """Write the images, averages of trained images, and a table of both.
+
+    Returns:
+        The number of images that are skipped, because their subgroup has no trained emoji.
+    """
+    members: dict[str, list[bytes]] = defaultdict(list)
+    for image in trained:
+        for name in _averages(image):
+            members[name].append(image.png)
+    kept = [image for image in images if all(name in members for name in _averages(image))]
+    names = dict.fromkeys(name for image in kept for name in _averages(image))
+    files = {name: average_image(members[name]) for name in names}
+    files |= {f"{image.key}.png": image.png for image in kept}
+    rows = [(image.name, " => ".join((*_averages(image), f"{image.key}.png"))) for image in kept]
+    _write_table(folder, "hierarimgs", ("caption", "images"), rows, files)
+    return len(images) - len(kept)
 
 
-def _averages(one: Drawn) -> tuple[str, str, str]:
-    """Names of the average pictures that an emoji lies below, from general to specific."""
-    group, subgroup = (re.sub(r"[^a-z0-9]+", "-", text.lower()) for text in (one.group, one.subgroup))
+def _averages(image: EmojiImage) -> tuple[str, str, str]:
+    """Return the file names of the average images above an emoji, from general to specific."""
+    group, subgroup = (re.sub(r"[^a-z0-9]+", "-", text.lower()) for text in (image.group, image.subgroup))
     return "all.png", f"group-{group}.png", f"subgroup-{subgroup}.png"
 
 
-def average_picture(encoded: Sequence[bytes]) -> bytes:
-    """The mean of pictures of one size, pixel by pixel, as PNG."""
+def average_image(encoded: Sequence[bytes]) -> bytes:
+    """Average images of one size, pixel by pixel, as PNG."""
     stacked = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded])
     return encode_png(stacked.mean(axis=0).round().astype(np.uint8))
 
@@ -283,19 +290,19 @@ def _write_table(
     name: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],
-    pictures: Mapping[str, bytes],
+    files: Mapping[str, bytes],
 ) -> None:
     within = folder.path / name
     within.mkdir()
     with (within / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
-    for picture, data in pictures.items():
-        (within / picture).write_bytes(data)
+    for file_name, data in files.items():
+        (within / file_name).write_bytes(data)
     folder.samples[name] = len(rows)
 
 
 def _fingerprint(shards: Sequence[Path]) -> str:
-    """Changes with every byte of the shards, with the templates and with the format."""
+    """Hash the bytes of the shards, the templates and the format."""
     digest = hashlib.sha256(dump_json([FORMAT, TEMPLATES, [path.name for path in shards]]).encode())
     for path in shards:
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -1,14 +1,14 @@
-"""The headlines item by item: what intervals are drawn from, and how two models are compared on the same items.
+"""The headlines per item, for bootstrap intervals and for comparing two models on the same items.
 
-N pictures, E emoji, T templates.
+N images, E emoji, T templates.
 """
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample
 from prolip.demo.suite.measures import ClassPrompts, correct_pairs, retrieval_caption
-from prolip.demo.suite.samples import EmbeddedCaptions, EmojiSample
 from prolip.eval.retrieval import first_ranks
 from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
@@ -17,29 +17,29 @@ from prolip.gaussian import Gaussian
 def zero_shot_items(
     level: str, images: Gaussian, samples: Sequence[EmojiSample], captions: EmbeddedCaptions, prompts: ClassPrompts
 ) -> Tensor:
-    """Whether each picture is put into its class, by means alone, f64 [N].
+    """Whether each image is classified correctly, by means alone, f64 [N].
 
     Args:
         level: "group" or "subgroup".
-        images: [N, D], one a sample.
-        samples: N records.
-        captions: holds every prompt.
-        prompts: of all classes.
+        images: [N, D], one per sample.
+        samples: N samples.
+        captions: embeddings of all prompts.
+        prompts: prompts of all classes.
     """
     logits = zero_shot_logits(images.mean, prompts.classifier(level, captions).weight)
     return correct_within(logits, prompts.labels(level, samples), 1).double()
 
 
 def recall_items(images: Gaussian, samples: Sequence[EmojiSample], captions: EmbeddedCaptions, k: int) -> Tensor:
-    """Whether a right caption is among the first k of each picture, by sampled distance, f64 [N]."""
+    """Whether a correct caption is among the first k of each image, by sampled distance, f64 [N]."""
     texts = captions.of(map(retrieval_caption, samples))
     return (first_ranks(images, texts, correct_pairs(samples)) < k).double()
 
 
 def order_items(samples: Sequence[EmojiSample], captions: EmbeddedCaptions) -> Tensor:
-    """Share of each distinct emoji's templates in which the group is more uncertain than the name, f64 [E].
+    """Share of templates in which the group is more uncertain than the name, one value per distinct emoji, f64 [E].
 
-    A tie counts half. One item an emoji, since what holds in one of its templates mostly holds in all.
+    A tie counts half. There is one item per emoji, because the templates of an emoji mostly agree.
     """
     distinct = list({sample.codepoint: sample for sample in samples}.values())
     wide, narrow = (

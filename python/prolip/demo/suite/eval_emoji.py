@@ -1,4 +1,4 @@
-"""The suite of the emoji shards: the demo's figures, beside an untrained model and chance."""
+"""`prolip eval emoji`: the demo's measurements on the emoji shards, beside an untrained model and chance."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from prolip.suites.rows import Finished, Row, SuiteResult, row_of_items
 
 
 def evaluate_run(model: EvalModel, data: Path, split: Split) -> Evaluated:
-    """Every figure of the emoji report, and its headlines item by item.
+    """Evaluate a model with the emoji suite.
 
     Raises:
-        ValueError: the model is none of ours or has no variances, or a shard is missing.
+        ValueError: the model is not a ProLIP model with variances, or a shard is missing.
     """
     if model.prolip is None or model.tokenizer is None or not model.has_variances:
-        raise ValueError(f"{model.name} is no model with variances of ours: the emoji suite measures them throughout")
+        raise ValueError(f"{model.name} is not a ProLIP model with variances, which the emoji suite measures")
     given = {} if model.keep_ratio is None else {"keep_ratio": model.keep_ratio}
     return evaluate_emoji(model.prolip, model.tokenizer, data, model.device, split, **given)
 
 
 def results_path(source: Path, split: Split) -> Path | None:
-    """The file for the figures of a run: in its folder, whether that or one of its checkpoints is named."""
+    """Return the results file of a run, in its folder; `source` is the folder or one of its checkpoints."""
     if not source.exists():
         return None
     folder = source if source.is_dir() else source.parent
@@ -37,13 +37,13 @@ def results_path(source: Path, split: Split) -> Path | None:
 
 
 def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> SuiteResult:
-    """The headlines of a model of ours; everything goes into its run's folder.
+    """Return the headlines of a ProLIP model, and write the full results to its run's folder.
 
     Raises:
-        ValueError: it is none of ours, a shard is missing, or another precision is asked for than the report's.
+        ValueError: it is not a ProLIP model, a shard is missing, or the precision is not fp32.
     """
     if options.precision != "fp32":
-        raise ValueError(f"precision is {options.precision}: the emoji suite measures in fp32, as its report does")
+        raise ValueError(f"precision is {options.precision}: the emoji suite only measures in fp32")
     results, trained, random = evaluate_run(model, options.data, options.split)
     path = results_path(Path(model.name), options.split)
     if path is not None:
@@ -57,10 +57,10 @@ def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> Su
             _row(task, "untrained", headline.random, random[headline.name]),
             Row(task=task, metric=chance, value=headline.chance, num_items=len(items)),
         ]
-    notes = [] if path is None else [f"all figures: {path}"]
+    notes = [] if path is None else [f"full results: {path}"]
     return SuiteResult(suite="emoji", model=model.name, fingerprint=model.fingerprint(), rows=rows, notes=notes)
 
 
 def _row(task: str, metric: str, value: float, items: Tensor, *, main: bool = False) -> Row:
-    """A headline as the report has it, with the items that it is the mean of."""
+    """Build a row from a headline and the items that it is the mean of."""
     return dataclasses.replace(row_of_items(task, metric, items, main=main), value=value)

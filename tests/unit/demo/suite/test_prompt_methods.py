@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.demo.report import words
-from prolip.demo.report.prompting import prompting_sentence
+from prolip.demo.report.prompt_section import prompting_sentence
+from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample
 from prolip.demo.suite.measures import ClassPrompts
-from prolip.demo.suite.prompting import EVEN, REWEIGHTED, measure_prompting
+from prolip.demo.suite.prompt_methods import EVEN, REWEIGHTED, measure_prompting
 from prolip.demo.suite.results import EmojiResults, PromptSetFigures
-from prolip.demo.suite.samples import CaptionBook, EmbeddedCaptions, EmojiSample
 from prolip.gaussian import Gaussian
 
 DIM, CLASSES, GOOD, BAD = 24, 4, 2, 4

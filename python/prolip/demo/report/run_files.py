@@ -1,4 +1,4 @@
-"""What the page is made from: a run's files and the shards' pictures. What is absent is None, and the page says so."""
+"""Read what the report shows: a run's files and images from the shards. Missing files are None or empty."""
 
 import base64
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prolip.demo.suite.results import EmojiResults, Gallery
+from prolip.train.flags import flatten
 from prolip.train.logging.runs import read_metrics
 
 ATTRIBUTION_FIELDS = ("part", "credit", "licence", "source", "changes")
@@ -21,29 +22,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ReportInputs:
-    """Everything the page shows."""
+    """Everything that the report shows."""
 
     run_name: str
     results: EmojiResults
     metrics: list[dict[str, float]]
-    """Rows of metrics.jsonl, NaN where a row lacks a value; empty without the file."""
+    """Rows of metrics.jsonl; empty without the file."""
     config_text: str | None
     config: dict[str, Any]
-    """config.toml, flattened to dotted keys; empty without the file."""
+    """config.toml by dotted key; empty without the file."""
     attributions: list[dict[str, str]]
-    """Whose work the pictures and names are (part, credit, licence, source, changes), from dataset.json."""
+    """Credits from dataset.json: part, credit, licence, source, changes."""
     attribution_text: str | None
-    """ATTRIBUTION.md, for data that lists none."""
-    pictures: Mapping[tuple[str, str], str]
-    """(set, key) to a data URI."""
+    """ATTRIBUTION.md, for data without attributions in dataset.json."""
+    images: Mapping[tuple[str, str], str]
+    """Data URI by set and key."""
 
 
 def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
-    """The files of a run and the gallery's pictures.
+    """Read the files of a run and the gallery's images.
 
     Raises:
         FileNotFoundError: the run has no eval.json.
-        ValueError: eval.json is of another version or damaged.
+        ValueError: eval.json is damaged or from another version.
     """
     path = run_dir / "eval.json"
     if not path.is_file():
@@ -61,47 +62,36 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
         config=flatten(tomllib.loads(config_text)) if config_text is not None else {},
         attributions=read_attributions(data_dir / "dataset.json"),
         attribution_text=_text(data_dir / "ATTRIBUTION.md"),
-        pictures=read_gallery_pictures(data_dir, results.gallery),
+        images=read_gallery_images(data_dir, results.gallery),
     )
 
 
 def read_attributions(path: Path) -> list[dict[str, str]]:
-    """The entries of dataset.json that name part, credit, licence, source and changes; empty without the file."""
+    """Read the credits in dataset.json; empty without the file."""
     entries = json.loads(_text(path) or "{}").get("attributions", [])
     return [{name: str(entry.get(name, "")) for name in ATTRIBUTION_FIELDS} for entry in entries]
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
-    """One metric over all rows, NaN where a row lacks it."""
+    """Return one metric over all rows, NaN for rows without it."""
     return [row.get(name, math.nan) for row in rows]
 
 
-def read_gallery_pictures(data_dir: Path, gallery: Gallery) -> dict[tuple[str, str], str]:
-    """Data URIs of the gallery's pictures, from the shards they came from."""
+def read_gallery_images(data_dir: Path, gallery: Gallery) -> dict[tuple[str, str], str]:
+    """Read the gallery's images from the shards, as data URIs."""
     wanted: dict[str, set[str]] = {}
-    for picture in (*gallery.pictures, *gallery.most_certain, *gallery.least_certain):
-        wanted.setdefault(picture.set_name, set()).add(picture.key)
+    for image in (*gallery.pictures, *gallery.most_certain, *gallery.least_certain):
+        wanted.setdefault(image.set_name, set()).add(image.key)
     for chain in gallery.chains:
         wanted.setdefault(chain.set_name, set()).add(chain.key)
     return {
         (set_name, key): uri
         for set_name, keys in wanted.items()
-        for key, uri in _pictures(data_dir, set_name, keys).items()
+        for key, uri in _images(data_dir, set_name, keys).items()
     }
 
 
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested table as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _pictures(data_dir: Path, set_name: str, keys: Collection[str]) -> dict[str, str]:
+def _images(data_dir: Path, set_name: str, keys: Collection[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for shard in sorted(data_dir.glob(f"{set_name}-*.tar")):
         with tarfile.open(shard) as tar:

@@ -19,7 +19,7 @@ from tests.support.emoji_build import SMALL, made_up_emoji
 from prolip.cli import main
 from prolip.demo.config import SuitesConfig
 from prolip.demo.data.build import build_emoji
-from prolip.demo.data.for_suites import build_suites
+from prolip.demo.data.suite_datasets import build_suites
 from prolip.suites.tasks import read_tasks
 
 Record = dict[str, Any]
