@@ -18,9 +18,9 @@ from tests.unit.sample_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig, examine_shards
-from prolip.embeddings.originals import fetch
+from prolip.embeddings.row_contents import fetch
 from prolip.explore.items import read_items
-from prolip.suites.captioned import open_captioned
+from prolip.suites.caption_sets import open_captioned
 
 COUNT = 10
 WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]

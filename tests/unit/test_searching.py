@@ -14,7 +14,7 @@ from tests.unit.sample_run import write_run
 from tests.unit.sample_shards import encoded, write_tar
 
 from prolip.cli import main
-from prolip.embeddings.originals import fetch
+from prolip.embeddings.row_contents import fetch
 
 
 @pytest.fixture(scope="module")

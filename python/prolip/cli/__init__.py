@@ -362,11 +362,11 @@ COMMANDS = {
     "report": Command("write the report of an evaluated run, one HTML file", _report),
     "bprw": Command(
         "weigh a class's prompts by how well they fit its images (Bayesian prompt re-weighting)",
-        told_by("prolip.suites.bprw", "ReweightOptions", "run_reweight"),
+        told_by("prolip.suites.reweight", "ReweightOptions", "run_reweight"),
     ),
     "embed": Command(
         "embed pictures and captions into parts: Parquet or safetensors, under torchrun too",
-        told_by("prolip.embeddings.job", "EmbedOptions", "run_embed"),
+        told_by("prolip.embeddings.embed_parts", "EmbedOptions", "run_embed"),
     ),
     "search": Command(
         "find embedded pictures or captions by words or by a picture",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jinja2 import Environment
 from PIL import Image
 
-from prolip.embeddings.originals import Contents, Picture
+from prolip.embeddings.row_contents import Contents, Picture
 
 SIDE = 160
 """Side of a picture on the sheet, in pixels."""

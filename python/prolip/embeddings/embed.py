@@ -17,7 +17,7 @@ from prolip.embeddings.image_batches import picture_batches
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.precision import autocast
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 
 
 class Embedded(NamedTuple):

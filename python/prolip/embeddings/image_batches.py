@@ -19,7 +19,7 @@ from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.data.build.intake import UNREADABLE
 from prolip.data.device import device_batches
 from prolip.data.samples import EXTENSIONS
-from prolip.pretrained.model import Preprocess
+from prolip.pretrained.eval_model import Preprocess
 
 MAX_BAD_FRACTION = 0.01
 """Share of unreadable pictures past which a set counts as damaged."""

@@ -16,7 +16,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import wants_gpu
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, picture_sheet
 from prolip.embeddings.embed import embed_pictures, embed_texts, picture_side
-from prolip.embeddings.originals import Contents, Name, Picture, fetch
+from prolip.embeddings.row_contents import Contents, Name, Picture, fetch
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Kind, Manifest, complete_parts
 from prolip.eval.retrieval import Score
@@ -24,7 +24,7 @@ from prolip.files import write_whole
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.pretrained.model import weights_digest
+from prolip.pretrained.eval_model import weights_digest
 from prolip.pretrained.open import open_model, open_network
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from prolip.data import StoreConfig
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, picture_sheet
-from prolip.embeddings.originals import fetch
 from prolip.embeddings.parquet import parquet, pyarrow
+from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import ROWS, Block, Kind, Manifest, Part, complete_parts
 from prolip.files import whole_file, write_whole
 from prolip.gaussian import Gaussian, inclusion_score

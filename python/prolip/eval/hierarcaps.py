@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.eval.csv_rows import read_csv
-from prolip.eval.most_including import most_including
+from prolip.eval.inclusion_search import most_including
 from prolip.gaussian import Gaussian
 from prolip.pairs import inclusion_matrix
 

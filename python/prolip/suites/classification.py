@@ -15,9 +15,9 @@ from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.folders import TaskFolder, read_labels, read_metadata
-from prolip.suites.rows import Row, row_of_items
+from prolip.suites.results import Row, row_of_items
 from prolip.suites.tasks import Metric, Task
 
 BEST = 5

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from prolip.eval.statistics import Interval, percentile_interval, resampled
-from prolip.suites.figures import STATISTICS
-from prolip.suites.rows import Row, SuiteResult
+from prolip.suites.results import Row, SuiteResult
+from prolip.suites.row_statistics import STATISTICS
 
 ABSENT = Interval(math.nan, math.nan, math.nan)
 

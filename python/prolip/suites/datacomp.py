@@ -21,12 +21,12 @@ from tqdm import tqdm
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.retrieval import Score
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.classification import classify, classify_faces
+from prolip.suites.csv_datasets import Association, is_table, open_associations, open_captions
 from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_captions
 from prolip.suites.recall import recall_rows
-from prolip.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
-from prolip.suites.tables import Association, is_table, open_associations, open_captions
+from prolip.suites.results import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
 
 logger = logging.getLogger(__name__)

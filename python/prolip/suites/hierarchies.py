@@ -30,10 +30,10 @@ from prolip.eval.hierarcaps import (
 )
 from prolip.eval.statistics import spearman
 from prolip.gaussian import Gaussian, inclusion_score
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
+from prolip.suites.csv_datasets import files_of, open_pictures
 from prolip.suites.folders import stamps
-from prolip.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
-from prolip.suites.tables import files_of, open_pictures
+from prolip.suites.results import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption: the model has no variances"
 

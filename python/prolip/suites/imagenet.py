@@ -24,10 +24,10 @@ from prolip.eval.bprw import BprwConfig, labelled_images, reweight_prompts
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts, imagenet_templates
 from prolip.eval.zero_shot import Classifier, aggregate_prompts
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.classification import answer, build_classifier, embed_prompts
 from prolip.suites.folders import TaskFolder, find_folder, open_folder, read_labels
-from prolip.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
+from prolip.suites.results import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 
 SETS = {
     "imagenet1k": "ImageNet",

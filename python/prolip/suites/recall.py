@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prolip.eval.retrieval import RECALL_AT, Score, first_ranks
 from prolip.gaussian import Gaussian
-from prolip.suites.rows import Row, row_of_items
+from prolip.suites.results import Row, row_of_items
 
 
 def recall_rows(

@@ -16,11 +16,11 @@ from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.coco import Shares, coco_shares, load_truth
 from prolip.eval.retrieval import Score
-from prolip.pretrained.model import EvalModel
-from prolip.suites.captioned import caption_members, captions_of, name_sources, open_captioned
+from prolip.pretrained.eval_model import EvalModel
+from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.folders import TaskFolder
 from prolip.suites.recall import recall_rows
-from prolip.suites.rows import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
+from prolip.suites.results import Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 
 NO_DISTANCE = "figures by sampled distance: the model has no variances"
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import torch
 
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
-from prolip.suites.output import write_results
-from prolip.suites.rows import Finished, SuiteOptions, SuiteResult
+from prolip.suites.result_files import write_results
+from prolip.suites.results import Finished, SuiteOptions, SuiteResult
 
 Options = TypeVar("Options", bound=SuiteOptions)
 

@@ -25,12 +25,12 @@ from prolip.eval.uncertainty import uncertainty_bins
 from prolip.eval.uncertainty_trends import count_words
 from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.report.charts import Line, line_chart
-from prolip.suites.captioned import caption_members, captions_of, name_sources, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.classification import build_classifier
 from prolip.suites.folders import TaskFolder, read_labels
-from prolip.suites.rows import Chart, Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
+from prolip.suites.results import Chart, Finished, Row, SuiteOptions, SuiteResult, TaskResult, row_of_items
 
 _FEWEST_WORDS = 4
 """Of a caption that is shortened: what is left of fewer says little."""

@@ -17,9 +17,9 @@ import pytest
 from huggingface_hub.errors import GatedRepoError
 from tests.unit.eval.sample_tasks import NAMES, TASKS, picture, write_task
 
-from prolip.suites.captioned import open_captioned
+from prolip.suites.caption_sets import open_captioned
+from prolip.suites.csv_datasets import open_associations, open_captions, open_pictures
 from prolip.suites.folders import FolderMissing, find_folder, open_folder
-from prolip.suites.tables import open_associations, open_captions, open_pictures
 
 DTD = TASKS["vtab/dtd"]
 Answer = Callable[[BaseHTTPRequestHandler], None]

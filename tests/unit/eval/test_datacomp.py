@@ -27,7 +27,7 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.suites.datacomp import average_rows, jaccard, with_article
-from prolip.suites.rows import Row
+from prolip.suites.results import Row
 from prolip.suites.tasks import Task, read_tasks
 
 Members = dict[str, bytes]

@@ -21,6 +21,7 @@ from tests.unit.eval.sample_tasks import NAMES, TASKS, array, picture, write_sha
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.embeddings.embed import Embedded
 from prolip.gaussian import Gaussian
+from prolip.suites.csv_datasets import is_table, open_associations, open_captions
 from prolip.suites.folders import (
     FolderMissing,
     TaskFolder,
@@ -30,7 +31,6 @@ from prolip.suites.folders import (
     read_labels,
     read_metadata,
 )
-from prolip.suites.tables import is_table, open_associations, open_captions
 
 DTD = TASKS["vtab/dtd"]
 

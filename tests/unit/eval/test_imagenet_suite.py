@@ -19,7 +19,7 @@ from prolip.eval.bprw import BprwConfig, reweight_prompts
 from prolip.eval.prompts import WithinSpread, filter_prompts
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
 from prolip.suites.imagenet import Pictures, relabelled
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prolip.eval import most_including as including
-from prolip.eval.most_including import most_including
+from prolip.eval import inclusion_search as including
+from prolip.eval.inclusion_search import most_including
 from prolip.gaussian import Gaussian
 from prolip.pairs import official_inclusion_test_matrix
 

@@ -13,7 +13,7 @@ from tests.unit.eval.sample_tasks import TASKS, write_open_clip, write_task
 from prolip.cli import main
 from prolip.suites.classification import Answers, judged_rows
 from prolip.suites.datacomp import average_rows
-from prolip.suites.rows import Row
+from prolip.suites.results import Row
 from prolip.suites.tasks import AVERAGES, TABLE, Task, read_tasks
 
 COLUMNS = ["key", "name", "folders", "items", "metric", "group_column", "averages"]

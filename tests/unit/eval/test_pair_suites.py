@@ -21,9 +21,9 @@ from prolip.eval.hierarcaps import read_hierarcaps, read_levels
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
-from prolip.suites.captioned import caption_members, captions_of, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
 from prolip.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
 
 

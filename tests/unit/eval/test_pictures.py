@@ -18,7 +18,7 @@ from tests.unit.sample_shards import write_tar
 from prolip.data import DataError
 from prolip.data.samples import read_record
 from prolip.embeddings.image_batches import picture_batches
-from prolip.pretrained.model import Preprocess, of_open_clip
+from prolip.pretrained.eval_model import Preprocess, of_open_clip
 
 CPU = torch.device("cpu")
 SETTINGS = [

@@ -18,7 +18,7 @@ from prolip.models import ARCHITECTURES
 from prolip.models.hub import save_pretrained
 from prolip.pretrained.sources import load
 from prolip.report.prompt_chart import prompt_chart
-from prolip.suites.bprw import class_lines
+from prolip.suites.reweight import class_lines
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from prolip.suites.compare import compare
-from prolip.suites.figures import STATISTICS
-from prolip.suites.output import table_row, write_results
-from prolip.suites.rows import Chart, Finished, Row, SuiteOptions, SuiteResult, row_of_items
+from prolip.suites.result_files import table_row, write_results
+from prolip.suites.results import Chart, Finished, Row, SuiteOptions, SuiteResult, row_of_items
+from prolip.suites.row_statistics import STATISTICS
 from prolip.suites.run import run_suite
 
 COUNT = 300

@@ -26,12 +26,12 @@ from prolip.eval.uncertainty_trends import count_words
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.suites import classification
-from prolip.suites.captioned import open_captioned
+from prolip.suites.caption_sets import open_captioned
 from prolip.suites.datacomp import DatacompOptions, run_datacomp
 from prolip.suites.hierarchies import NEEDS_VARIANCES, level_rows
 from prolip.suites.imagenet import ImagenetOptions
+from prolip.suites.results import Finished, Row, TaskResult
 from prolip.suites.retrieval import coco_row
-from prolip.suites.rows import Finished, Row, TaskResult
 from prolip.suites.tasks import Task
 from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
 

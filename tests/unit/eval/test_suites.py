@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
 from prolip.suites.compare import compare
-from prolip.suites.figures import STATISTICS, f1_macro, group_means, mean_per_group, worst_group
-from prolip.suites.output import write_results
-from prolip.suites.rows import Chart, Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.result_files import write_results
+from prolip.suites.results import Chart, Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.row_statistics import STATISTICS, f1_macro, group_means, mean_per_group, worst_group
 
 PREDICTIONS = st.integers(1, 40).flatmap(
     lambda count: st.tuples(*[st.lists(st.integers(0, 5), min_size=count, max_size=count)] * 2)

@@ -19,8 +19,8 @@ from prolip.eval.hierarcaps import TraversalConfig
 from prolip.suites.datacomp import DatacompOptions, run_datacomp
 from prolip.suites.hierarchies import HierarcapsOptions, HierarimgsOptions, run_hierarcaps, run_hierarimgs
 from prolip.suites.imagenet import ImagenetOptions, run_imagenet
+from prolip.suites.results import Finished, Row, SuiteOptions, TaskResult
 from prolip.suites.retrieval import RetrievalOptions, run_retrieval
-from prolip.suites.rows import Finished, Row, SuiteOptions, TaskResult
 from prolip.suites.uncertainty import UncertaintyOptions, run_uncertainty
 
 

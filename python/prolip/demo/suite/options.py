@@ -11,9 +11,9 @@ from torch import Tensor
 
 from prolip.demo.suite import Evaluated, evaluate_emoji
 from prolip.files import write_whole
-from prolip.pretrained.model import EvalModel
-from prolip.suites.json_results import to_json
-from prolip.suites.rows import Finished, Row, SuiteOptions, SuiteResult, row_of_items
+from prolip.pretrained.eval_model import EvalModel
+from prolip.suites.results import Finished, Row, SuiteOptions, SuiteResult, row_of_items
+from prolip.suites.typed_json import to_json
 
 Split = Literal["val", "test"]
 

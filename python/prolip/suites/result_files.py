@@ -12,8 +12,8 @@ from prolip.files import write_whole
 from prolip.report import charts
 from prolip.report.suite_page import SuitePage, TableRow, build_suite_page
 from prolip.suites.compare import Compared, compare
-from prolip.suites.json_results import to_json
-from prolip.suites.rows import SuiteResult, Unit
+from prolip.suites.results import SuiteResult, Unit
+from prolip.suites.typed_json import to_json
 
 MAIN, REST = "Main figures", "All other figures"
 

@@ -24,7 +24,7 @@ from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer, TokenizerConfig
 from prolip.distributed import Ranks, start, stop
 from prolip.embeddings.embed import embed_batch, embed_texts, evaluating, picture_side
-from prolip.embeddings.inputs import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
+from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.embeddings.parquet import parquet
 from prolip.embeddings.storage import (
     MANIFEST,
@@ -41,7 +41,7 @@ from prolip.embeddings.storage import (
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.config import to_official_json
-from prolip.pretrained.model import weights_digest
+from prolip.pretrained.eval_model import weights_digest
 from prolip.pretrained.open import open_model, open_network
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}

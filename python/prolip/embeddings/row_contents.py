@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prolip.data import DataError, StoreConfig, preprocess_image
 from prolip.data.build.intake import UNREADABLE, load_picture
 from prolip.data.samples import EXTENSIONS, at, read_record, read_samples
-from prolip.embeddings.inputs import read_lines
+from prolip.embeddings.input_parts import read_lines
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from prolip.files import write_whole
 from prolip.models.precision import Precision
-from prolip.suites.figures import STATISTICS, Statistic
-from prolip.suites.json_results import from_json, to_json
+from prolip.suites.row_statistics import STATISTICS, Statistic
+from prolip.suites.typed_json import from_json, to_json
 
 Unit = Literal["share", "number"]
 
