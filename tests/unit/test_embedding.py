@@ -395,7 +395,7 @@ def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, t
     assert far[0] == near[0]
     assert far[1][-1] == f"{address}/shard1.tar"
     np.testing.assert_allclose(far[2], near[2], atol=1e-6)
-    picture = contents[f"{address}/shard1.tar", "k2"].picture
+    picture = contents[f"{address}/shard1.tar", "k2"].image
     assert picture is not None
     assert np.abs(picture[7, 7].astype(int) - (90, 80, 99)).max() < 3
 

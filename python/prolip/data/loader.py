@@ -18,6 +18,7 @@ from prolip import _core
 from prolip._core import (
     DataError,
     LoaderStats,
+    NoSampleError,
     StageStats,
     check_index,
     decode_only,
@@ -45,6 +46,7 @@ __all__ = [
     "LoaderStats",
     "MaskConfig",
     "Members",
+    "NoSampleError",
     "StageStats",
     "StoreConfig",
     "check_index",
@@ -291,6 +293,7 @@ class BatchLoader:
 
         Raises:
             ValueError: A setting cannot work; the message names the field, its value and the rule.
+            NoSampleError: The shards are whole, but hold no sample. A `ValueError`.
             DataError: A shard is no archive or is missing; the message names it. One that is damaged further on is
                 logged: the samples before the damage are used, the damage is a bad sample.
         """

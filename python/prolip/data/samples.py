@@ -1,4 +1,4 @@
-"""Samples of shards as they lie there: a picture's bytes, the members beside it, what a dotted path finds in json."""
+"""Read samples without decoding them: the image's bytes, the members beside it, and values in its json."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig
+from prolip.data import BatchLoader, DataError, LoaderConfig, NoSampleError, StoreConfig
 
 EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
-"""Of pictures; of several of one sample the one that stands first here is taken, as the loader takes it."""
+"""Extensions of images. If a sample has several, the first in this order is its image, as in the loader."""
 
 
 class Sample(NamedTuple):
-    """A sample with a picture, which was not decoded."""
+    """A sample with its encoded image."""
 
     key: str
-    picture: bytes
+    image: bytes
+    """The encoded image."""
     members: dict[str, bytes | None]
-    """By extension those that were asked for, None where there is none."""
+    """The requested members by extension; None where the sample has none."""
 
 
 def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[Sample]:
-    """The samples of a shard in its order, read as they are asked for; those without a picture are passed over.
+    """The samples of a shard in order, read lazily; samples without an image are skipped.
 
     Args:
         shard: path or address.
-        keep: extensions of members that are wanted beside the pictures.
-        store: how shards are read that lie elsewhere.
+        keep: extensions of further members to read.
+        store: how remote shards are read.
 
     Raises:
-        ValueError, DataError: the shard is not there, or is no archive.
+        ValueError, DataError: the shard does not exist, or is not an archive.
     """
     config = LoaderConfig(
         shards=(shard,),
@@ -45,28 +46,21 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
     )
     try:
         loader = BatchLoader(config)
-    except ValueError as error:
-        if not holds_no_sample(error):
-            raise
+    except NoSampleError:
         return
     with loader:
         for batch in loader:
             for place, key in enumerate(batch.keys):
                 members = {extension: some[place] for extension, some in batch.members.items()}
-                picture = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
-                yield Sample(key, picture, {extension: members[extension] for extension in keep})
-
-
-def holds_no_sample(error: ValueError) -> bool:
-    """Whether that is the loader's error for a whole archive without a sample: of one shard of many that is none."""
-    return str(error).endswith("the shards hold no sample")
+                image = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
+                yield Sample(key, image, {extension: members[extension] for extension in keep})
 
 
 def read_record(key: str, member: bytes | None) -> Any:
-    """What a sample's json holds; None where it has none.
+    """Parse a sample's json; None if the sample has none.
 
     Raises:
-        DataError: it is no json; the message names the key.
+        DataError: it is not valid JSON; the message names the key.
     """
     if member is None:
         return None
@@ -76,8 +70,20 @@ def read_record(key: str, member: bytes | None) -> Any:
         raise DataError(f"sample {key}: cannot parse its json: {error}") from error
 
 
-def at(record: Any, path: str) -> list[Any]:
-    """All that a dotted path leads to; a name behind a list is a name in each of its elements, as in the loader."""
+def read_label(key: str, member: bytes | None, path: str) -> str | int:
+    """The text or whole number at a dotted path in a sample's json.
+
+    Raises:
+        DataError: there is none, or more than one; the message names the key.
+    """
+    found = values_at(read_record(key, member), path)
+    if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], str | int):
+        raise DataError(f"sample {key}: its json has no text or number at {path!r}")
+    return found[0]
+
+
+def values_at(record: Any, path: str) -> list[Any]:
+    """All values at a dotted path. Lists are searched item by item, as in the loader."""
     found = [record]
     for name in path.split("."):
         found = [item[name] for item in _spread(found) if isinstance(item, dict) and name in item]

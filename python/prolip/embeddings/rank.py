@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from prolip.data import StoreConfig
-from prolip.embeddings.contact_sheet import SIDE, Cell, Row, picture_sheet
+from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.parquet import parquet, pyarrow
 from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import ROWS, Block, Kind, Manifest, Part, complete_parts
@@ -169,7 +169,7 @@ def _sheet(options: RankOptions, shown: dict[int, tuple[str, str, float]], count
             source, key, score = shown[rank]
             cells.append(Cell(key, contents.get((source, key)), [f"rank {rank:,}, score {score:.5f}", source]))
         rows.append(Row(title, None, cells))
-    return picture_sheet(f"{options.embeddings.name}: ranked by {options.by}", rows)
+    return contact_sheet(f"{options.embeddings.name}: ranked by {options.by}", rows)
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

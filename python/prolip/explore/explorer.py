@@ -19,14 +19,15 @@ from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, DataError, preprocess_image
 from prolip.data.tokenizer import Tokenizer
-from prolip.embeddings.embed import embed_pictures, embed_texts, picture_side
+from prolip.embeddings.embed import embed_pixels, embed_texts
 from prolip.eval.bprw import BprwConfig, PromptWeights, reweight_prompts
-from prolip.eval.hierarcaps import TraversalConfig, met_captions
+from prolip.eval.hierarchy import TraversalConfig, visited_items
 from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.explore.items import Item
 from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
 from prolip.models import ProLIP
+from prolip.pretrained.eval_model import square_image_size
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Explorer:
         if not (model.config.vision.embed_unc and model.config.text.embed_unc):
             raise ValueError("the model has no [UNC] token in both towers: there is no uncertainty to explore")
         self.model, self.tokenizer = model, tokenizer
-        self._size, self._device = picture_side(model), next(model.parameters()).device
+        self._size, self._device = square_image_size(model), next(model.parameters()).device
         self._remembered: dict[str, Gaussian] = {}
         self._asking = Lock()
         self.items, self._pictures = self._embed_items(_told_apart(items))
@@ -192,7 +193,7 @@ class Explorer:
             candidates = _asked(captions or (), "write the captions that may be met")
             texts = self._texts(candidates)
         start = texts.mean[(image.mean @ texts.mean.T).argmax(dim=1)]
-        steps = met_captions(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
+        steps = visited_items(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
         # The root itself is never asked for on the way: it is where the way ends.
         met = [*(candidates[place] for place in steps), root]
         names = list(dict.fromkeys(met))
@@ -291,7 +292,7 @@ class Explorer:
                 else:
                     readable.append(item)
             if pixels:
-                parts.append(embed_pictures(self.model, torch.cat(pixels), self._device))
+                parts.append(embed_pixels(self.model, torch.cat(pixels), self._device))
         if items and not readable:
             raise ValueError(f"not one of {len(items)} pictures of the data set can be decoded")
         return readable, concatenate(parts) if parts else None
@@ -303,7 +304,7 @@ class Explorer:
         return (pixels - mean) / std
 
     def _embed_picture(self, picture: bytes) -> Gaussian:
-        return embed_pictures(self.model, self._pixels(picture), self._device)
+        return embed_pixels(self.model, self._pixels(picture), self._device)
 
     def _texts(self, captions: Sequence[str]) -> Gaussian:
         """[N, D]; captions that were asked for before are not embedded again."""

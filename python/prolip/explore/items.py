@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from prolip.data import StoreConfig, expand_shards, shown_shard
-from prolip.data.samples import Sample, at, read_record, read_samples
+from prolip.data.samples import Sample, read_record, read_samples, values_at
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ def _items(shard: str, caption_keys: Sequence[str], store: StoreConfig) -> Itera
     name = Path(shown_shard(shard)).stem
     for sample in read_samples(shard, ("txt", "json"), store):
         captions = dict.fromkeys(_captions(sample, caption_keys))
-        yield Item(f"{name}/{sample.key}", sample.picture, tuple(captions))
+        yield Item(f"{name}/{sample.key}", sample.image, tuple(captions))
 
 
 def _captions(sample: Sample, caption_keys: Sequence[str]) -> Iterator[str]:
     text, record = sample.members["txt"], read_record(sample.key, sample.members["json"])
     for path in caption_keys:
-        found = [text.decode("utf-8", "replace")] if path == "txt" and text is not None else at(record, path)
+        found = [text.decode("utf-8", "replace")] if path == "txt" and text is not None else values_at(record, path)
         if found and isinstance(found[0], str) and found[0].strip():
             yield found[0].strip()

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from prolip.checkpoint import Best, CheckpointError, read_best
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members, StoreConfig
-from prolip.data.samples import read_record
+from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer, TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
@@ -334,12 +334,7 @@ def _label(job: ValidationJob, key: str, member: bytes | None) -> str | int:
         if not text:
             raise DataError(f"sample {key}: it has no member .{_MEMBER}")
         return int(text) if text.isdecimal() else text
-    found = read_record(key, member)
-    for name in job.label.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    if not isinstance(found, str | int):
-        raise DataError(f"sample {key}: its json has no text and no number at {job.label!r}")
-    return found
+    return read_label(key, member, job.label)
 
 
 def _places(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int], names: Sequence[str]) -> Tensor:

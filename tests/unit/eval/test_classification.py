@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics as theirs
 from tests.unit.eval.sample_tasks import TASKS
 
-from prolip.suites.classification import Answers, face_rows, judged_rows
+from prolip.suites.classification import Answers, face_rows, task_rows
 
 COUNT, CLASSES = 400, 9
 Numbers = np.ndarray[Any, Any]
@@ -51,7 +51,7 @@ def test_figures_of_random_answers(seed: int) -> None:
     seen = set()
     for task in TASKS.values():
         if task.metric not in {"retrieval", "associations", "faces"}:
-            rows = judged_rows(task, answers, torch.from_numpy(labels), torch.from_numpy(groups))
+            rows = task_rows(task, answers, torch.from_numpy(labels), torch.from_numpy(groups))
             assert {row.metric: row.value for row in rows} == pytest.approx({m: expected[m] for m in map(metric, rows)})
             assert [row.task for row in rows] == [task.name] * len(rows)
             assert sum(row.main for row in rows) == 1
@@ -66,7 +66,7 @@ def metric(row: Any) -> str:
 def test_the_worst_region_without_other_needs_both() -> None:
     answers, labels, groups = drawn(0)
     for value in (5, 2):  # Other alone, and none of it
-        found = judged_rows(TASKS["wilds/fmow"], answers, torch.from_numpy(labels), torch.full((COUNT, 1), value))
+        found = task_rows(TASKS["wilds/fmow"], answers, torch.from_numpy(labels), torch.full((COUNT, 1), value))
         assert "worst-region accuracy, without Other" not in [row.metric for row in found]
     assert groups.max() == 5
 

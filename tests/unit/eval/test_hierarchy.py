@@ -8,9 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval import hierarcaps
-from prolip.eval.hierarcaps import TraversalConfig, including_captions, score_met_captions, traverse
-from prolip.eval.hierarchy import inclusion, inclusion_chain, inclusion_in_each
+from prolip.eval import hierarchy
+from prolip.eval.hierarchy import (
+    TraversalConfig,
+    including_items,
+    inclusion,
+    inclusion_chain,
+    inclusion_in_each,
+    score_visited,
+    traverse,
+)
 from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
 
 T = torch.tensor
@@ -54,7 +61,7 @@ def test_chain_and_star_name_their_levels() -> None:
 @pytest.mark.parametrize("form", ["official", "exact"])
 def test_including_caption_has_the_largest_score(form: Literal["official", "exact"]) -> None:
     images, captions = gaussians(6, 5, seed=2), gaussians(9, 5, seed=3)
-    best = including_captions(images, captions, form)
+    best = including_items(images, captions, form)
     for i in range(6):
         one = images.rows(slice(i, i + 1))
         score = (
@@ -72,7 +79,7 @@ def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tens
     rows = []
     for i in range(len(images.mean)):
         start = texts.mean[int((texts.mean @ images.mean[i]).argmax())]
-        top = texts.mean[including_captions(images.rows(slice(i, i + 1)), texts, config.inclusion)[0]]
+        top = texts.mean[including_items(images.rows(slice(i, i + 1)), texts, config.inclusion)[0]]
         root = {
             "text": text_root,
             "inclusion": F.normalize(config.root_weight * top, dim=0),
@@ -105,7 +112,7 @@ def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tens
 def test_walk_equals_the_slow_one(
     config: TraversalConfig, n: int, levels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hierarcaps, "MAX_SCORES", 100_000)  # 300 images are three blocks
+    monkeypatch.setattr(hierarchy, "MAX_SCORES", 100_000)  # 300 images are three blocks
     images, captions = gaussians(n, 6, seed=4), gaussians(n, levels, 6, seed=5)
     ids = torch.arange(n * levels).reshape(n, levels) % max(1, n * levels - 3)  # some strings are equal
     root = gaussians(1, 6, seed=6).mean[0]
@@ -113,8 +120,8 @@ def test_walk_equals_the_slow_one(
     assert torch.allclose(got, slow_walk(images, captions, ids, root, config))
 
 
-def test_met_captions_of_a_hand_made_table() -> None:
-    scored = score_met_captions(T([[7, 3, 7, 9], [1, 1, 1, 1]]), T([[3, 4, 5, 3], [2, 3, 4, 5]]))
+def test_scores_of_visited_items_in_a_hand_made_table() -> None:
+    scored = score_visited(T([[7, 3, 7, 9], [1, 1, 1, 1]]), T([[3, 4, 5, 3], [2, 3, 4, 5]]))
     assert scored.precision.tolist() == pytest.approx([1 / 3, 0.0])
     assert scored.recall.tolist() == [0.5, 0.0]
     assert scored.any_found.tolist() == [1.0, 0.0]

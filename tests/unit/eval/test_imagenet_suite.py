@@ -21,7 +21,7 @@ from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logit
 from prolip.gaussian import Gaussian
 from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
-from prolip.suites.imagenet import Pictures, relabelled
+from prolip.suites.imagenet import LabelledSet, relabelled
 
 CLASSES = ["animals", "nature", "food", "travel"]
 TEMPLATES = ["a picture of {c}", "an emoji: {c}", "{c} and travel", "{c}"]
@@ -83,13 +83,15 @@ def prompts_of(model: EvalModel, classnames: list[str]) -> Gaussian:
     return Gaussian(torch.stack([row.mean for row in rows]), torch.stack([row.log_var for row in rows]))
 
 
-def pictures_of(world: World, name: str) -> Pictures:
+def pictures_of(world: World, name: str) -> LabelledSet:
     shards = [str(world.data / f"wds_{name}_test" / "test" / f"{number}.tar") for number in range(2)]
     images = embed_shards(world.model, shards).gaussian
-    return Pictures(images, torch.arange(len(images.mean)) % len(SETS[name][0]), SETS[name][0])
+    return LabelledSet(images, torch.arange(len(images.mean)) % len(SETS[name][0]), SETS[name][0])
 
 
-def share(pictures: Pictures, classifier: Classifier, *, with_var: bool = False, rows: Tensor | None = None) -> float:
+def share(
+    pictures: LabelledSet, classifier: Classifier, *, with_var: bool = False, rows: Tensor | None = None
+) -> float:
     var = classifier.total_var if with_var else None
     right = zero_shot_logits(pictures.images.mean, classifier.weight, var).argmax(dim=1) == pictures.labels
     return float((right if rows is None else right[rows]).double().mean())
@@ -140,7 +142,7 @@ def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(world: World) 
 def test_what_is_left_out_is_said(world: World) -> None:
     ours, theirs = ("\n".join(world.results["notes"][name]) for name in world.names)
     assert "ImageNet-Sketch: wds_imagenet_sketch_test is not in" in ours
-    assert "ImageNet-R: few-shot re-weighting: 'a nature' is not one class of ImageNet's names" in ours
+    assert "ImageNet-R: few-shot re-weighting: 'a nature' is not exactly one class of ImageNet" in ours
     assert "ImageNet-V2: few-shot" not in ours
     assert "filters and re-weighting of prompts, accuracy with class variances: the model has no variances" in theirs
     assert world.value("ImageNet", "accuracy, even prompts", model=1) >= 0

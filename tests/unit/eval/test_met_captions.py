@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prolip.eval.hierarcaps import TraversalConfig, met_captions
+from prolip.eval.hierarchy import TraversalConfig, visited_items
 
 
 def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tensor:
@@ -31,7 +31,7 @@ def test_they_are_the_best_of_all(walks: int, captions: int, shared: bool, steps
     start = torch.randint(8, (walks, captions), generator=generator).double()
     root = torch.randint(8, (1 if shared else walks, captions), generator=generator).double()
     config = TraversalConfig(num_steps=steps)
-    met, best = met_captions(start, root, config), every_caption(start, root, config)
+    met, best = visited_items(start, root, config), every_caption(start, root, config)
     shares = torch.arange(steps).double() / steps
     scores = torch.lerp(start[:, None], root.expand_as(start)[:, None], shares[:, None])
     # Of captions that cross in one step, rounding decides, here and there.
@@ -44,12 +44,12 @@ def test_a_walk_past_many_captions_meets_them_all(captions: int) -> None:
     place = torch.linspace(0, 1, captions, dtype=torch.float64)
     start, root = -(place**2)[None], (1 - (1 - place) ** 2)[None]
     config = TraversalConfig(num_steps=2 * captions)
-    met = met_captions(start, root, config)
+    met = visited_items(start, root, config)
     assert torch.equal(met, every_caption(start, root, config))
     assert len(met.unique()) > 0.9 * captions
 
 
 def test_the_root_alone() -> None:
     config = TraversalConfig(root_only=True)
-    met = met_captions(torch.zeros(3, 4), torch.tensor([[0.0, 2.0, 1.0, 2.0]]), config)
+    met = visited_items(torch.zeros(3, 4), torch.tensor([[0.0, 2.0, 1.0, 2.0]]), config)
     assert torch.equal(met, torch.tensor([[1]] * 3))

@@ -14,16 +14,17 @@ from tests.unit.sample_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.data.samples import at
+from prolip.data.samples import values_at
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.coco import CocoTruth, Pairs
-from prolip.eval.hierarcaps import read_hierarcaps, read_levels
+from prolip.eval.hierarchy import string_ids
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.gaussian import Gaussian
 from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
 from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
+from prolip.suites.csv_datasets import read_levels
 from prolip.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
 
 
@@ -104,13 +105,13 @@ def test_cocos_ids_bring_cocos_figures(world: World, monkeypatch: pytest.MonkeyP
 def test_a_walk_gives_the_measures_figures(world: World) -> None:
     found = world.run("hierarcaps", "--data", str(world.hierarchies))
     values = world.values(found, world.ours)
-    table = read_hierarcaps(world.hierarchies / "table.csv")
-    flat = embed_captions(world.model, [text for levels in table.captions for text in levels])
+    levels, _ = read_levels(world.hierarchies / "table.csv", "captions", "image_url")
+    flat = embed_captions(world.model, [text for row in levels for text in row])
     captions = Gaussian(flat.mean.view(6, 3, -1), flat.log_var.view(6, 3, -1))
     made = open_captioned(str(next((world.root / "hierarcaps" / "data").glob("*.tar"))), world.root)
     images = embed_shards(world.model, made.shards).gaussian
     expected = measure_hierarchy(
-        images, captions, table.caption_ids, embed_captions(world.model, [""]).mean[0], num_resamples=1
+        images, captions, string_ids(levels), embed_captions(world.model, [""]).mean[0], num_resamples=1
     )
     for figure in ("precision", "recall"):
         assert values[f"{figure}, to the root"] == pytest.approx(expected[f"text_{figure}"])
@@ -203,9 +204,9 @@ def test_options_name_their_rule() -> None:
 
 def test_paths_lead_through_lists(world: World) -> None:
     record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
-    assert at(record, "a.b") == ["x", "y", "z"]
-    assert at(record, "n") == [3]
-    assert at(record, "a.q") == []
+    assert values_at(record, "a.b") == ["x", "y", "z"]
+    assert values_at(record, "n") == [3]
+    assert values_at(record, "a.q") == []
     folder = open_captioned(str(world.pairs), world.root)
     keys = ("sentences.raw", "cocoid", "cocoid")
     found = embed_shards(world.model, folder.shards, keep=caption_members(*keys))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prolip.suites.compare import compare
 from prolip.suites.result_files import table_row, write_results
-from prolip.suites.results import Chart, Finished, Row, SuiteOptions, SuiteResult, row_of_items
+from prolip.suites.results import Chart, Row, SuiteOptions, SuiteResult, TaskCache, row_of_items
 from prolip.suites.row_statistics import STATISTICS
 from prolip.suites.run import run_suite
 
@@ -190,8 +190,8 @@ def test_what_a_suite_is_told_reaches_its_files(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("prolip.suites.run.open_eval_model", lambda source, *_: SimpleNamespace(name=source))
 
-    def run(model: Any, _: SuiteOptions, finished: Finished) -> SuiteResult:
-        assert finished.folder.name == "tasks"
+    def run(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:
+        assert cache.folder.name == "tasks"
         return result(model.name, row_of_items("t", "m", hits(0.5)))
 
     found = []

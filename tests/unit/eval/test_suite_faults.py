@@ -90,7 +90,7 @@ def test_cocos_pairs_are_looked_for_before_anything_is_embedded(
         raise AssertionError("pictures were embedded")
 
     monkeypatch.setattr("prolip.suites.retrieval.embed_shards", fail)
-    monkeypatch.setattr("prolip.eval.coco.find_spec", lambda _: None)
+    monkeypatch.setattr("prolip.suites.coco_pairs.find_spec", lambda _: None)
     words = ["--data", str(world.pairs), "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
     assert main(["eval", "retrieval", "--checkpoint", world.ours, "--out", str(tmp_path), *words]) == 2
     assert "pip install 'prolip[eval]'" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_cocos_pairs_are_looked_for_before_anything_is_embedded(
 
 
 FAULTS = {
-    "no picture": (lambda folder: (folder / "h4.png").unlink(), "has no picture h4.png"),
+    "no picture": (lambda folder: (folder / "h4.png").unlink(), "has no image h4.png"),
     "broken picture": (lambda folder: (folder / "h4.png").write_bytes(b"none"), "cannot be"),
     "two tables": (lambda folder: (folder / "other.csv").write_text("a\n1\n"), "has 2 tables (.csv): it must have one"),
     "a short row": (

@@ -18,19 +18,19 @@ from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards, embed_views
 from prolip.eval.bprw import reweight_prompts
 from prolip.eval.coco import Shares
-from prolip.eval.hierarcaps import mean_root, read_hierarcaps
+from prolip.eval.hierarchy import mean_root, string_ids
 from prolip.eval.measures import measure_hierarchy
 from prolip.eval.prompts import SmallestInClass, filter_prompts
-from prolip.eval.uncertainty import expected_calibration_error
-from prolip.eval.uncertainty_trends import count_words
+from prolip.eval.uncertainty import count_words, expected_calibration_error
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.suites import classification
 from prolip.suites.caption_sets import open_captioned
+from prolip.suites.csv_datasets import read_levels
 from prolip.suites.datacomp import DatacompOptions, run_datacomp
 from prolip.suites.hierarchies import NEEDS_VARIANCES, level_rows
 from prolip.suites.imagenet import ImagenetOptions
-from prolip.suites.results import Finished, Row, TaskResult
+from prolip.suites.results import Row, TaskCache, TaskResult
 from prolip.suites.retrieval import coco_row
 from prolip.suites.tasks import Task
 from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
@@ -169,8 +169,8 @@ def test_words_that_are_left_keep_their_order() -> None:
 
 
 def test_every_walk_through_captions_and_pictures(world: World) -> None:
-    table = read_hierarcaps(world.hierarchies / "table.csv")
-    flat = embed_captions(world.model, [text for levels in table.captions for text in levels])
+    levels, _ = read_levels(world.hierarchies / "table.csv", "captions", "image_url")
+    flat = embed_captions(world.model, [text for row in levels for text in row])
     captions = Gaussian(flat.mean.view(6, 3, -1), flat.log_var.view(6, 3, -1))
     root = embed_captions(world.model, [""]).mean[0]
     for suite in ("hierarcaps", "hierarimgs"):
@@ -180,7 +180,7 @@ def test_every_walk_through_captions_and_pictures(world: World) -> None:
         made = open_captioned(str(next((world.root / suite / "data").glob("*.tar"))), world.root).shards
         pictures = embed_shards(world.model, made).gaussian
         if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
-            expected = measure_hierarchy(pictures, captions, table.caption_ids, root, num_resamples=1)
+            expected = measure_hierarchy(pictures, captions, string_ids(levels), root, num_resamples=1)
         else:
             # As they are named first: h0, h1, h2; h0, h2, h3; h0, h1, h4; …
             order = ["h0", "h1", "h2", "h2", "h3", "h4", "h5", "h6", "h7"]
@@ -303,7 +303,7 @@ def test_only_a_set_smaller_than_the_published_one_is_said_to_be(
 
     monkeypatch.setattr("prolip.suites.datacomp.run_task", run_task)
     model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_variances=True)
-    found = run_datacomp(model, DatacompOptions(checkpoint=("m",), data=("y",)), Finished(tmp_path))
+    found = run_datacomp(model, DatacompOptions(checkpoint=("m",), data=("y",)), TaskCache(tmp_path))
     assert found.notes == ["smaller than published: MNIST (9,999 of 10,000), Flickr (999 of 1,000)"]
 
 

@@ -15,7 +15,7 @@ from sklearn import metrics as theirs
 
 from prolip.suites.compare import compare
 from prolip.suites.result_files import write_results
-from prolip.suites.results import Chart, Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.suites.row_statistics import STATISTICS, f1_macro, group_means, mean_per_group, worst_group
 
 PREDICTIONS = st.integers(1, 40).flatmap(
@@ -99,7 +99,7 @@ def test_tasks_draw_independently_and_metrics_of_a_task_alike() -> None:
 
 
 def test_a_row_of_no_item_is_refused() -> None:
-    with pytest.raises(ValueError, match="t: m of no item"):
+    with pytest.raises(ValueError, match="t: m needs at least one item"):
         row_of_items("t", "m", torch.zeros(0))
 
 
@@ -110,23 +110,23 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
         calls.append(1)
         return TaskResult(rows=[row_of_items("t", "m", hits(0.5), torch.arange(400) % 3)], notes=["left out"])
 
-    finished = Finished(tmp_path / "tasks")
-    first = finished.task("vtab/dtd", {"model": "x", "data": 1}, compute)
-    assert finished.task("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
+    cache = TaskCache(tmp_path / "tasks")
+    first = cache.get_or_run("vtab/dtd", {"model": "x", "data": 1}, compute)
+    assert cache.get_or_run("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
     assert len(calls) == 1
-    finished.task("vtab/dtd", {"model": "y", "data": 1}, compute)
-    finished.task("vtab/pets", {"model": "x", "data": 1}, compute)
+    cache.get_or_run("vtab/dtd", {"model": "y", "data": 1}, compute)
+    cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
     assert len(calls) == 3
     (path,) = (tmp_path / "tasks").glob("vtab_pets-*.json")
     path.write_text("{}")  # of another version
-    finished.task("vtab/pets", {"model": "x", "data": 1}, compute)
+    cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
     assert len(calls) == 4
 
     def fail() -> TaskResult:
         raise ValueError("no such folder")
 
     with pytest.raises(ValueError, match="no such folder"):
-        finished.task("new", {}, fail)
+        cache.get_or_run("new", {}, fail)
     assert not list((tmp_path / "tasks").glob("new*"))
 
 
@@ -158,5 +158,5 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
 
 
 def test_one_name_stands_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="each model can stand there once"):
+    with pytest.raises(ValueError, match="each model can be named once"):
         write_results(tmp_path, [result("a"), result("a")], num_resamples=0, seed=0)

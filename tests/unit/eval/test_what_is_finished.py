@@ -15,23 +15,23 @@ from tests.unit.eval.test_imagenet_suite import write_set
 from tests.unit.eval.test_pair_suites import write_hierarchies, write_pairs
 
 from prolip.eval.bprw import BprwConfig
-from prolip.eval.hierarcaps import TraversalConfig
+from prolip.eval.hierarchy import TraversalConfig
 from prolip.suites.datacomp import DatacompOptions, run_datacomp
 from prolip.suites.hierarchies import HierarcapsOptions, HierarimgsOptions, run_hierarcaps, run_hierarimgs
 from prolip.suites.imagenet import ImagenetOptions, run_imagenet
-from prolip.suites.results import Finished, Row, SuiteOptions, TaskResult
+from prolip.suites.results import Row, SuiteOptions, TaskCache, TaskResult
 from prolip.suites.retrieval import RetrievalOptions, run_retrieval
 from prolip.suites.uncertainty import UncertaintyOptions, run_uncertainty
 
 
-class Recording(Finished):
+class Recording(TaskCache):
     """Runs nothing, and keeps what each task's result would depend on."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.seen: list[str] = []
 
-    def task(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
+    def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
         self.seen.append(f"{name} {json.dumps(settings, sort_keys=True)}")
         return TaskResult(rows=[Row(task=name, metric="accuracy", value=0.5, num_items=1, main=True)])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from prolip.demo.suite import Evaluated, evaluate_emoji
 from prolip.files import write_whole
 from prolip.pretrained.eval_model import EvalModel
-from prolip.suites.results import Finished, Row, SuiteOptions, SuiteResult, row_of_items
+from prolip.suites.results import Row, SuiteOptions, SuiteResult, TaskCache, row_of_items
 from prolip.suites.typed_json import to_json
 
 Split = Literal["val", "test"]
@@ -53,7 +53,7 @@ def results_path(source: Path, split: Split) -> Path | None:
     return folder / ("eval.json" if split == "test" else f"eval-{split}.json")
 
 
-def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> SuiteResult:
+def run_emoji(model: EvalModel, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
     """The headlines of a model of ours; everything goes into its run's folder.
 
     Raises:
