@@ -1,107 +1,164 @@
-# Every target sets up what it needs, once: the system's packages, .venv, the release build of the extension.
+# Every target installs what it needs, once. A set-up stage prints one line: its seconds and what it did.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
+# The exact versions that the tests have passed with; pyproject.toml has the supported ranges.
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+LOGS := $(VENV)/log
 RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.rs" -o -name Cargo.toml \) -print) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help system demo test test-rust test-python lint format docs bench fuzz clean
+.PHONY: help extension demo test test-rust test-python lint lint-rust lint-python format docs bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(READY) ## build the emoji shards, train, evaluate, write runs/demo/report.html (about 10 minutes on 2 cores)
+demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (about ten minutes on two cores)
 	@$(BIN)/prolip demo
 
 test: test-rust test-python ## cargo test, then pytest over both layers
 
-test-rust: $(READY)
+test-rust: $(VENV)/.ready-test
 	cargo test --locked --package prolip-loader
 
-test-python: $(READY)
+test-python: $(VENV)/.ready-test
 	$(BIN)/python -m pytest
+
+lint: lint-rust lint-python ## formatting, clippy, ruff, mypy --strict, stubtest, import-linter; nothing is changed
 
 # The fuzz targets are a workspace of their own, with the versions of this one. Nothing is linked, so libFuzzer need not be compiled.
 FUZZ := rust/loader/fuzz/Cargo.toml
-lint: $(READY) ## formatting, clippy, ruff, mypy --strict, stubtest, import-linter; nothing is changed
+lint-rust: $(VENV)/.ready-demo
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo fmt --manifest-path $(FUZZ) --check
 	@cp Cargo.lock $(dir $(FUZZ))
 	CUSTOM_LIBFUZZER_PATH=/not/linked/libfuzzer.a cargo clippy --manifest-path $(FUZZ) --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
+
+lint-python: $(VENV)/.ready-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest prolip._core
 	$(BIN)/lint-imports
 
-format: $(READY) ## rewrite Rust and Python sources in the project's format
+format: $(VENV)/.ready-lint ## rewrite Rust and Python sources in the project's format
 	cargo fmt --all
 	cargo fmt --manifest-path $(FUZZ)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY) ## build docs/_build/html; a warning is an error
+docs: $(VENV)/.ready-docs ## build docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
-bench: $(READY) ## losses and measures beside the published ones, the loader beside others (photographs in PHOTOS=DIR), its kernels
+bench: $(VENV)/.ready-test ## losses and measures beside the published ones, the loader beside others (photographs in PHOTOS=DIR), its kernels
 	$(BIN)/python -m pytest -q -m bench -s tests/bench
 	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }
 	rm -rf data/bench && mkdir -p data/bench/source && cp -rs "$(abspath $(PHOTOS))" data/bench/source/photos
 	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/orig --samples_per_shard 250
 	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/side512 --samples_per_shard 250 --max_side 512
 	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
-	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against prolip-fast,webdataset,hand-made || exit 1; \
+	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset,hand-made || exit 1; \
 	done; done
 	cargo bench --locked --package prolip-loader --bench kernels
 
 FUZZ_MINUTES ?= 10
 FUZZ_TARGETS ?=
-fuzz: $(READY) ## run each fuzz target for FUZZ_MINUTES=10, or those of FUZZ_TARGETS="decode archive"
+fuzz: $(VENV)/.ready-demo ## run each fuzz target for FUZZ_MINUTES=10, or those of FUZZ_TARGETS="decode archive"
 	PYTHON=$(abspath $(BIN))/python rust/loader/fuzz/run.sh $(FUZZ_MINUTES) $(FUZZ_TARGETS)
+
+extension: $(VENV)/.ready-demo ## rebuild the extension after a change in rust/
 
 clean: ## remove .venv, target and the built extension; data/ and runs/ stay
 	rm -rf $(VENV) target python/prolip/_core*.so
 
-# libjpeg-turbo is built from source with its SIMD code: that takes cmake and nasm. The tests of remote shards use nginx, those
-# of the page Chromium, and skip where it is missing.
-system:
-	@if ! command -v cmake >/dev/null || ! command -v nasm >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq cmake nasm; \
-	  else \
-	    echo "prolip builds libjpeg-turbo with SIMD, which needs cmake and nasm: sudo apt-get install cmake nasm" >&2; exit 1; \
-	  fi; \
-	fi
-	@for tool in nginx:nginx-light chromium:chromium; do \
-	  if ! PATH="$$PATH:/usr/sbin" command -v $${tool%%:*} >/dev/null; then \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $${tool##*:}; \
-	    else false; fi || echo "$${tool%%:*} could not be installed, its tests will skip: sudo apt-get install $${tool##*:}" >&2; \
-	  fi; \
-	done
+# --- Set-up -------------------------------------------------------------------------------------------------------------------
 
-$(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
+# $(call stage,LOG,WHAT IT DOES,COMMAND): runs a command silently. On failure it shows the end of the log.
+define stage
+@mkdir -p $(LOGS); started=$$SECONDS; \
+if ( $(3) ) > $(LOGS)/$(1).log 2>&1 < /dev/null; then printf '%4d s  %s\n' $$((SECONDS - started)) '$(2)'; \
+else echo 'failed: $(2). The end of $(LOGS)/$(1).log:' >&2; tail -n 30 $(LOGS)/$(1).log >&2; exit 1; fi
+endef
 
-# Gradio asks for a Pillow below 13, whose pixels are not those that the parity tests compare with (docs/decisions/004); it works
-# with 13 as well. So everything that it asks for is installed, but that.
+# $(call missing,COMMAND:PACKAGE ...): the Debian packages whose command is not installed.
+missing = $(shell for tool in $(1); do PATH="$$PATH:/usr/sbin" command -v $${tool%%:*} > /dev/null || echo $${tool##*:}; done)
+CAN_INSTALL := $(shell [ "$$(id -u)" = 0 ] && command -v apt-get)
+APT_INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
+
+# libjpeg-turbo is compiled with its SIMD code, which on x86-64 is written for nasm.
+BUILD_TOOLS := cmake:cmake $(if $(filter x86_64,$(shell uname -m)),nasm:nasm)
+# The tests of remote shards use nginx, those of the page Chromium. They skip without.
+TEST_TOOLS := nginx:nginx-light chromium:chromium chromium:fonts-liberation
+
+define NEEDS
+import sys, tomllib
+pyproject = tomllib.load(open("pyproject.toml", "rb"))
+parts = {"build": pyproject["build-system"]["requires"], "project": pyproject["project"]["dependencies"]}
+parts |= pyproject["project"]["optional-dependencies"]
+print(*(need for part in sys.argv[1:] for need in parts[part]), sep="\n")
+endef
+# Gradio asks for a Pillow below 13, whose pixels are not those that the parity tests compare with (docs/decisions/004). It works
+# with 13 too, so all that it asks for is installed but that.
 define GRADIO_NEEDS
 from importlib.metadata import requires
-print(*(need.split(";")[0].replace(" ", "") for need in requires("gradio") if "extra ==" not in need and "python_version" not in need and not need.startswith("pillow")))
+needs = [need.split(";")[0] for need in requires("gradio") if "extra ==" not in need and "python_version" not in need]
+print(*(need for need in needs if not need.startswith("pillow")), sep="\n")
 endef
-export GRADIO_NEEDS
+export NEEDS GRADIO_NEEDS
+# Modules are compiled when they are first imported: most of these packages' never are.
+PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check --constraint $(CONSTRAINTS)
+# $(call pip,PART ...): installs the dependencies of the package (`project`), its build, or its extras.
+pip = $(BIN)/python -c "$$NEEDS" $(1) | $(PIP) --requirement /dev/stdin
+pip_gradio = $(PIP) --no-deps gradio && $(BIN)/python -c "$$GRADIO_NEEDS" | $(PIP) --requirement /dev/stdin
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
+MATURIN := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
+SUBMAKE := $(MAKE) --no-print-directory
 
-# constraints.txt holds the versions that this was tested with; pyproject.toml holds the ranges that are supported.
-$(READY): pyproject.toml constraints.txt $(RUST_SOURCES) | system $(VENV)/bin/python
-	@echo 'Setting up once: dependencies (PyTorch is large) and the extension in release mode. A few minutes.'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt 'maturin>=1.9,<2'
-	@PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked --extras demo,dev,eval,wandb,docs
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gradio
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $$($(BIN)/python -c "$$GRADIO_NEEDS") \
-	  2> >(grep -v -e "dependency resolver" -e "gradio .* requires pillow" >&2)
+# The packages are downloaded while the extension is compiled.
+$(VENV)/.ready-demo: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
+	@[ -e $@ ] || echo 'Setting up once, about four minutes on two cores. Seconds of each stage:'
+	@$(SUBMAKE) $(VENV)/.maturin
+	@$(SUBMAKE) --jobs=2 $(VENV)/.packages $(VENV)/.extension
+	$(call stage,prolip,the package prolip itself,$(MATURIN))
 	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready-demo
+	@$(SUBMAKE) test-tools
+	$(call stage,packages-test,Python packages for the tests,$(call pip,eval wandb test) && $(pip_gradio))
+	@touch $@
+
+$(VENV)/.ready-lint: $(VENV)/.ready-demo
+	$(call stage,packages-lint,Python packages for the lints,$(call pip,lint))
+	@touch $@
+
+$(VENV)/.ready-docs: $(VENV)/.ready-demo
+	$(call stage,packages-docs,Python packages for the documentation,$(call pip,docs))
+	@touch $@
+
+$(VENV)/.maturin: pyproject.toml $(CONSTRAINTS)
+	$(call stage,maturin,a Python environment in $(VENV) with maturin,$(CHECK_PYTHON) && $(PYTHON) -m venv $(VENV) && $(call pip,build))
+	@touch $@
+
+$(VENV)/.packages: pyproject.toml $(CONSTRAINTS)
+	$(call stage,packages,Python packages for the demo (PyTorch is large),$(call pip,project demo))
+	@touch $@
+
+$(VENV)/.extension: $(RUST_SOURCES) | build-tools
+	$(call stage,extension,the Rust extension in release mode,$(MATURIN) --skip-install)
+	@touch $@
+
+.PHONY: build-tools test-tools
+build-tools: packages = $(call missing,$(BUILD_TOOLS))
+build-tools:
+	@command -v cargo > /dev/null || { echo 'prolip needs Rust: no cargo on the PATH' >&2; exit 1; }
+	$(if $(packages),$(if $(CAN_INSTALL),$(call stage,build-tools,Debian packages that compile libjpeg-turbo: $(packages),$(APT_INSTALL) $(packages)), \
+	  @echo 'libjpeg-turbo is compiled from source: sudo apt-get install $(packages)' >&2; exit 1))
+
+test-tools: packages = $(call missing,$(TEST_TOOLS))
+test-tools:
+	$(if $(packages),$(if $(CAN_INSTALL),$(call stage,test-tools,Debian packages for the tests: $(packages),$(APT_INSTALL) $(packages)), \
+	  @echo 'some tests will skip: sudo apt-get install $(packages)' >&2))

@@ -16,6 +16,7 @@ release = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))["work
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "matplotlib.sphinxext.plot_directive",
@@ -25,6 +26,8 @@ html_theme = "furo"
 html_title = f"prolip {release}"
 
 myst_heading_anchors = 3
+# Formulas are typeset in the reader's browser, which loads MathJax from its public address.
+myst_enable_extensions = ["dollarmath"]
 # A name such as `decode` in an attribute's docstring may be that of several fields.
 suppress_warnings = ["ref.python"]
 

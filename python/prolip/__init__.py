@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prolip.models import ModelConfig, ProLIP
-    from prolip.models.weights import Resize
+    from prolip.models.config import Resize
 
 __all__ = ["load"]
 

@@ -3,30 +3,25 @@
 
 The folder of the comparison brings `common.py`, which parses the flags and measures; `peers.sh` puts this file
 beside it.
-
-    --variant exact (default)  Pillow's pixels
-    --variant fast             planes of a JPEG resized before they become colours
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig
+from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
-from prolip.data.tokenizer import TokenizerConfig
 
 
 def main() -> None:
     common = import_module("common")
     flags = common.parse(variant="exact")
     torch.set_num_threads(1)
-    decode: Literal["exact", "fast"] = flags.variant
     full, plain = AugmentConfig(), AugmentConfig(jitter_prob=0.0, gray_prob=0.0)
     # An epoch of a few batches at least, where the shards are few: the stream is endless.
     times = -(-4 * flags.batch_size // flags.samples)
@@ -38,14 +33,13 @@ def main() -> None:
         tokenizer=TokenizerConfig(context_length=77),
         num_epochs=None,
         num_threads=flags.workers,
-        decode=decode,
     )
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in device_batches(BatchLoader(config), torch.device("cpu")):
             yield batch.images, batch.token_ids[0].long()
 
-    common.measure(f"0 prolip ({decode})", flags, batches(), versions=f"torch {torch.__version__}")
+    common.measure("0 prolip", flags, batches(), versions=f"torch {torch.__version__}")
 
 
 if __name__ == "__main__":

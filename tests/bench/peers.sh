@@ -13,6 +13,6 @@ trap 'rm -rf "$together"' EXIT
 ln -s "$peers"/*.py "$together"
 ln -s "$own" "$together/peer_prolip.py"
 # Ours come first in each turn. Python looks for common.py beside the file that a link leads to, so the folder is named.
-sed 's/^peer_1_webdataset\.py$/peer_prolip.py --variant exact\npeer_prolip.py --variant fast\n&/' "$peers/run_all.sh" > "$together/run_all.sh"
+sed 's/^peer_1_webdataset\.py$/peer_prolip.py\n&/' "$peers/run_all.sh" > "$together/run_all.sh"
 grep -q '^peer_prolip' "$together/run_all.sh" || { echo "$peers/run_all.sh: no line 'peer_1_webdataset.py' to put ours before" >&2; exit 1; }
 PYTHONPATH="$together${PYTHONPATH:+:$PYTHONPATH}" bash "$together/run_all.sh" "$pattern"

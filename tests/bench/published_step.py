@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.data import MaskConfig
-from prolip.losses import LossConfig
+from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, TextConfig, VisionConfig
-from prolip.train.optim import OptimConfig, decays
+from prolip.train.config.parts import OptimConfig
+from prolip.train.optim import decays
 
 Pair = dict[str, Tensor]
 """A tower's "mean" and "std", which is what the released code calls the log variance."""

@@ -22,10 +22,11 @@ from tests.unit.test_step import run_of
 from torch import Tensor
 
 from prolip.data import MaskConfig
-from prolip.losses import LossConfig
+from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.train.config.parts import OptimConfig
 from prolip.train.loop import take_step
-from prolip.train.optim import OptimConfig, learning_rate
+from prolip.train.optim import learning_rate
 from prolip.train.process import keep_freed_memory
 
 Side = Literal["published", "published, memory kept", "ours"]

@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prolip.embeddings.embed_parts import EmbedOptions, run_embed
+from prolip.embeddings.config import EmbedOptions
+from prolip.embeddings.embed_parts import run_embed
 from prolip.embeddings.storage import Manifest
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained

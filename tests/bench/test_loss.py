@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
-from prolip.losses import ppcl
+from prolip.losses.ppcl import ppcl
 
 DIM = 768
 MIN_TIME, MIN_MEMORY = 15.0, 50.0

@@ -14,8 +14,9 @@ from tests.bench.step_sides import LOSS, MASK, Precision, Side, Turn, images_and
 from tests.unit.test_step import run_of
 
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.train.config.parts import OptimConfig
 from prolip.train.loop import take_step
-from prolip.train.optim import OptimConfig, learning_rate
+from prolip.train.optim import learning_rate
 
 BATCH, ROUNDS = 64, 5
 SIDES: tuple[Side, ...] = ("published", "published, memory kept", "ours")

@@ -21,7 +21,8 @@ from open_clip import SimpleTokenizer
 from open_clip.tokenizer import HFTokenizer
 from tests.parity.test_tokenizer import _unigram
 
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 
 ROUNDS, MIN_RATIO = 7, 10.0
 BATCH = 256

@@ -5,18 +5,14 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
 import tarfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
+from tests.ranks import Job
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip.checkpoint import Checkpoint, find_latest
@@ -24,6 +20,8 @@ from prolip.train.loop import main
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), "black": (10, 10, 10)}
 PLACES = {"left": (0, 0, 6, 12), "right": (6, 0, 12, 12), "top": (0, 0, 12, 6), "bottom": (0, 6, 12, 12)}
+
+TRAIN = ("-m", "prolip.train")
 
 
 def write_shard(path: Path, numbers: range = range(64)) -> None:
@@ -100,44 +98,26 @@ class Lab:
         """Runs in this process; the exit status."""
         return main(self.words(name, *flags))
 
-    def start(
-        self, name: str, *flags: str, processes: int, restarts: int = 0, program: Sequence[str] = ("-m", "prolip.train")
-    ) -> subprocess.Popen[str]:
-        """Starts a run in other processes, in a process group of its own."""
+    def start(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN) -> Job:
+        """Starts a run in other processes, as torchrun would."""
+        return Job([*program, *self.words(name, *flags)], processes=processes, told=self.folder / "told" / name)
+
+    def torchrun(
+        self, name: str, *flags: str, processes: int, restarts: int = 0, program: Sequence[str] = TRAIN
+    ) -> Job:
+        """Starts torchrun itself: it is the one process of the job, and ends or restarts its own."""
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         launcher += ["--max-restarts", str(restarts)]
-        return subprocess.Popen(
-            [sys.executable, *(launcher if processes > 1 else []), *program, *self.words(name, *flags)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        return self.start(name, *flags, processes=1, program=[*launcher, *program])
 
-    def launch(self, name: str, *flags: str, processes: int, program: Sequence[str] = ("-m", "prolip.train")) -> str:
-        """A run in other processes to its end; what it told."""
-        process = self.start(name, *flags, processes=processes, program=program)
-        told = process.communicate(timeout=240)[1]
-        assert process.returncode == 0, told
-        return told
+    def launch(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN) -> None:
+        """A run in other processes to its end."""
+        with self.start(name, *flags, processes=processes, program=program) as job:
+            assert job.wait() == [0] * processes, job.told()
 
-    def wait_for(self, name: str, pattern: str, process: subprocess.Popen[str]) -> None:
-        """Waits until a file of the run appears."""
-        deadline = time.monotonic() + 180
-        while not list((self.folder / name).glob(pattern)):
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline, f"no {pattern} within three minutes"
-            time.sleep(0.005)
-
-    def workers(self, process: subprocess.Popen[str]) -> list[int]:
-        """The processes of a launcher."""
-        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-
-    def kill(self, process: subprocess.Popen[str]) -> None:
-        """SIGKILL to the launcher and, a session each, to its workers: nothing can tidy up."""
-        for pid in [process.pid, *self.workers(process)]:
-            os.kill(pid, signal.SIGKILL)
-        process.communicate()
+    def has(self, name: str, pattern: str) -> Callable[[], object]:
+        """Asks whether the run has files of such names."""
+        return lambda: list((self.folder / name).glob(pattern))
 
     def latest(self, name: str) -> Checkpoint:
         checkpoint, rejected = find_latest(self.folder / name / "checkpoints")

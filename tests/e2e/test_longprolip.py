@@ -15,8 +15,8 @@ from torch import Tensor
 
 from prolip.data import BatchLoader
 from prolip.models import ProLIP
+from prolip.models.config import ResizeForm
 from prolip.models.hub import save_pretrained
-from prolip.models.position_tables import ResizeForm
 from prolip.pretrained.sources import load, new_model
 from prolip.train.config import load_config
 from prolip.train.loop import main

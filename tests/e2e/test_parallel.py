@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 import torch
 from tests.e2e.curves import Joined, record
 from tests.e2e.lab import Lab
+from tests.ranks import Job
 
 from prolip.distributed import start
 
@@ -32,17 +30,9 @@ def of_ranks(lab: Lab, processes: int, cases: Mapping[str, tuple[str, ...]]) -> 
     """What one launch of several processes records of each case; its folder is its name up to a plus."""
     answer = lab.folder / f"answer-{processes}.json"
     words = [(name, lab.words(f"{name.split('+')[0]}-{processes}", *FLAGS, *flags)) for name, flags in cases.items()]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    file = Path(__file__).with_name("curves.py")
-    done = subprocess.run(
-        [sys.executable, *launcher, str(file), json.dumps(words), str(STEPS), str(answer)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = [str(Path(__file__).with_name("curves.py")), json.dumps(words), str(STEPS), str(answer)]
+    with Job(command, processes=processes, told=lab.folder / "told" / f"curves-{processes}") as job:
+        assert job.wait() == [0] * processes, job.told()
     found: dict[str, dict[str, Any]] = json.loads(answer.read_text())
     return found
 
@@ -51,7 +41,7 @@ def alone(lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, num_ranks: int, 
     """What one process records on the global batches of as many ranks."""
     with monkeypatch.context() as patched:
         patched.setattr(Joined, "num_ranks", num_ranks)
-        patched.setattr("prolip.train.BatchLoader", Joined)
+        patched.setattr("prolip.train.loop.BatchLoader", Joined)
         return record(lab.words(name, *FLAGS, *flags), start("cpu"), STEPS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import torch
 from tests.e2e.lab import Lab, numbers, same_weights, write_shard
+from tests.ranks import FORKSERVER
 
 from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint
 from prolip.train.loop import main
@@ -37,11 +37,9 @@ def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_sa
     flags = ("--checkpoint_every", "2", "--num_samples", "1920")
     assert lab.here("unharmed", *flags) == 0
     folder = lab.folder / "harmed" / "checkpoints"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "prolip.train"])
     moments, within_saves, last = random.Random(5), 0, 0
     for number in range(10):
-        process = context.Process(target=train_with_slow_writes, args=(lab.words("harmed", *flags),))
+        process = FORKSERVER.Process(target=train_with_slow_writes, args=(lab.words("harmed", *flags),))
         process.start()
         deadline = time.monotonic() + 120
         began = list_checkpoints(folder)[:1]
@@ -71,9 +69,8 @@ def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_sa
 
 def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
     run = lab.folder / "impatient"
-    context = multiprocessing.get_context("forkserver")
     words = lab.words("impatient", "--checkpoint_every", "100000", "--num_samples", "1600000")
-    process = context.Process(target=train_with_slow_writes, args=(words,))
+    process = FORKSERVER.Process(target=train_with_slow_writes, args=(words,))
     process.start()
     for pattern in ("metrics.jsonl", "checkpoints/*.partial"):
         deadline = time.monotonic() + 120
@@ -101,11 +98,13 @@ def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_t
     assert all(0 <= share < 1 for share in numbers(rows, "data_wait_share"))
 
     # "never" holds for the first start: what torchrun starts again goes on.
-    process = lab.start("elastic", *flags, "--resume", "never", processes=3, restarts=1)
-    lab.wait_for("elastic", "checkpoints/step_*20", process)
-    os.kill(lab.workers(process)[1], signal.SIGKILL)
-    told = process.communicate(timeout=240)[1]
-    assert process.returncode == 0, told
+    with lab.torchrun("elastic", *flags, "--resume", "never", processes=3, restarts=1) as job:
+        job.wait_for(lab.has("elastic", "checkpoints/step_*20"))
+        launcher = job.ranks[0].pid
+        workers = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+        os.kill(int(workers[1]), signal.SIGKILL)
+        assert job.wait() == [0], job.told()
+    told = job.told()
     began = [int(step) for step in re.findall(r"steps (\d+) to 80 of", told)]
     assert len(began) == 2, told
     assert began[0] == 0
@@ -120,9 +119,9 @@ def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: La
         write_shard(lab.folder / f"thirds-{shard}.tar", range(24 * shard, 24 * shard + 24))
     flags = ("--data.shards", str(lab.folder / "thirds-{0..2}.tar"), "--batch_size", "12", "--num_samples", "720")
     flags += ("--checkpoint_every", "1", "--log_every", "4")
-    process = lab.start("grown", *flags, processes=2, program=LOGGED)
-    lab.wait_for("grown", "checkpoints/step_*8", process)
-    lab.kill(process)
+    with lab.start("grown", *flags, processes=2, program=LOGGED) as job:
+        job.wait_for(lab.has("grown", "checkpoints/step_*8"))
+        job.kill()
     begun = lab.latest("grown").step
     assert 8 <= begun < 60
     lab.launch("grown", *flags, processes=3, program=LOGGED)
@@ -158,12 +157,11 @@ def test_a_sharded_run_goes_on_with_whole_models(lab: Lab) -> None:
 
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
     assert lab.here("alone") == 0
-    process = lab.start("stopped", processes=1)
-    lab.wait_for("stopped", "checkpoints/step_*20", process)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, told
-    assert "SIGINT at step" in told
+    with lab.start("stopped", processes=1) as job:
+        job.wait_for(lab.has("stopped", "checkpoints/step_*20"))
+        job.signal(0, signal.SIGINT)
+        assert job.wait(60) == [130], job.told()
+    assert "SIGINT at step" in job.told()
     stopped = lab.latest("stopped").step
     assert stopped < 80
     assert lab.here("stopped") == 0
@@ -174,11 +172,9 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
 
 
 def test_sigterm_to_one_process_of_two_stops_both_at_one_step(lab: Lab) -> None:
-    process = lab.start("preempted", processes=2)
-    lab.wait_for("preempted", "checkpoints/step_*20", process)
-    # To a worker and not to the launcher, which would pass it on to both.
-    os.kill(lab.workers(process)[1], signal.SIGTERM)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, told
-    assert "SIGTERM at step" in told
+    with lab.start("preempted", processes=2) as job:
+        job.wait_for(lab.has("preempted", "checkpoints/step_*20"))
+        job.signal(1, signal.SIGTERM)
+        assert job.wait(60) == [0, 0], job.told()
+    assert "SIGTERM at step" in job.told()
     assert 20 <= lab.latest("preempted").step < 80

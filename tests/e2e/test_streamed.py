@@ -244,8 +244,8 @@ def test_training_on_remote_shards_ends_with_the_same_bits_when_it_was_killed(la
     with servers.nginx(lab.folder, tmp_path) as url:
         flags = ("--data.shards", f"{url}/train.tar", "--data.num_samples", "60")
         assert lab.here("remote", *flags) == 0
-        process = lab.start("remote-killed", *flags, processes=1)
-        lab.wait_for("remote-killed", "checkpoints/step_*20", process)
-        lab.kill(process)
+        with lab.start("remote-killed", *flags, processes=1) as job:
+            job.wait_for(lab.has("remote-killed", "checkpoints/step_*20"))
+            job.kill()
         assert lab.here("remote-killed", *flags) == 0
     assert same_weights(lab.latest("remote-killed"), lab.latest("remote"))

@@ -31,7 +31,7 @@ def test_one_process_and_two_that_accumulate_have_the_same_loss_curve(
 ) -> None:
     flags = ("--num_samples", "320", "--log_every", "1", "--optim.lr", "3e-4")
     with monkeypatch.context() as patched:
-        patched.setattr("prolip.train.BatchLoader", Joined)
+        patched.setattr("prolip.train.loop.BatchLoader", Joined)
         assert lab.here("one", *flags) == 0
     lab.launch("two", *flags, "--accumulate", "3", processes=2)
     one, two = lab.rows("one"), lab.rows("two")
@@ -105,7 +105,7 @@ def test_fp16s_factor_is_told_and_falls_with_each_step_that_is_skipped(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     factor = 2.0**24
-    monkeypatch.setattr("prolip.train.LossScaler", lambda: LossScaler(factor))
+    monkeypatch.setattr("prolip.train.loop.LossScaler", lambda: LossScaler(factor))
     flags = ("--num_samples", "320", "--log_every", "1", "--log.tensorboard", "False")
     assert lab.here("factor", "--precision", "fp16", *flags) == 0
     rows = lab.rows("factor")
@@ -124,7 +124,7 @@ def test_a_loss_that_is_not_finite_fails_at_the_step(lab: Lab) -> None:
 
 def test_a_gradient_that_is_not_finite_is_not_saved(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     # The loss of that step is still finite, the weights after it are not.
-    monkeypatch.setattr("prolip.train.clip_gradients", lambda parameters, clip_norm: torch.tensor(float("nan")))
+    monkeypatch.setattr("prolip.train.loop.clip_gradients", lambda parameters, clip_norm: torch.tensor(float("nan")))
     with pytest.raises(RuntimeError, match=r"within steps 1..1: .*gradient norm nan"):
         lab.here("exploded", "--checkpoint_every", "1")
     assert not list((lab.folder / "exploded").glob("checkpoints/*"))
@@ -160,10 +160,9 @@ def test_a_wrong_recipe_ends_with_status_2_and_says_why(
 
 def test_several_processes_say_once_what_is_wrong_whichever_met_it_and_all_end(lab: Lab) -> None:
     program = (str(Path(__file__).with_name("refused_training.py")),)
-    process = lab.start("refused", "--num_samples", "1600000", processes=2, program=program)
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == 1, told
-    said = [line for line in told.splitlines() if line.startswith("prolip train: ")]
+    with lab.torchrun("refused", "--num_samples", "1600000", processes=2, program=program) as job:
+        assert job.wait(120) == [1], job.told()
+    said = [line for line in job.told().splitlines() if line.startswith("prolip train: ")]
     assert [re.sub(r"rank \d", "rank N", line) for line in said] == [
         "prolip train: rank N: unknown key optim.lrr, did you mean optim.lr",
         'prolip train: rank N: data.shards is "absent.tar": there is no file absent.tar',

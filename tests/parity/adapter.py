@@ -1,8 +1,8 @@
-"""The project's side of the reference checker: its names and shapes to ours, and nothing of the mathematics.
+"""The project's side of the reference checker: it translates names and shapes and contains no mathematics of its own.
 
-    PYTHONPATH=. python ../shared/golden/check_reference.py ../shared/golden --adapter tests.parity.adapter:Adapter
+    python -m tests.parity.check_reference FOLDER --adapter tests.parity.adapter:Adapter
 
-What exists only in the released code's training loop stands here and not in the library: its guards, which replace an
+Two things that exist only in the released training loop are here and not in the library: its guards, which replace an
 exploding term by 0, and its exchange between ranks.
 """
 
@@ -21,12 +21,14 @@ from prolip.distributed import Peers
 from prolip.eval import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
 from prolip.eval.em import FittedWeights, fit_weights, prior_weights
 from prolip.gaussian import Gaussian
-from prolip.losses import LossConfig, ProlipLoss, ppcl, vib_loss
+from prolip.losses import ProlipLoss, vib_loss
+from prolip.losses.config import LossConfig
+from prolip.losses.ppcl import ppcl
 from prolip.models import ProLIP, ProLIPOutput
-from prolip.models.config import from_official_json
+from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
+from prolip.train.config.parts import OptimConfig
 from prolip.train.optim import (
-    OptimConfig,
     clamp_logit_scale,
     clip_gradients,
     decays,
@@ -41,7 +43,7 @@ _VIB_LIMIT = 1e4
 
 
 def _checker_base() -> type:
-    """The checker's own base class when it runs us, whose methods count as skipped; else nothing is needed of it."""
+    """The base class of a set's own `check_reference.py` if that script runs us: it skips methods that we lack."""
     checker = sys.modules.get("check_reference")
     return checker.Adapter if checker is not None else object
 
@@ -183,7 +185,7 @@ class Adapter(_checker_base()):  # type: ignore[misc]
     def distributed_terms_official(
         self, f: Terms, logit_scale: Tensor, logit_bias: Tensor, hyper: dict[str, Any]
     ) -> list[Terms]:
-        """The released exchange, restated here alone: the library's equals one process instead (SPEC section 3.1).
+        """The released exchange (specification, section 3.1); the library's own equals a single process instead.
 
         A rank adds every term once a source of texts, its own first; of an even number of ranks the last source is the
         one before it again instead of the opposite rank.

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from open_clip import SimpleTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 
 # Longer than CLIP's 77, so that truncation hides little; 77 has its own test.
 LENGTH = 160

@@ -22,7 +22,8 @@ from PIL import Image
 from webdataset import tariterators
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members, NoSampleError
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 
 TOKENIZER = TokenizerConfig(context_length=8)
 KEPT = ("json", "png", "seg.png", "cls", "txt")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, StoreConfig
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 
 
 def loader_threads() -> int:

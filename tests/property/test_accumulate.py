@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +12,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ranks import FORKSERVER
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prolip.distributed import Peers
-from prolip.losses import LossConfig, LossTerms, ProlipLoss
+from prolip.losses import LossTerms, ProlipLoss
+from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, ProLIP, ProLIPOutput
 from prolip.models.config import TextConfig, VisionConfig
 from prolip.train.accumulate import backward
@@ -140,11 +141,9 @@ def serve(rank: int, store: Path, answers: Connection) -> None:
 
 
 def test_parts_equal_the_whole_on_several_ranks(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch._dynamo", "prolip.losses", "prolip.models"])
-    pipes = [context.Pipe(duplex=False) for _ in range(RANKS)]
+    pipes = [FORKSERVER.Pipe(duplex=False) for _ in range(RANKS)]
     processes = [
-        context.Process(target=serve, args=(rank, tmp_path / "store", there), daemon=True)
+        FORKSERVER.Process(target=serve, args=(rank, tmp_path / "store", there), daemon=True)
         for rank, (_, there) in enumerate(pipes)
     ]
     for process in processes:

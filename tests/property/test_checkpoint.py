@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from tests.ranks import FORKSERVER
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -94,9 +94,7 @@ def as_rank(rank: int, folder: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks saved."""
     folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "prolip.train"])
-    processes = [context.Process(target=as_rank, args=(rank, folder), daemon=True) for rank in range(2)]
+    processes = [FORKSERVER.Process(target=as_rank, args=(rank, folder), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,12 +13,13 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ranks import FORKSERVER
 from torch import Tensor
 
 from prolip.distributed import Exchange, Peers, Ranks, start, stop
 from prolip.gaussian import Gaussian
-from prolip.losses import Counts, LossConfig, ProlipLoss
-from prolip.losses.prolip import Contrast
+from prolip.losses import Counts, ProlipLoss
+from prolip.losses.config import Contrast, LossConfig
 from prolip.models import ProLIPOutput
 
 MAX_RANKS = 5
@@ -134,11 +134,10 @@ def serve(rank: int, store: Path, orders: Connection) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Connection]]:
     """Five processes in groups of one to five, each at the end of a pipe."""
     store = tmp_path_factory.mktemp("ranks") / "store"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch._dynamo", "prolip.losses", "prolip.models"])
-    pipes = [context.Pipe() for _ in range(MAX_RANKS)]
+    pipes = [FORKSERVER.Pipe() for _ in range(MAX_RANKS)]
     processes = [
-        context.Process(target=serve, args=(rank, store, there), daemon=True) for rank, (_, there) in enumerate(pipes)
+        FORKSERVER.Process(target=serve, args=(rank, store, there), daemon=True)
+        for rank, (_, there) in enumerate(pipes)
     ]
     for process in processes:
         process.start()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, MaskConfig
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 
 
 def picture() -> bytes:

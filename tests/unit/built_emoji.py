@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prolip.demo.config import EmojiConfig
 from prolip.demo.data import build as builder
 from prolip.demo.data.art import Art
-from prolip.demo.data.build import EmojiConfig, build_emoji
+from prolip.demo.data.build import build_emoji
 from prolip.demo.data.names import Emoji, read_table
 
 SMALL = EmojiConfig(side=8, vocab_size=400, samples_per_shard=50, test_share=0.2, val_share=0.1)

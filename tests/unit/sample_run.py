@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip.checkpoint import Average, Notes, Saver, checkpoint_path, run_tensors
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.config import to_official_json
+from prolip.models.official_json import to_official_json
 from prolip.train.config import TrainConfig, to_toml
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from prolip.data import AugmentConfig, BatchLoader, CaptionConfig, CaptionSource, LoaderConfig, MaskConfig
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 
 TOKENIZER = TokenizerConfig(context_length=12)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from prolip.data import LoaderConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
-from prolip.train.config import DataConfig, differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config import differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config.run import DERIVED_KEYS
 
 RECIPES = known_recipes()
 CONTROL = ("--loss.contrast", "siglip", "--loss.inclusion_weight", "0", "--loss.vib_weight", "0")
@@ -152,14 +154,18 @@ def test_the_loader_gets_what_follows_from_model_and_run() -> None:
 
 def test_the_loader_gets_every_setting_of_the_data() -> None:
     words = """--data.mode resampled --data.weights 1 2.5 --data.num_samples 1000 --data.index shards.index
-    --data.decode fast --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
+    --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
     --data.max_caption_bytes 9 --data.store.connections 3 --data.store.cache_dir cache"""
     config = load_config(["demo", "--data.shards", "a.tar", "b.tar", *words.split()])
     assert from_toml(to_toml(config)) == config
     loader = config.loader(1)
     own = {"batch_size", "image_size", "mask", "seed", "num_epochs", "last_batch", "keep_members"}
     names = {field.name for field in fields(LoaderConfig)} - own
-    assert names == {field.name for field in fields(DataConfig)} - {"mask"}
+    derived = own - {"mask"}
+    assert derived | {"mask.num_patches"} == {key.removeprefix("data.") for key in DERIVED_KEYS}
+    saved = tomllib.loads(to_toml(config))["data"]
+    assert not derived & saved.keys()
+    assert "num_patches" not in saved["mask"]
     assert [getattr(loader, name) for name in names] == [getattr(config.data, name) for name in names]
     assert (loader.mode, loader.weights, loader.num_samples) == ("resampled", (1.0, 2.5), 1000)
     assert (loader.max_caption_bytes, loader.store.connections, loader.store.cache_dir) == (9, 3, "cache")

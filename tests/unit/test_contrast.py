@@ -16,9 +16,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
-from prolip.losses import LossConfig, ProlipLoss, clip_loss
+from prolip.losses import ProlipLoss, clip_loss
 from prolip.losses.clip import _entropy_sum
-from prolip.losses.prolip import Contrast
+from prolip.losses.config import Contrast, LossConfig
 from prolip.models import ProLIPOutput
 
 Leaves = list[Tensor]

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from prolip.data import MaskConfig
 from prolip.distributed import Peers
-from prolip.losses import LossConfig, ProlipLoss
+from prolip.losses import ProlipLoss
+from prolip.losses.config import LossConfig
 from prolip.losses.ppcl import _Visit
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig, transformer
 from prolip.train.accumulate import backward

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from prolip.train.ema import Ema, EmaConfig
+from prolip.train.config.parts import EmaConfig
+from prolip.train.ema import Ema
 
 
 @given(

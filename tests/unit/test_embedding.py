@@ -25,11 +25,12 @@ from prolip.checkpoint import open_saved
 from prolip.cli import main
 from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.device import DeviceBatch, device_batches
+from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_images, embed_texts
-from prolip.embeddings.embed_parts import EmbedOptions, run_embed
+from prolip.embeddings.embed_parts import run_embed
 from prolip.embeddings.input_parts import Reading
 from prolip.embeddings.row_contents import fetch
-from prolip.embeddings.storage import Kind, Manifest, Part, complete_parts
+from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.pretrained.open import open_model, open_network
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from tests.e2e.lab import write_tokenizer
 
+from prolip.data.config import TokenizerConfig
 from prolip.data.device import Normalise
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD

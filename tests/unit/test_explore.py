@@ -19,9 +19,11 @@ from tests.unit.sample_shards import encoded, write_tar
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_texts
-from prolip.eval.bprw import BprwConfig, reweight_prompts
+from prolip.eval.bprw import reweight_prompts
+from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import zero_shot_logits
-from prolip.explore import ExploreOptions, run_explore, show
+from prolip.explore import show
+from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import (
     EVERYDAY,
     MAX_PROMPTS,
@@ -29,6 +31,7 @@ from prolip.explore.explorer import (
     Range,
 )
 from prolip.explore.items import Item, read_items
+from prolip.explore.serve import run_explore
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
 from prolip.pretrained.open import open_model
 

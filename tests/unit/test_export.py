@@ -16,12 +16,13 @@ from tests.unit.sample_run import write_checkpoint
 import prolip
 from prolip.checkpoint import open_saved
 from prolip.cli import main
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.config import to_official_json
 from prolip.models.hub import save_pretrained
+from prolip.models.official_json import to_official_json
 from prolip.train.config import TrainConfig, to_toml
-from prolip.train.ema import Ema, EmaConfig
+from prolip.train.config.parts import EmaConfig
+from prolip.train.ema import Ema
 
 DEMO = ARCHITECTURES["demo"]
 SMALL = replace(

@@ -12,7 +12,8 @@ from tests.unit.test_step import run_of
 from torch import Tensor
 
 from prolip.distributed import Peers
-from prolip.losses import LossConfig, ProlipLoss
+from prolip.losses import ProlipLoss
+from prolip.losses.config import LossConfig
 from prolip.models import LockConfig, ProLIP, lock_parameters
 from prolip.models.config import ModelConfig
 from prolip.train.loop import take_step

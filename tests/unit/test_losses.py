@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian, csd_logits
-from prolip.losses import LossConfig, ProlipLoss, inclusion_loss, ppcl, vib_loss
-from prolip.losses.inclusion import InclusionForm
+from prolip.losses import ProlipLoss, inclusion_loss, vib_loss
+from prolip.losses.config import InclusionForm, LossConfig
+from prolip.losses.ppcl import ppcl
 from prolip.models import ProLIPOutput
 
 BATCH, MASKED, SLOTS, DIM = 6, 2, 3, 5

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.e2e.lab import write_tokenizer
 from wandb.proto.wandb_internal_pb2 import Record
 
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
 from prolip.train.logging import LogConfig, MetricsLog, Progress, format_seconds

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
-from prolip.models.config import from_official_json, to_official_json
+from prolip.models.official_json import from_official_json, to_official_json
 from prolip.models.transformer import Attention, Mlp, attend
 
 TINY = ModelConfig(

@@ -10,7 +10,7 @@ import torch
 from tests.unit.sample_run import write_run
 
 from prolip.cli import main
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.pretrained import open as opening

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from prolip.train.config.parts import OptimConfig
 from prolip.train.optim import (
-    OptimConfig,
     clamp_logit_scale,
     clip_gradients,
     decays,

@@ -14,7 +14,8 @@ from prolip.distributed import Peers, Ranks
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
 from prolip.train.accumulate import backward
-from prolip.train.parallel import ParallelConfig, share_model
+from prolip.train.config.parts import ParallelConfig
+from prolip.train.parallel import share_model
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=3))

@@ -13,7 +13,8 @@ from tests.unit.sample_shards import members, write_tar
 from prolip import cli
 from prolip.data import BatchLoader, StoreConfig, write_index
 from prolip.train.config import from_toml, known_recipes, load_config
-from prolip.train.dry_run import Assumption, count, flops_per_sample, trained_model
+from prolip.train.config.options import Assumption
+from prolip.train.dry_run import count, flops_per_sample, gpu_hours, trained_model
 
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 
@@ -38,7 +39,7 @@ def test_gpu_hours_are_operations_over_speed() -> None:
     blocks = 3 * 2 * 12 * 12 * 768**2 * (198 + 66 + (149 + 66) / 8)
     assert work == pytest.approx(blocks, rel=0.05)
     h100 = Assumption(gpu="NVIDIA H100 80GB HBM3", mfu=0.5)
-    assert h100.hours(config, work) == pytest.approx(78_125 * 16_384 * work / (989.5e12 / 2) / 3600)
+    assert gpu_hours(h100, config, work) == pytest.approx(78_125 * 16_384 * work / (989.5e12 / 2) / 3600)
 
 
 def test_a_recipe_is_printed_as_it_resolves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
-from prolip.losses import ppcl
-from prolip.losses.ppcl import _pair_sum
+from prolip.losses.ppcl import _pair_sum, ppcl
 
 Leaves = list[Tensor]
 """Image mean, image log variance, text mean, text log variance, scale, bias."""

@@ -10,7 +10,8 @@ import open_clip
 import pytest
 
 from prolip.models import ARCHITECTURES
-from prolip.models.freeze import LockConfig, lock_parameters
+from prolip.models.config import LockConfig
+from prolip.models.freeze import lock_parameters
 from prolip.train.config import TrainConfig, known_recipes, load_config
 from prolip.train.cost import blank, count_parameters, step_memory
 
@@ -69,6 +70,12 @@ def test_larger_models_fit_on_32_cards_of_80_gb(name: str) -> None:
 
 def _comment(name: str) -> str:
     return (resources.files("prolip") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def test_effective_weights_are_the_scripts_times_its_32_processes() -> None:
+    base, effective = recipe(BASE).loss, changes(f"{BASE}-effective-weights")
+    local = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
+    assert effective == {f"loss.{name}": pytest.approx(32 * getattr(base, name)) for name in local}
 
 
 def test_longprolip_has_the_settings_of_its_script() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from prolip import cli
-from prolip.train.logging.runs import RunsOptions, find_runs, run_runs, small_is_good
+from prolip.train.config.options import RunsOptions
+from prolip.train.logging.runs import find_runs, run_runs, small_is_good
 
 
 def write(folder: Path, losses: list[float], top1: list[float], num_samples: int = 6400) -> Path:

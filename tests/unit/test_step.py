@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +16,12 @@ from torch.profiler import ProfilerActivity, profile
 from prolip.distributed import Peers, Ranks
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP
-from prolip.train.config import DataConfig, TrainConfig
+from prolip.train.config import TrainConfig
+from prolip.train.config.parts import OptimConfig
 from prolip.train.ema import Ema
 from prolip.train.loop import Run, take_step
 from prolip.train.loss_scaler import LossScaler
-from prolip.train.optim import OptimConfig, make_optimizer
+from prolip.train.optim import make_optimizer
 
 WAITING = {
     "aten::item",
@@ -46,7 +48,11 @@ def waiting_calls(recorded: profile) -> list[str]:
 def run_of(model: ProLIP, **changes: Any) -> Run:
     settings = {"batch_size": 8, "loss": LOSS, "optim": OptimConfig(warmup_steps=2, clip_norm=0.01), **changes}
     config = TrainConfig(
-        num_samples=640, run_dir=Path("unused"), model=CONFIG, data=DataConfig(shards=("unused",)), **settings
+        num_samples=640,
+        run_dir=Path("unused"),
+        model=CONFIG,
+        data=replace(TrainConfig().data, shards=("unused",)),
+        **settings,
     )
     return Run(
         config=config,

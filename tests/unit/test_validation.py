@@ -17,12 +17,14 @@ from tests.unit.threaded_ranks import Group
 
 from prolip.checkpoint import Best
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import embed_images, embed_texts
 from prolip.eval.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.train.validation import BestSoFar, Reading, Validation, ValidationConfig, ValidationJob, whole_model
+from prolip.train.config.parts import ValidationConfig, ValidationJob
+from prolip.train.validation import BestSoFar, Reading, Validation, whole_model
 
 NAMES = sorted(COLOURS)
 COUNT = 22

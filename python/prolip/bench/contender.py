@@ -20,8 +20,8 @@ import torch
 from prolip.bench import process
 from prolip.bench.task import Measurement, Task
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, decode_only
+from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
-from prolip.data.tokenizer import TokenizerConfig
 
 WARM_BATCHES = 2
 """Batches that are dropped first, at least; one a worker where those are more."""
@@ -48,11 +48,6 @@ def main() -> int:
 def _prolip(task: Task) -> Measurement:
     """The loader: uint8 batches as the training loop takes them, which the device then normalises."""
     return _measure_loader(task, _loader_config(task))
-
-
-def _prolip_fast(task: Task) -> Measurement:
-    """The loader with pixels that are not exactly Pillow's."""
-    return _measure_loader(task, replace(_loader_config(task), decode="fast"))
 
 
 def _measure_loader(task: Task, config: LoaderConfig) -> Measurement:
@@ -127,7 +122,6 @@ def _hand_made_cv2(task: Task) -> Measurement:
 
 CONTENDERS: dict[str, Callable[[Task], Measurement]] = {
     "prolip": _prolip,
-    "prolip-fast": _prolip_fast,
     "prolip-float32": _prolip_float32,
     "decode-only": _decode_only,
     "webdataset": _webdataset,

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from prolip.bench.task import Measurement, Recipe, Task
+from prolip.bench.config import BenchDataConfig
+from prolip.bench.task import Measurement, Task
 from prolip.data import expand_shards
 
 OURS = "prolip"
@@ -30,29 +31,6 @@ BASELINES = {
 """Names of `against` and the modules that each needs besides the project's own dependencies."""
 PACKAGES = {"cv2": "opencv-python-headless"}
 """Packages whose name is not their module's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchDataConfig:
-    """Measures the loader on WebDataset shards, beside decoding alone and beside baselines."""
-
-    shards: tuple[str, ...]
-    """Brace patterns, globs, paths, or text files that list them."""
-    recipe: Recipe = "full"
-    """`full`: random crop, colour jitter, grey. `plain`: random crop."""
-    threads: int = 2
-    """Threads of the loader, worker processes of the baselines."""
-    against: tuple[str, ...] = ()
-    """Contenders beside our loader and the floor, by commas or spaces: prolip-fast, prolip-float32, webdataset,
-    hand-made, hand-made-cv2."""
-    repeats: int = 3
-    """Rounds; each contender runs once a round."""
-    images: int = 2048
-    """Pictures that are timed in each run."""
-    batch_size: int = 256
-    """Samples of a batch."""
-    json: bool = False
-    """One JSON object a line instead of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)

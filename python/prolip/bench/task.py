@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Self
 
-Recipe = Literal["full", "plain"]
+from prolip.bench.config import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,18 @@
 """The loader: WebDataset shards to batches, read, decoded, augmented, tokenized and masked by threads in Rust."""
 
+from prolip.data.config import AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MaskConfig, StoreConfig
 from prolip.data.loader import (
     OPENAI_MEAN,
     OPENAI_STD,
-    AugmentConfig,
     Batch,
     BatchLoader,
-    CaptionConfig,
-    CaptionSource,
     Cursor,
     DataError,
     Leg,
-    LoaderConfig,
     LoaderStats,
-    MaskConfig,
     Members,
     NoSampleError,
     StageStats,
-    StoreConfig,
     check_index,
     decode_only,
     examine_shards,

@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from prolip.data import StoreConfig, check_index, write_index
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexOptions:
-    """Writes an index of shards: how many samples each holds and where they lie, for `data.index` of a loader."""
-
-    shards: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Paths, addresses, brace patterns, globs, or text files that list them, as the loader will name them."""
-    out: Path
-    """The index file: a path; the loader may read it from an address."""
-    check: bool = False
-    """Compare the index with the shards instead, and say what differs."""
-    threads: int = 0
-    """Shards that are read at the same time; 0 for as many as there are cores."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere: each is fetched whole."""
+from prolip.data import check_index, write_index
+from prolip.data.config import IndexOptions
 
 
 def run_index(options: IndexOptions) -> tuple[int, list[str]]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import gzip
 import html
 import string
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self
 
 import ftfy
 import numpy as np
@@ -20,36 +18,9 @@ import tokenizers
 from numpy.typing import NDArray
 
 from prolip import _core
+from prolip.data.config import TokenizerConfig
 
 CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """Which tokenizer, and the shape of what it returns."""
-
-    kind: Literal["clip", "file"] = "clip"
-    """`clip`: ids of open_clip's SimpleTokenizer. `file`: a Hugging Face tokenizer.json."""
-    path: Path | None = None
-    """The tokenizer.json; for `clip` the merges (.txt or .txt.gz), by default those inside the installed open_clip."""
-    context_length: int = 64
-    """Ids in a row: longer captions are cut, special tokens kept; shorter ones are padded."""
-    pad_id: int | None = None
-    """The padding id; by default the file's: the `pad_token` of a `tokenizer_config.json` beside it, its `padding`
-    section, `<pad>` or `[PAD]`, whichever is there first. CLIP's is always 0."""
-    clean: Literal["lower", "whitespace", "canonicalize", "none"] | None = None
-    """How captions are cleaned before, as open_clip's `clean` names it: `lower` (CLIP's), `whitespace`, `canonicalize`
-    (SigLIP's: lower case, no punctuation). All of them begin with ftfy's fixes. `none`, for a file, leaves captions to
-    the file's own normaliser. By default `lower` for `clip`, `none` for a file."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values, for checkpoints."""
-        return {**asdict(self), "path": None if self.path is None else str(self.path)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The configuration that `to_dict` wrote."""
-        return cls(**{**values, "path": None if values["path"] is None else Path(values["path"])})
 
 
 class Tokenizer:

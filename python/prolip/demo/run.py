@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +14,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from prolip.checkpoint import checkpoint_path
-from prolip.demo.data.build import EmojiConfig, build_emoji
+from prolip.demo.config import DemoConfig, EmojiConfig
+from prolip.demo.data.build import build_emoji
 from prolip.demo.report import render_report
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.options import evaluate_run
@@ -26,22 +26,11 @@ from prolip.train.config import load_config
 log = logging.getLogger("prolip.demo")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Builds the emoji shards, trains on them, evaluates, and writes a report. Stopped, it goes on where it was."""
+def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
+    """Run every stage that is not done yet; returns the exit status and the lines to print.
 
-    out: Path = Path("runs/demo")
-    """Folder of the run and its report."""
-    data: Path = Path("data/emoji")
-    """Folder of the shards."""
-    recipe: str = "demo"
-    """Name or path of the recipe."""
-    processes: int = 0
-    """Training processes; 0 takes one a GPU, or up to 4 on the CPU's cores."""
-
-
-def run_demo(config: DemoConfig) -> int:
-    """The exit status: 0 when the report is written, 130 when Ctrl-C ended the training, 1 when the training failed."""
+    The status is 0 if the report is written, 130 if Ctrl-C ended the training, 1 if the training failed.
+    """
     words = [config.recipe, "--run_dir", str(config.out), *machine_flags()]
     words += ["--data.shards", f"{config.data}/train-*.tar", "--data.tokenizer.path", f"{config.data}/tokenizer.json"]
     last = checkpoint_path(config.out / "checkpoints", load_config(words).total_steps)
@@ -50,15 +39,14 @@ def run_demo(config: DemoConfig) -> int:
     if not last.exists():
         status = train(words, config.processes or count_processes())
         if status != 0:
-            return status
+            return status, []
     report, results_path = config.out / "report.html", config.out / "eval.json"
     if not is_newer(results_path, last):
         evaluate(config.out, config.data, results_path)
     if not is_newer(report, results_path):
         render_report(config.out, config.data)
     results = EmojiResults.from_json(results_path.read_text(encoding="utf-8"))
-    sys.stdout.write("\n".join([*headline_lines(results), f"the report: {report.resolve()}"]) + "\n")
-    return 0
+    return 0, [*headline_lines(results), f"the report: {report.resolve()}"]
 
 
 def train(words: list[str], processes: int) -> int:

@@ -9,84 +9,34 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import tyro
 from tqdm import tqdm
 
-from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig, shown_shard
+from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
+from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks, start, stop
+from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_batch, embed_texts, evaluating
 from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.embeddings.parquet import parquet
-from prolip.embeddings.storage import (
-    MANIFEST,
-    Format,
-    Kind,
-    Manifest,
-    Part,
-    PartNotes,
-    Rows,
-    Stored,
-    part_name,
-    write_part,
-)
+from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
-from prolip.models.config import to_official_json
+from prolip.models.official_json import to_official_json
 from prolip.pretrained.eval_model import square_image_size, weights_digest
 from prolip.pretrained.open import open_model, open_network
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 _PATIENCE = timedelta(days=7)
 """How long a process waits for others, whose parts may be many more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedOptions:
-    """Embeds pictures and captions into parts that `prolip search` and `prolip data rank` read.
-
-    Under torchrun every process takes its share of the parts. Parts that are there already are not made again.
-    """
-
-    checkpoint: str
-    """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
-    out: Path
-    """Folder of the parts and of manifest.json."""
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER")] = ()
-    """Shards (paths, addresses, patterns; one part each) and folders of pictures."""
-    lines: tuple[Path, ...] = ()
-    """Text files, a caption a line."""
-    what: Literal["image", "text", "both"] = "image"
-    """What of `data` is embedded. The captions of a folder are the .txt beside each picture."""
-    caption_key: str = "txt"
-    """`txt`, or a dotted path into a sample's json: where a shard's captions are. Of a list one is drawn, always the
-    same."""
-    tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one that the model was trained with, where that is known."""
-    format: Format = "parquet"
-    """Of the parts; `safetensors` needs no pyarrow."""
-    dtype: Stored = "float32"
-    """Of means and log variances in the parts; total variances are always float32."""
-    rows_per_part: int = 10_000
-    """Pictures of a folder, or lines, in a part."""
-    batch_size: int = 128
-    """Pictures or captions a forward pass."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the towers; bf16 is autocast."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs."""
-    num_threads: int = 0
-    """The loader's threads; 0 for this process's share of the cores."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere."""
 
 
 class Timing(NamedTuple):

@@ -13,16 +13,14 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, BinaryIO, NamedTuple
-
-import tyro
+from typing import BinaryIO, NamedTuple
 
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shown_shard
+from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.rank import Chunk, read_ranking
 from prolip.files import whole_file
 
@@ -30,32 +28,6 @@ RECORD = "filter.json"
 _BLOCK = 512
 _PIECE = 2**20
 _PACKED = re.compile(r"\.(tgz|gz|zst)$", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilterOptions:
-    """Copies shards with only those samples that a ranking keeps, in their order, member by member as they are.
-
-    A sample is kept that meets every rule given. A shard that was copied already is not copied again; one without a
-    sample to keep is left out.
-    """
-
-    ranking: Path
-    """The table that `prolip data rank` wrote. Rows are found by shard and key, so that shards may share keys."""
-    out: Path
-    """Folder of the copies. Shards of several folders keep their folders' names."""
-    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")] = ()
-    """Shards to copy, as they were named when they were embedded; by default all of the ranking."""
-    keep_count: int | None = None
-    """So many samples of the whole ranking are kept: the first."""
-    keep_share: float | None = None
-    """This share of the whole ranking is kept, the first; rounded down."""
-    min_score: float | None = None
-    """Samples with a smaller score are left out."""
-    max_score: float | None = None
-    """Samples with a larger score are left out."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are fetched that lie elsewhere."""
 
 
 class RankingSummary(NamedTuple):

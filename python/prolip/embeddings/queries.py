@@ -4,63 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from prolip.data import StoreConfig, preprocess_image
+from prolip.data import preprocess_image
 from prolip.data.build.intake import UNREADABLE, load_picture
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import wants_gpu
+from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.embed import embed_pixels, embed_texts
 from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
-from prolip.embeddings.storage import Kind, Manifest, complete_parts
-from prolip.eval.retrieval import Score
+from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.files import write_whole
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 from prolip.pretrained.eval_model import square_image_size, weights_digest
 from prolip.pretrained.open import open_model, open_network
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """Finds the embedded pictures or captions that are nearest to texts and pictures, exactly.
-
-    Prints a table of the answers: their score, the product of the means, the answer's uncertainty (total variance), and
-    how far it lies in the query (inclusion, positive where the query is the more general of the two); captions with
-    their words.
-    """
-
-    embeddings: Path
-    """Folder that `prolip embed` wrote."""
-    text: tuple[str, ...] = ()
-    """Queries in words."""
-    image: tuple[Path, ...] = ()
-    """Queries that are pictures: files."""
-    find: Kind = "image"
-    """What is searched: the pictures or the captions."""
-    score: Score = "csd"
-    """What is nearest: by the sampled distance, or by the means alone."""
-    k: int = 10
-    """Answers a query."""
-    json: Path | None = None
-    """File to write the answers to."""
-    sheet: Path | None = None
-    """HTML file to write the answers to with their pictures and captions, fetched from where they were embedded."""
-    checkpoint: str | None = None
-    """The model; by default the one that the parts were embedded with, as it was named then."""
-    tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default as the parts were embedded, or the run's own."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; the search itself runs on the CPU."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere, for the sheet."""
 
 
 def run_search(options: SearchOptions) -> list[str]:

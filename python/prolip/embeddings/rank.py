@@ -8,23 +8,21 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prolip.data import StoreConfig
+from prolip.embeddings.config import By, Kind, RankOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.parquet import parquet, pyarrow
 from prolip.embeddings.row_contents import fetch
-from prolip.embeddings.storage import ROWS, Block, Kind, Manifest, Part, complete_parts
+from prolip.embeddings.storage import ROWS, Block, Manifest, Part, complete_parts
 from prolip.files import whole_file, write_whole
 from prolip.gaussian import Gaussian, inclusion_score
 
-By = Literal["image", "caption", "inclusion", "csd"]
 COLUMNS = ("key", "source", "score", "rank")
 ENDS: dict[By, tuple[str, str]] = {
     "image": ("the most certain pictures", "the least certain pictures"),
@@ -33,30 +31,6 @@ ENDS: dict[By, tuple[str, str]] = {
     "csd": ("pictures nearest to their captions", "pictures farthest from their captions"),
 }
 """What stands first and last."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankOptions:
-    """Ranks embedded samples and writes a table with a row a sample: key, source, score, rank.
-
-    The rows stand in the order of the data; rank 1 is the most certain, or the best fitting sample. Equal scores keep
-    the order of the data.
-    """
-
-    embeddings: Path
-    """Folder that `prolip embed` wrote."""
-    by: By = "image"
-    """`image`, `caption`: its uncertainty (total variance), the smallest first. `inclusion`: how far the picture lies
-    in its caption (H, summed over dimensions), the largest first. `csd`: the sampled distance of picture and caption,
-    the smallest first. The last two need embeddings of `--what both`."""
-    out: Path
-    """The table: a .parquet or a .csv file."""
-    show: int = 5
-    """First and last samples that are printed and put on the sheet."""
-    sheet: Path | None = None
-    """HTML file that shows them with their pictures and captions."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere, for the sheet."""
 
 
 class Chunk(NamedTuple):

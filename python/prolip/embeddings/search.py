@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from prolip.embeddings.storage import ROWS, Block, Floats, Part
-from prolip.eval.retrieval import Score
+from prolip.eval.config import Score
 from prolip.gaussian import Gaussian, inclusion_score
 
 

@@ -10,19 +10,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from prolip.embeddings.config import Format, Kind, Stored
 from prolip.embeddings.parquet import parquet, pyarrow
 from prolip.files import whole_file, write_whole
 
-Kind = Literal["image", "text"]
-Format = Literal["parquet", "safetensors"]
-Stored = Literal["float32", "float16"]
 Floats = NDArray[np.float32]
 
 MANIFEST = "manifest.json"

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from prolip.eval.em import Prior, fit_weights, prior_weights
+from prolip.eval.config import BprwConfig
+from prolip.eval.em import fit_weights, prior_weights
 from prolip.eval.zero_shot import Classifier
 from prolip.gaussian import LOG_2PI, Gaussian
 
@@ -26,50 +27,6 @@ MAX_BYTES = 1 << 30
 _CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**26
 """Numbers of prompt embeddings that are processed at a time: on the CPU, as many as its cache holds."""
 _ABSENT = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class BprwConfig:
-    """How prompts are re-weighted. The defaults are the published ones for images without labels."""
-
-    alpha: float = 5.0
-    """Concentration of the symmetric Dirichlet prior on a class's weights; above 0. Above 1 it draws them together and
-    makes the result unique; below 1 weights can become exactly 0. Published: 5 without labels, 2 with few labels."""
-    num_neighbors: int = 10
-    """Images that vote for a class: those nearest to its mean prompt, or with labels the first that have its label."""
-    num_draws: int = 10
-    """Samples drawn from each voting image's Gaussian; with expected observations, how many samples it counts as."""
-    observations: Literal["draws", "expected"] = "draws"
-    """`draws`: samples of the images' Gaussians. `expected`: none, but the expected log-likelihood in closed form."""
-    prior: Prior = "inverse_var"
-    """Where the weights start: even, or in inverse proportion to the mean over dimensions of a prompt's variance, of
-    its square, or of its fifth power. With alpha above 1 it changes the number of rounds and not the result."""
-    var_floor: float = 0.02
-    """Added to every variance of a prompt; at least 0."""
-    var_multiplier: float = 1.0
-    """Factor of every variance of a prompt; above 0."""
-    multiplier_form: Literal["once", "official"] = "once"
-    """`once`: m * var + floor. `official`: m * (m * var + floor), as the released code computes it."""
-    tolerance: float = 1e-12
-    """A class has converged when its weights move by less than this (Euclidean norm) in a round."""
-    max_rounds: int = 1000
-    """Rounds after which a class is left as it is."""
-    seed: int = 0
-    """Of the draws. They depend on nothing else: not on the device, the number type or the memory bound."""
-
-    def __post_init__(self) -> None:
-        rules = {
-            "alpha": (self.alpha > 0, "above 0"),
-            "num_neighbors": (self.num_neighbors >= 1, "at least 1"),
-            "num_draws": (self.num_draws >= 1, "at least 1"),
-            "var_floor": (self.var_floor >= 0, "at least 0"),
-            "var_multiplier": (self.var_multiplier > 0, "above 0"),
-            "tolerance": (self.tolerance >= 0, "at least 0"),
-            "max_rounds": (self.max_rounds >= 1, "at least 1"),
-        }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise ValueError(f"bprw.{name} is {getattr(self, name)}: it must be {rule}")
 
 
 @dataclass(frozen=True, kw_only=True)

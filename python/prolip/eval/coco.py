@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.eval.retrieval import RECALL_AT, Score, first_ranks, precisions_at_r
+from prolip.eval.config import Score
+from prolip.eval.retrieval import RECALL_AT, first_ranks, precisions_at_r
 from prolip.gaussian import Gaussian
 
 NUM_FOLDS = 5

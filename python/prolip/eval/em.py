@@ -7,12 +7,13 @@ C mixtures (classes), S observations, K components.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Prior = Literal["uniform", "inverse_var", "inverse_var_squared", "inverse_var_fifth"]
+from prolip.eval.config import Prior
+
 _POWERS = {"inverse_var": 1, "inverse_var_squared": 2, "inverse_var_fifth": 5}
 _SMALLEST_START = 1e-30
 _COMPACT_BELOW = 7 / 8

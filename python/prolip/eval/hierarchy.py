@@ -11,18 +11,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.eval.config import InclusionForm, TraversalConfig
 from prolip.eval.inclusion_search import most_including
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.pairs import inclusion_matrix
-
-Root = Literal["text", "inclusion", "both"]
-InclusionForm = Literal["official", "exact"]
 
 MAX_SCORES = 2**22
 """Scores of queries against all items that are in memory at a time."""
@@ -86,22 +84,6 @@ def inclusion_in_each(specific: tuple[str, Gaussian], levels: Sequence[tuple[str
 # ---------------------------------------------------------------------------------------------------------------------
 # Walks to the root
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class TraversalConfig:
-    """Where the walk ends and how finely it is cut."""
-
-    root: Root = "text"
-    """"text": the embedding of the empty caption. "inclusion": the caption that includes the image most. "both": their
-    normalised sum."""
-    inclusion: InclusionForm = "official"
-    """Which score finds the including caption: the published one-sided test, or H."""
-    num_steps: int = 50
-    root_only: bool = False
-    """Query the root alone instead of walking to it."""
-    root_weight: float = 1.0
-    """Factor of the including caption beside the text root (the published `n_root` adds it that many times)."""
 
 
 class Traversal(NamedTuple):

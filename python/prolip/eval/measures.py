@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prolip.eval.hierarchy import InclusionForm, Root, TraversalConfig, including_items, inclusion, traverse
-from prolip.eval.retrieval import Score, evaluate_retrieval, precision_at_r
+from prolip.eval.config import InclusionForm, Root, Score, TraversalConfig
+from prolip.eval.hierarchy import including_items, inclusion, traverse
+from prolip.eval.retrieval import evaluate_retrieval, precision_at_r
 from prolip.eval.statistics import Interval
 from prolip.eval.uncertainty import (
     area_under_risk_coverage,

@@ -5,16 +5,16 @@ Q queries, C candidates, D dimensions.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from prolip.eval.config import Score
 from prolip.eval.statistics import rank_of_first_correct
 from prolip.gaussian import Gaussian
 
 RECALL_AT = (1, 5, 10)
-Score = Literal["csd", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)

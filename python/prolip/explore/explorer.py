@@ -20,8 +20,9 @@ from torch import Tensor
 from prolip.data import OPENAI_MEAN, OPENAI_STD, DataError, preprocess_image
 from prolip.data.tokenizer import Tokenizer
 from prolip.embeddings.embed import embed_pixels, embed_texts
-from prolip.eval.bprw import BprwConfig, PromptWeights, reweight_prompts
-from prolip.eval.hierarchy import TraversalConfig, visited_items
+from prolip.eval.bprw import PromptWeights, reweight_prompts
+from prolip.eval.config import BprwConfig, TraversalConfig
+from prolip.eval.hierarchy import visited_items
 from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.explore.items import Item

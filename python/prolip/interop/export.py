@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
 
 from prolip.checkpoint import Checkpoint
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.interop.config import ExportOptions
 from prolip.models import ProLIP
-from prolip.models.config import from_official_json
 from prolip.models.hub import ModelCard, push_to_hub, save_pretrained
+from prolip.models.official_json import from_official_json
 from prolip.pretrained.open import open_run
 from prolip.pretrained.sources import load
 from prolip.train.config import from_toml
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Writes a model in the hub's layout: config.json, model.safetensors, a card, and the tokenizer's file if any."""
-
-    source: Annotated[str, tyro.conf.Positional]
-    """A run's folder (its newest usable checkpoint), or whatever `prolip.load` opens: a checkpoint, a folder,
-    hf-hub:OWNER/NAME, open_clip:NAME/TAG."""
-    out: Path | None = None
-    """Folder to write."""
-    push: str | None = None
-    """Hub repository, OWNER/NAME, to push to."""
-    private: bool = False
-    """Make that repository private, if it is new."""
-    name: str | None = None
-    """Title of the card; by default the run's name."""
-    weights: Literal["average", "trained"] = "average"
-    """Of a run: the averaged weights where it keeps them (`ema.decay`), or those that are trained in any case."""
-    licence: str = ModelCard.licence
-    """The hub's word for the licence of the weights, such as mit or cc-by-4.0."""
-    data: str | None = None
-    """What it was trained on, in words; by default the run's shard patterns."""
 
 
 def run_export(options: ExportOptions) -> list[str]:
@@ -62,7 +36,10 @@ def run_export(options: ExportOptions) -> list[str]:
         card = card_of_run(checkpoint)
         tokenizer = _tokenizer_file(from_toml(checkpoint.notes.config).data.tokenizer)
     card = dataclasses.replace(
-        card, name=options.name or card.name, data=options.data or card.data, licence=options.licence
+        card,
+        name=options.name or card.name,
+        data=options.data or card.data,
+        licence=options.licence or card.licence,
     )
     told: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -83,7 +60,7 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
         "batch size": f"{config.batch_size:,}",
         "precision": config.precision,
         "seed": config.seed,
-        "masked share of a batch": config.data.mask.masked_fraction,
+        "masked share of a batch": 0.0 if config.data.masking is None else config.data.masking.masked_fraction,
         "hours": f"{checkpoint.notes.elapsed_s / 3600:.2f}",
         "prolip": version("prolip"),
     }

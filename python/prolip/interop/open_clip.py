@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, LoaderConfig
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.interop.epochs import Epochs
 
 # A text with what tokenizers clean differently, and one that is cut.

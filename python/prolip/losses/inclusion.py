@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_score
-
-InclusionForm = Literal["official", "exact"]
+from prolip.losses.config import InclusionForm
 
 
 def inclusion_loss(specific: Gaussian, general: Gaussian, *, form: InclusionForm, scale: float, eps: float) -> Tensor:

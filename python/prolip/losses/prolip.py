@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from prolip.distributed import Exchange, Peers
+from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
 from prolip.losses.clip import clip_loss
-from prolip.losses.inclusion import InclusionForm, inclusion_loss
+from prolip.losses.config import LossConfig
+from prolip.losses.inclusion import inclusion_loss
 from prolip.losses.ppcl import ppcl
-from prolip.losses.vib import VibForm, vib_loss
-
-Contrast = Literal["ppcl", "siglip", "clip"]
+from prolip.losses.vib import vib_loss
 
 
 class Embedded(Protocol):
@@ -45,52 +42,6 @@ class Embedded(Protocol):
     @property
     def logit_bias(self) -> Tensor | None:
         """Scalar, which all contrastive losses but CLIP's need."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Weights and forms of the terms; the defaults are the published pre-training recipe."""
-
-    contrast: Contrast = "ppcl"
-    """The contrastive loss: ProLIP's, or a control that sees means alone: "siglip", the same without variances, or
-    "clip", a softmax over all pairs, which reads no bias."""
-    ppcl_weight: float = 1.0
-    """Contrastive loss, whichever it is."""
-    inclusion_weight: float = 1e-7
-    """Image in its texts."""
-    masked_inclusion_weight: float = 1e-3
-    """Whole in masked, for images and for texts."""
-    vib_weight: float = 1e-4
-    """Information bottleneck, images plus texts."""
-    inclusion_form: InclusionForm = "official"
-    """Score of the inclusion terms: as released, or the exact H."""
-    inclusion_scale: float = 1000.0
-    """Factor on the score inside the sigmoid."""
-    inclusion_eps: float = -20.0
-    """exp of it scales the distance of the means in the official score; the exact score has no such factor."""
-    vib_form: VibForm = "official"
-    """Divergence of the bottleneck: as released, or the exact one."""
-    exchange: Exchange = "ring"
-    """How texts reach the other ranks: one rank's at a time, or all at once for more memory and fewer messages."""
-
-    def __post_init__(self) -> None:
-        for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"loss.{name} is {value}: it must be finite and not negative")
-        if not self.inclusion_scale > 0:
-            raise ValueError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be positive")
-
-    @property
-    def reads_bias(self) -> bool:
-        """Whether the similarity's bias counts, and is trained."""
-        return self.contrast != "clip"
-
-    @property
-    def reads_log_var(self) -> bool:
-        """Whether log variances count; without them both towers may give points."""
-        weights = (self.inclusion_weight, self.masked_inclusion_weight, self.vib_weight)
-        return self.contrast == "ppcl" or any(weight > 0 for weight in weights)
 
 
 class LossTerms(NamedTuple):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
 from prolip.gaussian import Gaussian, kl_to_standard, official_kl_to_standard
-
-VibForm = Literal["official", "exact"]
+from prolip.losses.config import VibForm
 
 
 def vib_loss(gaussian: Gaussian, *, form: VibForm) -> Tensor:

@@ -1,8 +1,16 @@
-"""The model, its configurations by name, and its checkpoints."""
+"""The model, its configurations by name, and its weights."""
 
-from prolip.models.config import ARCHITECTURES, ModelConfig, TextConfig, VisionConfig
-from prolip.models.freeze import LockConfig, lock_parameters
-from prolip.models.prolip import ProLIP, ProLIPOutput
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from prolip.models.architectures import ARCHITECTURES
+from prolip.models.config import LockConfig, ModelConfig, TextConfig, VisionConfig
+
+if TYPE_CHECKING:
+    from prolip.models.freeze import lock_parameters
+    from prolip.models.prolip import ProLIP, ProLIPOutput
 
 __all__ = [
     "ARCHITECTURES",
@@ -14,3 +22,12 @@ __all__ = [
     "VisionConfig",
     "lock_parameters",
 ]
+
+_LAZY = {"ProLIP": "prolip", "ProLIPOutput": "prolip", "lock_parameters": "freeze"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first asked for, so that the configurations stay light."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

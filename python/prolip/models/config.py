@@ -5,14 +5,16 @@ Field names are the official keys wherever such a key exists, so that one vocabu
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 JsonDict = dict[str, Any]
 Gelu = Literal["exact", "tanh"]
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Matrix products of the towers: fp32, or a lower type by autocast. Weights, heads and losses are always fp32."""
+ResizeForm = Literal["official", "corrected"]
+Resize = Literal["off"] | ResizeForm
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 # What the released loader takes where a checkpoint of another kind of model brings no bias.
 START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
@@ -175,212 +177,32 @@ class ModelConfig:
 # ---------------------------------------------------------------------------------------------------------------------
 # The official JSON form. Each table: keys that are read by name, keys that have no effect, and values that are refused.
 
-_VISION_IGNORED = ("attn_pooler_", "timm_", "final_ln_after_pool")
-_TEXT_IGNORED = (
-    "attn_pooler_",
-    "hf_model_",
-    "hf_pooler_type",
-    "hf_proj_type",
-    "pad_id",
-    "final_ln_after_pool",
-)
-_SUPPORTED_ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
-    "vision_cfg": {
-        "pool_type": ("tok", "map"),
-        "pos_embed_type": ("learnable",),
-        "attentional_pool": (False,),
-        "output_tokens": (False,),
-        "patch_dropout": (0, 0.0),
-    },
-    "text_cfg": {
-        "attentional_pool": (False,),
-        "output_tokens": (False,),
-    },
-}
 
+@dataclass(frozen=True, kw_only=True)
+class LockConfig:
+    """Towers that keep the weights they start with; log-variance heads, scale and bias always train."""
 
-def _norm_eps(block: str, value: object) -> float | None:
-    """The epsilon of official `norm_kwargs`, None where nothing is set."""
-    if value is None or value == {}:
-        return None
-    if not isinstance(value, Mapping) or set(value) != {"eps"}:
-        raise ValueError(f"{block}.norm_kwargs is {value!r}: only {{'eps': number}} is supported")
-    return float(value["eps"])
+    image: bool = False
+    """Lock the image tower (LiT, arXiv:2111.07991)."""
+    image_unlocked_groups: int = 0
+    """Groups of a locked image tower that train all the same, counted from its end as open_clip does: what projects to
+    the mean (with SigLIP's attention pool), the last block with the last norm, each block before it, the input."""
+    text: bool = False
+    """Lock the text tower. Both locked, the new [UNC] alone is trained."""
+    text_unlocked_groups: int = 0
+    """The same for a locked text tower: projection, last block with the last norm, each block before it, the input."""
+    unc_vectors: bool = False
+    """Lock the [UNC] vectors of locked towers, too: the heads alone learn, no graph of the towers is kept, and the
+    means stay what they were."""
 
-
-def _gelu(block: str, value: object) -> Gelu:
-    """The form of the GELU that official `act_kwargs` name."""
-    if value is None or value in ({}, {"approximate": "none"}):
-        return "exact"
-    if value != {"approximate": "tanh"}:
-        raise ValueError(f"{block}.act_kwargs is {value!r}: only {{'approximate': 'tanh'}} is supported")
-    return "tanh"
-
-
-def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: tuple[str, ...]) -> JsonDict:
-    """Keyword arguments of a tower's configuration from its official block."""
-    read: JsonDict = {}
-    for key, value in given.items():
-        supported = _SUPPORTED_ONLY[block].get(key)
-        if supported is not None and value not in supported:
-            raise ValueError(f"{block}.{key} is {value!r}: only {' or '.join(map(repr, supported))} is supported")
-        if key == "act_kwargs":
-            read["gelu"] = _gelu(block, value)
-        elif key == "norm_kwargs":
-            eps = _norm_eps(block, value)
-            if eps is not None:
-                read["norm_eps"] = eps
-        elif key == "tokenizer_kwargs" and block == "text_cfg":
-            if value and set(value) != {"clean"}:
-                raise ValueError(f"text_cfg.tokenizer_kwargs is {value!r}: only {{'clean': name}} is supported")
-            read["tokenizer_clean"] = value["clean"] if value else None
-        elif key in known:
-            read[key] = tuple(value) if isinstance(value, list) else value
-        elif supported is None and not key.startswith(ignored):
-            raise ValueError(f"{block}.{key} is not a known setting{_nearest(key, known)}")
-    return read
-
-
-def _nearest(key: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(key, sorted(known), 1)
-    return f": did you mean {close[0]!r}?" if close else ""
-
-
-def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
-    """The configuration that an official `config.json` or model file describes.
-
-    Raises:
-        ValueError: a setting is unknown, or the official code does not support it either (SPEC section 1).
-    """
-    known = {"embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "vision_cfg", "text_cfg"}
-    for key in given:
-        if key not in known:
-            raise ValueError(f"{key} is not a known setting{_nearest(key, known)}")
-    for key in ("embed_dim", "vision_cfg", "text_cfg"):
-        if key not in given:
-            raise ValueError(f"{key} is missing from the model's configuration")
-    vision_fields = {field.name for field in fields(VisionConfig)} - {"norm_eps", "gelu"}
-    text_fields = {field.name for field in fields(TextConfig)} - {"norm_eps", "gelu", "tokenizer_clean"}
-    text_block = dict(given["text_cfg"])
-    if text_block.get("embed_cls", True):
-        text_block.pop("pool_type", None)  # the released files carry one that [CLS] leaves without effect
-    scale = given.get("init_logit_scale")
-    return ModelConfig(
-        embed_dim=given["embed_dim"],
-        vision=VisionConfig(**_read_block("vision_cfg", given["vision_cfg"], vision_fields, _VISION_IGNORED)),
-        text=TextConfig(**_read_block("text_cfg", text_block, text_fields, _TEXT_IGNORED)),
-        quick_gelu=given.get("quick_gelu", False),
-        init_logit_scale=CLIP_LOGIT_SCALE if scale is None else scale,
-        init_logit_bias=given.get("init_logit_bias") or None,
-    )
-
-
-def _changed(config: VisionConfig | TextConfig) -> JsonDict:
-    """A tower's settings that differ from the defaults, as an official block."""
-    changed: JsonDict = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if value == field.default:
-            continue
-        if field.name == "norm_eps":
-            changed["norm_kwargs"] = {"eps": value}
-        elif field.name == "gelu":
-            changed["act_kwargs"] = {"approximate": value}
-        elif field.name == "tokenizer_clean":
-            changed["tokenizer_kwargs"] = {"clean": value}
-        else:
-            changed[field.name] = list(value) if isinstance(value, tuple) else value
-    return dict(sorted(changed.items()))
-
-
-def to_official_json(config: ModelConfig) -> JsonDict:
-    """The official form of `config`: settings that differ from the defaults, keys sorted.
-
-    `final_norm`, `unc_seen` and `log_var_source` have no official key, and "map" is no official pool_type; where they
-    leave the released form they are written under their own names, which the official code refuses instead of
-    misreading.
-    """
-    written: JsonDict = {
-        "embed_dim": config.embed_dim,
-        "vision_cfg": _changed(config.vision),
-        "text_cfg": _changed(config.text),
-    }
-    for field in fields(config):
-        if field.name in {"quick_gelu", "init_logit_scale", "init_logit_bias"}:
-            value = getattr(config, field.name)
-            if value != field.default:
-                written[field.name] = value
-    return dict(sorted(written.items()))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Configurations by name
-
-_SIGLIP_CLEAN = "canonicalize"
-_BASE = ModelConfig(
-    embed_dim=768,
-    vision=VisionConfig(embed_unc=True),
-    text=TextConfig(norm_eps=1e-6, hf_tokenizer_name="timm/ViT-B-16-SigLIP", tokenizer_clean=_SIGLIP_CLEAN),
-    init_logit_bias=-10.0,
-)
-_DEMO_SCALE = 14.29
-_DEMO_LOG_VAR = -6.0
-_DEMO_DIM = 128
-
-ARCHITECTURES: dict[str, ModelConfig] = {
-    "ViT-B-16": _BASE,
-    "ViT-B-16-long": replace(_BASE, text=replace(_BASE.text, context_length=256)),
-    # The text depth is that of the SigLIP model of this size.
-    "ViT-L-16": replace(
-        _BASE,
-        embed_dim=1024,
-        vision=VisionConfig(embed_unc=True, image_size=256, layers=24, width=1024),
-        text=replace(_BASE.text, width=1024, heads=16, layers=24, hf_tokenizer_name="timm/ViT-L-16-SigLIP-256"),
-    ),
-    "ViT-SO400M-14": replace(
-        _BASE,
-        embed_dim=1152,
-        vision=VisionConfig(embed_unc=True, patch_size=14, layers=27, width=1152, head_width=72, mlp_ratio=3.7362),
-        text=replace(
-            _BASE.text,
-            width=1152,
-            heads=16,
-            layers=27,
-            mlp_ratio=3.7362,
-            hf_tokenizer_name="timm/ViT-SO400M-14-SigLIP",
-        ),
-    ),
-    "ViT-H-14": ModelConfig(
-        embed_dim=1024,
-        quick_gelu=True,
-        vision=VisionConfig(embed_unc=True, patch_size=14, layers=32, width=1280, head_width=80),
-        text=TextConfig(context_length=77, vocab_size=49408, width=1024, heads=16, layers=24),
-        init_logit_bias=-10.0,
-    ),
-    # Small enough for two cores; the vocabulary is that of the shards' own tokenizer. The bias starts where the
-    # variances' offset in the similarity is cancelled.
-    "demo": ModelConfig(
-        embed_dim=_DEMO_DIM,
-        vision=VisionConfig(
-            embed_unc=True,
-            patch_size=6,
-            image_size=36,
-            width=128,
-            head_width=32,
-            layers=4,
-            init_unc_bias=_DEMO_LOG_VAR,
-            final_norm="once",
-        ),
-        text=TextConfig(
-            context_length=20,
-            vocab_size=2000,
-            width=128,
-            heads=4,
-            layers=2,
-            init_unc_bias=_DEMO_LOG_VAR,
-            log_var_source="unc",
-        ),
-        init_logit_scale=math.log(_DEMO_SCALE),
-        init_logit_bias=-10.0 + _DEMO_SCALE * _DEMO_DIM * math.exp(_DEMO_LOG_VAR),
-    ),
-}
+    def __post_init__(self) -> None:
+        for tower in ("image", "text"):
+            groups = getattr(self, f"{tower}_unlocked_groups")
+            if groups < 0:
+                raise ValueError(f"lock.{tower}_unlocked_groups is {groups}: it must not be negative")
+            if groups and not getattr(self, tower):
+                raise ValueError(
+                    f"lock.{tower}_unlocked_groups is {groups}: only a locked tower has some (lock.{tower})"
+                )
+        if self.unc_vectors and not (self.image or self.text):
+            raise ValueError("lock.unc_vectors is True: no tower is locked (lock.image, lock.text)")

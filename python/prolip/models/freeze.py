@@ -13,10 +13,10 @@ below the head, and the means stay what they were.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import nn
 
+from prolip.models.config import LockConfig
 from prolip.models.prolip import ProLIP
 
 UNC_VECTORS = ("visual.unc_embedding", "text.unc_emb")
@@ -25,36 +25,6 @@ LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection."
 """How names of the log-variance heads' parameters start."""
 
 Group = Sequence[nn.Module | nn.Parameter | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LockConfig:
-    """Towers that keep the weights they start with; log-variance heads, scale and bias always train."""
-
-    image: bool = False
-    """Lock the image tower (LiT, arXiv:2111.07991)."""
-    image_unlocked_groups: int = 0
-    """Groups of a locked image tower that train all the same, counted from its end as open_clip does: what projects to
-    the mean (with SigLIP's attention pool), the last block with the last norm, each block before it, the input."""
-    text: bool = False
-    """Lock the text tower. Both locked, the new [UNC] alone is trained."""
-    text_unlocked_groups: int = 0
-    """The same for a locked text tower: projection, last block with the last norm, each block before it, the input."""
-    unc_vectors: bool = False
-    """Lock the [UNC] vectors of locked towers, too: the heads alone learn, no graph of the towers is kept, and the
-    means stay what they were."""
-
-    def __post_init__(self) -> None:
-        for tower in ("image", "text"):
-            groups = getattr(self, f"{tower}_unlocked_groups")
-            if groups < 0:
-                raise ValueError(f"lock.{tower}_unlocked_groups is {groups}: it must not be negative")
-            if groups and not getattr(self, tower):
-                raise ValueError(
-                    f"lock.{tower}_unlocked_groups is {groups}: only a locked tower has some (lock.{tower})"
-                )
-        if self.unc_vectors and not (self.image or self.text):
-            raise ValueError("lock.unc_vectors is True: no tower is locked (lock.image, lock.text)")
 
 
 def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = True) -> None:

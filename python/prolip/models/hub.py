@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from prolip.models.config import ModelConfig, to_official_json
+from prolip.models.config import ModelConfig
+from prolip.models.official_json import to_official_json
 from prolip.models.prolip import ProLIP
 from prolip.models.weights import CONFIG_FILE, MODEL_FILE
 

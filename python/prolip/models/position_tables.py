@@ -7,13 +7,12 @@ the official one loses or blurs (SPEC section 6).
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ResizeForm = Literal["official", "corrected"]
+from prolip.models.config import ResizeForm
 
 # Row counts that are read as one special token and a square of patches; every other count has two special tokens.
 _ONE_SPECIAL = (1 + 14 * 14, 1 + 16 * 16)

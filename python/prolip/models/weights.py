@@ -12,18 +12,17 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, from_official_json
-from prolip.models.position_tables import ResizeForm, resize_image_positions, resize_text_positions, resize_token_table
+from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
+from prolip.models.official_json import from_official_json
+from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
 from prolip.models.prolip import ProLIP
 
-Resize = Literal["off"] | ResizeForm
 State = dict[str, Tensor]
 
 CONFIG_FILE = "config.json"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from prolip.data.tokenizer import Tokenizer
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
-from prolip.models.precision import Precision
+from prolip.models.config import Precision
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 
 from prolip.checkpoint import Checkpoint, open_saved
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.models import ProLIP
-from prolip.models.config import TextConfig, from_official_json
+from prolip.models.config import Precision, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
+from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named
-from prolip.models.precision import Precision
 from prolip.pretrained.eval_model import EvalModel, of_open_clip, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load, read_beside
 

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prolip.models.config import ModelConfig, from_official_json
+from prolip.models.config import ModelConfig, Resize
+from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named, start_from
 from prolip.models.prolip import ProLIP
 from prolip.models.weights import (
     CONFIG_FILE,
     MODEL_FILE,
     PICKLE_FILE,
-    Resize,
     State,
     WeightsError,
     load_state,

@@ -5,24 +5,22 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.eval.retrieval import Score
+from prolip.eval.config import Score
 from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.classification import classify, classify_faces
+from prolip.suites.config import DatacompOptions
 from prolip.suites.csv_datasets import Association, is_table, open_associations, open_captions
 from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_captions
-from prolip.suites.results import Row, SuiteOptions, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.suites.retrieval import recall_rows
 from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
 
@@ -33,24 +31,6 @@ _NAMED = 5
 """Most data sets that a note names."""
 _FEW, _MANY = 6, 10
 """WinoGAViL's tasks with at most so many candidates, and with at least so many, are averaged separately."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatacompOptions(SuiteOptions):
-    """Evaluates models on DataComp's 38 tasks and two fairness extras, or on tasks of your own, each by its metric.
-
-    What is not there, or damaged, is named, and the rest runs. A task that was finished for a model and its data is
-    not run again.
-    """
-
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
-    address. May be given several times."""
-    tasks: tuple[str, ...] = ()
-    """Keys of the tasks, such as imagenet1k or vtab/dtd; by default all."""
-    table: Path | None = None
-    """Table of the tasks, by default DataComp's. One of your own has the same columns, divided by tabs: key, name,
-    folders, items, metric, group_column, averages. `all` and any other words under averages name averages."""
 
 
 def run_datacomp(model: EvalModel, options: DatacompOptions, cache: TaskCache) -> SuiteResult:

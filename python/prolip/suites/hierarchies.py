@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -17,45 +16,17 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.eval.hierarchy import (
-    InclusionForm,
-    Root,
-    TraversalConfig,
-    including_items,
-    mean_root,
-    string_ids,
-    traverse,
-)
+from prolip.eval.config import InclusionForm, Root, TraversalConfig
+from prolip.eval.hierarchy import including_items, mean_root, string_ids, traverse
 from prolip.eval.statistics import spearman
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.pretrained.eval_model import EvalModel
+from prolip.suites.config import HierarcapsOptions, HierarimgsOptions
 from prolip.suites.csv_datasets import files_of, open_images, read_levels
 from prolip.suites.folders import stamps
-from prolip.suites.results import Row, SuiteOptions, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption: the model has no variances"
-
-
-@dataclass(frozen=True, kw_only=True)
-class HierarcapsOptions(SuiteOptions):
-    """Walks from every picture's nearest caption to the root, as HierarCaps is measured, with every kind of root."""
-
-    data: Path
-    """Folder with HierarCaps' table (columns `captions`, its levels joined by " => ", and `image_url`) and the
-    pictures, named as the addresses end, in it or in a zip file."""
-    walk: TraversalConfig = field(default_factory=TraversalConfig)
-    """How finely the way is cut; the root and the score of inclusion are varied."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HierarimgsOptions(SuiteOptions):
-    """Walks from every caption's nearest picture to the root through a hierarchy of pictures: the sides exchanged."""
-
-    data: Path
-    """Folder with a table (columns `caption`, and `images`, names of pictures from general to specific joined by
-    " => ") and the pictures, in it or in a zip file."""
-    walk: TraversalConfig = field(default_factory=TraversalConfig)
-    """How finely the way is cut; the root and the score of inclusion are varied."""
 
 
 class _Hierarchies(NamedTuple):

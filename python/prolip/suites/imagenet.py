@@ -8,63 +8,30 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_shards
-from prolip.eval.bprw import BprwConfig, labelled_images, reweight_prompts
+from prolip.eval.bprw import labelled_images, reweight_prompts
+from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.zero_shot import Classifier, aggregate_prompts
 from prolip.gaussian import Gaussian
 from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.classification import answer, build_classifier, embed_prompts
+from prolip.suites.config import SETS, ImagenetOptions
 from prolip.suites.folders import TaskFolder, find_folder, open_folder, read_labels
-from prolip.suites.results import Row, SuiteOptions, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.suites.templates import imagenet_templates
 
-SETS = {
-    "imagenet1k": "ImageNet",
-    "imagenetv2": "ImageNet-V2",
-    "imagenet-a": "ImageNet-A",
-    "imagenet-r": "ImageNet-R",
-    "imagenet_sketch": "ImageNet-Sketch",
-}
-"""Titles of the sets, by name; other sets are called by their name."""
-FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
-"""The published setting for a few labelled images per class."""
 EVEN, WITH_VAR = "even prompts", "with class variances"
 NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class variances: the model has no variances"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImagenetOptions(SuiteOptions):
-    """Evaluates prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
-
-    Re-weighting takes the set's own pictures without their labels (nearest), or a few labelled ones of ImageNet
-    (few-shot), which are then not scored. Other sets of the same layout can be named in place of these.
-    """
-
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
-    address. May be given several times."""
-    sets: tuple[str, ...] = tuple(SETS)
-    """Which of them; NAME is read from a folder wds_NAME_test."""
-    voters: str = "imagenet1k"
-    """The set whose labelled pictures re-weight prompts (few-shot); its classes include those of the sets."""
-    templates: Literal["folder", "all", "simple"] = "folder"
-    """The data set's own list, CLIP's 80, or the seven that do most of the work."""
-    nearest: BprwConfig = field(default_factory=BprwConfig)
-    """Re-weighting by the pictures that are nearest to a class."""
-    few_shot: BprwConfig = FEW_SHOT
-    """Re-weighting by labelled pictures, `num_neighbors` of each class."""
 
 
 class LabelledSet(NamedTuple):

@@ -11,40 +11,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor
 
 from prolip.files import write_whole
-from prolip.models.precision import Precision
 from prolip.suites.row_statistics import STATISTICS, Statistic
 from prolip.suites.typed_json import from_json, to_json
 
 Unit = Literal["share", "number"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuiteOptions:
-    """What every suite is told."""
-
-    checkpoint: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or as a baseline
-    open_clip:NAME/TAG. Given several times, models stand side by side and are compared with the first."""
-    tokenizer: str | None = None
-    """`clip`, or a tokenizer.json, for models that do not say which they were trained with."""
-    out: Path | None = None
-    """Folder of results.json, results.md and results.html; by default evals/SUITE. Finished tasks are kept below it
-    and not run again."""
-    batch_size: int = 128
-    """Pictures a forward pass."""
-    precision: Precision = "fp32"
-    """Arithmetic of the towers; bf16 and fp16 are autocast, and several times as fast on a GPU."""
-    num_resamples: int = 1000
-    """Resamples behind an interval; 0 gives none."""
-    seed: int = 0
-    """Of the resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,56 +7,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Annotated
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.coco import Shares, coco_shares
-from prolip.eval.retrieval import RECALL_AT, Score, first_ranks
+from prolip.eval.config import Score
+from prolip.eval.retrieval import RECALL_AT, first_ranks
 from prolip.gaussian import Gaussian
 from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.coco_pairs import load_truth
+from prolip.suites.config import RetrievalOptions
 from prolip.suites.folders import TaskFolder
-from prolip.suites.results import Row, SuiteOptions, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
 NO_DISTANCE = "figures by sampled distance: the model has no variances"
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
 _WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
 _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalOptions(SuiteOptions):
-    """Evaluates retrieval both ways, by the means alone and by sampled distance.
-
-    Where `image_id_key` and `caption_ids_key` lead to COCO's ids, COCO 1K and 5K, CxC and ECCV Caption are measured too
-    (needs prolip[eval]).
-    """
-
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A folder of the published layout (wds_flickr30k_test), or shards: a path, an address or a pattern. May be given
-    several times."""
-    caption_key: str = "txt"
-    """Where a picture's captions are: `txt`, a caption a line, or a dotted path into its json (sentences.raw)."""
-    image_id_key: str | None = None
-    """Dotted path of COCO's id of a picture (cocoid)."""
-    caption_ids_key: str | None = None
-    """Dotted path of COCO's ids of its captions (sentids)."""
-
-    def __post_init__(self) -> None:
-        if (self.image_id_key is None) != (self.caption_ids_key is None):
-            raise ValueError("image_id_key and caption_ids_key come together or not at all")
-        if self.image_id_key is not None and len(set(self.data)) > 1:
-            raise ValueError(f"image_id_key goes with one data set, COCO's test set: data has {len(set(self.data))}")
 
 
 def run_retrieval(model: EvalModel, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:

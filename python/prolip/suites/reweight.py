@@ -8,19 +8,17 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.samples import read_label
 from prolip.embeddings.embed import Embedded, embed_images, embed_texts
-from prolip.eval.bprw import BprwConfig, PromptWeights, labelled_images, reweight_prompts
+from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
 from prolip.eval.zero_shot import aggregate_prompts, correct_within, zero_shot_logits
@@ -29,6 +27,7 @@ from prolip.models import ProLIP
 from prolip.pretrained.eval_model import square_image_size
 from prolip.pretrained.open import open_model
 from prolip.report.prompt_chart import prompt_chart
+from prolip.suites.config import ReweightOptions
 from prolip.suites.prompt_weights import save_prompt_weights
 from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
 
@@ -37,38 +36,6 @@ TEMPLATES = {
     "simple": lambda: imagenet_templates("simple"),
     "emoji": lambda: list(dict.fromkeys((*PLAIN_TEMPLATES, *CHAINED_TEMPLATES))),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReweightOptions:
-    """Weighs every class's prompts by how well they fit the class's images; no label is needed.
-
-    Writes prompt_weights.safetensors (weights, classifier, variances, rounds) and prompt_weights.svg, and prints each
-    class's best and worst prompts. With `class_key` it prints the accuracy too, beside even weights and two filters.
-    """
-
-    checkpoint: str
-    """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
-    images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
-    """Shards of images: paths or patterns."""
-    classnames: str | None = None
-    """`imagenet`, or a text file with a name a line; by default the distinct values of `class_key`."""
-    class_key: str | None = None
-    """Field of an image's json that holds its class: a name, or its place in `classnames`."""
-    templates: str = "imagenet"
-    """`imagenet` (CLIP's 80), `simple` (seven of them), `emoji`, or a text file with a template a line, `{}` in it."""
-    vote: Literal["nearest", "labelled"] = "nearest"
-    """Who votes for a class: the images nearest to it, or images with its label, which are then not scored."""
-    bprw: tyro.conf.OmitArgPrefixes[BprwConfig] = field(default_factory=BprwConfig)
-    """The rule."""
-    tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one that the run was trained with."""
-    out: Path = Path("bprw")
-    """Folder of the files."""
-    show: int = 3
-    """Best and as many worst prompts that are printed a class, at most half of all each."""
-    batch_size: int = 128
-    """Images a forward pass."""
 
 
 class Classes(NamedTuple):

@@ -10,8 +10,9 @@ import torch
 
 from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
+from prolip.suites.config import SuiteOptions
 from prolip.suites.result_files import write_results
-from prolip.suites.results import SuiteOptions, SuiteResult, TaskCache
+from prolip.suites.results import SuiteResult, TaskCache
 
 Options = TypeVar("Options", bound=SuiteOptions)
 

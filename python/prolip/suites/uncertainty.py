@@ -8,13 +8,10 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Annotated
 
 import torch
-import tyro
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
@@ -28,44 +25,12 @@ from prolip.pretrained.eval_model import EvalModel
 from prolip.report.charts import Line, line_chart
 from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.classification import build_classifier
+from prolip.suites.config import UncertaintyOptions
 from prolip.suites.folders import TaskFolder, read_labels
-from prolip.suites.results import Chart, Row, SuiteOptions, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
 _FEWEST_WORDS = 4
 """Fewest words of a caption that is shortened."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UncertaintyOptions(SuiteOptions):
-    """Measures what uncertainty goes with: are the uncertain pictures the ones that are answered wrongly, are long
-    captions certain, and do hiding, blurring or shortening make pictures and captions more uncertain?
-
-    Accuracy needs labels and class names (the published layout); captions need `caption_key`.
-    """
-
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A folder of the published layout (wds_imagenet1k_test), or shards: a path, an address or a pattern. May be given
-    several times."""
-    caption_key: str | None = None
-    """Where a picture's captions are: `txt`, a caption a line, or a dotted path into its json; None for no captions."""
-    num_bins: int = 10
-    """Bins of accuracy by uncertainty."""
-    keep_ratio: float = 0.25
-    """Share of the patches that a picture keeps when the others are hidden."""
-    blur: float = 0.04
-    """Standard deviation of the blur, as a share of the picture's side."""
-    show: int = 5
-    """Most and least certain pictures that are named."""
-
-    def __post_init__(self) -> None:
-        for name, right, rule in (
-            ("num_bins", self.num_bins >= 2, "at least 2"),
-            ("keep_ratio", 0 < self.keep_ratio < 1, "between 0 and 1"),
-            ("blur", self.blur > 0, "positive"),
-            ("show", self.show >= 0, "not negative"),
-        ):
-            if not right:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be {rule}")
 
 
 def run_uncertainty(model: EvalModel, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:

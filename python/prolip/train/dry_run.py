@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from prolip.checkpoint import find_latest
 from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.models import ModelConfig, ProLIP
-from prolip.models.freeze import LockConfig, lock_parameters
+from prolip.models.config import LockConfig
+from prolip.models.freeze import lock_parameters
 from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, new_model, read_config
 from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
+from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.cost import (
     Arithmetic,
     StepMemory,
@@ -33,38 +31,30 @@ from prolip.train.cost import (
 _NAMELESS = ("--data.shards", "SHARDS")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Assumption:
-    """What GPU-hours are reckoned for."""
+def peak(options: Assumption, config: TrainConfig) -> float:
+    """FLOPs per second of the assumed card in the run's precision.
 
-    gpu: str = "NVIDIA A100"
-    """The card, by the name that CUDA gives it, or by enough of it."""
-    mfu: float = 0.4
-    """Share of the card's peak that training reaches, all operations counted; 0.3 to 0.5 is usual."""
+    Raises:
+        ValueError: the table of cards does not have it.
+    """
+    arithmetic = _arithmetic(config)
+    found = peak_flops(options.gpu, arithmetic)
+    if found is None:
+        known = ", ".join(known_cards(arithmetic))
+        raise ValueError(f"gpu is {options.gpu!r}: no peak in {arithmetic} is known of it, only of {known}")
+    return found
 
-    def peak(self, config: TrainConfig) -> float:
-        """FLOPs a second of the card in the run's precision.
 
-        Raises:
-            ValueError: the table does not have it.
-        """
-        arithmetic = _arithmetic(config)
-        peak = peak_flops(self.gpu, arithmetic)
-        if peak is None:
-            known = ", ".join(known_cards(arithmetic))
-            raise ValueError(f"gpu is {self.gpu!r}: no peak in {arithmetic} is known of it, only of {known}")
-        return peak
+def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float) -> float:
+    """Hours of one card for the whole run.
 
-    def hours(self, config: TrainConfig, flops_per_sample: float) -> float:
-        """Hours of one card for the whole run.
-
-        Raises:
-            ValueError: the share is none, or the table does not have the card.
-        """
-        if not 0 < self.mfu <= 1:
-            raise ValueError(f"mfu is {self.mfu}: it must be a share of the peak, above 0 and at most 1")
-        samples = config.total_steps * config.batch_size
-        return samples * flops_per_sample / (self.peak(config) * self.mfu) / 3600
+    Raises:
+        ValueError: `mfu` is out of range, or the table of cards does not have the card.
+    """
+    if not 0 < options.mfu <= 1:
+        raise ValueError(f"mfu is {options.mfu}: it must be a share of the peak, above 0 and at most 1")
+    samples = config.total_steps * config.batch_size
+    return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
 
 
 def _arithmetic(config: TrainConfig) -> Arithmetic:
@@ -86,7 +76,7 @@ def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
 
 def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
     """What a device does for a sample of the run, on any number of devices."""
-    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    mask = config.data.masking
     size, slots = config.batch_size, len(config.data.captions)
     every = config.parallel.recompute_every
     flops = step_flops(model, mask, batch_size=size, slots=slots, accumulate=config.accumulate, recompute_every=every)
@@ -94,14 +84,6 @@ def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
 
 
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipesOptions(Assumption):
-    """Lists the recipes with what they cost, or prints one as it resolves, complete."""
-
-    name: Annotated[str | None, tyro.conf.Positional] = None
-    """The recipe to print: a name of the list, or the path of a TOML file."""
 
 
 def run_recipes(options: RecipesOptions) -> Iterator[str]:
@@ -114,7 +96,7 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
     for name in known_recipes():
         config = load_config([name, *_NAMELESS])
         work = flops_per_sample(config, trained_model(config))
-        hours = options.hours(config, work)
+        hours = gpu_hours(options, config, work)
         rows.append(
             (
                 name,
@@ -150,26 +132,19 @@ def count(number: float) -> str:
 # ---- prolip train --dry-run -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class DryRunOptions(Assumption):
-    """Checks a run and says what it will cost; starts nothing and writes nothing."""
+def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
+    """Check a run without starting it; yields the lines to print.
 
-    gpus: int = 1
-    """Cards that the run is to have: the batch must divide among them."""
-
-
-def run_dry(words: Sequence[str]) -> Iterator[str]:
-    """The lines of the rehearsal of `prolip train WORDS`.
+    Args:
+        options: the number of GPUs and what is assumed of them.
+        arguments: recipes and flags, as `prolip train` takes them.
 
     Raises:
-        ValueError: something is wrong; the message has all that is.
+        ValueError: something is wrong; the message lists everything that is.
     """
-    options, rest = tyro.cli(
-        DryRunOptions, args=list(words), prog="prolip train --dry-run", use_underscores=True, return_unknown_args=True
-    )
     if options.gpus < 1:
         raise ValueError(f"gpus is {options.gpus}: it must be at least 1")
-    config = load_config(rest)
+    config = load_config(arguments)
     config.log.check()
     yield to_toml(config)
     yield from _figures(config, options)
@@ -188,7 +163,7 @@ def run_dry(words: Sequence[str]) -> Iterator[str]:
 def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     model = trained_model(config)
     counts, work = count_parameters(model), flops_per_sample(config, model)
-    hours, peak = options.hours(config, work), options.peak(config)
+    hours, limit = gpu_hours(options, config, work), peak(options, config)
     config.loader(options.gpus)  # whether the batch divides
     memory = _memory(config, model, options.gpus)
     yield (
@@ -199,7 +174,7 @@ def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.num_samples)} samples"
     yield (
         f"work       {work / 1e9:.4g} GFLOPs a sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
-        f"of its {peak / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
+        f"of its {limit / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
     )
     yield (
         f"memory     about {memory.total / 1e9:.3g} GB a GPU: {memory.state / 1e9:.3g} GB whatever the batch, and "
@@ -208,7 +183,7 @@ def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
 
 
 def _memory(config: TrainConfig, model: ProLIP, gpus: int) -> StepMemory:
-    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    mask = config.data.masking
     return step_memory(
         model,
         mask,
@@ -230,8 +205,10 @@ def _tokenizer(config: TrainConfig) -> str:
 
 def _shards(config: TrainConfig) -> str:
     """All shards are named to a loader, which opens the local ones; of each pattern the first samples are read."""
-    fraction = config.data.mask.masked_fraction
-    small = dataclasses.replace(config, batch_size=math.ceil(1 / fraction) if fraction > 0 else 2, accumulate=1)
+    mask = config.data.masking
+    small = dataclasses.replace(
+        config, batch_size=2 if mask is None else math.ceil(1 / mask.masked_fraction), accumulate=1
+    )
     settings = dataclasses.replace(small.loader(1), num_threads=1, prefetch_batches=1, shuffle_window=0)
     try:
         Tokenizer(config.data.tokenizer)

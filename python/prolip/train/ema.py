@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-
-@dataclass(frozen=True, kw_only=True)
-class EmaConfig:
-    """An exponential moving average of the weights; evaluation and export can take it instead of them."""
-
-    decay: float = 0.0
-    """Share of the average that an update keeps; 0 keeps no average."""
-    every: int = 1
-    """Steps between two updates."""
-    warmup: bool = True
-    """Update t = 1, 2, ... keeps no more than t / (t + 9), so that the random start is soon forgotten."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"ema.decay is {self.decay}: it must be in [0, 1)")
-        if self.every < 1:
-            raise ValueError(f"ema.every is {self.every}: it must be at least 1")
-
-    def kept(self, step: int) -> float | None:
-        """The share of the average that stays after `step` steps; None where that step makes no update."""
-        updates, rest = divmod(step, self.every)
-        if rest:
-            return None
-        return min(self.decay, updates / (updates + 9)) if self.warmup else self.decay
+from prolip.train.config.parts import EmaConfig
 
 
 class Ema:

@@ -72,7 +72,7 @@ def parse(base: Tree, tables: Sequence[Named], words: Sequence[str], *, derived:
                 default=base,
                 prog=prog,
                 use_underscores=True,
-                config=(tyro.conf.FlagConversionOff,),
+                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
             )
     except SystemExit as error:
         if not error.code:

@@ -26,8 +26,8 @@ from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, complain, start, stop
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
-from prolip.models.config import to_official_json
-from prolip.models.precision import autocast
+from prolip.models.official_json import to_official_json
+from prolip.models.precision import DTYPES, autocast
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
@@ -39,7 +39,7 @@ from prolip.train.optim import clamp_logit_scale, clip_gradients, learning_rate,
 from prolip.train.parallel import average_whole_gradients, share_model
 from prolip.train.process import keep_freed_memory
 from prolip.train.stop_signal import StopRequest
-from prolip.train.validation import BestSoFar, Validation, whole_model
+from prolip.train.validation import BestSoFar, Reading, Validation, whole_model
 
 log = logging.getLogger("prolip.train")
 
@@ -89,7 +89,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
-    network = share_model(model, config.parallel, ranks, config.dtype)
+    network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
     loss = ProlipLoss(config.loss, Peers.from_env())
     optimizer = make_optimizer(model, config.optim)
     low = partial(autocast, config.precision, ranks.device)
@@ -113,7 +113,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         scaler=scaler,
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step),
-        validation=Validation(config.validation, config.reading(), ranks, low),
+        validation=Validation(config.validation, Reading.of_run(config), ranks, low),
         best=BestSoFar(config.keep_best, config.best_is, config.folder / "checkpoints", ranks, step),
         step=step,
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
@@ -185,7 +185,7 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
 def loop(run: Run) -> int:
     """Steps until the run is done or a signal ends it; returns the signal's number, 0 when the run is done."""
     config, leads = run.config, run.ranks.rank == 0
-    batches = device_batches(run.loader, run.ranks.device, dtype=config.dtype)
+    batches = device_batches(run.loader, run.ranks.device, dtype=DTYPES[config.precision])
     meter = Meter(
         run.ranks,
         batches,
@@ -248,7 +248,7 @@ def evaluated_model(run: Run) -> ProLIP:
 def known_speed(run: Run) -> Speed | None:
     """What the utilisation of a device is reckoned by; None where nobody knows what it could do."""
     config, world = run.config, run.ranks.world_size
-    mask = config.data.mask if config.data.mask.masked_fraction > 0 else None
+    mask = config.data.masking
     own, slots = config.batch_size // world, len(config.data.captions)
     flops = step_flops(run.model, mask, batch_size=own, slots=slots, world_size=world).useful
     shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
@@ -266,7 +266,7 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
         config=to_toml(run.config),
         model_config=to_official_json(run.config.model),
         tokenizer=run.config.data.tokenizer.to_dict(),
-        keep_ratio=run.config.data.mask.keep_ratio,
+        keep_ratio=None if run.config.data.mask is None else run.config.data.mask.keep_ratio,
         scaler=None if run.scaler is None else run.scaler.state_dict(),
     )
     run.saver.save(notes, run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks), best)

@@ -4,62 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from prolip.train.config.parts import OptimConfig
+
 MAX_LOG_SCALE = math.log(100.0)
 _NO_DECAY_NAMES = ("bn", "ln", "bias", "logit_scale")
 _LOGIT_NAMES = ("logit_scale", "logit_bias")
 _LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW with decoupled decay; the defaults are those of the released training code."""
-
-    lr: float = 5e-4
-    """Highest learning rate."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Decay of the first and the second moment."""
-    eps: float = 1e-6
-    """Added to the root of the second moment."""
-    weight_decay: float = 0.2
-    """Decoupled decay of matrices and tables; vectors, norms, biases and the similarity's scale don't decay."""
-    warmup_steps: int = 10_000
-    """Steps over which the learning rate rises linearly from 0."""
-    schedule: Literal["cosine", "const", "const-cooldown"] = "cosine"
-    """What follows the warm-up."""
-    cooldown_steps: int = 0
-    """Last steps of "const-cooldown" over which the learning rate falls."""
-    cooldown_power: float = 1.0
-    """Exponent of that fall; 1 is linear."""
-    cooldown_end_lr: float = 0.0
-    """Learning rate that the fall ends at."""
-    log_var_lr_factor: float = 1.0
-    """Factor on the learning rate of the log-variance heads."""
-    logit_lr_factor: float = 1.0
-    """Factor on the learning rate of the similarity's scale and bias."""
-    clip_norm: float | None = None
-    """Largest global gradient norm; None never clips."""
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"optim.{name} is {getattr(self, name)}: it must be positive")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optim.betas is {self.betas}: both must be in [0, 1)")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"optim.weight_decay is {self.weight_decay}: it must not be negative")
-        if self.warmup_steps < 0 or self.cooldown_steps < 0:
-            raise ValueError("optim.warmup_steps and optim.cooldown_steps must not be negative")
-        if self.schedule == "const-cooldown" and self.cooldown_steps == 0:
-            raise ValueError('optim.schedule "const-cooldown" needs optim.cooldown_steps')
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"optim.clip_norm is {self.clip_norm}: it must be positive, or absent")
 
 
 def decays(name: str, ndim: int) -> bool:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -20,32 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prolip.distributed import Ranks
 from prolip.models import ProLIP
+from prolip.train.config.parts import ParallelConfig
 
 _GRAPHS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParallelConfig:
-    """How several processes share the model, and how its blocks run."""
-
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """"ddp": every process holds the whole model, the gradients are averaged. "fsdp": each holds a share of every
-    tensor, of its gradient and its moments; a block's tensors are gathered when it runs (FSDP2)."""
-    reshard: bool = True
-    """With "fsdp": what was gathered for a block's forward pass is given up after it, and gathered again for the
-    backward pass; False keeps it until then, for more memory and fewer messages."""
-    gather: Literal["fp32", "precision"] = "precision"
-    """With "fsdp": what the blocks' weights are gathered in, fp32 or the type of `precision`, which is that of their
-    matrix products anyway; norms and biases are rounded with them. Gradients are summed in fp32 either way."""
-    recompute_every: int = 0
-    """Every n-th block of a tower keeps its input alone and is computed again in the backward pass; 0 keeps all that
-    the blocks compute."""
-    compile: bool = False
-    """Compile the towers' blocks and the loss with torch.compile; torch 2.7 cannot compile the loss, 2.15 can."""
-
-    def __post_init__(self) -> None:
-        if self.recompute_every < 0:
-            raise ValueError(f"parallel.recompute_every is {self.recompute_every}: it must not be negative")
 
 
 def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype) -> nn.Module:

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -22,8 +21,9 @@ from torch.distributed.tensor import DTensor
 
 from prolip.checkpoint import Best, CheckpointError, read_best
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members, StoreConfig
+from prolip.data.config import TokenizerConfig
 from prolip.data.samples import read_label
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
 from prolip.eval.measures import SCORES, flat, measure_zero_shot
@@ -34,65 +34,10 @@ from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.eval.zero_shot import aggregate_prompts
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
+from prolip.train.config import TrainConfig
+from prolip.train.config.parts import CLASS_MEMBER, ValidationConfig, ValidationJob
 
-_MEMBER = "cls"
 _NUM_BINS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationJob:
-    """One set of pictures and what is measured on it. Its figures are called `val/NAME/FIGURE`."""
-
-    name: str = ""
-    """What the figures are called by."""
-    kind: Literal["zero_shot", "retrieval", "uncertainty"] = "zero_shot"
-    """`zero_shot`: classification by prompts. `retrieval`: pictures and their captions, both ways. `uncertainty`: how
-    large it is, and whether what is uncertain is found less often."""
-    shards: tuple[str, ...] = ()
-    """Paths, addresses, brace patterns, globs of the set's shards."""
-    every: int = 1000
-    """Steps between two evaluations; the last step of a run always has one."""
-    batch_size: int = 128
-    """Pictures that a process embeds at a time."""
-    captions: tuple[str, ...] = ("txt",)
-    """For retrieval and uncertainty: `txt`, or dotted paths into the sample's json, each of which gives a caption."""
-    label: str = _MEMBER
-    """For zero_shot: `cls`, the sample's member of that name, or a dotted path into its json. It is a class's name or
-    its number, from 0."""
-    classes: Path | None = None
-    """For zero_shot: file of class names, one a line. None takes the names that occur as labels, sorted."""
-    templates: tuple[str, ...] = ("a photo of a {}.",)
-    """For zero_shot: prompts of a class, with `{}` for its name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationConfig:
-    """What a run evaluates while it trains."""
-
-    jobs: tuple[ValidationJob, ...] = ()
-    """Sets of pictures, each with its schedule."""
-
-    def validate(self) -> None:
-        """Checks every job.
-
-        Raises:
-            ValueError: naming the field, its value and the rule.
-        """
-        for place, job in enumerate(self.jobs):
-            key = f"validation.jobs.{place}"
-            if not job.name or "/" in job.name:
-                raise ValueError(f"{key}.name is {job.name!r}: it must be there, without a slash")
-            if job.name in {other.name for other in self.jobs[:place]}:
-                raise ValueError(f"{key}.name is {job.name!r}: another job has that name")
-            if not job.shards:
-                raise ValueError(f"{key}.shards is empty: name the set's shards")
-            for name in ("every", "batch_size"):
-                if getattr(job, name) < 1:
-                    raise ValueError(f"{key}.{name} is {getattr(job, name)}: it must be at least 1")
-            if job.kind == "zero_shot":
-                fill_templates(job.templates, ["a class"])
-            elif not job.captions:
-                raise ValueError(f"{key}.captions is empty: {job.kind} needs captions")
 
 
 class Reading(NamedTuple):
@@ -102,6 +47,13 @@ class Reading(NamedTuple):
     tokenizer: TokenizerConfig
     num_threads: int
     store: StoreConfig
+
+    @classmethod
+    def of_run(cls, config: TrainConfig) -> Self:
+        """The settings that validation shares with a run's training."""
+        size, data = config.model.vision.image_size, config.data
+        assert isinstance(size, int)  # TrainConfig.loader checks it
+        return cls(image_size=size, tokenizer=data.tokenizer, num_threads=data.num_threads, store=data.store)
 
 
 class Validation:
@@ -321,7 +273,7 @@ def _class_names(job: ValidationJob) -> list[str]:
 
 def _member_of(job: ValidationJob) -> str:
     """The member that labels stand in."""
-    return _MEMBER if job.label == _MEMBER else "json"
+    return CLASS_MEMBER if job.label == CLASS_MEMBER else "json"
 
 
 def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str | int]:
@@ -329,10 +281,10 @@ def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[s
 
 
 def _label(job: ValidationJob, key: str, member: bytes | None) -> str | int:
-    if job.label == _MEMBER:
+    if job.label == CLASS_MEMBER:
         text = (member or b"").decode("utf-8", "replace").strip()
         if not text:
-            raise DataError(f"sample {key}: it has no member .{_MEMBER}")
+            raise DataError(f"sample {key}: it has no member .{CLASS_MEMBER}")
         return int(text) if text.isdecimal() else text
     return read_label(key, member, job.label)
 

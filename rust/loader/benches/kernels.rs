@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use prolip_loader::augment::{
     CropBox, Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, apply,
-    apply_to_planes, draw, evaluate, gray, resize_box,
+    draw, evaluate, gray, resize_box,
 };
 use prolip_loader::config::AugmentConfig;
 use prolip_loader::decode::{Decoder, Rgb8};
@@ -63,7 +63,7 @@ fn in_turn<T>(
     });
 }
 
-/// Photographs to pixels: all of them, and crops of `SIZE` pixels a side by both ways.
+/// Photographs to pixels: all of them, and crops of `SIZE` pixels a side.
 fn decoders(criterion: &mut Criterion, photos: &[Vec<u8>]) {
     let mut image = Rgb8::default();
     for (name, mut decoder) in [
@@ -89,32 +89,11 @@ fn decoders(criterion: &mut Criterion, photos: &[Vec<u8>]) {
         let choose = |width, height| draw(width, height, sample).crop;
         decoder.decode_part(bytes, &mut image, choose).unwrap();
     });
-    in_turn(
-        criterion,
-        "decode of a crop's planes",
-        photos,
-        |bytes, at| {
-            let choose = |width, height| draw(width, height, at).crop;
-            let planes = decoder.decode_planes(bytes, &mut image, SIZE, choose);
-            assert!(planes.is_ok());
-        },
-    );
     in_turn(criterion, "crop", photos, |bytes, sample| {
         let mut drawn = None;
         let choose = |width, height| drawn.insert(draw(width, height, sample)).crop;
         decoder.decode_part(bytes, &mut image, choose).unwrap();
         apply(&image, &drawn.unwrap(), SIZE, &mut scratch, &mut out);
-    });
-    in_turn(criterion, "crop, fast", photos, |bytes, sample| {
-        let mut drawn = None;
-        let choose = |width, height| drawn.insert(draw(width, height, sample)).crop;
-        let planes = decoder.decode_planes(bytes, &mut image, SIZE, choose);
-        match planes.unwrap() {
-            Some(planes) => {
-                apply_to_planes(&planes, &drawn.unwrap(), SIZE, &mut scratch, &mut out);
-            }
-            None => apply(&image, &drawn.unwrap(), SIZE, &mut scratch, &mut out),
-        }
     });
 }
 

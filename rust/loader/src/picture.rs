@@ -1,8 +1,8 @@
 //! An encoded picture → its pixels in a batch: decoded as far as a crop shows it, then varied or prepared for evaluation.
 
 use crate::augment::{self, AugmentDraw, Scratch};
-use crate::config::{DecodeMode, LoaderConfig};
-use crate::decode::{CropBox, DecodeError, Decoder, Planes, Rgb8};
+use crate::config::LoaderConfig;
+use crate::decode::{CropBox, DecodeError, Decoder, Rgb8};
 use crate::rng::SampleRng;
 
 /// Decodes pictures one after another; each thread has its own.
@@ -16,8 +16,6 @@ pub(crate) struct Pictures<'config> {
 /// A decoded picture, and what is drawn for it.
 pub(crate) struct Decoded<'picture> {
     pixels: &'picture Rgb8,
-    /// Where there are any, `pixels` has nothing to do with the picture.
-    planes: Option<Planes<'picture>>,
     draw: Option<AugmentDraw>,
 }
 
@@ -45,26 +43,17 @@ impl<'config> Pictures<'config> {
                 .crop
         };
         let (decoder, pixels) = (&mut self.decoder, &mut self.pixels);
-        let planes = match config.decode {
-            DecodeMode::Exact => decoder.decode_part(bytes, pixels, choose).map(|_| None)?,
-            DecodeMode::Fast => decoder.decode_planes(bytes, pixels, config.image_size, choose)?,
-        };
-        Ok(Decoded {
-            pixels,
-            planes,
-            draw,
-        })
+        decoder.decode_part(bytes, pixels, choose)?;
+        Ok(Decoded { pixels, draw })
     }
 }
 
 impl Decoded<'_> {
     /// Writes `size` x `size` pixels of packed RGB.
     pub fn write(&self, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
-        match (&self.planes, &self.draw) {
-            (None, Some(draw)) => augment::apply(self.pixels, draw, size, scratch, out),
-            (None, None) => augment::evaluate(self.pixels, size, scratch, out),
-            (Some(crop), Some(draw)) => augment::apply_to_planes(crop, draw, size, scratch, out),
-            (Some(whole), None) => augment::evaluate_planes(whole, size, scratch, out),
+        match &self.draw {
+            Some(draw) => augment::apply(self.pixels, draw, size, scratch, out),
+            None => augment::evaluate(self.pixels, size, scratch, out),
         }
     }
 }

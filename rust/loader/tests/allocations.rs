@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use common::{archive, config, member, next, open};
 use prolip_loader::batch::Batch;
-use prolip_loader::config::{DecodeMode, LoaderConfig};
+use prolip_loader::config::LoaderConfig;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::Pipeline;
 
@@ -89,16 +89,11 @@ fn batches_allocate_alike_however_many_pictures_they_have() {
         let path = folder.path().join(format!("{shard}.tar"));
         std::fs::write(path, archive(&samples)).unwrap();
     }
-    for (decode, augmented) in [
-        (DecodeMode::Exact, true),
-        (DecodeMode::Exact, false),
-        (DecodeMode::Fast, true),
-    ] {
+    for augmented in [true, false] {
         let base = config(folder.path());
         let run = |batch_size| {
             steady(LoaderConfig {
                 batch_size,
-                decode,
                 augment: base.augment.clone().filter(|_| augmented),
                 num_epochs: None,
                 shuffle_window: 100,

@@ -75,7 +75,6 @@ pub struct LoaderConfig {
     max_member_bytes: Integer,
     max_caption_bytes: Integer,
     on_missing_shard: String,
-    decode: String,
     store: StoreConfig,
     keep_members: Vec<String>,
 }
@@ -140,14 +139,6 @@ impl LoaderConfig {
                 &[
                     ("raise", core::OnMissingShard::Raise),
                     ("skip", core::OnMissingShard::Skip),
-                ],
-            )?,
-            decode: one_of(
-                "data.decode",
-                &self.decode,
-                &[
-                    ("exact", core::DecodeMode::Exact),
-                    ("fast", core::DecodeMode::Fast),
                 ],
             )?,
             store: self.store.into_core()?,

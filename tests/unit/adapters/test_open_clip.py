@@ -21,7 +21,7 @@ from PIL import Image
 from tests.unit.sample_shards import write_tar
 
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
-from prolip.data.tokenizer import TokenizerConfig
+from prolip.data.config import TokenizerConfig
 from prolip.interop import open_clip as adapter
 
 TINY = {

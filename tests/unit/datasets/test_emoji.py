@@ -16,9 +16,10 @@ from PIL import Image
 from tests.unit.built_emoji import BORROWED, EQUAL, NUM_BASE, SMALL, made_up_emoji
 from tokenizers import Tokenizer
 
+from prolip.demo.config import EmojiConfig
 from prolip.demo.data import build as builder
 from prolip.demo.data.art import Art, find_art, picture_id
-from prolip.demo.data.build import EmojiConfig, build_emoji
+from prolip.demo.data.build import build_emoji
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.data.names import Emoji, read_table
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prolip.data.build.folder import FolderConfig, build_folder, class_text
-from prolip.data.build.intake import IntakeConfig
-from prolip.data.build.table import CsvConfig, build_csv
+from prolip.data.build.config import CsvConfig, FolderConfig, IntakeConfig
+from prolip.data.build.folder import build_folder, class_text
+from prolip.data.build.table import build_csv
 
 Read = Callable[..., list[dict[str, Any]]]
 

@@ -17,8 +17,9 @@ from PIL import Image
 from tests.unit.built_emoji import SMALL, made_up_emoji
 
 from prolip.cli import main
+from prolip.demo.config import SuitesConfig
 from prolip.demo.data.build import build_emoji
-from prolip.demo.data.for_suites import SuitesConfig, build_suites
+from prolip.demo.data.for_suites import build_suites
 from prolip.suites.tasks import read_tasks
 
 Record = dict[str, Any]

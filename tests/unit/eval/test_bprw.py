@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prolip.eval.bprw import (
-    BprwConfig,
     Observations,
     PromptWeights,
     class_chunks,
@@ -24,6 +23,7 @@ from prolip.eval.bprw import (
     reweight_from_voters,
     reweight_prompts,
 )
+from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.suites.prompt_weights import load_prompt_weights, save_prompt_weights

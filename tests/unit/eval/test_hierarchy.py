@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.eval import hierarchy
+from prolip.eval.config import TraversalConfig
 from prolip.eval.hierarchy import (
-    TraversalConfig,
     including_items,
     inclusion,
     inclusion_chain,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.eval.bprw import BprwConfig, reweight_prompts
+from prolip.eval.bprw import reweight_prompts
+from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import WithinSpread, filter_prompts
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian

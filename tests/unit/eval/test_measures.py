@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.hierarchy import TraversalConfig, mean_root, traverse
+from prolip.eval.config import TraversalConfig
+from prolip.eval.hierarchy import mean_root, traverse
 from prolip.eval.measures import flat, measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
 from prolip.eval.retrieval import RPrecision
 from prolip.eval.statistics import Interval

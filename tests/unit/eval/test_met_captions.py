@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prolip.eval.hierarchy import TraversalConfig, visited_items
+from prolip.eval.config import TraversalConfig
+from prolip.eval.hierarchy import visited_items
 
 
 def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tensor:

@@ -24,8 +24,9 @@ from prolip.gaussian import Gaussian
 from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
 from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
+from prolip.suites.config import UncertaintyOptions
 from prolip.suites.csv_datasets import read_levels
-from prolip.suites.uncertainty import UncertaintyOptions, blurred, shortened, thinned
+from prolip.suites.uncertainty import blurred, shortened, thinned
 
 
 class World:

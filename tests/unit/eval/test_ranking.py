@@ -19,8 +19,9 @@ from tests.unit.sample_shards import encoded, write_tar
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.embeddings.filter import FilterOptions, copy_samples, run_filter
-from prolip.embeddings.rank import RankOptions, read_ranking, run_rank
+from prolip.embeddings.config import FilterOptions, RankOptions
+from prolip.embeddings.filter import copy_samples, run_filter
+from prolip.embeddings.rank import read_ranking, run_rank
 from prolip.embeddings.storage import Manifest, PartNotes, Rows, complete_parts, write_part
 from prolip.gaussian import Gaussian, csd, inclusion_score
 

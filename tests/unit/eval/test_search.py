@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prolip.embeddings.config import Format, Stored
 from prolip.embeddings.search import Hit, answers_json, answers_table, look_up, nearest
-from prolip.embeddings.storage import Format, Part, PartNotes, Rows, Stored, write_part
-from prolip.eval.retrieval import Score, retrieval_scores
+from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
+from prolip.eval.config import Score
+from prolip.eval.retrieval import retrieval_scores
 from prolip.gaussian import Gaussian, inclusion_score
 
 DIM = 7

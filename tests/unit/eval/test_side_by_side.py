@@ -17,8 +17,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from prolip.suites.compare import compare
+from prolip.suites.config import SuiteOptions
 from prolip.suites.result_files import table_row, write_results
-from prolip.suites.results import Chart, Row, SuiteOptions, SuiteResult, TaskCache, row_of_items
+from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, row_of_items
 from prolip.suites.row_statistics import STATISTICS
 from prolip.suites.run import run_suite
 

@@ -14,7 +14,7 @@ from tests.unit.eval.test_imagenet_suite import write_set
 from tests.unit.eval.test_pair_suites import World, write_hierarchies
 
 from prolip.cli import main
-from prolip.suites.retrieval import RetrievalOptions
+from prolip.suites.config import RetrievalOptions
 
 
 @pytest.fixture(scope="module")

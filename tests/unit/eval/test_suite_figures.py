@@ -26,10 +26,10 @@ from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logit
 from prolip.gaussian import Gaussian
 from prolip.suites import classification
 from prolip.suites.caption_sets import open_captioned
+from prolip.suites.config import DatacompOptions, ImagenetOptions
 from prolip.suites.csv_datasets import read_levels
-from prolip.suites.datacomp import DatacompOptions, run_datacomp
+from prolip.suites.datacomp import run_datacomp
 from prolip.suites.hierarchies import NEEDS_VARIANCES, level_rows
-from prolip.suites.imagenet import ImagenetOptions
 from prolip.suites.results import Row, TaskCache, TaskResult
 from prolip.suites.retrieval import coco_row
 from prolip.suites.tasks import Task

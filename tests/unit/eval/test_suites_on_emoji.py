@@ -27,7 +27,7 @@ from prolip.eval.uncertainty import area_under_risk_coverage
 from prolip.eval.zero_shot import zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.pretrained.open import open_eval_model
-from prolip.suites.imagenet import FEW_SHOT
+from prolip.suites.config import FEW_SHOT
 
 Record = dict[str, Any]
 DESIGNS = {"openmoji": "OpenMoji", "goog": "Google", "twtr": "Twitter"}

@@ -14,14 +14,22 @@ from tests.unit.eval.sample_tasks import TASKS, write_task
 from tests.unit.eval.test_imagenet_suite import write_set
 from tests.unit.eval.test_pair_suites import write_hierarchies, write_pairs
 
-from prolip.eval.bprw import BprwConfig
-from prolip.eval.hierarchy import TraversalConfig
-from prolip.suites.datacomp import DatacompOptions, run_datacomp
-from prolip.suites.hierarchies import HierarcapsOptions, HierarimgsOptions, run_hierarcaps, run_hierarimgs
-from prolip.suites.imagenet import ImagenetOptions, run_imagenet
-from prolip.suites.results import Row, SuiteOptions, TaskCache, TaskResult
-from prolip.suites.retrieval import RetrievalOptions, run_retrieval
-from prolip.suites.uncertainty import UncertaintyOptions, run_uncertainty
+from prolip.eval.config import BprwConfig, TraversalConfig
+from prolip.suites.config import (
+    DatacompOptions,
+    HierarcapsOptions,
+    HierarimgsOptions,
+    ImagenetOptions,
+    RetrievalOptions,
+    SuiteOptions,
+    UncertaintyOptions,
+)
+from prolip.suites.datacomp import run_datacomp
+from prolip.suites.hierarchies import run_hierarcaps, run_hierarimgs
+from prolip.suites.imagenet import run_imagenet
+from prolip.suites.results import Row, TaskCache, TaskResult
+from prolip.suites.retrieval import run_retrieval
+from prolip.suites.uncertainty import run_uncertainty
 
 
 class Recording(TaskCache):

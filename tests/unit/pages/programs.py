@@ -33,6 +33,8 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from prolip import cli
+from prolip.cli.data_build import BUILDERS
+from prolip.cli.eval import SUITES
 from prolip.interop import open_clip as adapter
 from prolip.train.config import TrainConfig, load_config
 
@@ -307,7 +309,7 @@ def known_flags() -> dict[str, set[str]]:
     """
     names = [name for name in cli.COMMANDS if name not in {"data", "bench", "eval"}]
     names += ["bench data", "data index", "data rank", "data filter"]
-    names += [*(f"data build {builder}" for builder in cli.BUILDERS), *(f"eval {suite}" for suite in cli.SUITES)]
+    names += [*(f"data build {builder}" for builder in BUILDERS), *(f"eval {suite}" for suite in SUITES)]
     found = {name: _flags(cli.main, [*name.split(), "--help"]) for name in names}
     found["train"] |= {"--dry-run"}
     beside = _flags(adapter.main, ["--help"]) | _flags(get_args_parser().parse_args, ["--help"]) | {"--cpus-per-task"}

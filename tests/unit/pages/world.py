@@ -308,7 +308,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "train-on-your-shards.md": alone(siglips_tokenizer),
     "tutorial.md": tutorial,
     "watch-a-run.md": alone(mine),
-    "your-own-pictures.md": alone(pictures),
+    "your-own-images.md": alone(pictures),
 }
 
 

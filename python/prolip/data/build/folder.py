@@ -1,35 +1,10 @@
 """Shards from a folder of pictures: one folder a class, or a text file beside each picture."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from prolip.data.build.intake import EXTENSIONS, Candidate, IntakeConfig, store_pictures
+from prolip.data.build.config import FolderConfig
+from prolip.data.build.intake import EXTENSIONS, Candidate, store_pictures
 from prolip.data.build.shards import BuildSummary
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderConfig(IntakeConfig):
-    """How a folder of pictures becomes shards."""
-
-    captions: Literal["class", "text"] = "class"
-    """`class`: SOURCE/CLASS/**/picture, captions made of the class's name. `text`: picture.jpg with picture.txt."""
-    templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
-    """What is said of a class; {} is its name. The first is the .txt, all are the json's "captions"."""
-
-    def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            ValueError: one is out of range; the message names it.
-        """
-        super().__post_init__()
-        if not self.templates:
-            raise ValueError("templates: at least one is needed")
-        for template in self.templates:
-            rest = template.replace("{}", "", 1)
-            if rest == template or "{" in rest or "}" in rest:
-                raise ValueError(f"templates: {template!r} must hold {{}} once and no other brace")
 
 
 def build_folder(config: FolderConfig, out: Path) -> BuildSummary:

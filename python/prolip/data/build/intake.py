@@ -6,12 +6,12 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
+from prolip.data.build.config import IntakeConfig
 from prolip.data.build.shards import (
     BadImage,
     BuildSummary,
@@ -33,39 +33,6 @@ _QUALITY = 95
 """Of pictures that are made smaller: JPEG and WebP."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
 """What Pillow raises for damaged files: its formats differ."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntakeConfig:
-    """What every builder of a user's pictures asks."""
-
-    source: Path
-    """Where the pictures or their table are."""
-    max_side: int | None = None
-    """Longest side in pixels: larger pictures are made smaller. By default all are stored as they are."""
-    val_share: float = 0.0
-    """Share of the pictures that goes into val-*.tar instead of train-*.tar, chosen by a hash."""
-    max_bad_fraction: float = 0.01
-    """Pictures that cannot be read are left out and named; more than this share of them is an error."""
-    samples_per_shard: int = 1000
-    """Largest number of samples in a file."""
-    seed: int = 0
-    """Of the order and of the choice of validation pictures."""
-
-    def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            ValueError: one is out of range; the message names it.
-        """
-        if self.max_side is not None and self.max_side < 1:
-            raise ValueError(f"max_side = {self.max_side}: must be at least 1")
-        if self.samples_per_shard < 1:
-            raise ValueError(f"samples_per_shard = {self.samples_per_shard}: must be at least 1")
-        if not 0 <= self.val_share < 1:
-            raise ValueError(f"val_share = {self.val_share}: must be in [0, 1)")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(f"max_bad_fraction = {self.max_bad_fraction}: must be in [0, 1]")
 
 
 class Candidate(NamedTuple):

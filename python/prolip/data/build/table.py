@@ -2,35 +2,11 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from prolip.data.build.intake import Candidate, IntakeConfig, store_pictures
+from prolip.data.build.config import CsvConfig
+from prolip.data.build.intake import Candidate, store_pictures
 from prolip.data.build.shards import BuildSummary
-
-
-@dataclass(frozen=True, kw_only=True)
-class CsvConfig(IntakeConfig):
-    """How a table becomes shards. Its first row names the columns; it is UTF-8."""
-
-    image_column: str = "image"
-    """Paths of the pictures; relative ones start at the table's folder."""
-    caption_column: str = "caption"
-    """Captions."""
-    delimiter: str | None = None
-    """What divides the columns; by default a tab in .tsv files and a comma in others."""
-
-    def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            ValueError: one is out of range; the message names it.
-        """
-        super().__post_init__()
-        if self.delimiter is not None and len(self.delimiter) != 1:
-            raise ValueError(f"delimiter = {self.delimiter!r}: must be one character")
-        if self.image_column == self.caption_column:
-            raise ValueError(f"image_column and caption_column are both {self.image_column!r}: must differ")
 
 
 def build_csv(config: CsvConfig, out: Path) -> BuildSummary:

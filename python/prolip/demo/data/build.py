@@ -26,6 +26,7 @@ from prolip.data.build.shards import (
     read_complete,
     replace_folder,
 )
+from prolip.demo.config import EmojiConfig
 from prolip.demo.data.art import (
     DESIGNS,
     HELD_OUT_DESIGN,
@@ -58,45 +59,6 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 """Raised when the same settings give different shards: folders of an older format are built again."""
 KIND = "emoji"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmojiConfig:
-    """How the emoji shards are made."""
-
-    side: int = 40
-    """Side of the square pictures in pixels."""
-    test_share: float = 0.15
-    """Share of the emoji of each group that is held out for testing."""
-    val_share: float = 0.05
-    """Share of the emoji of each group that is held out for choosing settings."""
-    skin_tone_share: float = 0.2
-    """Share of the training samples that are skin-tone variants."""
-    vocab_size: int = 2000
-    """Largest number of pieces of the tokenizer."""
-    context_length: int = 20
-    """Tokens that the model reads: longer captions are counted in the summary."""
-    samples_per_shard: int = 1000
-    """Largest number of samples in a file."""
-    seed: int = 0
-    """Of the splits, the choice of variants and the order of the training samples."""
-
-    def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            ValueError: one is out of range; the message names it.
-        """
-        for name in ("side", "vocab_size", "context_length", "samples_per_shard"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        for name in ("test_share", "val_share", "skin_tone_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be in [0, 1)")
-        if self.test_share + self.val_share >= 1:
-            raise ValueError(
-                f"test_share + val_share = {self.test_share + self.val_share}: must leave emoji to train on"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

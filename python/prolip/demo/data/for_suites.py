@@ -21,7 +21,6 @@ import tarfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +38,7 @@ from prolip.data.build.shards import (
     read_complete,
     replace_folder,
 )
+from prolip.demo.config import SuitesConfig
 from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN, TRAINING_DESIGNS, Design, encode_png
 from prolip.demo.data.attribution import attribution_page
 from prolip.demo.data.captions import LEVELS
@@ -62,14 +62,6 @@ TEMPLATES = tuple(template.format("{c}") for template in dict.fromkeys((*PLAIN_T
 _TITLES: Mapping[Design, str] = {"openmoji": "OpenMoji", "goog": "Google", "twtr": "Twitter"}
 _WALKED: Design = TRAINING_DESIGNS[0]
 """Whose pictures the two hierarchies have: a trained design, so that averages of trained emoji look like it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuitesConfig:
-    """What the suites' data are made of."""
-
-    data: Path = Path("data/emoji")
-    """Emoji shards, as `prolip data build emoji` writes them."""
 
 
 class Drawn(NamedTuple):

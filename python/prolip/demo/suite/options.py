@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
+from prolip.demo.config import EmojiOptions, Split
 from prolip.demo.suite import Evaluated, evaluate_emoji
 from prolip.files import write_whole
 from prolip.pretrained.eval_model import EvalModel
-from prolip.suites.results import Row, SuiteOptions, SuiteResult, TaskCache, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, row_of_items
 from prolip.suites.typed_json import to_json
-
-Split = Literal["val", "test"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmojiOptions(SuiteOptions):
-    """Evaluates models of ours on the emoji shards, beside untrained ones.
-
-    A run's own figures, from which `prolip report` makes its page, go into its folder as eval.json (test) or
-    eval-val.json.
-    """
-
-    data: Path = Path("data/emoji")
-    """Emoji shards, as `prolip data build emoji` writes them."""
-    split: Split = "test"
-    """`val` to choose settings, `test` to report."""
 
 
 def evaluate_run(model: EvalModel, data: Path, split: Split) -> Evaluated:

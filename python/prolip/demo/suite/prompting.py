@@ -12,7 +12,8 @@ from torch import Tensor
 from prolip.demo.suite.measures import ClassPrompts
 from prolip.demo.suite.results import PromptMethod, PromptSetFigures, PromptWeight, WonAndLost
 from prolip.demo.suite.samples import EmbeddedCaptions, EmojiSample, codes
-from prolip.eval.bprw import BprwConfig, reweight_prompts
+from prolip.eval.bprw import reweight_prompts
+from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import (
     SmallestInClass,
     SmallestOfAll,

@@ -1,6 +1,7 @@
 """What a run tells of itself: rows of metrics, where they go, a line of progress."""
 
-from prolip.train.logging.log import LogConfig, MetricsLog
+from prolip.train.config.parts import LogConfig
+from prolip.train.logging.log import MetricsLog
 from prolip.train.logging.meter import Meter, Speed
 from prolip.train.logging.progress import Progress, format_seconds
 

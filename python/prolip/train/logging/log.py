@@ -8,17 +8,17 @@ import tomllib
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 import numpy as np
 
-from prolip.data.tokenizer import Tokenizer, TokenizerConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.files import write_whole
 from prolip.models import ProLIPOutput
+from prolip.train.config.parts import LogConfig
 from prolip.train.logging.examples import Shown, pick_examples, write_examples
 
 # Groups of TensorBoard's and W&B's pages; names with a slash have one already, and what is left is a term of the loss.
@@ -38,47 +38,6 @@ _GROUPS = {
     "time_s": "speed",
     "samples": "speed",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogConfig:
-    """Where a run's figures go besides metrics.jsonl."""
-
-    tensorboard: bool = True
-    """TensorBoard's files, in the run's folder `tensorboard`."""
-    wandb: bool = False
-    """Weights & Biases (`pip install 'prolip[wandb]'`); a run that is continued goes on as the same run there. The
-    environment has its say as W&B documents it: WANDB_API_KEY, WANDB_MODE=offline and so on."""
-    wandb_project: str = "prolip"
-    """W&B's project."""
-    wandb_entity: str | None = None
-    """W&B's user or team; None for the one that is logged in."""
-
-    examples_every: int = 0
-    """Steps between two times that pictures and captions of the batch are shown with their uncertainty, in the run's
-    folder `examples`, on TensorBoard's and W&B's page; 0 shows none."""
-    num_examples: int = 6
-    """Pictures that are shown of the most certain ones, of the least certain ones, and at random."""
-    peak_tflops: float | None = None
-    """What a device could do at most, in 10^12 operations a second, for the utilisation `mfu`. None takes it from a
-    table of GPUs, and leaves `mfu` out for a device that is not in it, such as a CPU."""
-
-    def __post_init__(self) -> None:
-        if self.examples_every < 0:
-            raise ValueError(f"log.examples_every is {self.examples_every}: it must not be negative")
-        if self.num_examples < 1:
-            raise ValueError(f"log.num_examples is {self.num_examples}: it must be at least 1")
-        if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
-            raise ValueError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
-
-    def check(self) -> None:
-        """Checks that what it needs is installed.
-
-        Raises:
-            ValueError: W&B isn't.
-        """
-        if self.wandb and find_spec("wandb") is None:
-            raise ValueError("log.wandb is True, but W&B is not installed: pip install 'prolip[wandb]'")
 
 
 class MetricsLog:

@@ -9,13 +9,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any
 
 from prolip.losses import LossTerms
 from prolip.report.charts import Line
 from prolip.report.runs_page import Curve, curves_page
+from prolip.train.config.options import RunsOptions
 from prolip.train.logging import format_seconds
 
 logger = logging.getLogger(__name__)
@@ -25,21 +24,6 @@ _SMALL_IS_GOOD = ("_rank", "_pearson", "risk_coverage", "calibration_error", "da
 _MODEL = ("image_uncertainty", "text_uncertainty", "logit_scale", "logit_bias", "grad_norm", "lr", "loss_scale")
 _SPEED = ("samples_per_s", "samples_per_s_per_device", "mfu", "data_wait_share", "gpu_peak_gib")
 _MOST_DRAWN = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsOptions:
-    """Tabulates runs side by side: how far they are, how fast, and the last and the best value of chosen figures."""
-
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Runs' folders, or folders that hold them."""
-    metrics: tuple[str, ...] = ()
-    """Figures of metrics.jsonl, such as loss or val/NAME/top1. By default loss and the first figure of each set that
-    was evaluated; the page then draws every figure."""
-    format: Literal["text", "markdown", "json"] = "text"
-    """How the table is written."""
-    plot: Path | None = None
-    """File for a page of curves, HTML without outside requests."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,9 @@
-//! Any bytes as a picture: dispatch by the first bytes, then each format's decoder, whole, in part and as planes.
+//! Any bytes as a picture: dispatch by the first bytes, then each format's decoder, whole and in part.
 #![no_main]
 
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::augment::{AugmentDraw, Scratch, apply_to_planes};
 use prolip_loader::decode::{CropBox, Decoder, Rgb8};
 use prolip_loader::rng::SampleRng;
 
@@ -40,26 +39,8 @@ fuzz_target!(|bytes: &[u8]| {
         for y in part.y..part.y + part.height {
             assert_eq!(row(picture, y), row(&expected, y));
         }
-        planes(decoder, bytes, picture, part);
     });
 });
-
-/// The fast mode has other pixels, but as many, from whatever decodes at all.
-fn planes(decoder: &mut Decoder, bytes: &[u8], picture: &mut Rgb8, part: CropBox) {
-    let size = 1 + bytes.len() as u32 % 50;
-    let planes = decoder
-        .decode_planes(bytes, picture, size, |_, _| part)
-        .expect("decoded before");
-    if let Some(planes) = planes {
-        let draw = AugmentDraw {
-            crop: part,
-            jitter: None,
-            gray: false,
-        };
-        let mut out = vec![0; size as usize * size as usize * 3];
-        apply_to_planes(&planes, &draw, size, &mut Scratch::default(), &mut out);
-    }
-}
 
 /// Some part of a picture.
 fn part(width: u32, height: u32, seed: u64) -> CropBox {

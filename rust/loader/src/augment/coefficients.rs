@@ -1,7 +1,5 @@
 //! The fixed-point weights of Pillow's bicubic filter along one axis.
 
-use crate::decode::Extent;
-
 /// Fractional bits of a weight: Pillow's 32 bits less 8 for the sample and 2 for the overshoot.
 pub(super) const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// Half of the last place kept: the start of every sum.
@@ -26,8 +24,8 @@ pub(super) struct Coefficients {
 impl Coefficients {
     /// Computes the weights of output positions `from..from + count` when `input` is resized to `output` positions. All
     /// arithmetic is in the order and precision of Pillow's, so that the integers are equal.
-    pub(super) fn compute(&mut self, input: Extent, output: u32, from: u32, count: u32) {
-        let scale = input.length / f64::from(output);
+    pub(super) fn compute(&mut self, input: u32, output: u32, from: u32, count: u32) {
+        let scale = f64::from(input) / f64::from(output);
         let filter_scale = scale.max(1.0);
         let support = SUPPORT * filter_scale;
         self.stride = support.ceil() as usize * 2 + 1;
@@ -41,10 +39,10 @@ impl Coefficients {
         for (position, weights) in
             (from..from + count).zip(self.weights.chunks_exact_mut(self.stride))
         {
-            let center = input.start + (f64::from(position) + 0.5) * scale;
+            let center = (f64::from(position) + 0.5) * scale;
             // Both ends round half up and are cut at the picture's edges.
             let start = (center - support + 0.5).max(0.0) as u32;
-            let end = ((center + support + 0.5) as u32).min(input.count);
+            let end = ((center + support + 0.5) as u32).min(input);
             let raw = &mut self.raw[..(end - start) as usize];
             let mut sum = 0.0;
             for (tap, value) in raw.iter_mut().enumerate() {

@@ -14,7 +14,6 @@ mod crop;
 mod gray;
 mod hue;
 mod level;
-mod planes;
 mod resize;
 
 pub use crate::decode::CropBox;
@@ -24,7 +23,7 @@ pub use hue::adjust_hue;
 pub use resize::resize_box;
 
 use crate::config::AugmentConfig;
-use crate::decode::{Planes, Rgb8};
+use crate::decode::Rgb8;
 use crate::rng::SampleRng;
 use resize::{Target, resize};
 
@@ -58,7 +57,6 @@ pub struct AugmentDraw {
 #[derive(Debug, Default)]
 pub struct Scratch {
     resize: resize::Buffers,
-    planes: planes::Buffers,
 }
 
 /// Draws the augmentation of a picture of the given size, with torchvision's distributions.
@@ -102,31 +100,6 @@ fn draw_jitter(
 /// If `out` has another length or the crop lies outside the picture.
 pub fn apply(image: &Rgb8, draw: &AugmentDraw, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
     resize_box(image, draw.crop, size, size, scratch, out);
-    vary(draw, out);
-}
-
-/// As [`apply`], with the planes of the crop instead of a picture; the pixels are not exactly the same.
-///
-/// # Panics
-/// If `out` has another length.
-pub fn apply_to_planes(
-    crop: &Planes<'_>,
-    draw: &AugmentDraw,
-    size: u32,
-    scratch: &mut Scratch,
-    out: &mut [u8],
-) {
-    let target = Target {
-        width: size,
-        height: size,
-        window: CropBox::whole(size, size),
-    };
-    planes::resize(crop, target, &mut scratch.planes, out);
-    vary(draw, out);
-}
-
-/// What of a draw comes after the crop.
-fn vary(draw: &AugmentDraw, out: &mut [u8]) {
     if let Some(jitter) = &draw.jitter {
         colour_jitter(out, jitter);
     }
@@ -169,15 +142,6 @@ pub fn evaluate(image: &Rgb8, size: u32, scratch: &mut Scratch, out: &mut [u8]) 
     let target = evaluation_target(width, height, size);
     let whole = CropBox::whole(width, height);
     resize(image, whole, target, &mut scratch.resize, out);
-}
-
-/// As [`evaluate`], with a picture's planes; the pixels are not exactly the same.
-///
-/// # Panics
-/// If `out` has another length.
-pub fn evaluate_planes(whole: &Planes<'_>, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
-    let target = evaluation_target(whole.part.width, whole.part.height, size);
-    planes::resize(whole, target, &mut scratch.planes, out);
 }
 
 fn evaluation_target(width: u32, height: u32, size: u32) -> Target {

@@ -6,7 +6,7 @@ use super::level::{Level, level};
 use super::{CropBox, Scratch};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use crate::decode::{Extent, Rgb8};
+use crate::decode::Rgb8;
 
 /// Weights and the rows between the two passes, reused from call to call.
 #[derive(Debug, Default)]
@@ -140,10 +140,9 @@ fn prepare<'a>(
         window.width as usize * window.height as usize * 3,
         "length of the output"
     );
-    let (across, down) = (Extent::whole(crop.width), Extent::whole(crop.height));
     let Buffers { columns, rows, .. } = buffers;
-    columns.compute(across, target.width, window.x, window.width);
-    rows.compute(down, target.height, window.y, window.height);
+    columns.compute(crop.width, target.width, window.x, window.width);
+    rows.compute(crop.height, target.height, window.y, window.height);
     (!out.is_empty()).then(|| Source::new(image, crop))
 }
 

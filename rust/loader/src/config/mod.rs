@@ -133,16 +133,6 @@ pub enum Mode {
     Resampled,
 }
 
-/// How a picture's bytes become pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DecodeMode {
-    /// Pillow's pixels, bit for bit.
-    Exact,
-    /// Inexact and faster: a JPEG's planes are resized before they become colours, and what the crop does not show is
-    /// skipped where it can be.
-    Fast,
-}
-
 /// What happens when a shard cannot be opened, or is not there any more when it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMissingShard {
@@ -244,8 +234,6 @@ pub struct LoaderConfig {
     pub max_caption_bytes: usize,
     /// What happens when a shard cannot be opened.
     pub on_missing_shard: OnMissingShard,
-    /// How a picture's bytes become pixels.
-    pub decode: DecodeMode,
     /// How shards that are no plain local files are read.
     pub store: StoreConfig,
     /// Extensions, in lower case, of members that are handed on with a batch as they are.

@@ -8,11 +8,8 @@ mod baseline;
 mod bmp;
 mod gif;
 mod jpeg;
-mod planes;
 mod png;
 mod webp;
-
-pub use planes::{Extent, Plane, Planes, join};
 
 use thiserror::Error;
 
@@ -224,41 +221,6 @@ impl Decoder {
         let part = choose(into.width, into.height);
         part.check(into.width, into.height);
         Ok(part)
-    }
-
-    /// As [`Self::decode_part`], but where a JPEG allows it, gives the part's planes and leaves `into` alone. They are 2, 4 or
-    /// 8 times smaller than the picture where the shorter side of the part still has `size` samples.
-    ///
-    /// # Errors
-    /// As [`Self::decode`], also for damage outside the part.
-    ///
-    /// # Panics
-    /// If the part does not lie in the picture.
-    pub fn decode_planes(
-        &mut self,
-        bytes: &[u8],
-        into: &mut Rgb8,
-        size: u32,
-        choose: impl FnOnce(u32, u32) -> CropBox,
-    ) -> Result<Option<Planes<'_>>, DecodeError> {
-        let Some(header) = self.plain_header(bytes)? else {
-            return self.decode_part(bytes, into, choose).map(|_| None);
-        };
-        let part = choose(header.width, header.height);
-        part.check(header.width, header.height);
-        let most = part.width.min(part.height) / size.max(1);
-        let smaller = match most {
-            0 | 1 => 1,
-            2 | 3 => 2,
-            4..8 => 4,
-            _ => 8,
-        };
-        let baseline = self.baseline.as_mut();
-        let Some(strides) = baseline.and_then(|own| own.fill(&header, bytes, part, smaller)) else {
-            return self.decode_whole(bytes, into).map(|()| None);
-        };
-        let baseline = self.baseline.as_ref();
-        Ok(baseline.map(|own| own.planes(&header, part, smaller, strides)))
     }
 
     /// The header of a JPEG that may be decoded here.

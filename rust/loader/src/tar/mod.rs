@@ -7,7 +7,7 @@ mod header;
 mod source;
 
 use header::{Header, Records, text};
-pub use source::{FileSource, Forward, Part, Source};
+pub use source::{FileSource, Part, Source};
 
 use crate::error::TarError;
 
@@ -203,11 +203,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
             let next = end.checked_next_multiple_of(BLOCK)?;
             Some((end, next))
         });
-        let reached = match next {
-            Some((end, _)) => self.source.reaches(end)?,
-            None => false,
-        };
-        match next.filter(|_| reached) {
+        match next.filter(|(end, _)| *end <= self.source.end()) {
             Some((_, next)) => {
                 self.next = next;
                 Ok(())
@@ -223,7 +219,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
     fn truncated(&self, what: String) -> TarError {
         TarError::Truncated {
             what,
-            size: self.source.known(),
+            size: self.source.size(),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Where an archive's bytes come from: a file, memory, or a stream that only goes forward.
+//! Where an archive's bytes come from: a file or memory.
 
 use std::fs::File;
-use std::io::{self, BufRead};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 /// Bytes read at once from a file: several headers of small members, not much waste between large ones.
@@ -15,14 +15,11 @@ pub trait Source {
     /// The bytes cannot be read.
     fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Whether the archive has at least `length` bytes.
-    ///
-    /// # Errors
-    /// The bytes before it cannot be read.
-    fn reaches(&mut self, length: u64) -> io::Result<bool>;
+    /// Offset behind the last byte that can be read.
+    fn end(&self) -> u64;
 
-    /// The archive's bytes, or those seen so far.
-    fn known(&self) -> u64;
+    /// Size of the whole archive in bytes.
+    fn size(&self) -> u64;
 }
 
 /// A file, of which headers are read by windows.
@@ -63,12 +60,6 @@ impl<'file> FileSource<'file> {
             ..whole
         })
     }
-
-    /// Where it ends for the reader.
-    #[must_use]
-    pub fn end(&self) -> u64 {
-        self.end
-    }
 }
 
 impl Source for FileSource<'_> {
@@ -99,11 +90,11 @@ impl Source for FileSource<'_> {
         Ok(length)
     }
 
-    fn reaches(&mut self, length: u64) -> io::Result<bool> {
-        Ok(length <= self.end)
+    fn end(&self) -> u64 {
+        self.end
     }
 
-    fn known(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.size
     }
 }
@@ -128,71 +119,11 @@ impl Source for Part<'_> {
         Ok(length)
     }
 
-    fn reaches(&mut self, length: u64) -> io::Result<bool> {
-        Ok(length <= self.start + self.bytes.len() as u64)
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
     }
 
-    fn known(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.size
-    }
-}
-
-/// A stream that is read once, from its beginning.
-#[derive(Debug)]
-pub struct Forward<R> {
-    stream: R,
-    at: u64,
-}
-
-impl<R: BufRead> Forward<R> {
-    /// A stream that stands at an archive's beginning.
-    pub fn new(stream: R) -> Self {
-        Self { stream, at: 0 }
-    }
-
-    /// Goes on to `offset`, or to the end; a stream that is behind it already is a bug of the caller.
-    fn advance(&mut self, offset: u64) -> io::Result<()> {
-        debug_assert!(self.at <= offset);
-        while self.at < offset {
-            let ready = self.stream.fill_buf()?.len() as u64;
-            if ready == 0 {
-                break;
-            }
-            let passed = ready.min(offset - self.at);
-            self.stream.consume(passed as usize);
-            self.at += passed;
-        }
-        Ok(())
-    }
-}
-
-impl<R: BufRead> Source for Forward<R> {
-    fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.advance(offset)?;
-        if self.at != offset {
-            return Ok(0);
-        }
-        let mut filled = 0;
-        while filled < into.len() {
-            let ready = self.stream.fill_buf()?;
-            let length = ready.len().min(into.len() - filled);
-            if length == 0 {
-                break;
-            }
-            into[filled..filled + length].copy_from_slice(&ready[..length]);
-            self.stream.consume(length);
-            self.at += length as u64;
-            filled += length;
-        }
-        Ok(filled)
-    }
-
-    fn reaches(&mut self, length: u64) -> io::Result<bool> {
-        self.advance(length)?;
-        Ok(self.at >= length)
-    }
-
-    fn known(&self) -> u64 {
-        self.at
     }
 }

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use prolip_loader::batch::Batch;
 use prolip_loader::config::{
-    AugmentConfig, CaptionConfig, CaptionSource, DecodeMode, LastBatch, LoaderConfig,
-    MAX_CAPTION_BYTES, MAX_MEMBER_BYTES, MaskConfig, Mode, OnMissingShard, PatchDraw, StoreConfig,
-    TextMode,
+    AugmentConfig, CaptionConfig, CaptionSource, LastBatch, LoaderConfig, MAX_CAPTION_BYTES,
+    MAX_MEMBER_BYTES, MaskConfig, Mode, OnMissingShard, PatchDraw, StoreConfig, TextMode,
 };
 use prolip_loader::error::Error;
 use prolip_loader::kept::Kept;
@@ -152,7 +151,6 @@ pub fn config(folder: &Path) -> LoaderConfig {
         max_member_bytes: MAX_MEMBER_BYTES,
         max_caption_bytes: MAX_CAPTION_BYTES,
         on_missing_shard: OnMissingShard::Raise,
-        decode: DecodeMode::Exact,
         store: StoreConfig::default(),
         keep_members: vec!["json".to_owned()],
     }

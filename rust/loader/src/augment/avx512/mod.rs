@@ -4,7 +4,6 @@
 //! Memory is touched by the functions of this file alone, each of which checks its bounds.
 
 pub(super) mod colour;
-pub(super) mod planes;
 pub(super) mod resize;
 
 use std::arch::x86_64::*;

@@ -9,14 +9,16 @@
 
 use std::arch::x86_64::*;
 
-use super::super::coefficients::{Coefficients, PRECISION_BITS};
+use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::super::resize::Source;
 use super::{load, load_up_to_4, store, store_first, store_first_16};
 
 /// Most output pixels whose three samples fit the sixteen lanes.
 const MAX_GROUP: usize = 5;
 /// Rows that are treated together.
-pub(super) const QUAD: usize = 4;
+const QUAD: usize = 4;
+/// Signed digits in base 256 that make a weight.
+const DIGITS: usize = 3;
 
 /// The weights of four taps of one group of outputs.
 #[derive(Debug, Clone, Copy)]
@@ -25,14 +27,14 @@ struct Step {
     offset: usize,
     /// For each lane's four bytes, their places in the 64.
     places: __m512i,
-    digits: [__m512i; 3],
+    digits: [__m512i; DIGITS],
 }
 
 /// Buffers of these kernels, reused.
 #[derive(Debug, Default)]
 pub(in super::super) struct Buffers {
     steps: Vec<Step>,
-    row_digits: Vec<[i32; 3]>,
+    row_digits: Vec<[i32; DIGITS]>,
     between: Vec<u8>,
 }
 
@@ -134,36 +136,34 @@ fn plan<'a>(
     }
 }
 
-/// Sums for each of a weight's signed digits, the lowest first, of which `BITS` bits will be fractional; they start with half.
+/// Sums for each of a weight's signed digits, the lowest first; they start with half.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn start_sums<const DIGITS: usize, const BITS: u32>() -> [__m512i; DIGITS] {
+fn start_sums() -> [__m512i; DIGITS] {
     let mut sums = [_mm512_setzero_si512(); DIGITS];
-    sums[0] = _mm512_set1_epi32(1 << (BITS - 1));
+    sums[0] = _mm512_set1_epi32(ROUNDING);
     sums
 }
 
 /// The sums of all digits put together and cut to the integer part.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn join<const DIGITS: usize, const BITS: u32>(sums: [__m512i; DIGITS]) -> __m512i {
+fn join(sums: [__m512i; DIGITS]) -> __m512i {
     let sum = sums
         .into_iter()
         .rev()
         .fold(_mm512_setzero_si512(), |upper, lower| {
             _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lower)
         });
-    _mm512_srai_epi32::<BITS>(sum)
+    _mm512_srai_epi32::<PRECISION_BITS>(sum)
 }
 
 /// Four vectors of sums to bytes, cut to 0..=255. Each 128-bit part of the result has four bytes of the first, of the
 /// second, of the third and of the fourth vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn pack<const DIGITS: usize, const BITS: u32>(
-    sums: [[__m512i; DIGITS]; QUAD],
-) -> __m512i {
-    let [a, b, c, d] = sums.map(|sums| join::<DIGITS, BITS>(sums));
+fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
+    let [a, b, c, d] = sums.map(|sums| join(sums));
     _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d))
 }
 
@@ -178,7 +178,7 @@ fn gather_order() -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
 fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
-    let mut sums = [start_sums::<3, PRECISION_BITS>(); QUAD];
+    let mut sums = [start_sums(); QUAD];
     for step in steps {
         for (sums, row) in sums.iter_mut().zip(rows) {
             let samples = _mm512_permutexvar_epi8(step.places, load(row, step.offset));
@@ -187,7 +187,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
             }
         }
     }
-    pack::<3, PRECISION_BITS>(sums)
+    pack(sums)
 }
 
 /// Rows first, then columns.
@@ -232,19 +232,14 @@ pub(in super::super) fn rows_then_columns(
         let (start, weights) = rows.taps(index);
         let (quad, skipped) = ((start - first) / QUAD, (start - first) % QUAD);
         quad_digits(weights, skipped, row_digits);
-        along_quads::<3, PRECISION_BITS>(
-            &between[quad * quad_bytes..],
-            quad_bytes,
-            row_digits,
-            out,
-        );
+        along_quads(&between[quad * quad_bytes..], quad_bytes, row_digits, out);
     }
 }
 
 /// The digits of weights in fours, after `skipped` zeros: for each digit its four bytes in one integer.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn quad_digits(weights: &[i32], skipped: usize, out: &mut Vec<[i32; 3]>) {
+fn quad_digits(weights: &[i32], skipped: usize, out: &mut Vec<[i32; DIGITS]>) {
     out.clear();
     let by_digit = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     let mut push = |four: __m128i| {
@@ -267,14 +262,9 @@ fn quad_digits(weights: &[i32], skipped: usize, out: &mut Vec<[i32; 3]>) {
 /// The pass along the columns over quads of rows `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn along_quads<const DIGITS: usize, const BITS: u32>(
-    quads: &[u8],
-    stride: usize,
-    digits: &[[i32; DIGITS]],
-    out: &mut [u8],
-) {
+fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; DIGITS]], out: &mut [u8]) {
     for (block, out) in out.chunks_mut(64).enumerate() {
-        let mut sums = [start_sums::<DIGITS, BITS>(); 4];
+        let mut sums = [start_sums(); 4];
         for (quad, digits) in digits.iter().enumerate() {
             let digits = digits.map(|digit| _mm512_set1_epi32(digit));
             let at = quad * stride + block * 256;
@@ -285,7 +275,7 @@ pub(super) fn along_quads<const DIGITS: usize, const BITS: u32>(
                 }
             }
         }
-        let packed = pack::<DIGITS, BITS>(sums);
+        let packed = pack(sums);
         store_first(out, _mm512_permutexvar_epi32(gather_order(), packed));
     }
 }
@@ -342,14 +332,14 @@ fn along_columns(
     source: Source<'_>,
     start: usize,
     count: usize,
-    digits: &[[i32; 3]],
+    digits: &[[i32; DIGITS]],
     out: &mut [u8],
 ) {
     let mut at = 0;
     while at < out.len() {
         // The last block overlaps the one before, so as not to read past the rows' end.
         at = at.min(out.len() - 64);
-        let mut sums = [start_sums::<3, PRECISION_BITS>(); 4];
+        let mut sums = [start_sums(); 4];
         for (quad, digits) in digits.iter().enumerate() {
             let row = |tap: usize| load(source.row(start + (quad * QUAD + tap).min(count - 1)), at);
             let (a, b, c, d) = (row(0), row(1), row(2), row(3));
@@ -368,7 +358,7 @@ fn along_columns(
                 }
             }
         }
-        store(out, at, pack::<3, PRECISION_BITS>(sums));
+        store(out, at, pack(sums));
         at += 64;
     }
 }

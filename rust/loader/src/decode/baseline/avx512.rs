@@ -3,27 +3,24 @@
 //! Memory is touched by `load`, `store` and their like alone, each of which checks its bounds.
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_loadu_si128, _mm_storeu_si128, _mm256_storeu_si256,
-    _mm512_add_epi16 as add16, _mm512_add_epi32 as add32, _mm512_broadcast_i32x4,
-    _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cmpge_epu16_mask,
-    _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
+    __m512i, _mm_loadu_si128, _mm256_storeu_si256, _mm512_add_epi16 as add16,
+    _mm512_add_epi32 as add32, _mm512_broadcast_i32x4, _mm512_castsi512_si256,
+    _mm512_cmpge_epu16_mask, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
     _mm512_madd_epi16 as madd, _mm512_mask_permutexvar_epi8, _mm512_mulhi_epi16 as mulhi,
     _mm512_mullo_epi16 as mullo, _mm512_packs_epi16 as packs16, _mm512_packs_epi32 as packs32,
-    _mm512_packus_epi16 as packus16, _mm512_permutex2var_epi8, _mm512_permutex2var_epi32,
-    _mm512_permutexvar_epi8, _mm512_permutexvar_epi64, _mm512_set_epi32, _mm512_set_epi64,
-    _mm512_set1_epi8 as set8, _mm512_set1_epi16 as set16, _mm512_set1_epi32 as set32,
-    _mm512_setzero_si512 as zero, _mm512_srai_epi16, _mm512_srav_epi32 as shift32,
-    _mm512_storeu_si512, _mm512_sub_epi16 as sub16, _mm512_sub_epi32 as sub32,
-    _mm512_unpackhi_epi8 as high8, _mm512_unpackhi_epi16 as high16,
-    _mm512_unpackhi_epi32 as high32, _mm512_unpackhi_epi64 as high64, _mm512_unpacklo_epi8 as low8,
-    _mm512_unpacklo_epi16 as low16, _mm512_unpacklo_epi32 as low32, _mm512_unpacklo_epi64 as low64,
-    _mm512_xor_si512,
+    _mm512_packus_epi16 as packus16, _mm512_permutex2var_epi8, _mm512_permutexvar_epi8,
+    _mm512_permutexvar_epi64, _mm512_set_epi64, _mm512_set1_epi8 as set8,
+    _mm512_set1_epi16 as set16, _mm512_set1_epi32 as set32, _mm512_setzero_si512 as zero,
+    _mm512_srai_epi16, _mm512_srav_epi32 as shift32, _mm512_storeu_si512,
+    _mm512_sub_epi16 as sub16, _mm512_sub_epi32 as sub32, _mm512_unpackhi_epi8 as high8,
+    _mm512_unpackhi_epi16 as high16, _mm512_unpackhi_epi32 as high32,
+    _mm512_unpackhi_epi64 as high64, _mm512_unpacklo_epi8 as low8, _mm512_unpacklo_epi16 as low16,
+    _mm512_unpacklo_epi32 as low32, _mm512_unpacklo_epi64 as low64, _mm512_xor_si512,
 };
 
-use super::islow::{USUAL, islow, pair};
+use super::islow::{USUAL, islow};
 use super::picture::{self, Memory};
 use super::planes::{self, Source};
-use super::reduced::{self, EIGHTH, QUARTER};
 use super::scan::Group;
 use crate::decode::Rgb8;
 
@@ -44,7 +41,9 @@ islow!(__m512i, "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi");
 /// Decodes with these kernels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt")]
 pub(super) fn decode(source: Source<'_>, memory: &mut Memory, into: &mut Rgb8) -> Option<()> {
-    let strides = fill(source, &mut memory.planes, 1)?;
+    let strides = planes::fill(source, &mut memory.planes, |groups, steps, out, stride| {
+        samples(groups, steps, out, stride)
+    })?;
     picture::make(
         source,
         memory,
@@ -54,38 +53,6 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, into: &mut Rgb8) -
         |luma, out| grays(luma, out),
     );
     Some(())
-}
-
-/// Fills the planes, luma so many times smaller than the picture.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt")]
-pub(super) fn fill(
-    source: Source<'_>,
-    memory: &mut planes::Memory,
-    smaller: usize,
-) -> Option<[usize; 2]> {
-    planes::fill(
-        source,
-        memory,
-        smaller,
-        |side, groups, steps, out, stride| {
-            match side {
-                8 => return samples(groups, steps, out, stride),
-                4 => halves(groups, steps, out, stride),
-                2 => reduced::samples(&QUARTER, groups, steps, out, stride),
-                _ => reduced::samples(&EIGHTH, groups, steps, out, stride),
-            }
-            true
-        },
-    )
-}
-
-/// Samples of luma and of chroma to as many pixels; their number is a multiple of 64.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-pub(super) fn join(luma: &[u8], chroma: Option<[&[u8]; 2]>, out: &mut [u8]) {
-    match chroma {
-        Some([blue, red]) => colours(luma, blue, red, out),
-        None => grays(luma, out),
-    }
 }
 
 /// The samples of a row of groups: eight rows of `out`, `stride` bytes apart. Whether all coefficients are usual ones.
@@ -110,61 +77,6 @@ fn samples(groups: &[Group], steps: &[i16; 64], out: &mut [u8], stride: usize) -
         }
     }
     unusual == 0
-}
-
-/// The samples of a row of groups at half their size: four rows of `out`, `stride` bytes apart.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-pub(super) fn halves(groups: &[Group], steps: &[i16; 64], out: &mut [u8], stride: usize) {
-    let steps: [__m512i; 4] = std::array::from_fn(|row| load_row(steps, row));
-    // After packing, each lane has a block's four samples of one row, four bytes of nothing, and the same of the next row.
-    let rows = _mm512_set_epi32(30, 26, 22, 18, 28, 24, 20, 16, 14, 10, 6, 2, 12, 8, 4, 0);
-    for (number, group) in groups.iter().enumerate() {
-        let all = std::array::from_fn(|row| mullo(load_group(group, row), steps[row]));
-        let turn = |[a, b, c, d]: [__m512i; 4]| {
-            let [a, b, c, d, ..] = transpose([a, b, c, d, zero(), zero(), zero(), zero()]);
-            [a, b, c, d]
-        };
-        let [a, b, c, d] = turn(half_pass(turn(half_pass(all, 11)), 18));
-        let four = _mm512_permutex2var_epi32(packs16(a, b), rows, packs16(c, d));
-        let four = _mm512_xor_si512(four, set8(-128));
-        let at = number * 16;
-        store_16(out, at, _mm512_castsi512_si128(four));
-        store_16(out, at + stride, _mm512_extracti32x4_epi32::<1>(four));
-        store_16(out, at + 2 * stride, _mm512_extracti32x4_epi32::<2>(four));
-        store_16(out, at + 3 * stride, _mm512_extracti32x4_epi32::<3>(four));
-    }
-}
-
-/// One pass of the transform to four samples, descaled by `shift` bits.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn half_pass([x0, x1, x2, x3]: [__m512i; 4], shift: i32) -> [__m512i; 4] {
-    // The square root of 2 times the cosines of an eighth and of three eighths of a half turn, with 13 fractional bits.
-    const LONG: i32 = 10_703;
-    const SHORT: i32 = 4_433;
-    let (round, shift) = (set32(1 << (shift - 1)), set32(shift));
-    let (sum, difference) = (add16(x0, x2), sub16(x0, x2));
-    let descale = |sum| shift32(add32(sum, round), shift);
-    let ends = |even_outer, even_inner, odd| {
-        // Sixteen bits in the upper half of 32, shifted down until 13 fractional ones are left.
-        let (outer, inner) = (shift32(even_outer, set32(3)), shift32(even_inner, set32(3)));
-        let far = madd(odd, set32(pair(LONG, SHORT)));
-        let near = madd(odd, set32(pair(SHORT, -LONG)));
-        [
-            descale(add32(outer, far)),
-            descale(add32(inner, near)),
-            descale(sub32(inner, near)),
-            descale(sub32(outer, far)),
-        ]
-    };
-    let low = ends(low16(zero(), sum), low16(zero(), difference), low16(x1, x3));
-    let high = ends(
-        high16(zero(), sum),
-        high16(zero(), difference),
-        high16(x1, x3),
-    );
-    std::array::from_fn(|row| packs32(low[row], high[row]))
 }
 
 /// Luma and chroma to RGB, 64 pixels at a time.
@@ -280,15 +192,6 @@ fn store(bytes: &mut [u8], at: usize, value: __m512i) {
     let bytes = &mut bytes[at..at + 64];
     // SAFETY: the slice is 64 bytes long, and the store needs no alignment.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
-}
-
-/// Writes 16 bytes from `at` on.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_16(bytes: &mut [u8], at: usize, value: __m128i) {
-    let bytes = &mut bytes[at..at + 16];
-    // SAFETY: the slice is 16 bytes long, and the store needs no alignment.
-    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), value) }
 }
 
 /// Writes 32 bytes from `at` on.

@@ -11,12 +11,11 @@ mod huffman;
 mod islow;
 mod picture;
 mod planes;
-mod reduced;
 mod scan;
 
 pub(super) use header::Header;
 
-use super::{CropBox, Planes, Rgb8};
+use super::{CropBox, Rgb8};
 
 /// Decodes pictures one after another.
 #[derive(Debug, Default)]
@@ -57,55 +56,7 @@ impl Baseline {
         }
         None
     }
-
-    /// Fills the planes as far as the `part` needs them, luma 1, 2, 4 or 8 times smaller than the picture: the bytes from row to
-    /// row of luma and of either chroma.
-    pub(super) fn fill(
-        &mut self,
-        header: &Header,
-        source: &[u8],
-        part: CropBox,
-        smaller: usize,
-    ) -> Option<[usize; 2]> {
-        let source = planes::Source {
-            header,
-            bytes: source,
-            part,
-        };
-        #[cfg(target_arch = "x86_64")]
-        if avx512::available() {
-            let planes = &mut self.memory.planes;
-            // SAFETY: the processor has the features that the kernels are compiled for.
-            return unsafe { avx512::fill(source, planes, smaller) };
-        }
-        None
-    }
-
-    /// The part of the planes that [`Self::fill`] filled.
-    pub(super) fn planes(
-        &self,
-        header: &Header,
-        part: CropBox,
-        smaller: usize,
-        strides: [usize; 2],
-    ) -> Planes<'_> {
-        self.memory.planes.part(header, part, smaller, strides)
-    }
 }
 
-/// Converts samples to pixels; how many from the first one on. None on other processors.
-pub(super) fn join(luma: &[u8], chroma: Option<[&[u8]; 2]>, out: &mut [u8]) -> usize {
-    #[cfg(target_arch = "x86_64")]
-    if avx512::available() {
-        let count = luma.len() / planes::CHUNK * planes::CHUNK;
-        // SAFETY: the processor has the features that the kernels are compiled for.
-        unsafe { avx512::join(luma, chroma, &mut out[..count * 3]) };
-        return count;
-    }
-    0
-}
-
-#[cfg(test)]
-mod planes_tests;
 #[cfg(test)]
 mod tests;

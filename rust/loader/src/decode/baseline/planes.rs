@@ -5,10 +5,13 @@ use std::ops::Range;
 use super::header::Header;
 use super::scan::{self, Group, Layout};
 use crate::buffer::first_bytes;
-use crate::decode::{CropBox, Extent, Plane, Planes};
+use crate::decode::CropBox;
 
 /// Samples that the kernels treat at once. As many may be read from any sample on, also from a plane's last.
-pub(super) const CHUNK: usize = Plane::AT_LEAST;
+pub(super) const CHUNK: usize = 64;
+
+/// Samples of a block in either direction.
+const SIDE: usize = 8;
 
 /// A file, and the part of its picture that is wanted.
 #[derive(Clone, Copy)]
@@ -46,36 +49,27 @@ fn needed(layout: &Layout, header: &Header, part: CropBox) -> (Range<usize>, Ran
     )
 }
 
-/// Samples of a block in either direction, of luma and of chroma, where luma is 1, 2, 4 or 8 times smaller than the picture.
-/// Chroma that is coarser is so much less smaller.
-fn sides(header: &Header, smaller: usize) -> [usize; 2] {
-    let (across, _) = header.sampling.luma_blocks();
-    [8 / smaller, (8 / smaller * across).min(8)]
-}
-
-/// Fills the planes as far as the part needs them, luma so many times smaller: the bytes from row to row of luma and of
-/// either chroma. Nothing where libjpeg-turbo must do it.
+/// Fills the planes as far as the part needs them: the bytes from row to row of luma and of either chroma. `None` where
+/// libjpeg-turbo must do it.
 ///
-/// The kernel turns a row of groups into rows of as many samples a block as it is told, which begin so many bytes apart, and
-/// says whether all of their coefficients are usual ones.
+/// The kernel turns a row of groups into eight rows of samples, which begin so many bytes apart, and says whether all of
+/// their coefficients are usual ones.
 #[inline(always)]
 pub(super) fn fill(
     source: Source<'_>,
     memory: &mut Memory,
-    smaller: usize,
-    samples: impl Fn(usize, &[Group], &[i16; 64], &mut [u8], usize) -> bool,
+    samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
 ) -> Option<[usize; 2]> {
     let Source { header, part, .. } = source;
     let layout = Layout::new(header);
-    let sides = sides(header, smaller);
-    let stride = |kind: usize| layout.strips * layout.plane(kind).1 * 4 * sides[kind];
+    let stride = |kind: usize| layout.strips * layout.plane(kind).1 * 4 * SIDE;
     let strides = [stride(0), stride(1)];
     let components = header.sampling.components();
     let mut steps = [&[0; 64]; 3];
     for (component, steps) in steps.iter_mut().enumerate().take(components) {
         let (down, _, _) = layout.plane(component);
         let kind = component.min(1);
-        let bytes = strides[kind] * layout.units.1 * down * sides[kind];
+        let bytes = strides[kind] * layout.units.1 * down * SIDE;
         first_bytes(&mut memory.planes[component], bytes + CHUNK);
         *steps = header.quantization(component)?;
     }
@@ -89,44 +83,14 @@ pub(super) fn fill(
         |layout, (row, strip), groups| {
             for component in 0..components {
                 let (down, across, first) = layout.plane(component);
-                let kind = component.min(1);
-                let (plane, side, stride) = (&mut planes[component], sides[kind], strides[kind]);
+                let (plane, stride) = (&mut planes[component], strides[component.min(1)]);
                 for y in 0..down {
                     let groups = &groups[first + y * across..][..across];
-                    let at = (row * down + y) * side * stride + strip * across * 4 * side;
-                    usual &= samples(side, groups, steps[component], &mut plane[at..], stride);
+                    let at = (row * down + y) * SIDE * stride + strip * across * 4 * SIDE;
+                    usual &= samples(groups, steps[component], &mut plane[at..], stride);
                 }
             }
         },
     )?;
     usual.then_some(strides)
-}
-
-impl Memory {
-    /// The part of the planes that [`fill`] made, with rows so many bytes apart.
-    pub(super) fn part(
-        &self,
-        header: &Header,
-        part: CropBox,
-        smaller: usize,
-        strides: [usize; 2],
-    ) -> Planes<'_> {
-        let sides = sides(header, smaller);
-        let plane = |component: usize, (across, down): (usize, usize)| {
-            let kind = component.min(1);
-            let pixels = |blocks: usize| (blocks * 8 / sides[kind]) as u32;
-            let (columns, left) = Extent::of_pixels(part.x, part.width, pixels(across));
-            let (rows, top) = Extent::of_pixels(part.y, part.height, pixels(down));
-            let first = top as usize * strides[kind] + left as usize;
-            let samples = &self.planes[component][first..];
-            Plane::new(samples, strides[kind], columns, rows)
-        };
-        let coarse = header.sampling.luma_blocks();
-        let coloured = header.sampling.components() == 3;
-        Planes {
-            part,
-            luma: plane(0, (1, 1)),
-            chroma: coloured.then(|| [plane(1, coarse), plane(2, coarse)]),
-        }
-    }
 }

@@ -1,0 +1,85 @@
+"""What commands share: a table to choose from, parsing, output, and set-up before torch is imported."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from typing import NamedTuple, TypeVar
+
+import tyro
+
+from prolip.train.process import keep_freed_memory
+
+Options = TypeVar("Options")
+
+
+class Command(NamedTuple):
+    """A word of the command line."""
+
+    summary: str
+    """One line for the list of commands."""
+    run: Callable[[str, list[str]], int]
+    """Takes the command as typed, for its help, and the words after it; returns the exit status."""
+
+
+def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
+    """Run the command that the first word names; returns its exit status."""
+    if not words or words[0] in {"-h", "--help"}:
+        width = max(map(len, commands))
+        lines = [f"  {name.ljust(width)}  {command.summary}" for name, command in commands.items()]
+        write_lines([f"usage: {prog} COMMAND ...\n", *lines, f"\n{prog} COMMAND --help describes a command."])
+        return 0
+    if words[0] == "--version":
+        write_lines([version("prolip")])
+        return 0
+    if words[0] not in commands:
+        close = difflib.get_close_matches(words[0], commands, n=1, cutoff=0.0)
+        sys.stderr.write(f"{prog}: no command {words[0]!r}, did you mean {close[0]!r}?\n")
+        return 2
+    prog = f"{prog} {words[0]}"
+    try:
+        return commands[words[0]].run(prog, words[1:])
+    except Exception as error:
+        if not _is_user_error(error):
+            raise
+        sys.stderr.write(f"{prog}: {error}\n")
+        return 2
+
+
+def _is_user_error(error: Exception) -> bool:
+    """Whether an error is about the user's input, and not a bug whose traceback is needed."""
+    from prolip.data import DataError
+
+    return isinstance(error, ValueError | DataError | OSError) and not isinstance(error, BrokenPipeError)
+
+
+def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:
+    """The options in the words: a dataclass, or the result of a function that takes them as arguments."""
+    return tyro.cli(options, args=words, prog=prog, use_underscores=True)
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Write lines to the standard output, each as soon as it is there."""
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+
+
+def share_cores() -> None:
+    """Let torch's threads sleep while they wait, unless the user's environment says otherwise.
+
+    Call it before torch is imported. By default they spin, and a step takes many times as long wherever anything else
+    runs, such as the loader's threads.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def prepare() -> None:
+    """Set this process up to run a model, before torch is imported: its threads, its memory, its log."""
+    share_cores()
+    keep_freed_memory()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("prolip").setLevel(logging.INFO)

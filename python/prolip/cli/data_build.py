@@ -1,0 +1,104 @@
+"""`prolip data build emoji | suites | folder | csv`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from prolip.cli.command import Command, choose, parse, write_lines
+from prolip.data.build.config import CsvConfig, FolderConfig
+from prolip.demo.config import EmojiConfig, SuitesConfig
+
+if TYPE_CHECKING:
+    from prolip.data.build.shards import BuildSummary
+
+
+def run(prog: str, words: list[str]) -> int:
+    """Run the builder that the first word names."""
+    return choose(prog, BUILDERS, words)
+
+
+def _emoji(prog: str, words: list[str]) -> int:
+    def options(
+        config: tyro.conf.OmitArgPrefixes[EmojiConfig], out: Path = Path("data/emoji")
+    ) -> tuple[EmojiConfig, Path]:
+        """Shards of emoji images with their Unicode names: training, validation and test sets split by emoji.
+
+        Args:
+            config: How they are made.
+            out: Folder of the shards, attributions and tokenizer.
+        """
+        return config, out
+
+    config, out = parse(options, prog, words)
+    from prolip.demo.data.build import build_emoji
+
+    return _report(build_emoji(config, out))
+
+
+def _suites(prog: str, words: list[str]) -> int:
+    def options(
+        config: tyro.conf.OmitArgPrefixes[SuitesConfig], out: Path = Path("data/emoji-suites")
+    ) -> tuple[SuitesConfig, Path]:
+        """A small data set for every suite of prolip eval, made of the held-out emoji.
+
+        Args:
+            config: What it is made of.
+            out: Folder of the data sets.
+        """
+        return config, out
+
+    config, out = parse(options, prog, words)
+    from prolip.demo.data.for_suites import build_suites
+
+    return _report(build_suites(config, out))
+
+
+def _folder(prog: str, words: list[str]) -> int:
+    def options(config: tyro.conf.OmitArgPrefixes[FolderConfig], out: Path) -> tuple[FolderConfig, Path]:
+        """Shards of the images below a folder: one folder per class, or a .txt beside each image.
+
+        Args:
+            config: How they are made.
+            out: Folder of the shards.
+        """
+        return config, out
+
+    config, out = parse(options, prog, words)
+    from prolip.data.build.folder import build_folder
+
+    return _report(build_folder(config, out))
+
+
+def _csv(prog: str, words: list[str]) -> int:
+    def options(config: tyro.conf.OmitArgPrefixes[CsvConfig], out: Path) -> tuple[CsvConfig, Path]:
+        """Shards of the images and captions that a table lists.
+
+        Args:
+            config: How they are made.
+            out: Folder of the shards.
+        """
+        return config, out
+
+    config, out = parse(options, prog, words)
+    from prolip.data.build.table import build_csv
+
+    return _report(build_csv(config, out))
+
+
+def _report(summary: BuildSummary) -> int:
+    sets = ", ".join(f"{name} {count}" for name, count in summary.samples.items())
+    done = "was already built" if summary.already_built else f"built in {summary.seconds:.0f} s"
+    write_lines([f"{summary.out} {done}: {sets}", *summary.notes])
+    write_lines(f"left out {bad.name}: {bad.reason}" for bad in summary.skipped)
+    return 0
+
+
+BUILDERS = {
+    "emoji": Command("emoji images and their Unicode names, the demo's data", _emoji),
+    "suites": Command("the held-out emoji as a data set for every suite of prolip eval", _suites),
+    "folder": Command("images in class folders, or with a .txt beside each", _folder),
+    "csv": Command("a table of image paths and captions", _csv),
+}

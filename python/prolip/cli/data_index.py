@@ -1,0 +1,16 @@
+"""`prolip data index`: write an index of shards, or compare one with them."""
+
+from __future__ import annotations
+
+from prolip.cli.command import parse, write_lines
+from prolip.data.config import IndexOptions
+
+
+def run(prog: str, words: list[str]) -> int:
+    """The exit status: 1 if an index that was to be checked differs from its shards."""
+    options = parse(IndexOptions, prog, words)
+    from prolip.data.index import run_index
+
+    status, lines = run_index(options)
+    write_lines(lines)
+    return status

@@ -1,0 +1,20 @@
+"""`prolip demo`: from nothing to a report."""
+
+from __future__ import annotations
+
+import logging
+
+from prolip.cli.command import parse, prepare, write_lines
+from prolip.demo.config import DemoConfig
+
+
+def run(prog: str, words: list[str]) -> int:
+    """Build, train, evaluate and report; returns the exit status of the training if that ended it."""
+    config = parse(DemoConfig, prog, words)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prepare()
+    from prolip.demo.run import run_demo
+
+    status, lines = run_demo(config)
+    write_lines(lines)
+    return status

@@ -1,0 +1,115 @@
+"""`prolip eval SUITE`: evaluate models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from prolip.cli.command import Command, choose, parse, prepare, write_lines
+from prolip.demo.config import EmojiOptions
+from prolip.suites.config import (
+    DatacompOptions,
+    HierarcapsOptions,
+    HierarimgsOptions,
+    ImagenetOptions,
+    RetrievalOptions,
+    SuiteOptions,
+    UncertaintyOptions,
+)
+
+
+class Suite(NamedTuple):
+    """A suite as the command line knows it."""
+
+    summary: str
+    options: type[SuiteOptions]
+    load: Callable[[], Callable[..., Any]]
+    """Imports the function from a model, the options and the finished tasks to a `SuiteResult`."""
+
+
+def _datacomp() -> Callable[..., Any]:
+    from prolip.suites.datacomp import run_datacomp
+
+    return run_datacomp
+
+
+def _imagenet() -> Callable[..., Any]:
+    from prolip.suites.imagenet import run_imagenet
+
+    return run_imagenet
+
+
+def _emoji() -> Callable[..., Any]:
+    from prolip.demo.suite.options import run_emoji
+
+    return run_emoji
+
+
+def _retrieval() -> Callable[..., Any]:
+    from prolip.suites.retrieval import run_retrieval
+
+    return run_retrieval
+
+
+def _hierarcaps() -> Callable[..., Any]:
+    from prolip.suites.hierarchies import run_hierarcaps
+
+    return run_hierarcaps
+
+
+def _hierarimgs() -> Callable[..., Any]:
+    from prolip.suites.hierarchies import run_hierarimgs
+
+    return run_hierarimgs
+
+
+def _uncertainty() -> Callable[..., Any]:
+    from prolip.suites.uncertainty import run_uncertainty
+
+    return run_uncertainty
+
+
+SUITES = {
+    "datacomp": Suite(
+        "DataComp's 38 tasks and two fairness extras, or tasks of your own, each by its own metric",
+        DatacompOptions,
+        _datacomp,
+    ),
+    "imagenet": Suite(
+        "ImageNet, V2, A, R and Sketch, or other sets, with even, filtered and re-weighted prompts",
+        ImagenetOptions,
+        _imagenet,
+    ),
+    "emoji": Suite("the demo's figures on the emoji shards, beside an untrained model", EmojiOptions, _emoji),
+    "retrieval": Suite(
+        "image-text retrieval both ways: Flickr, COCO 1K and 5K, CxC, ECCV Caption, or your own pairs",
+        RetrievalOptions,
+        _retrieval,
+    ),
+    "hierarcaps": Suite(
+        "from images up through captions of four levels: traversal, inclusion, uncertainty by level",
+        HierarcapsOptions,
+        _hierarcaps,
+    ),
+    "hierarimgs": Suite("from captions up through images of several levels", HierarimgsOptions, _hierarimgs),
+    "uncertainty": Suite(
+        "uncertainty against accuracy and length, and after shortening, masking or blurring",
+        UncertaintyOptions,
+        _uncertainty,
+    ),
+}
+
+
+def run(prog: str, words: list[str]) -> int:
+    """Run the suite that the first word names."""
+    return choose(prog, {name: Command(suite.summary, partial(_run, suite)) for name, suite in SUITES.items()}, words)
+
+
+def _run(suite: Suite, prog: str, words: list[str]) -> int:
+    options = parse(suite.options, prog, words)
+    prepare()
+    from prolip.suites.run import run_suite
+
+    write_lines(run_suite(prog.rsplit(maxsplit=1)[-1], options, suite.load()))
+    return 0

@@ -1,0 +1,16 @@
+"""`prolip explore`: a page to try a model."""
+
+from __future__ import annotations
+
+from prolip.cli.command import parse, prepare, write_lines
+from prolip.explore.config import ExploreOptions
+
+
+def run(prog: str, words: list[str]) -> int:
+    """Parse the options, run the command, write its lines."""
+    options = parse(ExploreOptions, prog, words)
+    prepare()
+    from prolip.explore.serve import run_explore
+
+    write_lines(run_explore(options))
+    return 0

@@ -1,0 +1,34 @@
+"""`prolip train RECIPE.toml ... --flag value`: train on one process, or check a run with `--dry-run`."""
+
+from __future__ import annotations
+
+import tyro
+
+from prolip.cli.command import share_cores, write_lines
+from prolip.train.config.options import DryRunOptions
+from prolip.train.config.recipes import load_config
+
+_DRY_RUN = {"--dry-run", "--dry_run"}
+
+
+def run(prog: str, words: list[str]) -> int:
+    """Train, or print what a run would be."""
+    if _DRY_RUN & set(words):
+        options, rest = tyro.cli(
+            DryRunOptions,
+            args=[word for word in words if word not in _DRY_RUN],
+            prog=f"{prog} --dry-run",
+            use_underscores=True,
+            return_unknown_args=True,
+        )
+        share_cores()
+        from prolip.train.dry_run import run_dry
+
+        write_lines(run_dry(options, rest))
+        return 0
+    if {"-h", "--help"} & set(words):
+        load_config(words)  # prints the help and exits, without the seconds that torch takes to import
+    share_cores()
+    from prolip.train.loop import main
+
+    return main(words)

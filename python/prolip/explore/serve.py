@@ -1,0 +1,72 @@
+"""Serve the page until it is interrupted."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+
+import torch
+
+from prolip.explore.config import ExploreOptions
+from prolip.explore.explorer import Explorer
+from prolip.explore.items import Item, read_items
+from prolip.pretrained.open import open_model
+
+log = logging.getLogger(__name__)
+
+
+def run_explore(options: ExploreOptions) -> list[str]:
+    """Serves the page until it is interrupted; there is nothing to tell afterwards.
+
+    Raises:
+        ValueError: Gradio is missing, the address cannot be listened on, or the checkpoint or the data cannot be used;
+            the message says which and why.
+    """
+    check_address(options.host, options.port)
+    try:
+        import gradio
+    except ImportError as error:
+        raise ValueError("the page needs Gradio: pip install 'prolip[explore]'") from error
+    from prolip.explore.page import build_page
+    from prolip.explore.show import CSS
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
+    model, tokenizer = open_model(options.checkpoint, options.tokenizer, beside=folder)
+    items: list[Item] = []
+    if options.data:
+        items = read_items(options.data, options.caption_keys, options.max_items, options.store)
+    page = build_page(Explorer(model.to(device), tokenizer, items), options.checkpoint)
+    log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
+    page.launch(
+        server_name=options.host,
+        server_port=options.port,
+        max_file_size=options.max_upload_mb * gradio.FileSize.MB,
+        # System fonts: the page asks nobody else for anything.
+        theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=CSS,
+        footer_links=[],
+        share=False,
+        quiet=True,
+        ssr_mode=False,
+    )
+    return []
+
+
+def check_address(host: str, port: int) -> None:
+    """Makes sure, before anything is opened, that the page can be served there.
+
+    Raises:
+        ValueError: another program listens there, or the address is not one of this machine.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as error:
+        raise ValueError(
+            f"{host}, port {port}, cannot be listened on ({error.strerror}): try another --port"
+        ) from error

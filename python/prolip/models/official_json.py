@@ -1,0 +1,151 @@
+"""The JSON form of a model configuration that released checkpoints use."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from prolip.models.config import CLIP_LOGIT_SCALE, Gelu, JsonDict, ModelConfig, TextConfig, VisionConfig
+
+_VISION_IGNORED = ("attn_pooler_", "timm_", "final_ln_after_pool")
+_TEXT_IGNORED = (
+    "attn_pooler_",
+    "hf_model_",
+    "hf_pooler_type",
+    "hf_proj_type",
+    "pad_id",
+    "final_ln_after_pool",
+)
+_SUPPORTED_ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
+    "vision_cfg": {
+        "pool_type": ("tok", "map"),
+        "pos_embed_type": ("learnable",),
+        "attentional_pool": (False,),
+        "output_tokens": (False,),
+        "patch_dropout": (0, 0.0),
+    },
+    "text_cfg": {
+        "attentional_pool": (False,),
+        "output_tokens": (False,),
+    },
+}
+
+
+def _norm_eps(block: str, value: object) -> float | None:
+    """The epsilon of official `norm_kwargs`, None where nothing is set."""
+    if value is None or value == {}:
+        return None
+    if not isinstance(value, Mapping) or set(value) != {"eps"}:
+        raise ValueError(f"{block}.norm_kwargs is {value!r}: only {{'eps': number}} is supported")
+    return float(value["eps"])
+
+
+def _gelu(block: str, value: object) -> Gelu:
+    """The form of the GELU that official `act_kwargs` name."""
+    if value is None or value in ({}, {"approximate": "none"}):
+        return "exact"
+    if value != {"approximate": "tanh"}:
+        raise ValueError(f"{block}.act_kwargs is {value!r}: only {{'approximate': 'tanh'}} is supported")
+    return "tanh"
+
+
+def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: tuple[str, ...]) -> JsonDict:
+    """Keyword arguments of a tower's configuration from its official block."""
+    read: JsonDict = {}
+    for key, value in given.items():
+        supported = _SUPPORTED_ONLY[block].get(key)
+        if supported is not None and value not in supported:
+            raise ValueError(f"{block}.{key} is {value!r}: only {' or '.join(map(repr, supported))} is supported")
+        if key == "act_kwargs":
+            read["gelu"] = _gelu(block, value)
+        elif key == "norm_kwargs":
+            eps = _norm_eps(block, value)
+            if eps is not None:
+                read["norm_eps"] = eps
+        elif key == "tokenizer_kwargs" and block == "text_cfg":
+            if value and set(value) != {"clean"}:
+                raise ValueError(f"text_cfg.tokenizer_kwargs is {value!r}: only {{'clean': name}} is supported")
+            read["tokenizer_clean"] = value["clean"] if value else None
+        elif key in known:
+            read[key] = tuple(value) if isinstance(value, list) else value
+        elif supported is None and not key.startswith(ignored):
+            raise ValueError(f"{block}.{key} is not a known setting{_nearest(key, known)}")
+    return read
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(key, sorted(known), 1)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
+    """The configuration that an official `config.json` or model file describes.
+
+    Raises:
+        ValueError: a setting is unknown, or the official code does not support it either (SPEC section 1).
+    """
+    known = {"embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "vision_cfg", "text_cfg"}
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{key} is not a known setting{_nearest(key, known)}")
+    for key in ("embed_dim", "vision_cfg", "text_cfg"):
+        if key not in given:
+            raise ValueError(f"{key} is missing from the model's configuration")
+    vision_fields = {field.name for field in fields(VisionConfig)} - {"norm_eps", "gelu"}
+    text_fields = {field.name for field in fields(TextConfig)} - {"norm_eps", "gelu", "tokenizer_clean"}
+    text_block = dict(given["text_cfg"])
+    if text_block.get("embed_cls", True):
+        text_block.pop("pool_type", None)  # the released files carry one that [CLS] leaves without effect
+    scale = given.get("init_logit_scale")
+    return ModelConfig(
+        embed_dim=given["embed_dim"],
+        vision=VisionConfig(**_read_block("vision_cfg", given["vision_cfg"], vision_fields, _VISION_IGNORED)),
+        text=TextConfig(**_read_block("text_cfg", text_block, text_fields, _TEXT_IGNORED)),
+        quick_gelu=given.get("quick_gelu", False),
+        init_logit_scale=CLIP_LOGIT_SCALE if scale is None else scale,
+        init_logit_bias=given.get("init_logit_bias") or None,
+    )
+
+
+def _changed(config: VisionConfig | TextConfig) -> JsonDict:
+    """A tower's settings that differ from the defaults, as an official block."""
+    changed: JsonDict = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value == field.default:
+            continue
+        if field.name == "norm_eps":
+            changed["norm_kwargs"] = {"eps": value}
+        elif field.name == "gelu":
+            changed["act_kwargs"] = {"approximate": value}
+        elif field.name == "tokenizer_clean":
+            changed["tokenizer_kwargs"] = {"clean": value}
+        else:
+            changed[field.name] = list(value) if isinstance(value, tuple) else value
+    return dict(sorted(changed.items()))
+
+
+def to_official_json(config: ModelConfig) -> JsonDict:
+    """The official form of `config`: settings that differ from the defaults, keys sorted.
+
+    `final_norm`, `unc_seen` and `log_var_source` have no official key, and "map" is no official pool_type; where they
+    leave the released form they are written under their own names, which the official code refuses instead of
+    misreading.
+    """
+    written: JsonDict = {
+        "embed_dim": config.embed_dim,
+        "vision_cfg": _changed(config.vision),
+        "text_cfg": _changed(config.text),
+    }
+    for field in fields(config):
+        if field.name in {"quick_gelu", "init_logit_scale", "init_logit_bias"}:
+            value = getattr(config, field.name)
+            if value != field.default:
+                written[field.name] = value
+    return dict(sorted(written.items()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Configurations by name

@@ -1,0 +1,28 @@
+"""The settings of a run: a typed tree, its recipes, and the options of the commands around it."""
+
+from prolip.train.config.parts import (
+    EmaConfig,
+    LogConfig,
+    OptimConfig,
+    ParallelConfig,
+    ValidationConfig,
+    ValidationJob,
+)
+from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, read_recipe, to_toml
+from prolip.train.config.run import TrainConfig
+
+__all__ = [
+    "EmaConfig",
+    "LogConfig",
+    "OptimConfig",
+    "ParallelConfig",
+    "TrainConfig",
+    "ValidationConfig",
+    "ValidationJob",
+    "differing_keys",
+    "from_toml",
+    "known_recipes",
+    "load_config",
+    "read_recipe",
+    "to_toml",
+]

@@ -1,0 +1,117 @@
+"""Read a run's settings from recipes and flags, and write them as TOML that reads back equal."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from prolip.models.architectures import ARCHITECTURES
+from prolip.train import flags
+from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
+
+_RECIPES = resources.files("prolip") / "recipes"
+_OF_START = "start_from"
+"""The name of the architecture that a start brings."""
+
+
+def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainConfig:
+    """The tree that the command line `RECIPE.toml ... --flag value ...` describes.
+
+    Args:
+        arguments: recipes first (paths, or names of the package's recipes), then flags; later ones win.
+        prog: the command, for the help text.
+
+    Raises:
+        ValueError: an unknown recipe or key, a value that doesn't parse, a broken rule; the message has the key.
+    """
+    names, words = flags.split(arguments)
+    layers = [layer for name in names for layer in read_recipe(name)]
+    return _build(layers, words, f"{prog} [RECIPE.toml ...]")
+
+
+def from_toml(text: str) -> TrainConfig:
+    """The tree that `to_toml` wrote."""
+    return _build([("saved configuration", tomllib.loads(text))], [], "prolip train", is_saved=True)
+
+
+def _build(tables: Sequence[flags.Named], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
+    chosen = [table["architecture"] for _, table in tables if "architecture" in table]
+    starts = [table["start_from"] for _, table in tables if "start_from" in table]
+    start = flags.last_value(words, "start_from") or (starts or ["None"])[-1]
+    default = TrainConfig.architecture if start == "None" else _OF_START
+    architecture = flags.last_value(words, "architecture") or (chosen or [default])[-1]
+    if architecture == _OF_START and start == "None":
+        raise ValueError(f"architecture is {_OF_START!r}, and start_from names no checkpoint")
+    if architecture not in {*ARCHITECTURES, _OF_START}:
+        raise ValueError(f"architecture is {architecture!r}: it must be one of {', '.join(ARCHITECTURES)}")
+    if architecture != _OF_START:
+        base = TrainConfig(model=ARCHITECTURES[architecture])
+    elif is_saved:  # the table `model` is complete
+        base = TrainConfig(architecture=architecture)
+    else:
+        from prolip.pretrained.sources import read_config  # imports torch, which a help text must not wait for
+
+        base = TrainConfig(architecture=architecture, model=read_config(start))
+    config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
+    config.validate()
+    return config
+
+
+def known_recipes() -> list[str]:
+    """Names of the package's recipes."""
+    return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
+
+
+def read_recipe(name: str) -> list[flags.Named]:
+    """The table in a TOML file, or in the package's recipe of that name, above those of the recipes that it extends.
+
+    A recipe states what differs from the one that its key `extends` names, a recipe of the package or a path beside it.
+
+    Raises:
+        ValueError: there is no such file, it isn't TOML, or a recipe extends itself, be it through others.
+    """
+    layers: list[flags.Named] = []
+    chain: list[str] = []
+    wanted, folder = name, Path()
+    while True:
+        path = folder / wanted
+        is_file = wanted.endswith(".toml") or path.is_file()
+        label = str(path) if is_file else wanted
+        chain.append(str(path.resolve()) if is_file else wanted)
+        if chain[-1] in chain[:-1]:
+            raise ValueError(f"{label} extends itself: {' extends '.join([*(one for one, _ in layers[::-1]), label])}")
+        table = _read_table(path if is_file else _RECIPES / f"{wanted}.toml", label, layers)
+        extended = table.pop("extends", None)
+        layers.insert(0, (label, table))
+        if extended is None:
+            return layers
+        if not isinstance(extended, str):
+            raise ValueError(f"extends in {label} is {extended!r}: it must be the name of a recipe")
+        wanted, folder = extended, path.parent if is_file else Path()
+
+
+def _read_table(source: Path | Traversable, label: str, above: list[flags.Named]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        by = f", which {above[0][0]} extends" if above else ""
+        known = ", ".join(known_recipes())
+        raise ValueError(f"no recipe {label!r}{by}: give the path of a TOML file or one of {known}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{label}: {error}") from error
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The tree as TOML that `load_config` reads back as an equal tree."""
+    return flags.to_toml(config, derived=DERIVED_KEYS)
+
+
+def differing_keys(config: TrainConfig, saved: str) -> list[str]:
+    """Dotted keys in which a run computes something else than the one whose TOML is given."""
+    ours, theirs = flags.flat(tomllib.loads(to_toml(config))), flags.flat(tomllib.loads(saved))
+    keys = sorted((ours.keys() | theirs.keys()) - OPERATIONAL_KEYS)
+    return [key for key in keys if ours.get(key) != theirs.get(key) and not key.startswith("validation.")]
