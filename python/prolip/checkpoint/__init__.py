@@ -8,8 +8,8 @@ from prolip.checkpoint.folder import (
     list_checkpoints,
     read_best,
 )
+from prolip.checkpoint.resume import agree_on_checkpoint
 from prolip.checkpoint.saver import Saver
-from prolip.checkpoint.start import agree_on_checkpoint
 from prolip.checkpoint.state import (
     Average,
     Checkpoint,

@@ -13,16 +13,16 @@ from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import wants_gpu
 from prolip.embeddings.config import SearchOptions
-from prolip.embeddings.contact_sheet import SIDE, Cell, Row, picture_sheet
-from prolip.embeddings.embed import embed_pictures, embed_texts, picture_side
-from prolip.embeddings.originals import Contents, Name, Picture, fetch
+from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
+from prolip.embeddings.embed import embed_pixels, embed_texts
+from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.files import write_whole
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.pretrained.model import weights_digest
+from prolip.pretrained.eval_model import square_image_size, weights_digest
 from prolip.pretrained.open import open_model, open_network
 
 
@@ -38,7 +38,7 @@ def run_search(options: SearchOptions) -> list[str]:
         raise ValueError(f"k is {options.k}: it must be at least 1")
     manifest, parts = complete_parts(options.embeddings, options.find)
     model, tokenizer = open_embedder(options, manifest)
-    pictures = [read_query(path, picture_side(model)) for path in options.image]
+    pictures = [read_query(path, square_image_size(model)) for path in options.image]
     queries = embed_queries(model, tokenizer, options.text, pictures, options.device)
     titles = [*options.text, *map(str, options.image)]
     answers = look_up(parts, nearest(parts, queries.mean.numpy(), options.k, options.score), queries)
@@ -82,7 +82,7 @@ def open_embedder(options: SearchOptions, manifest: Manifest) -> tuple[ProLIP, T
     return model, tokenizer
 
 
-def read_query(path: Path, side: int) -> Picture:
+def read_query(path: Path, side: int) -> Pixels:
     """A picture file as the loader would give it, u8 [side, side, 3].
 
     Raises:
@@ -95,7 +95,7 @@ def read_query(path: Path, side: int) -> Picture:
 
 
 def embed_queries(
-    model: ProLIP, tokenizer: Tokenizer | None, texts: Sequence[str], pictures: Sequence[Picture], device: str
+    model: ProLIP, tokenizer: Tokenizer | None, texts: Sequence[str], pictures: Sequence[Pixels], device: str
 ) -> Gaussian:
     """The queries' Gaussians on the CPU, texts first, [Q, D]."""
     place = torch.device("cuda" if wants_gpu(device) else "cpu")
@@ -107,14 +107,14 @@ def embed_queries(
     if pictures:
         pixels = torch.stack([torch.from_numpy(picture) for picture in pictures]).float() / 255
         images = ((pixels - torch.tensor(OPENAI_MEAN)) / torch.tensor(OPENAI_STD)).permute(0, 3, 1, 2)
-        found.append(embed_pictures(model, images, place))
+        found.append(embed_pixels(model, images, place))
     return concatenate(found)
 
 
 def search_sheet(
     options: SearchOptions,
     titles: Sequence[str],
-    pictures: Sequence[Picture | None],
+    pictures: Sequence[Pixels | None],
     answers: Sequence[Sequence[Answer]],
     contents: Mapping[Name, Contents],
 ) -> str:
@@ -138,4 +138,4 @@ def search_sheet(
         )
         for title, picture, found in zip(titles, pictures, answers, strict=True)
     ]
-    return picture_sheet(f"{options.embeddings.name}: nearest by {options.score}", rows)
+    return contact_sheet(f"{options.embeddings.name}: nearest by {options.score}", rows)

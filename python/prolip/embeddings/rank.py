@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from prolip.embeddings.config import By, Kind, RankOptions
-from prolip.embeddings.contact_sheet import SIDE, Cell, Row, picture_sheet
-from prolip.embeddings.originals import fetch
+from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.parquet import parquet, pyarrow
+from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import ROWS, Block, Manifest, Part, complete_parts
 from prolip.files import whole_file, write_whole
 from prolip.gaussian import Gaussian, inclusion_score
@@ -143,7 +143,7 @@ def _sheet(options: RankOptions, shown: dict[int, tuple[str, str, float]], count
             source, key, score = shown[rank]
             cells.append(Cell(key, contents.get((source, key)), [f"rank {rank:,}, score {score:.5f}", source]))
         rows.append(Row(title, None, cells))
-    return picture_sheet(f"{options.embeddings.name}: ranked by {options.by}", rows)
+    return contact_sheet(f"{options.embeddings.name}: ranked by {options.by}", rows)
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

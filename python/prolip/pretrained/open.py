@@ -16,7 +16,7 @@ from prolip.models.config import Precision, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named
-from prolip.pretrained.model import EvalModel, of_open_clip, of_prolip
+from prolip.pretrained.eval_model import EvalModel, of_open_clip, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load, read_beside
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.pretrained import open as opening
-from prolip.pretrained.model import Preprocess
+from prolip.pretrained.eval_model import Preprocess
 
 CPU = torch.device("cpu")
 

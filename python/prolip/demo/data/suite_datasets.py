@@ -42,7 +42,7 @@ from prolip.demo.config import SuitesConfig
 from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN, TRAINING_DESIGNS, Design, encode_png
 from prolip.demo.data.attribution import attribution_page
 from prolip.demo.data.captions import LEVELS
-from prolip.eval.prompts import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 FORMAT = 1
 """Incremented when the same shards give other files, so that folders of an older format are rebuilt."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from prolip.demo.config import EmojiOptions, Split
 from prolip.demo.suite import Evaluated, evaluate_emoji
 from prolip.files import write_whole
-from prolip.pretrained.model import EvalModel
-from prolip.suites.json_results import to_json
-from prolip.suites.rows import Finished, Row, SuiteResult, row_of_items
+from prolip.pretrained.eval_model import EvalModel
+from prolip.suites.results import Row, SuiteResult, TaskCache, row_of_items
+from prolip.suites.typed_json import to_json
 
 
 def evaluate_run(model: EvalModel, data: Path, split: Split) -> Evaluated:
@@ -36,7 +36,7 @@ def results_path(source: Path, split: Split) -> Path | None:
     return folder / ("eval.json" if split == "test" else f"eval-{split}.json")
 
 
-def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> SuiteResult:
+def run_emoji(model: EvalModel, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
     """Return the headlines of a ProLIP model, and write the full results to its run's folder.
 
     Raises:

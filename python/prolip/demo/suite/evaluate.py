@@ -33,7 +33,7 @@ from prolip.demo.suite.measures import (
 )
 from prolip.demo.suite.prompt_methods import measure_prompting
 from prolip.demo.suite.results import EmojiResults, Headline, ModelFigures, PromptSetFigures, ViewFigures
-from prolip.embeddings.embed import embed_pictures, embed_texts, read_pictures
+from prolip.embeddings.embed import decode_images, embed_pixels, embed_texts
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
@@ -220,7 +220,7 @@ def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
         keep_members=("json",),
     )
     with BatchLoader(config) as loader:
-        pictures = read_pictures(loader)
+        pictures = decode_images(loader)
     samples = [parse_sample(*each) for each in zip(pictures.keys, pictures.members["json"], strict=True)]
     base = [place for place, sample in enumerate(samples) if not sample.skin_tone]
     if not base:
@@ -239,7 +239,7 @@ def embed_everything(
     model: ProLIP, tokenizer: Tokenizer, sets: Sequence[ImageSet], book: CaptionBook, device: torch.device
 ) -> Embeddings:
     """Embed all images and all distinct captions."""
-    images = {image_set.name: embed_pictures(model, image_set.images, device) for image_set in sets}
+    images = {image_set.name: embed_pixels(model, image_set.images, device) for image_set in sets}
     texts = embed_texts(model, tokenizer, book.texts, device)
     ids = torch.from_numpy(tokenizer.encode(book.texts))
     num_tokens = (ids != tokenizer.pad_id).sum(dim=1).double()
@@ -258,9 +258,9 @@ def measure_views(
     kept = hidden_patches(len(images), model.config.vision.num_patches, keep_ratio)
     hidden = f"with {100 * (1 - keep_ratio):.0f}\u202f% of its patches hidden"
     return [
-        compare_view(hidden, True, embed_pictures(model, images, device, kept), whole),
-        compare_view("blurred", False, embed_pictures(model, blurred(images), device), whole),
-        compare_view("zoomed to its middle half", False, embed_pictures(model, zoomed(images), device), whole),
+        compare_view(hidden, True, embed_pixels(model, images, device, kept), whole),
+        compare_view("blurred", False, embed_pixels(model, blurred(images), device), whole),
+        compare_view("zoomed to its middle half", False, embed_pixels(model, zoomed(images), device), whole),
     ]
 
 

@@ -27,9 +27,9 @@ from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_images, embed_texts
-from prolip.embeddings.inputs import Reading
-from prolip.embeddings.job import run_embed
-from prolip.embeddings.originals import fetch
+from prolip.embeddings.embed_parts import run_embed
+from prolip.embeddings.input_parts import Reading
+from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.pretrained.open import open_model, open_network
 
@@ -210,7 +210,7 @@ def test_wherever_an_interrupt_comes_no_part_is_wrong(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = open_model(str(source / "run"), None)
-    monkeypatch.setattr("prolip.embeddings.job.open_model", lambda *_: opened)
+    monkeypatch.setattr("prolip.embeddings.embed_parts.open_model", lambda *_: opened)
     data = (str(source / "shard{1..2}.tar"),)
     run_embed(options(source, tmp_path / "whole", data=data, what="both"))
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.parquet")}
@@ -250,7 +250,7 @@ def test_batches_may_be_read_far_ahead(source: Path, tmp_path: Path, monkeypatch
         def __iter__(self) -> Iterator[DeviceBatch]:
             return iter(self.batches)
 
-    monkeypatch.setattr("prolip.embeddings.job.device_batches", Ahead)
+    monkeypatch.setattr("prolip.embeddings.embed_parts.device_batches", Ahead)
     run_embed(options(source, tmp_path / "far"))
     near, far = (
         {path.name: path.read_bytes() for path in (tmp_path / one).glob("*.parquet")} for one in ("near", "far")
@@ -396,7 +396,7 @@ def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, t
     assert far[0] == near[0]
     assert far[1][-1] == f"{address}/shard1.tar"
     np.testing.assert_allclose(far[2], near[2], atol=1e-6)
-    picture = contents[f"{address}/shard1.tar", "k2"].picture
+    picture = contents[f"{address}/shard1.tar", "k2"].image
     assert picture is not None
     assert np.abs(picture[7, 7].astype(int) - (90, 80, 99)).max() < 3
 

@@ -1,11 +1,12 @@
-"""Data sets that are published as a table and a zip file of pictures: Flickr, COCO and WinoGAViL on the hub.
+"""Read data sets published as a CSV table and images in a folder or zip file: Flickr, COCO, WinoGAViL, HierarCaps.
 
-The pictures that the table names are put into a shard, once, so that they are read as all others are.
+The images that a table names are written to a shard, once, so that they are read like any others.
 """
 
 from __future__ import annotations
 
 import ast
+import csv
 import hashlib
 import io
 import json
@@ -17,35 +18,37 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from prolip.eval.csv_rows import read_csv
 from prolip.files import whole_file
 from prolip.suites.folders import TaskFolder, stamps
 
+csv.field_size_limit(2**24)
+
 
 class Association(NamedTuple):
-    """A task of WinoGAViL: which of some pictures go with a word."""
+    """A task of WinoGAViL: which of some images go with a word."""
 
     cue: str
+    """The word."""
     candidates: list[int]
-    """Places of the pictures in the order of the shard."""
+    """Indices of the images in the shard."""
     right: list[bool]
-    """Whether each of them goes with the cue."""
+    """Whether each candidate goes with the cue."""
 
 
 def is_table(folder: Path) -> bool:
-    """Whether the folder holds a table of this kind, and no shards."""
+    """Whether the folder holds a CSV table and no shards."""
     return _table(folder) is not None and not any(folder.glob("*.tar")) and not (folder / "test").is_dir()
 
 
 def open_captions(folder: Path, made: Path) -> TaskFolder:
-    """Pictures with captions from a table with columns `filename` and `raw` (a list of captions).
+    """Images with captions, from a table with columns `filename` and `raw` (a list of captions).
 
     Args:
-        folder: with the table and the pictures, in a zip file or beside it.
-        made: folder of the shard that is made.
+        folder: holds the table, and the images as files or in zip files.
+        made: where the shard is written.
 
     Raises:
-        ValueError: a column or a picture is missing, or a file is damaged.
+        ValueError: a column or an image is missing, or a file is damaged.
     """
     rows = _rows(folder, ("filename", "raw"))
     names = [row["filename"] for row in rows]
@@ -54,16 +57,16 @@ def open_captions(folder: Path, made: Path) -> TaskFolder:
 
 
 def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Association]]:
-    """WinoGAViL's pictures and tasks from a table with columns `cue`, `candidates` and `associations`.
+    """WinoGAViL's images and tasks, from a table with columns `cue`, `candidates` and `associations`.
 
-    A candidate is the name of a picture without its extension.
+    A candidate is the name of an image without its extension.
 
     Args:
-        folder: with the table and the pictures, in a zip file or beside it.
-        made: folder of the shard that is made.
+        folder: holds the table, and the images as files or in zip files.
+        made: where the shard is written.
 
     Raises:
-        ValueError: a column or a picture is missing, a file is damaged, or a task has no right answer.
+        ValueError: a column or an image is missing, a file is damaged, or a task has no right answer.
     """
     rows = _rows(folder, ("cue", "candidates", "associations"))
     candidates = [_list(row["candidates"]) for row in rows]
@@ -77,23 +80,43 @@ def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Associ
     return _shard(folder, made, list(places), None), tasks
 
 
-def open_pictures(folder: Path, made: Path, names: Sequence[str]) -> TaskFolder:
-    """Pictures that the folder's table names, in a shard, with their places as keys.
+def open_images(folder: Path, made: Path, names: Sequence[str]) -> TaskFolder:
+    """The named images as a shard; their keys are their places in `names`.
 
     Args:
-        folder: with one table and the pictures, in a zip file or beside it.
-        made: folder of the shard that is made.
-        names: of the pictures.
+        folder: holds one table, and the images as files or in zip files.
+        made: where the shard is written.
+        names: file names of the images.
 
     Raises:
-        ValueError: a picture is missing, or a file is damaged.
+        ValueError: an image is missing, or a file is damaged.
     """
     return _shard(folder, made, names, None)
 
 
+def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:
+    """Two columns of a table: hierarchies [N][L], whose levels are joined by " => ", general first; another column [N].
+
+    HierarCaps has `captions` and `image_url`, HierarImgs `images` and `caption`.
+
+    Raises:
+        ValueError: a column is missing, there is no row, or rows differ in their number of levels.
+    """
+    rows = _read_csv(path)
+    if not rows or not {levels, beside} <= rows[0].keys():
+        raise ValueError(f"{path} is not a table with columns {levels} and {beside}")
+    found = [[level.strip() for level in row[levels].split("=>")] for row in rows]
+    if len({len(some) for some in found}) != 1:
+        raise ValueError(f"{path}: rows differ in their number of levels")
+    return found, [row[beside] for row in rows]
+
+
 def files_of(folder: Path) -> list[Path]:
-    """The folder's tables, its zip files, and the pictures that lie in it or below it."""
-    return [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.zip")), *_loose(folder)]
+    """The folder's tables and zip files, and all images below it."""
+    return [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.zip")), *_image_files(folder)]
+
+
+# ---- Tables ---------------------------------------------------------------------------------------------------------
 
 
 def _table(folder: Path) -> Path | None:
@@ -104,34 +127,46 @@ def _rows(folder: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     path = _table(folder)
     if path is None:
         raise ValueError(f"{folder} has no .csv")
-    rows = read_csv(path)
+    rows = _read_csv(path)
     missing = [column for column in columns if not rows or column not in rows[0]]
     if missing:
         raise ValueError(f"{path} has no column {' and no column '.join(missing)}, or no row")
     return rows
 
 
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table by column name; a missing cell is empty."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _list(text: str) -> list[str]:
-    """A list of texts as JSON or Python writes it."""
+    """A list of strings, written as JSON or as a Python literal."""
     try:
         found = json.loads(text)
     except ValueError:
         try:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{text[:60]!r} is no list of texts") from error
+            raise ValueError(f"{text[:60]!r} is not a list of texts") from error
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise ValueError(f"{text[:60]!r} is no list of texts")
+        raise ValueError(f"{text[:60]!r} is not a list of texts")
     return found
 
 
+# ---- Images ---------------------------------------------------------------------------------------------------------
+
+
 def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes] | None) -> TaskFolder:
-    """A shard of the named pictures in their order, each with its text; one of the same files is taken."""
+    """A shard of the named images in their order, each with its text; reused while the files are unchanged."""
     digest = hashlib.sha256(repr((stamps(files_of(folder)), list(names), texts)).encode()).hexdigest()[:32]
     path = made / f"{folder.name}-{digest[:16]}.tar"
     if not path.is_file():
         with whole_file(path) as temporary, tarfile.open(temporary, "w") as archive:
-            for place, (extension, data) in enumerate(_pictures(folder, names)):
+            for place, (extension, data) in enumerate(_images(folder, names)):
                 members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
                 _add(archive, f"{place:07}", members)
     return TaskFolder(str(folder), (str(path),), [], [], digest)
@@ -144,9 +179,9 @@ def _add(archive: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> No
         archive.addfile(info, io.BytesIO(data))
 
 
-def _pictures(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Extension and bytes of each named picture, from the zip files or the folder; a name may lack its extension."""
-    files = {path.name: path for path in _loose(folder)}
+def _images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Extension and bytes of each named image, from zip files or the folder; a name may lack its extension."""
+    files = {path.name: path for path in _image_files(folder)}
     packed: dict[str, tuple[zipfile.ZipFile, str]] = {}
     with ExitStack() as opened:
         for path in sorted(folder.glob("*.zip")):
@@ -159,23 +194,22 @@ def _pictures(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]
         for name in names:
             found = name if name in packed or name in files else stems.get(name)
             if found is None:
-                raise ValueError(f"{folder} has no picture {name}")
-            data = files[found].read_bytes() if found in files else _unpacked(*packed[found])
+                raise ValueError(f"{folder} has no image {name}")
+            data = files[found].read_bytes() if found in files else _unpack(*packed[found])
             yield Path(found).suffix.lower().removeprefix("."), data
 
 
-def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
+def _unpack(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         return archive.read(name)
     except _DAMAGED as error:
         raise ValueError(f"{archive.filename}: {name}: {str(error) or type(error).__name__}") from error
 
 
-def _loose(folder: Path) -> list[Path]:
-    """Pictures that lie in the folder or below it."""
+def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
 
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""What is raised for damaged zip files, and for those that are encrypted or packed in a way that Python lacks."""
+"""Raised by damaged zip files, and by those that are encrypted or compressed in a way that Python does not support."""
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}

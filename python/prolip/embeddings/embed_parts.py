@@ -24,14 +24,14 @@ from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks, start, stop
 from prolip.embeddings.config import EmbedOptions, Kind
-from prolip.embeddings.embed import embed_batch, embed_texts, evaluating, picture_side
-from prolip.embeddings.inputs import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
+from prolip.embeddings.embed import embed_batch, embed_texts, evaluating
+from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.embeddings.parquet import parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
-from prolip.pretrained.model import weights_digest
+from prolip.pretrained.eval_model import square_image_size, weights_digest
 from prolip.pretrained.open import open_model, open_network
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
@@ -64,7 +64,7 @@ class Embedder:
         return LoaderConfig(
             shards=(),
             batch_size=options.batch_size,
-            image_size=picture_side(self.model),
+            image_size=square_image_size(self.model),
             captions=captions if options.what != "image" else (),
             tokenizer=self.tokenizer.config if self.tokenizer else TokenizerConfig(),
             num_threads=options.num_threads,
@@ -213,8 +213,8 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
         try:
             for batch in batches:
                 write_whole()
-                low = options.precision == "bf16"
-                found = embed_batch(embedder.model, batch, image=image, text=text, low=low)
+                bf16 = options.precision == "bf16"
+                found = embed_batch(embedder.model, batch, image=image, text=text, bf16=bf16)
                 collected.setdefault(reading.places[0], _Collected([], {})).add(batch.keys, found)
                 reading.places.popleft()
                 count += len(batch.keys)

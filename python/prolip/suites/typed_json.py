@@ -1,4 +1,4 @@
-"""Typed results to JSON text and back. NaN, which JSON lacks, is written as null."""
+"""Convert dataclass trees to JSON and back, and check types on the way back. NaN is written as null."""
 
 import dataclasses
 import json
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 def to_json(result: Any) -> str:
-    """JSON text of a dataclass tree of numbers, strings, lists and dicts, two spaces an indent."""
+    """JSON text of a dataclass tree of numbers, strings, lists and dicts, indented by two spaces."""
     return json.dumps(_plain(dataclasses.asdict(result)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(kind: type[T], text: str) -> T:
-    """The dataclass tree `kind` from `to_json`'s text.
+    """Read a dataclass tree of type `kind` from the text that `to_json` wrote.
 
     Raises:
-        ValueError: a field is missing, unknown or of another type; the message gives its path.
+        ValueError: a field is missing, unknown or of the wrong type; the message names its path.
     """
     return typing.cast(T, _typed(kind, json.loads(text), kind.__name__))
 

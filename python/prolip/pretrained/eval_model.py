@@ -97,6 +97,18 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def square_image_size(model: ProLIP) -> int:
+    """Side of the model's images in pixels.
+
+    Raises:
+        ValueError: the images are not square.
+    """
+    size = model.config.vision.image_size
+    if not isinstance(size, int):
+        raise ValueError(f"vision.image_size is {size}: only square images are supported")
+    return size
+
+
 def of_prolip(
     model: ProLIP, tokenizer: Tokenizer, name: str, device: torch.device, *, keep_ratio: float | None = None
 ) -> EvalModel:
@@ -105,9 +117,7 @@ def of_prolip(
     Raises:
         ValueError: its pictures are not square, or the tokenizer has more tokens than the model's table.
     """
-    size = model.config.vision.image_size
-    if not isinstance(size, int):
-        raise ValueError(f"vision.image_size is {size}: only square pictures can be read")
+    size = square_image_size(model)
     rows = model.config.text.vocab_size
     if tokenizer.vocab_size > rows:
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens: the model has a table of {rows}")

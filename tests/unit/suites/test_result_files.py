@@ -10,8 +10,8 @@ import pytest
 from tests.support.suite_results import hits, result, three
 
 from prolip.suites.compare import compare
-from prolip.suites.output import table_row, write_results
-from prolip.suites.rows import Chart, Row, row_of_items
+from prolip.suites.result_files import table_row, write_results
+from prolip.suites.results import Chart, Row, row_of_items
 
 
 def test_the_files_say_the_same(tmp_path: Path) -> None:
