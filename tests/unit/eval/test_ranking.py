@@ -93,7 +93,7 @@ def test_the_sheet_shows_both_ends(lab: Path, tmp_path: Path, capsys: pytest.Cap
     page = sheet.read_text()
     assert page.count("data:image/jpeg") == 6
     assert page.count("<blockquote>") == 6
-    assert "pictures that lie deepest in their captions" in page
+    assert "images that lie deepest inside their captions" in page
     assert "pictures that lie least in their captions:" in capsys.readouterr().out
 
 
@@ -175,7 +175,9 @@ def test_a_ranking_of_pairs_needs_pairs(lab: Path, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("a picture\n")
     words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--out", str(tmp_path / "out")]
     assert main([*words, "--data", str(shards(lab)[0]), "--lines", str(tmp_path / "lines.txt")]) == 0
-    with pytest.raises(ValueError, match="holds pictures and captions, but none of one sample: embed with --what both"):
+    with pytest.raises(
+        ValueError, match="holds images and captions, but not of the same samples: embed with --what both"
+    ):
         run_rank(RankOptions(embeddings=tmp_path / "out", by="csd", out=tmp_path / "ranking.csv"))
 
 
@@ -262,11 +264,11 @@ def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
         (["--keep_count", "0"], "keep_count is 0: it must be at least 1"),
         (["--keep_share", "1.5"], "keep_share is 1.5: it must be above 0 and at most 1"),
         (["--keep_count", "1", "--ranking", "sorted.csv"], "are not contiguous"),
-        (["--keep_count", "1", "--ranking", "other.csv"], "is no ranking that"),
+        (["--keep_count", "1", "--ranking", "other.csv"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "empty.csv"], "its columns are not key, source, score, rank"),
-        (["--keep_count", "1", "--ranking", "cut.csv"], "is no ranking that"),
-        (["--keep_count", "1", "--ranking", "absent.csv"], "is no ranking that"),
-        (["--keep_count", "1", "--ranking", "absent.parquet"], "is no ranking that"),
+        (["--keep_count", "1", "--ranking", "cut.csv"], "is not a ranking by"),
+        (["--keep_count", "1", "--ranking", "absent.csv"], "is not a ranking by"),
+        (["--keep_count", "1", "--ranking", "absent.parquet"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
         (["--keep_count", "9", "--ranking", "gone.csv"], "is no file and no address: only shards can be copied"),
         (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),

@@ -12,7 +12,7 @@ from prolip.demo.report.inputs import ReportInputs, column, read_inputs
 from prolip.demo.report.prompting import gain_chart, prompting_sentence, weight_chart
 from prolip.demo.suite.results import ModelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.report import charts
 from prolip.report.templating import open_templates
 
@@ -49,7 +49,7 @@ def render_report(run_dir: Path, data_dir: Path) -> Path:
         ValueError: eval.json is of another version or damaged.
     """
     path = run_dir / "report.html"
-    write_whole(path, build_page(read_inputs(run_dir, data_dir)))
+    write_atomic(path, build_page(read_inputs(run_dir, data_dir)))
     return path
 
 
