@@ -10,7 +10,8 @@ LOGS := $(VENV)/log
 RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.rs" -o -name Cargo.toml \) -print) Cargo.toml Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help extension demo test test-rust test-python lint lint-rust lint-python format docs bench fuzz clean
+.PHONY: help extension demo test test-rust test-python lint lint-rust lint-python format docs bench bench-model bench-loader bench-kernels coverage \
+  fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -53,9 +54,13 @@ format: $(VENV)/.ready-lint ## rewrite Rust and Python sources in the project's 
 docs: $(VENV)/.ready-docs ## build docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
-PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
-bench: $(VENV)/.ready-test ## losses and measures beside the published ones, the loader beside others (photographs in PHOTOS=DIR), its kernels
+bench: bench-model bench-loader bench-kernels ## losses and measures beside the published ones, the loader beside others (photographs in PHOTOS=DIR), its kernels
+
+bench-model: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -q -m bench -s tests/bench
+
+PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
+bench-loader: $(VENV)/.ready-test
 	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }
 	rm -rf data/bench && mkdir -p data/bench/source && cp -rs "$(abspath $(PHOTOS))" data/bench/source/photos
 	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/orig --samples_per_shard 250
@@ -63,7 +68,16 @@ bench: $(VENV)/.ready-test ## losses and measures beside the published ones, the
 	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
 	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset,hand-made || exit 1; \
 	done; done
+
+bench-kernels: $(VENV)/.ready-demo
 	cargo bench --locked --package prolip-loader --bench kernels
+
+coverage: $(VENV)/.ready-test ## lines that the tests run, of both layers, in coverage/ (needs cargo-llvm-cov)
+	mkdir -p coverage
+	$(BIN)/python -m pytest --cov=prolip --cov-report=html:coverage/python
+	cargo llvm-cov --locked --package prolip-loader --html --output-dir coverage/rust
+	@{ echo '## Python'; $(BIN)/python -m coverage report --format=markdown; \
+	  echo '## Rust'; echo '```'; cargo llvm-cov report --locked --package prolip-loader --summary-only; echo '```'; } > coverage/summary.md
 
 FUZZ_MINUTES ?= 10
 FUZZ_TARGETS ?=
@@ -73,7 +87,7 @@ fuzz: $(VENV)/.ready-demo ## run each fuzz target for FUZZ_MINUTES=10, or those 
 extension: $(VENV)/.ready-demo ## rebuild the extension after a change in rust/
 
 clean: ## remove .venv, target and the built extension; data/ and runs/ stay
-	rm -rf $(VENV) target python/prolip/_core*.so
+	rm -rf $(VENV) target coverage python/prolip/_core*.so
 
 # --- Set-up -------------------------------------------------------------------------------------------------------------------
 
@@ -113,7 +127,7 @@ export NEEDS GRADIO_NEEDS
 PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check --constraint $(CONSTRAINTS)
 # $(call pip,PART ...): installs the dependencies of the package (`project`), its build, or its extras.
 pip = $(BIN)/python -c "$$NEEDS" $(1) | $(PIP) --requirement /dev/stdin
-pip_gradio = $(PIP) --no-deps gradio && $(BIN)/python -c "$$GRADIO_NEEDS" | $(PIP) --requirement /dev/stdin
+pip_gradio = $(BIN)/python -c "$$NEEDS" explore | $(PIP) --no-deps --requirement /dev/stdin && $(BIN)/python -c "$$GRADIO_NEEDS" | $(PIP) --requirement /dev/stdin
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
 MATURIN := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
 SUBMAKE := $(MAKE) --no-print-directory

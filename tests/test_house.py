@@ -82,11 +82,11 @@ def test_no_unfinished_marks() -> None:
 
 # One a foreign library or a family of SIMD kernels, with the functions that choose a kernel by what the processor has.
 UNSAFE = {
-    "loader/src/augment": "SIMD kernels of resizing and colours, and who calls them once the processor is known",
-    "loader/src/batch/slots.rs": "rows of one batch written by several threads",
-    "loader/src/decode/baseline": "SIMD kernels of baseline JPEG",
-    "loader/src/decode/jpeg.rs": "libjpeg-turbo",
-    "loader/src/decode/webp.rs": "libwebp",
+    "loader/src/image/augment": "SIMD kernels of resizing and colours, and who calls them once the processor is known",
+    "loader/src/pipeline/row_slots.rs": "rows of one batch written by several threads",
+    "loader/src/image/decode/baseline": "SIMD kernels of baseline JPEG",
+    "loader/src/image/decode/jpeg.rs": "libjpeg-turbo",
+    "loader/src/image/decode/webp.rs": "libwebp",
     "loader/tests/allocations.rs": "an allocator that counts and hands every call on",
     "python/src/batch.rs": "numpy arrays over the loader's memory",
 }

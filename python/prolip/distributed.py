@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 from uuid import uuid4
@@ -133,19 +133,22 @@ def complain(log: logging.Logger, command: str, error: Exception, ranks: Ranks) 
 
 
 class Visitor(Protocol):
-    """What one rank does with the numbers of all."""
+    """What one rank computes with its own tensors and with those of every other rank."""
 
-    def alone(self) -> None:
+    def local(self) -> None:
         """The work that needs no other rank."""
 
-    def meet(self, owner: int, numbers: Tensor) -> Tensor | None:
-        """Works on another rank's numbers; what it returns, as many numbers, is added to what `owner` gets back."""
+    def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
+        """The work on another rank's tensors.
+
+        Their gradients go into `grads`, which are zeros of the same shapes; None where no gradients are wanted.
+        """
 
 
 class Peers:
-    """The ranks that share a batch, and the one exchange that a contrastive loss needs of them.
+    """The ranks that share a batch, and the one exchange that a contrastive loss needs.
 
-    Each rank sees every other rank's rows and may send the owner something back, which is how gradients come home.
+    Each rank sees every other rank's tensors and sends their gradients back to the owner.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
@@ -159,94 +162,98 @@ class Peers:
         _BY_NUMBER[self.number] = self
 
     @classmethod
-    def from_env(cls) -> Peers:
-        """All processes of this run, after `start`."""
-        return cls()
-
-    @classmethod
     def with_number(cls, number: int) -> Peers:
         """The object whose `number` this is, for as long as someone holds it."""
         return _BY_NUMBER[number]
 
-    def visit(self, own: Tensor, lengths: Sequence[int], exchange: Exchange, visitor: Visitor) -> Tensor | None:
-        """What the other ranks, of which there is at least one, gave back for `own` in all; None where nothing is.
+    def visit(
+        self, own: Sequence[Tensor], visitor: Visitor, exchange: Exchange, *, with_grads: bool
+    ) -> list[Tensor] | None:
+        """Shows `visitor` the tensors of every rank; returns the gradients that the other ranks found for `own`.
+
+        The gradients are summed over the other ranks. None without `with_grads`, or where there is no other rank.
 
         Args:
-            own: this rank's numbers, on one axis.
-            lengths: how many numbers each rank has.
-            exchange: the way they travel; all ranks name the same.
-            visitor: what is done with them; it is told `alone` while the first numbers are still on their way.
+            own: this rank's tensors; every rank's have the same shapes.
+            visitor: `local` runs while the first tensors of another rank are on their way.
+            exchange: how the tensors travel; the same on all ranks.
+            with_grads: whether gradients are wanted; the same on all ranks.
         """
-        assert own.ndim == 1
-        assert lengths[self.rank] == len(own)
-        assert self.world_size > 1
-        return (self._visit_in_turn if exchange == "ring" else self._visit_gathered)(own, lengths, visitor)
+        if self.world_size == 1:
+            visitor.local()
+            return None
+        packed = torch.cat([tensor.flatten() for tensor in own])
 
-    def _visit_in_turn(self, own: Tensor, lengths: Sequence[int], visitor: Visitor) -> Tensor | None:
-        """While one rank's numbers are worked on, the next one's come and the answer to the last one leaves."""
-        coming: _Flight | None = self._shift(own, 1, lengths)
-        leaving: _Flight | None = None
+        def remote(numbers: Tensor, grads: Tensor | None) -> None:
+            visitor.remote(_unpack(numbers, own), None if grads is None else _unpack(grads, own))
+
+        walk = self._ring if exchange == "ring" else self._all_gather
+        returned = walk(packed, visitor.local, remote, with_grads)
+        return None if returned is None else _unpack(returned, own)
+
+    def _ring(self, own: Tensor, local: _Local, remote: _Remote, with_grads: bool) -> Tensor | None:
+        """While one rank's numbers are worked on, the next rank's arrive and the last rank's gradients leave."""
+        coming: _Transfer | None = self._shift(own, 1)
+        leaving: _Transfer | None = None
         total: Tensor | None = None
-        visitor.alone()
+        local()
         for step in range(1, self.world_size):
             assert coming is not None
-            numbers = coming.land()
-            coming = self._shift(own, step + 1, lengths) if step + 1 < self.world_size else None
-            answer = visitor.meet((self.rank + step) % self.world_size, numbers)
-            if answer is None:
+            numbers = coming.wait()
+            coming = self._shift(own, step + 1) if step + 1 < self.world_size else None
+            grads = torch.zeros_like(numbers) if with_grads else None
+            remote(numbers, grads)
+            if grads is None:
                 continue
             if leaving is not None:
-                total = _added(total, leaving.land())
-            leaving = self._shift(answer, -step, [len(own)] * self.world_size)
-        return total if leaving is None else _added(total, leaving.land())
+                total = _added(total, leaving.wait())
+            leaving = self._shift(grads, -step)
+        return total if leaving is None else _added(total, leaving.wait())
 
-    def _shift(self, numbers: Tensor, step: int, lengths: Sequence[int]) -> _Flight:
-        """The numbers of the rank `step` places ahead set out to here, and `numbers` as many places back."""
+    def _shift(self, numbers: Tensor, step: int) -> _Transfer:
+        """Sends `numbers` to the rank `step` places behind, and receives those of the rank as many places ahead."""
         source = (self.rank + step) % self.world_size
         target = (self.rank - step) % self.world_size
-        arriving = numbers.new_empty(lengths[source])
+        arriving = torch.empty_like(numbers)
         operations = [
             dist.P2POp(dist.isend, numbers, group=self.group, group_peer=target),
             dist.P2POp(dist.irecv, arriving, group=self.group, group_peer=source),
         ]
-        return _Flight(dist.batch_isend_irecv(operations), arriving, numbers)
+        return _Transfer(dist.batch_isend_irecv(operations), arriving, numbers)
 
-    def _visit_gathered(self, own: Tensor, lengths: Sequence[int], visitor: Visitor) -> Tensor | None:
-        """All ranks' numbers at once, and all answers at once; every rank's row is as long as the longest."""
-        width = max(lengths)
-        everyone = own.new_empty(self.world_size * width)
-        padded = own if len(own) == width else torch.cat([own, own.new_zeros(width - len(own))])
-        gathering = dist.all_gather_into_tensor(everyone, padded, group=self.group, async_op=True)
-        visitor.alone()
+    def _all_gather(self, own: Tensor, local: _Local, remote: _Remote, with_grads: bool) -> Tensor | None:
+        """All ranks' numbers arrive in one collective, and all gradients leave in another."""
+        everyone = own.new_empty(self.world_size * len(own))
+        gathering = dist.all_gather_into_tensor(everyone, own, group=self.group, async_op=True)
+        local()
         assert gathering is not None  # async_op
         gathering.wait()
-        answers: Tensor | None = None
+        grads = torch.zeros_like(everyone) if with_grads else None
         for step in range(1, self.world_size):
-            owner = (self.rank + step) % self.world_size
-            start = owner * width
-            answer = visitor.meet(owner, everyone[start : start + lengths[owner]])
-            if answer is not None:
-                answers = torch.zeros_like(everyone) if answers is None else answers
-                answers[start : start + lengths[owner]] = answer
-        if answers is None:
+            first = (self.rank + step) % self.world_size * len(own)
+            rows = slice(first, first + len(own))
+            remote(everyone[rows], None if grads is None else grads[rows])
+        if grads is None:
             return None
-        total = torch.empty_like(padded)
-        dist.reduce_scatter_tensor(total, answers, group=self.group)
-        return total[: len(own)]
+        total = torch.empty_like(own)
+        dist.reduce_scatter_tensor(total, grads, group=self.group)
+        return total
 
 
+_Local = Callable[[], None]
+_Remote = Callable[[Tensor, Tensor | None], None]
 _NUMBERS = itertools.count()
 _BY_NUMBER: WeakValueDictionary[int, Peers] = WeakValueDictionary()
 
 
-class _Flight(NamedTuple):
-    """Numbers under way. What leaves is held as well, for it must not be freed before it has left."""
+class _Transfer(NamedTuple):
+    """Numbers under way. What leaves is held as well: it must not be freed before it has left."""
 
     requests: list[dist.Work]
     arriving: Tensor
     leaving: Tensor
 
-    def land(self) -> Tensor:
+    def wait(self) -> Tensor:
         for request in self.requests:
             request.wait()
         return self.arriving
@@ -254,3 +261,9 @@ class _Flight(NamedTuple):
 
 def _added(total: Tensor | None, more: Tensor) -> Tensor:
     return more if total is None else total.add_(more)
+
+
+def _unpack(numbers: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of `numbers` that have, one after the other, the shapes of `like`."""
+    parts = torch.split(numbers, [tensor.numel() for tensor in like])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]

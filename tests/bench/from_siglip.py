@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tests.e2e.siglip import architecture, pretrain
+from tests.support.siglip import architecture, pretrain
 
 from prolip.demo.run import evaluate
 from prolip.demo.suite.results import ModelFigures

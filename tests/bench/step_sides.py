@@ -17,8 +17,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from tests.bench.published_step import PublishedModel, PublishedStep, kept_patches, mask_texts
-from tests.property.test_accumulate import Step
-from tests.unit.test_step import run_of
+from tests.support.small_step import Step, run_of
 from torch import Tensor
 
 from prolip.data import MaskConfig

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.bench.side_by_side import table
-from tests.unit.sample_shards import write_tar
+from tests.support.shards import write_tar
 
 SHARDS, SAMPLES = 4, 512
 """Shards, and the samples of each."""

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.bench.side_by_side import table
-from tests.e2e import servers
+from tests.support import servers
 
 from prolip.data import StoreConfig, write_index
 

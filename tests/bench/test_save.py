@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.sample_run import ALONE
+from tests.support.untrained_run import ALONE
 from torch import nn
 
 from prolip.checkpoint import Notes, Saver, run_tensors

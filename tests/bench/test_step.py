@@ -11,7 +11,7 @@ import torch
 from tests.bench.published_step import PublishedModel, PublishedStep
 from tests.bench.side_by_side import table
 from tests.bench.step_sides import LOSS, MASK, Precision, Side, Turn, images_and_ids, masked_step, processes
-from tests.unit.test_step import run_of
+from tests.support.small_step import run_of
 
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.train.config.parts import OptimConfig

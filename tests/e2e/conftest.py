@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.e2e import remote_lab
-from tests.e2e.lab import RECIPE, Lab, write_shard, write_tokenizer
+from tests.support import remote_shards
+from tests.support.emoji_world import emoji_data, emoji_results, emoji_sets
+from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
 
 from prolip.data import Batch
+
+__all__ = ["emoji_data", "emoji_results", "emoji_sets"]  # fixtures
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +27,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards that servers are given."""
     folder = tmp_path_factory.mktemp("shards")
-    remote_lab.write_shards(folder)
+    remote_shards.write_shards(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def expected(folder: Path) -> list[Batch]:
     """What the shards give from the disk."""
-    return remote_lab.batches(remote_lab.config(str(folder / "{000..005}.tar")))
+    return remote_shards.batches(remote_shards.config(str(folder / "{000..005}.tar")))

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import torch
-from tests.unit.sample_run import write_run
-from tests.unit.sample_shards import members, write_tar
+from tests.support.shards import members, write_tar
+from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 

@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from tests.e2e.page_scripts import CONTRASTS, CUT
-from tests.e2e.servers import free_port
-from tests.unit.sample_run import write_run
-from tests.unit.sample_shards import encoded
-from tests.unit.test_explore import write_items
+from tests.support.explore_items import write_items
+from tests.support.servers import free_port
+from tests.support.shards import encoded
+from tests.support.untrained_run import write_run
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -112,7 +112,7 @@ def shown(panel: str) -> str:
 def test_a_picture_beside_captions_from_the_data_and_from_a_file(page: Page, address: str) -> None:
     page.goto(address)
     assert "a 0" in rows(page, "compare")
-    page.get_by_label("Captions, one a line").fill("food\nan animal\n<b>travel</b>")
+    page.get_by_label("Captions, one per line").fill("food\nan animal\n<b>travel</b>")
     page.get_by_label("A picture of the data set").first.click()
     page.get_by_role("option", name="test-000/007").click()
     page.locator("#compare-run").click()
@@ -142,7 +142,7 @@ def test_only_pictures_of_bounded_size_are_taken(page: Page, address: str) -> No
     sent = page.request.post(f"{address}/gradio_api/upload", multipart={"files": large})  # type: ignore[dict-item]
     assert sent.status == 413
     # What was there before is asked about as ever.
-    page.get_by_label("Captions, one a line").fill("food")
+    page.get_by_label("Captions, one per line").fill("food")
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer tbody tr")).to_have_count(1)
 
@@ -197,7 +197,7 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
     expect(page.locator("#browse-answer img").first).to_have_attribute("alt", least_pictures[-1])
     # The other panels' bars go over the same range.
     open_panel(page, "Picture and captions")
-    page.get_by_label("Captions, one a line").fill(f"{least[0]}\n{least[-1]}")
+    page.get_by_label("Captions, one per line").fill(f"{least[0]}\n{least[-1]}")
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer tbody tr")).to_have_count(2)
     for caption, width in ((least[0], "100"), (least[-1], "0")):
@@ -210,11 +210,11 @@ def test_a_classifier_and_the_prompts_that_it_prefers(page: Page, address: str) 
     page.goto(address)
     open_panel(page, "Classifier and prompts")
     expect(page.locator("#classify-answer tbody tr").first).to_be_visible()
-    page.get_by_label("Class names, one a line").fill("animals\nfood")
+    page.get_by_label("Class names, one per line").fill("animals\nfood")
     page.locator("#classify-run").click()
     expect(page.locator("#classify-answer table")).to_have_count(2)
     expect(page.locator("#classify-answer table").nth(1).locator("tbody tr")).to_have_count(4)
-    page.get_by_label("Templates, one a line, {} in each").fill("no place")
+    page.get_by_label("Templates, one per line, each with {}").fill("no place")
     page.locator("#classify-run").click()
     expect(page.locator(".toast-body").first).to_contain_text("no place")
 
@@ -223,14 +223,14 @@ def test_an_address_brings_the_page_back(page: Page, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
     open_panel(page, "Classifier and prompts")
-    page.get_by_label("Class names, one a line").fill("food\ntravel")
+    page.get_by_label("Class names, one per line").fill("food\ntravel")
     page.wait_for_url(lambda url: "classes=food" in url and "panel=classify" in url)
     assert "templates=" not in page.url
     link = page.url
     page.goto("about:blank")
     page.goto(link)
     expect(page.get_by_role("tab", name="Classifier and prompts")).to_have_attribute("aria-selected", "true")
-    expect(page.get_by_label("Class names, one a line")).to_have_value("food\ntravel")
+    expect(page.get_by_label("Class names, one per line")).to_have_value("food\ntravel")
     expect(page.locator("#classify-answer")).to_contain_text("travel")
 
 
@@ -249,7 +249,7 @@ FIELDS = [
     ("classify", "classes", "food\ntravel"),
     ("classify", "templates", "{}\nan emoji of {}"),
 ]
-LABELS = {"captions": "Captions, one a line", "pool": "Captions that may be met"}
+LABELS = {"captions": "Captions, one per line", "pool": "Captions to walk through"}
 IDS = {"place": "browse-page", "kind": "browse-kind", "end": "browse-end"}
 
 

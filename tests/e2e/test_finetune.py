@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.e2e.lab import COLOURS, PLACES, Lab, numbers
-from tests.e2e.siglip import CPU, architecture, pretrain
+from tests.support.siglip import CPU, architecture, pretrain
+from tests.support.small_training import COLOURS, PLACES, Lab, numbers
 
 from prolip.data import BatchLoader
 from prolip.data.device import device_batches
@@ -57,7 +57,7 @@ def test_two_processes_train_what_is_not_locked(lab: Lab, siglip: str) -> None:
     started = load(siglip)
     save_pretrained(started, lab.folder / "siglip-start")  # what another process can open without timm's new tower
     flags = ("--batch_size", "16", "--num_samples", "80", "--lock.image", "True", "--loss.contrast", "clip")
-    program = (str(Path(__file__).with_name("both_strategies.py")),)
+    program = (str(Path(__file__).parent / "programs" / "both_strategies.py"),)
     lab.launch("locked", *flags, *START, str(lab.folder / "siglip-start"), processes=2, program=program)
     unc = {"visual.unc_embedding", "visual.uncertainty_proj.weight", "visual.uncertainty_proj.bias"}
     before = started.state_dict()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.e2e.lab import Lab
+from tests.support.small_training import Lab
 
 TRAIN = Path(__file__).resolve().parents[2] / "train"
 SHORT = ("--num_samples", "32")

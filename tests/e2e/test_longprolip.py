@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.e2e.lab import COLOURS, PLACES, Lab, numbers
+from tests.support.small_training import COLOURS, PLACES, Lab, numbers
 from torch import Tensor
 
 from prolip.data import BatchLoader

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.e2e.curves import Joined, record
-from tests.e2e.lab import Lab
-from tests.ranks import Job
+from tests.e2e.programs.curves import Joined, record
+from tests.support.ranks import Job
+from tests.support.small_training import Lab
 
 from prolip.distributed import start
 
@@ -30,7 +30,7 @@ def of_ranks(lab: Lab, processes: int, cases: Mapping[str, tuple[str, ...]]) -> 
     """What one launch of several processes records of each case; its folder is its name up to a plus."""
     answer = lab.folder / f"answer-{processes}.json"
     words = [(name, lab.words(f"{name.split('+')[0]}-{processes}", *FLAGS, *flags)) for name, flags in cases.items()]
-    command = [str(Path(__file__).with_name("curves.py")), json.dumps(words), str(STEPS), str(answer)]
+    command = [str(Path(__file__).parent / "programs" / "curves.py"), json.dumps(words), str(STEPS), str(answer)]
     with Job(command, processes=processes, told=lab.folder / "told" / f"curves-{processes}") as job:
         assert job.wait() == [0] * processes, job.told()
     found: dict[str, dict[str, Any]] = json.loads(answer.read_text())

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.e2e import servers
-from tests.e2e.azure import ACCOUNT, KEY, azure
-from tests.e2e.remote_lab import (
+from tests.support import servers
+from tests.support.azure import azure
+from tests.support.object_stores import SETTINGS, azure_settings, object_store
+from tests.support.remote_shards import (
     BUCKET,
     NUM_SAMPLES,
     QUICK,
@@ -25,39 +26,6 @@ from tests.e2e.remote_lab import (
 
 from prolip.cli import main
 from prolip.data import Batch, BatchLoader, DataError, write_index
-
-S3 = {"ALLOW_HTTP": "true", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}
-
-
-def s3_settings(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    for name, value in {**S3, "ENDPOINT_URL": endpoint}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-
-
-def google_settings(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    for name, value in {"BASE_URL": endpoint, "ALLOW_HTTP": "true", "SKIP_SIGNATURE": "true"}.items():
-        monkeypatch.setenv(f"GOOGLE_{name}", value)
-
-
-def azure_settings(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    account = {"STORAGE_ACCOUNT_NAME": ACCOUNT, "STORAGE_ACCOUNT_KEY": KEY}
-    for name, value in {**account, "STORAGE_ENDPOINT": endpoint, "ALLOW_HTTP": "true"}.items():
-        monkeypatch.setenv(f"AZURE_{name}", value)
-
-
-@contextmanager
-def object_store(scheme: str, folder: Path, work: Path) -> Iterator[str]:
-    """The endpoint of a store with the folder's files below `data/` in the bucket."""
-    server = {
-        "s3": lambda: servers.moto(folder, BUCKET),
-        "gs": lambda: servers.gcs(folder, BUCKET, work),
-        "az": lambda: azure(folder, BUCKET),
-    }[scheme]()
-    with server as endpoint:
-        yield endpoint
-
-
-SETTINGS = {"s3": s3_settings, "gs": google_settings, "az": azure_settings}
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
@@ -119,7 +87,7 @@ def test_the_index_command(
         assert main(["data", "index", *both, "--out", index]) == 0
         assert f"{NUM_SAMPLES} samples in 6 shards" in capsys.readouterr().out
         assert main(["data", "index", *both, "--out", index, "--check", "--store.connections", "2"]) == 0
-        assert "is right" in capsys.readouterr().out
+        assert "matches its shards" in capsys.readouterr().out
         assert main(["data", "index", f"{url}/*.tar", "--out", index]) == 2
         assert "only object stores" in capsys.readouterr().err
         assert main(["data", "index", f"{url}/9.tar", "--out", index]) == 2

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.e2e import servers
-from tests.e2e.test_remote import BUCKET, s3_settings
-from tests.unit.eval.sample_tasks import picture, write_lists, write_shards
-from tests.unit.sample_run import write_run
+from tests.support import servers
+from tests.support.datacomp_sets import picture, write_lists, write_shards
+from tests.support.object_stores import s3_settings
+from tests.support.remote_shards import BUCKET
+from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig, examine_shards
@@ -119,7 +120,7 @@ def test_items_of_the_page_and_of_sheets(lab: Path, tmp_path: Path) -> None:
     with servers.nginx(folder, tmp_path) as url:
         assert read_items([f"{url}/{{0..1}}.tar"], ("txt", "said"), 7) == near
         packed = read_items([f"{url}/{{0..1}}.tar.gz"], ("txt", "said"), 7)
-        assert [(item.picture, item.captions) for item in packed] == [(item.picture, item.captions) for item in near]
+        assert [(item.image, item.captions) for item in packed] == [(item.image, item.captions) for item in near]
         far, here = ((f"{place}/1.tar", "p7") for place in (url, folder))
         contents = fetch([far, here], 16)
         assert contents[far].caption == contents[here].caption

@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.e2e import servers
-from tests.e2e.remote_lab import (
+from tests.support import servers
+from tests.support.object_stores import SETTINGS, object_store
+from tests.support.remote_shards import (
     BUCKET,
     NUM_SHARDS,
     QUICK,
@@ -26,8 +27,7 @@ from tests.e2e.remote_lab import (
     digest,
     served_copy,
 )
-from tests.e2e.test_remote import SETTINGS, object_store
-from tests.unit.sample_shards import encoded
+from tests.support.shards import encoded
 
 from prolip.data import Batch, BatchLoader, DataError, write_index
 
@@ -35,7 +35,7 @@ RUN = """
 import sys
 from dataclasses import replace
 
-from tests.e2e import remote_lab as lab
+from tests.support import remote_shards as lab
 
 shards, index, cache, limit = sys.argv[1:]
 config = lab.config(shards, index, replace(lab.QUICK, cache_dir=cache, cache_bytes=int(limit)))
@@ -123,7 +123,7 @@ def test_a_shard_that_changed_is_refused(folder: Path, tmp_path: Path, index: Pa
 def test_a_disk_that_takes_no_more(folder: Path, tmp_path: Path, index: Path) -> None:
     # A limit on the size of files stands for a full disk: it stops the run whatever becomes of missing shards.
     small = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
-    skip = "import tests.e2e.remote_lab as lab\nfrom dataclasses import replace\nwhole = lab.config\n"
+    skip = "import tests.support.remote_shards as lab\nfrom dataclasses import replace\nwhole = lab.config\n"
     skip += "lab.config = lambda *words: replace(whole(*words), on_missing_shard='skip', max_bad_fraction=1.0)\n"
     with servers.nginx(folder, tmp_path) as url:
         shards = f"{url}/{{000..005}}.tar"
@@ -229,7 +229,7 @@ def test_memory_does_not_grow_with_the_shards(tmp_path: Path, index: Path) -> No
     program = (
         "import resource, sys\n"
         "from dataclasses import replace\n"
-        "from tests.e2e import remote_lab as lab\n"
+        "from tests.support import remote_shards as lab\n"
         "config = replace(lab.config(sys.argv[1]), last_batch='keep')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert len(lab.batches(config)) == 2\n"

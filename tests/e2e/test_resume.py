@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import torch
-from tests.e2e.lab import Lab, numbers, same_weights, write_shard
-from tests.ranks import FORKSERVER
+from tests.support.ranks import FORKSERVER
+from tests.support.small_training import Lab, numbers, same_weights, write_shard
 
 from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint
 from prolip.train.loop import main
 
-LOGGED = (str(Path(__file__).with_name("logged_training.py")),)
+LOGGED = (str(Path(__file__).parent / "programs" / "logged_training.py"),)
 
 
 def train_with_slow_writes(words: list[str]) -> None:

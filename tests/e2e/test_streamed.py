@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 import pytest
 from PIL import Image
-from tests.e2e import servers
-from tests.e2e.lab import Lab, same_weights
-from tests.e2e.remote_lab import assert_equal
+from tests.support import servers
+from tests.support.remote_shards import assert_equal
+from tests.support.small_training import Lab, same_weights
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, DataError, LoaderConfig, StoreConfig
 from prolip.interop.torch_dataset import BatchDataset

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.e2e.curves import Joined
-from tests.e2e.lab import Lab, numbers, same_weights
+from tests.e2e.programs.curves import Joined
+from tests.support.small_training import Lab, numbers, same_weights
 
 from prolip.checkpoint import list_checkpoints
 from prolip.data import BatchLoader
@@ -159,7 +159,7 @@ def test_a_wrong_recipe_ends_with_status_2_and_says_why(
 
 
 def test_several_processes_say_once_what_is_wrong_whichever_met_it_and_all_end(lab: Lab) -> None:
-    program = (str(Path(__file__).with_name("refused_training.py")),)
+    program = (str(Path(__file__).parent / "programs" / "refused_training.py"),)
     with lab.torchrun("refused", "--num_samples", "1600000", processes=2, program=program) as job:
         assert job.wait(120) == [1], job.told()
     said = [line for line in job.told().splitlines() if line.startswith("prolip train: ")]

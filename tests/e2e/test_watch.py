@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.e2e.lab import COLOURS, PLACES, RECIPE, Lab, numbers, same_weights
+from tests.support.small_training import COLOURS, PLACES, RECIPE, Lab, numbers, same_weights
 
 from prolip.checkpoint import list_checkpoints, read_best
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip import _core, gaussian, pairs
+from prolip import _core, gaussian
 from prolip.distributed import Peers
 from prolip.eval import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
 from prolip.eval.em import FittedWeights, fit_weights, prior_weights
@@ -223,7 +223,7 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         return gaussian.official_inclusion_score(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps)
 
     def inclusion_batchwise_official(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, eps: float) -> Tensor:
-        return pairs.official_inclusion_test_matrix(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps, block=200)
+        return gaussian.official_inclusion_test_matrix(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps, block=200)
 
     def inclusion_exact(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor) -> Tensor:
         return gaussian.inclusion_score(Gaussian(mu1, lv1), Gaussian(mu2, lv2))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from open_clip.transform import image_transform
 from PIL import Image
-from tests.unit.sample_shards import TOKENIZER, config, write_tar
+from tests.support.shards import TOKENIZER, config, write_tar
 from torchvision.transforms import Compose
 
 from prolip.data import BatchLoader, preprocess_image

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.sample_shards import encoded, write_tar
+from tests.support.shards import encoded, write_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 

@@ -13,7 +13,7 @@ import open_clip
 import pytest
 from open_clip_train.zero_shot import run
 from PIL import Image
-from tests.unit.eval.sample_tasks import NAMES, TASKS, TEMPLATES, write_lists, write_open_clip, write_shards
+from tests.support.datacomp_sets import NAMES, TASKS, TEMPLATES, write_lists, write_open_clip, write_shards
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,67 +11,15 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ranks import FORKSERVER
+from tests.support.ranks import FORKSERVER
+from tests.support.small_step import LOSS, assert_same, gradients, model_of, step_of
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prolip.distributed import Peers
-from prolip.losses import LossTerms, ProlipLoss
-from prolip.losses.config import LossConfig
-from prolip.models import ModelConfig, ProLIP, ProLIPOutput
-from prolip.models.config import TextConfig, VisionConfig
+from prolip.losses import ProlipLoss
+from prolip.models import ProLIPOutput
 from prolip.train.accumulate import backward
-
-CONFIG = ModelConfig(
-    embed_dim=16,
-    vision=VisionConfig(image_size=12, patch_size=6, width=16, head_width=8, layers=1, embed_unc=True),
-    text=TextConfig(width=16, heads=2, layers=1, vocab_size=10, context_length=4, embed_unc=True),
-    init_logit_bias=-5.0,
-)
-# Every term counts, so that an error in one shows.
-LOSS = LossConfig(inclusion_weight=0.1, masked_inclusion_weight=0.1, vib_weight=0.1, inclusion_scale=2.0)
-SLOTS, RANKS = 2, 2
-
-
-class Step(NamedTuple):
-    images: Tensor
-    token_ids: Tensor
-    masked_token_ids: Tensor | None
-    kept_patches: Tensor | None
-
-
-def step_of(items: int, masked: int, *, rank: int = 0) -> Step:
-    generator = torch.Generator().manual_seed(100 * items + masked + 10_000 * rank)
-    ids = torch.randint(2, 10, (SLOTS, items, 4), generator=generator)
-    kept = torch.rand(masked, 4, generator=generator).argsort(1)[:, :2].sort(1).values
-    return Step(
-        torch.randn(items, 3, 12, 12, generator=generator),
-        ids,
-        ids[:, :masked].flip(-1) if masked else None,
-        kept if masked else None,
-    )
-
-
-def model_of() -> ProLIP:
-    torch.manual_seed(3)
-    return ProLIP(CONFIG)
-
-
-def gradients(
-    network: nn.Module, batch: Step, parts: int, peers: Peers | None = None
-) -> tuple[LossTerms, dict[str, Tensor]]:
-    network.zero_grad(set_to_none=True)
-    terms, output = backward(network, ProlipLoss(LOSS, peers or Peers()), batch, parts=parts)
-    assert len(output.image.mean) == len(batch.images)
-    found = {name: parameter.grad for name, parameter in network.named_parameters()}
-    return terms, {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
-
-
-def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """To 1e-6 of the whole gradient's length, in single precision."""
-    assert ours.keys() == theirs.keys()
-    ours_flat, theirs_flat = (torch.cat([part[name].flatten() for name in theirs]) for part in (ours, theirs))
-    assert float((ours_flat - theirs_flat).norm()) < 1e-6 * float(theirs_flat.norm())
 
 
 @given(items=st.integers(1, 9), masked=st.integers(0, 9), parts=st.integers(2, 9))
@@ -96,6 +43,9 @@ def test_single_precision_keeps_six_digits(parts: int) -> None:
     in_parts, found = gradients(model, batch, parts)
     torch.testing.assert_close(torch.stack(in_parts), torch.stack(terms), rtol=1e-6, atol=1e-7)
     assert_same(found, whole)
+
+
+RANKS = 2
 
 
 class Drawn(nn.Module):

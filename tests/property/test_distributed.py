@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ranks import FORKSERVER
+from tests.support.ranks import FORKSERVER
 from torch import Tensor
 
 from prolip.distributed import Exchange, Peers, Ranks, start, stop
 from prolip.gaussian import Gaussian
-from prolip.losses import Counts, ProlipLoss
+from prolip.losses import LossTerms, ProlipLoss
 from prolip.losses.config import Contrast, LossConfig
+from prolip.losses.ppcl import ppcl_reference
 from prolip.models import ProLIPOutput
 
 MAX_RANKS = 5
@@ -31,18 +32,17 @@ Leaves = dict[str, Tensor]
 class Case:
     """One batch, as its ranks hold it."""
 
-    counts: Counts
-    tell_counts: bool
+    world_size: int
+    items: int
+    """B of each rank."""
+    masked: int
+    """M of each rank."""
     slots: int
     dim: int
     exchange: Exchange
     seed: int
     compiled: bool = False
     contrast: Contrast = "ppcl"
-
-    @property
-    def world_size(self) -> int:
-        return len(self.counts.items)
 
     @property
     def config(self) -> LossConfig:
@@ -61,15 +61,11 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    world_size = draw(st.integers(1, MAX_RANKS))
-    uneven = draw(st.booleans())
-    items = draw(st.lists(st.integers(1, 7), min_size=world_size, max_size=world_size))
-    masked = [draw(st.integers(0, size)) for size in items]
-    if not uneven:
-        items, masked = items[:1] * world_size, masked[:1] * world_size
+    items = draw(st.integers(1, 7))
     return Case(
-        counts=Counts(tuple(items), tuple(masked)),
-        tell_counts=uneven or draw(st.booleans()),
+        world_size=draw(st.integers(1, MAX_RANKS)),
+        items=items,
+        masked=draw(st.integers(0, items)),
         slots=draw(st.integers(1, 3)),
         dim=draw(st.integers(1, 9)),
         exchange=draw(st.sampled_from(["ring", "all_gather"])),
@@ -81,10 +77,9 @@ def cases(draw: st.DrawFn) -> Case:
 def leaves_of(case: Case, rank: int) -> Leaves:
     """What one rank's towers would give, and the two scalars that all ranks share."""
     generator = torch.Generator().manual_seed(1000 * case.seed + rank)
-    items, masked = case.counts.items[rank], case.counts.masked[rank]
     found = {}
     for tower in TOWERS:
-        rows = masked if tower.startswith("masked") else items
+        rows = case.masked if tower.startswith("masked") else case.items
         shape = (rows, case.dim) if tower.endswith("image") else (case.slots, rows, case.dim)
         found[f"{tower}_mean"] = 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
         found[f"{tower}_log_var"] = torch.randn(shape, generator=generator, dtype=torch.float64) - 3
@@ -104,12 +99,24 @@ def joined(case: Case, ranks: list[Leaves]) -> Leaves:
     for tower in ("image", "text"):
         for part in ("mean", "log_var"):
             name = f"{tower}_{part}"
-            firsts = list(zip(ranks, case.counts.masked, strict=True))
-            first = [leaves[name][..., :masked, :] for leaves, masked in firsts]
-            rest = [leaves[name][..., masked:, :] for leaves, masked in firsts]
+            first = [leaves[name][..., : case.masked, :] for leaves in ranks]
+            rest = [leaves[name][..., case.masked :, :] for leaves in ranks]
             whole[name] = torch.cat([*first, *rest], -2)
             whole[f"masked_{name}"] = torch.cat([leaves[f"masked_{name}"] for leaves in ranks], -2)
     return whole
+
+
+def one_process(case: Case, output: ProLIPOutput) -> LossTerms:
+    """The loss of the whole batch; the sigmoid losses by their equation, not in tiles."""
+    if case.contrast == "clip":
+        return ProlipLoss(case.config, Peers())(output)
+    assert output.logit_bias is not None
+    image, text = output.image, output.text
+    if case.contrast == "siglip":
+        image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
+    contrast = case.config.ppcl_weight * ppcl_reference(image, text, output.logit_scale, output.logit_bias)
+    others = ProlipLoss(replace(case.config, ppcl_weight=0.0), Peers())(output)
+    return others._replace(ppcl=contrast, total=contrast + others.total)
 
 
 def serve(rank: int, store: Path, orders: Connection) -> None:
@@ -122,7 +129,7 @@ def serve(rank: int, store: Path, orders: Connection) -> None:
         leaves = leaves_of(case, rank)
         loss = ProlipLoss(case.config, Peers(groups[case.world_size - 1]))
         call = torch.compile(loss, fullgraph=True, backend="aot_eager") if case.compiled else loss
-        terms = call(output_of(leaves), case.counts if case.tell_counts else None)
+        terms = call(output_of(leaves))
         terms.total.backward()
         found: dict[str, Any] = {"terms": torch.stack(terms).detach().numpy()}
         orders.send(found | {name: leaf.grad.numpy() for name, leaf in leaves.items() if leaf.grad is not None})
@@ -160,8 +167,7 @@ def test_ranks_equal_one_process(ranks: list[Connection], case: Case) -> None:
 
 
 def test_a_compiled_loss_exchanges_as_well(ranks: list[Connection]) -> None:
-    counts = Counts((4, 3), (1, 2))
-    check(ranks, Case(counts, tell_counts=True, slots=2, dim=5, exchange="ring", seed=1, compiled=True))
+    check(ranks, Case(2, items=4, masked=1, slots=2, dim=5, exchange="ring", seed=1, compiled=True))
 
 
 def check(ranks: list[Connection], case: Case) -> None:
@@ -171,7 +177,7 @@ def check(ranks: list[Connection], case: Case) -> None:
     mine = [leaves_of(case, rank) for rank in range(size)]
     for leaves in mine[1:]:
         leaves.update(scale=mine[0]["scale"], bias=mine[0]["bias"])
-    terms = ProlipLoss(case.config, Peers())(output_of(joined(case, mine)))
+    terms = one_process(case, output_of(joined(case, mine)))
     terms.total.backward()
     found = []
     for end in ranks[:size]:
@@ -203,7 +209,7 @@ def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     cpu = torch.device("cpu")
     assert start("cpu") == Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=cpu)
-    assert Peers.from_env().world_size == 1
+    assert Peers().world_size == 1
     stop()
     with pytest.raises(ValueError, match="device is 'tpu'"):
         start("tpu")

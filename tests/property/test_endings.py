@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.sample_shards import members, write_tar
+from tests.support.shards import members, write_tar
 
 from prolip.data import StoreConfig, write_index
 

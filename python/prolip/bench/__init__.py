@@ -1,1 +1,1 @@
-"""Measurements against baselines: `prolip bench data`."""
+"""`prolip bench data`: measure the loader beside baselines."""

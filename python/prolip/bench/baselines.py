@@ -1,9 +1,9 @@
-"""The pipelines that the loader is measured against: endless streams of float32 batches from DataLoader workers.
+"""The baselines of the loader: endless streams of float32 batches from DataLoader workers.
 
-Each takes `.jpg` (or `.png`, `.webp`) and `.txt` members and gives what a CLIP training loop gets: normalised pictures
+Each reads `.jpg` (or `.png`, `.webp`) and `.txt` members and yields what a CLIP training loop needs: normalised images
 [B, 3, H, W] and token ids [B, L] of open_clip's tokenizer.
 
-Shapes: B samples of a batch, H/W pixels, L tokens.
+Shapes: B samples per batch, H/W pixels, L tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ IMAGE_MEMBERS = ("jpg", "jpeg", "png", "webp")
 def webdataset_batches(task: Task) -> Batches:
     """The stack that the published models were trained with: webdataset, PIL, torchvision's transforms of PIL images.
 
-    Shards are drawn with replacement, samples shuffled in a buffer of 5,000 that yields from 1,000 on.
+    Shards are drawn with replacement. Samples are shuffled in a buffer of 5,000 that yields from 1,000 samples on.
     """
     steps: list[Any] = [
         transforms.RandomResizedCrop(
@@ -50,7 +50,7 @@ def webdataset_batches(task: Task) -> Batches:
             transforms.RandomApply([jitter], p=AUGMENT.jitter_prob),
             transforms.RandomGrayscale(p=AUGMENT.gray_prob),
         ]
-    picture = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(OPENAI_MEAN, OPENAI_STD)])
+    transform = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(OPENAI_MEAN, OPENAI_STD)])
     tokenize = open_clip.tokenizer.SimpleTokenizer(context_length=task.context_length)
     dataset = webdataset.DataPipeline(
         webdataset.ResampledShards(list(task.shards)),
@@ -58,7 +58,7 @@ def webdataset_batches(task: Task) -> Batches:
         webdataset.shuffle(5000, initial=1000),
         webdataset.decode("pilrgb"),
         webdataset.rename(image=";".join(IMAGE_MEMBERS), text="txt"),
-        webdataset.map_dict(image=picture, text=lambda text: tokenize(text)[0]),
+        webdataset.map_dict(image=transform, text=lambda text: tokenize(text)[0]),
         webdataset.to_tuple("image", "text"),
         webdataset.batched(task.batch_size, partial=False),
     )
@@ -69,9 +69,9 @@ def webdataset_batches(task: Task) -> Batches:
 
 
 def hand_made_batches(task: Task) -> Batches:
-    """What a careful user writes with torchvision alone: decode_jpeg and the uint8 transforms; not PIL's pixels.
+    """What a careful user writes with torchvision alone: decode_jpeg and uint8 transforms. Pixels differ from PIL's.
 
-    Only JPEG is decoded. Crops are resized with antialias by torchvision's SIMD kernel.
+    Only JPEG is decoded. Crops are resized by torchvision's SIMD kernel, with antialiasing.
     """
     steps: list[Any] = [
         v2.RandomResizedCrop(
@@ -97,14 +97,14 @@ def hand_made_batches(task: Task) -> Batches:
 
 
 def hand_made_cv2_batches(task: Task) -> Batches:
-    """The fastest hand-made pipeline known to us: simplejpeg, torchvision's resize, colours by OpenCV's tables.
+    """The fastest hand-made pipeline that we know: simplejpeg, torchvision's resize, colours by OpenCV's tables.
 
-    Only JPEG is decoded; neither the resize nor the colours are PIL's to the bit.
+    Only JPEG is decoded. Pixels differ from PIL's, in the resize and in the colours.
     """
     import cv2
     import simplejpeg
 
-    from prolip.bench.cv2_colours import vary
+    from prolip.bench.cv2_colours import augment
 
     cv2.setNumThreads(0)
     draws = random.Random(0)
@@ -117,14 +117,14 @@ def hand_made_cv2_batches(task: Task) -> Batches:
         crop = functional.resize(crop, size, InterpolationMode.BICUBIC, antialias=True)
         if task.recipe == "plain":
             return crop
-        packed = vary(crop.permute(1, 2, 0).contiguous().numpy(), AUGMENT, draws)
+        packed = augment(crop.permute(1, 2, 0).contiguous().numpy(), AUGMENT, draws)
         return torch.from_numpy(packed).permute(2, 0, 1)
 
     return _hand_made(task, load)
 
 
 class _Stream(IterableDataset[tuple[Tensor, Tensor]]):
-    """One worker's batches: its own order of the shards, pictures normalised into the batch one by one."""
+    """The batches of one worker: shards in an order of its own, each image normalised into the batch."""
 
     def __init__(self, task: Task, load: Callable[[bytes], Tensor]):
         self.task, self.load = task, load
@@ -168,7 +168,7 @@ def _hand_made(task: Task, load: Callable[[bytes], Tensor]) -> Batches:
 
 
 def _draw_crop(width: int, height: int, draws: random.Random) -> tuple[int, int, int, int]:
-    """A crop of RandomResizedCrop's distribution: x, y, width, height; the whole picture after ten misfits."""
+    """Draw a crop as RandomResizedCrop does: x, y, width, height; the whole image after ten crops that don't fit."""
     low, high = (math.log(ratio) for ratio in AUGMENT.crop_ratio)
     for _ in range(10):
         area = width * height * draws.uniform(*AUGMENT.crop_scale)

@@ -1,8 +1,8 @@
-"""One contender in a process of its own: reads a task from the standard input, writes a measurement to the output.
+"""Measure one contender in its own process: read a task from standard input, write a measurement to standard output.
 
-The rate is that of an endless stream: the first batches are dropped (start-up, caches), then a whole number of batches
-a worker is timed, so that pipelines with several workers start and stop the clock in the same phase. The reader's work
-is to look at one pixel of each batch.
+Measured is the rate of an endless stream. The first batches are dropped (start-up, caches). Then a whole number of
+batches per worker is timed, so that pipelines with several workers start and stop the clock in the same phase. The
+consumer reads one pixel of each batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
 
 WARM_BATCHES = 2
-"""Batches that are dropped first, at least; one a worker where those are more."""
+"""Smallest number of batches to drop; one per worker if there are more workers."""
 
 
 class _Array(Protocol):
@@ -34,11 +34,11 @@ class _Array(Protocol):
 
 
 Start = Callable[[], Iterator[_Array]]
-"""Opens a loader and gives its batches' pictures, batch first."""
+"""Opens a loader and yields the images of its batches, batch dimension first."""
 
 
 def main() -> int:
-    """Measures what the standard input asks for."""
+    """Measure the task on standard input."""
     task = Task.from_json(sys.stdin.read())
     sys.stdout.write(f"{CONTENDERS[task.contender](task).to_json()}\n")
     sys.stdout.flush()
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _prolip(task: Task) -> Measurement:
-    """The loader: uint8 batches as the training loop takes them, which the device then normalises."""
+    """The loader: uint8 batches as in training, where the device normalises them."""
     return _measure_loader(task, _loader_config(task))
 
 
@@ -60,7 +60,7 @@ def _measure_loader(task: Task, config: LoaderConfig) -> Measurement:
 
     measured = _measure(task, start)
     stages = loaders[0].stats().stages
-    # The stages' clocks go on while a thread waits for a core, so their shares count, of the processor time measured.
+    # Stage clocks also run while a thread waits for a core, so only their shares of the CPU time are used.
     waiting = {"wait", "idle", "fetch"}
     busy = {name: stage.seconds for name, stage in stages.items() if name not in waiting and stage.count}
     whole = sum(busy.values())
@@ -68,7 +68,7 @@ def _measure_loader(task: Task, config: LoaderConfig) -> Measurement:
 
 
 def _prolip_float32(task: Task) -> Measurement:
-    """The loader with what the baselines do besides: float32 batches, normalised on the CPU by the reader."""
+    """The loader with float32 batches like the baselines: the consumer normalises them on the CPU."""
     torch.set_num_threads(1)
 
     def start() -> Iterator[_Array]:
@@ -79,7 +79,7 @@ def _prolip_float32(task: Task) -> Measurement:
 
 
 def _decode_only(task: Task) -> Measurement:
-    """The floor: the same threads decode the same pictures, whose bytes are in memory, and do nothing else."""
+    """The floor: as many threads decode the same images from memory, and do nothing else."""
     import_mb = process.memory(process.tree()).peak_rss
     shards = list(task.shards)
     samples = BatchLoader(_loader_config(task)).num_samples
@@ -92,7 +92,7 @@ def _decode_only(task: Task) -> Measurement:
     memory = process.memory(process.tree())
     return Measurement(
         images_per_s=images / seconds,
-        # Before the clock starts, each picture that is loaded is decoded once to see whether it can be.
+        # Before the clock starts, each loaded image is decoded once, to find those that cannot be decoded.
         cpu_us=cpu / (images + loaded) * 1e6,
         others_cores=max(0.0, process.machine_seconds() - busy - cpu) / elapsed,
         first_batch_s=0.0,
@@ -131,21 +131,21 @@ CONTENDERS: dict[str, Callable[[Task], Measurement]] = {
 
 
 def _measure(task: Task, start: Start) -> Measurement:
-    """Times the batches of a loader that `start` opens."""
+    """Time the batches of the loader that `start` opens."""
     warnings.simplefilter("ignore")
     workers = task.threads
     count = -(-task.images // (task.batch_size * workers)) * workers
     import_mb = process.memory(process.tree()).peak_rss
     opened = time.perf_counter()
     batches = start()
-    _look_at(next(batches))
+    _read_pixel(next(batches))
     first_batch = time.perf_counter() - opened
     for images in islice(batches, max(WARM_BATCHES, workers) - 1):
-        _look_at(images)
+        _read_pixel(images)
     processes = process.tree()
     busy, cpu, begun = process.machine_seconds(), process.cpu_seconds(processes), time.perf_counter()
     for images in islice(batches, count):
-        _look_at(images)
+        _read_pixel(images)
     seconds = time.perf_counter() - begun
     cpu = process.cpu_seconds(processes) - cpu
     busy = process.machine_seconds() - busy
@@ -162,8 +162,8 @@ def _measure(task: Task, start: Start) -> Measurement:
     )
 
 
-def _look_at(images: _Array) -> None:
-    """Reads a pixel, as any user of the batch would."""
+def _read_pixel(images: _Array) -> None:
+    """Read a pixel, as any consumer of the batch would."""
     images[0, 0, 0, 0]
 
 

@@ -1,7 +1,7 @@
-"""`prolip bench data`: the loader, the floor of decoding alone, and baselines on the same shards in one run.
+"""`prolip bench data`: measure the loader, pure decoding (the floor) and baselines on the same shards in one run.
 
-Every measurement is a fresh process (`prolip.bench.contender`), so that each contender's memory and warm-up are its
-own; the contenders take turns, so that a change of the machine's mood meets all of them.
+Each measurement runs in a new process (`prolip.bench.contender`), so that memory and warm-up are its own. Contenders
+take turns, so that a change in the machine's speed affects all of them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ BASELINES = {
     "prolip-fast": (),
     "prolip-float32": (),
 }
-"""Names of `against` and the modules that each needs besides the project's own dependencies."""
+"""Baselines by name, with the modules that each needs besides the project's dependencies."""
 PACKAGES = {"cv2": "opencv-python-headless"}
-"""Packages whose name is not their module's."""
+"""Packages whose name differs from their module's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +40,23 @@ class Summary:
     name: str
     runs: tuple[Measurement, ...]
 
-    def median(self, of: Callable[[Measurement], float]) -> float:
-        """The median of a figure over the runs."""
-        return statistics.median(map(of, self.runs))
+    def median(self, value: Callable[[Measurement], float]) -> float:
+        """Return the median of a value over the runs."""
+        return statistics.median(map(value, self.runs))
 
     @property
     def images_per_s(self) -> float:
-        """Pictures a second, median."""
+        """Median of images per second."""
         return self.median(lambda run: run.images_per_s)
 
     @property
     def cpu_us(self) -> float:
-        """Processor time of a picture in microseconds, median."""
+        """Median CPU time per image in microseconds."""
         return self.median(lambda run: run.cpu_us)
 
 
 def contenders(config: BenchDataConfig) -> tuple[str, ...]:
-    """The names to measure, ours and the floor first.
+    """Return the names to measure: the loader, the floor, then the baselines.
 
     Raises:
         ValueError: a baseline is unknown or needs a package that is not installed, or a number is out of range.
@@ -76,13 +76,13 @@ def contenders(config: BenchDataConfig) -> tuple[str, ...]:
     return OURS, FLOOR, *named
 
 
-def measure(config: BenchDataConfig, names: tuple[str, ...], say: Callable[[str], object]) -> tuple[Summary, ...]:
-    """Runs all contenders in turn, `repeats` times.
+def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str], object]) -> tuple[Summary, ...]:
+    """Run all contenders in turn, `repeats` times.
 
     Args:
-        config: What to measure.
-        names: The contenders.
-        say: Told of each run when it is over.
+        config: what to measure.
+        names: the contenders.
+        log: called with a line after each run.
 
     Raises:
         ValueError: no shard matches.
@@ -101,12 +101,12 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], say: Callable[[str]
                 batch_size=config.batch_size,
             )
             runs[name].append(_run(task))
-            say(f"round {number + 1} of {config.repeats}: {name} {runs[name][-1].images_per_s:.0f} images/s")
+            log(f"round {number + 1} of {config.repeats}: {name} {runs[name][-1].images_per_s:.0f} images/s")
     return tuple(Summary(name=name, runs=tuple(found)) for name, found in runs.items())
 
 
 def _run(task: Task) -> Measurement:
-    """One contender in its own process. Idle threads of numeric libraries sleep: the contenders bring their own."""
+    """Run one contender in its own process. Numeric libraries get one thread: contenders have their own workers."""
     done = subprocess.run(
         [sys.executable, "-m", "prolip.bench.contender"],
         input=task.to_json(),
@@ -121,30 +121,30 @@ def _run(task: Task) -> Measurement:
 
 
 def json_lines(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[str]:
-    """One JSON object a contender."""
-    for one in summaries:
-        rates = [run.images_per_s for run in one.runs]
+    """Yield one JSON object per contender."""
+    for summary in summaries:
+        rates = [run.images_per_s for run in summary.runs]
         record: dict[str, object] = {
-            "name": one.name,
+            "name": summary.name,
             "recipe": config.recipe,
             "threads": config.threads,
-            "images_per_s": round(one.images_per_s, 1),
+            "images_per_s": round(summary.images_per_s, 1),
             "min": round(min(rates), 1),
             "max": round(max(rates), 1),
-            "rss_mb": round(one.median(lambda run: run.rss_mb)),
-            "pss_mb": round(one.median(lambda run: run.pss_mb)),
-            "import_mb": round(one.median(lambda run: run.import_mb)),
-            "first_batch_s": round(one.median(lambda run: run.first_batch_s), 3),
-            "cpu_us": round(one.cpu_us),
-            "others_cores": round(max(run.others_cores for run in one.runs), 2),
+            "rss_mb": round(summary.median(lambda run: run.rss_mb)),
+            "pss_mb": round(summary.median(lambda run: run.pss_mb)),
+            "import_mb": round(summary.median(lambda run: run.import_mb)),
+            "first_batch_s": round(summary.median(lambda run: run.first_batch_s), 3),
+            "cpu_us": round(summary.cpu_us),
+            "others_cores": round(max(run.others_cores for run in summary.runs), 2),
         }
-        if stages := _stages(one):
+        if stages := _stages(summary):
             record["stage_us"] = {name: round(value, 1) for name, value in stages.items()}
         yield json.dumps(record)
 
 
 def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[str]:
-    """The lines of a table for people."""
+    """Yield the lines of a table for people."""
     ours, floor = summaries[0].images_per_s, summaries[1].images_per_s
     least_cpu = summaries[1].cpu_us
     yield (
@@ -155,24 +155,24 @@ def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[s
         f"{'':15} {'images/s':>8} {'min - max':>13} {'of floor':>8} {'ours is':>8} {'CPU us':>7} {'of floor':>8} "
         f"{'RSS MB':>7} {'PSS MB':>7} {'imports':>7} {'1st batch':>9} {'others':>6}"
     )
-    for one in summaries:
-        rates = [run.images_per_s for run in one.runs]
-        first = one.median(lambda run: run.first_batch_s)
+    for summary in summaries:
+        rates = [run.images_per_s for run in summary.runs]
+        first = summary.median(lambda run: run.first_batch_s)
         yield (
-            f"{one.name:15} {one.images_per_s:8.0f} {f'{min(rates):.0f} - {max(rates):.0f}':>13} "
-            f"{one.images_per_s / floor:8.2f} {f'{ours / one.images_per_s:.2f} x':>8} "
-            f"{one.cpu_us:7.0f} {least_cpu / one.cpu_us:8.2f} {one.median(lambda run: run.rss_mb):7.0f} "
-            f"{one.median(lambda run: run.pss_mb):7.0f} {one.median(lambda run: run.import_mb):7.0f} "
-            f"{f'{first:.2f} s' if first else '-':>9} {max(run.others_cores for run in one.runs):6.2f}"
+            f"{summary.name:15} {summary.images_per_s:8.0f} {f'{min(rates):.0f} - {max(rates):.0f}':>13} "
+            f"{summary.images_per_s / floor:8.2f} {f'{ours / summary.images_per_s:.2f} x':>8} "
+            f"{summary.cpu_us:7.0f} {least_cpu / summary.cpu_us:8.2f} {summary.median(lambda run: run.rss_mb):7.0f} "
+            f"{summary.median(lambda run: run.pss_mb):7.0f} {summary.median(lambda run: run.import_mb):7.0f} "
+            f"{f'{first:.2f} s' if first else '-':>9} {max(run.others_cores for run in summary.runs):6.2f}"
         )
-    for one in summaries:
-        if stages := _stages(one):
+    for summary in summaries:
+        if stages := _stages(summary):
             parts = ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
-            yield f"CPU us of {one.name} by stage: {parts}"
+            yield f"CPU us of {summary.name} by stage: {parts}"
     yield "others: cores that the rest of the machine kept busy, worst round; above 0.1 the figures are disturbed"
 
 
 def _stages(summary: Summary) -> dict[str, float]:
-    """Microseconds of a picture by stage, median over the runs."""
+    """Return the CPU time per image by stage in microseconds, median over the runs."""
     names = dict.fromkeys(name for run in summary.runs for name in run.stage_us)
     return {name: statistics.median(run.stage_us.get(name, 0.0) for run in summary.runs) for name in names}

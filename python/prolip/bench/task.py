@@ -1,4 +1,4 @@
-"""What crosses between the measuring process and a contender's: a task there, a measurement back."""
+"""What the measuring process and a contender exchange: a task and a measurement, as JSON."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from prolip.bench.config import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """The work of one contender."""
+    """What a contender is to measure."""
 
     contender: str
-    """Its name."""
+    """Name of the contender."""
     shards: tuple[str, ...]
-    """Paths of the archives."""
+    """Paths of the shards."""
     recipe: Recipe
     """`full`: crop, jitter, grey. `plain`: crop."""
     threads: int
     """Threads, or worker processes."""
     images: int
-    """Pictures that are timed, at least."""
+    """Smallest number of images to time."""
     batch_size: int
-    """Samples of a batch."""
+    """Samples per batch."""
     image_size: int = 224
-    """Side of a picture in the batch, in pixels."""
+    """Side of the images in a batch, in pixels."""
     context_length: int = 77
-    """Ids of a text."""
+    """Ids per caption."""
 
     def to_json(self) -> str:
-        """The task as text."""
+        """Return the task as JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The task that `to_json` wrote."""
+        """Return the task that `to_json` wrote."""
         values = json.loads(text)
         return cls(**{**values, "shards": tuple(values["shards"])})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One run of one contender."""
+    """The result of one run of one contender."""
 
     images_per_s: float
-    """Pictures a second, start-up and first batches not counted."""
+    """Images per second, without start-up and the first batches."""
     cpu_us: float
-    """Processor time of a picture in microseconds, all processes and threads together."""
+    """CPU time per image in microseconds, over all processes and threads."""
     others_cores: float
-    """Cores that the rest of the machine kept busy meanwhile: above a few hundredths the run was disturbed."""
+    """Cores that the rest of the machine kept busy. Above a few hundredths the run was disturbed."""
     first_batch_s: float
-    """Seconds from asking for the loader to its first batch, imports not counted; 0 where there are no batches."""
+    """Seconds from opening the loader to its first batch, without imports; 0 if there are no batches."""
     rss_mb: float
-    """The most memory that was resident, summed over processes."""
+    """Peak resident memory in MB, summed over processes."""
     pss_mb: float
-    """Memory at the end of the run, shared pages counted once."""
+    """Memory at the end of the run in MB, with shared pages counted once."""
     import_mb: float
-    """The most memory that was resident once everything was imported."""
+    """Peak resident memory in MB after imports."""
     stage_us: dict[str, float] = field(default_factory=dict)
-    """`cpu_us` by the loader's stage, in proportion to the stages' times; empty for others."""
+    """`cpu_us` divided among the loader's stages in proportion to their times; empty for other contenders."""
 
     def to_json(self) -> str:
-        """The measurement as text."""
+        """Return the measurement as JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The measurement that `to_json` wrote."""
+        """Return the measurement that `to_json` wrote."""
         return cls(**json.loads(text))

@@ -1,4 +1,4 @@
-"""Settings of the loader, the tokenizer and the index."""
+"""Settings of the loader, the tokenizer and `prolip data index`."""
 
 from __future__ import annotations
 
@@ -13,206 +13,205 @@ from prolip import _core
 
 Value = TypeVar("Value")
 Derived = Annotated[Value, tyro.conf.Suppress]
-"""A field that follows from other settings of a training run, so that `prolip train` has no flag for it."""
+"""A field that a training run derives from other settings, so that `prolip train` has no flag for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """Which tokenizer, and the shape of what it returns."""
+    """Which tokenizer to use, and how many ids it returns."""
 
     kind: Literal["clip", "file"] = "clip"
-    """`clip`: ids of open_clip's SimpleTokenizer. `file`: a Hugging Face tokenizer.json."""
+    """`clip`: the ids of open_clip's SimpleTokenizer. `file`: a Hugging Face tokenizer.json."""
     path: Path | None = None
-    """The tokenizer.json; for `clip` the merges (.txt or .txt.gz), by default those inside the installed open_clip."""
+    """The tokenizer.json. For `clip`, the merges (.txt or .txt.gz); by default those of the installed open_clip."""
     context_length: int = 64
-    """Ids in a row: longer captions are cut, special tokens kept; shorter ones are padded."""
+    """Ids per caption. Longer captions are cut, keeping special tokens; shorter ones are padded."""
     pad_id: int | None = None
-    """The padding id; by default the file's: the `pad_token` of a `tokenizer_config.json` beside it, its `padding`
-    section, `<pad>` or `[PAD]`, whichever is there first. CLIP's is always 0."""
+    """The padding id, 0 for `clip`. For a file the default is the first of: `pad_token` in a `tokenizer_config.json`
+    beside it, its `padding` section, `<pad>`, `[PAD]`."""
     clean: Literal["lower", "whitespace", "canonicalize", "none"] | None = None
-    """How captions are cleaned before, as open_clip's `clean` names it: `lower` (CLIP's), `whitespace`, `canonicalize`
-    (SigLIP's: lower case, no punctuation). All of them begin with ftfy's fixes. `none`, for a file, leaves captions to
-    the file's own normaliser. By default `lower` for `clip`, `none` for a file."""
+    """How captions are cleaned first, by open_clip's names: `lower` (CLIP), `whitespace`, or `canonicalize` (SigLIP:
+    lower case, no punctuation). All three fix the text with ftfy. `none`, for a file only, leaves captions to the
+    file's own normaliser. Default: `lower` for `clip`, `none` for a file."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values, for checkpoints."""
+        """Return the configuration as plain values, for a checkpoint."""
         return {**asdict(self), "path": None if self.path is None else str(self.path)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The configuration that `to_dict` wrote."""
+        """Return the configuration that `to_dict` wrote."""
         return cls(**{**values, "path": None if values["path"] is None else Path(values["path"])})
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How a training picture is varied; the defaults are those of the published recipes."""
+    """Random augmentation of training images. The defaults are those of the published recipes."""
 
     crop_scale: tuple[float, float] = (0.8, 1.0)
-    """Share of the picture's area that a crop covers, lowest and highest."""
+    """Lowest and highest share of the image's area in a crop."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of a crop, lowest and highest."""
+    """Lowest and highest aspect ratio (width / height) of a crop."""
     jitter: tuple[float, float, float, float] = (0.32, 0.32, 0.32, 0.08)
-    """Strength of brightness, contrast, saturation and hue; the four are applied in random order."""
+    """Strength of brightness, contrast, saturation and hue jitter, applied in random order."""
     jitter_prob: float = 0.8
     """Probability of colour jitter."""
     gray_prob: float = 0.2
-    """Probability that a picture loses its colour."""
+    """Probability of conversion to grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSource:
-    """Where a caption comes from."""
+    """One source of captions within a sample."""
 
     key: str = "txt"
-    """`txt`, or a dotted path into the sample's json. Of a list one text is drawn, equally often unless weighted;
-    what is no text is passed over. A name behind a list, with or without `*`, is a name in each of its elements
-    (`sentences.raw`, `sentences.*.raw`), a number the place of one (`sentences.0.raw`). An empty text is a caption."""
+    """`txt`, or a dotted path into the sample's JSON. If it leads to a list, one text is drawn, uniformly unless
+    weighted; other values are skipped. Behind a list, a name (with or without `*`) applies to each element
+    (`sentences.raw`, `sentences.*.raw`), and a number selects one (`sentences.0.raw`). Empty texts are captions."""
     weight: float = 1.0
-    """How often this source is drawn, relative to its neighbours."""
+    """Relative probability of this source within its slot."""
     general: tuple[str, ...] = ()
-    """Dotted paths of more general captions of the same sample; for hierarchical masking one is drawn uniformly."""
+    """Dotted paths to more general captions of the same sample. Hierarchical masking draws one uniformly."""
     list_weights: tuple[float, ...] = ()
-    """How often each element of a list is drawn, by place; those behind the last weight never. () for equally often."""
+    """Relative probability of each list element by position; elements after the last weight have 0. () for uniform."""
     list_weights_key: str | None = None
-    """Dotted path of the elements' weights in the same json (`sentences.score`): as many numbers as `key` leads to
-    texts."""
+    """Dotted path to the elements' weights in the same JSON (`sentences.score`), one number per text of `key`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """One caption slot: every sample gives one caption to each."""
+    """One caption slot. Every sample has one caption per slot."""
 
     sources: tuple[CaptionSource, ...] = (CaptionSource(),)
-    """The sources, of which one is drawn by weight."""
+    """The sources of captions. One is drawn for each sample, by weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """Masked rows: the first `int(B * masked_fraction)` samples of a batch (SPEC §7)."""
+    """Masking of the first `int(B * masked_fraction)` rows of a batch (docs/specification.md, section 7)."""
 
     masked_fraction: float = 0.125
-    """Share of a batch's rows that have masked texts and pictures: at least one row of a full batch. The smaller last
-    batch of `last_batch="keep"` may have none."""
+    """Share of rows with masked captions and images. A full batch has at least one such row; the smaller last batch of
+    `last_batch="keep"` may have none."""
     text_mode: Literal["replace", "remove"] = "replace"
-    """`replace`: a masked token becomes `mask_id`. `remove`: it goes, the rest moves left, at least one token stays."""
+    """`replace`: masked tokens become `mask_id`. `remove`: masked tokens are removed and the rest moves left; at least
+    one token stays."""
     text_mask_prob: float = 0.75
-    """Probability that a token is masked; padding never is. A token with the padding's id is a token (CLIP's `!`)."""
+    """Probability that a token is masked. Padding never is; a token with the padding's id (CLIP's `!`) may be."""
     mask_id: int = 32000
-    """The id that replaces masked tokens; `remove` does not use it."""
+    """The id that replaces masked tokens; not used by `remove`."""
     patch_draw: Literal["batch", "sample"] = "batch"
-    """One set of kept patches for all masked rows of a batch, or one for each."""
+    """Draw the kept patches once per batch, for all masked rows, or once per sample."""
     keep_ratio: float = 0.75
-    """Share of patches that are kept: `int(num_patches * keep_ratio)` of them."""
+    """Share of patches to keep: `int(num_patches * keep_ratio)`."""
     num_patches: Derived[int] = 196
-    """Patches of a picture."""
+    """Patches per image."""
     general_prob: float = 0.0
-    """Probability that the masked text is a more general caption, where the drawn source names any."""
+    """Probability that the masked text is a more general caption, if the drawn source names any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """How shards that are no plain local files are read: their bytes are fetched into files of a local folder."""
+    """How shards are read that are not plain local files. They are downloaded to a local folder."""
 
     allow_pipe: bool = False
-    """Whether "pipe:COMMAND" runs commands."""
+    """Whether "pipe:COMMAND" may run commands."""
     connections: int = 8
-    """Ranges of 8 MiB that are fetched at the same time."""
+    """Number of parallel downloads, in ranges of 8 MiB."""
     read_ahead_bytes: int = 4 * 2**30
-    """Bytes on the disk that shards ahead of their use may take; several should fit."""
+    """Disk limit for prefetched shards; allow several."""
     cache_dir: str | None = None
-    """Folder of the fetched bytes; None for one in the system's temporary folder."""
+    """Folder for downloaded shards; None for one in the system's temporary folder."""
     cache_bytes: int = 0
-    """Bytes of whole shards that are kept after use in `cache_dir`, for all processes that name it; 0 keeps none."""
+    """Disk limit for shards that stay in `cache_dir` after use, shared by all processes that name it; 0 keeps none."""
     retries: int = 10
-    """Times that a request is tried again; one that brought bytes before it broke does not count."""
+    """Retries of a failed request. A request that received bytes before it failed does not count."""
     timeout_s: float = 30.0
-    """Seconds without a byte after which a request counts as broken."""
+    """Seconds without data after which a request has failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """Everything a loader is told, except its rank."""
+    """All settings of a loader except its rank."""
 
     shards: tuple[str, ...]
-    """Paths, addresses, brace patterns, globs, or text files that list them (`.txt` or `@FILE`)."""
+    """Paths, URLs, brace patterns, globs, or text files that list them (`.txt` or `@FILE`)."""
     weights: tuple[float, ...] = ()
-    """With `mode="resampled"`, how often a shard of each pattern is drawn, relative to a shard of the others; () for
-    equally often."""
+    """With `mode="resampled"`, the relative probability of a shard, one weight per pattern; () for uniform."""
     index: str | None = None
-    """File of an index of the shards, made by `prolip data index`: opening then reads no shard. A shard that is not in
-    it, or has changed since, is an error."""
+    """Index file of the shards, made by `prolip data index`, so that opening reads no shard. A shard that is missing in
+    the index, or has changed since, is an error."""
     mode: Literal["once", "resampled"] = "once"
-    """`once`: every sample of every shard once an epoch. `resampled`: shards drawn with replacement, by `weights`."""
+    """`once`: every sample once per epoch. `resampled`: shards are drawn with replacement, by `weights`."""
     num_samples: int | None = None
-    """Samples of an epoch over all ranks, where the shards do not say: they are resampled, or of unknown length, which
-    is those that are not local and in no index. Ranks then read shards of their own, and go round them again if they
-    hold too few samples; with `last_batch="keep"` an epoch is what the shards hold."""
+    """Samples per epoch over all ranks. Needed if shards are resampled or if their length is unknown, as for remote
+    shards without an index. Each rank then reads shards of its own, and repeats them if they have too few samples. With
+    `last_batch="keep"` an epoch always ends with the shards."""
     batch_size: Derived[int]
-    """Samples of this rank's batch."""
+    """Samples per batch on this rank."""
     image_size: Derived[int]
-    """Side of a picture in the batch, in pixels; with 0 no picture is decoded, for whoever wants members alone."""
+    """Side of the images in a batch, in pixels. With 0 no image is decoded, to read raw members only."""
     augment: AugmentConfig | None = None
-    """Random augmentation; None is the evaluation transform."""
+    """Random augmentation; None for the evaluation transform."""
     captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
-    """One entry a caption slot; () reads no text."""
+    """One entry per caption slot; () reads no captions."""
     mask: MaskConfig | None = None
-    """Masked rows; None for none."""
+    """Masking of rows; None for none."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    """Captions to ids; not used without captions."""
+    """The tokenizer; not used without captions."""
     seed: Derived[int] = 0
-    """Seed of every draw."""
+    """Random seed."""
     num_epochs: Derived[int | None] = 1
-    """Passes over the data; None for no end."""
+    """Number of epochs; None for no end."""
     shuffle_window: int = 10_000
-    """Samples that are shuffled together, after the shards; 0 keeps the order of the files."""
+    """Samples to shuffle together, after the shards are shuffled; 0 keeps the order of the files."""
     last_batch: Derived[Literal["drop", "pad", "keep"]] = "drop"
-    """Each rank reads one contiguous part of an epoch. `drop` and `pad` (training): every batch full, as many on every
-    rank, bad samples replaced by others; what does not fill a last batch is left out, or filled up from the beginning
-    of the rank's part. `keep` (evaluation): the last batch is smaller, bad samples are left out; ranks may differ by
-    one batch, so that a collective operation per batch would hang."""
+    """The end of an epoch. Each rank reads one contiguous part of it. `drop` and `pad`, for training: all batches are
+    full, all ranks have equally many, and bad samples are replaced; a last batch that is not full is dropped, or padded
+    from the beginning of the rank's part. `keep`, for evaluation: the last batch is smaller, and bad samples are left
+    out. Ranks may then differ by one batch, so a collective operation per batch would hang."""
     num_threads: int = 0
-    """Threads; 0 divides the cores that this process may use (its affinity, its cgroup's quota) by torchrun's
+    """Loader threads. 0 divides the cores of this process (its affinity and cgroup quota) by torchrun's
     LOCAL_WORLD_SIZE."""
     prefetch_batches: int = 4
-    """Batches that are begun or wait before they are asked for."""
+    """Batches to prepare ahead."""
     max_bad_fraction: float = 0.01
-    """Share of unreadable samples past which the loader raises DataError: judged with every batch, with slack for
-    chance (4 standard deviations; none if this is 0), and exactly when an epoch ends. The same run always fails at the
-    same batch, behind those before it."""
+    """Largest share of unreadable samples; above it the loader raises DataError. Checked at every batch with a margin
+    of 4 standard deviations (no margin if this is 0), and exactly at the end of an epoch. The same run always fails at
+    the same batch."""
     max_pixels: int = _core.MAX_PIXELS
-    """Pixels of a picture, at most; larger ones are bad samples."""
+    """Largest number of pixels in an image; larger images are bad samples."""
     max_member_bytes: int = _core.MAX_MEMBER_BYTES
-    """Bytes of a sample's members together, at most; larger ones are bad samples."""
+    """Largest size of a sample's members together, in bytes; larger samples are bad."""
     max_caption_bytes: int = _core.MAX_CAPTION_BYTES
-    """Bytes of a caption, at most; samples with longer ones are bad."""
+    """Largest size of a caption in bytes; samples with longer captions are bad."""
     on_missing_shard: Literal["raise", "skip"] = "raise"
-    """A shard that cannot be opened: `raise` an error that names it, at opening or at the batch that needs it; or
-    `skip` it, with a warning, and count its samples as bad ones where it vanishes later (as one, where nobody knows how
-    many they are)."""
+    """What to do with a shard that cannot be opened. `raise`: raise an error that names it, when the loader opens or at
+    the batch that needs it. `skip`: log a warning. A shard that disappears later counts as bad samples (as one, if its
+    length is unknown)."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards that are no plain local files are read."""
+    """How remote shards are read."""
     keep_members: Derived[tuple[str, ...]] = ()
-    """Extensions, in lower case, of members that batches carry as they are (`json`, `cls`, `npy`), those of pictures
-    included. They count for `max_member_bytes`."""
+    """Extensions, in lower case, of raw members to return in batches (`json`, `cls`, `npy`, also images). They count
+    towards `max_member_bytes`."""
 
     @property
     def masking(self) -> MaskConfig | None:
-        """How rows are masked; None if none are."""
+        """The masking of rows; None if no row is masked."""
         return self.mask if self.mask is not None and self.mask.masked_fraction > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexOptions:
-    """Writes an index of shards: how many samples each holds and where they lie, for `data.index` of a loader."""
+    """Write an index of shards, with the number and positions of their samples, for a loader's `data.index`."""
 
     shards: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Paths, addresses, brace patterns, globs, or text files that list them, as the loader will name them."""
+    """Paths, URLs, brace patterns, globs, or text files that list them, named as for the loader."""
     out: Path
-    """The index file: a path; the loader may read it from an address."""
+    """The index file to write. The loader may read it from a URL."""
     check: bool = False
-    """Compare the index with the shards instead, and say what differs."""
+    """Compare the index with the shards instead, and print the differences."""
     threads: int = 0
-    """Shards that are read at the same time; 0 for as many as there are cores."""
+    """Shards to read in parallel; 0 for the number of cores."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere: each is fetched whole."""
+    """How remote shards are read. Each is downloaded whole."""

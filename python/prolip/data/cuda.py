@@ -1,7 +1,7 @@
-"""The few operations by which memory crosses to a GPU beside its work. Tests put another in their place.
+"""Asynchronous copies from page-locked memory to a GPU: the protocols, and CUDA's implementation.
 
-Two queues of work run on the device beside each other: the one that computes, and one that copies. A mark is a point
-in such a queue.
+The device runs two streams side by side: the compute stream and a copy stream. Tests substitute another implementation
+of the protocols.
 """
 
 from __future__ import annotations
@@ -14,54 +14,57 @@ import torch
 from torch import Tensor
 
 
-class Mark(Protocol):
-    """A point in a queue of the device's work."""
+class Event(Protocol):
+    """A point in a stream."""
 
     def passed(self) -> bool:
-        """Whether the device has come to it."""
+        """Whether the device has reached this point."""
         ...
 
     def wait(self) -> None:
-        """Returns when it has."""
+        """Block until the device has reached this point."""
         ...
 
     def seconds_until(self, later: Self) -> float:
-        """Seconds from the device's passing of this mark to its passing of another; both have been passed."""
+        """Return the seconds between two events on the device. Both must have passed."""
         ...
 
 
 class Transfer(Protocol):
-    """A device that is fed from page-locked memory."""
+    """Copies page-locked memory to a device."""
 
     def pinned(self, num_bytes: int) -> Tensor:
-        """Page-locked memory of the host, u8 [num_bytes]."""
+        """Allocate page-locked host memory, u8 [num_bytes]."""
         ...
 
     def copying(self) -> AbstractContextManager[None]:
-        """Work that is begun within goes to the copying queue."""
+        """Return a context in which work is queued on the copy stream."""
         ...
 
     def send(self, host: Tensor) -> Tensor:
-        """Begins to copy page-locked memory to the device; it must not be written before a mark behind it is passed."""
+        """Start copying page-locked memory to the device. Don't overwrite it before a later event has passed."""
         ...
 
-    def mark(self) -> Mark:
-        """A mark behind the work that was begun so far in the present queue."""
+    def record(self) -> Event:
+        """Record an event after the work queued so far on the current stream."""
         ...
 
-    def hand_over(self, ready: Mark, tensors: Sequence[Tensor]) -> None:
-        """Makes the computing queue wait for a mark of the copying one, and keeps the tensors' memory, even if they are
-        dropped, until the computing queue is through with what was begun on them."""
+    def hand_over(self, ready: Event, tensors: Sequence[Tensor]) -> None:
+        """Make the compute stream wait for an event of the copy stream.
+
+        The memory of the tensors is not reused before the compute stream has finished with them, even if they are
+        dropped.
+        """
         ...
 
 
 class CudaTransfer:
-    """`Transfer` by CUDA's streams and events."""
+    """`Transfer` with CUDA streams and events."""
 
     def __init__(self, device: torch.device):
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # What was begun before, such as the constants that the copying queue reads, comes before all of its work.
+        # Work queued before now, such as the constants that the copy stream reads, must finish first.
         self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def pinned(self, num_bytes: int) -> Tensor:
@@ -78,34 +81,34 @@ class CudaTransfer:
         """See `Transfer`."""
         return host.to(self._device, non_blocking=True)
 
-    def mark(self) -> CudaMark:
+    def record(self) -> CudaEvent:
         """See `Transfer`."""
-        return CudaMark(torch.cuda.current_stream(self._device))
+        return CudaEvent(torch.cuda.current_stream(self._device))
 
-    def hand_over(self, ready: Mark, tensors: Sequence[Tensor]) -> None:
+    def hand_over(self, ready: Event, tensors: Sequence[Tensor]) -> None:
         """See `Transfer`."""
-        assert isinstance(ready, CudaMark)
-        computing = torch.cuda.current_stream(self._device)
-        computing.wait_event(ready.event)
+        assert isinstance(ready, CudaEvent)
+        compute = torch.cuda.current_stream(self._device)
+        compute.wait_event(ready.event)
         for tensor in tensors:
-            tensor.record_stream(computing)
+            tensor.record_stream(compute)
 
 
-class CudaMark:
-    """`Mark` by an event."""
+class CudaEvent:
+    """`Event` with a CUDA event."""
 
     def __init__(self, stream: torch.cuda.Stream):
         self.event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self.event.record(stream)
 
     def passed(self) -> bool:
-        """See `Mark`."""
+        """See `Event`."""
         return bool(self.event.query())  # type: ignore[no-untyped-call]
 
     def wait(self) -> None:
-        """See `Mark`."""
+        """See `Event`."""
         self.event.synchronize()
 
-    def seconds_until(self, later: CudaMark) -> float:
-        """See `Mark`."""
+    def seconds_until(self, later: CudaEvent) -> float:
+        """See `Event`."""
         return float(self.event.elapsed_time(later.event)) / 1000

@@ -1,10 +1,10 @@
-"""A loader's batches on the device that trains: copied ahead beside its work, normalised there, and how long it waited.
+"""`device_batches`: copies the loader's batches to the training device ahead of time and normalises the images there.
 
-Bytes cross, not floats: a quarter of the traffic. On a GPU each batch goes by way of one of a few page-locked buffers,
-which are used again and again, in one copy on a stream of its own (`prolip.data.cuda`). On a CPU nothing is copied: the
-pictures are normalised from the loader's memory into memory that a dropped batch gave back.
+Bytes are copied, not floats: a quarter of the traffic. On a GPU each batch is packed into a recycled page-locked buffer
+and sent in one copy on a separate stream (`prolip.data.cuda`). On a CPU nothing is copied: images are normalised from
+the loader's memory into memory recycled from dropped batches.
 
-Shapes: B samples of a batch (this rank's), H/W pixels, C captions a sample, L tokens, M masked rows, K kept patches.
+Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, Cursor, DataError, Members
-from prolip.data.cuda import CudaTransfer, Mark, Transfer
+from prolip.data.cuda import CudaTransfer, Event, Transfer
 
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 
 _ALIGNMENT = 256
-"""Bytes at whose multiples an array begins in a buffer: what CUDA aligns its own memory to."""
+"""Alignment in bytes of each array in a packed buffer, the same as CUDA's own."""
 _SPARE_BATCHES = 2
-"""Dropped batches' memory that is kept for others on a CPU: more cannot be missing at the same time in a plain loop."""
+"""Image buffers of dropped batches to keep for reuse on a CPU. A plain loop never needs more."""
 _CACHED_VALUES = 2**17
-"""Pixel values that are normalised at a time on a CPU, as float32 well within a core's own cache."""
+"""Pixel values normalised at a time on a CPU; as float32 they fit in a core's cache."""
 
 
 class DeviceBatch(NamedTuple):
-    """A batch on a device, ready for the model. None where `Batch` has None."""
+    """A batch on a device, ready for the model. Fields are None where those of `Batch` are."""
 
     images: Tensor
-    """[B, 3, H, W] of the type that was asked for, normalised; in memory, channels last."""
+    """[B, 3, H, W], normalised, in the requested dtype and channels-last memory format."""
     token_ids: Tensor
     """int64 [C, B, L]."""
     masked_token_ids: Tensor | None
@@ -47,30 +47,30 @@ class DeviceBatch(NamedTuple):
     kept_patches: Tensor | None
     """int64 [M, K]."""
     keys: list[str]
-    """The samples' keys."""
+    """The keys of the samples."""
     members: Members
-    """The samples' members that are kept."""
+    """The raw members that the loader keeps."""
     cursor: Cursor
-    """Where a run goes on after this batch."""
+    """Where to resume after this batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceStats:
-    """What the batches so far cost."""
+    """Where the time went, over all batches so far."""
 
     batches: int
-    """Batches handed out."""
+    """Batches returned."""
     seconds: float
-    """From the first batch being asked for until the last was handed out."""
+    """Time from the first request for a batch until the last batch was returned."""
     wait_seconds: float
-    """Of these, seconds in which the device had no batch to work on."""
+    """The part of `seconds` in which the device had no batch to work on."""
     host_seconds: dict[str, float]
-    """Seconds of this process by what it did: `loader`, waiting for the loader; `buffer`, waiting for a copy to leave
-    its buffer; `fill`, writing into page-locked memory; `begin`, starting copies and kernels; `normalise` on a CPU."""
+    """Time of this process by activity: `loader`, waiting for the loader; `buffer`, waiting for a buffer to be free;
+    `fill`, writing into page-locked memory; `begin`, starting copies and kernels; `normalise`, on a CPU."""
 
     @property
     def wait_share(self) -> float:
-        """Share of the time that the device waited for data."""
+        """Share of the time that the device waited for data, in [0, 1]."""
         return self.wait_seconds / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -80,103 +80,105 @@ class _Ready(Protocol):
 
 
 class Source(Protocol):
-    """What `DeviceBatches` needs of a loader."""
+    """What `DeviceBatches` needs from a loader."""
 
     def __iter__(self) -> Iterator[Batch]: ...
     def stats(self) -> _Ready:
-        """Has `ready`: the batches that lie there already."""
+        """Return an object with `ready`, the number of finished batches in the queue."""
         ...
 
 
 class DeviceBatches:
-    """An iterator over a loader's batches on a device; see `device_batches`."""
+    """Iterates over a loader's batches on a device; made by `device_batches`."""
 
     def __init__(self, loader: Source, normalise: Normalise, transfer: Transfer | None, ahead: int):
         self._loader, self._normalise, self._transfer, self._ahead = loader, normalise, transfer, ahead
         self._batches = iter(loader)
         self._recycled = _Recycled()
-        # One buffer more than there are copies under way, so that the next batch is written while they run.
+        # One more buffer than copies in flight, so that the next batch can be packed while they run.
         self._slots = deque(_Slot() for _ in range(ahead + 2))
-        self._sent: deque[_Sent] = deque()
-        self._waits: deque[tuple[Mark, Mark]] = deque()
+        self._in_flight: deque[_InFlight] = deque()
+        self._waits: deque[tuple[Event, Event]] = deque()
         self._failure: Exception | None = None
         self._count, self._waited, self._host = 0, 0.0, dict.fromkeys(_STAGES[transfer is None], 0.0)
-        self._first_asked = self._last_given = 0.0
+        self._first_request = self._last_return = 0.0
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> DeviceBatch:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
-            DataError, RuntimeError: what the loader raises, behind the batches before it.
+            DataError, RuntimeError: the loader raised it; the batches before it were returned first.
         """
-        self._first_asked = self._first_asked or time.perf_counter()
-        given = self._from_memory() if self._transfer is None else self._from_queue(self._transfer)
-        self._last_given = time.perf_counter()
+        self._first_request = self._first_request or time.perf_counter()
+        batch = self._next_on_cpu() if self._transfer is None else self._next_on_gpu(self._transfer)
+        self._last_return = time.perf_counter()
         self._count += 1
-        return given
+        return batch
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds in which the device had no batch to work on; on a GPU by its own clock, without the last few batches
-        that it has not come to yet."""
-        while self._waits and all(mark.passed() for mark in self._waits[0]):
-            asked, ready = self._waits.popleft()
-            self._waited += max(0.0, asked.seconds_until(ready))
+        """Seconds in which the device had no batch to work on.
+
+        On a GPU, measured by its own clock; the last few batches are missing until the GPU has reached them.
+        """
+        while self._waits and all(event.passed() for event in self._waits[0]):
+            requested, ready = self._waits.popleft()
+            self._waited += max(0.0, requested.seconds_until(ready))
         return self._waited
 
     def stats(self) -> DeviceStats:
-        """What the batches so far cost."""
+        """Return where the time went so far."""
         return DeviceStats(
             batches=self._count,
-            seconds=self._last_given - self._first_asked,
+            seconds=self._last_return - self._first_request,
             wait_seconds=self.wait_seconds,
             host_seconds=dict(self._host),
         )
 
-    # ---- a CPU: the loader's memory is the device's ----
+    # ---- CPU: normalise from the loader's memory ----
 
-    def _from_memory(self) -> DeviceBatch:
+    def _next_on_cpu(self) -> DeviceBatch:
         batch = self._take()
         self._waited = self._host["loader"]
         with self._timed("normalise"):
             pixels = torch.from_numpy(batch.images)
-            # New tensors throughout: the arrays' memory is the loader's.
+            # Copy everything: the arrays share the loader's memory.
             arrays = [None if array is None else torch.from_numpy(array) for array in _ids(batch)]
             ids = [None if array is None else array.to(torch.int64, copy=True) for array in arrays]
             return _device_batch(batch, self._normalise.on_cpu(pixels, self._recycled), ids)
 
-    # ---- a GPU: a queue of batches under way ----
+    # ---- GPU: a queue of batches in flight ----
 
-    def _from_queue(self, transfer: Transfer) -> DeviceBatch:
-        asked = transfer.mark()
-        while self._wants_another():
+    def _next_on_gpu(self, transfer: Transfer) -> DeviceBatch:
+        requested = transfer.record()
+        while self._should_send():
             try:
-                self._sent.append(self._send(transfer, self._take()))
+                self._in_flight.append(self._send(transfer, self._take()))
             except (StopIteration, DataError, RuntimeError) as failure:
                 self._failure = failure
-        if not self._sent:
+        if not self._in_flight:
             assert self._failure is not None
             raise self._failure
-        sent = self._sent.popleft()
+        first = self._in_flight.popleft()
         with self._timed("begin"):
-            transfer.hand_over(sent.ready, sent.tensors)
-        self._waits.append((asked, sent.ready))
-        _ = self.wait_seconds  # so that marks do not pile up
-        return sent.batch
+            transfer.hand_over(first.ready, first.tensors)
+        self._waits.append((requested, first.ready))
+        _ = self.wait_seconds  # release events that have passed
+        return first.batch
 
-    def _wants_another(self) -> bool:
-        """Whether a batch is to be sent before one is handed out: one must be there, more are taken if they lie ready.
+    def _should_send(self) -> bool:
+        """Whether to send another batch before returning one: always if none is in flight, else only if one is ready.
 
-        To wait for the loader while a batch stands on the device would make the device wait too.
+        Waiting for the loader while a batch is already on the device would make the device wait too.
         """
-        if self._failure is not None or len(self._sent) > self._ahead:
+        if self._failure is not None or len(self._in_flight) > self._ahead:
             return False
-        return not self._sent or self._loader.stats().ready > 0
+        return not self._in_flight or self._loader.stats().ready > 0
 
-    def _send(self, transfer: Transfer, batch: Batch) -> _Sent:
+    def _send(self, transfer: Transfer, batch: Batch) -> _InFlight:
         arrays = [batch.images, *(array for array in _ids(batch) if array is not None)]
         starts, size = _layout(arrays)
         slot = self._slots[0]
@@ -191,15 +193,15 @@ class DeviceBatches:
                 slot.memory[start : start + array.nbytes].copy_(_bytes(torch.from_numpy(array)))
         with self._timed("begin"), transfer.copying():
             packed = transfer.send(slot.memory[:size])
-            slot.sent = transfer.mark()
+            slot.sent = transfer.record()
             pixels, *rest = (_view(packed, start, array) for start, array in zip(starts, arrays, strict=True))
             images = self._normalise.on_device(pixels)
-            # Copies even where the type is the same already: `packed` belongs to the copying stream alone.
+            # Copy even if the dtype is right already: `packed` must stay on the copy stream.
             there = iter([tensor.to(torch.int64, copy=True) for tensor in rest])
             ids = [None if array is None else next(there) for array in _ids(batch)]
-            ready = transfer.mark()
+            ready = transfer.record()
         tensors = [images, *(tensor for tensor in ids if tensor is not None)]
-        return _Sent(_device_batch(batch, images, ids), tensors, ready)
+        return _InFlight(_device_batch(batch, images, ids), tensors, ready)
 
     # ---- both ----
 
@@ -209,58 +211,58 @@ class DeviceBatches:
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             yield
         finally:
-            self._host[stage] += time.perf_counter() - begun
+            self._host[stage] += time.perf_counter() - started
 
 
 _STAGES = {True: ("loader", "normalise"), False: ("loader", "buffer", "fill", "begin")}
-"""The stages of `DeviceStats.host_seconds` where the device is the host, and where it is not."""
+"""Keys of `DeviceStats.host_seconds` on a CPU (True) and on a GPU (False)."""
 
 
 class _Slot:
-    """A page-locked buffer, and the mark behind which it may be written again."""
+    """A page-locked buffer and the event after which it may be overwritten."""
 
     def __init__(self) -> None:
         self.memory: Tensor | None = None
-        self.sent: Mark | None = None
+        self.sent: Event | None = None
 
 
-class _Sent(NamedTuple):
-    """A batch under way to the device."""
+class _InFlight(NamedTuple):
+    """A batch on its way to the device."""
 
     batch: DeviceBatch
     tensors: list[Tensor]
-    """What `batch` holds on the device."""
-    ready: Mark
-    """The mark behind which they hold what they should."""
+    """The tensors of `batch`."""
+    ready: Event
+    """The event after which the tensors are valid."""
 
 
 class Normalise:
-    """Pixels u8 [B, H, W, 3] to `(pixels / 255 - mean) / std` of a type, [B, 3, H, W] with channels last.
+    """Turns uint8 pixels [B, H, W, 3] into `(pixels / 255 - mean) / std`, [B, 3, H, W] in channels-last memory format.
 
-    That is one multiplication and one addition a value, in float32 whatever the type, and rounded once.
+    One multiplication and one addition per value, always in float32, and one rounding to the output dtype.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, device: torch.device):
         self._scale = torch.tensor([1 / (255 * value) for value in std], dtype=torch.float32, device=device)
         self._bias = torch.tensor(
-            [-middle / value for middle, value in zip(mean, std, strict=True)], dtype=torch.float32, device=device
+            [-centre / value for centre, value in zip(mean, std, strict=True)], dtype=torch.float32, device=device
         )
         self._dtype = dtype
 
     def on_device(self, pixels: Tensor) -> Tensor:
-        """New memory, written by one kernel that reads the bytes."""
+        """Normalise with one kernel that reads the bytes, into new memory."""
         out = torch.empty(pixels.shape, dtype=self._dtype, device=pixels.device)
         return torch.addcmul(self._bias, pixels, self._scale, out=out).permute(0, 3, 1, 2)
 
     def on_cpu(self, pixels: Tensor, memory: _Recycled) -> Tensor:
-        """Recycled memory: fresh pages cost more than the arithmetic.
+        """Normalise into recycled memory: new pages cost more than the arithmetic.
 
-        torch would convert bytes to floats in strides of three, the channels of a pixel: ten times as slow as these
-        long rows, a few pictures at a time so that the conversion stays in the cache.
+        The images are flattened to long rows, a few at a time so that they stay in the cache. Broadcasting over the
+        three channels instead is ten times as slow.
         """
         batch, height, width, _ = pixels.shape
         rows = pixels.reshape(batch, -1)
@@ -269,31 +271,31 @@ class Normalise:
         step = max(1, _CACHED_VALUES // max(1, rows.shape[1]))
         floats = torch.empty(step, rows.shape[1])
         for start in range(0, batch, step):
-            some = out[start : start + step]
-            work = some if self._dtype == torch.float32 else floats[: len(some)]
+            chunk = out[start : start + step]
+            work = chunk if self._dtype == torch.float32 else floats[: len(chunk)]
             work.copy_(rows[start : start + step])
             torch.addcmul(bias, work, scale, out=work)
-            if work is not some:
-                some.copy_(work)
+            if work is not chunk:
+                chunk.copy_(work)
         return out.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
 class _Recycled:
-    """Memory of batches that were dropped. It comes back when the last tensor that looks at it has gone."""
+    """A pool of image buffers. A buffer returns to it when the last tensor that views it is freed."""
 
     def __init__(self) -> None:
         self._spare: list[Tensor] = []
 
     def take(self, num_bytes: int) -> Tensor:
-        """Memory that nobody looks at, u8 [num_bytes], of any content."""
+        """Return an unused buffer, u8 [num_bytes], not initialised."""
         memory = None
         while memory is None or len(memory) != num_bytes:
-            # One call each of pop and append, which nothing comes between: a tensor may be freed by any thread.
+            # `pop` and `append` are atomic, and any thread may free a tensor.
             try:
                 memory = self._spare.pop()
             except IndexError:
                 memory = torch.empty(num_bytes, dtype=torch.uint8)
-        # The tensor's storage holds this array, every view of the tensor holds the storage.
+        # The tensor's storage keeps this array alive, and every view of the tensor keeps the storage alive.
         lent = memory.numpy()
         weakref.finalize(lent, self._give_back, memory).atexit = False
         return torch.from_numpy(lent)
@@ -314,7 +316,7 @@ def _device_batch(batch: Batch, images: Tensor, ids: Sequence[Tensor | None]) ->
 
 
 def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> tuple[list[int], int]:
-    """Where each array begins in a buffer that holds them all, and the buffer's size."""
+    """Return the offset of each array in a packed buffer, and the size of the buffer."""
     starts, end = [], 0
     for array in arrays:
         starts.append(end)
@@ -327,7 +329,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 def _view(packed: Tensor, start: int, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
-    """The array's place in a packed buffer, as a tensor of its type and shape."""
+    """View an array's part of a packed buffer as a tensor of the array's dtype and shape."""
     dtype = torch.from_numpy(array).dtype
     return packed[start : start + array.nbytes].view(dtype).view(array.shape)
 
@@ -341,18 +343,18 @@ def device_batches(
     std: tuple[float, float, float] = OPENAI_STD,
     ahead: int = 1,
 ) -> DeviceBatches:
-    """The loader's batches on a device, pictures normalised there.
+    """Iterate over a loader's batches on a device, with normalised images.
 
     Args:
-        loader: The batches: a `BatchLoader`, or what gives its batches.
-        device: Where they go: a CPU or a GPU.
-        dtype: Of the pictures: float32, or bfloat16 where the model computes in it.
-        mean: What is taken off red, green and blue, as shares of 255.
-        std: What they are then divided by.
-        ahead: Batches on a GPU beyond the one that is worked on, at least 1. A CPU copies nothing, so nothing ahead.
+        loader: a `BatchLoader`, or another source of its batches.
+        device: a CPU or CUDA device.
+        dtype: dtype of the images: float32, bfloat16 or float16.
+        mean: subtracted from red, green and blue after division by 255.
+        std: what red, green and blue are then divided by.
+        ahead: batches to copy to a GPU ahead of the current one, at least 1. Unused on a CPU, where nothing is copied.
 
     Raises:
-        ValueError: `ahead` is below 1, or a device or a type is of another kind.
+        ValueError: `ahead` is below 1, or the device or dtype is not supported.
     """
     if ahead < 1:
         raise ValueError(f"ahead is {ahead}: it must be at least 1")

@@ -1,4 +1,4 @@
-"""`prolip data index`: an index of shards, written or compared."""
+"""`prolip data index`: write or check an index of shards."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from prolip.data.config import IndexOptions
 
 
 def run_index(options: IndexOptions) -> tuple[int, list[str]]:
-    """The exit status, 1 where an index that was to be checked is not right, and what to tell."""
+    """Write the index, or check it with `options.check`.
+
+    Returns:
+        The exit status (1 if a checked index does not match its shards) and the lines to print.
+    """
     if not options.shards:
         raise ValueError("data.shards is (): name at least one shard")
     shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
     if options.check:
         differences = check_index(shards, options.out, threads, options.store)
-        return int(bool(differences)), differences or [f"{options.out} is right"]
+        return int(bool(differences)), differences or [f"{options.out} matches its shards"]
     count, samples, notes = write_index(shards, options.out, threads, options.store)
     size = options.out.stat().st_size
     return 0, [f"{options.out}: {samples:,} samples in {count:,} shards, {size:,} bytes", *notes]

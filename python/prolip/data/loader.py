@@ -1,6 +1,7 @@
-"""The loader: WebDataset shards to batches, read, decoded, augmented, tokenised and masked by threads in Rust.
+"""`BatchLoader`: iterates over WebDataset shards and yields batches of uint8 images and token ids.
 
-Shapes: B samples of a batch (this rank's), H/W pixels, C captions a sample, L tokens, M masked rows, K kept patches.
+The work runs in Rust threads. Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens,
+M masked rows, K kept patches.
 """
 
 from __future__ import annotations
@@ -70,83 +71,89 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Members = dict[str, list[bytes | None]]
-"""Members of some samples by extension, as they lie in their shards: one for each sample, None where it has none."""
+"""Raw members of several samples, by extension: one entry per sample, None where a sample lacks the member."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """Steps that a run took in an epoch with one number of ranks and one batch size."""
+    """A part of an epoch that was read with one number of ranks and one batch size."""
 
     world_size: int
     """Number of ranks."""
     batch_size: int
-    """Samples of one rank's batch."""
+    """Samples per rank and step."""
     steps: int
-    """Steps taken."""
+    """Number of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """Where a run stands, the same on every rank. A loader that resumes there goes on with the next batch; with another
-    number of ranks or batch size it divides anew what is left of the epoch, each sample once."""
+    """The position of a run in its data, the same on every rank.
+
+    A loader that resumes from a cursor continues with the next batch. If the number of ranks or the batch size has
+    changed, the rest of the epoch is divided anew, and each sample is still read once.
+    """
 
     epoch: int = 0
     """The epoch, from 0."""
     legs: tuple[Leg, ...] = ()
-    """What was done of it; the last leg goes on where ranks and batch size are the same."""
+    """The parts of this epoch that were read. The last one continues if ranks and batch size are unchanged."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The cursor as plain numbers and containers, for checkpoints."""
+        """Return the cursor as plain values, for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """The cursor that `to_dict` gave.
+        """Return the cursor that `to_dict` wrote.
 
         Raises:
-            ValueError: It is not one; cursors of versions whose order was another are not.
+            ValueError: `state` is not a cursor, or it is from a version that ordered samples differently.
         """
         try:
             return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"resume is {dict(state)}: it is no cursor of this version's order of samples") from error
+            raise ValueError(f"resume is {dict(state)}: it is not a cursor of this version") from error
 
 
 class Batch(NamedTuple):
-    """One rank's batch. The arrays are the loader's memory, used again once all of them are dropped."""
+    """One batch on one rank. The arrays share the loader's memory, which it reuses after all of them are dropped."""
 
     images: NDArray[np.uint8]
     """[B, H, W, 3]."""
     token_ids: NDArray[np.int32]
     """[C, B, L]."""
     masked_token_ids: NDArray[np.int32] | None
-    """[C, M, L], texts of the first M rows; None where nothing is masked or there are no captions."""
+    """[C, M, L], masked captions of the first M rows; None if nothing is masked or there are no captions."""
     kept_patches: NDArray[np.int64] | None
-    """[M, K], sorted patch indices of the first M rows; None where nothing is masked."""
+    """[M, K], sorted indices of the patches that the first M rows keep; None if nothing is masked."""
     keys: list[str]
-    """The samples' keys, B of them."""
+    """The keys of the B samples."""
     members: Members
-    """The members that `keep_members` names, B of each extension."""
+    """The raw members that `keep_members` names, B per extension."""
     cursor: Cursor
-    """Where a run goes on after this batch, whatever was prefetched."""
+    """Where to resume after this batch. It does not depend on what was prefetched."""
 
 
 class BatchLoader:
-    """Batches of WebDataset shards. Every `iter()` begins at `resume` (or the start) and ends the run before.
+    """Iterates over batches of WebDataset shards.
 
-    Use it as a context manager, or call `close()`: either joins the threads, as does dropping the iterator.
-    `state_dict()` and `load_state_dict()` are those of torchdata's stateful loaders.
+    Each `iter()` starts at `resume` (or at the beginning) and stops the iterator before it. Leaving the context
+    manager, `close()` or dropping the iterator joins the threads. `state_dict()` and `load_state_dict()` follow
+    torchdata's stateful loaders.
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
-        """Reads the headers of all local shards, unless an index says where their samples lie. Of others nothing is
-        asked before it is needed.
+        """Opens the shards.
+
+        Reads the headers of all local shards, unless there is an index. Remote shards are not contacted before they
+        are needed.
 
         Raises:
-            ValueError: A setting cannot work; the message names the field, its value and the rule.
-            NoSampleError: The shards are whole, but hold no sample. A `ValueError`.
-            DataError: A shard is no archive or is missing; the message names it. One that is damaged further on is
-                logged: the samples before the damage are used, the damage is a bad sample.
+            ValueError: A setting is invalid. The message names the field, its value and the rule.
+            NoSampleError: The shards are intact, but hold no sample. A `ValueError`.
+            DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
+                samples before the damage are used, and the damage counts as a bad sample.
         """
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
@@ -157,10 +164,10 @@ class BatchLoader:
             logger.warning("%s", note)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of all epochs.
+        """Iterate over the batches of all epochs.
 
         Raises:
-            DataError: Too many samples cannot be used.
+            DataError: Too many samples are unreadable.
             RuntimeError: The loader was closed, or is used in a forked child.
         """
         begin, self._loaded = self._loaded or self._resume, None
@@ -186,35 +193,36 @@ class BatchLoader:
             run.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor of the last batch that an iterator gave, as `Cursor.to_dict` has it. Where batches are copied
-        ahead (`device_batches`), the cursor on the batch itself is the one to save."""
+        """Return the cursor of the last batch yielded, as plain values.
+
+        With `device_batches`, which copies batches ahead, save the cursor on the batch instead.
+        """
         return (self._loaded or self._last).to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next `iter()` goes on behind the batch after which `state_dict()` gave this state; later ones begin at
-        `resume` again.
+        """Make the next `iter()` resume from a state that `state_dict()` returned. Later ones start at `resume` again.
 
         Raises:
-            ValueError: The state is none, as `Cursor.from_dict` says; whether it fits the data, `iter()` says.
+            ValueError: `state` is not a cursor. Whether it fits the data is checked by `iter()`.
         """
         self._loaded = Cursor.from_dict(state)
 
     @property
     def num_batches(self) -> int | None:
-        """Batches of this rank in an epoch; None where that turns out only as shards of unknown length come in."""
+        """Batches per epoch on this rank; None as long as the length of a shard is unknown."""
         return self._core.num_batches
 
     @property
     def num_samples(self) -> int | None:
-        """Samples of an epoch over all ranks; None where that turns out only as shards of unknown length come in."""
+        """Samples per epoch over all ranks; None as long as the length of a shard is unknown."""
         return self._core.num_samples
 
     def stats(self) -> LoaderStats:
-        """Seconds by stage, and the samples tried for the batches so far, of the present run or of the last."""
+        """Return seconds per stage and sample counts of the current (or last) iterator."""
         return self._core.stats()
 
     def close(self) -> None:
-        """Ends the run and joins its threads. A call while another thread is in one does not wait for that."""
+        """Stop the iterator and join its threads. Does not wait for a `close` that runs in another thread."""
         self._core.close()
 
     def __enter__(self) -> Self:
@@ -227,12 +235,13 @@ class BatchLoader:
 
 
 def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:
-    """The evaluation transform of an encoded picture, uint8 [size, size, 3]: the loader's own code.
+    """Decode an image and apply the evaluation transform, uint8 [size, size, 3].
 
-    The shortest side is resized to `size` (bicubic, antialiased), then the centre is cut out.
+    This is the loader's own code: the shortest side is resized to `size` (bicubic, antialiased), then the centre is
+    cropped.
 
     Raises:
-        DataError: The bytes are no picture that can be decoded.
+        DataError: The bytes cannot be decoded as an image.
         ValueError: `size` is out of range.
     """
     return _core.preprocess_image(data, size)

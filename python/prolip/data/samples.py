@@ -1,4 +1,4 @@
-"""Read samples without decoding them: the image's bytes, the members beside it, and values in its json."""
+"""Read raw samples from shards: image bytes, other members, and values in a sample's JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from prolip.data import BatchLoader, DataError, LoaderConfig, NoSampleError, StoreConfig
 
 EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
-"""Extensions of images. If a sample has several, the first in this order is its image, as in the loader."""
+"""Image extensions. If a sample has several images, the first in this order is used, as in the loader."""
 
 
 class Sample(NamedTuple):
@@ -17,21 +17,20 @@ class Sample(NamedTuple):
 
     key: str
     image: bytes
-    """The encoded image."""
     members: dict[str, bytes | None]
-    """The requested members by extension; None where the sample has none."""
+    """The requested members by extension; None where the sample lacks one."""
 
 
 def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[Sample]:
-    """The samples of a shard in order, read lazily; samples without an image are skipped.
+    """Yield the samples of a shard in order, lazily; samples without an image are skipped.
 
     Args:
         shard: path or address.
-        keep: extensions of further members to read.
+        keep: extensions of the members to return besides the image.
         store: how remote shards are read.
 
     Raises:
-        ValueError, DataError: the shard does not exist, or is not an archive.
+        ValueError, DataError: the shard is missing or is not an archive.
     """
     config = LoaderConfig(
         shards=(shard,),
@@ -57,7 +56,7 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
 
 
 def read_record(key: str, member: bytes | None) -> Any:
-    """Parse a sample's json; None if the sample has none.
+    """Parse a sample's JSON member; None if the sample has none.
 
     Raises:
         DataError: it is not valid JSON; the message names the key.
@@ -71,7 +70,7 @@ def read_record(key: str, member: bytes | None) -> Any:
 
 
 def read_label(key: str, member: bytes | None, path: str) -> str | int:
-    """The text or whole number at a dotted path in a sample's json.
+    """Return the text or whole number at a dotted path in a sample's JSON.
 
     Raises:
         DataError: there is none, or more than one; the message names the key.
@@ -83,12 +82,12 @@ def read_label(key: str, member: bytes | None, path: str) -> str | int:
 
 
 def values_at(record: Any, path: str) -> list[Any]:
-    """All values at a dotted path. Lists are searched item by item, as in the loader."""
+    """Return all values at a dotted path of a JSON record. Lists are walked through, as in the loader."""
     found = [record]
     for name in path.split("."):
-        found = [item[name] for item in _spread(found) if isinstance(item, dict) and name in item]
-    return _spread(found)
+        found = [item[name] for item in _flattened(found) if isinstance(item, dict) and name in item]
+    return _flattened(found)
 
 
-def _spread(items: Sequence[Any]) -> list[Any]:
+def _flattened(items: Sequence[Any]) -> list[Any]:
     return [part for item in items for part in (item if isinstance(item, list) else [item])]

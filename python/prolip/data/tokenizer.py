@@ -1,4 +1,4 @@
-"""The one place that builds tokenizers: CLIP's byte-pair encoding, or any Hugging Face tokenizer.json.
+"""Tokenizers: CLIP's byte-pair encoding, or any Hugging Face tokenizer.json. This is the only place that builds them.
 
 Shapes: N captions, L tokens (the context length).
 """
@@ -24,31 +24,32 @@ CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
 
 class Tokenizer:
-    """Captions to rows of token ids. Immutable, usable from several threads."""
+    """Encodes captions as rows of token ids. Immutable and thread-safe."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         """Builds the tokenizer.
 
         Raises:
-            ValueError: A setting is wrong or the file is no tokenizer: the field or the file, and the rule.
+            ValueError: a setting is wrong, or the file is not a tokenizer. The message names the field or the file, and
+                the rule.
             FileNotFoundError: `clip` without a path, and open_clip is not installed.
         """
         self.config = config
         self.core = _build(config)
-        """The compiled tokenizer, which `prolip.data` hands to its loader."""
+        """The compiled tokenizer, for `BatchLoader`."""
 
     def encode(self, captions: Sequence[str]) -> NDArray[np.int32]:
-        """The ids of each caption, int32 of shape [N, L]."""
+        """Encode captions as token ids, int32 [N, L]."""
         try:
             return self.core.encode(list(captions))
         except UnicodeEncodeError:
             return self.core.encode([_without_lone_surrogates(caption) for caption in captions])
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """What the ids of each row say, without padding and special tokens, as well as it can be undone."""
+        """Decode rows of token ids, without padding and special tokens. Cleaning the captions is not undone."""
         if self.config.kind == "file":
-            undo = tokenizers.Tokenizer.from_file(str(self.config.path))
-            return [undo.decode([id for id in row if id != self.pad_id]) for row in rows]
+            decoder = tokenizers.Tokenizer.from_file(str(self.config.path))
+            return [decoder.decode([id for id in row if id != self.pad_id]) for row in rows]
         from open_clip.tokenizer import SimpleTokenizer  # slow to import
 
         simple = SimpleTokenizer(**({} if self.config.path is None else {"bpe_path": str(self.config.path)}))
@@ -57,35 +58,35 @@ class Tokenizer:
 
     @property
     def context_length(self) -> int:
-        """Ids in a row, L."""
+        """Number of ids per caption, L."""
         return self.core.context_length
 
     @property
     def pad_id(self) -> int:
-        """The id that fills a row."""
+        """The padding id."""
         return self.core.pad_id
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id: the rows that a table of embeddings needs."""
+        """The largest id plus one: the number of rows that an embedding table needs."""
         return self.core.vocab_size
 
 
 def clean_captions(captions: list[str]) -> list[str]:
-    """Each caption as open_clip's CLIP tokenizer cleans it: ftfy's fixes, entities, white space, lower case.
+    """Clean captions like open_clip's CLIP tokenizer: ftfy, HTML entities, white space, lower case.
 
-    The loader's threads call it once a batch, with the captions that Rust cannot prove clean.
+    The loader's threads call this once per batch, with the captions that Rust cannot prove clean.
     """
     return [caption.lower() for caption in clean_whitespace(captions)]
 
 
 def clean_whitespace(captions: list[str]) -> list[str]:
-    """Each caption with ftfy's fixes, without entities, its white space collapsed."""
+    """Clean captions: ftfy, HTML entities, white space."""
     return [" ".join(_fixed(caption).split()) for caption in captions]
 
 
 def clean_canonicalize(captions: list[str]) -> list[str]:
-    """Each caption as SigLIP's training had it: ftfy's fixes, no entities, no ASCII punctuation, lower case."""
+    """Clean captions as in SigLIP's training: ftfy, HTML entities, no ASCII punctuation, lower case."""
     return [" ".join(_fixed(caption).translate(_NO_PUNCTUATION).lower().split()) for caption in captions]
 
 
@@ -97,17 +98,17 @@ def _fixed(caption: str) -> str:
 
 
 def clip_merges(path: Path | None = None) -> bytes:
-    """The text of CLIP's merges, from `path` or from the installed open_clip, which is not imported (it loads torch).
+    """Read CLIP's merges, from `path` or from the installed open_clip, which is not imported because it loads torch.
 
     Raises:
-        FileNotFoundError: There is no such file, or open_clip is not installed.
+        FileNotFoundError: the file does not exist, or open_clip is not installed.
     """
     if path is None:
         spec = find_spec("open_clip")
         folders = spec.submodule_search_locations if spec is not None else None
         if not folders:
             raise FileNotFoundError(
-                "tokenizer.kind is 'clip', whose merges come with open_clip: pip install open_clip_torch"
+                "tokenizer.kind is 'clip': its merges come with open_clip, try pip install open_clip_torch"
             )
         path = Path(folders[0]) / CLIP_VOCABULARY
     data = path.read_bytes()
@@ -124,10 +125,10 @@ def _build(config: TokenizerConfig) -> _core.Tokenizer:
             raise ValueError(f"tokenizer.pad_id is {config.pad_id}: with tokenizer.kind = 'clip' padding is always 0")
         how = config.clean or "lower"
         if how == "none":
-            raise ValueError("tokenizer.clean is 'none': with tokenizer.kind = 'clip' captions are cleaned")
+            raise ValueError("tokenizer.clean is 'none': with tokenizer.kind = 'clip' captions are always cleaned")
         return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, _cleaner(how), how)
     if config.path is None:
-        raise ValueError("tokenizer.path is not set: with tokenizer.kind = 'file' it names a tokenizer.json")
+        raise ValueError("tokenizer.path is None: with tokenizer.kind = 'file' it must name a tokenizer.json")
     if config.clean in {None, "none"}:
         return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
     way = str(config.clean)
@@ -141,5 +142,5 @@ def _cleaner(how: str) -> Callable[[list[str]], list[str]]:
 
 
 def _without_lone_surrogates(caption: str) -> str:
-    """Pairs of surrogates become the character that they stand for, lone ones U+FFFD: what ftfy makes of them too."""
+    """Join surrogate pairs to the characters they encode and replace lone surrogates by U+FFFD, as ftfy does."""
     return caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
-from prolip.data.build.intake import UNREADABLE
+from prolip.data.build.images import UNREADABLE
 from prolip.data.device import device_batches
 from prolip.data.samples import EXTENSIONS
 from prolip.pretrained.eval_model import Preprocess

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, NoSampleError, expand_shards, shown_shard
-from prolip.data.build.folder import find_pictures
-from prolip.data.build.intake import UNREADABLE, load_picture
+from prolip.data.build.folder import find_images
+from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS
 
 
@@ -91,7 +91,7 @@ def plan_parts(data: Sequence[str], lines: Sequence[Path], rows_per_part: int) -
 
 
 def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
-    names = [str(path.relative_to(folder)) for path in find_pictures(folder)]
+    names = [str(path.relative_to(folder)) for path in find_images(folder)]
     if not names:
         hint = f": for its shards, write '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
         raise ValueError(f"data: the folder {folder} has no image{hint}")
@@ -265,7 +265,7 @@ def _pack(part: FolderPart, shard: Path, *, with_captions: bool) -> list[str]:
                 if suffix in EXTENSIONS:
                     data = path.read_bytes()
                 else:
-                    image = load_picture(path, None)
+                    image = read_image(path, None)
                     data, suffix = image.data, image.extension
             except UNREADABLE as error:
                 lost.append(f"{part.folder}: {name}: {error}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from prolip.data import preprocess_image
-from prolip.data.build.intake import UNREADABLE, load_picture
+from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import wants_gpu
 from prolip.embeddings.config import SearchOptions
@@ -89,7 +89,7 @@ def read_query(path: Path, side: int) -> Pixels:
         ValueError: the file is not an image.
     """
     try:
-        return preprocess_image(load_picture(path, None).data, side)
+        return preprocess_image(read_image(path, None).data, side)
     except UNREADABLE as error:
         raise ValueError(f"image: {path} cannot be read: {error}") from error
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip.data import DataError, StoreConfig, preprocess_image
-from prolip.data.build.intake import UNREADABLE, load_picture
+from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS, read_record, read_samples, values_at
 from prolip.embeddings.input_parts import read_lines
 
@@ -76,7 +76,7 @@ def _from_file(path: Path, side: int) -> Contents:
     text = caption.read_text(encoding="utf-8-sig", errors="replace").strip() if caption.is_file() else None
     try:
         # Formats that the loader does not read are converted first.
-        data = path.read_bytes() if path.suffix.lower()[1:] in EXTENSIONS else load_picture(path, None).data
+        data = path.read_bytes() if path.suffix.lower()[1:] in EXTENSIONS else read_image(path, None).data
     except UNREADABLE:
         return Contents(None, text)
     return Contents(_square(data, side), text)

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from prolip.eval.config import InclusionForm, TraversalConfig
 from prolip.eval.inclusion_search import most_including
-from prolip.gaussian import Gaussian, inclusion_score
-from prolip.pairs import inclusion_matrix
+from prolip.gaussian import Gaussian, inclusion_matrix, inclusion_score
 
 MAX_SCORES = 2**22
 """Scores of queries against all items that are in memory at a time."""

@@ -17,8 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.gaussian import Gaussian
-from prolip.pairs import official_inclusion_test_matrix
+from prolip.gaussian import Gaussian, official_inclusion_test_matrix
 
 NUM_GROUPS = 8
 """Groups of similar general items; a tangent touches at each group's mean."""

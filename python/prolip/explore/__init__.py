@@ -1,1 +1,1 @@
-"""A page in the browser on which a person sees what a model is unsure about."""
+"""`prolip explore`: a page in the browser for trying a model on images and captions."""

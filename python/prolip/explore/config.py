@@ -1,4 +1,4 @@
-"""Settings of the page."""
+"""Settings of `prolip explore`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prolip.data import StoreConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreOptions:
-    """Opens a page in which to try a model: pictures, captions, their uncertainty, a classifier.
+    """Open a page for trying a model: images, captions, their uncertainty, a zero-shot classifier.
 
     Needs Gradio: `pip install 'prolip[explore]'`.
     """
@@ -20,23 +20,22 @@ class ExploreOptions:
     checkpoint: str
     """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARDS")] = ()
-    """Shards of pictures to choose from, to browse, and to weigh prompts by: paths, addresses, patterns, or a folder
-    (its test set)."""
+    """Shards of images to choose, browse and weight prompts by: paths, URLs, patterns, or a folder (its test set)."""
     caption_keys: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")
-    """Where a sample's captions are: `txt`, or dotted paths into its json."""
+    """Where to find a sample's captions: `txt`, or dotted paths into its JSON."""
     max_items: int = 1000
-    """Samples that are read of the shards."""
+    """Largest number of samples to read."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one that the run was trained with, or if that is gone the one of its
-    name in the data's folder."""
+    """`clip`, or a tokenizer.json. By default the run's own tokenizer; if its file is missing, the file of that name in
+    the data folder."""
     host: str = "127.0.0.1"
-    """Address that is listened on; the default cannot be reached from other machines."""
+    """Address to listen on. The default cannot be reached from other machines."""
     port: int = 7860
-    """Port that is listened on."""
+    """Port to listen on."""
     max_upload_mb: int = 20
-    """Size of a picture that is dropped onto the page, at most."""
+    """Largest size of an uploaded image, in MB."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere."""
+    """How remote shards are read."""
 
     def __post_init__(self) -> None:
         for name in ("max_items", "max_upload_mb"):

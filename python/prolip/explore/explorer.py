@@ -1,6 +1,6 @@
-"""What the page asks of a model: numbers about pictures and captions, without a word of how they are shown.
+"""Compute what the page shows: similarities, uncertainties and classes of images and captions. No HTML here.
 
-N items, C classes, K prompts a class, D dimensions.
+N items, C classes, K prompts per class, D dimensions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from prolip.pretrained.eval_model import square_image_size
 log = logging.getLogger(__name__)
 
 MAX_PROMPTS = 4096
-"""Captions, or prompts of all classes, that one question may ask about."""
+"""Largest number of captions in one request, or of prompts over all classes."""
 EVERYDAY = (
     "a picture",
     "an animal",
@@ -42,68 +42,69 @@ EVERYDAY = (
     "a red car in front of a house",
     "two small dogs that play in the snow",
 )
-"""Captions between which uncertainties are shown where there is no data set."""
-_REMEMBERED = 4096
-"""Captions whose Gaussians are kept."""
-_AT_ONCE = 256
-"""Pictures of the data set that are in memory as the model takes them."""
+"""Captions that set the range of uncertainties if there is no data set."""
+_CACHED_CAPTIONS = 4096
+"""Captions whose Gaussians are kept in memory."""
+_EMBED_BATCH = 256
+"""Images of the data set that are decoded and embedded at a time."""
 
 
 class Range(NamedTuple):
-    """From where to where uncertainties go."""
+    """A range of uncertainties."""
 
     low: float
     high: float
     of: str
-    """Whose, in words."""
+    """What the range is taken from, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionView:
-    """A caption, by itself and beside a picture."""
+    """A caption, alone or compared with an image."""
 
     caption: str
     num_tokens: int
-    """Without padding."""
+    """Number of tokens without padding."""
     uncertainty: float
-    """Sum of its variances."""
+    """Sum of the caption's variances."""
     similarity: float | None
-    """Dot product of the means, in [-1, 1]; None without a picture."""
+    """Dot product of the means, in [-1, 1]; None without an image."""
     distance: float | None
-    """Sampled distance."""
+    """Sampled distance; None without an image."""
     match: float | None
-    """Probability that the two belong together, as in training; None for a model without a bias as well."""
-    picture_in_caption: float | None
-    """Mean H over dimensions: positive where the picture lies in the caption. The other way round it is minus that."""
+    """Probability of a match, as in training; None without an image, or if the model has no bias."""
+    image_in_caption: float | None
+    """Inclusion H, mean over dimensions: positive if the image lies in the caption, negative if the caption lies in the
+    image. None without an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A picture beside captions."""
+    """An image compared with captions."""
 
     views: list[CaptionView]
-    """The nearest first."""
+    """The captions, nearest first."""
     uncertainty: float
-    """The picture's: sum of its variances."""
+    """Sum of the image's variances."""
     more_certain: float | None
-    """Share of the data set's other pictures that are more certain; None without any."""
+    """Share of the data set's images that are more certain; None without a data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two captions beside each other."""
+    """Two captions compared with each other."""
 
     first: CaptionView
     second: CaptionView
     similarity: float
     distance: float
     first_in_second: float
-    """Mean H over dimensions."""
+    """Inclusion H, mean over dimensions: positive if the first lies in the second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """A caption that was met on the way from a picture to the root."""
+    """A caption on the way from an image to the root."""
 
     view: CaptionView
     first_step: int
@@ -113,25 +114,25 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
-    """A zero-shot classifier, what it says about a picture, and how its prompts were weighted."""
+    """The result of a zero-shot classifier, and the weights of its prompts."""
 
     names: list[str]
     templates: list[str]
     even: list[float] | None
-    """Softmax over classes with even prompts, by means; None without a picture."""
+    """Softmax over classes with even prompt weights, by means; None without an image."""
     weighted: list[float] | None
-    """The same with the prompts' weights."""
+    """The same with re-weighted prompts."""
     weights: list[list[float]] | None
-    """[C][K]; None where no pictures could vote."""
+    """Weight of each prompt, [C][K]; None without a data set of images."""
     uncertainties: list[list[float]]
-    """[C][K], of every prompt."""
+    """Uncertainty of each prompt, [C][K]."""
 
 
 class Explorer:
-    """A model, its tokenizer, and the items of a data set.
+    """Answers the questions of the page with a model, its tokenizer and the items of a data set.
 
     Raises:
-        ValueError: the model takes pictures that are not square, or has no variances.
+        ValueError: the model's images are not square, or it has no variances.
     """
 
     def __init__(self, model: ProLIP, tokenizer: Tokenizer, items: Sequence[Item]) -> None:
@@ -139,63 +140,64 @@ class Explorer:
             raise ValueError("the model has no [UNC] token in both towers: there is no uncertainty to explore")
         self.model, self.tokenizer = model, tokenizer
         self._size, self._device = square_image_size(model), next(model.parameters()).device
-        self._remembered: dict[str, Gaussian] = {}
-        self._asking = Lock()
-        self.items, self._pictures = self._embed_items(_told_apart(items))
+        self._cache: dict[str, Gaussian] = {}
+        self._lock = Lock()
+        self.items, self._images = self._embed_items(_with_unique_keys(items))
         self.by_key = {item.key: item for item in self.items}
         self.all_captions = list(dict.fromkeys(caption for item in self.items for caption in item.captions))
 
-    # ---- the panels ----
+    # ---- one method per panel ----
 
-    def compare(self, picture: bytes, captions: Sequence[str]) -> Compared:
-        """Captions beside a picture.
+    def compare(self, image_data: bytes, captions: Sequence[str]) -> Compared:
+        """Compare an image with captions.
 
         Raises:
             ValueError: there are no captions, or too many.
-            prolip.data.DataError: the bytes are no picture that can be decoded.
+            prolip.data.DataError: the bytes cannot be decoded as an image.
         """
-        image = self._embed_picture(picture)
+        image = self._embed_image(image_data)
         views = sorted(self._views(captions, image), key=lambda view: view.distance or 0.0)
-        unsure, share = float(image.total_var), None
-        if self._pictures is not None:
-            share = float((self._pictures.total_var < unsure).double().mean())
-        return Compared(views=views, uncertainty=unsure, more_certain=share)
+        uncertainty, share = float(image.total_var), None
+        if self._images is not None:
+            share = float((self._images.total_var < uncertainty).double().mean())
+        return Compared(views=views, uncertainty=uncertainty, more_certain=share)
 
     def pair(self, first: str, second: str) -> Pair:
-        """Two captions beside each other.
+        """Compare two captions.
 
         Raises:
             ValueError: one of them is empty.
         """
         (first_view,), (second_view,) = self._views([first], None), self._views([second], None)
-        one, other = self._texts([first_view.caption]), self._texts([second_view.caption])
+        a, b = self._texts([first_view.caption]), self._texts([second_view.caption])
         return Pair(
             first=first_view,
             second=second_view,
-            similarity=float(one.mean @ other.mean.T),
-            distance=float(csd(one, other)),
-            first_in_second=float(inclusion_score(one, other).mean()),
+            similarity=float(a.mean @ b.mean.T),
+            distance=float(csd(a, b)),
+            first_in_second=float(inclusion_score(a, b).mean()),
         )
 
-    def walk(self, picture: bytes, captions: Sequence[str] | None, root: str) -> list[Stop]:
-        """Captions met between a picture's nearest one and the root, in order (SPEC §9), and the root at the end.
+    def walk(self, image_data: bytes, captions: Sequence[str] | None, root: str) -> list[Stop]:
+        """Return the captions on the way from an image's nearest caption to the root, and the root at the end.
 
-        Without captions of one's own the walk goes through the data set's.
+        This is the traversal of HierarCaps (docs/specification.md, section 9). Without `captions`, the captions of the
+        data set are used.
 
         Raises:
             ValueError: there are no captions, or the root is empty.
-            prolip.data.DataError: the bytes are no picture that can be decoded.
+            prolip.data.DataError: the bytes cannot be decoded as an image.
         """
-        config, (root,) = TraversalConfig(), _asked([root], "the root is empty: write the most general caption")
-        image = self._embed_picture(picture)
+        config, (root,) = TraversalConfig(), _clean_lines([root], "the root is empty: write the most general caption")
+        image = self._embed_image(image_data)
         if captions is None and self.all_captions:
-            candidates, texts = self.all_captions, self._own_captions
+            candidates, texts = self.all_captions, self._dataset_captions
         else:
-            candidates = _asked(captions or (), "write the captions that may be met")
+            candidates = _clean_lines(captions or (), "write the captions to walk through")
             texts = self._texts(candidates)
         start = texts.mean[(image.mean @ texts.mean.T).argmax(dim=1)]
         steps = visited_items(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
-        # The root itself is never asked for on the way: it is where the way ends.
+        # The root is not among the captions met on the way: it is where the way ends.
         met = [*(candidates[place] for place in steps), root]
         names = list(dict.fromkeys(met))
         return [
@@ -208,41 +210,41 @@ class Explorer:
             for name, view in zip(names, self._views(names, image), strict=True)
         ]
 
-    def ranked_pictures(self) -> list[tuple[Item, float]]:
-        """The data set's items by their pictures' uncertainty, the most certain first."""
-        if self._pictures is None:
+    def ranked_images(self) -> list[tuple[Item, float]]:
+        """Return the data set's items with the uncertainty of their images, the most certain first."""
+        if self._images is None:
             return []
-        order = self._pictures.total_var.sort(stable=True)
+        order = self._images.total_var.sort(stable=True)
         return [
             (self.items[place], value)
             for value, place in zip(order.values.tolist(), order.indices.tolist(), strict=True)
         ]
 
     def ranked_captions(self) -> list[tuple[str, float]]:
-        """The data set's distinct captions by their uncertainty, the most certain first."""
+        """Return the data set's distinct captions with their uncertainty, the most certain first."""
         if not self.all_captions:
             return []
-        values = self._own_captions.total_var.tolist()
+        values = self._dataset_captions.total_var.tolist()
         return sorted(zip(self.all_captions, values, strict=True), key=lambda pair: pair[1])
 
     def caption_range(self) -> Range:
-        """Between which uncertainties those of captions are shown: the data set's, or those of everyday captions."""
+        """Return the range of uncertainties of the data set's captions, or of some everyday captions."""
         if not self.all_captions:
             return _range(self._texts(EVERYDAY), f"of {len(EVERYDAY)} everyday captions")
-        return _range(self._own_captions, f"of the data set's {len(self.all_captions):,} captions")
+        return _range(self._dataset_captions, f"of the data set's {len(self.all_captions):,} captions")
 
-    def picture_range(self) -> Range | None:
-        """Between which uncertainties the data set's pictures lie; None without any."""
-        return None if self._pictures is None else _range(self._pictures, f"of the {len(self.items):,} pictures")
+    def image_range(self) -> Range | None:
+        """Return the range of uncertainties of the data set's images; None without a data set."""
+        return None if self._images is None else _range(self._images, f"of the {len(self.items):,} pictures")
 
-    def classify(self, picture: bytes | None, names: Sequence[str], templates: Sequence[str]) -> Classified:
-        """A classifier from names and templates; its prompts are weighted by the data set's pictures that are nearest.
+    def classify(self, image_data: bytes | None, names: Sequence[str], templates: Sequence[str]) -> Classified:
+        """Classify an image, with even prompts and with prompts weighted by the nearest images of the data set.
 
         Raises:
-            ValueError: there are fewer than two names, no templates, or too many prompts; a template lacks `{}`.
-            prolip.data.DataError: the bytes are no picture that can be decoded.
+            ValueError: there are fewer than two names, no templates, or too many prompts; or a template lacks `{}`.
+            prolip.data.DataError: the bytes cannot be decoded as an image.
         """
-        names, templates = _asked(names, "write class names"), _asked(templates, "write templates")
+        names, templates = _clean_lines(names, "write class names"), _clean_lines(templates, "write templates")
         if len(names) < 2:
             raise ValueError("a classifier needs at least two class names")
         if len(names) * len(templates) > MAX_PROMPTS:
@@ -250,78 +252,77 @@ class Explorer:
         flat = self._texts([prompt for ensemble in fill_templates(templates, names) for prompt in ensemble])
         shape = (len(names), len(templates), -1)
         prompts = Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
-        found: PromptWeights | None = None
-        if self._pictures is not None and len(templates) > 1:
+        reweighted: PromptWeights | None = None
+        if self._images is not None and len(templates) > 1:
             count = min(BprwConfig.num_neighbors, len(self.items))
-            found = reweight_prompts(prompts, self._pictures, BprwConfig(num_neighbors=count))
+            reweighted = reweight_prompts(prompts, self._images, BprwConfig(num_neighbors=count))
         even = weighted = None
-        if picture is not None:
-            mean = self._embed_picture(picture).mean
+        if image_data is not None:
+            mean = self._embed_image(image_data).mean
             even = _shares(mean, aggregate_prompts(prompts).weight)
-            weighted = None if found is None else _shares(mean, F.normalize(found.classifier, dim=-1))
+            weighted = None if reweighted is None else _shares(mean, F.normalize(reweighted.classifier, dim=-1))
         return Classified(
             names=names,
             templates=templates,
             even=even,
             weighted=weighted,
-            weights=None if found is None else found.weights.tolist(),
+            weights=None if reweighted is None else reweighted.weights.tolist(),
             uncertainties=prompts.total_var.tolist(),
         )
 
-    # ---- what they share ----
+    # ---- shared by the panels ----
 
     @cached_property
-    def _own_captions(self) -> Gaussian:
-        """Of the data set, [N, D]."""
+    def _dataset_captions(self) -> Gaussian:
+        """Gaussians of the data set's captions, [N, D]."""
         return embed_texts(self.model, self.tokenizer, self.all_captions, self._device)
 
     def _embed_items(self, items: Sequence[Item]) -> tuple[list[Item], Gaussian | None]:
-        """The items whose pictures can be decoded, with the pictures' Gaussians; None where there are no items.
+        """Embed the images of the items; returns the items that can be decoded and their Gaussians (None if no items).
 
         Raises:
-            ValueError: there are items, but not one picture of them can be decoded.
+            ValueError: there are items, but none of their images can be decoded.
         """
         readable: list[Item] = []
         parts: list[Gaussian] = []
-        for start in range(0, len(items), _AT_ONCE):
+        for start in range(0, len(items), _EMBED_BATCH):
             pixels = []
-            for item in items[start : start + _AT_ONCE]:
+            for item in items[start : start + _EMBED_BATCH]:
                 try:
-                    pixels.append(self._pixels(item.picture))
+                    pixels.append(self._pixels(item.image))
                 except DataError as error:
-                    log.warning("%s is left out: %s", item.key, error)
+                    log.warning("%s is skipped: %s", item.key, error)
                 else:
                     readable.append(item)
             if pixels:
                 parts.append(embed_pixels(self.model, torch.cat(pixels), self._device))
         if items and not readable:
-            raise ValueError(f"not one of {len(items)} pictures of the data set can be decoded")
+            raise ValueError(f"none of the {len(items)} images of the data set can be decoded")
         return readable, concatenate(parts) if parts else None
 
-    def _pixels(self, picture: bytes) -> Tensor:
-        """A picture as the model takes it, f32 [1, 3, size, size]."""
-        pixels = torch.from_numpy(preprocess_image(picture, self._size)).permute(2, 0, 1)[None].float() / 255
+    def _pixels(self, image_data: bytes) -> Tensor:
+        """Decode and normalise an image for the model, f32 [1, 3, size, size]."""
+        pixels = torch.from_numpy(preprocess_image(image_data, self._size)).permute(2, 0, 1)[None].float() / 255
         mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_MEAN, OPENAI_STD))
         return (pixels - mean) / std
 
-    def _embed_picture(self, picture: bytes) -> Gaussian:
-        return embed_pixels(self.model, self._pixels(picture), self._device)
+    def _embed_image(self, image_data: bytes) -> Gaussian:
+        return embed_pixels(self.model, self._pixels(image_data), self._device)
 
     def _texts(self, captions: Sequence[str]) -> Gaussian:
-        """[N, D]; captions that were asked for before are not embedded again."""
-        with self._asking:  # panels ask at the same time
-            new = [caption for caption in dict.fromkeys(captions) if caption not in self._remembered]
+        """Embed captions, [N, D], using the cache."""
+        with self._lock:  # panels call this from several threads
+            new = [caption for caption in dict.fromkeys(captions) if caption not in self._cache]
             if new:
                 embedded = embed_texts(self.model, self.tokenizer, new, self._device)
-                if len(self._remembered) + len(new) > _REMEMBERED:
-                    known = {caption: self._remembered[caption] for caption in captions if caption in self._remembered}
-                    self._remembered = known
+                if len(self._cache) + len(new) > _CACHED_CAPTIONS:
+                    self._cache = {caption: self._cache[caption] for caption in captions if caption in self._cache}
                 for place, caption in enumerate(new):
-                    self._remembered[caption] = embedded.rows(slice(place, place + 1))
-            return concatenate([self._remembered[caption] for caption in captions])
+                    self._cache[caption] = embedded.rows(slice(place, place + 1))
+            return concatenate([self._cache[caption] for caption in captions])
 
     def _views(self, captions: Sequence[str], image: Gaussian | None) -> list[CaptionView]:
-        captions = _asked(captions)
+        captions = _clean_lines(captions)
         texts = self._texts(captions)
         lengths = (self.tokenizer.encode(captions) != self.tokenizer.pad_id).sum(axis=1).tolist()
         similarity = distance = match = inside = None
@@ -341,34 +342,34 @@ class Explorer:
                 similarity=None if similarity is None else similarity[place],
                 distance=None if distance is None else distance[place],
                 match=None if match is None else match[place],
-                picture_in_caption=None if inside is None else inside[place],
+                image_in_caption=None if inside is None else inside[place],
             )
             for place, caption in enumerate(captions)
         ]
 
 
-def _asked(lines: Sequence[str], otherwise: str = "write at least one caption") -> list[str]:
-    """The lines that say something, each once.
+def _clean_lines(lines: Sequence[str], if_empty: str = "write at least one caption") -> list[str]:
+    """Strip the lines and drop empty and repeated ones.
 
     Raises:
-        ValueError: there are none (the message is `otherwise`), or too many.
+        ValueError: no line is left (the message is `if_empty`), or there are too many.
     """
-    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not found:
-        raise ValueError(otherwise)
-    if len(found) > MAX_PROMPTS:
-        raise ValueError(f"{len(found)} lines are too many: {MAX_PROMPTS} at most")
-    return found
+    cleaned = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not cleaned:
+        raise ValueError(if_empty)
+    if len(cleaned) > MAX_PROMPTS:
+        raise ValueError(f"{len(cleaned)} lines are too many: {MAX_PROMPTS} at most")
+    return cleaned
 
 
-def _told_apart(items: Sequence[Item]) -> list[Item]:
-    """The items, with a number behind keys that others have had: shards of several folders may have one name."""
+def _with_unique_keys(items: Sequence[Item]) -> list[Item]:
+    """Append a number to repeated keys: shards of several folders may have the same name."""
     seen = Counter[str]()
-    found = []
+    unique = []
     for item in items:
         seen[item.key] += 1
-        found.append(item if seen[item.key] == 1 else replace(item, key=f"{item.key} ({seen[item.key]})"))
-    return found
+        unique.append(item if seen[item.key] == 1 else replace(item, key=f"{item.key} ({seen[item.key]})"))
+    return unique
 
 
 def _range(gaussian: Gaussian, of: str) -> Range:

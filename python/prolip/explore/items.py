@@ -1,4 +1,4 @@
-"""The pictures and captions of some shards, as they are in the archives: what a person looks at."""
+"""Read the raw images and captions of shards, for people to look at."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from prolip.data.samples import Sample, read_record, read_samples, values_at
 
 @dataclass(frozen=True)
 class Item:
-    """A sample of a shard."""
+    """A sample."""
 
     key: str
-    """SHARD/KEY, without the shard's ending."""
-    picture: bytes
-    """As it is in the archive."""
+    """SHARD/KEY, without the shard's extension."""
+    image: bytes
+    """The encoded image."""
     captions: tuple[str, ...]
-    """Distinct ones, in the order of the keys that they were found under."""
+    """Distinct captions, in the order of `caption_keys`."""
 
 
 def read_items(
     data: Sequence[str], caption_keys: Sequence[str], limit: int, store: StoreConfig | None = None
 ) -> list[Item]:
-    """The first `limit` samples of the shards, in the order of the files; samples without a picture are passed over.
+    """Read the first `limit` samples of the shards, in file order; samples without an image are skipped.
 
     Args:
-        data: paths, addresses and patterns of shards, or folders of shards; of a folder with a test set only that.
-        caption_keys: `txt`, or dotted paths into a sample's json, to a text or a list whose first text counts.
-        limit: samples at most.
-        store: how shards are read that lie elsewhere.
+        data: paths, URLs and patterns of shards, or folders of shards. If a folder has a test set, only that is read.
+        caption_keys: `txt`, or dotted paths into a sample's JSON. From a list, the first text is used.
+        limit: largest number of samples.
+        store: how remote shards are read.
 
     Raises:
-        ValueError: there is no shard, or no picture in them.
-        DataError: a shard cannot be read, or a sample's json.
+        ValueError: there is no shard, or there is no image in them.
+        DataError: a shard or a sample's JSON cannot be read.
     """
     shards = expand_shards([pattern for source in data for pattern in _patterns(source)])
     items: list[Item] = []
@@ -44,7 +44,7 @@ def read_items(
         if len(items) < limit:
             items += islice(_items(shard, caption_keys, store or StoreConfig()), limit - len(items))
     if not items:
-        raise ValueError(f"data is {', '.join(data)}: no picture is in its shards")
+        raise ValueError(f"data is {', '.join(data)}: its shards have no image")
     return items
 
 
@@ -55,7 +55,7 @@ def _patterns(source: str) -> list[str]:
     for pattern in ("test-*.tar", "*.tar"):
         if any(folder.glob(pattern)):
             return [str(folder / pattern)]
-    raise ValueError(f"data is {source}: the folder holds no .tar")
+    raise ValueError(f"data is {source}: the folder has no .tar file")
 
 
 def _items(shard: str, caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:

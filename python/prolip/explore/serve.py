@@ -17,11 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def run_explore(options: ExploreOptions) -> list[str]:
-    """Serves the page until it is interrupted; there is nothing to tell afterwards.
+    """Serve the page until it is interrupted. There are no lines to print afterwards.
 
     Raises:
-        ValueError: Gradio is missing, the address cannot be listened on, or the checkpoint or the data cannot be used;
-            the message says which and why.
+        ValueError: Gradio is missing, the address is not available, or the checkpoint or the data cannot be used.
     """
     check_address(options.host, options.port)
     try:
@@ -43,7 +42,7 @@ def run_explore(options: ExploreOptions) -> list[str]:
         server_name=options.host,
         server_port=options.port,
         max_file_size=options.max_upload_mb * gradio.FileSize.MB,
-        # System fonts: the page asks nobody else for anything.
+        # System fonts, so that the page loads nothing from other servers.
         theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=CSS,
         footer_links=[],
@@ -55,7 +54,7 @@ def run_explore(options: ExploreOptions) -> list[str]:
 
 
 def check_address(host: str, port: int) -> None:
-    """Makes sure, before anything is opened, that the page can be served there.
+    """Check, before anything is loaded, that the page can be served at this address.
 
     Raises:
         ValueError: another program listens there, or the address is not one of this machine.
@@ -67,6 +66,4 @@ def check_address(host: str, port: int) -> None:
             listener.bind(address)
             listener.listen()
     except OSError as error:
-        raise ValueError(
-            f"{host}, port {port}, cannot be listened on ({error.strerror}): try another --port"
-        ) from error
+        raise ValueError(f"cannot listen on {host}, port {port} ({error.strerror}): try another --port") from error

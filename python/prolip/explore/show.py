@@ -1,4 +1,4 @@
-"""The explorer's answers as HTML: bars with their numbers, and words that say how to read them."""
+"""Render the explorer's answers as HTML: bars with their numbers, and how to read them."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ CSS = """
 
 
 class Head(NamedTuple):
-    """The head of a column."""
+    """A column header."""
 
     name: str
     hint: str = ""
-    """How to read what stands below it."""
+    """How to read the column."""
 
 
 _CAPTION = Head("caption")
@@ -67,20 +67,20 @@ _INSIDE = Head("inclusion H", "◂ caption lies in picture | picture lies in cap
 
 
 def compared(found: Compared, scale: Range) -> str:
-    """Captions beside a picture."""
+    """Render an image compared with captions."""
     heads = [
         _CAPTION,
         Head("similarity", "of the means, at most 1"),
-        Head("sampled distance", "small is near; the bar ends at the farthest"),
+        Head("sampled distance", "smaller is nearer; the bar ends at the farthest"),
         _uncertain(scale),
         _INSIDE,
     ]
     views = found.views
     if views[0].match is not None:
-        heads.insert(1, Head("match", "chance that they belong together, as trained"))
+        heads.insert(1, Head("match", "probability of a match, as in training"))
     spread = _Spread(scale, [view.uncertainty for view in views])
     furthest = max(view.distance or 0.0 for view in views)
-    most = max(abs(view.picture_in_caption or 0.0) for view in views)
+    most = max(abs(view.image_in_caption or 0.0) for view in views)
     rows = []
     for view in views:
         cells = [] if view.match is None else [_bar(_percent(view.match), view.match, "s0")]
@@ -88,22 +88,22 @@ def compared(found: Compared, scale: Range) -> str:
             _bar(_signed(view.similarity or 0.0, 3), max(0.0, view.similarity or 0.0), "s0"),
             _bar(f"{view.distance:.3f}", _share(view.distance or 0.0, furthest), "s2"),
             spread.bar(view.uncertainty),
-            _balance(view.picture_in_caption or 0.0, most),
+            _balance(view.image_in_caption or 0.0, most),
         ]
         rows.append((view.caption, cells))
-    placed = ""
+    rank = ""
     if found.more_certain is not None:
-        placed = f"; {_percent(found.more_certain, 0)} of the pictures in the data set are more certain"
+        rank = f"; {_percent(found.more_certain, 0)} of the pictures in the data set are more certain"
     return _block(
-        f"The picture's own uncertainty is {found.uncertainty:#.4g}{placed}. Nearest caption first. The sampled "
-        "distance is what the means are apart, plus both uncertainties. H says which of the two is the wider one, not "
+        f"The picture's own uncertainty is {found.uncertainty:#.4g}{rank}. The nearest caption comes first. The "
+        "sampled distance is the distance of the means plus both uncertainties. H says which of the two is wider, not "
         "whether they belong together.",
         _table(heads, rows),
     )
 
 
 def paired(pair: Pair, scale: Range) -> str:
-    """Two captions beside each other."""
+    """Render two captions compared with each other."""
     spread = _Spread(scale, [pair.first.uncertainty, pair.second.uncertainty])
     most = abs(pair.first_in_second)
     rows = [
@@ -125,42 +125,48 @@ def paired(pair: Pair, scale: Range) -> str:
     return _block(
         f"The first caption is {_percent(abs(change), 2)} {words} uncertain than the second. {inside}. Similarity of "
         f"the means: {_signed(pair.similarity, 3)}; sampled distance: {pair.distance:.3f}. Longer captions tend to be "
-        "more certain: compare those of equal length.",
+        "more certain, so compare captions of equal length.",
         _table(
-            [_CAPTION, _uncertain(scale), Head("inclusion H", "◂ holds the other | lies in it ▸"), Head("length")], rows
+            [
+                _CAPTION,
+                _uncertain(scale),
+                Head("inclusion H", "◂ contains the other | lies in the other ▸"),
+                Head("length"),
+            ],
+            rows,
         ),
     )
 
 
 def walked(stops: Sequence[Stop], root: str, scale: Range) -> str:
-    """The captions between a picture and the root."""
+    """Render the captions between an image and the root."""
     spread = _Spread(scale, [stop.view.uncertainty for stop in stops])
-    most = max(abs(stop.view.picture_in_caption or 0.0) for stop in stops)
+    most = max(abs(stop.view.image_in_caption or 0.0) for stop in stops)
     rows = []
     for stop in stops:
         first = 100 * stop.first_step / stop.num_steps
         last = min(100.0, 100 * (stop.last_step + 1) / stop.num_steps)
-        told = f"{first:.0f}–{last:.0f}\N{NO-BREAK SPACE}%" if first < last else "the end"
+        part = f"{first:.0f}–{last:.0f}\N{NO-BREAK SPACE}%" if first < last else "the end"
         rows.append(
             (
                 stop.view.caption,
                 [
-                    _segment(told, first, last),
+                    _segment(part, first, last),
                     spread.bar(stop.view.uncertainty),
-                    _balance(stop.view.picture_in_caption or 0.0, most),
+                    _balance(stop.view.image_in_caption or 0.0, most),
                 ],
             )
         )
     return _block(
-        f"From the caption nearest to the picture the query moves in {stops[0].num_steps} steps towards “{root}”. "
-        "These are the captions that are nearest to it on the way. Where the model knows the order, they become more "
-        "general and more uncertain.",
+        f"The query starts at the caption nearest to the picture and moves in {stops[0].num_steps} steps towards "
+        f"“{root}”. The table lists the captions nearest to it on the way. If the model has learnt the order, they "
+        "become more general and more uncertain.",
         _table([_CAPTION, Head("part of the way", "nearest caption to root"), _uncertain(scale), _INSIDE], rows),
     )
 
 
 def classified(found: Classified) -> str:
-    """What a classifier says, and which prompts a class prefers."""
+    """Render the classes of an image, and the prompts that each class prefers."""
     parts = []
     if found.even is not None:
         order = sorted(range(len(found.names)), key=lambda place: -(found.weighted or found.even or [])[place])[:10]
@@ -175,14 +181,16 @@ def classified(found: Classified) -> str:
             Head("even prompts"),
             *([] if found.weighted is None else [Head("re-weighted prompts")]),
         ]
-        told = "Shares of the classes (a softmax, as published: not calibrated)"
-        told += f"; the first {len(order)} of {len(found.names)}." if len(order) < len(found.names) else "."
-        parts.append(_block(told, _table(heads, rows)))
+        heading = "Probability of each class (a softmax as in the paper, not calibrated)"
+        heading += f"; the first {len(order)} of {len(found.names)}." if len(order) < len(found.names) else "."
+        parts.append(_block(heading, _table(heads, rows)))
     if found.weights is None:
         why = (
-            "only one template" if len(found.templates) == 1 else "no pictures of a data set to vote: start with --data"
+            "there is only one template"
+            if len(found.templates) == 1
+            else "this needs pictures of a data set: start with --data"
         )
-        parts.append(_block(f"Prompts are not weighted: there is {why}.", ""))
+        parts.append(_block(f"Prompts are not weighted: {why}.", ""))
         return "".join(parts)
     even = 1 / len(found.templates)
     rows = []
@@ -202,38 +210,42 @@ def classified(found: Classified) -> str:
     heads = [
         Head("class"),
         Head("prompt"),
-        Head("weight", f"the stroke is an even weight, {_percent(even)}"),
+        Head("weight", f"the mark is an even weight, {_percent(even)}"),
         Head("uncertainty", _reading("prompt")),
     ]
     parts.append(
         _block(
-            f"Each class's {len(found.templates)} prompts are weighted by how well they fit the data set's pictures "
-            "that are nearest to the class (Bayesian prompt re-weighting): what a class prefers most, and what least.",
+            f"The {len(found.templates)} prompts of each class are weighted by how well they fit the nearest pictures "
+            "of the data set (Bayesian prompt re-weighting). Shown are the prompts that a class prefers most and "
+            "least.",
             _table(heads, rows),
         )
     )
     return "".join(parts)
 
 
-def ranked_captions(rows: Sequence[tuple[str, float]], told: str, scale: Range) -> str:
-    """Some captions by their uncertainty; `told` says which places."""
+def ranked_captions(rows: Sequence[tuple[str, float]], heading: str, scale: Range) -> str:
+    """Render captions with their uncertainty, below a heading."""
     spread = _Spread(scale, [value for _, value in rows])
     body = [(caption, [spread.bar(value)]) for caption, value in rows]
-    return _block(told, _table([_CAPTION, _uncertain(scale)], body))
+    return _block(heading, _table([_CAPTION, _uncertain(scale)], body))
 
 
-def ranked_pictures(cards: Sequence[tuple[str, str, float]], told: str, scale: Range) -> str:
-    """Some pictures by their uncertainty: their addresses, what they are, and their values."""
+def ranked_images(cards: Sequence[tuple[str, str, float]], heading: str, scale: Range) -> str:
+    """Render images (URI, name, uncertainty) as cards, below a heading."""
     spread = _Spread(scale, [value for *_, value in cards])
     shown = Markup("").join(
-        Markup('<li><img src="{}" alt="{}">{}{}</li>').format(address, name, name, spread.bar(value))
-        for address, name, value in cards
+        Markup('<li><img src="{}" alt="{}">{}{}</li>').format(uri, name, name, spread.bar(value))
+        for uri, name, value in cards
     )
-    return _block(f"{told} Uncertainties: {_reading(scale.of)}.", Markup('<ul class="cards">{}</ul>').format(shown))
+    return _block(f"{heading} Uncertainties: {_reading(scale.of)}.", Markup('<ul class="cards">{}</ul>').format(shown))
 
 
 class _Spread:
-    """Uncertainties differ by little: bars over their range, wider where one lies outside; percent above the lowest."""
+    """Draws bars of uncertainty over their range, which is narrow, with the percentage above the lowest value.
+
+    Values outside the scale widen the range.
+    """
 
     def __init__(self, scale: Range | None, values: Sequence[float]) -> None:
         known = [*values, *([] if scale is None else scale[:2])]
@@ -278,7 +290,7 @@ def _segment(text: str, first: float, last: float) -> Markup:
 
 
 def _balance(value: float, largest: float) -> Markup:
-    """A bar from the middle, to the right where the value is positive."""
+    """Draw a bar from the middle: to the right for positive values, to the left for negative ones."""
     width = 50 * _share(abs(value), largest)
     left = 50.0 if value >= 0 else 50.0 - width
     colour = "s0" if value >= 0 else "minus"
@@ -291,7 +303,7 @@ def _cell(text: str, inside: Markup) -> Markup:
 
 
 def _table(heads: Sequence[Head], rows: Sequence[tuple[str, Sequence[Markup]]]) -> Markup:
-    """A table; on narrow screens, which show no heads, the hints stand below it."""
+    """Render a table. On narrow screens the hints are shown below it, because the header is hidden."""
     head = Markup("").join(
         Markup("<th scope='col'>{}{}</th>").format(name, Markup("<small>{}</small>").format(hint) if hint else "")
         for name, hint in heads
@@ -313,10 +325,10 @@ def _table(heads: Sequence[Head], rows: Sequence[tuple[str, Sequence[Markup]]]) 
     return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>{}").format(head, body, below)
 
 
-def _block(told: str, inside: str) -> str:
-    return str(Markup("<div class='pl'><p>{}</p>{}</div>").format(told, inside))
+def _block(text: str, inside: str) -> str:
+    return str(Markup("<div class='pl'><p>{}</p>{}</div>").format(text, inside))
 
 
 def sentence(text: str) -> str:
-    """A line of text."""
+    """Render a line of text."""
     return _block(text, "")

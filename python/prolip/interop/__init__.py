@@ -1,6 +1,6 @@
-"""prolip for other people's code: a torch data set, open_clip's training, export.
+"""Use prolip from other code: a torch dataset, open_clip's training, export to the hub's layout.
 
-`prolip.interop.open_clip` is imported by its own name, because it needs open_clip's training code.
+Import `prolip.interop.open_clip` by its own name, because it needs open_clip's training code.
 """
 
 from __future__ import annotations

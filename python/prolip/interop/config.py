@@ -11,22 +11,22 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Writes a model in the hub's layout: config.json, model.safetensors, a card, and the tokenizer's file if any."""
+    """Write a model in the hub's layout: config.json, model.safetensors, a model card, and a tokenizer file if any."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """A run's folder (its newest usable checkpoint), or whatever `prolip.load` opens: a checkpoint, a folder,
+    """A run's folder (its newest usable checkpoint), or any source of `prolip.load`: a checkpoint, a folder,
     hf-hub:OWNER/NAME, open_clip:NAME/TAG."""
     out: Path | None = None
     """Folder to write."""
     push: str | None = None
-    """Hub repository, OWNER/NAME, to push to."""
+    """Hub repository to push to, OWNER/NAME."""
     private: bool = False
-    """Make that repository private, if it is new."""
+    """Make the repository private if it is new."""
     name: str | None = None
-    """Title of the card; by default the run's name."""
+    """Title of the model card; by default the run's name."""
     weights: Literal["average", "trained"] = "average"
-    """Of a run: the averaged weights where it keeps them (`ema.decay`), or those that are trained in any case."""
+    """Weights of a run to write: the moving average, if the run keeps one (`ema.decay`), or always the trained ones."""
     licence: str | None = None
-    """The hub's word for the licence of the weights, such as mit or cc-by-4.0; by default unknown."""
+    """Licence of the weights by its id on the hub, such as mit or cc-by-4.0; by default unknown."""
     data: str | None = None
-    """What it was trained on, in words; by default the run's shard patterns."""
+    """Description of the training data; by default the run's shard patterns."""

@@ -1,6 +1,6 @@
-"""One epoch an iteration, from a loader that reads on: what other people's training loops expect.
+"""One epoch per iteration, as most training loops expect, from a loader that keeps reading ahead.
 
-B samples of a batch, H/W pixels, L tokens.
+B samples per batch, H/W pixels, L tokens.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from prolip.data.device import DeviceBatch, DeviceBatches, DeviceStats, device_b
 
 
 class Epochs:
-    """Every `iter()` gives an epoch's batches, in an order of its own, and the next `iter()` those of the next epoch.
+    """Iterates over one epoch per `iter()`; the next `iter()` is the next epoch, in its own order.
 
-    The threads read on into the next epoch, so that it begins without waiting. An iteration that is left before its end
-    begins again at its beginning; `load_state_dict` makes it go on in the middle.
+    The threads read ahead into the next epoch, so that it starts without waiting. An iteration that is left early
+    starts over, unless `load_state_dict` resumes it in the middle.
     """
 
     def __init__(
@@ -33,20 +33,20 @@ class Epochs:
         mean: tuple[float, float, float] = OPENAI_MEAN,
         std: tuple[float, float, float] = OPENAI_STD,
     ):
-        """Reads the headers of all shards.
+        """Opens the shards.
 
         Args:
-            config: What is read, and how; its `num_epochs` is not used.
-            rank: This process's place.
-            world_size: Processes that share an epoch.
-            device: Where the batches go; by default a CPU.
-            dtype: Of the pictures.
-            mean: What is taken off red, green and blue, as shares of 255.
-            std: What they are then divided by.
+            config: settings of the loader; `num_epochs` is not used.
+            rank: this process's rank.
+            world_size: number of processes that share an epoch.
+            device: device of the batches; by default a CPU.
+            dtype: dtype of the images.
+            mean: subtracted from red, green and blue after division by 255.
+            std: what red, green and blue are then divided by.
 
         Raises:
-            ValueError: A setting cannot work.
-            DataError: A shard is damaged.
+            ValueError: a setting is invalid.
+            DataError: a shard is damaged.
         """
         self._config = dataclasses.replace(config, num_epochs=None)
         self._world_size = world_size
@@ -54,41 +54,42 @@ class Epochs:
         self._dtype, self._mean, self._std = dtype, mean, std
         self._loader = BatchLoader(self._config, rank=rank, world_size=world_size)
         self._batches: DeviceBatches | None = None
-        self._place, self._whole = (
-            Cursor(),
-            True,
-        )  # where the next iteration begins; whether that is an epoch's beginning
-        self._stands: Cursor | None = None  # what the threads go on with
-        self._last: Cursor | None = None  # the last batch of the iteration that goes on
-        self._held: DeviceBatch | None = None  # the next epoch's first batch, where only it showed that one had ended
+        # Where the next iteration starts, and whether that is the start of an epoch.
+        self._start, self._whole = Cursor(), True
+        # Where the threads are: what `self._batches` yields next.
+        self._position: Cursor | None = None
+        # The cursor of the last batch of the current iteration.
+        self._last: Cursor | None = None
+        # The first batch of the next epoch, if only that batch showed that an epoch had ended.
+        self._held: DeviceBatch | None = None
 
     @property
     def num_batches(self) -> int | None:
-        """Batches of this rank in a whole epoch; None where nobody knows yet."""
+        """Batches per epoch on this rank; None while unknown."""
         return self._loader.num_batches
 
     @property
     def num_samples(self) -> int | None:
-        """Samples that all ranks together are given in an epoch; None where nobody knows yet."""
+        """Samples per epoch that all ranks yield together; None while unknown."""
         if self._config.last_batch == "keep" or self.num_batches is None:
             return self._loader.num_samples
         return self.num_batches * self._config.batch_size * self._world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration this epoch's, from its beginning."""
-        self._place, self._last, self._whole = Cursor(epoch=epoch), None, True
+        """Make the next iteration start at the beginning of this epoch."""
+        self._start, self._last, self._whole = Cursor(epoch=epoch), None, True
 
     def __iter__(self) -> Iterator[DeviceBatch]:
-        """The rest of the present epoch.
+        """Iterate over the rest of the current epoch.
 
         Raises:
-            DataError: Too many samples cannot be used.
-            RuntimeError: It was closed, or is used in a forked child.
+            DataError: too many samples are unreadable.
+            RuntimeError: the loader was closed, or is used in a forked child.
         """
-        begun_at = self._place
-        if self._batches is None or self._stands != begun_at:
+        start = self._start
+        if self._batches is None or self._position != start:
             self._held = None
-            self._loader.load_state_dict(begun_at.to_dict())
+            self._loader.load_state_dict(start.to_dict())
             self._batches = device_batches(
                 self._loader, self._device, dtype=self._dtype, mean=self._mean, std=self._std
             )
@@ -96,29 +97,29 @@ class Epochs:
         while left is None or left > 0:
             batch = self._held or next(self._batches)
             self._held = None
-            if batch.cursor.epoch != begun_at.epoch:
+            if batch.cursor.epoch != start.epoch:
                 self._held = batch
                 break
-            self._stands = self._last = batch.cursor
+            self._position = self._last = batch.cursor
             left = None if left is None else left - 1
             yield batch
             del batch
-        self.set_epoch(begun_at.epoch + 1)
-        self._stands = self._place
+        self.set_epoch(start.epoch + 1)
+        self._position = self._start
 
     def state_dict(self) -> dict[str, Any]:
-        """Where an iteration goes on behind the last batch that was given: plain values, for a checkpoint."""
-        return (self._last or self._place).to_dict()
+        """Return the position after the last batch, as plain values for a checkpoint."""
+        return (self._last or self._start).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration give what was left of the epoch when `state_dict` was called."""
-        self._place, self._last, self._whole = Cursor.from_dict(state), None, False
+        """Make the next iteration resume at the position that `state_dict` returned."""
+        self._start, self._last, self._whole = Cursor.from_dict(state), None, False
 
     def stats(self) -> DeviceStats | None:
-        """What the batches since the last restart cost, and how long was waited for them; None before the first."""
+        """Return where the time went since the last restart; None before the first iteration."""
         return None if self._batches is None else self._batches.stats()
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Stop the threads."""
         self._batches = self._held = None
         self._loader.close()

@@ -1,4 +1,4 @@
-"""`prolip export`: any checkpoint as a folder of the hub's layout or a repository, with a card that says what it is."""
+"""`prolip export`: write any model in the hub's layout, with a model card, to a folder or to the hub."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from prolip.train.config import from_toml
 
 
 def run_export(options: ExportOptions) -> list[str]:
-    """Does it; what there is to tell.
+    """Write the model, and return the lines to print.
 
     Raises:
-        ValueError: neither a folder nor a repository is named, or the source is no model.
+        ValueError: neither a folder nor a repository is named, or the source is not a model.
     """
     if options.out is None and options.push is None:
         raise ValueError("name a folder to write (--out) or a repository to push to (--push)")
@@ -41,18 +41,18 @@ def run_export(options: ExportOptions) -> list[str]:
         data=options.data or card.data,
         licence=options.licence or card.licence,
     )
-    told: list[str] = []
+    lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_pretrained(model, options.out or Path(temporary), card=card, tokenizer=tokenizer)
         if options.out is not None:
-            told.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+            lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
-            told.append(f"pushed: {push_to_hub(folder, options.push, private=options.private)}")
-    return told
+            lines.append(f"pushed: {push_to_hub(folder, options.push, private=options.private)}")
+    return lines
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:
-    """What the card of a run's checkpoint says."""
+    """Return the model card of a run's checkpoint."""
     config = from_toml(checkpoint.notes.config)
     tokenizer = config.data.tokenizer
     loss, optim = dataclasses.asdict(config.loss), dataclasses.asdict(config.optim)
@@ -76,5 +76,5 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
 
 
 def _tokenizer_file(tokenizer: TokenizerConfig) -> Path | None:
-    """The tokenizer's file, unless it is gone or comes with open_clip."""
+    """Return the tokenizer's file; None if it is missing or comes with open_clip."""
     return tokenizer.path if tokenizer.kind == "file" and tokenizer.path and tokenizer.path.is_file() else None

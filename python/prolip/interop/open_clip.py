@@ -1,9 +1,9 @@
-"""open_clip's training, fed by this loader.
+"""Run open_clip's training with this loader.
 
-`python -m prolip.interop.open_clip FLAGS` is `python -m open_clip_train.main FLAGS` with another reader of
-`--train-data`; `open_clip_data` is that reader alone, for a loop of one's own.
+`python -m prolip.interop.open_clip FLAGS` is `python -m open_clip_train.main FLAGS`, except that this loader reads
+`--train-data`. `open_clip_data` returns the data alone, for your own loop.
 
-B samples of a batch, H/W pixels, L tokens.
+B samples per batch, H/W pixels, L tokens.
 """
 
 from __future__ import annotations
@@ -22,47 +22,46 @@ from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.interop.epochs import Epochs
 
-# A text with what tokenizers clean differently, and one that is cut.
+# Texts to compare tokenizers by: one that tokenizers clean differently, and some that are cut.
 _PROBES = [
     "A Photo&amp;nbsp;of  a CAT’s “tail”, 3 times!",
-    # Long ones in which no part is like another: a tokenizer that keeps a part drawn at random will not draw the first
-    # of all of them.
+    # Long texts without repetition: a tokenizer that keeps a random part is unlikely to keep the first part of all.
     *(" ".join(map(str, range(first, first + 150))) for first in (0, 200, 400)),
 ]
 
 
 @dataclass
 class OpenClipData:
-    """What open_clip's training takes as `data["train"]` or `data["val"]`: its DataInfo."""
+    """The equivalent of open_clip's DataInfo: what its training takes as `data["train"]` or `data["val"]`."""
 
     dataloader: OpenClipLoader
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the data loader's next iteration this epoch's."""
+        """Make the data loader's next iteration this epoch."""
         self.dataloader.epochs.set_epoch(epoch)
 
 
 class OpenClipLoader:
-    """Batches as open_clip has them: (pictures [B, 3, H, W], normalised; token ids int64 [B, L])."""
+    """Batches as in open_clip: (normalised images [B, 3, H, W], token ids int64 [B, L])."""
 
     def __init__(self, epochs: Epochs):
         if epochs.num_batches is None or epochs.num_samples is None:
             raise ValueError(
-                "data.shards are of unknown length, and open_clip's loops ask for it: make an index of them with "
+                "data.shards are of unknown length, but open_clip needs the length: make an index with "
                 "`prolip data index`"
             )
         self.epochs = epochs
         self.num_batches = epochs.num_batches
-        """Batches of this rank in an epoch."""
+        """Batches per epoch on this rank."""
         self.num_samples = epochs.num_samples
-        """Samples of all ranks in an epoch."""
+        """Samples per epoch over all ranks."""
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
+        """Return the batches per epoch on this rank."""
         return self.num_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """An epoch."""
+        """Iterate over one epoch."""
         for batch in self.epochs:
             yield batch.images, batch.token_ids[0]
 
@@ -77,32 +76,32 @@ def open_clip_data(
     mean: tuple[float, float, float] = OPENAI_MEAN,
     std: tuple[float, float, float] = OPENAI_STD,
 ) -> OpenClipData:
-    """Training or evaluation data for `open_clip_train.train`.
+    """Return training or evaluation data for `open_clip_train.train`.
 
     Args:
-        config: What is read, and how: one caption slot, no masks; `num_epochs` is not used. With
-            `last_batch="keep"` and `augment=None` it is evaluation data.
-        rank: This process's place.
-        world_size: Processes that share an epoch.
-        device: Where the batches go: the training's device, so that they are copied ahead; by default a CPU.
-        dtype: Of the pictures.
-        mean: The model's `image_mean`.
-        std: The model's `image_std`.
+        config: settings of the loader, with one caption slot and without masking; `num_epochs` is not used. Use
+            `last_batch="keep"` and `augment=None` for evaluation data.
+        rank: this process's rank.
+        world_size: number of processes that share an epoch.
+        device: the training device, so that batches are copied ahead; by default a CPU.
+        dtype: dtype of the images.
+        mean: the model's `image_mean`.
+        std: the model's `image_std`.
 
     Raises:
-        ValueError: A setting cannot work.
-        DataError: A shard is damaged.
+        ValueError: a setting is invalid.
+        DataError: a shard is damaged.
     """
     if len(config.captions) != 1:
-        raise ValueError(f"data.captions has {len(config.captions)} slots: open_clip takes one text a picture")
+        raise ValueError(f"data.captions has {len(config.captions)} slots: open_clip takes one caption per image")
     if config.mask is not None:
-        raise ValueError("data.mask is set: open_clip knows no masked rows")
+        raise ValueError("data.mask is set: open_clip does not support masked rows")
     epochs = Epochs(config, rank=rank, world_size=world_size, device=device, dtype=dtype, mean=mean, std=std)
     return OpenClipData(OpenClipLoader(epochs))
 
 
 class Transform(NamedTuple):
-    """What one of open_clip's training transforms does."""
+    """The settings of a training transform of open_clip."""
 
     image_size: int
     augment: AugmentConfig
@@ -111,10 +110,10 @@ class Transform(NamedTuple):
 
 
 def read_transform(transform: Any) -> Transform:
-    """What a training transform of `open_clip.create_model_and_transforms` does, in the loader's words.
+    """Translate a training transform of `open_clip.create_model_and_transforms` to the loader's settings.
 
     Raises:
-        ValueError: It has a part that the loader cannot do.
+        ValueError: the transform has a step that the loader does not support.
     """
     size, augment, mean, std = 0, AugmentConfig(jitter_prob=0.0, gray_prob=0.0), OPENAI_MEAN, OPENAI_STD
     for part in getattr(transform, "transforms", [transform]):
@@ -131,23 +130,23 @@ def read_transform(transform: Any) -> Transform:
             case "MaybeConvertMode" | "MaybeToTensor" | "ToTensor":
                 pass
             case name:
-                raise ValueError(f"the training transform has {name}: the loader cannot do that ({part})")
+                raise ValueError(f"the training transform has {name}: the loader does not support it ({part})")
     if size == 0:
-        raise ValueError(f"the training transform crops to no size: {transform}")
+        raise ValueError(f"the training transform has no crop size: {transform}")
     return Transform(size, augment, mean, std)
 
 
 def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
-    """The loader's tokenizer that gives the ids of one of `open_clip.get_tokenizer`: CLIP's.
+    """Return the settings of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`.
 
     Raises:
-        ValueError: It gives others.
+        ValueError: the ids differ.
     """
     config = TokenizerConfig(context_length=int(tokenizer.context_length))
     if Tokenizer(config).encode(_PROBES).tolist() != tokenizer(_PROBES).tolist():
         raise ValueError(
-            f"the model's tokenizer ({type(tokenizer).__name__}) is not CLIP's: give open_clip_data a configuration "
-            "whose tokenizer is the model's tokenizer.json"
+            f"the model's tokenizer ({type(tokenizer).__name__}) is not CLIP's: call open_clip_data with a "
+            "configuration whose tokenizer is the model's tokenizer.json"
         )
     return config
 
@@ -155,13 +154,13 @@ def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
 def get_data(
     args: argparse.Namespace, preprocess_fns: tuple[Any, Any], epoch: int = 0, tokenizer: Any = None
 ) -> dict[str, Any]:
-    """`open_clip_train.data.get_data`, with the training shards read by this loader.
+    """Replace `open_clip_train.data.get_data`: this loader reads the training shards.
 
-    `--workers` are its threads. Without `--dataset-resampled` an epoch is every sample once, whatever
-    `--train-num-samples` says. Evaluation data are open_clip's own.
+    `--workers` sets its threads. Without `--dataset-resampled` an epoch is every sample once, and `--train-num-samples`
+    is ignored. Evaluation data are read by open_clip.
 
     Raises:
-        ValueError: The training data are no shards, or something that was asked for cannot be done.
+        ValueError: the training data are not shards, or a flag is not supported.
     """
     from open_clip import get_input_dtype
     from open_clip_train import data as original
@@ -171,7 +170,7 @@ def get_data(
     if not args.train_data:
         return data
     if args.dataset_type not in {"webdataset", "auto"}:
-        raise ValueError(f"--dataset-type is {args.dataset_type}: the loader reads shards (webdataset)")
+        raise ValueError(f"--dataset-type is {args.dataset_type}: the loader only reads webdataset")
     transform, resampled = read_transform(preprocess_fns[0]), bool(args.dataset_resampled)
     factors = args.train_data_upsampling_factors
     config = LoaderConfig(
@@ -200,29 +199,29 @@ def get_data(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs open_clip's training with this module's `get_data`; the exit status.
+    """Run open_clip's training with this module's `get_data`, and return the exit status.
 
     Raises:
-        ModuleNotFoundError: open_clip's training code, or something that it needs, is missing.
+        ModuleNotFoundError: open_clip's training code or one of its dependencies is missing.
     """
     try:
         from open_clip_train import main as training
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}: pip install 'open_clip_torch[training]'", name=error.name) from error
-    theirs = training.get_data
+    original = training.get_data
     training.get_data = get_data
     try:
         training.main(list(arguments))
     finally:
-        training.get_data = theirs
+        training.get_data = original
     return 0
 
 
 def _jitter(transform: Any) -> tuple[float, float, float, float]:
-    """Strengths of torchvision's ColorJitter, which keeps ranges around 1 (the hue around 0)."""
-    middles = (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0))
-    ranges = [(getattr(transform, name) or (middle, middle), middle) for name, middle in middles]
-    brightness, contrast, saturation, hue = (float(high) - middle for (_, high), middle in ranges)
+    """Return the strengths of torchvision's ColorJitter, which stores ranges around 1 (around 0 for hue)."""
+    centres = (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0))
+    ranges = [(getattr(transform, name) or (centre, centre), centre) for name, centre in centres]
+    brightness, contrast, saturation, hue = (float(high) - centre for (_, high), centre in ranges)
     return brightness, contrast, saturation, hue
 
 

@@ -1,4 +1,4 @@
-"""The loader as a plain torch data set."""
+"""The loader as a torch `IterableDataset`."""
 
 from __future__ import annotations
 
@@ -12,71 +12,71 @@ from prolip.data.device import DeviceBatch
 from prolip.interop.epochs import Epochs
 
 _NO_WORKERS = (
-    "DataLoader(num_workers=...) must be 0 for a BatchDataset: it reads with threads of its own (num_threads of its "
+    "DataLoader(num_workers=...) must be 0 for a BatchDataset: it has threads of its own (num_threads of its "
     "configuration), and copying batches between processes would cost more than it saves"
 )
 
 
 class BatchDataset(IterableDataset[DeviceBatch]):
-    """Batches of WebDataset shards for `DataLoader(BatchDataset(config), batch_size=None)`.
+    """Batches of WebDataset shards, for `DataLoader(BatchDataset(config), batch_size=None)`.
 
-    An item is a whole batch (`prolip.data.device.DeviceBatch`, on the CPU), an iteration one epoch. The place is saved
-    and restored by `state_dict` and `load_state_dict`, those that StatefulDataLoader of torchdata calls.
+    An item is a whole batch (`prolip.data.device.DeviceBatch`, on the CPU), an iteration is one epoch. `state_dict` and
+    `load_state_dict` save and restore the position; torchdata's StatefulDataLoader calls them.
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1):
-        """Reads the headers of all shards.
+        """Opens the shards.
 
         Args:
-            config: What is read, and how; its `num_epochs` is not used.
-            rank: This process's place.
-            world_size: Processes that share an epoch.
+            config: settings of the loader; `num_epochs` is not used.
+            rank: this process's rank.
+            world_size: number of processes that share an epoch.
 
         Raises:
-            ValueError: A setting cannot work.
-            DataError: A shard is damaged.
+            ValueError: a setting is invalid.
+            DataError: a shard is damaged.
         """
         self.epochs = Epochs(config, rank=rank, world_size=world_size)
 
     def __iter__(self) -> Iterator[DeviceBatch]:
-        """The rest of the present epoch; the next iteration is the next epoch's.
+        """Iterate over the rest of the current epoch.
 
         Raises:
-            DataError: Too many samples cannot be used.
-            RuntimeError: It is used in a worker process.
+            DataError: too many samples are unreadable.
+            RuntimeError: it is used in a worker process.
         """
         if get_worker_info() is not None:
             raise RuntimeError(_NO_WORKERS)
         return iter(self.epochs)
 
     def __len__(self) -> int:
-        """Batches of this rank in a whole epoch.
+        """Return the batches per epoch on this rank.
 
         Raises:
-            TypeError: Nobody knows yet, as torch has it for data sets without a length.
+            TypeError: the length is unknown. (This is what torch expects of datasets without a length.)
         """
         if self.epochs.num_batches is None:
             raise TypeError("the shards are of unknown length: make an index of them with `prolip data index`")
         return self.epochs.num_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration this epoch's, from its beginning."""
+        """Make the next iteration start at the beginning of this epoch."""
         self.epochs.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where an iteration goes on behind the last batch that was given."""
+        """Return the position after the last batch, as plain values for a checkpoint."""
         return self.epochs.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration give what was left of the epoch when `state_dict` was called."""
+        """Make the next iteration resume at the position that `state_dict` returned."""
         self.epochs.load_state_dict(state)
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Stop the threads."""
         self.epochs.close()
 
     def __getstate__(self) -> NoReturn:
-        """A worker process that is not forked would need it.
+        """Refuse to be pickled for a worker process.
 
         Raises:
             RuntimeError: always.

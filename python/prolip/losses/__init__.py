@@ -10,13 +10,12 @@ from prolip.losses.config import LossConfig
 if TYPE_CHECKING:
     from prolip.losses.clip import clip_loss
     from prolip.losses.inclusion import inclusion_loss
-    from prolip.losses.prolip import Counts, LossTerms, ProlipLoss
+    from prolip.losses.prolip import LossTerms, ProlipLoss
     from prolip.losses.vib import vib_loss
 
-__all__ = ["Counts", "LossConfig", "LossTerms", "ProlipLoss", "clip_loss", "inclusion_loss", "vib_loss"]
+__all__ = ["LossConfig", "LossTerms", "ProlipLoss", "clip_loss", "inclusion_loss", "vib_loss"]
 
 _LAZY = {
-    "Counts": "prolip",
     "LossTerms": "prolip",
     "ProlipLoss": "prolip",
     "clip_loss": "clip",

@@ -1,22 +1,23 @@
 """CLIP's symmetric softmax loss over all ranks' pairs, in tiles: a control without variances or bias.
 
-Shapes: N images and N texts of this rank, C caption slots, M texts of any one rank, D embedding.
+Each image's softmax runs over all texts, and each text's over all images. So both travel, twice: the first visit gives
+every item the sum that its softmax divides by, the second gives the gradients. As in `prolip.losses.ppcl`, no matrix
+over all pairs exists.
 
-Each image's softmax runs over all texts and each text's over all images, so both travel, twice: on the first visit
-every item learns the sum that it is divided by, on the second every pair gives its gradient. As in
-`prolip.losses.ppcl`, nothing over pairs outlives its tile.
+Shapes: N images and N texts of this rank, C caption slots, D embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from prolip.distributed import Exchange, Peers
-from prolip.losses.ppcl import TILE, keep_gradients, outputs_like, scale_gradients
+from prolip.losses.operator import register_gradients
+from prolip.losses.ppcl import TILE
 
 
 def clip_loss(
@@ -26,7 +27,6 @@ def clip_loss(
     peers: Peers,
     *,
     exchange: Exchange = "ring",
-    sizes: Sequence[int] | None = None,
     tile: int = TILE,
 ) -> Tensor:
     """Mean cross entropy of every image [N, D] among all texts, and of every text [C, N, D] among all images.
@@ -36,159 +36,131 @@ def clip_loss(
 
     Args:
         image_mean: this rank's images.
-        text_mean: their texts.
+        text_mean: their texts; every rank has as many.
         logit_scale: scalar > 0.
-        peers: the ranks whose batches are one.
-        exchange: how images and texts travel between them.
-        sizes: N of every rank, where they differ.
-        tile: items that are compared at a time.
+        peers: the ranks that share the batch.
+        exchange: how images and texts travel between ranks.
+        tile: items per tile.
     """
     dtype = torch.promote_types(image_mean.dtype, torch.float32)
-    counts = [len(image_mean)] * peers.world_size if sizes is None else list(sizes)
-    inputs = (image_mean.to(dtype), text_mean.to(dtype), logit_scale.to(dtype))
-    training = torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
-    total: Tensor = _entropy_sum(*inputs, counts, peers.number, exchange, tile, training)[0]
-    return total * (len(counts) / (2 * sum(counts) * text_mean.shape[0]))
+    inputs = [image_mean.to(dtype), text_mean.to(dtype), logit_scale.to(dtype)]
+    training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    total: Tensor = _entropy_sum(inputs, peers.number, exchange, tile, training)[0]
+    slots, items, _ = text_mean.shape
+    return total * (1 / (2 * items * slots))
 
 
 @torch.library.custom_op("prolip::clip_entropy_sum", mutates_args=())
 def _entropy_sum(
-    image: Tensor,
-    text: Tensor,
-    scale: Tensor,
-    sizes: Sequence[int],
-    peers: int,
-    exchange: str,
-    tile: int,
-    training: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The sum of all cross entropies of this rank's items, then its gradients for the first three arguments."""
+    inputs: Sequence[Tensor], peers: int, exchange: str, tile: int, training: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum of all cross entropies of this rank's items, and its gradients if `training`.
+
+    `inputs` are image means, text means and the scale.
+    """
+    image, text, scale = inputs
+    way = cast(Exchange, exchange)
     with torch.autocast(image.device.type, enabled=False):
-        own = torch.cat([image.flatten(), text.flatten()])
-        lengths = [size * image.shape[1] * (1 + text.shape[0]) for size in sizes]
-        way: Exchange = "ring" if exchange == "ring" else "all_gather"
-        sums = _Sums(image, text, scale, tile)
-        _visit(own, lengths, peers, way, sums)
+        own, ranks = _Sides(image, text), Peers.with_number(peers)
+        sums = _Sums(own, scale, tile)
+        ranks.visit(own, sums, way, with_grads=False)
         if not training:
-            none = [image.new_empty(0) for _ in range(3)]
-            return sums.entropy(), none[0], none[1], none[2]
-        slopes = _Slopes(sums)
-        returned = _visit(own, lengths, peers, way, slopes)
-        return sums.entropy(), *slopes.gradients(returned)
+            return sums.entropy(), []
+        slopes = _Slopes(own, scale, tile, sums.log_sum)
+        returned = ranks.visit(own, slopes, way, with_grads=True)
+        return sums.entropy(), slopes.gradients(returned)
 
 
-@_entropy_sum.register_fake
-def _(*arguments: Any) -> tuple[Tensor, ...]:
-    return outputs_like(arguments[:3], training=arguments[-1])
-
-
-_entropy_sum.register_autograd(scale_gradients, setup_context=keep_gradients)
-
-
-def _visit(own: Tensor, lengths: list[int], peers: int, way: Exchange, visitor: _Sums | _Slopes) -> Tensor | None:
-    if len(lengths) == 1:
-        visitor.alone()
-        return None
-    return Peers.with_number(peers).visit(own, lengths, way, visitor)
+register_gradients(_entropy_sum)
 
 
 class _Sides(NamedTuple):
-    """Some rank's images and texts."""
+    """Some rank's images and texts, or the gradients of both."""
 
     image: Tensor
-    """[M, D]"""
+    """[N, D]"""
     text: Tensor
-    """[C, M, D]"""
+    """[C, N, D]"""
 
-    def choices(self) -> Iterator[Tensor]:
-        """What is chosen from, [M, D], in each softmax: of a slot, texts and then images."""
-        for slot in self.text:
-            yield slot
-            yield self.image
-
-    def choosers(self) -> Iterator[Tensor]:
-        """What chooses, [M, D], in the same order."""
+    def queries(self) -> Iterator[Tensor]:
+        """What each softmax is of, [N, D]: for each slot, images and then texts."""
         for slot in self.text:
             yield self.image
             yield slot
 
-    def unpack(self, numbers: Tensor) -> _Sides:
-        """Views of some rank's numbers on one axis, on which the images come first."""
-        slots, _, dim = self.text.shape
-        size = len(numbers) // (dim * (1 + slots))
-        return _Sides(numbers[: size * dim].view(size, dim), numbers[size * dim :].view(slots, size, dim))
+    def keys(self) -> Iterator[Tensor]:
+        """What each softmax runs over, [N, D], in the same order: texts and then images."""
+        for slot in self.text:
+            yield slot
+            yield self.image
 
 
 class _Sums:
-    """The first visit: the logarithm of every sum of exponentials, and the logits of the true pairs."""
+    """The first visit: the logarithm of every sum of exponentials."""
 
-    def __init__(self, image: Tensor, text: Tensor, scale: Tensor, tile: int) -> None:
-        self.own, self.scale, self.tile = _Sides(image, text), scale, tile
-        self.log_sum = image.new_full((2 * len(text), len(image)), -torch.inf)
+    def __init__(self, own: _Sides, scale: Tensor, tile: int) -> None:
+        self.own, self.scale, self.tile = own, scale, tile
+        self.log_sum = own.image.new_full((2 * len(own.text), len(own.image)), -torch.inf)
         """[2C, N]"""
 
-    def alone(self) -> None:
+    def local(self) -> None:
         """The sums over this rank's items."""
         self._add(self.own)
 
-    def meet(self, owner: int, numbers: Tensor) -> None:
-        """The sums over another rank's items; nothing is sent back."""
-        self._add(self.own.unpack(numbers))
+    def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
+        """The sums over another rank's items."""
+        self._add(_Sides(*tensors))
 
     def entropy(self) -> Tensor:
-        """The sum of -log softmax at the true pairs, once everyone was met."""
+        """The sum of -log softmax at the true pairs, once every rank was visited."""
         positive = (self.own.image * self.own.text).sum() * (2 * self.scale)
         return self.log_sum.sum() - positive
 
     def _add(self, others: _Sides) -> None:
-        for log_sum, chooser, choices in zip(self.log_sum, self.own.choosers(), others.choices(), strict=True):
-            scaled = chooser * self.scale
-            for some in torch.split(choices, self.tile):
+        for log_sum, query, keys in zip(self.log_sum, self.own.queries(), others.keys(), strict=True):
+            scaled = query * self.scale
+            for some in torch.split(keys, self.tile):
                 log_sum.copy_(torch.logaddexp(log_sum, (scaled @ some.T).logsumexp(1)))
 
 
 class _Slopes:
-    """The second visit: the gradients, of the similarity before it is scaled."""
+    """The second visit: the gradients by the similarity, which the scale is multiplied into at the end."""
 
-    def __init__(self, sums: _Sums) -> None:
-        self.own, self.scale, self.tile, self.log_sum = sums.own, sums.scale, sums.tile, sums.log_sum
-        image, text = self.own
+    def __init__(self, own: _Sides, scale: Tensor, tile: int, log_sum: Tensor) -> None:
+        self.own, self.scale, self.tile, self.log_sum = own, scale, tile, log_sum
+        image, text = own
         # A true pair counts in both softmaxes; its similarity's gradient is -1 in each.
-        self.of_chooser, self.of_choice = (_Sides(-text.sum(0), (-image).repeat(len(text), 1, 1)) for _ in range(2))
+        self.query_grads, self.key_grads = (_Sides(-text.sum(0), (-image).repeat(len(text), 1, 1)) for _ in range(2))
 
-    def alone(self) -> None:
+    def local(self) -> None:
         """The pairs within this rank."""
-        self._add(self.own, self.of_choice)
+        self._add(self.own, self.key_grads)
 
-    def meet(self, owner: int, numbers: Tensor) -> Tensor:
-        """The pairs with another rank's items; returns the gradients of those, packed like them."""
-        answer = torch.zeros_like(numbers)
-        self._add(self.own.unpack(numbers), self.own.unpack(answer))
-        return answer
+    def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
+        """The pairs with another rank's items."""
+        assert grads is not None
+        self._add(_Sides(*tensors), _Sides(*grads))
 
-    def gradients(self, returned: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of images, texts and scale, once the answers for this rank's own came back."""
-        # A chooser's gradient is the sum over its pairs of slope * choice: times the chooser, it is the scale's.
-        of_scale = sum(
-            ((one * of).sum() for one, of in zip(self.own, self.of_chooser, strict=True)), start=0 * self.scale
+    def gradients(self, returned: Sequence[Tensor] | None) -> list[Tensor]:
+        """The gradients of images, texts and scale.
+
+        `returned` are the gradients that the other ranks found for this rank's items.
+        """
+        # A query's gradient is the sum over its pairs of slope * key: times the query, it is the scale's.
+        grad_scale = sum(
+            ((one * grad).sum() for one, grad in zip(self.own, self.query_grads, strict=True)), start=0 * self.scale
         )
-        parts = [self.of_chooser, self.of_choice]
-        parts += [] if returned is None else [self.own.unpack(returned)]
+        parts = [self.query_grads, self.key_grads, *([] if returned is None else [_Sides(*returned)])]
         image, text = (torch.stack(side).sum(0) * self.scale for side in zip(*parts, strict=True))
-        return image, text, of_scale
+        return [image, text, grad_scale]
 
-    def _add(self, others: _Sides, of_others: _Sides) -> None:
+    def _add(self, others: _Sides, grads: _Sides) -> None:
         walk = zip(
-            self.log_sum,
-            self.own.choosers(),
-            self.of_chooser.choosers(),
-            others.choices(),
-            of_others.choices(),
-            strict=True,
+            self.log_sum, self.own.queries(), self.query_grads.queries(), others.keys(), grads.keys(), strict=True
         )
-        for log_sum, chooser, of_chooser, choices, of_choices in walk:
-            scaled = chooser * self.scale
-            for some, of_some in zip(torch.split(choices, self.tile), torch.split(of_choices, self.tile), strict=True):
+        for log_sum, query, query_grad, keys, key_grads in walk:
+            scaled = query * self.scale
+            for some, some_grads in zip(torch.split(keys, self.tile), torch.split(key_grads, self.tile), strict=True):
                 share = (scaled @ some.T).sub_(log_sum[:, None]).exp_()
-                of_chooser.addmm_(share, some)
-                of_some.addmm_(share.T, chooser)
+                query_grad.addmm_(share, some)
+                some_grads.addmm_(share.T, query)

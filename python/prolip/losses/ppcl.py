@@ -1,28 +1,39 @@
-"""The probabilistic pairwise contrastive loss, in tiles.
+"""The probabilistic pairwise contrastive loss (PPCL).
 
-Shapes: N images and N texts of this rank, C caption slots, M texts of any one rank, D embedding.
+`ppcl_reference` is the equation. `ppcl` computes the same over all ranks, in tiles: each tile of pairs is visited once,
+adds its part to the sum and to the gradients, and is dropped. No matrix over all pairs exists, and the ranks exchange
+texts once, not again in the backward pass (docs/decisions/009-loss-exchange.md).
 
-The loss is one number, so its gradient for every input is known, up to the factor that comes back from what is made of
-that number, as soon as a tile of pairs is. Each tile is therefore visited once: it gives its part of the sum and of the
-gradients, and is forgotten. Nothing over pairs outlives its tile, and the exchange between ranks runs once, not again
-in the backward pass (docs/decisions/009-loss-exchange.md).
+Shapes: N images and N texts of this rank, C caption slots, M texts of a tile, D embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.distributed import Exchange, Peers
-from prolip.gaussian import Gaussian
+from prolip.gaussian import Gaussian, csd_logits
+from prolip.losses.operator import register_gradients
 
 TILE = 512
-"""Texts whose pairs with this rank's images are held at a time."""
+"""Texts whose pairs with this rank's images are in memory at a time."""
 _FOLDS = 6
 """Halvings of a tile's rows before logarithms are taken: products of 2^6 factors up to 2 fit any floating type."""
+
+
+def ppcl_reference(image: Gaussian, text: Gaussian, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
+    """The sigmoid loss of every image [N, D] with every text [C, N, D], averaged over images and slots; one process.
+
+    Pair i, j of a slot is positive where i = j (arXiv:2410.18857, PPCL). The tests hold `ppcl` to this.
+    """
+    logits = csd_logits(image, text, logit_scale, logit_bias)  # [C, N, N]; for unit means, scale * (1 - csd / 2) + bias
+    sign = 2.0 * torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device) - 1.0
+    return -F.logsigmoid(sign * logits).sum(-1).mean()
 
 
 def ppcl(
@@ -33,212 +44,140 @@ def ppcl(
     peers: Peers,
     *,
     exchange: Exchange = "ring",
-    sizes: Sequence[int] | None = None,
     tile: int = TILE,
 ) -> Tensor:
-    """Sigmoid loss of every image [N, D] with every rank's texts [C, N, D], averaged over images and slots.
+    """The loss of `ppcl_reference` for this rank's images [N, D] with every rank's texts [C, N, D].
 
-    Pair i, j of one slot is positive where i = j on the same rank. The mean over ranks is the loss of one process on
-    the concatenated batch, and averaged gradients are its gradients (SPEC section 3.1), provided that the factor that
-    comes back to this number is the same on all ranks. The exchange carries means and one number per text, its total
-    variance; memory is O(N * (C * D + tile)) beside the inputs (arXiv:2410.18857, PPCL).
+    The mean over ranks is the loss of one process on the concatenated batch, and averaged gradients are its gradients
+    (specification §3.1), if the upstream gradient is the same on all ranks. The ranks exchange means and one number per
+    text, its total variance. Memory is O(N * (C * D + tile)) beside the inputs.
 
     Args:
         image: this rank's images.
-        text: their texts.
+        text: their texts; every rank has as many.
         logit_scale: scalar > 0.
         logit_bias: scalar.
-        peers: the ranks whose batches are one.
-        exchange: how texts travel between them.
-        sizes: N of every rank, where they differ.
-        tile: texts that are compared at a time.
+        peers: the ranks that share the batch.
+        exchange: how texts travel between ranks.
+        tile: texts per tile.
     """
     dtype = torch.promote_types(image.mean.dtype, torch.float32)
-    wide = [Gaussian(one.mean.to(dtype), one.log_var.to(dtype)) for one in (image, text)]
-    counts = [len(image.mean)] * peers.world_size if sizes is None else list(sizes)
-    inputs = (
-        wide[0].mean,
-        wide[0].total_var,
-        wide[1].mean,
-        wide[1].total_var,
-        logit_scale.to(dtype),
-        logit_bias.to(dtype),
-    )
-    training = torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
-    total: Tensor = _pair_sum(*inputs, counts, peers.number, exchange, tile, training)[0]
-    slots = text.mean.shape[0]
-    return total * (len(counts) / (sum(counts) * slots))
+    image, text = (Gaussian(one.mean.to(dtype), one.log_var.to(dtype)) for one in (image, text))
+    inputs = [image.mean, image.total_var], [text.mean, text.total_var], [logit_scale.to(dtype), logit_bias.to(dtype)]
+    training = torch.is_grad_enabled() and any(tensor.requires_grad for pair in inputs for tensor in pair)
+    total: Tensor = _pair_sum(*inputs, peers.number, exchange, tile, training)[0]
+    slots, items, _ = text.mean.shape
+    return total * (1 / (items * slots))
 
 
 @torch.library.custom_op("prolip::ppcl_pair_sum", mutates_args=())
 def _pair_sum(
-    image_mean: Tensor,
-    image_var: Tensor,
-    text_mean: Tensor,
-    text_var: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    sizes: Sequence[int],
+    image: Sequence[Tensor],
+    text: Sequence[Tensor],
+    logit: Sequence[Tensor],
     peers: int,
     exchange: str,
     tile: int,
     training: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The sum over this rank's images and all ranks' texts, then its gradients for the first six arguments.
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum over this rank's images and all ranks' texts, and its gradients if `training`.
 
-    One operator, so that a compiled graph need not look into loops and exchanges. Without `training` the gradients are
-    empty.
+    `image` and `text` are pairs of mean and total variance, `logit` is scale and bias. One operator, so that
+    torch.compile need not look into loops and exchanges.
     """
-    with torch.autocast(image_mean.device.type, enabled=False):
-        visit = _Visit(image_mean, image_var, text_mean, text_var, scale, bias, tile, training)
-        if len(sizes) == 1:
-            visit.alone()
-            return visit.result(None)
-        own = torch.cat([text_mean.flatten(), text_var.flatten()])
-        slots, _, dim = text_mean.shape
-        lengths = [slots * size * (dim + 1) for size in sizes]
-        way: Exchange = "ring" if exchange == "ring" else "all_gather"
-        return visit.result(Peers.with_number(peers).visit(own, lengths, way, visit))
+    with torch.autocast(image[0].device.type, enabled=False):
+        visit = _Visit(_Side(*image), _Side(*text), *logit, tile=tile, training=training)
+        way = cast(Exchange, exchange)
+        returned = Peers.with_number(peers).visit(text, visit, way, with_grads=training)
+        return visit.total, visit.gradients(returned)
 
 
-def outputs_like(inputs: Sequence[Tensor], training: bool) -> tuple[Tensor, ...]:
-    """Tensors of the shapes of the outputs of an operator that gives a sum, and then its gradients if `training`."""
-    shaped = [one.new_empty(one.shape if training else (0,)) for one in inputs]
-    return (inputs[0].new_empty(()), *shaped)
+register_gradients(_pair_sum)
 
 
-@_pair_sum.register_fake
-def _(*arguments: Any) -> tuple[Tensor, ...]:
-    return outputs_like(arguments[:6], training=arguments[-1])
+class _Side(NamedTuple):
+    """Images or texts as the loss reads them; or the gradients of both."""
+
+    mean: Tensor
+    """[N, D] or [C, N, D]"""
+    total_var: Tensor
+    """[N] or [C, N]"""
 
 
-def keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """What autograd keeps of such an operator."""
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[1:])
+class _Grads(NamedTuple):
+    """Gradients by the similarity, mean · mean - (total_var + total_var) / 2: scale and -1/2 come in at the end."""
 
-
-def scale_gradients(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients of such an operator's inputs, the first of which are those that it gave gradients for."""
-    factor = upstream[0]
-    kept = ctx.saved_tensors
-    wanted = zip(kept, ctx.needs_input_grad[: len(kept)], strict=True)
-    found = [one * factor if factor is not None and needed else None for one, needed in wanted]
-    return (*found, *[None] * (len(ctx.needs_input_grad) - len(kept)))
-
-
-_pair_sum.register_autograd(scale_gradients, setup_context=keep_gradients)
-
-
-class _Gradients(NamedTuple):
-    """For the sum over pairs, of the similarity before it is scaled: what the factors are taken into at the end."""
-
-    image_mean: Tensor
-    """[N, D]"""
-    image_sum: Tensor
-    """[N]: sum over texts of what each pair's logit gives."""
-    text_mean: Tensor
-    """[C, N, D]"""
-    text_sum: Tensor
-    """[C, N]"""
+    image: _Side
+    text: _Side
 
 
 class _Visit:
-    """This rank's images on their way past all texts: a sum, and its gradients so far."""
+    """This rank's images meeting all texts: the sum over pairs so far, and its gradients."""
 
-    def __init__(
-        self,
-        image_mean: Tensor,
-        image_var: Tensor,
-        text_mean: Tensor,
-        text_var: Tensor,
-        scale: Tensor,
-        bias: Tensor,
-        tile: int,
-        training: bool,
-    ) -> None:
-        self.image_mean, self.image_var = image_mean, image_var
-        self.text_mean, self.text_var = text_mean, text_var
-        self.scale, self.bias, self.tile = scale, bias, tile
-        self.scaled_mean = image_mean * scale
-        self.row = ((-0.5 * scale) * image_var + bias)[:, None]
-        self.total = image_mean.new_zeros(())
-        self.of_scale = image_mean.new_zeros(())
-        self.found = (
-            _Gradients(
-                torch.zeros_like(image_mean),
-                torch.zeros_like(image_var),
-                torch.empty_like(text_mean, memory_format=torch.contiguous_format),
-                torch.empty_like(text_var, memory_format=torch.contiguous_format),
-            )
-            if training
-            else None
-        )
+    def __init__(self, image: _Side, text: _Side, scale: Tensor, bias: Tensor, *, tile: int, training: bool) -> None:
+        self.image, self.text, self.scale, self.tile = image, text, scale, tile
+        self.scaled_mean = image.mean * scale
+        self.row = ((-0.5 * scale) * image.total_var + bias)[:, None]
+        self.total = scale.new_zeros(())
+        self.grads = _Grads(_zeros_like(image), _zeros_like(text)) if training else None
+        self.grad_scale = scale.new_zeros(())
 
-    def alone(self) -> None:
+    def local(self) -> None:
         """The pairs within this rank."""
-        found = self.found
-        into = (None, None) if found is None else (found.text_mean, found.text_sum)
-        self._pairs(self.text_mean, self.text_var, *into, own=True)
+        self._add(self.text, None if self.grads is None else self.grads.text, own=True)
 
-    def meet(self, owner: int, numbers: Tensor) -> Tensor | None:
-        """The pairs with another rank's texts; returns the gradients of those, packed like the texts."""
-        slots, _, dim = self.text_mean.shape
-        answer = None if self.found is None else torch.empty_like(numbers)
-        into = (None, None) if answer is None else _unpacked(answer, slots, dim)
-        self._pairs(*_unpacked(numbers, slots, dim), *into, own=False)
-        return answer
+    def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
+        """The pairs with another rank's texts."""
+        self._add(_Side(*tensors), None if grads is None else _Side(*grads), own=False)
 
-    def result(self, returned: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The sum and the gradients, once all texts were met and the answers for this rank's own came back."""
-        found = self.found
-        if found is None:
-            none = [self.total.new_empty(0) for _ in range(6)]
-            return self.total, none[0], none[1], none[2], none[3], none[4], none[5]
-        # What a pair's logit gives the scale is the pair's similarity, summed here over one image's texts at a time.
-        of_scale = (self.image_mean * found.image_mean).sum() - 0.5 * (self.image_var * found.image_sum).sum()
-        of_bias = found.image_sum.sum()
+    def gradients(self, returned: Sequence[Tensor] | None) -> list[Tensor]:
+        """The gradients of images, texts, scale and bias; empty without training.
+
+        `returned` are the gradients that the other ranks found for this rank's texts.
+        """
+        if self.grads is None:
+            return []
+        image, text = self.grads
+        # A pair's logit gives the scale the pair's similarity, which is summed here over all texts of an image at once.
+        grad_scale = (self.image.mean * image.mean).sum() - 0.5 * (self.image.total_var * image.total_var).sum()
+        grad_bias = image.total_var.sum()
         if returned is not None:
-            slots, _, dim = self.text_mean.shape
-            mean, total = _unpacked(returned, slots, dim)
-            found.text_mean.add_(mean)
-            found.text_sum.add_(total)
+            for grad, remote in zip(text, returned, strict=True):
+                grad.add_(remote)
         half = -0.5 * self.scale
-        return (
-            self.total,
-            found.image_mean.mul_(self.scale),
-            found.image_sum.mul_(half),
-            found.text_mean.mul_(self.scale),
-            found.text_sum.mul_(half),
-            of_scale + self.of_scale,
-            of_bias,
-        )
+        for side in self.grads:
+            side.mean.mul_(self.scale)
+            side.total_var.mul_(half)
+        return [*image, *text, grad_scale + self.grad_scale, grad_bias]
 
-    def _pairs(self, mean: Tensor, var: Tensor, of_mean: Tensor | None, of_var: Tensor | None, *, own: bool) -> None:
-        """Adds the pairs with texts [C, M, D]; gradients for the texts go into `of_mean` and `of_var`."""
-        found = self.found
-        shift = (-0.5 * self.scale) * var
-        for slot in range(mean.shape[0]):
-            for start in range(0, mean.shape[1], self.tile):
+    def _add(self, texts: _Side, grads: _Side | None, *, own: bool) -> None:
+        """Adds the pairs with `texts`, whose gradients go into `grads`."""
+        shift = (-0.5 * self.scale) * texts.total_var
+        for slot in range(len(texts.mean)):
+            for start in range(0, texts.mean.shape[1], self.tile):
                 here = (slot, slice(start, start + self.tile))
-                texts = mean[here]
-                logits = torch.addmm(shift[here], self.scaled_mean, texts.T).add_(self.row)
+                mean = texts.mean[here]
+                logits = torch.addmm(shift[here], self.scaled_mean, mean.T).add_(self.row)
                 # A positive pair's logit changes its sign before the softplus, and its slope changes it back.
                 positive = logits[start : start + self.tile].diagonal() if own else None
                 if positive is not None:
                     positive.neg_()
                 self.total += _softplus_sum(logits)
-                if found is None or of_mean is None or of_var is None:
+                if self.grads is None or grads is None:
                     continue
                 slopes = logits.sigmoid_()
                 if positive is not None:
                     positive.neg_()
-                of_text = slopes.sum(0)
-                found.image_sum.add_(slopes.sum(1))
-                found.image_mean.addmm_(slopes, texts)
-                torch.mm(slopes.T, self.image_mean, out=of_mean[here])
-                of_var[here] = of_text
-                self.of_scale -= 0.5 * torch.dot(var[here], of_text)
+                text_slopes = slopes.sum(0)
+                self.grads.image.total_var.add_(slopes.sum(1))
+                self.grads.image.mean.addmm_(slopes, mean)
+                torch.mm(slopes.T, self.image.mean, out=grads.mean[here])
+                grads.total_var[here] = text_slopes
+                self.grad_scale -= 0.5 * torch.dot(texts.total_var[here], text_slopes)
+
+
+def _zeros_like(side: _Side) -> _Side:
+    return _Side(*(torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in side))
 
 
 def _softplus_sum(x: Tensor) -> Tensor:
@@ -254,10 +193,3 @@ def _softplus_sum(x: Tensor) -> Tensor:
             break
         excess = torch.add(excess[:half], excess[half:]).addcmul_(excess[:half], excess[half:])
     return x.clamp_min(0.0).sum() + excess.log1p_().sum()
-
-
-def _unpacked(numbers: Tensor, slots: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Means [C, M, D] and one number per text [C, M]: views of one axis, on which the means come first."""
-    size = len(numbers) // (slots * (dim + 1))
-    split = slots * size * dim
-    return numbers[:split].view(slots, size, dim), numbers[split:].view(slots, size)

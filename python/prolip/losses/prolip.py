@@ -58,18 +58,6 @@ class LossTerms(NamedTuple):
     vib: Tensor
 
 
-class Counts(NamedTuple):
-    """Every rank's part of a batch, where parts are unequal: B and M of each."""
-
-    items: tuple[int, ...]
-    masked: tuple[int, ...]
-
-
-def _share(counts: tuple[int, ...], rank: int) -> float:
-    """What an average over this rank's part counts, so that the mean over ranks is the average over the whole batch."""
-    return counts[rank] * len(counts) / max(1, sum(counts))
-
-
 def _at_least_single(value: Tensor) -> Tensor:
     return value.float() if value.dtype in {torch.bfloat16, torch.float16} else value
 
@@ -87,48 +75,46 @@ class ProlipLoss:
         self.config = config
         self.peers = peers
 
-    def __call__(self, output: Embedded, counts: Counts | None = None) -> LossTerms:
-        """The terms for this rank, in single precision at least; their mean over ranks is that of the whole batch.
+    def __call__(self, output: Embedded) -> LossTerms:
+        """The terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
 
-        Nothing is clipped or replaced when a term explodes: the caller checks `total` and fails at the step. `counts`
-        is needed where ranks have unequal parts.
+        Every rank has as many samples, and as many masked ones. Terms are in single precision at least. Nothing is
+        clipped or replaced when a term explodes: the training step checks for that.
 
         Raises:
             ValueError: the model has no similarity bias, and the contrastive loss reads one.
         """
         with torch.autocast(output.logit_scale.device.type, enabled=False):
-            return self._terms(output, counts)
+            return self._terms(output)
 
-    def _terms(self, output: Embedded, counts: Counts | None) -> LossTerms:
-        config, peers = self.config, self.peers
-        of_items, of_masked = (1.0, 1.0) if counts is None else (_share(part, peers.rank) for part in counts)
+    def _terms(self, output: Embedded) -> LossTerms:
+        config = self.config
         image = Gaussian(*map(_at_least_single, output.image))
         text = Gaussian(*map(_at_least_single, output.text))
         off = image.mean.new_zeros(())
         contrast = inclusion = masked_image = masked_text = bottleneck = off
         if config.ppcl_weight > 0:
-            sizes = None if counts is None else counts.items
-            contrast = config.ppcl_weight * self._contrast(image, text, output, sizes)
+            contrast = config.ppcl_weight * self._contrast(image, text, output)
         if config.inclusion_weight > 0:
-            inclusion = of_items * config.inclusion_weight * self._inclusion(image, text)
+            inclusion = config.inclusion_weight * self._inclusion(image, text)
         if config.masked_inclusion_weight > 0:
-            masked_image = of_masked * self._masked(image, output.masked_image)
-            masked_text = of_masked * self._masked(text, output.masked_text)
+            masked_image = self._masked(image, output.masked_image)
+            masked_text = self._masked(text, output.masked_text)
         if config.vib_weight > 0:
             form = config.vib_form
-            bottleneck = of_items * config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
+            bottleneck = config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
         total = contrast + inclusion + masked_image + masked_text + bottleneck
         return LossTerms(total, contrast, inclusion, masked_image, masked_text, bottleneck)
 
-    def _contrast(self, image: Gaussian, text: Gaussian, output: Embedded, sizes: tuple[int, ...] | None) -> Tensor:
+    def _contrast(self, image: Gaussian, text: Gaussian, output: Embedded) -> Tensor:
         config, scale, bias = self.config, output.logit_scale, output.logit_bias
         if config.contrast == "clip":
-            return clip_loss(image.mean, text.mean, scale, self.peers, exchange=config.exchange, sizes=sizes)
+            return clip_loss(image.mean, text.mean, scale, self.peers, exchange=config.exchange)
         if bias is None:
             raise ValueError(f"the model has no similarity bias (init_logit_bias), which {config.contrast} needs")
         if config.contrast == "siglip":
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
-        return ppcl(image, text, scale, bias, self.peers, exchange=config.exchange, sizes=sizes)
+        return ppcl(image, text, scale, bias, self.peers, exchange=config.exchange)
 
     def _inclusion(self, specific: Gaussian, general: Gaussian) -> Tensor:
         config = self.config

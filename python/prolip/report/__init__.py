@@ -1,1 +1,1 @@
-"""Pages and charts: of a suite, and of runs side by side."""
+"""HTML pages and SVG charts: the page of a suite, and the page of several runs."""

@@ -1,7 +1,7 @@
-"""Small SVG charts, coloured by the page's style sheet and told apart by shape and dash as well as by colour.
+"""Small SVG charts. The page's style sheet colours them; marks and dashes also differ, for readers who see no colour.
 
-They are drawn about as wide as a phone's screen (360 units), so that their text keeps its size there and several stand
-side by side on a laptop.
+They are as wide as a phone's screen (360 units), so that text keeps its size there and several charts fit side by side
+on a laptop.
 """
 
 import math
@@ -17,25 +17,25 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 18.0, 10.0, 36.0
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of a chart; its place among the lines gives its colour, dash and mark."""
+    """A line of a chart. Its position among the lines determines its colour, dash and mark."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     untrained: Sequence[float] = ()
-    """The same of an untrained model, drawn thin and hollow; empty when there is none."""
+    """Values of an untrained model, drawn thin and hollow; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A row of a spread chart: a mean with the range that holds most items."""
+    """A row of a spread chart: a mean and a range around it."""
 
     label: str
     mean: float
     low: float
     high: float
     untrained: float
-    """The mean of an untrained model, drawn as a ring."""
+    """Mean of an untrained model, drawn as a ring."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,11 @@ class Bar:
     value: float
     note: str
     untrained: float
-    """The value of an untrained model, drawn as a ring."""
+    """Value of an untrained model, drawn as a ring."""
 
 
 class _Axis:
-    """A linear map from values to the drawing."""
+    """Maps values linearly to drawing coordinates."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
         self.low, self.high, self.start, self.end = low, high, start, end
@@ -60,14 +60,14 @@ class _Axis:
 
 
 class _LogAxis(_Axis):
-    """A logarithmic map from values above zero to the drawing."""
+    """Maps positive values logarithmically to drawing coordinates."""
 
     def __call__(self, value: float) -> float:
         return _Axis(math.log(self.low), math.log(self.high), self.start, self.end)(math.log(value))
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Values 1, 2 and 5 times powers of ten that cover [low, high], thinned to powers of ten where they are many."""
+    """Return ticks that cover [low, high]: 1, 2 and 5 times powers of ten, or only powers of ten if there are many."""
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     for factors in ((1, 2, 5), (1,)):
         ticks = [factor * 10.0**power for power in powers for factor in factors]
@@ -80,7 +80,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round values that cover [low, high] in about `count` steps of 1, 2 or 5 times a power of ten."""
+    """Return round ticks that cover [low, high] in about `count` steps of 1, 2 or 5 times a power of ten."""
     if not high > low:
         margin = abs(low) * 0.1 or 1.0
         low, high = low - margin, high + margin
@@ -92,7 +92,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_label(value: float, step: float) -> str:
-    """A short number: as many decimals as the step needs, thousands and very small ones abbreviated."""
+    """Format a tick with as many decimals as the step needs; large and very small numbers are abbreviated."""
     if abs(value) < step * 1e-6:
         return "0"
     if abs(value) >= 1e6:
@@ -117,9 +117,9 @@ def line_chart(
     marks: bool = False,
     height: float = 210.0,
 ) -> Markup:
-    """Lines over a common axis; with `marks` every point is drawn. A "share" has all of 0 to 1, so that charts compare.
+    """Draw lines over a common axis, with `marks` at every point. The scale "share" always covers 0 to 1.
 
-    NaN is left out, and on a logarithmic scale what is not above zero; nothing is drawn where nothing is left.
+    NaN is left out, and on a logarithmic scale values that are not positive. Returns "" if no point is left.
     """
     log = y_scale == "log"
     points = [_drawable(line.x, line.y, log) for line in lines]
@@ -147,7 +147,7 @@ def line_chart(
 
 
 def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Sequence[Spread]]], unit: str) -> Markup:
-    """For each row a dot (mean) on a bar (10th to 90th percentile); the groups share rows and lie beside each other."""
+    """Draw a dot (mean) on a bar (10th to 90th percentile) for each row. Groups share rows, one below the other."""
     labels = [spread.label for spread in groups[0][1]]
     left, row_height = 82.0, 46.0
     height = TOP + row_height * len(labels) + BOTTOM
@@ -171,9 +171,9 @@ def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Seque
 
 
 def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: str) -> Markup:
-    """For each row, under its label, a dot on the bar of its interval; an upright line at zero.
+    """Draw a dot on the bar of its interval for each row, below the row's label, and a vertical line at zero.
 
-    Without an untrained value of any row, no ring is drawn or explained.
+    Rings are drawn and explained only if a row has an untrained value.
     """
     row_height = 38.0
     height = TOP + row_height * len(rows) + BOTTOM
@@ -194,7 +194,7 @@ def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: s
 
 
 def diverging_bars(title: str, description: str, bars: Sequence[Bar], unit: str) -> Markup:
-    """Horizontal bars to the right of zero for positive values and to the left for negative ones."""
+    """Draw horizontal bars: to the right of zero for positive values, to the left for negative ones."""
     row_height = 42.0
     height = TOP + row_height * len(bars) + BOTTOM
     values = [value for bar in bars for value in (bar.value, bar.untrained) if math.isfinite(value)]
@@ -216,7 +216,7 @@ def diverging_bars(title: str, description: str, bars: Sequence[Bar], unit: str)
 
 
 def bullet(title: str, trained: float, random: float, chance: float) -> Markup:
-    """A share from 0 to 1 as a bar, with a ring for the untrained model and a tick for chance."""
+    """Draw a share from 0 to 1 as a bar, with a ring for the untrained model and a tick for chance."""
     axis = _Axis(0.0, 1.0, 2.0, 298.0)
     body = '<rect class="track" x="2" y="8" width="296" height="16" rx="5"/>'
     if math.isfinite(trained):
@@ -232,7 +232,7 @@ _RING = Markup('<li><span class="key ring-key"></span>untrained</li>')
 
 
 def legend(names: Sequence[str], note: Markup | None = None) -> Markup:
-    """What each line or mark stands for, then `note`; nothing for a single line without a note."""
+    """Render a legend of the lines, then `note`; "" for a single line without a note."""
     if len(names) < 2 and not note:
         return Markup("")
     items = "".join(
@@ -244,12 +244,12 @@ def legend(names: Sequence[str], note: Markup | None = None) -> Markup:
 
 
 def _ring(kind: str, axis: _Axis, value: float, y: float) -> str:
-    """An untrained model's value; the kind "ring open" lets a mark at the same place show."""
+    """Draw the untrained value. The kind "ring open" does not hide a mark at the same position."""
     return f'<circle class="{kind}" cx="{axis(value):.1f}" cy="{y:.1f}" r="5.5"/>' if math.isfinite(value) else ""
 
 
 def _mark(place: int, x: float, y: float, hollow: bool = False) -> str:
-    """Disc, diamond, square, triangle by the line's place."""
+    """Draw a disc, diamond, square or triangle, by the line's position."""
     kind = f'class="mark{" untrained" if hollow else ""} s{place}"'
     match place % 4:
         case 0:
@@ -271,7 +271,7 @@ def _drawable(xs: Sequence[float], ys: Sequence[float], log: bool) -> list[tuple
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tuple[float, float]]:
-    """At most about `most` points: means of equal runs, which keeps the page small and the line calm."""
+    """Average neighbouring points down to about `most` points, for a small page and a smooth line."""
     run = math.ceil(len(points) / most)
     chunks = [points[start : start + run] for start in range(0, len(points), run)]
     return [(sum(x for x, _ in c) / len(c), sum(y for _, y in c) / len(c)) for c in chunks]
@@ -280,7 +280,7 @@ def _thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tup
 def _y_grid(ticks: Sequence[float], axis: _Axis, percent: bool) -> str:
     parts = []
     for tick in ticks:
-        # On a logarithmic scale a tick's own size says how many decimals it needs.
+        # On a logarithmic scale the decimals of a tick depend on its own size.
         step = min(tick, 1.0) if isinstance(axis, _LogAxis) else ticks[1] - ticks[0]
         label = f"{tick * 100:.{0 if step >= 0.0099 else 1}f}\u202f%" if percent else tick_label(tick, step)
         parts.append(

@@ -1,4 +1,4 @@
-"""A chart of prompt weights as an SVG file that stands by itself, legible on light and on dark."""
+"""A chart of prompt weights as a stand-alone SVG file for light and dark backgrounds."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ svg { background: #fff; font: 14px system-ui, sans-serif; fill: #1b1f24 }
 
 
 def prompt_chart(templates: Sequence[str], weights: Tensor) -> Markup:
-    """Each prompt's weight: a dot for the mean over classes, a bar from the 10th to the 90th percentile, best first.
+    """Draw each prompt's weight, largest first: the mean over classes on a bar from the 10th to the 90th percentile.
 
     Args:
         templates: K names of prompts.

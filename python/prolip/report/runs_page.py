@@ -1,4 +1,4 @@
-"""Several runs side by side on one page: a table, and a chart for every figure of theirs."""
+"""The page of several runs: a table, and a chart per metric."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from prolip.report.templating import open_templates
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A figure of each run over the samples that it has seen."""
+    """A metric of each run over the samples seen."""
 
     name: str
     lines: Sequence[Line]
 
 
 def curves_page(table: Sequence[Sequence[str]], sections: Sequence[tuple[str, Sequence[Curve]]]) -> str:
-    """The page's HTML, one file without outside requests.
+    """Render the page as one HTML file that loads nothing from elsewhere.
 
     Args:
-        table: rows of cells, the headings first; the first cell of a row names it.
-        sections: a heading each, with its charts.
+        table: rows of cells, the header first; the first cell of a row names it.
+        sections: headings with their charts.
     """
     drawn = [(heading, [(curve.name, _draw(curve)) for curve in curves]) for heading, curves in sections]
     return open_templates().get_template("runs.html.j2").render(table=table, sections=drawn)

@@ -1,4 +1,4 @@
-"""The page of a suite: models side by side, what was left out, and the suite's charts."""
+"""The page of a suite: models side by side, notes on what was skipped, and charts."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from prolip.report.templating import open_templates
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """A figure as text."""
+    """A row of a table, formatted as text."""
 
     task: str
     metric: str
     num_items: int
     values: Sequence[str]
-    """One a model."""
+    """One value per model."""
     differences: Sequence[str]
-    """One a model but the first."""
+    """The difference of each further model from the first."""
     decided: Sequence[bool]
-    """Whether the interval of each difference leaves zero out."""
+    """Whether the interval of each difference excludes zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuitePage:
-    """What the page shows."""
+    """The content of the page."""
 
     suite: str
     models: Sequence[str]
     tables: Sequence[tuple[str, Sequence[TableRow]]]
     """Titles and rows."""
     notes: Mapping[str, Sequence[str]]
-    """What was left out, by model."""
+    """Notes by model, on what was skipped."""
     charts: Mapping[str, Sequence[tuple[str, str, str]]]
-    """Title, words and svg, by model."""
+    """Title, caption and SVG of each chart, by model."""
     differences: Sequence[tuple[str, str]]
-    """A chart of the differences from the first model for each other one, which it may lack."""
+    """Each further model with a chart (SVG) of its differences from the first; "" for no chart."""
 
 
 def build_suite_page(page: SuitePage) -> str:
-    """The page's HTML, which asks no server for anything."""
-    # The same chart of every model side by side.
+    """Render the page as one HTML file that loads nothing from elsewhere."""
+    # Group charts by title, so that the charts of all models are side by side.
     titles = list(dict.fromkeys(title for charts in page.charts.values() for title, _, _ in charts))
     drawn = [(model, *chart) for model, charts in page.charts.items() for chart in charts]
     charts = [

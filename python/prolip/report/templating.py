@@ -1,15 +1,18 @@
-"""Jinja templates of the pages, escaped by default, with one style sheet that goes into each page."""
+"""Jinja templates of all pages: escaped by default, with one style sheet."""
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 
-def open_templates(package: str | None = None) -> Environment:
-    """The templates of this room, and of another package if one is named; `style` is the style sheet's text."""
-    own = PackageLoader("prolip.report")
-    loader = own if package is None else ChoiceLoader([PackageLoader(package), own])
+def open_templates(package: str = "prolip.report") -> Environment:
+    """Open the templates of a package. The global `style` is the text of the style sheet that pages share."""
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.globals["style"] = Markup(own.get_source(environment, "style.css")[0])
+    style, _, _ = PackageLoader("prolip.report").get_source(environment, "style.css")
+    environment.globals["style"] = Markup(style)
     return environment

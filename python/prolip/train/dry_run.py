@@ -1,4 +1,4 @@
-"""Runs before they begin: the recipes with what they cost, and a rehearsal that opens everything and starts nothing."""
+"""`prolip recipes` and `prolip train --dry-run`: estimate the cost of a run, and check it without starting it."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from prolip.train.cost import (
     step_memory,
 )
 
-_NAMELESS = ("--data.shards", "SHARDS")
+_NO_SHARDS = ("--data.shards", "SHARDS")
 
 
 def peak(options: Assumption, config: TrainConfig) -> float:
-    """FLOPs per second of the assumed card in the run's precision.
+    """Return the peak FLOPs per second of the assumed GPU in the run's precision.
 
     Raises:
-        ValueError: the table of cards does not have it.
+        ValueError: the peak is not known.
     """
     arithmetic = _arithmetic(config)
-    found = peak_flops(options.gpu, arithmetic)
-    if found is None:
+    flops = peak_flops(options.gpu, arithmetic)
+    if flops is None:
         known = ", ".join(known_cards(arithmetic))
-        raise ValueError(f"gpu is {options.gpu!r}: no peak in {arithmetic} is known of it, only of {known}")
-    return found
+        raise ValueError(f"gpu is {options.gpu!r}: its peak in {arithmetic} is not known; known are {known}")
+    return flops
 
 
 def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float) -> float:
-    """Hours of one card for the whole run.
+    """Return the GPU-hours of the whole run.
 
     Raises:
-        ValueError: `mfu` is out of range, or the table of cards does not have the card.
+        ValueError: `mfu` is out of range, or the GPU's peak is not known.
     """
     if not 0 < options.mfu <= 1:
         raise ValueError(f"mfu is {options.mfu}: it must be a share of the peak, above 0 and at most 1")
@@ -58,16 +58,16 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
 
 
 def _arithmetic(config: TrainConfig) -> Arithmetic:
-    """What the run multiplies matrices in."""
+    """Return the arithmetic of matrix products."""
     return "tf32" if config.precision == "fp32" and config.fp32_matmul == "high" else config.precision
 
 
 def trained_model(config: TrainConfig) -> ProLIP:
-    """The run's model without memory, its locked parameters locked."""
+    """Build the run's model on the meta device, with its locked parameters locked."""
     return _locked(config.model, config.lock, config.loss.reads_bias)
 
 
-@cache  # many recipes have the same
+@cache  # many recipes have the same model
 def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
     model = blank(config)
     lock_parameters(model, lock, trains_bias=trains_bias)
@@ -75,7 +75,7 @@ def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
 
 
 def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
-    """What a device does for a sample of the run, on any number of devices."""
+    """Return the FLOPs per sample that devices execute, on any number of devices."""
     mask = config.data.masking
     size, slots = config.batch_size, len(config.data.captions)
     every = config.parallel.recompute_every
@@ -87,33 +87,33 @@ def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
 
 
 def run_recipes(options: RecipesOptions) -> Iterator[str]:
-    """The lines of the list, or of one recipe."""
+    """Yield the lines of the list, or of one recipe."""
     if options.name is not None:
-        config = load_config([options.name, *_NAMELESS])
+        config = load_config([options.name, *_NO_SHARDS])
         yield to_toml(dataclasses.replace(config, data=dataclasses.replace(config.data, shards=()))).rstrip("\n")
         return
     rows = [("recipe", "model", "samples", "batch", "GFLOPs/sample", "GPU-hours")]
     for name in known_recipes():
-        config = load_config([name, *_NAMELESS])
-        work = flops_per_sample(config, trained_model(config))
-        hours = gpu_hours(options, config, work)
+        config = load_config([name, *_NO_SHARDS])
+        flops = flops_per_sample(config, trained_model(config))
+        hours = gpu_hours(options, config, flops)
         rows.append(
             (
                 name,
                 _architecture(config),
                 count(config.num_samples),
                 f"{config.batch_size:,}",
-                f"{work / 1e9:,.1f}",
+                f"{flops / 1e9:,.1f}",
                 f"{hours:,.{0 if hours >= 10 else 1}f}",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        figures = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        yield "  ".join(names + figures)
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        yield "  ".join(names + numbers)
     yield f"\nGPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
-    yield "prolip recipes NAME prints one, complete; prolip train NAME --dry-run checks a run."
+    yield "prolip recipes NAME prints a recipe in full; prolip train NAME --dry-run checks a run."
 
 
 def _architecture(config: TrainConfig) -> str:
@@ -122,10 +122,10 @@ def _architecture(config: TrainConfig) -> str:
 
 
 def count(number: float) -> str:
-    """A number with the prefix that leaves few digits."""
-    for size, sign in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+    """Format a number with a unit: 1.28 B, 150 M, 12 k."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
-            return f"{number / size:.4g} {sign}"
+            return f"{number / size:.4g} {unit}"
     return f"{number:g}"
 
 
@@ -147,7 +147,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     config = load_config(arguments)
     config.log.check()
     yield to_toml(config)
-    yield from _figures(config, options)
+    yield from _cost(config, options)
     problems: list[str] = []
     for title, check in (("tokenizer", _tokenizer), ("shards", _shards), ("start", _start), ("folder", _folder)):
         try:
@@ -157,14 +157,14 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
             yield f"{title:9}  wrong: {error}"
     if problems:
         raise ValueError("; ".join(problems))
-    yield "ready      the same line without --dry-run begins"
+    yield "ready      run the same command without --dry-run to start"
 
 
-def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
+def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     model = trained_model(config)
-    counts, work = count_parameters(model), flops_per_sample(config, model)
-    hours, limit = gpu_hours(options, config, work), peak(options, config)
-    config.loader(options.gpus)  # whether the batch divides
+    counts, flops = count_parameters(model), flops_per_sample(config, model)
+    hours, limit = gpu_hours(options, config, flops), peak(options, config)
+    config.loader(options.gpus)  # checks that the batch divides evenly
     memory = _memory(config, model, options.gpus)
     yield (
         f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "
@@ -173,11 +173,11 @@ def _figures(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     )
     yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.num_samples)} samples"
     yield (
-        f"work       {work / 1e9:.4g} GFLOPs a sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
+        f"compute    {flops / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
         f"of its {limit / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
     )
     yield (
-        f"memory     about {memory.total / 1e9:.3g} GB a GPU: {memory.state / 1e9:.3g} GB whatever the batch, and "
+        f"memory     about {memory.total / 1e9:.3g} GB per GPU: {memory.state / 1e9:.3g} GB for any batch, and "
         f"{memory.per_sample / 1e6:.3g} MB for each of {memory.items:,} samples"
     )
 
@@ -204,7 +204,7 @@ def _tokenizer(config: TrainConfig) -> str:
 
 
 def _shards(config: TrainConfig) -> str:
-    """All shards are named to a loader, which opens the local ones; of each pattern the first samples are read."""
+    """Open a loader on all shards, which reads the headers of local ones, and read a first sample of each pattern."""
     mask = config.data.masking
     small = dataclasses.replace(
         config, batch_size=2 if mask is None else math.ceil(1 / mask.masked_fraction), accumulate=1
@@ -212,13 +212,13 @@ def _shards(config: TrainConfig) -> str:
     settings = dataclasses.replace(small.loader(1), num_threads=1, prefetch_batches=1, shuffle_window=0)
     try:
         Tokenizer(config.data.tokenizer)
-    except (ValueError, OSError):  # which is said by itself
+    except (ValueError, OSError):  # `_tokenizer` reports it
         settings = dataclasses.replace(settings, captions=())
     with BatchLoader(settings) as loader:
         total = loader.num_samples
     found = [_first_sample(settings, pattern) for pattern in config.data.shards]
-    known = "as many samples as turn out" if total is None else f"{count(total)} samples an epoch"
-    return f"{known}; read {', '.join(found)}"
+    known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch"
+    return f"{known}; test read OK: {', '.join(found)}"
 
 
 def _first_sample(settings: LoaderConfig, pattern: str) -> str:
@@ -235,18 +235,18 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
     )
     with BatchLoader(one) as loader:
         for batch in loader:
-            return f"{batch.keys[0]} of {pattern}"
-        raise ValueError(f"data.shards: no sample of {pattern} can be used: {loader.stats().bad_samples}")
+            return f"sample {batch.keys[0]} of {pattern}"
+        raise ValueError(f"data.shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
 
 
 def _start(config: TrainConfig) -> str:
-    """A local start is read and fitted; of one that would be fetched only what says that it is there."""
+    """Load local start weights into the model; of remote ones, only check that they exist."""
     start = config.start_from
     if start is None:
         return "random weights"
     if start.startswith(HUB_PREFIX):
         read_config(start)
-        return f"{start} is there; its weights were not fetched"
+        return f"{start} exists; its weights were not downloaded"
     if start.startswith(OPEN_CLIP_PREFIX):
         return _open_clip_start(config, start)
     new_model(config.model, start, config.start_resize)
@@ -258,11 +258,11 @@ def _open_clip_start(config: TrainConfig, start: str) -> str:
 
     name, _, weights = start.removeprefix(OPEN_CLIP_PREFIX).partition("/")
     if ":" in name:
-        return f"{start} was not looked up"
+        return f"{start} was not checked"
     if weights in open_clip.list_pretrained_tags_by_model(name):
-        return f"{start} is known; its weights were not fetched"
+        return f"{start} exists; its weights were not downloaded"
     if not Path(weights).is_file():
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none: open_clip knows no such model"
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none: open_clip has no such model"
         raise ValueError(f"start_from is {start}: {weights!r} is neither a file nor a tag of {name}, which has {tags}")
     new_model(config.model, start, config.start_resize)
     return f"{start} fits"
@@ -270,9 +270,9 @@ def _open_clip_start(config: TrainConfig, start: str) -> str:
 
 def _folder(config: TrainConfig) -> str:
     saved, rejected = find_latest(config.folder / "checkpoints")
-    told = "".join(f"; not usable: {reason}" for reason in rejected)
+    unusable = "".join(f"; not usable: {reason}" for reason in rejected)
     if saved is None:
-        return f"{config.folder} has no checkpoint: the run begins at step 0{told}"
+        return f"{config.folder} has no checkpoint: the run starts at step 0{unusable}"
     if keys := differing_keys(config, saved.notes.config):
-        raise ValueError(f"{config.folder} holds a run with another {', '.join(keys)}: choose another --name")
-    return f"{config.folder} has checkpoints: the run goes on from step {saved.step:,}{told}"
+        raise ValueError(f"{config.folder} has a run with different {', '.join(keys)}: choose another --name")
+    return f"{config.folder} has checkpoints: the run resumes at step {saved.step:,}{unusable}"

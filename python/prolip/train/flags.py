@@ -1,7 +1,7 @@
-"""One parser for TOML files and command-line flags over a tree of dataclasses.
+"""Parse TOML files and command-line flags into a tree of dataclasses.
 
-A TOML file is flags written down: files are merged (later ones win), spelled as flags, followed by the real flags and
-parsed by tyro. So a value is checked in one place, and an error names its dotted key wherever it came from.
+TOML files are merged (later files win), turned into flags, followed by the flags of the command line, and parsed by
+tyro. So every value is checked in one place, and an error names its dotted key.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from typing import Any, TypeVar
 import tyro
 
 Tree = TypeVar("Tree")
-Named = tuple[str, Mapping[str, Any]]
-"""A TOML table and the name of its file."""
+NamedTable = tuple[str, Mapping[str, Any]]
+"""The name of a TOML file and its table."""
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files that a command line starts with, and its flags."""
+    """Split a command line into its leading files and its flags."""
     first_flag = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     return list(arguments[:first_flag]), list(arguments[first_flag:])
 
 
 def last_value(words: Sequence[str], key: str) -> str | None:
-    """The value that the flags give a key; None when they don't."""
+    """Return the last value that the flags set for a key; None if they don't set it."""
     value = None
     for word, following in pairwise([*words, ""]):
         if word == f"--{key}":
@@ -44,21 +44,23 @@ def last_value(words: Sequence[str], key: str) -> str | None:
     return value
 
 
-def parse(base: Tree, tables: Sequence[Named], words: Sequence[str], *, derived: frozenset[str], prog: str) -> Tree:
-    """`base` with the values of the tables and of the flags; later ones win.
+def parse(
+    base: Tree, tables: Sequence[NamedTable], words: Sequence[str], *, derived: frozenset[str], prog: str
+) -> Tree:
+    """Return `base` with the values of the tables and the flags; later values win.
 
     Args:
-        base: the tree of defaults, dataclasses of dataclasses, plain values and tuples of either.
+        base: the tree of defaults: nested dataclasses of plain values and tuples.
         tables: TOML tables with the names of their files.
         words: the flags.
-        derived: dotted keys that can't be set.
+        derived: dotted keys that cannot be set.
         prog: the command, for the help text.
 
     Raises:
-        ValueError: an unknown key or a value that doesn't parse; the message has the dotted key.
+        ValueError: a key is unknown or a value cannot be parsed; the message has the dotted key.
     """
     for name, table in tables:
-        _check_keys(flat(table), _with_lengths(base, table), derived, f" in {name}")
+        _check_keys(flatten(table), _with_lengths(base, table), derived, f" in {name}")
     merged: dict[str, Any] = reduce(_merge, (table for _, table in tables), {})
     base = _with_lengths(base, merged)
     named = [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
@@ -68,7 +70,7 @@ def parse(base: Tree, tables: Sequence[Named], words: Sequence[str], *, derived:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 type(base),
-                args=[*_spell(merged), *words],
+                args=[*_as_flags(merged), *words],
                 default=base,
                 prog=prog,
                 use_underscores=True,
@@ -77,14 +79,14 @@ def parse(base: Tree, tables: Sequence[Named], words: Sequence[str], *, derived:
     except SystemExit as error:
         if not error.code:
             raise
-        # tyro's framed complaint becomes the text of the error.
+        # Take tyro's message out of its frame.
         lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
-        told = [line for line in lines if line and not re.match("[╭╰─]|For full helptext", line)]
-        raise ValueError(" ".join(told)) from error
+        text = [line for line in lines if line and not re.match("[╭╰─]|For full helptext", line)]
+        raise ValueError(" ".join(text)) from error
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: tables are merged, everything else (lists too) is replaced."""
+    """Merge `above` into `below`: tables are merged, everything else, including lists, is replaced."""
     merged = dict(below)
     for key, value in above.items():
         both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -93,7 +95,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _nested(value: object) -> dict[str, Any] | None:
-    """A table, or a list of tables as a table of its numbered items; None for a plain value."""
+    """Return a table, or a list of tables as a table with the indices as keys; None for a plain value."""
     if isinstance(value, dict):
         return value
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -101,17 +103,17 @@ def _nested(value: object) -> dict[str, Any] | None:
     return None
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The plain values of a table by dotted key; items of a list of tables are numbered."""
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the plain values of a nested table by dotted key. Items of a list of tables are numbered."""
     values: dict[str, Any] = {}
     for key, value in table.items():
         inner = _nested(value)
-        values |= {prefix + key: value} if inner is None else flat(inner, f"{prefix}{key}.")
+        values |= {prefix + key: value} if inner is None else flatten(inner, f"{prefix}{key}.")
     return values
 
 
-def _spell(table: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in flat(table).items():
+def _as_flags(table: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in flatten(table).items():
         if isinstance(value, list):
             yield f"--{key}"
             yield from map(str, value)
@@ -120,7 +122,7 @@ def _spell(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _with_lengths(default: Any, table: Mapping[str, Any]) -> Any:
-    """`default` with as many items in each tuple of dataclasses as the table has in its list."""
+    """Return `default` with as many items in each tuple of dataclasses as the table has in its list."""
     hints = typing.get_type_hints(type(default))
     changes: dict[str, Any] = {}
     for name, value in table.items():
@@ -135,18 +137,18 @@ def _with_lengths(default: Any, table: Mapping[str, Any]) -> Any:
 
 
 def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], where: str) -> None:
-    known = flat(to_table(base, derived))
+    known = flatten(to_table(base, derived))
     for key in keys:
         if key in known:
             continue
         if key in derived:
-            raise ValueError(f"key {key}{where} can't be set: it follows from other keys")
+            raise ValueError(f"key {key}{where} cannot be set: it follows from other keys")
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         raise ValueError(f"unknown key {key}{where}, did you mean {close[0]}")
 
 
 def to_table(tree: Any, derived: frozenset[str], prefix: str = "") -> dict[str, Any]:
-    """A tree as nested dicts, lists and plain values, without the derived keys; None is spelled as tyro reads it."""
+    """Return a tree as nested dicts, lists and plain values, without the derived keys. None becomes "None" for tyro."""
     table: dict[str, Any] = {}
     for item in dataclasses.fields(tree):
         value, key = getattr(tree, item.name), prefix + item.name
@@ -155,7 +157,7 @@ def to_table(tree: Any, derived: frozenset[str], prefix: str = "") -> dict[str, 
         if dataclasses.is_dataclass(value):
             table[item.name] = to_table(value, derived, f"{key}.")
         elif value == () and _nests(type(tree), item.name):
-            continue  # no flag says that there are none
+            continue  # there is no flag for an empty tuple of dataclasses
         elif isinstance(value, tuple):
             table[item.name] = [to_table(v, derived) if dataclasses.is_dataclass(v) else v for v in value]
         else:
@@ -169,7 +171,7 @@ def _nests(kind: type, name: str) -> bool:
 
 
 def to_toml(tree: object, *, derived: frozenset[str]) -> str:
-    """A tree as TOML that `parse` reads back as an equal tree."""
+    """Write a tree as TOML that `parse` reads back as an equal tree."""
     return "\n".join(_toml_lines(to_table(tree, derived), "")) + "\n"
 
 
@@ -190,7 +192,7 @@ def _toml_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # inf, -inf and nan are TOML as they are
+        return str(value)  # TOML has inf, -inf and nan
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list):

@@ -30,6 +30,7 @@ from prolip.models.official_json import to_official_json
 from prolip.models.precision import DTYPES, autocast
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
+from prolip.train.best import BestSoFar
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters, step_flops
 from prolip.train.ema import Ema
@@ -39,7 +40,7 @@ from prolip.train.optim import clamp_logit_scale, clip_gradients, learning_rate,
 from prolip.train.parallel import average_whole_gradients, share_model
 from prolip.train.process import keep_freed_memory
 from prolip.train.stop_signal import StopRequest
-from prolip.train.validation import BestSoFar, Reading, Validation, whole_model
+from prolip.train.validation import LoaderSettings, Validation, whole_model
 
 log = logging.getLogger("prolip.train")
 
@@ -90,7 +91,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
-    loss = ProlipLoss(config.loss, Peers.from_env())
+    loss = ProlipLoss(config.loss, Peers())
     optimizer = make_optimizer(model, config.optim)
     low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
@@ -113,7 +114,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         scaler=scaler,
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step),
-        validation=Validation(config.validation, Reading.of_run(config), ranks, low),
+        validation=Validation(config.validation, LoaderSettings.of_run(config), ranks, low),
         best=BestSoFar(config.keep_best, config.best_is, config.folder / "checkpoints", ranks, step),
         step=step,
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
@@ -228,7 +229,7 @@ def loop(run: Run) -> int:
                 figures = run.validation.run(run.step, evaluated_model(run), done=done)
                 if metrics is not None and progress is not None:
                     metrics.write({"step": run.step, "samples": row["samples"], **figures})
-                    progress.tell(run.step, figures)
+                    progress.show_validation(run.step, figures)
                 best = run.best.beaten_by(figures) or best
                 meter.pause()
             if saving or best is not None:
@@ -248,9 +249,8 @@ def evaluated_model(run: Run) -> ProLIP:
 def known_speed(run: Run) -> Speed | None:
     """What the utilisation of a device is reckoned by; None where nobody knows what it could do."""
     config, world = run.config, run.ranks.world_size
-    mask = config.data.masking
     own, slots = config.batch_size // world, len(config.data.captions)
-    flops = step_flops(run.model, mask, batch_size=own, slots=slots, world_size=world).useful
+    flops = step_flops(run.model, config.data.masking, batch_size=own, slots=slots, world_size=world).useful
     shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
     arithmetic = "tf32" if shortened else config.precision
     return Speed.of_device(flops, run.ranks.device, arithmetic, config.log.peak_tflops)

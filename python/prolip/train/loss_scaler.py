@@ -1,4 +1,4 @@
-"""The factor on the loss that keeps fp16's small gradients from vanishing."""
+"""Loss scaling for fp16, which keeps small gradients from underflowing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ _PATIENCE = 2000
 
 
 class LossScaler:
-    """The factor on the loss that keeps fp16's small gradients from vanishing.
+    """The scale of an fp16 loss, adapted to the gradients as in `torch.amp.GradScaler`.
 
-    The rule is that of `torch.amp.GradScaler`: halved after a step whose gradient is not finite, which is skipped, and
-    doubled after 2000 finite ones in a row. It is told by the norm of the gradient, which is the same on all ranks
-    however they are sharded.
+    A step with a gradient that is not finite is skipped and halves the scale; 2000 finite steps in a row double it.
+    The gradient norm decides, since it is the same on all ranks, sharded or not.
     """
 
     def __init__(self, scale: float = _START, *, patience: int = _PATIENCE) -> None:
@@ -28,21 +27,21 @@ class LossScaler:
 
     @torch.no_grad()
     def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Takes the factor out of the gradients."""
+        """Divide the gradients by the scale, in place."""
         for parameter in parameters:
             if parameter.grad is not None:
                 gradient = parameter.grad
                 (gradient.to_local() if isinstance(gradient, DTensor) else gradient).mul_(1.0 / self.scale)
 
     def update(self, norm: Tensor) -> bool:
-        """Whether the gradient of this norm may be taken a step along, and what follows for the factor.
+        """Adapt the scale to a gradient norm; returns whether the optimizer may step.
 
         Raises:
-            RuntimeError: it was not, and the factor is 1 already: the run diverged.
+            RuntimeError: the norm is not finite although the scale is 1 already: the run diverged.
         """
         if not math.isfinite(norm.item()):
             if self.scale <= 1:
-                raise RuntimeError("the gradient is not finite, and fp16's loss is scaled by no more than 1")
+                raise RuntimeError("the gradient is not finite although the fp16 loss scale is down to 1")
             self.scale, self._good_steps = self.scale / 2, 0
             return False
         self._good_steps += 1
@@ -51,9 +50,9 @@ class LossScaler:
         return True
 
     def state_dict(self) -> dict[str, float]:
-        """The factor, and how many steps in a row were finite."""
+        """Return the scale and the number of finite steps in a row."""
         return {"scale": self.scale, "good_steps": float(self._good_steps)}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])

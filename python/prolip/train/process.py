@@ -1,20 +1,20 @@
-"""How this process's memory is kept for further use."""
+"""Allocator settings of this process: keep freed memory for reuse."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-# From glibc's malloc.h; mallopt(3) says what they mean.
+# From glibc's malloc.h; see mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER, _NONE = -1, 0
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep what it frees, for the next batch takes as much; whether the C library could be told so.
+    """Make glibc keep freed memory for the next batch; returns False if the C library is not glibc or refuses.
 
-    By itself glibc asks the system for each large tensor and gives it back at once, and the system clears every page of
-    it again: a sixth of a training step on a CPU, a third of embedding (docs/benchmarks.md). Only glibc can be told.
+    By default glibc returns each large tensor to the system, which then clears every page again: a sixth of the time of
+    a training step on a CPU and a third of that of embedding (docs/benchmarks.md).
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Stopping a run between two steps, on all ranks at the same one."""
+"""Stop a run on SIGINT or SIGTERM, after the same step on all ranks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """SIGINT and SIGTERM, turned into an answer that all ranks get at the same step.
+    """Catches SIGINT and SIGTERM and agrees with all ranks on the step to stop after.
 
-    Signals reach the ranks at different steps, yet all must save after the same one. So every step starts a reduction
-    of "did a signal come?" that runs beside the step and is read at the next one: nobody waits for it.
+    A signal may reach the ranks at different steps, but all must save after the same one. So every step starts an
+    asynchronous all-reduce of the received signal, and the next step reads the result: no rank waits.
 
-    A context manager: outside it the signals act as before.
+    A context manager: on exit the earlier signal handlers are restored.
     """
 
     def __init__(self) -> None:
@@ -27,24 +27,24 @@ class StopRequest:
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
             group = dist.new_group(backend="gloo")
-            assert isinstance(group, dist.ProcessGroup)  # the other type is for ranks outside the group
+            assert isinstance(group, dist.ProcessGroup)  # the other type is returned on ranks outside the group
             self._group = group
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def agreed(self) -> int:
-        """The signal that ends the run here on every rank; 0 to go on. To be called once a step, by all ranks."""
+        """Return the signal to stop for, the same on every rank; 0 to go on. All ranks call this once per step."""
         if self._group is None:
             return self._received
-        answer = 0
+        agreed = 0
         if self._pending is not None:
             reduced, running = self._pending
             running.wait()
-            answer = int(reduced.item())
+            agreed = int(reduced.item())
         flag = torch.tensor([self._received])
         work = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         assert work is not None
         self._pending = (flag, work)
-        return answer
+        return agreed
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:

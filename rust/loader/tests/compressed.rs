@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use common::{archive, config, member, open, read_all, sample, write_shards};
+use prolip_loader::archive::index::write_index;
 use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard, StoreConfig};
-use prolip_loader::index::write_index;
-use prolip_loader::location::Location;
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::Pipeline;
-use prolip_loader::tally::Tally;
+use prolip_loader::pipeline::{Pipeline, Tally};
+use prolip_loader::shards::Location;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

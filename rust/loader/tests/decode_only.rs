@@ -4,11 +4,11 @@
 
 mod common;
 
-use prolip_loader::location::Location;
+use prolip_loader::shards::Location;
 
 use common::{archive, member, png};
-use prolip_loader::decode_only::decode_only;
 use prolip_loader::error::Error;
+use prolip_loader::pipeline::decode_only;
 
 fn write(folder: &tempfile::TempDir, name: &str, parts: &[Vec<u8>]) -> Location {
     let path = folder.path().join(name);

@@ -11,11 +11,9 @@ use common::{
     Content, archive, config, member, next, open, png, read_all, sample, tokenizer, write_shards,
 };
 use prolip_loader::config::{LastBatch, LoaderConfig};
-use prolip_loader::error::Error;
-use prolip_loader::loader::Loader;
+use prolip_loader::error::{Error, TokenizeError};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::Pipeline;
-use prolip_loader::tokenize::TokenizeError;
+use prolip_loader::pipeline::{Loader, Pipeline};
 
 #[test]
 fn bad_samples_are_counted_and_replaced_or_left_out() {

@@ -10,12 +10,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use common::{archive, config, member, open, read_all, sample, write_shards};
+use prolip_loader::archive::index::{Index, Opening, Summary, check_index, write_index};
 use prolip_loader::config::{LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::error::Error;
-use prolip_loader::index::{Index, Opening, Summary, check_index, write_index};
-use prolip_loader::location::Location;
 use prolip_loader::order::Cursor;
-use prolip_loader::shards::expand;
+use prolip_loader::shards::{Location, expand};
 use proptest::prelude::*;
 
 static GO_ON: AtomicBool = AtomicBool::new(false);

@@ -6,9 +6,9 @@ use std::io::{Seek, SeekFrom, Write};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use prolip_loader::archive::index::{Entry, HEAD, Head, Index, Opening};
 use prolip_loader::config::{OnMissingShard, StoreConfig};
-use prolip_loader::index::{Entry, HEAD, Head, Index, Opening, Regions, Stamp, Version};
-use prolip_loader::shards::expand;
+use prolip_loader::shards::{Regions, Stamp, Version, expand};
 
 const SHARDS: u32 = 140_146;
 const SAMPLES: u32 = 10_000;

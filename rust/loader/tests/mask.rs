@@ -1,7 +1,7 @@
 //! The laws of masking.
 
-use prolip_loader::mask::{Padding, draw_patches, mask_tokens, remove_tokens};
 use prolip_loader::rng::SampleRng;
+use prolip_loader::text::mask::{Padding, draw_patches, mask_tokens, remove_tokens};
 use proptest::prelude::*;
 
 const PAD: i32 = 1;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prolip_loader::config::LastBatch;
 use prolip_loader::error::Error;
 use prolip_loader::order::{BatchPlan, Cursor, Leg, Route, Rules, Step};
-use prolip_loader::sample::SampleId;
+use prolip_loader::shards::SampleId;
 use proptest::prelude::*;
 use proptest::sample::Index;
 

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use common::{config, next, open, write_shards};
 use prolip_loader::config::LoaderConfig;
-use prolip_loader::error::Error;
+use prolip_loader::error::{Error, FetchError};
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::Pipeline;
-use prolip_loader::store::FetchError;
-use prolip_loader::supply::{Lent, Supply};
+use prolip_loader::remote::{ReadyShard, ShardProvider};
 
 /// Local files, of which one call panics.
 #[derive(Debug)]
@@ -25,9 +24,9 @@ impl Panicking {
     }
 }
 
-impl Supply for Panicking {
-    fn announce(&self, _: &[u32]) {
-        self.called("announce");
+impl ShardProvider for Panicking {
+    fn request(&self, _: &[u32]) {
+        self.called("request");
     }
 
     fn is_ready(&self, _: u32) -> bool {
@@ -39,7 +38,7 @@ impl Supply for Panicking {
         None
     }
 
-    fn lend(&self, _: u32) -> Result<Option<Lent>, FetchError> {
+    fn get(&self, _: u32) -> Result<Option<ReadyShard>, FetchError> {
         // Long enough that every thread is in it.
         std::thread::sleep(Duration::from_millis(20));
         self.called("lend");
@@ -58,7 +57,7 @@ fn a_panic_anywhere_is_one_error_that_names_the_stage() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9, 9]);
     for (call, expected) in [
-        ("announce", "fetch"),
+        ("request", "fetch"),
         ("is_ready", "fetch"),
         ("lend", "read"),
     ] {
@@ -68,9 +67,9 @@ fn a_panic_anywhere_is_one_error_that_names_the_stage() {
                 ..config(folder.path())
             };
             let loader = open(config, 0, 1).unwrap();
-            let supply = Arc::new(Panicking(call));
+            let provider = Arc::new(Panicking(call));
             let pipeline =
-                Pipeline::start_with(Arc::clone(&loader), supply, &Cursor::default()).unwrap();
+                Pipeline::start_with(Arc::clone(&loader), provider, &Cursor::default()).unwrap();
             let error = next(&pipeline).unwrap_err();
             match &*error {
                 Error::Panicked { stage, message } => {

@@ -11,10 +11,8 @@ use std::time::Duration;
 use common::{archive, config, member, next, open, png, read_all, tokenizer, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, PatchDraw, TextMode};
 use prolip_loader::error::Error;
-use prolip_loader::loader::Loader;
 use prolip_loader::order::{Cursor, Leg};
-use prolip_loader::pipeline::{Next, Pipeline};
-use prolip_loader::stats::Stage;
+use prolip_loader::pipeline::{Loader, Next, Pipeline, Stage};
 
 #[test]
 fn threads_and_prefetch_change_nothing() {

@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use common::{Content, config, open, read_all, write_shards};
 use prolip_loader::config::LoaderConfig;
-use prolip_loader::error::Error;
+use prolip_loader::error::{Error, FetchError};
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
-use prolip_loader::store::FetchError;
-use prolip_loader::supply::{Lent, Supply};
+use prolip_loader::remote::{ReadyShard, ShardProvider};
 
 /// Local files, of which the first is not opened before the test says so.
 #[derive(Debug, Default)]
@@ -22,8 +21,8 @@ struct Slow {
     changed: Condvar,
 }
 
-impl Supply for Slow {
-    fn announce(&self, _: &[u32]) {}
+impl ShardProvider for Slow {
+    fn request(&self, _: &[u32]) {}
 
     fn is_ready(&self, _: u32) -> bool {
         true
@@ -33,7 +32,7 @@ impl Supply for Slow {
         None
     }
 
-    fn lend(&self, shard: u32) -> Result<Option<Lent>, FetchError> {
+    fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
         let released = self.released.lock().unwrap();
         drop(
             self.changed
@@ -69,8 +68,8 @@ fn the_other_threads_go_on() {
             .position(|batch| batch.keys.iter().any(|key| key.starts_with("s0-")))
             .unwrap();
         let slow = Arc::new(Slow::default());
-        let supply: Arc<dyn Supply> = Arc::<Slow>::clone(&slow);
-        let run = Pipeline::start_with(Arc::clone(&loader), supply, &Cursor::default()).unwrap();
+        let provider: Arc<dyn ShardProvider> = Arc::<Slow>::clone(&slow);
+        let run = Pipeline::start_with(Arc::clone(&loader), provider, &Cursor::default()).unwrap();
         let mut contents = Vec::new();
         let mut take = |within: u64| match run.next_within(Duration::from_millis(within)).unwrap() {
             Next::Batch(batch) => contents.push(Content::new(&batch, &loader)),

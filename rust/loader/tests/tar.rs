@@ -7,11 +7,10 @@ mod common;
 use std::time::Instant;
 
 use common::{archive, entry, header, member, seal};
+use prolip_loader::archive::tar::{Damage, FileSource, Part, Scratch};
+use prolip_loader::archive::{Sample, Scan, Span, collect, scan};
 use prolip_loader::error::{Reason, SampleError, TarError};
-use prolip_loader::index::{Regions, Scan, scan};
-use prolip_loader::read::collect;
-use prolip_loader::sample::{Sample, Span};
-use prolip_loader::tar::{Damage, FileSource, Part, Scratch};
+use prolip_loader::shards::Regions;
 use proptest::prelude::*;
 
 fn part(bytes: &[u8]) -> Part<'_> {

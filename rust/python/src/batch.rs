@@ -7,9 +7,8 @@ use std::ptr::NonNull;
 
 use numpy::ndarray::{ArrayView, Dimension, IntoDimension, Ix, Ix2, Ix3, Ix4};
 use numpy::{Element, PyArray, PyArray2, PyArray3, PyArray4};
-use prolip_loader::batch::{self, Lease};
-use prolip_loader::loader::Loader;
 use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::{self, Lease, Loader};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -79,8 +78,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new(py: Python<'_>, batch: batch::Batch, loader: &Loader) -> PyResult<Self> {
-        let batch::Batch {
+    pub fn new(py: Python<'_>, batch: pipeline::Batch, loader: &Loader) -> PyResult<Self> {
+        let pipeline::Batch {
             mut lease,
             samples: _,
             masked_rows,

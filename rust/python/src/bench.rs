@@ -27,7 +27,7 @@ pub fn decode_only(
     let locations =
         shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
     let run = py
-        .detach(|| prolip_loader::decode_only::decode_only(&locations, images, threads, MAX_PIXELS))
+        .detach(|| prolip_loader::pipeline::decode_only(&locations, images, threads, MAX_PIXELS))
         .map_err(|error| loader_error(py, &error))?;
     Ok((run.images, run.seconds))
 }

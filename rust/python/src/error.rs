@@ -2,9 +2,7 @@
 
 use std::error::Error as StdError;
 
-use prolip_loader::decode::DecodeError;
-use prolip_loader::error::{ConfigError, Error};
-use prolip_loader::tokenize::TokenizeError;
+use prolip_loader::error::{ConfigError, DecodeError, Error, TokenizeError};
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 

@@ -1,9 +1,9 @@
 //! The loader's image functions one by one: the evaluation transform for a single picture, and kernels for comparison.
 
 use numpy::{PyArray1, PyArray3, PyArrayMethods, PyReadonlyArray3, PyUntypedArrayMethods};
-use prolip_loader::augment::{self, CropBox, JitterDraw, Scratch};
 use prolip_loader::config::MAX_PIXELS;
-use prolip_loader::decode::{Decoder, Rgb8};
+use prolip_loader::image::augment::{self, JitterDraw, Scratch};
+use prolip_loader::image::{CropBox, Decoder, Rgb8};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use prolip_loader::archive::index;
 use prolip_loader::config::OnMissingShard;
-use prolip_loader::index;
+use prolip_loader::remote::settle;
 use prolip_loader::shards;
-use prolip_loader::store::settle;
 use pyo3::prelude::*;
 
-use crate::config::StoreConfig;
+use crate::config::store_config;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
@@ -20,11 +20,11 @@ pub fn write_index(
     shards: Vec<String>,
     out: PathBuf,
     threads: usize,
-    store: StoreConfig,
+    store: &Bound<'_, PyAny>,
 ) -> PyResult<(u64, u64, Vec<String>)> {
     let shards =
         shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
-    let store = store.into_core().map_err(|error| config_error(&error))?;
+    let store = store_config(store)?;
     let made = interruptible(py, |cancelled| {
         let shards = settle(shards, &store, cancelled)?;
         index::write_index(&shards, &out, threads.max(1), &store, cancelled)
@@ -39,11 +39,11 @@ pub fn check_index(
     shards: Vec<String>,
     index: PathBuf,
     threads: usize,
-    store: StoreConfig,
+    store: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<String>> {
     let shards =
         shards::expand(&shards, OnMissingShard::Skip).map_err(|error| config_error(&error))?;
-    let store = store.into_core().map_err(|error| config_error(&error))?;
+    let store = store_config(store)?;
     interruptible(py, |cancelled| {
         let shards = settle(shards, &store, cancelled)?;
         index::check_index(&shards, &index, threads.max(1), &store, cancelled)

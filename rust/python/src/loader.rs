@@ -3,15 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use prolip_loader::error::ConfigError;
-use prolip_loader::loader::Loader;
-use prolip_loader::order::{Cursor, Leg};
-use prolip_loader::pipeline::{Next, Pipeline};
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::{Loader, Next, Pipeline};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::batch::Batch;
-use crate::config::{Integer, LoaderConfig, number};
+use crate::config::{as_dict, loader_config, read};
 use crate::error::{config_error, loader_error};
 use crate::stats::LoaderStats;
 use crate::tokenizer::Tokenizer;
@@ -20,40 +18,13 @@ use crate::wait::{SIGNAL_POLL, interruptible};
 /// Runs that may have threads, for `close_all`.
 static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 
-/// Where a run goes on, read from `prolip.data.Cursor`.
-#[derive(FromPyObject)]
-struct Place {
-    epoch: Integer,
-    legs: Vec<PlaceLeg>,
-}
-
-/// `prolip.data.Leg`.
-#[derive(FromPyObject)]
-struct PlaceLeg {
-    world_size: Integer,
-    batch_size: Integer,
-    steps: Integer,
-}
-
-impl Place {
-    /// The cursor, if a run over these data can go on there.
-    fn into_core(self, loader: &Loader) -> Result<Cursor, ConfigError> {
-        let leg = |(index, leg): (usize, PlaceLeg)| {
-            let field = |name| format!("resume.legs[{index}].{name}");
-            Ok(Leg {
-                world_size: number(&field("world_size"), leg.world_size)?,
-                batch_size: number(&field("batch_size"), leg.batch_size)?,
-                steps: number(&field("steps"), leg.steps)?,
-            })
-        };
-        let legs = self.legs.into_iter().enumerate().map(leg);
-        let cursor = Cursor {
-            epoch: number("resume.epoch", self.epoch)?,
-            legs: legs.collect::<Result<_, ConfigError>>()?,
-        };
-        loader.check_cursor(&cursor)?;
-        Ok(cursor)
-    }
+/// Reads a `prolip.data.Cursor`, and checks that a run over the loader's data can resume there.
+fn cursor(loader: &Loader, dataclass: &Bound<'_, PyAny>) -> PyResult<Cursor> {
+    let cursor = read("resume", &as_dict(dataclass)?)?;
+    loader
+        .check_cursor(&cursor)
+        .map_err(|error| config_error(&error))?;
+    Ok(cursor)
 }
 
 /// One pass over the epochs, with its threads.
@@ -124,23 +95,21 @@ impl BatchLoader {
     #[pyo3(signature = (config, tokenizer, *, rank, world_size, resume))]
     fn new(
         py: Python<'_>,
-        config: LoaderConfig,
+        config: &Bound<'_, PyAny>,
         tokenizer: Option<PyRef<'_, Tokenizer>>,
-        rank: Integer,
-        world_size: Integer,
-        resume: Option<Place>,
+        rank: &Bound<'_, PyAny>,
+        world_size: &Bound<'_, PyAny>,
+        resume: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let config = config.into_core().map_err(|error| config_error(&error))?;
-        let rank = number("rank", rank).map_err(|error| config_error(&error))?;
-        let world_size = number("world_size", world_size).map_err(|error| config_error(&error))?;
+        let config = loader_config(config)?;
+        let (rank, world_size) = (read("rank", rank)?, read("world_size", world_size)?);
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner());
         let loader = interruptible(py, |cancelled| {
             Loader::open(config, tokenizer, rank, world_size, cancelled)
         })?;
         let resume = resume
-            .map(|place| place.into_core(&loader))
-            .transpose()
-            .map_err(|error| config_error(&error))?
+            .map(|place| cursor(&loader, place))
+            .transpose()?
             .unwrap_or_default();
         Ok(Self {
             loader: Arc::new(loader),
@@ -156,12 +125,9 @@ impl BatchLoader {
 
     /// A run from another place than `resume`; the one before ends.
     #[pyo3(signature = (place))]
-    fn begin(&self, py: Python<'_>, place: Option<Place>) -> PyResult<BatchIterator> {
+    fn begin(&self, py: Python<'_>, place: Option<&Bound<'_, PyAny>>) -> PyResult<BatchIterator> {
         check_process(self.process)?;
-        let place = place
-            .map(|place| place.into_core(&self.loader))
-            .transpose()
-            .map_err(|error| config_error(&error))?;
+        let place = place.map(|place| cursor(&self.loader, place)).transpose()?;
         self.close(py);
         let from = place.as_ref().unwrap_or(&self.resume);
         let run = Run::start(py, Arc::clone(&self.loader), from)?;

@@ -1,7 +1,7 @@
 //! The loader's masking rule with draws that come from outside, for comparison.
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
-use prolip_loader::mask::{self, Padding};
+use prolip_loader::text::mask::{self, Padding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use prolip_loader::config::OnMissingShard;
-use prolip_loader::index::Version;
-use prolip_loader::location::Location;
-use prolip_loader::shards::{expand, is_address};
-use prolip_loader::store;
+use prolip_loader::remote;
+use prolip_loader::shards::{Location, Version, expand, is_address};
 use pyo3::prelude::*;
 
-use crate::config::StoreConfig;
+use crate::config::store_config;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
@@ -44,11 +42,11 @@ pub fn shown_shard(shard: String) -> String {
 pub fn examine_shards(
     py: Python<'_>,
     shards: Vec<String>,
-    store: StoreConfig,
+    store: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<(String, u64, Option<String>)>> {
-    let store = store.into_core().map_err(|error| config_error(&error))?;
+    let store = store_config(store)?;
     let shards = located(&shards)?;
-    let found = interruptible(py, |cancelled| store::examine(shards, &store, cancelled))?;
+    let found = interruptible(py, |cancelled| remote::examine(shards, &store, cancelled))?;
     let told = found.into_iter().map(|(shard, stamp)| {
         let version = match stamp.version {
             Version::ETag(text) => Some(text.into()),
@@ -66,13 +64,13 @@ pub fn fetch_shard(
     py: Python<'_>,
     shard: String,
     out: PathBuf,
-    store: StoreConfig,
+    store: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let store = store.into_core().map_err(|error| config_error(&error))?;
+    let store = store_config(store)?;
     let shard = vec![location(shard)];
     interruptible(py, |cancelled| {
-        for shard in store::settle(shard, &store, cancelled)? {
-            store::fetch_into(&shard, &out, &store, cancelled)?;
+        for shard in remote::settle(shard, &store, cancelled)? {
+            remote::fetch_into(&shard, &out, &store, cancelled)?;
         }
         Ok(())
     })

@@ -1,7 +1,7 @@
 //! `LoaderStats`: a loader's counters at one moment.
 
 use prolip_loader::error::Reason;
-use prolip_loader::stats::{self, Stage};
+use prolip_loader::pipeline::{self, Stage};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -44,7 +44,7 @@ pub struct LoaderStats {
 }
 
 impl LoaderStats {
-    pub fn new(stats: stats::LoaderStats) -> Self {
+    pub fn new(stats: pipeline::LoaderStats) -> Self {
         Self {
             stages: stats.stages.map(|stage| StageStats {
                 count: stage.count,

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
-use prolip_loader::tokenize::{self, Clean, CleanText, Cleaning, TokenizeError};
+use prolip_loader::error::TokenizeError;
+use prolip_loader::text::tokenize::{self, Clean, CleanText, Cleaning};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;

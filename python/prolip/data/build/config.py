@@ -8,27 +8,27 @@ from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntakeConfig:
-    """What every builder of a user's pictures asks."""
+class BuildConfig:
+    """Settings that all builders share."""
 
     source: Path
-    """Where the pictures or their table are."""
+    """The folder of images, or the table."""
     max_side: int | None = None
-    """Longest side in pixels: larger pictures are made smaller. By default all are stored as they are."""
+    """Longest side in pixels; larger images are made smaller. By default images are stored unchanged."""
     val_share: float = 0.0
-    """Share of the pictures that goes into val-*.tar instead of train-*.tar, chosen by a hash."""
+    """Share of images, chosen by a hash, that go into val-*.tar instead of train-*.tar."""
     max_bad_fraction: float = 0.01
-    """Pictures that cannot be read are left out and named; more than this share of them is an error."""
+    """Largest share of unreadable images. Those below it are skipped and listed; above it the build fails."""
     samples_per_shard: int = 1000
-    """Largest number of samples in a file."""
+    """Largest number of samples per shard."""
     seed: int = 0
-    """Of the order and of the choice of validation pictures."""
+    """Seed of the order and of the validation split."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            ValueError: one is out of range; the message names it.
+            ValueError: a value is out of range; the message names it.
         """
         if self.max_side is not None and self.max_side < 1:
             raise ValueError(f"max_side = {self.max_side}: must be at least 1")
@@ -41,19 +41,19 @@ class IntakeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderConfig(IntakeConfig):
-    """How a folder of pictures becomes shards."""
+class FolderConfig(BuildConfig):
+    """Build shards from a folder of images."""
 
     captions: Literal["class", "text"] = "class"
-    """`class`: SOURCE/CLASS/**/picture, captions made of the class's name. `text`: picture.jpg with picture.txt."""
+    """`class`: SOURCE/CLASS/**/image.jpg, captions made from the class name. `text`: image.jpg beside image.txt."""
     templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
-    """What is said of a class; {} is its name. The first is the .txt, all are the json's "captions"."""
+    """Captions of a class, with {} for its name. The first becomes the .txt, all of them "captions" in the JSON."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            ValueError: one is out of range; the message names it.
+            ValueError: a value is out of range; the message names it.
         """
         super().__post_init__()
         if not self.templates:
@@ -61,25 +61,25 @@ class FolderConfig(IntakeConfig):
         for template in self.templates:
             rest = template.replace("{}", "", 1)
             if rest == template or "{" in rest or "}" in rest:
-                raise ValueError(f"templates: {template!r} must hold {{}} once and no other brace")
+                raise ValueError(f"templates: {template!r} must contain {{}} once and no other brace")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CsvConfig(IntakeConfig):
-    """How a table becomes shards. Its first row names the columns; it is UTF-8."""
+class CsvConfig(BuildConfig):
+    """Build shards from a table in UTF-8 whose first row names the columns."""
 
     image_column: str = "image"
-    """Paths of the pictures; relative ones start at the table's folder."""
+    """Column of image paths; relative paths start at the table's folder."""
     caption_column: str = "caption"
-    """Captions."""
+    """Column of captions."""
     delimiter: str | None = None
-    """What divides the columns; by default a tab in .tsv files and a comma in others."""
+    """Character between columns; by default a tab in .tsv files and a comma in others."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            ValueError: one is out of range; the message names it.
+            ValueError: a value is out of range; the message names it.
         """
         super().__post_init__()
         if self.delimiter is not None and len(self.delimiter) != 1:

@@ -1,44 +1,44 @@
-"""Shards from a folder of pictures: one folder a class, or a text file beside each picture."""
+"""Write shards from a folder of images: one subfolder per class, or a text file beside each image."""
 
 from pathlib import Path
 
 from prolip.data.build.config import FolderConfig
-from prolip.data.build.intake import EXTENSIONS, Candidate, store_pictures
+from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
 
 
 def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
-    """Builds shards in `out` from all pictures below `config.source`; hidden files and folders are passed over.
+    """Write shards to `out` from all images below `config.source`. Hidden files and folders are skipped.
 
     Raises:
-        ValueError: the source is no folder, holds no picture or too many bad ones, or `out` is not a builder's.
+        ValueError: the source is not a folder, has no image or too many bad ones; or `out` holds other files.
     """
     if not config.source.is_dir():
         raise ValueError(f"source: {config.source} is not a folder")
     make = _by_class if config.captions == "class" else _by_text
-    candidates = [make(path, config) for path in find_pictures(config.source)]
-    classes = sorted({str(one.record["class"]) for one in candidates if "class" in one.record})
+    candidates = [make(path, config) for path in find_images(config.source)]
+    classes = sorted({str(image.record["class"]) for image in candidates if "class" in image.record})
     description = {
         "kind": "folder",
         "captions": config.captions,
         "classes": {name: class_text(name) for name in classes},
     }
-    return store_pictures(candidates, config, out, description)
+    return write_images(candidates, config, out, description)
 
 
-def find_pictures(source: Path) -> list[Path]:
-    """The pictures below a folder by their extensions, sorted; hidden files and folders are passed over."""
+def find_images(source: Path) -> list[Path]:
+    """List the image files below a folder, by extension, sorted. Hidden files and folders are skipped."""
     found = (path for path in source.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(source).parts))
 
 
 def class_text(folder: str) -> str:
-    """The words of a class: its folder's name with spaces for "_" and "-"."""
+    """Return the class name in words: the folder's name with spaces for "_" and "-"."""
     return " ".join(folder.replace("_", " ").replace("-", " ").split())
 
 
 def _name(path: Path, source: Path) -> str:
-    # A name that is no UTF-8 is shown as well as it can be: JSON could not hold it.
+    # JSON cannot hold a file name that is not UTF-8, so bad bytes are replaced.
     return str(path.relative_to(source)).encode(errors="surrogateescape").decode(errors="replace")
 
 
@@ -46,7 +46,7 @@ def _by_class(path: Path, config: FolderConfig) -> Candidate:
     name = _name(path, config.source)
     folder, slash, _ = name.partition("/")
     if not slash:
-        problem = "it lies in no class folder; is it --captions text?"
+        problem = "it is not in a class folder; did you mean --captions text?"
         return Candidate(name, path, name, None, {"path": name}, problem)
     words = class_text(folder)
     captions = [template.format(words) for template in config.templates]

@@ -1,4 +1,4 @@
-"""Writing a folder of WebDataset shards as a whole: in a temporary folder beside it, then put in its place."""
+"""Write a folder of WebDataset shards atomically: into a temporary folder beside it, which then takes its place."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "dataset.json"
 OUR_FILES = ("*.tar", RECORD, "tokenizer.json", "ATTRIBUTION.md")
-"""Patterns of all that a builder of shards writes: a folder that holds anything else is never replaced."""
+"""Patterns of all files that a builder writes. A folder that holds any other file is never replaced."""
 
 Json = Mapping[str, object]
 
@@ -29,15 +29,15 @@ class Sample:
     key: str
     image: bytes
     extension: str
-    """Of the image: "png"."""
+    """The image's file extension, such as "png"."""
     caption: str | None
     record: Json
-    """What goes into the json."""
+    """The content of the JSON member."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadImage:
-    """A picture that was left out."""
+    """An image that was skipped."""
 
     name: str
     reason: str
@@ -45,35 +45,35 @@ class BadImage:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSummary:
-    """What a builder did."""
+    """The outcome of a build."""
 
     out: Path
     already_built: bool
-    """The folder was complete and made with the same settings: nothing was written."""
+    """Whether the folder was complete already, built with the same settings, so that nothing was written."""
     samples: dict[str, int]
-    """By set of shards ("train", "test-twtr")."""
+    """Number of samples by set of shards ("train", "test-twtr")."""
     shards: dict[str, int]
-    """Samples by file."""
+    """Number of samples by file."""
     skipped: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
-    """Sentences worth showing: conversions, what was left out and why."""
+    """Sentences for the user: what was converted, what was skipped and why."""
     seconds: float = 0.0
 
 
 @dataclass
 class ShardFolder:
-    """A folder being filled."""
+    """A folder of shards while it is being written."""
 
     path: Path
     shards: dict[str, int] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
 
     def write(self, name: str, samples: Iterable[Sample], samples_per_shard: int) -> None:
-        """Writes NAME-000000.tar, NAME-000001.tar, … ; nothing if there are no samples.
+        """Write NAME-000000.tar, NAME-000001.tar, and so on; nothing if there are no samples.
 
-        The same samples give the same bytes: no clock and no user is recorded.
+        The same samples give the same bytes: no time and no user name is recorded.
         """
-        # The writer fills in the number with %, so a percent sign in the folder's name is doubled.
+        # ShardWriter fills in the number with %, so a percent sign in the folder's name must be doubled.
         pattern = str(self.path).replace("%", "%%") + f"/{name}-%06d.tar"
         writer: ShardWriter | None = None
         count = 0
@@ -92,11 +92,11 @@ class ShardFolder:
             self.samples[name] = count
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a text file."""
+        """Write a text file."""
         (self.path / name).write_text(text, encoding="utf-8")
 
     def finish(self, record: Json) -> None:
-        """Writes dataset.json: the record, the samples by set, and every file with its samples and size."""
+        """Write dataset.json: the record, the samples per set, and the samples and bytes of every file."""
         files = {
             name: {"bytes": (self.path / name).stat().st_size, "samples": self.shards.get(name, 0)}
             for name in files_below(self.path)
@@ -106,7 +106,7 @@ class ShardFolder:
 
 
 def dump_json(value: object, indent: int | None = None) -> str:
-    """JSON as it stands in shards: UTF-8, keys in the order given."""
+    """Serialise a value as JSON for a shard: UTF-8, keys in the given order."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
@@ -128,18 +128,18 @@ def _members(sample: Sample) -> dict[str, str | bytes]:
 
 
 def files_below(folder: Path) -> list[str]:
-    """All that is no folder in a folder and the folders within it, as paths from there, in order."""
+    """List all files below a folder, as sorted relative paths."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 @contextmanager
 def replace_folder(out: Path, own: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
-    """A folder to fill, which takes the place of `out` when the block ends well and vanishes when it does not.
+    """Yield a temporary folder to fill. It replaces `out` if the block succeeds and is removed if it fails.
 
     Args:
         out: a new folder, an empty one, or one that this builder wrote.
-        own: patterns of all that the builder writes, as paths from the folder.
+        own: patterns of all files that the builder writes, relative to the folder.
 
     Raises:
         ValueError: `out` is a file, or holds a file that the builder does not write.
@@ -162,7 +162,7 @@ def replace_folder(out: Path, own: Sequence[str] = OUR_FILES) -> Iterator[ShardF
 
 
 def check_replaceable(out: Path, own: Sequence[str] = OUR_FILES) -> None:
-    """Makes sure that nothing but a builder's own files would be lost; see `replace_folder`.
+    """Check that replacing `out` deletes only a builder's own files; see `replace_folder`.
 
     Raises:
         ValueError: `out` is a file, or holds a file that the builder does not write.
@@ -177,15 +177,15 @@ def check_replaceable(out: Path, own: Sequence[str] = OUR_FILES) -> None:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether a path is as a pattern says, folder by folder: `*` is no way into another folder."""
+    """Whether a path matches a pattern, folder by folder: `*` does not match a slash."""
     parts, wanted = name.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatch, parts, wanted))
 
 
 def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:
-    """The record of a complete folder made with the same settings, else None.
+    """Return the record of a complete folder with this fingerprint, else None.
 
-    Complete: dataset.json is there, carries the fingerprint, and every file it lists has the size it lists.
+    A folder is complete if its dataset.json has the fingerprint and every file has the size listed there.
     """
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
@@ -198,5 +198,5 @@ def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:
 
 
 def hash_rank(seed: int, text: str) -> int:
-    """A number in [0, 2^64) that orders texts as if at random, the same on every machine."""
+    """Hash a text to a number in [0, 2^64): a random-looking order that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "big")

@@ -1,20 +1,20 @@
-"""Shards from a table: a column of picture paths, a column of captions, the others into the json."""
+"""Write shards from a table: a column of image paths and a column of captions; other columns go into the JSON."""
 
 import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from prolip.data.build.config import CsvConfig
-from prolip.data.build.intake import Candidate, store_pictures
+from prolip.data.build.images import Candidate, write_images
 from prolip.data.build.shards import BuildSummary
 
 
 def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
-    """Builds shards in `out` from the rows of `config.source`.
+    """Write shards to `out` from the rows of `config.source`.
 
     Raises:
-        ValueError: the table cannot be read, lacks a column or has a row of another length; too many pictures are bad;
-            or `out` is not a builder's.
+        ValueError: the table cannot be read, lacks a column or has a row of another length; too many images are bad;
+            or `out` holds other files.
     """
     if not config.source.is_file():
         raise ValueError(f"source: {config.source} is not a file")
@@ -23,14 +23,14 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
     except UnicodeDecodeError as error:
         raise ValueError(f"source: {config.source} is not in UTF-8: {error}") from error
     if not candidates:
-        raise ValueError(f"source: {config.source} has no row below its column names")
+        raise ValueError(f"source: {config.source} has no row below the header")
     description = {
         "kind": "csv",
         "image_column": config.image_column,
         "caption_column": config.caption_column,
         "columns": list(candidates[0].record),
     }
-    return store_pictures(candidates, config, out, description)
+    return write_images(candidates, config, out, description)
 
 
 def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
@@ -44,7 +44,7 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
                     f"{field} = {wanted!r}: {config.source} has no such column; it has {', '.join(columns)}"
                 )
         if len(set(columns)) < len(columns):
-            raise ValueError(f"source: {config.source} names two columns alike: {', '.join(columns)}")
+            raise ValueError(f"source: {config.source} has two columns of one name: {', '.join(columns)}")
         try:
             for row in rows:
                 if row:

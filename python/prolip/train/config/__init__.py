@@ -1,4 +1,4 @@
-"""The settings of a run: a typed tree, its recipes, and the options of the commands around it."""
+"""The settings of a training run: dataclasses, recipes, and the options of related commands."""
 
 from prolip.train.config.parts import (
     EmaConfig,

@@ -1,4 +1,4 @@
-"""Settings of the commands around a run: `prolip recipes`, `prolip train --dry-run`, `prolip runs`."""
+"""Options of `prolip recipes`, `prolip train --dry-run` and `prolip runs`."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Assumption:
-    """What GPU-hours are reckoned for."""
+    """What the estimate of GPU-hours assumes."""
 
     gpu: str = "NVIDIA A100"
-    """The card, by the name that CUDA gives it, or by enough of it."""
+    """The GPU, by its name in CUDA or by part of it."""
     mfu: float = 0.4
-    """Share of the card's peak that training reaches, all operations counted; 0.3 to 0.5 is usual."""
+    """Share of the GPU's peak FLOPS that training reaches, including recomputation; 0.3 to 0.5 is usual."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipesOptions(Assumption):
-    """Lists the recipes with what they cost, or prints one as it resolves, complete."""
+    """List the recipes and their cost, or print one in full."""
 
     name: Annotated[str | None, tyro.conf.Positional] = None
-    """The recipe to print: a name of the list, or the path of a TOML file."""
+    """The recipe to print: a name from the list, or the path of a TOML file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunOptions(Assumption):
-    """Checks a run and says what it will cost; starts nothing and writes nothing."""
+    """Check a run and estimate its cost. Nothing is started or written."""
 
     gpus: int = 1
-    """Cards that the run is to have: the batch must divide among them."""
+    """Number of GPUs. The batch must divide evenly among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunsOptions:
-    """Tabulates runs side by side: how far they are, how fast, and the last and the best value of chosen figures."""
+    """Compare runs in a table: progress, speed, and the last and best values of metrics."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Runs' folders, or folders that hold them."""
+    """Folders of runs, or folders that contain them."""
     metrics: tuple[str, ...] = ()
-    """Figures of metrics.jsonl, such as loss or val/NAME/top1. By default loss and the first figure of each set that
-    was evaluated; the page then draws every figure."""
+    """Metrics of metrics.jsonl, such as loss or val/NAME/top1. By default loss and the first metric of each validation
+    set; the page then plots every metric."""
     format: Literal["text", "markdown", "json"] = "text"
-    """How the table is written."""
+    """Format of the table."""
     plot: Path | None = None
-    """File for a page of curves, HTML without outside requests."""
+    """File for a page of curves: one HTML file that loads nothing from elsewhere."""

@@ -14,32 +14,33 @@ CLASS_MEMBER = "cls"
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with decoupled decay; the defaults are those of the released training code."""
+    """AdamW with decoupled weight decay. The defaults are those of the released training code."""
 
     lr: float = 5e-4
-    """Highest learning rate."""
+    """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Decay of the first and the second moment."""
+    """Decay rates of the first and second moment."""
     eps: float = 1e-6
-    """Added to the root of the second moment."""
+    """Added to the square root of the second moment."""
     weight_decay: float = 0.2
-    """Decoupled decay of matrices and tables; vectors, norms, biases and the similarity's scale don't decay."""
+    """Decoupled weight decay of matrices and embedding tables. Vectors, norms, biases and the logit scale don't
+    decay."""
     warmup_steps: int = 10_000
-    """Steps over which the learning rate rises linearly from 0."""
+    """Steps of linear warm-up from 0."""
     schedule: Literal["cosine", "const", "const-cooldown"] = "cosine"
-    """What follows the warm-up."""
+    """Schedule after the warm-up."""
     cooldown_steps: int = 0
-    """Last steps of "const-cooldown" over which the learning rate falls."""
+    """Steps of the cool-down at the end of "const-cooldown"."""
     cooldown_power: float = 1.0
-    """Exponent of that fall; 1 is linear."""
+    """Exponent of the cool-down; 1 is linear."""
     cooldown_end_lr: float = 0.0
-    """Learning rate that the fall ends at."""
+    """Learning rate at the end of the cool-down."""
     log_var_lr_factor: float = 1.0
     """Factor on the learning rate of the log-variance heads."""
     logit_lr_factor: float = 1.0
-    """Factor on the learning rate of the similarity's scale and bias."""
+    """Factor on the learning rate of the logit scale and bias."""
     clip_norm: float | None = None
-    """Largest global gradient norm; None never clips."""
+    """Largest global gradient norm; None for no clipping."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
@@ -59,14 +60,14 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EmaConfig:
-    """An exponential moving average of the weights; evaluation and export can take it instead of them."""
+    """An exponential moving average (EMA) of the weights, for evaluation and export."""
 
     decay: float = 0.0
-    """Share of the average that an update keeps; 0 keeps no average."""
+    """Share of the average that an update keeps; 0 for no average."""
     every: int = 1
     """Steps between two updates."""
     warmup: bool = True
-    """Update t = 1, 2, ... keeps no more than t / (t + 9), so that the random start is soon forgotten."""
+    """Limit the decay of update t = 1, 2, ... to t / (t + 9), so that the random start is soon forgotten."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
@@ -75,7 +76,7 @@ class EmaConfig:
             raise ValueError(f"ema.every is {self.every}: it must be at least 1")
 
     def kept(self, step: int) -> float | None:
-        """The share of the average that stays after `step` steps; None where that step makes no update."""
+        """Return the decay of the update after `step` steps; None if that step makes no update."""
         updates, rest = divmod(step, self.every)
         if rest:
             return None
@@ -84,22 +85,21 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How several processes share the model, and how its blocks run."""
+    """How processes share the model, and how its blocks run."""
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """"ddp": every process holds the whole model, the gradients are averaged. "fsdp": each holds a share of every
-    tensor, of its gradient and its moments; a block's tensors are gathered when it runs (FSDP2)."""
+    """`ddp`: every process has the whole model, and gradients are averaged. `fsdp` (FSDP2): every process has a shard
+    of each tensor, its gradient and its moments; the tensors of a block are gathered when it runs."""
     reshard: bool = True
-    """With "fsdp": what was gathered for a block's forward pass is given up after it, and gathered again for the
-    backward pass; False keeps it until then, for more memory and fewer messages."""
+    """With `fsdp`: free the gathered tensors of a block after its forward pass and gather them again for the backward
+    pass. False keeps them, for more memory and less communication."""
     gather: Literal["fp32", "precision"] = "precision"
-    """With "fsdp": what the blocks' weights are gathered in, fp32 or the type of `precision`, which is that of their
-    matrix products anyway; norms and biases are rounded with them. Gradients are summed in fp32 either way."""
+    """With `fsdp`: dtype in which blocks are gathered, fp32 or that of `precision`. The latter is the dtype of matrix
+    products anyway, but norms and biases are rounded too. Gradients are always summed in fp32."""
     recompute_every: int = 0
-    """Every n-th block of a tower keeps its input alone and is computed again in the backward pass; 0 keeps all that
-    the blocks compute."""
+    """Recompute every n-th block of a tower in the backward pass instead of keeping its activations; 0 for none."""
     compile: bool = False
-    """Compile the towers' blocks and the loss with torch.compile; torch 2.7 cannot compile the loss, 2.15 can."""
+    """Compile the towers' blocks and the loss with torch.compile. torch 2.7 cannot compile the loss, 2.15 can."""
 
     def __post_init__(self) -> None:
         if self.recompute_every < 0:
@@ -108,26 +108,26 @@ class ParallelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """Where a run's figures go besides metrics.jsonl."""
+    """Where to log a run besides metrics.jsonl."""
 
     tensorboard: bool = True
-    """TensorBoard's files, in the run's folder `tensorboard`."""
+    """Write TensorBoard files to `tensorboard` in the run's folder."""
     wandb: bool = False
-    """Weights & Biases (`pip install 'prolip[wandb]'`); a run that is continued goes on as the same run there. The
-    environment has its say as W&B documents it: WANDB_API_KEY, WANDB_MODE=offline and so on."""
+    """Log to Weights & Biases (`pip install 'prolip[wandb]'`). A resumed run continues its run there. W&B's environment
+    variables apply, such as WANDB_API_KEY and WANDB_MODE=offline."""
     wandb_project: str = "prolip"
-    """W&B's project."""
+    """Project in W&B."""
     wandb_entity: str | None = None
-    """W&B's user or team; None for the one that is logged in."""
+    """User or team in W&B; None for the one that is logged in."""
 
     examples_every: int = 0
-    """Steps between two times that pictures and captions of the batch are shown with their uncertainty, in the run's
-    folder `examples`, on TensorBoard's and W&B's page; 0 shows none."""
+    """Steps between two logs of example images and captions with their uncertainty, in `examples` in the run's folder
+    and in TensorBoard and W&B; 0 for none."""
     num_examples: int = 6
-    """Pictures that are shown of the most certain ones, of the least certain ones, and at random."""
+    """Number of examples of each kind: most certain, least certain, random."""
     peak_tflops: float | None = None
-    """What a device could do at most, in 10^12 operations a second, for the utilisation `mfu`. None takes it from a
-    table of GPUs, and leaves `mfu` out for a device that is not in it, such as a CPU."""
+    """Peak of a device in 10^12 FLOPs per second, for model FLOPs utilisation (`mfu`). None looks it up in a table of
+    GPUs; for other devices, such as a CPU, `mfu` is not logged."""
 
     def __post_init__(self) -> None:
         if self.examples_every < 0:
@@ -138,10 +138,10 @@ class LogConfig:
             raise ValueError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
 
     def check(self) -> None:
-        """Checks that what it needs is installed.
+        """Check that W&B is installed if it is used.
 
         Raises:
-            ValueError: W&B isn't.
+            ValueError: it is not.
         """
         if self.wandb and find_spec("wandb") is None:
             raise ValueError("log.wandb is True, but W&B is not installed: pip install 'prolip[wandb]'")
@@ -149,47 +149,47 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationJob:
-    """One set of pictures and what is measured on it. Its figures are called `val/NAME/FIGURE`."""
+    """A validation set and what to measure on it. Metrics are named `val/NAME/METRIC`."""
 
     name: str = ""
-    """What the figures are called by."""
+    """Name in the metrics."""
     kind: Literal["zero_shot", "retrieval", "uncertainty"] = "zero_shot"
-    """`zero_shot`: classification by prompts. `retrieval`: pictures and their captions, both ways. `uncertainty`: how
-    large it is, and whether what is uncertain is found less often."""
+    """`zero_shot`: classification with prompts. `retrieval`: image to caption and caption to image. `uncertainty`: its
+    distribution, and whether uncertain items are retrieved less often."""
     shards: tuple[str, ...] = ()
-    """Paths, addresses, brace patterns, globs of the set's shards."""
+    """Paths, URLs, brace patterns or globs of the set's shards."""
     every: int = 1000
-    """Steps between two evaluations; the last step of a run always has one."""
+    """Steps between two evaluations. The last step of a run is always evaluated."""
     batch_size: int = 128
-    """Pictures that a process embeds at a time."""
+    """Images to embed at a time, per process."""
     captions: tuple[str, ...] = ("txt",)
-    """For retrieval and uncertainty: `txt`, or dotted paths into the sample's json, each of which gives a caption."""
+    """For retrieval and uncertainty: one entry per caption, `txt` or a dotted path into the sample's JSON."""
     label: str = CLASS_MEMBER
-    """For zero_shot: `cls`, the sample's member of that name, or a dotted path into its json. It is a class's name or
-    its number, from 0."""
+    """For zero_shot: the label of a sample, its member `cls` or a dotted path into its JSON. A class name, or a class
+    number from 0."""
     classes: Path | None = None
-    """For zero_shot: file of class names, one a line. None takes the names that occur as labels, sorted."""
+    """For zero_shot: file of class names, one per line. None for the sorted names that occur as labels."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
     """For zero_shot: prompts of a class, with `{}` for its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """What a run evaluates while it trains."""
+    """What to evaluate during training."""
 
     jobs: tuple[ValidationJob, ...] = ()
-    """Sets of pictures, each with its schedule."""
+    """The validation sets."""
 
     def validate(self) -> None:
-        """Checks every job.
+        """Check every job.
 
         Raises:
-            ValueError: naming the field, its value and the rule.
+            ValueError: a rule is broken; the message names the field, its value and the rule.
         """
         for place, job in enumerate(self.jobs):
             key = f"validation.jobs.{place}"
             if not job.name or "/" in job.name:
-                raise ValueError(f"{key}.name is {job.name!r}: it must be there, without a slash")
+                raise ValueError(f"{key}.name is {job.name!r}: it must not be empty or contain a slash")
             if job.name in {other.name for other in self.jobs[:place]}:
                 raise ValueError(f"{key}.name is {job.name!r}: another job has that name")
             if not job.shards:
@@ -198,7 +198,7 @@ class ValidationConfig:
                 if getattr(job, name) < 1:
                     raise ValueError(f"{key}.{name} is {getattr(job, name)}: it must be at least 1")
             if job.kind == "zero_shot":
-                from prolip.eval.prompts import fill_templates  # imports torch, which a help text must not wait for
+                from prolip.eval.prompts import fill_templates  # imports torch, which --help must not wait for
 
                 fill_templates(job.templates, ["a class"])
             elif not job.captions:

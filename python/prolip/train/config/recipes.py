@@ -15,18 +15,18 @@ from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 
 _RECIPES = resources.files("prolip") / "recipes"
 _OF_START = "start_from"
-"""The name of the architecture that a start brings."""
+"""The architecture of the checkpoint that a run starts from."""
 
 
 def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainConfig:
-    """The tree that the command line `RECIPE.toml ... --flag value ...` describes.
+    """Parse the command line `RECIPE.toml ... --flag value ...` of a run.
 
     Args:
-        arguments: recipes first (paths, or names of the package's recipes), then flags; later ones win.
+        arguments: recipes (paths, or names of the package's recipes), then flags; later ones win.
         prog: the command, for the help text.
 
     Raises:
-        ValueError: an unknown recipe or key, a value that doesn't parse, a broken rule; the message has the key.
+        ValueError: a recipe or key is unknown, a value cannot be parsed, or a rule is broken; the message has the key.
     """
     names, words = flags.split(arguments)
     layers = [layer for name in names for layer in read_recipe(name)]
@@ -34,11 +34,11 @@ def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainCo
 
 
 def from_toml(text: str) -> TrainConfig:
-    """The tree that `to_toml` wrote."""
+    """Return the settings that `to_toml` wrote."""
     return _build([("saved configuration", tomllib.loads(text))], [], "prolip train", is_saved=True)
 
 
-def _build(tables: Sequence[flags.Named], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
+def _build(tables: Sequence[flags.NamedTable], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
     chosen = [table["architecture"] for _, table in tables if "architecture" in table]
     starts = [table["start_from"] for _, table in tables if "start_from" in table]
     start = flags.last_value(words, "start_from") or (starts or ["None"])[-1]
@@ -53,7 +53,7 @@ def _build(tables: Sequence[flags.Named], words: list[str], prog: str, *, is_sav
     elif is_saved:  # the table `model` is complete
         base = TrainConfig(architecture=architecture)
     else:
-        from prolip.pretrained.sources import read_config  # imports torch, which a help text must not wait for
+        from prolip.pretrained.sources import read_config  # imports torch, which --help must not wait for
 
         base = TrainConfig(architecture=architecture, model=read_config(start))
     config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
@@ -62,19 +62,19 @@ def _build(tables: Sequence[flags.Named], words: list[str], prog: str, *, is_sav
 
 
 def known_recipes() -> list[str]:
-    """Names of the package's recipes."""
+    """List the names of the package's recipes."""
     return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
 
 
-def read_recipe(name: str) -> list[flags.Named]:
-    """The table in a TOML file, or in the package's recipe of that name, above those of the recipes that it extends.
+def read_recipe(name: str) -> list[flags.NamedTable]:
+    """Read a recipe, a TOML file or one of the package, with the recipes that it extends; the recipe itself is last.
 
-    A recipe states what differs from the one that its key `extends` names, a recipe of the package or a path beside it.
+    The key `extends` names a recipe of the package, or a path beside this one. A recipe states the differences from it.
 
     Raises:
-        ValueError: there is no such file, it isn't TOML, or a recipe extends itself, be it through others.
+        ValueError: the recipe does not exist, is not valid TOML, or extends itself, directly or through others.
     """
-    layers: list[flags.Named] = []
+    layers: list[flags.NamedTable] = []
     chain: list[str] = []
     wanted, folder = name, Path()
     while True:
@@ -94,7 +94,7 @@ def read_recipe(name: str) -> list[flags.Named]:
         wanted, folder = extended, path.parent if is_file else Path()
 
 
-def _read_table(source: Path | Traversable, label: str, above: list[flags.Named]) -> dict[str, Any]:
+def _read_table(source: Path | Traversable, label: str, above: list[flags.NamedTable]) -> dict[str, Any]:
     try:
         return tomllib.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -106,12 +106,12 @@ def _read_table(source: Path | Traversable, label: str, above: list[flags.Named]
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The tree as TOML that `load_config` reads back as an equal tree."""
+    """Write the settings as TOML that `load_config` reads back as equal settings."""
     return flags.to_toml(config, derived=DERIVED_KEYS)
 
 
 def differing_keys(config: TrainConfig, saved: str) -> list[str]:
-    """Dotted keys in which a run computes something else than the one whose TOML is given."""
-    ours, theirs = flags.flat(tomllib.loads(to_toml(config))), flags.flat(tomllib.loads(saved))
-    keys = sorted((ours.keys() | theirs.keys()) - OPERATIONAL_KEYS)
-    return [key for key in keys if ours.get(key) != theirs.get(key) and not key.startswith("validation.")]
+    """List the dotted keys that change what a run computes, compared with the settings in the TOML `saved`."""
+    new, old = flags.flatten(tomllib.loads(to_toml(config))), flags.flatten(tomllib.loads(saved))
+    keys = sorted((new.keys() | old.keys()) - OPERATIONAL_KEYS)
+    return [key for key in keys if new.get(key) != old.get(key) and not key.startswith("validation.")]

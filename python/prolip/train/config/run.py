@@ -1,4 +1,4 @@
-"""The settings of a run: one tree of the rooms' own dataclasses, and the rules that join several of them."""
+"""`TrainConfig`: the settings of a run, composed of each room's dataclass, and the rules between them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
 from prolip.train.config.parts import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
 
-# Keys of a component that follow from others of the tree: not settable, not saved.
+# Keys that are derived from other settings: they cannot be set and are not saved.
 DERIVED_KEYS = frozenset(
     {
         "data.batch_size",
@@ -26,7 +26,7 @@ DERIVED_KEYS = frozenset(
     }
 )
 
-# What may differ between a run and its continuation: where things lie and how often it tells, not what is computed.
+# Keys that may change when a run resumes: locations, logging and scheduling, but nothing that changes the results.
 OPERATIONAL_KEYS = frozenset(
     {
         "run_dir",
@@ -53,7 +53,7 @@ OPERATIONAL_KEYS = frozenset(
 
 
 def _training_data() -> LoaderConfig:
-    # Sizes are placeholders: they follow from the batch and the model (`TrainConfig.loader`).
+    # The sizes are placeholders: `TrainConfig.loader` derives them from the batch and the model.
     return LoaderConfig(
         shards=(), batch_size=1, image_size=0, augment=AugmentConfig(), mask=MaskConfig(), num_epochs=None
     )
@@ -61,66 +61,66 @@ def _training_data() -> LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training run, complete."""
+    """All settings of a training run."""
 
     name: str = "run"
     """Name of the run."""
     run_dir: Path | None = None
-    """Folder of the run; runs/NAME when not given."""
+    """Folder of the run; by default runs/NAME."""
     num_samples: int = 0
-    """Samples seen in the whole run, repetitions counted."""
+    """Samples seen in the whole run, with repetitions."""
     batch_size: int = 512
-    """Samples of a step, over all processes together."""
+    """Samples per step over all processes."""
     accumulate: int = 1
-    """Parts that a process embeds its samples of a step in, to save memory; the gradient is that of the whole step."""
+    """Number of parts to embed a process's batch in, to save memory. The gradient is that of the whole batch."""
     precision: Precision = "bf16"
-    """Arithmetic of the towers: bf16 and fp16 are autocast, fp16 with a scaled loss; the losses stay in fp32."""
+    """Arithmetic of the towers. bf16 and fp16 use autocast, fp16 also loss scaling; the loss is computed in fp32."""
     fp32_matmul: Literal["highest", "high"] = "highest"
-    """How fp32 matrices are multiplied on a GPU: exactly, or with TF32's 10 bits of mantissa."""
+    """Precision of fp32 matrix products on a GPU: `highest` is exact, `high` uses TF32 (10 bits of mantissa)."""
     cpu_threads: int = 0
-    """Threads of a process's arithmetic on the CPU; 0 divides the machine's cores among its processes."""
+    """Threads for CPU arithmetic per process; 0 divides the machine's cores among its processes."""
     seed: int = 0
-    """Seed of the initial weights and of every draw of the loader."""
+    """Seed of the initial weights and of the loader."""
     log_every: int = 100
     """Steps between two rows of metrics."""
     checkpoint_every: int = 1000
-    """Steps between two checkpoints; the end of the run always saves one."""
+    """Steps between two checkpoints. The end of the run always saves one."""
     keep_checkpoints: int = 2
-    """Newest checkpoints that are kept; the best stays besides."""
+    """Recent checkpoints to keep, plus the best."""
     keep_best: str | None = None
-    """A figure of metrics.jsonl, such as val/NAME/top1 or loss: whenever it is the best so far the run saves, and that
-    checkpoint stays, as checkpoints/best."""
+    """A metric of metrics.jsonl, such as val/NAME/top1 or loss. Whenever it is the best so far, the run saves a
+    checkpoint and keeps it as checkpoints/best."""
     best_is: Literal["max", "min"] = "max"
-    """Whether the largest or the smallest value of it is the best."""
+    """Whether the largest or the smallest value of `keep_best` is the best."""
     resume: str = "auto"
-    """Where the run begins: "auto", after the newest usable checkpoint of its folder, if there is one; "never", at the
-    start, in a folder without checkpoints; after a step of its folder; or the path of a checkpoint or another run."""
+    """Where to start: `auto`, after the newest usable checkpoint in the run's folder, if any; `never`, at step 0, in a
+    folder without checkpoints; a step in the run's folder; or the path of a checkpoint or of another run."""
     architecture: str = "ViT-B-16"
-    """Named architecture that the table `model` starts from; "start_from" is that of the checkpoint, and taken where
-    only a checkpoint is named."""
+    """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, and
+    the default if `start_from` is set."""
     start_from: str | None = None
-    """Weights to start from instead of random ones: whatever `prolip.load` opens, such as a folder, a run,
+    """Weights to start from instead of random ones: any source of `prolip.load`, such as a folder, a run,
     hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
     start_resize: Resize = "off"
-    """How position and token tables of another size are fitted to the model; "off" refuses them."""
+    """How to fit position and token tables of another size; "off" refuses them."""
     model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
-    """Sizes of the towers, start values of scale and bias."""
+    """Sizes of the towers, initial logit scale and bias."""
     lock: LockConfig = field(default_factory=LockConfig)
     """Towers that are not trained."""
     data: LoaderConfig = field(default_factory=_training_data)
     """Shards, captions, augmentation, masking."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """Terms of the loss."""
+    """Terms of the loss and their weights."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """AdamW and its schedule."""
+    """AdamW and its learning-rate schedule."""
     log: LogConfig = field(default_factory=LogConfig)
-    """Where the run's figures go."""
+    """Where to log the run."""
     ema: EmaConfig = field(default_factory=EmaConfig)
-    """Averaged weights."""
+    """Moving average of the weights."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     """How processes share the model, and how its blocks run."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """What is evaluated while it trains."""
+    """What to evaluate during training."""
 
     @property
     def folder(self) -> Path:
@@ -129,14 +129,14 @@ class TrainConfig:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run: the last one that fits whole in `num_samples`."""
+        """Number of full steps in `num_samples` samples."""
         return self.num_samples // self.batch_size
 
     def validate(self) -> None:
-        """Checks the rules that join several fields.
+        """Check the rules between fields.
 
         Raises:
-            ValueError: naming the field, its value and the rule.
+            ValueError: a rule is broken; the message names the field, its value and the rule.
         """
         if not self.data.shards:
             raise ValueError("data.shards is empty: name the training shards")
@@ -162,9 +162,9 @@ class TrainConfig:
         if self.cpu_threads < 0:
             raise ValueError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
         if self.loss.ppcl_weight == 0:
-            raise ValueError("loss.ppcl_weight is 0: nothing would train the similarity's scale and bias")
+            raise ValueError("loss.ppcl_weight is 0: nothing would train the logit scale and bias")
         if self.model.init_logit_bias is None and self.loss.reads_bias:
-            raise ValueError("model.init_logit_bias is None: the contrastive loss needs a start value")
+            raise ValueError("model.init_logit_bias is None: the contrastive loss needs an initial value")
         self._validate_uncertainty()
         if self.data.tokenizer.context_length != self.model.text.context_length:
             raise ValueError(
@@ -182,15 +182,15 @@ class TrainConfig:
                 raise ValueError(f"model.{tower}.embed_unc is False: the loss needs log variances in both towers")
             if has and not trained:
                 raise ValueError(
-                    f'model.{tower}.embed_unc is True: loss.contrast "{loss.contrast}" sees means alone, and no other '
-                    "term is on that would train the log variances"
+                    f'model.{tower}.embed_unc is True: loss.contrast "{loss.contrast}" uses only means, and no other '
+                    "term of the loss would train the log variances"
                 )
 
     def check_vocabulary(self) -> None:
-        """Checks that every id that the loader can produce has a row in the token table. Reads the tokenizer.
+        """Check that the token table has a row for every id of the tokenizer, which is opened for this.
 
         Raises:
-            ValueError: naming the field.
+            ValueError: it has not; the message names the field.
         """
         from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 
@@ -202,23 +202,23 @@ class TrainConfig:
             raise ValueError(f"data.mask.mask_id is {mask.mask_id}: it must be below model.text.vocab_size, {rows}")
 
     def loader(self, world_size: int) -> LoaderConfig:
-        """The training loader's configuration on each of `world_size` ranks.
+        """Return the settings of the training loader on one of `world_size` ranks.
 
         Raises:
-            ValueError: the global batch does not divide among the ranks.
+            ValueError: the batch does not divide evenly among the ranks.
         """
         if self.batch_size % world_size:
             raise ValueError(f"batch_size is {self.batch_size}: it must be a multiple of the {world_size} processes")
-        own = self.batch_size // world_size
-        if not 1 <= self.accumulate <= own:
-            raise ValueError(f"accumulate is {self.accumulate}: it must be 1 to {own}, a process's samples of a step")
+        per_rank = self.batch_size // world_size
+        if not 1 <= self.accumulate <= per_rank:
+            raise ValueError(f"accumulate is {self.accumulate}: it must be 1 to {per_rank}, the batch of a process")
         vision = self.model.vision
         if not isinstance(vision.image_size, int):
             raise ValueError(f"model.vision.image_size is {vision.image_size}: training needs square images")
         mask = self.data.masking
         return dataclasses.replace(
             self.data,
-            batch_size=own,
+            batch_size=per_rank,
             image_size=vision.image_size,
             seed=self.seed,
             mask=None if mask is None else dataclasses.replace(mask, num_patches=vision.num_patches),

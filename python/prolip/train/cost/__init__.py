@@ -1,6 +1,6 @@
-"""What a training step costs before it is taken: parameters, operations, memory, and what a device could do.
+"""Estimate the cost of a training step: parameters, FLOPs, memory, and the peak FLOPS of known GPUs.
 
-Everything follows from the sizes of a model and from which of its parameters are trained.
+Everything is computed from the model's sizes and from which of its parameters are trained.
 """
 
 from prolip.train.cost.devices import Arithmetic, known_cards, peak_flops

@@ -1,4 +1,4 @@
-"""What devices could do at most."""
+"""Peak FLOPS of known GPUs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from typing import Literal
 
 Arithmetic = Literal["fp32", "tf32", "bf16", "fp16"]
-"""What matrices are multiplied in; "tf32" is fp32 with shortened factors."""
+"""The arithmetic of matrix products; "tf32" is fp32 with inputs rounded to 10 bits of mantissa."""
 
-# Dense TFLOPS with single-precision sums, by words of the name that CUDA gives a card; the first row whose words all
-# stand in it is taken. From NVIDIA's data sheets (A100 of June 2021, H100 and H200 of 2024, L40S, L40, L4, A10, A30,
-# A40, T4, V100 of January 2020, HGX B200), where a figure "with sparsity" is halved, and for GeForce and workstation
-# cards from the whitepapers of the GA102, AD102 and GB202 chips.
+# Dense TFLOPS with fp32 accumulation, by words of the device name in CUDA; the first row whose words are all in the
+# name counts. From NVIDIA's data sheets (A100 of June 2021, H100 and H200 of 2024, L40S, L40, L4, A10, A30, A40, T4,
+# V100 of January 2020, HGX B200), with figures "with sparsity" halved, and for GeForce and workstation cards from the
+# white papers of the GA102, AD102 and GB202 chips.
 _PEAKS: tuple[tuple[tuple[str, ...], dict[Arithmetic, float]], ...] = (
     (("b200",), {"bf16": 2250, "fp16": 2250, "tf32": 1125, "fp32": 75}),
     (("h200", "nvl"), {"bf16": 835.5, "fp16": 835.5, "tf32": 417.5, "fp32": 60}),
@@ -35,16 +35,16 @@ _PEAKS: tuple[tuple[tuple[str, ...], dict[Arithmetic, float]], ...] = (
     (("rtx", "6000", "ada"), {"bf16": 364.2, "fp16": 364.2, "tf32": 182.1, "fp32": 91.1}),
     (("rtx", "a6000"), {"bf16": 154.8, "fp16": 154.8, "tf32": 77.4, "fp32": 38.7}),
 )
-# Another card, or part of one, by nearly the same name.
+# Words that mark a different card, or a slice of one, under nearly the same name.
 _OTHER_CARDS = frozenset({"laptop", "ti", "super", "d", "mig", "max", "mobile"})
 
 
 def peak_flops(device_name: str, precision: Arithmetic) -> float | None:
-    """FLOPs a second that a device could do at most; None for one that is not in the table, or not in that precision.
+    """Return a device's peak FLOPs per second; None if the table lacks the device or the precision.
 
     Args:
-        device_name: as `torch.cuda.get_device_name` gives it.
-        precision: what matrices are multiplied in. fp32 is the card's own; with `allow_tf32` it is "tf32".
+        device_name: as returned by `torch.cuda.get_device_name`.
+        precision: arithmetic of matrix products. With `allow_tf32`, fp32 products are "tf32".
     """
     words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
     if words & _OTHER_CARDS:
@@ -57,5 +57,5 @@ def peak_flops(device_name: str, precision: Arithmetic) -> float | None:
 
 
 def known_cards(precision: Arithmetic) -> list[str]:
-    """The cards whose peak in that precision is known."""
+    """List the cards whose peak in this precision is known."""
     return sorted(" ".join(names).upper() for names, peaks in _PEAKS if precision in peaks)

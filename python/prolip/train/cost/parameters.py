@@ -1,4 +1,4 @@
-"""Numbers of parameters, of a model that needs no memory."""
+"""Count a model's parameters by part, on the meta device, so that the model takes no memory."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from prolip.models.freeze import LOG_VAR_HEADS, UNC_VECTORS
 
 
 def blank(config: ModelConfig) -> ProLIP:
-    """A model of that architecture on the meta device: sizes and names, no memory, no numbers."""
+    """Build a model on the meta device: it has sizes and names, but no memory and no values."""
     with torch.device("meta"):
         return ProLIP(config)
 
 
 class Parameters(NamedTuple):
-    """Numbers of parameters by part of the model; `trained` are those among all of them that need gradients."""
+    """Number of parameters by part of the model, and of those that are trained."""
 
     image_tower: int
-    """Patches, positions, [CLS], blocks, norms and the mean's head, the attention pool included."""
+    """Patch and position embeddings, [CLS], blocks, norms, the attention pool and the mean's head."""
     text_tower: int
-    """As in the image tower, without the token table."""
+    """The same, without the token table."""
     token_table: int
-    """Rows of the vocabulary."""
+    """Token embeddings."""
     uncertainty: int
-    """[UNC] vectors and log-variance heads of both towers (their position rows belong to the towers)."""
+    """[UNC] vectors and log-variance heads of both towers. Their position rows count with the towers."""
     similarity: int
-    """Scale and bias."""
+    """Logit scale and bias."""
     trained: int
-    """Those that a step changes."""
+    """Parameters with gradients."""
 
     @property
     def total(self) -> int:
-        """All parameters."""
+        """Number of all parameters."""
         return self.image_tower + self.text_tower + self.token_table + self.uncertainty + self.similarity
 
 
 def count_parameters(model: ProLIP) -> Parameters:
-    """The parameters of a model, `blank` or not, by part."""
+    """Count the parameters of a model by part."""
     parts = dict.fromkeys(Parameters._fields, 0)
     for name, parameter in model.named_parameters():
         if name.startswith((*UNC_VECTORS, *LOG_VAR_HEADS)):

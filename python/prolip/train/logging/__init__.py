@@ -1,4 +1,4 @@
-"""What a run tells of itself: rows of metrics, where they go, a line of progress."""
+"""Logging of a run: rows of metrics, where they are written, and a line of progress."""
 
 from prolip.train.config.parts import LogConfig
 from prolip.train.logging.log import MetricsLog

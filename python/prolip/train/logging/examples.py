@@ -1,6 +1,6 @@
-"""Pictures and captions of a batch with their uncertainty: the most and the least certain ones and some at random.
+"""Examples of a batch with their uncertainty: the most certain images, the least certain ones, and random ones.
 
-B samples of a batch, C caption slots, L tokens, H/W pixels.
+B samples per batch, C caption slots, L tokens, H/W pixels.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 _SIDE, _TEXT = 128, 44
 
 
-class Shown(Protocol):
-    """What is shown of a batch; `prolip.data.device.DeviceBatch` is one."""
+class ExampleBatch(Protocol):
+    """The part of a batch that examples need; `prolip.data.device.DeviceBatch` has it."""
 
     @property
     def images(self) -> Tensor:
@@ -36,11 +36,11 @@ class Shown(Protocol):
 
     @property
     def keys(self) -> list[str]:
-        """The samples' keys."""
+        """The keys of the samples."""
 
 
 class Example(NamedTuple):
-    """A picture as the model saw it, with its captions."""
+    """An image as the model saw it, with its captions."""
 
     why: str
     """`most certain`, `least certain` or `random`."""
@@ -48,16 +48,18 @@ class Example(NamedTuple):
     pixels: NDArray[np.uint8]
     """[H, W, 3]"""
     uncertainty: float
-    """Total variance of the picture."""
+    """Total variance of the image."""
     captions: list[tuple[str, float]]
-    """What the tokens of each slot say, and their total variance."""
+    """The decoded caption of each slot, and its total variance."""
 
 
-def pick_examples(batch: Shown, output: ProLIPOutput, tokenizer: Tokenizer, count: int, step: int) -> list[Example]:
-    """Up to `count` pictures of each kind; the random ones follow from the step."""
-    unsure = output.image.total_var.detach().float().cpu()
-    of_texts = output.text.total_var.detach().float().cpu()
-    order = unsure.argsort(stable=True).tolist()
+def pick_examples(
+    batch: ExampleBatch, output: ProLIPOutput, tokenizer: Tokenizer, count: int, step: int
+) -> list[Example]:
+    """Pick up to `count` images of each kind. The random ones are drawn with the step as seed."""
+    image_var = output.image.total_var.detach().float().cpu()
+    text_var = output.text.total_var.detach().float().cpu()
+    order = image_var.argsort(stable=True).tolist()
     count = min(count, len(order))
     drawn = random.Random(step).sample(order, count)
     places = [("most certain", order[:count]), ("least certain", order[::-1][:count]), ("random", drawn)]
@@ -66,41 +68,47 @@ def pick_examples(batch: Shown, output: ProLIPOutput, tokenizer: Tokenizer, coun
             why=why,
             key=batch.keys[place],
             pixels=_pixels(batch.images[place]),
-            uncertainty=float(unsure[place]),
+            uncertainty=float(image_var[place]),
             captions=list(
-                zip(tokenizer.decode(batch.token_ids[:, place].tolist()), of_texts[:, place].tolist(), strict=True)
+                zip(tokenizer.decode(batch.token_ids[:, place].tolist()), text_var[:, place].tolist(), strict=True)
             ),
         )
-        for why, some in places
-        for place in some
+        for why, chosen in places
+        for place in chosen
     ]
 
 
 def write_examples(folder: Path, step: int, examples: Sequence[Example]) -> Image.Image:
-    """Writes `step_N.jsonl` and `step_N.png`, and returns the picture: a row a kind."""
+    """Write `step_N.jsonl` and `step_N.png`, and return the image: one row per kind."""
     folder.mkdir(parents=True, exist_ok=True)
     sheet = draw_sheet(examples)
     with (folder / f"step_{step}.jsonl").open("w", encoding="utf-8") as file:
-        for one in examples:
-            said = [{"text": text, "uncertainty": value} for text, value in one.captions]
-            record = {"why": one.why, "key": one.key, "uncertainty": one.uncertainty, "captions": said}
+        for example in examples:
+            captions = [{"text": text, "uncertainty": value} for text, value in example.captions]
+            record = {
+                "why": example.why,
+                "key": example.key,
+                "uncertainty": example.uncertainty,
+                "captions": captions,
+            }
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     sheet.save(folder / f"step_{step}.png")
     return sheet
 
 
 def draw_sheet(examples: Sequence[Example]) -> Image.Image:
-    """The examples as a picture, a row a kind; under each its kind, its uncertainty and its first caption."""
-    rows = [[one for one in examples if one.why == why] for why in dict.fromkeys(one.why for one in examples)]
+    """Draw the examples, one row per kind, with kind, uncertainty and first caption below each."""
+    kinds = dict.fromkeys(example.why for example in examples)
+    rows = [[example for example in examples if example.why == why] for why in kinds]
     width = max(map(len, rows))
     sheet = Image.new("RGB", (width * (_SIDE + 8), len(rows) * (_SIDE + _TEXT)), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, some in enumerate(rows):
-        for column, one in enumerate(some):
+    for row, row_examples in enumerate(rows):
+        for column, example in enumerate(row_examples):
             left, top = column * (_SIDE + 8), row * (_SIDE + _TEXT)
-            sheet.paste(Image.fromarray(one.pixels).resize((_SIDE, _SIDE)), (left, top))
-            caption = one.captions[0][0] if one.captions else one.key
-            for line, text in enumerate((f"{one.why} {one.uncertainty:.4g}", caption[:22], caption[22:44])):
+            sheet.paste(Image.fromarray(example.pixels).resize((_SIDE, _SIDE)), (left, top))
+            caption = example.captions[0][0] if example.captions else example.key
+            for line, text in enumerate((f"{example.why} {example.uncertainty:.4g}", caption[:22], caption[22:44])):
                 draw.text((left, top + _SIDE + 1 + 13 * line), text, fill="black")
     return sheet
 

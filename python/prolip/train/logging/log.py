@@ -1,4 +1,4 @@
-"""Where rows of metrics go: metrics.jsonl, TensorBoard, Weights & Biases."""
+"""Write rows of metrics to metrics.jsonl, TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.files import write_atomic
 from prolip.models import ProLIPOutput
 from prolip.train.config.parts import LogConfig
-from prolip.train.logging.examples import Shown, pick_examples, write_examples
+from prolip.train.logging.examples import ExampleBatch, pick_examples, write_examples
 
-# Groups of TensorBoard's and W&B's pages; names with a slash have one already, and what is left is a term of the loss.
+# Groups on the pages of TensorBoard and W&B. Names with a slash have a group already; all others are loss terms.
 _GROUPS = {
     "lr": "optim",
     "grad_norm": "optim",
@@ -41,14 +41,14 @@ _GROUPS = {
 
 
 class MetricsLog:
-    """Writes rows of metrics to a run's folder and to where the configuration says, each step once.
+    """Writes rows of metrics to a run's folder and to the services that the configuration names.
 
     Args:
         folder: the run's folder.
-        resumed_step: steps done before this sitting. Rows of later steps, and a last line that a crash cut short, are
-            dropped: the run computes them again. (W&B keeps what it was told; it is told again.)
-        config: where else they go.
-        name: of the run, for W&B.
+        resumed_step: steps done before this start. Rows of later steps, and a last line that a crash cut short, are
+            dropped, because the run computes them again. (W&B keeps its rows and gets them twice.)
+        config: where else to write.
+        name: name of the run in W&B.
         settings: the run's configuration as TOML, for W&B.
     """
 
@@ -79,7 +79,7 @@ class MetricsLog:
             self._opened = opened.pop_all()
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Writes one row; it must have `step`. JSON has null where a figure is not a number."""
+        """Write one row, which must have `step`. NaN and infinities are null in metrics.jsonl."""
         plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
         self._file.write(json.dumps(plain) + "\n")
         self._file.flush()
@@ -94,8 +94,8 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log({"step": int(row["step"]), **grouped})
 
-    def show_examples(self, step: int, batch: Shown, output: ProLIPOutput, tokenizer: TokenizerConfig) -> None:
-        """Shows pictures and captions of a step's batch, if that step is to."""
+    def show_examples(self, step: int, batch: ExampleBatch, output: ProLIPOutput, tokenizer: TokenizerConfig) -> None:
+        """Write examples of a step's batch, if they are due at this step."""
         if not self._config.examples_every or step % self._config.examples_every:
             return
         if self._tokenizer is None:
@@ -105,20 +105,22 @@ class MetricsLog:
         if self._board is not None:
             self._board.add_image("examples", np.asarray(sheet), step, dataformats="HWC")
             lines = [
-                f"{one.why} {one.uncertainty:.4g}: " + "; ".join(f"{t} ({u:.4g})" for t, u in one.captions)
-                for one in examples
+                f"{example.why} {example.uncertainty:.4g}: "
+                + "; ".join(f"{text} ({value:.4g})" for text, value in example.captions)
+                for example in examples
             ]
             self._board.add_text("examples", "\n\n".join(lines), step)
         if self._wandb is not None:
             import wandb
 
-            told = [
-                wandb.Image(one.pixels, caption=f"{one.why} {one.uncertainty:.4g}: {one.captions}") for one in examples
+            images = [
+                wandb.Image(example.pixels, caption=f"{example.why} {example.uncertainty:.4g}: {example.captions}")
+                for example in examples
             ]
-            self._wandb.log({"step": step, "examples": told})
+            self._wandb.log({"step": step, "examples": images})
 
     def close(self) -> None:
-        """Closes everything."""
+        """Close all writers."""
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -131,36 +133,36 @@ class MetricsLog:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The whole lines of a JSONL file; none when it doesn't exist."""
+    """Return the complete lines of a JSONL file; none if the file doesn't exist."""
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=False) if line.endswith("}")]
 
 
 def _open_lines(path: Path, resumed_step: int) -> TextIO:
-    """A file of rows, without those of later steps, to be written on."""
+    """Open a file of rows for appending, after dropping the rows of later steps."""
     kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
     write_atomic(path, "".join(f"{line}\n" for line in kept))
     return path.open("a", encoding="utf-8")
 
 
 def _open_wandb(folder: Path, config: LogConfig, name: str, settings: str) -> Any:
-    """A new run of W&B, or the one that this folder's run was before."""
+    """Start a run in W&B, or continue the one that this folder belongs to."""
     import wandb
 
-    remembered = folder / "wandb_run_id"
-    if not remembered.exists():
-        remembered.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+    id_file = folder / "wandb_run_id"
+    if not id_file.exists():
+        id_file.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
     run = wandb.init(
         project=config.wandb_project,
         entity=config.wandb_entity,
-        id=remembered.read_text(encoding="utf-8").strip(),
+        id=id_file.read_text(encoding="utf-8").strip(),
         name=name,
         dir=str(folder),
         config=tomllib.loads(settings),
         resume="allow",
         settings=wandb.Settings(console="off"),
     )
-    # Not W&B's own count of calls: a continued run tells some steps again.
+    # Don't use W&B's own counter of calls: a resumed run logs some steps twice.
     run.define_metric("*", step_metric="step")
     return run

@@ -1,4 +1,4 @@
-"""From the steps to rows of metrics."""
+"""Turn training steps into rows of metrics."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ log = logging.getLogger(__name__)
 
 
 class Waiting(Protocol):
-    """What the meter reads of the batches; `prolip.data.device.DeviceBatches` is one."""
+    """What the meter needs from the batches; `prolip.data.device.DeviceBatches` has it."""
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds so far in which the device had no batch to work on."""
+        """Seconds in which the device had no batch to work on."""
 
 
 class Loader(Protocol):
-    """What the meter reads of the loader."""
+    """What the meter needs from the loader."""
 
     def stats(self) -> LoaderStats:
-        """Counts so far."""
+        """Return the loader's counters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What makes a model FLOPs utilisation of a time."""
+    """What model FLOPs utilisation (MFU) is computed from."""
 
     flops_per_step: float
-    """Operations that a process's step needs by its mathematics."""
+    """FLOPs of one process's step, without recomputation."""
     peak_flops: float
-    """Operations a second that a process's device could do."""
+    """Peak FLOPs per second of one device."""
 
     @classmethod
     def of_device(
         cls, flops_per_step: float, device: torch.device, arithmetic: Arithmetic, peak_tflops: float | None
     ) -> Speed | None:
-        """Against what the user (in 10^12 operations a second) or the table of GPUs says that the device could do."""
+        """Look up the device's peak, unless `peak_tflops` gives it in 10^12 FLOPs per second; None if it is unknown."""
         peak = None if peak_tflops is None else peak_tflops * 1e12
         if peak is None and device.type == "cuda":
             peak = cost.peak_flops(torch.cuda.get_device_name(device), arithmetic)
@@ -60,17 +60,17 @@ class Speed:
 
 
 class Meter:
-    """Adds up what the steps say; each row tells of the steps since the row before. Every rank has one.
+    """Averages metrics over steps; each row covers the steps since the row before. One meter per rank.
 
     Args:
-        ranks: the processes, which all ask for rows at the same steps.
-        batches: the batches that the steps take.
-        loader: where they come from.
-        batch_size: samples of a step, over all ranks.
+        ranks: the processes. All of them ask for rows at the same steps.
+        batches: the batches on the device.
+        loader: their loader.
+        batch_size: samples per step over all ranks.
         step: steps done before.
         elapsed_s: seconds of training before.
-        speed: for the utilisation; None where nothing is known of the device.
-        scaler: the factor on fp16's loss, if there is one.
+        speed: for model FLOPs utilisation; None if the device is unknown.
+        scaler: the loss scaler of fp16, if there is one.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Meter:
         scaler: LossScaler | None = None,
     ) -> None:
         self.elapsed_s = elapsed_s
-        """Seconds of training, earlier sittings included, up to the last row."""
+        """Seconds of training up to the last row, with those before a restart."""
         self._ranks, self._batches, self._loader = ranks, batches, loader
         self._batch_size, self._speed, self._scaler = batch_size, speed, scaler
         self._sums = torch.zeros(len(LossTerms._fields), device=ranks.device)
@@ -95,25 +95,25 @@ class Meter:
         self._bad: Counter[str] = Counter()
 
     def add(self, terms: LossTerms) -> None:
-        """Takes in a step's loss terms, on the device."""
+        """Add a step's loss terms, on the device."""
         self._sums += torch.stack(terms).detach()
 
     def row(self, step: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
-        """A row of metrics, the same on every rank; every rank asks for it.
+        """Return a row of metrics, the same on every rank. All ranks call this.
 
-        Loss terms are means over the steps and the ranks, `logit_*`, the uncertainties, `lr` and `grad_norm` are the
-        last step's; fp16's `loss_scale` is the next one's. `loader/STAGE` is how many threads of a rank were in that
-        stage on average, `loader/ready` how many batches lie ready; `bad/REASON` counts the unreadable samples of these
-        steps over all ranks.
+        Loss terms are means over steps and ranks. `logit_*`, the uncertainties, `lr` and `grad_norm` are those of the
+        last step; `loss_scale` (fp16) is that of the next step. `loader/STAGE` is the mean number of threads per rank
+        in a stage, `loader/ready` the number of finished batches in the queue. `bad/REASON` counts the unreadable
+        samples of these steps over all ranks.
 
         Args:
             step: steps done.
-            output: of the last step.
-            grad_norm: of the last step.
-            lr: of the last step.
+            output: output of the last step.
+            grad_norm: gradient norm of the last step.
+            lr: learning rate of the last step.
 
         Raises:
-            RuntimeError: a loss term or the last gradient is not finite; a run that diverged must neither go on nor be
+            RuntimeError: a loss term or the last gradient is not finite. A run that diverged must not continue or be
                 saved.
         """
         seconds, steps = self._lap(), step - self._step
@@ -125,8 +125,8 @@ class Meter:
         mean, norm = self._mean(on_device, on_host), grad_norm.item()
         terms = {name: mean.pop(name) for name in LossTerms._fields}
         if not all(map(math.isfinite, (*terms.values(), norm))):
-            where, said = f"within steps {self._step + 1}..{step}", LossTerms._make(terms.values())
-            raise RuntimeError(f"loss or gradient is not finite {where}: {said}, gradient norm {norm}")
+            where, values = f"within steps {self._step + 1}..{step}", LossTerms._make(terms.values())
+            raise RuntimeError(f"loss or gradient is not finite {where}: {values}, gradient norm {norm}")
         self._step, self._waited = step, waited
         self._sums.zero_()
         self.elapsed_s += seconds
@@ -149,7 +149,7 @@ class Meter:
         return row | {"time_s": self.elapsed_s}
 
     def pause(self) -> None:
-        """What happened since the last row was no training: its time counts nowhere."""
+        """Discard the time since the last row, which was not spent on training."""
         self._lap()
         self._stages = self._stage_seconds(self._loader.stats())
 
@@ -163,21 +163,21 @@ class Meter:
         return {name: stage.seconds for name, stage in stats.stages.items()}
 
     def _read_loader(self, seconds: float) -> tuple[dict[str, float], Counter[str]]:
-        """What this rank's loader did since the last row, and the samples that it could not read, with a warning."""
+        """Return the loader's metrics since the last row, and its new unreadable samples, which are also logged."""
         stats = self._loader.stats()
         now = self._stage_seconds(stats)
-        figures = {f"loader/{name}": (value - self._stages.get(name, 0.0)) / seconds for name, value in now.items()}
-        figures["loader/ready"] = float(stats.ready)
+        metrics = {f"loader/{name}": (value - self._stages.get(name, 0.0)) / seconds for name, value in now.items()}
+        metrics["loader/ready"] = float(stats.ready)
         bad = Counter(stats.bad)
-        fresh = bad - self._bad
-        if fresh:
+        new = bad - self._bad
+        if new:
             rank = self._ranks.rank
             log.warning("rank %d: %d unreadable samples so far, such as %s", rank, bad.total(), stats.bad_samples[-1])
         self._stages, self._bad = now, bad
-        return figures, fresh
+        return metrics, new
 
     def _mean(self, on_device: dict[str, Tensor], on_host: dict[str, float]) -> dict[str, float]:
-        """Means over the ranks, in one exchange."""
+        """Average over ranks in one all-reduce."""
         values = torch.cat([torch.stack(list(on_device.values())).detach(), self._sums.new_tensor([*on_host.values()])])
         if self._ranks.world_size > 1:
             dist.all_reduce(values)
@@ -185,7 +185,7 @@ class Meter:
         return dict(zip([*on_device, *on_host], values.tolist(), strict=True))
 
     def _sum(self, counts: Counter[str]) -> Counter[str]:
-        """Sums over the ranks, each of which may count something else."""
+        """Sum counters over ranks. Ranks may have different keys."""
         every = [counts]
         if self._ranks.world_size > 1:
             every = [Counter() for _ in range(self._ranks.world_size)]
@@ -193,7 +193,7 @@ class Meter:
         return sum(every, Counter())
 
     def _peak_gib(self) -> float:
-        """The most memory that tensors took on any rank's GPU so far, in GiB."""
+        """Return the peak of allocated GPU memory over all ranks, in GiB."""
         peak = torch.tensor(torch.cuda.max_memory_allocated(self._ranks.device) / 2**30, device=self._ranks.device)
         if self._ranks.world_size > 1:
             dist.all_reduce(peak, op=dist.ReduceOp.MAX)

@@ -1,4 +1,4 @@
-"""How a run goes, for people: a line on the terminal."""
+"""The progress line of a run on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self, TextIO
 
 
 class Progress:
-    """One line that says how a run goes: rewritten in place on a terminal, a line a row elsewhere."""
+    """Writes one progress line: rewritten in place on a terminal, a new line per row elsewhere."""
 
     def __init__(self, total_steps: int, stream: TextIO = sys.stderr) -> None:
         self._total_steps = total_steps
@@ -18,7 +18,7 @@ class Progress:
         self._width = 0
 
     def show(self, row: Mapping[str, float]) -> None:
-        """Tells a row of metrics, and when the run will be done at the present speed."""
+        """Write a row of metrics, with the time left at the current speed."""
         step = int(row["step"])
         samples_per_step = row["samples"] / step
         seconds_left = (self._total_steps - step) * samples_per_step / max(row["samples_per_s"], 1e-9)
@@ -32,17 +32,17 @@ class Progress:
         self._stream.flush()
         self._width = len(line)
 
-    def tell(self, step: int, figures: Mapping[str, float]) -> None:
-        """Tells of an evaluation, on a line of its own: the first figure of each set, a set being `val/NAME`."""
+    def show_validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the first metric of each validation set (`val/NAME`) on a line of its own."""
         first: dict[str, str] = {}
-        for name, value in figures.items():
+        for name, value in metrics.items():
             first.setdefault(name.rpartition("/")[0], f"{name} {value:.4g}")
         self.close()
         self._stream.write(f"evaluated at step {step}: {', '.join(first.values())}\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """Ends a line that was being rewritten."""
+        """End the line that is being rewritten."""
         if self._in_place and self._width:
             self._stream.write("\n")
         self._width = 0
@@ -66,7 +66,7 @@ _TERMS = {
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration for people: 0:45, 12:03, 3:20:00, 2d 3:20:00."""
+    """Format a duration: 0:45, 12:03, 3:20:00, 2d 3:20:00."""
     days, rest = divmod(round(seconds), 86400)
     hours, rest = divmod(rest, 3600)
     clock = f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours or days else f"{rest // 60}:{rest % 60:02d}"

@@ -1,4 +1,4 @@
-"""`prolip runs`: what several runs came to, side by side, as a table and as a page of curves."""
+"""`prolip runs`: compare several runs in a table and on a page of curves."""
 
 from __future__ import annotations
 
@@ -20,59 +20,66 @@ from prolip.train.logging import format_seconds
 logger = logging.getLogger(__name__)
 
 _LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
-_SMALL_IS_GOOD = ("_rank", "_pearson", "risk_coverage", "calibration_error", "data_wait_share", "grad_norm", "seconds")
+_LOW_IS_BEST = (
+    "_rank",
+    "_pearson",
+    "risk_coverage",
+    "calibration_error",
+    "data_wait_share",
+    "grad_norm",
+    "seconds",
+)
 _MODEL = ("image_uncertainty", "text_uncertainty", "logit_scale", "logit_bias", "grad_norm", "lr", "loss_scale")
 _SPEED = ("samples_per_s", "samples_per_s_per_device", "mfu", "data_wait_share", "gpu_peak_gib")
-_MOST_DRAWN = 8
+_MAX_CURVES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run told."""
+    """The log of a run."""
 
     name: str
     total_steps: int | None
-    """Steps of the whole run; None where its configuration does not say."""
+    """Steps of the whole run; None without a configuration."""
     rows: list[dict[str, float]]
-    """Of metrics.jsonl."""
+    """Rows of metrics.jsonl."""
 
     def column(self, name: str) -> list[tuple[float, float]]:
-        """A figure with the samples that the run had seen, where there is one."""
+        """Return the values of a metric as (samples seen, value)."""
         return [(row["samples"], row[name]) for row in self.rows if name in row and "samples" in row]
 
     def latest(self, name: str) -> float:
-        """The last value of a figure; NaN where there is none."""
+        """Return the last value of a metric; NaN if there is none."""
         return next((row[name] for row in reversed(self.rows) if name in row), math.nan)
 
 
 def run_runs(options: RunsOptions) -> list[str]:
-    """Does it; what there is to tell.
+    """Return the lines of the table, and write the page of curves if one is requested.
 
     Raises:
-        ValueError: a folder is no run and holds none, more runs are to be drawn than colours tell apart, or no run has
-            a figure that is asked for.
+        ValueError: a folder has no run, the page would have more runs than colours, or no run has a requested metric.
     """
     runs = find_runs(options.folders)
     known = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
     unknown = [name for name in options.metrics if name not in known]
     if unknown:
         raise ValueError(f"metrics: no run has {', '.join(unknown)}; there are {', '.join(known)}")
-    summaries = [summarise(run, options.metrics or _chosen(known)) for run in runs]
-    told = _written(summaries, options.format)
+    summaries = [summarise(run, options.metrics or _default_metrics(known)) for run in runs]
+    lines = _table_lines(summaries, options.format)
     if options.plot is not None:
-        if len(runs) > _MOST_DRAWN:
-            raise ValueError(f"plot: {len(runs)} runs are too many for one page, which draws at most {_MOST_DRAWN}")
+        if len(runs) > _MAX_CURVES:
+            raise ValueError(f"plot: {len(runs)} runs are too many, a page draws at most {_MAX_CURVES}")
         options.plot.parent.mkdir(parents=True, exist_ok=True)
         options.plot.write_text(curves_page(_cells(summaries), _sections(runs, options.metrics or known)), "utf-8")
-        told.append(f"curves: {options.plot}")
-    return told
+        lines.append(f"curves: {options.plot}")
+    return lines
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
-    """The runs in the folders, or in the folders in them, each once.
+    """Find the runs in folders or in their subfolders, each once.
 
     Raises:
-        ValueError: a folder is no run and holds none.
+        ValueError: a folder is not a run and has none.
     """
     found: dict[Path, None] = {}
     for folder in folders:
@@ -82,11 +89,11 @@ def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
             else sorted(p.parent for p in folder.glob("*/metrics.jsonl"))
         )
         if not here:
-            raise ValueError(f"{folder} is no run and holds none: there is no metrics.jsonl")
+            raise ValueError(f"{folder} has no run: there is no metrics.jsonl in it or in its subfolders")
         found |= dict.fromkeys(here)
     names = [path.resolve().name for path in found]
-    alike = {name for name in names if names.count(name) > 1}
-    return [_read(path, str(path) if name in alike else name) for path, name in zip(found, names, strict=True)]
+    ambiguous = {name for name in names if names.count(name) > 1}
+    return [_read(path, str(path) if name in ambiguous else name) for path, name in zip(found, names, strict=True)]
 
 
 def _read(folder: Path, name: str) -> RunRecord:
@@ -99,7 +106,7 @@ def _read(folder: Path, name: str) -> RunRecord:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Rows of numbers; a last line that an interrupted run left half written is passed over."""
+    """Read rows of numbers. A line that is not valid JSON, such as a half-written last line, is skipped."""
     if not path.is_file():
         return []
     rows: list[dict[str, float]] = []
@@ -107,14 +114,14 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
-            logger.warning("%s: passed over a line that is no JSON", path)
+            logger.warning("%s: skipped a line that is not valid JSON", path)
             continue
         rows.append({k: float(v) for k, v in row.items() if isinstance(v, int | float)})
     return rows
 
 
 def summarise(run: RunRecord, metrics: Sequence[str]) -> dict[str, Any]:
-    """A line of the table, plain values by heading; None for what the run does not have."""
+    """Return a row of the table, as plain values by column; None for missing values."""
     samples, seconds = run.latest("samples"), run.latest("time_s")
     line: dict[str, Any] = {
         "run": run.name,
@@ -127,16 +134,16 @@ def summarise(run: RunRecord, metrics: Sequence[str]) -> dict[str, Any]:
     for name in metrics:
         values = [value for _, value in run.column(name)]
         line[name] = run.latest(name)
-        line[f"{name} (best)"] = (min if small_is_good(name) else max)(values, default=math.nan)
+        line[f"{name} (best)"] = (min if lower_is_better(name) else max)(values, default=math.nan)
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in line.items()}
 
 
-def small_is_good(name: str) -> bool:
-    """Whether the best value of a figure is its smallest."""
-    return name in _LOSSES or name.endswith(_SMALL_IS_GOOD)
+def lower_is_better(name: str) -> bool:
+    """Whether the best value of a metric is the smallest one."""
+    return name in _LOSSES or name.endswith(_LOW_IS_BEST)
 
 
-def _chosen(known: Sequence[str]) -> list[str]:
+def _default_metrics(known: Sequence[str]) -> list[str]:
     first: dict[str, str] = {}
     for name in known:
         if name.startswith("val/"):
@@ -152,7 +159,7 @@ def _sections(runs: Sequence[RunRecord], names: Sequence[str]) -> list[tuple[str
         ("Speed", [name for name in _SPEED if name in names]),
         ("Loader", [name for name in names if name.startswith(("loader/", "bad/"))]),
     )
-    return [(heading, [_curve(runs, name) for name in some]) for heading, some in sections if some]
+    return [(heading, [_curve(runs, name) for name in metrics]) for heading, metrics in sections if metrics]
 
 
 def _curve(runs: Sequence[RunRecord], name: str) -> Curve:
@@ -166,11 +173,11 @@ def _curve(runs: Sequence[RunRecord], name: str) -> Curve:
 # ---- The table ------------------------------------------------------------------------------------------------------
 
 
-def _written(summaries: Sequence[Mapping[str, Any]], form: str) -> list[str]:
-    if form == "json":
+def _table_lines(summaries: Sequence[Mapping[str, Any]], style: str) -> list[str]:
+    if style == "json":
         return [json.dumps(list(summaries), indent=2, ensure_ascii=False)]
     cells = _cells(summaries)
-    if form == "markdown":
+    if style == "markdown":
         rule = ["---", *["---:"] * (len(cells[0]) - 1)]
         bar = "\\|"
         return [f"| {' | '.join(cell.replace('|', bar) for cell in row)} |" for row in (cells[0], rule, *cells[1:])]
@@ -183,24 +190,24 @@ def _written(summaries: Sequence[Mapping[str, Any]], form: str) -> list[str]:
 
 
 def _cells(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Headings, then a row a run, as people read them."""
+    """Return the header and one row per run, formatted for people."""
     special = {"run", "steps", "of", "samples", "samples/s", "time_s"}
     metrics = [name for name in summaries[0] if name not in special]
     rows = [["run", "steps", "samples", "samples/s", "time", *metrics]]
     for line in summaries:
-        steps = _figure(line["steps"], "{:,.0f}")
+        steps = _number(line["steps"], "{:,.0f}")
         rows.append(
             [
                 line["run"],
                 steps if line["of"] is None else f"{steps} of {line['of']:,}",
-                _figure(line["samples"], "{:,.0f}"),
-                _figure(line["samples/s"], "{:,.0f}"),
+                _number(line["samples"], "{:,.0f}"),
+                _number(line["samples/s"], "{:,.0f}"),
                 "–" if line["time_s"] is None else format_seconds(line["time_s"]),
-                *(_figure(line[name], "{:.4g}") for name in metrics),
+                *(_number(line[name], "{:.4g}") for name in metrics),
             ]
         )
     return rows
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+def _number(value: float | None, style: str) -> str:
+    return "–" if value is None else style.format(value)

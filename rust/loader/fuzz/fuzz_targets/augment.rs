@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::augment::{Scratch, apply, draw, evaluate};
 use prolip_loader::config::AugmentConfig;
-use prolip_loader::decode::Rgb8;
+use prolip_loader::image::Rgb8;
+use prolip_loader::image::augment::{Scratch, apply, draw, evaluate};
 use prolip_loader::rng::SampleRng;
 
 /// More columns than a vector has, and some.

@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::caption::{Scratch, Texts};
 use prolip_loader::config::{CaptionConfig, CaptionSource};
-use prolip_loader::json::Json;
 use prolip_loader::rng::SampleRng;
+use prolip_loader::text::captions::{Scratch, Texts};
+use prolip_loader::text::json::Json;
 
 const MAX_BYTES: usize = 64;
 

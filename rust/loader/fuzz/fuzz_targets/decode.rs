@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::decode::{CropBox, Decoder, Rgb8};
+use prolip_loader::image::{CropBox, Decoder, Rgb8};
 use prolip_loader::rng::SampleRng;
 
 /// Few pixels, so that an input takes little time and memory whatever its header says.

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::index::{HEAD, Head, Regions, parse_table};
+use prolip_loader::archive::index::{HEAD, Head, parse_table};
+use prolip_loader::shards::Regions;
 
 fuzz_target!(|input: (u16, &[u8])| {
     let (count, bytes) = input;

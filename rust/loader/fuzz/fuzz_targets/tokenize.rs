@@ -4,7 +4,8 @@
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use prolip_loader::tokenize::{Clean, CleanText, Cleaning, TokenizeError, Tokenizer};
+use prolip_loader::error::TokenizeError;
+use prolip_loader::text::tokenize::{Clean, CleanText, Cleaning, Tokenizer};
 
 const MERGES: &str = "#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\ni n\nin g</w>\no n</w>\n";
 const LENGTH: usize = 12;

@@ -4,6 +4,8 @@ mod rules;
 
 use std::path::PathBuf;
 
+use serde::Deserialize;
+
 /// A window's permutation is held as 32-bit indices.
 pub const MAX_WINDOW: usize = 1 << 31;
 
@@ -20,7 +22,8 @@ pub const MAX_MEMBER_BYTES: u64 = 256 << 20;
 pub const MAX_CAPTION_BYTES: usize = 1 << 20;
 
 /// How a training picture is varied; the defaults are those of the published recipes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
     /// Share of the picture's area that a crop covers, lowest and highest.
     pub crop_scale: (f64, f64),
@@ -47,7 +50,8 @@ impl Default for AugmentConfig {
 }
 
 /// Where a caption comes from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CaptionSource {
     /// `txt`, or a dotted path into the sample's json. Of a list one element is drawn; a name behind it, or `*` and a
     /// name, is a name in each of its elements, a number the place of one.
@@ -64,14 +68,16 @@ pub struct CaptionSource {
 }
 
 /// One caption slot: every sample gives one caption to each slot.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CaptionConfig {
     /// The sources, of which one is drawn by weight.
     pub sources: Vec<CaptionSource>,
 }
 
 /// What happens to the tokens of a masked text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TextMode {
     /// A masked token becomes the mask id.
     Replace,
@@ -80,7 +86,8 @@ pub enum TextMode {
 }
 
 /// For whom one set of kept patches is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PatchDraw {
     /// One set for all masked rows of a batch.
     Batch,
@@ -89,7 +96,8 @@ pub enum PatchDraw {
 }
 
 /// Masked rows of a batch (SPEC §7).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MaskConfig {
     /// Share of a batch's rows, from the first on, that have masked texts and pictures. With [`LastBatch::Keep`] a small
     /// last batch may have none.
@@ -125,7 +133,8 @@ impl MaskConfig {
 }
 
 /// Which samples make an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Every sample of every shard once.
     Once,
@@ -134,7 +143,8 @@ pub enum Mode {
 }
 
 /// What happens when a shard cannot be opened, or is not there any more when it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnMissingShard {
     /// An error that names it.
     Raise,
@@ -143,7 +153,8 @@ pub enum OnMissingShard {
 }
 
 /// How shards that are no plain local files are read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     /// Whether `pipe:COMMAND` runs commands.
     pub allow_pipe: bool,
@@ -176,7 +187,8 @@ impl Default for StoreConfig {
 }
 
 /// What becomes of the samples that do not fill a last batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LastBatch {
     /// Training: left out, so that every batch is full and every rank has the same number of them.
     Drop,
@@ -188,7 +200,8 @@ pub enum LastBatch {
 }
 
 /// Everything a loader is told, except its rank.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoaderConfig {
     /// Brace patterns, globs, paths, or text files that list them.
     pub shards: Vec<String>,

@@ -1,7 +1,10 @@
 //! Where a run stands.
 
+use serde::Deserialize;
+
 /// Steps that a run took in an epoch with one number of ranks and one batch size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Leg {
     /// Number of ranks.
     pub world_size: u64,
@@ -12,7 +15,8 @@ pub struct Leg {
 }
 
 /// Where a run stands: the epoch, and what was done of it. The default is the beginning.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cursor {
     /// The epoch, from 0.
     pub epoch: u64,

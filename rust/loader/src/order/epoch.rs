@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::division::Leftover;
-use super::{Division, Leg, Needed, ShardList};
+use super::cursor::Leg;
+use super::lengths::Needed;
+use super::partition::{Division, Leftover};
+use super::shard_list::ShardList;
 use crate::config::MAX_WINDOW;
 use crate::rng::{SampleRng, stream};
-use crate::sample::SampleId;
+use crate::shards::SampleId;
 
 /// Samples that are looked up together where nothing is shuffled.
 const BLOCK: u64 = 1024;

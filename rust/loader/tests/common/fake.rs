@@ -1,4 +1,4 @@
-//! A supply whose shards come when a test says so.
+//! A provider whose shards come when a test says so.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -8,14 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use prolip_loader::error::Error;
-use prolip_loader::index::scan;
-use prolip_loader::loader::Loader;
+use prolip_loader::archive::scan;
+use prolip_loader::archive::tar::FileSource;
+use prolip_loader::error::{Error, FetchError};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Next, Pipeline};
-use prolip_loader::store::FetchError;
-use prolip_loader::supply::{Lent, Supply};
-use prolip_loader::tar::FileSource;
+use prolip_loader::pipeline::{Loader, Next, Pipeline};
+use prolip_loader::remote::{ReadyShard, ShardProvider};
 
 use crate::common::Content;
 
@@ -53,7 +51,7 @@ pub struct State {
 }
 
 impl State {
-    fn announce(&mut self, shards: &[u32]) {
+    fn request(&mut self, shards: &[u32]) {
         for &shard in shards {
             self.announced.push(shard);
             if !self.held.insert(shard) {
@@ -90,7 +88,7 @@ impl Fake {
         }
     }
 
-    fn shard(&self, shard: u32) -> Result<Lent, FetchError> {
+    fn shard(&self, shard: u32) -> Result<ReadyShard, FetchError> {
         if self.missing == Some(shard) {
             return Err(FetchError {
                 address: format!("{shard:03}.tar"),
@@ -102,7 +100,7 @@ impl Fake {
         }
         let file = File::open(self.folder.join(format!("{shard:03}.tar"))).unwrap();
         let scan = scan(FileSource::new(&file).unwrap()).unwrap();
-        Ok(Lent {
+        Ok(ReadyShard {
             file: Arc::new(file),
             regions: Some(Arc::new(scan.regions)),
         })
@@ -119,10 +117,10 @@ impl Fake {
     }
 }
 
-impl Supply for Fake {
-    fn announce(&self, shards: &[u32]) {
+impl ShardProvider for Fake {
+    fn request(&self, shards: &[u32]) {
         let mut state = self.state.lock().unwrap();
-        state.announce(shards);
+        state.request(shards);
         if self.prompt {
             state.ready.extend(shards);
             state.known.extend(shards);
@@ -153,7 +151,7 @@ impl Supply for Fake {
         known.then(length)
     }
 
-    fn lend(&self, shard: u32) -> Result<Option<Lent>, FetchError> {
+    fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
         let mut state = self.state.lock().unwrap();
         // One that came without being asked for may have gone again, when it was given back.
         if !state.held.contains(&shard) {
@@ -187,8 +185,8 @@ pub fn start(loader: &Arc<Loader>, fake: &Arc<Fake>) -> Pipeline {
 }
 
 pub fn start_at(loader: &Arc<Loader>, fake: &Arc<Fake>, from: &Cursor) -> Pipeline {
-    let supply: Arc<dyn Supply> = Arc::<Fake>::clone(fake);
-    Pipeline::start_with(Arc::clone(loader), supply, from).unwrap()
+    let provider: Arc<dyn ShardProvider> = Arc::<Fake>::clone(fake);
+    Pipeline::start_with(Arc::clone(loader), provider, from).unwrap()
 }
 
 /// All batches; `idle` is called whenever none is there.

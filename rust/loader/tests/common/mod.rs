@@ -7,17 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use prolip_loader::batch::Batch;
+use prolip_loader::archive::RawMembers;
 use prolip_loader::config::{
     AugmentConfig, CaptionConfig, CaptionSource, LastBatch, LoaderConfig, MAX_CAPTION_BYTES,
     MAX_MEMBER_BYTES, MaskConfig, Mode, OnMissingShard, PatchDraw, StoreConfig, TextMode,
 };
-use prolip_loader::error::Error;
-use prolip_loader::kept::Kept;
-use prolip_loader::loader::Loader;
+use prolip_loader::error::{Error, TokenizeError};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Next, Pipeline};
-use prolip_loader::tokenize::{Clean, CleanText, Cleaning, TokenizeError, Tokenizer};
+use prolip_loader::pipeline::{Batch, Loader, Next, Pipeline};
+use prolip_loader::text::tokenize::{Clean, CleanText, Cleaning, Tokenizer};
 
 /// A header of 512 bytes with a right checksum.
 pub fn header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
@@ -189,7 +187,7 @@ pub struct Content {
     pub token_ids: Vec<i32>,
     pub masked_token_ids: Vec<i32>,
     pub kept_patches: Vec<i64>,
-    pub kept: Vec<Kept>,
+    pub kept: Vec<RawMembers>,
     pub cursor: Cursor,
 }
 

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prolip_loader::config::StoreConfig;
-use prolip_loader::location::Location;
-use prolip_loader::store::{FetchError, Fetched, Store};
+use prolip_loader::error::FetchError;
+use prolip_loader::remote::{Fetched, Store};
+use prolip_loader::shards::Location;
 
 /// What a client asked for.
 #[derive(Debug, Clone)]

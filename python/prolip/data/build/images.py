@@ -1,0 +1,191 @@
+"""Read and check a user's images and write them into shards. Files that the loader can read are stored unchanged."""
+
+import io
+import logging
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from prolip.data.build.config import BuildConfig
+from prolip.data.build.shards import (
+    BadImage,
+    BuildSummary,
+    Json,
+    Sample,
+    ShardFolder,
+    check_replaceable,
+    hash_rank,
+    replace_folder,
+)
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+"""File extensions of images, in lower case."""
+_STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+"""Formats that are stored unchanged. An MPO starts with an ordinary JPEG."""
+_QUALITY = 95
+"""JPEG and WebP quality of images that are made smaller."""
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises for damaged files. It depends on the format."""
+
+
+class Candidate(NamedTuple):
+    """An image with its caption, not read yet."""
+
+    name: str
+    """How messages refer to it: a path below the source, or a row."""
+    path: Path
+    image: str
+    """The image's name in the source, shared by all its captions. It does not depend on where the source folder is."""
+    caption: str | None
+    """None if there is none; then `problem` says why."""
+    record: Json
+    problem: str = ""
+
+
+class EncodedImage(NamedTuple):
+    """The bytes of an image as stored in a shard."""
+
+    data: bytes
+    extension: str
+    converted_from: str | None
+    """The file's format, if it was converted."""
+
+
+def read_image(path: Path, max_side: int | None) -> EncodedImage:
+    """Read an image in a format that the loader reads: the file's own bytes if possible, else PNG.
+
+    The image is decoded once, so that a damaged file is found here and not during training. EXIF orientation is
+    ignored, as in training.
+
+    Raises:
+        OSError, ValueError, SyntaxError, EOFError: the file cannot be read.
+    """
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        kind = image.format or "unknown"
+        extension = _STORED.get(kind)
+        fits = max_side is None or max(image.size) <= max_side
+        if extension is not None and fits:
+            return EncodedImage(data, extension, None)
+        rgb = image.convert("RGB")
+    if max_side is not None and not fits:
+        rgb.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    match extension:
+        case "jpg":
+            rgb.save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
+        case "webp":
+            rgb.save(buffer, format="WEBP", quality=_QUALITY)
+        case _:
+            rgb.save(buffer, format="PNG")
+    return EncodedImage(buffer.getvalue(), extension or "png", None if extension else kind)
+
+
+def write_images(candidates: Sequence[Candidate], config: BuildConfig, out: Path, description: Json) -> BuildSummary:
+    """Write the candidates' shards and dataset.json to `out`, which is replaced as a whole.
+
+    Args:
+        candidates: in a fixed order.
+        config: settings.
+        out: a new folder, an empty one, or one that a builder wrote.
+        description: further entries of dataset.json.
+
+    Raises:
+        ValueError: there is no image, too many are bad, or `out` holds files that no builder wrote.
+    """
+    started = time.monotonic()
+    if not candidates:
+        raise ValueError(f"source: {config.source} has no image ({', '.join(sorted(EXTENSIONS))})")
+    check_replaceable(out)
+    reader = _Reader(config, len(candidates))
+    order = sorted(enumerate(candidates), key=lambda pair: hash_rank(config.seed, f"order {pair[0]}"))
+    with replace_folder(out) as folder:
+        for split in ("train", "val"):
+            chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
+            folder.write(split, reader.samples(chosen), config.samples_per_shard)
+        if not folder.samples:
+            raise ValueError(f"source: no image of {config.source} can be read; the first: {_line(reader.bad[0])}")
+        folder.finish({**description, **reader.record()})
+        return _summary(out, folder, reader, time.monotonic() - started)
+
+
+class _Reader:
+    """Reads candidates and records which were skipped or converted."""
+
+    def __init__(self, config: BuildConfig, num_candidates: int) -> None:
+        self.config = config
+        self.num_candidates = num_candidates
+        self.bad: list[BadImage] = []
+        self.converted: Counter[str] = Counter()
+
+    def samples(self, candidates: Sequence[tuple[int, Candidate]]) -> Iterator[Sample]:
+        """Yield samples of the candidates that can be read.
+
+        Raises:
+            ValueError: more than `max_bad_fraction` of all candidates are bad.
+        """
+        for place, candidate in candidates:
+            if candidate.caption is None:
+                self._reject(candidate, candidate.problem)
+                continue
+            try:
+                image = read_image(candidate.path, self.config.max_side)
+            except UNREADABLE as error:
+                self._reject(candidate, str(error) or type(error).__name__)
+                continue
+            if image.converted_from:
+                self.converted[image.converted_from] += 1
+            # The key is a number, not the path: a dot in a file name would end the key.
+            yield Sample(
+                key=f"{place:08d}",
+                image=image.data,
+                extension=image.extension,
+                caption=candidate.caption,
+                record=candidate.record,
+            )
+
+    def _reject(self, candidate: Candidate, reason: str) -> None:
+        self.bad.append(BadImage(name=candidate.name, reason=reason))
+        logger.warning("skipped: %s", _line(self.bad[-1]))
+        if len(self.bad) > self.config.max_bad_fraction * self.num_candidates:
+            raise ValueError(
+                f"{len(self.bad)} of {self.num_candidates} images are bad, more than max_bad_fraction = "
+                f"{self.config.max_bad_fraction} allows: {'; '.join(_line(bad) for bad in self.bad[:5])}"
+            )
+
+    def record(self) -> dict[str, object]:
+        """Return the entries of dataset.json."""
+        return {
+            "skipped": [{"name": bad.name, "reason": bad.reason} for bad in self.bad],
+            "converted": dict(sorted(self.converted.items())),
+        }
+
+
+def _is_validation(candidate: Candidate, config: BuildConfig) -> bool:
+    # By image, so that all captions of an image are in the same split.
+    return hash_rank(config.seed, f"val {candidate.image}") < config.val_share * 2**64
+
+
+def _line(bad: BadImage) -> str:
+    return f"{bad.name} ({bad.reason})"
+
+
+def _summary(out: Path, folder: ShardFolder, reader: _Reader, seconds: float) -> BuildSummary:
+    notes = [f"{count} images were {kind} and are stored as PNG" for kind, count in sorted(reader.converted.items())]
+    return BuildSummary(
+        out=out,
+        already_built=False,
+        samples=folder.samples,
+        shards=folder.shards,
+        skipped=tuple(reader.bad),
+        notes=tuple(notes),
+        seconds=seconds,
+    )

@@ -1,0 +1,47 @@
+"""A loss that computes its own gradients, as one operator for autograd and torch.compile.
+
+The loss is one number. So the gradient of every input is known in the forward pass, up to the upstream gradient, and
+the backward pass only multiplies by that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch._library.custom_ops import CustomOpDef
+
+
+def register_gradients(operator: CustomOpDef) -> None:
+    """Tells autograd and torch.compile what `operator` returns.
+
+    The operator takes lists of tensors, then settings, the last of which is `training`. It returns its value, a scalar,
+    and the gradients of all those tensors in one list, which is empty unless `training`.
+    """
+    operator.register_fake(_shapes)
+    operator.register_autograd(_scale_gradients, setup_context=_keep_gradients)
+
+
+def _shapes(*arguments: Any) -> tuple[Tensor, list[Tensor]]:
+    inputs = [tensor for argument in arguments if isinstance(argument, list) for tensor in argument]
+    training: bool = arguments[-1]
+    return inputs[0].new_empty(()), [tensor.new_empty(tensor.shape) for tensor in inputs] if training else []
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[1])
+
+
+def _scale_gradients(ctx: Any, upstream: Tensor, _: object) -> tuple[list[Tensor | None] | None, ...]:
+    grads = iter(ctx.saved_tensors)
+
+    def scaled(needed: bool) -> Tensor | None:
+        grad: Tensor = next(grads)
+        return grad * upstream if needed else None
+
+    return tuple(
+        [scaled(one) for one in needed] if isinstance(needed, list) else None for needed in ctx.needs_input_grad
+    )

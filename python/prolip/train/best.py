@@ -1,0 +1,61 @@
+"""Track the best value of a metric, by which a checkpoint is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch.distributed as dist
+
+from prolip.checkpoint import Best, CheckpointError, read_best
+from prolip.distributed import Ranks
+
+
+class BestSoFar:
+    """Remembers the best value of a metric so far. All ranks have one, with equal values.
+
+    Args:
+        metric: name of the metric in its row; None for none.
+        better: whether the largest or the smallest value is the best.
+        folder: the run's checkpoints, which may have a best one from before a restart.
+        ranks: the processes.
+        step: steps done.
+    """
+
+    def __init__(
+        self, metric: str | None, better: Literal["max", "min"], folder: Path, ranks: Ranks, step: int
+    ) -> None:
+        self._metric, self._sign = metric, 1.0 if better == "max" else -1.0
+        kept = [_kept_before(folder, metric, step) if ranks.rank == 0 and metric is not None else None]
+        if ranks.world_size > 1:
+            dist.broadcast_object_list(kept, src=0, device=ranks.device)
+        self._value = -math.inf if kept[0] is None else self._sign * kept[0]
+
+    def beaten_by(self, row: Mapping[str, float]) -> Best | None:
+        """Update the best value from a row; returns it if it has improved, else None.
+
+        Raises:
+            ValueError: the row should have the metric, but has not.
+        """
+        if self._metric is None:
+            return None
+        kind = self._metric.rpartition("/")[0]
+        if self._metric not in row:
+            if "loss" in row if not kind else any(name.startswith(f"{kind}/") for name in row):
+                raise ValueError(f"keep_best is {self._metric!r}: it must be one of {', '.join(row)}")
+            return None
+        value = self._sign * row[self._metric]
+        if not value > self._value:
+            return None
+        self._value = value
+        return Best(metric=self._metric, value=row[self._metric])
+
+
+def _kept_before(folder: Path, metric: str, step: int) -> float | None:
+    try:
+        found = read_best(folder)
+    except CheckpointError:  # it is damaged, so the next one replaces it
+        return None
+    return found[1].value if found is not None and found[0] <= step and found[1].metric == metric else None

@@ -1,0 +1,246 @@
+//! Members of an archive → samples, grouped as webdataset groups them.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+
+use super::tar::Member;
+
+/// Extensions of pictures; where a sample has several, the one that stands first here is used, as the official
+/// training does. GIF and BMP, which it does not look for, come last.
+pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "png", "jpeg", "webp", "gif", "bmp"];
+
+/// Members up to which a sample's memory is kept for the next one.
+const USUAL_MEMBERS: usize = 1000;
+
+/// Where a member's bytes lie in its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub size: u64,
+}
+
+/// Splits a member's name in the sample's key and its extension: at the first dot behind the last slash.
+///
+/// Nothing where there is no such dot, or nothing before it. A hidden file in a folder without dots has the folder, slash
+/// included, for its key, and slashes behind a line break part no folders: that is what webdataset's expression comes to.
+#[must_use]
+pub fn split_name(name: &str) -> Option<(&str, &str)> {
+    let last = name.rfind('/').map_or(0, |slash| slash + 1);
+    let dot = last + name[last..].find('.')?;
+    let line = name.find('\n').unwrap_or(name.len());
+    let folders = &name[..last.min(line)];
+    let mut start = folders.rfind('/').map_or(0, |slash| slash + 1);
+    if start == dot {
+        let folder = folders.strip_suffix('/')?;
+        start = folder.rfind('/').map_or(0, |slash| slash + 1);
+    }
+    let plain = !name[start..dot].contains('.');
+    plain.then(|| (&name[..dot], &name[dot + 1..]))
+}
+
+/// Members whose first part is wrapped in double underscores describe the shard, not a sample.
+#[must_use]
+pub fn is_meta(name: &str) -> bool {
+    let first = name.split('/').next().unwrap_or(name);
+    first
+        .strip_prefix("__")
+        .is_some_and(|rest| rest.ends_with("__"))
+}
+
+/// The key and the extension of a member; nothing where it belongs to no sample.
+fn key_of(name: &str) -> Option<(&str, &str)> {
+    if is_meta(name) {
+        None
+    } else {
+        split_name(name)
+    }
+}
+
+/// Finds where samples begin: consecutive members with the same key are one, and none continues in another shard.
+#[derive(Debug, Default)]
+pub struct Grouper {
+    key: Option<String>,
+}
+
+impl Grouper {
+    /// Whether a member begins a sample.
+    pub fn begins(&mut self, name: &str) -> bool {
+        match key_of(name) {
+            Some((key, _)) if self.key.as_deref() != Some(key) => {
+                let mine = self.key.get_or_insert_default();
+                mine.clear();
+                mine.push_str(key);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What a shard holds of one sample. Filled again and again, without new memory.
+#[derive(Debug, Default)]
+pub struct Sample {
+    key: String,
+    begun: bool,
+    /// Hashes of its extensions so far: two of a million are the same by chance in one of 30 million samples that large.
+    extensions: HashSet<u64>,
+    hasher: RandomState,
+    /// An extension in lower case.
+    lower: String,
+    image_rank: usize,
+    /// The picture.
+    pub image: Option<Span>,
+    /// The member `.txt`.
+    pub txt: Option<Span>,
+    /// The member `.json`.
+    pub json: Option<Span>,
+    /// Extensions of members that are kept beside these.
+    keep: Vec<String>,
+    /// Those members, by place in `keep`.
+    pub kept: Vec<Option<Span>>,
+    /// An extension that occurs twice; such a sample is not used.
+    pub duplicate: Option<String>,
+}
+
+impl Sample {
+    /// A sample of which the members of further extensions (in lower case) are kept.
+    #[must_use]
+    pub fn keeping(extensions: &[String]) -> Self {
+        Self {
+            keep: extensions.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.begun = false;
+        self.key.clear();
+        if self.extensions.capacity() > USUAL_MEMBERS {
+            self.extensions = HashSet::new();
+        }
+        self.extensions.clear();
+        self.image_rank = IMAGE_EXTENSIONS.len();
+        (self.image, self.txt, self.json, self.duplicate) = (None, None, None, None);
+        self.kept.clear();
+        self.kept.resize(self.keep.len(), None);
+    }
+
+    /// The members' common name, up to the first dot of its last part; empty where no member was seen.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The extension of the picture, if there is one.
+    #[must_use]
+    pub fn image_extension(&self) -> Option<&'static str> {
+        IMAGE_EXTENSIONS.get(self.image_rank).copied()
+    }
+
+    /// The extensions of `kept`.
+    #[must_use]
+    pub fn kept_extensions(&self) -> &[String] {
+        &self.keep
+    }
+
+    /// Takes a member; false, and the sample is whole, where that belongs to the next one.
+    pub fn push(&mut self, member: &Member<'_>) -> bool {
+        let Some((key, extension)) = key_of(member.name) else {
+            return true;
+        };
+        if !self.begun {
+            self.begun = true;
+            self.key.push_str(key);
+        } else if self.key != key {
+            return false;
+        }
+        let span = Span {
+            offset: member.offset,
+            size: member.size,
+        };
+        self.add(extension, span);
+        true
+    }
+
+    fn add(&mut self, extension: &str, span: Span) {
+        self.lower.clear();
+        if extension.is_ascii() {
+            self.lower.push_str(extension);
+            self.lower.make_ascii_lowercase();
+        } else {
+            self.lower.push_str(&extension.to_lowercase());
+        }
+        let extension = &*self.lower;
+        if !self.extensions.insert(self.hasher.hash_one(extension)) {
+            self.duplicate.get_or_insert_with(|| extension.to_owned());
+            return;
+        }
+        if let Some(place) = self.keep.iter().position(|kept| kept == extension) {
+            self.kept[place] = Some(span);
+        }
+        match extension {
+            "txt" => self.txt = Some(span),
+            "json" => self.json = Some(span),
+            _ => {
+                let rank = IMAGE_EXTENSIONS
+                    .iter()
+                    .position(|&known| known == extension);
+                if let Some(rank) = rank.filter(|&rank| rank < self.image_rank) {
+                    self.image_rank = rank;
+                    self.image = Some(span);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_split_as_webdataset_splits_them() {
+        for (name, expected) in [
+            ("a.jpg", Some(("a", "jpg"))),
+            ("a.b.jpg", Some(("a", "b.jpg"))),
+            ("dir.x/a.jpg", Some(("dir.x/a", "jpg"))),
+            ("d/e/a.seg.png", Some(("d/e/a", "seg.png"))),
+            ("a.", Some(("a", ""))),
+            ("a", None),
+            ("d.x/a", None),
+            (".hidden", None),
+            (".hidden.txt", None),
+            ("d/.x.txt", Some(("d/", "x.txt"))),
+            ("d.x/.x.txt", None),
+            ("d.x/e/.x.txt", Some(("d.x/e/", "x.txt"))),
+            ("/.x", Some(("/", "x"))),
+            ("", None),
+            ("d//.x", Some(("d//", "x"))),
+            ("d.x\n/a.txt", None),
+            ("d\n/a.b/c.txt", None),
+            ("d\n/a/c.txt", Some(("d\n/a/c", "txt"))),
+            ("d.x/e\n/a.txt", Some(("d.x/e\n/a", "txt"))),
+            ("a\n.txt", Some(("a\n", "txt"))),
+        ] {
+            assert_eq!(split_name(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn meta_members_are_passed_over() {
+        for (name, expected) in [
+            ("__index__", true),
+            ("__meta__/a.txt", true),
+            ("__a.txt", false),
+            ("a__", false),
+            ("____", true),
+            ("__a__.txt", false),
+            ("d/__a__", false),
+        ] {
+            assert_eq!(is_meta(name), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! An index file: read without its regions, which stay on the disk until a shard is used; written at once or not at all.
+
+use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use super::format::{Entry, HEAD, Head, parse_table};
+use super::lookup;
+use super::parallel::in_order;
+use super::scanner::Scanner;
+use crate::config::StoreConfig;
+use crate::error::{Error, IndexError};
+use crate::remote::Store;
+use crate::shards::{Location, Regions};
+
+/// An index file whose table was read.
+#[derive(Debug)]
+pub struct IndexFile {
+    path: PathBuf,
+    file: File,
+}
+
+/// Where a shard's regions lie in an index file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    offset: u64,
+    length: u32,
+    crc: u32,
+}
+
+impl From<&Entry> for Extent {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            offset: entry.offset,
+            length: entry.length,
+            crc: entry.crc,
+        }
+    }
+}
+
+impl IndexFile {
+    /// Opens a file and reads its table.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no whole index.
+    pub fn open(path: &Path) -> Result<(Self, Vec<Entry>), Error> {
+        let file = File::open(path).map_err(|error| wrong(path, error.into()))?;
+        Self::of(file, path)
+    }
+
+    /// Brings a file here that lies elsewhere, and reads its table.
+    ///
+    /// # Errors
+    /// As above, or it cannot be brought.
+    pub fn fetch(
+        url: &str,
+        config: &StoreConfig,
+        cancelled: &AtomicBool,
+    ) -> Result<(Self, Vec<Entry>), Error> {
+        let location = Location::Url(url.to_owned());
+        let fetched = Store::open(config)?.fetch(&location, cancelled)?;
+        Self::of(fetched.file, Path::new(&location.to_string()))
+    }
+
+    fn of(file: File, path: &Path) -> Result<(Self, Vec<Entry>), Error> {
+        let entries = read_table(&file).map_err(|source| wrong(path, source))?;
+        let path = path.to_owned();
+        Ok((Self { path, file }, entries))
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The regions of a shard with `count` samples.
+    pub(super) fn regions(&self, extent: Extent, count: u32) -> Result<Regions, IndexError> {
+        let mut bytes = vec![0; extent.length as usize];
+        self.file.read_exact_at(&mut bytes, extent.offset)?;
+        if crc32fast::hash(&bytes) != extent.crc {
+            return Err(IndexError::Damaged("a shard's regions have changed"));
+        }
+        Regions::decode(&bytes, count)
+            .ok_or(IndexError::Damaged("a shard's regions cannot be read"))
+    }
+}
+
+fn wrong(path: &Path, source: IndexError) -> Error {
+    Error::Index {
+        index: path.to_owned(),
+        source,
+    }
+}
+
+fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
+    const CUT: IndexError = IndexError::Damaged("it is not as long as its head says");
+    let size = file.metadata()?.len();
+    let mut head = [0; HEAD];
+    if size < HEAD as u64 {
+        return Err(IndexError::NotAnIndex);
+    }
+    file.read_exact_at(&mut head, 0)?;
+    let head = Head::parse(&head)?;
+    if head.table.checked_add(head.length) != Some(size) {
+        return Err(CUT);
+    }
+    // The file is that long, so its length may be believed.
+    let mut bytes = vec![0; head.length as usize];
+    file.read_exact_at(&mut bytes, head.table)?;
+    if crc32fast::hash(&bytes) != head.crc {
+        return Err(IndexError::Damaged("its table has changed"));
+    }
+    let entries = parse_table(&bytes)?;
+    let samples: u64 = entries.iter().map(|entry| u64::from(entry.count)).sum();
+    let end = entries
+        .last()
+        .map_or(HEAD as u64, |entry| entry.offset + u64::from(entry.length));
+    if entries.len() != head.shards as usize || samples != head.samples || end != head.table {
+        return Err(IndexError::Damaged("its head does not fit its table"));
+    }
+    Ok(entries)
+}
+
+/// What an index was made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Number of shards.
+    pub shards: u64,
+    /// Number of samples, the damage of damaged shards included.
+    pub samples: u64,
+    /// Shards that are damaged, each in a sentence.
+    pub notes: Vec<String>,
+}
+
+/// What reading one shard's headers gives an index.
+struct Scanned {
+    regions: Vec<u8>,
+    entry: Entry,
+    note: Option<String>,
+}
+
+fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error> {
+    let (stamp, scan) = scanner.look(location)?;
+    let mut regions = Vec::new();
+    scan.regions.encode(&mut regions);
+    let entry = Entry {
+        location: location.written().into(),
+        count: scan.regions.len() as u32,
+        offset: 0,
+        length: regions.len() as u32,
+        crc: crc32fast::hash(&regions),
+        stamp,
+    };
+    Ok(Scanned {
+        note: scan.note(location),
+        regions,
+        entry,
+    })
+}
+
+/// Reads the headers of all shards with `threads` threads and writes an index of them. Nobody ever sees a part of it:
+/// the file gets its name when it is whole.
+///
+/// # Errors
+/// A shard cannot be opened or is no archive (of several the one that stands first), the file cannot be written, or
+/// `cancelled` was set.
+pub fn write_index(
+    shards: &[Location],
+    out: &Path,
+    threads: usize,
+    store: &StoreConfig,
+    cancelled: &AtomicBool,
+) -> Result<Summary, Error> {
+    let wrong = |error: std::io::Error| Error::Index {
+        index: out.to_owned(),
+        source: error.into(),
+    };
+    let folder = match out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // As any new file: the default of temporary ones is for one user alone.
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let file = tempfile::Builder::new()
+        .prefix(".index-")
+        .permissions(permissions)
+        .tempfile_in(folder)
+        .map_err(wrong)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    writer.write_all(&[0; HEAD]).map_err(wrong)?;
+    let (mut summary, mut table, mut end) = (Summary::default(), Vec::new(), HEAD as u64);
+    let scanner = Scanner::new(store, cancelled);
+    let scan = |shard: usize| scan_one(&scanner, &shards[shard]);
+    in_order(shards.len(), threads, cancelled, scan, |scanned| {
+        let scanned = scanned?;
+        writer.write_all(&scanned.regions).map_err(wrong)?;
+        scanned.entry.encode(&mut table);
+        end += u64::from(scanned.entry.length);
+        summary.shards += 1;
+        summary.samples += u64::from(scanned.entry.count);
+        summary.notes.extend(scanned.note);
+        Ok(())
+    })?;
+    let head = Head {
+        shards: summary.shards as u32,
+        samples: summary.samples,
+        table: end,
+        length: table.len() as u64,
+        crc: crc32fast::hash(&table),
+    };
+    let mut finish = || {
+        writer.write_all(&table)?;
+        writer.seek(SeekFrom::Start(0))?;
+        writer.write_all(&head.encode())?;
+        writer.flush()?;
+        writer.get_ref().as_file().sync_all()
+    };
+    finish().map_err(wrong)?;
+    let file = writer
+        .into_inner()
+        .map_err(|error| wrong(error.into_error()))?;
+    file.persist(out).map_err(|error| wrong(error.error))?;
+    Ok(summary)
+}
+
+/// Reads the headers of all shards again, and gives what is not as an index file has it, each in a sentence.
+///
+/// # Errors
+/// The index cannot be read, or `cancelled` was set.
+pub fn check_index(
+    shards: &[Location],
+    index: &Path,
+    threads: usize,
+    store: &StoreConfig,
+    cancelled: &AtomicBool,
+) -> Result<Vec<String>, Error> {
+    let (file, entries) = IndexFile::open(index)?;
+    let found = lookup::find(&entries, shards);
+    let mut differences = Vec::new();
+    let scanner = Scanner::new(store, cancelled);
+    let check = |shard: usize| -> Option<String> {
+        let location = &shards[shard];
+        let Some(entry) = found[shard].map(|place| &entries[place as usize]) else {
+            return Some(format!("shard {location} is not in it"));
+        };
+        let scanned = match scan_one(&scanner, location) {
+            Ok(scanned) => scanned,
+            Err(error) => return Some(error.to_string()),
+        };
+        if let Err(error) = file.regions(entry.into(), entry.count) {
+            return Some(format!("shard {location}: {error}"));
+        }
+        let is = |what: &str, now: u64, then: u64| {
+            (now != then).then(|| format!("shard {location} has {now} {what}, and had {then}"))
+        };
+        is("bytes", scanned.entry.stamp.size, entry.stamp.size)
+            .or_else(|| is("samples", scanned.entry.count.into(), entry.count.into()))
+            .or_else(|| {
+                (scanned.entry.crc != entry.crc)
+                    .then(|| format!("shard {location} has its samples elsewhere"))
+            })
+            .or_else(|| {
+                (scanned.entry.stamp != entry.stamp)
+                    .then(|| format!("shard {location} was written again since"))
+            })
+    };
+    in_order(shards.len(), threads, cancelled, check, |difference| {
+        differences.extend(difference);
+        Ok(())
+    })?;
+    Ok(differences)
+}

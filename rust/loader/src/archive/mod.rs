@@ -1,0 +1,13 @@
+//! Reads shards: tar headers, samples by their keys, an index of where samples are, and the members of one sample.
+
+mod grouping;
+pub mod index;
+mod raw_members;
+mod reader;
+mod scan;
+pub mod tar;
+
+pub use grouping::{Sample, Span};
+pub use raw_members::RawMembers;
+pub use reader::{Members, OpenFiles, Reader, Wanted, collect};
+pub use scan::{Scan, scan, scan_file};

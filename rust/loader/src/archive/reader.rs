@@ -1,0 +1,357 @@
+//! A sample's region of a shard → its key and its members' bytes in memory.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::grouping::{Sample, Span};
+use super::index::{Index, Shard};
+use super::raw_members::RawMembers;
+use super::tar::{FileSource, Part, Scratch, Source, TarReader};
+use crate::buffer::first_bytes;
+use crate::error::{SampleError, TarError};
+use crate::remote::ShardProvider;
+use crate::shards::{BLOCK, Regions, SampleId, Stamp};
+
+/// Open files that a thread keeps: a window of samples touches few shards, and files are a limited good.
+const OPEN_FILES: usize = 16;
+/// Regions up to this size are read at once; of larger ones the headers, and then what is needed.
+const TOGETHER: u64 = 1 << 20;
+
+/// Which members are read beside the picture.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// The member `.txt`.
+    pub txt: bool,
+    /// The member `.json`.
+    pub json: bool,
+}
+
+/// The members of a sample, as far as they are there and wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Members<'reader> {
+    /// The picture.
+    pub image: &'reader [u8],
+    /// The member `.txt`.
+    pub txt: Option<&'reader [u8]>,
+    /// The member `.json`.
+    pub json: Option<&'reader [u8]>,
+}
+
+#[derive(Debug)]
+struct OpenShard {
+    number: u32,
+    file: Held,
+    regions: Arc<Regions>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Own(Arc<File>),
+    /// It is gone when the run needs it no more, and its place on the disk with it.
+    Borrowed(Weak<File>),
+}
+
+impl Held {
+    fn file(&self) -> Option<Arc<File>> {
+        match self {
+            Self::Own(file) => Some(Arc::clone(file)),
+            Self::Borrowed(file) => file.upgrade(),
+        }
+    }
+}
+
+/// Local shards that any reader of a run has open. They share a file: each thread with its own would be thousands.
+#[derive(Debug, Default)]
+pub struct OpenFiles(Mutex<HashMap<u32, Weak<File>>>);
+
+impl OpenFiles {
+    fn get(&self, shard: u32) -> Option<Arc<File>> {
+        self.lock().get(&shard).and_then(Weak::upgrade)
+    }
+
+    /// Takes a file that was opened, or gives that of another reader that was earlier.
+    fn share(&self, shard: u32, file: File) -> Arc<File> {
+        let mut files = self.lock();
+        if let Some(earlier) = files.get(&shard).and_then(Weak::upgrade) {
+            return earlier;
+        }
+        files.retain(|_, file| file.strong_count() > 0);
+        let file = Arc::new(file);
+        files.insert(shard, Arc::downgrade(&file));
+        file
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Weak<File>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads samples; each thread has its own.
+#[derive(Debug, Default)]
+pub struct Reader {
+    files: Arc<OpenFiles>,
+    /// The last used first.
+    shards: Vec<OpenShard>,
+    scratch: Scratch,
+    sample: Sample,
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    /// A reader beside others, which keeps the members of these extensions.
+    #[must_use]
+    pub fn sharing(files: &Arc<OpenFiles>, keep: &[String]) -> Self {
+        Self {
+            files: Arc::clone(files),
+            sample: Sample::keeping(keep),
+            ..Self::default()
+        }
+    }
+
+    /// A sample's members. The picture, those of [`Wanted`] and those that go into `kept` may have `max_bytes` together.
+    ///
+    /// # Errors
+    /// The shard cannot be opened or read, or the sample cannot be used.
+    pub fn read(
+        &mut self,
+        index: &Index,
+        provider: &dyn ShardProvider,
+        id: SampleId,
+        wanted: Wanted,
+        max_bytes: u64,
+        kept: &mut RawMembers,
+    ) -> Result<Members<'_>, SampleError> {
+        self.sample.clear();
+        kept.clear();
+        let (file, regions) = open(&mut self.shards, &self.files, index, provider, id.shard)?;
+        let region = regions.get(id.sample).ok_or(GONE)?;
+        let length = region.end - region.start;
+        if length > TOGETHER {
+            let source = FileSource::until(&file, region.end)?;
+            let end = source.end();
+            collect(source, region.start, &mut self.scratch, &mut self.sample)?;
+            whole(end, region.end)?;
+            let spans = choose(&self.sample, wanted, max_bytes)?;
+            for span in &self.sample.kept {
+                match span {
+                    Some(span) => file.read_exact_at(kept.room(span.size as usize), span.offset)?,
+                    None => kept.push(None),
+                }
+            }
+            return read_spans(&file, spans, &mut self.buffer);
+        }
+        let buffer = first_bytes(&mut self.buffer, length as usize);
+        let filled = read_some(&file, buffer, region.start)?;
+        let part = Part {
+            bytes: &buffer[..filled],
+            start: region.start,
+            size: region.start + filled as u64,
+        };
+        collect(part, region.start, &mut self.scratch, &mut self.sample)?;
+        whole(part.size, region.end)?;
+        let spans = choose(&self.sample, wanted, max_bytes)?;
+        let bytes = |span: Span| {
+            let start = (span.offset - region.start) as usize;
+            &part.bytes[start..start + span.size as usize]
+        };
+        for span in &self.sample.kept {
+            kept.push(span.map(bytes));
+        }
+        Ok(Members {
+            image: spans[0].map(bytes).unwrap_or_default(),
+            txt: spans[1].map(bytes),
+            json: spans[2].map(bytes),
+        })
+    }
+
+    /// The key of the sample that was read last; empty where its headers could not be read.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.sample.key()
+    }
+}
+
+const GONE: SampleError = SampleError::Archive(TarError::Header("no sample begins here any more"));
+
+/// Puts together the sample that begins at `start` and ends where the source ends.
+///
+/// # Errors
+/// The archive is damaged there, or no sample begins there.
+pub fn collect(
+    source: impl Source,
+    start: u64,
+    scratch: &mut Scratch,
+    sample: &mut Sample,
+) -> Result<(), SampleError> {
+    let mut reader = TarReader::new(source, scratch, start);
+    while let Some(member) = reader.next_member().map_err(|damage| damage.error)? {
+        if !sample.push(&member) {
+            break;
+        }
+    }
+    if sample.key().is_empty() {
+        Err(GONE)
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks that a sample's region, which ends at `end`, is there up to its last block, of which a part may be missing.
+fn whole(there: u64, end: u64) -> Result<(), SampleError> {
+    if there + BLOCK > end {
+        return Ok(());
+    }
+    let what = "a sample".to_owned();
+    Err(TarError::Truncated { what, size: there }.into())
+}
+
+/// The picture, the text and the json, in this order.
+fn choose(
+    sample: &Sample,
+    wanted: Wanted,
+    max_bytes: u64,
+) -> Result<[Option<Span>; 3], SampleError> {
+    if let Some(extension) = &sample.duplicate {
+        return Err(SampleError::Duplicate(extension.clone()));
+    }
+    let image = sample.image.ok_or(SampleError::NoImage)?;
+    let spans = [
+        Some(image),
+        sample.txt.filter(|_| wanted.txt),
+        sample.json.filter(|_| wanted.json),
+    ];
+    let also = sample.kept.iter().filter(|kept| !spans.contains(kept));
+    let sizes = spans.iter().chain(also).flatten().map(|span| span.size);
+    let size = sizes.fold(0u64, u64::saturating_add);
+    if size > max_bytes {
+        return Err(too_large(sample, spans, size, max_bytes));
+    }
+    Ok(spans)
+}
+
+#[cold]
+fn too_large(sample: &Sample, spans: [Option<Span>; 3], size: u64, limit: u64) -> SampleError {
+    let names = [sample.image_extension().unwrap_or_default(), "txt", "json"];
+    let kept = sample.kept_extensions().iter().map(String::as_str);
+    let members = names.into_iter().zip(&spans).chain(kept.zip(&sample.kept));
+    let sized = members.filter_map(|(name, span)| span.map(|span| (span.size, name)));
+    let (largest, member) = sized.max().unwrap_or_default();
+    SampleError::TooLarge {
+        size,
+        member: member.to_owned(),
+        largest,
+        limit,
+    }
+}
+
+fn read_spans<'buffer>(
+    file: &File,
+    spans: [Option<Span>; 3],
+    buffer: &'buffer mut Vec<u8>,
+) -> Result<Members<'buffer>, SampleError> {
+    let size: u64 = spans.iter().flatten().map(|span| span.size).sum();
+    let mut rest = first_bytes(buffer, size as usize);
+    let mut parts = [None; 3];
+    for (part, span) in parts.iter_mut().zip(spans) {
+        let Some(span) = span else { continue };
+        let (mine, behind) = std::mem::take(&mut rest).split_at_mut(span.size as usize);
+        file.read_exact_at(mine, span.offset)?;
+        (*part, rest) = (Some(&*mine), behind);
+    }
+    let [image, txt, json] = parts;
+    Ok(Members {
+        image: image.unwrap_or_default(),
+        txt,
+        json,
+    })
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn open<'shards>(
+    shards: &'shards mut Vec<OpenShard>,
+    files: &OpenFiles,
+    index: &Index,
+    provider: &dyn ShardProvider,
+    number: u32,
+) -> Result<(Arc<File>, &'shards Regions), SampleError> {
+    let place = shards.iter().position(|open| open.number == number);
+    let held = place.and_then(|place| shards[place].file.file());
+    let file = match (place, held) {
+        (Some(place), Some(file)) => {
+            shards[..=place].rotate_right(1);
+            file
+        }
+        (place, _) => {
+            if let Some(place) = place {
+                shards.remove(place);
+            }
+            let (file, shard) = open_new(files, index, provider, number)?;
+            shards.truncate(OPEN_FILES - 1);
+            shards.insert(0, shard);
+            file
+        }
+    };
+    Ok((file, &shards[0].regions))
+}
+
+fn open_new(
+    files: &OpenFiles,
+    index: &Index,
+    provider: &dyn ShardProvider,
+    number: u32,
+) -> Result<(Arc<File>, OpenShard), SampleError> {
+    let shard = &index.shards()[number as usize];
+    if let Some(lent) = provider.get(number)? {
+        let regions = match lent.regions {
+            Some(regions) => regions,
+            None => index.regions(number)?,
+        };
+        let file = Held::Borrowed(Arc::downgrade(&lent.file));
+        let open = OpenShard {
+            number,
+            file,
+            regions,
+        };
+        return Ok((lent.file, open));
+    }
+    let file = match files.get(number) {
+        Some(file) => file,
+        None => files.share(number, open_file(shard)?),
+    };
+    let open = OpenShard {
+        number,
+        file: Held::Own(Arc::clone(&file)),
+        regions: index.regions(number)?,
+    };
+    Ok((file, open))
+}
+
+/// Opens a local shard, if it is still the one that was indexed.
+fn open_file(shard: &Shard) -> Result<File, SampleError> {
+    let path = shard.location.plain_file().ok_or_else(|| {
+        let error = io::Error::new(ErrorKind::Unsupported, "it has not been brought here");
+        SampleError::Open(error)
+    })?;
+    let file = File::open(path).map_err(SampleError::Open)?;
+    let change = match &shard.stamp {
+        Some(stamp) => stamp.change(&Stamp::of_file(&file.metadata()?)),
+        None => None,
+    };
+    change.map_or(Ok(file), |what| Err(SampleError::Changed(what)))
+}

@@ -1,0 +1,173 @@
+//! The fields of one header block, and the records of PAX.
+
+use std::borrow::Cow;
+
+use crate::error::TarError;
+use crate::shards::BLOCK;
+
+/// A header block whose checksum is right.
+#[derive(Debug)]
+pub(super) struct Header<'block> {
+    block: &'block [u8; BLOCK as usize],
+    /// Its type.
+    pub kind: u8,
+    /// The size that it says its data have.
+    pub size: u64,
+}
+
+impl<'block> Header<'block> {
+    /// Checks a block; `first` says that it is the archive's first.
+    pub fn new(block: &'block [u8; BLOCK as usize], first: bool) -> Result<Self, TarError> {
+        check_sum(block, first)?;
+        Ok(Self {
+            block,
+            kind: block[156],
+            size: number(&block[124..136])?,
+        })
+    }
+
+    /// A regular file: the old type, the type of today, and contiguous files. Before directories had a type of their own,
+    /// a slash at the end of the name said it.
+    pub fn is_member(&self) -> bool {
+        match self.kind {
+            0 => !text(&self.block[..100]).ends_with('/'),
+            b'0' | b'7' => true,
+            _ => false,
+        }
+    }
+
+    /// Whether data follow it. Links, devices and folders have none, whatever their size says, as tarfile has it.
+    pub fn has_data(&self) -> bool {
+        match self.kind {
+            0 => self.is_member(),
+            b'1'..=b'6' => false,
+            _ => true,
+        }
+    }
+
+    /// Writes its name into `out`.
+    pub fn name(&self, out: &mut String) {
+        out.clear();
+        // Only POSIX archives use these bytes for the beginning of a long name.
+        if &self.block[257..263] == b"ustar\0" {
+            let prefix = text(&self.block[345..500]);
+            if !prefix.is_empty() {
+                out.push_str(&prefix);
+                out.push('/');
+            }
+        }
+        out.push_str(&text(&self.block[..100]));
+    }
+}
+
+/// What the PAX records of one extension header say about the member behind them.
+#[derive(Debug, Default)]
+pub(super) struct Records<'bytes> {
+    pub path: Option<Cow<'bytes, str>>,
+    pub size: Option<u64>,
+    pub sparse: bool,
+}
+
+impl<'bytes> Records<'bytes> {
+    /// Reads "LENGTH KEY=VALUE\n" over and over, where LENGTH counts the whole record.
+    pub fn read(mut bytes: &'bytes [u8]) -> Result<Self, TarError> {
+        const DAMAGED: TarError = TarError::Header("PAX records cannot be read");
+        let mut records = Self::default();
+        while !bytes.is_empty() && bytes[0] != 0 {
+            let space = bytes.iter().position(|&byte| byte == b' ').ok_or(DAMAGED)?;
+            let length: usize = parse(&bytes[..space]).ok_or(DAMAGED)?;
+            if length <= space + 1 || length > bytes.len() || bytes[length - 1] != b'\n' {
+                return Err(DAMAGED);
+            }
+            let record = &bytes[space + 1..length - 1];
+            let equals = record
+                .iter()
+                .position(|&byte| byte == b'=')
+                .ok_or(DAMAGED)?;
+            let (key, value) = (&record[..equals], &record[equals + 1..]);
+            match key {
+                b"path" => records.path = Some(text(value)),
+                b"size" => records.size = Some(parse(value).ok_or(DAMAGED)?),
+                _ => records.sparse |= key.starts_with(b"GNU.sparse."),
+            }
+            bytes = &bytes[length..];
+        }
+        Ok(records)
+    }
+}
+
+fn check_sum(block: &[u8; BLOCK as usize], first: bool) -> Result<(), TarError> {
+    if first {
+        let magic: [(&[u8], &'static str); 3] = [
+            (b"\x1f\x8b", "gzip"),
+            (b"\x28\xb5\x2f\xfd", "zstd"),
+            (b"BZh", "bzip2"),
+        ];
+        if let Some((_, name)) = magic.iter().find(|(magic, _)| block.starts_with(magic)) {
+            return Err(TarError::Compressed(name));
+        }
+    }
+    let expected = number(&block[148..156])?;
+    // The sum's own field counts as spaces.
+    let rest = || block[..148].iter().chain(&block[156..]);
+    let unsigned = 256 + rest().map(|&byte| u64::from(byte)).sum::<u64>();
+    if expected == unsigned {
+        return Ok(());
+    }
+    // Some old archivers added the bytes as signed numbers.
+    let signed = 256 + rest().map(|&byte| i64::from(byte as i8)).sum::<i64>();
+    if i64::try_from(expected).is_ok_and(|expected| expected == signed) {
+        return Ok(());
+    }
+    Err(TarError::Checksum {
+        found: unsigned,
+        expected,
+    })
+}
+
+/// An octal number, or one in base 256 where the first bit is set.
+fn number(field: &[u8]) -> Result<u64, TarError> {
+    const DAMAGED: TarError = TarError::Header("a number is not one");
+    if field.first().is_some_and(|first| first & 0x80 != 0) {
+        // The first byte is only the mark: a number of more than 64 bits, or a negative one, cannot be a size.
+        if field[0] != 0x80 {
+            return Err(DAMAGED);
+        }
+        return field[1..].iter().try_fold(0u64, |sum, &byte| {
+            sum.checked_mul(256)
+                .map(|sum| sum + u64::from(byte))
+                .ok_or(DAMAGED)
+        });
+    }
+    let digits = before_zero(field).trim_ascii();
+    digits.iter().try_fold(0u64, |sum, &byte| match byte {
+        b'0'..=b'7' => sum
+            .checked_mul(8)
+            .map(|sum| sum + u64::from(byte - b'0'))
+            .ok_or(DAMAGED),
+        _ => Err(DAMAGED),
+    })
+}
+
+fn parse<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The text up to the first zero. Bytes that are not UTF-8 are written out, `\xe9`: names that differ stay different.
+pub(super) fn text(field: &[u8]) -> Cow<'_, str> {
+    let bytes = before_zero(field);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(2 * bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    Cow::Owned(text)
+}
+
+fn before_zero(field: &[u8]) -> &[u8] {
+    let end = field.iter().position(|&byte| byte == 0);
+    &field[..end.unwrap_or(field.len())]
+}

@@ -1,0 +1,151 @@
+//! Why one sample cannot be used, and how that is counted.
+
+use super::archive::{IndexError, TarError};
+use super::image::DecodeError;
+use super::remote::FetchError;
+use super::text::JsonError;
+
+/// Why one sample cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// No member is a picture.
+    #[error("no image: none of its members is a jpg, jpeg, png, webp, gif or bmp")]
+    NoImage,
+    /// Two members of one sample have the same extension.
+    #[error("two members have the extension {0:?}")]
+    Duplicate(String),
+    /// Its members are larger than a picture and a caption should be.
+    #[error(
+        "its members have {size} bytes, {largest} of them .{member}, more than data.max_member_bytes = {limit} allows"
+    )]
+    TooLarge {
+        /// Bytes of the members that are needed.
+        size: u64,
+        /// Extension of the largest.
+        member: String,
+        /// Bytes of the largest.
+        largest: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Its shard is not what was indexed.
+    #[error("its shard has changed since it was indexed: {0}")]
+    Changed(String),
+    /// The index file cannot be read any more.
+    #[error("cannot read the index: {0}")]
+    Index(#[from] IndexError),
+    /// Its shard could not be brought here.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// Its shard is not there any more.
+    #[error("cannot open its shard: {0}")]
+    Open(#[source] std::io::Error),
+    /// The shard is damaged at the sample's place, or is not what it was.
+    #[error(transparent)]
+    Archive(#[from] TarError),
+    /// The bytes cannot be read any more.
+    #[error("cannot read its bytes: {0}")]
+    Read(#[from] std::io::Error),
+    /// The picture is damaged, too large, or no picture.
+    #[error("cannot decode its image: {0}")]
+    Decode(#[from] DecodeError),
+    /// The member that a caption comes from is missing.
+    #[error("no caption: it has no .{0}")]
+    NoCaption(&'static str),
+    /// The caption file is not text.
+    #[error("its caption is not UTF-8")]
+    NotUtf8,
+    /// The json is damaged.
+    #[error("cannot parse its json: {0}")]
+    Json(#[from] JsonError),
+    /// The json has no such caption.
+    #[error("its json has no caption at {path:?}: {why}")]
+    NoJsonCaption {
+        /// The path of the configuration.
+        path: String,
+        /// The first part that is missing, or what stands there instead.
+        why: String,
+    },
+    /// Of its captions none can be drawn.
+    #[error("its json has no weights for {path:?}: {why}")]
+    JsonWeights {
+        /// The captions' path.
+        path: String,
+        /// What is wrong with the weights.
+        why: String,
+    },
+    /// The caption is longer than any should be.
+    #[error("its caption has {bytes} bytes, more than data.max_caption_bytes = {limit}")]
+    CaptionTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl SampleError {
+    /// The name under which the sample is counted.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoImage => Reason::NoImage,
+            Self::Duplicate(_) => Reason::Duplicate,
+            Self::TooLarge { .. }
+            | Self::Fetch(_)
+            | Self::Open(_)
+            | Self::Read(_)
+            | Self::Index(_) => Reason::Read,
+            Self::Archive(_) | Self::Changed(_) => Reason::Archive,
+            Self::Decode(_) => Reason::Decode,
+            Self::NoCaption(_)
+            | Self::NotUtf8
+            | Self::Json(_)
+            | Self::NoJsonCaption { .. }
+            | Self::JsonWeights { .. }
+            | Self::CaptionTooLong { .. } => Reason::Caption,
+        }
+    }
+}
+
+/// Kinds of bad samples that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No member is a picture.
+    NoImage,
+    /// Two members of one sample have the same extension.
+    Duplicate,
+    /// The bytes cannot be read, or are too many.
+    Read,
+    /// The picture cannot be decoded.
+    Decode,
+    /// The caption is missing or cannot be read.
+    Caption,
+    /// The shard is damaged from here on; what it held is lost, and counts as one sample.
+    Archive,
+}
+
+impl Reason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 6] = [
+        Self::NoImage,
+        Self::Duplicate,
+        Self::Read,
+        Self::Decode,
+        Self::Caption,
+        Self::Archive,
+    ];
+
+    /// The reason's name in statistics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoImage => "no_image",
+            Self::Duplicate => "duplicate",
+            Self::Read => "read",
+            Self::Decode => "decode",
+            Self::Caption => "caption",
+            Self::Archive => "archive",
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Pillow's fixed-point resampling, exactly, with byte products.
+//!
+//! A weight has 22 fractional bits. Written with three signed digits in base 256, w = d0 + 256 d1 + 65536 d2, the
+//! sum over taps of sample * w is three sums of byte products, each of which `vpdpbusd` forms for four taps and
+//! sixteen lanes at a time. Everything is exact modulo 2^32, and the sum itself fits 32 bits.
+//!
+//! The pass along the rows works on four rows at once and leaves, for each sample position, the four rows' bytes
+//! side by side: the very operand that the pass along the columns needs.
+
+use std::arch::x86_64::*;
+
+use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+use super::super::crop_rows::CropRows;
+use super::{load, load_up_to_4, store, store_first, store_first_16};
+
+/// Most output pixels whose three samples fit the sixteen lanes.
+const MAX_GROUP: usize = 5;
+/// Rows that are treated together.
+const QUAD: usize = 4;
+/// Signed digits in base 256 that make a weight.
+const DIGITS: usize = 3;
+
+/// The weights of four taps of one group of outputs.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// Where in the row the 64 bytes begin that hold the samples.
+    offset: usize,
+    /// For each lane's four bytes, their places in the 64.
+    places: __m512i,
+    digits: [__m512i; DIGITS],
+}
+
+/// Buffers of these kernels, reused.
+#[derive(Debug, Default)]
+pub(in super::super) struct Buffers {
+    steps: Vec<Step>,
+    row_digits: Vec<[i32; DIGITS]>,
+    between: Vec<u8>,
+}
+
+/// Weights for the pass along the rows: groups of outputs, each with the same number of steps.
+struct Plan<'a> {
+    steps: &'a [Step],
+    steps_per_group: usize,
+    group: usize,
+    outputs: usize,
+}
+
+/// Whether the kernels can treat rows of this many pixels: one must fill a vector.
+pub(in super::super) fn fits(width: u32) -> bool {
+    width as usize * 3 >= 64
+}
+
+/// The signed digits of four weights; byte i of each 32-bit integer is its digit i.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn digits(weights: __m128i) -> __m128i {
+    // Adding 128 to each byte carries where the digit would be past 127, and flipping its high bit takes the
+    // 128 away again.
+    let half = _mm_set1_epi32(0x0080_8080);
+    _mm_xor_si128(_mm_add_epi32(weights, half), half)
+}
+
+/// A table for the lanes' bytes that is the same for every call. Lane `3 o + c` is channel c of the group's output
+/// o, and its byte k is tap k; the table holds `constant + o * per_output + c * per_channel + k * per_tap`.
+const fn lanes(constant: u8, per_output: u8, per_channel: u8, per_tap: u8) -> [u8; 64] {
+    let mut table = [0u8; 64];
+    let mut at = 0;
+    while at < MAX_GROUP * 3 * 4 {
+        let (lane, tap) = ((at / 4) as u8, (at % 4) as u8);
+        table[at] = constant + lane / 3 * per_output + lane % 3 * per_channel + tap * per_tap;
+        at += 1;
+    }
+    table
+}
+
+/// Prepares the pass along the rows of a source whose rows have `row_bytes` bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn plan<'a>(
+    columns: &Coefficients,
+    row_bytes: usize,
+    scale: f64,
+    steps: &'a mut Vec<Step>,
+) -> Plan<'a> {
+    // Places of the taps counted from the output's first; the lane's output; digits among 16 bytes an output.
+    const TAPS: [u8; 64] = lanes(0, 0, 1, 3);
+    const OUTPUT: [u8; 64] = lanes(0, 1, 0, 0);
+    const DIGITS: [[u8; 64]; 3] = [lanes(0, 16, 0, 4), lanes(1, 16, 0, 4), lanes(2, 16, 0, 4)];
+    let outputs = columns.starts.len();
+    // The first taps of a group's outputs lie at most 17 pixels apart, so that four taps of each fit 64 bytes.
+    let group = MAX_GROUP.min(1 + (16.0 / scale) as usize);
+    let most = columns.counts.iter().copied().max().unwrap_or(0) as usize;
+    let steps_per_group = most.div_ceil(4);
+    let zero = _mm_setzero_si128();
+    steps.clear();
+    for first in (0..outputs).step_by(group) {
+        let count = group.min(outputs - first);
+        let start = columns.starts[first] as usize * 3;
+        let mut relative = [0u8; 64];
+        for (relative, &own) in relative
+            .iter_mut()
+            .zip(&columns.starts[first..first + count])
+        {
+            *relative = (own as usize * 3 - start) as u8;
+        }
+        let places = _mm512_add_epi8(
+            _mm512_permutexvar_epi8(load(&OUTPUT, 0), load(&relative, 0)),
+            load(&TAPS, 0),
+        );
+        for step in 0..steps_per_group {
+            let mut parts = [zero; MAX_GROUP];
+            for (part, output) in parts.iter_mut().zip(first..first + count) {
+                let weights = &columns.weights[output * columns.stride..][..columns.stride];
+                *part = digits(load_up_to_4(weights.get(step * 4..).unwrap_or(&[])));
+            }
+            let [a, b, c, d, last] = parts;
+            let pair = |low, high| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+            let low = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(pair(a, b)), pair(c, d));
+            let high = _mm512_castsi128_si512(last);
+            let wanted = start + step * 12;
+            // The last groups of a row begin earlier, so as not to read past its end.
+            let offset = wanted.min(row_bytes - 64);
+            let shift = _mm512_set1_epi8((wanted - offset).min(64) as i8);
+            steps.push(Step {
+                offset,
+                places: _mm512_min_epu8(_mm512_add_epi8(places, shift), _mm512_set1_epi8(63)),
+                digits: DIGITS.map(|table| _mm512_permutex2var_epi8(low, load(&table, 0), high)),
+            });
+        }
+    }
+    Plan {
+        steps,
+        steps_per_group,
+        group,
+        outputs,
+    }
+}
+
+/// Sums for each of a weight's signed digits, the lowest first; they start with half.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn start_sums() -> [__m512i; DIGITS] {
+    let mut sums = [_mm512_setzero_si512(); DIGITS];
+    sums[0] = _mm512_set1_epi32(ROUNDING);
+    sums
+}
+
+/// The sums of all digits put together and cut to the integer part.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join(sums: [__m512i; DIGITS]) -> __m512i {
+    let sum = sums
+        .into_iter()
+        .rev()
+        .fold(_mm512_setzero_si512(), |upper, lower| {
+            _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lower)
+        });
+    _mm512_srai_epi32::<PRECISION_BITS>(sum)
+}
+
+/// Four vectors of sums to bytes, cut to 0..=255. Each 128-bit part of the result has four bytes of the first, of the
+/// second, of the third and of the fourth vector.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
+    let [a, b, c, d] = sums.map(|sums| join(sums));
+    _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d))
+}
+
+/// The order of 32-bit integers that gathers what `pack` left in four places for each vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn gather_order() -> __m512i {
+    _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+}
+
+/// One group of outputs of four rows, packed.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
+fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
+    let mut sums = [start_sums(); QUAD];
+    for step in steps {
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            let samples = _mm512_permutexvar_epi8(step.places, load(row, step.offset));
+            for (sum, digit) in sums.iter_mut().zip(step.digits) {
+                *sum = _mm512_dpbusd_epi32(*sum, samples, digit);
+            }
+        }
+    }
+    pack(sums)
+}
+
+/// Rows first, then columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+pub(in super::super) fn rows_then_columns(
+    source: CropRows<'_>,
+    columns: &Coefficients,
+    rows: &Coefficients,
+    scale: f64,
+    buffers: &mut Buffers,
+    out: &mut [u8],
+) {
+    let Buffers {
+        steps,
+        row_digits,
+        between,
+    } = buffers;
+    let plan = plan(columns, source.row_bytes, scale, steps);
+    let (first, end) = rows.input_range();
+    let quads = (end - first).div_ceil(QUAD);
+    let lanes = plan.outputs * 3;
+    // Rounded up so that whole vectors can be read and written behind the last lane.
+    let quad_bytes = (lanes * 4).next_multiple_of(256) + 64;
+    between.resize(quads * quad_bytes, 0);
+    let transpose = _mm512_broadcast_i32x4(_mm_setr_epi8(
+        0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
+    ));
+    for (quad, between) in between.chunks_exact_mut(quad_bytes).enumerate() {
+        // Rows after the last have no weight: any row will do in their place.
+        let quad_rows =
+            [0, 1, 2, 3].map(|row| source.row((first + quad * QUAD + row).min(end - 1)));
+        for (group, steps) in plan.steps.chunks_exact(plan.steps_per_group).enumerate() {
+            let packed = along_rows(quad_rows, steps);
+            store(
+                between,
+                group * plan.group * 12,
+                _mm512_shuffle_epi8(packed, transpose),
+            );
+        }
+    }
+    for (index, out) in out.chunks_exact_mut(lanes).enumerate() {
+        let (start, weights) = rows.taps(index);
+        let (quad, skipped) = ((start - first) / QUAD, (start - first) % QUAD);
+        quad_digits(weights, skipped, row_digits);
+        along_quads(&between[quad * quad_bytes..], quad_bytes, row_digits, out);
+    }
+}
+
+/// The digits of weights in fours, after `skipped` zeros: for each digit its four bytes in one integer.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn quad_digits(weights: &[i32], skipped: usize, out: &mut Vec<[i32; DIGITS]>) {
+    out.clear();
+    let by_digit = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let mut push = |four: __m128i| {
+        let four = _mm_shuffle_epi8(digits(four), by_digit);
+        out.push([
+            _mm_extract_epi32::<0>(four),
+            _mm_extract_epi32::<1>(four),
+            _mm_extract_epi32::<2>(four),
+        ]);
+    };
+    let head = (QUAD - skipped).min(weights.len());
+    let mut first = [0; QUAD];
+    first[skipped..skipped + head].copy_from_slice(&weights[..head]);
+    push(load_up_to_4(&first));
+    for four in weights[head..].chunks(QUAD) {
+        push(load_up_to_4(four));
+    }
+}
+
+/// The pass along the columns over quads of rows `stride` bytes apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; DIGITS]], out: &mut [u8]) {
+    for (block, out) in out.chunks_mut(64).enumerate() {
+        let mut sums = [start_sums(); 4];
+        for (quad, digits) in digits.iter().enumerate() {
+            let digits = digits.map(|digit| _mm512_set1_epi32(digit));
+            let at = quad * stride + block * 256;
+            for (part, sums) in sums.iter_mut().enumerate() {
+                let samples = load(quads, at + part * 64);
+                for (sum, digit) in sums.iter_mut().zip(digits) {
+                    *sum = _mm512_dpbusd_epi32(*sum, samples, digit);
+                }
+            }
+        }
+        let packed = pack(sums);
+        store_first(out, _mm512_permutexvar_epi32(gather_order(), packed));
+    }
+}
+
+/// Columns first, then rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+pub(in super::super) fn columns_then_rows(
+    source: CropRows<'_>,
+    columns: &Coefficients,
+    rows: &Coefficients,
+    scale: f64,
+    buffers: &mut Buffers,
+    out: &mut [u8],
+) {
+    let Buffers {
+        steps,
+        row_digits,
+        between,
+    } = buffers;
+    let plan = plan(columns, source.row_bytes, scale, steps);
+    let lanes = plan.outputs * 3;
+    let row_bytes = source.row_bytes;
+    between.resize(row_bytes * QUAD, 0);
+    for (quad, out) in out.chunks_mut(lanes * QUAD).enumerate() {
+        let count = out.len() / lanes;
+        for (row, between) in between.chunks_exact_mut(row_bytes).take(count).enumerate() {
+            let (start, weights) = rows.taps(quad * QUAD + row);
+            quad_digits(weights, 0, row_digits);
+            along_columns(source, start, weights.len(), row_digits, between);
+        }
+        // Of the last outputs there may be fewer than four rows: what the others hold is not written.
+        let quad_rows = [0, 1, 2, 3].map(|row| &between[row * row_bytes..][..row_bytes]);
+        for (group, steps) in plan.steps.chunks_exact(plan.steps_per_group).enumerate() {
+            let by_row = _mm512_permutexvar_epi32(gather_order(), along_rows(quad_rows, steps));
+            let parts = [
+                _mm512_extracti32x4_epi32::<0>(by_row),
+                _mm512_extracti32x4_epi32::<1>(by_row),
+                _mm512_extracti32x4_epi32::<2>(by_row),
+                _mm512_extracti32x4_epi32::<3>(by_row),
+            ];
+            let at = group * plan.group * 3;
+            let end = (at + plan.group * 3).min(lanes);
+            for (row, part) in out.chunks_exact_mut(lanes).zip(parts) {
+                store_first_16(&mut row[at..end], part);
+            }
+        }
+    }
+}
+
+/// One row of the pass along the columns of the source itself.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn along_columns(
+    source: CropRows<'_>,
+    start: usize,
+    count: usize,
+    digits: &[[i32; DIGITS]],
+    out: &mut [u8],
+) {
+    let mut at = 0;
+    while at < out.len() {
+        // The last block overlaps the one before, so as not to read past the rows' end.
+        at = at.min(out.len() - 64);
+        let mut sums = [start_sums(); 4];
+        for (quad, digits) in digits.iter().enumerate() {
+            let row = |tap: usize| load(source.row(start + (quad * QUAD + tap).min(count - 1)), at);
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let (ab_low, ab_high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+            let (cd_low, cd_high) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
+            let samples = [
+                _mm512_unpacklo_epi16(ab_low, cd_low),
+                _mm512_unpackhi_epi16(ab_low, cd_low),
+                _mm512_unpacklo_epi16(ab_high, cd_high),
+                _mm512_unpackhi_epi16(ab_high, cd_high),
+            ];
+            let digits = digits.map(|digit| _mm512_set1_epi32(digit));
+            for (sums, samples) in sums.iter_mut().zip(samples) {
+                for (sum, digit) in sums.iter_mut().zip(digits) {
+                    *sum = _mm512_dpbusd_epi32(*sum, samples, digit);
+                }
+            }
+        }
+        store(out, at, pack(sums));
+        at += 64;
+    }
+}

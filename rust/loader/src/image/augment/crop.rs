@@ -1,0 +1,51 @@
+//! The crop of a training picture.
+
+use crate::config::AugmentConfig;
+use crate::image::rgb::CropBox;
+use crate::rng::SampleRng;
+
+const ATTEMPTS: usize = 10;
+
+/// A crop whose area is uniform and whose aspect ratio is log-uniform within the configured limits, at a
+/// uniform place; after ten draws that do not fit, the largest centred crop that keeps the limits on the ratio.
+pub(super) fn draw(
+    config: &AugmentConfig,
+    width: u32,
+    height: u32,
+    rng: &mut SampleRng,
+) -> CropBox {
+    let area = f64::from(width) * f64::from(height);
+    let (low, high) = config.crop_ratio;
+    for _ in 0..ATTEMPTS {
+        let target = area * rng.range(config.crop_scale.0, config.crop_scale.1);
+        let ratio = rng.range(low.ln(), high.ln()).exp();
+        let crop_width = (target * ratio).sqrt().round_ties_even() as u32;
+        let crop_height = (target / ratio).sqrt().round_ties_even() as u32;
+        if (1..=width).contains(&crop_width) && (1..=height).contains(&crop_height) {
+            let y = rng.below(height - crop_height + 1);
+            let x = rng.below(width - crop_width + 1);
+            return CropBox {
+                x,
+                y,
+                width: crop_width,
+                height: crop_height,
+            };
+        }
+    }
+    let ratio = f64::from(width) / f64::from(height);
+    let (mut crop_width, mut crop_height) = (width, height);
+    if ratio < low {
+        crop_height = (f64::from(width) / low).round_ties_even() as u32;
+    } else if ratio > high {
+        crop_width = (f64::from(height) * high).round_ties_even() as u32;
+    }
+    // A picture one pixel wide would otherwise round to an empty crop.
+    crop_width = crop_width.clamp(1, width.max(1));
+    crop_height = crop_height.clamp(1, height.max(1));
+    CropBox {
+        x: (width - crop_width) / 2,
+        y: (height - crop_height) / 2,
+        width: crop_width,
+        height: crop_height,
+    }
+}

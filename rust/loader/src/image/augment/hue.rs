@@ -1,0 +1,25 @@
+//! The shift of hue as torchvision does it on PIL images: to PIL's 8-bit HSV, add to the hue, and back.
+
+use super::level::{Level, level};
+use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+
+/// Turns the hue of packed RGB pixels by `shift` turns (-0.5 to 0.5), as torchvision's `adjust_hue` on PIL images.
+pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
+    let shift = hue_steps(shift);
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has the features that the kernel is compiled for.
+        Level::Avx512 => unsafe { avx512::colour::shift_hue(pixels, shift) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: likewise.
+        Level::Avx2 => unsafe { avx2::colour::shift_hue(pixels, shift) },
+        Level::Portable => portable::shift_hue(pixels, shift),
+    }
+}
+
+/// The shift in PIL's 255 steps a turn, cut towards zero, to be added modulo 256.
+pub(super) fn hue_steps(shift: f32) -> u8 {
+    (f64::from(shift) * 255.0) as i32 as u8
+}

@@ -1,0 +1,166 @@
+//! How a training picture is varied and how an evaluation picture is prepared: draw first, then apply.
+//!
+//! The draws follow torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale`; the pixels are
+//! those that the same parameters give on PIL images, bit for bit. Where the processor has AVX-512 or
+//! AVX2 the kernels use it, with results equal to the portable ones.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod coefficients;
+mod colour;
+mod crop;
+mod crop_rows;
+mod gray;
+mod hue;
+mod level;
+mod portable;
+mod resize;
+
+pub use colour::{adjust_brightness, adjust_contrast, adjust_saturation};
+pub use gray::gray;
+pub use hue::adjust_hue;
+pub use resize::{Scratch, resize_box};
+
+use crate::config::AugmentConfig;
+use crate::image::rgb::{CropBox, Rgb8};
+use crate::rng::SampleRng;
+use resize::{Target, resize};
+
+/// The factors of one colour jitter and the order in which they are applied.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct JitterDraw {
+    /// Factor of brightness, 1 for no change; `None` where the configuration has none.
+    pub brightness: Option<f32>,
+    /// Factor of contrast.
+    pub contrast: Option<f32>,
+    /// Factor of saturation.
+    pub saturation: Option<f32>,
+    /// Shift of the hue in turns, from -0.5 to 0.5.
+    pub hue: Option<f32>,
+    /// The order: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+    pub order: [u8; 4],
+}
+
+/// All that is drawn for one training picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AugmentDraw {
+    /// The part of the picture that is used.
+    pub crop: CropBox,
+    /// Colour jitter, if any.
+    pub jitter: Option<JitterDraw>,
+    /// Whether the picture loses its colour.
+    pub gray: bool,
+}
+
+/// Draws the augmentation of a picture of the given size, with torchvision's distributions.
+pub fn draw(config: &AugmentConfig, width: u32, height: u32, rng: &mut SampleRng) -> AugmentDraw {
+    let crop = crop::draw(config, width, height, rng);
+    let jitter = rng
+        .chance(config.jitter_prob)
+        .then(|| draw_jitter(config.jitter, rng));
+    AugmentDraw {
+        crop,
+        jitter,
+        gray: rng.chance(config.gray_prob),
+    }
+}
+
+fn draw_jitter(
+    [brightness, contrast, saturation, hue]: [f64; 4],
+    rng: &mut SampleRng,
+) -> JitterDraw {
+    let mut order = [0, 1, 2, 3];
+    rng.shuffle(&mut order);
+    let mut factor = |strength: f64| {
+        (strength > 0.0).then(|| rng.range((1.0 - strength).max(0.0), 1.0 + strength) as f32)
+    };
+    let [brightness, contrast, saturation] =
+        [factor(brightness), factor(contrast), factor(saturation)];
+    let hue = (hue > 0.0).then(|| rng.range(-hue, hue) as f32);
+    JitterDraw {
+        brightness,
+        contrast,
+        saturation,
+        hue,
+        order,
+    }
+}
+
+/// Applies a draw: crop, bicubic resize to `size` x `size`, colour jitter, grey. `out` receives
+/// `size * size * 3` bytes of packed RGB.
+///
+/// # Panics
+/// If `out` has another length or the crop lies outside the picture.
+pub fn apply(image: &Rgb8, draw: &AugmentDraw, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
+    resize_box(image, draw.crop, size, size, scratch, out);
+    if let Some(jitter) = &draw.jitter {
+        colour_jitter(out, jitter);
+    }
+    if draw.gray {
+        gray(out);
+    }
+}
+
+/// Applies the factors of a colour jitter in their order to packed RGB pixels.
+pub fn colour_jitter(pixels: &mut [u8], jitter: &JitterDraw) {
+    for step in jitter.order {
+        match step {
+            0 => jitter
+                .brightness
+                .into_iter()
+                .for_each(|factor| adjust_brightness(pixels, factor)),
+            1 => jitter
+                .contrast
+                .into_iter()
+                .for_each(|factor| adjust_contrast(pixels, factor)),
+            2 => jitter
+                .saturation
+                .into_iter()
+                .for_each(|factor| adjust_saturation(pixels, factor)),
+            _ => jitter
+                .hue
+                .into_iter()
+                .for_each(|shift| adjust_hue(pixels, shift)),
+        }
+    }
+}
+
+/// The evaluation transform: the shortest side to `size` by bicubic resizing, then the centre `size` x `size`,
+/// with the roundings of torchvision's `Resize` and `CenterCrop`. `out` receives `size * size * 3` bytes.
+///
+/// # Panics
+/// If `out` has another length or the picture is empty.
+pub fn evaluate(image: &Rgb8, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
+    let (width, height) = (image.width(), image.height());
+    let target = evaluation_target(width, height, size);
+    let whole = CropBox::whole(width, height);
+    resize(image, whole, target, scratch, out);
+}
+
+fn evaluation_target(width: u32, height: u32, size: u32) -> Target {
+    let longer =
+        |long: u32, short: u32| (f64::from(size) * f64::from(long) / f64::from(short)) as u32;
+    let (new_width, new_height) = if width <= height {
+        (size, longer(height, width))
+    } else {
+        (longer(width, height), size)
+    };
+    let offset = |length: u32| (f64::from(length - size) / 2.0).round_ties_even() as u32;
+    Target {
+        width: new_width,
+        height: new_height,
+        window: CropBox {
+            x: offset(new_width),
+            y: offset(new_height),
+            width: size,
+            height: size,
+        },
+    }
+}
+
+#[cfg(test)]
+mod draw_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! The colour kernels for any processor, and what the tails of the vector kernels use.
+
+/// PIL's `L` of an RGB pixel: ITU-R 601-2 weights in 16-bit fixed point, rounded.
+pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
+    ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16)
+        as u8
+}
+
+/// The portable kernel of [`gray`](super::gray::gray).
+pub(super) fn gray(pixels: &mut [u8]) {
+    for pixel in pixels.chunks_exact_mut(3) {
+        let level = luma(pixel[0], pixel[1], pixel[2]);
+        pixel.fill(level);
+    }
+}
+
+/// The portable kernel of [`luma_sum`](super::gray::luma_sum).
+pub(super) fn luma_sum(pixels: &[u8]) -> u64 {
+    pixels
+        .chunks_exact(3)
+        .map(|pixel| u64::from(luma(pixel[0], pixel[1], pixel[2])))
+        .sum()
+}
+/// PIL's `Image.blend` of two samples: `from` at factor 0, `to` at factor 1, further out beyond them.
+pub(super) fn blend(from: u8, to: u8, factor: f32) -> u8 {
+    // The float-to-integer cast cuts towards zero and saturates, which is PIL's clipping.
+    (f32::from(from) + factor * (f32::from(to) - f32::from(from))) as u8
+}
+
+/// The portable kernel of [`adjust_saturation`](super::colour::adjust_saturation).
+pub(super) fn saturate(pixels: &mut [u8], factor: f32) {
+    for pixel in pixels.chunks_exact_mut(3) {
+        let level = luma(pixel[0], pixel[1], pixel[2]);
+        for sample in pixel {
+            *sample = blend(level, *sample, factor);
+        }
+    }
+}
+/// The portable kernel of [`adjust_hue`](super::hue::adjust_hue).
+pub(super) fn shift_hue(pixels: &mut [u8], shift: u8) {
+    for pixel in pixels.chunks_exact_mut(3) {
+        let [hue, saturation, value] = rgb_to_hsv([pixel[0], pixel[1], pixel[2]]);
+        pixel.copy_from_slice(&hsv_to_rgb([hue.wrapping_add(shift), saturation, value]));
+    }
+}
+
+/// PIL's RGB to HSV. Which intermediate values are single and which double precision decides the last bit.
+fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
+    let (low, high) = (red.min(green).min(blue), red.max(green).max(blue));
+    if low == high {
+        return [0, 0, high];
+    }
+    let range = f32::from(high - low);
+    let saturation = range / f32::from(high);
+    let below = |sample: u8| f32::from(high - sample) / range;
+    let hue = if red == high {
+        below(blue) - below(green)
+    } else if green == high {
+        (2.0 + f64::from(below(red)) - f64::from(below(blue))) as f32
+    } else {
+        (4.0 + f64::from(below(green)) - f64::from(below(red))) as f32
+    };
+    // The remainder after division by 1, of a number below 2.
+    let turn = f64::from(hue) / 6.0 + 1.0;
+    let turn = (if turn >= 1.0 { turn - 1.0 } else { turn }) as f32;
+    [
+        (f64::from(turn) * 255.0) as u8,
+        (f64::from(saturation) * 255.0) as u8,
+        high,
+    ]
+}
+
+/// PIL's HSV to RGB.
+fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
+    if saturation == 0 {
+        return [value; 3];
+    }
+    let scaled = f64::from(hue) * 6.0 / 255.0;
+    let sector = scaled as u8;
+    let fraction = (scaled - f64::from(sector)) as f32;
+    let strength = (f64::from(saturation) / 255.0) as f32;
+    // Rounded: nothing here is negative, and adding a half is exact.
+    let shade = |dark: f64| (f64::from(value) * (1.0 - dark) + 0.5) as u8;
+    let p = shade(f64::from(strength));
+    let q = shade(f64::from(strength * fraction));
+    let t = shade(f64::from(strength) * (1.0 - f64::from(fraction)));
+    match sector {
+        0 | 6 => [value, t, p],
+        1 => [q, value, p],
+        2 => [p, value, t],
+        3 => [p, q, value],
+        4 => [t, p, value],
+        _ => [value, p, q],
+    }
+}

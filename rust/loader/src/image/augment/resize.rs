@@ -1,0 +1,239 @@
+//! Bicubic resizing with antialiasing, in Pillow's fixed-point arithmetic: along the rows first, each sum
+//! rounded and cut to 8 bits, then along the columns. Every output pixel equals Pillow's.
+
+use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+use super::crop_rows::CropRows;
+use super::level::{Level, level};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use crate::image::rgb::{CropBox, Rgb8};
+
+/// Weights and the rows between the two passes, reused from call to call.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    columns: Coefficients,
+    rows: Coefficients,
+    between: Vec<u8>,
+    #[cfg(target_arch = "x86_64")]
+    avx2: avx2::resize::Buffers,
+    #[cfg(target_arch = "x86_64")]
+    avx512: avx512::resize::Buffers,
+}
+
+/// The size to resize to, and the part of the result that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) window: CropBox,
+}
+
+/// Cuts `crop` out of the picture and resizes it to `width` x `height`, as PIL's
+/// `image.crop(box).resize(size, BICUBIC)`: pixels outside the crop do not count. `out` receives
+/// `width * height * 3` bytes.
+///
+/// # Panics
+/// If `out` has another length, or the crop is empty or lies outside the picture.
+pub fn resize_box(
+    image: &Rgb8,
+    crop: CropBox,
+    width: u32,
+    height: u32,
+    scratch: &mut Scratch,
+    out: &mut [u8],
+) {
+    let window = CropBox {
+        x: 0,
+        y: 0,
+        width,
+        height,
+    };
+    resize(
+        image,
+        crop,
+        Target {
+            width,
+            height,
+            window,
+        },
+        scratch,
+        out,
+    );
+}
+
+/// Resizes with the fastest kernel that this processor and this picture allow.
+pub(super) fn resize(
+    image: &Rgb8,
+    crop: CropBox,
+    target: Target,
+    buffers: &mut Scratch,
+    out: &mut [u8],
+) {
+    let Some(source) = prepare(image, crop, target, buffers, out) else {
+        return;
+    };
+    let columns_first = columns_first(crop, target);
+    let Scratch { columns, rows, .. } = buffers;
+    match kernels(crop, target) {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            let scale = f64::from(crop.width) / f64::from(target.width);
+            let own = &mut buffers.avx512;
+            // SAFETY: the processor has the features that the kernels are compiled for.
+            unsafe {
+                if columns_first {
+                    avx512::resize::columns_then_rows(source, columns, rows, scale, own, out);
+                } else {
+                    avx512::resize::rows_then_columns(source, columns, rows, scale, own, out);
+                }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            let own = &mut buffers.avx2;
+            // SAFETY: the processor has the features that the kernels are compiled for.
+            unsafe {
+                if columns_first {
+                    avx2::resize::columns_then_rows(source, columns, rows, own, out);
+                } else {
+                    avx2::resize::rows_then_columns(source, columns, rows, own, out);
+                }
+            }
+        }
+        Level::Portable if columns_first => {
+            columns_then_rows(source, columns, rows, &mut buffers.between, out);
+        }
+        Level::Portable => rows_then_columns(source, columns, rows, &mut buffers.between, out),
+    }
+}
+
+/// The kernels for this processor and these sizes: rows shorter than a vector are left to slower ones.
+fn kernels(crop: CropBox, target: Target) -> Level {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if avx512::resize::fits(crop.width) => Level::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::Avx512 if avx2::resize::fits(crop.width, target.window.width) => {
+            Level::Avx2
+        }
+        _ => Level::Portable,
+    }
+}
+
+/// Checks the sizes and computes the weights; `None` where there is nothing to compute.
+fn prepare<'a>(
+    image: &'a Rgb8,
+    crop: CropBox,
+    target: Target,
+    buffers: &mut Scratch,
+    out: &[u8],
+) -> Option<CropRows<'a>> {
+    let window = target.window;
+    assert!(crop.width > 0 && crop.height > 0, "empty crop");
+    assert!(
+        u64::from(crop.x) + u64::from(crop.width) <= u64::from(image.width())
+            && u64::from(crop.y) + u64::from(crop.height) <= u64::from(image.height()),
+        "crop outside the picture"
+    );
+    assert_eq!(
+        out.len(),
+        window.width as usize * window.height as usize * 3,
+        "length of the output"
+    );
+    let Scratch { columns, rows, .. } = buffers;
+    columns.compute(crop.width, target.width, window.x, window.width);
+    rows.compute(crop.height, target.height, window.y, window.height);
+    (!out.is_empty()).then(|| CropRows::new(image, crop))
+}
+
+/// Pillow's choice of the pass that comes first. From Pillow 13 on it is the one along the columns when that
+/// shrinks the picture by more pixels than twice what the other takes away; it was never before, which makes a
+/// difference of a few levels in tall crops.
+fn columns_first(crop: CropBox, target: Target) -> bool {
+    let fewer = |from: u32, to: u32| u64::from(from.saturating_sub(to));
+    fewer(crop.height, target.height) > 2 * fewer(crop.width, target.width)
+}
+
+fn rows_then_columns(
+    source: CropRows<'_>,
+    columns: &Coefficients,
+    rows: &Coefficients,
+    between: &mut Vec<u8>,
+    out: &mut [u8],
+) {
+    let (first, end) = rows.input_range();
+    let stride = columns.starts.len() * 3;
+    between.resize((end - first) * stride, 0);
+    for (row, between) in (first..end).zip(between.chunks_exact_mut(stride)) {
+        along_row(source.row(row), columns, between);
+    }
+    for (index, out) in out.chunks_exact_mut(stride).enumerate() {
+        let (start, weights) = rows.taps(index);
+        along_columns(&between[(start - first) * stride..], stride, weights, out);
+    }
+}
+
+fn columns_then_rows(
+    source: CropRows<'_>,
+    columns: &Coefficients,
+    rows: &Coefficients,
+    between: &mut Vec<u8>,
+    out: &mut [u8],
+) {
+    between.resize(source.row_bytes, 0);
+    for (index, out) in out.chunks_exact_mut(columns.starts.len() * 3).enumerate() {
+        let (start, weights) = rows.taps(index);
+        along_columns(
+            &source.pixels[start * source.stride..],
+            source.stride,
+            weights,
+            between,
+        );
+        along_row(between, columns, out);
+    }
+}
+
+#[inline(always)]
+fn along_row(row: &[u8], columns: &Coefficients, out: &mut [u8]) {
+    for (index, out) in out.chunks_exact_mut(3).enumerate() {
+        let (start, weights) = columns.taps(index);
+        let samples = &row[start * 3..][..weights.len() * 3];
+        // Four samples at a time fill a vector; the fourth is the next pixel's and its sum is dropped. Behind the
+        // last pixel there is none.
+        let mut sums = [ROUNDING; 4];
+        for (four, &weight) in samples.windows(4).step_by(3).zip(weights) {
+            for (sum, &sample) in sums.iter_mut().zip(four) {
+                *sum += i32::from(sample) * weight;
+            }
+        }
+        let (Some(last), Some(&weight)) = (samples.last_chunk::<3>(), weights.last()) else {
+            continue;
+        };
+        for ((out, sum), &sample) in out.iter_mut().zip(sums).zip(last) {
+            *out = to_sample(sum + i32::from(sample) * weight);
+        }
+    }
+}
+
+/// Weighs rows that begin `stride` bytes apart; the first sample of each is the first of `rows`.
+#[inline(always)]
+fn along_columns(rows: &[u8], stride: usize, weights: &[i32], out: &mut [u8]) {
+    const BLOCK: usize = 64;
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let mut sums = [ROUNDING; BLOCK];
+        for (index, &weight) in weights.iter().enumerate() {
+            let row = &rows[index * stride + block * BLOCK..][..out.len()];
+            for (sum, &sample) in sums.iter_mut().zip(row) {
+                *sum += i32::from(sample) * weight;
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = to_sample(sum);
+        }
+    }
+}
+
+#[inline(always)]
+fn to_sample(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}

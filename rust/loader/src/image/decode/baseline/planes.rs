@@ -1,0 +1,96 @@
+//! From the file to planes of samples: luma, and chroma at its own resolution.
+
+use std::ops::Range;
+
+use super::header::Header;
+use super::scan::{self, Group, Layout};
+use crate::buffer::first_bytes;
+use crate::image::rgb::CropBox;
+
+/// Samples that the kernels treat at once. As many may be read from any sample on, also from a plane's last.
+pub(super) const CHUNK: usize = 64;
+
+/// Samples of a block in either direction.
+const SIDE: usize = 8;
+
+/// A file, and the part of its picture that is wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) header: &'a Header,
+    pub(super) bytes: &'a [u8],
+    pub(super) part: CropBox,
+}
+
+/// Buffers, reused from picture to picture.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    scan: scan::Memory,
+    /// Luma, blue, red.
+    pub(super) planes: [Vec<u8>; 3],
+}
+
+/// The rows of units that the wanted part needs, and the strips of them.
+fn needed(layout: &Layout, header: &Header, part: CropBox) -> (Range<usize>, Range<usize>) {
+    let units = |start: u32, length: u32, whole: u32, blocks: usize| {
+        let (start, end) = (start as usize, (start + length) as usize);
+        let (first, last) = if blocks == 1 {
+            (start, end)
+        } else {
+            // Smooth upsampling looks at the neighbours of chroma.
+            (start.saturating_sub(2), (end + 2).min(whole as usize))
+        };
+        first / (8 * blocks)..last.div_ceil(8 * blocks)
+    };
+    let (across, down) = header.sampling.luma_blocks();
+    let columns = units(part.x, part.width, header.width, across);
+    (
+        units(part.y, part.height, header.height, down),
+        layout.strips_of(columns),
+    )
+}
+
+/// Fills the planes as far as the part needs them: the bytes from row to row of luma and of either chroma. `None` where
+/// libjpeg-turbo must do it.
+///
+/// The kernel turns a row of groups into eight rows of samples, which begin so many bytes apart, and says whether all of
+/// their coefficients are usual ones.
+#[inline(always)]
+pub(super) fn fill(
+    source: Source<'_>,
+    memory: &mut Memory,
+    samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
+) -> Option<[usize; 2]> {
+    let Source { header, part, .. } = source;
+    let layout = Layout::new(header);
+    let stride = |kind: usize| layout.strips * layout.plane(kind).1 * 4 * SIDE;
+    let strides = [stride(0), stride(1)];
+    let components = header.sampling.components();
+    let mut steps = [&[0; 64]; 3];
+    for (component, steps) in steps.iter_mut().enumerate().take(components) {
+        let (down, _, _) = layout.plane(component);
+        let kind = component.min(1);
+        let bytes = strides[kind] * layout.units.1 * down * SIDE;
+        first_bytes(&mut memory.planes[component], bytes + CHUNK);
+        *steps = header.quantization(component)?;
+    }
+    let planes = &mut memory.planes;
+    let mut usual = true;
+    scan::read(
+        &mut memory.scan,
+        header,
+        source.bytes,
+        needed(&layout, header, part),
+        |layout, (row, strip), groups| {
+            for component in 0..components {
+                let (down, across, first) = layout.plane(component);
+                let (plane, stride) = (&mut planes[component], strides[component.min(1)]);
+                for y in 0..down {
+                    let groups = &groups[first + y * across..][..across];
+                    let at = (row * down + y) * SIDE * stride + strip * across * 4 * SIDE;
+                    usual &= samples(groups, steps[component], &mut plane[at..], stride);
+                }
+            }
+        },
+    )?;
+    usual.then_some(strides)
+}

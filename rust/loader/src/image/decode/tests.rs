@@ -1,0 +1,177 @@
+//! Known answers and bad input. The files in `tests/data` were written by Pillow 13.0, and each `.rgb` is what its
+//! `convert("RGB")` gives; the comparison on real pictures is `tests/parity/test_pixels.py`.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::{DecodeError, Decoder, Rgb8};
+
+const LIMIT: u64 = 1 << 20;
+
+macro_rules! data {
+    ($name:literal) => {
+        include_bytes!(concat!("../../../tests/data/", $name)).as_slice()
+    };
+}
+
+/// Encoded files of 13 x 11 pixels and their pixels.
+fn files() -> [(&'static [u8], &'static [u8]); 8] {
+    [
+        (data!("420.jpg"), data!("420.rgb")),
+        (data!("progressive.jpg"), data!("progressive.rgb")),
+        (data!("cmyk.jpg"), data!("cmyk.rgb")),
+        (data!("palette.png"), data!("palette.rgb")),
+        (data!("alpha.png"), data!("alpha.rgb")),
+        (data!("lossy.webp"), data!("lossy.rgb")),
+        (data!("palette.gif"), data!("gif.rgb")),
+        (data!("runs.bmp"), data!("runs.rgb")),
+    ]
+}
+
+fn decode(bytes: &[u8]) -> Result<Rgb8, DecodeError> {
+    let mut image = Rgb8::default();
+    Decoder::new(LIMIT)
+        .decode(bytes, &mut image)
+        .map(|()| image)
+}
+
+#[test]
+fn pixels_are_those_of_pil() {
+    let mut decoder = Decoder::new(LIMIT);
+    let mut image = Rgb8::from_pixels(40, 1, vec![7; 120]).unwrap();
+    for (bytes, pixels) in files() {
+        decoder.decode(bytes, &mut image).unwrap();
+        assert_eq!((image.width(), image.height()), (13, 11));
+        assert!(image.pixels() == pixels);
+    }
+}
+
+#[test]
+fn a_failure_does_not_spoil_the_next_picture() {
+    let mut decoder = Decoder::new(LIMIT);
+    let mut image = Rgb8::default();
+    for (bytes, pixels) in files() {
+        for end in [4, 20, bytes.len() / 2] {
+            assert!(decoder.decode(&bytes[..end], &mut image).is_err());
+            decoder.decode(bytes, &mut image).unwrap();
+            assert!(image.pixels() == pixels);
+        }
+    }
+}
+
+#[test]
+fn truncated_files_are_errors() {
+    for (bytes, _) in files() {
+        let last = bytes.len() - 1;
+        let result = decode(&bytes[..last / 2]);
+        assert!(result.is_err());
+    }
+    let jpeg = files()[0].0;
+    assert!(matches!(
+        decode(&jpeg[..jpeg.len() - 2]),
+        Err(DecodeError::Truncated)
+    ));
+}
+
+#[test]
+fn what_is_no_picture_is_named() {
+    for bytes in [
+        &b""[..],
+        b"RIFF",
+        b"GIF8",
+        b"<html>",
+        &[0xFF, 0xD8],
+        &[0; 100],
+    ] {
+        assert!(
+            matches!(decode(bytes), Err(DecodeError::UnknownFormat { length }) if length == bytes.len())
+        );
+    }
+}
+
+#[test]
+fn large_pictures_are_refused_by_their_header() {
+    for (bytes, _) in files() {
+        let mut image = Rgb8::default();
+        let result = Decoder::new(142).decode(bytes, &mut image);
+        assert!(matches!(
+            result,
+            Err(DecodeError::TooLarge {
+                width: 13,
+                height: 11,
+                max_pixels: 142
+            })
+        ));
+        assert_eq!(image.buffer.capacity(), 0);
+        assert!(Decoder::new(143).decode(bytes, &mut image).is_ok());
+    }
+    // A small file that announces 50,000 x 50,000 pixels.
+    let mut bomb = files()[0].0.to_vec();
+    let header = bomb
+        .windows(2)
+        .position(|marker| marker == [0xFF, 0xC0])
+        .unwrap();
+    bomb[header + 5..header + 9].copy_from_slice(&[0xC3, 0x50, 0xC3, 0x50]);
+    let result = Decoder::new(100_000_000).decode(&bomb, &mut Rgb8::default());
+    assert!(matches!(
+        result,
+        Err(DecodeError::TooLarge {
+            width: 50_000,
+            height: 50_000,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn buffers_are_kept() {
+    let mut decoder = Decoder::new(LIMIT);
+    let mut image = Rgb8::default();
+    decoder.decode(files()[0].0, &mut image).unwrap();
+    let address = image.pixels().as_ptr();
+    for (bytes, _) in files() {
+        decoder.decode(bytes, &mut image).unwrap();
+        assert_eq!(image.pixels().as_ptr(), address);
+    }
+}
+
+/// A progressive picture whose last scan is repeated until there are thousands of them.
+#[test]
+fn endless_progressive_scans_are_an_error() {
+    let bytes = files()[1].0;
+    let last = bytes
+        .windows(2)
+        .rposition(|marker| marker == [0xFF, 0xDA])
+        .unwrap();
+    let scan = &bytes[last..bytes.len() - 2];
+    let repeated = |times: usize| [&bytes[..last], &scan.repeat(times), &[0xFF, 0xD9]].concat();
+    assert!(decode(&repeated(100)).is_ok());
+    let error = decode(&repeated(3_000)).unwrap_err();
+    assert!(
+        matches!(&error, DecodeError::Jpeg(reason) if reason.contains("500 scans")),
+        "{error}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_bytes_behind_a_signature_are_survived(which in 0usize..8, keep in 3usize..40, rest in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut bytes = files()[which].0.to_vec();
+        bytes.truncate(keep);
+        bytes.extend(rest);
+        let _ = decode(&bytes);
+    }
+
+    #[test]
+    fn damaged_files_are_survived(which in 0usize..8, places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = files()[which].0.to_vec();
+        for (place, value) in places {
+            let at = place.index(bytes.len());
+            bytes[at] = value;
+        }
+        let _ = decode(&bytes);
+    }
+}

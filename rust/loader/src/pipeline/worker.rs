@@ -1,0 +1,359 @@
+//! What a thread does: fill slots, and finish the batch of which it filled the last one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Instant;
+
+use super::bad_samples::{Tally, max_substitutes};
+use super::batch::Batch;
+use super::batch_text::Texts;
+use super::dataset::Loader;
+use super::in_progress::{Filling, Finished, Outcome};
+use super::memory_pool::Lease;
+use super::row::Row;
+use super::row_slots::Slot;
+use super::state::Shared;
+use super::stats::Stage;
+use crate::archive::Reader;
+use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
+use crate::error::{Error, SampleError};
+use crate::image::Pictures;
+use crate::image::augment::Scratch;
+use crate::order::Needed;
+use crate::rng::{SampleRng, stream};
+use crate::shards::{Location, SampleId};
+use crate::text::{captions, mask};
+
+/// A thread's body: works until the run is over, and turns a panic into the run's error.
+pub(crate) fn run(shared: &Shared) {
+    let mut worker = Worker::new(shared);
+    let outcome = catch_unwind(AssertUnwindSafe(|| worker.work()));
+    match outcome {
+        Ok(()) => {}
+        Err(thrown) => shared.stop(Error::panicked(worker.stage.name(), thrown.as_ref())),
+    }
+}
+
+struct Worker<'shared> {
+    shared: &'shared Shared,
+    loader: &'shared Loader,
+    config: &'shared LoaderConfig,
+    /// Where it is, for the message should it panic.
+    stage: Stage,
+    reader: Reader,
+    pictures: Pictures<'shared>,
+    scratch: Scratch,
+    caption_scratch: captions::Scratch,
+}
+
+impl<'shared> Worker<'shared> {
+    fn new(shared: &'shared Shared) -> Self {
+        let config = &shared.loader.config;
+        Self {
+            shared,
+            loader: &shared.loader,
+            config,
+            stage: Stage::Fetch,
+            reader: Reader::sharing(&shared.files, &config.keep_members),
+            pictures: Pictures::new(config),
+            scratch: Scratch::default(),
+            caption_scratch: captions::Scratch::default(),
+        }
+    }
+
+    fn work(&mut self) {
+        while let Some(filling) = self.shared.batch_with_work() {
+            while let Some(mut slot) = filling.slots.claim() {
+                if !self.fill(&filling, &mut slot) {
+                    // The slot does not go back, so nobody ever gets its batch.
+                    return;
+                }
+                if let Some(whole) = slot.finish()
+                    && let (Some(lease), rows) = whole.take()
+                {
+                    self.finish(&filling, lease, rows);
+                }
+            }
+        }
+    }
+
+    /// Fills a slot with its sample, or with a substitute where that is bad and the batch must be full; leaves it empty
+    /// where none is good. False where the run ends meanwhile: then the slot holds nothing that may be read.
+    fn fill(&mut self, filling: &Filling, slot: &mut Slot<'_>) -> bool {
+        let plan = &filling.plan;
+        let mut id = plan.samples[slot.index()];
+        let mut rng = plan.rng(self.config.seed, slot.index(), stream::SUBSTITUTE);
+        let mut tally = Tally::default();
+        let mut substitutes = match self.config.last_batch {
+            LastBatch::Keep => 0,
+            LastBatch::Drop | LastBatch::Pad => max_substitutes(self.config.max_bad_fraction),
+        };
+        let sample = loop {
+            if self.shared.is_stopping() {
+                return false;
+            }
+            tally.tried += 1;
+            match self.load(plan.epoch, id, slot.parts()) {
+                Ok(()) => break Some(id),
+                Err(error) => {
+                    let shard = self.loader.shard(id.shard);
+                    let error = match self.fatal(shard, error) {
+                        Ok(error) => {
+                            slot.parts().1.fatal = Some(error);
+                            break None;
+                        }
+                        Err(error) => error,
+                    };
+                    match self.reader.key() {
+                        // Without its headers a sample has no name.
+                        "" => tally.bad(
+                            format_args!("shard {shard}, sample no. {}", id.sample),
+                            &error,
+                        ),
+                        key => tally.bad(format_args!("shard {shard}, sample {key}"), &error),
+                    }
+                }
+            }
+            if substitutes == 0 {
+                break None;
+            }
+            substitutes -= 1;
+            id = Self::substitute(&plan.shards, &mut rng);
+        };
+        let row = slot.parts().1;
+        (row.sample, row.tally) = (sample, tally);
+        true
+    }
+
+    /// A sample of the shards that the batch's windows stand in, each equally likely: they are there, others may be far away.
+    fn substitute(shards: &[Needed], rng: &mut SampleRng) -> SampleId {
+        let total: u64 = shards.iter().map(|needed| u64::from(needed.samples)).sum();
+        let mut place = ((rng.uniform() * total as f64) as u64).min(total.saturating_sub(1));
+        let found = shards.iter().find(|needed| {
+            let here = place < u64::from(needed.samples);
+            place -= if here { 0 } else { u64::from(needed.samples) };
+            here
+        });
+        SampleId {
+            shard: found.map_or(0, |needed| needed.shard),
+            sample: place as u32,
+        }
+    }
+
+    /// The error that ends the run, where a sample's is one; otherwise the sample is a bad one.
+    fn fatal(&self, shard: &Location, error: SampleError) -> Result<Error, SampleError> {
+        let (raise, shard) = (
+            self.config.on_missing_shard == OnMissingShard::Raise,
+            shard.to_string(),
+        );
+        let index = self.loader.index.file();
+        match error {
+            SampleError::Fetch(error) if raise || error.here => Ok(error.into()),
+            SampleError::Open(source) if raise => Ok(Error::Open { shard, source }),
+            SampleError::Changed(what) if raise => Ok(Error::Changed {
+                shard,
+                index: index.map(Path::to_owned),
+                what,
+            }),
+            SampleError::Index(source) => Ok(Error::Index {
+                index: index.unwrap_or(Path::new("")).to_owned(),
+                source,
+            }),
+            error => Err(error),
+        }
+    }
+
+    fn load(
+        &mut self,
+        epoch: u64,
+        id: SampleId,
+        (pixels, row): (&mut [u8], &mut Row),
+    ) -> Result<(), SampleError> {
+        let counters = &self.shared.counters;
+        let begun = Instant::now();
+        self.stage = Stage::Read;
+        let wanted = self.loader.needed_members;
+        let index = &self.loader.index;
+        let limit = self.config.max_member_bytes;
+        let provider = &*self.shared.provider;
+        let members = self
+            .reader
+            .read(index, provider, id, wanted, limit, &mut row.kept)?;
+        let begun = counters.passed(Stage::Read, begun);
+
+        self.stage = Stage::Caption;
+        if !self.config.captions.is_empty() {
+            let texts =
+                captions::Texts::new(members.txt, members.json, self.config.max_caption_bytes)?;
+            let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::CAPTION);
+            let general_prob = self
+                .config
+                .mask
+                .as_ref()
+                .map_or(0.0, |mask| mask.general_prob);
+            texts.draw(
+                &self.config.captions,
+                general_prob,
+                &mut rng,
+                &mut self.caption_scratch,
+                &mut row.captions,
+            )?;
+        }
+        let begun = counters.passed(Stage::Caption, begun);
+
+        if self.config.image_size > 0 {
+            self.stage = Stage::Decode;
+            let draws = || SampleRng::new(self.config.seed, epoch, id.key(), stream::AUGMENT);
+            let decoded = self.pictures.decode(members.image, draws)?;
+            let begun = counters.passed(Stage::Decode, begun);
+
+            self.stage = Stage::Augment;
+            decoded.write(self.config.image_size, &mut self.scratch, pixels);
+            counters.passed(Stage::Augment, begun);
+        }
+        row.key.clear();
+        row.key.push_str(self.reader.key());
+        Ok(())
+    }
+
+    /// What becomes of a batch whose slots all came back, and its way to the reader.
+    fn finish(&mut self, filling: &Filling, lease: Lease, mut rows: Vec<Row>) {
+        let mut tally = Tally::default();
+        for row in &rows {
+            tally.add(&row.tally);
+        }
+        let full = rows.iter().all(|row| row.sample.is_some());
+        let outcome = if let Some(error) = rows.iter_mut().find_map(|row| row.fatal.take()) {
+            Outcome::Failed(error)
+        } else if full || self.config.last_batch == LastBatch::Keep {
+            self.make(filling, lease, &mut rows)
+                .map_or_else(Outcome::Failed, |batch| Outcome::Made(Box::new(batch)))
+        } else {
+            Outcome::Unfilled
+        };
+        self.stage = Stage::Fetch;
+        let finished = Finished {
+            epoch: filling.plan.epoch,
+            tally,
+            outcome,
+        };
+        self.shared.finished(filling.number, finished, rows);
+    }
+
+    /// Texts and masks of the rows that hold a sample.
+    fn make(
+        &mut self,
+        filling: &Filling,
+        mut lease: Lease,
+        rows: &mut [Row],
+    ) -> Result<Batch, Error> {
+        let count = keep_good_rows(&mut lease, rows, self.loader.image_bytes());
+        let good = &rows[..count];
+        let samples: Vec<SampleId> = good.iter().filter_map(|row| row.sample).collect();
+        let mask = self.config.mask.as_ref();
+        let masked_rows = mask.map_or(0, |mask| mask.masked_rows(count));
+        let (seed, epoch) = (self.config.seed, filling.plan.epoch);
+        if let Some(tokenizer) = &self.loader.tokenizer {
+            let begun = Instant::now();
+            self.stage = Stage::Tokenize;
+            let texts = Texts {
+                tokenizer,
+                rows: good,
+                slots: self.config.captions.len(),
+                masked: masked_rows,
+            };
+            let ids = &mut lease.memory.token_ids;
+            texts.encode(ids).map_err(|source| {
+                let first = samples.first().copied().unwrap_or_default();
+                Error::Tokenize {
+                    shard: self.loader.shard(first.shard).to_string(),
+                    key: good.first().map_or_else(String::new, |row| row.key.clone()),
+                    source,
+                }
+            })?;
+            let begun = self.shared.counters.passed(Stage::Tokenize, begun);
+            if let Some(mask) = mask {
+                self.stage = Stage::Mask;
+                let draws =
+                    |row: usize| SampleRng::new(seed, epoch, samples[row].key(), stream::MASK);
+                texts.mask(ids, mask, draws, &mut lease.memory.masked_token_ids);
+                self.shared.counters.passed(Stage::Mask, begun);
+            }
+        }
+        if let Some(mask) = mask {
+            let masked = &samples[..masked_rows];
+            let of_batch = filling.plan.rng(seed, 0, stream::PATCHES);
+            let kept = &mut lease.memory.kept_patches;
+            keep_patches(mask, (seed, epoch), of_batch, masked, kept);
+        }
+        let (memory, rows) = (&mut lease.memory, &mut rows[..count]);
+        swap_all(&mut memory.keys, rows.iter_mut().map(|row| &mut row.key));
+        if !self.config.keep_members.is_empty() {
+            swap_all(&mut memory.kept, rows.iter_mut().map(|row| &mut row.kept));
+        }
+        Ok(Batch {
+            lease,
+            samples,
+            masked_rows,
+            cursor: filling.plan.cursor.clone(),
+        })
+    }
+}
+
+/// Gives what the rows hold to a batch's memory, and what that held to the rows, which write over it.
+fn swap_all<'row, T: Default + 'row>(
+    memory: &mut Vec<T>,
+    rows: impl ExactSizeIterator<Item = &'row mut T>,
+) {
+    memory.resize_with(rows.len(), T::default);
+    for (kept, row) in memory.iter_mut().zip(rows) {
+        std::mem::swap(kept, row);
+    }
+}
+
+/// Moves the rows that hold a sample to the front, pixels with them; gives their number.
+fn keep_good_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> usize {
+    let mut count = 0;
+    for index in 0..rows.len() {
+        if rows[index].sample.is_some() {
+            if count < index {
+                rows.swap(count, index);
+                let start = index * image_bytes;
+                lease
+                    .memory
+                    .images
+                    .copy_within(start..start + image_bytes, count * image_bytes);
+            }
+            count += 1;
+        }
+    }
+    count
+}
+
+/// The patches that masked rows keep, `[M, K]`; drawn once a batch, or per sample from its id.
+fn keep_patches(
+    mask: &MaskConfig,
+    (seed, epoch): (u64, u64),
+    mut of_batch: SampleRng,
+    samples: &[SampleId],
+    out: &mut Vec<i64>,
+) {
+    let kept = mask.kept_patches();
+    out.resize(samples.len() * kept, 0);
+    let mut rows = out.chunks_exact_mut(kept);
+    match mask.patch_draw {
+        PatchDraw::Sample => {
+            for (row, &sample) in rows.zip(samples) {
+                let mut rng = SampleRng::new(seed, epoch, sample.key(), stream::PATCHES);
+                mask::draw_patches(mask.num_patches, row, &mut rng);
+            }
+        }
+        PatchDraw::Batch => {
+            let Some(first) = rows.next() else { return };
+            mask::draw_patches(mask.num_patches, first, &mut of_batch);
+            for row in 1..samples.len() {
+                out.copy_within(..kept, row * kept);
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! One shard, from wherever it lies, into a local file without compression.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::time::sleep;
+
+use super::cache::Found;
+use super::partial_file::{Following, Meter, Sink};
+use super::ranges::{Failed, Opened, Transfer};
+use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, unkept};
+use super::store::{Fetched, Inner, Store, cancelled_error};
+use super::{decompress, pipe};
+use crate::error::FetchError;
+use crate::shards::{BLOCK, Compression, Location, Stamp, shown};
+
+/// Bytes that are unpacked at once: so many before damage may be lost with it.
+const UNPACK_BYTES: usize = 16 * 1024;
+
+impl Store {
+    /// Brings a shard here and waits for it; setting `cancelled` ends that.
+    ///
+    /// # Errors
+    /// It cannot be brought, after all that was tried.
+    pub fn fetch(
+        &self,
+        location: &Location,
+        cancelled: &AtomicBool,
+    ) -> Result<Fetched, FetchError> {
+        let meter = Arc::new(Meter::default());
+        let work = Box::pin(self.inner.download(location, &meter));
+        self.wait(work, cancelled).unwrap_or_else(|| {
+            meter.call_off();
+            Err(cancelled_error(&location.to_string()))
+        })
+    }
+}
+
+impl Inner {
+    /// Brings a shard here; `meter` says meanwhile how much of the disk it takes.
+    pub async fn download(
+        &self,
+        location: &Location,
+        meter: &Arc<Meter>,
+    ) -> Result<Fetched, FetchError> {
+        let mut brought = match location {
+            Location::File(_) => self.open_file(location, meter).await,
+            Location::Url(url) => self.download_url(url, location.compression(), meter).await,
+            Location::Pipe(command) => pipe::download(self, command, meter).await,
+        };
+        if let Err(error) = &mut brought
+            && error.here
+        {
+            let folder = self.folder.display();
+            error.what = format!("{}; data.store.cache_dir is {folder}", error.what);
+        }
+        brought
+    }
+
+    async fn open_file(
+        &self,
+        location: &Location,
+        meter: &Arc<Meter>,
+    ) -> Result<Fetched, FetchError> {
+        let failed = |failure: Failure| failure.into_error(&location.to_string(), 0);
+        let Location::File(path) = location else {
+            return Err(failed(Failure::terminal("it is no file")));
+        };
+        let opened = File::open(path).and_then(|file| {
+            let stamp = Stamp::of_file(&file.metadata()?);
+            Ok((file, stamp))
+        });
+        let (file, stamp) = opened.map_err(|error| {
+            let mut failure = Failure::terminal(format!("cannot open: {error}"));
+            if error.kind() == io::ErrorKind::NotFound {
+                failure.verdict = Verdict::Missing;
+            }
+            failed(failure)
+        })?;
+        let file = match location.compression() {
+            Some(compression) => {
+                let into = self.file().map_err(failed)?;
+                let unpacked = self.unpack(file, compression, into, meter).await;
+                unpacked.map_err(failed)?
+            }
+            None => file,
+        };
+        Ok(Fetched { file, stamp })
+    }
+
+    async fn download_url(
+        &self,
+        url: &str,
+        compression: Option<Compression>,
+        meter: &Arc<Meter>,
+    ) -> Result<Fetched, FetchError> {
+        let source = self.source(url)?;
+        let transfer = Transfer {
+            source: &source,
+            connections: &self.connections,
+            limits: self.limits,
+        };
+        let mut attempts = Attempts::new(self.config.retries);
+        loop {
+            let (failure, made) = match self
+                .download_once(url, transfer, compression, meter, &mut attempts)
+                .await
+            {
+                Ok(fetched) => return Ok(fetched),
+                Err(failed) => failed,
+            };
+            let address = shown(url);
+            if failure.verdict != Verdict::Changed {
+                return Err(failure.into_error(&address, made));
+            }
+            let pause = attempts
+                .failed(failure, false)
+                .map_err(|failure| failure.into_error(&address, attempts.made))?;
+            sleep(pause).await;
+        }
+    }
+
+    async fn download_once(
+        &self,
+        url: &str,
+        transfer: Transfer<'_>,
+        compression: Option<Compression>,
+        meter: &Arc<Meter>,
+        attempts: &mut Attempts,
+    ) -> Result<Fetched, Failed> {
+        let once = |failure| (failure, 1);
+        let mut opened = transfer.open(attempts).await?;
+        let mut identity = opened.identity.clone();
+        let mut kept = self.cache.as_ref().and_then(|cache| {
+            let path = cache.path(url, &identity)?;
+            Some((cache, path))
+        });
+        let mut claim = None;
+        if let Some((cache, path)) = &kept {
+            let unusable = |error| once(unkept(&error));
+            let found = match cache.look(path).map_err(unusable)? {
+                Some(found) => Some(found),
+                None => {
+                    // The connection is of use to others meanwhile.
+                    drop(opened);
+                    // Whoever makes it may be pausing before another attempt.
+                    let patience = self.limits.timeout + LONGEST_PAUSE;
+                    let found = cache.wait(path, patience).await.map_err(unusable)?;
+                    if let Some(Found::Whole(file)) = found {
+                        return Ok(Fetched::of(file, &identity));
+                    }
+                    opened = transfer.open(attempts).await?;
+                    if opened.identity != identity {
+                        return Err(once(Failure::changed("it changes while it is read")));
+                    }
+                    found
+                }
+            };
+            match found {
+                Some(Found::Whole(file)) => return Ok(Fetched::of(file, &identity)),
+                Some(Found::Mine(mine)) => claim = Some(mine),
+                None => kept = None,
+            }
+        }
+        meter.set(identity.size.unwrap_or(0));
+        let file = match &claim {
+            Some(claim) => claim
+                .file
+                .try_clone()
+                .map_err(|error| once(unkept(&error)))?,
+            None => self.file().map_err(once)?,
+        };
+        let (arriving, unpacked) = match compression {
+            None => (file, None),
+            Some(compression) => (self.file().map_err(once)?, Some((compression, file))),
+        };
+        let sink = Arc::new(Sink::new(arriving));
+        let mut file = self
+            .receive(transfer, opened, &sink, unpacked, meter)
+            .await?;
+        identity.size = identity.size.or_else(|| size_of(&sink.file));
+        if let (Some(claim), Some((cache, path))) = (claim, kept) {
+            let cache = cache.clone();
+            let keeping = tokio::task::spawn_blocking(move || cache.keep(claim, &path)).await;
+            let kept = keeping.map_err(io::Error::other).and_then(|kept| kept);
+            file = kept.map_err(|error| once(unkept(&error)))?;
+        }
+        Ok(Fetched::of(file, &identity))
+    }
+
+    /// Fills the sink, and unpacks it into a second file where it is compressed; gives the file with the plain bytes.
+    async fn receive(
+        &self,
+        transfer: Transfer<'_>,
+        opened: Opened<'_>,
+        sink: &Arc<Sink>,
+        unpacked: Option<(Compression, File)>,
+        meter: &Arc<Meter>,
+    ) -> Result<File, Failed> {
+        // Whoever follows the sink must learn it when this is dropped half-way, too.
+        let ending = Ending(Arc::clone(sink));
+        let Some((compression, into)) = unpacked else {
+            transfer.finish(opened, sink).await?;
+            return sink.file.try_clone().map_err(|error| (unkept(&error), 1));
+        };
+        let following = Following::new(Arc::clone(sink));
+        let unpacking = async {
+            let unpacked = self.unpack(following, compression, into, meter).await;
+            unpacked.map_err(|failure| (failure, 1))
+        };
+        let arriving = async {
+            let result = transfer.finish(opened, sink).await;
+            ending.0.end(result.is_ok());
+            result
+        };
+        let ((), unpacked) = futures_util::future::try_join(arriving, unpacking).await?;
+        Ok(unpacked)
+    }
+
+    /// Unpacks what a reader gives into a file, on a thread that may wait.
+    async fn unpack(
+        &self,
+        packed: impl Read + Send + 'static,
+        compression: Compression,
+        into: File,
+        meter: &Arc<Meter>,
+    ) -> Result<File, Failure> {
+        let _permit = self.may_wait().await?;
+        let (meter, limit) = (Arc::clone(meter), self.config.read_ahead_bytes);
+        let work = move || unpack(packed, compression, into, &meter, limit);
+        let joined = tokio::task::spawn_blocking(work).await;
+        joined.map_err(|error| Failure::terminal(format!("its unpacking ended: {error}")))?
+    }
+}
+
+fn size_of(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.len())
+}
+
+struct Ending(Arc<Sink>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end(false);
+    }
+}
+
+fn unpack(
+    packed: impl Read,
+    compression: Compression,
+    mut file: File,
+    meter: &Meter,
+    limit: u64,
+) -> Result<File, Failure> {
+    let failed = |error: io::Error| Failure::terminal(format!("cannot be decompressed: {error}"));
+    let mut reader = decompress::reader(packed, compression).map_err(failed)?;
+    let mut piece = vec![0; UNPACK_BYTES];
+    let (mut size, packed_bytes) = (0u64, meter.bytes());
+    loop {
+        if meter.is_called_off() {
+            return Err(Failure::terminal("the loader is closed"));
+        }
+        let got = match reader.read(&mut piece) {
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // What stands before damage is used, as of a damaged plain shard.
+            Err(error) if size > 0 && error.raw_os_error().is_none() => {
+                damaged_at(&file, size).map_err(|error| unkept(&error))?;
+                0
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        if got == 0 {
+            meter.set(size);
+            return Ok(file);
+        }
+        size += got as u64;
+        if size > limit {
+            return Err(Failure::terminal(format!(
+                "it unpacks to more than data.store.read_ahead_bytes = {limit}"
+            )));
+        }
+        file.write_all(&piece[..got])
+            .map_err(|error| unkept(&error))?;
+        // Until all of it is unpacked, both lie on the disk.
+        meter.at_least(packed_bytes.saturating_add(size));
+    }
+}
+
+/// Lets the archive end one byte behind its last whole block. Neither behind a member nor in the padding of one does it then
+/// look as if it were whole.
+fn damaged_at(file: &File, size: u64) -> io::Result<()> {
+    let end = size / BLOCK * BLOCK;
+    file.set_len(end)?;
+    file.write_all_at(b"?", end)
+}

@@ -1,0 +1,189 @@
+//! Addresses checked at opening, and globs in those of object stores, which can list their names; servers cannot.
+
+use std::sync::atomic::AtomicBool;
+
+use super::address::{Hub, Place, resolve};
+use super::object_storage;
+use super::retry::{Attempts, Failure};
+use super::store::{Inner, Store, cancelled_error};
+use crate::config::StoreConfig;
+use crate::error::{ConfigError, Error, FetchError};
+use crate::shards::{Location, shown};
+
+/// Checks the shards that lie elsewhere, and puts what a glob in an object store matches in its place.
+///
+/// # Errors
+/// An address is not understood, a glob stands where none can be or matches nothing, commands may not be run, or a store
+/// cannot be asked.
+pub fn settle(
+    shards: Vec<Location>,
+    config: &StoreConfig,
+    cancelled: &AtomicBool,
+) -> Result<Vec<Location>, Error> {
+    let (mut settled, mut store) = (Vec::with_capacity(shards.len()), None);
+    let hub = Hub::from_env();
+    for shard in shards {
+        let wrong =
+            |rule: &str| ConfigError::new("data.shards", format!("{:?}", shard.to_string()), rule);
+        match &shard {
+            Location::Pipe(_) if !config.allow_pipe => {
+                return Err(
+                    wrong("commands are run with data.store.allow_pipe = true only").into(),
+                );
+            }
+            Location::Url(url) => match resolve(url, &hub)? {
+                Place::Object { path, .. } if path.contains(['*', '?', '[']) => {
+                    let store = match &store {
+                        Some(store) => store,
+                        None => store.insert(Store::open(config)?),
+                    };
+                    let found = store.glob(url, cancelled)?;
+                    if found.is_empty() {
+                        return Err(wrong("it matches no object").into());
+                    }
+                    settled.extend(found.into_iter().map(Location::Url));
+                    continue;
+                }
+                Place::Http { url, .. }
+                    if url
+                        .split(['?', '#'])
+                        .next()
+                        .is_some_and(|path| path.contains('*')) =>
+                {
+                    return Err(wrong(NO_GLOB).into());
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        settled.push(shard);
+    }
+    Ok(settled)
+}
+
+const NO_GLOB: &str = "only object stores (s3, gs, az) can be searched with * ? [; elsewhere name the shards, with braces if \
+                       they are many";
+
+impl Store {
+    /// The objects that a glob in an address of an object store matches, sorted; `*` and `?` do not cross a slash.
+    ///
+    /// # Errors
+    /// The address is none of an object store, or its names cannot be listed.
+    pub fn glob(&self, pattern: &str, cancelled: &AtomicBool) -> Result<Vec<String>, FetchError> {
+        let work = Box::pin(self.inner.glob(pattern));
+        self.wait(work, cancelled)
+            .unwrap_or_else(|| Err(cancelled_error(&shown(pattern))))
+    }
+}
+
+impl Inner {
+    /// The addresses that a pattern matches, sorted.
+    pub(super) async fn glob(&self, pattern: &str) -> Result<Vec<String>, FetchError> {
+        let address = shown(pattern);
+        let failed = |failure: Failure, attempts| failure.into_error(&address, attempts);
+        let place = resolve(pattern, &self.hub)
+            .map_err(|error| failed(Failure::terminal(error.rule), 0))?;
+        let Place::Object {
+            scheme,
+            bucket,
+            path,
+        } = place
+        else {
+            return Err(failed(Failure::terminal(NO_GLOB), 0));
+        };
+        let (prefix, matcher) =
+            parts(&path).map_err(|error| failed(Failure::terminal(error.to_string()), 0))?;
+        let store = self
+            .object_store(scheme, &bucket)
+            .map_err(|failure| failed(failure, 0))?;
+        let mut attempts = Attempts::new(self.config.retries);
+        let names = loop {
+            let failure =
+                match object_storage::list(store.as_ref(), prefix, self.limits.timeout).await {
+                    Ok(names) => break names,
+                    Err(failure) => failure,
+                };
+            let pause = attempts.failed(failure, false);
+            let pause = pause.map_err(|failure| failed(failure, attempts.made))?;
+            tokio::time::sleep(pause).await;
+        };
+        let begin = pattern.len() - path.len();
+        let found = names.iter().filter(|name| matches(&matcher, name));
+        Ok(found
+            .map(|name| format!("{}{name}", &pattern[..begin]))
+            .collect())
+    }
+}
+
+/// The folder in which a glob's names lie, and the glob.
+fn parts(path: &str) -> Result<(&str, glob::Pattern), glob::PatternError> {
+    let wild = path.find(['*', '?', '[']).unwrap_or(path.len());
+    let prefix = path[..wild].rfind('/').map_or("", |slash| &path[..slash]);
+    Ok((prefix, glob::Pattern::new(path)?))
+}
+
+fn matches(pattern: &glob::Pattern, name: &str) -> bool {
+    let options = glob::MatchOptions {
+        require_literal_separator: true,
+        ..glob::MatchOptions::default()
+    };
+    pattern.matches_with(name, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_named_at_opening() {
+        let settled = |shards: &[Location], config: &StoreConfig| {
+            settle(shards.to_vec(), config, &AtomicBool::new(false))
+        };
+        let url = |text: &str| Location::Url(text.to_owned());
+        let plain = StoreConfig::default();
+        let pipes = StoreConfig {
+            allow_pipe: true,
+            ..plain.clone()
+        };
+        let pipe = Location::Pipe("cat *.tar".to_owned());
+        let good = [
+            url("s3://b/a.tar"),
+            url("http://h/a.tar?x=*"),
+            Location::File("a*".into()),
+            pipe.clone(),
+        ];
+        assert_eq!(settled(&good, &pipes).unwrap(), good);
+        for (shard, rule) in [
+            (pipe, "allow_pipe"),
+            (url("ftp://h/a.tar"), "must begin with"),
+            (url("s3://b"), "a bucket and a path"),
+            (url("http://h/*.tar"), "braces"),
+            (url("hf://datasets/o/n/*.tar"), "braces"),
+            (
+                url("hf://models/o/n/a.tar"),
+                "hf://datasets/OWNER/NAME/PATH",
+            ),
+        ] {
+            let error = settled(std::slice::from_ref(&shard), &plain).unwrap_err();
+            assert!(matches!(&error, Error::Config(error) if error.field == "data.shards"));
+            assert!(error.to_string().contains(rule), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_glob_is_searched_for_in_its_folder() {
+        for (path, prefix) in [("a/b/c-*.tar", "a/b"), ("*.tar", ""), ("a/*/c.tar", "a")] {
+            assert_eq!(parts(path).unwrap().0, prefix);
+        }
+        let matcher = parts("a/c-*.tar").unwrap().1;
+        for (name, expected) in [
+            ("a/c-1.tar", true),
+            ("a/c-.tar", true),
+            ("a/c-1/2.tar", false),
+            ("b/c-1.tar", false),
+        ] {
+            assert_eq!(matches(&matcher, name), expected, "{name}");
+        }
+        assert!(parts("a/[").is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! Requests over HTTP.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MATCH,
+    LAST_MODIFIED, RANGE,
+};
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{Client, StatusCode, Url};
+
+use super::request::{Answer, Want, asked_pause};
+use super::retry::{Failure, is_distrust, words};
+use crate::shards::Identity;
+
+/// Seconds to reach a server; the configuration's time-out counts from then on.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Redirections that are followed from one request.
+const MAX_REDIRECTIONS: usize = 10;
+
+/// A client for all requests. HTTP/1.1 alone: over HTTP/2 the ranges would share one connection and one window. Nothing that
+/// is secret goes to another host than it was meant for: the client drops tokens and passwords when it is led elsewhere,
+/// and an address that led there is not told, whose query may be a signature.
+pub(crate) fn client() -> Result<Client, Failure> {
+    Client::builder()
+        .http1_only()
+        .redirect(Policy::custom(followed))
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("prolip/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| Failure::terminal(format!("no HTTP client: {}", words(&error))))
+}
+
+fn followed(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
+    if encrypted && attempt.url().scheme() != "https" {
+        attempt.error("it redirects from https to an address without encryption")
+    } else if attempt.previous().len() > MAX_REDIRECTIONS {
+        attempt.error("too many redirections")
+    } else {
+        attempt.follow()
+    }
+}
+
+/// One request, and the address that answered it if that lies on another server.
+pub(crate) async fn get(
+    client: &Client,
+    url: &str,
+    token: Option<&str>,
+    want: Want,
+    known: Option<&Identity>,
+) -> Result<(Answer, Option<Url>), Failure> {
+    // Compressed on the way, ranges would be ranges of something else.
+    let mut request = client.get(url).header(ACCEPT_ENCODING, "identity");
+    if let Want::Range(start, end) = want {
+        request = request.header(RANGE, format!("bytes={start}-{}", end.saturating_sub(1)));
+    }
+    if let Some(etag) = known.and_then(Identity::strong_etag) {
+        request = request.header(IF_MATCH, etag);
+    }
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let response = request.send().await.map_err(request_failure)?;
+    let headers = response.headers();
+    let status = response.status();
+    let (start, ranged, size) = match (status, want) {
+        (StatusCode::PARTIAL_CONTENT, Want::Range(wanted, _)) => {
+            let (start, size) = content_range(headers)
+                .ok_or_else(|| Failure::again("an answer without its Content-Range"))?;
+            if start != wanted {
+                return Err(Failure::again(
+                    "an answer with another range than asked for",
+                ));
+            }
+            (start, true, Some(size))
+        }
+        (StatusCode::OK, _) => (0, false, number(headers, CONTENT_LENGTH)),
+        _ => return Err(Failure::of_status(status.as_u16(), asked_pause(headers))),
+    };
+    let identity = Identity {
+        etag: text(headers, ETAG),
+        modified: text(headers, LAST_MODIFIED),
+        size,
+    };
+    let landed = Url::parse(url)
+        .is_ok_and(|url| url.origin() != response.url().origin())
+        .then(|| response.url().clone());
+    let body = response
+        .bytes_stream()
+        .map(|piece| piece.map_err(body_failure));
+    let answer = Answer {
+        identity,
+        start,
+        ranged,
+        body: Box::pin(body),
+    };
+    Ok((answer, landed))
+}
+
+fn request_failure(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    if error.is_builder() || error.is_redirect() || is_distrust(&error) {
+        return Failure::terminal(words(&error));
+    }
+    Failure::again(format!("no answer: {}", words(&error)))
+}
+
+fn body_failure(error: reqwest::Error) -> Failure {
+    Failure::again(format!(
+        "the connection broke: {}",
+        words(&error.without_url())
+    ))
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// `bytes START-END/SIZE` → start and size.
+fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
+    let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let start = range.split_once('-')?.0;
+    Some((start.trim().parse().ok()?, size.trim().parse().ok()?))
+}

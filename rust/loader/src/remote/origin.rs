@@ -1,0 +1,76 @@
+//! Where a shard's bytes are requested: an HTTP server or an object store.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use object_store::ObjectStore;
+
+use super::request::{Answer, Want};
+use super::retry::{Failure, Verdict};
+use super::{http, object_storage};
+use crate::shards::Identity;
+
+/// Where a shard's bytes are asked for.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    Http {
+        client: reqwest::Client,
+        url: String,
+        token: Option<String>,
+        /// Where a redirection to another server led last: the shard's other ranges are asked for there.
+        landed: Mutex<Option<reqwest::Url>>,
+    },
+    Object {
+        store: Arc<dyn ObjectStore>,
+        path: object_store::path::Path,
+    },
+}
+
+impl Origin {
+    /// Asks for bytes; of `known` only the same state is taken.
+    pub async fn get(&self, want: Want, known: Option<&Identity>) -> Result<Answer, Failure> {
+        let answer = match self {
+            Self::Http {
+                client,
+                url,
+                token,
+                landed,
+            } => get_landed(client, (url, token.as_deref()), landed, want, known).await?,
+            Self::Object { store, path } => {
+                object_storage::get(store.as_ref(), path, want, known).await?
+            }
+        };
+        match known {
+            Some(known) if !known.matches(&answer.identity) => {
+                Err(Failure::changed("it changes while it is read"))
+            }
+            _ => Ok(answer),
+        }
+    }
+}
+
+/// Asks where the last request ended up, or where the shard is said to be: the way there may be valid for a while only.
+async fn get_landed(
+    client: &reqwest::Client,
+    (url, token): (&str, Option<&str>),
+    landed: &Mutex<Option<reqwest::Url>>,
+    want: Want,
+    known: Option<&Identity>,
+) -> Result<Answer, Failure> {
+    let place = || landed.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = place().clone();
+    if let Some(there) = before {
+        let answer = http::get(client, there.as_str(), None, want, known).await;
+        match answer {
+            Ok((answer, _)) => return Ok(answer),
+            Err(failure) => {
+                *place() = None;
+                if !matches!(failure.verdict, Verdict::Missing | Verdict::Final) {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+    let (answer, there) = http::get(client, url, token, want, known).await?;
+    *place() = there;
+    Ok(answer)
+}

@@ -1,0 +1,152 @@
+//! A command's output as a shard.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::partial_file::Meter;
+use super::retry::{Attempts, Failure, unkept};
+use super::store::{Fetched, Inner};
+use crate::error::FetchError;
+use crate::shards::{Identity, Location, without_secrets};
+
+/// Bytes that are read at once: what a pipe holds.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes of a command's complaint that an error carries, from its end.
+const COMPLAINT_BYTES: i64 = 200;
+
+/// Ends a command and all that it started, should it still run when this is dropped.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// Runs a command until its output is here, again where it fails.
+pub(super) async fn download(
+    inner: &Inner,
+    command: &str,
+    meter: &Arc<Meter>,
+) -> Result<Fetched, FetchError> {
+    let address = Location::Pipe(command.to_owned()).to_string();
+    if !inner.config.allow_pipe {
+        let failure = Failure::terminal("commands are run with data.store.allow_pipe = true only");
+        return Err(failure.into_error(&address, 0));
+    }
+    let mut attempts = Attempts::new(inner.config.retries);
+    loop {
+        let failure = match run(inner, command, meter).await {
+            Ok(fetched) => return Ok(fetched),
+            Err(failure) => failure,
+        };
+        let pause = attempts
+            .failed(failure, false)
+            .map_err(|failure| failure.into_error(&address, attempts.made))?;
+        sleep(pause).await;
+    }
+}
+
+async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched, Failure> {
+    let _permit = inner.may_wait().await?;
+    let (file, mut complaint) = (inner.file()?, inner.file()?);
+    let cannot = |error: std::io::Error| Failure::terminal(format!("cannot be run: {error}"));
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(complaint.try_clone().map_err(cannot)?))
+        .process_group(0)
+        .spawn()
+        .map_err(cannot)?;
+    let mut group = Group(Pid::from_raw(child.id() as i32));
+    let output = child.stdout.take();
+    let output = output.ok_or_else(|| Failure::terminal("its output cannot be read"))?;
+    meter.set(0);
+    let (task, counted) = (Arc::clone(meter), Arc::clone(meter));
+    let mut copying = tokio::task::spawn_blocking(move || copy(child, output, file, &task));
+    let copied = finished(inner, &mut copying, &counted).await?;
+    // Reaped: its number may be another's by now.
+    group.0 = None;
+    let (file, success, status) = copied?;
+    if success {
+        let identity = Identity {
+            size: file.metadata().ok().map(|metadata| metadata.len()),
+            ..Identity::default()
+        };
+        return Ok(Fetched::of(file, &identity));
+    }
+    let mut said = String::new();
+    let end = complaint.seek(SeekFrom::End(0)).unwrap_or(0) as i64;
+    let _ = complaint.seek(SeekFrom::Start((end - COMPLAINT_BYTES).max(0) as u64));
+    let _ = complaint.read_to_string(&mut said);
+    let said = without_secrets(said.trim());
+    let what = format!("the command ends with {status}: {said}");
+    // A shell's numbers for what cannot be run.
+    let hopeless = status.contains("status: 126") || status.contains("status: 127");
+    Err(if hopeless {
+        Failure::terminal(what)
+    } else {
+        Failure::again(what)
+    })
+}
+
+type Copied = Result<(File, bool, String), Failure>;
+
+/// Waits for the copying thread as long as bytes come.
+async fn finished(
+    inner: &Inner,
+    copying: &mut JoinHandle<Copied>,
+    meter: &Meter,
+) -> Result<Copied, Failure> {
+    let limit = inner.limits.timeout;
+    loop {
+        let before = meter.bytes();
+        match timeout(limit, &mut *copying).await {
+            Ok(joined) => {
+                return joined
+                    .map_err(|error| Failure::terminal(format!("its thread ended: {error}")));
+            }
+            Err(_) if meter.bytes() > before => {}
+            Err(_) => return Err(Failure::again(format!("no byte for {limit:?}"))),
+        }
+    }
+}
+
+fn copy(mut child: Child, mut output: ChildStdout, mut file: File, meter: &Meter) -> Copied {
+    let copied = copy_output(&mut output, &mut file, meter);
+    if copied.is_err() {
+        drop(Group(Pid::from_raw(child.id() as i32)));
+    }
+    let status = child.wait().map_err(broke)?;
+    copied.map(|()| (file, status.success(), status.to_string()))
+}
+
+fn copy_output(output: &mut ChildStdout, file: &mut File, meter: &Meter) -> Result<(), Failure> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut size = 0u64;
+    loop {
+        let got = output.read(&mut piece).map_err(broke)?;
+        if got == 0 {
+            return Ok(());
+        }
+        file.write_all(&piece[..got])
+            .map_err(|error| unkept(&error))?;
+        size += got as u64;
+        meter.at_least(size);
+    }
+}
+
+fn broke(error: std::io::Error) -> Failure {
+    Failure::again(format!("its output broke: {error}"))
+}

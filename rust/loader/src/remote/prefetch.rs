@@ -1,0 +1,382 @@
+//! The shards of a run that are no plain local files: fetched ahead in the order of their use, kept until they are released.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::fs::File;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::partial_file::Meter;
+use super::provider::{ReadyShard, ShardProvider};
+use super::retry::Failure;
+use super::store::{Fetched, Inner, Store};
+use crate::config::StoreConfig;
+use crate::error::{Error, FetchError, TarError};
+use crate::shards::{Location, Regions, Stamp};
+
+/// What the spool knows of a shard before it is here.
+#[derive(Debug, Clone)]
+pub struct ShardRequest {
+    /// Where it lies.
+    pub location: Location,
+    /// What an index says of it; without one its headers are read when it is here.
+    pub stamp: Option<Stamp>,
+}
+
+/// Gives the order of a shard of the list; nothing for a plain local file.
+pub type RequestOf = dyn Fn(u32) -> Option<ShardRequest> + Send + Sync;
+
+/// Finds the samples of a downloaded shard by reading its headers.
+pub type ScanShard = fn(&File) -> Result<Regions, TarError>;
+
+type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// Brings the shards of one run.
+#[derive(Debug)]
+pub struct Prefetcher {
+    store: Store,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    inner: Arc<Inner>,
+    runtime: Handle,
+    request_of: Box<RequestOf>,
+    scan: ScanShard,
+    state: Mutex<State>,
+    wake: OnceLock<Wake>,
+    closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    shards: HashMap<u32, Held>,
+    /// Announced and not begun.
+    queue: VecDeque<u32>,
+    /// Those of the queue that a batch waits for: they are fetched whatever is held already.
+    wanted: BTreeSet<u32>,
+    lengths: HashMap<u32, u64>,
+    /// Bytes of the largest shard so far: what another is taken to need before its size is known.
+    largest: u64,
+}
+
+#[derive(Debug)]
+enum Held {
+    Queued,
+    Fetching {
+        meter: Arc<Meter>,
+        task: AbortHandle,
+    },
+    Here {
+        meter: Arc<Meter>,
+        lent: ReadyShard,
+    },
+    Failed(FetchError),
+}
+
+/// A shard that arrived, and where its samples lie if that was read.
+type Arrival = Result<(File, Option<Arc<Regions>>), FetchError>;
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Prefetcher").finish_non_exhaustive()
+    }
+}
+
+impl Prefetcher {
+    /// A spool that fetches nothing yet.
+    ///
+    /// # Errors
+    /// Its threads cannot be started.
+    pub fn open(
+        config: &StoreConfig,
+        request_of: Box<RequestOf>,
+        scan: ScanShard,
+    ) -> Result<Self, FetchError> {
+        let store = Store::open(config)?;
+        let shared = Shared {
+            inner: Arc::clone(&store.inner),
+            runtime: store.handle.clone(),
+            request_of,
+            scan,
+            state: Mutex::default(),
+            wake: OnceLock::new(),
+            closed: AtomicBool::new(false),
+        };
+        Ok(Self {
+            store,
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+impl ShardProvider for Prefetcher {
+    fn request(&self, shards: &[u32]) {
+        let mut state = self.shared.lock();
+        for &shard in shards {
+            state.queue(shard);
+        }
+        self.shared.pump(&mut state);
+    }
+
+    fn is_ready(&self, shard: u32) -> bool {
+        let mut state = self.shared.lock();
+        match state.shards.get(&shard) {
+            Some(Held::Here { .. } | Held::Failed(_)) => return true,
+            Some(Held::Fetching { .. }) => return false,
+            Some(Held::Queued) => {}
+            None if (self.shared.request_of)(shard).is_none() => return true,
+            None => state.queue(shard),
+        }
+        // A batch waits for it, so what is held already must not keep it from coming.
+        state.wanted.insert(shard);
+        self.shared.pump(&mut state);
+        false
+    }
+
+    fn length(&self, shard: u32) -> Option<Result<u64, Error>> {
+        let state = self.shared.lock();
+        if let Some(&length) = state.lengths.get(&shard) {
+            return Some(Ok(length));
+        }
+        match state.shards.get(&shard) {
+            Some(Held::Failed(error)) => Some(Err(error.clone().into())),
+            _ => None,
+        }
+    }
+
+    fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
+        match self.shared.lock().shards.get(&shard) {
+            Some(Held::Here { lent, .. }) => Ok(Some(lent.clone())),
+            Some(Held::Failed(error)) => Err(error.clone()),
+            _ => Ok(None),
+        }
+    }
+
+    fn release(&self, shard: u32) {
+        let mut state = self.shared.lock();
+        let held = state.shards.remove(&shard);
+        state.forget(shard);
+        end(held);
+        self.shared.pump(&mut state);
+        drop(state);
+        if let Some(cache) = &self.shared.inner.cache {
+            cache.trim();
+        }
+    }
+
+    fn on_change(&self, wake: Wake) {
+        // A run says it once, before it begins.
+        drop(self.shared.wake.set(wake));
+    }
+
+    fn close(&self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        let mut state = self.shared.lock();
+        state.queue.clear();
+        let shards = std::mem::take(&mut state.shards);
+        drop(state);
+        shards.into_values().for_each(|held| end(Some(held)));
+        self.store.close();
+    }
+}
+
+impl Drop for Prefetcher {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Calls off what is still on its way.
+fn end(held: Option<Held>) {
+    if let Some(Held::Fetching { meter, task }) = held {
+        meter.call_off();
+        task.abort();
+    }
+}
+
+impl State {
+    fn queue(&mut self, shard: u32) {
+        if let Entry::Vacant(place) = self.shards.entry(shard) {
+            place.insert(Held::Queued);
+            self.queue.push_back(shard);
+        }
+    }
+
+    fn forget(&mut self, shard: u32) {
+        self.queue.retain(|&queued| queued != shard);
+        self.wanted.remove(&shard);
+    }
+}
+
+/// What work comes to; a panic is a failure, since whoever waits for the shard would wait for ever.
+async fn caught(work: impl Future<Output = Arrival>, address: String) -> Arrival {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|thrown| {
+        Err(FetchError {
+            address,
+            what: Error::panicked("fetch", thrown.as_ref()).to_string(),
+            attempts: 0,
+            missing: false,
+            here: true,
+        })
+    })
+}
+
+/// Compares a shard with what the index says of it, or reads its headers where none does.
+async fn examined(fetched: Fetched, request: ShardRequest, scan: ScanShard) -> Arrival {
+    let Fetched { file, stamp: now } = fetched;
+    let address = request.location.to_string();
+    let failed = move |what: String| Failure::terminal(what).into_error(&address, 0);
+    if let Some(stamp) = request.stamp {
+        return match stamp.change(&now) {
+            Some(what) => Err(failed(format!(
+                "it has changed since it was indexed: {what}"
+            ))),
+            None => Ok((file, None)),
+        };
+    }
+    let read = tokio::task::spawn_blocking(move || {
+        let regions = scan(&file).map_err(|error| error.to_string())?;
+        Ok((file, Some(Arc::new(regions))))
+    });
+    match read.await {
+        Ok(read) => read.map_err(failed),
+        Err(error) => Err(failed(format!("its headers could not be read: {error}"))),
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins what may be begun: the shards in their order, and before them those that a batch waits for.
+    fn pump(self: &Arc<Self>, state: &mut State) {
+        while !self.closed.load(Ordering::Relaxed) {
+            let wanted = state.wanted.iter().next().copied();
+            let Some(shard) = wanted.or_else(|| state.queue.front().copied()) else {
+                return;
+            };
+            let Some(request) = (self.request_of)(shard) else {
+                state.forget(shard);
+                state.shards.remove(&shard);
+                continue;
+            };
+            let need = request
+                .stamp
+                .as_ref()
+                .map_or(state.largest, |stamp| stamp.size);
+            if wanted.is_none() && !self.has_room(state, need) {
+                return;
+            }
+            state.forget(shard);
+            let held = self.begin(shard, request, need);
+            state.shards.insert(shard, held);
+        }
+    }
+
+    fn begin(self: &Arc<Self>, shard: u32, request: ShardRequest, need: u64) -> Held {
+        let meter = Arc::new(Meter::default());
+        meter.set(need);
+        let (shared, task_meter) = (Arc::clone(self), Arc::clone(&meter));
+        let task = self.runtime.spawn(async move {
+            let address = request.location.to_string();
+            let work = async {
+                let fetched = shared
+                    .inner
+                    .download(&request.location, &task_meter)
+                    .await?;
+                examined(fetched, request, shared.scan).await
+            };
+            let arrival = caught(work, address).await;
+            shared.arrived(shard, &task_meter, arrival);
+        });
+        Held::Fetching {
+            meter,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// Whether another shard of `need` bytes may be begun beside what is held.
+    fn has_room(&self, state: &State, need: u64) -> bool {
+        let (mut fetching, mut bytes) = (0, 0u64);
+        for held in state.shards.values() {
+            match held {
+                Held::Fetching { meter, .. } => {
+                    fetching += 1;
+                    bytes = bytes.saturating_add(meter.bytes());
+                }
+                Held::Here { meter, .. } => bytes = bytes.saturating_add(meter.bytes()),
+                Held::Queued | Held::Failed(_) => {}
+            }
+        }
+        let config = &self.inner.config;
+        // Before anything has come, nothing says how large shards are: one goes first.
+        let unknown = need == 0 && fetching > 0;
+        fetching < config.connections
+            && !unknown
+            && bytes.saturating_add(need) <= config.read_ahead_bytes
+    }
+
+    fn arrived(self: &Arc<Self>, shard: u32, meter: &Arc<Meter>, arrival: Arrival) {
+        let mut state = self.lock();
+        let ours = matches!(state.shards.get(&shard), Some(Held::Fetching { meter: now, .. }) if Arc::ptr_eq(now, meter));
+        if !ours {
+            // Released meanwhile.
+            return;
+        }
+        let held = match arrival {
+            Ok((file, regions)) => {
+                if let Some(regions) = &regions {
+                    state.lengths.insert(shard, regions.len() as u64);
+                }
+                let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+                meter.set(bytes);
+                state.largest = state.largest.max(bytes);
+                Held::Here {
+                    meter: Arc::clone(meter),
+                    lent: ReadyShard {
+                        file: Arc::new(file),
+                        regions,
+                    },
+                }
+            }
+            Err(error) => Held::Failed(error),
+        };
+        state.shards.insert(shard, held);
+        self.pump(&mut state);
+        drop(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = self.wake.get()
+            && !self.closed.load(Ordering::Relaxed)
+        {
+            wake();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_failure() {
+        let address = "s3://b/a.tar".to_owned();
+        let work = async { panic!("as it is meant to") };
+        let error = caught(work, address).now_or_never().unwrap().unwrap_err();
+        let expected =
+            "shard s3://b/a.tar: a loader thread panicked in stage \"fetch\": as it is meant to";
+        assert_eq!(error.to_string(), expected);
+    }
+}

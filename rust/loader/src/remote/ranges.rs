@@ -1,0 +1,199 @@
+//! A shard's bytes into a file: several ranges at a time, each continued from its last byte where the connection breaks.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::sleep;
+
+use super::origin::Origin;
+use super::partial_file::Sink;
+use super::request::{Answer, Want, in_time};
+use super::retry::{Attempts, Failure, unkept};
+use crate::shards::Identity;
+
+/// Bytes of one range: large enough that a request's delay does not count, small enough that a shard is several.
+pub(crate) const RANGE_BYTES: u64 = 8 << 20;
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub retries: u32,
+    /// Without a byte.
+    pub timeout: Duration,
+    /// Ranges of one shard at the same time: not all that there may be, so that a slow one stalls no other.
+    pub ranges: usize,
+    pub range_bytes: u64,
+}
+
+/// A failure and the attempts that were made.
+pub(crate) type Failed = (Failure, u32);
+
+/// Fetches one shard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transfer<'store> {
+    pub source: &'store Origin,
+    /// Requests that may be under way, over all shards.
+    pub connections: &'store Semaphore,
+    pub limits: Limits,
+}
+
+/// A shard whose first request is answered: it says what the shard is, and its body is still to be read.
+pub(crate) struct Opened<'store> {
+    pub identity: Identity,
+    answer: Answer,
+    permit: SemaphorePermit<'store>,
+}
+
+/// One range of a shard, or all of it where the server does not do ranges.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    start: u64,
+    /// Unknown where the server does not say how much it sends.
+    end: Option<u64>,
+    ranged: bool,
+}
+
+impl<'store> Transfer<'store> {
+    /// Makes the first request, as often as it takes.
+    pub async fn open(&self, attempts: &mut Attempts) -> Result<Opened<'store>, Failed> {
+        let mut want = Want::Range(0, self.limits.range_bytes);
+        loop {
+            let permit = self
+                .permit()
+                .await
+                .map_err(|failure| (failure, attempts.made))?;
+            match self.ask(want, None).await {
+                Ok(answer) => {
+                    return Ok(Opened {
+                        identity: answer.identity.clone(),
+                        answer,
+                        permit,
+                    });
+                }
+                Err(failure) => {
+                    drop(permit);
+                    // Nothing begins at byte 0 of an empty shard; asked for whole, it comes as it is.
+                    want = match (failure.status, want) {
+                        (Some(416), Want::Range(..)) => Want::Whole,
+                        _ => Want::Range(0, self.limits.range_bytes),
+                    };
+                    let pause = attempts.failed(failure, false);
+                    sleep(pause.map_err(|failure| (failure, attempts.made))?).await;
+                }
+            }
+        }
+    }
+
+    /// Reads the rest. [`Verdict::Changed`](super::retry::Verdict::Changed) means that all of it must begin anew.
+    pub async fn finish(&self, opened: Opened<'store>, sink: &Sink) -> Result<(), Failed> {
+        let identity = opened.identity.clone();
+        let (size, ranged) = (identity.size, opened.answer.ranged);
+        let length = match size {
+            Some(_) if ranged => self.limits.range_bytes,
+            _ => u64::MAX,
+        };
+        // One after the other: a server may claim any size.
+        let starts = std::iter::successors(Some(0u64), |start| start.checked_add(length));
+        let starts =
+            starts.take_while(|&start| start == 0 || size.is_some_and(|size| start < size));
+        let mut first = Some(opened);
+        let jobs = starts.map(|start| {
+            let part = Part {
+                start,
+                end: size.map(|size| size.min(start.saturating_add(length))),
+                ranged: ranged && size.is_some(),
+            };
+            self.part(part, first.take(), &identity, sink)
+        });
+        stream::iter(jobs)
+            .buffer_unordered(self.limits.ranges)
+            .try_collect::<()>()
+            .await
+    }
+
+    async fn part(
+        &self,
+        part: Part,
+        mut opened: Option<Opened<'store>>,
+        identity: &Identity,
+        sink: &Sink,
+    ) -> Result<(), Failed> {
+        let mut attempts = Attempts::new(self.limits.retries);
+        let mut at = part.start;
+        loop {
+            let before = at;
+            let Err(failure) = self
+                .stream(part, &mut at, opened.take(), identity, sink)
+                .await
+            else {
+                return Ok(());
+            };
+            let changed = failure.verdict == super::retry::Verdict::Changed;
+            let pause = attempts.failed(failure.clone(), at > before);
+            match pause {
+                Ok(pause) if !changed => sleep(pause).await,
+                _ => return Err((failure, attempts.made)),
+            }
+        }
+    }
+
+    /// One request from `at` on; `at` moves with every byte that is written.
+    async fn stream(
+        &self,
+        part: Part,
+        at: &mut u64,
+        opened: Option<Opened<'store>>,
+        identity: &Identity,
+        sink: &Sink,
+    ) -> Result<(), Failure> {
+        let (mut answer, _permit) = match opened {
+            Some(opened) => (opened.answer, opened.permit),
+            None => {
+                let permit = self.permit().await?;
+                let want = match part.end {
+                    Some(end) if part.ranged => Want::Range(*at, end),
+                    _ => Want::Whole,
+                };
+                (self.ask(want, Some(identity)).await?, permit)
+            }
+        };
+        let mut position = answer.start;
+        while part.end.is_none_or(|end| *at < end) {
+            let Some(piece) = self.in_time(answer.body.next()).await? else {
+                break;
+            };
+            let piece = piece?;
+            // A server without ranges begins anew: what is here already is passed over.
+            let had = (*at - position).min(piece.len() as u64);
+            position += piece.len() as u64;
+            let fresh = &piece[had as usize..];
+            let room = part.end.map_or(u64::MAX, |end| end - *at);
+            let fresh = &fresh[..fresh.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+            if !fresh.is_empty() {
+                sink.write(*at, fresh).map_err(|error| unkept(&error))?;
+                *at += fresh.len() as u64;
+            }
+        }
+        match part.end {
+            Some(end) if *at < end => Err(Failure::again(format!(
+                "the connection ended at byte {at} of {end}"
+            ))),
+            None if position < *at => Err(Failure::changed("it is shorter than before")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn permit(&self) -> Result<SemaphorePermit<'store>, Failure> {
+        let permit = self.connections.acquire().await;
+        permit.map_err(|_| Failure::terminal("the loader is closed"))
+    }
+
+    async fn ask(&self, want: Want, known: Option<&Identity>) -> Result<Answer, Failure> {
+        self.in_time(self.source.get(want, known)).await?
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        in_time(self.limits.timeout, work).await
+    }
+}

@@ -1,0 +1,288 @@
+//! What goes wrong between a request and its last byte, what of it is tried again, and when.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use crate::error::FetchError;
+use crate::shards::without_secrets;
+
+/// A server may ask for a pause; a longer one than this is cut.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The pauses double from the first to the last.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LAST_BACKOFF: Duration = Duration::from_secs(20);
+/// Characters of a server's words that an error carries.
+const MAX_WORDS: usize = 200;
+
+impl FetchError {
+    /// What keeps a store from being set up at all.
+    pub(crate) fn setup(what: String) -> Self {
+        Failure::here(what).into_error("", 0)
+    }
+}
+
+/// What becomes of a request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Trying again may help.
+    Again,
+    /// It will not.
+    Final,
+    /// There is nothing there, or nothing that we may see.
+    Missing,
+    /// This machine cannot keep what comes.
+    Here,
+    /// The bytes there are others than those that were begun: everything begins anew.
+    Changed,
+}
+
+/// One failed request.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub verdict: Verdict,
+    pub status: Option<u16>,
+    /// The pause that the server asks for.
+    pub pause: Option<Duration>,
+    pub what: String,
+}
+
+impl Failure {
+    pub fn again(what: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Again,
+            status: None,
+            pause: None,
+            what: what.into(),
+        }
+    }
+
+    pub fn changed(what: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Changed,
+            ..Self::again(what)
+        }
+    }
+
+    pub fn terminal(what: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Final,
+            ..Self::again(what)
+        }
+    }
+
+    pub fn here(what: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Here,
+            ..Self::again(what)
+        }
+    }
+
+    /// The failure of an answer's status.
+    pub fn of_status(status: u16, pause: Option<Duration>) -> Self {
+        let verdict = match status {
+            401 | 403 | 404 | 410 => Verdict::Missing,
+            412 => Verdict::Changed,
+            408 | 416 | 425 | 429 => Verdict::Again,
+            501 | 505 => Verdict::Final,
+            500.. => Verdict::Again,
+            _ => Verdict::Final,
+        };
+        Self {
+            verdict,
+            status: Some(status),
+            pause,
+            what: format!("the server answers {status}{}", meaning(status)),
+        }
+    }
+
+    /// The error of a shard, once nothing is tried any more.
+    pub fn into_error(self, address: &str, attempts: u32) -> FetchError {
+        FetchError {
+            address: address.to_owned(),
+            missing: self.verdict == Verdict::Missing,
+            here: self.verdict == Verdict::Here,
+            what: self.what,
+            attempts,
+        }
+    }
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        401 => " (not signed in)",
+        403 => " (no permission)",
+        404 => " (not found)",
+        410 => " (gone)",
+        416 => " (no such range)",
+        429 => " (too many requests)",
+        500 => " (internal error)",
+        503 => " (unavailable)",
+        _ => "",
+    }
+}
+
+/// The failure of a file that cannot be written.
+pub(crate) fn unkept(error: &std::io::Error) -> Failure {
+    Failure::here(format!("its bytes cannot be kept: {error}"))
+}
+
+/// Seconds of a `Retry-After`; a date counts as nothing, and the usual pause is made.
+pub(crate) fn retry_after(value: &str) -> Option<Duration> {
+    let seconds: u64 = value.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
+}
+
+/// An error's words and those of its causes, without what an address may carry in secret.
+pub(crate) fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    let text = without_secrets(&text);
+    match text.char_indices().nth(MAX_WORDS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Whether a server has a certificate that is not believed, which no second attempt changes.
+pub(crate) fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
+            return true;
+        }
+        // The error that an io::Error was made of is not its source, but itself.
+        let packed = inner
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        cause = match packed {
+            Some(packed) => Some(packed),
+            None => inner.source(),
+        };
+    }
+    false
+}
+
+/// Counts the attempts at one piece of work and says how long to wait before the next.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    limit: u32,
+    /// Failures since something last came of it.
+    failures: u32,
+    /// All attempts that failed.
+    pub made: u32,
+}
+
+impl Attempts {
+    pub fn new(retries: u32) -> Self {
+        Self {
+            limit: retries,
+            failures: 0,
+            made: 0,
+        }
+    }
+
+    /// The pause before the next attempt, or the failure back where there is none. `progressed`: the failed attempt
+    /// brought bytes that were not here before, so it does not count towards the limit.
+    pub fn failed(&mut self, failure: Failure, progressed: bool) -> Result<Duration, Failure> {
+        self.made += 1;
+        if progressed {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        match failure.verdict {
+            Verdict::Again | Verdict::Changed if self.failures <= self.limit => {
+                Ok(failure.pause.unwrap_or_else(|| backoff(self.failures - 1)))
+            }
+            _ => Err(failure),
+        }
+    }
+}
+
+/// A pause that doubles with every failure, shortened by up to a half at random so that many readers do not come together.
+fn backoff(failures: u32) -> Duration {
+    let full = FIRST_BACKOFF
+        .saturating_mul(2u32.saturating_pow(failures))
+        .min(LAST_BACKOFF);
+    let random = RandomState::new().hash_one(failures) >> 11;
+    full.mul_f64(1.0 - 0.5 * (random as f64 / (1u64 << 53) as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_whether_trying_again_helps() {
+        for (status, verdict) in [
+            (404, Verdict::Missing),
+            (403, Verdict::Missing),
+            (400, Verdict::Final),
+            (412, Verdict::Changed),
+            (416, Verdict::Again),
+            (429, Verdict::Again),
+            (500, Verdict::Again),
+            (503, Verdict::Again),
+            (501, Verdict::Final),
+        ] {
+            assert_eq!(
+                Failure::of_status(status, None).verdict,
+                verdict,
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn attempts_end_unless_bytes_come() {
+        let mut attempts = Attempts::new(2);
+        let failure = || Failure::of_status(503, None);
+        assert!(attempts.failed(failure(), false).is_ok());
+        assert!(attempts.failed(failure(), false).is_ok());
+        assert!(attempts.failed(failure(), true).is_ok());
+        assert!(attempts.failed(failure(), false).is_ok());
+        let failure = attempts.failed(failure(), false).unwrap_err();
+        let error = failure.into_error("http://h/a.tar", attempts.made);
+        assert_eq!(
+            error.to_string(),
+            "shard http://h/a.tar: the server answers 503 (unavailable) (tried 5 times)"
+        );
+        let missing = attempts.failed(Failure::of_status(404, None), true);
+        assert_eq!(missing.unwrap_err().verdict, Verdict::Missing);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_believed_is_found() {
+        let certificate = rustls::CertificateError::UnknownIssuer;
+        let distrust = rustls::Error::InvalidCertificate(certificate);
+        let packed = std::io::Error::other(std::io::Error::other(distrust));
+        assert!(is_distrust(&packed));
+        assert!(!is_distrust(&std::io::Error::other("no route to host")));
+    }
+
+    #[test]
+    fn pauses_grow_within_bounds_and_differ() {
+        for failures in 0..40 {
+            let pause = backoff(failures);
+            let full = FIRST_BACKOFF.as_secs_f64() * 2f64.powi(failures as i32);
+            let full = full.min(LAST_BACKOFF.as_secs_f64());
+            assert!(pause.as_secs_f64() <= full && pause.as_secs_f64() >= 0.499 * full);
+        }
+        assert_ne!(backoff(5), backoff(5));
+        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("100000"), Some(LONGEST_PAUSE));
+        assert_eq!(retry_after("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+        let mut attempts = Attempts::new(3);
+        let asked = Failure::of_status(503, retry_after("2"));
+        assert_eq!(
+            attempts.failed(asked, false).unwrap(),
+            Duration::from_secs(2)
+        );
+    }
+}

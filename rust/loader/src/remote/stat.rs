@@ -1,0 +1,94 @@
+//! Shards one by one, wherever they lie: what tells the state of each, and the bytes of one.
+
+use std::fs::File;
+use std::io::{self, Seek};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use super::glob::settle;
+use super::ranges::{Limits, Transfer};
+use super::retry::{Attempts, unkept};
+use super::store::{Inner, Store, cancelled_error};
+use crate::config::StoreConfig;
+use crate::error::{Error, FetchError};
+use crate::shards::{Location, Stamp, shown};
+
+/// The shards, with what globs in object stores match, and what tells the state of each. Their bytes are not fetched; of a
+/// command nothing is known.
+///
+/// # Errors
+/// As [`settle`]; and a shard is not there.
+pub fn examine(
+    shards: Vec<Location>,
+    config: &StoreConfig,
+    cancelled: &AtomicBool,
+) -> Result<Vec<(Location, Stamp)>, Error> {
+    let mut store = None;
+    let settled = settle(shards, config, cancelled)?.into_iter();
+    let stamped = settled.map(|shard| {
+        let stamp = match &shard {
+            Location::Url(url) => {
+                let store = match &store {
+                    Some(store) => store,
+                    None => store.insert(Store::open(config)?),
+                };
+                store.examine(url, cancelled)?
+            }
+            _ => Stamp::of(&shard).map_err(|source| Error::Open {
+                shard: shard.to_string(),
+                source,
+            })?,
+        };
+        Ok((shard, stamp))
+    });
+    stamped.collect()
+}
+
+/// Writes a shard's bytes into a file, unpacked where they are compressed.
+///
+/// # Errors
+/// The shard cannot be brought here, or the file cannot be written.
+pub fn fetch_into(
+    shard: &Location,
+    path: &Path,
+    config: &StoreConfig,
+    cancelled: &AtomicBool,
+) -> Result<(), FetchError> {
+    let mut fetched = Store::open(config)?.fetch(shard, cancelled)?;
+    let written = fetched.file.rewind().and_then(|()| {
+        let mut file = File::create(path)?;
+        io::copy(&mut fetched.file, &mut file)
+    });
+    match written {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unkept(&error).into_error(&shard.to_string(), 0)),
+    }
+}
+
+impl Store {
+    /// What tells the state of the shard at an address, by a request for one byte.
+    fn examine(&self, url: &str, cancelled: &AtomicBool) -> Result<Stamp, FetchError> {
+        let work = Box::pin(self.inner.examine(url));
+        self.wait(work, cancelled)
+            .unwrap_or_else(|| Err(cancelled_error(&shown(url))))
+    }
+}
+
+impl Inner {
+    async fn examine(&self, url: &str) -> Result<Stamp, FetchError> {
+        let source = self.source(url)?;
+        let transfer = Transfer {
+            source: &source,
+            connections: &self.connections,
+            limits: Limits {
+                range_bytes: 1,
+                ..self.limits
+            },
+        };
+        let opened = transfer.open(&mut Attempts::new(self.config.retries)).await;
+        match opened {
+            Ok(opened) => Ok(Stamp::from(&opened.identity)),
+            Err((failure, made)) => Err(failure.into_error(&shown(url), made)),
+        }
+    }
+}

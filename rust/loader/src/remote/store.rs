@@ -1,0 +1,230 @@
+//! The store: threads, connections and folders that downloads share.
+
+use std::collections::HashMap;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use object_store::ObjectStore;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::address::{Hub, Place, Scheme, resolve};
+use super::cache::Cache;
+use super::origin::Origin;
+use super::ranges::{Limits, RANGE_BYTES};
+use super::retry::{self, Failure};
+use super::{http, object_storage};
+use crate::config::StoreConfig;
+use crate::error::FetchError;
+use crate::shards::{Identity, Stamp, shown};
+
+/// Threads that move bytes: they copy and do not compute.
+const NETWORK_THREADS: usize = 2;
+/// Threads that unpack, read what commands write, look up names and read headers.
+const BLOCKING_THREADS: usize = 8;
+/// Those of them that may wait for bytes. The bytes may need a name that is looked up: they must not take all threads.
+const WAITING_THREADS: usize = 6;
+/// How long the end of a store waits for its threads.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How soon a call that is cancelled returns.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// Brings shards here. Dropping it ends its threads and whatever they were doing.
+#[derive(Debug)]
+pub struct Store {
+    /// Nothing once it is closed.
+    pub(super) runtime: Mutex<Option<Runtime>>,
+    pub(super) handle: Handle,
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What the store's tasks share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) config: StoreConfig,
+    pub(super) limits: Limits,
+    /// Folder of the files that are not kept, none of which has a name for longer than it takes to open it.
+    pub(super) folder: PathBuf,
+    /// Where shards are kept after their use.
+    pub(super) cache: Option<Cache>,
+    pub(super) client: reqwest::Client,
+    pub(super) hub: Hub,
+    pub(super) objects: Mutex<HashMap<(Scheme, String), Arc<dyn ObjectStore>>>,
+    pub(super) connections: Semaphore,
+    /// For every thread that waits for bytes.
+    pub(super) waiting: Semaphore,
+}
+
+/// A shard that is here: a tar without compression.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Its bytes. Unless the shard is kept, the file has no name and vanishes with the last handle to it, however the process
+    /// ends.
+    pub file: File,
+    /// What tells the state of the shard that was read.
+    pub stamp: Stamp,
+}
+
+impl Fetched {
+    pub(super) fn of(file: File, identity: &Identity) -> Self {
+        let stamp = Stamp::from(identity);
+        Self { file, stamp }
+    }
+}
+
+impl Store {
+    /// A store with threads of its own.
+    ///
+    /// # Errors
+    /// The threads, the HTTP client or the folder cannot be set up.
+    pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
+        let setup = FetchError::setup;
+        // The process's one default for TLS; another library may have chosen it already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(NETWORK_THREADS)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("prolip-store")
+            .enable_all()
+            .build()
+            .map_err(|error| setup(format!("no threads for the network: {error}")))?;
+        let folder = config.cache_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let unusable = |what: &str, error: std::io::Error| {
+            let folder = folder.display();
+            setup(format!("data.store.cache_dir {folder} {what}: {error}"))
+        };
+        // Where it is made here, it is the user's alone.
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder);
+        made.map_err(|error| unusable("cannot be made", error))?;
+        let cache = match config.cache_bytes {
+            0 => None,
+            limit => Some(
+                Cache::new(folder.clone(), limit)
+                    .map_err(|error| unusable("cannot keep shards", error))?,
+            ),
+        };
+        if let Some(cache) = &cache {
+            cache.trim();
+        }
+        let inner = Inner {
+            limits: Limits {
+                retries: config.retries,
+                timeout: Duration::from_secs_f64(config.timeout_s),
+                ranges: config.connections.div_ceil(2),
+                range_bytes: RANGE_BYTES,
+            },
+            folder,
+            cache,
+            client: http::client().map_err(|failure| setup(failure.what))?,
+            hub: Hub::from_env(),
+            objects: Mutex::default(),
+            connections: Semaphore::new(config.connections),
+            waiting: Semaphore::new(WAITING_THREADS),
+            config: config.clone(),
+        };
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Ends its threads and whatever they were doing.
+    pub(super) fn close(&self) {
+        let runtime = self.runtime.lock();
+        let runtime = runtime.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_timeout(PATIENCE);
+        }
+    }
+
+    /// Waits for work; nothing where it is cancelled before.
+    pub(super) fn wait<T>(
+        &self,
+        work: impl Future<Output = T> + Unpin,
+        cancelled: &AtomicBool,
+    ) -> Option<T> {
+        let cancel = async {
+            while !cancelled.load(Ordering::Relaxed) {
+                tokio::time::sleep(CANCEL_POLL).await;
+            }
+        };
+        self.handle.block_on(async {
+            match select(work, Box::pin(cancel)).await {
+                Either::Left((result, _)) => Some(result),
+                Either::Right(_) => None,
+            }
+        })
+    }
+}
+
+pub(super) fn cancelled_error(address: &str) -> FetchError {
+    Failure::terminal("its fetching was cancelled").into_error(address, 0)
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    pub(super) fn source(&self, url: &str) -> Result<Origin, FetchError> {
+        let error = |failure: Failure| failure.into_error(&shown(url), 0);
+        let terminal = |what: String| error(Failure::terminal(what));
+        let place = resolve(url, &self.hub).map_err(|wrong| terminal(wrong.rule))?;
+        Ok(match place {
+            Place::Http { url, token } => Origin::Http {
+                client: self.client.clone(),
+                url,
+                token,
+                landed: Mutex::default(),
+            },
+            Place::Object {
+                scheme,
+                bucket,
+                path,
+            } => Origin::Object {
+                store: self.object_store(scheme, &bucket).map_err(error)?,
+                path: object_store::path::Path::parse(&path)
+                    .map_err(|wrong| terminal(retry::words(&wrong)))?,
+            },
+        })
+    }
+
+    /// The store of a bucket; all shards of it share one, and with it connections and credentials.
+    pub(super) fn object_store(
+        &self,
+        scheme: Scheme,
+        bucket: &str,
+    ) -> Result<Arc<dyn ObjectStore>, Failure> {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (scheme, bucket.to_owned());
+        if let Some(store) = objects.get(&key) {
+            return Ok(Arc::clone(store));
+        }
+        let store = object_storage::open(scheme, bucket)?;
+        objects.insert(key, Arc::clone(&store));
+        Ok(store)
+    }
+
+    /// The right to a thread that waits for bytes.
+    pub(super) async fn may_wait(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        let permit = self.waiting.acquire().await;
+        permit.map_err(|_| Failure::terminal("the loader is closed"))
+    }
+
+    /// A new file without a name.
+    pub(super) fn file(&self) -> Result<File, Failure> {
+        tempfile::tempfile_in(&self.folder)
+            .map_err(|error| Failure::here(format!("no file can be made: {error}")))
+    }
+}

@@ -1,0 +1,171 @@
+//! Where a shard lies.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A file, an address, or a command that writes the shard.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Location {
+    /// A local file.
+    File(PathBuf),
+    /// `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`.
+    Url(String),
+    /// The command of `pipe:COMMAND`, run by the shell.
+    Pipe(String),
+}
+
+/// How a shard's bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// `.gz` or `.tgz`.
+    Gzip,
+    /// `.zst`.
+    Zstd,
+}
+
+impl Location {
+    /// How the shard is compressed, by the end of its name; nothing where it is not, and for commands.
+    #[must_use]
+    pub fn compression(&self) -> Option<Compression> {
+        let name = match self {
+            Self::File(path) => path.to_str()?,
+            Self::Url(url) => url.split(['?', '#']).next()?,
+            Self::Pipe(_) => return None,
+        };
+        let ending = name.rsplit_once('.')?.1.to_ascii_lowercase();
+        match ending.as_str() {
+            "gz" | "tgz" => Some(Compression::Gzip),
+            "zst" => Some(Compression::Zstd),
+            _ => None,
+        }
+    }
+
+    /// The location as it was written, with whatever is secret in it.
+    #[must_use]
+    pub fn written(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Url(url) => url.clone(),
+            Self::Pipe(command) => format!("pipe:{command}"),
+        }
+    }
+
+    /// The path where the shard is a plain local file, which can be read anywhere at any time.
+    #[must_use]
+    pub fn plain_file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) if self.compression().is_none() => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// For messages: without what may be a password or a signature.
+impl fmt::Display for Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Url(url) => formatter.write_str(&shown(url)),
+            Self::Pipe(command) => write!(formatter, "pipe:{}", without_secrets(command)),
+        }
+    }
+}
+
+/// Beginnings of the addresses that are understood.
+pub(crate) const SCHEMES: [&str; 6] = ["http://", "https://", "s3://", "gs://", "az://", "hf://"];
+
+/// Whether a pattern is an address rather than a path.
+#[must_use]
+pub fn is_url(pattern: &str) -> bool {
+    SCHEMES.iter().any(|scheme| pattern.starts_with(scheme))
+}
+
+/// An address for messages: without what stands before an @ in the host, and without query and fragment, which may be a
+/// signature.
+#[must_use]
+pub fn shown(url: &str) -> String {
+    let (plain, more) = match url.find(['?', '#']) {
+        Some(at) => (&url[..at], "?…"),
+        None => (url, ""),
+    };
+    let Some((scheme, rest)) = plain.split_once("://") else {
+        return format!("{plain}{more}");
+    };
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    let host_start = rest[..host_end].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}{more}", &rest[host_start..])
+}
+
+/// A text with every address in it as it may be shown.
+pub(crate) fn without_secrets(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let start = rest[..at]
+            .rfind(|letter: char| !letter.is_ascii_alphanumeric())
+            .map_or(0, |before| {
+                before + rest[before..].chars().next().map_or(1, char::len_utf8)
+            });
+        let end = rest[at..]
+            .find(|letter: char| letter.is_whitespace() || "()<>\"'`,".contains(letter))
+            .map_or(rest.len(), |length| at + length);
+        out.push_str(&rest[..start]);
+        out.push_str(&shown(&rest[start..end]));
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        let url = Location::Url("https://me:pass@h/a.tar?sig=1".to_owned());
+        let pipe = Location::Pipe("curl https://h/a.tar?sig=1 | cat".to_owned());
+        assert_eq!(url.to_string(), "https://h/a.tar?…");
+        assert_eq!(url.written(), "https://me:pass@h/a.tar?sig=1");
+        assert_eq!(pipe.to_string(), "pipe:curl https://h/a.tar?… | cat");
+        assert_eq!(pipe.written(), "pipe:curl https://h/a.tar?sig=1 | cat");
+    }
+
+    #[test]
+    fn the_suffix_says_how_a_shard_is_compressed() {
+        let file = |name: &str| Location::File(name.into());
+        for (location, expected) in [
+            (file("a.tar"), None),
+            (file("a.tar.gz"), Some(Compression::Gzip)),
+            (file("a.TGZ"), Some(Compression::Gzip)),
+            (
+                Location::Url("s3://b/a.tar.zst".to_owned()),
+                Some(Compression::Zstd),
+            ),
+            (
+                Location::Url("http://h/a.tar.gz?x=a.tar".to_owned()),
+                Some(Compression::Gzip),
+            ),
+            (Location::Pipe("cat a.tar.gz".to_owned()), None),
+        ] {
+            assert_eq!(location.compression(), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for (text, expected) in [
+            ("https://h/a.tar", "https://h/a.tar"),
+            ("https://user:pass@h:1/a@b.tar", "https://h:1/a@b.tar"),
+            ("https://h/a.tar?X-Amz-Signature=1", "https://h/a.tar?…"),
+            ("s3://b/a.tar#x", "s3://b/a.tar?…"),
+        ] {
+            assert_eq!(shown(text), expected);
+            assert_eq!(
+                without_secrets(&format!("é cannot get ({text}): no")),
+                format!("é cannot get ({expected}): no")
+            );
+        }
+        assert_eq!(without_secrets("nothing"), "nothing");
+    }
+}

@@ -1,0 +1,14 @@
+//! Where shards are: paths, addresses and patterns, and what identifies a shard and a sample in it.
+
+mod location;
+mod patterns;
+mod regions;
+mod sample_id;
+mod stamp;
+
+pub(crate) use location::without_secrets;
+pub use location::{Compression, Location, is_url, shown};
+pub use patterns::{expand, expand_braces, is_address};
+pub use regions::{BLOCK, Regions, UNKNOWN_LENGTH};
+pub use sample_id::SampleId;
+pub use stamp::{Identity, Stamp, Version};

@@ -1,0 +1,375 @@
+//! Patterns → the list of shards, in order.
+
+use std::path::{Path, PathBuf};
+
+use super::location::Location;
+use crate::config::OnMissingShard;
+use crate::error::ConfigError;
+
+const FIELD: &str = "data.shards";
+/// Names that one pattern may stand for: far more than any data set has shards, and few enough to hold.
+const MAX_NAMES: usize = 10_000_000;
+
+/// The shards that the patterns name, in the order of the patterns; names from a glob are sorted.
+///
+/// A pattern is a path, a brace pattern (`{000..012}`, `{a,b}`, nested), a glob, both, an address, `pipe:COMMAND`, or a
+/// list: `@FILE` or a path that ends in `.txt`, a text file with one pattern a line, relative to the file's folder.
+///
+/// # Errors
+/// A pattern that names nothing, a list that cannot be read, a brace pattern that is not one, and with
+/// [`OnMissingShard::Raise`] a path that does not exist.
+pub fn expand(patterns: &[String], missing: OnMissingShard) -> Result<Vec<Location>, ConfigError> {
+    let mut shards = Vec::new();
+    for pattern in patterns {
+        match list_file(pattern) {
+            Some(path) => expand_list(Path::new(path), pattern, missing, &mut shards)?,
+            None => expand_pattern(pattern, None, missing, &mut shards)?,
+        }
+    }
+    Ok(shards)
+}
+
+fn list_file(pattern: &str) -> Option<&str> {
+    pattern
+        .strip_prefix('@')
+        .or_else(|| (pattern.ends_with(".txt") && !pattern.starts_with("pipe:")).then_some(pattern))
+}
+
+fn expand_list(
+    path: &Path,
+    pattern: &str,
+    missing: OnMissingShard,
+    shards: &mut Vec<Location>,
+) -> Result<(), ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        wrong(
+            pattern,
+            format!("the list of shards cannot be read: {error}"),
+        )
+    })?;
+    let before = shards.len();
+    for line in text.lines().map(str::trim) {
+        if !line.is_empty() && !line.starts_with('#') {
+            expand_pattern(line, path.parent(), missing, shards)?;
+        }
+    }
+    if shards.len() == before {
+        return Err(wrong(pattern, "the list names no shard"));
+    }
+    Ok(())
+}
+
+fn expand_pattern(
+    pattern: &str,
+    folder: Option<&Path>,
+    missing: OnMissingShard,
+    shards: &mut Vec<Location>,
+) -> Result<(), ConfigError> {
+    let mut names = Vec::new();
+    expand_braces(pattern, &mut names)?;
+    for name in names {
+        if let Some(command) = name.strip_prefix("pipe:") {
+            shards.push(Location::Pipe(command.to_owned()));
+            continue;
+        }
+        if is_address(&name) {
+            shards.push(Location::Url(name));
+            continue;
+        }
+        let path = folder.map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name));
+        if path.is_file() {
+            shards.push(Location::File(path));
+        } else if name.contains(['*', '?', '[']) {
+            expand_glob(&path, pattern, shards)?;
+        } else if missing == OnMissingShard::Skip {
+            // It is left out when it cannot be opened.
+            shards.push(Location::File(path));
+        } else {
+            return Err(wrong(
+                pattern,
+                format!("there is no file {}", path.display()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name begins as `scheme://` does.
+#[must_use]
+pub fn is_address(name: &str) -> bool {
+    name.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
+fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result<(), ConfigError> {
+    let text = path
+        .to_str()
+        .ok_or_else(|| wrong(pattern, "a glob must be UTF-8"))?;
+    let found = glob::glob(text).map_err(|error| wrong(pattern, format!("not a glob: {error}")))?;
+    let before = shards.len();
+    for entry in found {
+        let entry =
+            entry.map_err(|error| wrong(pattern, format!("cannot be searched: {error}")))?;
+        if entry.is_file() {
+            shards.push(Location::File(entry));
+        }
+    }
+    if shards.len() == before {
+        return Err(wrong(pattern, "it matches no file"));
+    }
+    shards[before..].sort();
+    Ok(())
+}
+
+fn wrong(pattern: &str, rule: impl Into<String>) -> ConfigError {
+    ConfigError::new(FIELD, format!("{pattern:?}"), rule)
+}
+
+/// Appends every name that a pattern with braces stands for, the leftmost brace varying slowest.
+///
+/// # Errors
+/// Braces that do not pair, or more names than a data set could have.
+pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), ConfigError> {
+    let Some(open) = pattern.find('{') else {
+        if pattern.contains('}') {
+            return Err(wrong(pattern, "a } has no {"));
+        }
+        if names.len() >= MAX_NAMES {
+            return Err(wrong(
+                pattern,
+                format!("it stands for more than {MAX_NAMES} names"),
+            ));
+        }
+        names.push(pattern.to_owned());
+        return Ok(());
+    };
+    let close = matching_brace(pattern, open).ok_or_else(|| wrong(pattern, "a { has no }"))?;
+    let (before, inside, after) = (
+        &pattern[..open],
+        &pattern[open + 1..close],
+        &pattern[close + 1..],
+    );
+    if before.contains('}') {
+        return Err(wrong(pattern, "a } has no {"));
+    }
+    let mut heads = Vec::new();
+    match parse_range(inside) {
+        Some(range) => heads.extend(range.names(pattern)?),
+        None => {
+            let parts = split_alternatives(inside);
+            if parts.len() < 2 {
+                return Err(wrong(
+                    pattern,
+                    format!("{{{inside}}} is neither a range a..b nor a list a,b"),
+                ));
+            }
+            for part in parts {
+                expand_braces(part, &mut heads)?;
+            }
+        }
+    }
+    let mut tails = Vec::new();
+    expand_braces(after, &mut tails)?;
+    if names
+        .len()
+        .saturating_add(heads.len().saturating_mul(tails.len()))
+        > MAX_NAMES
+    {
+        return Err(wrong(
+            pattern,
+            format!("it stands for more than {MAX_NAMES} names"),
+        ));
+    }
+    for head in &heads {
+        names.extend(tails.iter().map(|tail| format!("{before}{head}{tail}")));
+    }
+    Ok(())
+}
+
+fn matching_brace(pattern: &str, open: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    for (index, byte) in pattern.bytes().enumerate().skip(open) {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(index);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The parts between the commas that stand in no inner brace.
+fn split_alternatives(inside: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0usize, 0);
+    for (index, byte) in inside.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => {
+                parts.push(&inside[start..index]);
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&inside[start..]);
+    parts
+}
+
+struct Range {
+    first: i64,
+    last: i64,
+    step: u64,
+    width: usize,
+}
+
+/// `a..b` or `a..b..step`; a leading zero in `a` or `b` pads all numbers to the wider of the two.
+fn parse_range(inside: &str) -> Option<Range> {
+    let mut parts = inside.split("..");
+    let (first, last, step) = (parts.next()?, parts.next()?, parts.next());
+    if parts.next().is_some() {
+        return None;
+    }
+    let padded = |text: &str| {
+        let digits = text.trim_start_matches('-');
+        digits.len() > 1 && digits.starts_with('0')
+    };
+    let width = if padded(first) || padded(last) {
+        first.len().max(last.len())
+    } else {
+        0
+    };
+    Some(Range {
+        first: first.parse().ok()?,
+        last: last.parse().ok()?,
+        step: step.map_or(Some(1), |text| text.parse().ok().filter(|&step| step > 0))?,
+        width,
+    })
+}
+
+impl Range {
+    fn names(&self, pattern: &str) -> Result<Vec<String>, ConfigError> {
+        let count = self.first.abs_diff(self.last) / self.step;
+        if count >= MAX_NAMES as u64 {
+            return Err(wrong(
+                pattern,
+                format!("it stands for more than {MAX_NAMES} names"),
+            ));
+        }
+        let width = self.width;
+        let sign = if self.first <= self.last { 1i128 } else { -1 };
+        Ok((0..=count)
+            .map(|index| i128::from(self.first) + sign * i128::from(index) * i128::from(self.step))
+            .map(|number| format!("{number:0width$}"))
+            .collect())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn names(pattern: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        expand_braces(pattern, &mut names).unwrap();
+        names
+    }
+
+    #[test]
+    fn braces_expand_as_a_shell_does() {
+        for (pattern, expected) in [
+            ("a.tar", vec!["a.tar"]),
+            ("{8..11}", vec!["8", "9", "10", "11"]),
+            (
+                "s{008..011}.tar",
+                vec!["s008.tar", "s009.tar", "s010.tar", "s011.tar"],
+            ),
+            ("{3..1}", vec!["3", "2", "1"]),
+            ("{00..10..5}", vec!["00", "05", "10"]),
+            ("{-1..1}", vec!["-1", "0", "1"]),
+            ("{a,b}{0..1}", vec!["a0", "a1", "b0", "b1"]),
+            ("{x{1..2},y,}z", vec!["x1z", "x2z", "yz", "z"]),
+            ("{{a,b},c}", vec!["a", "b", "c"]),
+        ] {
+            assert_eq!(names(pattern), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn broken_braces_are_named() {
+        for pattern in [
+            "a{0..1",
+            "a}b{0..1}",
+            "a}",
+            "{a}",
+            "{}",
+            "{0..x}",
+            "{0..99999999999}",
+            "{0..9999}{0..9999}",
+        ] {
+            let error = expand_braces(pattern, &mut Vec::new()).unwrap_err();
+            assert_eq!(error.field, "data.shards", "{pattern}");
+        }
+    }
+
+    #[test]
+    fn patterns_globs_and_lists_name_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        for name in ["b-0.tar", "a-1.tar", "a-0.tar", "odd[1].tar"] {
+            std::fs::write(at(name), b"").unwrap();
+        }
+        std::fs::write(at("list.txt"), "# two of them\na-{0..1}.tar\n\nb-*.tar\n").unwrap();
+        let found = |pattern: String| -> Vec<String> {
+            let shards = expand(&[pattern], OnMissingShard::Raise).unwrap();
+            let name = |shard: &Location| {
+                let path = shard.plain_file().unwrap();
+                path.file_name().unwrap().to_str().unwrap().to_owned()
+            };
+            shards.iter().map(name).collect()
+        };
+        assert_eq!(found(at("a-*.tar")), ["a-0.tar", "a-1.tar"]);
+        assert_eq!(found(at("{b,a}-0.tar")), ["b-0.tar", "a-0.tar"]);
+        assert_eq!(found(at("odd[1].tar")), ["odd[1].tar"]);
+        assert_eq!(found(at("list.txt")), ["a-0.tar", "a-1.tar", "b-0.tar"]);
+        assert_eq!(
+            found(format!("@{}", at("list.txt"))),
+            ["a-0.tar", "a-1.tar", "b-0.tar"]
+        );
+        for pattern in [
+            at("c-*.tar"),
+            at("a-{0..2}.tar"),
+            at("none.txt"),
+            at("none.tar"),
+        ] {
+            let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
+            assert!(error.value.contains(&pattern), "{error}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_commands_are_taken_as_they_are() {
+        let patterns = ["s3://b/{0..1}.tar", "pipe:cat {a,b}.tar", "none-{7,8}.tar"];
+        let shards = expand(&patterns.map(str::to_owned), OnMissingShard::Skip).unwrap();
+        let shown: Vec<String> = shards.iter().map(Location::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "s3://b/0.tar",
+                "s3://b/1.tar",
+                "pipe:cat a.tar",
+                "pipe:cat b.tar",
+                "none-7.tar",
+                "none-8.tar"
+            ]
+        );
+        assert!(matches!(&shards[1], Location::Url(_)) && matches!(&shards[2], Location::Pipe(_)));
+    }
+}

@@ -1,0 +1,151 @@
+//! What tells that a shard is still the one that was indexed.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use super::location::Location;
+
+/// What tells that a shard is the one that was indexed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its bytes, as they lie there: of a compressed shard the compressed ones.
+    pub size: u64,
+    /// Which of several contents of this size.
+    pub version: Version,
+}
+
+/// Tells contents of one place and size apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Version {
+    /// Nothing does.
+    #[default]
+    Unknown,
+    /// When a file was changed, in nanoseconds since 1970.
+    Modified(i64),
+    /// What the server calls this content.
+    ETag(Box<str>),
+}
+
+impl Stamp {
+    /// That of a local file; of what lies elsewhere, one that says nothing.
+    ///
+    /// # Errors
+    /// The file is not there, or cannot be examined.
+    pub fn of(location: &Location) -> io::Result<Self> {
+        match location {
+            Location::File(path) => Ok(Self::of_file(&std::fs::metadata(path)?)),
+            Location::Url(_) | Location::Pipe(_) => Ok(Self::default()),
+        }
+    }
+
+    /// That of an opened file.
+    #[must_use]
+    pub fn of_file(metadata: &Metadata) -> Self {
+        let seconds = metadata.mtime().saturating_mul(1_000_000_000);
+        Self {
+            size: metadata.len(),
+            version: Version::Modified(seconds.saturating_add(metadata.mtime_nsec())),
+        }
+    }
+
+    /// What has changed since this stamp was made; nothing where `now` tells of no change.
+    #[must_use]
+    pub fn change(&self, now: &Self) -> Option<String> {
+        let unknown = [&self.version, &now.version].contains(&&Version::Unknown);
+        if self.size != now.size {
+            Some(format!("it had {} bytes and has {}", self.size, now.size))
+        } else if self.version != now.version && !unknown {
+            Some("it was written again".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// What tells one state of a shard from another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The server's ETag.
+    pub etag: Option<String>,
+    /// When it was last changed, in the server's words.
+    pub modified: Option<String>,
+    /// Its bytes.
+    pub size: Option<u64>,
+}
+
+impl Identity {
+    /// Whether both may be the same bytes: nothing that both know differs. Where there are ETags, they decide.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> bool {
+        fn agree<T: PartialEq>(one: Option<&T>, two: Option<&T>) -> bool {
+            one.zip(two).is_none_or(|(one, two)| one == two)
+        }
+        agree(self.size.as_ref(), other.size.as_ref())
+            && match (&self.etag, &other.etag) {
+                (Some(one), Some(two)) => one == two,
+                _ => agree(self.modified.as_ref(), other.modified.as_ref()),
+            }
+    }
+
+    /// The ETag where it may stand in `If-Match`, which a weak one may not.
+    pub(crate) fn strong_etag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
+    }
+}
+
+impl From<&Identity> for Stamp {
+    fn from(identity: &Identity) -> Self {
+        // Where there is no ETag, the time stands for it, in the server's words.
+        let version = identity.etag.as_ref().or(identity.modified.as_ref());
+        Self {
+            size: identity.size.unwrap_or(0),
+            version: version.map_or(Version::Unknown, |text| Version::ETag(text.as_str().into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_size_or_time_is_a_change() {
+        let stamp = |size, version| Stamp { size, version };
+        let then = stamp(7, Version::Modified(5));
+        assert_eq!(then.change(&then), None);
+        assert_eq!(then.change(&stamp(7, Version::Unknown)), None);
+        assert_eq!(
+            then.change(&stamp(8, Version::Modified(5))).unwrap(),
+            "it had 7 bytes and has 8"
+        );
+        assert_eq!(
+            then.change(&stamp(7, Version::Modified(6))).unwrap(),
+            "it was written again"
+        );
+    }
+
+    #[test]
+    fn a_changed_shard_is_told_from_the_same() {
+        let identity = |etag: Option<&str>, modified: Option<&str>, size| Identity {
+            etag: etag.map(str::to_owned),
+            modified: modified.map(str::to_owned),
+            size,
+        };
+        let first = identity(Some("\"a\""), Some("monday"), Some(3));
+        for (other, same) in [
+            (first.clone(), true),
+            (identity(Some("\"b\""), Some("monday"), Some(3)), false),
+            (identity(Some("\"a\""), Some("sunday"), Some(3)), true),
+            (identity(Some("\"a\""), None, Some(4)), false),
+            (identity(None, Some("monday"), Some(3)), true),
+            (identity(None, Some("sunday"), Some(3)), false),
+            (identity(None, None, None), true),
+        ] {
+            assert_eq!(first.matches(&other), same, "{other:?}");
+            assert_eq!(other.matches(&first), same, "{other:?}");
+        }
+        assert_eq!(first.strong_etag(), Some("\"a\""));
+        assert_eq!(identity(Some("W/\"a\""), None, None).strong_etag(), None);
+    }
+}

@@ -1,0 +1,307 @@
+//! A sample's texts → one caption a slot, and a more general one for masking where the configuration asks for it.
+
+use super::json::Json;
+use crate::config::{CaptionConfig, CaptionSource, TXT};
+use crate::error::SampleError;
+use crate::rng::SampleRng;
+
+/// The part of a path that stands for every element of a list.
+const EVERY: &str = "*";
+
+/// What captions are drawn from: the members' bytes.
+#[derive(Debug)]
+pub struct Texts<'m> {
+    txt: Option<&'m str>,
+    json: Option<Json<'m>>,
+    max_bytes: usize,
+}
+
+/// The captions of one slot. Filled again and again, without new memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caption {
+    /// The caption, as it stands in its member.
+    pub text: String,
+    general: String,
+    has_general: bool,
+    /// The place of the source that was drawn.
+    source: usize,
+}
+
+impl Caption {
+    /// A more general caption that takes its place in the masked rows.
+    #[must_use]
+    pub fn general(&self) -> Option<&str> {
+        self.has_general.then_some(&self.general)
+    }
+}
+
+/// Memory of a thread that draws captions.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    places: Vec<Place>,
+    weight_places: Vec<Place>,
+    weights: Vec<f32>,
+}
+
+/// Where a value begins and ends in the json that it is part of; nothing where there is none.
+type Place = Option<(usize, usize)>;
+
+impl<'m> Texts<'m> {
+    /// The members' texts, captions of which may have `max_bytes` bytes.
+    ///
+    /// # Errors
+    /// The caption file is too long or not UTF-8, or the json cannot be parsed.
+    pub fn new(
+        txt: Option<&'m [u8]>,
+        json: Option<&'m [u8]>,
+        max_bytes: usize,
+    ) -> Result<Self, SampleError> {
+        let as_text = |bytes: &'m [u8]| {
+            within(max_bytes, bytes.len())?;
+            std::str::from_utf8(bytes).map_err(|_| SampleError::NotUtf8)
+        };
+        Ok(Self {
+            txt: txt.map(as_text).transpose()?,
+            json: json.map(Json::parse).transpose()?,
+            max_bytes,
+        })
+    }
+
+    /// Draws one caption for every slot, then the more general ones: no caption depends on `general_prob`.
+    ///
+    /// # Errors
+    /// A drawn source is missing in this sample, or the drawn caption is too long.
+    pub fn draw(
+        &self,
+        slots: &[CaptionConfig],
+        general_prob: f64,
+        rng: &mut SampleRng,
+        scratch: &mut Scratch,
+        captions: &mut Vec<Caption>,
+    ) -> Result<(), SampleError> {
+        captions.resize_with(slots.len(), Caption::default);
+        for (slot, caption) in slots.iter().zip(captions.iter_mut()) {
+            caption.source = draw_source(slot, rng);
+            caption.has_general = false;
+            let source = &slot.sources[caption.source];
+            let weights = Weights::of(source);
+            self.write(&source.key, weights, rng, scratch, &mut caption.text)?;
+        }
+        for (slot, caption) in slots.iter().zip(captions) {
+            let general = &slot.sources[caption.source].general;
+            if !general.is_empty() && rng.chance(general_prob) {
+                let key = &general[rng.below(general.len() as u32) as usize];
+                self.write(key, Weights::Equal, rng, scratch, &mut caption.general)?;
+                caption.has_general = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one of the texts that a path leads to.
+    fn write(
+        &self,
+        path: &str,
+        weights: Weights<'_>,
+        rng: &mut SampleRng,
+        scratch: &mut Scratch,
+        into: &mut String,
+    ) -> Result<(), SampleError> {
+        into.clear();
+        if path == TXT {
+            into.push_str(self.txt.ok_or(SampleError::NoCaption("txt"))?);
+            return Ok(());
+        }
+        let json = self.json.ok_or(SampleError::NoCaption("json"))?;
+        let mut found = Found::new(json, &mut scratch.places);
+        found.walk(json, path);
+        if found.values().all(|value| !is_text(value)) {
+            return Err(SampleError::NoJsonCaption {
+                path: path.to_owned(),
+                why: found.why_none(),
+            });
+        }
+        let others = (&mut scratch.weight_places, &mut scratch.weights);
+        let drawn = draw_text(&found, weights, others, rng);
+        let drawn = drawn.map_err(|why| SampleError::JsonWeights {
+            path: path.to_owned(),
+            why,
+        })?;
+        let text = found.values().nth(drawn).flatten().and_then(Json::as_text);
+        let text = text.unwrap_or_default();
+        within(self.max_bytes, text.len())?;
+        into.push_str(&text);
+        Ok(())
+    }
+}
+
+fn is_text(value: Option<Json<'_>>) -> bool {
+    value.is_some_and(Json::is_text)
+}
+
+fn within(limit: usize, bytes: usize) -> Result<(), SampleError> {
+    if bytes > limit {
+        return Err(SampleError::CaptionTooLong { bytes, limit });
+    }
+    Ok(())
+}
+
+/// What a path leads to in a json: one value, or one for each element of the lists on its way. Nothing where an element has
+/// no such part.
+struct Found<'t, 'p, 's> {
+    json: Json<'t>,
+    places: &'s mut Vec<Place>,
+    /// The first part of the path that was missing somewhere.
+    missing: Option<&'p str>,
+}
+
+impl<'t, 'p, 's> Found<'t, 'p, 's> {
+    fn new(json: Json<'t>, places: &'s mut Vec<Place>) -> Self {
+        places.clear();
+        Self {
+            json,
+            places,
+            missing: None,
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = Option<Json<'t>>> + Clone {
+        let json = self.json;
+        let values = self.places.iter();
+        values.map(move |place| place.map(|(begin, end)| json.part(begin, end)))
+    }
+
+    /// Takes in what `path`, or what is left of it, leads to from `value`.
+    fn walk(&mut self, value: Json<'t>, path: &'p str) {
+        let (part, rest) = path.split_once('.').unwrap_or((path, ""));
+        let next = match (value.is_list(), part) {
+            (true, "" | EVERY) => return value.elements().for_each(|value| self.walk(value, rest)),
+            (true, name) => match name.parse::<usize>() {
+                Ok(place) => value.elements().nth(place),
+                // A name means the elements' own, with or without a star before it.
+                Err(_) => return value.elements().for_each(|value| self.walk(value, path)),
+            },
+            (false, "") => return self.places.push(Some(value.place_in(self.json))),
+            (false, name) => value.get(name),
+        };
+        match next {
+            Some(value) => self.walk(value, rest),
+            None => {
+                self.missing.get_or_insert(part);
+                self.places.push(None);
+            }
+        }
+    }
+
+    /// Why no place holds a text.
+    fn why_none(&self) -> String {
+        let other = self.values().flatten().next();
+        match (self.missing, other) {
+            (_, Some(value)) => format!("{} stands there", value.kind()),
+            (Some(part), None) => format!("there is no {part:?}"),
+            (None, None) => "an empty list stands there".to_owned(),
+        }
+    }
+}
+
+/// How often each of several captions is drawn.
+#[derive(Clone, Copy)]
+enum Weights<'c> {
+    Equal,
+    /// By place; what has none is never drawn.
+    Given(&'c [f32]),
+    /// A path to as many numbers.
+    At(&'c str),
+}
+
+impl<'c> Weights<'c> {
+    fn of(source: &'c CaptionSource) -> Self {
+        match &source.list_weights_key {
+            Some(path) => Self::At(path),
+            None if source.list_weights.is_empty() => Self::Equal,
+            None => Self::Given(&source.list_weights),
+        }
+    }
+}
+
+/// Which of the values is drawn, of which at least one is a text; what is wrong with the weights where none can be.
+fn draw_text(
+    found: &Found<'_, '_, '_>,
+    weights: Weights<'_>,
+    (weight_places, numbers): (&mut Vec<Place>, &mut Vec<f32>),
+    rng: &mut SampleRng,
+) -> Result<usize, String> {
+    numbers.clear();
+    match weights {
+        Weights::Equal => return Ok(draw_equally(found, rng)),
+        Weights::Given(weights) => {
+            let all = weights.iter().copied().chain(std::iter::repeat(0.0));
+            numbers.extend(all.take(found.places.len()));
+        }
+        Weights::At(path) => {
+            let mut others = Found::new(found.json, weight_places);
+            others.walk(found.json, path);
+            if others.places.len() != found.places.len() {
+                let (numbers, texts) = (others.places.len(), found.places.len());
+                return Err(format!(
+                    "{path:?} leads to {numbers} places, not to {texts}"
+                ));
+            }
+            for (number, value) in others.values().zip(found.values()) {
+                let weight = number.and_then(Json::as_number);
+                let weight = weight
+                    .map(|weight| weight as f32)
+                    .filter(|weight| weight.is_finite() && *weight >= 0.0)
+                    .or_else(|| (!is_text(value)).then_some(0.0))
+                    .ok_or_else(|| format!("{path:?} must lead to numbers of at least 0"))?;
+                numbers.push(weight);
+            }
+        }
+    }
+    for (weight, value) in numbers.iter_mut().zip(found.values()) {
+        if !is_text(value) {
+            *weight = 0.0;
+        }
+    }
+    if numbers.iter().all(|weight| *weight == 0.0) {
+        return Err("the weights of its captions are all 0".to_owned());
+    }
+    Ok(rng.weighted(numbers.iter().copied()))
+}
+
+fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
+    let texts = found
+        .values()
+        .enumerate()
+        .filter(|(_, value)| is_text(*value));
+    let count = texts.clone().count();
+    let drawn = if count > 1 {
+        rng.below(count as u32) as usize
+    } else {
+        0
+    };
+    texts.map(|(place, _)| place).nth(drawn).unwrap_or(0)
+}
+
+/// Whether any of the slots can draw from the member `.txt`, and whether any can draw from the json.
+#[must_use]
+pub fn needed_members(slots: &[CaptionConfig]) -> (bool, bool) {
+    let sources = slots.iter().flat_map(|slot| &slot.sources);
+    let keys: Vec<&String> = sources
+        .flat_map(|source| std::iter::once(&source.key).chain(&source.general))
+        .collect();
+    (
+        keys.iter().any(|key| *key == TXT),
+        keys.iter().any(|key| *key != TXT),
+    )
+}
+
+fn draw_source(slot: &CaptionConfig, rng: &mut SampleRng) -> usize {
+    if slot.sources.len() == 1 {
+        return 0;
+    }
+    rng.weighted(slot.sources.iter().map(|source| source.weight))
+}
+
+#[cfg(test)]
+mod tests;

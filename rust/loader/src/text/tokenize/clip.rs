@@ -1,0 +1,165 @@
+//! CLIP's tokenizer: cleaned text, words, byte-pair encoding, the two special tokens around them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use ahash::RandomState;
+
+use super::TokenizeError;
+use super::bpe::{Bpe, BpeScratch};
+use super::clean::Cleaning;
+use super::split::{SPECIALS, Words};
+use crate::text::mask::Padding;
+
+/// As open_clip pads. 0 is also the id of `!` within a word; it never ends a text, for the end token stands behind it.
+pub(super) const PADDING: Padding = Padding {
+    id: 0,
+    left: false,
+    in_text: true,
+};
+
+/// Longer words are rare and long to compare: they are encoded anew each time.
+const MAX_CACHED_BYTES: usize = 48;
+
+/// A cache that has grown to this many words is emptied, so that a stream of rubbish cannot fill the memory.
+const MAX_CACHED_WORDS: usize = 1 << 16;
+
+pub(super) struct ClipTokenizer {
+    bpe: Bpe,
+    cleaning: Cleaning,
+    context_length: usize,
+    /// One a thread that encodes at the same time; taken and given back once a batch.
+    scratches: Mutex<Vec<Scratch>>,
+}
+
+impl fmt::Debug for ClipTokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClipTokenizer")
+            .field("context_length", &self.context_length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a thread keeps from batch to batch.
+#[derive(Debug, Default)]
+struct Scratch {
+    bpe: BpeScratch,
+    /// A word's ids are `ids[begin..end]`.
+    words: HashMap<Box<[u8]>, (u32, u32), RandomState>,
+    ids: Vec<i32>,
+    plain: String,
+    uncached: Vec<i32>,
+}
+
+impl ClipTokenizer {
+    pub(super) fn new(
+        merges: &[u8],
+        context_length: usize,
+        cleaning: Cleaning,
+    ) -> Result<Self, TokenizeError> {
+        if context_length <= SPECIALS.len() {
+            return Err(TokenizeError::ContextLength {
+                name: "clip".to_owned(),
+                context_length,
+                specials: SPECIALS.len(),
+            });
+        }
+        Ok(Self {
+            bpe: Bpe::parse(merges)?,
+            cleaning,
+            context_length,
+            scratches: Mutex::default(),
+        })
+    }
+
+    pub(super) fn vocab_size(&self) -> usize {
+        self.bpe.vocab_size() + SPECIALS.len()
+    }
+
+    /// The id of the special token that begins a row (0) or ends it (1).
+    fn special_id(&self, which: usize) -> i32 {
+        (self.bpe.vocab_size() + which) as i32
+    }
+
+    /// Encodes into rows that hold padding already.
+    pub(super) fn encode_batch(
+        &self,
+        captions: &[&str],
+        out: &mut [i32],
+    ) -> Result<(), TokenizeError> {
+        let mut scratch = self
+            .scratches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default();
+        let mut plain = std::mem::take(&mut scratch.plain);
+        let mut rows = out.chunks_exact_mut(self.context_length);
+        let outcome = self.cleaning.for_each(captions, &mut plain, |_, text| {
+            if let Some(row) = rows.next() {
+                self.encode_row(text, row, &mut scratch);
+            }
+            Ok(())
+        });
+        scratch.plain = plain;
+        self.scratches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(scratch);
+        outcome
+    }
+
+    /// Writes the ids of a cleaned caption. One that is too long is cut, its last id replaced by the end token.
+    fn encode_row(&self, text: &str, row: &mut [i32], scratch: &mut Scratch) {
+        let room = row.len() - SPECIALS.len();
+        row[0] = self.special_id(0);
+        let body = &mut row[1..=room];
+        let mut used = 0;
+        for word in Words::of(text) {
+            let ids = self.encode_word(&text[word], scratch);
+            let kept = ids.len().min(room - used);
+            body[used..used + kept].copy_from_slice(&ids[..kept]);
+            used += kept;
+            if used == room {
+                break;
+            }
+        }
+        row[1 + used] = self.special_id(1);
+    }
+
+    /// The ids of a word, remembered if it is short.
+    #[inline]
+    fn encode_word<'s>(&self, word: &str, scratch: &'s mut Scratch) -> &'s [i32] {
+        let bytes = word.as_bytes();
+        if let Some(&(begin, end)) = scratch.words.get(bytes) {
+            return &scratch.ids[begin as usize..end as usize];
+        }
+        self.encode_new_word(word, scratch)
+    }
+
+    #[cold]
+    fn encode_new_word<'s>(&self, word: &str, scratch: &'s mut Scratch) -> &'s [i32] {
+        let bytes = word.as_bytes();
+        if bytes.len() > MAX_CACHED_BYTES {
+            scratch.uncached.clear();
+            self.bpe
+                .encode(bytes, &mut scratch.bpe, &mut scratch.uncached);
+            return &scratch.uncached;
+        }
+        if scratch.words.len() >= MAX_CACHED_WORDS {
+            scratch.words.clear();
+            scratch.ids.clear();
+        }
+        let begin = scratch.ids.len();
+        match SPECIALS.iter().position(|special| *special == word) {
+            Some(which) => scratch.ids.push(self.special_id(which)),
+            None => self.bpe.encode(bytes, &mut scratch.bpe, &mut scratch.ids),
+        }
+        // A full cache holds at most 2^16 words of 48 ids, so that both ends fit.
+        scratch
+            .words
+            .insert(bytes.into(), (begin as u32, scratch.ids.len() as u32));
+        &scratch.ids[begin..]
+    }
+}

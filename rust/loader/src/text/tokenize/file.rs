@@ -1,0 +1,216 @@
+//! Any Hugging Face `tokenizer.json`, through the `tokenizers` crate.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tokenizers::{PaddingDirection, PostProcessor, TruncationDirection, TruncationParams};
+
+use super::TokenizeError;
+use super::clean::Cleaning;
+use crate::text::json::Json;
+use crate::text::mask::Padding;
+
+/// Vocabulary entries that are a padding token by their name, where the file has no `padding` section.
+const PAD_TOKENS: [&str; 2] = ["<pad>", "[PAD]"];
+
+pub(super) struct FileTokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    context_length: usize,
+    padding: Padding,
+    vocab_size: usize,
+    cleaning: Option<Cleaning>,
+    /// Memory to clean in, one a thread that encodes at the same time.
+    plain: Mutex<Vec<String>>,
+}
+
+impl fmt::Debug for FileTokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileTokenizer")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FileTokenizer {
+    pub(super) fn open(
+        path: &Path,
+        context_length: usize,
+        pad_id: Option<u32>,
+        cleaning: Option<Cleaning>,
+    ) -> Result<Self, TokenizeError> {
+        let bytes = std::fs::read(path).map_err(|source| TokenizeError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let unreadable = |message: String| TokenizeError::Parse {
+            path: path.to_owned(),
+            message,
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|error| unreadable(error.to_string()))?;
+
+        let beside = Beside::read(path)?;
+        let specials = inner
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(false));
+        if context_length <= specials {
+            return Err(TokenizeError::ContextLength {
+                name: path.display().to_string(),
+                context_length,
+                specials,
+            });
+        }
+        let vocab_size = inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .map_or(0, |id| id as usize + 1);
+        let in_file = || inner.get_padding().map(|padding| padding.pad_id);
+        let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token));
+        let in_config = || inner.token_to_id(beside.pad_token.as_ref()?);
+        let known = pad_id.or_else(in_config).or_else(in_file).or_else(by_name);
+        let pad_id = known.ok_or_else(|| TokenizeError::NoPadId {
+            path: path.to_owned(),
+        })?;
+        let small_pad_id = i32::try_from(pad_id)
+            .ok()
+            .filter(|_| (pad_id as usize) < vocab_size);
+        let small_pad_id = small_pad_id.ok_or_else(|| TokenizeError::PadId {
+            path: path.to_owned(),
+            pad_id,
+            vocab_size,
+        })?;
+        let pad_left = beside.pads_left.unwrap_or_else(|| {
+            inner
+                .get_padding()
+                .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left))
+        });
+
+        // A token that was added for a purpose is no part of a text; one of the model's vocabulary may be.
+        let in_text = !inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .contains_key(&pad_id);
+        let truncation = TruncationParams {
+            max_length: context_length,
+            stride: 0,
+            direction: match (beside.cuts_left, inner.get_truncation()) {
+                (Some(true), _) => TruncationDirection::Left,
+                (Some(false), _) => TruncationDirection::Right,
+                (None, in_file) => in_file.map(|cut| cut.direction).unwrap_or_default(),
+            },
+            ..TruncationParams::default()
+        };
+        inner
+            .with_truncation(Some(truncation))
+            .map_err(|error| unreadable(error.to_string()))?;
+        // Rows are padded here, to a length that does not depend on the other captions.
+        inner.with_padding(None);
+        Ok(Self {
+            path: path.to_owned(),
+            inner,
+            context_length,
+            padding: Padding {
+                id: small_pad_id,
+                left: pad_left,
+                in_text,
+            },
+            vocab_size,
+            cleaning,
+            plain: Mutex::default(),
+        })
+    }
+
+    pub(super) fn cleans(&self) -> bool {
+        self.cleaning.is_some()
+    }
+
+    pub(super) fn padding(&self) -> Padding {
+        self.padding
+    }
+
+    pub(super) fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Encodes into rows that hold padding already.
+    pub(super) fn encode_batch(
+        &self,
+        captions: &[&str],
+        out: &mut [i32],
+    ) -> Result<(), TokenizeError> {
+        let mut rows = out.chunks_exact_mut(self.context_length);
+        let mut encode = |index: usize, text: &str| match rows.next() {
+            Some(row) => self.encode_row(index, text, row),
+            None => Ok(()),
+        };
+        let Some(cleaning) = &self.cleaning else {
+            return (0..captions.len()).try_for_each(|index| encode(index, captions[index]));
+        };
+        let spare = || self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plain = spare().pop().unwrap_or_default();
+        let outcome = cleaning.for_each(captions, &mut plain, encode);
+        spare().push(plain);
+        outcome
+    }
+
+    fn encode_row(&self, index: usize, text: &str, row: &mut [i32]) -> Result<(), TokenizeError> {
+        let failed = |message: String| TokenizeError::Encode {
+            path: self.path.clone(),
+            index,
+            message,
+        };
+        let encoding = self
+            .inner
+            .encode_fast(text, true)
+            .map_err(|error| failed(error.to_string()))?;
+        let ids = encoding.get_ids();
+        let free = row
+            .len()
+            .checked_sub(ids.len())
+            .ok_or_else(|| failed("more ids than the context holds".to_owned()))?;
+        let begin = if self.padding.left { free } else { 0 };
+        for (place, &id) in row[begin..].iter_mut().zip(ids) {
+            *place = id as i32;
+        }
+        Ok(())
+    }
+}
+
+/// What `tokenizer_config.json` beside the file says, which `transformers` believes before the file itself.
+#[derive(Default)]
+struct Beside {
+    pad_token: Option<String>,
+    pads_left: Option<bool>,
+    cuts_left: Option<bool>,
+}
+
+impl Beside {
+    /// Nothing where there is no such file.
+    fn read(tokenizer: &Path) -> Result<Self, TokenizeError> {
+        let path = tokenizer.with_file_name("tokenizer_config.json");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(source) => return Err(TokenizeError::Read { path, source }),
+        };
+        let json = Json::parse(&bytes).map_err(|error| TokenizeError::Parse {
+            path,
+            message: error.to_string(),
+        })?;
+        let is_left = |key: &str| Some(json.get(key)?.as_text()? == "left");
+        // A token with its flags, or its text alone.
+        let pad = json.get("pad_token");
+        let pad_token = pad.and_then(|token| token.get("content").unwrap_or(token).as_text());
+        Ok(Self {
+            pad_token: pad_token.map(Cow::into_owned),
+            pads_left: is_left("padding_side"),
+            cuts_left: is_left("truncation_side"),
+        })
+    }
+}

@@ -1,0 +1,307 @@
+//! Shards brought here from servers that break, lie and change.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/server.rs"]
+mod server;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use prolip_loader::config::StoreConfig;
+use prolip_loader::shards::Location;
+use proptest::prelude::*;
+use server::{MIB, Page, Reply, Request, SIZE, Server, config, fetch, noise, one, schedule};
+
+#[test]
+fn a_shard_comes_in_ranges_of_which_several_are_under_way() {
+    let bytes = noise(SIZE, 1);
+    let late = |_: &Request| Reply::Late(Duration::from_millis(50));
+    let (server, location) = one(&bytes, true, late);
+    assert!(fetch(&config(), &location).unwrap() == bytes);
+    let mut ranges: Vec<_> = server.requests().iter().map(|r| r.range.unwrap()).collect();
+    ranges.sort_unstable();
+    let eight = 8 * MIB as u64;
+    assert_eq!(
+        ranges,
+        [
+            (0, eight - 1),
+            (eight, 2 * eight - 1),
+            (2 * eight, SIZE as u64 - 1)
+        ]
+    );
+    assert!(server.most_at_once() > 1 && server.most_at_once() <= 3);
+    // What is asked for behind the first answer is asked for of the same state.
+    let matching = server
+        .requests()
+        .iter()
+        .filter(|r| r.if_match.is_some())
+        .count();
+    assert_eq!(matching, 2);
+}
+
+#[test]
+fn one_connection_is_enough() {
+    let bytes = noise(SIZE, 2);
+    let (server, location) = one(&bytes, true, |_| Reply::Good);
+    let config = StoreConfig {
+        connections: 1,
+        ..config()
+    };
+    assert!(fetch(&config, &location).unwrap() == bytes);
+    assert_eq!(server.most_at_once(), 1);
+}
+
+#[test]
+fn a_broken_connection_is_continued_from_its_last_byte() {
+    let bytes = noise(6 * MIB, 3);
+    let replies = vec![
+        Reply::Truncate(2 * MIB),
+        Reply::Reset(MIB),
+        Reply::Stall(MIB, Duration::from_secs(6)),
+    ];
+    let (server, location) = one(&bytes, true, schedule(replies));
+    assert!(fetch(&config(), &location).unwrap() == bytes);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 4);
+    assert_eq!(requests[1].range.unwrap().0, 2 * MIB as u64);
+    // A reset may take bytes with it that were on the way.
+    let third = requests[2].range.unwrap().0 as usize;
+    assert!((2 * MIB..=3 * MIB).contains(&third));
+    assert!(requests[3].range.unwrap().0 as usize > third);
+}
+
+#[test]
+fn a_server_without_ranges_is_read_again_and_what_is_here_passed_over() {
+    let bytes = noise(6 * MIB, 4);
+    let replies = vec![
+        Reply::Truncate(2 * MIB),
+        Reply::Truncate(MIB),
+        Reply::Truncate(4 * MIB),
+    ];
+    let (server, location) = one(&bytes, false, schedule(replies));
+    assert!(fetch(&config(), &location).unwrap() == bytes);
+    assert_eq!(server.requests().len(), 4);
+}
+
+#[test]
+fn servers_that_are_busy_are_asked_again() {
+    let bytes = noise(MIB, 5);
+    let status = |code, headers: &str| Reply::Status(code, headers.to_owned());
+    let replies = vec![
+        status(500, ""),
+        status(503, "Retry-After: 1\r\n"),
+        status(416, ""),
+        status(429, ""),
+    ];
+    let (server, location) = one(&bytes, true, schedule(replies));
+    let begun = Instant::now();
+    assert!(fetch(&config(), &location).unwrap() == bytes);
+    assert!(
+        begun.elapsed() >= Duration::from_secs(1),
+        "the pause that the server asks for"
+    );
+    assert_eq!(server.requests().len(), 5);
+}
+
+#[test]
+fn what_is_not_there_is_not_asked_for_again() {
+    let (server, location) = one(b"x", true, |_| Reply::Good);
+    for (path, reply, status) in [("b.tar", Reply::Good, "404"), ("a.tar", Reply::Good, "")] {
+        let location = Location::Url(server.url(path));
+        let result = fetch(&config(), &location);
+        assert_eq!(result.is_err(), !status.is_empty(), "{reply:?}");
+        if let Err(error) = result {
+            assert!(error.missing && error.attempts == 1);
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("{location}: the server answers 404"))
+            );
+        }
+    }
+    drop(location);
+    let (server, location) = one(b"x", true, |_| Reply::Status(403, String::new()));
+    let error = fetch(&config(), &location).unwrap_err();
+    assert!(
+        error.missing && error.to_string().contains("403"),
+        "{error}"
+    );
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn an_end_is_found_to_trying_and_secrets_are_kept() {
+    let (server, _) = one(b"x", true, |_| Reply::Status(503, String::new()));
+    let url = server
+        .url("a.tar?signature=secret")
+        .replace("http://", "http://me:secret@");
+    let error = fetch(&config(), &Location::Url(url)).unwrap_err();
+    assert_eq!((error.attempts, error.missing), (5, false));
+    assert_eq!(server.requests().len(), 5);
+    let text = error.to_string();
+    assert!(
+        text.contains("503") && text.contains("tried 5 times"),
+        "{text}"
+    );
+    assert!(!text.contains("secret"), "{text}");
+    let gone = {
+        let (server, location) = one(b"x", true, |_| Reply::Good);
+        drop(server);
+        location
+    };
+    let config = StoreConfig {
+        retries: 1,
+        ..config()
+    };
+    let error = fetch(&config, &gone).unwrap_err();
+    assert!(error.to_string().contains("no answer"), "{error}");
+    assert_eq!(error.attempts, 2);
+}
+
+#[test]
+fn who_is_led_elsewhere_stays_there_and_takes_no_secrets_along() {
+    let bytes = noise(SIZE, 8);
+    // The second server sends whoever comes for the third time back to the first, as an address that is no longer valid.
+    let (second, there) = one(&bytes, true, |request: &Request| match request.number {
+        2 => Reply::Status(403, String::new()),
+        _ => Reply::Good,
+    });
+    let redirect = Reply::Status(
+        302,
+        format!("Location: {}?signature=1\r\n", there.written()),
+    );
+    let (first, _) = one(b"x", true, move |_| redirect.clone());
+    let url = first
+        .url("a.tar?key=mine")
+        .replace("http://", "http://me:secret@");
+    let config = StoreConfig {
+        connections: 1,
+        ..config()
+    };
+    assert!(fetch(&config, &Location::Url(url)).unwrap() == bytes);
+    let secret = |request: &Request| request.headers.contains_key("authorization");
+    let (asked, answered) = (first.requests(), second.requests());
+    assert_eq!((asked.len(), answered.len()), (2, 4));
+    assert!(asked.iter().all(secret) && !answered.iter().any(secret));
+    let told = |request: &Request| request.headers.contains_key("referer");
+    assert!(!answered.iter().any(told));
+}
+
+#[test]
+fn redirections_end() {
+    let (server, _) = one(b"x", true, |_| {
+        Reply::Status(302, "Location: /a.tar\r\n".to_owned())
+    });
+    let error = fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap_err();
+    assert!(
+        error.to_string().contains("too many redirections"),
+        "{error}"
+    );
+    assert_eq!(error.attempts, 1);
+}
+
+#[test]
+fn a_server_that_claims_any_size_is_no_burden() {
+    let (server, location) = one(&noise(1000, 9), true, |request: &Request| {
+        let (first, last) = request.range.unwrap();
+        let claim = format!("Content-Range: bytes {first}-{last}/{}\r\n", u64::MAX);
+        Reply::Status(206, claim)
+    });
+    let config = StoreConfig {
+        retries: 1,
+        ..config()
+    };
+    let error = fetch(&config, &location).unwrap_err();
+    assert!(
+        error.to_string().contains("the connection ended at byte"),
+        "{error}"
+    );
+    assert!(server.requests().len() < 10);
+}
+
+#[test]
+fn a_shard_that_changes_is_never_put_together_from_two() {
+    let (old, new) = (noise(SIZE, 6), noise(SIZE, 7));
+    for (etag, modified) in [
+        (Some("\"two\""), None),
+        (None, Some("tuesday")),
+        (Some("W/\"two\""), None),
+    ] {
+        let page = |bytes: &[u8], second: bool| Page {
+            bytes: bytes.to_vec().into(),
+            etag: etag.map(|tag| {
+                if second {
+                    tag.to_owned()
+                } else {
+                    tag.replace("two", "one")
+                }
+            }),
+            modified: modified.map(|day| {
+                if second {
+                    day.to_owned()
+                } else {
+                    "monday".to_owned()
+                }
+            }),
+        };
+        let changed = page(&new, true);
+        let behaviour = move |request: &Request| match request.number {
+            1 => Reply::Change(changed.clone()),
+            _ => Reply::Good,
+        };
+        let server = Server::start(vec![("a.tar", page(&old, false))], true, behaviour);
+        let got = fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap();
+        assert!(got == new, "{etag:?} {modified:?}");
+    }
+}
+
+#[test]
+fn a_shard_that_always_changes_is_given_up() {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let behaviour = move |_: &Request| {
+        let turn = count.fetch_add(1, Ordering::SeqCst);
+        Reply::Change(Page::new(
+            noise(9 * MIB, turn as u64),
+            &format!("\"{turn}\""),
+        ))
+    };
+    let (_server, location) = one(b"x", true, behaviour);
+    let config = StoreConfig {
+        retries: 2,
+        ..config()
+    };
+    let error = fetch(&config, &location).unwrap_err();
+    assert!(
+        error.to_string().contains("changes") || error.to_string().contains("412"),
+        "{error}"
+    );
+}
+
+fn replies() -> impl Strategy<Value = Reply> {
+    let bytes = 0usize..3_000_000;
+    prop_oneof![
+        3 => Just(Reply::Good),
+        2 => bytes.clone().prop_map(Reply::Truncate),
+        2 => bytes.prop_map(Reply::Reset),
+        1 => prop_oneof![Just(500), Just(503), Just(416)].prop_map(|code| Reply::Status(code, String::new())),
+        1 => (0u64..20).prop_map(|pause| Reply::Late(Duration::from_millis(pause))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn whatever_breaks_the_bytes_are_the_shards(
+        size in prop_oneof![Just(0usize), Just(1), 1usize..12_000_000, Just(8 << 20), Just((8 << 20) + 1)],
+        replies in proptest::collection::vec(replies(), 0..6),
+        ranges in any::<bool>(),
+        connections in 1usize..5,
+    ) {
+        let bytes = noise(size, size as u64);
+        let (_server, location) = one(&bytes, ranges, schedule(replies));
+        let config = StoreConfig { connections, retries: 8, ..config() };
+        prop_assert!(fetch(&config, &location).unwrap() == bytes);
+    }
+}

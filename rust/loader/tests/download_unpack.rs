@@ -1,0 +1,214 @@
+//! Shards that are unpacked on the way, commands that write shards, ends before the end, and files that vanish.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/server.rs"]
+mod server;
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use prolip_loader::config::StoreConfig;
+use prolip_loader::remote::Store;
+use prolip_loader::shards::Location;
+use server::{MIB, Page, Reply, Request, Server, config, content, fetch, noise, one, schedule};
+
+#[test]
+fn compressed_shards_are_unpacked_as_they_come() {
+    let plain = [noise(3 * MIB, 8), vec![7; 20 * MIB]].concat();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let (gzip, zstd) = (
+        gzip.finish().unwrap(),
+        zstd::encode_all(&plain[..], 1).unwrap(),
+    );
+    let replies = || schedule(vec![Reply::Truncate(MIB), Reply::Reset(MIB)]);
+    for (name, packed) in [("a.tar.gz", &gzip), ("a.tar.zst", &zstd)] {
+        let page = Page::new(packed.clone(), "\"one\"");
+        let server = Server::start(vec![(name, page)], true, replies());
+        let location = Location::Url(server.url(name));
+        assert!(fetch(&config(), &location).unwrap() == plain, "{name}");
+
+        // Of a damaged stream what stands before the damage is used; of no stream at all nothing.
+        let short = Page::new(packed[..packed.len() / 2].to_vec(), "\"one\"");
+        let server = Server::start(vec![(name, short)], true, |_| Reply::Good);
+        let got = fetch(&config(), &Location::Url(server.url(name))).unwrap();
+        // With one byte behind it, so that it does not pass for a whole archive.
+        let (before, mark) = got.split_at(got.len() / 512 * 512);
+        assert!(
+            got.len() > MIB && plain.starts_with(before) && mark == b"?",
+            "{name}"
+        );
+        let none = Page::new(b"<html>no stream</html>".to_vec(), "\"one\"");
+        let server = Server::start(vec![(name, none)], true, |_| Reply::Good);
+        let error = fetch(&config(), &Location::Url(server.url(name))).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("cannot be decompressed"), "{text}");
+    }
+    let small = StoreConfig {
+        read_ahead_bytes: 10 * MIB as u64,
+        ..config()
+    };
+    let server = Server::start(
+        vec![("a.tgz", Page::new(gzip.clone(), "\"1\""))],
+        true,
+        |_| Reply::Good,
+    );
+    let error = fetch(&small, &Location::Url(server.url("a.tgz"))).unwrap_err();
+    assert!(error.to_string().contains("read_ahead_bytes"), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar.gz");
+    std::fs::write(&path, &gzip).unwrap();
+    assert!(fetch(&config(), &Location::File(path)).unwrap() == plain);
+}
+
+/// A server's name is looked up by a thread of those that unpack, too.
+#[test]
+fn many_shards_that_are_unpacked_leave_a_thread_to_find_the_server_again() {
+    const SHARDS: usize = 12;
+    let plain = noise(MIB, 9);
+    let packed = zstd::encode_all(&plain[..], 1).unwrap();
+    let names: Vec<String> = (0..SHARDS)
+        .map(|number| format!("{number}.tar.zst"))
+        .collect();
+    let pages = names
+        .iter()
+        .map(|name| (&**name, Page::new(packed.clone(), "\"1\"")));
+    let all_begun = Barrier::new(SHARDS);
+    let server = Server::start(pages.collect(), true, move |request| {
+        if request.range.is_some_and(|(first, _)| first > 0) {
+            return Reply::Good;
+        }
+        all_begun.wait();
+        Reply::Stall(MIB / 4, Duration::from_millis(300))
+    });
+    let patient = StoreConfig {
+        connections: SHARDS,
+        retries: 1,
+        timeout_s: 3.0,
+        ..config()
+    };
+    let store = Store::open(&patient).unwrap();
+    std::thread::scope(|scope| {
+        for name in &names {
+            let url = server.url(name).replace("127.0.0.1", "localhost");
+            let (store, plain) = (&store, &plain);
+            scope.spawn(move || {
+                let fetched = store.fetch(&Location::Url(url), &AtomicBool::new(false));
+                assert!(content(fetched.unwrap()) == *plain);
+            });
+        }
+    });
+}
+
+#[test]
+fn commands_give_shards_where_they_may() {
+    let command = |text: &str| Location::Pipe(text.to_owned());
+    let refused = fetch(&config(), &command("echo x")).unwrap_err();
+    assert!(refused.to_string().contains("allow_pipe"), "{refused}");
+    let allowed = StoreConfig {
+        allow_pipe: true,
+        retries: 1,
+        ..config()
+    };
+    let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    assert!(fetch(&allowed, &command("seq 1 100000 | cat")).unwrap() == numbers.as_bytes());
+    let failed = fetch(&allowed, &command("echo half; echo why >&2; exit 3")).unwrap_err();
+    assert!(
+        failed
+            .to_string()
+            .contains("status: 3: why (tried 2 times)"),
+        "{failed}"
+    );
+    let unknown = fetch(&allowed, &command("no-such-command-anywhere")).unwrap_err();
+    assert_eq!(unknown.attempts, 1, "{unknown}");
+    // A command that fails the first time and works the second.
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    let once = format!(
+        "echo text; test -e {0} || {{ touch {0}; exit 1; }}",
+        mark.display()
+    );
+    assert!(fetch(&allowed, &command(&once)).unwrap() == b"text\n");
+}
+
+#[test]
+fn a_command_that_hangs_is_ended_with_all_that_it_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("pid");
+    let config = StoreConfig {
+        allow_pipe: true,
+        retries: 0,
+        timeout_s: 0.3,
+        ..config()
+    };
+    let command = format!(
+        "sh -c 'echo $$ > {}; echo x; sleep 60' | cat",
+        mark.display()
+    );
+    let error = fetch(&config, &Location::Pipe(command)).unwrap_err();
+    assert!(error.to_string().contains("no byte for 300ms"), "{error}");
+    let pid = std::fs::read_to_string(&mark).unwrap();
+    let process = format!("/proc/{}/stat", pid.trim());
+    let begun = Instant::now();
+    // A process that has ended may stay as a zombie until its parent looks.
+    while std::fs::read_to_string(&process).is_ok_and(|stat| !stat.contains(") Z")) {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_fetch_that_is_cancelled_returns_within_a_second() {
+    let stalling = |_: &Request| Reply::Stall(100, Duration::from_secs(30));
+    let (_server, location) = one(&noise(MIB, 9), true, stalling);
+    let patient = StoreConfig {
+        timeout_s: 60.0,
+        allow_pipe: true,
+        ..config()
+    };
+    for location in [location, Location::Pipe("sleep 60".to_owned())] {
+        let store = Store::open(&patient).unwrap();
+        let cancelled = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(200));
+                cancelled.store(true, Ordering::SeqCst);
+            });
+            let begun = Instant::now();
+            assert!(store.fetch(&location, &cancelled).is_err());
+            drop(store);
+            assert!(begun.elapsed() < Duration::from_millis(1200), "{location}");
+        });
+    }
+}
+
+#[test]
+fn no_file_is_left_in_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, location) = one(&noise(MIB, 10), true, |_| Reply::Good);
+    let config = StoreConfig {
+        cache_dir: Some(folder.path().to_owned()),
+        ..config()
+    };
+    let store = Store::open(&config).unwrap();
+    let fetched = store.fetch(&location, &AtomicBool::new(false)).unwrap();
+    let names = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(
+        names(folder.path()),
+        0,
+        "the file has no name while it is used"
+    );
+    assert_eq!(content(fetched).len(), MIB);
+    let nowhere = StoreConfig {
+        cache_dir: Some(folder.path().join("file/none")),
+        ..config
+    };
+    std::fs::write(folder.path().join("file"), b"").unwrap();
+    let error = Store::open(&nowhere).unwrap_err();
+    assert!(error.to_string().contains("cannot be made"), "{error}");
+}

@@ -1,0 +1,44 @@
+//! What fuzzing found: inputs that once gave something wrong, each with what is right.
+
+#![allow(clippy::unwrap_used)]
+
+use prolip_loader::image::{Decoder, Rgb8};
+
+const PROGRESSIVE: &[u8] = include_bytes!("data/progressive.jpg");
+const BASELINE: &[u8] = include_bytes!("data/420.jpg");
+/// As a frame of motion JPEG: without Huffman tables, so that those of the standard count. Pillow's pixels are beside it.
+const MOTION: &[u8] = include_bytes!("data/motion.jpg");
+const MOTION_PIXELS: &[u8] = include_bytes!("data/motion.rgb");
+
+/// A JPEG without its segments of one kind.
+fn without(jpeg: &[u8], marker: u8) -> Vec<u8> {
+    let (mut kept, mut rest) = (jpeg[..2].to_vec(), &jpeg[2..]);
+    while rest[1] != 0xDA {
+        let length = 2 + usize::from(u16::from_be_bytes([rest[2], rest[3]]));
+        if rest[1] != marker {
+            kept.extend_from_slice(&rest[..length]);
+        }
+        rest = &rest[length..];
+    }
+    kept.extend_from_slice(rest);
+    assert!(kept.len() < jpeg.len());
+    kept
+}
+
+/// Of the picture before nothing may be left: a JPEG without quantization tables was decoded with that one's.
+#[test]
+fn a_jpeg_does_not_get_the_tables_of_the_one_before() {
+    let mut decoder = Decoder::new(1 << 20);
+    let mut picture = Rgb8::default();
+    for before in [PROGRESSIVE, BASELINE] {
+        decoder.decode(before, &mut picture).unwrap();
+        assert!(
+            decoder
+                .decode(&without(BASELINE, 0xDB), &mut picture)
+                .is_err()
+        );
+        decoder.decode(before, &mut picture).unwrap();
+        decoder.decode(MOTION, &mut picture).unwrap();
+        assert!(picture.pixels() == MOTION_PIXELS);
+    }
+}

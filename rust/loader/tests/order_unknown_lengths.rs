@@ -1,0 +1,345 @@
+//! Epochs over shards of unknown length: what is read does not depend on when a length becomes known.
+
+#![allow(clippy::unwrap_used)]
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use prolip_loader::config::LastBatch;
+use prolip_loader::error::Error;
+use prolip_loader::order::{BatchPlan, Cursor, Draws, Lengths, Needed, Route, Rules, Source, Step};
+use prolip_loader::shards::{SampleId, UNKNOWN_LENGTH};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+/// Shards whose lengths are told one by one.
+struct Told {
+    counts: Vec<u32>,
+    sizes: Vec<u32>,
+    known: RefCell<BTreeSet<u32>>,
+    missing: Option<u32>,
+}
+
+impl Lengths for Told {
+    fn counts(&self) -> &[u32] {
+        &self.counts
+    }
+
+    fn learn(&self, shard: u32) -> Option<Result<u32, Error>> {
+        if self.missing == Some(shard) {
+            let shard = format!("{shard}.tar");
+            let source = std::io::ErrorKind::NotFound.into();
+            return Some(Err(Error::Open { shard, source }));
+        }
+        let known = self.known.borrow().contains(&shard);
+        known.then(|| Ok(self.sizes[shard as usize]))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    sizes: Vec<u32>,
+    /// Shards whose lengths are known from the beginning: one in so many.
+    every: usize,
+    window: usize,
+    seed: u64,
+    num_samples: u64,
+    last_batch: LastBatch,
+    drawn: bool,
+}
+
+impl Case {
+    fn told(&self) -> Told {
+        let unknown = |(place, &size)| {
+            if place % self.every == 0 {
+                size
+            } else {
+                UNKNOWN_LENGTH
+            }
+        };
+        Told {
+            counts: self.sizes.iter().enumerate().map(unknown).collect(),
+            sizes: self.sizes.clone(),
+            known: RefCell::default(),
+            missing: None,
+        }
+    }
+
+    fn rules(&self, rank: u64, (world_size, batch_size): (u64, u64)) -> Rules {
+        let draws = self.drawn.then(|| {
+            let half = self.sizes.len() as u32 / 2;
+            let source = |shards, weight| Source { shards, weight };
+            let all = self.sizes.len() as u32;
+            let sources = vec![
+                source((0..half).collect(), 1.0),
+                source((half..all).collect(), 2.0),
+            ];
+            Arc::new(Draws::new(sources, self.num_samples).unwrap())
+        });
+        Rules {
+            seed: self.seed,
+            window: self.window,
+            batch_size,
+            rank,
+            world_size,
+            last_batch: self.last_batch,
+            num_epochs: Some(2),
+            streamed: true,
+            num_samples: Some(self.num_samples),
+            draws,
+        }
+    }
+
+    /// A rank's batches; a length is told when it is waited for, and sooner where `eager` says so.
+    fn plans(&self, rank: u64, ranks: (u64, u64), from: &Cursor, eager: bool) -> Vec<BatchPlan> {
+        let told = self.told();
+        if eager {
+            told.known.borrow_mut().extend(0..self.sizes.len() as u32);
+        }
+        let mut route = Route::new(self.rules(rank, ranks), from);
+        let mut plans = Vec::new();
+        loop {
+            let step = match route.next(&told) {
+                Ok(step) => step,
+                // A rank without samples: the others would wait for it.
+                Err(Error::Config(error)) => {
+                    assert_eq!(error.field, "data.shards");
+                    assert_ne!(self.last_batch, LastBatch::Keep);
+                    return plans;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            match step {
+                Step::Batch(plan) => plans.push(plan),
+                Step::Waiting(shard) => assert!(told.known.borrow_mut().insert(shard)),
+                Step::End => return plans,
+            }
+        }
+    }
+
+    fn part(&self, rank: u64, world_size: u64) -> Vec<SampleId> {
+        let keep = Case {
+            last_batch: LastBatch::Keep,
+            drawn: false,
+            ..self.clone()
+        };
+        let plans = keep.plans(rank, (world_size, 3), &Cursor::default(), true);
+        samples(plans.iter().filter(|plan| plan.epoch == 0))
+    }
+}
+
+fn samples<'plans>(plans: impl IntoIterator<Item = &'plans BatchPlan>) -> Vec<SampleId> {
+    plans
+        .into_iter()
+        .flat_map(|plan| plan.samples.clone())
+        .collect()
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = prop::collection::vec(prop_oneof![Just(0u32), 1u32..12], 2..9);
+    let windows = prop_oneof![Just(0usize), 1usize..20, Just(1_000_000)];
+    let kinds = prop_oneof![
+        Just(LastBatch::Drop),
+        Just(LastBatch::Pad),
+        Just(LastBatch::Keep)
+    ];
+    (
+        sizes,
+        2usize..9,
+        windows,
+        any::<u64>(),
+        1u64..90,
+        kinds,
+        any::<bool>(),
+    )
+        .prop_filter("a shard holds a sample", |case| {
+            case.0.iter().any(|&size| size > 0)
+        })
+        .prop_map(
+            |(sizes, every, window, seed, num_samples, last_batch, drawn)| Case {
+                sizes,
+                every,
+                window,
+                seed,
+                num_samples,
+                // What is drawn never ends.
+                last_batch: if drawn && last_batch == LastBatch::Keep {
+                    LastBatch::Drop
+                } else {
+                    last_batch
+                },
+                drawn,
+            },
+        )
+}
+
+fn ranks() -> impl Strategy<Value = (u64, u64)> {
+    (1u64..7, 1u64..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn every_sample_belongs_to_one_rank(case in cases(), world_size in 1u64..9) {
+        let mut read: Vec<SampleId> = (0..world_size).flat_map(|rank| case.part(rank, world_size)).collect();
+        read.sort_unstable();
+        let shards = case.sizes.iter().zip(0..);
+        let all: Vec<SampleId> = shards.flat_map(|(&size, shard)| (0..size).map(move |sample| SampleId { shard, sample })).collect();
+        prop_assert_eq!(read, all);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn when_a_length_is_known_changes_nothing(case in cases(), ranks in ranks()) {
+        for rank in 0..ranks.0 {
+            let late = case.plans(rank, ranks, &Cursor::default(), false);
+            prop_assert_eq!(&late, &case.plans(rank, ranks, &Cursor::default(), true));
+            for plan in &late {
+                let needed: BTreeMap<u32, u32> = plan.shards.iter().map(|needed| (needed.shard, needed.samples)).collect();
+                prop_assert_eq!(needed.len(), plan.shards.len());
+                prop_assert!(plan.samples.iter().all(|sample| sample.sample < needed[&sample.shard]));
+                prop_assert!(needed.iter().all(|(&shard, &samples)| case.sizes[shard as usize] == samples));
+            }
+        }
+    }
+
+    #[test]
+    fn ranks_take_equal_steps_and_go_round_their_shards(case in cases(), ranks in ranks()) {
+        let last_batch = if case.last_batch == LastBatch::Drop { LastBatch::Drop } else { LastBatch::Pad };
+        let case = Case { last_batch, drawn: false, ..case };
+        let global = ranks.0 * ranks.1;
+        let steps = if last_batch == LastBatch::Drop { case.num_samples / global } else { case.num_samples.div_ceil(global) };
+        for rank in 0..ranks.0 {
+            let mut plans = case.plans(rank, ranks, &Cursor::default(), false);
+            plans.retain(|plan| plan.epoch == 0);
+            let part = case.part(rank, ranks.0);
+            if part.is_empty() {
+                prop_assert!(plans.is_empty());
+                continue;
+            }
+            prop_assert_eq!(plans.len() as u64, steps);
+            prop_assert!(plans.iter().all(|plan| plan.samples.len() as u64 == ranks.1));
+            let read = samples(&plans);
+            // Within the rank's share, which is whole when padded, each sample comes as often as any other, or once more.
+            let share = case.num_samples.div_ceil(ranks.0) as usize;
+            if last_batch == LastBatch::Pad {
+                let mut counts: BTreeMap<SampleId, usize> = part.iter().map(|&sample| (sample, 0)).collect();
+                for sample in &read[..share] {
+                    *counts.get_mut(sample).unwrap() += 1;
+                }
+                let rounds = share / part.len();
+                prop_assert!(counts.values().all(|&count| count == rounds || count == rounds + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_anywhere(case in cases(), ranks in ranks(), at in any::<Index>()) {
+        for rank in 0..ranks.0 {
+            let whole = case.plans(rank, ranks, &Cursor::default(), true);
+            if !whole.is_empty() {
+                let stop = at.index(whole.len());
+                prop_assert_eq!(&whole[stop + 1..], &case.plans(rank, ranks, &whole[stop].cursor, false)[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn another_batch_size_reads_what_is_left(case in cases(), ranks in ranks(), batch in 1u64..6, at in any::<Index>()) {
+        let case = Case { last_batch: LastBatch::Keep, drawn: false, ..case };
+        let first: Vec<BatchPlan> =
+            case.plans(0, ranks, &Cursor::default(), true).into_iter().filter(|plan| plan.epoch == 0).collect();
+        if !first.is_empty() {
+            let stop = at.index(first.len());
+            let rest = case.plans(0, (ranks.0, batch), &first[stop].cursor, false);
+            let read: Vec<&BatchPlan> = first[..=stop].iter().chain(rest.iter().filter(|plan| plan.epoch == 0)).collect();
+            prop_assert_eq!(samples(read), samples(&first));
+        }
+    }
+}
+
+fn case(sizes: &[u32], last_batch: LastBatch) -> Case {
+    Case {
+        sizes: sizes.to_vec(),
+        every: 100,
+        window: 4,
+        seed: 7,
+        num_samples: 40,
+        last_batch,
+        drawn: false,
+    }
+}
+
+#[test]
+fn a_shard_that_will_never_be_known_ends_the_run_where_it_is_needed() {
+    let case = Case {
+        window: 0,
+        ..case(&[3_000, 5_000, 0], LastBatch::Keep)
+    };
+    let told = Told {
+        missing: Some(1),
+        ..case.told()
+    };
+    let mut route = Route::new(case.rules(0, (1, 512)), &Cursor::default());
+    assert!(matches!(route.next(&told).unwrap(), Step::Batch(_)));
+    assert!(matches!(route.next(&told).unwrap(), Step::Batch(_)));
+    let error = std::iter::from_fn(|| Some(route.next(&told)))
+        .find_map(Result::err)
+        .unwrap();
+    assert!(error.to_string().contains("1.tar"), "{error}");
+}
+
+#[test]
+fn a_run_over_empty_shards_ends() {
+    for (last_batch, drawn) in [
+        (LastBatch::Drop, false),
+        (LastBatch::Keep, false),
+        (LastBatch::Pad, true),
+    ] {
+        let case = Case {
+            drawn,
+            ..case(&[0, 0, 0, 0], last_batch)
+        };
+        assert_eq!(case.plans(1, (3, 2), &Cursor::default(), false), []);
+    }
+}
+
+#[test]
+fn drawn_shards_are_drawn_by_weight_and_apart_on_each_rank() {
+    let case = Case {
+        num_samples: 60_000,
+        drawn: true,
+        window: 0,
+        ..case(&[1, 1, 1, 1], LastBatch::Drop)
+    };
+    let read = |rank| -> Vec<u32> {
+        let plans = case.plans(rank, (2, 100), &Cursor::default(), true);
+        let first = samples(plans.iter().filter(|plan| plan.epoch == 0));
+        first.iter().map(|sample| sample.shard).collect()
+    };
+    let (one, two) = (read(0), read(1));
+    assert_eq!((one.len(), two.len()), (30_000, 30_000));
+    let of = |shard| one.iter().filter(|&&drawn| drawn == shard).count();
+    // Six standard deviations: sqrt(30,000 * 1/3 * 2/3) = 82.
+    for (shard, expected) in [(0, 5_000usize), (1, 5_000), (2, 10_000), (3, 10_000)] {
+        assert!(of(shard).abs_diff(expected) < 490, "{shard}: {}", of(shard));
+    }
+    // The ranks draw the same by chance alone: 2/36 + 2/9 of the times.
+    let same = one.iter().zip(&two).filter(|(a, b)| a == b).count();
+    assert!(same.abs_diff(30_000 * 10 / 36) < 480, "{same}");
+}
+
+#[test]
+fn needed_shards_tell_their_lengths() {
+    let case = case(&[2, 9], LastBatch::Keep);
+    let plans = case.plans(0, (1, 11), &Cursor::default(), true);
+    let mut needed = plans[0].shards.to_vec();
+    needed.sort_unstable_by_key(|needed| needed.shard);
+    let expected = [(0, 2), (1, 9)].map(|(shard, samples)| Needed { shard, samples });
+    assert_eq!(needed, expected);
+}

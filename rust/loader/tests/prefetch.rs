@@ -1,0 +1,358 @@
+//! Shards fetched ahead: in their order, within their bytes, once for all processes of a node.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "common/server.rs"]
+mod server;
+
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{archive, member};
+use prolip_loader::archive::scan_file;
+use prolip_loader::config::StoreConfig;
+use prolip_loader::remote::{Prefetcher, ShardProvider, ShardRequest};
+use prolip_loader::shards::{Location, Stamp, Version};
+use server::{MIB, Page, Reply, Request, Server, config, noise};
+
+/// A shard of about `size` bytes with as many samples as its number and one.
+fn shard(number: usize, size: usize) -> Vec<u8> {
+    let samples: Vec<_> = (0..=number)
+        .map(|sample| {
+            member(
+                &format!("{sample}.jpg"),
+                &noise(size / (number + 1), number as u64),
+            )
+        })
+        .collect();
+    archive(&samples)
+}
+
+struct Lab {
+    server: Server,
+    shards: Vec<Vec<u8>>,
+    names: Vec<String>,
+}
+
+impl Lab {
+    fn new(
+        count: usize,
+        size: usize,
+        behaviour: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let shards: Vec<_> = (0..count).map(|number| shard(number, size)).collect();
+        let names: Vec<_> = (0..count).map(|number| format!("{number}.tar")).collect();
+        let pages = names.iter().zip(&shards).map(|(name, bytes)| {
+            (
+                name.as_str(),
+                Page::new(bytes.clone(), &format!("\"{name}\"")),
+            )
+        });
+        Self {
+            server: Server::start(pages.collect(), true, behaviour),
+            shards,
+            names,
+        }
+    }
+
+    /// A prefetcher of the shards, of one more that is missing, and behind it of a plain local file.
+    fn prefetcher(&self, config: &StoreConfig, stamp: Option<Stamp>) -> Prefetcher {
+        let mut urls: Vec<_> = self
+            .names
+            .iter()
+            .map(|name| self.server.url(name))
+            .collect();
+        urls.push(self.server.url("none.tar"));
+        let request_of = move |shard: u32| {
+            Some(ShardRequest {
+                location: Location::Url(urls.get(shard as usize)?.clone()),
+                stamp: stamp.clone(),
+            })
+        };
+        Prefetcher::open(config, Box::new(request_of), scan_file).unwrap()
+    }
+
+    fn first_requests(&self) -> Vec<String> {
+        let first = |request: &Request| request.range.is_some_and(|(start, _)| start == 0);
+        let requests = self.server.requests();
+        requests
+            .iter()
+            .filter(|r| first(r))
+            .map(|r| r.path[1..].to_owned())
+            .collect()
+    }
+}
+
+/// Waits until a shard is ready, as a pipeline does: it asks again whenever something has changed.
+fn wait_for(prefetcher: &Prefetcher, shard: u32) {
+    let begun = Instant::now();
+    while !prefetcher.is_ready(shard) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "shard {shard}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn content(prefetcher: &Prefetcher, shard: u32) -> Vec<u8> {
+    let lent = prefetcher.get(shard).unwrap().expect("it is here");
+    let mut bytes = vec![0; lent.file.metadata().unwrap().len() as usize];
+    lent.file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+#[test]
+fn shards_come_whole_with_their_lengths() {
+    let lab = Lab::new(4, MIB, |_| Reply::Good);
+    let prefetcher = lab.prefetcher(&config(), None);
+    assert_eq!(prefetcher.length(2).map(Result::unwrap), None);
+    prefetcher.request(&[2, 0, 3, 1]);
+    for number in [2, 0, 3, 1] {
+        wait_for(&prefetcher, number);
+        assert!(content(&prefetcher, number) == lab.shards[number as usize]);
+        assert_eq!(
+            prefetcher.length(number).unwrap().unwrap(),
+            u64::from(number) + 1
+        );
+        let regions = prefetcher.get(number).unwrap().unwrap().regions.unwrap();
+        assert_eq!(regions.len(), number as usize + 1);
+    }
+    prefetcher.release(3);
+    assert!(prefetcher.get(3).unwrap().is_none());
+    assert_eq!(
+        prefetcher.length(3).unwrap().unwrap(),
+        4,
+        "a length is remembered"
+    );
+    // A plain local file is none of its business.
+    assert!(prefetcher.is_ready(5) && prefetcher.get(5).unwrap().is_none());
+}
+
+#[test]
+fn no_more_is_fetched_ahead_than_allowed_unless_a_batch_waits() {
+    let lab = Lab::new(8, 3 * MIB, |_| Reply::Good);
+    let config = StoreConfig {
+        read_ahead_bytes: 7 * MIB as u64,
+        ..config()
+    };
+    let prefetcher = lab.prefetcher(&config, None);
+    prefetcher.request(&[0, 1, 2, 3]);
+    prefetcher.request(&[2, 4, 5, 6, 7]);
+    wait_for(&prefetcher, 0);
+    wait_for(&prefetcher, 1);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(lab.first_requests(), ["0.tar", "1.tar"]);
+    // A batch needs what lies beyond.
+    wait_for(&prefetcher, 5);
+    assert_eq!(lab.first_requests()[2..], ["5.tar"]);
+    for released in [0, 1, 5] {
+        prefetcher.release(released);
+    }
+    let begun = Instant::now();
+    while lab.first_requests().len() < 5 && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut next = lab.first_requests()[3..].to_vec();
+    next.sort();
+    assert_eq!(next, ["2.tar", "3.tar"]);
+}
+
+#[test]
+fn a_slow_shard_stalls_no_other() {
+    let slow = |request: &Request| match request.path.as_str() {
+        "/0.tar" => Reply::Stall(1000, Duration::from_secs(30)),
+        _ => Reply::Good,
+    };
+    let lab = Lab::new(3, 40 * MIB, slow);
+    let config = StoreConfig {
+        connections: 4,
+        timeout_s: 60.0,
+        ..config()
+    };
+    let known = Stamp {
+        size: lab.shards[0].len() as u64,
+        version: Version::Unknown,
+    };
+    let prefetcher = lab.prefetcher(&config, Some(known));
+    prefetcher.request(&[0]);
+    std::thread::sleep(Duration::from_millis(500));
+    prefetcher.request(&[1, 2]);
+    wait_for(&prefetcher, 1);
+    wait_for(&prefetcher, 2);
+    assert!(!prefetcher.is_ready(0));
+}
+
+#[test]
+fn a_released_shard_gives_its_bytes_back() {
+    let lab = Lab::new(1, MIB, |_| Reply::Good);
+    let prefetcher = lab.prefetcher(&config(), None);
+    prefetcher.request(&[0]);
+    wait_for(&prefetcher, 0);
+    let file = Arc::downgrade(&prefetcher.get(0).unwrap().unwrap().file);
+    assert!(file.upgrade().is_some());
+    prefetcher.release(0);
+    assert!(file.upgrade().is_none());
+    // Announced again, it comes again.
+    prefetcher.request(&[0]);
+    wait_for(&prefetcher, 0);
+    assert!(content(&prefetcher, 0) == lab.shards[0]);
+    assert_eq!(lab.first_requests().len(), 2);
+}
+
+#[test]
+fn a_missing_shard_is_ready_and_says_why() {
+    let lab = Lab::new(1, MIB, |_| Reply::Good);
+    let prefetcher = lab.prefetcher(&config(), None);
+    prefetcher.request(&[1, 0]);
+    wait_for(&prefetcher, 1);
+    for text in [
+        prefetcher.get(1).unwrap_err().to_string(),
+        prefetcher.length(1).unwrap().unwrap_err().to_string(),
+    ] {
+        assert!(text.contains("none.tar: the server answers 404"), "{text}");
+    }
+    wait_for(&prefetcher, 0);
+    assert!(content(&prefetcher, 0) == lab.shards[0]);
+}
+
+#[test]
+fn a_shard_that_is_not_what_was_indexed_is_refused() {
+    let lab = Lab::new(1, MIB, |_| Reply::Good);
+    let stamp = |etag: &str, size: usize| Stamp {
+        size: size as u64,
+        version: Version::ETag(etag.into()),
+    };
+    let size = lab.shards[0].len();
+    for (stamp, refused) in [
+        (stamp("\"0.tar\"", size), None),
+        (stamp("\"1.tar\"", size), Some("it was written again")),
+        (stamp("\"0.tar\"", size + 512), Some("bytes and has")),
+    ] {
+        let prefetcher = lab.prefetcher(&config(), Some(stamp));
+        prefetcher.request(&[0]);
+        wait_for(&prefetcher, 0);
+        match (prefetcher.get(0), refused) {
+            (Ok(lent), None) => assert!(lent.unwrap().regions.is_none(), "the index has them"),
+            (Err(error), Some(why)) => assert!(error.to_string().contains(why), "{error}"),
+            (lent, _) => panic!("{lent:?}"),
+        }
+    }
+}
+
+#[test]
+fn whoever_waits_is_woken() {
+    let lab = Lab::new(2, MIB, |_| Reply::Late(Duration::from_millis(50)));
+    let prefetcher = lab.prefetcher(&config(), None);
+    let woken = Arc::new((Mutex::new(0), Condvar::new()));
+    let wake = Arc::clone(&woken);
+    prefetcher.on_change(Box::new(move || {
+        *wake.0.lock().unwrap() += 1;
+        wake.1.notify_all();
+    }));
+    prefetcher.request(&[0, 1]);
+    let waited = |times: &mut i32| *times < 2;
+    let limit = Duration::from_secs(20);
+    let (times, timeout) = woken
+        .1
+        .wait_timeout_while(woken.0.lock().unwrap(), limit, waited)
+        .unwrap();
+    assert!(!timeout.timed_out(), "{times}");
+    assert!(prefetcher.is_ready(0) && prefetcher.is_ready(1));
+}
+
+#[test]
+fn closing_while_fetching_returns_within_a_second() {
+    let lab = Lab::new(4, MIB, |_| Reply::Stall(1000, Duration::from_secs(30)));
+    let config = StoreConfig {
+        timeout_s: 60.0,
+        ..config()
+    };
+    let prefetcher = lab.prefetcher(&config, None);
+    prefetcher.request(&[0, 1, 2, 3]);
+    std::thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
+    prefetcher.close();
+    prefetcher.close();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(!prefetcher.is_ready(0));
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_node_fetches_a_shard_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    let lab = Lab::new(1, 20 * MIB, move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Reply::Late(Duration::from_millis(100))
+    });
+    let config = StoreConfig {
+        cache_dir: Some(folder.path().join("made")),
+        cache_bytes: 30 * MIB as u64,
+        ..config()
+    };
+    let spools: Vec<_> = (0..4).map(|_| lab.prefetcher(&config, None)).collect();
+    for prefetcher in &spools {
+        prefetcher.request(&[0]);
+    }
+    for prefetcher in &spools {
+        wait_for(prefetcher, 0);
+        assert!(content(prefetcher, 0) == lab.shards[0]);
+    }
+    // Everybody asks what it is, one fetches it: its first request may come twice, before the claim and after.
+    let bodies = lab
+        .server
+        .requests()
+        .iter()
+        .filter(|r| r.range.unwrap().0 > 0)
+        .count();
+    assert_eq!(bodies, 2);
+    drop(spools);
+    assert_eq!(names(&folder.path().join("made")).len(), 1);
+    let before = requests.load(Ordering::SeqCst);
+    let later = lab.prefetcher(&config, None);
+    later.request(&[0]);
+    wait_for(&later, 0);
+    assert!(content(&later, 0) == lab.shards[0]);
+    assert_eq!(requests.load(Ordering::SeqCst), before + 1);
+}
+
+#[test]
+fn the_cache_keeps_what_was_used_last_within_its_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new(5, 2 * MIB, |_| Reply::Good);
+    let config = StoreConfig {
+        cache_dir: Some(folder.path().to_owned()),
+        cache_bytes: 5 * MIB as u64,
+        ..config()
+    };
+    let prefetcher = lab.prefetcher(&config, None);
+    for number in [0, 1, 2, 3, 4] {
+        prefetcher.request(&[number]);
+        wait_for(&prefetcher, number);
+        prefetcher.release(number);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(names(folder.path()).len(), 2);
+    let before = lab.server.requests().len();
+    let mut bytes = Vec::new();
+    for number in [4, 3] {
+        prefetcher.request(&[number]);
+        wait_for(&prefetcher, number);
+        let lent = prefetcher.get(number).unwrap().unwrap();
+        (&*lent.file).read_to_end(&mut bytes).unwrap();
+    }
+    assert_eq!(lab.server.requests().len(), before + 2);
+    let requests = lab.server.requests();
+    assert!(requests[before..].iter().all(|r| r.range.unwrap().0 == 0));
+}

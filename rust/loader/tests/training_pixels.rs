@@ -1,0 +1,119 @@
+//! The pixels of training batches: each sample's draw, applied one operation after another to its whole decoded picture.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::HashSet;
+
+use common::{archive, config, member, open, png, read_all};
+use prolip_loader::config::{AugmentConfig, LastBatch, LoaderConfig};
+use prolip_loader::image::augment::{
+    Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, draw, gray,
+    resize_box,
+};
+use prolip_loader::image::{Decoder, Rgb8};
+use prolip_loader::order::Cursor;
+use prolip_loader::rng::{SampleRng, stream};
+
+const SIZE: u32 = 8;
+const PICTURES: [(&str, &[u8]); 6] = [
+    ("jpg", include_bytes!("data/420.jpg")),
+    ("jpeg", include_bytes!("data/progressive.jpg")),
+    ("JPG", include_bytes!("data/cmyk.jpg")),
+    ("webp", include_bytes!("data/lossy.webp")),
+    ("png", include_bytes!("data/alpha.png")),
+    ("jpg", include_bytes!("data/motion.jpg")),
+];
+
+/// What a sample's picture becomes in an epoch, by its place in the shards.
+fn expected(picture: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)) -> Vec<u8> {
+    let mut image = Rgb8::default();
+    Decoder::of_libraries(1 << 20)
+        .decode(picture, &mut image)
+        .unwrap();
+    let key = place.0 << 32 | place.1;
+    let mut rng = SampleRng::new(config.seed, epoch, key, stream::AUGMENT);
+    let augment = config.augment.as_ref().unwrap();
+    let drawn = draw(augment, image.width(), image.height(), &mut rng);
+    let mut out = vec![0; (SIZE * SIZE * 3) as usize];
+    let scratch = &mut Scratch::default();
+    resize_box(&image, drawn.crop, SIZE, SIZE, scratch, &mut out);
+    if let Some(jitter) = drawn.jitter {
+        for step in jitter.order {
+            match step {
+                0 => adjust_brightness(&mut out, jitter.brightness.unwrap()),
+                1 => adjust_contrast(&mut out, jitter.contrast.unwrap()),
+                2 => adjust_saturation(&mut out, jitter.saturation.unwrap()),
+                _ => adjust_hue(&mut out, jitter.hue.unwrap()),
+            }
+        }
+    }
+    if drawn.gray {
+        gray(&mut out);
+    }
+    out
+}
+
+#[test]
+fn training_pixels_are_those_of_the_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    let noise = png(23, 40, [200, 30, 90]);
+    let mut pictures = PICTURES.to_vec();
+    pictures.push(("png", &noise));
+    for shard in 0..3 {
+        let members: Vec<Vec<u8>> = (0..10)
+            .map(|index| {
+                let (extension, bytes) = pictures[(shard + index) % pictures.len()];
+                member(&format!("{shard}-{index}.{extension}"), bytes)
+            })
+            .collect();
+        std::fs::write(
+            folder.path().join(format!("{shard}.tar")),
+            archive(&members),
+        )
+        .unwrap();
+    }
+    let config = LoaderConfig {
+        augment: Some(AugmentConfig {
+            crop_scale: (0.1, 1.0),
+            jitter: [0.4, 0.4, 0.4, 0.3],
+            jitter_prob: 0.7,
+            gray_prob: 0.3,
+            ..AugmentConfig::default()
+        }),
+        captions: Vec::new(),
+        mask: None,
+        image_size: SIZE,
+        last_batch: LastBatch::Keep,
+        num_epochs: Some(3),
+        ..config(folder.path())
+    };
+    let loader = open(config.clone(), 0, 1).unwrap();
+    let mut seen = HashSet::new();
+    let mut epochs = [0; 3];
+    let mut epoch = 0;
+    for batch in read_all(&loader, Cursor::default()).unwrap() {
+        for (key, found) in batch
+            .keys
+            .iter()
+            .zip(batch.images.chunks((SIZE * SIZE * 3) as usize))
+        {
+            let (shard, index) = key.split_once('-').unwrap();
+            let place: (u64, u64) = (shard.parse().unwrap(), index.parse().unwrap());
+            let (_, picture) = pictures[(place.0 + place.1) as usize % pictures.len()];
+            assert!(
+                found == expected(picture, &config, epoch, place),
+                "{key} in epoch {epoch}"
+            );
+            seen.insert(found.to_vec());
+            epochs[epoch as usize] += 1;
+            if epochs[epoch as usize] == 30 {
+                epoch += 1;
+            }
+        }
+    }
+    assert_eq!(epochs, [30; 3]);
+    // No picture is twice the same, though each stands in the shards several times.
+    assert!(seen.len() > 80, "{}", seen.len());
+}

@@ -1,0 +1,187 @@
+//! Whole loaders on random shards: each sample once an epoch and the same batches, on any ranks and threads, wherever a run
+//! stops.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use common::{archive, config, member, next, open, png};
+use prolip_loader::config::{LastBatch, LoaderConfig};
+use prolip_loader::error::Error;
+use prolip_loader::order::Cursor;
+use prolip_loader::pipeline::Pipeline;
+use prolip_loader::shards::SampleId;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use tempfile::TempDir;
+
+/// Samples of the largest shard; there is one of each size from 0.
+const LARGEST: usize = 9;
+
+/// One run of a rank, or of all.
+#[derive(Debug, Clone, Copy)]
+struct Crew {
+    ranks: usize,
+    batch_size: usize,
+    threads: usize,
+    prefetch: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    sizes: Vec<usize>,
+    window: usize,
+    seed: u64,
+    last_batch: LastBatch,
+}
+
+/// What a batch shows: its samples, its pixels, and where a run goes on after it.
+#[derive(Debug, Clone, PartialEq)]
+struct Shown {
+    samples: Vec<SampleId>,
+    pixels: Vec<u8>,
+    cursor: Cursor,
+}
+
+/// A folder with a shard of each size; a sample's key is its place.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    let write = || {
+        let folder = tempfile::tempdir().unwrap();
+        for size in 0..=LARGEST {
+            let sample = |place| member(&format!("{place}.png"), &png(2, 2, [place as u8, 7, 9]));
+            let samples: Vec<Vec<u8>> = (0..size).map(sample).collect();
+            std::fs::write(folder.path().join(format!("{size}.tar")), archive(&samples)).unwrap();
+        }
+        folder
+    };
+    FOLDER.get_or_init(write).path()
+}
+
+impl Case {
+    fn total(&self) -> usize {
+        self.sizes.iter().sum()
+    }
+
+    fn config(&self, crew: Crew) -> LoaderConfig {
+        let path = |size| format!("{}/{size}.tar", folder().display());
+        LoaderConfig {
+            shards: self.sizes.iter().map(path).collect(),
+            batch_size: crew.batch_size,
+            image_size: 1,
+            captions: Vec::new(),
+            mask: None,
+            keep_members: Vec::new(),
+            seed: self.seed,
+            num_epochs: Some(1),
+            shuffle_window: self.window,
+            last_batch: self.last_batch,
+            num_threads: crew.threads,
+            prefetch_batches: crew.prefetch,
+            ..config(folder())
+        }
+    }
+
+    /// The batches of a rank from a cursor on.
+    fn read(&self, crew: Crew, rank: usize, from: &Cursor) -> Vec<Shown> {
+        let loader = match open(self.config(crew), rank, crew.ranks) {
+            Ok(loader) => loader,
+            // Fewer samples than a step needs, or none.
+            Err(Error::Config(_)) => return Vec::new(),
+            Err(error) => panic!("{error}"),
+        };
+        loader.check_cursor(from).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&loader), from).unwrap();
+        let mut shown = Vec::new();
+        while let Some(batch) = next(&pipeline).unwrap() {
+            for (sample, key) in batch.samples.iter().zip(&batch.lease.memory.keys) {
+                assert_eq!(*key, sample.sample.to_string());
+            }
+            let bytes = batch.samples.len() * loader.image_bytes();
+            shown.push(Shown {
+                samples: batch.samples.clone(),
+                pixels: batch.lease.memory.images[..bytes].to_vec(),
+                cursor: batch.cursor.clone(),
+            });
+        }
+        shown
+    }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = prop::collection::vec(0..=LARGEST, 1..6);
+    let windows = prop_oneof![Just(0usize), 1usize..12, Just(10_000)];
+    let kinds = prop_oneof![
+        Just(LastBatch::Drop),
+        Just(LastBatch::Pad),
+        Just(LastBatch::Keep)
+    ];
+    (sizes, windows, any::<u64>(), kinds).prop_map(|(sizes, window, seed, last_batch)| Case {
+        sizes,
+        window,
+        seed,
+        last_batch,
+    })
+}
+
+fn crews() -> impl Strategy<Value = Crew> {
+    (1usize..4, 1usize..5, 1usize..4, 1usize..4).prop_map(
+        |(ranks, batch_size, threads, prefetch)| Crew {
+            ranks,
+            batch_size,
+            threads,
+            prefetch,
+        },
+    )
+}
+
+/// `PROLIP_CASES`, which CI sets to 10,000, or what a desk has patience for.
+fn num_cases() -> u32 {
+    let said = std::env::var("PROLIP_CASES").ok();
+    said.and_then(|cases| cases.parse().ok()).unwrap_or(500)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(num_cases()))]
+
+    #[test]
+    fn each_sample_once_wherever_a_run_stops_and_whoever_goes_on(
+        case in cases(), before in crews(), stop in any::<Index>(), after in crews(), threads in 1usize..5
+    ) {
+        let start = Cursor::default();
+        let begun: Vec<Vec<Shown>> = (0..before.ranks).map(|rank| case.read(before, rank, &start)).collect();
+        let longest = begun.iter().max_by_key(|shown| shown.len()).unwrap();
+        let steps = stop.index(longest.len() + 1);
+        let cursor = steps.checked_sub(1).map_or_else(Cursor::default, |last| longest[last].cursor.clone());
+        let rest: Vec<Vec<Shown>> = (0..after.ranks).map(|rank| case.read(after, rank, &cursor)).collect();
+
+        let used = begun.iter().flat_map(|shown| shown.iter().take(steps)).chain(rest.iter().flatten());
+        let mut counts: BTreeMap<SampleId, usize> = BTreeMap::new();
+        for &sample in used.flat_map(|shown| &shown.samples) {
+            *counts.entry(sample).or_default() += 1;
+        }
+        let once = counts.values().all(|&count| count == 1);
+        match case.last_batch {
+            LastBatch::Drop => {
+                prop_assert!(once);
+                prop_assert!(case.total() - counts.len() < after.ranks * after.batch_size);
+            }
+            LastBatch::Keep => prop_assert!(once && counts.len() == case.total()),
+            LastBatch::Pad => prop_assert_eq!(counts.len(), case.total()),
+        }
+        if case.last_batch != LastBatch::Keep {
+            prop_assert!(rest.iter().all(|shown| shown.len() == rest[0].len()));
+            prop_assert!(rest.iter().flatten().all(|shown| shown.samples.len() == after.batch_size));
+        }
+
+        // The same ranks on other threads: what is left of a run is what it was.
+        let others = Crew { threads, ..before };
+        let rank = steps % before.ranks;
+        let again = case.read(others, rank, &cursor);
+        prop_assert_eq!(&again[..], begun[rank].get(steps..).unwrap_or_default());
+    }
+}

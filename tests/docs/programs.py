@@ -1,0 +1,326 @@
+"""Runs the commands that the pages give, each by its words, in this process where that shows as much as another one.
+
+What is made smaller than the page has it is how long a run is and how large its model: flags behind the page's own,
+whose configuration was read as it stands before.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import runpy
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from argparse import ArgumentParser
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import cache
+from importlib.metadata import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+from packaging.requirements import Requirement
+from torch.distributed.run import get_args_parser
+
+from prolip import cli
+from prolip.cli.data_build import BUILDERS
+from prolip.cli.eval import SUITES
+from prolip.interop import open_clip as adapter
+from prolip.train.config import TrainConfig, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+GENTLY = ["--cpu_threads", "1", "--precision", "fp32"]
+"""Other tests run beside these, and not every CPU multiplies bf16."""
+BRIEFLY = [
+    *("--num_samples", "32", "--batch_size", "16", "--accumulate", "1"),
+    *("--optim.warmup_steps", "1", "--log_every", "1"),
+]
+MINUTELY = [
+    *("--model.embed_dim", "32", "--model.vision.patch_size", "56", "--model.vision.layers", "1"),
+    *("--model.vision.width", "32", "--model.vision.head_width", "16"),
+    *("--model.text.width", "32", "--model.text.heads", "2", "--model.text.layers", "1"),
+]
+
+
+def run(words: list[str]) -> None:
+    """Runs a command; fails where it fails, or where a word of it is wrong."""
+    settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    words = words[len(settings) :]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        if words[0].startswith("train/"):
+            launcher(words)
+        else:
+            assert words[0] in PROGRAMS, f"{words[0]} cannot be run here: mark the block"
+            PROGRAMS[words[0]](words[1:])
+
+
+def parse(words: list[str]) -> None:
+    """Lets the command's own parser read every word of it, and goes no further."""
+    assert words[0] in PARSERS, f"nothing here can parse {words[0]}"
+    PARSERS[words[0]](words[1:])
+
+
+# ---- prolip ---------------------------------------------------------------------------------------------------------
+
+
+def prolip(words: list[str]) -> None:
+    if words[0] == "train":
+        train(words[1:])
+    elif words[0] == "explore":
+        explore(*words)
+    else:
+        assert cli.main(words) == 0
+
+
+def train(words: list[str]) -> None:
+    """Reads the configuration as it stands, then trains by it, shortly and small."""
+    if "--dry-run" in words:
+        assert cli.main(["train", *words]) == 0
+    else:
+        assert cli.main(["train", *words, *smaller(load_config(words))]) == 0
+
+
+@cache  # two pages have the same line, and Gradio takes seconds to start
+def explore(*words: str) -> None:
+    """Serves the page until it answers, and presses Ctrl-C; in a process of its own, for Gradio leaves loops behind."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    # Where tests run in the background, Ctrl-C is ignored, and so it is by what they start.
+    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from prolip.cli import main"
+    command = [sys.executable, "-c", f"{heed}; sys.exit(main())", *words, "--port", port]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as page:
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=30).close()
+                    break
+                except OSError:
+                    assert page.poll() is None, page.stderr and page.stderr.read()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+            page.send_signal(signal.SIGINT)
+            assert page.wait(60) in {0, 130}
+        finally:
+            page.kill()
+
+
+def smaller(config: TrainConfig) -> list[str]:
+    """Flags that make a run take seconds, of a size that the models of the page's world have."""
+    long, large = config.num_samples > 1000, config.model.vision.width > 300
+    return [*GENTLY, *(BRIEFLY if long else []), *(MINUTELY if large else [])]
+
+
+class Parsed(BaseException):
+    """What a parser was asked for is known."""
+
+
+def parse_prolip(words: list[str]) -> None:
+    if words[0] == "train":
+        load_config(words[1:])
+        return
+    read = tyro.cli
+
+    def read_and_stop(*arguments: Any, **options: Any) -> None:
+        read(*arguments, **options)
+        raise Parsed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tyro, "cli", read_and_stop)
+        with pytest.raises(Parsed):
+            cli.main(words)
+
+
+# ---- python, torchrun and what stands around them -------------------------------------------------------------------
+
+
+def python(words: list[str]) -> None:
+    if words[0] == "-m":
+        MODULES[words[1]](words[2:])
+    else:
+        assert words == ["vocabulary.py"], "a saved block ran where it stands"
+
+
+def parse_python(words: list[str]) -> None:
+    assert words[0] == "train/ablation.py"
+    main = runpy.run_path(str(ROOT / words[0]))["main"]
+    for command in ("run", "table", "neighbours"):
+        main.__globals__[command] = lambda _: 0
+    assert main(words[1:]) == 0
+
+
+def torchrun(words: list[str]) -> None:
+    """Starts two processes that train. What else there is to start is run here, as one process.
+
+    Starting takes ten seconds: e2e/test_embed.py does it for `prolip embed`. open_clip's other processes would know
+    nothing of its small models.
+    """
+    module, rest = started(words)
+    if module != "prolip.train":
+        MODULES[module](rest)
+        return
+    place = ["--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", *place, "-m", module, *rest, *smaller(load_config(rest))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in done.stderr
+
+
+def started(words: list[str]) -> tuple[str, list[str]]:
+    """What torchrun is to start, by its own parser: a module and its words, whose batch divides among all processes."""
+    options = get_args_parser().parse_args(words)
+    assert options.module, "-m is missing"
+    if options.training_script == "prolip.train":
+        processes = int(options.nproc_per_node) * int(options.nnodes.split(":")[-1])
+        load_config(options.training_script_args).loader(processes)
+    return options.training_script, options.training_script_args
+
+
+def open_clip_training(words: list[str]) -> None:
+    """open_clip's own command, an epoch of small batches; it sets every logger's level and adds handlers for good."""
+    known = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in known]
+    try:
+        assert adapter.main([*words, "--device", "cpu", "--batch-size", "8", "--epochs", "1", "--workers", "1"]) == 0
+    finally:
+        for logger, level, handlers in before:
+            for handler in set(logger.handlers) - set(handlers):
+                handler.close()
+            logger.handlers = handlers
+            logger.setLevel(level)
+
+
+MODULES: dict[str, Callable[[list[str]], None]] = {
+    "prolip.train": train,
+    "prolip.cli": prolip,
+    "prolip.interop.open_clip": open_clip_training,
+}
+
+
+# ---- launchers ------------------------------------------------------------------------------------------------------
+
+STUBS = {
+    "torchrun": 'printf "%q " "$@" >> "$STUBS/calls"; echo >> "$STUBS/calls"',
+    "nvidia-smi": "exit 1",
+    "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
+    "scontrol": 'if [ "$2" = hostnames ]; then echo n1; else echo PreemptTime=None; fi',
+}
+"""What stands on a machine of a cluster; torchrun notes how it was called."""
+
+
+def launcher(words: list[str]) -> None:
+    """Runs a script of train/ as it stands, and then in this process what it has torchrun start."""
+    folder = Path("programs").resolve()
+    folder.mkdir(exist_ok=True)
+    for name, line in STUBS.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{line}\n")
+        (folder / name).chmod(0o755)
+    calls = folder / "calls"
+    calls.unlink(missing_ok=True)
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "STUBS": str(folder)}
+    subprocess.run(["bash", str(ROOT / words[0]), *words[1:]], env=environment, check=True, timeout=60)
+    for line in calls.read_text().splitlines():
+        module, rest = started(shlex.split(line))
+        MODULES[module](rest)
+
+
+def sbatch(words: list[str]) -> None:
+    """Runs the script as Slurm would on the first machine of the job, or of each task of an array."""
+    parser = ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--array", default="")
+    parser.add_argument("--nodes", default="4")
+    script = next(place for place, word in enumerate(words) if not word.startswith("--"))
+    options = parser.parse_args(words[:script])
+    first, _, last = options.array.partition("-")
+    tasks = [str(task) for task in range(int(first), int(last) + 1)] if options.array else [None]
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_GPUS_ON_NODE": "8"}
+    for task in tasks:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (job | {"SLURM_JOB_NUM_NODES": options.nodes}).items():
+                patch.setenv(name, value)
+            if task is not None:
+                patch.setenv("SLURM_ARRAY_TASK_ID", task)
+            launcher(words[script:])
+
+
+# ---- others ---------------------------------------------------------------------------------------------------------
+
+
+def make(words: list[str]) -> None:
+    """Every target is there, and so is what it is made of; a test is no place to make it."""
+    folder = Path.cwd() if Path("Makefile").exists() else ROOT
+    subprocess.run(["make", "--dry-run", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def pip(words: list[str]) -> None:
+    """Every package has the extras that are asked for; nothing is installed."""
+    assert words[0] == "install"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for wanted in map(Requirement, words[1:]):
+        ours = wanted.name == project["name"]
+        known = project["optional-dependencies"] if ours else metadata(wanted.name).get_all("Provides-Extra")
+        assert wanted.extras <= set(known or []), f"{wanted.name} has no extra {wanted.extras - set(known or [])}"
+
+
+def git(words: list[str]) -> None:
+    subprocess.run(["git", *words], check=True, timeout=60)
+
+
+def cd(words: list[str]) -> None:
+    (folder,) = words
+    os.chdir(folder)
+
+
+PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+    "prolip": prolip,
+    "python": python,
+    "torchrun": torchrun,
+    "sbatch": sbatch,
+    "make": make,
+    "pip": pip,
+    "git": git,
+    "cd": cd,
+}
+PARSERS: dict[str, Callable[[list[str]], None]] = {"prolip": parse_prolip, "python": parse_python}
+
+
+# ---- what there is --------------------------------------------------------------------------------------------------
+
+
+@cache
+def known_flags() -> dict[str, set[str]]:
+    """The flags of every command of prolip by its words, and under "" those of all of them and of the programs beside.
+
+    They are read from the helps, which tell what a user may write.
+    """
+    names = [name for name in cli.COMMANDS if name not in {"data", "bench", "eval"}]
+    names += ["bench data", "data index", "data rank", "data filter"]
+    names += [*(f"data build {builder}" for builder in BUILDERS), *(f"eval {suite}" for suite in SUITES)]
+    found = {name: _flags(cli.main, [*name.split(), "--help"]) for name in names}
+    found["train"] |= {"--dry-run"}
+    beside = _flags(adapter.main, ["--help"]) | _flags(get_args_parser().parse_args, ["--help"]) | {"--cpus-per-task"}
+    return found | {"": set.union(beside, *found.values())}
+
+
+def _flags(command: Callable[[list[str]], object], words: list[str]) -> set[str]:
+    told = io.StringIO()
+    with redirect_stdout(told), pytest.raises(SystemExit, match="0"):
+        command(words)
+    return set(re.findall(FLAG, told.getvalue()))
+
+
+FLAG = r"(?<![\w-])--[a-zA-Z][\w.-]*"

@@ -1,0 +1,332 @@
+"""What the pages find where their code runs: data and runs in a folder, repositories of a hub, models of open_clip.
+
+All of it is small and made here. Names are those of the pages; `serving` stands for the servers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+from tests.docs.programs import MINUTELY, ROOT
+from tests.support import siglip
+from tests.support.captioned_sets import COUNT, caption, write_hierarchies, write_pairs
+from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
+from tests.support.emoji_build import build_made_up
+from tests.support.emoji_shards import write_emoji
+from tests.support.shards import encoded, write_tar
+from tests.support.untrained_run import WORDS, write_run
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from prolip import cli
+from prolip.demo.data import build as emoji
+from prolip.gaussian import Gaussian
+from prolip.models import ProLIP
+from prolip.models.hub import save_pretrained
+from prolip.train.config import load_config
+
+Patch = pytest.MonkeyPatch
+CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 224, "layers": 1, "width": 32, "head_width": 16, "patch_size": 56},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+"""In open_clip's words what `MINUTELY` makes of a recipe."""
+IMAGE_IDS = [100 + number for number in range(COUNT)]
+
+# ---- data and runs --------------------------------------------------------------------------------------------------
+
+
+def images(folder: Path) -> None:
+    """Four class folders of ten images, images beside their texts, and a table."""
+    rows = ["image,caption"]
+    for colour in ("red", "green", "blue", "yellow"):
+        for number in range(10):
+            picture = Image.new("RGB", (40, 40), "white")
+            shape = "circle" if number % 2 else "square"
+            draw = ImageDraw.Draw(picture)
+            (draw.ellipse if number % 2 else draw.rectangle)((4, 4, 20 + number, 20 + number), fill=colour)
+            for place in (folder / "images" / f"{colour}_{shape}", folder / "paired"):
+                place.mkdir(parents=True, exist_ok=True)
+                picture.save(place / f"{colour}{number}.png")
+            (folder / "paired" / f"{colour}{number}.txt").write_text(f"a {colour} {shape}")
+            rows.append(f"paired/{colour}{number}.png,a {colour} {shape}")
+    (folder / "table.csv").write_text("\n".join(rows))
+
+
+def mine(folder: Path) -> None:
+    """The images, and shards of them."""
+    images(folder)
+    words = ["data", "build", "folder", "--source", "images", "--out", "data/mine", "--val_share", "0.2"]
+    assert cli.main(words) == 0
+
+
+def captioned(folder: Path, digits: int = 5, prefix: str = "") -> None:
+    """Two shards of pictures with captions: 00000.tar and 00001.tar, of so many digits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(2):
+        samples = []
+        for number in range(16):
+            picture = encoded((number * 15, 40, 200 * shard), (40, 32), "jpeg")
+            samples += [(f"{shard}{number:03}.jpg", picture), (f"{shard}{number:03}.txt", b"a picture of travel")]
+        write_tar(folder / f"{prefix}{shard:0{digits}}.tar", samples)
+
+
+def emoji_run(folder: Path) -> None:
+    """A run of a tiny model, and pictures with groups, named as the demo's are."""
+    data = folder / "data" / "emoji"
+    data.mkdir(parents=True)
+    write_run(folder / "runs" / "demo", data / "tokenizer.json", context_length=20)
+    samples = []
+    for number, group in enumerate(["animals and nature", "food and drink", "travel"] * 5):
+        samples += [
+            (f"{number:03}.png", encoded((number * 9, 40, 200 - number * 9))),
+            (f"{number:03}.json", json.dumps({"group_text": group}).encode()),
+        ]
+    write_tar(data / "test-openmoji-000.tar", samples)
+    images(folder)
+
+
+def emoji_training(folder: Path) -> None:
+    """Shards as `prolip data build emoji` writes for training, and a tokenizer."""
+    data = folder / "data" / "emoji"
+    data.mkdir(parents=True)
+    write_run(folder / "runs" / "other", data / "tokenizer.json", context_length=20)
+    samples = []
+    for number in range(64):
+        captions = {level: [f"a picture of {level}"] for level in ("name", "subgroup", "group", "picture")}
+        samples += [
+            (f"{number:03}.png", encoded((number * 3, 40, 200 - number * 3))),
+            (f"{number:03}.json", json.dumps({"captions": captions}).encode()),
+        ]
+    write_tar(data / "train-000.tar", samples)
+
+
+def siglips_tokenizer(folder: Path) -> None:
+    """Words as tokens, in the two files that SigLIP's tokenizer consists of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = {word: place for place, word in enumerate(["<unk>", "</s>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64}
+    settings |= {"pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+RECIPE = """
+architecture = "demo"
+num_samples = 32
+batch_size = 8
+
+[model.text]
+vocab_size = 49408
+
+[data.tokenizer]
+context_length = 20
+
+[data.mask]
+text_mode = "remove"
+
+[optim]
+warmup_steps = 1
+"""
+
+
+def recipe(folder: Path) -> None:
+    (folder / "RECIPE.toml").write_text(RECIPE)
+
+
+# ---- what others have ----------------------------------------------------------------------------------------------
+
+
+def clips(folder: Path, patch: Patch) -> None:
+    """CLIP and SigLIP models: open_clip's names for them, the repositories that those lead to, and a file."""
+    for name in ("ViT-B-16", "ViT-B-32"):
+        patch.setitem(open_clip.factory._MODEL_CONFIGS, name, CLIP)
+    hub = folder / "hub" / "models"
+    laion, timm = hub / "laion" / "CLIP-ViT-B-16-laion2B-s34B-b88K", hub / "timm" / "ViT-B-16-SigLIP"
+    clip = open_clip.CLIP(**CLIP)
+    laion.mkdir(parents=True)
+    save_file(clip.state_dict(), laion / "open_clip_model.safetensors")
+    (folder / "weights").mkdir()
+    torch.save(clip.state_dict(), folder / "weights" / "mine.pt")
+
+    siglips_tokenizer(timm)
+    described = siglip.architecture("vit_prolip_lab", 12, width=16, heads=2, layers=1, vocab=16, context=64)
+    (timm / "open_clip_config.json").write_text(json.dumps({"model_cfg": described, "preprocess_cfg": {}}))
+    towers = {name: value for name, value in described.items() if name != "custom_text"}
+    save_file(open_clip.CustomTextCLIP(**towers).state_dict(), timm / "open_clip_model.safetensors")
+
+
+def released(folder: Path) -> None:
+    """The released model, small, and the files of its tokenizer where recipes look for them."""
+    model = ProLIP(load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "none", *MINUTELY]).model)
+    save_pretrained(model, folder / "hub" / "models" / "SanghyukChun" / "ProLIP-ViT-B-16-DC-1B-12_8B")
+    siglips_tokenizer(folder)
+
+
+def coco(folder: Path, patch: Patch) -> None:
+    """Pictures with COCO's ids, as shards for testing and for validation, and a package that knows what is right."""
+    write_pairs(folder / "pairs")
+    (folder / "data" / "coco").mkdir(parents=True)
+    for shard in (folder / "pairs" / "test").glob("*.tar"):
+        for split in ("test", "val"):
+            shutil.copy(shard, folder / "data" / "coco" / f"{split}-{shard.name}")
+    package = folder / "packages" / "eccv_caption"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    captions = {image: [1000 + 3 * number + place for place in range(3)] for number, image in enumerate(IMAGE_IDS)}
+    images = {caption: [image] for image, own in captions.items() for caption in own}
+    for whose in ("original", "cxc", "eccv"):
+        (package / "data" / f"{whose}_image_to_caption.json").write_text(json.dumps(captions))
+        (package / "data" / f"{whose}_caption_to_image.json").write_text(json.dumps(images))
+    np.save(package / "data" / "coco_test_ids.npy", np.array(list(images)))
+    patch.delitem(sys.modules, "eccv_caption", raising=False)
+    patch.syspath_prepend(folder / "packages")
+
+
+def hierarchies(folder: Path) -> None:
+    """HierarCaps, as a data set for the suite and as a table of as many rows as there are pictures of COCO."""
+    write_hierarchies(folder / "data" / "hierarcaps")
+    rows = [f"picture => {WORDS[2 + n % 2]} => {caption(n, 0)},http://example.org/{n}.jpg" for n in range(COUNT)]
+    (folder / "hierarcaps_test.csv").write_text("\n".join(["captions,image_url", *rows]))
+
+
+# ---- by page --------------------------------------------------------------------------------------------------------
+
+
+def readme(folder: Path, patch: Patch) -> None:
+    emoji_run(folder)
+    write_emoji(folder / "data" / "emoji", {"test-openmoji": 36, "test-goog": 36, "test-twtr": 36, "design-twtr": 60})
+    (folder / "data" / "emoji" / "test-openmoji-000.tar").unlink()
+    clips(folder, patch)
+
+
+def tutorial(folder: Path, patch: Patch) -> None:
+    """An address to clone from, and every sixteenth emoji."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # a hook's, which name another repository
+        patch.delenv(name)
+    address = folder / "ADDRESS"
+    (address / "rust").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "Cargo.toml", "Cargo.lock"):
+        shutil.copy(ROOT / name, address)
+    who = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    for words in (["init", "--quiet"], ["add", "."], [*who, "commit", "--quiet", "--message", "all"]):
+        subprocess.run(["git", "-C", str(address), *words], check=True)
+    table = [one for one in emoji.read_table() if int(one.codepoints[0], 16) % 16 == 0]
+    patch.setattr(emoji, "read_table", lambda: table)
+
+
+def evaluate(folder: Path, patch: Patch) -> None:
+    """A run, emoji shards, a small model of open_clip, and small data sets in the published layout."""
+    build_made_up(folder / "data" / "emoji")
+    write_run(folder / "runs" / "demo", folder / "data" / "emoji" / "tokenizer.json", context_length=20)
+    write_run(folder / "runs" / "mine", folder / "mine-tokenizer.json", context_length=20)
+    write_open_clip(folder / "models" / "clip")
+    for key in (
+        "cifar10",
+        "imagenet1k",
+        "imagenet-a",
+        "wilds/fmow",
+        "misc/winogavil",
+        "retrieval/flickr_1k_test_image_text_retrieval",
+    ):
+        write_task(folder / "data" / "datacomp", TASKS[key], count=40)
+    for key in ("imagenet1k", "vtab/dtd"):
+        write_task(folder / "hub" / "datasets" / "djghosh", TASKS[key])
+    released(folder)
+    coco(folder, patch)
+    hierarchies(folder)
+
+
+def start_from_clip(folder: Path, patch: Patch) -> None:
+    mine(folder)
+    write_run(folder / "runs" / "mine", folder / "mine-tokenizer.json", context_length=20)
+    clips(folder, patch)
+    released(folder)
+    captioned(folder / "data" / "long", prefix="train-")
+
+
+def multi_node(folder: Path, _: Patch) -> None:
+    emoji_training(folder)
+    siglips_tokenizer(folder)
+    siglips_tokenizer(folder / "shared" / "siglip")
+    for place in ("shared", "data"):
+        captioned(folder / place / "datacomp", digits=8)
+
+
+def index_shards(folder: Path, _: Patch) -> None:
+    recipe(folder)
+    captioned(folder / "data", prefix="train-")
+
+
+def remote_shards(folder: Path, _: Patch) -> None:
+    mine(folder)
+    recipe(folder)
+    captioned(folder / "store" / "my-bucket", prefix="train-")
+
+
+def open_clips_training(folder: Path, patch: Patch) -> None:
+    mine(folder)
+    clips(folder, patch)
+    captioned(folder / "shards")
+
+
+def alone(make: Callable[[Path], None]) -> Callable[[Path, Patch], None]:
+    return lambda folder, _: make(folder)
+
+
+PREPARE: dict[str, Callable[[Path, Patch], None]] = {
+    "README.md": readme,
+    "embed-and-search.md": alone(emoji_run),
+    "evaluate.md": evaluate,
+    "explore.md": alone(emoji_run),
+    "index-shards.md": index_shards,
+    "iterable-dataset.md": alone(mine),
+    "loader.md": alone(mine),
+    "model-zoo.md": alone(released),
+    "multi-node.md": multi_node,
+    "open-clip.md": open_clips_training,
+    "prompt-weights.md": alone(emoji_run),
+    "rank-a-data-set.md": alone(emoji_run),
+    "remote-shards.md": remote_shards,
+    "start-from-clip.md": start_from_clip,
+    "tokenizers.md": clips,
+    "train-on-your-shards.md": alone(siglips_tokenizer),
+    "tutorial.md": tutorial,
+    "watch-a-run.md": alone(mine),
+    "your-own-images.md": alone(images),
+}
+
+
+def names_for(page: str) -> dict[str, Any]:
+    """What a page's Python takes as given."""
+    if page == "start-from-clip.md":
+        vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
+        text = {"context_length": 12, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
+        return {"mine": open_clip.CLIP(16, vision, text)}
+    if page == "evaluate.md":
+        captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
+        return {"captions": captions, "image_ids": IMAGE_IDS, "caption_ids": list(range(1000, 1000 + 3 * COUNT))}
+    if page != "prompt-weights.md":
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.nn.functional.normalize(torch.randn(3, 5, 16, generator=generator), dim=-1)
+    images = torch.nn.functional.normalize(torch.randn(20, 16, generator=generator), dim=-1)
+    return {
+        "prompts": Gaussian(mean, torch.full_like(mean, -5.0)),
+        "images": Gaussian(images, torch.full_like(images, -5.0)),
+    }

@@ -1,0 +1,77 @@
+"""The programs in examples/, on a small set of emoji and a small model."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import ROOT
+from tests.unit.built_emoji import build_made_up
+from tests.unit.sample_run import write_run_with
+
+import prolip
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the demo leaves behind: data/emoji, and an untrained model as runs/demo."""
+    folder = tmp_path_factory.mktemp("demo")
+    build_made_up(folder / "data/emoji")
+    write_run_with(folder / "runs/demo", folder / "data/emoji/tokenizer.json", 20)
+    return folder
+
+
+@pytest.fixture
+def run(demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs an example in the demo's folder; what it printed."""
+
+    def run_example(name: str, *arguments: str) -> str:
+        monkeypatch.chdir(demo)
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        assert not runpy.run_path(str(ROOT / "examples" / name))["main"]()
+        return capsys.readouterr().out
+
+    return run_example
+
+
+def test_embed_and_compare_prints_images_captions_and_inclusions(run) -> None:
+    captions = ["objects", "a tool", "thing 1"]
+    lines = run("embed_and_compare.py", *captions, "--num_images", "3").splitlines()
+    assert len(lines) == 3 + 3 + 2
+    assert all(
+        re.fullmatch(r"\S+: uncertainty [\d.]+, nearest caption '(objects|a tool|thing 1)'", line) for line in lines[:3]
+    )
+    assert [line.split(":")[0] for line in lines[3:6]] == [repr(caption) for caption in captions]
+    assert re.fullmatch(r"'a tool' in 'objects': [+-][\d.]+", lines[6])
+
+
+def test_search_prints_the_best_images_first(run) -> None:
+    lines = run("search.py", "a tool", "thing 3", "--k", "4").splitlines()
+    assert lines[0] == "a tool"
+    assert lines[5] == "thing 3"
+    scores = [float(line.split("score ")[1].split()[0]) for line in lines[1:5]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo: Path) -> None:
+    flags = ("--num_samples", "64", "--batch_size", "16", "--captions", "objects", "--out", "runs/tuned")
+    assert re.fullmatch(r"'objects': uncertainty [\d.]+ before, [\d.]+ after\n", run("fine_tune.py", *flags))
+    ids = torch.zeros(1, 20, dtype=torch.long)
+    with torch.no_grad():
+        before, after = (prolip.load(demo / "runs" / name).encode_text(ids) for name in ("demo", "tuned"))
+    assert torch.equal(before.mean, after.mean)
+    assert not torch.equal(before.log_var, after.log_var)
+
+
+def test_own_training_loop_resumes_as_if_it_had_not_stopped(run, demo: Path) -> None:
+    flags = ("--batch_size", "8")
+    run("own_training_loop.py", *flags, "--checkpoint", "whole.pt", "--steps", "4")
+    for steps in (1, 3):
+        assert "step 0: loss" in run("own_training_loop.py", *flags, "--checkpoint", "parts.pt", "--steps", str(steps))
+    whole, parts = (torch.load(demo / name, weights_only=True) for name in ("whole.pt", "parts.pt"))
+    assert whole["cursor"] == parts["cursor"]
+    assert all(torch.equal(tensor, parts["model"][name]) for name, tensor in whole["model"].items())

@@ -1,0 +1,63 @@
+"""Small sets of captioned images and of hierarchies, with two models to evaluate on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tests.support.captioned_sets import COUNT, caption, write_hierarchies, write_pairs
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.untrained_run import write_run
+from torch import Tensor
+
+from prolip.cli import main
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.gaussian import Gaussian
+from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.open import open_eval_model
+from prolip.suites.caption_sets import open_captioned
+
+
+class CaptionedWorld:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.pairs, self.hierarchies = root / "wds_pairs_test", root / "hierarchies"
+        write_pairs(self.pairs)
+        write_hierarchies(self.hierarchies)
+        write_run(root / "run", root / "tokenizer.json", context_length=8)
+        self.ours, self.theirs = str(root / "run"), write_open_clip(root / "clip")
+        self.model = open_eval_model(self.ours, None, torch.device("cpu"))
+
+    def run(self, suite: str, *words: str, models: list[str] | None = None) -> dict[str, Any]:
+        """The figures of our model and of open_clip's, by task and metric."""
+        out = self.root / suite
+        names = models if models is not None else [self.ours, self.theirs]
+        given = [word for name in names for word in ("--checkpoint", name)]
+        assert main(["eval", suite, *given, "--out", str(out), "--num_resamples", "10", *words]) == 0
+        found: dict[str, Any] = json.loads((out / "results.json").read_text())
+        assert (out / "results.md").read_text()
+        assert "</html>" in (out / "results.html").read_text()
+        return found
+
+    def values(self, found: dict[str, Any], name: str) -> dict[str, float]:
+        return {row["metric"]: row["value"][name] for row in found["figures"] if row["value"].get(name) is not None}
+
+
+def embedded(model: EvalModel, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
+    images = embed_shards(model, open_captioned(str(folder), folder).shards).gaussian
+    texts = embed_captions(model, [caption(number, place) for number in range(COUNT) for place in range(3)])
+    return images, texts, torch.arange(COUNT).repeat_interleave(3)
+
+
+WAYS = ("picture to caption", "caption to picture")
+
+
+def evaluate(suite: str, source: str, out: Path, *words: str) -> Any:
+    assert main(["eval", suite, "--checkpoint", source, "--out", str(out), "--num_resamples", "0", *words]) == 0
+    return json.loads((out / "results.json").read_text())
+
+
+def mean_ranks(values: Tensor) -> Tensor:
+    return torch.tensor([float((values < value).sum()) + float((values == value).sum()) / 2 for value in values])

@@ -1,0 +1,96 @@
+"""ImageNet and two of its variants in small, evaluated once for two models."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from tests.support.datacomp_sets import picture, write_lists, write_open_clip, write_shards
+from tests.support.untrained_run import write_run
+from torch import Tensor
+
+from prolip.cli import main
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.eval.config import BprwConfig
+from prolip.eval.zero_shot import Classifier, zero_shot_logits
+from prolip.gaussian import Gaussian
+from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.open import open_eval_model
+from prolip.suites.imagenet import LabelledSet
+
+CLASSES = ["animals", "nature", "food", "travel"]
+
+
+TEMPLATES = ["a picture of {c}", "an emoji: {c}", "{c} and travel", "{c}"]
+
+
+SETS = {
+    "imagenet1k": (CLASSES, 6),
+    "imagenetv2": (CLASSES, 3),
+    "imagenet-a": (["travel", "nature"], 5),
+    "imagenet-r": (["food", "a nature"], 5),
+}
+"""Class names and pictures a class."""
+
+
+RULE = BprwConfig(alpha=2.0, num_neighbors=2, num_draws=3)
+
+
+def write_set(root: Path, name: str) -> None:
+    draw = random.Random(name)
+    classnames, each = SETS[name]
+    folder = root / f"wds_{name}_test"
+    write_lists(folder, classnames, TEMPLATES)
+    samples = [
+        [(f"s{number:07}.png", picture(draw)), (f"s{number:07}.cls", str(number % len(classnames)).encode())]
+        for number in range(each * len(classnames))
+    ]
+    write_shards(folder / "test", samples)
+
+
+class ImagenetWorld:
+    def __init__(self, root: Path) -> None:
+        self.data, self.out = root / "data", root / "out"
+        for name in SETS:
+            write_set(self.data, name)
+        run = root / "run"
+        write_run(run, root / "tokenizer.json", context_length=6)
+        self.names = [str(run), write_open_clip(root / "clip")]
+        words = [word for name in self.names for word in ("--checkpoint", name)]
+        words += ["--data", str(self.data), "--out", str(self.out), "--num_resamples", "20", "--few_shot.num_draws"]
+        words += ["3", "--few_shot.num_neighbors", "2", "--nearest.num_neighbors", "4"]
+        assert main(["eval", "imagenet", *words]) == 0
+        self.results = json.loads((self.out / "results.json").read_text())
+        self.model = open_eval_model(str(run), None, torch.device("cpu"))
+
+    def figure(self, task: str, metric: str) -> dict[str, Any]:
+        (found,) = (row for row in self.results["figures"] if (row["task"], row["metric"]) == (task, metric))
+        assert isinstance(found, dict)
+        return found
+
+    def value(self, task: str, metric: str, model: int = 0) -> float:
+        value = self.figure(task, metric)["value"][self.names[model]]
+        assert isinstance(value, float)
+        return value
+
+
+def prompts_of(model: EvalModel, classnames: list[str]) -> Gaussian:
+    rows = [embed_captions(model, [template.format(c=name) for template in TEMPLATES]) for name in classnames]
+    return Gaussian(torch.stack([row.mean for row in rows]), torch.stack([row.log_var for row in rows]))
+
+
+def pictures_of(world: ImagenetWorld, name: str) -> LabelledSet:
+    shards = [str(world.data / f"wds_{name}_test" / "test" / f"{number}.tar") for number in range(2)]
+    images = embed_shards(world.model, shards).gaussian
+    return LabelledSet(images, torch.arange(len(images.mean)) % len(SETS[name][0]), SETS[name][0])
+
+
+def share(
+    pictures: LabelledSet, classifier: Classifier, *, with_var: bool = False, rows: Tensor | None = None
+) -> float:
+    var = classifier.total_var if with_var else None
+    right = zero_shot_logits(pictures.images.mean, classifier.weight, var).argmax(dim=1) == pictures.labels
+    return float((right if rows is None else right[rows]).double().mean())

@@ -1,0 +1,16 @@
+"""Random images as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def draw(path: Path, size: tuple[int, int] = (8, 6), value: int = 0, **options: Any) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(value).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path.read_bytes()

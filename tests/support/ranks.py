@@ -1,0 +1,117 @@
+"""A job's processes without torchrun: forked from a server that has imported PyTorch, so that they start in no time.
+
+Their environment tells them what torchrun would. Tests start torchrun itself only where it is the question.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+import torch.distributed as dist
+
+FORKSERVER = multiprocessing.get_context("forkserver")
+# One server serves all tests of this process, and it imports what is named here before the first of them starts it.
+FORKSERVER.set_forkserver_preload(
+    [
+        "torch._dynamo",
+        "torch.distributed.fsdp",
+        "torch.utils.tensorboard",
+        "prolip.embeddings.embed_parts",
+        "prolip.train.loop",
+    ]
+)
+
+
+class Job:
+    """Processes that run one command, each as a rank; they end with the block that they are started in."""
+
+    def __init__(self, command: Sequence[str], *, processes: int, told: Path) -> None:
+        """Starts them.
+
+        Args:
+            command: `-m MODULE` or a script, and its words.
+            processes: how many; a single one is told of no ranks.
+            told: where each rank's standard error goes, with the rank as a suffix.
+        """
+        told.parent.mkdir(parents=True, exist_ok=True)
+        self._told = [Path(f"{told}.{rank}") for rank in range(processes)]
+        # The agent's store, as torchrun has it: no rank has to find a free port.
+        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if processes > 1 else None
+        self.ranks: list[ForkServerProcess] = []
+        for rank, file in enumerate(self._told):
+            environment = dict(os.environ) | (self._place(rank, processes) if processes > 1 else {})
+            process = FORKSERVER.Process(target=_run, args=(list(command), environment, file), daemon=True)
+            process.start()
+            self.ranks.append(process)
+
+    def _place(self, rank: int, processes: int) -> dict[str, str]:
+        assert self._store is not None
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self._store.port}
+        place |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+        return {name: str(value) for name, value in place.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to all: nothing can tidy up."""
+        for process in self.ranks:
+            process.kill()
+        for process in self.ranks:
+            process.join()
+
+    def signal(self, rank: int, number: int) -> None:
+        """Sends one rank a signal."""
+        pid = self.ranks[rank].pid
+        assert pid is not None
+        os.kill(pid, number)
+
+    def wait(self, seconds: float = 240) -> list[int | None]:
+        """The exit codes; None of a rank that has not ended by then."""
+        deadline = time.monotonic() + seconds
+        for process in self.ranks:
+            process.join(max(0.0, deadline - time.monotonic()))
+        return [process.exitcode for process in self.ranks]
+
+    def told(self) -> str:
+        """What all ranks wrote to standard error, rank by rank."""
+        return "".join(file.read_text() for file in self._told if file.exists())
+
+    def wait_for(self, holds: Callable[[], object], seconds: float = 180) -> None:
+        """Waits until something is so, while all ranks live."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert all(process.is_alive() for process in self.ranks), self.told()
+            assert time.monotonic() < deadline, self.told()
+            time.sleep(0.005)
+
+
+def _run(command: list[str], environment: Mapping[str, str], told: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    module = command[0] == "-m"
+    sys.argv = command[module:]
+    if module:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,0 +1,100 @@
+"""A training step of a tiny model: its configuration, a batch, its gradients in parts or whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from prolip.distributed import Peers, Ranks
+from prolip.losses import LossConfig, LossTerms, ProlipLoss
+from prolip.models import ModelConfig, ProLIP
+from prolip.models.config import TextConfig, VisionConfig
+from prolip.train.accumulate import backward
+from prolip.train.config import TrainConfig
+from prolip.train.config.parts import OptimConfig
+from prolip.train.ema import Ema
+from prolip.train.loop import Run
+from prolip.train.loss_scaler import LossScaler
+from prolip.train.optim import make_optimizer
+
+CONFIG = ModelConfig(
+    embed_dim=16,
+    vision=VisionConfig(image_size=12, patch_size=6, width=16, head_width=8, layers=1, embed_unc=True),
+    text=TextConfig(width=16, heads=2, layers=1, vocab_size=10, context_length=4, embed_unc=True),
+    init_logit_bias=-5.0,
+)
+# Every term counts, so that an error in one shows.
+LOSS = LossConfig(inclusion_weight=0.1, masked_inclusion_weight=0.1, vib_weight=0.1, inclusion_scale=2.0)
+SLOTS = 2
+
+
+class Step(NamedTuple):
+    images: Tensor
+    token_ids: Tensor
+    masked_token_ids: Tensor | None
+    kept_patches: Tensor | None
+
+
+def step_of(items: int, masked: int, *, rank: int = 0) -> Step:
+    generator = torch.Generator().manual_seed(100 * items + masked + 10_000 * rank)
+    ids = torch.randint(2, 10, (SLOTS, items, 4), generator=generator)
+    kept = torch.rand(masked, 4, generator=generator).argsort(1)[:, :2].sort(1).values
+    return Step(
+        torch.randn(items, 3, 12, 12, generator=generator),
+        ids,
+        ids[:, :masked].flip(-1) if masked else None,
+        kept if masked else None,
+    )
+
+
+def model_of() -> ProLIP:
+    torch.manual_seed(3)
+    return ProLIP(CONFIG)
+
+
+def gradients(
+    network: nn.Module, batch: Step, parts: int, peers: Peers | None = None
+) -> tuple[LossTerms, dict[str, Tensor]]:
+    network.zero_grad(set_to_none=True)
+    terms, output = backward(network, ProlipLoss(LOSS, peers or Peers()), batch, parts=parts)
+    assert len(output.image.mean) == len(batch.images)
+    found = {name: parameter.grad for name, parameter in network.named_parameters()}
+    return terms, {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """To 1e-6 of the whole gradient's length, in single precision."""
+    assert ours.keys() == theirs.keys()
+    ours_flat, theirs_flat = (torch.cat([part[name].flatten() for name in theirs]) for part in (ours, theirs))
+    assert float((ours_flat - theirs_flat).norm()) < 1e-6 * float(theirs_flat.norm())
+
+
+def run_of(model: ProLIP, **changes: Any) -> Run:
+    settings = {"batch_size": 8, "loss": LOSS, "optim": OptimConfig(warmup_steps=2, clip_norm=0.01), **changes}
+    config = TrainConfig(
+        num_samples=640,
+        run_dir=Path("unused"),
+        model=CONFIG,
+        data=replace(TrainConfig().data, shards=("unused",)),
+        **settings,
+    )
+    return Run(
+        config=config,
+        ranks=Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu")),
+        model=model,
+        network=model,
+        loss=ProlipLoss(config.loss, Peers()),
+        optimizer=make_optimizer(model, config.optim),
+        ema=Ema(model, config.ema) if config.ema.decay > 0 else None,
+        scaler=LossScaler() if config.precision == "fp16" else None,
+        loader=cast(Any, None),
+        saver=cast(Any, None),
+        validation=cast(Any, None),
+        best=cast(Any, None),
+        step=0,
+        elapsed_s=0.0,
+    )

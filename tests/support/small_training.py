@@ -1,0 +1,139 @@
+"""A data set and a model small enough that a whole run takes seconds."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tests.support.ranks import Job
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from prolip.checkpoint import Checkpoint, find_latest
+from prolip.train.loop import main
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), "black": (10, 10, 10)}
+PLACES = {"left": (0, 0, 6, 12), "right": (6, 0, 12, 12), "top": (0, 0, 12, 6), "bottom": (0, 6, 12, 12)}
+
+TRAIN = ("-m", "prolip.train")
+
+
+def write_shard(path: Path, numbers: range = range(64)) -> None:
+    """Pictures of a coloured half, 64 different ones, each with its caption and a more general one."""
+    kinds = list(itertools.product(COLOURS, PLACES, range(4)))
+    with tarfile.open(path, "w") as tar:
+        for number in numbers:
+            colour, place, shade = kinds[number % len(kinds)]
+            picture = Image.new("RGB", (12, 12), (250 - 20 * shade,) * 3)
+            picture.paste(COLOURS[colour], PLACES[place])
+            png = io.BytesIO()
+            picture.save(png, "PNG")
+            record = {"captions": {"name": [f"{colour} {place}"], "group": [colour]}}
+            for suffix, content in (("png", png.getvalue()), ("json", json.dumps(record).encode())):
+                entry = tarfile.TarInfo(f"{number:04d}.{suffix}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+
+
+def write_tokenizer(path: Path) -> None:
+    words = ["<pad>", "[UNK]", *COLOURS, *PLACES]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(path))
+
+
+RECIPE = """
+architecture = "demo"
+num_samples = 1280
+batch_size = 16
+precision = "fp32"
+cpu_threads = 1
+log_every = 10
+checkpoint_every = 20
+keep_checkpoints = 2
+
+[model]
+embed_dim = 16
+vision = {{ image_size = 12, patch_size = 6, width = 16, head_width = 8, layers = 1 }}
+text = {{ width = 16, heads = 2, layers = 1, vocab_size = 10, context_length = 4 }}
+
+[data]
+shards = ["{folder}/train.tar"]
+tokenizer = {{ kind = "file", path = "{folder}/tokenizer.json", context_length = 4 }}
+num_threads = 1
+
+[data.mask]
+masked_fraction = 0.25
+patch_draw = "sample"
+keep_ratio = 0.5
+text_mode = "remove"
+general_prob = 0.5
+
+[[data.captions]]
+sources = [{{ key = "captions.name", general = ["captions.group"] }}]
+
+[optim]
+lr = 3e-3
+warmup_steps = 10
+clip_norm = 1.0
+"""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Runs of the small recipe, each in a folder of its own."""
+
+    folder: Path
+
+    def words(self, name: str, *flags: str) -> list[str]:
+        return [str(self.folder / "recipe.toml"), "--run_dir", str(self.folder / name), *flags]
+
+    def here(self, name: str, *flags: str) -> int:
+        """Runs in this process; the exit status."""
+        return main(self.words(name, *flags))
+
+    def start(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN) -> Job:
+        """Starts a run in other processes, as torchrun would."""
+        return Job([*program, *self.words(name, *flags)], processes=processes, told=self.folder / "told" / name)
+
+    def torchrun(
+        self, name: str, *flags: str, processes: int, restarts: int = 0, program: Sequence[str] = TRAIN
+    ) -> Job:
+        """Starts torchrun itself: it is the one process of the job, and ends or restarts its own."""
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        launcher += ["--max-restarts", str(restarts)]
+        return self.start(name, *flags, processes=1, program=[*launcher, *program])
+
+    def launch(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN) -> None:
+        """A run in other processes to its end."""
+        with self.start(name, *flags, processes=processes, program=program) as job:
+            assert job.wait() == [0] * processes, job.told()
+
+    def has(self, name: str, pattern: str) -> Callable[[], object]:
+        """Asks whether the run has files of such names."""
+        return lambda: list((self.folder / name).glob(pattern))
+
+    def latest(self, name: str) -> Checkpoint:
+        checkpoint, rejected = find_latest(self.folder / name / "checkpoints")
+        assert checkpoint is not None
+        assert not rejected
+        return checkpoint
+
+    def rows(self, name: str) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()]
+
+
+def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints agree in every bit of the model and the optimiser."""
+    pairs = ((one.model(), other.model()), (one.optimizer(), other.optimizer()))
+    return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)
+
+
+def numbers(rows: Sequence[dict[str, float]], name: str) -> list[float]:
+    return [row[name] for row in rows]

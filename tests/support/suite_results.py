@@ -1,0 +1,34 @@
+"""Results of a made-up suite for made-up models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prolip.suites.results import Chart, Row, SuiteResult, row_of_items
+
+COUNT = 400
+
+
+def hits(share: float, seed: int = 0) -> Tensor:
+    """Answers of which a share is right."""
+    return (torch.rand(COUNT, generator=torch.Generator().manual_seed(seed)) < share).double()
+
+
+def result(model: str, *rows: Row, notes: tuple[str, ...] = (), charts: tuple[Chart, ...] = ()) -> SuiteResult:
+    return SuiteResult(
+        suite="toy", model=model, fingerprint=f"f-{model}", rows=list(rows), notes=list(notes), charts=list(charts)
+    )
+
+
+def three(main: bool = True) -> list[SuiteResult]:
+    """Models of 50, 80 and 20 percent, whose names come in no order; the last one lacks a figure."""
+    labels = torch.arange(COUNT) % 3
+    made = []
+    for model, share in (("m|ddle", 0.5), ("best", 0.8), ("a last", 0.2)):
+        rows = [row_of_items("set | one", "accuracy", hits(share), main=main)]
+        if model != "a last":
+            rows.append(row_of_items("set | one", "recall", hits(share), labels, statistic="mean_per_group"))
+        chart = Chart(title="A curve", text=f"of {model}", svg=f'<svg id="{model[0]}"></svg>')
+        made.append(result(model, *rows, notes=(f"left out by {model}",), charts=(chart,)))
+    return made

@@ -1,0 +1,156 @@
+"""`prolip bench data` on tiny shards: the figures that it gives, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.shards import write_tar
+
+from prolip.bench import contender, process
+from prolip.bench.config import BenchDataConfig
+from prolip.bench.data import BASELINES, Summary, contenders, json_lines, table
+from prolip.bench.task import Measurement, Task
+from prolip.cli import main
+from prolip.data import decode_only, expand_shards
+
+KEYS = {"name", "recipe", "threads", "images_per_s", "min", "max", "rss_mb", "first_batch_s"}
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("shards") / "0.tar"
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "jpeg")
+    write_tar(
+        path, [(f"{n}.{kind}", data) for n in range(6) for kind, data in (("jpg", buffer.getvalue()), ("txt", b"a"))]
+    )
+    return str(path)
+
+
+def task(name: str, shard: str, recipe: str = "full") -> Task:
+    assert recipe in {"full", "plain"}
+    return Task(
+        contender=name,
+        shards=(shard,),
+        recipe="full" if recipe == "full" else "plain",
+        threads=1,
+        images=8,
+        batch_size=2,
+        image_size=16,
+    )
+
+
+def run(rate: float, stage_us: dict[str, float] | None = None) -> Measurement:
+    return Measurement(
+        images_per_s=rate,
+        cpu_us=1e6 / rate,
+        others_cores=0.01,
+        first_batch_s=0.2,
+        rss_mb=500,
+        pss_mb=400,
+        import_mb=300,
+        stage_us=stage_us or {},
+    )
+
+
+def test_the_loader_and_the_floor_are_measured_from_the_command_line(
+    shard: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--threads", "1", "--repeats", "1", "--images", "8", "--batch_size", "2", "--json"]
+    assert main(["bench", "data", "--shards", shard, "--recipe", "plain", *words]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["name"] for row in rows] == ["prolip", "decode-only"]
+    for row in rows:
+        assert row.keys() >= KEYS
+        assert (row["recipe"], row["threads"]) == ("plain", 1)
+        assert row["min"] <= row["images_per_s"] <= row["max"]
+        assert row["rss_mb"] >= row["import_mb"] > 0
+
+
+@pytest.mark.parametrize("recipe", ["full", "plain"])
+def test_what_our_loader_measures(shard: str, recipe: str) -> None:
+    measured = contender.CONTENDERS["prolip"](task("prolip", shard, recipe))
+    assert measured.images_per_s > 0
+    assert {"read", "decode", "augment"} <= measured.stage_us.keys()
+    assert sum(measured.stage_us.values()) == pytest.approx(measured.cpu_us)
+    assert contender.CONTENDERS["prolip-float32"](task("prolip-float32", shard, recipe)).images_per_s > 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("recipe", ["full", "plain"])
+def test_baselines_give_normalised_pictures_and_ids(shard: str, recipe: str) -> None:
+    from prolip.bench import baselines
+
+    makers = {"hand-made": baselines.hand_made_batches, "webdataset": baselines.webdataset_batches}
+    for name, make in makers.items():
+        images, ids = next(make(task(name, shard, recipe)))
+        assert tuple(images.shape) == (2, 3, 16, 16)
+        assert images.is_floating_point()
+        assert -3 < float(images.min()) < 0 < float(images.max()) < 3
+        assert tuple(ids.shape) == (2, 77)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"against": ("webdataset,fastest",)}, "against is 'fastest': it must be one of webdataset"),
+        ({"threads": 0}, "threads is 0"),
+        ({"repeats": 0}, "repeats is 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(changes: dict[str, object], message: str) -> None:
+    values = {"shards": ("a.tar",), **changes}
+    with pytest.raises(ValueError, match=message):
+        contenders(BenchDataConfig(**values))  # type: ignore[arg-type]
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BASELINES, "hand-made-cv2", ("torchvision", "no_such_module", "no_other"))
+    with pytest.raises(ValueError, match="needs no_such_module and no_other"):
+        contenders(BenchDataConfig(shards=("a.tar",), against=("hand-made-cv2",)))
+
+
+def test_names_may_be_separated_by_commas_and_come_once() -> None:
+    config = BenchDataConfig(shards=("a.tar",), against=("webdataset,hand-made", "webdataset"))
+    assert contenders(config) == ("prolip", "decode-only", "webdataset", "hand-made")
+
+
+def test_figures_are_medians_and_ratios() -> None:
+    config = BenchDataConfig(shards=("a.tar",), repeats=3)
+    ours = Summary(name="prolip", runs=tuple(run(rate, {"decode": rate}) for rate in (900, 800, 1000)))
+    floor = Summary(name="decode-only", runs=(run(1000), run(1200), run(1100)))
+    first = json.loads(next(json_lines(config, (ours, floor))))
+    assert (first["min"], first["images_per_s"], first["max"]) == (800, 900, 1000)
+    assert first["stage_us"] == {"decode": 900}
+    other = Summary(name="prolip-float32", runs=(run(1300, {"decode": 500, "augment": 90}),))
+    lines = list(table(config, (ours, floor, other)))
+    assert "CPU us of prolip by stage: decode 900" in lines
+    assert "CPU us of prolip-float32 by stage: decode 500, augment 90" in lines
+    assert lines[2].split()[:6] == ["prolip", "900", "800", "-", "1000", "0.82"]
+
+
+def test_decoding_alone(shard: str, tmp_path: Path) -> None:
+    images, seconds = decode_only([shard], 20, 2)
+    assert images == 20
+    assert seconds > 0
+    with pytest.raises(ValueError, match="threads is 0"):
+        decode_only([shard], 20, 0)
+    with pytest.raises(ValueError, match="matches no file"):
+        expand_shards([str(tmp_path / "*.tar")])
+    assert expand_shards([shard]) == [shard]
+
+
+def test_memory_and_time_of_this_process() -> None:
+    processes = process.tree()
+    before = process.cpu_seconds(processes)
+    found = process.memory(processes)
+    assert found.peak_rss > 10
+    assert found.pss > 10
+    assert process.cpu_seconds(processes) >= before > 0
+    assert process.machine_seconds() > 0

@@ -1,0 +1,40 @@
+"""What tests of several rooms share: a made-up world of emoji, shards read back by webdataset, the real art."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.emoji_build import skip_without_real_art
+from tests.support.emoji_world import emoji_data, emoji_results, emoji_sets, make_record
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+__all__ = ["emoji_data", "emoji_results", "emoji_sets", "make_record"]  # fixtures
+
+Record = dict[str, Any]
+
+
+@pytest.fixture
+def read_back() -> Callable[..., list[Record]]:
+    """Samples of the shards that a pattern names, grouped by webdataset, with the json parsed."""
+
+    def read(folder: Path, pattern: str = "*.tar") -> list[Record]:
+        shards = [str(path) for path in sorted(folder.glob(pattern))]
+        assert shards, f"no {pattern} in {folder}"
+        samples: list[Record] = []
+        for shard in shards:
+            with open(shard, "rb") as stream:
+                files = tar_file_expander([{"url": shard, "stream": stream}])
+                samples.extend(group_by_keys(files))
+        return [{**sample, "json": json.loads(sample["json"])} for sample in samples]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def real_art() -> None:
+    """Skips where the packages of the extra `demo` are not installed."""
+    skip_without_real_art()

@@ -1,0 +1,182 @@
+"""Shards of a folder: class folders, and images beside their texts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.images import draw
+
+from prolip.data.build.config import FolderConfig
+from prolip.data.build.folder import build_folder, class_text
+
+Read = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    source = tmp_path / "pictures"
+    draw(source / "sea_lion" / "a.jpg", value=1)
+    draw(source / "sea_lion" / "deep" / "b.v2.PNG", value=2)
+    draw(source / "cat" / "c.webp", value=3)
+    draw(source / ".cache" / "d.jpg", value=4)
+    (source / "cat" / "readme.md").write_text("no picture", encoding="utf-8")
+    return source
+
+
+def test_class_folders(tmp_path: Path, classes: Path, read_back: Read) -> None:
+    summary = build_folder(FolderConfig(source=classes, templates=("{}", "my {}")), tmp_path / "out")
+    assert summary.samples == {"train": 3}
+    assert summary.skipped == ()
+    samples = {one["json"]["path"]: one for one in read_back(tmp_path / "out")}
+    assert set(samples) == {"sea_lion/a.jpg", "sea_lion/deep/b.v2.PNG", "cat/c.webp"}, "hidden folders are passed over"
+    sea_lion = samples["sea_lion/deep/b.v2.PNG"]
+    assert sea_lion["txt"] == b"sea lion"
+    assert sea_lion["json"]["class"] == "sea_lion"
+    assert sea_lion["json"]["captions"] == ["sea lion", "my sea lion"]
+    for name, extension in (("sea_lion/a.jpg", "jpg"), ("sea_lion/deep/b.v2.PNG", "png"), ("cat/c.webp", "webp")):
+        assert samples[name][extension] == (classes / name).read_bytes(), "stored as it is"
+    record = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+    assert record["kind"] == "folder"
+    assert record["classes"] == {"cat": "cat", "sea_lion": "sea lion"}
+    assert record["samples"] == {"train": 3}
+
+
+def test_words_of_a_class() -> None:
+    assert class_text("n01_sea-lion__x") == "n01 sea lion x"
+
+
+def test_pictures_with_texts(tmp_path: Path, read_back: Read) -> None:
+    source = tmp_path / "pairs"
+    data = draw(source / "deep" / "a.jpg")
+    (source / "deep" / "a.txt").write_text(" a grey cat\n", encoding="utf-8-sig")
+    summary = build_folder(FolderConfig(source=source, captions="text"), tmp_path / "out")
+    (sample,) = read_back(tmp_path / "out")
+    assert (sample["txt"], sample["jpg"], sample["json"]) == (b"a grey cat", data, {"path": "deep/a.jpg"})
+    assert summary.samples == {"train": 1}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.with_suffix(".txt").unlink(), r"b\.jpg \(no b\.txt beside it\)"),
+        (lambda path: path.with_suffix(".txt").write_text(" \n", encoding="utf-8"), r"b\.jpg \(b\.txt is empty\)"),
+        (lambda path: path.with_suffix(".txt").write_bytes(b"caf\xe9"), r"b\.jpg \(b\.txt: .*utf-8"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), r"b\.jpg \(.*truncated"),
+        (lambda path: path.write_bytes(b"<html>"), r"b\.jpg \(cannot identify image"),
+        (lambda path: path.write_bytes(b""), r"b\.jpg \(cannot identify image"),
+    ],
+)
+def test_a_bad_pair_is_left_out_and_named(
+    tmp_path: Path, read_back: Read, spoil: Callable[[Path], object], reason: str
+) -> None:
+    source = tmp_path / "pairs"
+    for name in "abc":
+        draw(source / f"{name}.jpg", (32, 32))
+        (source / f"{name}.txt").write_text(name, encoding="utf-8")
+    spoil(source / "b.jpg")
+    summary = build_folder(FolderConfig(source=source, captions="text", max_bad_fraction=0.5), tmp_path / "out")
+    assert sorted(one["txt"] for one in read_back(tmp_path / "out")) == [b"a", b"c"]
+    assert [bad.name for bad in summary.skipped] == ["b.jpg"]
+    record = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+    assert record["skipped"] == [{"name": "b.jpg", "reason": summary.skipped[0].reason}]
+    with pytest.raises(ValueError, match=f"1 of 3 pictures are bad.*max_bad_fraction = 0.3.*{reason}"):
+        build_folder(FolderConfig(source=source, captions="text", max_bad_fraction=0.3), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_picture_in_no_class_is_bad(tmp_path: Path, classes: Path) -> None:
+    draw(classes / "loose.jpg")
+    with pytest.raises(ValueError, match=r"loose\.jpg \(it lies in no class folder; is it --captions text\?\)"):
+        build_folder(FolderConfig(source=classes), tmp_path / "out")
+
+
+def test_other_formats_become_png_and_it_is_said(tmp_path: Path, read_back: Read) -> None:
+    for suffix in ("bmp", "tiff"):
+        draw(tmp_path / "in" / "x" / f"a.{suffix}")
+    Image.new("P", (4, 4), 3).save(tmp_path / "in" / "x" / "b.gif")
+    summary = build_folder(FolderConfig(source=tmp_path / "in"), tmp_path / "out")
+    for sample in read_back(tmp_path / "out"):
+        with (
+            Image.open(tmp_path / "in" / sample["json"]["path"]) as before,
+            Image.open(io.BytesIO(sample["png"])) as now,
+        ):
+            assert now.format == "PNG"
+            assert np.array_equal(np.asarray(before.convert("RGB")), np.asarray(now))
+    assert sorted(summary.notes) == [f"1 pictures were {kind} and are stored as PNG" for kind in ("BMP", "GIF", "TIFF")]
+
+
+def test_the_content_names_the_format(tmp_path: Path, read_back: Read) -> None:
+    data = draw(tmp_path / "in" / "x" / "really.png")
+    (tmp_path / "in" / "x" / "really.png").rename(tmp_path / "in" / "x" / "no.jpg")
+    build_folder(FolderConfig(source=tmp_path / "in"), tmp_path / "out")
+    assert read_back(tmp_path / "out")[0]["png"] == data
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("bmp", "PNG")])
+def test_larger_pictures_are_made_smaller(tmp_path: Path, read_back: Read, suffix: str, kind: str) -> None:
+    draw(tmp_path / "in" / "x" / f"large.{suffix}", (100, 50))
+    small = draw(tmp_path / "in" / "x" / f"small.{suffix}", (20, 10))
+    build_folder(FolderConfig(source=tmp_path / "in", max_side=20), tmp_path / "out")
+    by_path = {one["json"]["path"]: one for one in read_back(tmp_path / "out")}
+    extension = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[kind]
+    with Image.open(io.BytesIO(by_path[f"x/large.{suffix}"][extension])) as image:
+        assert (image.size, image.format) == ((20, 10), kind)
+    if suffix != "bmp":
+        assert by_path[f"x/small.{suffix}"][extension] == small, "one that fits is stored as it is"
+
+
+def test_validation_pictures_are_the_same_wherever_the_folder_lies(tmp_path: Path, read_back: Read) -> None:
+    chosen = []
+    for home in ("one", "two"):
+        for number in range(40):
+            draw(tmp_path / home / "in" / "x" / f"{number}.png")
+        config = FolderConfig(source=tmp_path / home / "in", val_share=0.25, samples_per_shard=7)
+        summary = build_folder(config, tmp_path / home / "out")
+        val = {one["json"]["path"] for one in read_back(tmp_path / home / "out", "val-*.tar")}
+        train = {one["json"]["path"] for one in read_back(tmp_path / home / "out", "train-*.tar")}
+        assert len(train | val) == 40
+        assert not train & val
+        assert summary.samples == {"train": len(train), "val": len(val)}
+        assert max(summary.shards.values()) == 7
+        chosen.append(val)
+    assert chosen[0] == chosen[1]
+    assert 3 <= len(chosen[0]) <= 18
+
+
+def test_training_order_is_mixed_and_repeatable(tmp_path: Path, read_back: Read) -> None:
+    for number in range(30):
+        draw(tmp_path / "in" / "x" / f"{number:02d}.png")
+    config = FolderConfig(source=tmp_path / "in")
+    for out in ("one", "two"):
+        build_folder(config, tmp_path / out)
+    first, again = ((tmp_path / out / "train-000000.tar").read_bytes() for out in ("one", "two"))
+    assert first == again
+    order = [one["json"]["path"] for one in read_back(tmp_path / "one")]
+    assert order != sorted(order)
+
+
+def test_folders_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"source: .*nowhere is not a folder"):
+        build_folder(FolderConfig(source=tmp_path / "nowhere"), tmp_path / "out")
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match=r"source: .* holds no picture \(\.bmp"):
+        build_folder(FolderConfig(source=tmp_path / "in"), tmp_path / "out")
+    (tmp_path / "in" / "x").mkdir()
+    (tmp_path / "in" / "x" / "a.jpg").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"no picture of .* could be read; the first: x/a\.jpg"):
+        build_folder(FolderConfig(source=tmp_path / "in", max_bad_fraction=1.0), tmp_path / "out")
+
+
+@pytest.mark.parametrize("template", ["no place", "{} and {}", "{name}", "{0}", "{}}"])
+def test_templates_must_have_one_place(template: str) -> None:
+    with pytest.raises(ValueError, match="templates: "):
+        FolderConfig(source=Path("in"), templates=(template,))
+    with pytest.raises(ValueError, match="templates: at least one"):
+        FolderConfig(source=Path("in"), templates=())

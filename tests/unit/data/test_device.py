@@ -1,0 +1,358 @@
+"""Batches on a device: what they hold, in which order buffers are written and copied, what waiting is counted.
+
+No GPU is needed: a transfer that writes down what it is asked, and takes its time, stands in its place.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.support.shards import FULL, config, write_two_shards
+from torch import Tensor
+
+from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, BatchLoader, Cursor, DataError
+from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_two_shards(tmp_path_factory.mktemp("shards"))
+
+
+def expect(got: DeviceBatch, batch: Batch, atol: float = 1e-5) -> None:
+    pixels = (batch.images / 255 - np.array(OPENAI_MEAN)) / np.array(OPENAI_STD)
+    np.testing.assert_allclose(got.images.float().cpu().numpy(), pixels.transpose(0, 3, 1, 2), atol=atol)
+    assert got.images.is_contiguous(memory_format=torch.channels_last)
+    for tensor, array in (
+        (got.token_ids, batch.token_ids),
+        (got.masked_token_ids, batch.masked_token_ids),
+        (got.kept_patches, batch.kept_patches),
+    ):
+        if array is None:
+            assert tensor is None
+        else:
+            assert tensor is not None
+            assert tensor.dtype == torch.int64
+            assert tensor.tolist() == array.tolist()
+    assert (got.keys, got.members, got.cursor) == (batch.keys, batch.members, batch.cursor)
+
+
+# ---- a CPU ----------------------------------------------------------------------------------------------------------
+
+
+def test_device_batches_are_normalised_copies(shards: str) -> None:
+    loader = BatchLoader(config(shards, **FULL))
+    expected = list(loader)
+    batches = device_batches(loader, CPU)
+    got = list(batches)
+    assert len(got) == len(expected) == 8
+    for ours, batch in zip(got, expected, strict=True):
+        assert ours.images.dtype == torch.float32
+        expect(ours, batch)
+    stats = batches.stats()
+    assert stats.batches == 8
+    assert 0 < batches.wait_seconds == stats.wait_seconds < stats.seconds
+    assert stats.wait_seconds < stats.host_seconds["loader"], "finding the end is no waiting"
+    assert 0 < stats.wait_share < 1
+    assert set(stats.host_seconds) == {"loader", "normalise"}
+
+
+def test_without_captions_there_are_no_ids(shards: str) -> None:
+    (got, *_) = device_batches(BatchLoader(config(shards, captions=())), CPU)
+    assert got.token_ids.shape == (0, 4, 0)
+    assert (got.masked_token_ids, got.kept_patches) == (None, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_types_are_the_float32_values_rounded_once(shards: str, dtype: torch.dtype) -> None:
+    loader = BatchLoader(config(shards))
+    whole = [batch.images for batch in device_batches(loader, CPU)]
+    short = [batch.images for batch in device_batches(loader, CPU, dtype=dtype)]
+    for ours, exact in zip(short, whole, strict=True):
+        assert ours.dtype == dtype
+        assert torch.equal(ours, exact.to(dtype))
+
+
+def test_both_ways_of_normalising_agree() -> None:
+    """More rows than are normalised at a time, and a last part that is smaller."""
+    pixels = torch.randint(0, 256, (7, 128, 96, 3), dtype=torch.uint8)
+    batch = _batch(pixels.numpy(), 0)
+    for dtype, spacing in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):
+        normalise = Normalise(OPENAI_MEAN, OPENAI_STD, dtype, CPU)
+        (got,) = DeviceBatches(_Given([batch]), normalise, None, 1)
+        expect(got, batch, 0.02)
+        torch.testing.assert_close(got.images, normalise.on_device(pixels), rtol=spacing, atol=1e-6)
+
+
+def test_memory_of_dropped_batches_is_used_again_and_kept_memory_is_not(shards: str) -> None:
+    with BatchLoader(config(shards, num_epochs=None)) as loader:
+        batches = device_batches(loader, CPU)
+        kept = next(batches).images[1:, :, ::2]  # a view holds the memory of the whole
+        copy, address = kept.clone(), kept.untyped_storage().data_ptr()
+        seen = []
+        for _ in range(20):
+            seen.append(next(batches).images.untyped_storage().data_ptr())
+            gc.collect()
+        assert address not in seen
+        assert len(set(seen)) <= 2
+        assert torch.equal(kept, copy)
+        spare = batches._recycled._spare
+        assert 1 <= len(spare) <= 2
+        last = spare[-1].data_ptr()
+        assert next(batches).images.untyped_storage().data_ptr() == last
+
+
+def test_what_cannot_be_asked_for_is_named(shards: str) -> None:
+    loader = BatchLoader(config(shards))
+    with pytest.raises(ValueError, match="ahead is 0: it must be at least 1"):
+        device_batches(loader, CPU, ahead=0)
+    with pytest.raises(ValueError, match=r"dtype is torch\.int8: it must be float32"):
+        device_batches(loader, CPU, dtype=torch.int8)
+    with pytest.raises(ValueError, match="device is meta: it must be"):
+        device_batches(loader, torch.device("meta"))
+
+
+# ---- a device beside the host ---------------------------------------------------------------------------------------
+
+_CURSOR = Cursor()
+
+
+def _batch(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
+    rows = len(images)
+    ids = np.full((2, rows, 5), number, dtype=np.int32)
+    patches = np.full((1, 3), number, dtype=np.int64)
+    keys = [f"{number}-{row}" for row in range(rows)]
+    return Batch(images, ids, ids[:, :1].copy(), patches, keys, {}, Cursor(epoch=number))
+
+
+class _Given:
+    """A loader of given batches; `ready` of them lie there, and then a failure may follow."""
+
+    def __init__(self, batches: Sequence[Batch], ready: int = 100, failure: Exception | None = None) -> None:
+        self.batches, self.ready, self.failure, self.taken = batches, ready, failure, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            self.taken += 1
+            yield batch
+        if self.failure is not None:
+            raise self.failure
+
+    def stats(self) -> SimpleNamespace:
+        return SimpleNamespace(ready=min(self.ready, len(self.batches) + (self.failure is not None) - self.taken))
+
+
+@dataclass
+class _Event:
+    """Passed when it is waited for; then the copies before it must still find what they were to copy."""
+
+    device: _Device
+    number: int
+    at: float = 0.0
+    done: bool = False
+    waited: int = field(default=0)
+
+    def passed(self) -> bool:
+        return self.done
+
+    def wait(self) -> None:
+        self.device.log.append(f"wait {self.number}")
+        self.device.finish(self.number)
+
+    def seconds_until(self, later: _Event) -> float:
+        return later.at - self.at
+
+
+class _Device:
+    """A device on which nothing ends before somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.events: list[_Event] = []
+        self.copies: list[tuple[int, Tensor, Tensor]] = []
+        self.buffers: list[Tensor] = []
+        self.inside = False
+        self.clock = 0.0
+
+    def pinned(self, num_bytes: int) -> Tensor:
+        self.buffers.append(torch.zeros(num_bytes, dtype=torch.uint8))
+        self.log.append("pinned")
+        return self.buffers[-1]
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        self.inside = True
+        yield
+        self.inside = False
+
+    def send(self, host: Tensor) -> Tensor:
+        assert self.inside
+        assert any(host.data_ptr() == buffer.data_ptr() for buffer in self.buffers)
+        self.log.append("send")
+        self.copies.append((len(self.events), host, host.clone()))
+        return self.copies[-1][2].clone()
+
+    def record(self) -> _Event:
+        event = _Event(self, len(self.events), self.clock)
+        self.events.append(event)
+        self.log.append(f"{'copying' if self.inside else 'computing'} {event.number}")
+        return event
+
+    def hand_over(self, ready: Any, tensors: Sequence[Tensor]) -> None:
+        assert not self.inside
+        self.log.append(f"hand over {ready.number}")
+        assert all(tensor.numel() for tensor in tensors)
+        assert len(tensors) == 4
+
+    def finish(self, number: int) -> None:
+        """The device reaches an event: everything before it is done."""
+        for begun, host, content in self.copies:
+            if begun <= number:
+                assert torch.equal(host, content), "a buffer was written before its copy had ended"
+        self.copies = [copy for copy in self.copies if copy[0] > number]
+        for event in self.events[: number + 1]:
+            event.done = True
+
+
+def _pictures(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(number).integers(0, 256, (3, 6, 4, 3), dtype=np.uint8)
+
+
+def _over(given: _Given, ahead: int = 1, dtype: torch.dtype = torch.float32) -> tuple[DeviceBatches, _Device]:
+    device = _Device()
+    return DeviceBatches(given, Normalise(OPENAI_MEAN, OPENAI_STD, dtype, CPU), device, ahead), device
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_batches_arrive_whole_and_in_order_from_buffers_that_are_written_again(ahead: int) -> None:
+    expected = [_batch(_pictures(number), number) for number in range(12)]
+    batches, device = _over(_Given(expected), ahead)
+    for got, batch in zip(batches, expected, strict=True):
+        expect(got, batch)
+    assert len(device.buffers) == ahead + 2
+    assert sum(line.startswith("wait") for line in device.log) >= 12 - (ahead + 2) - 1
+    device.finish(len(device.events) - 1)
+
+
+def test_one_batch_is_under_way_while_another_is_worked_on() -> None:
+    given = _Given([_batch(_pictures(number), number) for number in range(5)])
+    batches, device = _over(given)
+    next(batches)
+    # The second copy is begun before the first batch is handed out, on the copy stream, each before an event.
+    assert device.log == [
+        "computing 0",
+        *("pinned", "send", "copying 1", "copying 2"),
+        *("pinned", "send", "copying 3", "copying 4"),
+        "hand over 2",
+    ]
+    device.log.clear()
+    next(batches)
+    assert device.log == ["computing 5", "pinned", "send", "copying 6", "copying 7", "hand over 4"]
+    assert given.taken == 3
+
+
+def test_a_buffer_is_written_again_only_after_the_event_of_its_copy() -> None:
+    batches, device = _over(_Given([_batch(_pictures(number), number) for number in range(6)]))
+    for _ in range(2):
+        next(batches)
+    device.log.clear()
+    next(batches)  # sends the fourth batch, by way of the first buffer
+    assert device.log[:3] == ["computing 8", "wait 1", "send"]
+    device.finish(len(device.events) - 1)
+    device.log.clear()
+    next(batches)
+    assert not any(line.startswith("wait") for line in device.log), "a copy that has ended is not waited for"
+
+
+def test_nothing_is_waited_for_while_a_batch_stands_on_the_device() -> None:
+    given = _Given([_batch(_pictures(number), number) for number in range(5)])
+    batches, _ = _over(given)
+    next(batches)
+    assert given.taken == 2
+    given.ready = 0
+    next(batches)
+    assert given.taken == 2, "the loader has nothing ready: the batch that stands there is handed out"
+    next(batches)
+    assert given.taken == 3, "none is left: the loader is waited for"
+
+
+@pytest.mark.parametrize("failure", [DataError("000.tar: damaged"), RuntimeError("the loader was closed")])
+def test_a_failure_comes_behind_the_batches_before_it(failure: Exception) -> None:
+    batches, _ = _over(_Given([_batch(_pictures(number), number) for number in range(3)], failure=failure), ahead=2)
+    assert [next(batches).cursor.epoch for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(type(failure), match=str(failure)):
+        next(batches)
+
+
+def test_the_end_comes_behind_the_last_batch_and_stays() -> None:
+    batches, _ = _over(_Given([_batch(_pictures(number), number) for number in range(3)]), ahead=2)
+    assert len(list(batches)) == 3
+    assert next(batches, None) is None
+
+
+def test_waiting_is_what_the_device_waited_by_its_own_clock() -> None:
+    given = _Given([_batch(_pictures(number), number) for number in range(4)], ready=0)
+    batches, device = _over(given)
+    for number, late in enumerate((0.5, 0.0, 0.25)):
+        device.clock = float(number)
+        ordinary = device.send
+
+        def send(host: Tensor, late: float = late, ordinary: Any = ordinary) -> Tensor:
+            device.clock += late  # the copy ends so much later than the device had nothing left to do
+            return ordinary(host)
+
+        device.send = send  # type: ignore[method-assign]
+        next(batches)
+        device.send = ordinary  # type: ignore[method-assign]
+    assert batches.wait_seconds == 0, "the device has reached none of its events yet"
+    device.finish(len(device.events) - 1)
+    assert batches.wait_seconds == pytest.approx(0.75)
+    stats = batches.stats()
+    assert stats.batches == 3
+    assert stats.wait_share == pytest.approx(0.75 / stats.seconds)
+    assert set(stats.host_seconds) == {"loader", "buffer", "fill", "begin"}
+
+
+def test_a_slow_loader_is_seen(shards: str) -> None:
+    class Slow(_Given):
+        def __iter__(self) -> Iterator[Batch]:
+            for batch in super().__iter__():
+                time.sleep(0.02)
+                yield batch
+
+    slow = Slow([_batch(_pictures(number), number) for number in range(5)])
+    batches = DeviceBatches(slow, Normalise(OPENAI_MEAN, OPENAI_STD, torch.float32, CPU), None, 1)
+    assert len(list(batches)) == 5
+    assert batches.wait_seconds >= 0.1
+    assert batches.stats().wait_share > 0.5
+
+
+def test_a_smaller_last_batch_fits_the_same_buffers() -> None:
+    expected = [_batch(_pictures(number)[: 3 - number % 2], number) for number in range(9)]
+    batches, device = _over(_Given(expected), dtype=torch.bfloat16)
+    for got, batch in zip(batches, expected, strict=True):
+        expect(got, batch, 0.02)
+    assert len(device.buffers) <= 6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_gets_the_same(shards: str, dtype: torch.dtype) -> None:
+    loader = BatchLoader(config(shards, **FULL))
+    batches = device_batches(loader, torch.device("cuda"), dtype=dtype, ahead=2)
+    for got, batch in zip(batches, list(loader), strict=True):
+        torch.mm(torch.randn(2048, 2048, device="cuda"), torch.randn(2048, 2048, device="cuda"))
+        expect(got, batch, 1e-5 if dtype == torch.float32 else 0.02)
+    torch.cuda.synchronize()
+    assert batches.wait_seconds >= 0

@@ -1,0 +1,123 @@
+"""`prolip data index` and a loader that opens by the index alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+from tests.support.shards import FULL, config, contents, encoded, write_tar, write_two_shards
+
+from prolip.cli import main
+from prolip.data import BatchLoader, DataError, StoreConfig, check_index
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> str:
+    return write_two_shards(tmp_path)
+
+
+def make(shards: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["data", "index", shards, "--out", str(out), "--threads", "2"]) == 0
+    return capsys.readouterr().out
+
+
+def test_batches_are_the_same_and_no_shard_is_read_at_opening(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "train.index"
+    assert "16 samples in 2 shards" in make(shards, index, capsys)
+    indexed = config(shards, index=str(index), **FULL)
+    assert contents(BatchLoader(indexed)) == contents(BatchLoader(config(shards, **FULL)))
+    # Rubbish of the same size and time: only reading would notice.
+    first = tmp_path / "000.tar"
+    status = first.stat()
+    first.write_bytes(b"7" * status.st_size)
+    os.utime(first, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataError, match="byte 0: damaged header"):
+        BatchLoader(config(shards))
+    assert BatchLoader(indexed).num_samples == 16
+
+
+def test_a_changed_shard_is_named_with_the_index(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "train.index"
+    make(shards, index, capsys)
+    write_tar(tmp_path / "001.tar", [("a.png", encoded((0, 0, 0)))])
+    with pytest.raises(
+        DataError, match=r"001\.tar has changed since the index .*train\.index was made .*it had \d+ bytes"
+    ):
+        BatchLoader(config(shards, index=str(index)))
+    (tmp_path / "002.tar").write_bytes((tmp_path / "001.tar").read_bytes())
+    with pytest.raises(DataError, match=r"002\.tar is not in the index .*train\.index"):
+        BatchLoader(config(str(tmp_path / "002.tar"), index=str(index)))
+    index.write_bytes(index.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"train\.index: the index is damaged"):
+        BatchLoader(config(shards, index=str(index)))
+    with pytest.raises(DataError, match=r"none: No such file"):
+        BatchLoader(config(shards, index=str(tmp_path / "none")))
+
+
+def test_checking_says_what_differs(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = tmp_path / "train.index"
+    make(shards, index, capsys)
+    words = ["data", "index", shards, "--out", str(index), "--check"]
+    assert main(words) == 0
+    assert "matches its shards" in capsys.readouterr().out
+    os.utime(tmp_path / "001.tar", ns=(0, 0))
+    assert main(words) == 1
+    assert "001.tar was written again since" in capsys.readouterr().out
+    assert len(check_index([shards], index, 1, StoreConfig())) == 1
+    (tmp_path / "001.tar").unlink()
+    assert main(words) == 1
+    assert "001.tar: cannot open" in capsys.readouterr().out
+
+
+def test_what_cannot_be_indexed_is_an_answer(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = tmp_path / "train.index"
+    (tmp_path / "001.tar").write_bytes(b"<html>")
+    assert main(["data", "index", shards, "--out", str(index)]) == 2
+    assert "001.tar, byte 0" in capsys.readouterr().err
+    assert main(["data", "index", "--out", str(index)]) == 2
+    assert "name at least one shard" in capsys.readouterr().err
+    assert not index.exists()
+
+
+def test_damaged_shards_are_told_of(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "001.tar"
+    path.write_bytes(path.read_bytes()[: 5 * 1024 + 100])
+    shown = make(shards, tmp_path / "train.index", capsys)
+    assert "001.tar, byte 5120: the archive is truncated" in shown
+    # Five members are one sample and two thirds of another; what is behind them is one more.
+    assert "10 samples" in shown
+
+
+def test_compressed_shards_give_the_batches_of_plain_ones(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("000", "001"):
+        (tmp_path / f"{name}.tar.gz").write_bytes(gzip.compress((tmp_path / f"{name}.tar").read_bytes()))
+    packed, plain = shards.replace(".tar", ".tar.gz"), config(shards, **FULL)
+    expected = contents(BatchLoader(plain))
+    assert contents(BatchLoader(config(packed, **FULL))) == expected
+    index = tmp_path / "packed.index"
+    assert "16 samples in 2 shards" in make(packed, index, capsys)
+    indexed = config(packed, index=str(index), **FULL)
+    first = next(iter(BatchLoader(indexed)))
+    assert contents(BatchLoader(indexed, resume=first.cursor)) == expected[1:]
+    keep = {"last_batch": "keep", "shuffle_window": 0, "batch_size": 3}
+    assert contents(BatchLoader(config(packed, **keep))) == contents(BatchLoader(config(shards, **keep)))
+    assert check_index([packed], str(index), 1, StoreConfig()) == []
+    whole = (tmp_path / "001.tar.gz").read_bytes()
+    (tmp_path / "001.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"001\.tar\.gz has changed since the index .*it had \d+ bytes"):
+        BatchLoader(indexed)
+    damaged = dataclasses.replace(config(packed), last_batch="keep", max_bad_fraction=1)
+    loader = BatchLoader(damaged)
+    keys = {key for batch in loader for key in batch.keys}
+    assert {f"s0k{index}" for index in range(7)} <= keys
+    assert loader.stats().bad["archive"] == 1
+    assert any("001.tar.gz, sample no. " in line for line in loader.stats().bad_samples)

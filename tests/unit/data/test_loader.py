@@ -1,0 +1,341 @@
+"""The loader as Python sees it: what crosses, who owns memory, which settings are refused.
+
+The laws of order, masking and archives are tested in Rust (rust/loader/tests).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.shards import FULL, TOKENIZER, config, contents, encoded, write_tar, write_two_shards
+
+from prolip import _core
+from prolip.data import (
+    AugmentConfig,
+    Batch,
+    BatchLoader,
+    CaptionConfig,
+    Cursor,
+    DataError,
+    Leg,
+    MaskConfig,
+    StoreConfig,
+    preprocess_image,
+)
+from prolip.data.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_two_shards(tmp_path_factory.mktemp("shards"))
+
+
+def at(epoch: int, *legs: tuple[int, int, int]) -> Cursor:
+    return Cursor(
+        epoch=epoch, legs=tuple(Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in legs)
+    )
+
+
+def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
+    with BatchLoader(config(shards, **FULL)) as loader:
+        assert (loader.num_samples, loader.num_batches) == (16, 4)
+        batches = list(loader)
+    assert len(batches) == 8
+    batch = batches[0]
+    for array, shape, kind in (
+        (batch.images, (4, 8, 8, 3), np.uint8),
+        (batch.token_ids, (2, 4, 12), np.int32),
+        (batch.masked_token_ids, (2, 2, 12), np.int32),
+        (batch.kept_patches, (2, 12), np.int64),
+    ):
+        assert array is not None
+        assert array.shape == shape
+        assert array.dtype == np.dtype(kind)
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+    assert [batch.cursor for batch in batches[3:5]] == [at(0, (1, 4, 4)), at(1, (1, 4, 1))]
+    for key, member, ids in zip(batch.keys, batch.members["json"], batch.token_ids[0], strict=True):
+        assert json.loads(member or b"")["levels"]["name"] == f"name {key}"
+        assert ids.tolist() == Tokenizer(TOKENIZER).encode([f"picture {key}"])[0].tolist()
+
+
+def test_without_captions_and_masks_there_are_no_such_arrays(shards: str) -> None:
+    with BatchLoader(config(shards, captions=())) as loader:
+        batch = next(iter(loader))
+    assert batch.token_ids.shape == (0, 4, 0)
+    assert (batch.masked_token_ids, batch.kept_patches, batch.members) == (None, None, {})
+
+
+def test_threads_change_nothing(shards: str) -> None:
+    one, many = (BatchLoader(config(shards, num_threads=threads, **FULL)) for threads in (1, 4))
+    assert contents(one) == contents(many)
+
+
+def test_a_loader_can_be_read_again_and_from_any_cursor(shards: str) -> None:
+    loader = BatchLoader(config(shards, **FULL))
+    whole = contents(loader)
+    assert contents(loader) == whole
+    for stop in (0, 3, 6):
+        cursor = whole[stop][-1]
+        assert contents(BatchLoader(config(shards, **FULL), resume=cursor)) == whole[stop + 1 :]
+
+
+def test_ranks_have_equal_batches_and_no_common_sample(shards: str) -> None:
+    keys: list[str] = []
+    for rank in range(3):
+        loader = BatchLoader(config(shards, batch_size=2), rank=rank, world_size=3)
+        assert loader.num_batches == 2
+        keys += [key for batch in loader for key in batch.keys]
+    assert len(set(keys)) == len(keys) == 12
+
+
+def test_a_list_in_a_file_names_shards(shards: str, tmp_path: Path) -> None:
+    listed = tmp_path / "train.txt"
+    listed.write_text(f"# training\n{shards}\n")
+    assert BatchLoader(config(str(listed))).num_samples == 16
+
+
+def test_the_evaluation_transform_is_that_of_preprocess_image(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "jpeg", quality=95)
+    write_tar(tmp_path / "0.tar", [("a.jpg", buffer.getvalue())])
+    kept = config(str(tmp_path / "0.tar"), image_size=24, captions=(), shuffle_window=0, last_batch="keep")
+    (batch,) = BatchLoader(kept)
+    np.testing.assert_array_equal(batch.images[0], preprocess_image(buffer.getvalue(), 24))
+    with pytest.raises(DataError, match="not a JPEG"):
+        preprocess_image(b"text", 24)
+    with pytest.raises(ValueError, match="size is 0"):
+        preprocess_image(buffer.getvalue(), 0)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def address(array: np.ndarray[Any, Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def test_arrays_are_the_loaders_memory(shards: str) -> None:
+    run = iter(_core.BatchLoader(config(shards), Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=None))
+    batch = next(run)
+    assert address(batch.images) == address(batch.images)
+    batch.images[0, 0, 0, 0] = 77
+    assert batch.images[0, 0, 0, 0] == 77
+    view = batch.images[1:, :, ::2]
+    expected = view.copy()
+    del batch
+    # The view alone holds the memory, through all batches behind it.
+    assert len(list(run)) == 3
+    np.testing.assert_array_equal(view, expected)
+
+
+def test_dropped_memory_is_used_again_and_kept_memory_is_not(shards: str) -> None:
+    seen: list[int] = []
+    endless = BatchLoader(config(shards, num_epochs=None, prefetch_batches=2))
+    run = iter(endless)
+    kept = next(run).images
+    copy = kept.copy()
+    for _ in range(30):
+        seen.append(address(next(run).images))
+        gc.collect()
+    assert address(kept) not in seen
+    assert len(set(seen)) <= 5
+    np.testing.assert_array_equal(kept, copy)
+    endless.close()
+
+
+def test_memory_outlives_its_loader(shards: str) -> None:
+    loader = BatchLoader(config(shards))
+    batch: Batch = next(iter(loader))
+    expected = batch.images.copy()
+    loader.close()
+    del loader
+    gc.collect()
+    np.testing.assert_array_equal(batch.images, expected)
+
+
+# ---- configuration --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shards": ()}, "data.shards is"),
+        ({"shards": ("nothing-*.tar",)}, r'data.shards is "nothing-\*.tar": it matches no file'),
+        ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
+        ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
+        ({"keep_members": (".cls",)}, r'data.keep_members is \["\.cls"\]: it must hold extensions in lower case'),
+        ({"keep_members": ("npy", "CLS")}, 'data.keep_members is .*"CLS".*: it must hold extensions in lower case'),
+        ({"keep_members": ("cls", "cls")}, "data.keep_members is .*, each once"),
+        ({"keep_members": ("",)}, "data.keep_members is"),
+        ({"image_size": 0, "augment": AugmentConfig()}, "data.image_size is 0: no picture is decoded then"),
+        ({"image_size": 4097}, "data.image_size is 4097: it must be at most 4096"),
+        ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and an epoch has 16"),
+        ({"seed": -1}, "data.seed is -1: it must not be negative"),
+        ({"seed": 2**64}, "data.seed is 18446744073709551616: it is too large"),
+        ({"seed": 10**50}, "data.seed is 1(0+): it is too large"),
+        ({"batch_size": -(10**50)}, "data.batch_size is -1(0+): it must not be negative"),
+        ({"shuffle_window": 2**40}, "data.shuffle_window is 1099511627776: it must be at most"),
+        ({"num_epochs": 0}, "data.num_epochs is 0"),
+        (
+            {"last_batch": "wrap"},
+            "data.last_batch is 'wrap': unknown variant `wrap`, expected one of",
+        ),
+        ({"captions": (CaptionConfig(sources=()),)}, r"data.captions\[0\].sources is"),
+        ({"mask": MaskConfig(masked_fraction=0.2)}, "data.mask.masked_fraction is 0.2: it must give at least one row"),
+        ({"mask": MaskConfig(masked_fraction=1, mask_id=0)}, "data.mask.mask_id is 0: it must not be the padding id"),
+        ({"mask": MaskConfig(masked_fraction=1, text_mode="drop")}, "data.mask.text_mode is 'drop'"),  # type: ignore[arg-type]
+        ({"augment": AugmentConfig(gray_prob=2)}, "data.augment.gray_prob is 2: it must be between 0 and 1"),
+        ({"store": StoreConfig(connections=0)}, "data.store.connections is 0: it must be between 1 and 1024"),
+        ({"store": StoreConfig(read_ahead_bytes=0)}, "data.store.read_ahead_bytes is 0: it must be at least 1"),
+        (
+            {"store": StoreConfig(timeout_s=1e300)},
+            "data.store.timeout_s is 1(0+): it must be above 0 and at most a day",
+        ),
+        ({"store": StoreConfig(cache_bytes=1)}, "data.store.cache_bytes is 1: .* name it with data.store.cache_dir"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BatchLoader(config(shards, **changes))
+
+
+def test_ranks_and_cursors_that_cannot_be_are_named(shards: str) -> None:
+    with pytest.raises(ValueError, match="rank is 2: it must be below world_size, 2"):
+        BatchLoader(config(shards), rank=2, world_size=2)
+    with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 5: .*4 steps that 16 samples are good for"):
+        BatchLoader(config(shards), resume=at(0, (1, 4, 5)))
+    with pytest.raises(ValueError, match=r"resume.epoch is -1"):
+        BatchLoader(config(shards), resume=Cursor(epoch=-1))
+    with pytest.raises(ValueError, match=r"resume.legs\[1\].batch_size is -2: it must not be negative"):
+        BatchLoader(config(shards), resume=at(0, (1, 4, 1), (1, -2, 0)))
+    with pytest.raises(ValueError, match=r"rank is -1: it must not be negative"):
+        BatchLoader(config(shards), rank=-1, world_size=2)
+
+
+def test_an_epoch_goes_on_with_another_number_of_ranks(shards: str) -> None:
+    base = config(shards, batch_size=2, last_batch="keep")
+    loader = BatchLoader(base, rank=1, world_size=2)
+    whole = contents(loader)
+    cursor = whole[1][-1]
+    assert cursor == at(0, (2, 2, 2))
+    assert contents(BatchLoader(base, rank=1, world_size=2, resume=cursor)) == whole[2:]
+    keys = [
+        key
+        for rank in range(2)
+        for batch in contents(BatchLoader(base, rank=rank, world_size=2))[:2]
+        for key in batch[4]
+    ]
+    for rank in range(3):
+        rest = list(BatchLoader(base, rank=rank, world_size=3, resume=cursor))
+        assert [batch.cursor for batch in rest] == [at(0, (2, 2, 2), (3, 2, steps + 1)) for steps in range(len(rest))]
+        keys += [key for batch in rest for key in batch.keys]
+    assert sorted(keys) == sorted(f"s{shard}k{index}" for shard, size in enumerate((7, 9)) for index in range(size))
+
+
+def test_the_state_of_a_loader_is_that_of_its_last_batch(shards: str) -> None:
+    base = config(shards, **FULL)
+    whole = contents(BatchLoader(base))
+    loader = BatchLoader(base)
+    start = loader.state_dict()
+    run = iter(loader)
+    for number in range(3):
+        next(run)
+        assert Cursor.from_dict(loader.state_dict()) == whole[number][-1]
+    state = json.loads(json.dumps(loader.state_dict()))
+    other = BatchLoader(base)
+    other.load_state_dict(state)
+    assert Cursor.from_dict(other.state_dict()) == whole[2][-1]
+    assert contents(other) == whole[3:]
+    # The state was for one run.
+    assert contents(other) == whole
+    other.load_state_dict(start)
+    assert contents(other) == whole
+    with pytest.raises(ValueError, match=r"resume is \{'epoch': 0, 'samples': 8, 'parts': 1\}: it is not a cursor"):
+        other.load_state_dict({"epoch": 0, "samples": 8, "parts": 1})
+    other.load_state_dict({"epoch": 0, "legs": [{"world_size": 1, "batch_size": 4, "steps": 9}]})
+    with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 9"):
+        next(iter(other))
+
+
+def test_a_padded_epoch_has_full_batches_of_all_samples(shards: str) -> None:
+    base = config(shards, batch_size=3, last_batch="pad")
+    keys: list[str] = []
+    for rank in range(2):
+        loader = BatchLoader(base, rank=rank, world_size=2)
+        assert loader.num_batches == 3
+        batches = [batch.keys for batch in loader]
+        assert [len(batch) for batch in batches] == [3, 3, 3]
+        keys += [key for batch in batches for key in batch]
+    assert (len(keys), len(set(keys))) == (18, 16)
+
+
+def test_the_largest_seed_is_a_seed(shards: str) -> None:
+    assert len(contents(BatchLoader(config(shards, seed=2**64 - 1)))) == 4
+
+
+# ---- masks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_last_batch_may_have_nothing_masked(shards: str) -> None:
+    mask = MaskConfig(masked_fraction=0.2, num_patches=16, mask_id=49_408)
+    *full, last = BatchLoader(config(shards, batch_size=6, mask=mask, last_batch="keep"))
+    assert [batch.kept_patches is not None for batch in full] == [True, True]
+    assert len(last.keys) == 4
+    assert (last.masked_token_ids, last.kept_patches) == (None, None)
+
+
+def test_a_token_with_the_id_of_padding_is_masked(tmp_path: Path) -> None:
+    """CLIP pads with 0, which is also `!` within a word; the padding is what stands behind the end token."""
+    text = "hm !~ so"
+    write_tar(tmp_path / "0.tar", [("a.png", encoded((0, 0, 0))), ("a.txt", text.encode())])
+    row = Tokenizer(TOKENIZER).encode([text])[0].tolist()
+    assert row == [49_406, 7_631, 0, 349, 706, 49_407, 0, 0, 0, 0, 0, 0]
+    mask = MaskConfig(masked_fraction=1, text_mask_prob=1, num_patches=16, mask_id=49_408)
+    (batch,) = BatchLoader(config(str(tmp_path / "0.tar"), batch_size=1, mask=mask))
+    assert batch.masked_token_ids is not None
+    assert batch.masked_token_ids[0, 0].tolist() == [49_408] * 6 + [0] * 6
+
+
+def test_masking_with_given_draws() -> None:
+    ids = np.array([[5, 1, 7, 8, 1, 1], [5, 6, 7, 8, 9, 1], [2, 2, 2, 2, 2, 2]], dtype=np.int32)
+    draws = np.array([[0.1, 0.1, 0.5, 0.9, 0.1, 0.1], [0.9, 0.2, 0.9, 0.2, 0.9, 0.0]])
+    masked = _core.mask_tokens(ids, draws, 2, 0.5, 99, 1)
+    assert masked.tolist() == [[99, 1, 7, 8, 1, 1], [5, 99, 7, 99, 9, 1]]
+    assert masked.dtype == np.int32
+    with pytest.raises(ValueError, match="num_masked is 4: it must not be above the 3 rows"):
+        _core.mask_tokens(ids, draws, 4, 0.5, 99, 1)
+    with pytest.raises(ValueError, match=r"draws has shape \[2, 6\]: it must be \[3, 6\]"):
+        _core.mask_tokens(ids, draws, 3, 0.5, 99, 1)
+
+
+def with_surplus(one: Any) -> Any:
+    """A copy of a dataclass with a field that the loader does not know."""
+    surplus = ("surplus", int, dataclasses.field(default=0, kw_only=True))
+    kind = dataclasses.make_dataclass("Surplus", [surplus], bases=(type(one),), frozen=True)
+    return kind(**{field.name: getattr(one, field.name) for field in dataclasses.fields(one)})
+
+
+def test_a_field_that_only_python_knows_is_an_error(shards: str) -> None:
+    # A field that only Rust knows is one too: no test of this file could open a loader.
+    whole = config(shards, **FULL)
+    cases = {
+        "data": with_surplus(whole),
+        "data.store": dataclasses.replace(whole, store=with_surplus(whole.store)),
+        "data.augment": dataclasses.replace(whole, augment=with_surplus(whole.augment)),
+        "data.mask": dataclasses.replace(whole, mask=with_surplus(whole.mask)),
+        "data.captions[0]": dataclasses.replace(whole, captions=(with_surplus(whole.captions[0]),)),
+    }
+    for field, settings in cases.items():
+        with pytest.raises(ValueError, match=re.escape(f"{field}.surplus is 0: unknown field `surplus`")):
+            BatchLoader(settings)

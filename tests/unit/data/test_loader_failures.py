@@ -1,0 +1,250 @@
+"""The loader's bad samples, threads and endings: counted, joined, never hanging."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.shards import config, contents, encoded, members, write_tar, write_two_shards
+
+from prolip.data import (
+    BatchLoader,
+    DataError,
+)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_two_shards(tmp_path_factory.mktemp("shards"))
+
+
+# ---- bad samples ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """18 good samples, one that is no picture, one without a caption."""
+    path = tmp_path_factory.mktemp("spoilt") / "spoilt.tar"
+    good = [entry for index in range(18) for entry in members(f"k{index}", (index, 0, 0))]
+    write_tar(path, [*good, ("bad.png", b"no picture"), ("bad.txt", b"text"), ("mute.png", encoded((0, 0, 0)))])
+    return str(path)
+
+
+def test_bad_samples_are_counted_by_reason_and_named(spoilt: str) -> None:
+    loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.1))
+    keys = [key for batch in loader for key in batch.keys]
+    assert sorted(keys) == sorted(f"k{index}" for index in range(18))
+    stats = loader.stats()
+    assert (stats.bad, stats.samples) == ({"decode": 1, "caption": 1}, 20)
+    assert any("spoilt.tar, sample mute: no caption" in line for line in stats.bad_samples)
+    assert stats.stages["decode"].count == 18
+    assert stats.stages["read"].seconds > 0
+    assert stats.batches == 5
+
+
+def test_training_fills_their_places(spoilt: str) -> None:
+    batches = list(BatchLoader(config(spoilt, max_bad_fraction=0.5)))
+    assert [len(batch.keys) for batch in batches] == [4] * 5
+    assert all(key.startswith("k") for batch in batches for key in batch.keys)
+
+
+def test_too_many_are_an_error(spoilt: str) -> None:
+    loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.05))
+    with pytest.raises(DataError, match=r"2 of 20 samples .*max_bad_fraction = 0.05.*spoilt.tar, sample "):
+        contents(loader)
+
+
+def test_a_run_fails_at_the_same_batch_every_time(tmp_path: Path) -> None:
+    """Whatever the threads do: samples are counted with their batch, and batches are judged in order."""
+    good = [entry for index in range(40) for entry in members(f"k{index}", (index, 0, 0))]
+    bad = [("bad.png", b"no picture"), ("bad.txt", b"text")]
+    write_tar(tmp_path / "0.tar", [*good[:90], *bad, *good[90:]])
+    ends = []
+    for threads in (1, 2, 4, 7):
+        strict = config(str(tmp_path / "0.tar"), shuffle_window=0, max_bad_fraction=0, num_threads=threads)
+        keys: list[list[str]] = []
+        with pytest.raises(DataError) as error:
+            keys.extend(batch.keys for batch in BatchLoader(strict))
+        ends.append((keys, str(error.value)))
+    assert ends[1:] == ends[:1] * 3
+    assert ends[0][0] == [[f"k{step * 4 + index}" for index in range(4)] for step in range(7)]
+    assert ends[0][1].startswith("1 of 32 samples cannot be used")
+
+
+def test_what_is_no_archive_is_an_error_at_opening(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(b"<html>" * 1000)
+    with pytest.raises(DataError, match=r"0.tar, byte 0: damaged header"):
+        BatchLoader(config(str(tmp_path / "0.tar")))
+
+
+def test_a_damaged_shard_is_warned_of_and_used_as_far_as_it_goes(
+    shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = Path(shards.replace("{000..001}", "000")).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2 + 100])
+    with caplog.at_level("WARNING", "prolip.data"):
+        loader = BatchLoader(config(str(tmp_path / "cut.tar"), last_batch="keep", max_bad_fraction=1, shuffle_window=0))
+    assert "cut.tar, byte " in caplog.text
+    assert "the archive is truncated" in caplog.text
+    keys = [key for batch in loader for key in batch.keys]
+    assert keys == [f"s0k{index}" for index in range(len(keys))]
+    assert 2 <= len(keys) <= 5
+    assert loader.stats().bad["archive"] == 1
+
+
+# ---- endings --------------------------------------------------------------------------------------------------------
+
+
+def assert_loader_threads(expected: int) -> None:
+    """Threads of loaders in this process, by the name that each gives itself when it begins to run."""
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("threads are counted by way of /proc")
+    deadline = time.monotonic() + 10
+    while True:
+        names = [name.read_text() for name in Path("/proc/self/task").glob("*/comm")]
+        found = sum(name.startswith("prolip-") for name in names)
+        if found == expected:
+            return
+        assert time.monotonic() < deadline, names
+        time.sleep(0.01)
+
+
+def test_threads_are_shared_among_local_ranks(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for local_ranks, expected in ((1, len(os.sched_getaffinity(0))), (4096, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local_ranks))
+        with BatchLoader(config(shards, num_epochs=None)) as loader:
+            batches = iter(loader)
+            next(batches)
+            assert_loader_threads(expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_threads_are_those_of_the_cores_that_may_be_used(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        with BatchLoader(config(shards, num_epochs=None)) as loader:
+            batches = iter(loader)
+            next(batches)
+            assert_loader_threads(1)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_closing_ends_the_run(shards: str) -> None:
+    loader = BatchLoader(config(shards, num_epochs=None))
+    batches = iter(loader)
+    next(batches)
+    loader.close()
+    loader.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(batches)
+    assert len(contents(BatchLoader(config(shards)))) == 4
+
+
+def test_dropping_an_iterator_joins_its_threads(shards: str) -> None:
+    for _ in range(5):
+        batches = iter(BatchLoader(config(shards, num_epochs=None, num_threads=3)))
+        next(batches)
+        assert_loader_threads(3)
+        del batches
+        gc.collect()
+        assert_loader_threads(0)
+
+
+def test_the_cleaner_is_no_deadlock(tmp_path: Path) -> None:
+    """Captions that need ftfy take the interpreter from worker threads, while this thread waits, closes and drops."""
+    words = [
+        entry
+        for index in range(12)
+        for entry in [(f"{index}.png", encoded((0, 0, 0))), (f"{index}.txt", "né".encode())]
+    ]
+    write_tar(tmp_path / "0.tar", words)
+    for taken in range(6):
+        batches = iter(BatchLoader(config(str(tmp_path / "0.tar"), num_epochs=None, num_threads=3)))
+        for _ in range(taken):
+            next(batches)
+        del batches
+
+
+def test_a_fork_is_refused(shards: str) -> None:
+    code = f"""
+    import os, sys, warnings
+    from prolip.data import BatchLoader, LoaderConfig
+    loader = BatchLoader(LoaderConfig(shards=({shards!r},), batch_size=4, image_size=8, num_epochs=None))
+    batches = iter(loader)
+    batch = next(batches)
+    # Newer Pythons warn of forks beside threads, which is what this is about.
+    warnings.simplefilter("ignore")
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for use in (lambda: next(batches), loader.stats, lambda: next(iter(loader))):
+            try:
+                use()
+            except RuntimeError as error:
+                refused += "fork" in str(error)
+        del batches, batch, use
+        loader.close()
+        del loader
+        sys.stdout.flush()
+        os._exit(refused)
+    _, status = os.waitpid(child, 0)
+    next(batches)
+    sys.exit(os.waitstatus_to_exitcode(status) - 3)
+    """
+    with run_python(code) as process:
+        assert process.wait(60) == 0, process.communicate()
+
+
+@pytest.mark.parametrize("moment", ["waiting", "exit"])
+def test_interrupts_and_exits_do_not_hang(shards: str, moment: str) -> None:
+    """Ctrl-C while a batch is awaited and a thread is in Python code; the interpreter's end with a loader alive."""
+    code = f"""
+    import sys, time, threading
+    import prolip.data.tokenizer
+    from prolip.data import BatchLoader, LoaderConfig
+    release = threading.Event()
+    if {moment!r} == "waiting":
+        # The tokenizer's cleaner never returns, so no batch ever comes.
+        prolip.data.tokenizer.clean_captions = lambda captions: release.wait(2) and captions
+    shards = {shards!r} if {moment!r} == "exit" else sys.argv[1]
+    loader = BatchLoader(LoaderConfig(shards=(shards,), batch_size=4, image_size=8, num_epochs=None))
+    batches = iter(loader)
+    if {moment!r} == "exit":
+        next(batches)
+        sys.exit(0)
+    print("ready", flush=True)
+    try:
+        next(batches)
+    except KeyboardInterrupt:
+        release.set()
+        sys.exit(7)
+    """
+    folder = Path(shards).parent
+    write_tar(
+        folder / "slow.tar",
+        [e for i in range(8) for e in [(f"{i}.png", encoded((0, 0, 0))), (f"{i}.txt", "é".encode())]],
+    )
+    with run_python(code, str(folder / "slow.tar")) as process:
+        if moment == "waiting":
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == (7 if moment == "waiting" else 0), process.communicate()
+
+
+def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    # A shell gives its background jobs, and so all their children, a SIGINT that is ignored: Python then has no Ctrl-C.
+    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-W", "error", "-c", hear + textwrap.dedent(code), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

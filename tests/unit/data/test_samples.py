@@ -1,0 +1,27 @@
+"""Samples of shards as they lie there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.shards import encoded, write_tar
+
+from prolip.data import DataError, StoreConfig
+from prolip.data.samples import read_samples
+
+
+def test_samples_with_pictures_come_in_order_with_the_members_asked_for(tmp_path: Path) -> None:
+    first, second = encoded((9, 9, 9)), encoded((200, 0, 0))
+    members = [("a.png", second), ("a.jpg", first), ("a.txt", b"one"), ("b.txt", b"no picture"), ("c.webp", b"broken")]
+    write_tar(tmp_path / "0.tar", members)
+    found = list(read_samples(str(tmp_path / "0.tar"), ("txt", "json"), StoreConfig()))
+    assert found == [("a", first, {"txt": b"one", "json": None}), ("c", b"broken", {"txt": None, "json": None})]
+
+
+def test_an_archive_without_samples_gives_none_and_another_file_is_an_error(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [])
+    assert list(read_samples(str(tmp_path / "0.tar"), (), StoreConfig())) == []
+    (tmp_path / "1.tar").write_bytes(b"no archive" * 100)
+    with pytest.raises((ValueError, DataError), match=r"1\.tar"):
+        list(read_samples(str(tmp_path / "1.tar"), (), StoreConfig()))

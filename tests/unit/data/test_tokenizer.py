@@ -1,0 +1,169 @@
+"""prolip.data.tokenizer: settings, errors that name the field or the file, and threads. The ids are tests/parity's."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prolip import _core
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer, clean_captions, clip_merges
+
+MERGES = b"#version\nc a\nca t</w>\n"
+CAT, START, END = 513, 514, 515
+
+
+@pytest.fixture
+def merges(tmp_path: Path) -> Path:
+    path = tmp_path / "merges.txt"
+    path.write_bytes(MERGES)
+    return path
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """A tokenizer.json of three words, with no padding token."""
+    path = tmp_path / "tokenizer.json"
+    model = {"type": "WordLevel", "vocab": {"?": 0, "cat": 1, "dog": 2}, "unk_token": "?"}
+    whole = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": model}
+    path.write_text(json.dumps(whole | {"normalizer": None, "post_processor": None, "decoder": None}), encoding="utf-8")
+    return path
+
+
+def test_clip_with_its_own_merges(merges: Path) -> None:
+    tokenizer = Tokenizer(TokenizerConfig(kind="clip", path=merges, context_length=5))
+    ids = tokenizer.encode(["Cat  cat", "", "cat cat cat cat"])
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [[START, CAT, CAT, END, 0], [START, END, 0, 0, 0], [START, CAT, CAT, CAT, END]]
+    assert (tokenizer.pad_id, tokenizer.vocab_size, tokenizer.context_length) == (0, 516, 5)
+    assert tokenizer.encode([]).shape == (0, 5)
+
+
+def test_compressed_merges_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "merges.txt.gz"
+    path.write_bytes(gzip.compress(MERGES))
+    assert clip_merges(path) == MERGES
+    assert Tokenizer(TokenizerConfig(path=path)).vocab_size == 516
+
+
+def test_the_default_is_clip_as_released() -> None:
+    tokenizer = Tokenizer(TokenizerConfig())
+    assert tokenizer.vocab_size == 49_408
+    assert tokenizer.encode(["a photo of a cat"])[0, :8].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 0]
+
+
+def test_clip_is_built_without_importing_torch() -> None:
+    program = (
+        "import sys; from prolip.data.tokenizer import *; Tokenizer(TokenizerConfig()).encode(['caf\\u00e9']);"
+        "print(sorted({'torch', 'open_clip'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_a_file_of_words(words: Path) -> None:
+    tokenizer = Tokenizer(TokenizerConfig(kind="file", path=words, context_length=3, pad_id=2))
+    assert tokenizer.encode(["cat cat", "what", ""]).tolist() == [[1, 1, 2], [0, 2, 2], [2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"context_length": 0}, "tokenizer.context_length is 0: it must be at least 1"),
+        ({"context_length": 2}, "tokenizer clip: context_length 2 is too short"),
+        ({"pad_id": -1}, "tokenizer.pad_id is -1: it must not be negative"),
+        ({"pad_id": 5}, "tokenizer.pad_id is 5: with tokenizer.kind = 'clip' padding is always 0"),
+        ({"kind": "file"}, "tokenizer.path is None: with tokenizer.kind = 'file' it must name a tokenizer.json"),
+        ({"kind": "file", "path": Path("nowhere.json")}, "tokenizer nowhere.json: cannot read the file: No such file"),
+    ],
+)
+def test_wrong_settings_name_the_field(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Tokenizer(TokenizerConfig(**settings))  # type: ignore[arg-type]
+
+
+def test_wrong_files_are_named(words: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"tokenizer {words}: no padding id: give pad_id")):
+        Tokenizer(TokenizerConfig(kind="file", path=words))
+    with pytest.raises(
+        ValueError, match=re.escape(f"tokenizer {words}: pad_id 3 is not below the vocabulary's size 3")
+    ):
+        Tokenizer(TokenizerConfig(kind="file", path=words, pad_id=3))
+    other = tmp_path / "other.json"
+    other.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"tokenizer {other}: not a Hugging Face tokenizer.json")):
+        Tokenizer(TokenizerConfig(kind="file", path=other))
+    with pytest.raises(FileNotFoundError, match=r"absent\.txt"):
+        Tokenizer(TokenizerConfig(path=tmp_path / "absent.txt"))
+
+
+def test_the_configuration_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TokenizerConfig().context_length = 3  # type: ignore[misc]
+
+
+def test_only_captions_that_need_it_are_cleaned_and_in_one_call() -> None:
+    calls: list[list[str]] = []
+
+    def clean(captions: list[str]) -> list[str]:
+        calls.append(captions)
+        return clean_captions(captions)
+
+    core = _core.Tokenizer.clip(MERGES, 6, clean)
+    core.encode(["cat!", "cat &", "cat &amp; cat", "CAT\t", "cât", "a & b"])
+    assert calls == [["cat &amp; cat", "cât"]]
+
+
+def test_what_the_cleaner_raises_comes_back_as_it_was() -> None:
+    class Unwell(Exception):
+        pass
+
+    def clean(captions: list[str]) -> list[str]:
+        raise Unwell(captions[0])
+
+    with pytest.raises(Unwell, match="é"):
+        _core.Tokenizer.clip(MERGES, 6, clean).encode(["é"])
+
+
+def test_a_cleaner_that_loses_captions_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="given 2 captions and returned 1"):
+        _core.Tokenizer.clip(MERGES, 6, lambda captions: captions[:1]).encode(["é", "è"])
+
+
+def test_threads_share_one_tokenizer() -> None:
+    tokenizer = Tokenizer(TokenizerConfig())
+    batches = [[f"café {number} &amp; {'x' * (number % 7)}", f"plain {number}"] * 8 for number in range(40)]
+    expected = [tokenizer.encode(batch) for batch in batches]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for ids, alone in zip(pool.map(tokenizer.encode, batches * 5), expected * 5, strict=True):
+            assert np.array_equal(ids, alone)
+
+
+def test_encoding_lets_other_threads_run_while_it_cleans() -> None:
+    # The cleaner waits for another Python thread: with the interpreter held by `encode` this would never end.
+    cleaning, go_on = threading.Event(), threading.Event()
+
+    def clean(captions: list[str]) -> list[str]:
+        cleaning.set()
+        assert go_on.wait(timeout=20)
+        return captions
+
+    core = _core.Tokenizer.clip(MERGES, 6, clean)
+    worker = threading.Thread(target=core.encode, args=(["é"],))
+    worker.start()
+    assert cleaning.wait(timeout=20)
+    # A second batch passes while the first one waits: no lock is held over the call.
+    assert core.encode(["cat"])[0, 1] == CAT
+    go_on.set()
+    worker.join(timeout=20)
+    assert not worker.is_alive()

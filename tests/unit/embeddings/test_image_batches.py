@@ -1,0 +1,127 @@
+"""Pictures as models want them: the loader's pixels are open_clip's, and its own transform where they are not."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from tests.support.datacomp_sets import picture, preprocess_of
+from tests.support.shards import write_tar
+
+from prolip.data import DataError
+from prolip.data.samples import read_record
+from prolip.embeddings.image_batches import image_batches
+
+CPU = torch.device("cpu")
+SETTINGS = [
+    {"size": 20},
+    {"size": 33, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
+    {"size": 20, "interpolation": "random"},
+    {"size": 20, "resize_mode": "squash"},
+    {"size": 20, "interpolation": "bilinear"},
+    {"size": 20, "resize_mode": "longest", "fill_color": 9},
+    {"size": [16, 24]},
+]
+
+
+def gray() -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((50, 31), 80).save(buffer, "jpeg")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def encoded() -> list[bytes]:
+    draw = random.Random(5)
+    return [*(picture(draw, kind) for kind in ("png", "jpeg", "webp", "jpeg") for _ in range(3)), gray()]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_pixels_are_open_clips(settings: dict[str, Any], encoded: list[bytes], tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [(f"k{n:02}.png", data) for n, data in enumerate(encoded)])
+    transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+    expected = torch.stack([transform(Image.open(io.BytesIO(data))) for data in encoded])
+    preprocess = preprocess_of(settings)
+    batches = list(image_batches(preprocess, [str(tmp_path / "a.tar")], CPU, 5))
+    assert [len(batch.keys) for batch in batches] == [5, 5, 3]
+    assert [key for batch in batches for key in batch.keys] == [f"k{n:02}" for n in range(13)]
+    found = torch.cat([batch.images for batch in batches])
+    if preprocess.transform is None:
+        std = torch.tensor(preprocess.std)[:, None, None]
+        pixels = [
+            ((images * std) * 255 + torch.tensor(preprocess.mean)[:, None, None] * 255) for images in (found, expected)
+        ]
+        assert torch.equal(pixels[0].round(), pixels[1].round())
+        assert torch.allclose(found, expected, atol=2e-6)
+    else:
+        assert torch.equal(found, expected)
+    through_loader = settings.get("resize_mode", "shortest") == "shortest" and settings["size"] != [16, 24]
+    assert (preprocess.transform is None) is (through_loader and settings.get("interpolation") != "bilinear")
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+def test_unreadable_pictures_are_left_out_until_they_are_too_many(
+    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+) -> None:
+    preprocess, shard = preprocess_of(settings), tmp_path / "a.tar"
+    members = [(f"k{n:03}.png", encoded[n % 3]) for n in range(150)]
+    members.insert(7, ("k006.json", b'{"n": 6}'))
+    members[20] = ("k019.png", b"no picture")
+    write_tar(shard, members)
+    batches = list(image_batches(preprocess, [str(shard)], CPU, 64, keep=("json", "png")))
+    keys = [key for batch in batches for key in batch.keys]
+    assert keys == [f"k{n:03}" for n in range(150) if n != 19]
+    assert all(list(batch.members) == ["json", "png"] for batch in batches)
+    records, pictures = (
+        [member for batch in batches for member in batch.members[extension]] for extension in ("json", "png")
+    )
+    assert [read_record(*each) for each in zip(keys[5:8], records[5:8], strict=True)] == [None, {"n": 6}, None]
+    assert pictures == [encoded[n % 3] for n in range(150) if n != 19]
+    write_tar(shard, [(name, b"no picture" if n % 3 == 0 else data) for n, (name, data) in enumerate(members)])
+    with pytest.raises(DataError):
+        list(image_batches(preprocess, [str(shard)], CPU, 64))
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+@pytest.mark.parametrize("pictures", [147, 149])
+def test_samples_without_a_picture_are_bad_ones(
+    pictures: int, settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+) -> None:
+    """One in a hundred may be bad: one of 150 is no fault, three are."""
+    kinds = ["png" if n < pictures else "cls" for n in range(150)]
+    write_tar(tmp_path / "a.tar", [(f"k{n:03}.{kind}", encoded[n % 3]) for n, kind in enumerate(kinds)])
+    batches = image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64)
+    if pictures == 149:
+        assert sum(len(batch.keys) for batch in batches) == 149
+    else:
+        with pytest.raises(DataError, match="3 of 150"):
+            list(batches)
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+def test_a_shard_that_breaks_off_is_damaged_however_few_samples_it_lost(
+    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+) -> None:
+    write_tar(tmp_path / "a.tar", [(f"k{n:03}.png", encoded[n % 3]) for n in range(200)])
+    whole = (tmp_path / "a.tar").read_bytes().rstrip(b"\0")
+    (tmp_path / "a.tar").write_bytes(whole[:-100])
+    with pytest.raises(DataError, match=r"a\.tar: a shard is damaged"):
+        list(image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64))
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+def test_what_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
+    with pytest.raises(DataError, match=r"a\.tar"):
+        list(image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 4))
+
+
+def test_a_record_that_is_none_is_named() -> None:
+    with pytest.raises(DataError, match="sample k: cannot parse its json"):
+        read_record("k", b"{")

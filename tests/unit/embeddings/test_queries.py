@@ -1,0 +1,161 @@
+"""`prolip search`: by words and by pictures, in pictures and in captions, with a sheet that shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tests.support.shards import encoded, write_tar
+from tests.support.untrained_run import write_run
+
+from prolip.cli import main
+from prolip.embeddings.row_contents import fetch
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of two shards with the same keys and of a folder, and captions of lines, embedded."""
+    folder = tmp_path_factory.mktemp("lab")
+    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    for shard in range(2):
+        members = []
+        for number in range(4):
+            members += [(f"k{number}.png", encoded((shard * 200, number * 60, 9))), (f"k{number}.txt", b"an <emoji>")]
+        write_tar(folder / f"shard{shard}.tar", members)
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (30, 20), "red").save(folder / "pictures" / "red.tif")
+    (folder / "pictures" / "blue.png").write_bytes(encoded((0, 0, 255)))
+    (folder / "lines.txt").write_text("a picture of food\nan emoji: travel\nnature\n")
+    words = ["embed", "--checkpoint", str(folder / "run"), "--device", "cpu", "--what", "both", "--out"]
+    data = [str(folder / "shard{0..1}.tar"), str(folder / "pictures")]
+    lines = ["--lines", str(folder / "lines.txt")]
+    (folder / "pictures" / "red.txt").write_text("a picture")
+    (folder / "pictures" / "blue.txt").write_text("an emoji")
+    assert main([*words, str(folder / "out"), "--data", *data, *lines]) == 0
+    return folder
+
+
+def search(lab: Path, *words: str) -> int:
+    return main(["search", "--embeddings", str(lab / "out"), "--device", "cpu", *words])
+
+
+def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tarfile.open(lab / "shard1.tar") as archive:
+        archive.extract("k2.png", tmp_path, filter="data")
+    red = lab / "pictures" / "red.tif"
+    out = tmp_path / "answers.json"
+    words = ["--image", str(tmp_path / "k2.png"), str(red), "--k", "3", "--score", "mean", "--json", str(out)]
+    assert search(lab, *words) == 0
+    found = json.loads(out.read_text())
+    first = [entry["answers"][0] for entry in found]
+    assert [(answer["key"], Path(answer["source"]).name) for answer in first] == [
+        ("k2", "shard1.tar"),
+        ("red.tif", "pictures"),
+    ]
+    assert first[0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert first[0]["inclusion"] == pytest.approx(0, abs=1e-3)
+    shown = capsys.readouterr().out
+    assert f"written: {out}" in shown
+    assert shown.count("similarity") == 2
+    ranks = [line.split()[0] for line in shown.splitlines() if line.startswith("   ") and "similarity" not in line]
+    assert ranks == ["1", "2", "3"] * 2
+    assert not [path.name for path in (lab / "out").iterdir() if path.name.startswith(".")], "nothing of the reading"
+
+
+def test_words_and_pictures_ask_together_and_only_pictures_are_shown(lab: Path, tmp_path: Path) -> None:
+    red, sheet, out = lab / "pictures" / "red.tif", tmp_path / "sheet.html", tmp_path / "answers.json"
+    files = ["--sheet", str(sheet), "--json", str(out)]
+    assert search(lab, "--text", "nature", "--image", str(red), "--k", "1", "--score", "mean", *files) == 0
+    found = json.loads(out.read_text())
+    assert [entry["query"] for entry in found] == ["nature", str(red)]
+    assert found[1]["answers"][0]["key"] == "red.tif"
+    words, picture = sheet.read_text().split("<h2")[1:]
+    assert [part.count("data:image/jpeg") for part in (words, picture)] == [1, 2]
+
+
+def test_words_find_captions_and_the_sheet_shows_all_that_is_found(lab: Path, tmp_path: Path) -> None:
+    sheet, out = tmp_path / "new" / "sheet.html", tmp_path / "other" / "answers.json"
+    files = ["--sheet", str(sheet), "--json", str(out)]
+    assert search(lab, "--text", "nature", "an emoji: travel", "--find", "text", "--k", "13", *files) == 0
+    found = json.loads(out.read_text())
+    assert [len(entry["answers"]) for entry in found] == [13, 13]
+    assert [entry["answers"][0]["key"] for entry in found] == ["2", "1"]
+    page = sheet.read_text()
+    assert page.count("<blockquote>") == 26
+    assert "an &lt;emoji&gt;" in page
+    assert "<emoji>" not in page
+    assert page.count("data:image/jpeg") == 20, "captions of pictures are shown with them"
+    assert "not found" not in page
+
+
+def test_captions_are_shown_with_their_words_wherever_they_are(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"a": ["food"], "b": ["travel", "an emoji"], "c": 7}
+    members = [(f"{key}.json", json.dumps({"words": {"all": found}}).encode()) for key, found in words.items()]
+    write_tar(tmp_path / "j.tar", sorted([*members, *((f"{key}.png", encoded((9, 9, 9))) for key in "abc")]))
+    run = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--data", str(tmp_path / "j.tar")]
+    assert main([*run, "--what", "both", "--caption_key", "words.all", "--out", str(tmp_path / "out")]) == 0
+    ask = ["search", "--embeddings", str(tmp_path / "out"), "--device", "cpu", "--text", "food", "--find", "text"]
+    files = ["--json", str(tmp_path / "a.json"), "--sheet", str(tmp_path / "a.html")]
+    capsys.readouterr()
+    assert main([*ask, *files]) == 0
+    first, second = json.loads((tmp_path / "a.json").read_text())[0]["answers"]
+    assert (first["key"], first["caption"], second["caption"]) == ("a", "food", "travel / an emoji")
+    assert "j.tar  “food”" in capsys.readouterr().out
+    assert "<blockquote>food</blockquote>" in (tmp_path / "a.html").read_text()
+    rank = ["data", "rank", "--embeddings", str(tmp_path / "out"), "--out", str(tmp_path / "r.csv")]
+    assert main([*rank, "--by", "caption", "--sheet", str(tmp_path / "b.html")]) == 0
+    assert "<blockquote>travel / an emoji</blockquote>" in (tmp_path / "b.html").read_text()
+    # Pictures that are found have no words in the table, and what is gone is said and shown as not found.
+    (tmp_path / "j.tar").unlink()
+    capsys.readouterr()
+    assert main([*ask[:-1], "image", *files]) == 0
+    assert "caption" not in json.loads((tmp_path / "a.json").read_text())[0]["answers"][0]
+    assert "not found" in (tmp_path / "a.html").read_text()
+    assert main(ask) == 0
+    assert "“" not in capsys.readouterr().out
+
+
+def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [
+        (str(lab / "shard0.tar"), "k1"),
+        (str(lab / "shard0.tar"), "gone"),
+        (str(lab / "pictures"), "gone.png"),
+        (str(lab / "lines.txt"), "1"),
+        (str(lab / "lines.txt"), "99"),
+    ]
+    found = fetch(names, 16)
+    assert not caplog.records
+    assert fetch([(str(tmp_path / "gone.tar"), "a"), names[3]], 16).keys() == {names[3]}
+    assert "gone.tar: its images and captions cannot be shown" in caplog.text
+    assert found[names[0]].caption == "an <emoji>"
+    picture = found[names[0]].image
+    assert picture is not None
+    assert picture.shape == (16, 16, 3)
+    assert names[1] not in found
+    assert found[names[2]].image is None
+    assert found[names[3]].caption == "an emoji: travel"
+    assert names[4] not in found
+
+
+def test_what_cannot_be_searched_is_said(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> str:
+        assert search(lab, *words) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "nothing to search for" in said()
+    assert "k is 0: it must be at least 1" in said("--text", "a", "--k", "0")
+    assert "cannot be read" in said("--image", str(lab / "lines.txt"))
+    write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
+    assert "is not the model that" in said("--text", "a", "--checkpoint", str(tmp_path / "other"))
+    assert "no-run" in said("--text", "a", "--checkpoint", "no-run")
+    if not torch.cuda.is_available():
+        assert 'device is "cuda", but torch sees no GPU' in said("--text", "a", "--device", "cuda")
+    assert main(["search", "--embeddings", str(tmp_path), "--text", "a"]) == 2
+    assert re.search(r"has no manifest\.json", capsys.readouterr().err)

@@ -1,0 +1,143 @@
+"""`prolip export`: runs and models in the hub's layout, a card that says what they are, and the way to the hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.support.untrained_run import write_checkpoint
+
+import prolip
+from prolip.checkpoint import open_saved
+from prolip.cli import main
+from prolip.data.config import TokenizerConfig
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.hub import save_pretrained
+from prolip.models.official_json import to_official_json
+from prolip.train.config import TrainConfig, to_toml
+from prolip.train.config.parts import EmaConfig
+from prolip.train.ema import Ema
+
+DEMO = ARCHITECTURES["demo"]
+SMALL = replace(
+    DEMO, vision=replace(DEMO.vision, layers=1, image_size=12), text=replace(DEMO.text, layers=1, vocab_size=30)
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run of 20 steps of 16 pictures."""
+    torch.manual_seed(0)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    config = TrainConfig(name="mine", num_samples=320, batch_size=16, architecture="demo", model=SMALL)
+    tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
+    config = replace(config, data=replace(config.data, shards=("pictures-{0..3}.tar",), tokenizer=tokenizer))
+    for step in (10, 20):
+        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0)
+    return tmp_path / "run"
+
+
+def test_a_run_becomes_a_folder_that_loads_the_same_tensors(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(run), "--out", str(out), "--licence", "mit"]) == 0
+    assert {path.name for path in out.iterdir()} == {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
+    before, after = prolip.load(run), prolip.load(out)
+    assert after.config == before.config == SMALL
+    assert list(load_file(out / "model.safetensors")) == sorted(before.state_dict())
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(after.state_dict()[name], tensor), name
+
+
+def test_of_a_run_with_averages_either_weights_are_exported(run: Path, tmp_path: Path) -> None:
+    model = ProLIP(SMALL)
+    ema = Ema(model, EmaConfig(decay=0.5, warmup=False))
+    trained = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    averaged = {name: tensor + 0.5 for name, tensor in model.state_dict().items()}
+    model.load_state_dict(trained)
+    ema.update(1)
+    saved = open_saved(run)
+    assert saved is not None
+    write_checkpoint(run / "checkpoints", model, saved.notes.config, step=30, average=ema)
+    for flags, expected in (((), averaged), (("--weights", "trained"), trained)):
+        out = tmp_path / f"out{len(flags)}"
+        assert main(["export", str(run), "--out", str(out), *flags]) == 0
+        found = load_file(out / "model.safetensors")
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, msg=name)
+
+
+def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(run), "--out", str(out), "--licence", "cc-by-4.0"]) == 0
+    card = (out / "README.md").read_text()
+    assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
+    rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))
+    assert rows["trained on"] == "`pictures-{0..3}.tar`"
+    assert (rows["steps"], rows["samples seen"], rows["batch size"]) == ("20", "320", "16")
+    assert (rows["licence"], rows["started from"], rows["hours"]) == ("cc-by-4.0", "random weights", "2.00")
+    assert "1 layers of 128, 12 pixels in patches of 6" in rows["architecture"]
+    assert (rows["ppcl_weight"], rows["inclusion_form"], rows["lr"]) == ("1.0", "official", "0.0005")
+    assert (rows["text_unlocked_groups"], rows["unc_vectors"]) == ("0", "False")
+    assert json.loads(card.split("```json\n")[1].split("```")[0]) == to_official_json(SMALL)
+    assert main(["export", str(run), "--out", str(out), "--data", "emoji", "--name", "Emoji"]) == 0
+    card = (out / "README.md").read_text()
+    assert "# Emoji\n" in card
+    assert "| trained on | emoji |" in card
+
+
+def test_a_model_that_is_no_run_is_exported_as_what_it_is(tmp_path: Path) -> None:
+    save_pretrained(ProLIP(SMALL), tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"| started from | converted from {tmp_path / 'model'} |" in card
+    assert "| steps | not stated when it was saved |" in card
+
+
+class FakeHub:
+    """A hub in a folder."""
+
+    pushed: Path
+    calls: list[tuple[Any, ...]]
+
+    def create_repo(self, repository: str, *, private: bool, exist_ok: bool) -> None:
+        self.calls.append(("create", repository, private, exist_ok))
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], commit_message: str) -> str:
+        assert "prolip" in commit_message
+        self.pushed.mkdir()
+        for path in Path(folder_path).iterdir():
+            assert path.name in allow_patterns
+            (self.pushed / path.name).write_bytes(path.read_bytes())
+        self.calls.append(("upload", repo_id))
+        return f"hub/{repo_id}/commit"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_pushed_comes_back_the_same(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], keep: bool
+) -> None:
+    FakeHub.pushed, FakeHub.calls = tmp_path / "hub", []
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(FakeHub.pushed))
+    out = ["--out", str(tmp_path / "out")] if keep else []
+    assert main(["export", str(run), *out, "--push", "me/mine", "--private"]) == 0
+    assert FakeHub.calls == [("create", "me/mine", True, True), ("upload", "me/mine")]
+    assert "pushed: hub/me/mine/commit" in capsys.readouterr().out
+    assert (tmp_path / "out").exists() == keep
+    back, sent = prolip.load("hf-hub:me/mine").state_dict(), prolip.load(run).state_dict()
+    assert all(torch.equal(back[name], tensor) for name, tensor in sent.items())
+
+
+def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "x"]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "absent"), "--out", str(tmp_path)]) == 2
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert "no usable checkpoint" in capsys.readouterr().err

@@ -1,0 +1,191 @@
+"""open_clip's own training loop, fed by the loader."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip_train.scheduler import const_lr
+from open_clip_train.train import evaluate, train_one_epoch
+from PIL import Image
+from tests.support.shards import write_tar
+
+from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
+from prolip.data.config import TokenizerConfig
+from prolip.interop import open_clip as adapter
+
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
+    "text_cfg": {"context_length": 12, "vocab_size": 49_408, "width": 32, "heads": 2, "layers": 1},
+}
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """16 JPEG pictures of 40 x 32 pixels in two shards, and a model configuration beside them."""
+    folder = tmp_path_factory.mktemp("shards")
+    generator = np.random.default_rng(0)
+    for shard in range(2):
+        entries: list[tuple[str, bytes]] = []
+        for index in range(8):
+            buffer = io.BytesIO()
+            Image.fromarray(generator.integers(0, 256, (32, 40, 3), dtype=np.uint8)).save(buffer, "jpeg")
+            entries += [(f"{shard}{index}.jpg", buffer.getvalue()), (f"{shard}{index}.txt", f"No {index}!".encode())]
+        write_tar(folder / f"{shard:03}.tar", entries)
+    (folder / "prolip-test-tiny.json").write_text(json.dumps(TINY))
+    open_clip.add_model_config(folder / "prolip-test-tiny.json")
+    return str(folder / "{000..001}.tar")
+
+
+def settings(shards: str, **changes: Any) -> LoaderConfig:
+    tokenizer = TokenizerConfig(context_length=12)
+    return LoaderConfig(shards=(shards,), image_size=32, tokenizer=tokenizer, **({"batch_size": 4} | changes))
+
+
+def arguments(**changes: Any) -> Namespace:
+    """What open_clip's loops read of the command line."""
+    known = {
+        "device": "cpu",
+        "precision": "fp32",
+        "distill": False,
+        "accum_freq": 1,
+        "skip_scheduler": False,
+        "horovod": False,
+        "distributed": False,
+        "grad_clip_norm": None,
+        "rank": 0,
+        "local_rank": 0,
+        "log_local": False,
+        "log_every_n_steps": 1,
+        "world_size": 1,
+        "batch_size": 4,
+        "wandb": False,
+        "val_frequency": 1,
+        "epochs": 2,
+        "save_logs": False,
+        "zeroshot_frequency": 0,
+        "imagenet_val": None,
+    }
+    return Namespace(**(known | changes))
+
+
+def test_batches_are_open_clips_own_transform_and_tokens(shards: str) -> None:
+    """Evaluation data, in the files' order: every pixel and every id, against open_clip's transform and tokenizer."""
+    kept = settings(shards, last_batch="keep", shuffle_window=0, batch_size=16)
+    data = adapter.open_clip_data(kept, mean=MEAN, std=STD)
+    assert (data.dataloader.num_batches, data.dataloader.num_samples, len(data.dataloader)) == (1, 16, 1)
+    ((images, texts),) = data.dataloader
+    transform = open_clip.image_transform(32, is_train=False, mean=MEAN, std=STD)
+    tokens = open_clip.SimpleTokenizer(context_length=12)([f"No {index % 8}!" for index in range(16)])
+    assert torch.equal(texts, tokens)
+    assert texts.dtype == torch.int64
+    generator = np.random.default_rng(0)
+    for place in range(16):
+        buffer = io.BytesIO()
+        Image.fromarray(generator.integers(0, 256, (32, 40, 3), dtype=np.uint8)).save(buffer, "jpeg")
+        torch.testing.assert_close(images[place], transform(Image.open(buffer)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("accum_freq", [1, 2])
+def test_open_clips_loop_trains_on_it(shards: str, accum_freq: int, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**TINY, output_dict=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    data = adapter.open_clip_data(settings(shards, augment=AugmentConfig()))
+    args = arguments(accum_freq=accum_freq)
+    total = data.dataloader.num_batches // accum_freq * 2
+    assert total == (8 if accum_freq == 1 else 4)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with caplog.at_level(logging.INFO):
+        for epoch in range(2):
+            scheduler = const_lr(optimizer, 1e-3, 1, total)
+            train_one_epoch(model, {"train": data}, open_clip.ClipLoss(), epoch, optimizer, None, scheduler, None, args)
+    steps = [record.message for record in caplog.records if record.message.startswith("Train Epoch")]
+    assert len(steps) == total
+    assert "Train Epoch: 1 [16/16 (100%)]" in steps[-1]
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True) if old.ndim > 1)
+
+
+def test_open_clips_evaluation_reads_it(shards: str) -> None:
+    model = open_clip.CLIP(**TINY, output_dict=True)
+    kept = settings(shards, last_batch="keep", shuffle_window=0, batch_size=5)
+    metrics = evaluate(model, {"val": adapter.open_clip_data(kept)}, 1, arguments(batch_size=5))
+    assert metrics["num_samples"] == 16
+    assert 0 < metrics["image_to_text_R@10"] <= 1
+
+
+def test_epochs_differ_and_can_be_named(shards: str) -> None:
+    data = adapter.open_clip_data(settings(shards))
+    epochs = [torch.cat([texts for _, texts in data.dataloader]) for _ in range(2)]
+    assert not torch.equal(epochs[0], epochs[1])
+    assert torch.equal(epochs[0].sort(dim=0).values, epochs[1].sort(dim=0).values), "every sample once"
+    data.set_epoch(0)
+    assert torch.equal(torch.cat([texts for _, texts in data.dataloader]), epochs[0])
+
+
+def test_what_open_clip_does_not_know_is_refused(shards: str) -> None:
+    with pytest.raises(ValueError, match=r"data\.captions has 2 slots"):
+        adapter.open_clip_data(settings(shards, captions=(CaptionConfig(), CaptionConfig())))
+    with pytest.raises(ValueError, match=r"data\.mask is set"):
+        adapter.open_clip_data(settings(shards, mask=MaskConfig(num_patches=4)))
+
+
+# ---- open_clip's command line ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Unused augmentation cfg items")
+def test_the_training_transform_is_read(shards: str) -> None:
+    _, plain, evaluation = open_clip.create_model_and_transforms("prolip-test-tiny", image_mean=MEAN, image_std=STD)
+    found = adapter.read_transform(plain)
+    assert (found.image_size, found.mean, found.std) == (32, MEAN, STD)
+    assert found.augment == AugmentConfig(crop_scale=(0.9, 1.0), jitter_prob=0.0, gray_prob=0.0)
+    changes = {"scale": (0.4, 1.0), "color_jitter": (0.32, 0.32, 0.32, 0.08), "color_jitter_prob": 0.8}
+    varied = open_clip.image_transform(32, is_train=True, aug_cfg=changes | {"gray_scale_prob": 0.2})
+    augment = adapter.read_transform(varied).augment
+    assert augment.jitter == pytest.approx((0.32, 0.32, 0.32, 0.08))
+    assert (augment.crop_scale, augment.jitter_prob, augment.gray_prob) == ((0.4, 1.0), 0.8, 0.2)
+    with pytest.raises(ValueError, match="the training transform has Resize: the loader does not support it"):
+        adapter.read_transform(evaluation)
+
+
+def test_another_tokenizer_is_refused(shards: str) -> None:
+    assert adapter.read_tokenizer(open_clip.SimpleTokenizer(context_length=20)).context_length == 20
+    with pytest.raises(ValueError, match=r"the model's tokenizer \(SimpleTokenizer\) is not CLIP's"):
+        adapter.read_tokenizer(open_clip.SimpleTokenizer(clean="canonicalize"))
+    with pytest.raises(ValueError, match="is not CLIP's"):
+        adapter.read_tokenizer(open_clip.SimpleTokenizer(context_length=20, reduction_mask="simple"))
+
+
+def test_open_clips_command_trains_and_resumes(shards: str, tmp_path: Path) -> None:
+    """In a process of its own, for open_clip's command sets up logging for good."""
+    pytest.importorskip("pandas", reason="open_clip's command needs open_clip_torch[training]")
+    words = ["--model", "prolip-test-tiny", "--train-data", shards, "--dataset-type", "webdataset"]
+    words += ["--batch-size", "4", "--workers", "2", "--precision", "fp32", "--device", "cpu", "--warmup", "1"]
+    words += ["--logs", str(tmp_path), "--log-every-n-steps", "1", "--save-most-recent"]
+    saved = tmp_path / "run" / "checkpoints" / "epoch_1.pt"
+    more = [*words, "--name", "more", "--epochs", "2", "--resume", str(saved)]
+    script = f"""
+import open_clip
+from prolip.interop.open_clip import main
+open_clip.add_model_config({str(Path(shards).parent / "prolip-test-tiny.json")!r})
+assert main({[*words, "--name", "run", "--epochs", "1"]!r}) == 0
+assert main({more!r}) == 0
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "more" / "checkpoints" / "epoch_2.pt").exists()
+    told = (tmp_path / "more" / "out.log").read_text()
+    assert "Train Epoch: 1 [16/16 (100%)]" in told
+    assert "Train Epoch: 0" not in told

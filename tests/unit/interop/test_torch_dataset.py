@@ -1,0 +1,134 @@
+"""The loader as a torch data set: an epoch an iteration, a place that can be saved, no worker processes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.shards import FULL, config, write_two_shards
+from torch.utils.data import DataLoader
+
+from prolip.data import BatchLoader, LoaderConfig
+from prolip.data.device import DeviceBatch
+from prolip.interop import BatchDataset
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_two_shards(tmp_path_factory.mktemp("shards"))
+
+
+def settings(shards: str) -> LoaderConfig:
+    return config(shards, **(FULL | {"num_epochs": 1}))
+
+
+def of_the_loader(shards: str, epochs: int = 3) -> list[list[str]]:
+    return [batch.keys for batch in BatchLoader(config(shards, **(FULL | {"num_epochs": epochs})))]
+
+
+def test_a_dataloader_gives_an_epoch_an_iteration(shards: str) -> None:
+    dataset = BatchDataset(settings(shards))
+    loader: DataLoader[DeviceBatch] = DataLoader(dataset, batch_size=None)
+    assert len(loader) == 4
+    epochs = [[batch.keys for batch in loader] for _ in range(3)]
+    assert [len(epoch) for epoch in epochs] == [4, 4, 4]
+    assert [keys for epoch in epochs for keys in epoch] == of_the_loader(shards)
+    assert epochs[0] != epochs[1], "each epoch has an order of its own"
+    for batch in loader:
+        assert isinstance(batch, DeviceBatch)
+        assert batch.images.dtype == torch.float32
+        assert batch.images.shape == (4, 3, 8, 8)
+        assert batch.token_ids.shape == (2, 4, 12)
+    dataset.close()
+
+
+def test_the_place_is_saved_and_found(shards: str, tmp_path: Path) -> None:
+    expected = of_the_loader(shards)
+    for stop in (1, 3, 4, 6, 8):
+        dataset = BatchDataset(settings(shards))
+        loader: DataLoader[DeviceBatch] = DataLoader(dataset, batch_size=None)
+        seen: list[list[str]] = []
+        while len(seen) < stop:
+            for batch in loader:
+                seen.append(batch.keys)
+                if len(seen) == stop:
+                    (tmp_path / "state.json").write_text(json.dumps(dataset.state_dict()))
+                    break
+        other = BatchDataset(settings(shards))
+        other.load_state_dict(json.loads((tmp_path / "state.json").read_text()))
+        while len(seen) < 12:
+            seen += [batch.keys for batch in other]
+        assert seen == expected, stop
+        # The same object goes on too, and a whole epoch comes behind the rest of one.
+        dataset.load_state_dict(json.loads((tmp_path / "state.json").read_text()))
+        assert [batch.keys for batch in dataset] == expected[stop : -(-stop // 4) * 4]
+        assert len(list(dataset)) == 4
+
+
+def test_an_iteration_that_was_left_begins_again(shards: str) -> None:
+    dataset, expected = BatchDataset(settings(shards)), of_the_loader(shards)
+    first = next(iter(dataset))
+    assert first.keys == expected[0]
+    assert [batch.keys for batch in dataset] == expected[:4]
+    dataset.set_epoch(2)
+    assert [batch.keys for batch in dataset] == expected[8:]
+    dataset.set_epoch(0)
+    assert [batch.keys for batch in dataset] == expected[:4]
+
+
+def test_an_epoch_runs_on_into_the_next(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads are begun once, and again only for another place."""
+    begun: list[object] = []
+    ordinary = BatchLoader.__iter__
+    monkeypatch.setattr(BatchLoader, "__iter__", lambda self: (begun.append(self), ordinary(self))[1])
+    dataset = BatchDataset(settings(shards))
+    assert [len(list(dataset)) for _ in range(3)] == [4, 4, 4]
+    assert len(begun) == 1
+    stats = dataset.epochs.stats()
+    assert stats is not None
+    assert stats.batches == 12
+    dataset.set_epoch(1)
+    assert len(list(dataset)) == 4
+    assert begun == [begun[0]] * 2
+
+
+def test_the_place_is_the_one_that_was_set_last(shards: str) -> None:
+    dataset = BatchDataset(settings(shards))
+    batches = iter(dataset)
+    next(batches)
+    first = dataset.state_dict()
+    next(batches)
+    dataset.load_state_dict(first)
+    assert dataset.state_dict() == first
+    dataset.set_epoch(5)
+    assert dataset.state_dict()["epoch"] == 5
+    assert dataset.state_dict() != first
+
+
+def test_ranks_share_an_epoch(shards: str) -> None:
+    """Two ranks, batches of 3: two steps each, 12 samples of 16."""
+    ranks = [BatchDataset(config(shards, batch_size=3), rank=rank, world_size=2) for rank in range(2)]
+    keys = [key for dataset in ranks for batch in dataset for key in batch.keys]
+    assert len(keys) == len(set(keys)) == 12
+    assert [len(dataset) for dataset in ranks] == [2, 2]
+
+
+def test_evaluation_data_are_whole_every_time(shards: str) -> None:
+    kept = config(shards, batch_size=5, shuffle_window=0, last_batch="keep")
+    dataset = BatchDataset(kept)
+    once, again = ([batch.keys for batch in dataset] for _ in range(2))
+    assert [len(keys) for keys in once] == [5, 5, 5, 1]
+    assert once == again
+    assert dataset.epochs.num_samples == 16
+
+
+def test_worker_processes_are_refused(shards: str) -> None:
+    dataset = BatchDataset(settings(shards))
+    loader: DataLoader[DeviceBatch] = DataLoader(dataset, batch_size=None, num_workers=1)
+    with pytest.raises(RuntimeError, match=r"DataLoader\(num_workers=...\) must be 0 for a BatchDataset"):
+        next(iter(loader))
+    with pytest.raises(RuntimeError, match="must be 0 for a BatchDataset"):
+        pickle.dumps(dataset)

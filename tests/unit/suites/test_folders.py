@@ -1,0 +1,257 @@
+"""Published data sets: found in folders, on servers and on the hub; tables with zips of pictures as shards."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import random
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
+from tests.support.datacomp_sets import NAMES, TASKS, array, picture, write_shards, write_task
+
+from prolip.data import BatchLoader, DataError, LoaderConfig, Members
+from prolip.embeddings.embed import Embedded
+from prolip.gaussian import Gaussian
+from prolip.suites.csv_datasets import is_table, open_associations, open_captions
+from prolip.suites.folders import (
+    FolderMissing,
+    TaskFolder,
+    find_folder,
+    open_folder,
+    read_captions,
+    read_labels,
+    read_metadata,
+)
+
+DTD = TASKS["vtab/dtd"]
+
+
+def found_in(folder: TaskFolder) -> Embedded:
+    """A folder's pictures with their members, by our loader; their Gaussians are left out."""
+    keys: list[str] = []
+    members: Members = {"cls": [], "npy": [], "txt": []}
+    config = LoaderConfig(
+        shards=folder.shards,
+        batch_size=4,
+        image_size=8,
+        captions=(),
+        shuffle_window=0,
+        last_batch="keep",
+        max_bad_fraction=1.0,
+        keep_members=tuple(members),
+    )
+    with BatchLoader(config) as loader:
+        for batch in loader:
+            keys += batch.keys
+            for extension, some in batch.members.items():
+                members[extension] += some
+    nothing = torch.zeros(len(keys), 0)
+    return Embedded(Gaussian(nothing, nothing), keys, members)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    """An address, the folder behind it, and what it was asked for."""
+    root, asked = tmp_path / "served", list[str]()
+    root.mkdir()
+    handler = type("Handler", (Quiet,), {"asked": asked})
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(root))) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/sets", root / "sets", asked
+        server.shutdown()
+        thread.join(timeout=10)
+
+
+@pytest.mark.parametrize("key", ["vtab/dtd", "cars", "retrieval/flickr_1k_test_image_text_retrieval"])
+def test_a_server_is_asked_once(key: str, served: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+    address, root, asked = served
+    task = TASKS[key]
+    original = open_folder(write_task(root, task, count=5))
+    fingerprints = set()
+    for _ in range(2):
+        found = open_folder(find_folder([address], task.folders, tmp_path / "fetched"))
+        assert [Path(shard).read_bytes() for shard in found.shards] == [
+            Path(shard).read_bytes() for shard in original.shards
+        ]
+        assert (found.classnames, found.templates) == (original.classnames, original.templates)
+        fingerprints.add(found.fingerprint)
+    assert len(fingerprints) == 1
+    tars = [path for path in asked if path.endswith(".tar")]
+    assert len(tars) == len(set(tars)) == len(original.shards)
+
+
+def test_what_a_server_lacks_is_named(served: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+    address, root, _ = served
+    with pytest.raises(FolderMissing, match="wds_vtab-dtd_test is not in http"):
+        find_folder([address], DTD.folders, tmp_path / "fetched")
+    next(write_task(root, DTD, count=5).rglob("1.tar")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"1\.tar: there is no such file"):
+        find_folder([address], DTD.folders, tmp_path / "fetched")
+
+
+def test_places_are_looked_at_in_turn(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    folder = write_task(second, DTD, count=3)
+    for places in ([str(first), str(second)], [str(folder)]):
+        assert find_folder(places, DTD.folders, tmp_path) == folder
+    with pytest.raises(FolderMissing):
+        find_folder([str(first), str(folder)], ("wds_cars_test",), tmp_path)
+
+
+def test_the_hub_is_asked_for_a_repository_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_task(tmp_path, DTD, count=3)
+
+    def snapshot(repository: str, *, repo_type: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert repo_type == "dataset"
+        assert {"*.tar", "*.txt"} <= set(allow_patterns)
+        files = ["classnames.txt", "test/0.tar", "train/0.tar", "images.zip", "README.md"]
+        kept = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        assert list(kept) == ["classnames.txt", "test/0.tar", "images.zip"]
+        if repository != "owner/wds_vtab-dtd_test":
+            raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert find_folder(["hf://datasets/nobody", "hf://datasets/owner"], DTD.folders, tmp_path) == folder
+    with pytest.raises(FolderMissing):
+        find_folder(["hf://datasets/nobody/"], DTD.folders, tmp_path)
+
+
+def test_a_changed_folder_has_another_fingerprint(tmp_path: Path) -> None:
+    folder = write_task(tmp_path, DTD, count=3)
+    before = open_folder(folder)
+    (folder / "classnames.txt").write_text("other\nnames\n")
+    assert open_folder(folder).fingerprint != before.fingerprint
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no shard"):
+        open_folder(tmp_path / "empty")
+
+
+def test_members_come_with_their_pictures_where_some_are_left_out(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    samples = [
+        [
+            (f"k{n}.png", picture(draw) if n in {1, 2, 5} else b"no picture"),
+            (f"k{n}.cls", str(n % 3).encode()),
+            (f"k{n}.npy", array([n, 7])),
+            (f"k{n}.txt", f"one {n}\n\n two {n} \n".encode()),
+        ]
+        for n in range(6)
+    ]
+    write_shards(tmp_path / "set", samples)
+    (tmp_path / "set" / "classnames.txt").write_text("\n".join(NAMES[:3]))
+    folder = open_folder(tmp_path / "set")
+    found = found_in(folder)
+    assert found.keys == ["k1", "k2", "k5"]
+    assert read_labels(folder, found).tolist() == [1, 2, 2]
+    assert read_metadata(folder, found).equal(torch.tensor([[1, 7], [2, 7], [5, 7]]))
+    with pytest.raises(DataError, match=r"the \.npy of samples has 2 columns: 3 are needed"):
+        read_metadata(folder, found, 3)
+    assert read_captions(folder, found) == [[f"one {n}", f"two {n}"] for n in (1, 2, 5)]
+
+
+@pytest.mark.parametrize(
+    ("member", "read", "message"),
+    [
+        (("k.cls", b"7"), read_labels, "the class of sample k is b'7': it must be from 0 to 0"),
+        (("k.cls", b"1"), read_labels, "the class of sample k is b'1': it must be from 0 to 0"),
+        (("k.cls", b"cat"), read_labels, "the class of sample k is b'cat'"),
+        (("k.npy", b"nothing"), read_metadata, "the .npy of sample k cannot be read"),
+        (("k.npy", array([[1, 2]])), read_metadata, r"is int64 \(1, 2\): it must be a vector"),
+        (("k.txt", b" \n"), read_captions, "sample k has no caption"),
+        (("k.json", b"{}"), read_captions, "sample k has no .txt"),
+    ],
+)
+def test_what_does_not_go_with_a_picture_is_named(
+    member: tuple[str, bytes], read: object, message: str, tmp_path: Path
+) -> None:
+    write_shards(tmp_path / "set", [[("k.png", picture(random.Random(0))), member]], shards=1)
+    (tmp_path / "set" / "classnames.txt").write_text("one")
+    folder = open_folder(tmp_path / "set")
+    found = found_in(folder)
+    with pytest.raises(DataError, match=message):
+        read(folder, found)  # type: ignore[operator]
+
+
+# ---- tables and zips ------------------------------------------------------------------------------------------------
+
+
+def write_table(folder: Path, rows: list[list[str]], *, packed: bool) -> None:
+    draw = random.Random(1)
+    folder.mkdir(parents=True)
+    pictures = {f"{number}.jpg": picture(draw, "jpeg") for number in range(4)}
+    if packed:
+        with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+            for name, data in pictures.items():
+                archive.writestr(f"images/{name}", data)
+    else:
+        (folder / "images").mkdir()
+        for name, data in pictures.items():
+            (folder / "images" / name).write_bytes(data)
+    with (folder / "test.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_table_becomes_a_shard_once(packed: bool, tmp_path: Path) -> None:
+    captions = ['a "cat"', "two\nlines"]
+    rows = [["raw", "filename"], [json.dumps(captions), "2.jpg"], [str(["it's"]), "0.jpg"]]
+    write_table(tmp_path / "set", rows, packed=packed)
+    assert is_table(tmp_path / "set")
+    first = open_captions(tmp_path / "set", tmp_path / "made")
+    made = Path(first.shards[0])
+    written = made.stat().st_mtime_ns
+    found = found_in(first)
+    assert found.keys == ["0000000", "0000001"]
+    assert read_captions(first, found) == [['a "cat"', "two lines"], ["it's"]]
+    assert open_captions(tmp_path / "set", tmp_path / "made") == first
+    assert made.stat().st_mtime_ns == written
+
+
+def test_candidates_are_pictures_by_name(tmp_path: Path) -> None:
+    rows = [["cue", "candidates", "associations"], ["x", '["3", "1"]', '["1"]'], ["y", '["1", "0"]', '["1", "0"]']]
+    write_table(tmp_path / "set", rows, packed=True)
+    folder, tasks = open_associations(tmp_path / "set", tmp_path / "made")
+    assert [(task.cue, task.candidates, task.right) for task in tasks] == [
+        ("x", [0, 1], [False, True]),
+        ("y", [1, 2], [True, True]),
+    ]
+    assert len(found_in(folder).keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["raw", "filename"], ['["a"]', "9.jpg"]], "has no image 9.jpg"),
+        ([["raw"], ['["a"]']], "has no column filename"),
+        ([["raw", "filename"], ["a caption", "1.jpg"]], "'a caption' is not a list of texts"),
+        ([["raw", "filename"], ["[1, 2]", "1.jpg"]], "is not a list of texts"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(rows: list[list[str]], message: str, tmp_path: Path) -> None:
+    write_table(tmp_path / "set", rows, packed=True)
+    with pytest.raises(ValueError, match=message):
+        open_captions(tmp_path / "set", tmp_path / "made")
+    assert not list((tmp_path / "made").glob("*.tar"))

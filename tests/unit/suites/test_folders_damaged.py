@@ -1,0 +1,255 @@
+"""What is wrong with a data set on its way here and on the disk: each names itself, and nothing stale is taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from huggingface_hub.errors import GatedRepoError
+from tests.support.datacomp_sets import NAMES, TASKS, picture, write_packed, write_task
+
+from prolip.suites.caption_sets import open_captioned
+from prolip.suites.csv_datasets import open_associations, open_captions, open_images
+from prolip.suites.folders import FolderMissing, find_folder, open_folder
+
+DTD = TASKS["vtab/dtd"]
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+# ---- servers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], str]]:
+    """Starts a server that answers as it is told; its address."""
+    running: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+
+    def start(answer: Answer) -> str:
+        def do_get(self: BaseHTTPRequestHandler) -> None:
+            answer(self)
+
+        handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": do_get, "log_message": lambda *_: None})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        running.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}/sets"
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join(timeout=10)
+        server.server_close()
+
+
+def files_below(root: Path) -> Answer:
+    """An answer that gives the files of a folder, and 404 for others."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        path = root / request.path.removeprefix("/sets/")
+        if not path.is_file():
+            request.send_error(404)
+            return
+        data = path.read_bytes()
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data)
+
+    return answer
+
+
+@pytest.mark.parametrize("code", [403, 500])
+def test_a_server_that_fails_is_named(code: int, serve: Callable[[Answer], str], tmp_path: Path) -> None:
+    address = serve(lambda request: request.send_error(code))
+    with pytest.raises(OSError, match=rf"{address}/wds_vtab-dtd_test/test/nshards\.txt: HTTP Error {code}"):
+        find_folder([address], DTD.folders, tmp_path)
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/sets/wds_vtab-dtd_test/.*refused"):
+        find_folder(["http://127.0.0.1:9/sets"], DTD.folders, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["length", "chunks"])
+def test_a_shard_that_was_cut_off_on_its_way_is_fetched_again(
+    how: str, serve: Callable[[Answer], str], tmp_path: Path
+) -> None:
+    root = tmp_path / "served"
+    original = open_folder(write_task(root, DTD, count=5))
+    whole, cut = files_below(root), [True]
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if not (cut[0] and request.path.endswith("1.tar")):
+            whole(request)
+            return
+        request.protocol_version = "HTTP/1.1"
+        request.close_connection = True
+        request.send_response(200)
+        if how == "length":
+            request.send_header("Content-Length", "20480")
+            request.end_headers()
+            request.wfile.write(b"x" * 512)
+        else:
+            request.send_header("Transfer-Encoding", "chunked")
+            request.end_headers()
+            request.wfile.write(b"400\r\n" + b"x" * 512)
+
+    address = serve(answer)
+    said = "the answer ended after 512 of 20480 bytes" if how == "length" else "IncompleteRead"
+    with pytest.raises(OSError, match=rf"{address}/.*1\.tar: {said}"):
+        find_folder([address], DTD.folders, tmp_path / "fetched")
+    cut[0] = False
+    found = open_folder(find_folder([address], DTD.folders, tmp_path / "fetched"))
+    assert [Path(shard).read_bytes() for shard in found.shards] == [
+        Path(shard).read_bytes() for shard in original.shards
+    ]
+
+
+def test_what_one_address_gave_is_not_taken_for_another_ones(serve: Callable[[Answer], str], tmp_path: Path) -> None:
+    found = []
+    for number, count in enumerate((5, 9)):
+        root = tmp_path / str(number)
+        original = open_folder(write_task(root, DTD, count=count))
+        place = find_folder([serve(files_below(root))], DTD.folders, tmp_path / "fetched")
+        assert place.name == "wds_vtab-dtd_test"
+        found.append([Path(shard).read_bytes() for shard in open_folder(place).shards])
+        assert found[-1] == [Path(shard).read_bytes() for shard in original.shards]
+    assert found[0] != found[1]
+
+
+def test_a_set_on_the_hub_that_one_must_ask_for_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        error = GatedRepoError.__new__(GatedRepoError)
+        error.args = ("ask for access",)
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(GatedRepoError) as raised:
+        find_folder(["hf://datasets/owner"], DTD.folders, tmp_path)
+    assert not isinstance(raised.value, FolderMissing)
+    assert isinstance(raised.value, OSError), "which the suites name and go on"
+
+
+# ---- folders --------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_place_and_the_first_name_win(tmp_path: Path) -> None:
+    flickr = TASKS["retrieval/flickr_1k_test_image_text_retrieval"]
+    for place in ("one", "two"):
+        for name in flickr.folders:
+            (tmp_path / place / name).mkdir(parents=True)
+    places = [str(tmp_path / place) for place in ("two", "one")]
+    assert find_folder(places, flickr.folders, tmp_path) == tmp_path / "two" / flickr.folders[0]
+    (tmp_path / "two" / flickr.folders[0]).rmdir()
+    assert find_folder(places, flickr.folders, tmp_path) == tmp_path / "two" / flickr.folders[1]
+
+
+def test_a_shard_that_changed_is_another_set_whatever_its_size(tmp_path: Path) -> None:
+    folder = write_task(tmp_path, DTD, count=3)
+    before, shard = open_folder(folder), Path(open_folder(folder).shards[1])
+    captioned = open_captioned(str(shard), tmp_path)
+    assert open_folder(folder).fingerprint == before.fingerprint
+    status = shard.stat()
+    shard.write_bytes(shard.read_bytes())
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert open_folder(folder).fingerprint != before.fingerprint
+    assert open_captioned(str(shard), tmp_path).fingerprint != captioned.fingerprint
+    before = open_folder(folder)
+    with shard.open("ab") as file:
+        file.write(bytes(512))
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert open_folder(folder).fingerprint != before.fingerprint
+
+
+def test_a_line_that_names_no_class_is_named(tmp_path: Path) -> None:
+    folder = write_task(tmp_path, DTD, count=3)
+    names = folder / "classnames.txt"
+    names.write_text("\ufefffirst\n second \n\n\n", encoding="utf-8")
+    assert open_folder(folder).classnames == ["first", "second"]
+    names.write_text("first\n\nthird\n")
+    with pytest.raises(ValueError, match=r"classnames\.txt: line 2 is empty"):
+        open_folder(folder)
+    names.write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match=r"classnames\.txt is not UTF-8"):
+        open_folder(folder)
+
+
+# ---- tables and zips ------------------------------------------------------------------------------------------------
+
+
+def names_in(shards: Sequence[str]) -> list[str]:
+    (shard,) = shards
+    with tarfile.open(shard) as archive:
+        return archive.getnames()
+
+
+ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]
+
+
+def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    write_packed(folder, ROWS)
+    packed = folder / "images.zip"
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"images\.zip: File is not a zip file"):
+        open_captions(folder, tmp_path / "made")
+    start = whole.index(b"images/2.jpg") + len("images/2.jpg")
+    packed.write_bytes(whole[: start + 40] + bytes(40) + whole[start + 80 :])
+    with pytest.raises(ValueError, match=r"images\.zip: images/2\.jpg: "):
+        open_captions(folder, tmp_path / "made")
+    assert not list((tmp_path / "made").iterdir()), "no half of a shard is left"
+    packed.write_bytes(whole)
+    assert names_in(open_captions(folder, tmp_path / "made").shards)[::2] == ["0000000.jpg", "0000001.jpg"]
+
+
+def test_a_shard_is_made_anew_of_what_has_changed(tmp_path: Path) -> None:
+    folder, made = tmp_path / "set", tmp_path / "made"
+    write_packed(folder, ROWS)
+    first = open_captions(folder, made)
+    other = open_images(folder, made, ["1.jpg", "3.jpg"])
+    assert other.fingerprint != first.fingerprint
+    assert names_in(other.shards) == ["0000000.jpg", "0000001.jpg"]
+    assert open_images(folder, made, ["3.jpg", "1.jpg"]).shards != other.shards
+    (folder / "5.jpg").write_bytes(picture(random.Random(5), "jpeg"))
+    assert open_captions(folder, made).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([*ROWS, ["1.jpg"]], "'' is not a list of texts"),
+        ([*ROWS, ["1.jpg", "x" * 2**24 + "x"]], r"test\.csv: field larger than field limit"),
+    ],
+)
+def test_a_damaged_table_is_named(rows: list[list[str]], message: str, tmp_path: Path) -> None:
+    write_packed(tmp_path / "set", rows)
+    with pytest.raises(ValueError, match=message):
+        open_captions(tmp_path / "set", tmp_path / "made")
+
+
+def test_a_table_may_begin_with_a_byte_order_mark_but_must_be_text(tmp_path: Path) -> None:
+    write_packed(tmp_path / "set", ROWS)
+    table = tmp_path / "set" / "test.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert len(names_in(open_captions(tmp_path / "set", tmp_path / "made").shards)) == 4
+    table.write_bytes(b"filename,raw\n\xff,[]\n")
+    with pytest.raises(ValueError, match=r"test\.csv: 'utf-8' codec"):
+        open_captions(tmp_path / "set", tmp_path / "made")
+
+
+def test_a_cue_without_a_right_picture_is_named(tmp_path: Path) -> None:
+    rows = [["cue", "candidates", "associations"], ["wolf", json.dumps(["0", "1"]), json.dumps(NAMES[:1])]]
+    write_packed(tmp_path / "set", rows)
+    with pytest.raises(ValueError, match="the associations of 'wolf' are not among its candidates"):
+        open_associations(tmp_path / "set", tmp_path / "made")

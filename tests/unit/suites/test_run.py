@@ -1,0 +1,35 @@
+"""A suite's options reach its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.support.suite_results import hits, result
+
+from prolip.suites.config import SuiteOptions
+from prolip.suites.results import SuiteResult, TaskCache, row_of_items
+from prolip.suites.run import run_suite
+
+
+def test_what_a_suite_is_told_reaches_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default they lie in evals/SUITE; the resamples are those of the options."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("prolip.suites.run.open_eval_model", lambda source, *_: SimpleNamespace(name=source))
+
+    def run(model: Any, _: SuiteOptions, finished: TaskCache) -> SuiteResult:
+        assert finished.folder.name == "tasks"
+        return result(model.name, row_of_items("t", "m", hits(0.5)))
+
+    found = []
+    for seed, resamples in ((0, 30), (1, 30), (0, 31)):
+        options = SuiteOptions(checkpoint=("a", "b"), seed=seed, num_resamples=resamples)
+        said = run_suite("toy", options, run)
+        assert said[-1] == "results: evals/toy/results.json, .md, .html"
+        found.append(json.loads((tmp_path / "evals" / "toy" / "results.json").read_text())["figures"][0]["low"]["a"])
+    assert len(set(found)) == 3
+    run_suite("toy", SuiteOptions(checkpoint=("a",), out=tmp_path / "other", num_resamples=0), run)
+    assert (tmp_path / "other" / "results.md").is_file()

@@ -1,0 +1,59 @@
+"""What the towers compute in when a suite asks for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
+from tests.support.untrained_run import write_run
+
+from prolip import cli
+from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.open import open_eval_model
+
+CPU = torch.device("cpu")
+
+
+def open_both(folder: Path) -> list[EvalModel]:
+    write_run(folder / "run", folder / "tokenizer.json", context_length=20)
+    write_open_clip(folder / "clip")
+    return [open_eval_model(name, None, CPU) for name in (str(folder / "run"), f"open_clip:local-dir:{folder}/clip")]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_towers_compute_in_it_and_figures_stay_near(tmp_path: Path, precision: Any) -> None:
+    shard = str(write_task(tmp_path, TASKS["cifar10"]).rglob("0.tar").__next__())
+    for model in open_both(tmp_path):
+        types: set[torch.dtype] = set()
+        linear = next(module for module in model.network.modules() if type(module) is torch.nn.Linear)
+        linear.register_forward_hook(lambda _module, _given, found, types=types: types.add(found.dtype))
+        low = dataclasses.replace(model, precision=precision)
+        for embed in (lambda one: embed_shards(one, [shard]).gaussian, lambda one: embed_captions(one, ["a red fox"])):
+            full, half = embed(model), embed(low)
+            assert half.mean.dtype == torch.float32
+            assert not torch.equal(full.mean, half.mean)
+            torch.testing.assert_close(half.mean, full.mean, atol=0.03, rtol=0)
+        assert types == {torch.float32, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]}
+        assert low.fingerprint() != model.fingerprint()
+
+
+def test_a_task_that_was_done_in_another_precision_is_run_again(tmp_path: Path) -> None:
+    open_both(tmp_path)
+    write_task(tmp_path / "data", TASKS["cifar10"])
+    words = ["eval", "datacomp", "--checkpoint", f"{tmp_path}/run", "--data", f"{tmp_path}/data", "--tasks", "cifar10"]
+    words += ["--out", f"{tmp_path}/out", "--num_resamples", "0"]
+    for precision, count in (("fp32", 1), ("bf16", 2), ("fp32", 2)):
+        assert cli.main([*words, "--precision", precision]) == 0
+        assert len(list((tmp_path / "out" / "tasks").rglob("*.json"))) == count
+
+
+def test_the_emoji_suite_says_that_it_measures_in_fp32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_both(tmp_path)
+    words = ["eval", "emoji", "--checkpoint", f"{tmp_path}/run", "--data", str(tmp_path), "--precision", "bf16"]
+    assert cli.main(words) == 2
+    assert "precision is bf16: the emoji suite measures in fp32" in capsys.readouterr().err

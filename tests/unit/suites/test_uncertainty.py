@@ -1,0 +1,193 @@
+"""`prolip eval uncertainty` against the functions behind it and by hand, on small data."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.support.captioned_sets import COUNT, WORDS, caption
+from tests.support.captioned_world import CaptionedWorld, embedded, mean_ranks
+from torch import Tensor
+
+from prolip.cli import main
+from prolip.embeddings.embed import embed_captions, embed_views
+from prolip.eval.uncertainty import area_under_risk_coverage, count_words, expected_calibration_error, uncertainty_bins
+from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
+from prolip.gaussian import Gaussian
+from prolip.suites.caption_sets import open_captioned
+from prolip.suites.config import UncertaintyOptions
+from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
+
+
+def test_uncertainty_against_accuracy_length_and_what_is_taken_away(world: CaptionedWorld) -> None:
+    words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "3"]
+    found = world.run("uncertainty", *words, models=[world.ours])
+    values = world.values(found, world.ours)
+    images, texts, _ = embedded(world.model, world.pairs)
+    assert values["mean uncertainty of pictures"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
+    assert values["mean uncertainty of captions"] == pytest.approx(float(texts.total_var.mean()), rel=1e-5)
+    hits = torch.tensor(world_hits(world, images))
+    assert values["accuracy"] == pytest.approx(float(hits.mean()))
+    expected = uncertainty_bins(images.total_var.double(), hits, 3)
+    pearson = values.get("correlation of accuracy with uncertainty, over bins")
+    assert pearson == pytest.approx(expected.pearson, nan_ok=True) if pearson is not None else expected.pearson != 0
+    area = area_under_risk_coverage(images.total_var.double(), hits)
+    assert values["area under risk and coverage"] == pytest.approx(area)
+    for view in ("blurred", "75% of its patches hidden"):
+        assert 0 <= values[f"a picture is more uncertain {view}"] <= 1
+    cut = [shortened(caption(number, place)) for number in range(COUNT) for place in range(3)]
+    long = torch.tensor([len(caption(n, p).split()) >= 4 for n in range(COUNT) for p in range(3)])
+    more = embed_captions(world.model, cut).total_var > texts.total_var
+    assert values["a caption is more uncertain cut to its first half"] == pytest.approx(
+        float(more[long].double().mean())
+    )
+    assert "Accuracy by uncertainty" in (world.root / "uncertainty" / "results.html").read_text()
+    (note,) = found["notes"][world.ours]
+    order = images.total_var.argsort(stable=True).tolist()
+    assert f"most certain are p{order[0]:03}," in note
+    assert f"least certain p{order[-1]:03}," in note
+
+
+def world_hits(world: CaptionedWorld, images: Gaussian) -> list[float]:
+    weights = []
+    for name in WORDS[:4]:
+        prompts = embed_captions(world.model, [f"a picture of {name}", name]).mean.mean(dim=0)
+        weights.append(prompts / prompts.norm())
+    best = (images.mean @ torch.stack(weights).T).argmax(dim=1)
+    return [float(place == number % 4) for number, place in enumerate(best.tolist())]
+
+
+def test_a_model_without_variances_is_refused(world: CaptionedWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "uncertainty", "--checkpoint", world.theirs, "--data", str(world.pairs)]
+    assert main([*words, "--out", str(world.root / "refused")]) == 2
+    assert "has no variances" in capsys.readouterr().err
+
+
+def test_options_name_their_rule() -> None:
+    for name, value in (("num_bins", 1), ("keep_ratio", 1.0), ("blur", 0.0), ("show", -1)):
+        with pytest.raises(ValueError, match=name):
+            UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})  # type: ignore[arg-type]
+
+
+def test_words_are_taken_away_and_pictures_blurred() -> None:
+    assert shortened("a b c d e") == "a b"
+    assert thinned("a b c d e") == thinned("a b c d e")
+    assert len(thinned("a b c d e").split()) == 2
+    flat, spot = torch.full((1, 3, 20, 20), 0.5), torch.zeros(1, 3, 20, 20)
+    torch.testing.assert_close(blurred(flat, 0.1), flat)
+    spot[..., 10, 10] = 1
+    assert 0 < float(blurred(spot, 0.1)[0, 0, 10, 10]) < 0.2
+
+
+def rate(changed: Tensor, whole: Tensor) -> float:
+    return float((changed > whole).double().mean())
+
+
+def test_what_is_taken_away_makes_more_uncertain(world: CaptionedWorld) -> None:
+    words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "3", "--keep_ratio", "0.4"]
+    found = world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
+    values = world.values(found, world.ours)
+    images, texts, _ = embedded(world.model, world.pairs)
+    views = {"hidden": hide_patches(world.model, 0.4), "blurred": lambda p: world.model.encode_image(blurred(p, 0.2))}
+    seen = embed_views(world.model, open_captioned(str(world.pairs), world.root).shards, views)
+    for view, said in (("hidden", "60% of its patches hidden"), ("blurred", "blurred")):
+        expected = rate(seen[view].gaussian.total_var, images.total_var)
+        assert values[f"a picture is more uncertain {said}"] == pytest.approx(expected)
+    assert rate(seen["hidden"].gaussian.total_var, images.total_var) != 0.5, "else the direction would not show"
+    captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
+    long = [place for place, text in enumerate(captions) if len(text.split()) >= 4]
+    for said, change in (("cut to its first half", shortened), ("half of its words left out", thinned)):
+        changed = embed_captions(world.model, [change(captions[place]) for place in long])
+        expected = rate(changed.total_var, texts.total_var[long])
+        assert values[f"a caption is more uncertain {said}"] == pytest.approx(expected)
+    ranks = torch.corrcoef(torch.stack([mean_ranks(texts.total_var), mean_ranks(count_words(captions).double())]))
+    metric = "rank correlation of a caption's uncertainty with its words"
+    assert values[metric] == pytest.approx(float(ranks[0, 1]))
+    figure = next(row for row in found["figures"] if row["metric"] == metric)
+    assert figure["low"][world.ours] < values[metric] < figure["high"][world.ours]
+
+
+def test_accuracy_of_the_certain_and_of_the_uncertain(world: CaptionedWorld) -> None:
+    found = world.run("uncertainty", "--data", str(world.pairs), "--num_bins", "4", models=[world.ours])
+    values = world.values(found, world.ours)
+    images, _, _ = embedded(world.model, world.pairs)
+    prompts = [embed_captions(world.model, [f"a picture of {name}", name]) for name in WORDS[:4]]
+    classifier = aggregate_prompts(
+        Gaussian(torch.stack([one.mean for one in prompts]), torch.stack([one.log_var for one in prompts]))
+    )
+    logits = zero_shot_logits(images.mean, classifier.weight)
+    right = (logits.argmax(dim=1) == torch.arange(COUNT) % 4).double()
+    order = images.total_var.argsort().tolist()
+    for said, some in (("most", order[:3]), ("least", order[-3:])):
+        assert values[f"accuracy of the {said} certain 1/4"] == pytest.approx(float(right[some].mean()))
+    error = expected_calibration_error(logits.softmax(dim=1).amax(dim=1), right)
+    assert values["expected calibration error"] == pytest.approx(error)
+    by_metric = {row["metric"]: row for row in found["figures"]}
+    for metric in ("area under risk and coverage", "expected calibration error"):
+        low, high = (by_metric[metric][end][world.ours] for end in ("low", "high"))
+        assert 0 <= low <= high <= 1
+
+
+def test_the_certain_ones_come_first_and_the_uncertain_ones_last() -> None:
+    """Seven pictures in three bins of two. The least certain two are the very last ones, the remainder among them."""
+    uncertainty = torch.tensor([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5], dtype=torch.float64)
+    right = torch.tensor([0, 1, 0, 1, 1, 0, 1])
+    logits = torch.nn.functional.one_hot(right, 2).float()
+    found = accuracy_figures("set", uncertainty, logits, torch.ones(7, dtype=torch.int64), 3)
+    values = {row.metric: row.value for row in found.rows}
+    assert values["accuracy of the most certain 1/3"] == 1.0
+    assert values["accuracy of the least certain 1/3"] == 0.0
+    assert values["correlation of accuracy with uncertainty, over bins"] == pytest.approx(-(0.75**0.5))
+    assert [row.main for row in found.rows] == [True, *[False] * (len(found.rows) - 1)]
+
+
+def test_hiding_keeps_that_share_of_the_patches_the_same_at_each_call() -> None:
+    seen: list[Tensor] = []
+
+    def encode_image(images: Tensor, kept: Tensor) -> Gaussian:
+        seen.append(kept)
+        return Gaussian.point(images)
+
+    network = SimpleNamespace(config=SimpleNamespace(vision=SimpleNamespace(num_patches=30)), encode_image=encode_image)
+    model: Any = SimpleNamespace(prolip=network)
+    for ratio, count in ((0.25, 7), (0.5, 15), (0.001, 1)):
+        seen.clear()
+        for _ in range(2):
+            view = hide_patches(model, ratio)
+            view(torch.zeros(4, 3))
+            view(torch.zeros(4, 3))
+        assert {kept.shape for kept in seen} == {(4, count)}
+        assert all(bool((kept.diff(dim=1) > 0).all()) for kept in seen), "in their order, each once"
+        assert 0 <= int(torch.cat(seen).min()) <= int(torch.cat(seen).max()) < 30
+        assert seen[0].equal(seen[2])
+        assert seen[1].equal(seen[3])
+        assert not seen[0].equal(seen[1])
+
+
+def test_only_captions_of_four_words_or_more_are_shortened(world: CaptionedWorld) -> None:
+    rows = caption_rows(world.model, "set", ["animals nature food travel", "animals nature food", "picture"])
+    shortened_rows = [row for row in rows if row.metric.startswith("a caption is more uncertain")]
+    assert [row.num_items for row in shortened_rows] == [1, 1]
+    few = caption_rows(world.model, "set", ["animals nature food", "picture"])
+    assert len(few) == len(rows) - 2
+
+
+def test_a_blur_is_as_wide_as_it_is_told() -> None:
+    spot = torch.zeros(1, 1, 60, 80)
+    spot[..., 30, 40] = 1
+    seen = blurred(spot, 0.05)[0, 0].double()  # of 60 pixels of height: 3
+    assert float(seen.sum()) == pytest.approx(1)
+    for axis, (size, centre) in enumerate(((60, 30), (80, 40))):
+        shares = seen.sum(dim=1 - axis)
+        spread = float((shares * (torch.arange(size) - centre) ** 2).sum()) ** 0.5
+        assert spread == pytest.approx(3, rel=0.03)
+
+
+def test_words_that_are_left_keep_their_order() -> None:
+    words = [str(number) for number in range(21)]
+    left = [int(word) for word in thinned(" ".join(words)).split()]
+    assert len(left) == 10
+    assert left == sorted(set(left))
+    assert left != list(range(10))

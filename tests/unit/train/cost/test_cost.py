@@ -1,0 +1,296 @@
+"""What a step costs, beside what torch counts of a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from prolip.data import MaskConfig
+from prolip.distributed import Peers
+from prolip.losses import ProlipLoss
+from prolip.losses.config import LossConfig
+from prolip.losses.ppcl import _Side, _Visit
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig, transformer
+from prolip.train.accumulate import backward
+from prolip.train.cost import blank, count_parameters, peak_flops, step_flops, step_memory
+
+VISION = VisionConfig(image_size=24, patch_size=6, width=16, head_width=8, layers=2, embed_unc=True)
+TEXT = TextConfig(context_length=5, vocab_size=11, width=16, heads=2, layers=3)
+TINY = ModelConfig(embed_dim=16, vision=VISION, text=TEXT, init_logit_bias=-10.0)
+BATCH, SLOTS = 8, 2
+MASK = MaskConfig(masked_fraction=0.25, keep_ratio=0.5)
+
+SHAPES = {
+    "released": TINY,
+    "[UNC] read": replace(TINY, embed_dim=12, text=replace(TEXT, log_var_source="unc", mlp_ratio=3.0)),
+    "CLIP's": replace(
+        TINY,
+        text=replace(TEXT, embed_cls=False, no_causal_mask=False, proj_bias=False, log_var_source="unc"),
+        vision=replace(VISION, final_norm="once", no_ln_pre=True),
+    ),
+    "SigLIP's": replace(
+        TINY,
+        text=replace(TEXT, embed_cls=False, pool_type="last", log_var_source="unc"),
+        vision=replace(VISION, pool_type="map", no_ln_pre=True),
+    ),
+    "layer scales": replace(TINY, vision=replace(VISION, ls_init_value=0.1), text=replace(TEXT, ls_init_value=0.1)),
+}
+
+
+def batch(model: ModelConfig, *, masked: bool = True) -> SimpleNamespace:
+    num_masked, kept = int(BATCH * MASK.masked_fraction), int(model.vision.num_patches * MASK.keep_ratio)
+    ids = torch.randint(model.text.vocab_size, (SLOTS, BATCH, model.text.context_length))
+    return SimpleNamespace(
+        images=torch.randn(BATCH, 3, 24, 24),
+        token_ids=ids,
+        masked_token_ids=ids[:, :num_masked] if masked else None,
+        kept_patches=torch.arange(kept).expand(num_masked, -1) if masked else None,
+    )
+
+
+def counted(model: ProLIP, *, masked: bool = True, parts: int = 1) -> int:
+    """What torch counts in the towers of a step, forward and backward; the loss's own operator is closed to it."""
+    loss = ProlipLoss(LossConfig(), Peers())
+    with FlopCounterMode(display=False) as counter:
+        backward(model, loss, batch(model.config, masked=masked), parts=parts)
+    return int(counter.get_total_flops())
+
+
+# ---- Parameters -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_parameters_are_those_of_the_model(name: str) -> None:
+    counts = count_parameters(blank(ARCHITECTURES[name]))
+    if name == "demo":
+        assert counts.total == sum(parameter.numel() for parameter in ProLIP(ARCHITECTURES[name]).parameters())
+    assert counts.trained == counts.total
+    assert counts.similarity == 2
+
+
+def test_parameters_by_part_add_up_from_the_sizes() -> None:
+    counts = count_parameters(blank(ARCHITECTURES["ViT-B-16"]))
+    block = 12 * 768**2 + 13 * 768
+    assert counts.token_table == 32_100 * 768
+    assert counts.uncertainty == 2 * (768 + 768 * 768 + 768)
+    patches, rows = 3 * 16 * 16 * 768, 2 + 196
+    assert counts.image_tower == patches + (1 + rows) * 768 + 12 * block + 4 * 768 + 768 * 768
+    assert counts.text_tower == (1 + 66) * 768 + 12 * block + 2 * 768 + 768 * 768 + 768
+
+
+def test_parameters_that_are_not_trained() -> None:
+    model = blank(TINY)
+    model.visual.requires_grad_(False)
+    counts = count_parameters(model)
+    assert counts.total - counts.trained == sum(parameter.numel() for parameter in model.visual.parameters())
+
+
+# ---- FLOPs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("masked", [True, False])
+def test_flops_are_those_that_torch_counts(shape: str, masked: bool) -> None:
+    model = ProLIP(SHAPES[shape])
+    flops = step_flops(model, MASK if masked else None, batch_size=BATCH, slots=SLOTS)
+    assert flops.forward + flops.backward == counted(model, masked=masked)
+    assert flops.recomputed == 0
+
+
+@pytest.mark.parametrize("shape", ["released", "SigLIP's"])
+@pytest.mark.parametrize("parts", [3, 8])
+def test_accumulation_embeds_twice(shape: str, parts: int) -> None:
+    model = ProLIP(SHAPES[shape])
+    flops = step_flops(model, MASK, batch_size=BATCH, slots=SLOTS, accumulate=parts)
+    assert flops.total - flops.loss == counted(model, parts=parts)
+    assert flops.recomputed == flops.forward
+
+
+def _only_uncertainty(model: ProLIP) -> None:
+    model.requires_grad_(False)
+    for part in (model.visual.uncertainty_proj, model.text.text_uncertainty_projection):
+        assert part is not None
+        part.requires_grad_(True)
+    for vector in (model.visual.unc_embedding, model.text.unc_emb):
+        assert vector is not None
+        vector.requires_grad_(True)
+
+
+def _top_of_text(model: ProLIP) -> None:
+    model.text.requires_grad_(False)
+    model.text.transformer.resblocks[2].requires_grad_(True)
+    model.text.ln_final.requires_grad_(True)
+
+
+def _heads(model: ProLIP) -> None:
+    _only_uncertainty(model)
+    for vector in (model.visual.unc_embedding, model.text.unc_emb):
+        assert vector is not None
+        vector.requires_grad_(False)
+
+
+LOCKS: dict[str, Callable[[ProLIP], object]] = {
+    "image": lambda model: model.visual.requires_grad_(False),
+    "text but its top": _top_of_text,
+    "all but [UNC]": _only_uncertainty,
+    "all but the heads": _heads,
+    "all but the pool's query": lambda model: (
+        _heads(model),
+        model.visual.attn_pool is not None and model.visual.attn_pool.latent.requires_grad_(True),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", ["released", "[UNC] read", "SigLIP's"])
+@pytest.mark.parametrize("lock", LOCKS)
+def test_what_is_not_trained_costs_no_gradient(shape: str, lock: str) -> None:
+    model = ProLIP(SHAPES[shape])
+    LOCKS[lock](model)
+    flops = step_flops(model, MASK, batch_size=BATCH, slots=SLOTS)
+    assert flops.forward + flops.backward == counted(model)
+
+
+@pytest.mark.parametrize("shape", ["released", "SigLIP's", "layer scales"])
+@pytest.mark.parametrize("every", [1, 2])
+def test_blocks_that_are_not_kept_run_again(shape: str, every: int) -> None:
+    model = ProLIP(SHAPES[shape])
+    for stack in (model.visual.transformer, model.text.transformer):
+        stack.recompute_every = every
+    flops = step_flops(model, MASK, batch_size=BATCH, slots=SLOTS, recompute_every=every)
+    assert flops.total - flops.loss == counted(model)
+    assert flops.recomputed > 0
+
+
+def test_the_losss_flops() -> None:
+    mean, var = torch.randn(SLOTS, BATCH, 16), torch.rand(SLOTS, BATCH)
+    product = flop_registry[torch.ops.aten.mm]
+    in_place = {torch.ops.aten.addmm_: lambda _, *factors, **rest: product(*factors[:2])}  # torch passes it over
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        image, text, logit = _Side(mean[0], var[0]), _Side(mean, var), (torch.tensor(10.0), torch.tensor(-10.0))
+        _Visit(image, text, *logit, tile=512, training=True).local()
+    model = blank(TINY)
+    assert step_flops(model, None, batch_size=BATCH, slots=SLOTS).loss == counter.get_total_flops()
+    assert step_flops(model, None, batch_size=BATCH, slots=SLOTS, world_size=4).loss == 4 * counter.get_total_flops()
+
+
+# ---- Devices --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "tflops"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "bf16", 312),
+        ("NVIDIA A100-SXM4-40GB", "tf32", 156),
+        ("NVIDIA H100 80GB HBM3", "bf16", 989.5),
+        ("NVIDIA H100 PCIe", "bf16", 756),
+        ("NVIDIA H200", "fp32", 67),
+        ("NVIDIA L40S", "bf16", 362.05),
+        ("NVIDIA L40", "bf16", 181.05),
+        ("Tesla V100-SXM2-16GB", "fp16", 125),
+        ("Tesla V100-SXM2-16GB", "bf16", None),
+        ("NVIDIA GeForce RTX 4090", "bf16", 165.2),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16", None),
+        ("cpu", "fp32", None),
+    ],
+)
+def test_peaks_of_devices(name: str, precision: str, tflops: float | None) -> None:
+    assert peak_flops(name, precision) == (None if tflops is None else tflops * 1e12)  # type: ignore[arg-type]
+
+
+# ---- Memory ---------------------------------------------------------------------------------------------------------
+
+
+def kept_bytes(model: ProLIP, *, low: bool) -> int:
+    """Bytes that the towers' forward pass keeps for the backward pass, weights and their rounded copies left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    shapes = {tuple(parameter.shape) for parameter in model.parameters()}
+    shapes |= {shape[::-1] for shape in shapes}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tuple(tensor.shape) not in shapes:
+            found[storage.data_ptr()] = storage  # held, so that no other tensor gets its address
+        return tensor
+
+    given = batch(model.config)
+    images = given.images.bfloat16() if low else given.images
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=low)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision:
+        output = model(images, given.token_ids, given.masked_token_ids, given.kept_patches)
+    del output
+    return sum(storage.nbytes() for storage in found.values())
+
+
+def wide(config: ModelConfig) -> ModelConfig:
+    """Wide enough that what goes with the width outweighs a number a token."""
+    vision, text = replace(config.vision, width=64, head_width=16), replace(config.text, width=64, heads=4)
+    return replace(config, embed_dim=64, vision=vision, text=text)
+
+
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_activations_are_within_a_tenth_of_what_torch_keeps(shape: str, low: bool) -> None:
+    model = ProLIP(wide(SHAPES[shape]))
+    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low, fused=False)
+    pictures = BATCH * 3 * 24 * 24 * (2 if low else 4)
+    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+
+
+@pytest.mark.parametrize("shape", ["released", "SigLIP's"])
+@pytest.mark.parametrize("lock", ["image", "text but its top", "all but [UNC]"])
+def test_locked_parts_keep_less(shape: str, lock: str) -> None:
+    model = ProLIP(wide(SHAPES[shape]))
+    LOCKS[lock](model)
+    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=False, fused=False)
+    pictures = BATCH * 3 * 24 * 24 * 4
+    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=False), rel=0.05)
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_a_fused_attention_keeps_no_scores(low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The kernel of GPUs has a like on the CPU, which the towers do not use there.
+    def fused(packed: torch.Tensor, heads: int, mask: None) -> torch.Tensor:
+        query, key, value = packed.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+    monkeypatch.setattr(transformer._SelfAttention, "apply", fused)
+    monkeypatch.setattr(transformer, "attend", F.scaled_dot_product_attention)
+    model = ProLIP(wide(TINY))
+    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low)
+    pictures = BATCH * 3 * 24 * 24 * (2 if low else 4)
+    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+
+
+def test_recomputed_blocks_keep_their_input() -> None:
+    deep = replace(TINY, vision=replace(VISION, layers=6), text=replace(TEXT, layers=6))
+    model = ProLIP(wide(deep))
+    memory = partial(step_memory, model, MASK, batch_size=BATCH, slots=SLOTS, low=False, fused=False)
+    assert memory(recompute_every=1).activations < memory(recompute_every=2).activations < memory().activations
+
+
+def test_weights_gradients_and_moments() -> None:
+    model = ProLIP(TINY)
+    model.visual.requires_grad_(False)
+    counts = count_parameters(model)
+    alone = step_memory(model, None, batch_size=BATCH, average=True, low=False)
+    assert (alone.weights, alone.gradients, alone.moments) == (
+        2 * 4 * counts.total, 4 * counts.trained, 8 * counts.trained
+    )  # fmt: skip
+    assert alone.cast_weights == 0
+    shared = step_memory(model, None, batch_size=BATCH, shared_by=4)
+    assert (shared.weights, shared.gradients, shared.moments) == (
+        counts.total, counts.trained, 2 * counts.trained
+    )  # fmt: skip
+    assert shared.cast_weights < step_memory(model, None, batch_size=BATCH, shared_by=4, reshard=False).cast_weights
+    halves = step_memory(model, MASK, batch_size=BATCH, accumulate=2)
+    assert halves.per_sample == pytest.approx(step_memory(model, MASK, batch_size=BATCH).per_sample, rel=1e-3)
+    assert halves.total == halves.state + halves.activations

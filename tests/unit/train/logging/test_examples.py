@@ -1,0 +1,62 @@
+"""Examples of a batch: the right ones, as the model saw them, with what their tokens say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from tests.support.small_training import write_tokenizer
+
+from prolip.data.config import TokenizerConfig
+from prolip.data.device import Normalise
+from prolip.data.tokenizer import Tokenizer
+from prolip.gaussian import Gaussian
+from prolip.models import ProLIPOutput
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.train.logging import LogConfig
+from prolip.train.logging.examples import draw_sheet, pick_examples
+
+
+def test_the_most_and_the_least_certain_and_some_at_random(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer(TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4))
+    pixels = torch.randint(0, 256, (5, 6, 6, 3), dtype=torch.uint8)
+    images = Normalise(OPENAI_MEAN, OPENAI_STD, torch.float32, torch.device("cpu")).on_device(pixels)
+    ids = torch.from_numpy(tokenizer.encode(["red left", "red", "blue top", "black", "green right"])).long()
+    log_var = torch.tensor([3.0, 1.0, 5.0, 2.0, 4.0]).log()[:, None]
+    gaussian = Gaussian(torch.zeros(5, 1), log_var)
+    text = Gaussian(torch.zeros(1, 5, 1), torch.full((1, 5, 1), math.log(0.5)))
+    output = ProLIPOutput(gaussian, text, None, None, torch.tensor(1.0), None)
+    batch: Any = type("Batch", (), {"images": images, "token_ids": ids[None], "keys": list("abcde")})
+    found = pick_examples(cast(Any, batch), output, tokenizer, 2, step=7)
+    assert [(one.why, one.key) for one in found[:4]] == [
+        ("most certain", "b"),
+        ("most certain", "d"),
+        ("least certain", "c"),
+        ("least certain", "e"),
+    ]
+    assert found[2].captions == [("blue top", pytest.approx(0.5))]
+    assert found[2].uncertainty == pytest.approx(5.0)
+    assert np.array_equal(found[2].pixels, pixels[2].numpy())
+    again = pick_examples(cast(Any, batch), output, tokenizer, 2, step=7)
+    assert [one.key for one in again] == [one.key for one in found]
+    sheet = draw_sheet(found)
+    assert sheet.size == (2 * 136, 3 * 172)
+    assert sheet.getpixel((4, 4)) != (255, 255, 255)
+
+
+def test_clip_ids_say_their_caption() -> None:
+    tokenizer = Tokenizer(TokenizerConfig(context_length=12))
+    rows = tokenizer.encode(["A photo of a cat", "two dogs"]).tolist()
+    assert tokenizer.decode(rows) == ["a photo of a cat", "two dogs"]
+
+
+def test_what_cannot_be_shown_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"log.examples_every is -1: it must not be negative"):
+        LogConfig(examples_every=-1)
+    with pytest.raises(ValueError, match=r"log.num_examples is 0: it must be at least 1"):
+        LogConfig(num_examples=0)

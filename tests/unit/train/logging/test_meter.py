@@ -1,0 +1,200 @@
+"""Rows of metrics from steps: means, rates, the loader's stages, bad samples by reason, over one rank and two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+import torch
+from tests.support.threaded_ranks import Group
+
+from prolip.data import LoaderStats
+from prolip.distributed import Ranks
+from prolip.gaussian import Gaussian
+from prolip.losses import LossTerms
+from prolip.models import ProLIPOutput
+from prolip.train.logging import Meter, Speed
+from prolip.train.loss_scaler import LossScaler
+
+
+@dataclass
+class Stage:
+    seconds: float
+
+
+@dataclass
+class Source:
+    """A loader and its batches that say what they are told to."""
+
+    wait_seconds: float = 0.0
+    seconds: float = 0.0
+    ready: int = 3
+    bad: dict[str, int] = field(default_factory=dict)
+    bad_samples: tuple[str, ...] = ("a.tar: sample 7: no picture",)
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        return {"decode": Stage(self.seconds), "wait": Stage(0.0)}
+
+    def stats(self) -> LoaderStats:
+        return cast(LoaderStats, self)
+
+
+class Clock:
+    now = 0.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("prolip.train.logging.meter.time.perf_counter", lambda: clock.now)
+    return clock
+
+
+def alone() -> Ranks:
+    return Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+
+
+def terms(total: float) -> LossTerms:
+    return LossTerms._make(torch.tensor(value) for value in (total, total, 0.0, 0.0, 0.0, 0.0))
+
+
+def output(log_var: float = 0.0, bias: float | None = -10.0) -> ProLIPOutput:
+    tower = Gaussian(torch.zeros(3, 4), torch.full((3, 4), log_var))
+    return ProLIPOutput(tower, tower, None, None, torch.tensor(5.0), None if bias is None else torch.tensor(bias))
+
+
+def meter_of(source: Source, **changes: Any) -> Meter:
+    return Meter(alone(), source, source, batch_size=8, step=changes.pop("step", 0), elapsed_s=10.0, **changes)
+
+
+def row_of(meter: Meter, step: int) -> Mapping[str, float]:
+    return meter.row(step, output(), torch.tensor(0.5), 1e-3)
+
+
+def test_a_row_tells_of_the_steps_since_the_row_before(clock: Clock) -> None:
+    source = Source()
+    meter = meter_of(source, step=4)
+    for loss in (1.0, 3.0):
+        clock.now += 2.0
+        source.seconds += 3.0
+        source.wait_seconds += 0.5
+        meter.add(terms(loss))
+    row = meter.row(6, output(math.log(2)), torch.tensor(0.5), 1e-3)
+    assert row == pytest.approx(
+        {
+            "step": 6,
+            "samples": 48,
+            "lr": 1e-3,
+            "loss": 2.0,
+            "ppcl": 2.0,
+            "inclusion": 0.0,
+            "masked_image_inclusion": 0.0,
+            "masked_text_inclusion": 0.0,
+            "vib": 0.0,
+            "logit_scale": 5.0,
+            "logit_bias": -10.0,
+            "image_uncertainty": 8.0,
+            "text_uncertainty": 8.0,
+            "grad_norm": 0.5,
+            "samples_per_s": 4.0,
+            "samples_per_s_per_device": 4.0,
+            "data_wait_share": 0.25,
+            "loader/decode": 1.5,
+            "loader/wait": 0.0,
+            "loader/ready": 3.0,
+            "time_s": 14.0,
+        }
+    )
+    clock.now += 1.0
+    meter.add(terms(7.0))
+    row = row_of(meter, 7)
+    assert (row["loss"], row["samples_per_s"], row["data_wait_share"], row["loader/decode"]) == (7.0, 8.0, 0.0, 0.0)
+    assert row["time_s"] == meter.elapsed_s == 15.0
+
+
+def test_fp16s_factor_is_told_where_there_is_one(clock: Clock) -> None:
+    scaler = LossScaler(2.0**9)
+    meter = meter_of(Source(), scaler=scaler)
+    clock.now += 1.0
+    scaler.update(torch.tensor(math.inf))
+    assert row_of(meter, 1)["loss_scale"] == 2.0**8
+
+
+def test_a_pause_counts_nowhere(clock: Clock) -> None:
+    source = Source()
+    meter = meter_of(source)
+    clock.now, source.seconds = 100.0, 50.0
+    meter.pause()
+    clock.now, source.seconds = 102.0, 51.0
+    meter.add(terms(1.0))
+    row = row_of(meter, 1)
+    assert (row["samples_per_s"], row["time_s"], row["loader/decode"]) == (4.0, 12.0, 0.5)
+
+
+def test_utilisation_is_of_the_peak(clock: Clock) -> None:
+    meter = meter_of(Source(), speed=Speed(flops_per_step=6e9, peak_flops=1e12))
+    clock.now = 0.03
+    for _ in range(2):
+        meter.add(terms(1.0))
+    assert row_of(meter, 2)["mfu"] == pytest.approx(0.4)
+
+
+def test_the_peak_is_the_users_or_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert Speed.of_device(1.0, cpu, "bf16", None) is None
+    assert Speed.of_device(6.0, cpu, "bf16", 2.0) == Speed(flops_per_step=6.0, peak_flops=2e12)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    assert Speed.of_device(6.0, gpu, "bf16", None) == Speed(flops_per_step=6.0, peak_flops=989.5e12)
+    assert Speed.of_device(6.0, gpu, "tf32", None) == Speed(flops_per_step=6.0, peak_flops=494.5e12)
+    assert Speed.of_device(6.0, gpu, "bf16", 2.0) == Speed(flops_per_step=6.0, peak_flops=2e12)
+
+
+def test_bad_samples_are_counted_by_reason_and_told(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    source = Source(bad={"decode": 2})
+    meter, counted = meter_of(source), []
+    for step, bad in enumerate(({"decode": 2}, {"decode": 2}, {"decode": 3, "caption": 4}), 1):
+        clock.now += 1.0
+        source.bad = bad
+        meter.add(terms(1.0))
+        counted.append({name: value for name, value in row_of(meter, step).items() if name.startswith("bad/")})
+    assert counted == [{"bad/decode": 2}, {}, {"bad/caption": 4, "bad/decode": 1}]
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"rank 0: {n} unreadable samples so far, such as a.tar: sample 7: no picture" for n in (2, 7)]
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf)])
+def test_a_figure_that_is_not_finite_ends_the_run(clock: Clock, loss: float, norm: float) -> None:
+    meter = meter_of(Source(), step=3)
+    clock.now = 1.0
+    meter.add(terms(loss))
+    with pytest.raises(RuntimeError, match=r"loss or gradient is not finite within steps 4..5: LossTerms\(total="):
+        meter.row(5, output(), torch.tensor(norm), 1e-3)
+
+
+def test_a_loss_without_a_bias_has_no_row_of_it(clock: Clock) -> None:
+    meter = meter_of(Source())
+    clock.now = 1.0
+    meter.add(terms(1.0))
+    assert "logit_bias" not in meter.row(1, output(bias=None), torch.tensor(0.5), 1e-3)
+
+
+def test_two_ranks_tell_the_same_means_and_sums(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(2)
+    monkeypatch.setattr("prolip.train.logging.meter.dist", group)
+
+    def row_of_rank(rank: int) -> Mapping[str, float]:
+        source = Source(ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})
+        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+        meter = Meter(ranks, source, source, batch_size=8, step=0, elapsed_s=-1.0)
+        meter.add(terms(1.0 + rank))
+        return row_of(meter, 1)
+
+    monkeypatch.setattr(Meter, "_lap", lambda meter: 1.0)
+    one, two = group.run(row_of_rank)
+    assert one == two
+    expected = {"loss": 1.5, "loader/ready": 1.0, "bad/read": 5, "bad/decode": 2, "samples_per_s": 8.0}
+    assert one == pytest.approx(one | expected | {"samples_per_s_per_device": 4.0, "time_s": 0.0})

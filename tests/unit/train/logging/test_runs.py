@@ -1,0 +1,100 @@
+"""Runs side by side: how far, how fast, last and best, as text, Markdown, JSON, and on a page that draws them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from prolip import cli
+from prolip.train.config.options import RunsOptions
+from prolip.train.logging.runs import find_runs, lower_is_better, run_runs
+
+
+def write(folder: Path, losses: list[float], top1: list[float], num_samples: int = 6400) -> Path:
+    folder.mkdir(parents=True)
+    rows = []
+    for step, loss in enumerate(losses, 1):
+        row = {"step": 10 * step, "samples": 640 * step, "loss": loss, "ppcl": loss, "time_s": 20.0 * step}
+        rows.append(row | {"samples_per_s": 32.0, "loader/decode": 1.5})
+    for step, value in enumerate(top1, 1):
+        rows.append({"step": 10 * step, "samples": 640 * step, "val/emoji/top1": value, "val/emoji/top5": 0.9})
+    lines = [json.dumps(row) for row in sorted(rows, key=lambda row: row["step"])]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "config.toml").write_text(f"num_samples = {num_samples}\nbatch_size = 64\n")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "small", [3.0, 2.0, 2.5], [0.25, 0.5, 0.375])
+    write(tmp_path / "lar|ge", [3.0, 1.0], [])
+    return tmp_path
+
+
+def test_a_table_has_the_last_and_the_best(folder: Path) -> None:
+    lines = run_runs(RunsOptions(folders=(folder,)))
+    assert lines == [
+        "run         steps  samples  samples/s  time  loss  loss (best)  val/emoji/top1  val/emoji/top1 (best)",
+        "lar|ge  20 of 100    1,280         32  0:40     1            1               –                      –",
+        "small   30 of 100    1,920         32  1:00   2.5            2           0.375                    0.5",
+    ]
+
+
+def test_the_same_as_markdown_and_json(folder: Path) -> None:
+    runs = (folder / "small", folder / "lar|ge")
+    lines = run_runs(RunsOptions(folders=runs, metrics=("val/emoji/top5",), format="markdown"))
+    assert lines[0] == "| run | steps | samples | samples/s | time | val/emoji/top5 | val/emoji/top5 (best) |"
+    assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    assert lines[2:] == [
+        "| small | 30 of 100 | 1,920 | 32 | 1:00 | 0.9 | 0.9 |",
+        "| lar\\|ge | 20 of 100 | 1,280 | 32 | 0:40 | – | – |",
+    ]
+    (text,) = run_runs(RunsOptions(folders=runs, format="json"))
+    small, large = json.loads(text)
+    assert small["steps"] == 30
+    assert small["of"] == 100
+    assert small["val/emoji/top1 (best)"] == 0.5
+    assert large["val/emoji/top1"] is None
+
+
+def test_a_page_draws_every_figure_of_every_run(folder: Path) -> None:
+    page = folder / "pages" / "runs.html"
+    told = run_runs(RunsOptions(folders=(folder,), plot=page))
+    assert told[-1] == f"curves: {page}"
+    text = page.read_text(encoding="utf-8")
+    titles = re.findall("<title>(.*?)</title>", text)
+    names = ["val/emoji/top1", "val/emoji/top5", "loss", "ppcl", "samples_per_s", "loader/decode"]
+    assert titles == ["Runs side by side", *names]
+    loss = text[text.index("<title>loss</title>") :]
+    assert loss[: loss.index("</svg>")].count("<polyline") == 2
+    assert "http" not in text
+    run_runs(RunsOptions(folders=(folder,), plot=page, metrics=("loss",)))
+    assert re.findall("<title>(.*?)</title>", page.read_text(encoding="utf-8")) == ["Runs side by side", "loss"]
+
+
+def test_runs_of_one_name_are_told_apart(folder: Path) -> None:
+    write(folder / "more" / "small", [1.0], [])
+    runs = find_runs([folder / "small", folder / "more", folder])
+    assert [run.name for run in runs] == [str(folder / "small"), str(folder / "more" / "small"), "lar|ge"]
+
+
+def test_what_cannot_be_shown_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=r"absent has no run"):
+        run_runs(RunsOptions(folders=(folder / "absent",)))
+    with pytest.raises(ValueError, match=r"metrics: no run has val/emoji/top2; there are step, samples, loss"):
+        run_runs(RunsOptions(folders=(folder,), metrics=("val/emoji/top2",)))
+    for number in range(7):
+        write(folder / f"run{number}", [1.0], [])
+    assert cli.main(["runs", str(folder), "--plot", str(tmp_path / "page.html")]) == 2
+    assert "plot: 9 runs are too many, a page draws at most 8" in capsys.readouterr().err
+    assert cli.main(["runs", str(folder)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_which_figures_should_be_small() -> None:
+    small = ["loss", "vib", "val/a/image_to_text_mean_rank", "val/a/risk_coverage", "val/a/image_pearson"]
+    assert all(map(lower_is_better, small))
+    assert not any(map(lower_is_better, ["val/a/top1", "val/a/image_to_text_recall_at_1", "samples_per_s"]))

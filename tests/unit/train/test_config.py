@@ -1,0 +1,207 @@
+"""The run's configuration: recipes, their published figures, the rules that join fields."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from prolip.data import LoaderConfig
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.hub import save_pretrained
+from prolip.train.config import differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config.run import DERIVED_KEYS
+
+RECIPES = known_recipes()
+CONTROL = ("--loss.contrast", "siglip", "--loss.inclusion_weight", "0", "--loss.vib_weight", "0")
+SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_reads_and_what_is_saved_reads_back_equal(name: str) -> None:
+    config = load_config([name, *SHARDS])
+    assert config.name == name
+    assert config.data.shards == SHARDS[1:]
+    assert from_toml(to_toml(config)) == config
+
+
+@pytest.mark.parametrize(("scale", "samples"), [("1.28b", 1_280_000_000), ("12.8b", 12_800_000_000)])
+def test_published_runs_have_the_settings_of_their_scripts(scale: str, samples: int) -> None:
+    config = load_config([f"vit-b16-datacomp-1b-{scale}", *SHARDS])
+    assert config.model == ARCHITECTURES["ViT-B-16"]
+    assert (config.num_samples, config.batch_size, config.precision) == (samples, 32 * 512, "bf16")
+    optim, loss, mask = config.optim, config.loss, config.data.mask
+    assert (optim.lr, optim.betas, optim.eps, optim.weight_decay) == (5e-4, (0.9, 0.95), 1e-6, 0.2)
+    assert (optim.warmup_steps, optim.schedule) == (10_000, "cosine")
+    assert (loss.inclusion_weight, loss.masked_inclusion_weight, loss.vib_weight) == (1e-7, 1e-3, 1e-4)
+    assert (loss.inclusion_form, loss.vib_form) == ("official", "official")
+    assert (loss.inclusion_eps, loss.inclusion_scale) == (-20, 1000)
+    assert (mask.masked_fraction, mask.text_mask_prob, mask.keep_ratio) == (0.125, 0.75, 0.75)
+    assert (mask.patch_draw, mask.text_mode, mask.mask_id) == ("batch", "replace", 32000)
+
+
+def test_an_architecture_is_a_start_that_keys_change() -> None:
+    config = load_config(["demo", "--architecture", "ViT-L-16", "--model.vision.layers", "3", *SHARDS,
+                          "--data.tokenizer.context_length", "64"])  # fmt: skip
+    large = ARCHITECTURES["ViT-L-16"]
+    assert config.model == replace(large, vision=replace(large.vision, layers=3))
+
+
+def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
+    config = load_config(["demo", str(tmp_path / "mine.toml"), "--optim.lr", "1e-4"])
+    assert (config.name, config.optim.lr, config.optim.warmup_steps, config.optim.clip_norm) == ("mine", 1e-4, 7, 1.0)
+    assert config.folder == Path("runs/mine")
+
+
+def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    base, mine = tmp_path / "below" / "base.toml", tmp_path / "mine.toml"
+    base.write_text('extends = "demo"\nname = "base"\nbatch_size = 64\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
+    mine.write_text('extends = "below/base.toml"\nname = "mine"\noptim = { lr = 3e-4 }\n')
+    demo, config = load_config(["demo"]), load_config([str(mine)])
+    optim = replace(demo.optim, lr=3e-4, warmup_steps=7)
+    assert config == replace(demo, name="mine", batch_size=64, optim=optim)
+    assert "extends" not in to_toml(config)
+    # What is named later wins as a whole, with what it extends.
+    assert load_config([str(mine), "demo"]) == demo
+
+
+def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text('extends = "other.toml"')
+    other.write_text('extends = "one.toml"')
+    with pytest.raises(
+        ValueError, match=r"one.toml extends itself: \S+one.toml extends \S+other.toml extends \S+one.toml"
+    ):
+        load_config([str(one)])
+    other.write_text('extends = "dem"')
+    with pytest.raises(ValueError, match=r"no recipe 'dem', which \S+other.toml extends: give the path"):
+        load_config([str(one)])
+    other.write_text("extends = 3")
+    with pytest.raises(ValueError, match=r"extends in \S+other.toml is 3: it must be the name of a recipe"):
+        load_config([str(one)])
+    other.write_text("batch_siz = 3")
+    with pytest.raises(ValueError, match=r"unknown key batch_siz in \S+other.toml, did you mean batch_size"):
+        load_config([str(one)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dem"], "no recipe 'dem': give the path of a TOML file or one of ablation-mean-only, "),
+        (["absent.toml"], "no recipe 'absent.toml'"),
+        (["demo", "--architecture", "ViT"], "architecture is 'ViT': it must be one of ViT-B-16, "),
+        (["demo", "--optim.lrr", "1"], "unknown key optim.lrr, did you mean optim.lr"),
+        (["demo", "--loss.vib_weight", "-1"], "loss.vib_weight is -1.0: it must be finite and not negative"),
+        (["demo", "--data.shards"], "data.shards is empty"),
+        (["demo", "--batch_size", "0"], "batch_size is 0: it must be at least 1"),
+        (["demo", "--log_every", "0"], "log_every is 0: it must be at least 1"),
+        (["demo", "--cpu_threads", "-1"], "cpu_threads is -1: it must not be negative"),
+        (["demo", "--loss.ppcl_weight", "0"], "loss.ppcl_weight is 0: nothing would train"),
+        (["demo", "--model.init_logit_bias", "None"], "model.init_logit_bias is None: the contrastive loss needs"),
+        (["demo", "--model.text.embed_unc", "False"], "model.text.embed_unc is False: the loss needs log variances"),
+        (["demo", *CONTROL, "--data.mask.masked_fraction", "0"], "model.vision.embed_unc is True: loss.contrast"),
+        (["demo", "--lock.text_unlocked_groups", "1"], "lock.text_unlocked_groups is 1: only a locked tower"),
+        (["demo", "--model.vision.head_width", "0"], "vision.head_width is 0: it must be at least 1"),
+        (
+            ["demo", "--data.tokenizer.context_length", "9"],
+            "data.tokenizer.context_length is 9: it must equal model.text",
+        ),
+        (["demo", "--data.mask.num_patches", "9"], "key data.mask.num_patches cannot be set"),
+    ],
+)
+def test_what_is_wrong_is_named(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(words)
+
+
+def test_a_control_needs_no_log_variances_and_clip_no_bias() -> None:
+    points = ("--model.vision.embed_unc", "False", "--model.text.embed_unc", "False")
+    only = ("--loss.masked_inclusion_weight", "0")
+    assert not load_config(["demo", *CONTROL, *only, *points]).loss.reads_log_var
+    clip = load_config(["demo", *CONTROL, *only, *points, "--loss.contrast", "clip", "--model.init_logit_bias", "None"])
+    assert not clip.loss.reads_bias
+    assert from_toml(to_toml(clip)) == clip
+    # Means alone in the contrast, and log variances that the other terms train.
+    assert load_config(["demo", "--loss.contrast", "siglip"]).loss.reads_log_var
+    assert load_config(["demo", *CONTROL]).loss.reads_log_var
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("lr = = 1")
+    with pytest.raises(ValueError, match=r"bad.toml: Invalid value"):
+        load_config([str(path)])
+
+
+def test_the_loader_gets_what_follows_from_model_and_run() -> None:
+    config = load_config(["demo", "--seed", "5"])
+    loader = config.loader(4)
+    assert (loader.batch_size, loader.image_size, loader.seed, loader.num_epochs) == (32, 36, 5, None)
+    assert loader.mask is not None
+    assert loader.mask.num_patches == 36
+    assert load_config(["demo", "--data.mask.masked_fraction", "0"]).loader(1).mask is None
+    with pytest.raises(ValueError, match="batch_size is 128: it must be a multiple of the 3 processes"):
+        config.loader(3)
+    for parts in ("0", "33"):
+        with pytest.raises(ValueError, match=f"accumulate is {parts}: it must be 1 to 32"):
+            load_config(["demo", "--accumulate", parts]).loader(4)
+
+
+def test_the_loader_gets_every_setting_of_the_data() -> None:
+    words = """--data.mode resampled --data.weights 1 2.5 --data.num_samples 1000 --data.index shards.index
+    --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
+    --data.max_caption_bytes 9 --data.store.connections 3 --data.store.cache_dir cache"""
+    config = load_config(["demo", "--data.shards", "a.tar", "b.tar", *words.split()])
+    assert from_toml(to_toml(config)) == config
+    loader = config.loader(1)
+    own = {"batch_size", "image_size", "mask", "seed", "num_epochs", "last_batch", "keep_members"}
+    names = {field.name for field in fields(LoaderConfig)} - own
+    derived = own - {"mask"}
+    assert derived | {"mask.num_patches"} == {key.removeprefix("data.") for key in DERIVED_KEYS}
+    saved = tomllib.loads(to_toml(config))["data"]
+    assert not derived & saved.keys()
+    assert "num_patches" not in saved["mask"]
+    assert [getattr(loader, name) for name in names] == [getattr(config.data, name) for name in names]
+    assert (loader.mode, loader.weights, loader.num_samples) == ("resampled", (1.0, 2.5), 1000)
+    assert (loader.max_caption_bytes, loader.store.connections, loader.store.cache_dir) == (9, 3, "cache")
+    # Where the index and the cache lie is no other computation.
+    moved = replace(config, data=replace(config.data, index="other.index", store=replace(config.data.store, retries=1)))
+    assert differing_keys(moved, to_toml(config)) == []
+    # How processes share the model is none either, but for the type that its weights are rounded to on the way.
+    shared = replace(config.parallel, strategy="fsdp", reshard=False, gather="fp32", recompute_every=2, compile=True)
+    assert differing_keys(replace(config, parallel=shared), to_toml(config)) == ["parallel.gather"]
+
+
+def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
+    first = load_config(["demo"])
+    moved = load_config(["demo", "--run_dir", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
+    other = load_config(["demo", "--optim.lr", "0.5", "--data.captions.1.sources.0.weight", "1"])
+    assert differing_keys(moved, to_toml(first)) == []
+    assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A start
+
+
+def test_a_start_brings_its_architecture_and_what_is_saved_needs_it_no_more(tmp_path: Path) -> None:
+    small = replace(
+        ARCHITECTURES["demo"], vision=replace(ARCHITECTURES["demo"].vision, layers=1, pool_type="map", no_ln_pre=True)
+    )
+    save_pretrained(ProLIP(small), tmp_path / "start")
+    words = [*SHARDS, "--num_samples", "512", "--start_from", str(tmp_path / "start")]
+    config = load_config([*words, "--data.tokenizer.context_length", "20"])
+    assert (config.architecture, config.model) == ("start_from", small)
+    shutil.rmtree(tmp_path / "start")
+    assert from_toml(to_toml(config)) == config
+    named = load_config([*words, "--architecture", "ViT-B-16"])
+    assert named.model == ARCHITECTURES["ViT-B-16"]
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        load_config(words)
+    with pytest.raises(ValueError, match="start_from names no checkpoint"):
+        load_config([*SHARDS, "--architecture", "start_from"])

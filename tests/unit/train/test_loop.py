@@ -1,0 +1,78 @@
+"""A training step: it compiles into one graph, and nothing in it waits for a number to come back from the device."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
+from torch import Tensor
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile
+
+from prolip.distributed import Peers
+from prolip.losses import LossTerms, ProlipLoss
+from prolip.train.loop import take_step
+
+WAITING = {
+    "aten::item",
+    "aten::_local_scalar_dense",
+    "aten::is_nonzero",
+    "aten::nonzero",
+    "aten::equal",
+    "aten::unique",
+}
+"""Operators whose result, or the size of it, has to be known on the host: on a GPU, the host waits for them."""
+
+
+def within(event: FunctionEvent, name: str) -> bool:
+    parent = event.cpu_parent
+    return parent is not None and (parent.name == name or within(parent, name))
+
+
+def waiting_calls(recorded: profile) -> list[str]:
+    """The CPU's fused AdamW reads its own counts of steps, which lie on the host; a GPU's reads them on the device."""
+    calls = [event for event in recorded.events() if event.name in WAITING]
+    return [event.name for event in calls if not within(event, "aten::_fused_adamw_")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "accumulate": 3}],
+    ids=["plain", "low", "parts"],
+)
+def test_a_step_waits_for_nothing(changes: dict[str, Any]) -> None:
+    run, batch = run_of(model_of(), **changes), cast(Any, step_of(8, 3))
+    take_step(run, batch)  # whatever is made once
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        take_step(run, batch)
+    assert any(event.name == "prolip::ppcl_pair_sum" for event in recorded.events())
+    assert waiting_calls(recorded) == []
+
+
+def test_what_waits_would_be_seen() -> None:
+    value = torch.tensor([1.0, 0.0])
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        value.sum().item()
+        value.nonzero()
+        bool(value.sum() > 0)
+    assert {"aten::item", "aten::nonzero", "aten::is_nonzero"} <= set(waiting_calls(recorded))
+
+
+def test_model_and_loss_are_one_graph() -> None:
+    model, batch, loss = model_of(), step_of(6, 2), ProlipLoss(LOSS, Peers())
+
+    def step(inputs: Step) -> LossTerms:
+        return loss(model(*inputs))
+
+    def gradients_of(terms: LossTerms) -> list[Tensor]:
+        return list(torch.autograd.grad(terms.total, list(model.parameters())))
+
+    terms = step(batch)
+    expected = gradients_of(terms)
+    found = torch.compile(step, fullgraph=True, backend="aot_eager")(batch)
+    torch.testing.assert_close(found, terms)
+    for ours, theirs in zip(gradients_of(found), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch._dynamo.reset()

@@ -1,0 +1,75 @@
+"""fp16's factor follows torch's rule, and what it skips it skips whole."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.small_step import model_of, run_of, step_of
+from torch import nn
+
+from prolip.train.loop import compute_gradients, take_step
+from prolip.train.loss_scaler import LossScaler
+from prolip.train.optim import clip_gradients
+
+
+@given(overflows=st.lists(st.booleans(), max_size=20), patience=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_the_factor_is_that_of_torch(overflows: list[bool], patience: int) -> None:
+    ours = LossScaler(2.0**24, patience=patience)
+    theirs = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=patience)
+    mine, other = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizers = [torch.optim.SGD([parameter], lr=0.1) for parameter in (mine, other)]
+    for overflow in overflows:
+        factor = torch.tensor(torch.inf if overflow else 2.0)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        theirs.scale((other * factor).sum()).backward()
+        theirs.step(optimizers[1])
+        theirs.update()
+        torch.autograd.backward((mine * factor).sum(), torch.tensor(ours.scale))
+        ours.unscale([mine])
+        if ours.update(clip_gradients([mine], None)):
+            optimizers[0].step()
+        assert ours.scale == theirs.get_scale()
+        assert torch.equal(mine, other)
+    again = LossScaler(patience=patience)
+    again.load_state_dict(ours.state_dict())
+    assert again.state_dict() == ours.state_dict()
+
+
+def test_a_gradient_that_no_factor_saves_ends_the_run() -> None:
+    scaler = LossScaler(2.0)
+    assert not scaler.update(torch.tensor(torch.nan))
+    with pytest.raises(RuntimeError, match="loss scale is down to 1"):
+        scaler.update(torch.tensor(torch.inf))
+
+
+def test_a_step_that_overflows_leaves_everything_but_the_count_of_steps() -> None:
+    run, batch = run_of(model_of(), precision="fp16"), cast(Any, step_of(8, 3))
+    assert run.scaler is not None
+    run.scaler.scale = 2.0**120
+    before = [parameter.clone() for parameter in run.model.parameters()]
+    terms, _, norm = take_step(run, batch)
+    assert torch.isfinite(terms.total)
+    assert norm == 0
+    assert run.scaler.scale == 2.0**119
+    assert not run.optimizer.state
+    assert all(map(torch.equal, before, run.model.parameters()))
+    assert run.step == 1
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_factor_does_not_change_the_gradient(parts: int) -> None:
+    found = []
+    for scale in (1.0, 2.0**10):
+        run, batch = run_of(model_of(), precision="fp16", accumulate=parts), cast(Any, step_of(8, 3))
+        assert run.scaler is not None
+        run.scaler.scale = scale
+        compute_gradients(run, batch)
+        gradients = [parameter.grad for parameter in run.model.parameters()]
+        found.append(torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]))
+    assert (found[1] - found[0]).norm() < 1e-2 * found[0].norm()

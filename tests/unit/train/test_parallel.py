@@ -1,0 +1,70 @@
+"""Recomputed and compiled blocks give the gradients of plain ones, under the same names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tests.support.small_step import CONFIG, LOSS, assert_same, gradients, step_of
+
+from prolip.distributed import Peers, Ranks
+from prolip.losses import ProlipLoss
+from prolip.models import ProLIP
+from prolip.train.accumulate import backward
+from prolip.train.config.parts import ParallelConfig
+from prolip.train.parallel import share_model
+
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=3))
+
+
+def model_of() -> ProLIP:
+    torch.manual_seed(3)
+    return ProLIP(DEEP)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo's own look at it
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"recompute_every": 1}, 1),
+        ({"recompute_every": 2}, 3),
+        ({"compile": True, "recompute_every": 2}, 3),
+    ],
+)
+def test_how_blocks_run_changes_no_gradient(
+    changes: dict[str, Any], parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Inductor would need a C++ compiler and half a minute; what is traced and cut into graphs is the same.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    plain, batch = model_of(), step_of(7, 3)
+    terms, expected = gradients(plain, batch, parts)
+    model = model_of()
+    network = share_model(model, ParallelConfig(**changes), ALONE, torch.float32)
+    found_terms, found = gradients(network, batch, parts)
+    torch.testing.assert_close(torch.stack(found_terms), torch.stack(terms), rtol=1e-6, atol=1e-7)
+    assert_same(found, expected)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("every", "runs"), [(0, 3), (1, 6), (2, 5)])
+def test_as_many_blocks_run_twice_as_is_said(every: int, runs: int) -> None:
+    model, calls = model_of(), []
+    share_model(model, ParallelConfig(recompute_every=every), ALONE, torch.float32)
+    for block in model.text.transformer.blocks():
+        block.ln_2.register_forward_hook(lambda *_: calls.append(1))
+    backward(model, ProlipLoss(LOSS, Peers()), step_of(4, 0))
+    assert len(calls) == runs
+    calls.clear()
+    with torch.no_grad():
+        model.encode_text(step_of(4, 0).token_ids[0])
+    assert len(calls) == 3
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match=r"parallel\.recompute_every is -1"):
+        ParallelConfig(recompute_every=-1)

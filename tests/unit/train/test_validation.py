@@ -1,0 +1,261 @@
+"""Evaluation within a run: the same figures on any number of ranks, labels from wherever they stand, no trace left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from tests.support.shards import encoded, write_tar
+from tests.support.small_training import COLOURS, write_tokenizer
+from tests.support.threaded_ranks import Group
+
+from prolip.checkpoint import Best
+from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
+from prolip.distributed import Ranks
+from prolip.embeddings.embed import embed_images, embed_texts
+from prolip.eval.retrieval import evaluate_retrieval
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.train.best import BestSoFar
+from prolip.train.config.parts import ValidationConfig, ValidationJob
+from prolip.train.validation import LoaderSettings, Validation, whole_model
+
+NAMES = sorted(COLOURS)
+COUNT = 22
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards whose keys are the same: the number of a sample in its shard."""
+    folder = tmp_path_factory.mktemp("validation")
+    write_tokenizer(folder / "tokenizer.json")
+    for shard in range(2):
+        members = []
+        for number in range(COUNT // 2):
+            place = (number + shard) % len(NAMES)
+            name = NAMES[place]
+            picture = encoded(tuple(max(0, min(255, value + 3 * number)) for value in COLOURS[name]))
+            record = {"class": {"text": name, "number": place}, "captions": [f"{name} left", name]}
+            members += [(f"{number:03}.png", picture), (f"{number:03}.json", json.dumps(record).encode())]
+            members += [(f"{number:03}.cls", f"{place}\n".encode()), (f"{number:03}.txt", f"{name} top".encode())]
+        write_tar(folder / f"{shard}.tar", members)
+    (folder / "classes.txt").write_text("\n".join(NAMES) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> ProLIP:
+    demo = ARCHITECTURES["demo"]
+    vision = dataclasses.replace(demo.vision, image_size=12, patch_size=6, width=16, head_width=8, layers=1)
+    text = dataclasses.replace(demo.text, width=16, heads=2, layers=1, vocab_size=10, context_length=4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ProLIP(dataclasses.replace(demo, embed_dim=8, vision=vision, text=text))
+
+
+def reading(folder: Path) -> LoaderSettings:
+    tokenizer = TokenizerConfig(kind="file", path=folder / "tokenizer.json", context_length=4)
+    return LoaderSettings(image_size=12, tokenizer=tokenizer, num_threads=1, store=StoreConfig())
+
+
+def job(folder: Path, kind: Any, /, **changes: Any) -> ValidationJob:
+    return ValidationJob(**{"name": kind, "kind": kind, "shards": (f"{folder}/*.tar",), "batch_size": 4, **changes})
+
+
+def figures(folder: Path, model: ProLIP, *jobs: ValidationJob, rank: int = 0, world_size: int = 1) -> dict[str, float]:
+    ranks = Ranks(
+        rank=rank, local_rank=rank, world_size=world_size, local_world_size=world_size, device=torch.device("cpu")
+    )
+    with Validation(ValidationConfig(jobs=jobs), reading(folder), ranks, nullcontext) as validation:
+        found = validation.run(0, model, done=False)
+    return {name: value for name, value in found.items() if not name.endswith("/seconds")}
+
+
+def jobs_of(folder: Path) -> list[ValidationJob]:
+    keys = ("captions.0", "txt")
+    return [
+        job(folder, "zero_shot", label="class.text", templates=("{}", "{} left")),
+        job(folder, "retrieval", captions=keys),
+        job(folder, "uncertainty", captions=keys),
+    ]
+
+
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_any_number_of_ranks_gives_the_figures_of_one(
+    folder: Path, model: ProLIP, world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classes=folder / "classes.txt")]
+    alone = figures(folder, model, *jobs)
+    group = Group(world_size)
+    monkeypatch.setattr("prolip.train.validation.dist", group)
+    for found in group.run(lambda rank: figures(folder, model, *jobs, rank=rank, world_size=world_size)):
+        assert found == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+def test_more_ranks_than_pictures(folder: Path, model: ProLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "one.tar", [("a.png", encoded((9, 9, 9))), ("a.txt", b"red left")])
+    small = job(tmp_path, "retrieval")
+    group = Group(2)
+    monkeypatch.setattr("prolip.train.validation.dist", group)
+    for found in group.run(lambda rank: figures(folder, model, small, rank=rank, world_size=2)):
+        assert found["val/retrieval/image_to_text_recall_at_1"] == 1.0
+
+
+def test_retrieval_is_that_of_the_evaluation(folder: Path, model: ProLIP) -> None:
+    found = figures(folder, model, job(folder, "retrieval"))
+    config = LoaderConfig(
+        shards=(f"{folder}/*.tar",),
+        batch_size=22,
+        image_size=12,
+        captions=(CaptionConfig(sources=(CaptionSource(key="txt"),)),),
+        tokenizer=reading(folder).tokenizer,
+        shuffle_window=0,
+        last_batch="keep",
+        keep_members=("json",),
+    )
+    device = torch.device("cpu")
+    with BatchLoader(config) as loader:
+        images = embed_images(model, loader, device)
+    captions = [json.loads(member or b"")["class"]["text"] + " top" for member in images.members["json"]]
+    texts = embed_texts(model, Tokenizer(reading(folder).tokenizer), captions, device)
+    correct = torch.tensor([[one == other for other in captions] for one in captions])
+    expected = evaluate_retrieval(images.gaussian, texts, correct)
+    assert 0 < expected.recall_at_5 < 1
+    for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mean_rank", "median_rank"):
+        assert found[f"val/retrieval/image_to_text_{name}"] == pytest.approx(getattr(expected, name))
+    assert "val/retrieval/text_to_image_mean_recall_at_1" in found
+
+
+def test_labels_are_names_numbers_or_members(folder: Path, model: ProLIP) -> None:
+    classes = folder / "classes.txt"
+    ways = [
+        {"label": "class.text"},
+        {"label": "class.text", "classes": classes},
+        {"label": "class.number", "classes": classes},
+        {"classes": classes},
+    ]
+    found = [figures(folder, model, job(folder, "zero_shot", templates=("{}",), **way)) for way in ways]
+    assert found[0]["val/zero_shot/majority"] == pytest.approx(6 / 22)
+    assert 0 <= found[0]["val/zero_shot/top1"] <= 1
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], nan_ok=True)
+
+
+def test_uncertainty_tells_of_pictures_and_captions(folder: Path, model: ProLIP) -> None:
+    found = figures(folder, model, job(folder, "uncertainty", captions=("txt", "captions.1")))
+    for side in ("image", "text"):
+        low, mean, high = (found[f"val/uncertainty/{side}_{name}"] for name in ("low", "mean", "high"))
+        assert 0 < low <= mean <= high
+        assert 0 <= found[f"val/uncertainty/{side}_risk_coverage"] <= 1
+    assert -1 <= found["val/uncertainty/text_length_spearman"] <= 1
+
+
+def test_nothing_of_the_training_changes(folder: Path, model: ProLIP) -> None:
+    model.train()
+    random, weights = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
+    figures(folder, whole_model(model, copied=True), *jobs_of(folder))
+    figures(folder, whole_model(model), *jobs_of(folder))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    images = torch.rand(2, 3, 12, 12)
+    model.encode_image(images).mean.sum().backward()  # what evaluation computed is in no graph's way
+    model.zero_grad(set_to_none=True)
+
+
+def test_an_average_takes_the_place_of_the_weights(model: ProLIP) -> None:
+    average = {name: torch.full_like(value, 0.5) for name, value in model.named_parameters()}
+    copy = whole_model(model, average)
+    assert all(bool((value == 0.5).all()) for value in copy.parameters())
+    assert whole_model(model) is model
+    assert whole_model(model, copied=True) is not model
+    assert torch.equal(whole_model(model, copied=True).visual.proj, model.visual.proj)
+
+
+def best_of(folder: Path, metric: str | None, better: Literal["max", "min"], step: int = 10) -> BestSoFar:
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    return BestSoFar(metric, better, folder, ranks, step)
+
+
+def test_the_best_is_the_largest_or_the_smallest(tmp_path: Path) -> None:
+    rows = [{"val/a/top1": value} for value in (0.5, 0.25, 0.5, math.nan, 0.75)]
+    for better, wins in (("max", [0.5, None, None, None, 0.75]), ("min", [0.5, 0.25, None, None, None])):
+        best = best_of(tmp_path, "val/a/top1", better)
+        assert best.beaten_by({"loss": 1.0}) is None
+        assert best.beaten_by({"val/b/top1": 1.0}) is None
+        found = [best.beaten_by(row) for row in rows]
+        assert [None if one is None else one.value for one in found] == wins
+    assert best_of(tmp_path, None, "max").beaten_by(rows[0]) is None
+    assert best_of(tmp_path, "loss", "min").beaten_by({"loss": 1.0}) == Best(metric="loss", value=1.0)
+
+
+def test_a_figure_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"keep_best is 'val/a/top2': it must be one of val/a/top1"):
+        best_of(tmp_path, "val/a/top2", "max").beaten_by({"val/a/top1": 0.5})
+    with pytest.raises(ValueError, match=r"keep_best is 'los': it must be one of step, loss"):
+        best_of(tmp_path, "los", "max").beaten_by({"step": 1, "loss": 0.5})
+
+
+def test_a_best_of_before_counts_where_the_run_went_on_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prolip.train.best.read_best", lambda folder: (10, Best(metric="loss", value=0.5)))
+    assert best_of(tmp_path, "loss", "min", step=10).beaten_by({"loss": 0.75}) is None
+    assert best_of(tmp_path, "loss", "min", step=9).beaten_by({"loss": 0.75}) is not None
+    assert best_of(tmp_path, "vib", "min", step=10).beaten_by({"vib": 0.75, "loss": 1.0}) is not None
+
+
+def test_a_set_is_due_on_its_schedule_and_at_the_end(folder: Path, model: ProLIP) -> None:
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    jobs = (job(folder, "retrieval", name="often", every=2), job(folder, "retrieval", name="rarely", every=6))
+    with Validation(ValidationConfig(jobs=jobs), reading(folder), ranks, nullcontext) as validation:
+        due = [{name.split("/")[1] for name in validation.run(step, model, done=step == 7)} for step in (1, 2, 4, 6, 7)]
+        assert [validation.is_due(step, done=step == 7) for step in (1, 2, 4, 6, 7)] == [bool(names) for names in due]
+    assert due == [set(), {"often"}, {"often"}, {"often", "rarely"}, {"often", "rarely"}]
+    with Validation(ValidationConfig(), reading(folder), ranks, nullcontext) as nothing:
+        assert not nothing.is_due(7, done=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, r"validation.jobs.0.name is '': it must be there"),
+        ({"name": "a/b"}, r"validation.jobs.0.name is 'a/b': .* without a slash"),
+        ({"shards": ()}, r"validation.jobs.0.shards is empty"),
+        ({"every": 0}, r"validation.jobs.0.every is 0: it must be at least 1"),
+        ({"batch_size": 0}, r"validation.jobs.0.batch_size is 0: it must be at least 1"),
+        ({"captions": ()}, r"validation.jobs.0.captions is empty: retrieval needs captions"),
+        ({"kind": "zero_shot", "templates": ("a photo",)}, r"template 'a photo' has no \{\}"),
+    ],
+)
+def test_a_job_that_cannot_be_done_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ValidationConfig(jobs=(job(folder, "retrieval", **changes),)).validate()
+
+
+def test_two_jobs_need_two_names(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"validation.jobs.1.name is 'retrieval': another job has that name"):
+        ValidationConfig(jobs=(job(folder, "retrieval"), job(folder, "retrieval"))).validate()
+
+
+def test_what_is_wrong_with_labels_is_told(folder: Path, model: ProLIP, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"validation.jobs.0.label is 'kind': sample 000: its json has no text"):
+        figures(folder, model, job(folder, "zero_shot", label="kind"))
+    few = tmp_path / "classes.txt"
+    few.write_text("black\nblue\n")
+    with pytest.raises(DataError, match=r"sample 002: label 2 is not one of the 2 classes of .*classes.txt"):
+        figures(folder, model, job(folder, "zero_shot", classes=few))
+    few.write_text("\n")
+    with pytest.raises(ValueError, match=r"classes.txt: no class name"):
+        figures(folder, model, job(folder, "zero_shot", classes=few))
+    write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
+    with pytest.raises(ValueError, match=r"validation.jobs.0.label is 'cls': sample a: it has no member .cls"):
+        figures(folder, model, job(tmp_path, "zero_shot"))
