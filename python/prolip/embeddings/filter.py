@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shown_shard
 from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.rank import Chunk, read_ranking
-from prolip.files import whole_file
+from prolip.files import atomic_file
 
 RECORD = "filter.json"
 _BLOCK = 512
@@ -230,7 +230,7 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
         DataError: the shard is not a plain tar file, is truncated or damaged, or lacks one of the keys.
     """
     missing, called = set(keys), name or str(shard)
-    with whole_file(target) as temporary:
+    with atomic_file(target) as temporary:
         with shard.open("rb") as source, temporary.open("wb") as copy:
             for key, start, end in _members(called, source):
                 if not key or key in keys:

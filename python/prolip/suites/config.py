@@ -173,7 +173,7 @@ class ReweightOptions:
     """Weigh each class's prompts by how well they fit the class's images; no labels are needed.
 
     Writes prompt_weights.safetensors (weights, classifier, variances, rounds) and prompt_weights.svg, and prints the
-    best and worst prompts of each class. With `class_key`, also prints accuracies beside even weights and two filters.
+    best and worst prompts of each class. With `class_key`, also prints accuracy, beside even weights and two filters.
     """
 
     checkpoint: str
@@ -185,7 +185,7 @@ class ReweightOptions:
     class_key: str | None = None
     """Dotted path of the class in an image's json: a name, or its index in `classnames`."""
     templates: str = "imagenet"
-    """`imagenet` (CLIP's 80), `simple` (seven of them), `emoji`, or a text file with one template a line, with `{}`."""
+    """`imagenet` (CLIP's 80), `simple` (seven of them), `emoji`, or a text file: one template with `{}` per line."""
     vote: Literal["nearest", "labelled"] = "nearest"
     """Images that vote for a class: the nearest ones, or images with its label, which are then not scored."""
     bprw: tyro.conf.OmitArgPrefixes[BprwConfig] = field(default_factory=BprwConfig)

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from prolip.files import whole_file
+from prolip.files import atomic_file
 from prolip.suites.folders import TaskFolder, stamps
 
 csv.field_size_limit(2**24)
@@ -165,7 +165,7 @@ def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes
     digest = hashlib.sha256(repr((stamps(files_of(folder)), list(names), texts)).encode()).hexdigest()[:32]
     path = made / f"{folder.name}-{digest[:16]}.tar"
     if not path.is_file():
-        with whole_file(path) as temporary, tarfile.open(temporary, "w") as archive:
+        with atomic_file(path) as temporary, tarfile.open(temporary, "w") as archive:
             for place, (extension, data) in enumerate(_images(folder, names)):
                 members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
                 _add(archive, f"{place:07}", members)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from prolip.eval.bprw import PromptWeights
-from prolip.files import whole_file
+from prolip.files import atomic_file
 
 _TENSORS = ("weights", "classifier", "variances", "rounds")
 
@@ -19,7 +19,7 @@ def save_prompt_weights(found: PromptWeights, path: Path, notes: Mapping[str, ob
     """Write weights to a safetensors file, with `notes` (settings, class names, templates) as JSON in its header."""
     tensors = {name: getattr(found, name).detach().cpu().contiguous() for name in _TENSORS}
     header = {name: json.dumps(note, ensure_ascii=False) for name, note in (notes or {}).items()}
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         save_file(tensors, temporary, header)
 
 

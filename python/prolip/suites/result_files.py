@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prolip.eval.statistics import Interval
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.report import charts
 from prolip.report.suite_page import SuitePage, TableRow, build_suite_page
 from prolip.suites.compare import Compared, compare
@@ -86,9 +86,9 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
             (model, difference_chart(names[0], model, place, compared)) for place, model in enumerate(names[1:])
         ],
     )
-    write_whole(folder / "results.json", to_json(found))
-    write_whole(folder / "results.md", markdown(page))
-    write_whole(folder / "results.html", build_suite_page(page))
+    write_atomic(folder / "results.json", to_json(found))
+    write_atomic(folder / "results.md", markdown(page))
+    write_atomic(folder / "results.html", build_suite_page(page))
     shown = dict(tables)
     said = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
     table = markdown_table(names, shown.get(MAIN) or shown.get(REST, []))

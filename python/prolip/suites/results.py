@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.suites.row_statistics import STATISTICS, Statistic
 from prolip.suites.typed_json import from_json, to_json
 
@@ -141,5 +141,5 @@ class TaskCache:
             except ValueError:
                 pass  # written by another version
         result = compute()
-        write_whole(path, to_json(result))
+        write_atomic(path, to_json(result))
         return result

@@ -42,7 +42,7 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
 
 
 def test_one_name_stands_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="each model can stand there once"):
+    with pytest.raises(ValueError, match="each model can be named once"):
         write_results(tmp_path, [result("a"), result("a")], num_resamples=0, seed=0)
 
 

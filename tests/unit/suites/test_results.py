@@ -12,7 +12,7 @@ from prolip.suites.results import TaskCache, TaskResult, row_of_items
 
 
 def test_a_row_of_no_item_is_refused() -> None:
-    with pytest.raises(ValueError, match="t: m of no item"):
+    with pytest.raises(ValueError, match="t: m needs at least one item"):
         row_of_items("t", "m", torch.zeros(0))
 
 

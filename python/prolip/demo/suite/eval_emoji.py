@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prolip.demo.config import EmojiOptions, Split
 from prolip.demo.suite import Evaluated, evaluate_emoji
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.results import Row, SuiteResult, TaskCache, row_of_items
 from prolip.suites.typed_json import to_json
@@ -47,7 +47,7 @@ def run_emoji(model: EvalModel, options: EmojiOptions, cache: TaskCache) -> Suit
     results, trained, random = evaluate_run(model, options.data, options.split)
     path = results_path(Path(model.name), options.split)
     if path is not None:
-        write_whole(path, to_json(results))
+        write_atomic(path, to_json(results))
     rows = []
     for headline in results.headlines:
         task, items = headline.label, trained[headline.name]
