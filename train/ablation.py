@@ -86,7 +86,7 @@ MEASURES: dict[str, Measure] = {
 def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
     """The command line of a run, behind `prolip train`: on one core, with a checkpoint at its end alone."""
     steps, data = options.steps, options.data
-    length = ["--num_samples", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
+    length = ["--samples_seen", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
     place = ["--run_dir", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
     size = () if options.full else SMALLER

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prolip.errors import UserError
 from prolip.eval.statistics import Interval
 from prolip.files import write_atomic
 from prolip.report import charts
@@ -58,11 +59,11 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
         seed: seed of the resampling.
 
     Raises:
-        ValueError: two models have the same name.
+        UserError: two models have the same name.
     """
     names = [result.model for result in results]
     if len(set(names)) < len(names):
-        raise ValueError(f"checkpoint is {names}: each model can be named once")
+        raise UserError(f"checkpoint is {names}: each model can be named once")
     compared = compare(results, num_resamples=num_resamples, seed=seed)
     tables = [
         (title, rows)

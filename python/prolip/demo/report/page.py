@@ -17,7 +17,7 @@ from prolip.report import charts
 from prolip.report.templating import open_templates
 
 SETTINGS = (
-    ("num_samples", "Pictures seen in training"),
+    ("samples_seen", "Pictures seen in training"),
     ("batch_size", "Batch size"),
     ("optim.lr", "Peak learning rate"),
     ("model.embed_dim", "Embedding dimensions"),
