@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import ROOT
-from tests.unit.built_emoji import build_made_up
-from tests.unit.sample_run import write_run_with
+from tests.support.emoji_build import build_made_up
+from tests.support.untrained_run import write_run_with
 
 import prolip
 
