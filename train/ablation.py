@@ -23,7 +23,7 @@ from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.evaluate import embed_everything, gather_captions, read_set, set_names
 from prolip.demo.suite.measures import measure_levels
 from prolip.demo.suite.results import LevelFigures, ModelFigures
-from prolip.embeddings.embed import embed_pictures
+from prolip.embeddings.embed import embed_pixels
 from prolip.gaussian import Gaussian
 from prolip.pretrained.open import open_model
 
@@ -163,7 +163,7 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
     size = model.config.vision.image_size
     assert isinstance(size, int), "emoji are square"
     sets = [read_set(data, name, size) for name in set_names("test")]
-    trained = embed_pictures(model, read_set(data, "train", size).images, CPU)
+    trained = embed_pixels(model, read_set(data, "train", size).images, CPU)
     book, _ = gather_captions(sets)
     captions = embed_everything(model, tokenizer, [], book, CPU).captions
     held_out = [sample for pictures in sets[:-1] for sample in pictures.samples]

@@ -19,6 +19,7 @@ from prolip import _core
 from prolip._core import (
     DataError,
     LoaderStats,
+    NoSampleError,
     StageStats,
     check_index,
     decode_only,
@@ -54,6 +55,7 @@ __all__ = [
     "LoaderStats",
     "MaskConfig",
     "Members",
+    "NoSampleError",
     "StageStats",
     "StoreConfig",
     "check_index",
@@ -149,6 +151,7 @@ class BatchLoader:
 
         Raises:
             ValueError: A setting is invalid. The message names the field, its value and the rule.
+            NoSampleError: The shards are intact, but hold no sample. A `ValueError`.
             DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
                 samples before the damage are used, and the damage counts as a bad sample.
         """

@@ -1,4 +1,4 @@
-"""pyarrow, which writes and reads Parquet and comes with an extra: imported when it is needed."""
+"""Import pyarrow, an optional dependency, when it is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def pyarrow() -> Any:
     """The module pyarrow.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: pyarrow is not installed.
     """
     return _module("pyarrow")
 

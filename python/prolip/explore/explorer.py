@@ -19,15 +19,16 @@ from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, DataError, preprocess_image
 from prolip.data.tokenizer import Tokenizer
-from prolip.embeddings.embed import embed_pictures, embed_texts, picture_side
+from prolip.embeddings.embed import embed_pixels, embed_texts
 from prolip.eval.bprw import PromptWeights, reweight_prompts
 from prolip.eval.config import BprwConfig, TraversalConfig
-from prolip.eval.hierarcaps import met_captions
+from prolip.eval.hierarchy import visited_items
 from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.explore.items import Item
 from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
 from prolip.models import ProLIP
+from prolip.pretrained.eval_model import square_image_size
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class Explorer:
         if not (model.config.vision.embed_unc and model.config.text.embed_unc):
             raise ValueError("the model has no [UNC] token in both towers: there is no uncertainty to explore")
         self.model, self.tokenizer = model, tokenizer
-        self._size, self._device = picture_side(model), next(model.parameters()).device
+        self._size, self._device = square_image_size(model), next(model.parameters()).device
         self._cache: dict[str, Gaussian] = {}
         self._lock = Lock()
         self.items, self._images = self._embed_items(_with_unique_keys(items))
@@ -195,7 +196,7 @@ class Explorer:
             candidates = _clean_lines(captions or (), "write the captions to walk through")
             texts = self._texts(candidates)
         start = texts.mean[(image.mean @ texts.mean.T).argmax(dim=1)]
-        steps = met_captions(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
+        steps = visited_items(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
         # The root is not among the captions met on the way: it is where the way ends.
         met = [*(candidates[place] for place in steps), root]
         names = list(dict.fromkeys(met))
@@ -294,7 +295,7 @@ class Explorer:
                 else:
                     readable.append(item)
             if pixels:
-                parts.append(embed_pictures(self.model, torch.cat(pixels), self._device))
+                parts.append(embed_pixels(self.model, torch.cat(pixels), self._device))
         if items and not readable:
             raise ValueError(f"none of the {len(items)} images of the data set can be decoded")
         return readable, concatenate(parts) if parts else None
@@ -306,7 +307,7 @@ class Explorer:
         return (pixels - mean) / std
 
     def _embed_image(self, image_data: bytes) -> Gaussian:
-        return embed_pictures(self.model, self._pixels(image_data), self._device)
+        return embed_pixels(self.model, self._pixels(image_data), self._device)
 
     def _texts(self, captions: Sequence[str]) -> Gaussian:
         """Embed captions, [N, D], using the cache."""

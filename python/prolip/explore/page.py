@@ -13,10 +13,10 @@ from PIL import Image
 
 from prolip.data import DataError, preprocess_image
 from prolip.embeddings.contact_sheet import SIDE, data_uri
-from prolip.eval.prompts import PLAIN_TEMPLATES
 from prolip.explore import show
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item
+from prolip.suites.templates import PLAIN_TEMPLATES
 
 PANELS = ("compare", "captions", "walk", "browse", "classify")
 """Names of the tabs in the address."""

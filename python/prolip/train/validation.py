@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members, StoreConfig
 from prolip.data.config import TokenizerConfig
-from prolip.data.samples import read_record, values_at
+from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
@@ -238,10 +238,7 @@ def _label(job: ValidationJob, key: str, member: bytes | None) -> str | int:
         if not text:
             raise DataError(f"sample {key}: it has no member .{CLASS_MEMBER}")
         return int(text) if text.isdecimal() else text
-    values = values_at(read_record(key, member), job.label)
-    if len(values) != 1 or not isinstance(values[0], str | int):
-        raise DataError(f"sample {key}: its json has no text and no number at {job.label!r}")
-    return values[0]
+    return read_label(key, member, job.label)
 
 
 def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int], names: Sequence[str]) -> Tensor:

@@ -13,10 +13,18 @@ pyo3::create_exception!(
     "Data that cannot be used: a damaged shard, a picture that is none, too many bad samples. The message names the place."
 );
 
+pyo3::create_exception!(
+    prolip._core,
+    NoSampleError,
+    PyValueError,
+    "Shards that are whole archives, but none has a sample."
+);
+
 /// What stopped a loader.
 pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(_) => PyValueError::new_err(error.to_string()),
+        Error::NoSample(_) => NoSampleError::new_err(error.to_string()),
         Error::Open { .. }
         | Error::Tar { .. }
         | Error::Fetch(_)

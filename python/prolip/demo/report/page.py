@@ -1,4 +1,4 @@
-"""From a run's files to `report.html`."""
+"""Write report.html from a run's files."""
 
 import re
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from typing import Any, Literal
 from markupsafe import Markup, escape
 
 from prolip.demo.report import words
-from prolip.demo.report.inputs import ReportInputs, column, read_inputs
-from prolip.demo.report.prompting import gain_chart, prompting_sentence, weight_chart
+from prolip.demo.report.prompt_section import gain_chart, prompting_sentence, weight_chart
+from prolip.demo.report.run_files import ReportInputs, column, read_inputs
 from prolip.demo.suite.results import ModelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.report import charts
 from prolip.report.templating import open_templates
 
@@ -34,27 +34,27 @@ SETTINGS = (
     ("data.mask.general_prob", "Hierarchical masking, probability"),
     ("seed", "Seed"),
 )
-"""Keys of config.toml that the page lists; the whole file follows folded."""
+"""Settings that the report lists, by key of config.toml. The whole file is in a collapsed section."""
 
 
 def render_report(run_dir: Path, data_dir: Path) -> Path:
-    """Writes `run_dir/report.html`, one file without outside requests, and returns its path.
+    """Write `run_dir/report.html`, one file that loads nothing from elsewhere, and return its path.
 
     Args:
-        run_dir: holds eval.json, and as far as they exist metrics.jsonl and config.toml.
-        data_dir: the emoji shards that were evaluated, for the pictures and the attributions.
+        run_dir: folder with eval.json and, if they exist, metrics.jsonl and config.toml.
+        data_dir: the emoji shards that were evaluated, for images and credits.
 
     Raises:
         FileNotFoundError: the run has no eval.json.
-        ValueError: eval.json is of another version or damaged.
+        ValueError: eval.json is damaged or from another version.
     """
     path = run_dir / "report.html"
-    write_whole(path, build_page(read_inputs(run_dir, data_dir)))
+    write_atomic(path, build_page(read_inputs(run_dir, data_dir)))
     return path
 
 
 def build_page(inputs: ReportInputs) -> str:
-    """The page's HTML."""
+    """Render the report as HTML."""
     environment = open_templates("prolip.demo.report")
     environment.filters["sentence_case"] = words.sentence_case
     environment.globals.update(
@@ -71,10 +71,10 @@ def build_page(inputs: ReportInputs) -> str:
         "inputs": inputs,
         "results": inputs.results,
         "gallery": inputs.results.gallery,
-        "pictures": inputs.pictures,
-        "shown_pictures": [
-            (name, [picture for picture in inputs.results.gallery.pictures if picture.set_name == name])
-            for name in dict.fromkeys(picture.set_name for picture in inputs.results.gallery.pictures)
+        "images": inputs.images,
+        "examples": [
+            (name, [image for image in inputs.results.gallery.pictures if image.set_name == name])
+            for name in dict.fromkeys(image.set_name for image in inputs.results.gallery.pictures)
         ],
         "level_chart": level_chart(inputs.results.trained, inputs.results.random),
         "level_groups": [
@@ -103,7 +103,7 @@ def build_page(inputs: ReportInputs) -> str:
 
 
 def not_longer(trained: ModelFigures, random: ModelFigures) -> dict[str, tuple[float, float]]:
-    """By headline: group over name where length cannot be the reason, trained and untrained."""
+    """For each headline on order: the share where length cannot be the reason, trained and untrained."""
     pairs = {
         "order_unseen": (trained.unseen_names.pairs, random.unseen_names.pairs),
         "order_seen": (trained.seen_names.pairs, random.seen_names.pairs),
@@ -117,7 +117,7 @@ def not_longer(trained: ModelFigures, random: ModelFigures) -> dict[str, tuple[f
 
 
 def level_chart(trained: ModelFigures, random: ModelFigures) -> Markup:
-    """Uncertainty by level, unseen and trained names beside each other, each relative to its own "a picture"."""
+    """Draw uncertainty by level for unseen and trained names, each relative to its own "a picture"."""
     groups = [
         (
             name,
@@ -154,7 +154,7 @@ def level_chart(trained: ModelFigures, random: ModelFigures) -> Markup:
 def inclusion_chart(
     title: str, name: str, steps: Sequence[Inclusion], untrained: Sequence[Inclusion]
 ) -> tuple[str, str, Markup]:
-    """(title, set, chart) of some inclusions of the set `name`, with those of the untrained model."""
+    """Draw inclusions of the set `name`, beside those of the untrained model; returns (title, set label, chart)."""
     bars = [
         charts.Bar(
             label=f"{words.LEVEL_NAMES[step.specific]} ⊂ {words.LEVEL_NAMES[step.general]}",
@@ -173,14 +173,14 @@ def inclusion_chart(
 
 
 def inclusion_charts(trained: Sequence[SetFigures], random: Sequence[SetFigures]) -> list[tuple[str, str, Markup]]:
-    """Of the first and the last set (trained and held-out design): pictures in captions, captions in each other."""
+    """Draw inclusions for the first and the last set: image in captions, then captions in each other."""
     shown = ((trained[0], random[0]), (trained[-1], random[-1]))
     return [
         *(
             inclusion_chart("The picture in each caption", ours.name, ours.picture_inclusion, theirs.picture_inclusion)
             for ours, theirs in shown
         ),
-        # The chain's first step is the picture in the name, shown above; on its scale the others could not be seen.
+        # Leave out the first step of the chain, image in name: it is shown above, and its scale would hide the others.
         *(
             inclusion_chart("Each caption in the next", ours.name, ours.inclusion_chain[1:], theirs.inclusion_chain[1:])
             for ours, theirs in shown
@@ -189,7 +189,7 @@ def inclusion_charts(trained: Sequence[SetFigures], random: Sequence[SetFigures]
 
 
 def bin_charts(inputs: ReportInputs) -> list[tuple[str, Markup, str]]:
-    """(set, chart, verdict) for each set that has enough pictures."""
+    """Draw accuracy by uncertainty for each set with enough images; returns (set label, chart, verdict)."""
     shown: list[tuple[str, Markup, str]] = []
     for figures, random in zip(inputs.results.trained.sets, inputs.results.random.sets, strict=True):
         pairs = {
@@ -256,7 +256,7 @@ CURVES: tuple[tuple[str, str, Scale, tuple[tuple[str, str], ...]], ...] = (
 
 
 def training_curves(inputs: ReportInputs) -> list[tuple[str, str, Markup]]:
-    """(title, how to read it, chart) for each group of metrics that the run wrote."""
+    """Draw the run's metrics by group; returns (title, how to read it, chart)."""
     steps = column(inputs.metrics, "step")
     shown: list[tuple[str, str, Markup]] = []
     for title, reading, scale, names in CURVES:
@@ -274,7 +274,7 @@ def training_curves(inputs: ReportInputs) -> list[tuple[str, str, Markup]]:
 
 
 def linked(text: str) -> Markup:
-    """Plain text with its web addresses as links; everything else escaped."""
+    """Escape a text and turn its URLs into links."""
     parts = re.split(r"(https?://[^\s<>()\"']*[^\s<>()\"'.,;:])", text)
     return Markup("").join(
         Markup('<a href="{0}" rel="noopener noreferrer">{0}</a>').format(part) if place % 2 else escape(part)

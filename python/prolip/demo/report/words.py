@@ -1,4 +1,4 @@
-"""The page's numbers and sentences, worked out from the results so that they say what came out, not what was hoped."""
+"""Format the report's numbers, and write its sentences from the results, also where they are disappointing."""
 
 import math
 
@@ -18,7 +18,7 @@ DESIGN_NAMES = {
     "twtr": "Twemoji (Twtr)",
 }
 ORDERED = 0.6
-"""A share above this counts as an order; a coin gives 0.5."""
+"""A share above this counts as an order; chance is 0.5."""
 THIN = "\u202f"
 """A narrow space without a line break."""
 FALLS = -0.3
@@ -26,39 +26,39 @@ FALLS = -0.3
 
 
 def percent(value: float, decimals: int = 1) -> str:
-    """A share as per cent that no line break parts, "n/a" for NaN."""
+    """Format a share in percent, without a line break; "n/a" for NaN."""
     return "n/a" if not math.isfinite(value) else f"{100 * value:.{decimals}f}{THIN}%"
 
 
 def signed(value: float, decimals: int = 2) -> str:
-    """A number with its sign and a real minus, "n/a" for NaN."""
+    """Format a number with its sign, with a real minus; "n/a" for NaN."""
     return "n/a" if not math.isfinite(value) else f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def relative(value: float) -> str:
-    """A ratio as a signed percentage from 1: 1.012 is "+1.2 %"."""
+    """Format a ratio as a signed percentage above 1: 1.012 is "+1.2 %"."""
     return "n/a" if not math.isfinite(value) else f"{signed(100 * (value - 1), 1)}{THIN}%"
 
 
 def span(low: float, high: float) -> str:
-    """A range of shares as per cent that no line break parts: "79–103 %"."""
+    """Format a range of shares in percent, without a line break: "79–103 %"."""
     return f"{100 * low:.0f}–\u2060{100 * high:.0f}{THIN}%" if math.isfinite(low + high) else "n/a"
 
 
 def set_label(name: str) -> str:
-    """What a set holds: "held-out emoji, OpenMoji"."""
+    """Describe a set: "held-out emoji, OpenMoji"."""
     kind, _, design = name.partition("-")
     emoji = {"test": "held-out emoji", "val": "validation emoji", "design": "trained emoji, held-out design"}[kind]
     return f"{emoji}, {DESIGN_NAMES.get(design, design)}"
 
 
 def sentence_case(text: str) -> str:
-    """The text with its first letter large and the others as they are."""
+    """Capitalise the first letter and leave the others alone."""
     return text[:1].upper() + text[1:]
 
 
 def findings(results: EmojiResults) -> list[str]:
-    """What was looked for and not found, or found to be small."""
+    """List effects that were not found or are small."""
     trained, random = results.trained, results.random
     return [
         _effect_size(trained.unseen_names, random.unseen_names),
@@ -72,7 +72,7 @@ def findings(results: EmojiResults) -> list[str]:
 
 
 def pearson_sentence(bins: AccuracyBins, untrained: AccuracyBins) -> str:
-    """Whether accuracy falls over the bins, in words, with the untrained model's correlation beside it."""
+    """Say whether accuracy falls over the bins, beside the untrained model's correlation."""
     before = f"untrained {signed(untrained.pearson)}"
     if not math.isfinite(bins.pearson):
         return f"no correlation, all bins are equal ({before})"

@@ -1,4 +1,4 @@
-"""Figures of one model on one set of emoji pictures, and on the captions by level."""
+"""Measure one model on one set of emoji images, and on captions by level."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.demo.data.captions import LEVELS
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, is_chained
 from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
-from prolip.demo.suite.samples import LEVELS, EmbeddedCaptions, EmojiSample, codes, is_chained
 from prolip.eval.hierarchy import inclusion_chain, inclusion_in_each
 from prolip.eval.retrieval import evaluate_retrieval, first_ranks, same_group
 from prolip.eval.statistics import spearman
@@ -29,23 +30,23 @@ from prolip.eval.zero_shot import (
 from prolip.gaussian import Gaussian
 
 MIN_FOR_BINS = 100
-"""Ten bins of fewer than ten pictures would show noise."""
+"""Smallest set for ten bins: with fewer than ten images each, bins would show noise."""
 PAIRS = (("group", "name"), ("subgroup", "name"), ("group", "subgroup"))
 
 
 class ClassPrompts:
-    """The prompt ensembles of all groups and of all subgroups: every template's caption, each prompt once."""
+    """The prompts of all groups and subgroups: the captions of all templates, without duplicates."""
 
     def __init__(self, samples: Sequence[EmojiSample]) -> None:
         self.group = {sample.group: list(dict.fromkeys(sample.captions["group"])) for sample in samples}
         self.subgroup = {sample.subgroup: list(dict.fromkeys(sample.captions["subgroup"])) for sample in samples}
 
     def classifier(self, level: str, captions: EmbeddedCaptions) -> Classifier:
-        """The aggregated classifier of a level, classes in the prompts' order."""
+        """Build the classifier of a level by averaging each class's prompts."""
         return aggregate_prompts(self.gaussian(level, captions))
 
     def gaussian(self, level: str, captions: EmbeddedCaptions) -> Gaussian:
-        """The prompts of all classes of a level, [C, K, D].
+        """Return the Gaussians of the prompts of all classes of a level, [C, K, D].
 
         Raises:
             ValueError: the classes have different numbers of prompts.
@@ -58,15 +59,15 @@ class ClassPrompts:
         return Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
 
     def names(self, level: str) -> list[str]:
-        """The classes of a level."""
+        """Return the class names of a level."""
         return list(self._of(level))
 
     def texts(self, level: str) -> list[list[str]]:
-        """The prompts of each class of a level."""
+        """Return the prompts of each class of a level."""
         return list(self._of(level).values())
 
     def labels(self, level: str, samples: Sequence[EmojiSample]) -> Tensor:
-        """Class of each sample at a level, i64 [N]."""
+        """Return the class index of each sample at a level, i64 [N]."""
         places = {name: place for place, name in enumerate(self._of(level))}
         return torch.tensor([places[sample.group if level == "group" else sample.subgroup] for sample in samples])
 
@@ -75,15 +76,15 @@ class ClassPrompts:
 
 
 def retrieval_caption(sample: EmojiSample) -> str:
-    """The one caption a picture has in retrieval: its name in the first template."""
+    """Return the caption of a sample in retrieval: its name in the first template."""
     return sample.captions["name"][0]
 
 
 def correct_pairs(samples: Sequence[EmojiSample]) -> Tensor:
-    """Which captions are right for which pictures, bool [N, N]: the own one, an equal picture's, an equal caption."""
-    pictures = codes([sample.picture for sample in samples])
+    """Mark the correct captions of each image, bool [N, N]: its own, equal captions, and those of equal images."""
+    images = codes([sample.image_id for sample in samples])
     captions = codes([retrieval_caption(sample) for sample in samples])
-    return same_group(pictures, pictures) | same_group(captions, captions)
+    return same_group(images, images) | same_group(captions, captions)
 
 
 def measure_set(
@@ -94,15 +95,15 @@ def measure_set(
     prompts: ClassPrompts,
     views: Sequence[ViewFigures],
 ) -> SetFigures:
-    """All figures of one set.
+    """Measure a model on one set.
 
     Args:
-        name: of the set.
-        images: [N, D], one a sample.
-        samples: N records.
-        captions: holds every caption of the samples and the prompts.
-        prompts: of all classes.
-        views: of changed pictures, measured elsewhere.
+        name: name of the set.
+        images: [N, D], one per sample.
+        samples: N samples.
+        captions: embeddings of the samples' captions and of the prompts.
+        prompts: prompts of all classes.
+        views: results on changed images, which are measured elsewhere.
     """
     texts = captions.of(map(retrieval_caption, samples))
     correct = correct_pairs(samples)
@@ -129,9 +130,9 @@ def measure_set(
 
 
 def measure_levels(samples: Sequence[EmojiSample], captions: EmbeddedCaptions) -> LevelFigures:
-    """Uncertainty of the captions of distinct emoji, by level.
+    """Measure the uncertainty of captions by level, over distinct emoji.
 
-    Every template of every emoji counts once; a pair of levels is compared within one template.
+    Every template of every emoji counts once. Two levels are compared within the same template.
     """
     samples = list({sample.codepoint: sample for sample in samples}.values())
     flat = {level: [caption for sample in samples for caption in sample.captions[level]] for level in LEVELS}
@@ -165,26 +166,26 @@ def _pair_share(
     )
 
 
-def hidden_patches(num_pictures: int, num_patches: int, keep_ratio: float, seed: int = 0) -> Tensor:
-    """A random draw of the patches a picture keeps, sorted, i64 [N, K]."""
-    order = torch.rand(num_pictures, num_patches, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+def hidden_patches(num_images: int, num_patches: int, keep_ratio: float, seed: int = 0) -> Tensor:
+    """Draw the patches that each image keeps, sorted, i64 [N, K]."""
+    order = torch.rand(num_images, num_patches, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
     return order[:, : max(1, int(num_patches * keep_ratio))].sort(dim=1).values
 
 
 def blurred(images: Tensor) -> Tensor:
-    """Pictures after a 5 x 5 box blur, edges repeated."""
+    """Blur images with a 5 x 5 box; edges are repeated."""
     return F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
 
 
 def zoomed(images: Tensor) -> Tensor:
-    """The middle half (by side) of each picture, enlarged to its size."""
+    """Enlarge the central half (by side) of each image to its full size."""
     height, width = images.shape[-2:]
     middle = images[..., height // 4 : height - height // 4, width // 4 : width - width // 4]
     return F.interpolate(middle, size=(height, width), mode="bilinear", antialias=True)
 
 
 def compare_view(name: str, trained: bool, changed: Gaussian, whole: Gaussian) -> ViewFigures:
-    """Uncertainty of changed pictures against whole ones, row by row."""
+    """Compare the uncertainty of changed images with that of the same images whole."""
     return ViewFigures(
         name=name,
         trained=trained,
@@ -200,7 +201,7 @@ def _zero_shot(
     captions: EmbeddedCaptions,
     prompts: ClassPrompts,
 ) -> tuple[ZeroShotResult, ZeroShotResult, Tensor]:
-    """Results by means and with class variances, and the first's correctness, bool [N]."""
+    """Return the results by means and with class variances, and whether each image is correct by means, bool [N]."""
     classifier, labels = prompts.classifier(level, captions), prompts.labels(level, samples)
     plain = zero_shot_logits(images.mean, classifier.weight)
     with_var = zero_shot_logits(images.mean, classifier.weight, classifier.total_var)
@@ -214,7 +215,7 @@ def _bins(images: Gaussian, correct: Tensor) -> AccuracyBins | None:
 def _caption_chain(
     images: Gaussian, samples: Sequence[EmojiSample], captions: EmbeddedCaptions
 ) -> list[tuple[str, Gaussian]]:
-    """Picture, name, subgroup, group and "a picture", one row a picture and template."""
+    """Return the Gaussians of image, name, subgroup, group and "a picture", one row per image and template."""
     num_templates = len(samples[0].captions["name"])
     rows = torch.arange(len(samples)).repeat_interleave(num_templates)
     chain = [("image", images.rows(rows))]
