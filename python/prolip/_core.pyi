@@ -16,6 +16,7 @@ __all__ = [
     "BatchLoader",
     "DataError",
     "LoaderStats",
+    "NoSamplesError",
     "StageStats",
     "Tokenizer",
     "check_index",
@@ -38,6 +39,7 @@ MAX_MEMBER_BYTES: Final[int]
 MAX_PIXELS: Final[int]
 
 class DataError(Exception): ...
+class NoSamplesError(ValueError): ...
 
 class _Leg(Protocol):
     """`prolip.data.Leg`."""

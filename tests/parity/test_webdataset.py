@@ -124,7 +124,7 @@ def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
     found = theirs(plain or paths)
     expected = [sample for sample in found.samples if usable(sample)]
     if not found.samples and not found.doubled:
-        with pytest.raises(ValueError, match="the shards hold no sample"):
+        with pytest.raises(ValueError, match="the shards have no sample"):
             evaluation(*paths)
         return 0
     keys, shades, ids = [], [], []

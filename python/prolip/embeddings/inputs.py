@@ -17,10 +17,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, expand_shards, shown_shard
+from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, NoSamplesError, expand_shards, shown_shard
 from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_image
-from prolip.data.samples import EXTENSIONS, holds_no_sample
+from prolip.data.samples import EXTENSIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +214,7 @@ class Reading:
             lost = _pack(part, Path(shard), with_captions=bool(self._config.captions))
         try:
             loader = BatchLoader(replace(self._config, shards=(shard,)))
-        except ValueError as error:
-            if not holds_no_sample(error):
-                raise
+        except NoSamplesError:
             return _Begun(part, shard, None, iter(()), None, lost)
         batches = iter(loader)
         return _Begun(part, shard, loader, batches, next(batches, None), lost)

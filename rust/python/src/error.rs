@@ -13,10 +13,18 @@ pyo3::create_exception!(
     "Data that cannot be used: a damaged shard, a picture that is none, too many bad samples. The message names the place."
 );
 
+pyo3::create_exception!(
+    prolip._core,
+    NoSamplesError,
+    PyValueError,
+    "The shards are readable but have no sample."
+);
+
 /// What stopped a loader.
 pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(_) => PyValueError::new_err(error.to_string()),
+        Error::NoSamples(_) => NoSamplesError::new_err(error.to_string()),
         Error::Open { .. }
         | Error::Tar { .. }
         | Error::Fetch(_)

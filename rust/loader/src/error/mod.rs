@@ -50,6 +50,9 @@ pub enum Error {
     /// A setting is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The shards are readable but have no sample.
+    #[error(transparent)]
+    NoSamples(ConfigError),
     /// A shard cannot be opened.
     #[error("shard {shard}: cannot open: {source}")]
     Open {
