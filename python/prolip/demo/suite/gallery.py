@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from prolip.demo.suite.emoji_samples import LEVELS, EmbeddedCaptions, ImageSet, evenly_spaced
+from prolip.demo.data.captions import LEVELS
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, ImageSet, evenly_spaced
 from prolip.demo.suite.measure_sets import correct_pairs, retrieval_caption
 from prolip.demo.suite.results import ChainExample, Gallery, GalleryImage, RankedCaption, ScoredCaption
 from prolip.eval.retrieval import rank_candidates, retrieval_scores

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.demo.suite.emoji_samples import LEVELS, EmbeddedCaptions, EmojiSample, codes, is_chained
+from prolip.demo.data.captions import LEVELS
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, is_chained
 from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
 from prolip.eval.hierarchy import inclusion_chain, inclusion_in_each
 from prolip.eval.retrieval import evaluate_retrieval, first_ranks, same_group
