@@ -23,7 +23,7 @@ from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.evaluate import embed_everything, gather_captions, read_set, set_names
 from prolip.demo.suite.measure_sets import measure_levels
 from prolip.demo.suite.results import LevelFigures, ModelFigures
-from prolip.embeddings.embed import embed_pictures
+from prolip.embeddings.embed import embed_pixels
 from prolip.gaussian import Gaussian
 from prolip.pretrained.open import open_model
 
@@ -86,7 +86,7 @@ MEASURES: dict[str, Measure] = {
 def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
     """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
     steps, data = options.steps, options.data
-    length = ["--num_samples", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
+    length = ["--samples_seen", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
     place = ["--run_dir", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
     size = () if options.full else SMALLER
@@ -163,7 +163,7 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
     size = model.config.vision.image_size
     assert isinstance(size, int), "emoji are square"
     sets = [read_set(data, name, size) for name in set_names("test")]
-    trained = embed_pictures(model, read_set(data, "train", size).images, CPU)
+    trained = embed_pixels(model, read_set(data, "train", size).images, CPU)
     book, _ = gather_captions(sets)
     captions = embed_everything(model, tokenizer, [], book, CPU).captions
     held_out = [sample for pictures in sets[:-1] for sample in pictures.samples]

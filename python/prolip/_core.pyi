@@ -14,9 +14,7 @@ __all__ = [
     "Batch",
     "BatchIterator",
     "BatchLoader",
-    "DataError",
     "LoaderStats",
-    "NoSamplesError",
     "StageStats",
     "Tokenizer",
     "check_index",
@@ -37,9 +35,6 @@ __all__ = [
 MAX_CAPTION_BYTES: Final[int]
 MAX_MEMBER_BYTES: Final[int]
 MAX_PIXELS: Final[int]
-
-class DataError(Exception): ...
-class NoSamplesError(ValueError): ...
 
 class _Leg(Protocol):
     """`prolip.data.Leg`."""

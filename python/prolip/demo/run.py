@@ -19,7 +19,7 @@ from prolip.demo.data.build import build_emoji
 from prolip.demo.report import render_report
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.eval_emoji import evaluate_run
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.pretrained.open import open_eval_model
 from prolip.train.config import load_config
 
@@ -96,7 +96,7 @@ def evaluate(source: Path, data: Path, out: Path) -> EmojiResults:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     results = evaluate_run(open_eval_model(str(source), None, device, data), data, "test").results
-    write_whole(out, results.to_json())
+    write_atomic(out, results.to_json())
     return results
 
 

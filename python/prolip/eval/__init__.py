@@ -1,1 +1,1 @@
-"""Evaluation: one file runs a model (`embed`), the rest are pure functions of Gaussians (SPEC §9)."""
+"""Measures of embeddings: pure functions of Gaussians, on any device, wherever the embeddings come from."""

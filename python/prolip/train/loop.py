@@ -24,6 +24,7 @@ from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoin
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, complain, start, stop
+from prolip.errors import UserError
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
@@ -135,11 +136,11 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     """The checkpoint to go on from, the same on every rank.
 
     Raises:
-        ValueError: it can't be used, or is of a run with another configuration.
+        UserError: it can't be used, or is of a run with another configuration.
     """
     saved = agree_on_checkpoint(config.folder / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
-        raise ValueError(
+        raise UserError(
             f"{saved.path} is of a run with another {', '.join(keys)}: choose another --name, or remove that folder"
         )
     return saved
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             complain(log, "prolip train", error, ranks)
             return 2
         if run.step >= run.config.total_steps:

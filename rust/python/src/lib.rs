@@ -25,8 +25,6 @@ mod _core {
     #[pymodule_export]
     use crate::bench::decode_only;
     #[pymodule_export]
-    use crate::error::{DataError, NoSamplesError};
-    #[pymodule_export]
     use crate::image::{colour_jitter, decode_image, gray, preprocess_image, resize_box};
     #[pymodule_export]
     use crate::index::{check_index, write_index};

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from webdataset import ShardWriter
 
+from prolip.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 RECORD = "dataset.json"
@@ -142,7 +144,7 @@ def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[S
         patterns: patterns of all files that the builder writes, relative to the folder.
 
     Raises:
-        ValueError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, or holds a file that the builder does not write.
     """
     check_replaceable(out, patterns)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -165,15 +167,15 @@ def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
     """Check that replacing `out` deletes only a builder's own files; see `replace_folder`.
 
     Raises:
-        ValueError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, or holds a file that the builder does not write.
     """
     if not out.exists():
         return
     if not out.is_dir():
-        raise ValueError(f"out: {out} is a file; name a new or empty folder")
+        raise UserError(f"out: {out} is a file; name a new or empty folder")
     foreign = [name for name in files_below(out) if not any(_fits(name, pattern) for pattern in patterns)]
     if foreign:
-        raise ValueError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
+        raise UserError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
 
 
 def _fits(name: str, pattern: str) -> bool:

@@ -12,12 +12,12 @@ from prolip.demo.report.prompt_section import gain_chart, prompting_sentence, we
 from prolip.demo.report.run_files import ReportInputs, column, read_inputs
 from prolip.demo.suite.results import ModelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.report import charts
 from prolip.report.templating import open_templates
 
 SETTINGS = (
-    ("num_samples", "Pictures seen in training"),
+    ("samples_seen", "Pictures seen in training"),
     ("batch_size", "Batch size"),
     ("optim.lr", "Peak learning rate"),
     ("model.embed_dim", "Embedding dimensions"),
@@ -49,7 +49,7 @@ def render_report(run_dir: Path, data_dir: Path) -> Path:
         ValueError: eval.json is damaged or from another version.
     """
     path = run_dir / "report.html"
-    write_whole(path, build_page(read_inputs(run_dir, data_dir)))
+    write_atomic(path, build_page(read_inputs(run_dir, data_dir)))
     return path
 
 

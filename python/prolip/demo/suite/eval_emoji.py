@@ -9,20 +9,21 @@ from torch import Tensor
 
 from prolip.demo.config import EmojiOptions, Split
 from prolip.demo.suite import Evaluated, evaluate_emoji
-from prolip.files import write_whole
-from prolip.pretrained.model import EvalModel
-from prolip.suites.json_results import to_json
-from prolip.suites.rows import Finished, Row, SuiteResult, row_of_items
+from prolip.errors import UserError
+from prolip.files import write_atomic
+from prolip.pretrained.eval_model import EvalModel
+from prolip.suites.results import Row, SuiteResult, TaskCache, row_of_items
+from prolip.suites.typed_json import to_json
 
 
 def evaluate_run(model: EvalModel, data: Path, split: Split) -> Evaluated:
     """Evaluate a model with the emoji suite.
 
     Raises:
-        ValueError: the model is not a ProLIP model with variances, or a shard is missing.
+        UserError: the model is not a ProLIP model with variances, or a shard is missing.
     """
     if model.prolip is None or model.tokenizer is None or not model.has_variances:
-        raise ValueError(f"{model.name} is not a ProLIP model with variances, which the emoji suite measures")
+        raise UserError(f"{model.name} is not a ProLIP model with variances, which the emoji suite measures")
     given = {} if model.keep_ratio is None else {"keep_ratio": model.keep_ratio}
     return evaluate_emoji(model.prolip, model.tokenizer, data, model.device, split, **given)
 
@@ -36,18 +37,18 @@ def results_path(source: Path, split: Split) -> Path | None:
     return folder / ("eval.json" if split == "test" else f"eval-{split}.json")
 
 
-def run_emoji(model: EvalModel, options: EmojiOptions, finished: Finished) -> SuiteResult:
+def run_emoji(model: EvalModel, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
     """Return the headlines of a ProLIP model, and write the full results to its run's folder.
 
     Raises:
-        ValueError: it is not a ProLIP model, a shard is missing, or the precision is not fp32.
+        UserError: it is not a ProLIP model, a shard is missing, or the precision is not fp32.
     """
     if options.precision != "fp32":
-        raise ValueError(f"precision is {options.precision}: the emoji suite only measures in fp32")
+        raise UserError(f"precision is {options.precision}: the emoji suite only measures in fp32")
     results, trained, random = evaluate_run(model, options.data, options.split)
     path = results_path(Path(model.name), options.split)
     if path is not None:
-        write_whole(path, to_json(results))
+        write_atomic(path, to_json(results))
     rows = []
     for headline in results.headlines:
         task, items = headline.label, trained[headline.name]

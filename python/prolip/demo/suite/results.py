@@ -6,7 +6,7 @@ from prolip.eval.hierarchy import Inclusion
 from prolip.eval.retrieval import RetrievalResult
 from prolip.eval.uncertainty import AccuracyBins, LevelUncertainty
 from prolip.eval.zero_shot import ZeroShotResult
-from prolip.suites.json_results import from_json, to_json
+from prolip.suites.typed_json import from_json, to_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.models import ProLIPOutput
 from prolip.train.config.parts import LogConfig
 from prolip.train.logging.examples import ExampleBatch, pick_examples, write_examples
@@ -139,7 +139,7 @@ def read_lines(path: Path) -> list[str]:
 def _open_lines(path: Path, resumed_step: int) -> TextIO:
     """Open a file of rows for appending, after dropping the rows of later steps."""
     kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
-    write_whole(path, "".join(f"{line}\n" for line in kept))
+    write_atomic(path, "".join(f"{line}\n" for line in kept))
     return path.open("a", encoding="utf-8")
 
 

@@ -228,11 +228,7 @@ fn check_size(config: &LoaderConfig, rules: &Rules, counts: &[u32]) -> Result<()
     };
     let division = rules.division(total);
     if division.total == 0 {
-        return Err(Error::NoSamples(ConfigError::new(
-            "data.shards",
-            format!("{:?}", config.shards),
-            "the shards have no sample",
-        )));
+        return Err(Error::NoSample(format!("{:?}", config.shards)));
     }
     if division.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(

@@ -19,7 +19,7 @@ from prolip.demo.suite import EmojiResults, evaluate_emoji
 from prolip.demo.suite.emoji_samples import CaptionBook, ImageSet, codes, evenly_spaced, is_chained, parse_sample
 from prolip.demo.suite.evaluate import set_names
 from prolip.demo.suite.measure_sets import blurred, correct_pairs, hidden_patches, zoomed
-from prolip.embeddings.embed import embed_images, embed_pictures, embed_texts, read_pictures
+from prolip.embeddings.embed import decode_images, embed_images, embed_pixels, embed_texts
 from prolip.models import ARCHITECTURES, ProLIP
 
 MakeRecord = Callable[[int, str], dict[str, object]]
@@ -195,13 +195,13 @@ def test_embedding_by_loader_equals_embedding_in_memory(model: ProLIP, emoji_dat
     with loader() as batches:
         embedded = embed_images(model, batches, CPU)
     with loader() as batches:
-        pictures = read_pictures(batches)
+        pictures = decode_images(batches)
     assert model.training
     assert embedded.keys == pictures.keys
     assert len(embedded.keys) == 36
     assert embedded.members == pictures.members
     assert None not in embedded.members["json"]
-    in_memory = embed_pictures(model, pictures.images, CPU, batch_size=7)
+    in_memory = embed_pixels(model, pictures.images, CPU, batch_size=7)
     assert torch.allclose(embedded.gaussian.mean, in_memory.mean, atol=1e-5)
     assert torch.allclose(embedded.gaussian.log_var, in_memory.log_var, atol=1e-5)
 

@@ -1,6 +1,6 @@
-"""Statistics over items, each a small pure function that can be resampled. N items, G groups.
+"""Statistics of items that a row can name, so that its value can be computed again on resamples.
 
-`items` is [N], `groups` i64 [N]. Groups that do not occur are left out of every mean over groups.
+`items` is [N], `groups` i64 [N]; G groups. Groups without items are left out of every mean over groups.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,28 +23,28 @@ def mean(items: Tensor, groups: Tensor) -> float:
 
 
 def group_means(items: Tensor, groups: Tensor) -> Tensor:
-    """Mean of the items of each group that occurs, f64 [G], in order of the groups' numbers, which count from 0."""
+    """Mean of the items of each group that occurs, f64 [G], in order of the group numbers, which start at 0."""
     counts = torch.bincount(groups)
     sums = torch.bincount(groups, weights=items.double())
     return (sums / counts)[counts > 0]
 
 
 def mean_per_group(items: Tensor, groups: Tensor) -> float:
-    """Mean over groups of the mean of their items; of hits by class, the mean per-class recall."""
+    """Mean of the groups' means. For hits grouped by class, this is the mean per-class recall."""
     return float(group_means(items, groups).mean())
 
 
 def worst_group(items: Tensor, groups: Tensor) -> float:
-    """Smallest mean of a group's items."""
+    """Smallest of the groups' means."""
     return float(group_means(items, groups).min())
 
 
 def f1_macro(items: Tensor, groups: Tensor) -> float:
-    """F1 of each class, averaged over the classes that are true at least once, as WILDS does.
+    """F1 of each class, averaged over the classes that are the label of at least one item, as in WILDS.
 
     Args:
-        items: predicted classes, whole numbers of any type.
-        groups: true classes.
+        items: predicted classes, whole numbers of any dtype.
+        groups: labels.
     """
     predicted = items.long()
     num_classes = int(torch.maximum(predicted.max(), groups.max())) + 1
@@ -59,9 +59,9 @@ STATISTICS: Mapping[Statistic, Callable[[Tensor, Tensor], float]] = {
     "mean_per_group": mean_per_group,
     "worst_group": worst_group,
     "f1_macro": f1_macro,
-    # Of numbers and the whole number that stands beside each, such as a length.
+    # `groups` holds a whole number per item, such as a caption's length.
     "rank_correlation": spearman,
-    # Of uncertainties or confidences, and of 1 for a right answer and 0 for a wrong one beside each.
+    # `items` holds uncertainties or confidences, `groups` 1 for a right answer and 0 for a wrong one.
     "risk_coverage": area_under_risk_coverage,
     "calibration_error": expected_calibration_error,
 }

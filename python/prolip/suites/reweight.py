@@ -1,4 +1,7 @@
-"""`prolip bprw`: from a checkpoint, shards and prompts to re-weighted prompts, their files and a summary."""
+"""Re-weight prompts by how well they fit the images of a class (`prolip bprw`).
+
+N images, C classes, K prompts per class, D dimensions.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import BatchLoader, LoaderConfig
-from prolip.data.samples import read_record
+from prolip.data.samples import read_label
 from prolip.embeddings.embed import Embedded, embed_images, embed_texts
+from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
-from prolip.eval.prompts import (
-    CHAINED_TEMPLATES,
-    PLAIN_TEMPLATES,
-    SmallestInClass,
-    WithinSpread,
-    fill_templates,
-    filter_prompts,
-    imagenet_classnames,
-    imagenet_templates,
-)
+from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
 from prolip.eval.zero_shot import aggregate_prompts, correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
+from prolip.pretrained.eval_model import square_image_size
 from prolip.pretrained.open import open_model
 from prolip.report.prompt_chart import prompt_chart
 from prolip.suites.config import ReweightOptions
+from prolip.suites.prompt_weights import save_prompt_weights
+from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
 
 TEMPLATES = {
     "imagenet": lambda: imagenet_templates("all"),
@@ -42,24 +40,27 @@ TEMPLATES = {
 
 
 class Classes(NamedTuple):
-    """What is classified into."""
+    """Class names, prompts and labels."""
 
     names: list[str]
+    """C names."""
     prompts: list[list[str]]
+    """[C][K]"""
     labels: Tensor | None
-    """i64 [N], the images' classes where they are known."""
+    """i64 [N], the images' classes; None if unknown."""
 
 
 def run_reweight(options: ReweightOptions) -> list[str]:
-    """The summary, a line each, after the files are written.
+    """Re-weight the prompts, write the files, and return the lines to print.
 
     Raises:
-        ValueError: the checkpoint, the shards, the names or a setting cannot be used; the message says which and why.
+        UserError: the checkpoint, the shards, the names or a setting cannot be used; the message says which and why.
+        DataError: an image's json has no class at `class_key`.
         FileNotFoundError: a file is missing.
     """
     if options.class_key is None and (options.classnames is None or options.vote == "labelled"):
         wanted = "classnames is not given" if options.classnames is None else "vote is labelled"
-        raise ValueError(f"{wanted}: class_key must name the json field that holds an image's class")
+        raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
     templates = read_templates(options.templates)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = open_model(options.checkpoint, options.tokenizer)
@@ -79,7 +80,7 @@ def run_reweight(options: ReweightOptions) -> list[str]:
             labels=classes.labels if options.vote == "labelled" else None,
             on_progress=bar.update,
         )
-    found = PromptWeights(**{item.name: getattr(found, item.name).cpu() for item in dataclasses.fields(found)})
+    found = found.to(torch.device("cpu"))
     lines = [*class_lines(classes.names, templates, found.weights, options.show), ""]
     if classes.labels is not None:
         lines += accuracy_lines(prompts, images.gaussian, classes.labels, found, options)
@@ -87,24 +88,25 @@ def run_reweight(options: ReweightOptions) -> list[str]:
 
 
 def read_templates(source: str) -> list[str]:
-    """The templates of a known set or of a text file, one a line.
+    """The templates of a named set or of a text file with one per line.
 
     Raises:
-        ValueError: the file is neither, or holds no template.
+        UserError: `source` is neither, or the file is empty.
     """
-    return TEMPLATES[source]() if source in TEMPLATES else _lines_of(source, "templates", list(TEMPLATES))
+    return TEMPLATES[source]() if source in TEMPLATES else _read_lines(source, "templates", list(TEMPLATES))
 
 
 def find_classes(options: ReweightOptions, templates: Sequence[str], images: Embedded) -> Classes:
-    """Names, prompts and labels from the options and the images' json.
+    """Class names, prompts and labels from the options and the images' json.
 
     Raises:
-        ValueError: an image's json lacks the class, or its class is none of the names.
+        UserError: an image's class is not one of the names.
+        DataError: an image's json has no class.
     """
     values: list[str | int] = []
     if options.class_key is not None:
         values = [
-            _class_of(key, member, options.class_key)
+            read_label(key, member, options.class_key)
             for key, member in zip(images.keys, images.members["json"], strict=True)
         ]
     if options.classnames is None:
@@ -112,22 +114,22 @@ def find_classes(options: ReweightOptions, templates: Sequence[str], images: Emb
     elif options.classnames == "imagenet":
         names = imagenet_classnames()
     else:
-        names = _lines_of(options.classnames, "classnames", ["imagenet"])
+        names = _read_lines(options.classnames, "classnames", ["imagenet"])
     places: dict[str | int, int] = {name: place for place, name in enumerate(names)}
     if options.classnames is not None:
         places |= {place: place for place in range(len(names))}
     for key, value in zip(images.keys, values, strict=False):
         if value not in places and str(value) not in places:
-            raise ValueError(f"image {key}: its {options.class_key} is {value!r}, which is none of the class names")
+            raise UserError(f"image {key}: its {options.class_key} is {value!r}, which is not a class name")
     labels = torch.tensor([places[value] if value in places else places[str(value)] for value in values])
     return Classes(names, fill_templates(templates, names), labels if values else None)
 
 
 def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor, show: int) -> list[str]:
-    """For every class its prompts with the largest and with the smallest weights."""
+    """Lines with the largest and the smallest weights of each class."""
     show = max(0, min(show, max(1, len(templates) // 2)))
     best, worst = weights.topk(show, dim=1), weights.topk(show, dim=1, largest=False)
-    lines = [f"weights of {len(templates)} prompts a class; even weights would be {1 / len(templates):.4f}"]
+    lines = [f"weights of {len(templates)} prompts per class; even weights would be {1 / len(templates):.4f}"]
     for row, name in enumerate(names):
         lines.append(name)
         for word, (values, places) in (("won", best), ("lost", worst)):
@@ -139,13 +141,13 @@ def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor,
 def accuracy_lines(
     prompts: Gaussian, images: Gaussian, labels: Tensor, found: PromptWeights, options: ReweightOptions
 ) -> list[str]:
-    """Top-1 accuracy with even weights, two filters and the weights found; what the latter gain over the first."""
+    """Lines with the top-1 accuracy of even weights, two filters and the new weights, and the gain of the latter."""
     scored = torch.ones(len(labels), dtype=torch.bool)
     if options.vote == "labelled":
         voters = labelled_images(labels, len(found.weights), options.bprw.num_neighbors)
         scored[voters[voters >= 0]] = False
     if not bool(scored.any()):
-        return ["every image voted: none is left to be scored", ""]
+        return ["every image voted: none is left to score", ""]
     half = max(1, prompts.mean.shape[1] // 2)
     classifiers = {
         "even weights": aggregate_prompts(prompts),
@@ -163,7 +165,7 @@ def accuracy_lines(
         lines.append(f"{name:{width}}  {by_mean:7.2%}  {with_var:13.2%}")
     gained = hits["re-weighted"] - hits["even weights"]
     for place, word in enumerate(("by mean", "with variance")):
-        # The same images on both sides: what their difficulty has in common drops out.
+        # Both sides are measured on the same images, so the images' difficulty cancels.
         gain = bootstrap_interval(lambda rows: 100 * float(rows.mean()), gained[:, place], seed=options.bprw.seed)
         lines.append(
             f"re-weighted over even weights, {word}: {gain.value:+.2f} points (95 % of resamples: "
@@ -173,13 +175,10 @@ def accuracy_lines(
 
 
 def _embed_images(model: ProLIP, options: ReweightOptions, device: torch.device) -> Embedded:
-    size = model.config.vision.image_size
-    if not isinstance(size, int):
-        raise ValueError(f"vision.image_size is {size}: only square pictures can be read")
     loading = LoaderConfig(
         shards=options.images,
         batch_size=options.batch_size,
-        image_size=size,
+        image_size=square_image_size(model),
         augment=None,
         captions=(),
         mask=None,
@@ -194,30 +193,21 @@ def _embed_images(model: ProLIP, options: ReweightOptions, device: torch.device)
         return embed_images(model, loader, device, on_progress=bar.update)
 
 
-def _class_of(key: str, member: bytes | None, field_name: str) -> str | int:
-    value = read_record(key, member)
-    for part in field_name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"image {key}: its json has no text or number at {field_name}")
-    return value
-
-
-def _lines_of(source: str, option: str, known: list[str]) -> list[str]:
+def _read_lines(source: str, option: str, known: list[str]) -> list[str]:
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"{option} is {source!r}: it must be {', '.join(known)} or a text file")
+        raise UserError(f"{option} is {source!r}: it must be {', '.join(known)} or a text file")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     found = [line for line in lines if line]
     if not found:
-        raise ValueError(f"{option} is {source!r}: the file is empty")
+        raise UserError(f"{option} is {source!r}: the file is empty")
     return found
 
 
 def _write(options: ReweightOptions, names: list[str], templates: list[str], found: PromptWeights) -> list[str]:
     tensors, chart = options.out / "prompt_weights.safetensors", options.out / "prompt_weights.svg"
     notes = {"bprw": dataclasses.asdict(options.bprw), "classnames": names, "templates": templates}
-    found.save(tensors, notes)
+    save_prompt_weights(found, tensors, notes)
     chart.write_text(prompt_chart(templates, found.weights), encoding="utf-8")
     slowest = int(found.rounds.max())
     return [f"{len(names)} classes, at most {slowest} rounds", f"weights: {tensors}", f"chart: {chart}"]

@@ -1,4 +1,4 @@
-"""A suite's results as three files: results.json, results.md and results.html, one page without outside requests."""
+"""Write a suite's results as results.json, results.md and results.html, one page that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prolip.errors import UserError
 from prolip.eval.statistics import Interval
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.report import charts
 from prolip.report.suite_page import SuitePage, TableRow, build_suite_page
 from prolip.suites.compare import Compared, compare
-from prolip.suites.json_results import to_json
-from prolip.suites.rows import SuiteResult, Unit
+from prolip.suites.results import SuiteResult, Unit
+from prolip.suites.typed_json import to_json
 
 MAIN, REST = "Main figures", "All other figures"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FigureJson:
-    """A figure in results.json. Differences are from the first model's; the range holds 95 % of resamples."""
+    """A row of results.json: values by model, differences from the first model, intervals with 95 % of resamples."""
 
     task: str
     metric: str
@@ -38,31 +39,31 @@ class FigureJson:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultsJson:
-    """What results.json holds."""
+    """Contents of results.json."""
 
     suite: str
     models: dict[str, str]
-    """Fingerprints by name."""
+    """Fingerprint of each model."""
     figures: list[FigureJson]
     notes: dict[str, list[str]]
-    """What was left out and why, and what else is to be said, by model."""
+    """What was left out and why, and other remarks, by model."""
 
 
 def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples: int, seed: int) -> list[str]:
-    """Writes the three files; the main figures as a table for the terminal, the notes, and where the files are.
+    """Write the three files, and return the lines to print: the main figures, the notes, and the files' paths.
 
     Args:
-        folder: of the files.
-        results: of one suite, one a model.
-        num_resamples: behind an interval; 0 for none.
-        seed: of the resamples.
+        folder: where the files go.
+        results: of one suite, one per model.
+        num_resamples: resamples per interval; 0 for no intervals.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: two models have one name.
+        UserError: two models have the same name.
     """
     names = [result.model for result in results]
     if len(set(names)) < len(names):
-        raise ValueError(f"checkpoint is {names}: each model can stand there once")
+        raise UserError(f"checkpoint is {names}: each model can be named once")
     compared = compare(results, num_resamples=num_resamples, seed=seed)
     tables = [
         (title, rows)
@@ -86,9 +87,9 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
             (model, difference_chart(names[0], model, place, compared)) for place, model in enumerate(names[1:])
         ],
     )
-    write_whole(folder / "results.json", to_json(found))
-    write_whole(folder / "results.md", markdown(page))
-    write_whole(folder / "results.html", build_suite_page(page))
+    write_atomic(folder / "results.json", to_json(found))
+    write_atomic(folder / "results.md", markdown(page))
+    write_atomic(folder / "results.html", build_suite_page(page))
     shown = dict(tables)
     said = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
     table = markdown_table(names, shown.get(MAIN) or shown.get(REST, []))
@@ -96,7 +97,7 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
 
 
 def difference_chart(first: str, other: str, place: int, compared: Sequence[Compared]) -> str:
-    """The main shares' differences from the first model as intervals; nothing where there is none."""
+    """SVG of the main figures' differences from the first model, as intervals; "" if there are none."""
     rows = [
         charts.Spread(
             label=f"{figure.row.task}, {figure.row.metric}",
@@ -115,7 +116,7 @@ def difference_chart(first: str, other: str, place: int, compared: Sequence[Comp
 
 
 def table_row(figure: Compared) -> TableRow:
-    """A figure as text."""
+    """A compared row as text."""
     unit = figure.row.unit
     return TableRow(
         task=figure.row.task,
@@ -128,7 +129,7 @@ def table_row(figure: Compared) -> TableRow:
 
 
 def written(value: Interval, unit: Unit, *, signed: bool = False) -> str:
-    """A figure with its interval: shares in percent; "–" where there is none."""
+    """A value with its interval, as text; shares in percent, "–" for NaN."""
     if not math.isfinite(value.value):
         return "–"
     factor = 100 if unit == "share" else 1
@@ -153,7 +154,7 @@ def markdown(page: SuitePage) -> str:
 
 
 def markdown_table(models: Sequence[str], rows: Sequence[TableRow]) -> list[str]:
-    """A table's lines: a row a figure, a column a model, then the differences from the first model."""
+    """Lines of a table: one row per figure, one column per model, then the differences from the first model."""
     heads = ["task", "metric", "items", *models, *(f"{model} − {models[0]}" for model in models[1:])]
     lines = [heads, ["---", "---", "---:", *["---:"] * (len(heads) - 3)]]
     lines += [[row.task, row.metric, f"{row.num_items:,}", *row.values, *row.differences] for row in rows]

@@ -1,6 +1,6 @@
-"""`prolip embed`: shards, folders of pictures and text files to part files of Gaussians, by any number of processes.
+"""Embed shards, folders of images and text files into part files, with any number of processes (`prolip embed`).
 
-The parts and their bytes do not depend on how many processes there are; a finished part is not made again.
+Part files do not depend on the number of processes. A finished part is not embedded again.
 """
 
 from __future__ import annotations
@@ -24,33 +24,36 @@ from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks, start, stop
 from prolip.embeddings.config import EmbedOptions, Kind
-from prolip.embeddings.embed import embed_batch, embed_texts, evaluating, picture_side
-from prolip.embeddings.inputs import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
+from prolip.embeddings.embed import embed_batch, embed_texts, evaluating
+from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.embeddings.parquet import parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
-from prolip.pretrained.model import weights_digest
+from prolip.pretrained.eval_model import square_image_size, weights_digest
 from prolip.pretrained.open import open_model, open_network
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 _PATIENCE = timedelta(days=7)
-"""How long a process waits for others, whose parts may be many more."""
+"""How long a process waits for the others, which may have much more to do."""
 
 
 class Timing(NamedTuple):
-    """What a process did."""
+    """Work and time of a process."""
 
     samples: int
+    """Samples embedded."""
     seconds: float
+    """Total time."""
     waited: float
-    """Of these, seconds in which the model had nothing to work on."""
+    """Time in which the model waited for data."""
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """One process's model and where its parts go."""
+    """A process's model and output settings."""
 
     options: EmbedOptions
     model: ProLIP
@@ -58,13 +61,13 @@ class Embedder:
     ranks: Ranks
 
     def loading(self) -> LoaderConfig:
-        """How pictures and captions are read."""
+        """The loader's configuration."""
         options = self.options
         captions = (CaptionConfig(sources=(CaptionSource(key=options.caption_key),)),)
         return LoaderConfig(
             shards=(),
             batch_size=options.batch_size,
-            image_size=picture_side(self.model),
+            image_size=square_image_size(self.model),
             captions=captions if options.what != "image" else (),
             tokenizer=self.tokenizer.config if self.tokenizer else TokenizerConfig(),
             num_threads=options.num_threads,
@@ -72,7 +75,7 @@ class Embedder:
         )
 
     def write(self, number: int, kind: Kind, keys: list[str], source: str, found: list[Gaussian], end: PartEnd) -> None:
-        """A part's file."""
+        """Write a part file."""
         options, dim = self.options, self.model.config.embed_dim
         whole = concatenate(found) if found else Gaussian(torch.zeros(0, dim), torch.zeros(0, dim))
         rows = Rows(keys, [source] * len(keys), whole.mean.numpy(), whole.log_var.numpy())
@@ -81,19 +84,19 @@ class Embedder:
 
 
 def run_embed(options: EmbedOptions) -> list[str]:
-    """Embeds what is not embedded yet; what there is to tell (nothing on ranks other than 0).
+    """Embed the parts that do not exist yet, and return the lines to print ([] on ranks other than 0).
 
     Raises:
-        ValueError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
-        DataError: a shard is missing or is none; or not one sample could be used.
+        UserError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
+        DataError: a shard is missing or is not an archive; or no sample could be used.
     """
     if not options.data and not options.lines:
-        raise ValueError("nothing to embed: name shards or folders (--data) or text files (--lines)")
+        raise UserError("nothing to embed: name shards or folders (--data) or text files (--lines)")
     for name in ("rows_per_part", "batch_size"):
         if getattr(options, name) < 1:
-            raise ValueError(f"{name} is {getattr(options, name)}: it must be at least 1")
+            raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")
     if options.format == "parquet":
-        parquet()  # whether it is there is known before anything is embedded
+        parquet()  # raises before anything is embedded if pyarrow is missing
     parts = plan_parts(options.data, options.lines, options.rows_per_part)
     tokenizer: Tokenizer | None = None
     if options.lines or options.what != "image":
@@ -111,7 +114,7 @@ def _run(embedder: Embedder, parts: Sequence[InputPart]) -> list[str]:
     options, ranks = embedder.options, embedder.ranks
     group: dist.ProcessGroup | None = None
     if ranks.world_size > 1:
-        # Of its own: parts may keep one process busy for long after the others, and objects travel by the CPU.
+        # A separate group: one process may work long after the others, and objects are sent by the CPU.
         everyone = dist.new_group(backend="gloo", timeout=_PATIENCE)
         assert isinstance(everyone, dist.ProcessGroup)  # the other type is for ranks outside the group
         group = everyone
@@ -130,14 +133,14 @@ def _run(embedder: Embedder, parts: Sequence[InputPart]) -> list[str]:
     if ranks.rank != 0:
         return []
     made = len(missing[0])
-    return _tell(options, _finish(options, parts, gathered, made), made)
+    return _summary(options, _finish(options, parts, gathered, made), made)
 
 
 def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
-    """The numbers of the parts that are not there; the manifest is written.
+    """Write the manifest, and return the numbers of the missing parts.
 
     Raises:
-        ValueError: the folder holds embeddings of another model or of other data, or something else.
+        UserError: the folder holds embeddings of another model or of other data, or other files.
     """
     options = embedder.options
     manifest = Manifest(
@@ -156,7 +159,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         _check_same(old, manifest, options.out)
         manifest = replace(manifest, run=old.run)
     elif options.out.is_dir() and any(options.out.iterdir()):
-        raise ValueError(f"out: {options.out} holds files, but no {MANIFEST}: name a new or an empty folder")
+        raise UserError(f"out: {options.out} holds files, but no {MANIFEST}: name a new or an empty folder")
     options.out.mkdir(parents=True, exist_ok=True)
     manifest.write(options.out)
     return [
@@ -170,12 +173,12 @@ def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
     for name in ("weights", "model", "format", "dtype", "settings"):
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
-            said = "the model is another" if name in {"weights", "model"} else f"{name} was {was}, is {now}"
-            raise ValueError(f"out: {out} holds embeddings that were made otherwise ({said}): name another folder")
+            why = "the model is another" if name in {"weights", "model"} else f"{name} was {was}, is {now}"
+            raise UserError(f"out: {out} holds embeddings with other settings ({why}): name another folder")
     if new.plan[: len(old.plan)] != old.plan:
-        raise ValueError(
-            f"out: {out} holds embeddings of other data: they must begin with the same shards, folders and files, in "
-            "parts of as many rows (rows_per_part); name another folder"
+        raise UserError(
+            f"out: {out} holds embeddings of other data: name another folder, or begin with the same shards, folders "
+            "and files and keep rows_per_part"
         )
 
 
@@ -184,7 +187,7 @@ def _kinds(part: InputPart, options: EmbedOptions) -> tuple[Kind, ...]:
 
 
 def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: tqdm[Any]) -> Timing:
-    """Embeds the parts that are shards or folders."""
+    """Embed the parts that are shards or folders."""
     options = embedder.options
     numbers = [number for number, part in mine if not isinstance(part, LinesPart)]
     parts = [part for _, part in mine if not isinstance(part, LinesPart)]
@@ -200,11 +203,11 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
         batches = device_batches(reading, embedder.ranks.device)
         written = 0
 
-        def write_whole() -> None:
-            """Writes the parts of which every batch was read and embedded."""
+        def write_finished() -> None:
+            """Write the parts whose batches are all embedded."""
             nonlocal written
             while written in reading.ends and written not in reading.places:
-                # Forgotten last: wherever Ctrl-C comes, the part is written with its own rows, or not at all.
+                # The rows are dropped last: if Ctrl-C comes in between, the part is complete or missing.
                 rows = collected.get(written, _Collected([], {}))
                 _write_part(embedder, numbers[written], parts[written], rows, reading.ends[written])
                 written += 1
@@ -212,21 +215,21 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
 
         try:
             for batch in batches:
-                write_whole()
-                low = options.precision == "bf16"
-                found = embed_batch(embedder.model, batch, image=image, text=text, low=low)
+                write_finished()
+                bf16 = options.precision == "bf16"
+                found = embed_batch(embedder.model, batch, image=image, text=text, bf16=bf16)
                 collected.setdefault(reading.places[0], _Collected([], {})).add(batch.keys, found)
                 reading.places.popleft()
                 count += len(batch.keys)
                 bar.update(len(batch.keys))
         finally:
-            write_whole()
+            write_finished()
         waited = batches.wait_seconds
     return Timing(count, time.perf_counter() - begun, waited)
 
 
 class _Collected(NamedTuple):
-    """The rows of a part that is being embedded."""
+    """Rows of a part, so far."""
 
     keys: list[str]
     found: dict[str, list[Gaussian]]
@@ -238,7 +241,7 @@ class _Collected(NamedTuple):
 
 
 def _write_part(embedder: Embedder, number: int, part: InputPart, collected: _Collected, end: PartEnd) -> None:
-    """Writes the files of a part whose rows were collected."""
+    """Write the files of a part."""
     assert not isinstance(part, LinesPart)
     source = shown_shard(part.shard) if isinstance(part, ShardPart) else part.folder
     for kind in KINDS[embedder.options.what]:
@@ -246,13 +249,13 @@ def _write_part(embedder: Embedder, number: int, part: InputPart, collected: _Co
 
 
 def _embed_lines(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: tqdm[Any]) -> Timing:
-    """Embeds the parts that are lines of text files."""
+    """Embed the parts that are lines of text files."""
     count, begun = 0, time.perf_counter()
     for number, part in mine:
         if isinstance(part, LinesPart):
             assert embedder.tokenizer is not None
-            options, low = embedder.options, embedder.options.precision == "bf16"
-            with torch.autocast(embedder.ranks.device.type, torch.bfloat16, enabled=low):
+            options, bf16 = embedder.options, embedder.options.precision == "bf16"
+            with torch.autocast(embedder.ranks.device.type, torch.bfloat16, enabled=bf16):
                 found = embed_texts(
                     embedder.model,
                     embedder.tokenizer,
@@ -270,10 +273,10 @@ def _embed_lines(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar:
 def _finish(
     options: EmbedOptions, parts: Sequence[InputPart], timings: Sequence[Sequence[Timing]], made: int
 ) -> Manifest:
-    """The manifest of all parts, written.
+    """Write the manifest of all parts, and return it.
 
     Raises:
-        DataError: not one sample could be used.
+        DataError: no sample could be used.
     """
     files: list[str] = []
     rows: dict[str, int] = {}
@@ -288,7 +291,7 @@ def _finish(
                     bad += notes.bad
                     named += notes.named
     if not sum(rows.values()):
-        raise DataError(f"not one of {bad} samples could be used; the first: {'; '.join(named[:3])}")
+        raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
     flat = [timing for each in timings for timing in each]
     longest = max(sum(timing.seconds for timing in each) for each in timings)
     loading = [each[0] for each in timings if each[0].seconds]
@@ -308,11 +311,11 @@ def _finish(
     return manifest
 
 
-def _tell(options: EmbedOptions, manifest: Manifest, made: int) -> list[str]:
+def _summary(options: EmbedOptions, manifest: Manifest, made: int) -> list[str]:
     counts = ", ".join(
-        f"{count:,} {'pictures' if kind == 'image' else 'captions'}" for kind, count in manifest.rows.items()
+        f"{count:,} {'images' if kind == 'image' else 'captions'}" for kind, count in manifest.rows.items()
     )
-    lines = [f"{options.out}: {counts} in {len(manifest.plan):,} parts, {made:,} of them made now"]
+    lines = [f"{options.out}: {counts} in {len(manifest.plan):,} parts, {made:,} of them new"]
     run = manifest.run
     if made:
         rate = run["samples"] / max(run["seconds"], 1e-9)

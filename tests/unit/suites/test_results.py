@@ -8,11 +8,11 @@ import pytest
 import torch
 from tests.support.suite_results import hits
 
-from prolip.suites.rows import Finished, TaskResult, row_of_items
+from prolip.suites.results import TaskCache, TaskResult, row_of_items
 
 
 def test_a_row_of_no_item_is_refused() -> None:
-    with pytest.raises(ValueError, match="t: m of no item"):
+    with pytest.raises(ValueError, match="t: m needs at least one item"):
         row_of_items("t", "m", torch.zeros(0))
 
 
@@ -23,7 +23,7 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
         calls.append(1)
         return TaskResult(rows=[row_of_items("t", "m", hits(0.5), torch.arange(400) % 3)], notes=["left out"])
 
-    finished = Finished(tmp_path / "tasks")
+    finished = TaskCache(tmp_path / "tasks")
     first = finished.task("vtab/dtd", {"model": "x", "data": 1}, compute)
     assert finished.task("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
     assert len(calls) == 1

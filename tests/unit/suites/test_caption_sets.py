@@ -12,7 +12,7 @@ from prolip.cli import main
 from prolip.data import DataError
 from prolip.data.samples import values_at
 from prolip.embeddings.embed import embed_shards
-from prolip.suites.captioned import caption_members, captions_of, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""What the suites evaluate: a model of ours or any model of open_clip, behind one face.
+"""One interface to evaluate ProLIP models and any model of open_clip.
 
-A model of open_clip runs through open_clip itself, whatever its architecture; it has no variances. Pictures come from
-our loader wherever it gives the pixels that the model expects, and otherwise through open_clip's own transform.
+Models of open_clip run in open_clip itself and have no variances. Images come from our loader if it gives exactly the
+pixels that the model expects, and otherwise through open_clip's transform.
+
 B batch, N items, H/W pixels, L tokens, D dimensions.
 """
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.models.config import Precision
@@ -26,61 +28,61 @@ _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How a model wants its pictures."""
+    """Image preprocessing of a model."""
 
     size: tuple[int, int]
     """Height and width in pixels."""
     mean: tuple[float, float, float] = OPENAI_MEAN
-    """What is taken off red, green and blue, as shares of 255."""
+    """Mean of red, green and blue, in [0, 1]; it is subtracted."""
     std: tuple[float, float, float] = OPENAI_STD
-    """What they are then divided by."""
+    """Standard deviation of red, green and blue, in [0, 1]; the difference is divided by it."""
     resize_mode: str = "shortest"
-    """`shortest`: the shortest side is fitted and the centre cut out; others are open_clip's words."""
+    """`shortest`: resize the shortest side and crop the centre; or another mode of open_clip."""
     interpolation: str = "bicubic"
-    """Filter of the resizing."""
+    """Filter for resizing."""
     transform: Callable[[Any], Tensor] | None = None
-    """From a PIL picture to f32 [3, H, W], where the loader cannot give these pixels; else None."""
+    """From a PIL image to f32 [3, H, W]; None if the loader gives the same pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalModel:
-    """A model with all that it takes to evaluate it."""
+    """A model with its preprocessing and tokenizer."""
 
     name: str
-    """What its column is called."""
+    """Name in results."""
     network: nn.Module
     """On `device`."""
     device: torch.device
     encode_image: Callable[[Tensor], Gaussian]
-    """Normalised pixels [B, 3, H, W] to Gaussians [B, D] with means of unit norm."""
+    """From normalised pixels [B, 3, H, W] to Gaussians [B, D] with means of unit norm."""
     encode_text: Callable[[Tensor], Gaussian]
-    """Ids [B, L] to Gaussians [B, D] with means of unit norm."""
+    """From ids [B, L] to Gaussians [B, D] with means of unit norm."""
     tokenize: Callable[[Sequence[str]], Tensor]
-    """Captions to ids, i64 [N, L] on the CPU."""
+    """From captions to ids, i64 [N, L] on the CPU."""
     preprocess: Preprocess
     has_variances: bool
-    """Whether both towers give variances; without them every Gaussian is a point and no uncertainty is measured."""
+    """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
     tokenizer: Tokenizer | None = None
-    """The tokenizer of a model of ours."""
+    """The tokenizer of a ProLIP model; else None."""
     keep_ratio: float | None = None
-    """Share of the patches that its training kept of masked pictures, where that is known."""
+    """Share of patches that training kept of masked images; None if unknown."""
     precision: Precision = "fp32"
-    """Arithmetic of the towers in a suite."""
+    """Precision of the towers in a suite."""
 
     @property
     def prolip(self) -> ProLIP | None:
-        """The network, if it is one of ours."""
+        """The network if it is a ProLIP model, else None."""
         return self.network if isinstance(self.network, ProLIP) else None
 
     def fingerprint(self) -> str:
-        """32 hexadecimal digits of the weights, the architecture, the tokenizer, the preprocessing and the precision.
+        """Digest of weights, architecture, tokenizer, preprocessing and precision: 32 hexadecimal digits.
 
-        Two models with the same digits give the same results, wherever their files lie.
+        Models with the same fingerprint have the same results.
         """
         digest = hashlib.sha256()
         shape = self.network.config if isinstance(self.network, ProLIP) else self.network
-        look = (self.preprocess.size, self.preprocess.mean, self.preprocess.std)
-        for part in (shape, look, self.preprocess.resize_mode, self.preprocess.interpolation, self.has_variances):
+        pixels = (self.preprocess.size, self.preprocess.mean, self.preprocess.std)
+        for part in (shape, pixels, self.preprocess.resize_mode, self.preprocess.interpolation, self.has_variances):
             digest.update(repr(part).encode())
         digest.update(self.precision.encode())
         digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())
@@ -89,7 +91,7 @@ class EvalModel:
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Thirty-two hexadecimal digits that networks with the same tensors share."""
+    """Digest of a network's tensors: 32 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -97,20 +99,30 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def of_prolip(
-    model: ProLIP, tokenizer: Tokenizer, name: str, device: torch.device, *, keep_ratio: float | None = None
-) -> EvalModel:
-    """A model of ours on `device`.
+def square_image_size(model: ProLIP) -> int:
+    """Side of the model's images in pixels.
 
     Raises:
-        ValueError: its pictures are not square, or the tokenizer has more tokens than the model's table.
+        UserError: the images are not square.
     """
     size = model.config.vision.image_size
     if not isinstance(size, int):
-        raise ValueError(f"vision.image_size is {size}: only square pictures can be read")
+        raise UserError(f"vision.image_size is {size}: only square images are supported")
+    return size
+
+
+def of_prolip(
+    model: ProLIP, tokenizer: Tokenizer, name: str, device: torch.device, *, keep_ratio: float | None = None
+) -> EvalModel:
+    """Wrap a ProLIP model, and move it to `device`.
+
+    Raises:
+        UserError: its images are not square, or the tokenizer has more tokens than the model's table.
+    """
+    size = square_image_size(model)
     rows = model.config.text.vocab_size
     if tokenizer.vocab_size > rows:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens: the model has a table of {rows}")
+        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens: the model has a table of {rows}")
     model = model.to(device)
 
     def tokenize(captions: Sequence[str]) -> Tensor:
@@ -133,13 +145,13 @@ def of_prolip(
 def of_open_clip(
     model: nn.Module, tokenizer: Callable[[list[str]], Tensor], name: str, device: torch.device
 ) -> EvalModel:
-    """A model of open_clip on `device`, without variances.
+    """Wrap a model of open_clip, which has no variances, and move it to `device`.
 
     Args:
-        model: with `encode_image`, `encode_text` and `visual.preprocess_cfg`, as `open_clip.create_model` gives it.
-        tokenizer: as `open_clip.get_tokenizer` gives it.
-        name: what its column is called.
-        device: where it is to run.
+        model: a model from `open_clip.create_model`.
+        tokenizer: a tokenizer from `open_clip.get_tokenizer`.
+        name: name in results.
+        device: where it runs.
     """
     network: Any = model.to(device)
 
@@ -165,7 +177,7 @@ def of_open_clip(
 
 
 def _open_clip_preprocess(settings: dict[str, Any]) -> Preprocess:
-    """The evaluation transform of an open_clip model; through the loader where its pixels are the same."""
+    """The preprocessing of an open_clip model; without `transform` if the loader gives the same pixels."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     config = PreprocessCfg(**settings)

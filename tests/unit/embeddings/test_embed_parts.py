@@ -27,9 +27,9 @@ from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_images, embed_texts
-from prolip.embeddings.inputs import Reading
-from prolip.embeddings.job import run_embed
-from prolip.embeddings.originals import fetch
+from prolip.embeddings.embed_parts import run_embed
+from prolip.embeddings.input_parts import Reading
+from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.pretrained.open import open_model, open_network
 
@@ -79,7 +79,7 @@ def read(out: Path, kind: Kind) -> tuple[list[str], list[str], np.ndarray, np.nd
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_parts_hold_what_the_model_says_of_shards(source: Path, tmp_path: Path, form: str, dtype: str) -> None:
     told = run_embed(options(source, tmp_path, what="both", format=form, dtype=dtype))
-    assert "12 pictures, 12 captions in 3 parts, 3 of them made now" in told[0]
+    assert "12 images, 12 captions in 3 parts, 3 of them new" in told[0]
     assert "the model waited for data" in told[1]
     model, tokenizer = open_model(str(source / "run"), None)
     shards = tuple(str(source / f"shard{number}.tar") for number in range(3))
@@ -163,7 +163,7 @@ def test_finished_parts_are_not_made_again(source: Path, tmp_path: Path) -> None
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("image-*")}
     (tmp_path / "image-000001.parquet").unlink()
     (tmp_path / ".image-000001.parquet.tmp").write_bytes(b"half of it")
-    assert "3 parts, 1 of them made now" in run_embed(options(source, tmp_path, batch_size=3))[0]
+    assert "3 parts, 1 of them new" in run_embed(options(source, tmp_path, batch_size=3))[0]
     after = {path.name: path.read_bytes() for path in tmp_path.glob("image-*")}
     assert after.keys() == before.keys()
     again = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("image-*")}
@@ -185,9 +185,9 @@ def test_a_run_that_failed_goes_on_and_more_shards_may_come(source: Path, tmp_pa
     with pytest.raises(ValueError, match="is not finished"):
         complete_parts(out, "image")
     shutil.copy(source / "shard1.tar", tmp_path)
-    assert "2 parts, 1 of them made now" in run_embed(options(source, out, data=tuple(data)))[0]
+    assert "2 parts, 1 of them new" in run_embed(options(source, out, data=tuple(data)))[0]
     data.append(str(source / "shard2.tar"))
-    assert "3 parts, 1 of them made now" in run_embed(options(source, out, data=tuple(data)))[0]
+    assert "3 parts, 1 of them new" in run_embed(options(source, out, data=tuple(data)))[0]
     assert len(read(out, "image")[0]) == 12
 
 
@@ -202,7 +202,7 @@ class Interrupt:
             if self.left == 0:
                 raise KeyboardInterrupt
             self.left -= 1
-        names = {"write_whole", "_write_part"}
+        names = {"write_finished", "_write_part"}
         return self if frame.f_code.co_filename == self.home and frame.f_code.co_name in names else None
 
 
@@ -210,7 +210,7 @@ def test_wherever_an_interrupt_comes_no_part_is_wrong(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = open_model(str(source / "run"), None)
-    monkeypatch.setattr("prolip.embeddings.job.open_model", lambda *_: opened)
+    monkeypatch.setattr("prolip.embeddings.embed_parts.open_model", lambda *_: opened)
     data = (str(source / "shard{1..2}.tar"),)
     run_embed(options(source, tmp_path / "whole", data=data, what="both"))
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.parquet")}
@@ -250,7 +250,7 @@ def test_batches_may_be_read_far_ahead(source: Path, tmp_path: Path, monkeypatch
         def __iter__(self) -> Iterator[DeviceBatch]:
             return iter(self.batches)
 
-    monkeypatch.setattr("prolip.embeddings.job.device_batches", Ahead)
+    monkeypatch.setattr("prolip.embeddings.embed_parts.device_batches", Ahead)
     run_embed(options(source, tmp_path / "far"))
     near, far = (
         {path.name: path.read_bytes() for path in (tmp_path / one).glob("*.parquet")} for one in ("near", "far")
@@ -263,7 +263,7 @@ def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
     part = tmp_path / "image-000001.parquet"
     part.write_bytes(part.read_bytes()[:-40])
     (tmp_path / "image-000002.parquet").unlink()
-    with pytest.raises(ValueError, match=r"image-000001\.parquet is no part of embeddings"):
+    with pytest.raises(ValueError, match=r"image-000001\.parquet is not a part of embeddings"):
         run_embed(options(source, tmp_path))
 
 
@@ -319,14 +319,14 @@ def test_what_cannot_be_embedded_is_said(
     assert "there is no file absent.tar" in said("--data", "absent.tar")
     (tmp_path / "shards").mkdir()
     shutil.copy(source / "shard0.tar", tmp_path / "shards")
-    assert "holds no picture: for its shards, write" in said("--data", str(tmp_path / "shards"))
+    assert "has no image: for its shards, write" in said("--data", str(tmp_path / "shards"))
     (tmp_path / "empty.txt").write_text("")
     assert "is empty" in said("--lines", str(tmp_path / "empty.txt"))
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    assert "is not in UTF-8" in said("--lines", str(tmp_path / "latin.txt"))
+    assert "is not UTF-8" in said("--lines", str(tmp_path / "latin.txt"))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
-    assert "not one of 1 samples could be used; the first: shard" in said("--data", str(tmp_path / "bad"))
+    assert "none of 1 samples could be used; the first: shard" in said("--data", str(tmp_path / "bad"))
     assert "no-run is neither a file nor a folder" in said(
         "--data", str(source / "shard0.tar"), "--checkpoint", "no-run"
     )
@@ -396,7 +396,7 @@ def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, t
     assert far[0] == near[0]
     assert far[1][-1] == f"{address}/shard1.tar"
     np.testing.assert_allclose(far[2], near[2], atol=1e-6)
-    picture = contents[f"{address}/shard1.tar", "k2"].picture
+    picture = contents[f"{address}/shard1.tar", "k2"].image
     assert picture is not None
     assert np.abs(picture[7, 7].astype(int) - (90, 80, 99)).max() < 3
 
@@ -404,7 +404,7 @@ def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, t
 def test_what_is_no_part_is_said(tmp_path: Path) -> None:
     for name in ("image-000000.parquet", "image-000000.safetensors"):
         (tmp_path / name).write_bytes(b"something else, long enough to be looked at")
-        with pytest.raises(ValueError, match="is no part of embeddings"):
+        with pytest.raises(ValueError, match="is not a part of embeddings"):
             _ = Part(tmp_path / name).notes
     with pytest.raises(ValueError, match=r"has no manifest\.json"):
         complete_parts(tmp_path, "image")

@@ -1,13 +1,14 @@
-"""Which of M Gaussians includes each of N most, by the released one-sided test at eps 0, without all N x M tests.
+"""Find the general item that includes each specific item most, without scoring every pair.
 
-In log variances l and means m, with w = v1 + 2 v2, the test of a dimension is
+The score is the released one-sided inclusion test at eps 0. For log variances l, means m and w = v1 + 2 v2, a
+dimension contributes
 
     -3/2 l1 - 1/2 l2 - 1/2 ln w - (m1 - m2)^2 / w.
 
-ln w is convex in (l1, l2) and 1 / w in (v1, v2): tangents bound both from below, hence the test from above, and what
-they bound it by is a few matrix products. Only pairs whose bound reaches the best test found need the test itself.
+ln w is convex in (l1, l2), and 1 / w is convex in (v1, v2). Tangents bound both from below, and so bound the test from
+above. These bounds are a few matrix products. Only pairs whose bound reaches the best test found so far are tested.
 
-N specific items, M general ones, P pairs, D dimensions.
+N specific items, M general items, P pairs, D dimensions.
 """
 
 import math
@@ -16,40 +17,46 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.gaussian import Gaussian
-from prolip.pairs import official_inclusion_test_matrix
+from prolip.gaussian import Gaussian, official_inclusion_test_matrix
 
 NUM_GROUPS = 8
-"""Tangents touch at the mean of a group of alike general items."""
+"""Groups of similar general items; a tangent touches at each group's mean."""
 ROWS = 1024
-"""Specific items whose bounds are held at a time."""
+"""Specific items whose bounds are in memory at a time."""
 PAIRS = 2**9
-"""Pairs whose tests are formed at a time."""
+"""Pairs that are tested at a time."""
 WORTHWHILE = 0.2
-"""Share of pairs that may be left; with more, the whole matrix is formed."""
+"""Largest share of pairs to test one by one; beyond it the whole matrix is faster."""
 MAX_SPREAD = 30.0
-"""Log variances farther than this from their dimension's mean are left to the whole matrix."""
+"""Largest distance of a log variance from its dimension's mean; beyond it the whole matrix is formed."""
 
 
-class _Units(NamedTuple):
-    """Items in units of their dimensions: log variances less `centre`, means divided by the root of e to it, [., D]."""
+class _Scaled(NamedTuple):
+    """Items in units of each dimension: log variances minus `centre`, means divided by exp(centre / 2)."""
 
     mean: Tensor
+    """[N, D]"""
     log_var: Tensor
+    """[N, D]"""
     var: Tensor
+    """[N, D]"""
 
-    def rows(self, index: Tensor | slice) -> "_Units":
-        return _Units(self.mean[index], self.log_var[index], self.var[index])
+    def rows(self, index: Tensor | slice) -> "_Scaled":
+        return _Scaled(self.mean[index], self.log_var[index], self.var[index])
 
 
 @torch.no_grad()
 def most_including(specific: Gaussian, general: Gaussian) -> Tensor:
-    """Index of the general item with the largest test for each specific one, i64 [N].
+    """Index of the general item with the largest test for each specific item, i64 [N].
 
-    The same as the argmax of `official_inclusion_test_matrix`, but for pairs that are equal to rounding.
+    Equals the argmax of `official_inclusion_test_matrix`, except between items that differ by rounding alone.
+
+    Args:
+        specific: [N, D].
+        general: [M, D].
     """
     centre = torch.cat([specific.log_var, general.log_var]).mean(0)
-    narrow, wide = (_units(side, centre) for side in (specific, general))
+    narrow, wide = (_scaled(side, centre) for side in (specific, general))
     spread = max(float(side.log_var.abs().max().nan_to_num(math.inf)) for side in (narrow, wide))
     found = []
     for top in range(0, len(specific.mean), ROWS):
@@ -61,13 +68,13 @@ def most_including(specific: Gaussian, general: Gaussian) -> Tensor:
     return torch.cat(found)
 
 
-def _units(gaussian: Gaussian, centre: Tensor) -> _Units:
+def _scaled(gaussian: Gaussian, centre: Tensor) -> _Scaled:
     log_var = gaussian.log_var - centre
-    return _Units(gaussian.mean * (-0.5 * centre).exp(), log_var, log_var.exp())
+    return _Scaled(gaussian.mean * (-0.5 * centre).exp(), log_var, log_var.exp())
 
 
-def _best(narrow: _Units, wide: _Units) -> Tensor | None:
-    """The best general item of each specific one, [N]; None where the bounds leave too many."""
+def _best(narrow: _Scaled, wide: _Scaled) -> Tensor | None:
+    """The best general item of each specific item, [N]; None if the bounds leave too many pairs to test."""
     bounds, slack = _bounds(narrow, wide)
     items = torch.arange(len(bounds), device=bounds.device)
     reached = _tests(narrow, wide, items, bounds.argmax(dim=1))
@@ -77,13 +84,13 @@ def _best(narrow: _Units, wide: _Units) -> Tensor | None:
         return None
     tests = _tests(narrow, wide, item, candidate)
     highest = torch.full_like(reached, -math.inf).scatter_reduce(0, item, tests, "amax")
-    # The first of equals, as argmax gives it.
+    # Among equals the first, as argmax returns it.
     first = torch.where(tests == highest[item], candidate, len(wide.mean))
     return torch.full_like(items, len(wide.mean)).scatter_reduce(0, item, first, "amin")
 
 
-def _bounds(narrow: _Units, wide: _Units) -> tuple[Tensor, float]:
-    """An upper bound of every test, [N, M], and what rounding may take from it."""
+def _bounds(narrow: _Scaled, wide: _Scaled) -> tuple[Tensor, float]:
+    """An upper bound of every test, [N, M], and the largest rounding error of a bound."""
     bounds = narrow.mean.new_empty(len(narrow.mean), len(wide.mean))
     here = narrow.log_var.mean(0)
     scale = 0.0
@@ -94,7 +101,7 @@ def _bounds(narrow: _Units, wide: _Units) -> tuple[Tensor, float]:
         share = here.exp() / touch
         row = -1.5 * narrow.log_var.sum(1) - 0.5 * (narrow.log_var - here) @ share
         column = -0.5 * group.log_var.sum(1) - 0.5 * (group.log_var - there) @ (1.0 - share)
-        # 1 / w >= (2 touch - w) / touch^2, which is the sum of one part of each side.
+        # 1 / w >= (2 touch - w) / touch^2, a sum of one part per side.
         left, right = (2.0 * touch - narrow.var) / touch.square(), -2.0 * group.var / touch.square()
         row_part, column_part = narrow.mean.square() * left, group.mean.square() * right
         row = row - row_part.sum(1) - 0.5 * touch.log().sum()
@@ -107,8 +114,8 @@ def _bounds(narrow: _Units, wide: _Units) -> tuple[Tensor, float]:
     return bounds, 256 * torch.finfo(bounds.dtype).eps * scale
 
 
-def _tests(narrow: _Units, wide: _Units, item: Tensor, candidate: Tensor) -> Tensor:
-    """The test of each pair less what all pairs share, [P]."""
+def _tests(narrow: _Scaled, wide: _Scaled, item: Tensor, candidate: Tensor) -> Tensor:
+    """The test of each pair without the constant that all pairs share, [P]."""
     tests = []
     for start in range(0, len(item), PAIRS):
         one, other = narrow.rows(item[start : start + PAIRS]), wide.rows(candidate[start : start + PAIRS])

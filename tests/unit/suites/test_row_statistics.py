@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn import metrics as theirs
 
-from prolip.suites.figures import STATISTICS, f1_macro, group_means, mean_per_group, worst_group
+from prolip.suites.row_statistics import STATISTICS, f1_macro, group_means, mean_per_group, worst_group
 
 PREDICTIONS = st.integers(1, 40).flatmap(
     lambda count: st.tuples(*[st.lists(st.integers(0, 5), min_size=count, max_size=count)] * 2)

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: rank 0 chooses and checks, all ranks take the same."""
+"""Choose the checkpoint that a run resumes from: rank 0 chooses and verifies, all ranks use the same one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 
 
 def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint | None:
-    """The checkpoint that all ranks go on from; None for a start at step 0. Rank 0 tells what it rejects and why.
+    """The checkpoint that all ranks resume from; None to start at step 0. Rank 0 logs checkpoints it rejects, and why.
 
     Args:
         folder: the run's folder of checkpoints, which all ranks see.
-        resume: "auto", the newest usable one; "never", none, and the folder must hold none; a step of this folder; or
-            the path of a checkpoint or a run. After torchrun has restarted its workers the newest of the folder counts,
-            if there is one, whatever is said here.
-        ranks: this process's place.
+        resume: "auto": the newest usable checkpoint. "never": none, and the folder must be empty. Or a step in this
+            folder, or the path of a checkpoint or run. After torchrun has restarted its workers, the newest checkpoint
+            of the folder is used if there is one, whatever `resume` says.
+        ranks: this process's rank.
 
     Raises:
-        CheckpointError: on all ranks, if what `resume` names can't be used.
+        CheckpointError: on all ranks, if the checkpoint that `resume` names cannot be used.
     """
     found, failure = None, ""
     if ranks.rank == 0:
@@ -35,9 +35,9 @@ def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint |
         except (CheckpointError, OSError) as error:
             failure = str(error)
     if ranks.world_size > 1:
-        told = [(None if found is None else found.path, failure)]
-        dist.broadcast_object_list(told, src=0, device=ranks.device)
-        path, failure = told[0]
+        sent = [(None if found is None else found.path, failure)]
+        dist.broadcast_object_list(sent, src=0, device=ranks.device)
+        path, failure = sent[0]
         if ranks.rank != 0 and path is not None:
             found = load_checkpoint(path, is_checked=True)
     if failure:
@@ -59,7 +59,7 @@ def _choose(folder: Path, resume: str) -> Checkpoint | None:
     path = checkpoint_path(folder, int(resume)) if resume.isdecimal() else Path(resume)
     found = open_saved(path)
     if found is None:
-        raise CheckpointError(f"resume is {resume!r}: {path} is no checkpoint; take one, a step, auto or never")
+        raise CheckpointError(f"resume is {resume!r}: {path} is not a checkpoint: give one, a step, auto or never")
     return found
 
 

@@ -1,6 +1,6 @@
-"""Pictures with captions of any number: from the published layout, from shards with json, or from a table of names.
+"""Open data sets of images with captions, and read their captions and ids.
 
-N pictures, M captions.
+N images, M captions.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any, NamedTuple
 from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
 from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded
+from prolip.errors import UserError
 from prolip.suites.folders import TaskFolder, find_folder, members_of, open_folder, read_captions
 
 
 class Captions(NamedTuple):
-    """What belongs to pictures, in their order."""
+    """Captions and ids of images, in the order of the images."""
 
     texts: list[list[str]]
-    """The captions of each of N pictures, one or more."""
+    """The captions of each image, at least one."""
     image_ids: list[int] | None
-    """The data set's own ids of the pictures; None where nobody asked for them."""
+    """The data set's own id of each image; None if not requested."""
     caption_ids: list[list[int]] | None
-    """Likewise of the captions."""
+    """The data set's own ids of each image's captions; None if not requested."""
 
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:
-    """What data sets are called, by name: the last part of the path, or all of it where two would be called alike.
+    """Data sets by display name: the last part of the path, or the whole path where two would have the same name.
 
     Raises:
-        ValueError: two addresses differ in nothing that may be shown.
+        UserError: two addresses differ only in secrets, which are not shown.
     """
     distinct = list(dict.fromkeys(sources))
     shown = [shown_shard(source) for source in distinct]
@@ -42,24 +43,24 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
         for name, whole, source in zip(short, shown, distinct, strict=True)
     }
     if len(names) < len(distinct):
-        raise ValueError(f"data has two addresses that would both be called {max(shown, key=shown.count)}")
+        raise UserError(f"data has two addresses that would both be called {max(shown, key=shown.count)}")
     return names
 
 
 _SHARD = re.compile(r"\.(tar|tgz)\b")
-"""In an address: without it that is a folder's."""
+"""Tells the address of a shard from that of a folder."""
 
 
 def open_captioned(source: str, fetched: Path) -> TaskFolder:
-    """A folder of the published layout, or shards by a path, an address or a pattern.
+    """Open a folder of the published layout, or shards.
 
     Args:
         source: a folder's path, http(s) address or repository on the hub (`hf://datasets/OWNER/NAME`), whose files are
-            fetched; or shards, which are read from where they are.
-        fetched: where the files of folders at addresses are put.
+            downloaded; or a path, address or pattern of shards, which are read in place.
+        fetched: where the files of remote folders are stored.
 
     Raises:
-        ValueError: there is no shard.
+        UserError: there is no shard.
         DataError, OSError: a server does not have it, or does not answer.
     """
     if Path(source).is_dir():
@@ -74,7 +75,7 @@ def open_captioned(source: str, fetched: Path) -> TaskFolder:
 
 
 def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:
-    """Extensions of the members that `captions_of` reads for these keys."""
+    """Extensions of the members that `captions_of` needs for these keys."""
     in_json = caption_key != "txt" or any(key is not None for key in id_keys)
     return (*(("txt",) if caption_key == "txt" else ()), *(("json",) if in_json else ()))
 
@@ -86,17 +87,17 @@ def captions_of(
     image_id_key: str | None = None,
     caption_ids_key: str | None = None,
 ) -> Captions:
-    """The captions of every embedded picture.
+    """Read the captions, and ids if requested, of every embedded image.
 
     Args:
-        folder: where the pictures are from.
-        found: the pictures, with the members that `caption_members` names.
-        caption_key: `txt` (a caption a line), or a dotted path into the json, to a text or texts.
-        image_id_key: dotted path of a picture's id, a whole number.
-        caption_ids_key: dotted path of as many ids as there are captions.
+        folder: where the images are from.
+        found: the images, with the members that `caption_members` names.
+        caption_key: `txt` (a caption per line), or a dotted path into the json.
+        image_id_key: dotted path of an image's id, a whole number.
+        caption_ids_key: dotted path of the captions' ids, one per caption.
 
     Raises:
-        DataError: a picture has no caption, or no such id; the message names its key.
+        DataError: an image has no caption or no such id; the message names its key.
     """
     lines = read_captions(folder, found) if caption_key == "txt" else None
     if lines is not None and image_id_key is None and caption_ids_key is None:
@@ -121,7 +122,7 @@ def captions_of(
 
 
 def _whole(folder: TaskFolder, key: str, path: str, found: Sequence[Any], count: int) -> list[int]:
-    """As many whole numbers as there must be."""
+    """The values as whole numbers; there must be `count` of them."""
     numbers = [int(value) for value in found if isinstance(value, int | str) and str(value).lstrip("-").isdigit()]
     if len(numbers) != count or len(found) != count:
         raise DataError(

@@ -10,8 +10,8 @@ import pytest
 from tests.support.suite_results import hits, result, three
 
 from prolip.suites.compare import compare
-from prolip.suites.output import table_row, write_results
-from prolip.suites.rows import Chart, Row, row_of_items
+from prolip.suites.result_files import table_row, write_results
+from prolip.suites.results import Chart, Row, row_of_items
 
 
 def test_the_files_say_the_same(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
 
 
 def test_one_name_stands_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="each model can stand there once"):
+    with pytest.raises(ValueError, match="each model can be named once"):
         write_results(tmp_path, [result("a"), result("a")], num_resamples=0, seed=0)
 
 

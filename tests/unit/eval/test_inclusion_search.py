@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prolip.eval import most_including as including
-from prolip.eval.most_including import most_including
-from prolip.gaussian import Gaussian
-from prolip.pairs import official_inclusion_test_matrix
+from prolip.eval import inclusion_search as including
+from prolip.eval.inclusion_search import most_including
+from prolip.gaussian import Gaussian, official_inclusion_test_matrix
 
 
 def gaussians(count: int, dim: int, seed: int, log_var: float, spread: float) -> Gaussian:
@@ -42,7 +41,7 @@ def test_it_is_the_argmax_of_the_matrix(
 def test_no_test_is_above_its_bound(seed: int, spread: float) -> None:
     specific, general = gaussians(7, 20, seed, -7, spread), gaussians(30, 20, seed + 1, -6, spread)
     centre = torch.cat([specific.log_var, general.log_var]).mean(0)
-    narrow, wide = (including._units(side, centre) for side in (specific, general))
+    narrow, wide = (including._scaled(side, centre) for side in (specific, general))
     bounds, slack = including._bounds(narrow, wide)
     rows = torch.arange(7).repeat_interleave(30)
     tests = including._tests(narrow, wide, rows, torch.arange(30).repeat(7)).reshape(7, 30)

@@ -13,12 +13,12 @@ from safetensors import safe_open
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
-from prolip.eval.bprw import PromptWeights
 from prolip.models import ARCHITECTURES
 from prolip.models.hub import save_pretrained
 from prolip.pretrained.sources import load
 from prolip.report.prompt_chart import prompt_chart
-from prolip.suites.bprw import class_lines
+from prolip.suites.prompt_weights import load_prompt_weights
+from prolip.suites.reweight import class_lines
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def words_for(lab: Path, data: Path, *more: str) -> list[str]:
 def test_from_a_run_to_files(lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words_for(lab, emoji_data, "--class_key", "group", "--templates", "emoji")) == 0
     shown, progress = capsys.readouterr()
-    assert "weights of 5 prompts a class; even weights would be 0.2000" in shown
+    assert "weights of 5 prompts per class; even weights would be 0.2000" in shown
     for name in ("animals-and-nature", "food-and-drink", "travel-and-places"):
         assert f"\n{name}\n  won " in shown
     assert shown.count("  lost ") == 3
@@ -46,7 +46,7 @@ def test_from_a_run_to_files(lab: Path, emoji_data: Path, capsys: pytest.Capture
     assert "re-weighted over even weights, by mean: " in shown
     assert "% of resamples: " in shown
     assert all(f"{stage}: 100%" in progress for stage in ("images", "prompts", "weights"))
-    weights = PromptWeights.load(emoji_data / "out" / "prompt_weights.safetensors")
+    weights = load_prompt_weights(emoji_data / "out" / "prompt_weights.safetensors")
     assert weights.weights.shape == (3, 5)
     with safe_open(emoji_data / "out" / "prompt_weights.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["classnames"])[0] == "animals-and-nature"
@@ -58,11 +58,11 @@ def test_the_hubs_layout_gives_the_same(lab: Path, emoji_data: Path) -> None:
     key = ("--class_key", "group", "--templates", "emoji")
     path = emoji_data / "out" / "prompt_weights.safetensors"
     assert main(words_for(lab, emoji_data, *key)) == 0
-    run = PromptWeights.load(path).weights
+    run = load_prompt_weights(path).weights
     path.unlink()
     hub = ["--checkpoint", str(lab / "hub"), "--tokenizer", str(lab / "tokenizer.json")]
     assert main([*words_for(lab, emoji_data, *key), *hub]) == 0
-    assert torch.equal(PromptWeights.load(path).weights, run)
+    assert torch.equal(load_prompt_weights(path).weights, run)
 
 
 def test_names_from_a_file_and_labelled_images(lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,8 +83,8 @@ def test_names_from_a_file_and_labelled_images(lab: Path, emoji_data: Path, caps
     [
         ([], "classnames is not given: class_key must name"),
         (["--classnames", "imagenet", "--vote", "labelled"], "vote is labelled: class_key must name"),
-        (["--class_key", "nothing"], "image test-openmoji-000: its json has no text or number at nothing"),
-        (["--class_key", "group", "--classnames", "imagenet"], "none of the class names"),
+        (["--class_key", "nothing"], "sample test-openmoji-000: its json has no text or number at 'nothing'"),
+        (["--class_key", "group", "--classnames", "imagenet"], "which is not a class name"),
         (["--class_key", "group", "--classnames", "absent"], "classnames is 'absent': it must be imagenet or a text"),
         (["--class_key", "group", "--templates", "absent"], "templates is 'absent': it must be imagenet, simple"),
         (["--class_key", "group", "--num_neighbors", "37"], "bprw.num_neighbors is 37: there are only 36 images"),
@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_and_one_without_a_tokenizer(
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.txt", "b")
     for checkpoint, message in (
-        (archive, "is damaged, or is no checkpoint"),
+        (archive, "is damaged, or not a checkpoint"),
         (bad, "is no checkpoint"),
         (lab / "hub", "does not say which tokenizer"),
     ):

@@ -27,19 +27,19 @@ from prolip.suites.config import (
 from prolip.suites.datacomp import run_datacomp
 from prolip.suites.hierarchies import run_hierarcaps, run_hierarimgs
 from prolip.suites.imagenet import run_imagenet
+from prolip.suites.results import Row, TaskCache, TaskResult
 from prolip.suites.retrieval import run_retrieval
-from prolip.suites.rows import Finished, Row, TaskResult
 from prolip.suites.uncertainty import run_uncertainty
 
 
-class Recording(Finished):
+class Recording(TaskCache):
     """Runs nothing, and keeps what each task's result would depend on."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.seen: list[str] = []
 
-    def task(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
+    def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
         self.seen.append(f"{name} {json.dumps(settings, sort_keys=True)}")
         return TaskResult(rows=[Row(task=name, metric="accuracy", value=0.5, num_items=1, main=True)])
 

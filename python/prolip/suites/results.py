@@ -1,4 +1,4 @@
-"""What a suite gives: rows of figures, with what each was computed from, so that two models can be compared.
+"""Results of a suite: rows of figures with the items behind them, charts and notes; a cache of finished tasks.
 
 Shares are in [0, 1].
 """
@@ -16,40 +16,41 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prolip.files import write_whole
-from prolip.suites.figures import STATISTICS, Statistic
-from prolip.suites.json_results import from_json, to_json
+from prolip.errors import UserError
+from prolip.files import write_atomic
+from prolip.suites.row_statistics import STATISTICS, Statistic
+from prolip.suites.typed_json import from_json, to_json
 
 Unit = Literal["share", "number"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure of one task."""
+    """One figure of one task, with the items that it was computed from, so that models can be compared."""
 
     task: str
-    """What was done, such as the name of a data set."""
+    """Name of the task, such as that of a data set."""
     metric: str
-    """What was measured, such as "accuracy"."""
+    """Name of the metric, such as "accuracy"."""
     value: float
     num_items: int
-    """Items that it was computed from."""
+    """Number of items."""
     main: bool = False
-    """Whether it is the figure that the task is judged by."""
+    """Whether this is the task's main figure."""
     unit: Unit = "share"
-    """A share is shown in percent."""
+    """Shares are shown in percent."""
     items: list[float] = field(default_factory=list)
-    """One number an item, in the order of the data, such that `statistic` of them is `value`; empty where the figure
-    cannot be resampled."""
+    """One number per item, in the order of the data; `value` is their `statistic`. Empty if the figure cannot be
+    resampled."""
     groups: list[int] = field(default_factory=list)
-    """One whole number an item, where `statistic` needs it: its class, its group, whether the answer was right."""
+    """One whole number per item, if `statistic` needs it: its class, its group, or whether the answer was right."""
     statistic: Statistic = "mean"
     mean_of: list[str] = field(default_factory=list)
-    """For an average over tasks: the `key` of every row that it is the mean of."""
+    """For an average over tasks: the `key` of each row in it."""
 
     @property
     def key(self) -> str:
-        """Names the row within its suite."""
+        """The row's name within its suite."""
         return f"{self.task}: {self.metric}"
 
 
@@ -63,13 +64,13 @@ def row_of_items(
     main: bool = False,
     unit: Unit = "share",
 ) -> Row:
-    """The row of a statistic of items [N] (and groups i64 [N]), which can then be resampled.
+    """The row of a statistic of items [N] and groups i64 [N].
 
     Raises:
-        ValueError: there is no item.
+        UserError: there is no item.
     """
     if len(items) == 0:
-        raise ValueError(f"{task}: {metric} of no item")
+        raise UserError(f"{task}: {metric} needs at least one item")
     given = torch.zeros(len(items), dtype=torch.int64) if groups is None else groups
     return Row(
         task=task,
@@ -86,52 +87,52 @@ def row_of_items(
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A picture for the page."""
+    """A chart on the results page."""
 
     title: str
     text: str
     """What it shows, in words."""
     svg: str
-    """One svg element, coloured by the classes of the report's style sheet (`prolip.report.charts`)."""
+    """One svg element; colours are classes of the report's style sheet (`prolip.report.charts`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """What one task gave."""
+    """Results of one task."""
 
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
-    """What was left out, and why; shown with the results."""
+    """What was left out and why."""
     charts: list[Chart] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteResult:
-    """What a suite found of one model."""
+    """Results of one model on a suite."""
 
     suite: str
     model: str
     """The model's name."""
     fingerprint: str
-    """Of the model."""
+    """The model's fingerprint."""
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
 
 
-class Finished:
-    """Results of tasks on the disk, so that a task that was finished is not run again."""
+class TaskCache:
+    """Results of finished tasks on disk, so that no task runs twice."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def task(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
-        """What `compute` gives, or gave when it was called with the same name and settings.
+    def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
+        """Read the result of a finished task, or run it.
 
         Args:
-            name: names the file.
-            settings: all that the result depends on, as JSON has it: the model's fingerprint, the data, the rule.
-            compute: does the work; what it raises is raised, and nothing is kept.
+            name: the task's name, part of the file's name.
+            settings: everything that the result depends on (model, data, options), as JSON values.
+            compute: runs the task. If it raises, nothing is stored.
         """
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}-{digest}.json"
@@ -139,7 +140,7 @@ class Finished:
             try:
                 return from_json(TaskResult, path.read_text(encoding="utf-8"))
             except ValueError:
-                pass  # of another version: run again
+                pass  # written by another version
         result = compute()
-        write_whole(path, to_json(result))
+        write_atomic(path, to_json(result))
         return result
