@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prolip.embeddings.config import EmbedOptions, FilterOptions, RankOptions, SearchOptions
+from prolip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from prolip.embeddings.embed import (
@@ -50,30 +50,24 @@ __all__ = [
     "run_search",
 ]
 
-_LAZY = {
-    "Embedded": "embed",
-    "Paired": "embed",
-    "embed_captions": "embed",
-    "embed_images": "embed",
-    "embed_pairs": "embed",
-    "embed_pixels": "embed",
-    "embed_shards": "embed",
-    "embed_texts": "embed",
-    "run_embed": "embed_parts",
-    "run_filter": "filter",
-    "run_search": "queries",
-    "read_ranking": "rank",
-    "run_rank": "rank",
-    "Hit": "search",
-    "nearest": "search",
-    "Manifest": "storage",
-    "Part": "storage",
-    "complete_parts": "storage",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a function, and torch with it, when it is first used, so that the options stay light."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "embed": [
+            "Embedded",
+            "Paired",
+            "embed_captions",
+            "embed_images",
+            "embed_pairs",
+            "embed_pixels",
+            "embed_shards",
+            "embed_texts",
+        ],
+        "embed_parts": ["run_embed"],
+        "filter": ["run_filter"],
+        "queries": ["run_search"],
+        "rank": ["read_ranking", "run_rank"],
+        "search": ["Hit", "nearest"],
+        "storage": ["Manifest", "Part", "complete_parts"],
+    },
+)

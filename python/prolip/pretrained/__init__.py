@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prolip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from prolip.pretrained.eval_model import EvalModel, Preprocess, of_open_clip, of_prolip, weights_digest
@@ -25,24 +26,11 @@ __all__ = [
     "weights_digest",
 ]
 
-_LAZY = {
-    "EvalModel": "eval_model",
-    "Preprocess": "eval_model",
-    "of_open_clip": "eval_model",
-    "of_prolip": "eval_model",
-    "weights_digest": "eval_model",
-    "open_eval_model": "open",
-    "open_model": "open",
-    "open_network": "open",
-    "open_run": "open",
-    "load": "sources",
-    "new_model": "sources",
-    "read_config": "sources",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a function when it is first used: torch and its checkpoints take long to import."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "eval_model": ["EvalModel", "Preprocess", "of_open_clip", "of_prolip", "weights_digest"],
+        "open": ["open_eval_model", "open_model", "open_network", "open_run"],
+        "sources": ["load", "new_model", "read_config"],
+    },
+)

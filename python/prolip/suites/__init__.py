@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from prolip.lazy import lazy_names
 from prolip.suites.config import (
     DatacompOptions,
     HierarcapsOptions,
@@ -65,34 +65,22 @@ __all__ = [
     "write_results",
 ]
 
-_LAZY = {
-    "load_truth": "coco_pairs",
-    "read_levels": "csv_datasets",
-    "run_datacomp": "datacomp",
-    "run_hierarcaps": "hierarchies",
-    "run_hierarimgs": "hierarchies",
-    "run_imagenet": "imagenet",
-    "load_prompt_weights": "prompt_weights",
-    "save_prompt_weights": "prompt_weights",
-    "write_results": "result_files",
-    "Chart": "results",
-    "Row": "results",
-    "SuiteResult": "results",
-    "TaskCache": "results",
-    "TaskResult": "results",
-    "run_retrieval": "retrieval",
-    "run_reweight": "reweight",
-    "run_suite": "run",
-    "Task": "tasks",
-    "read_tasks": "tasks",
-    "imagenet_classnames": "templates",
-    "imagenet_templates": "templates",
-    "run_uncertainty": "uncertainty",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a suite, and torch with it, when it is first used, so that the options stay light."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "coco_pairs": ["load_truth"],
+        "csv_datasets": ["read_levels"],
+        "datacomp": ["run_datacomp"],
+        "hierarchies": ["run_hierarcaps", "run_hierarimgs"],
+        "imagenet": ["run_imagenet"],
+        "prompt_weights": ["load_prompt_weights", "save_prompt_weights"],
+        "result_files": ["write_results"],
+        "results": ["Chart", "Row", "SuiteResult", "TaskCache", "TaskResult"],
+        "retrieval": ["run_retrieval"],
+        "reweight": ["run_reweight"],
+        "run": ["run_suite"],
+        "tasks": ["Task", "read_tasks"],
+        "templates": ["imagenet_classnames", "imagenet_templates"],
+        "uncertainty": ["run_uncertainty"],
+    },
+)
