@@ -26,7 +26,6 @@ BASELINES = {
     "webdataset": ("torchvision",),
     "hand-made": ("torchvision",),
     "hand-made-cv2": ("torchvision", "simplejpeg", "cv2"),
-    "prolip-fast": (),
     "prolip-float32": (),
 }
 """Baselines by name, with the modules that each needs besides the project's dependencies."""

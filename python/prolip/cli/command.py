@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import tyro
 
 from prolip.errors import DataError, UserError
-from prolip.train.process import keep_freed_memory
+from prolip.train.allocator import keep_freed_memory
 
 Options = TypeVar("Options")
 

@@ -241,6 +241,6 @@ def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Se
         rows.append(row_of_items(task, f"taken for {name}", which.double()))
         for race in sorted(set(metadata[:, _RACE].tolist())):
             some = which[metadata[:, _RACE] == race].double()
-            said = races[race] if race < len(races) else str(race)
-            rows.append(row_of_items(task, f"taken for {name}, {said}", some))
+            race_name = races[race] if race < len(races) else str(race)
+            rows.append(row_of_items(task, f"taken for {name}, {race_name}", some))
     return rows

@@ -87,12 +87,12 @@ def walk_rows(name: str, data: _Hierarchies, walk: TraversalConfig, *, with_var:
             for form in ("official", "exact")
         ]
     rows = []
-    for said, root, form in kinds:
+    for end, root, form in kinds:
         config = dataclasses.replace(walk, root=root, inclusion=form)
         including = None if root == "text" else including_items(data.queries, data.items.flatten(), form)
         found = traverse(data.queries, data.items, data.ids, data.root, config, including=including)
         for figure, share in found._asdict().items():
-            metric = f"{figure.replace('_', ' ')}, to the {said}"
+            metric = f"{figure.replace('_', ' ')}, to the {end}"
             rows.append(row_of_items(name, metric, share, main=root == "text" and figure != "any_found"))
     return rows + level_rows(name, data) if with_var else rows
 

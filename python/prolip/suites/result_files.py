@@ -91,9 +91,9 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     write_atomic(folder / "results.md", markdown(page))
     write_atomic(folder / "results.html", build_suite_page(page))
     shown = dict(tables)
-    said = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
+    remarks = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
     table = markdown_table(names, shown.get(MAIN) or shown.get(REST, []))
-    return [*table, "", *said, f"results: {folder}/results.json, .md, .html"]
+    return [*table, "", *remarks, f"results: {folder}/results.json, .md, .html"]
 
 
 def difference_chart(first: str, other: str, place: int, compared: Sequence[Compared]) -> str:
@@ -111,8 +111,8 @@ def difference_chart(first: str, other: str, place: int, compared: Sequence[Comp
     ]
     if not rows:
         return ""
-    said = "; ".join(f"{row.label}: {row.mean:+.2f}" for row in rows)
-    return charts.interval_chart(f"{other} minus {first}", said, rows, "points: right of 0 it is larger")
+    text = "; ".join(f"{row.label}: {row.mean:+.2f}" for row in rows)
+    return charts.interval_chart(f"{other} minus {first}", text, rows, "points: right of 0 it is larger")
 
 
 def table_row(figure: Compared) -> TableRow:

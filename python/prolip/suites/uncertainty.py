@@ -85,10 +85,10 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
     keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of pictures", uncertainty, unit="number")]
-    said = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
+    changes = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
     for view in list(views)[1:]:
         more = _more(embedded[view].gaussian.total_var, whole.total_var)
-        rows.append(row_of_items(name, f"a picture is more uncertain {said[view]}", more))
+        rows.append(row_of_items(name, f"a picture is more uncertain {changes[view]}", more))
     notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
     if labelled:
         classifier = build_classifier(model, folder.classnames, folder.templates)
@@ -170,12 +170,12 @@ def caption_rows(model: EvalModel, name: str, captions: Sequence[str]) -> list[R
     if len(long) == 0:
         return rows
     kept = [captions[place] for place in long.tolist()]
-    for said, changed in (
+    for change, changed in (
         ("cut to its first half", [shortened(caption) for caption in kept]),
         ("half of its words left out", [thinned(caption) for caption in kept]),
     ):
         more = _more(embed_captions(model, changed).total_var, uncertainty[long])
-        rows.append(row_of_items(name, f"a caption is more uncertain {said}", more))
+        rows.append(row_of_items(name, f"a caption is more uncertain {change}", more))
     return rows
 
 

@@ -31,6 +31,7 @@ from prolip.models.official_json import to_official_json
 from prolip.models.precision import DTYPES, autocast
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
+from prolip.train.allocator import keep_freed_memory
 from prolip.train.best import BestSoFar
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters, step_flops
@@ -47,7 +48,6 @@ from prolip.train.optim import (
     step_where,
 )
 from prolip.train.parallel import average_whole_gradients, share_model
-from prolip.train.process import keep_freed_memory
 from prolip.train.stop_signal import StopRequest
 from prolip.train.validation import LoaderSettings, Validation, whole_model
 

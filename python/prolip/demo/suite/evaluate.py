@@ -21,7 +21,7 @@ from prolip.demo.suite.emoji_samples import (
 )
 from prolip.demo.suite.gallery import make_gallery
 from prolip.demo.suite.headline_items import order_items, recall_items, zero_shot_items
-from prolip.demo.suite.measures import (
+from prolip.demo.suite.measure_sets import (
     ClassPrompts,
     blurred,
     compare_view,
