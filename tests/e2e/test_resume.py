@@ -56,7 +56,7 @@ def train_until_killed(words: list[str], step: int, sync: int) -> None:
 
 
 def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_same_bits(lab: Lab) -> None:
-    flags = ("--checkpoint_every", "2", "--num_samples", "1280")
+    flags = ("--checkpoint_every", "2", "--samples_seen", "1280")
     assert lab.here("unharmed", *flags) == 0
     folder = lab.folder / "harmed" / "checkpoints"
     moments, within_saves, last = random.Random(5), 0, 0
@@ -85,7 +85,7 @@ def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_sa
 
 def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
     run = lab.folder / "impatient"
-    words = lab.words("impatient", "--checkpoint_every", "100000", "--num_samples", "1600000")
+    words = lab.words("impatient", "--checkpoint_every", "100000", "--samples_seen", "1600000")
     process = FORKSERVER.Process(target=train_with_slow_writes, args=(words,))
     process.start()
     for pattern in ("metrics.jsonl", "checkpoints/*.partial"):
@@ -105,7 +105,7 @@ def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
 
 def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_the_same_bits(lab: Lab) -> None:
     # With three the order of a sum over the processes matters: two numbers add up the same either way.
-    flags = ("--batch_size", "12", "--num_samples", "960")
+    flags = ("--batch_size", "12", "--samples_seen", "960")
     lab.launch("whole", *flags, processes=3)
     rows = lab.rows("whole")
     losses = numbers(rows, "loss")
@@ -133,7 +133,7 @@ def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_t
 def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: Lab) -> None:
     for shard in range(3):
         write_shard(lab.folder / f"thirds-{shard}.tar", range(24 * shard, 24 * shard + 24))
-    flags = ("--data.shards", str(lab.folder / "thirds-{0..2}.tar"), "--batch_size", "12", "--num_samples", "720")
+    flags = ("--data.shards", str(lab.folder / "thirds-{0..2}.tar"), "--batch_size", "12", "--samples_seen", "720")
     flags += ("--checkpoint_every", "1", "--log_every", "4")
     with lab.start("grown", *flags, processes=2, program=LOGGED) as job:
         job.wait_for(lab.has("grown", "checkpoints/step_*8"))

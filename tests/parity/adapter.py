@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip import _core, gaussian
+from prolip import gaussian
+from prolip._core import testing
 from prolip.distributed import Peers
 from prolip.eval import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
 from prolip.eval.em import FittedWeights, fit_weights, prior_weights
@@ -309,7 +310,7 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         self, tokens: Tensor, draws: Tensor, n_masked: int, drop_prob: float, replace_token: int, pad_id: int
     ) -> Tensor:
         ids, numbers = tokens.to(torch.int32).numpy(), draws[:n_masked].double().numpy()
-        masked = _core.mask_tokens(ids, numbers, n_masked, drop_prob, replace_token, pad_id)
+        masked = testing.mask_tokens(ids, numbers, n_masked, drop_prob, replace_token, pad_id)
         return torch.from_numpy(masked).to(tokens.dtype)
 
     def masked_count(self, batch: int, drop_ratio: float) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample, ImageSet, parse_sample
 from prolip.demo.suite.evaluate import Embeddings, headlines, measure_prompting_everywhere
 from prolip.demo.suite.gallery import make_gallery
-from prolip.demo.suite.measures import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
+from prolip.demo.suite.measure_sets import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
 from prolip.demo.suite.results import EmojiResults, ModelFigures
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian

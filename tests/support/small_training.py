@@ -51,7 +51,7 @@ def write_tokenizer(path: Path) -> None:
 
 RECIPE = """
 architecture = "demo"
-num_samples = 1280
+samples_seen = 1280
 batch_size = 16
 precision = "fp32"
 cpu_threads = 1
@@ -102,9 +102,9 @@ captions = ["captions.name", "captions.group"]
 every = 100
 """
 """What the recipe gains to be evaluated during the run."""
-SHORT = ("--num_samples", "320")
+SHORT = ("--samples_seen", "320")
 SHARDED = (
-    *("--num_samples", "384", "--checkpoint_every", "10", "--keep_checkpoints", "9", "--log_every", "100"),
+    *("--samples_seen", "384", "--checkpoint_every", "10", "--keep_checkpoints", "9", "--log_every", "100"),
     *("--keep_best", "val/pairs/image_to_text_mean_rank", "--best_is", "min"),
     *("--parallel.strategy", "fsdp", "--ema.decay", "0.9"),
 )

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prolip.errors import UserError
+
 MANIFEST = "manifest.json"
 BEST = "best"
 _FORMAT = 1
@@ -28,7 +30,7 @@ _NAME = re.compile(r"step_(\d+)")
 _BLOCK = 1 << 22
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be read or written; the message says which and why."""
 
 

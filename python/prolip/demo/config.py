@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from prolip.errors import UserError
 from prolip.suites.config import SuiteOptions
 
 
@@ -36,16 +37,16 @@ class EmojiConfig:
         """Check the values.
 
         Raises:
-            ValueError: a value is out of range; the message names it.
+            UserError: a value is out of range; the message names it.
         """
         for name in ("side", "vocab_size", "context_length", "samples_per_shard"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+                raise UserError(f"{name} = {getattr(self, name)}: must be at least 1")
         for name in ("test_share", "val_share", "skin_tone_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be in [0, 1)")
+                raise UserError(f"{name} = {getattr(self, name)}: must be in [0, 1)")
         if self.test_share + self.val_share >= 1:
-            raise ValueError(
+            raise UserError(
                 f"test_share + val_share = {self.test_share + self.val_share}: must leave emoji to train on"
             )
 

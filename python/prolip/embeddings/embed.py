@@ -14,6 +14,7 @@ from prolip.data import BatchLoader, Members
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.embeddings.image_batches import image_batches
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.precision import autocast
@@ -76,7 +77,7 @@ def embed_images(
         on_progress: called with the number of images of each batch.
 
     Raises:
-        ValueError: the loader has no image.
+        UserError: the loader has no image.
     """
     parts: list[Gaussian] = []
     keys: list[str] = []
@@ -89,7 +90,7 @@ def embed_images(
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not parts:
-        raise ValueError("the loader has no image")
+        raise UserError("the loader has no image")
     return Embedded(concatenate(parts), keys, members)
 
 
@@ -124,7 +125,7 @@ def decode_images(loader: BatchLoader) -> DecodedImages:
     """Decode all images of a loader into memory, for a small set that is embedded several times.
 
     Raises:
-        ValueError: the loader has no image.
+        UserError: the loader has no image.
     """
     images: list[Tensor] = []
     keys: list[str] = []
@@ -134,7 +135,7 @@ def decode_images(loader: BatchLoader) -> DecodedImages:
         keys.extend(batch.keys)
         _extend(members, batch.members)
     if not images:
-        raise ValueError("the loader has no image")
+        raise UserError("the loader has no image")
     return DecodedImages(torch.cat(images), keys, members)
 
 
@@ -159,7 +160,7 @@ def embed_shards(
         on_progress: called with the number of images of each batch.
 
     Raises:
-        ValueError: there is no image.
+        UserError: there is no image.
         DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
     """
     found = embed_views(
@@ -185,7 +186,7 @@ def embed_views(
     """As `embed_shards`, in several ways at once. Each view maps images f32 [B, 3, H, W] to Gaussians [B, D].
 
     Raises:
-        ValueError: there is no image.
+        UserError: there is no image.
         DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
     """
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
@@ -200,7 +201,7 @@ def embed_views(
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not keys:
-        raise ValueError(f"{', '.join(shards)}: no image")
+        raise UserError(f"{', '.join(shards)}: no image")
     return {name: Embedded(concatenate(some), keys, members) for name, some in parts.items()}
 
 

@@ -28,6 +28,7 @@ from prolip.embeddings.embed import embed_batch, embed_texts, evaluating
 from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.embeddings.parquet import parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
@@ -86,14 +87,14 @@ def run_embed(options: EmbedOptions) -> list[str]:
     """Embed the parts that do not exist yet, and return the lines to print ([] on ranks other than 0).
 
     Raises:
-        ValueError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
+        UserError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
         DataError: a shard is missing or is not an archive; or no sample could be used.
     """
     if not options.data and not options.lines:
-        raise ValueError("nothing to embed: name shards or folders (--data) or text files (--lines)")
+        raise UserError("nothing to embed: name shards or folders (--data) or text files (--lines)")
     for name in ("rows_per_part", "batch_size"):
         if getattr(options, name) < 1:
-            raise ValueError(f"{name} is {getattr(options, name)}: it must be at least 1")
+            raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")
     if options.format == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
     parts = plan_parts(options.data, options.lines, options.rows_per_part)
@@ -139,7 +140,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
     """Write the manifest, and return the numbers of the missing parts.
 
     Raises:
-        ValueError: the folder holds embeddings of another model or of other data, or other files.
+        UserError: the folder holds embeddings of another model or of other data, or other files.
     """
     options = embedder.options
     manifest = Manifest(
@@ -158,7 +159,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         _check_same(old, manifest, options.out)
         manifest = replace(manifest, run=old.run)
     elif options.out.is_dir() and any(options.out.iterdir()):
-        raise ValueError(f"out: {options.out} holds files, but no {MANIFEST}: name a new or an empty folder")
+        raise UserError(f"out: {options.out} holds files, but no {MANIFEST}: name a new or an empty folder")
     options.out.mkdir(parents=True, exist_ok=True)
     manifest.write(options.out)
     return [
@@ -173,9 +174,9 @@ def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
             why = "the model is another" if name in {"weights", "model"} else f"{name} was {was}, is {now}"
-            raise ValueError(f"out: {out} holds embeddings with other settings ({why}): name another folder")
+            raise UserError(f"out: {out} holds embeddings with other settings ({why}): name another folder")
     if new.plan[: len(old.plan)] != old.plan:
-        raise ValueError(
+        raise UserError(
             f"out: {out} holds embeddings of other data: name another folder, or begin with the same shards, folders "
             "and files and keep rows_per_part"
         )

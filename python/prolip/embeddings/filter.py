@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shown_shard
 from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.rank import Chunk, read_ranking
+from prolip.errors import UserError
 from prolip.files import atomic_file
 
 RECORD = "filter.json"
@@ -43,7 +44,7 @@ def run_filter(options: FilterOptions) -> list[str]:
     """Make the copies that do not exist yet, and return the lines to print.
 
     Raises:
-        ValueError: no rule is given or one is wrong, a shard is not in the ranking, or `out` holds another copy.
+        UserError: no rule is given or one is wrong, a shard is not in the ranking, or `out` holds another copy.
         DataError: a shard is damaged, or is not the one that was ranked; the message names it and the sample.
     """
     check_rules(options)
@@ -75,21 +76,21 @@ def check_rules(options: FilterOptions) -> None:
     """Check that at least one rule is given, and that each is in range.
 
     Raises:
-        ValueError: naming the rule.
+        UserError: naming the rule.
     """
     if all(rule is None for rule in (options.keep_count, options.keep_share, options.min_score, options.max_score)):
-        raise ValueError("no rule says what to keep: give --keep_count, --keep_share, --min_score or --max_score")
+        raise UserError("no rule says what to keep: give --keep_count, --keep_share, --min_score or --max_score")
     if options.keep_count is not None and options.keep_count < 1:
-        raise ValueError(f"keep_count is {options.keep_count}: it must be at least 1")
+        raise UserError(f"keep_count is {options.keep_count}: it must be at least 1")
     if options.keep_share is not None and not 0 < options.keep_share <= 1:
-        raise ValueError(f"keep_share is {options.keep_share}: it must be above 0 and at most 1")
+        raise UserError(f"keep_share is {options.keep_share}: it must be above 0 and at most 1")
 
 
 def summarize(ranking: Path) -> RankingSummary:
     """Count the rows of a ranking and list its sources.
 
     Raises:
-        ValueError: the rows of a source are not contiguous.
+        UserError: the rows of a source are not contiguous.
     """
     rows, sources, seen = 0, list[str](), set[str]()
     for chunk in read_ranking(ranking):
@@ -98,7 +99,7 @@ def summarize(ranking: Path) -> RankingSummary:
             if sources and source == sources[-1]:
                 continue
             if source in seen:
-                raise ValueError(
+                raise UserError(
                     f"ranking: the rows of {source} are not contiguous in {ranking}: keep the order in which "
                     "`prolip data rank` wrote them"
                 )
@@ -114,11 +115,11 @@ def _choose(options: FilterOptions, ranking: RankingSummary) -> list[str]:
     unknown = sorted(set(chosen) - set(ranking.sources))
     if unknown:
         first = ", ".join(ranking.sources[:2])
-        raise ValueError(f"shards: {unknown[0]} is not in {options.ranking}, whose sources are {first}, …")
+        raise UserError(f"shards: {unknown[0]} is not in {options.ranking}, whose sources are {first}, …")
     for source in chosen:
         if "://" not in source and not Path(source).is_file():
             kind = "a folder" if Path(source).is_dir() else "no file and no address"
-            raise ValueError(f"shards: {source} is {kind}: only shards can be copied")
+            raise UserError(f"shards: {source} is {kind}: only shards can be copied")
     return chosen
 
 
@@ -132,7 +133,7 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
     """Path of each shard's copy: its path below the common folder of all shards, without the ending of compression.
 
     Raises:
-        ValueError: two copies would have the same path.
+        UserError: two copies would have the same path.
     """
     if not shards:
         return {}
@@ -143,7 +144,7 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
         name = _PACKED.sub(lambda ending: ".tar" if ending[1].lower() == "tgz" else "", os.path.abspath(shard))
         place = places[shard] = out / os.path.relpath(name, common)
         if of.setdefault(place, shard) != shard:
-            raise ValueError(
+            raise UserError(
                 f"shards: the copies of {of[place]} and {shard} would have the same name: copy them separately"
             )
     return places
@@ -153,7 +154,7 @@ def _check_out(options: FilterOptions, chosen: list[str]) -> None:
     """Record the rules in `out`, so that copies by different rules are not mixed.
 
     Raises:
-        ValueError: `out` holds another copy, or something else.
+        UserError: `out` holds another copy, or something else.
     """
     with options.ranking.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -163,9 +164,9 @@ def _check_out(options: FilterOptions, chosen: list[str]) -> None:
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         if any(before.get(name) != value for name, value in record.items() if name != "ranking"):
-            raise ValueError(f"out: {options.out} holds a copy by another ranking, rule or choice: name another folder")
+            raise UserError(f"out: {options.out} holds a copy by another ranking, rule or choice: name another folder")
     elif options.out.is_dir() and any(options.out.iterdir()):
-        raise ValueError(f"out: {options.out} holds files, but no {RECORD}: name a new or an empty folder")
+        raise UserError(f"out: {options.out} holds files, but no {RECORD}: name a new or an empty folder")
     options.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -22,6 +22,7 @@ from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, NoSampleE
 from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS
+from prolip.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def plan_parts(data: Sequence[str], lines: Sequence[Path], rows_per_part: int) -
         rows_per_part: images of a folder, or lines, per part.
 
     Raises:
-        ValueError: a pattern matches nothing, a folder has no image, a file has no line, or a text or an image's name
+        UserError: a pattern matches nothing, a folder has no image, a file has no line, or a text or an image's name
             is not UTF-8.
     """
     parts: list[InputPart] = []
@@ -94,10 +95,10 @@ def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
     names = [str(path.relative_to(folder)) for path in find_images(folder)]
     if not names:
         hint = f": for its shards, write '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
-        raise ValueError(f"data: the folder {folder} has no image{hint}")
+        raise UserError(f"data: the folder {folder} has no image{hint}")
     for name in names:
         if name.encode(errors="replace").decode() != name:
-            raise ValueError(f"data: the name of {name!r} in {folder} is not UTF-8: it cannot be a key")
+            raise UserError(f"data: the name of {name!r} in {folder} is not UTF-8: it cannot be a key")
     starts = range(0, len(names), rows_per_part)
     return [FolderPart(folder=str(folder), names=tuple(names[start : start + rows_per_part])) for start in starts]
 
@@ -105,7 +106,7 @@ def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
 def _of_lines(path: Path, rows_per_part: int) -> list[LinesPart]:
     captions = read_lines(path)
     if not captions:
-        raise ValueError(f"lines: {path} is empty")
+        raise UserError(f"lines: {path} is empty")
     return [
         LinesPart(path=str(path), first=start, captions=tuple(captions[start : start + rows_per_part]))
         for start in range(0, len(captions), rows_per_part)
@@ -116,14 +117,14 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file, including empty ones, so that a caption's number is its line number.
 
     Raises:
-        ValueError: the file cannot be read, or is not UTF-8.
+        UserError: the file cannot be read, or is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"lines: {path} is not UTF-8: {error}") from error
+        raise UserError(f"lines: {path} is not UTF-8: {error}") from error
     except OSError as error:
-        raise ValueError(f"lines: {path} cannot be read: {error}") from error
+        raise UserError(f"lines: {path} cannot be read: {error}") from error
     return text.removesuffix("\n").split("\n") if text else []
 
 

@@ -18,6 +18,7 @@ from prolip.embeddings.embed import embed_pixels, embed_texts
 from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Manifest, complete_parts
+from prolip.errors import UserError
 from prolip.files import write_atomic
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
@@ -30,12 +31,12 @@ def run_search(options: SearchOptions) -> list[str]:
     """Search, write the files, and return the lines to print.
 
     Raises:
-        ValueError: there is no query, the embeddings are not finished or from another model, or a file is not an image.
+        UserError: there is no query, the embeddings are not finished or from another model, or a file is not an image.
     """
     if not options.text and not options.image:
-        raise ValueError("nothing to search for: give a text (--text) or an image (--image)")
+        raise UserError("nothing to search for: give a text (--text) or an image (--image)")
     if options.k < 1:
-        raise ValueError(f"k is {options.k}: it must be at least 1")
+        raise UserError(f"k is {options.k}: it must be at least 1")
     manifest, parts = complete_parts(options.embeddings, options.find)
     model, tokenizer = open_embedder(options, manifest)
     images = [read_query(path, square_image_size(model)) for path in options.image]
@@ -69,7 +70,7 @@ def open_embedder(options: SearchOptions, manifest: Manifest) -> tuple[ProLIP, T
     """The model that made the embeddings, and its tokenizer if there are text queries.
 
     Raises:
-        ValueError: the model is not the one that made the embeddings.
+        UserError: the model is not the one that made the embeddings.
     """
     source = options.checkpoint or manifest.checkpoint
     tokenizer: Tokenizer | None = None
@@ -78,7 +79,7 @@ def open_embedder(options: SearchOptions, manifest: Manifest) -> tuple[ProLIP, T
     else:
         model = open_network(source)
     if weights_digest(model) != manifest.weights:
-        raise ValueError(f"checkpoint: {source} is not the model that {options.embeddings} was embedded with")
+        raise UserError(f"checkpoint: {source} is not the model that {options.embeddings} was embedded with")
     return model, tokenizer
 
 
@@ -86,12 +87,12 @@ def read_query(path: Path, side: int) -> Pixels:
     """Read an image file with the loader's evaluation transform, u8 [side, side, 3].
 
     Raises:
-        ValueError: the file is not an image.
+        UserError: the file is not an image.
     """
     try:
         return preprocess_image(read_image(path, None).data, side)
     except UNREADABLE as error:
-        raise ValueError(f"image: {path} cannot be read: {error}") from error
+        raise UserError(f"image: {path} cannot be read: {error}") from error
 
 
 def embed_queries(

@@ -20,6 +20,7 @@ from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.parquet import parquet, pyarrow
 from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import ROWS, Block, Manifest, Part, complete_parts
+from prolip.errors import UserError
 from prolip.files import atomic_file, write_atomic
 from prolip.gaussian import Gaussian, inclusion_score
 
@@ -47,11 +48,11 @@ def run_rank(options: RankOptions) -> list[str]:
     """Rank, write the files, and return lines with the first and last samples.
 
     Raises:
-        ValueError: the embeddings are not finished or lack what is ranked, or the table's format is unknown.
+        UserError: the embeddings are not finished or lack what is ranked, or the table's format is unknown.
     """
     write = table_format(options.out)
     if options.show < 0:
-        raise ValueError(f"show is {options.show}: it must not be negative")
+        raise UserError(f"show is {options.show}: it must not be negative")
     groups = part_groups(options.embeddings, options.by)
     scores = np.concatenate([_scores(group, options.by) for group in groups])
     order = np.argsort(-scores if options.by == "inclusion" else scores, kind="stable")
@@ -81,7 +82,7 @@ def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
     """The parts that a ranking reads together: of images, of captions, or pairs of both.
 
     Raises:
-        ValueError: the embeddings are not finished, or lack what is ranked.
+        UserError: the embeddings are not finished, or lack what is ranked.
     """
     if by in {"image", "caption"}:
         kind: Kind = "image" if by == "image" else "text"
@@ -89,7 +90,7 @@ def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
     both = [complete_parts(folder, kind)[1] for kind in ("image", "text")]
     images, texts = ({part.notes.number: part for part in parts} for parts in both)
     if not images.keys() & texts.keys():
-        raise ValueError(f"{folder} holds images and captions, but not of the same samples: embed with --what both")
+        raise UserError(f"{folder} holds images and captions, but not of the same samples: embed with --what both")
     return [(images[number], texts[number]) for number in sorted(images.keys() & texts.keys())]
 
 
@@ -156,10 +157,10 @@ def table_format(path: Path) -> Write:
     """The function that writes a table to this path.
 
     Raises:
-        ValueError: the name ends in neither .parquet nor .csv.
+        UserError: the name ends in neither .parquet nor .csv.
     """
     if path.suffix not in {".parquet", ".csv"}:
-        raise ValueError(f"{path}: a ranking is a .parquet or a .csv file")
+        raise UserError(f"{path}: a ranking is a .parquet or a .csv file")
     return _write_parquet if path.suffix == ".parquet" else _write_csv
 
 
@@ -190,7 +191,7 @@ def read_ranking(path: Path) -> Iterator[Chunk]:
     """Read the rows of a ranking in order, some thousands at a time.
 
     Raises:
-        ValueError: the file is not a ranking.
+        UserError: the file is not a ranking.
     """
     table_format(path)
     if path.suffix == ".parquet":
@@ -205,7 +206,7 @@ def read_ranking(path: Path) -> Iterator[Chunk]:
                     keys, sources, scores, ranks = (batch.column(name) for name in COLUMNS)
                     yield Chunk(keys.to_pylist(), sources.to_pylist(), scores.to_numpy(), ranks.to_numpy())
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a ranking by `prolip data rank`: {error}") from error
+        raise UserError(f"{path} is not a ranking by `prolip data rank`: {error}") from error
 
 
 def _read_csv(file: TextIO) -> Iterator[Chunk]:
@@ -217,7 +218,7 @@ def _read_csv(file: TextIO) -> Iterator[Chunk]:
 
     reader = csv.DictReader(file)
     if not {*COLUMNS} <= {*(reader.fieldnames or ())}:
-        raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+        raise UserError(f"its columns are not {', '.join(COLUMNS)}")
     for row in reader:
         rows.append((row["key"], row["source"], float(row["score"]), int(row["rank"])))
         if len(rows) == ROWS:

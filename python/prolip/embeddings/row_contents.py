@@ -17,6 +17,7 @@ from prolip.data import DataError, StoreConfig, preprocess_image
 from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS, read_record, read_samples, values_at
 from prolip.embeddings.input_parts import read_lines
+from prolip.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def fetch(
     for source, keys in by_source.items():
         try:
             contents = _from_source(source, keys, side, store or StoreConfig(), caption_key)
-        except (ValueError, DataError, OSError) as error:
+        except (UserError, DataError, OSError) as error:
             log.warning("%s: its images and captions cannot be shown: %s", source, error)
         else:
             found |= {(source, key): one for key, one in contents.items()}

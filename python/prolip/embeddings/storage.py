@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from prolip.embeddings.config import Format, Kind, Stored
 from prolip.embeddings.parquet import parquet, pyarrow
+from prolip.errors import UserError
 from prolip.files import atomic_file, write_atomic
 
 Floats = NDArray[np.float32]
@@ -81,7 +82,7 @@ def write_part(folder: Path, rows: Rows, notes: PartNotes, form: Format, stored:
     """Write a part's file atomically, and return its path.
 
     Raises:
-        ValueError: the format is Parquet and pyarrow is not installed.
+        UserError: the format is Parquet and pyarrow is not installed.
     """
     path = folder / part_name(notes.kind, notes.number, form)
     total_var = np.exp(rows.log_var.astype(np.float64)).sum(axis=1).astype(np.float32)
@@ -103,14 +104,14 @@ class Part:
         """The part's metadata.
 
         Raises:
-            ValueError: the file is not a part.
+            UserError: the file is not a part.
         """
         read = _parquet_notes if self.path.suffix == ".parquet" else _safetensors_notes
         try:
             found = json.loads(read(self.path))
             return PartNotes(**{**found, "named": tuple(found["named"])})
         except (SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
-            raise ValueError(f"{self.path} is not a part of embeddings: {error}") from error
+            raise UserError(f"{self.path} is not a part of embeddings: {error}") from error
 
     def blocks(self, rows: int = ROWS, *, log_var: bool = False) -> Iterator[Block]:
         """Read the part in blocks of at most `rows` rows, in order."""
@@ -180,30 +181,30 @@ class Manifest:
         """Read the manifest of a folder of embeddings.
 
         Raises:
-            ValueError: there is none, or it is not of this version.
+            UserError: there is none, or it is not of this version.
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise ValueError(f"{folder} has no {MANIFEST}: it was not written by `prolip embed`")
+            raise UserError(f"{folder} has no {MANIFEST}: it was not written by `prolip embed`")
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is not a manifest of embeddings: {error}") from error
+            raise UserError(f"{path} is not a manifest of embeddings: {error}") from error
 
 
 def complete_parts(folder: Path, kind: Kind) -> tuple[Manifest, list[Part]]:
     """The manifest of a finished folder, and its parts of one kind, in order.
 
     Raises:
-        ValueError: the embeddings are not finished, or have none of that kind.
+        UserError: the embeddings are not finished, or have none of that kind.
     """
     manifest = Manifest.read(folder)
     if not manifest.complete:
-        raise ValueError(f"{folder} is not finished: run `prolip embed` again with the same settings")
+        raise UserError(f"{folder} is not finished: run `prolip embed` again with the same settings")
     parts = [Part(folder / name) for name in manifest.parts if name.startswith(f"{kind}-")]
     if not parts:
         held = " and ".join(f"{name} embeddings" for name in manifest.rows) or "nothing"
-        raise ValueError(f"{folder} holds {held}, no {kind} embeddings")
+        raise UserError(f"{folder} holds {held}, no {kind} embeddings")
     return manifest, parts
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.config import BprwConfig
 from prolip.eval.em import fit_weights, prior_weights
 from prolip.eval.zero_shot import Classifier
@@ -75,7 +76,7 @@ def reweight_prompts(
         on_progress: called with the number of classes finished since the last call.
 
     Raises:
-        ValueError: too few images, a class without a labelled image, or zero variances where the settings need them.
+        UserError: too few images, a class without a labelled image, or zero variances where the settings need them.
     """
     voters = (
         nearest_images(prompts, images, config.num_neighbors)
@@ -121,7 +122,7 @@ def reweight_from_voters(
         noise: standard normal draws, [C, V, J, D]; None for expected observations.
 
     Raises:
-        ValueError: variances are zero where the settings need them.
+        UserError: variances are zero where the settings need them.
     """
     num_classes, num_prompts, dim = prompts.mean.shape
     block = _CPU_BLOCK if prompts.mean.device.type == "cpu" else _DEVICE_BLOCK
@@ -166,10 +167,10 @@ def nearest_images(prompts: Gaussian, images: Gaussian, count: int, rows_at_once
     """Indices of the `count` images nearest to each class's mean prompt by dot product, nearest first, i64 [C, count].
 
     Raises:
-        ValueError: there are fewer images.
+        UserError: there are fewer images.
     """
     if count > len(images.mean):
-        raise ValueError(f"bprw.num_neighbors is {count}: there are only {len(images.mean)} images")
+        raise UserError(f"bprw.num_neighbors is {count}: there are only {len(images.mean)} images")
     directions = prompts.mean.mean(dim=1)
     pool = images.mean.to(directions)
     starts = range(0, len(directions), rows_at_once)
@@ -186,15 +187,15 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
         count: most images per class.
 
     Raises:
-        ValueError: a class has no image, or a label is not a class.
+        UserError: a class has no image, or a label is not a class.
     """
     order = torch.argsort(labels, stable=True)
     order = order[labels[order] >= 0]
     sizes = torch.bincount(labels[order], minlength=num_classes)
     if len(sizes) > num_classes:
-        raise ValueError(f"label {len(sizes) - 1} is beyond the {num_classes} classes")
+        raise UserError(f"label {len(sizes) - 1} is beyond the {num_classes} classes")
     if bool((sizes == 0).any()):
-        raise ValueError(f"class {int((sizes == 0).nonzero()[0])} has no labelled image")
+        raise UserError(f"class {int((sizes == 0).nonzero()[0])} has no labelled image")
     starts = sizes.cumsum(0) - sizes
     places = torch.arange(min(count, int(sizes.max())), device=labels.device)
     found = order[(starts[:, None] + places).clamp_max(len(order) - 1)]
@@ -246,13 +247,13 @@ def component_vars(var: Tensor, config: BprwConfig) -> Tensor:
     """Variances of the mixture's components: those of the prompts, scaled and floored, [C, K, D]; above 0.
 
     Raises:
-        ValueError: one is zero.
+        UserError: one is zero.
     """
     scaled = config.var_multiplier * var + config.var_floor
     if config.multiplier_form == "official":
         scaled = config.var_multiplier * scaled
     if not bool((scaled > 0).all()):
-        raise ValueError("bprw.var_floor is 0 and a prompt has a variance of zero: set a floor above 0")
+        raise UserError("bprw.var_floor is 0 and a prompt has a variance of zero: set a floor above 0")
     return scaled
 
 

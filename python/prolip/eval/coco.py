@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.config import Score
 from prolip.eval.retrieval import RECALL_AT, first_ranks, precisions_at_r
 from prolip.gaussian import Gaussian
@@ -87,7 +88,7 @@ def coco_shares(
         score: see `retrieval_scores`.
 
     Raises:
-        ValueError: an id occurs twice, or a query of `truth` is missing.
+        UserError: an id occurs twice, or a query of `truth` is missing.
     """
     pool, texts = _Side(images, image_ids, "image"), _Side(captions, caption_ids, "caption")
     measures: dict[str, Shares] = {}
@@ -129,13 +130,13 @@ class _Side:
         self.gaussian, self.kind = gaussian, kind
         self.places = {int(identity): row for row, identity in enumerate(ids)}
         if len(self.places) != len(gaussian.mean):
-            raise ValueError(f"{len(gaussian.mean)} {kind}s and {len(self.places)} different ids do not match")
+            raise UserError(f"{len(gaussian.mean)} {kind}s and {len(self.places)} different ids do not match")
 
     def rows(self, ids: Mapping[int, Sequence[int]]) -> Tensor:
         """Rows of the queries, i64 [Q]."""
         absent = [identity for identity in ids if identity not in self.places]
         if absent:
-            raise ValueError(f"{len(absent)} {self.kind}s of the test set are missing, such as {absent[0]}")
+            raise UserError(f"{len(absent)} {self.kind}s of the test set are missing, such as {absent[0]}")
         return torch.tensor([self.places[identity] for identity in ids], device=self.gaussian.mean.device)
 
     def part(self, ids: Mapping[int, Sequence[int]]) -> "_Side":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prolip.errors import UserError
+
 Score = Literal["csd", "mean"]
 Prior = Literal["uniform", "inverse_var", "inverse_var_squared", "inverse_var_fifth"]
 Root = Literal["text", "inclusion", "both"]
@@ -55,7 +57,7 @@ class BprwConfig:
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise ValueError(f"bprw.{name} is {getattr(self, name)}: it must be {rule}")
+                raise UserError(f"bprw.{name} is {getattr(self, name)}: it must be {rule}")
 
 
 @dataclass(frozen=True, kw_only=True)

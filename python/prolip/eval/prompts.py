@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.zero_shot import Classifier, zero_shot_logits
 from prolip.gaussian import Gaussian
 
@@ -80,10 +81,10 @@ def kept_prompts(total_var: Tensor, rule: PromptFilter) -> Tensor:
         rule: which to keep.
 
     Raises:
-        ValueError: a count is below 1, the number of counts is not C, or a total variance is NaN.
+        UserError: a count is below 1, the number of counts is not C, or a total variance is NaN.
     """
     if bool(total_var.isnan().any()):
-        raise ValueError("a prompt's total variance is NaN")
+        raise UserError("a prompt's total variance is NaN")
     # The most certain prompt always passes. Nothing else does where the threshold is NaN (a class with one prompt).
     return (total_var <= _thresholds(total_var, rule)[:, None]) | (total_var == total_var.amin(dim=1, keepdim=True))
 
@@ -110,9 +111,9 @@ def _thresholds(total_var: Tensor, rule: PromptFilter) -> Tensor:
 def _smallest(rows: Tensor, counts: tuple[int, ...]) -> Tensor:
     """The count-th smallest value of each row, [R]; the largest if the row has fewer."""
     if len(counts) != len(rows):
-        raise ValueError(f"{len(counts)} counts of prompts to keep do not match {len(rows)} classes")
+        raise UserError(f"{len(counts)} counts of prompts to keep do not match {len(rows)} classes")
     if min(counts) < 1:
-        raise ValueError(f"the count of prompts to keep is {min(counts)}: it must be at least 1")
+        raise UserError(f"the count of prompts to keep is {min(counts)}: it must be at least 1")
     place = torch.tensor([min(count, rows.shape[1]) - 1 for count in counts], device=rows.device)
     return rows.sort(dim=1).values.gather(1, place[:, None]).squeeze(1)
 
@@ -125,7 +126,7 @@ def filter_prompts(prompts: Gaussian, rule: PromptFilter) -> Classifier:
         rule: which to keep.
 
     Raises:
-        ValueError: as for `kept_prompts`.
+        UserError: as for `kept_prompts`.
     """
     kept = kept_prompts(prompts.total_var, rule).to(prompts.mean)
     share = kept / kept.sum(dim=1, keepdim=True)
@@ -152,11 +153,11 @@ def greedy_counts(
         on_progress: called with 1 after each class.
 
     Raises:
-        ValueError: there is no image, or a label is not a class.
+        UserError: there is no image, or a label is not a class.
     """
     num_classes, num_prompts, _ = prompts.mean.shape
     if len(labels) == 0 or not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"labels must be from 0 to {num_classes - 1}, and there must be at least one")
+        raise UserError(f"labels must be from 0 to {num_classes - 1}, and there must be at least one")
     # Ensemble k of a class holds its prompts up to the k-th smallest total variance.
     total_var = prompts.total_var
     limits = total_var.sort(dim=1).values
@@ -196,11 +197,11 @@ def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[
     """Fill every template with every class name, one list per class. The placeholder is `{}` or `{c}`.
 
     Raises:
-        ValueError: there is no template or no class name, or a template has no placeholder.
+        UserError: there is no template or no class name, or a template has no placeholder.
     """
     if not templates or not classnames:
-        raise ValueError(f"{len(templates)} templates and {len(classnames)} class names make no prompts")
+        raise UserError(f"{len(templates)} templates and {len(classnames)} class names make no prompts")
     for template in templates:
         if "{}" not in template and "{c}" not in template:
-            raise ValueError(f"template {template!r} has no {{}} for the class name")
+            raise UserError(f"template {template!r} has no {{}} for the class name")
     return [[template.replace("{c}", "{}").replace("{}", name) for template in templates] for name in classnames]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.models.config import ResizeForm
 
 # Row counts that are read as one special token and a square of patches; every other count has two special tokens.
@@ -34,7 +35,7 @@ def resize_image_positions(
     official form takes both from there whenever it resizes.
 
     Raises:
-        ValueError: the checkpoint's patch rows do not form a square.
+        UserError: the checkpoint's patch rows do not form a square.
     """
     table = checkpoint.squeeze(0) if checkpoint.ndim == 3 else checkpoint
     if len(table) == num_specials + grid[0] * grid[1]:
@@ -43,7 +44,7 @@ def resize_image_positions(
     specials, patches = table[:found], table[found:]
     side = math.isqrt(len(patches))
     if side * side != len(patches):
-        raise ValueError(f"{len(table)} position rows are not {found} special rows and a square of patches")
+        raise UserError(f"{len(table)} position rows are not {found} special rows and a square of patches")
     if (side, side) != grid:
         square = patches.T.reshape(1, -1, side, side)
         resampled = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
@@ -81,10 +82,10 @@ def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
     """The checkpoint's token rows followed by the model's own further ones, [vocabulary, W].
 
     Raises:
-        ValueError: the checkpoint has more rows than the model, or rows of another width.
+        UserError: the checkpoint has more rows than the model, or rows of another width.
     """
     if checkpoint.shape[1] != model_table.shape[1] or len(checkpoint) > len(model_table):
-        raise ValueError(
+        raise UserError(
             f"a token table of {tuple(checkpoint.shape)} cannot become one of {tuple(model_table.shape)}: "
             "the width must agree, and no row can be dropped"
         )

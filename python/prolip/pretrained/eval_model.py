@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.models.config import Precision
@@ -102,11 +103,11 @@ def square_image_size(model: ProLIP) -> int:
     """Side of the model's images in pixels.
 
     Raises:
-        ValueError: the images are not square.
+        UserError: the images are not square.
     """
     size = model.config.vision.image_size
     if not isinstance(size, int):
-        raise ValueError(f"vision.image_size is {size}: only square images are supported")
+        raise UserError(f"vision.image_size is {size}: only square images are supported")
     return size
 
 
@@ -116,12 +117,12 @@ def of_prolip(
     """Wrap a ProLIP model, and move it to `device`.
 
     Raises:
-        ValueError: its images are not square, or the tokenizer has more tokens than the model's table.
+        UserError: its images are not square, or the tokenizer has more tokens than the model's table.
     """
     size = square_image_size(model)
     rows = model.config.text.vocab_size
     if tokenizer.vocab_size > rows:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens: the model has a table of {rows}")
+        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens: the model has a table of {rows}")
     model = model.to(device)
 
     def tokenize(captions: Sequence[str]) -> Tensor:

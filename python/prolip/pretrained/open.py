@@ -11,6 +11,7 @@ import torch
 from prolip.checkpoint import Checkpoint, open_saved
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 from prolip.models import ProLIP
 from prolip.models.config import Precision, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
@@ -43,7 +44,7 @@ def open_eval_model(
         precision: precision of the towers.
 
     Raises:
-        ValueError: there is no such model, or it cannot be evaluated.
+        UserError: there is no such model, or it cannot be evaluated.
     """
     if source.startswith(OPEN_CLIP_PREFIX):
         import open_clip
@@ -61,7 +62,7 @@ def open_run(source: str) -> Checkpoint | None:
     """Open the checkpoint of a training run that `source` names; None if it names another kind of model.
 
     Raises:
-        ValueError: the checkpoint is damaged, or the run's folder has no usable one.
+        UserError: the checkpoint is damaged, or the run's folder has no usable one.
     """
     return open_saved(Path(source))
 
@@ -76,7 +77,7 @@ def open_model(source: str, tokenizer: str | None, beside: Path | None = None) -
         beside: folder to search for the run's tokenizer file if it has moved.
 
     Raises:
-        ValueError: there is no usable checkpoint, or the tokenizer is unknown.
+        UserError: there is no usable checkpoint, or the tokenizer is unknown.
     """
     model, found, _ = _open(source, tokenizer, beside)
     return model, found
@@ -96,10 +97,10 @@ def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProL
         logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source, CLIP_TOKENS)
         chosen = _named_tokenizer(None, text)
     else:
-        raise ValueError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
+        raise UserError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
     found = Tokenizer(chosen)
     if found.vocab_size > text.vocab_size:
-        raise ValueError(f"the tokenizer has {found.vocab_size} tokens: the model has a table of {text.vocab_size}")
+        raise UserError(f"the tokenizer has {found.vocab_size} tokens: the model has a table of {text.vocab_size}")
     return model, found, checkpoint
 
 
@@ -107,7 +108,7 @@ def open_network(source: str) -> ProLIP:
     """Open a model without a tokenizer, to embed images; see `open_model`.
 
     Raises:
-        ValueError: there is no usable checkpoint.
+        UserError: there is no usable checkpoint.
     """
     return _open_network(source)[0]
 
@@ -118,7 +119,7 @@ def _open_network(source: str) -> tuple[ProLIP, Checkpoint | None]:
         try:
             return load(source), None
         except RuntimeError as error:  # an archive that torch did not write
-            raise ValueError(f"{source} is damaged, or not a checkpoint") from error
+            raise UserError(f"{source} is damaged, or not a checkpoint") from error
     model = ProLIP(from_official_json(checkpoint.notes.model_config)).eval()
     model.load_state_dict(checkpoint.weights())
     return model, checkpoint
@@ -136,12 +137,12 @@ def find_tokenizer(trained: TokenizerConfig, beside: Path | None) -> TokenizerCo
     """The tokenizer of a run; if its file is missing, the file of the same name in `beside`.
 
     Raises:
-        ValueError: both files are missing.
+        UserError: both files are missing.
     """
     if trained.path is None or trained.path.is_file() or beside is None:
         return trained
     other = beside / trained.path.name
     if not other.is_file():
-        raise ValueError(f"the run's tokenizer {trained.path} is missing, and {beside} has no {trained.path.name}")
+        raise UserError(f"the run's tokenizer {trained.path} is missing, and {beside} has no {trained.path.name}")
     logger.warning("the run's tokenizer %s is missing: using %s", trained.path, other)
     return dataclasses.replace(trained, path=other)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
 from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded
+from prolip.errors import UserError
 from prolip.suites.folders import TaskFolder, find_folder, members_of, open_folder, read_captions
 
 
@@ -32,7 +33,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
     """Data sets by display name: the last part of the path, or the whole path where two would have the same name.
 
     Raises:
-        ValueError: two addresses differ only in secrets, which are not shown.
+        UserError: two addresses differ only in secrets, which are not shown.
     """
     distinct = list(dict.fromkeys(sources))
     shown = [shown_shard(source) for source in distinct]
@@ -42,7 +43,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
         for name, whole, source in zip(short, shown, distinct, strict=True)
     }
     if len(names) < len(distinct):
-        raise ValueError(f"data has two addresses that would both be called {max(shown, key=shown.count)}")
+        raise UserError(f"data has two addresses that would both be called {max(shown, key=shown.count)}")
     return names
 
 
@@ -59,7 +60,7 @@ def open_captioned(source: str, fetched: Path) -> TaskFolder:
         fetched: where the files of remote folders are stored.
 
     Raises:
-        ValueError: there is no shard.
+        UserError: there is no shard.
         DataError, OSError: a server does not have it, or does not answer.
     """
     if Path(source).is_dir():

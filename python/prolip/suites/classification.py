@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.errors import UserError
 from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
@@ -63,7 +64,7 @@ def embed_prompts(
     """Embed every template filled with every class name, [C, K, D].
 
     Raises:
-        ValueError: there is no class name or no template, or a template has no placeholder.
+        UserError: there is no class name or no template, or a template has no placeholder.
     """
     texts = [prompt for ensemble in fill_templates(templates, classnames) for prompt in ensemble]
     flat = embed_captions(model, texts, on_progress=on_progress)
@@ -81,7 +82,7 @@ def build_classifier(
     """The uniform ensemble of each class's prompts; only a few classes' prompts are in memory at a time.
 
     Raises:
-        ValueError: as for `embed_prompts`.
+        UserError: as for `embed_prompts`.
     """
     step = max(1, _TEXTS // max(1, len(templates)))
     parts = [
@@ -171,11 +172,11 @@ def classify(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
     """Run a classification task.
 
     Raises:
-        ValueError: the folder has no class names or templates.
+        UserError: the folder has no class names or templates.
         DataError: an image has no class or no metadata, or too many cannot be read.
     """
     if not folder.classnames or not folder.templates:
-        raise ValueError(f"{folder.source} has no class names or no templates")
+        raise UserError(f"{folder.source} has no class names or no templates")
     classifier = build_classifier(model, folder.classnames, folder.templates)
     keep = ("cls",) if task.group_column is None else ("cls", "npy")
     images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep)
@@ -193,7 +194,7 @@ def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size:
     """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`.
 
     Raises:
-        ValueError: an objective has no class names or templates.
+        UserError: an objective has no class names or templates.
         DataError: an image has no metadata, or too many cannot be read.
     """
     images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("npy",))
@@ -205,7 +206,7 @@ def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size:
             for lines in (folder.classnames, folder.templates)
         ]
         if not all(lists):
-            raise ValueError(f"{folder.source} has no class names or no templates of {objective}")
+            raise UserError(f"{folder.source} has no class names or no templates of {objective}")
         names[objective] = lists[0]
         answers[objective] = answer(images.gaussian, build_classifier(model, *lists), with_var=False).best[:, 0]
     return face_rows(task.name, answers, read_metadata(folder, images, _COLUMNS), names["race"])
@@ -240,6 +241,6 @@ def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Se
         rows.append(row_of_items(task, f"taken for {name}", which.double()))
         for race in sorted(set(metadata[:, _RACE].tolist())):
             some = which[metadata[:, _RACE] == race].double()
-            said = races[race] if race < len(races) else str(race)
-            rows.append(row_of_items(task, f"taken for {name}, {said}", some))
+            race_name = races[race] if race < len(races) else str(race)
+            rows.append(row_of_items(task, f"taken for {name}, {race_name}", some))
     return rows

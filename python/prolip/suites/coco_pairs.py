@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prolip.errors import UserError
 from prolip.eval.coco import CocoTruth, Pairs
 
 _FILES = [
@@ -23,16 +24,16 @@ def load_truth(folder: Path | None = None) -> CocoTruth:
         folder: files in the package's layout; None for those of the installed package.
 
     Raises:
-        ValueError: the package is not installed, or a file is missing.
+        UserError: the package is not installed, or a file is missing.
     """
     if folder is None:
         spec = find_spec("eccv_caption")
         if spec is None or not spec.submodule_search_locations:
-            raise ValueError("COCO, CxC and ECCV Caption need eccv-caption: pip install 'prolip[eval]'")
+            raise UserError("COCO, CxC and ECCV Caption need eccv-caption: pip install 'prolip[eval]'")
         folder = Path(spec.submodule_search_locations[0]) / "data"
     missing = [name for name in (*_FILES, _ORDER) if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"{folder} has no {', '.join(missing)}")
+        raise UserError(f"{folder} has no {', '.join(missing)}")
     read = [_read(folder / name) for name in _FILES]
     coco, cxc, eccv = (Pairs(*read[first : first + 2]) for first in (0, 2, 4))
     return CocoTruth(coco, cxc, eccv, np.load(folder / _ORDER).tolist())

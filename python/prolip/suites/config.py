@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from prolip.errors import UserError
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Precision
 
@@ -108,9 +109,9 @@ class RetrievalOptions(SuiteOptions):
 
     def __post_init__(self) -> None:
         if (self.image_id_key is None) != (self.caption_ids_key is None):
-            raise ValueError("image_id_key and caption_ids_key must be given together")
+            raise UserError("image_id_key and caption_ids_key must be given together")
         if self.image_id_key is not None and len(set(self.data)) > 1:
-            raise ValueError(f"image_id_key needs one data set, COCO's test set: data has {len(set(self.data))}")
+            raise UserError(f"image_id_key needs one data set, COCO's test set: data has {len(set(self.data))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +166,7 @@ class UncertaintyOptions(SuiteOptions):
             ("show", self.show >= 0, "not negative"),
         ):
             if not right:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be {rule}")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be {rule}")
 
 
 @dataclass(frozen=True, kw_only=True)

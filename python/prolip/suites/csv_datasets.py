@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from prolip.errors import UserError
 from prolip.files import atomic_file
 from prolip.suites.folders import TaskFolder, stamps
 
@@ -48,7 +49,7 @@ def open_captions(folder: Path, made: Path) -> TaskFolder:
         made: where the shard is written.
 
     Raises:
-        ValueError: a column or an image is missing, or a file is damaged.
+        UserError: a column or an image is missing, or a file is damaged.
     """
     rows = _rows(folder, ("filename", "raw"))
     names = [row["filename"] for row in rows]
@@ -66,7 +67,7 @@ def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Associ
         made: where the shard is written.
 
     Raises:
-        ValueError: a column or an image is missing, a file is damaged, or a task has no right answer.
+        UserError: a column or an image is missing, a file is damaged, or a task has no right answer.
     """
     rows = _rows(folder, ("cue", "candidates", "associations"))
     candidates = [_list(row["candidates"]) for row in rows]
@@ -75,7 +76,7 @@ def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Associ
     for row, some in zip(rows, candidates, strict=True):
         right = set(_list(row["associations"]))
         if right.isdisjoint(some):
-            raise ValueError(f"{folder}: the associations of {row['cue']!r} are not among its candidates")
+            raise UserError(f"{folder}: the associations of {row['cue']!r} are not among its candidates")
         tasks.append(Association(row["cue"], [places[name] for name in some], [name in right for name in some]))
     return _shard(folder, made, list(places), None), tasks
 
@@ -89,7 +90,7 @@ def open_images(folder: Path, made: Path, names: Sequence[str]) -> TaskFolder:
         names: file names of the images.
 
     Raises:
-        ValueError: an image is missing, or a file is damaged.
+        UserError: an image is missing, or a file is damaged.
     """
     return _shard(folder, made, names, None)
 
@@ -100,14 +101,14 @@ def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], 
     HierarCaps has `captions` and `image_url`, HierarImgs `images` and `caption`.
 
     Raises:
-        ValueError: a column is missing, there is no row, or rows differ in their number of levels.
+        UserError: a column is missing, there is no row, or rows differ in their number of levels.
     """
     rows = _read_csv(path)
     if not rows or not {levels, beside} <= rows[0].keys():
-        raise ValueError(f"{path} is not a table with columns {levels} and {beside}")
+        raise UserError(f"{path} is not a table with columns {levels} and {beside}")
     found = [[level.strip() for level in row[levels].split("=>")] for row in rows]
     if len({len(some) for some in found}) != 1:
-        raise ValueError(f"{path}: rows differ in their number of levels")
+        raise UserError(f"{path}: rows differ in their number of levels")
     return found, [row[beside] for row in rows]
 
 
@@ -126,11 +127,11 @@ def _table(folder: Path) -> Path | None:
 def _rows(folder: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     path = _table(folder)
     if path is None:
-        raise ValueError(f"{folder} has no .csv")
+        raise UserError(f"{folder} has no .csv")
     rows = _read_csv(path)
     missing = [column for column in columns if not rows or column not in rows[0]]
     if missing:
-        raise ValueError(f"{path} has no column {' and no column '.join(missing)}, or no row")
+        raise UserError(f"{path} has no column {' and no column '.join(missing)}, or no row")
     return rows
 
 
@@ -140,7 +141,7 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file, restval=""))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
 
 
 def _list(text: str) -> list[str]:
@@ -151,9 +152,9 @@ def _list(text: str) -> list[str]:
         try:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{text[:60]!r} is not a list of texts") from error
+            raise UserError(f"{text[:60]!r} is not a list of texts") from error
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise ValueError(f"{text[:60]!r} is not a list of texts")
+        raise UserError(f"{text[:60]!r} is not a list of texts")
     return found
 
 
@@ -188,13 +189,13 @@ def _images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
             try:
                 archive = opened.enter_context(zipfile.ZipFile(path))
             except _DAMAGED as error:
-                raise ValueError(f"{path}: {error}") from error
+                raise UserError(f"{path}: {error}") from error
             packed |= {Path(name).name: (archive, name) for name in archive.namelist()}
         stems = {Path(name).stem: name for name in [*packed, *files] if Path(name).suffix.lower() in _SUFFIXES}
         for name in names:
             found = name if name in packed or name in files else stems.get(name)
             if found is None:
-                raise ValueError(f"{folder} has no image {name}")
+                raise UserError(f"{folder} has no image {name}")
             data = files[found].read_bytes() if found in files else _unpack(*packed[found])
             yield Path(found).suffix.lower().removeprefix("."), data
 
@@ -203,7 +204,7 @@ def _unpack(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         return archive.read(name)
     except _DAMAGED as error:
-        raise ValueError(f"{archive.filename}: {name}: {str(error) or type(error).__name__}") from error
+        raise UserError(f"{archive.filename}: {name}: {str(error) or type(error).__name__}") from error
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.errors import UserError
 from prolip.eval.config import Score
 from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.classification import classify, classify_faces
@@ -37,7 +38,7 @@ def run_datacomp(model: EvalModel, options: DatacompOptions, cache: TaskCache) -
     """Run every task whose data exist, and average over them.
 
     Raises:
-        ValueError: not a valid table, an unknown task, or no task could be run.
+        UserError: not a valid table, an unknown task, or no task could be run.
         OSError: there is no such table.
     """
     table = read_tasks(options.table or TABLE)
@@ -52,7 +53,7 @@ def run_datacomp(model: EvalModel, options: DatacompOptions, cache: TaskCache) -
             found = run_task(model, task, options, cache, fingerprint, fetched)
         except FolderMissing:
             missing.append(task.key)
-        except (ValueError, DataError, OSError) as error:
+        except (UserError, DataError, OSError) as error:
             notes.append(f"{task.name}: {error}")
             logger.warning("%s: %s", task.name, error)
         else:
@@ -61,7 +62,7 @@ def run_datacomp(model: EvalModel, options: DatacompOptions, cache: TaskCache) -
             if count < task.items:
                 smaller.append(f"{task.name} ({count:,} of {task.items:,})")
     if not rows:
-        raise ValueError("; ".join([*notes, f"not in {', '.join(options.data)}: {', '.join(missing)}"]))
+        raise UserError("; ".join([*notes, f"not in {', '.join(options.data)}: {', '.join(missing)}"]))
     if missing:
         notes.insert(0, f"not in {', '.join(options.data)}: {', '.join(missing)}")
     if smaller:
@@ -78,11 +79,11 @@ def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
     """The tasks with these keys, in the table's order; all tasks for no keys.
 
     Raises:
-        ValueError: an unknown task.
+        UserError: an unknown task.
     """
     unknown = sorted(set(keys) - {task.key for task in table})
     if unknown:
-        raise ValueError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
+        raise UserError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
     return [task for task in table if not keys or task.key in keys]
 
 
@@ -166,7 +167,7 @@ def associate(
     """WinoGAViL: the Jaccard index of the images nearest to a word and those that people chose for it.
 
     Raises:
-        ValueError: an image cannot be read.
+        UserError: an image cannot be read.
     """
     images = embed_shards(model, folder.shards, batch_size=batch_size)
     places = {int(key): row for row, key in enumerate(images.keys)}
@@ -175,7 +176,7 @@ def associate(
     for place, one in enumerate(associations):
         lost = [candidate for candidate in one.candidates if candidate not in places]
         if lost:
-            raise ValueError(f"{folder.source}: {len(lost)} images of {one.cue!r} cannot be read")
+            raise UserError(f"{folder.source}: {len(lost)} images of {one.cue!r} cannot be read")
         candidates = images.gaussian.mean[[places[candidate] for candidate in one.candidates]]
         scores.append(jaccard(candidates @ texts.mean[place], torch.tensor(one.right)))
     found = torch.tensor(scores, dtype=torch.float64)

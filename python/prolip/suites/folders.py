@@ -23,6 +23,7 @@ from torch import Tensor
 
 from prolip.data import DataError
 from prolip.embeddings.embed import Embedded
+from prolip.errors import UserError
 
 CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 _HUB = "hf://datasets/"
@@ -31,7 +32,7 @@ _PATTERNS = ["*.txt", "*.tar", "*.csv", "*.zip"]
 _OTHER_SPLITS = ["train/*", "val/*", "valid/*"]
 
 
-class FolderMissing(ValueError):
+class FolderMissing(UserError):
     """None of the places has the folder."""
 
 
@@ -146,7 +147,7 @@ def open_folder(path: Path) -> TaskFolder:
     """Open the data set in a local folder.
 
     Raises:
-        ValueError: shards are missing, or a list is damaged.
+        UserError: shards are missing, or a list is damaged.
     """
     within = path / "test" if (path / "test").is_dir() else path
     counted = within / NUM_SHARDS
@@ -154,15 +155,15 @@ def open_folder(path: Path) -> TaskFolder:
         shards = [within / f"{number}.tar" for number in range(_count(counted))]
         missing = [shard.name for shard in shards if not shard.is_file()]
         if missing:
-            raise ValueError(f"{counted} counts {len(shards)} shards: {', '.join(missing)} is missing")
+            raise UserError(f"{counted} counts {len(shards)} shards: {', '.join(missing)} is missing")
     else:
         shards = sorted(within.glob("*.tar"))
     if not shards:
-        raise ValueError(f"{within} has no shard")
+        raise UserError(f"{within} has no shard")
     lists = [_lines(path / name) for name in (CLASSNAMES, TEMPLATES)]
     for number, template in enumerate(lists[1], start=1):
         if "{c}" not in template and "{}" not in template:
-            raise ValueError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
+            raise UserError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
     digest = hashlib.sha256(repr((stamps(shards), lists)).encode()).hexdigest()[:32]
     return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest)
 
@@ -175,7 +176,7 @@ def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
 def _count(path: Path) -> int:
     text = _text(path).strip()
     if not text.isdecimal():
-        raise ValueError(f"{path} is {text[:40]!r}: it must be the number of shards")
+        raise UserError(f"{path} is {text[:40]!r}: it must be the number of shards")
     return int(text)
 
 
@@ -186,7 +187,7 @@ def _lines(path: Path) -> list[str]:
     lines = [line.strip() for line in _text(path).rstrip().splitlines()]
     if "" in lines:
         # A class's number is its line number: skipping a line would shift all the classes after it.
-        raise ValueError(f"{path}: line {lines.index('') + 1} is empty")
+        raise UserError(f"{path}: line {lines.index('') + 1} is empty")
     return lines
 
 
@@ -194,7 +195,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from error
+        raise UserError(f"{path} is not UTF-8: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.errors import UserError
 from prolip.eval.config import InclusionForm, Root, TraversalConfig
 from prolip.eval.hierarchy import including_items, mean_root, string_ids, traverse
 from prolip.eval.statistics import spearman
@@ -46,7 +47,7 @@ def run_hierarcaps(model: EvalModel, options: HierarcapsOptions, cache: TaskCach
     """All walks of HierarCaps.
 
     Raises:
-        ValueError: the table, or an image that it names, is missing or cannot be read.
+        UserError: the table, or an image that it names, is missing or cannot be read.
     """
 
     def embed() -> _Hierarchies:
@@ -64,7 +65,7 @@ def run_hierarimgs(model: EvalModel, options: HierarimgsOptions, cache: TaskCach
     """All walks of HierarImgs.
 
     Raises:
-        ValueError: the table, or an image that it names, is missing or cannot be read.
+        UserError: the table, or an image that it names, is missing or cannot be read.
     """
 
     def embed() -> _Hierarchies:
@@ -86,12 +87,12 @@ def walk_rows(name: str, data: _Hierarchies, walk: TraversalConfig, *, with_var:
             for form in ("official", "exact")
         ]
     rows = []
-    for said, root, form in kinds:
+    for end, root, form in kinds:
         config = dataclasses.replace(walk, root=root, inclusion=form)
         including = None if root == "text" else including_items(data.queries, data.items.flatten(), form)
         found = traverse(data.queries, data.items, data.ids, data.root, config, including=including)
         for figure, share in found._asdict().items():
-            metric = f"{figure.replace('_', ' ')}, to the {said}"
+            metric = f"{figure.replace('_', ' ')}, to the {end}"
             rows.append(row_of_items(name, metric, share, main=root == "text" and figure != "any_found"))
     return rows + level_rows(name, data) if with_var else rows
 
@@ -148,7 +149,7 @@ _TITLES = {"hierarcaps": "HierarCaps", "hierarimgs": "HierarImgs"}
 def _table(folder: Path) -> Path:
     tables = sorted(folder.glob("*.csv"))
     if len(tables) != 1:
-        raise ValueError(f"{folder} has {len(tables)} tables (.csv): it must have one")
+        raise UserError(f"{folder} has {len(tables)} tables (.csv): it must have one")
     return tables[0]
 
 
@@ -160,7 +161,7 @@ def _embed_images(model: EvalModel, folder: Path, cache: TaskCache, names: Seque
     places = {distinct[int(key)]: row for row, key in enumerate(embedded.keys)}
     lost = [name for name in distinct if name not in places]
     if lost:
-        raise ValueError(f"{folder}: {len(lost)} images cannot be read, such as {lost[0]}")
+        raise UserError(f"{folder}: {len(lost)} images cannot be read, such as {lost[0]}")
     return embedded.gaussian.rows(torch.tensor([places[name] for name in names]))
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_shards
+from prolip.errors import UserError
 from prolip.eval.bprw import labelled_images, reweight_prompts
 from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
@@ -48,7 +49,7 @@ def run_imagenet(model: EvalModel, options: ImagenetOptions, cache: TaskCache) -
     """Evaluate every set whose data exist.
 
     Raises:
-        ValueError: no set could be evaluated.
+        UserError: no set could be evaluated.
     """
     fingerprint, fetched = model.fingerprint(), cache.folder.with_name("data")
     source = _Source(model, options, fetched)
@@ -66,13 +67,13 @@ def run_imagenet(model: EvalModel, options: ImagenetOptions, cache: TaskCache) -
                 "voters": source.voters(),
             }
             found = cache.get_or_run(name, settings, partial(evaluate_set, source, name))
-        except (ValueError, DataError, OSError) as error:
+        except (UserError, DataError, OSError) as error:
             notes.append(f"{title_of(name)}: {error}")
         else:
             rows += found.rows
             notes += found.notes
     if not rows:
-        raise ValueError("; ".join(notes))
+        raise UserError("; ".join(notes))
     if not model.has_variances:
         notes.append(NEEDS_VARIANCES)
     return SuiteResult(suite="imagenet", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
@@ -99,7 +100,7 @@ class _Source:
         """Fingerprint of the voters' folder; None if it is missing or damaged, which few-shot re-weighting reports."""
         try:
             return self.folder(self.options.voters).fingerprint
-        except (ValueError, OSError):
+        except (UserError, OSError):
             return None
 
     def templates(self, folder: TaskFolder) -> list[str]:
@@ -126,7 +127,7 @@ def evaluate_set(source: _Source, name: str) -> TaskResult:
     """Evaluate all methods on a set.
 
     Raises:
-        ValueError: there are no class names, no templates, or too few images.
+        UserError: there are no class names, no templates, or too few images.
         DataError: an image has no class, or too many cannot be read.
     """
     model, options, folder = source.model, source.options, source.folder(name)
@@ -153,7 +154,7 @@ def evaluate_set(source: _Source, name: str) -> TaskResult:
     try:
         labelled = source.embedded(options.voters)
         voters, scored = voters_and_scored(labelled, data, options.few_shot, title_of(options.voters))
-    except (ValueError, DataError, OSError) as error:
+    except (UserError, DataError, OSError) as error:
         notes.append(f"{title}: few-shot re-weighting: {error}")
     else:
         weights = reweight_prompts(prompts, voters.images, options.few_shot, labels=voters.labels).as_classifier()
@@ -217,7 +218,7 @@ def voters_and_scored(
         title: name of the labelled set, for errors.
 
     Raises:
-        ValueError: a class of the set is not exactly one class of the labelled set; or every image votes.
+        UserError: a class of the set is not exactly one class of the labelled set; or every image votes.
     """
     if labelled is not data:
         labels = relabelled(labelled, data.classnames, title)
@@ -226,7 +227,7 @@ def voters_and_scored(
     scored = torch.ones(len(data.labels), dtype=torch.bool)
     scored[voting[voting >= 0]] = False
     if not bool(scored.any()):
-        raise ValueError(f"few_shot.num_neighbors is {config.num_neighbors}: no image is left to score")
+        raise UserError(f"few_shot.num_neighbors is {config.num_neighbors}: no image is left to score")
     return data, LabelledSet(data.images.rows(scored), data.labels[scored], data.classnames)
 
 
@@ -234,13 +235,13 @@ def relabelled(labelled: LabelledSet, classnames: Sequence[str], title: str) -> 
     """The labels of a set as indices into `classnames`, i64 [N]; -1 for other classes.
 
     Raises:
-        ValueError: a name is not exactly one class of the labelled set.
+        UserError: a name is not exactly one class of the labelled set.
     """
     if list(classnames) == labelled.classnames:
         return labelled.labels
     wrong = [name for name in classnames if labelled.classnames.count(name) != 1]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is not exactly one class of {title}")
+        raise UserError(f"{wrong[0]!r} is not exactly one class of {title}")
     places = torch.full((len(labelled.classnames),), -1)
     for place, name in enumerate(classnames):
         places[labelled.classnames.index(name)] = place

@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights
 from prolip.files import atomic_file
 
@@ -28,12 +29,12 @@ def load_prompt_weights(path: Path) -> PromptWeights:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file does not hold prompt weights.
+        UserError: the file does not hold prompt weights.
     """
     try:
         with safe_open(path, framework="pt") as file:
             if set(file.keys()) != set(_TENSORS):
-                raise ValueError(f"{path} holds no prompt weights, but {', '.join(sorted(file.keys()))}")
+                raise UserError(f"{path} holds no prompt weights, but {', '.join(sorted(file.keys()))}")
             return PromptWeights(**{name: file.get_tensor(name) for name in _TENSORS})
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        raise UserError(f"{path} is not a safetensors file: {error}") from error

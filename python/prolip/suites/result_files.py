@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prolip.errors import UserError
 from prolip.eval.statistics import Interval
 from prolip.files import write_atomic
 from prolip.report import charts
@@ -58,11 +59,11 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
         seed: seed of the resampling.
 
     Raises:
-        ValueError: two models have the same name.
+        UserError: two models have the same name.
     """
     names = [result.model for result in results]
     if len(set(names)) < len(names):
-        raise ValueError(f"checkpoint is {names}: each model can be named once")
+        raise UserError(f"checkpoint is {names}: each model can be named once")
     compared = compare(results, num_resamples=num_resamples, seed=seed)
     tables = [
         (title, rows)
@@ -90,9 +91,9 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     write_atomic(folder / "results.md", markdown(page))
     write_atomic(folder / "results.html", build_suite_page(page))
     shown = dict(tables)
-    said = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
+    remarks = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
     table = markdown_table(names, shown.get(MAIN) or shown.get(REST, []))
-    return [*table, "", *said, f"results: {folder}/results.json, .md, .html"]
+    return [*table, "", *remarks, f"results: {folder}/results.json, .md, .html"]
 
 
 def difference_chart(first: str, other: str, place: int, compared: Sequence[Compared]) -> str:
@@ -110,8 +111,8 @@ def difference_chart(first: str, other: str, place: int, compared: Sequence[Comp
     ]
     if not rows:
         return ""
-    said = "; ".join(f"{row.label}: {row.mean:+.2f}" for row in rows)
-    return charts.interval_chart(f"{other} minus {first}", said, rows, "points: right of 0 it is larger")
+    text = "; ".join(f"{row.label}: {row.mean:+.2f}" for row in rows)
+    return charts.interval_chart(f"{other} minus {first}", text, rows, "points: right of 0 it is larger")
 
 
 def table_row(figure: Compared) -> TableRow:

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.files import write_atomic
 from prolip.suites.row_statistics import STATISTICS, Statistic
 from prolip.suites.typed_json import from_json, to_json
@@ -66,10 +67,10 @@ def row_of_items(
     """The row of a statistic of items [N] and groups i64 [N].
 
     Raises:
-        ValueError: there is no item.
+        UserError: there is no item.
     """
     if len(items) == 0:
-        raise ValueError(f"{task}: {metric} needs at least one item")
+        raise UserError(f"{task}: {metric} needs at least one item")
     given = torch.zeros(len(items), dtype=torch.int64) if groups is None else groups
     return Row(
         task=task,

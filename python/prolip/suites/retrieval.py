@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.errors import UserError
 from prolip.eval.coco import Shares, coco_shares
 from prolip.eval.config import Score
 from prolip.eval.retrieval import RECALL_AT, first_ranks
@@ -37,7 +38,7 @@ def run_retrieval(model: EvalModel, options: RetrievalOptions, cache: TaskCache)
     """Evaluate every data set.
 
     Raises:
-        ValueError: none could be evaluated.
+        UserError: none could be evaluated.
     """
     fingerprint = model.fingerprint()
     rows: list[Row] = []
@@ -48,10 +49,10 @@ def run_retrieval(model: EvalModel, options: RetrievalOptions, cache: TaskCache)
             keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
             settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
             rows += cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options)).rows
-        except (ValueError, DataError, OSError) as error:
+        except (UserError, DataError, OSError) as error:
             notes.append(f"{name}: {error}")
     if not rows:
-        raise ValueError("; ".join(notes))
+        raise UserError("; ".join(notes))
     if not model.has_variances:
         notes.append(NO_DISTANCE)
     return SuiteResult(suite="retrieval", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
@@ -61,7 +62,7 @@ def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: Retri
     """Recall on a data set; with COCO's ids, all measures of the four COCO benchmarks too.
 
     Raises:
-        ValueError: an id occurs twice, images of COCO's test set are missing, or the pairs are not installed.
+        UserError: an id occurs twice, images of COCO's test set are missing, or the pairs are not installed.
         DataError: an image has no caption or no id, or too many cannot be read.
     """
     truth = None if options.image_id_key is None else load_truth()

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.samples import read_label
 from prolip.embeddings.embed import Embedded, embed_images, embed_texts
+from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
@@ -53,13 +54,13 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     """Re-weight the prompts, write the files, and return the lines to print.
 
     Raises:
-        ValueError: the checkpoint, the shards, the names or a setting cannot be used; the message says which and why.
+        UserError: the checkpoint, the shards, the names or a setting cannot be used; the message says which and why.
         DataError: an image's json has no class at `class_key`.
         FileNotFoundError: a file is missing.
     """
     if options.class_key is None and (options.classnames is None or options.vote == "labelled"):
         wanted = "classnames is not given" if options.classnames is None else "vote is labelled"
-        raise ValueError(f"{wanted}: class_key must name the json field that holds an image's class")
+        raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
     templates = read_templates(options.templates)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = open_model(options.checkpoint, options.tokenizer)
@@ -90,7 +91,7 @@ def read_templates(source: str) -> list[str]:
     """The templates of a named set or of a text file with one per line.
 
     Raises:
-        ValueError: `source` is neither, or the file is empty.
+        UserError: `source` is neither, or the file is empty.
     """
     return TEMPLATES[source]() if source in TEMPLATES else _read_lines(source, "templates", list(TEMPLATES))
 
@@ -99,7 +100,7 @@ def find_classes(options: ReweightOptions, templates: Sequence[str], images: Emb
     """Class names, prompts and labels from the options and the images' json.
 
     Raises:
-        ValueError: an image's class is not one of the names.
+        UserError: an image's class is not one of the names.
         DataError: an image's json has no class.
     """
     values: list[str | int] = []
@@ -119,7 +120,7 @@ def find_classes(options: ReweightOptions, templates: Sequence[str], images: Emb
         places |= {place: place for place in range(len(names))}
     for key, value in zip(images.keys, values, strict=False):
         if value not in places and str(value) not in places:
-            raise ValueError(f"image {key}: its {options.class_key} is {value!r}, which is not a class name")
+            raise UserError(f"image {key}: its {options.class_key} is {value!r}, which is not a class name")
     labels = torch.tensor([places[value] if value in places else places[str(value)] for value in values])
     return Classes(names, fill_templates(templates, names), labels if values else None)
 
@@ -195,11 +196,11 @@ def _embed_images(model: ProLIP, options: ReweightOptions, device: torch.device)
 def _read_lines(source: str, option: str, known: list[str]) -> list[str]:
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"{option} is {source!r}: it must be {', '.join(known)} or a text file")
+        raise UserError(f"{option} is {source!r}: it must be {', '.join(known)} or a text file")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     found = [line for line in lines if line]
     if not found:
-        raise ValueError(f"{option} is {source!r}: the file is empty")
+        raise UserError(f"{option} is {source!r}: the file is empty")
     return found
 
 

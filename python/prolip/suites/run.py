@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from prolip.errors import UserError
 from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
 from prolip.suites.config import SuiteOptions
@@ -26,10 +27,10 @@ def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, Ta
         run: the suite's function.
 
     Raises:
-        ValueError: a model cannot be opened, or the suite cannot run with the options; the message says why.
+        UserError: a model cannot be opened, or the suite cannot run with the options; the message says why.
     """
     if not options.checkpoint:
-        raise ValueError("checkpoint is (): name at least one model with --checkpoint")
+        raise UserError("checkpoint is (): name at least one model with --checkpoint")
     out = options.out or Path("evals") / name
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = getattr(options, "data", None)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from prolip.errors import UserError
+
 TABLE = Path(__file__).with_name("datacomp.tsv")
 """DataComp's tasks."""
 
@@ -52,34 +54,34 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
     are separated by spaces; `-` means no group column or no average.
 
     Raises:
-        ValueError: not a valid table; the message names the file, the line, the column and the rule.
+        UserError: not a valid table; the message names the file, the line, the column and the rule.
         OSError: there is no such file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from error
+        raise UserError(f"{path} is not UTF-8: {error}") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     columns = [name.strip() for name in lines[0][1].split("\t")] if lines else []
     if sorted(columns) != sorted(Task._fields):
         found = ", ".join(columns) or "none"
-        raise ValueError(
+        raise UserError(
             f"{path} line 1: its columns are {found}: they must be {', '.join(Task._fields)}, separated by tabs"
         )
     tasks = [_task(f"{path} line {number}", columns, line.split("\t")) for number, line in lines[1:]]
     if not tasks:
-        raise ValueError(f"{path} has no task: each line after the first must be one")
+        raise UserError(f"{path} has no task: each line after the first must be one")
     for column in ("key", "name"):
         values = [getattr(task, column) for task in tasks]
         for (number, _), value in zip(lines[1:], values, strict=True):
             if values.count(value) > 1:
-                raise ValueError(f"{path} line {number}, column {column} is {value!r}: it must be unique")
+                raise UserError(f"{path} line {number}, column {column} is {value!r}: it must be unique")
     return tasks
 
 
 def _task(place: str, columns: Sequence[str], fields: Sequence[str]) -> Task:
     if len(fields) != len(columns):
-        raise ValueError(f"{place} has {len(fields)} columns: it must have {len(columns)}, separated by tabs")
+        raise UserError(f"{place} has {len(fields)} columns: it must have {len(columns)}, separated by tabs")
     line = {column: field.strip() for column, field in zip(columns, fields, strict=True)}
     metric = next((known for known in get_args(Metric) if known == line["metric"]), None)
     grouped = metric in BY_GROUP
@@ -98,7 +100,7 @@ def _task(place: str, columns: Sequence[str], fields: Sequence[str]) -> Task:
     }
     for column, (holds, rule) in rules.items():
         if not holds:
-            raise ValueError(f"{place}, column {column} is {line[column]!r}: it must be {rule}")
+            raise UserError(f"{place}, column {column} is {line[column]!r}: it must be {rule}")
     assert metric is not None, "checked above"
     return Task(
         key=line["key"],

@@ -7,6 +7,8 @@ import types
 import typing
 from typing import Any, TypeVar
 
+from prolip.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,7 @@ def from_json(kind: type[T], text: str) -> T:
     """Read a dataclass tree of type `kind` from the text that `to_json` wrote.
 
     Raises:
-        ValueError: a field is missing, unknown or of the wrong type; the message names its path.
+        UserError: a field is missing, unknown or of the wrong type; the message names its path.
     """
     return typing.cast(T, _typed(kind, json.loads(text), kind.__name__))
 
@@ -49,15 +51,15 @@ def _typed(kind: Any, value: Any, path: str) -> Any:
         return math.nan if value is None else float(value)
     fits = value in arguments if origin is typing.Literal else kind in (bool, int, str) and type(value) is kind
     if not fits:
-        raise ValueError(f"{path}: {value!r} is not {kind}")
+        raise UserError(f"{path}: {value!r} is not {kind}")
     return value
 
 
 def _typed_dataclass(kind: Any, value: Any, path: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: {value!r} is not a table")
+        raise UserError(f"{path}: {value!r} is not a table")
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     if names != value.keys():
-        raise ValueError(f"{path}: missing {sorted(names - value.keys())}, unknown {sorted(value.keys() - names)}")
+        raise UserError(f"{path}: missing {sorted(names - value.keys())}, unknown {sorted(value.keys() - names)}")
     return kind(**{name: _typed(hints[name], value[name], f"{path}.{name}") for name in names})

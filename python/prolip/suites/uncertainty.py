@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_views
+from prolip.errors import UserError
 from prolip.eval.uncertainty import count_words, uncertainty_bins
 from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
@@ -37,10 +38,10 @@ def run_uncertainty(model: EvalModel, options: UncertaintyOptions, cache: TaskCa
     """Measure every data set.
 
     Raises:
-        ValueError: the model has no variances, or no data set could be measured.
+        UserError: the model has no variances, or no data set could be measured.
     """
     if not model.has_variances:
-        raise ValueError(f"{model.name} has no variances: there is no uncertainty to measure")
+        raise UserError(f"{model.name} has no variances: there is no uncertainty to measure")
     fingerprint = model.fingerprint()
     rows: list[Row] = []
     notes: list[str] = []
@@ -54,12 +55,12 @@ def run_uncertainty(model: EvalModel, options: UncertaintyOptions, cache: TaskCa
                 "options": [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show],
             }
             found = cache.get_or_run(name, settings, partial(measure_set, model, name, folder, options))
-        except (ValueError, DataError, OSError) as error:
+        except (UserError, DataError, OSError) as error:
             notes.append(f"{name}: {error}")
         else:
             rows, notes, charts = [*rows, *found.rows], [*notes, *found.notes], [*charts, *found.charts]
     if not rows:
-        raise ValueError("; ".join(notes))
+        raise UserError("; ".join(notes))
     return SuiteResult(
         suite="uncertainty", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes, charts=charts
     )
@@ -69,7 +70,7 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
     """Measure one data set.
 
     Raises:
-        ValueError: there are fewer images than bins.
+        UserError: there are fewer images than bins.
         DataError: an image lacks a class or caption that is needed, or too many images cannot be read.
     """
     views: dict[str, Callable[[Tensor], Gaussian]] = {
@@ -84,10 +85,10 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
     keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of pictures", uncertainty, unit="number")]
-    said = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
+    changes = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
     for view in list(views)[1:]:
         more = _more(embedded[view].gaussian.total_var, whole.total_var)
-        rows.append(row_of_items(name, f"a picture is more uncertain {said[view]}", more))
+        rows.append(row_of_items(name, f"a picture is more uncertain {changes[view]}", more))
     notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
     if labelled:
         classifier = build_classifier(model, folder.classnames, folder.templates)
@@ -111,7 +112,7 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
         num_bins: bins of the curve.
 
     Raises:
-        ValueError: there are fewer images than bins.
+        UserError: there are fewer images than bins.
     """
     correct = correct_within(logits, labels, 1).double()
     bins = uncertainty_bins(uncertainty, correct, num_bins)
@@ -150,7 +151,7 @@ def caption_rows(model: EvalModel, name: str, captions: Sequence[str]) -> list[R
     """Uncertainty of captions, its correlation with their length, and its change when words are removed.
 
     Raises:
-        ValueError: there is no caption.
+        UserError: there is no caption.
     """
     uncertainty, words = embed_captions(model, captions).total_var.double(), count_words(captions)
     rows = [
@@ -169,12 +170,12 @@ def caption_rows(model: EvalModel, name: str, captions: Sequence[str]) -> list[R
     if len(long) == 0:
         return rows
     kept = [captions[place] for place in long.tolist()]
-    for said, changed in (
+    for change, changed in (
         ("cut to its first half", [shortened(caption) for caption in kept]),
         ("half of its words left out", [thinned(caption) for caption in kept]),
     ):
         more = _more(embed_captions(model, changed).total_var, uncertainty[long])
-        rows.append(row_of_items(name, f"a caption is more uncertain {said}", more))
+        rows.append(row_of_items(name, f"a caption is more uncertain {change}", more))
     return rows
 
 

@@ -100,7 +100,7 @@ def test_what_is_not_given_is_named(part: CocoTruth) -> None:
     images, captions = items(len(image_ids), 0), items(len(caption_ids), 1)
     with pytest.raises(ValueError, match="1 images of the test set are missing"):
         evaluate_coco(images.rows(slice(1, None)), image_ids[1:], captions, caption_ids, part)
-    with pytest.raises(ValueError, match="100 pictures and 99 different ids"):
+    with pytest.raises(ValueError, match="100 images and 99 different ids"):
         evaluate_coco(images, [*image_ids[1:], image_ids[1]], captions, caption_ids, part)
 
 

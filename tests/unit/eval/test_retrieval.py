@@ -143,7 +143,7 @@ def test_precision_at_r_of_one_right_answer_is_recall_at_1() -> None:
 
 def test_precision_at_r_needs_right_answers_and_numbers() -> None:
     queries = gaussians(2, 0)
-    with pytest.raises(ValueError, match="every query needs a correct candidate"):
+    with pytest.raises(ValueError, match="each needs a correct candidate"):
         precision_at_r(queries, queries, T([[True, False], [False, False]]))
     broken = Gaussian(queries.mean * torch.nan, queries.log_var)
     with pytest.raises(ValueError, match="scores hold NaN"):

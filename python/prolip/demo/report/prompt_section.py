@@ -19,12 +19,12 @@ def gain_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
         )
         for ours, theirs in zip(trained.methods[1:], random.methods[1:], strict=True)
     ]
-    said = "; ".join(
+    description = "; ".join(
         f"{row.label}: {words.signed(row.mean, 1)} ({words.signed(row.low, 1)} to {words.signed(row.high, 1)}), "
         f"untrained {words.signed(row.untrained, 1)}"
         for row in rows
     )
-    return charts.interval_chart(f"Gain over even weights, {trained.level}", said, rows, "points of top-1")
+    return charts.interval_chart(f"Gain over even weights, {trained.level}", description, rows, "points of top-1")
 
 
 def weight_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
@@ -39,8 +39,8 @@ def weight_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
         )
         for ours, theirs in zip(trained.weights, random.weights, strict=True)
     ]
-    said = "; ".join(f"{row.label} {row.mean:.1f} %, untrained {row.untrained:.1f} %" for row in rows)
-    return charts.interval_chart(f"Weights of prompts, {trained.level}", said, rows, "weight, %")
+    description = "; ".join(f"{row.label} {row.mean:.1f} %, untrained {row.untrained:.1f} %" for row in rows)
+    return charts.interval_chart(f"Weights of prompts, {trained.level}", description, rows, "weight, %")
 
 
 def prompting_sentence(trained: PromptSetFigures, random: PromptSetFigures) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prolip.demo.suite.results import EmojiResults, Gallery
+from prolip.errors import UserError
 from prolip.train.flags import flatten
 from prolip.train.logging.runs import read_metrics
 
@@ -44,7 +45,7 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
 
     Raises:
         FileNotFoundError: the run has no eval.json.
-        ValueError: eval.json is damaged or from another version.
+        UserError: eval.json is damaged or from another version.
     """
     path = run_dir / "eval.json"
     if not path.is_file():
@@ -52,7 +53,7 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
     try:
         results = EmojiResults.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     config_text = _text(run_dir / "config.toml")
     return ReportInputs(
         run_name=run_dir.resolve().name,

@@ -86,7 +86,7 @@ def pearson_sentence(bins: AccuracyBins, untrained: AccuracyBins) -> str:
 def _effect_size(levels: LevelFigures, untrained: LevelFigures) -> str:
     ours, theirs = levels.uncertainty, untrained.uncertainty
     return (
-        "The order is small in size. The mean uncertainty of a held-out emoji's name captions is "
+        "The effect is small. The mean uncertainty of a held-out emoji's name captions is "
         f"{relative(ours.relative[-1])} (untrained {relative(theirs.relative[-1])}) from that of “a picture” captions, "
         "and Spearman's correlation with generality is "
         f"{signed(ours.spearman)} (untrained {signed(theirs.spearman)})."
@@ -99,7 +99,7 @@ def _length(levels: LevelFigures, untrained: LevelFigures) -> str:
     )
     pair = levels.pairs[0]
     return (
-        f"Caption length goes along with the level (mean tokens: {tokens}), so part of the order may be length. "
+        f"Caption length varies with the level (mean tokens: {tokens}), so length may explain part of the order. "
         f"Among name captions alone, uncertainty correlates with length at {signed(levels.length_spearman)} "
         f"(untrained {signed(untrained.length_spearman)}). "
         f"Where the {pair.specific} caption is no longer than the {pair.general} caption ({pair.num_not_longer} pairs "
@@ -117,8 +117,8 @@ def _order_unseen(levels: LevelFigures, untrained: LevelFigures) -> str:
     holds = all(pair.share > ORDERED for pair in levels.pairs)
     by_length = holds and not all(pair.share_not_longer > ORDERED for pair in levels.pairs)
     outcome = "it holds for each pair of levels" if holds else "it does not hold for every pair of levels"
-    return f"Where names are unseen, nothing trained the order directly, and {outcome}: {shares} (a coin: 50 %)." + (
-        " Among pairs whose specific caption is no longer, it does not: length may explain it." if by_length else ""
+    return f"For unseen names, nothing trained the order directly, and {outcome}: {shares} (chance: 50 %)." + (
+        " Among pairs whose specific caption is no longer it does not, so length may explain it." if by_length else ""
     )
 
 
@@ -133,7 +133,7 @@ def _inclusion(figures: SetFigures, untrained: SetFigures) -> list[str]:
     if not larger:
         return []
     return [
-        f"The mean of H is no measure of how well the order was learnt: on {set_label(figures.name)} it is larger for "
+        f"The mean of H does not measure how well the order was learnt: on {set_label(figures.name)} it is larger for "
         f"the untrained model in {'; '.join(larger)} (H × 1000, untrained against trained)."
     ]
 
@@ -156,7 +156,7 @@ def _accuracy(sets: list[SetFigures], untrained: list[SetFigures]) -> list[str]:
 def _views(sets: list[SetFigures], untrained: list[SetFigures]) -> list[str]:
     last = sets[-1]
     return [
-        f"A picture {view.name} is more uncertain than itself whole in only {percent(view.share_more_uncertain)} "
+        f"A picture {view.name} is more uncertain than the whole picture in only {percent(view.share_more_uncertain)} "
         f"(untrained {percent(before.share_more_uncertain)}) of cases on {set_label(last.name)}."
         for view, before in zip(last.views, untrained[-1].views, strict=True)
         if not view.trained and not view.share_more_uncertain > ORDERED
@@ -172,7 +172,7 @@ def _variances_in_scores(sets: list[SetFigures], untrained: list[SetFigures]) ->
         for last in (sets[-1], untrained[-1])
     )
     return (
-        f"Variances change little in scores: on {set_label(sets[-1].name)} they move image-to-text R@10 by "
-        f"{retrieval} points (untrained {retrieval_before}) and the group's accuracy by {group} points (untrained "
-        f"{group_before}) against means alone."
+        f"Variances change scores little. Compared with means alone, on {set_label(sets[-1].name)} they change "
+        f"image-to-text R@10 by {retrieval} points (untrained {retrieval_before}) and the group's accuracy by {group} "
+        f"points (untrained {group_before})."
     )

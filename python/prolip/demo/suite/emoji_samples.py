@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prolip.demo.data.captions import LEVELS
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 
 
@@ -82,7 +83,7 @@ def parse_sample(key: str, text: str | bytes | None) -> EmojiSample:
     """Parse a sample's JSON; None stands for a sample without JSON.
 
     Raises:
-        ValueError: a field is missing; the message names the key and the field.
+        UserError: a field is missing; the message names the key and the field.
     """
     record = {} if text is None else json.loads(text)
     try:
@@ -99,9 +100,9 @@ def parse_sample(key: str, text: str | bytes | None) -> EmojiSample:
             captions=captions,
         )
     except KeyError as error:
-        raise ValueError(f"sample {key}: its json has no field {error}") from error
+        raise UserError(f"sample {key}: its json has no field {error}") from error
     if len({len(level) for level in captions.values()}) != 1 or not captions["name"]:
-        raise ValueError(f"sample {key}: its levels have different numbers of captions")
+        raise UserError(f"sample {key}: its levels have different numbers of captions")
     return sample
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prolip.demo.config import EmojiOptions, Split
 from prolip.demo.suite import Evaluated, evaluate_emoji
+from prolip.errors import UserError
 from prolip.files import write_atomic
 from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.results import Row, SuiteResult, TaskCache, row_of_items
@@ -19,10 +20,10 @@ def evaluate_run(model: EvalModel, data: Path, split: Split) -> Evaluated:
     """Evaluate a model with the emoji suite.
 
     Raises:
-        ValueError: the model is not a ProLIP model with variances, or a shard is missing.
+        UserError: the model is not a ProLIP model with variances, or a shard is missing.
     """
     if model.prolip is None or model.tokenizer is None or not model.has_variances:
-        raise ValueError(f"{model.name} is not a ProLIP model with variances, which the emoji suite measures")
+        raise UserError(f"{model.name} is not a ProLIP model with variances, which the emoji suite measures")
     given = {} if model.keep_ratio is None else {"keep_ratio": model.keep_ratio}
     return evaluate_emoji(model.prolip, model.tokenizer, data, model.device, split, **given)
 
@@ -40,10 +41,10 @@ def run_emoji(model: EvalModel, options: EmojiOptions, cache: TaskCache) -> Suit
     """Return the headlines of a ProLIP model, and write the full results to its run's folder.
 
     Raises:
-        ValueError: it is not a ProLIP model, a shard is missing, or the precision is not fp32.
+        UserError: it is not a ProLIP model, a shard is missing, or the precision is not fp32.
     """
     if options.precision != "fp32":
-        raise ValueError(f"precision is {options.precision}: the emoji suite only measures in fp32")
+        raise UserError(f"precision is {options.precision}: the emoji suite only measures in fp32")
     results, trained, random = evaluate_run(model, options.data, options.split)
     path = results_path(Path(model.name), options.split)
     if path is not None:

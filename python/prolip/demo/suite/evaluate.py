@@ -21,7 +21,7 @@ from prolip.demo.suite.emoji_samples import (
 )
 from prolip.demo.suite.gallery import make_gallery
 from prolip.demo.suite.headline_items import order_items, recall_items, zero_shot_items
-from prolip.demo.suite.measures import (
+from prolip.demo.suite.measure_sets import (
     ClassPrompts,
     blurred,
     compare_view,
@@ -34,6 +34,7 @@ from prolip.demo.suite.measures import (
 from prolip.demo.suite.prompt_methods import measure_prompting
 from prolip.demo.suite.results import EmojiResults, Headline, ModelFigures, PromptSetFigures, ViewFigures
 from prolip.embeddings.embed import decode_images, embed_pixels, embed_texts
+from prolip.errors import UserError
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
@@ -83,12 +84,12 @@ def evaluate_emoji(
         keep_ratio: share of patches to keep when patches are hidden.
 
     Raises:
-        ValueError: a shard is missing, or a sample lacks a field.
+        UserError: a shard is missing, or a sample lacks a field.
     """
     started = time.monotonic()
     image_size = model.config.vision.image_size
     if not isinstance(image_size, int):
-        raise ValueError(f"vision.image_size is {image_size}: the emoji are square")
+        raise UserError(f"vision.image_size is {image_size}: the emoji are square")
     sets = [read_set(data_dir, name, image_size) for name in set_names(split)]
     trained_emoji = sets[-1] if split == "test" else read_set(data_dir, DESIGN_SET, image_size)
     book, prompts = gather_captions([*sets, trained_emoji])
@@ -203,11 +204,11 @@ def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
     """Read the base images (no skin-tone variants) of a set, decoded and normalised.
 
     Raises:
-        ValueError: the set has no shard or no base image.
+        UserError: the set has no shard or no base image.
     """
     shards = tuple(str(path) for path in sorted(data_dir.glob(f"{name}-*.tar")))
     if not shards:
-        raise ValueError(f"{data_dir} has no shard {name}-*.tar: build it with `prolip data build emoji`")
+        raise UserError(f"{data_dir} has no shard {name}-*.tar: build it with `prolip data build emoji`")
     config = LoaderConfig(
         shards=shards,
         batch_size=128,
@@ -224,7 +225,7 @@ def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
     samples = [parse_sample(*each) for each in zip(pictures.keys, pictures.members["json"], strict=True)]
     base = [place for place, sample in enumerate(samples) if not sample.skin_tone]
     if not base:
-        raise ValueError(f"{data_dir}/{name}-*.tar has no base image")
+        raise UserError(f"{data_dir}/{name}-*.tar has no base image")
     return ImageSet(name, pictures.images[torch.tensor(base)], [samples[place] for place in base])
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, ImageSet, evenly_spaced
-from prolip.demo.suite.measures import correct_pairs, retrieval_caption
+from prolip.demo.suite.measure_sets import correct_pairs, retrieval_caption
 from prolip.demo.suite.results import ChainExample, Gallery, GalleryImage, RankedCaption, ScoredCaption
 from prolip.eval.retrieval import rank_candidates, retrieval_scores
 from prolip.eval.statistics import rank_of_first_correct

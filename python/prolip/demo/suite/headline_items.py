@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample
-from prolip.demo.suite.measures import ClassPrompts, correct_pairs, retrieval_caption
+from prolip.demo.suite.measure_sets import ClassPrompts, correct_pairs, retrieval_caption
 from prolip.eval.retrieval import first_ranks
 from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes
-from prolip.demo.suite.measures import ClassPrompts
+from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import PromptMethod, PromptSetFigures, PromptWeight, WonAndLost
 from prolip.eval.bprw import reweight_prompts
 from prolip.eval.config import BprwConfig

@@ -18,7 +18,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.demo.suite import EmojiResults, evaluate_emoji
 from prolip.demo.suite.emoji_samples import CaptionBook, ImageSet, codes, evenly_spaced, is_chained, parse_sample
 from prolip.demo.suite.evaluate import set_names
-from prolip.demo.suite.measures import blurred, correct_pairs, hidden_patches, zoomed
+from prolip.demo.suite.measure_sets import blurred, correct_pairs, hidden_patches, zoomed
 from prolip.embeddings.embed import decode_images, embed_images, embed_pixels, embed_texts
 from prolip.models import ARCHITECTURES, ProLIP
 

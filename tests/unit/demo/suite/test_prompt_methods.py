@@ -12,7 +12,7 @@ from torch import Tensor
 from prolip.demo.report import words
 from prolip.demo.report.prompt_section import prompting_sentence
 from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample
-from prolip.demo.suite.measures import ClassPrompts
+from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.prompt_methods import EVEN, REWEIGHTED, measure_prompting
 from prolip.demo.suite.results import EmojiResults, PromptSetFigures
 from prolip.gaussian import Gaussian

@@ -1,4 +1,4 @@
-"""Types of the compiled loader. `python -m mypy.stubtest prolip._core` compares them with it."""
+"""Types of the compiled loader. `python -m mypy.stubtest prolip._core` compares them with the module."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,6 +7,8 @@ from typing import Final, Protocol, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from . import testing
+
 __all__ = [
     "MAX_CAPTION_BYTES",
     "MAX_MEMBER_BYTES",
@@ -14,32 +16,23 @@ __all__ = [
     "Batch",
     "BatchIterator",
     "BatchLoader",
-    "DataError",
     "LoaderStats",
-    "NoSampleError",
     "StageStats",
     "Tokenizer",
     "check_index",
-    "colour_jitter",
-    "decode_image",
     "decode_only",
     "examine_shards",
     "expand_shards",
     "fetch_shard",
-    "gray",
-    "mask_tokens",
     "preprocess_image",
-    "resize_box",
     "shown_shard",
+    "testing",
     "write_index",
 ]
 
 MAX_CAPTION_BYTES: Final[int]
 MAX_MEMBER_BYTES: Final[int]
 MAX_PIXELS: Final[int]
-
-class DataError(Exception): ...
-class NoSampleError(ValueError): ...
 
 class _Leg(Protocol):
     """`prolip.data.Leg`."""
@@ -151,28 +144,12 @@ class Tokenizer:
     def vocab_size(self) -> int: ...
 
 def check_index(shards: list[str], index: str | os.PathLike[str], threads: int, store: object) -> list[str]: ...
-def decode_image(data: bytes) -> NDArray[np.uint8]: ...
 def decode_only(shards: list[str], images: int, threads: int) -> tuple[int, float]: ...
 def examine_shards(shards: list[str], store: object) -> list[tuple[str, int, str | None]]: ...
 def expand_shards(shards: list[str]) -> list[str]: ...
 def fetch_shard(shard: str, out: str | os.PathLike[str], store: object) -> None: ...
 def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]: ...
-def resize_box(
-    image: NDArray[np.uint8], box: tuple[int, int, int, int], width: int, height: int
-) -> NDArray[np.uint8]: ...
 def shown_shard(shard: str) -> str: ...
-def colour_jitter(
-    image: NDArray[np.uint8],
-    brightness: float | None,
-    contrast: float | None,
-    saturation: float | None,
-    hue: float | None,
-    order: tuple[int, int, int, int],
-) -> NDArray[np.uint8]: ...
-def gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
-def mask_tokens(
-    ids: NDArray[np.int32], draws: NDArray[np.float64], num_masked: int, prob: float, mask_id: int, pad_id: int
-) -> NDArray[np.int32]: ...
 def write_index(
     shards: list[str], out: str | os.PathLike[str], threads: int, store: object
 ) -> tuple[int, int, list[str]]: ...

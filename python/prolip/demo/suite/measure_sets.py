@@ -9,6 +9,7 @@ from torch import Tensor
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, is_chained
 from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
+from prolip.errors import UserError
 from prolip.eval.hierarchy import inclusion_chain, inclusion_in_each
 from prolip.eval.retrieval import evaluate_retrieval, first_ranks, same_group
 from prolip.eval.statistics import spearman
@@ -49,11 +50,11 @@ class ClassPrompts:
         """Return the Gaussians of the prompts of all classes of a level, [C, K, D].
 
         Raises:
-            ValueError: the classes have different numbers of prompts.
+            UserError: the classes have different numbers of prompts.
         """
         prompts = self.texts(level)
         if len({len(ensemble) for ensemble in prompts}) != 1:
-            raise ValueError(f"the classes of level {level} have different numbers of prompts")
+            raise UserError(f"the classes of level {level} have different numbers of prompts")
         flat = captions.of([caption for ensemble in prompts for caption in ensemble])
         shape = (len(prompts), len(prompts[0]), -1)
         return Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))

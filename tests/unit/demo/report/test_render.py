@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prolip.demo.report import render_report, words
-from prolip.demo.report.page import linked
+from prolip.demo.report.render import linked
 from prolip.demo.suite.results import EmojiResults
 from prolip.report import charts
 from prolip.train.logging.runs import read_metrics
@@ -168,7 +168,7 @@ def test_metrics_pass_over_a_torn_line(run_dir: Path) -> None:
 def test_findings_follow_the_figures(emoji_results: EmojiResults) -> None:
     found = words.findings(emoji_results)
     assert any("blurred" in finding and "50.0" in finding for finding in found)
-    assert any(finding.startswith("The order is small") for finding in found)
+    assert any(finding.startswith("The effect is small") for finding in found)
 
 
 @pytest.mark.parametrize(

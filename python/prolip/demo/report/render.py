@@ -17,7 +17,7 @@ from prolip.report import charts
 from prolip.report.templating import open_templates
 
 SETTINGS = (
-    ("num_samples", "Pictures seen in training"),
+    ("samples_seen", "Pictures seen in training"),
     ("batch_size", "Batch size"),
     ("optim.lr", "Peak learning rate"),
     ("model.embed_dim", "Embedding dimensions"),
@@ -144,11 +144,11 @@ def level_chart(trained: ModelFigures, random: ModelFigures) -> Markup:
             ("trained names", trained.seen_names, random.seen_names),
         )
     ]
-    said = "; ".join(
+    description = "; ".join(
         f"{name}: " + ", ".join(f"{row.label} {row.mean:.1f} % (untrained {row.untrained:.1f} %)" for row in rows)
         for name, rows in groups
     )
-    return charts.spread_chart("Uncertainty of captions by level", said, groups, "Σσ², % of “a picture”")
+    return charts.spread_chart("Uncertainty of captions by level", description, groups, "Σσ², % of “a picture”")
 
 
 def inclusion_chart(
@@ -164,12 +164,12 @@ def inclusion_chart(
         )
         for step, before in zip(steps, untrained, strict=True)
     ]
-    said = "; ".join(
+    description = "; ".join(
         f"{bar.label}: {bar.value:.2f}, untrained {bar.untrained:.2f}, {bar.note.replace('○', 'untrained')}"
         for bar in bars
     )
     label = words.set_label(name)
-    return title, label, charts.diverging_bars(f"{title}, {label}", said, bars, "mean H a dimension, × 1000")
+    return title, label, charts.diverging_bars(f"{title}, {label}", description, bars, "mean H per dimension, × 1000")
 
 
 def inclusion_charts(trained: Sequence[SetFigures], random: Sequence[SetFigures]) -> list[tuple[str, str, Markup]]:
@@ -204,14 +204,14 @@ def bin_charts(inputs: ReportInputs) -> list[tuple[str, Markup, str]]:
         if not lines:
             continue
         label = words.set_label(figures.name)
-        said = "; ".join(
+        description = "; ".join(
             f"{name}: " + ", ".join(words.percent(y, 0) for y in ys)
             for line in lines
             for name, ys in ((line.name, line.y), (f"{line.name}, untrained", line.untrained))
         )
         chart = charts.line_chart(
             f"Accuracy by uncertainty, {label}",
-            said,
+            description,
             lines,
             x_label="bin of pictures, most certain first",
             y_scale="from zero",
@@ -227,13 +227,13 @@ Scale = Literal["linear", "from zero", "log"]
 CURVES: tuple[tuple[str, str, Scale, tuple[tuple[str, str], ...]], ...] = (
     (
         "Loss",
-        "The sum that is trained and its largest part, on a logarithmic scale. Lower is better.",
+        "The total loss and its largest term, on a logarithmic scale. Lower is better.",
         "log",
         (("loss", "total"), ("ppcl", "PPCL")),
     ),
     (
         "Inclusion terms",
-        "Weighted, on a logarithmic scale. They fall as narrow things come to lie in wide ones.",
+        "With their weights, on a logarithmic scale. They fall as specific Gaussians come to lie in general ones.",
         "log",
         (
             ("inclusion", "picture ⊂ text"),
@@ -241,17 +241,17 @@ CURVES: tuple[tuple[str, str, Scale, tuple[tuple[str, str], ...]], ...] = (
             ("masked_text_inclusion", "text ⊂ masked text"),
         ),
     ),
-    ("VIB", "Weighted. It keeps variances from vanishing.", "linear", (("vib", "VIB"),)),
+    ("VIB", "With its weight. It keeps variances from vanishing.", "linear", (("vib", "VIB"),)),
     (
         "Uncertainty",
-        "Mean Σσ² of the batch's pictures and captions.",
+        "Mean Σσ² of the pictures and captions of a batch.",
         "linear",
         (("image_uncertainty", "pictures"), ("text_uncertainty", "captions")),
     ),
-    ("Logit scale", "How sharply similarities are turned into probabilities.", "linear", (("logit_scale", "scale"),)),
+    ("Logit scale", "How sharply similarities become probabilities.", "linear", (("logit_scale", "scale"),)),
     ("Learning rate", "Warm-up, then cosine.", "from zero", (("lr", "learning rate"),)),
     ("Gradient norm", "Before clipping, on a logarithmic scale.", "log", (("grad_norm", "norm"),)),
-    ("Speed", "Pictures a second, all processes together.", "from zero", (("samples_per_s", "pictures/s"),)),
+    ("Speed", "Pictures per second over all processes.", "from zero", (("samples_per_s", "pictures/s"),)),
 )
 
 
@@ -266,8 +266,8 @@ def training_curves(inputs: ReportInputs) -> list[tuple[str, str, Markup]]:
             if any(key in row for row in inputs.metrics)
         ]
         if lines:
-            said = "; ".join(f"{line.name} ends at {line.y[-1]:.4g}" for line in lines)
-            chart = charts.line_chart(title, said, lines, x_label="step", y_scale=scale, height=190.0)
+            description = "; ".join(f"{line.name} ends at {line.y[-1]:.4g}" for line in lines)
+            chart = charts.line_chart(title, description, lines, x_label="step", y_scale=scale, height=190.0)
             if chart:
                 shown.append((title, reading, chart))
     return shown
