@@ -1,4 +1,4 @@
-"""The model, its configurations by name, and its weights."""
+"""The ProLIP model and its configuration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LAZY = {"ProLIP": "prolip", "ProLIPOutput": "prolip", "lock_parameters": "freez
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for, so that the configurations stay light."""
+    """Import what needs torch on first use, so that configurations can be read without it."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
