@@ -42,7 +42,7 @@ def test_two_processes_make_the_parts_of_one(tmp_path: Path) -> None:
         timeout=120,
     )
     assert told.returncode == 0, told.stderr
-    assert "15 pictures, 25 captions in 7 parts, 7 of them made now" in told.stdout
+    assert "15 images, 25 captions in 7 parts, 7 of them new" in told.stdout
     assert "by 2 process(es)" in told.stdout
     assert told.stdout.count("in 7 parts") == 1, "one process speaks"
     one, two = (read(tmp_path / name) for name in ("one", "two"))

@@ -39,7 +39,7 @@ def watched(lab: Lab, tmp_path: Path) -> Lab:
 
 
 def test_a_run_that_is_evaluated_takes_the_same_steps_and_keeps_its_best(lab: Lab, watched: Lab) -> None:
-    flags = ("--num_samples", "320", "--keep_checkpoints", "1")
+    flags = ("--samples_seen", "320", "--keep_checkpoints", "1")
     assert lab.here("plain", *flags) == 0
     metric = "val/pairs/image_to_text_mean_rank"
     # The start has the largest rank, which is the best here.
@@ -72,7 +72,7 @@ def test_a_run_that_is_evaluated_takes_the_same_steps_and_keeps_its_best(lab: La
 
 
 def test_a_sharded_run_that_goes_on_is_evaluated_once_a_step_and_knows_its_best(watched: Lab) -> None:
-    flags = ("--num_samples", "384", "--checkpoint_every", "10", "--keep_checkpoints", "9", "--log_every", "100")
+    flags = ("--samples_seen", "384", "--checkpoint_every", "10", "--keep_checkpoints", "9", "--log_every", "100")
     flags = (*flags, "--keep_best", "val/pairs/image_to_text_mean_rank", "--best_is", "min")
     flags = (*flags, "--parallel.strategy", "fsdp", "--ema.decay", "0.9")
     watched.launch("shared", *flags, processes=2)

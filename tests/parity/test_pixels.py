@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from prolip import _core
+from prolip._core import testing
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -182,7 +183,7 @@ def pngs() -> dict[str, bytes]:
 def test_decoding_equals_pil(files) -> None:
     for name, data in files().items():
         expected = by_pil(data)
-        pixels = _core.decode_image(data)
+        pixels = testing.decode_image(data)
         assert pixels.shape == expected.shape, name
         assert np.array_equal(pixels, expected), name
 
@@ -199,9 +200,9 @@ def test_truncated_files_fail_where_pil_raises(file_format: str, options: dict[s
         expected = by_pil(data)
     except OSError:
         with pytest.raises(_core.DataError):
-            _core.decode_image(data)
+            testing.decode_image(data)
     else:
-        assert np.array_equal(_core.decode_image(data), expected)
+        assert np.array_equal(testing.decode_image(data), expected)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_truncated_files_fail_where_pil_raises(file_format: str, options: dict[s
 )
 def test_what_is_no_picture_fails(data: bytes) -> None:
     with pytest.raises(_core.DataError):
-        _core.decode_image(data)
+        testing.decode_image(data)
 
 
 def resized_by_pil(image: Pixels, box: tuple[int, int, int, int], size: tuple[int, int]) -> Pixels:
@@ -234,7 +235,7 @@ def check_resizing(image: Pixels, generator: random.Random, least: float) -> Non
     size = generator.choice([(224, 224), (generator.randint(1, 300), generator.randint(1, 300))])
     if PIL_VERSION < 13 and resized_along_columns_first(box, size):
         return
-    pixels = _core.resize_box(image, box, *size)
+    pixels = testing.resize_box(image, box, *size)
     assert np.array_equal(pixels, resized_by_pil(image, box, size)), (image.shape, box, size)
 
 
@@ -290,7 +291,7 @@ def test_colour_jitter_equals_torchvision() -> None:
         image = images[case % len(images)]
         factors, order = random_jitter(generator)
         expected = jittered_by_torchvision(image, factors, order)
-        assert np.array_equal(_core.colour_jitter(image, *factors, order), expected), (factors, order)
+        assert np.array_equal(testing.colour_jitter(image, *factors, order), expected), (factors, order)
 
 
 @pytest.mark.parametrize("hue", [-0.5, -0.08, -0.001, 0.0, 0.0039, 0.08, 0.31, 0.5])
@@ -298,20 +299,20 @@ def test_hue_equals_torchvision_on_many_colours(hue: float) -> None:
     image = all_colours(3)
     hue = float(np.float32(hue))
     expected = jittered_by_torchvision(image, [None, None, None, hue], [3])
-    assert np.array_equal(_core.colour_jitter(image, None, None, None, hue, [0, 1, 2, 3]), expected)
+    assert np.array_equal(testing.colour_jitter(image, None, None, None, hue, [0, 1, 2, 3]), expected)
 
 
 def test_gray_equals_pil() -> None:
     image = all_colours(5)
     expected = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
-    assert np.array_equal(_core.gray(image), expected)
+    assert np.array_equal(testing.gray(image), expected)
 
 
 def test_photographs(photos: list[Path]) -> None:
     generator = random.Random(1)
     for photo in photos:
         data = photo.read_bytes()
-        image = _core.decode_image(data)
+        image = testing.decode_image(data)
         assert np.array_equal(image, by_pil(data)), photo.name
         check_resizing(image, generator, least=0.5)
         if PIL_VERSION >= 13 or image.shape[0] <= 2 * image.shape[1]:
@@ -324,4 +325,4 @@ def test_photographs_with_jitter(photos: list[Path]) -> None:
         image = _core.preprocess_image(photo.read_bytes(), 224)
         factors, order = random_jitter(generator)
         expected = jittered_by_torchvision(image, factors, order)
-        assert np.array_equal(_core.colour_jitter(image, *factors, order), expected), (photo.name, factors, order)
+        assert np.array_equal(testing.colour_jitter(image, *factors, order), expected), (photo.name, factors, order)

@@ -23,7 +23,13 @@ import torch.distributed as dist
 FORKSERVER = multiprocessing.get_context("forkserver")
 # One server serves all tests of this process, and it imports what is named here before the first of them starts it.
 FORKSERVER.set_forkserver_preload(
-    ["torch._dynamo", "torch.distributed.fsdp", "torch.utils.tensorboard", "prolip.embeddings.job", "prolip.train.loop"]
+    [
+        "torch._dynamo",
+        "torch.distributed.fsdp",
+        "torch.utils.tensorboard",
+        "prolip.embeddings.embed_parts",
+        "prolip.train.loop",
+    ]
 )
 
 

@@ -78,7 +78,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 def run_of(model: ProLIP, **changes: Any) -> Run:
     settings = {"batch_size": 8, "loss": LOSS, "optim": OptimConfig(warmup_steps=2, clip_norm=0.01), **changes}
     config = TrainConfig(
-        num_samples=640,
+        samples_seen=640,
         run_dir=Path("unused"),
         model=CONFIG,
         data=replace(TrainConfig().data, shards=("unused",)),

@@ -50,7 +50,7 @@ def write_tokenizer(path: Path) -> None:
 
 RECIPE = """
 architecture = "demo"
-num_samples = 1280
+samples_seen = 1280
 batch_size = 16
 precision = "fp32"
 cpu_threads = 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from prolip import _core
 from prolip._core import (
-    DataError,
     LoaderStats,
     StageStats,
     check_index,
@@ -37,6 +35,7 @@ from prolip.data.config import (
     StoreConfig,
 )
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import DataError, NoSampleError, UserError
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 __all__ = [
@@ -54,6 +53,7 @@ __all__ = [
     "LoaderStats",
     "MaskConfig",
     "Members",
+    "NoSampleError",
     "StageStats",
     "StoreConfig",
     "check_index",
@@ -106,12 +106,12 @@ class Cursor:
         """Return the cursor that `to_dict` wrote.
 
         Raises:
-            ValueError: `state` is not a cursor, or it is from a version that ordered samples differently.
+            UserError: `state` is not a cursor, or it is from a version that ordered samples differently.
         """
         try:
             return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"resume is {dict(state)}: it is not a cursor of this version") from error
+            raise UserError(f"resume is {dict(state)}: it is not a cursor of this version") from error
 
 
 class Batch(NamedTuple):
@@ -148,7 +148,8 @@ class BatchLoader:
         are needed.
 
         Raises:
-            ValueError: A setting is invalid. The message names the field, its value and the rule.
+            UserError: A setting is invalid. The message names the field, its value and the rule.
+            NoSampleError: The shards are intact, but hold no sample. A `UserError`.
             DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
                 samples before the damage are used, and the damage counts as a bad sample.
         """
@@ -200,7 +201,7 @@ class BatchLoader:
         """Make the next `iter()` resume from a state that `state_dict()` returned. Later ones start at `resume` again.
 
         Raises:
-            ValueError: `state` is not a cursor. Whether it fits the data is checked by `iter()`.
+            UserError: `state` is not a cursor. Whether it fits the data is checked by `iter()`.
         """
         self._loaded = Cursor.from_dict(state)
 
@@ -225,9 +226,7 @@ class BatchLoader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -239,6 +238,6 @@ def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:
 
     Raises:
         DataError: The bytes cannot be decoded as an image.
-        ValueError: `size` is out of range.
+        UserError: `size` is out of range.
     """
     return _core.preprocess_image(data, size)

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prolip.errors import UserError
+
 JsonDict = dict[str, Any]
 Gelu = Literal["exact", "tanh"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -23,7 +25,7 @@ START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 def _check_sizes(block: str, config: object, names: tuple[str, ...]) -> None:
     for name in names:
         if getattr(config, name) < 1:
-            raise ValueError(f"{block}.{name} is {getattr(config, name)}: it must be at least 1")
+            raise UserError(f"{block}.{name} is {getattr(config, name)}: it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +68,9 @@ class VisionConfig:
     def __post_init__(self) -> None:
         _check_sizes("vision", self, ("layers", "width", "head_width", "patch_size"))
         if self.width % self.heads:
-            raise ValueError(f"vision.width {self.width} is not a multiple of its {self.heads} heads")
+            raise UserError(f"vision.width {self.width} is not a multiple of its {self.heads} heads")
         if min(self.grid) < 1:
-            raise ValueError(f"vision.image_size {self.image_size} is smaller than a patch of {self.patch_size}")
+            raise UserError(f"vision.image_size {self.image_size} is smaller than a patch of {self.patch_size}")
 
     @property
     def heads(self) -> int:
@@ -138,9 +140,9 @@ class TextConfig:
     def __post_init__(self) -> None:
         _check_sizes("text", self, ("layers", "width", "heads", "context_length", "vocab_size"))
         if self.width % self.heads:
-            raise ValueError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
+            raise UserError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
         if self.embed_unc and not self.unc_seen and self.log_var_source == "mean":
-            raise ValueError('text.unc_seen is False: log_var_source must be "unc", or nothing would read [UNC]')
+            raise UserError('text.unc_seen is False: log_var_source must be "unc", or nothing would read [UNC]')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,17 +164,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.text.embed_unc and self.text.log_var_source == "mean" and self.text.width != self.embed_dim:
-            raise ValueError(
+            raise UserError(
                 f"text.width {self.text.width} differs from embed_dim {self.embed_dim}: a log-variance head that reads "
                 'the mean needs them equal; log_var_source="unc" does not'
             )
         # The official format cannot tell 0 from absent.
         if self.init_logit_bias == 0.0:
-            raise ValueError(
-                "init_logit_bias is 0, which the official format reads as none: take None or another value"
-            )
+            raise UserError("init_logit_bias is 0, which the official format reads as none: take None or another value")
         if self.init_logit_scale == 0.0:
-            raise ValueError("init_logit_scale is 0, which the official format reads as no scale at all")
+            raise UserError("init_logit_scale is 0, which the official format reads as no scale at all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +196,10 @@ class LockConfig:
         for tower in ("image", "text"):
             groups = getattr(self, f"{tower}_unlocked_groups")
             if groups < 0:
-                raise ValueError(f"lock.{tower}_unlocked_groups is {groups}: it must not be negative")
+                raise UserError(f"lock.{tower}_unlocked_groups is {groups}: it must not be negative")
             if groups and not getattr(self, tower):
-                raise ValueError(
+                raise UserError(
                     f"lock.{tower}_unlocked_groups is {groups}: only a locked tower has some (lock.{tower})"
                 )
         if self.unc_vectors and not (self.image or self.text):
-            raise ValueError("lock.unc_vectors is True: no tower is locked (lock.image, lock.text)")
+            raise UserError("lock.unc_vectors is True: no tower is locked (lock.image, lock.text)")

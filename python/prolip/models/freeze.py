@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from prolip.errors import UserError
 from prolip.models.config import LockConfig
 from prolip.models.prolip import ProLIP
 
@@ -38,7 +39,7 @@ def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = Tr
         trains_bias: whether the loss uses the similarity's bias.
 
     Raises:
-        ValueError: more groups should train than the tower has.
+        UserError: more groups should train than the tower has.
     """
     kept = LOG_VAR_HEADS if config.unc_vectors else (*UNC_VECTORS, *LOG_VAR_HEADS)
     if config.image:
@@ -53,7 +54,7 @@ def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = Tr
 
 def _check_groups(tower: str, num_unlocked: int, groups: list[Group]) -> None:
     if num_unlocked > len(groups):
-        raise ValueError(f"lock.{tower}_unlocked_groups is {num_unlocked}: the tower has {len(groups)} groups")
+        raise UserError(f"lock.{tower}_unlocked_groups is {num_unlocked}: the tower has {len(groups)} groups")
 
 
 def _lock(model: ProLIP, prefix: str, kept: tuple[str, ...], unlocked: list[Group]) -> None:

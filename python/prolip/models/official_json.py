@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from prolip.errors import UserError
 from prolip.models.config import CLIP_LOGIT_SCALE, Gelu, JsonDict, ModelConfig, TextConfig, VisionConfig
 
 _VISION_IGNORED = ("attn_pooler_", "timm_", "final_ln_after_pool")
@@ -38,7 +39,7 @@ def _norm_eps(block: str, value: object) -> float | None:
     if value is None or value == {}:
         return None
     if not isinstance(value, Mapping) or set(value) != {"eps"}:
-        raise ValueError(f"{block}.norm_kwargs is {value!r}: only {{'eps': number}} is supported")
+        raise UserError(f"{block}.norm_kwargs is {value!r}: only {{'eps': number}} is supported")
     return float(value["eps"])
 
 
@@ -47,7 +48,7 @@ def _gelu(block: str, value: object) -> Gelu:
     if value is None or value in ({}, {"approximate": "none"}):
         return "exact"
     if value != {"approximate": "tanh"}:
-        raise ValueError(f"{block}.act_kwargs is {value!r}: only {{'approximate': 'tanh'}} is supported")
+        raise UserError(f"{block}.act_kwargs is {value!r}: only {{'approximate': 'tanh'}} is supported")
     return "tanh"
 
 
@@ -57,7 +58,7 @@ def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: 
     for key, value in given.items():
         supported = _SUPPORTED_ONLY[block].get(key)
         if supported is not None and value not in supported:
-            raise ValueError(f"{block}.{key} is {value!r}: only {' or '.join(map(repr, supported))} is supported")
+            raise UserError(f"{block}.{key} is {value!r}: only {' or '.join(map(repr, supported))} is supported")
         if key == "act_kwargs":
             read["gelu"] = _gelu(block, value)
         elif key == "norm_kwargs":
@@ -66,12 +67,12 @@ def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: 
                 read["norm_eps"] = eps
         elif key == "tokenizer_kwargs" and block == "text_cfg":
             if value and set(value) != {"clean"}:
-                raise ValueError(f"text_cfg.tokenizer_kwargs is {value!r}: only {{'clean': name}} is supported")
+                raise UserError(f"text_cfg.tokenizer_kwargs is {value!r}: only {{'clean': name}} is supported")
             read["tokenizer_clean"] = value["clean"] if value else None
         elif key in known:
             read[key] = tuple(value) if isinstance(value, list) else value
         elif supported is None and not key.startswith(ignored):
-            raise ValueError(f"{block}.{key} is not a known setting{_nearest(key, known)}")
+            raise UserError(f"{block}.{key} is not a known setting{_nearest(key, known)}")
     return read
 
 
@@ -84,15 +85,15 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
     """Read a configuration in the official form.
 
     Raises:
-        ValueError: a setting is unknown, or the official code does not support it either (specification §1).
+        UserError: a setting is unknown, or the official code does not support it either (specification §1).
     """
     known = {"embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "vision_cfg", "text_cfg"}
     for key in given:
         if key not in known:
-            raise ValueError(f"{key} is not a known setting{_nearest(key, known)}")
+            raise UserError(f"{key} is not a known setting{_nearest(key, known)}")
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in given:
-            raise ValueError(f"{key} is missing from the model's configuration")
+            raise UserError(f"{key} is missing from the model's configuration")
     vision_fields = {field.name for field in fields(VisionConfig)} - {"norm_eps", "gelu"}
     text_fields = {field.name for field in fields(TextConfig)} - {"norm_eps", "gelu", "tokenizer_clean"}
     text_block = dict(given["text_cfg"])

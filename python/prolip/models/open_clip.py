@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prolip.errors import UserError
 from prolip.models.config import START_WITHOUT_BIAS, Gelu, ModelConfig, TextConfig, VisionConfig
 from prolip.models.prolip import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
@@ -35,7 +36,7 @@ _TIMM_NAMES = {
 }
 
 
-class StartError(ValueError):
+class StartError(UserError):
     """An open_clip model that cannot be converted; the message names the part."""
 
 

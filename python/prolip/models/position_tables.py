@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.models.config import ResizeForm
 
 # Tables with as many rows have one special token and a square of patches; all others have two special tokens.
@@ -41,7 +42,7 @@ def resize_image_positions(
         [num_specials + rows * columns, W]
 
     Raises:
-        ValueError: the checkpoint's patch rows do not form a square.
+        UserError: the checkpoint's patch rows do not form a square.
     """
     table = checkpoint.squeeze(0) if checkpoint.ndim == 3 else checkpoint
     if len(table) == num_specials + grid[0] * grid[1]:
@@ -50,7 +51,7 @@ def resize_image_positions(
     specials, patches = table[:found], table[found:]
     side = math.isqrt(len(patches))
     if side * side != len(patches):
-        raise ValueError(f"{len(table)} position rows are not {found} special rows and a square of patches")
+        raise UserError(f"{len(table)} position rows are not {found} special rows and a square of patches")
     if (side, side) != grid:
         square = patches.T.reshape(1, -1, side, side)
         resampled = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
@@ -88,10 +89,10 @@ def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
     """Append the model's further rows to a checkpoint's token table, [vocabulary, W].
 
     Raises:
-        ValueError: the checkpoint has more rows than the model, or rows of another width.
+        UserError: the checkpoint has more rows than the model, or rows of another width.
     """
     if checkpoint.shape[1] != model_table.shape[1] or len(checkpoint) > len(model_table):
-        raise ValueError(
+        raise UserError(
             f"a token table of {tuple(checkpoint.shape)} cannot become one of {tuple(model_table.shape)}: "
             "the width must agree, and no row can be dropped"
         )

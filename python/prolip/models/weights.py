@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
 from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
@@ -33,7 +34,7 @@ _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """A file is not a checkpoint, or does not fit the model; the message names the file or the tensors."""
 
 

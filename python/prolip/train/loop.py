@@ -24,12 +24,14 @@ from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoin
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, complain, start, stop
+from prolip.errors import UserError
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import DTYPES, autocast
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
+from prolip.train.allocator import keep_freed_memory
 from prolip.train.best import BestSoFar
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters, step_flops
@@ -46,7 +48,6 @@ from prolip.train.optim import (
     step_where,
 )
 from prolip.train.parallel import average_whole_gradients, share_model
-from prolip.train.process import keep_freed_memory
 from prolip.train.stop_signal import StopRequest
 from prolip.train.validation import LoaderSettings, Validation, whole_model
 
@@ -146,11 +147,11 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     """The checkpoint to go on from, the same on every rank.
 
     Raises:
-        ValueError: it can't be used, or is of a run with another configuration.
+        UserError: it can't be used, or is of a run with another configuration.
     """
     saved = agree_on_checkpoint(config.folder / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
-        raise ValueError(
+        raise UserError(
             f"{saved.path} is of a run with another {', '.join(keys)}: choose another --name, or remove that folder"
         )
     return saved
@@ -303,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             complain(log, "prolip train", error, ranks)
             return 2
         if run.step >= run.config.total_steps:

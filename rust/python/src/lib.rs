@@ -7,9 +7,9 @@ mod error;
 mod image;
 mod index;
 mod loader;
-mod mask;
 mod shards;
 mod stats;
+mod testing;
 mod tokenizer;
 mod wait;
 
@@ -25,15 +25,11 @@ mod _core {
     #[pymodule_export]
     use crate::bench::decode_only;
     #[pymodule_export]
-    use crate::error::DataError;
-    #[pymodule_export]
-    use crate::image::{colour_jitter, decode_image, gray, preprocess_image, resize_box};
+    use crate::image::preprocess_image;
     #[pymodule_export]
     use crate::index::{check_index, write_index};
     #[pymodule_export]
     use crate::loader::{BatchIterator, BatchLoader};
-    #[pymodule_export]
-    use crate::mask::mask_tokens;
     #[pymodule_export]
     use crate::shards::{examine_shards, expand_shards, fetch_shard, shown_shard};
     #[pymodule_export]
@@ -41,12 +37,22 @@ mod _core {
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
 
+    /// Single kernels of the loader, for tests alone.
+    #[pymodule]
+    mod testing {
+        #[pymodule_export]
+        use crate::testing::{colour_jitter, decode_image, gray, mask_tokens, resize_box};
+    }
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         use prolip_loader::config::{MAX_CAPTION_BYTES, MAX_MEMBER_BYTES, MAX_PIXELS};
         module.add("MAX_CAPTION_BYTES", MAX_CAPTION_BYTES)?;
         module.add("MAX_MEMBER_BYTES", MAX_MEMBER_BYTES)?;
         module.add("MAX_PIXELS", MAX_PIXELS)?;
+        // An extension module is no package: without this line `import prolip._core.testing` would fail.
+        let modules = module.py().import("sys")?.getattr("modules")?;
+        modules.set_item("prolip._core.testing", module.getattr("testing")?)?;
         // Threads that call the tokenizer's cleaner need an interpreter: they end before it does.
         let close_all = wrap_pyfunction!(crate::loader::close_all, module)?;
         module

@@ -363,7 +363,7 @@ def test_another_runs_checkpoint_leaves_both_folders_alone(folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("resume", "message"), [("9", "step_000000009 is no checkpoint"), ("absent", "is no checkpoint")]
+    ("resume", "message"), [("9", "step_000000009 is not a checkpoint"), ("absent", "is not a checkpoint")]
 )
 def test_what_is_no_checkpoint_is_named(folder: Path, resume: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=rf"resume is '{resume}': .*{message}"):

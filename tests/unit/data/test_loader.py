@@ -19,6 +19,7 @@ from PIL import Image
 from tests.support.shards import FULL, TOKENIZER, config, contents, encoded, write_tar, write_two_shards
 
 from prolip import _core
+from prolip._core import testing
 from prolip.data import (
     AugmentConfig,
     Batch,
@@ -310,13 +311,13 @@ def test_a_token_with_the_id_of_padding_is_masked(tmp_path: Path) -> None:
 def test_masking_with_given_draws() -> None:
     ids = np.array([[5, 1, 7, 8, 1, 1], [5, 6, 7, 8, 9, 1], [2, 2, 2, 2, 2, 2]], dtype=np.int32)
     draws = np.array([[0.1, 0.1, 0.5, 0.9, 0.1, 0.1], [0.9, 0.2, 0.9, 0.2, 0.9, 0.0]])
-    masked = _core.mask_tokens(ids, draws, 2, 0.5, 99, 1)
+    masked = testing.mask_tokens(ids, draws, 2, 0.5, 99, 1)
     assert masked.tolist() == [[99, 1, 7, 8, 1, 1], [5, 99, 7, 99, 9, 1]]
     assert masked.dtype == np.int32
     with pytest.raises(ValueError, match="num_masked is 4: it must not be above the 3 rows"):
-        _core.mask_tokens(ids, draws, 4, 0.5, 99, 1)
+        testing.mask_tokens(ids, draws, 4, 0.5, 99, 1)
     with pytest.raises(ValueError, match=r"draws has shape \[2, 6\]: it must be \[3, 6\]"):
-        _core.mask_tokens(ids, draws, 3, 0.5, 99, 1)
+        testing.mask_tokens(ids, draws, 3, 0.5, 99, 1)
 
 
 def with_surplus(one: Any) -> Any:

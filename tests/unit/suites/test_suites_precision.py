@@ -13,7 +13,7 @@ from tests.support.untrained_run import write_run
 
 from prolip import cli
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
 
 CPU = torch.device("cpu")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from webdataset import ShardWriter
 
+from prolip.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 RECORD = "dataset.json"
@@ -134,17 +136,17 @@ def files_below(folder: Path) -> list[str]:
 
 
 @contextmanager
-def replace_folder(out: Path, own: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
+def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
     """Yield a temporary folder to fill. It replaces `out` if the block succeeds and is removed if it fails.
 
     Args:
         out: a new folder, an empty one, or one that this builder wrote.
-        own: patterns of all files that the builder writes, relative to the folder.
+        patterns: patterns of all files that the builder writes, relative to the folder.
 
     Raises:
-        ValueError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, or holds a file that the builder does not write.
     """
-    check_replaceable(out, own)
+    check_replaceable(out, patterns)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.building-", dir=out.parent))
     try:
@@ -161,19 +163,19 @@ def replace_folder(out: Path, own: Sequence[str] = OUR_FILES) -> Iterator[ShardF
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def check_replaceable(out: Path, own: Sequence[str] = OUR_FILES) -> None:
+def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
     """Check that replacing `out` deletes only a builder's own files; see `replace_folder`.
 
     Raises:
-        ValueError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, or holds a file that the builder does not write.
     """
     if not out.exists():
         return
     if not out.is_dir():
-        raise ValueError(f"out: {out} is a file; name a new or empty folder")
-    foreign = [name for name in files_below(out) if not any(_fits(name, pattern) for pattern in own)]
+        raise UserError(f"out: {out} is a file; name a new or empty folder")
+    foreign = [name for name in files_below(out) if not any(_fits(name, pattern) for pattern in patterns)]
     if foreign:
-        raise ValueError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
+        raise UserError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
 
 
 def _fits(name: str, pattern: str) -> bool:

@@ -217,22 +217,18 @@ fn check_tokenizer(
     Ok(())
 }
 
-fn check_size(config: &LoaderConfig, rules: &Rules, counts: &[u32]) -> Result<(), ConfigError> {
+fn check_size(config: &LoaderConfig, rules: &Rules, counts: &[u32]) -> Result<(), Error> {
     let Some(total) = rules.epoch_samples(counts) else {
         if config.last_batch == LastBatch::Keep {
             return Ok(());
         }
         let rule = "some shards are of unknown length: say how many samples make an epoch, or make an index of the shards \
                     with `prolip data index`";
-        return Err(ConfigError::new("data.num_samples", "None", rule));
+        return Err(ConfigError::new("data.num_samples", "None", rule).into());
     };
     let division = rules.division(total);
     if division.total == 0 {
-        return Err(ConfigError::new(
-            "data.shards",
-            format!("{:?}", config.shards),
-            "the shards hold no sample",
-        ));
+        return Err(Error::NoSample(format!("{:?}", config.shards)));
     }
     if division.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(
@@ -242,11 +238,7 @@ fn check_size(config: &LoaderConfig, rules: &Rules, counts: &[u32]) -> Result<()
             u128::from(division.world_size) * u128::from(division.batch_size),
             division.total
         );
-        return Err(ConfigError::new(
-            "data.batch_size",
-            division.batch_size,
-            rule,
-        ));
+        return Err(ConfigError::new("data.batch_size", division.batch_size, rule).into());
     }
     Ok(())
 }

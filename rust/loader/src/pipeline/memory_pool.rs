@@ -24,6 +24,7 @@ pub struct Memory {
 /// Memory of batches that nobody uses any more.
 #[derive(Debug)]
 pub struct Pool {
+    // Not `parking_lot`: in a forked child even its unlocking may wait for a thread that is not there.
     free: Mutex<Free>,
     image_bytes: usize,
 }

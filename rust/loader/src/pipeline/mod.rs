@@ -16,9 +16,11 @@ mod state;
 mod stats;
 mod worker;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub use bad_samples::{Tally, max_substitutes};
 pub use batch::Batch;
@@ -70,7 +72,7 @@ impl Pipeline {
             let handle = thread
                 .spawn(move || worker::run(&shared))
                 .map_err(|error| Error::Spawn(Arc::new(error)))?;
-            pipeline.lock_threads().push(handle);
+            pipeline.threads.lock().push(handle);
         }
         Ok(pipeline)
     }
@@ -93,16 +95,12 @@ impl Pipeline {
     /// [`Error::Closed`]. May be called again; a call during another returns before the threads have ended.
     pub fn close(&self) {
         self.shared.stop(Error::Closed);
-        let threads = std::mem::take(&mut *self.lock_threads());
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             // A panic inside the thread was caught there and is the pipeline's error.
             drop(thread.join());
         }
         self.shared.free();
-    }
-
-    fn lock_threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

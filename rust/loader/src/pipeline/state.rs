@@ -3,9 +3,11 @@
 //! Threads meet at a lock when a batch is begun and when it is finished, never for a sample.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::bad_samples::Tally;
 use super::batch::Batch;
@@ -126,7 +128,7 @@ impl Shared {
 
     /// The counters now.
     pub fn stats(&self) -> LoaderStats {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let (ready, tally) = (state.finished.len() as u64, state.run_tally.clone());
         drop(state);
         self.counters.snapshot(ready, tally)
@@ -136,7 +138,7 @@ impl Shared {
     pub fn free(&self) {
         // Only now: until then a thread may be reading what it brought.
         self.provider.close();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.finished.clear();
         state.spare_rows.clear();
         state.current = None;
@@ -151,7 +153,7 @@ impl Shared {
 
     /// Ends the run; the first reason is the one that the reader sees.
     pub fn stop(&self, error: Error) {
-        self.halt(&mut lock(&self.state), error);
+        self.halt(&mut self.state.lock(), error);
     }
 
     /// Ends the run. The reason is there before any thread can see that it should stop.
@@ -167,13 +169,13 @@ impl Shared {
     fn provider_changed(&self) {
         // Before the lock: whoever is looking just now sees that it has to look once more.
         self.changes.fetch_add(1, Ordering::AcqRel);
-        lock(&self.state).starved = false;
+        self.state.lock().starved = false;
         self.work.notify_all();
     }
 
     /// A batch with slots to fill; nothing when the run is over.
     pub fn batch_with_work(&self) -> Option<Arc<Filling>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             if self.is_stopping() {
                 return None;
@@ -203,10 +205,7 @@ impl Shared {
                 Stage::Idle
             };
             let begun_waiting = Instant::now();
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.work.wait(&mut state);
             self.counters.passed(stage, begun_waiting);
         }
     }
@@ -225,7 +224,7 @@ impl Shared {
             Upcoming::Batch(plan) => (Upcoming::Batch(plan), Some(self.pool.take())),
             other => (other, None),
         };
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.schedule = Some(schedule);
         match (upcoming, lease) {
             (Upcoming::Batch(plan), Some(lease)) => self.begin(&mut state, plan, lease),
@@ -257,7 +256,7 @@ impl Shared {
 
     /// Puts a finished batch where the reader finds it, and keeps the rows for another.
     pub fn finished(&self, number: u64, finished: Finished, rows: Vec<Row>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         // The reader ends at the first batch that failed. All before it are begun already, and are finished.
         state.planned_all |= !matches!(finished.outcome, Outcome::Made(_));
         state.finished.insert(number, finished);
@@ -278,7 +277,7 @@ impl Shared {
     /// The next batch, if it is there within `timeout`.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         let begun = Instant::now();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             let number = state.taken;
             if let Some(finished) = state.finished.remove(&number) {
@@ -313,11 +312,7 @@ impl Shared {
                 self.counters.spend(Stage::Wait, begun.elapsed());
                 return Ok(Next::Waiting);
             }
-            state = self
-                .ready
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.ready.wait_for(&mut state, left);
         }
     }
 
@@ -341,9 +336,4 @@ impl Shared {
         self.work.notify_all();
         Ok(batch)
     }
-}
-
-/// Locks; a panic elsewhere is reported by itself, and none happens while a lock is held.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,155 @@
+"""Types of the compiled loader. `python -m mypy.stubtest prolip._core` compares them with the module."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import testing
+
+__all__ = [
+    "MAX_CAPTION_BYTES",
+    "MAX_MEMBER_BYTES",
+    "MAX_PIXELS",
+    "Batch",
+    "BatchIterator",
+    "BatchLoader",
+    "LoaderStats",
+    "StageStats",
+    "Tokenizer",
+    "check_index",
+    "decode_only",
+    "examine_shards",
+    "expand_shards",
+    "fetch_shard",
+    "preprocess_image",
+    "shown_shard",
+    "testing",
+    "write_index",
+]
+
+MAX_CAPTION_BYTES: Final[int]
+MAX_MEMBER_BYTES: Final[int]
+MAX_PIXELS: Final[int]
+
+class _Leg(Protocol):
+    """`prolip.data.Leg`."""
+
+    @property
+    def world_size(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+
+class _Cursor(Protocol):
+    """`prolip.data.Cursor`."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def legs(self) -> Sequence[_Leg]: ...
+
+@final
+class StageStats:
+    @property
+    def count(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+@final
+class LoaderStats:
+    @property
+    def stages(self) -> dict[str, StageStats]: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def batches(self) -> int: ...
+    @property
+    def ready(self) -> int: ...
+    @property
+    def bad(self) -> dict[str, int]: ...
+    @property
+    def bad_samples(self) -> list[str]: ...
+
+@final
+class Batch:
+    @property
+    def images(self) -> NDArray[np.uint8]: ...
+    @property
+    def token_ids(self) -> NDArray[np.int32]: ...
+    @property
+    def masked_token_ids(self) -> NDArray[np.int32] | None: ...
+    @property
+    def kept_patches(self) -> NDArray[np.int64] | None: ...
+    @property
+    def keys(self) -> list[str]: ...
+    @property
+    def members(self) -> dict[str, list[bytes | None]]: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def legs(self) -> list[tuple[int, int, int]]: ...
+
+@final
+class BatchIterator:
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Batch: ...
+    def close(self) -> None: ...
+
+@final
+class BatchLoader:
+    def __new__(
+        cls,
+        config: object,
+        tokenizer: Tokenizer | None,
+        *,
+        rank: int,
+        world_size: int,
+        resume: _Cursor | None,
+    ) -> Self: ...
+    def __iter__(self) -> BatchIterator: ...
+    def begin(self, place: _Cursor | None) -> BatchIterator: ...
+    def close(self) -> None: ...
+    def stats(self) -> LoaderStats: ...
+    @property
+    def num_batches(self) -> int | None: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def num_samples(self) -> int | None: ...
+
+@final
+class Tokenizer:
+    @staticmethod
+    def from_file(
+        path: str | os.PathLike[str],
+        context_length: int,
+        pad_id: int | None,
+        clean: Callable[[list[str]], list[str]] | None = None,
+        how: str = "lower",
+    ) -> Tokenizer: ...
+    @staticmethod
+    def clip(
+        merges: bytes, context_length: int, clean: Callable[[list[str]], list[str]], how: str = "lower"
+    ) -> Tokenizer: ...
+    def encode(self, captions: list[str]) -> NDArray[np.int32]: ...
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+
+def check_index(shards: list[str], index: str | os.PathLike[str], threads: int, store: object) -> list[str]: ...
+def decode_only(shards: list[str], images: int, threads: int) -> tuple[int, float]: ...
+def examine_shards(shards: list[str], store: object) -> list[tuple[str, int, str | None]]: ...
+def expand_shards(shards: list[str]) -> list[str]: ...
+def fetch_shard(shard: str, out: str | os.PathLike[str], store: object) -> None: ...
+def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]: ...
+def shown_shard(shard: str) -> str: ...
+def write_index(
+    shards: list[str], out: str | os.PathLike[str], threads: int, store: object
+) -> tuple[int, int, list[str]]: ...

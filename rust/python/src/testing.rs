@@ -1,0 +1,181 @@
+//! `prolip._core.testing`: single kernels of the loader, so that tests can compare them with Pillow, torchvision and the
+//! reference implementation. Nothing else calls them.
+
+use numpy::{
+    PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3,
+    PyUntypedArrayMethods,
+};
+use prolip_loader::image::augment::{self, JitterDraw, Scratch};
+use prolip_loader::image::{CropBox, Rgb8};
+use prolip_loader::text::mask::{self, Padding};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::image::{check_size, decode, to_array};
+
+/// Return the pixels of an encoded image, uint8 `[H, W, 3]`, as PIL's `convert("RGB")` gives them.
+#[pyfunction]
+pub fn decode_image<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    let decoded = py.detach(|| decode(data))?;
+    let (width, height) = (decoded.width() as usize, decoded.height() as usize);
+    to_array(py, decoded.pixels().to_vec(), height, width)
+}
+
+/// Return a part of an image, (x, y, width, height), resized by bicubic interpolation with antialiasing.
+#[pyfunction]
+pub fn resize_box<'py>(
+    py: Python<'py>,
+    image: PyReadonlyArray3<'py, u8>,
+    r#box: (u32, u32, u32, u32),
+    width: u32,
+    height: u32,
+) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    check_size("width", width)?;
+    check_size("height", height)?;
+    let decoded = to_image(&image)?;
+    let (x, y, box_width, box_height) = r#box;
+    let inside = |start: u32, length: u32, end: u32| {
+        length > 0 && u64::from(start) + u64::from(length) <= u64::from(end)
+    };
+    if !inside(x, box_width, decoded.width()) || !inside(y, box_height, decoded.height()) {
+        return Err(PyValueError::new_err(format!(
+            "box is ({x}, {y}, {box_width}, {box_height}): it must lie within {} x {} pixels",
+            decoded.width(),
+            decoded.height()
+        )));
+    }
+    let crop = CropBox {
+        x,
+        y,
+        width: box_width,
+        height: box_height,
+    };
+    let mut pixels = vec![0; width as usize * height as usize * 3];
+    py.detach(|| {
+        augment::resize_box(
+            &decoded,
+            crop,
+            width,
+            height,
+            &mut Scratch::default(),
+            &mut pixels,
+        )
+    });
+    to_array(py, pixels, height as usize, width as usize)
+}
+
+/// Return an image after colour jitter with these factors; None leaves one out.
+///
+/// `order` is the order of the steps: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+#[pyfunction]
+pub fn colour_jitter<'py>(
+    py: Python<'py>,
+    image: PyReadonlyArray3<'py, u8>,
+    brightness: Option<f32>,
+    contrast: Option<f32>,
+    saturation: Option<f32>,
+    hue: Option<f32>,
+    order: [u8; 4],
+) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    let mut sorted = order;
+    sorted.sort_unstable();
+    if sorted != [0, 1, 2, 3] {
+        return Err(PyValueError::new_err(format!(
+            "order is {order:?}: it must hold 0, 1, 2 and 3, each once"
+        )));
+    }
+    let jitter = JitterDraw {
+        brightness,
+        contrast,
+        saturation,
+        hue,
+        order,
+    };
+    changed(py, &image, |pixels| augment::colour_jitter(pixels, &jitter))
+}
+
+/// Return an image in grey, with three equal channels.
+#[pyfunction]
+pub fn gray<'py>(
+    py: Python<'py>,
+    image: PyReadonlyArray3<'py, u8>,
+) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    changed(py, &image, augment::gray)
+}
+
+/// Return the first `num_masked` rows of ids, int32 `[M, L]`, with each token replaced by `mask_id` whose draw is below `prob`.
+///
+/// `draws` has shape `[M, L]`. Padding is left alone, and its draws are ignored.
+#[pyfunction]
+pub fn mask_tokens<'py>(
+    py: Python<'py>,
+    ids: PyReadonlyArray2<'py, i32>,
+    draws: PyReadonlyArray2<'py, f64>,
+    num_masked: usize,
+    prob: f64,
+    mask_id: i32,
+    pad_id: i32,
+) -> PyResult<Bound<'py, PyArray2<i32>>> {
+    let (rows, length) = (ids.shape()[0], ids.shape()[1]);
+    if num_masked > rows {
+        return Err(PyValueError::new_err(format!(
+            "num_masked is {num_masked}: it must not be above the {rows} rows of ids"
+        )));
+    }
+    if draws.shape() != [num_masked, length] {
+        return Err(PyValueError::new_err(format!(
+            "draws has shape {:?}: it must be [{num_masked}, {length}]",
+            draws.shape()
+        )));
+    }
+    let padding = Padding {
+        id: pad_id,
+        left: false,
+        in_text: false,
+    };
+    let mut masked: Vec<i32> = ids
+        .as_array()
+        .iter()
+        .copied()
+        .take(num_masked * length)
+        .collect();
+    let draws = draws.as_array();
+    for row in 0..num_masked {
+        let tokens = &mut masked[row * length..][..length];
+        mask::mask_tokens(tokens, padding, mask_id, prob, |place| draws[[row, place]]);
+    }
+    PyArray1::from_vec(py, masked).reshape([num_masked, length])
+}
+
+/// A changed copy of an image.
+fn changed<'py>(
+    py: Python<'py>,
+    image: &PyReadonlyArray3<'py, u8>,
+    change: impl FnOnce(&mut [u8]) + Send,
+) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    let decoded = to_image(image)?;
+    let mut pixels = decoded.pixels().to_vec();
+    py.detach(|| change(&mut pixels));
+    to_array(
+        py,
+        pixels,
+        decoded.height() as usize,
+        decoded.width() as usize,
+    )
+}
+
+fn to_image(image: &PyReadonlyArray3<'_, u8>) -> PyResult<Rgb8> {
+    let pixels = image.as_array().iter().copied().collect();
+    let shape = image.shape();
+    let side = |length: usize| u32::try_from(length).ok().filter(|&length| length > 0);
+    let decoded = match (side(shape[0]), side(shape[1]), shape[2]) {
+        (Some(height), Some(width), 3) => Rgb8::from_pixels(width, height, pixels),
+        _ => None,
+    };
+    decoded.ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "image has shape {shape:?}: it must be [H, W, 3], not empty"
+        ))
+    })
+}
+
