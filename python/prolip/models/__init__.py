@@ -1,4 +1,4 @@
-"""The model, its configurations by name, and its weights."""
+"""The ProLIP model and its configuration."""
 
 from __future__ import annotations
 

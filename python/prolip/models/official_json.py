@@ -1,4 +1,4 @@
-"""The JSON form of a model configuration that released checkpoints use."""
+"""Reads and writes a model configuration in the JSON form of the released checkpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SUPPORTED_ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 def _norm_eps(block: str, value: object) -> float | None:
-    """The epsilon of official `norm_kwargs`, None where nothing is set."""
+    """Return the epsilon in official `norm_kwargs`; None if it is not set."""
     if value is None or value == {}:
         return None
     if not isinstance(value, Mapping) or set(value) != {"eps"}:
@@ -44,7 +44,7 @@ def _norm_eps(block: str, value: object) -> float | None:
 
 
 def _gelu(block: str, value: object) -> Gelu:
-    """The form of the GELU that official `act_kwargs` name."""
+    """Return the form of the GELU in official `act_kwargs`."""
     if value is None or value in ({}, {"approximate": "none"}):
         return "exact"
     if value != {"approximate": "tanh"}:
@@ -53,7 +53,7 @@ def _gelu(block: str, value: object) -> Gelu:
 
 
 def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: tuple[str, ...]) -> JsonDict:
-    """Keyword arguments of a tower's configuration from its official block."""
+    """Return the keyword arguments for a tower's configuration from its official block."""
     read: JsonDict = {}
     for key, value in given.items():
         supported = _SUPPORTED_ONLY[block].get(key)
@@ -82,10 +82,10 @@ def _nearest(key: str, known: set[str]) -> str:
 
 
 def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
-    """The configuration that an official `config.json` or model file describes.
+    """Read a configuration in the official form.
 
     Raises:
-        UserError: a setting is unknown, or the official code does not support it either (SPEC section 1).
+        UserError: a setting is unknown, or the official code does not support it either (specification §1).
     """
     known = {"embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "vision_cfg", "text_cfg"}
     for key in given:
@@ -98,7 +98,7 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
     text_fields = {field.name for field in fields(TextConfig)} - {"norm_eps", "gelu", "tokenizer_clean"}
     text_block = dict(given["text_cfg"])
     if text_block.get("embed_cls", True):
-        text_block.pop("pool_type", None)  # the released files carry one that [CLS] leaves without effect
+        text_block.pop("pool_type", None)  # released files have one, without effect because of [CLS]
     scale = given.get("init_logit_scale")
     return ModelConfig(
         embed_dim=given["embed_dim"],
@@ -111,7 +111,7 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
 
 
 def _changed(config: VisionConfig | TextConfig) -> JsonDict:
-    """A tower's settings that differ from the defaults, as an official block."""
+    """Return the settings of a tower that differ from the defaults, as an official block."""
     changed: JsonDict = {}
     for field in fields(config):
         value = getattr(config, field.name)
@@ -129,11 +129,11 @@ def _changed(config: VisionConfig | TextConfig) -> JsonDict:
 
 
 def to_official_json(config: ModelConfig) -> JsonDict:
-    """The official form of `config`: settings that differ from the defaults, keys sorted.
+    """Return `config` in the official form: settings that differ from the defaults, keys sorted.
 
-    `final_norm`, `unc_seen` and `log_var_source` have no official key, and "map" is no official pool_type; where they
-    leave the released form they are written under their own names, which the official code refuses instead of
-    misreading.
+    `final_norm`, `unc_seen` and `log_var_source` have no official key, and "map" is not an official pool_type. Where
+    they differ from the released models they are written under our names, so that the official code refuses the file
+    instead of building another model.
     """
     written: JsonDict = {
         "embed_dim": config.embed_dim,
@@ -146,7 +146,3 @@ def to_official_json(config: ModelConfig) -> JsonDict:
             if value != field.default:
                 written[field.name] = value
     return dict(sorted(written.items()))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Configurations by name

@@ -21,6 +21,7 @@ pub(super) fn decode(
     let [left, top] = [usize::from(frame.left), usize::from(frame.top)];
     let [columns, rows] = [usize::from(frame.width), usize::from(frame.height)];
     let around = usize::from(frame.transparent.unwrap_or(0));
+    let own_is_ramp = frame.palette.as_deref().is_some_and(is_grey_ramp);
     width = width.max((left + columns) as u32);
     height = height.max((top + rows) as u32);
     check_size(width, height, max_pixels)?;
@@ -28,7 +29,12 @@ pub(super) fn decode(
         return Err(DecodeError::Empty);
     }
     let mut colours = [[0; 3]; 256];
-    for (colour, rgb) in colours.iter_mut().zip(decoder.palette()?.chunks_exact(3)) {
+    // Pillow takes a palette of its own that is a ramp of greys for no palette, so that the shared one counts.
+    let palette = match decoder.global_palette() {
+        Some(shared) if own_is_ramp => shared,
+        _ => decoder.palette()?,
+    };
+    for (colour, rgb) in colours.iter_mut().zip(palette.chunks_exact(3)) {
         colour.copy_from_slice(rgb);
     }
     let indices = first_bytes(scratch, columns * rows);
@@ -45,4 +51,10 @@ pub(super) fn decode(
         }
     }
     Ok(())
+}
+
+/// Whether colour `i` is the grey `i`, for every `i`.
+fn is_grey_ramp(palette: &[u8]) -> bool {
+    let mut colours = palette.chunks_exact(3).enumerate();
+    colours.all(|(i, rgb)| rgb.iter().all(|&value| usize::from(value) == i))
 }
