@@ -170,7 +170,7 @@ def test_folders_without_pictures(tmp_path: Path) -> None:
         build_folder(FolderConfig(source=tmp_path / "in"), tmp_path / "out")
     (tmp_path / "in" / "x").mkdir()
     (tmp_path / "in" / "x" / "a.jpg").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"no picture of .* could be read; the first: x/a\.jpg"):
+    with pytest.raises(ValueError, match=r"no image of .* can be read; the first: x/a\.jpg"):
         build_folder(FolderConfig(source=tmp_path / "in", max_bad_fraction=1.0), tmp_path / "out")
 
 
