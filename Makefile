@@ -175,5 +175,5 @@ build-tools:
 test-tools: packages = $(call missing,$(TEST_TOOLS))
 test-tools:
 	@:
-	$(if $(packages),$(if $(CAN_INSTALL),$(call stage,test-tools,Debian packages for the tests: $(packages),$(APT_INSTALL) $(packages)), \
+	$(if $(packages),$(if $(CAN_INSTALL),-$(call stage,test-tools,Debian packages for the tests (some skip without): $(packages),$(APT_INSTALL) $(packages)), \
 	  @echo 'some tests will skip: sudo apt-get install $(packages)' >&2))
