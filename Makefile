@@ -129,10 +129,10 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pi
 pip = $(BIN)/python -c "$$NEEDS" $(1) | $(PIP) --requirement /dev/stdin
 pip_gradio = $(BIN)/python -c "$$NEEDS" explore | $(PIP) --no-deps --requirement /dev/stdin && $(BIN)/python -c "$$GRADIO_NEEDS" | $(PIP) --requirement /dev/stdin
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
-MATURIN := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
+MATURIN := env -u MAKEFLAGS VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
 SUBMAKE := $(MAKE) --no-print-directory
 
-# The packages are downloaded while the extension is compiled.
+# The packages are downloaded while the extension is compiled. Without MAKEFLAGS, because cargo takes the job slots that they name.
 $(VENV)/.ready-demo: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
 	@[ -e $@ ] || echo 'Setting up once, about four minutes on two cores. Seconds of each stage:'
 	@$(SUBMAKE) $(VENV)/.maturin
@@ -174,5 +174,6 @@ build-tools:
 
 test-tools: packages = $(call missing,$(TEST_TOOLS))
 test-tools:
-	$(if $(packages),$(if $(CAN_INSTALL),$(call stage,test-tools,Debian packages for the tests: $(packages),$(APT_INSTALL) $(packages)), \
+	@:
+	$(if $(packages),$(if $(CAN_INSTALL),-$(call stage,test-tools,Debian packages for the tests (some skip without): $(packages),$(APT_INSTALL) $(packages)), \
 	  @echo 'some tests will skip: sudo apt-get install $(packages)' >&2))
