@@ -24,8 +24,10 @@ test: test-rust test-python ## cargo test, then pytest over both layers
 test-rust: $(VENV)/.ready-test
 	cargo test --locked --package prolip-loader
 
+# As many tests at a time as there are cores. Whoever has none left takes some of another's.
+PYTEST_WORKERS ?= auto
 test-python: $(VENV)/.ready-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist worksteal
 
 lint: lint-rust lint-python ## formatting, clippy, ruff, mypy --strict, stubtest, import-linter; nothing is changed
 
