@@ -1,6 +1,6 @@
-//! Memory that a thread uses over and over.
+//! Buffers that a thread reuses.
 
-/// Bytes that a buffer keeps whatever it is used for next.
+/// A buffer may keep this many bytes whatever its next use.
 const KEPT: usize = 32 << 20;
 
 /// The first `length` bytes of a reused buffer, whose content is whatever was there before.

@@ -12,11 +12,11 @@
 //!    │
 //! config, error, rng, buffer
 //! ```
-//! Each room uses those below it and none beside or above it (`tests/house.rs`).
+//! A room uses only rooms on lower floors (`tests/house.rs`).
 //!
-//! A run's batches depend on the configuration, the shards and the cursor alone, never on threads or time: every draw
-//! comes from [`rng::SampleRng`]. Each stage counts its time ([`pipeline::Counters`]); a bad sample is counted by reason and place with the
-//! batch that it was meant for ([`pipeline::Tally`]), and too many of them are an error ([`error`]), at the same batch every time.
+//! The batches of a run depend only on the configuration, the shards and the cursor, never on threads or time: every random
+//! draw comes from [`rng::SampleRng`]. Each stage counts its time ([`pipeline::Counters`]). Bad samples are counted with the
+//! batch that they were meant for ([`pipeline::BadSamples`]), so a run with too many of them fails at the same batch each time.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

@@ -1,7 +1,4 @@
-//! Random draws that depend on four numbers and nothing else.
-//!
-//! A sample's draws come from a ChaCha stream keyed by (seed, epoch, sample, stream), so no thread count,
-//! no order of work and no other sample's draws can change them.
+//! Random numbers that depend only on (seed, epoch, sample, stream).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -19,15 +16,15 @@ pub mod stream {
     pub const ORDER: u64 = 3;
     /// Which patches are kept.
     pub const PATCHES: u64 = 4;
-    /// Which sample takes the place of a bad one.
+    /// Which sample replaces a bad one.
     pub const SUBSTITUTE: u64 = 5;
     /// The shards of an epoch.
     pub const SHARDS: u64 = 6;
 
-    /// The stream of one leg of an epoch and one rank, for a purpose whose draws belong to no sample.
+    /// The stream of one leg and one rank, for draws that belong to no sample.
     #[must_use]
     pub fn of_leg(purpose: u64, leg: u64, rank: u64) -> u64 {
-        // Eight bits, 24 and 32: configurations and cursors with more are refused.
+        // Purpose, leg and rank have 8, 24 and 32 bits. Larger configurations and cursors are rejected.
         purpose | leg << 8 | rank << 32
     }
 }
@@ -52,7 +49,7 @@ impl SampleRng {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number in [lo, hi), or `lo` where the two are equal.
+    /// A number in [lo, hi), or `lo` if they are equal.
     pub fn range(&mut self, lo: f64, hi: f64) -> f64 {
         lo + (hi - lo) * self.uniform()
     }
@@ -78,10 +75,10 @@ impl SampleRng {
         self.uniform() < p
     }
 
-    /// Puts the items in random order, each order equally likely.
+    /// Shuffles the items uniformly.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            // Longer slices than u32 counts do not occur: the longest is one epoch's windows.
+            // Slices never exceed u32: the longest is one epoch's windows.
             let bound = u32::try_from(last + 1).unwrap_or(u32::MAX);
             items.swap(last, self.below(bound) as usize);
         }

@@ -1,4 +1,4 @@
-//! Errors of the loader → Python's exceptions. Nowhere else.
+//! Converts the loader's errors to Python exceptions. No other file does.
 
 use std::error::Error as StdError;
 
@@ -10,10 +10,10 @@ pyo3::create_exception!(
     prolip._core,
     DataError,
     PyException,
-    "Data that cannot be used: a damaged shard, a picture that is none, too many bad samples. The message names the place."
+    "Raised for data that cannot be used: a damaged shard, an image that cannot be decoded, too many bad samples. The message names the place."
 );
 
-/// What stopped a loader.
+/// The exception for an error that stopped a loader.
 pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(_) => PyValueError::new_err(error.to_string()),
@@ -33,17 +33,17 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
-/// A setting that cannot work.
+/// The exception for a setting that cannot work.
 pub fn config_error(error: &ConfigError) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
-/// A picture that cannot be decoded.
+/// The exception for an image that cannot be decoded.
 pub fn decode_error(error: &DecodeError) -> PyErr {
     DataError::new_err(error.to_string())
 }
 
-/// A tokenizer that cannot be built, or captions that it cannot encode.
+/// The exception for a tokenizer that cannot be built, or captions that it cannot encode.
 pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
     raised_by_cleaner(py, error).unwrap_or_else(|| {
         let cause = error
@@ -57,7 +57,7 @@ pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
     })
 }
 
-/// What was raised inside the cleaner, as it was.
+/// The exception that the cleaning function raised, unchanged.
 fn raised_by_cleaner(py: Python<'_>, error: &TokenizeError) -> Option<PyErr> {
     match error {
         TokenizeError::Clean(source) => source

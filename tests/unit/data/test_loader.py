@@ -179,7 +179,7 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"keep_members": ("npy", "CLS")}, 'data.keep_members is .*"CLS".*: it must hold extensions in lower case'),
         ({"keep_members": ("cls", "cls")}, "data.keep_members is .*, each once"),
         ({"keep_members": ("",)}, "data.keep_members is"),
-        ({"image_size": 0, "augment": AugmentConfig()}, "data.image_size is 0: no picture is decoded then"),
+        ({"image_size": 0, "augment": AugmentConfig()}, "data.image_size is 0: no image is decoded then"),
         ({"image_size": 4097}, "data.image_size is 4097: it must be at most 4096"),
         ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and an epoch has 16"),
         ({"seed": -1}, "data.seed is -1: it must not be negative"),
@@ -203,7 +203,7 @@ def test_memory_outlives_its_loader(shards: str) -> None:
             {"store": StoreConfig(timeout_s=1e300)},
             "data.store.timeout_s is 1(0+): it must be above 0 and at most a day",
         ),
-        ({"store": StoreConfig(cache_bytes=1)}, "data.store.cache_bytes is 1: .* name it with data.store.cache_dir"),
+        ({"store": StoreConfig(cache_bytes=1)}, "data.store.cache_bytes is 1: .* set data.store.cache_dir"),
     ],
 )
 def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any], message: str) -> None:
@@ -214,7 +214,7 @@ def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any
 def test_ranks_and_cursors_that_cannot_be_are_named(shards: str) -> None:
     with pytest.raises(ValueError, match="rank is 2: it must be below world_size, 2"):
         BatchLoader(config(shards), rank=2, world_size=2)
-    with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 5: .*4 steps that 16 samples are good for"):
+    with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 5: .*4, the steps available in 16 samples"):
         BatchLoader(config(shards), resume=at(0, (1, 4, 5)))
     with pytest.raises(ValueError, match=r"resume.epoch is -1"):
         BatchLoader(config(shards), resume=Cursor(epoch=-1))

@@ -1,4 +1,4 @@
-//! One variant per way to fail, each with the place.
+//! All errors of the loader. Each names the shard, the sample or the setting.
 
 mod archive;
 mod image;
@@ -16,20 +16,20 @@ pub use remote::FetchError;
 pub use sample::{Reason, SampleError};
 pub use text::{JsonError, TokenizeError};
 
-/// A setting that cannot work: the field, its value, the rule it breaks.
+/// A setting that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}: {rule}")]
 pub struct ConfigError {
     /// Dotted name of the field.
     pub field: String,
-    /// The value as given.
+    /// The given value.
     pub value: String,
-    /// What it should have been.
+    /// The rule that the value breaks.
     pub rule: String,
 }
 
 impl ConfigError {
-    /// The error of one field.
+    /// An error about one field.
     #[must_use]
     pub fn new(
         field: impl Into<String>,
@@ -44,10 +44,10 @@ impl ConfigError {
     }
 }
 
-/// Why a loader cannot be opened or cannot go on.
+/// Why a loader cannot open or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is wrong.
+    /// A setting is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A shard cannot be opened.
@@ -55,20 +55,20 @@ pub enum Error {
     Open {
         /// The shard.
         shard: String,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A shard is no archive, or holds what is not supported.
+    /// A shard is not an archive, or holds something unsupported.
     #[error("shard {shard}, byte {offset}: {source}")]
     Tar {
         /// The shard.
         shard: String,
-        /// Where the header begins.
+        /// Offset of the header.
         offset: u64,
-        /// What is wrong there.
+        /// What is wrong.
         source: TarError,
     },
-    /// A shard cannot be brought here.
+    /// A shard cannot be downloaded.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// An index file cannot be read or written.
@@ -81,55 +81,55 @@ pub enum Error {
     },
     /// A shard is not in the index.
     #[error(
-        "shard {shard} is not in the index {index}: make it again of all shards, with `prolip data index`",
+        "shard {shard} is not in the index {index}: index all shards again with `prolip data index`",
         index = .index.display()
     )]
     NotIndexed {
         /// The shard.
         shard: String,
-        /// The index file.
+        /// Path of the index file.
         index: PathBuf,
     },
-    /// A shard is not what it was when it was indexed.
+    /// A shard has changed since it was indexed.
     #[error(
         "shard {shard} has changed since {since}: {what}",
         since = .index.as_ref().map_or_else(
             || "the loader was opened".to_owned(),
-            |index| format!("the index {} was made (make it again, with `prolip data index`)", index.display())
+            |index| format!("the index {} was made (index the shards again with `prolip data index`)", index.display())
         )
     )]
     Changed {
         /// The shard.
         shard: String,
-        /// The index file, if it comes from one.
+        /// Path of the index file, if there is one.
         index: Option<PathBuf>,
         /// What has changed.
         what: String,
     },
-    /// Too many samples cannot be used.
+    /// Too many samples are bad.
     #[error(
         "{bad} of {seen} samples cannot be used, more than data.max_bad_fraction = {limit} allows ({counts}); the first: {first}"
     )]
     TooManyBad {
-        /// Samples that cannot be used.
+        /// Number of bad samples.
         bad: u64,
-        /// Samples that were tried.
+        /// Number of samples tried.
         seen: u64,
         /// The allowed share.
         limit: f64,
         /// Counts by reason.
         counts: String,
-        /// The first bad samples, with shard, key and what is wrong.
+        /// Descriptions of the first bad samples.
         first: String,
     },
     /// The tokenizer failed on a batch.
     #[error("cannot tokenise the batch that begins with sample {key} of {shard}: {source}")]
     Tokenize {
-        /// Shard of the batch's first sample.
+        /// Shard of the first sample in the batch.
         shard: String,
-        /// Key of the batch's first sample.
+        /// Key of the first sample in the batch.
         key: String,
-        /// What the tokenizer says.
+        /// The tokenizer's error.
         source: TokenizeError,
     },
     /// A worker thread panicked, which is a bug.
@@ -149,7 +149,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A panic, by what it was thrown with.
+    /// The error for a caught panic.
     #[must_use]
     pub fn panicked(stage: &'static str, thrown: &(dyn Any + Send)) -> Self {
         let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -160,7 +160,7 @@ impl Error {
         }
     }
 
-    /// Whether it is about one shard that cannot be used.
+    /// Whether a single shard is the cause.
     #[must_use]
     pub fn is_shards(&self) -> bool {
         match self {
