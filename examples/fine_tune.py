@@ -23,7 +23,7 @@ def main() -> int:
     )
     parser.add_argument("--recipe", default="demo", help="name or path; gives captions, masking and loss")
     parser.add_argument("--out", default="runs/fine-tuned")
-    parser.add_argument("--num_samples", type=int, default=6400)
+    parser.add_argument("--samples_seen", type=int, default=6400)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--all", action="store_true", help="train both towers, not only the heads")
     parser.add_argument("--captions", nargs="+", default=["animals and nature", "blowfish"])
@@ -31,7 +31,7 @@ def main() -> int:
 
     flags = [options.recipe, "--start_from", options.start, "--architecture", "start_from", "--run_dir", options.out]
     flags += ["--data.shards", options.shards, "--data.tokenizer.path", options.tokenizer, "--precision", "fp32"]
-    flags += ["--num_samples", str(options.num_samples), "--batch_size", str(options.batch_size)]
+    flags += ["--samples_seen", str(options.samples_seen), "--batch_size", str(options.batch_size)]
     flags += ["--optim.lr", "1e-4", "--optim.warmup_steps", "10"]
     if not options.all:
         flags += ["--lock.image", "True", "--lock.text", "True", "--lock.unc_vectors", "True"]

@@ -70,6 +70,39 @@ def test_nothing_prints_but_the_command_line() -> None:
         assert not printed or path in speaking, f"{path.relative_to(ROOT)} prints at lines {printed}: use logging"
 
 
+# Who else writes to its standard output.
+SPEAKING = {"bench/contender.py": "a process that tells its parent what it measured"}
+
+
+def test_nothing_but_the_command_line_writes_to_the_terminal() -> None:
+    writing = {
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if re.search(r"sys\.std(out|err)\.write", path.read_text(encoding="utf-8"))
+    }
+    assert {place for place in writing if not place.startswith("cli/")} <= set(SPEAKING)
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "misc", "common", "base", "core", "types"}
+    assert not [path for path in MODULES if path.stem in drawers or path.parent.name in drawers]
+
+
+def test_unit_tests_mirror_the_package() -> None:
+    """unit/ROOM/test_NAME.py tests prolip/ROOM/NAME.py. An aspect may follow NAME, and NAME may be the room itself."""
+    tests = ROOT / "tests" / "unit"
+    for path in sorted(tests.rglob("*.py")):
+        if path.name == "conftest.py":
+            continue
+        room = PACKAGE / path.parent.relative_to(tests)
+        names = {module.stem for module in room.glob("*")} | {room.name}
+        words = path.stem.split("_")
+        place = path.relative_to(ROOT)
+        assert words[0] == "test", f"{place} holds no tests: what tests share lies in tests/support"
+        mirrored = any("_".join(words[1:end]) in names for end in range(2, len(words) + 1))
+        assert mirrored, f"{place} has the name of no module of {room.relative_to(ROOT)}"
+
+
 def test_no_unfinished_marks() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError|\bunimplemented!|\btodo!")
     found = [

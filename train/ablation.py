@@ -1,10 +1,10 @@
-"""What each term of the loss does on the demo's data: the runs and the tables of docs/ablation.md.
+"""Ablate the terms of the loss on the demo's data: the runs and tables of docs/ablation.md.
 
-    python train/ablation.py run            # trains and evaluates what is not there yet
-    python train/ablation.py table          # the table of what is there, as Markdown
-    python train/ablation.py neighbours     # the order that calibrated variances would give, by the similarity's scale
+    python train/ablation.py run            # train and evaluate the runs that do not exist yet
+    python train/ablation.py table          # print the table of the existing runs, as Markdown
+    python train/ablation.py neighbours     # print the order that calibrated variances would give, by logit scale
 
-Each recipe is the demo's with flags of `prolip train` behind it; runs of one recipe differ in their seed alone.
+Each recipe is the demo's recipe with more flags of `prolip train`. Runs of one recipe differ only in their seed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import torch
 from prolip.demo.run import evaluate, machine_flags
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.evaluate import embed_everything, gather_captions, read_set, set_names
-from prolip.demo.suite.measures import measure_levels
+from prolip.demo.suite.measure_sets import measure_levels
 from prolip.demo.suite.results import LevelFigures, ModelFigures
-from prolip.embeddings.embed import embed_pictures
+from prolip.embeddings.embed import embed_pixels
 from prolip.gaussian import Gaussian
 from prolip.pretrained.open import open_model
 
@@ -38,10 +38,10 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "demo": (),
     "bottleneck": (*NO_MASKING, *NO_INCLUSION, "--loss.vib_weight", "1"),
 }
-"""Up to "demo" each adds one thing to the one before: VIB, picture in caption, masked views, more general captions as
-masked views. "bottleneck" is "vib" with 10,000 times its weight."""
+"""Up to "demo", each recipe adds one thing to the one before: VIB, image in caption, masked views, and more general
+captions as masked views. "bottleneck" is "vib" with 10,000 times the weight."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
-"""Half the demo's work: 16 patches in place of 36 and 2 blocks in place of 4. The text tower is the demo's."""
+"""Half the demo's compute: 16 patches instead of 36, and 2 blocks instead of 4. The text tower is unchanged."""
 BATCH = 128
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 CPU = torch.device("cpu")
@@ -80,13 +80,13 @@ MEASURES: dict[str, Measure] = {
     "P(patches hidden > whole picture)": lambda model: model.sets[0].views[0].share_more_uncertain,
     "picture lies in its name": lambda model: model.sets[0].picture_inclusion[0].share_positive,
 }
-"""Rows of the table: shares of the test split."""
+"""Rows of the table: shares on the test split."""
 
 
 def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
-    """The command line of a run, behind `prolip train`: on one core, with a checkpoint at its end alone."""
+    """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
     steps, data = options.steps, options.data
-    length = ["--num_samples", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
+    length = ["--samples_seen", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
     place = ["--run_dir", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
     size = () if options.full else SMALLER
@@ -94,13 +94,13 @@ def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
 
 
 def folder(recipe: str, seed: int, options: argparse.Namespace) -> Path:
-    """Where a run lies."""
+    """Return the folder of a run."""
     out: Path = options.out
     return out / f"{recipe}-{seed}"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Trains and evaluates every recipe with every seed; what is there is left as it is."""
+    """Train and evaluate every recipe with every seed, except runs that exist already."""
     for seed in range(options.seeds):
         for recipe in options.recipes:
             results = folder(recipe, seed, options) / "eval.json"
@@ -115,16 +115,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(options: argparse.Namespace) -> int:
-    """Writes the table of the runs that are there to the standard output."""
+    """Print the table of the existing runs."""
     found = {name: [_read(path) for path in sorted(options.out.glob(f"{name}-*/eval.json"))] for name in RECIPES}
     sys.stdout.writelines(f"{line}\n" for line in lines({name: runs for name, runs in found.items() if runs}))
     return 0
 
 
 def lines(found: dict[str, list[EmojiResults]]) -> Iterator[str]:
-    """The table: a row a measure, a column a recipe and one for the untrained model; in percent, mean ± s.d. of seeds.
+    """Yield the table: one row per measure, one column per recipe and one for the untrained model.
 
-    The untrained model is the same for all runs.
+    Numbers are in percent, mean ± standard deviation over seeds. The untrained model is the same for all runs.
 
     Raises:
         ValueError: there are no runs.
@@ -141,7 +141,7 @@ def lines(found: dict[str, list[EmojiResults]]) -> Iterator[str]:
 
 
 def neighbours(options: argparse.Namespace) -> int:
-    """Writes what calibrated variances would order in the runs of PPCL alone, at other scales of the similarity."""
+    """Print the order that calibrated variances would give in the PPCL-only runs, by logit scale."""
     models = [path.parent for path in sorted(options.out.glob("ppcl-*/eval.json"))]
     if not models:
         raise ValueError("there are no runs of the recipe ppcl: train some first")
@@ -155,15 +155,15 @@ def neighbours(options: argparse.Namespace) -> int:
 
 
 def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
-    """P(group > name) on names never seen, all pairs and those whose name is not longer, for each of `SCALES`.
+    """Compute P(group > name) on unseen names for each of `SCALES`: over all pairs, and over those with no longer name.
 
-    By calibrated variances among the training pictures, not by the model's own.
+    The variances are calibrated on the training images; the model's own variances are not used.
     """
     model, tokenizer = open_model(str(source), None, data)
     size = model.config.vision.image_size
     assert isinstance(size, int), "emoji are square"
     sets = [read_set(data, name, size) for name in set_names("test")]
-    trained = embed_pictures(model, read_set(data, "train", size).images, CPU)
+    trained = embed_pixels(model, read_set(data, "train", size).images, CPU)
     book, _ = gather_captions(sets)
     captions = embed_everything(model, tokenizer, [], book, CPU).captions
     held_out = [sample for pictures in sets[:-1] for sample in pictures.samples]
@@ -178,17 +178,17 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
 
 
 def calibrated_var(captions: Gaussian, pictures: Gaussian, scale: float) -> torch.Tensor:
-    """Total variances, up to a common constant, with which all captions predict equally many positives, f64 [N].
+    """Compute the total variances at which all captions predict equally many positives, up to a constant, f64 [N].
 
-    (2 / scale) ln sum_i exp(scale (mean_i . mean - var_i / 2)): a prediction is nearly the exponential of its logit, as
-    positives are rare (docs/ablation.md).
+    (2 / scale) ln sum_i exp(scale (mean_i . mean - var_i / 2)). Positives are rare, so a prediction is nearly the
+    exponential of its logit (docs/ablation.md).
     """
     similarity = captions.mean.double() @ pictures.mean.double().T - pictures.total_var.double() / 2
     return (2 / scale) * (scale * similarity).logsumexp(1)
 
 
 def spread(shares: Sequence[float]) -> str:
-    """Mean ± standard deviation of a sample, in percent; a single value has no deviation."""
+    """Format the mean ± standard deviation of shares in percent; a single value has no deviation."""
     mean = f"{100 * np.mean(shares):.1f}"
     return mean if len(shares) == 1 else f"{mean} ± {100 * np.std(shares, ddof=1):.1f}"
 
@@ -202,7 +202,7 @@ def _read(path: Path) -> EmojiResults:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status, that of a failed training included; 2 when there is nothing to show."""
+    """Run a command; returns the exit status, that of a failed training, or 2 if there are no runs."""
     parser = argparse.ArgumentParser(description="The ablation of docs/ablation.md.")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folder of the runs")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
     runs.set_defaults(command=run)
     commands.add_parser("table", help="print the table").set_defaults(command=table)
-    commands.add_parser("neighbours", help="print orders by scale").set_defaults(command=neighbours)
+    commands.add_parser("neighbours", help="print the order by logit scale").set_defaults(command=neighbours)
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Several machines without a scheduler: run the same line on each, with its own NODE_RANK (0 on the first).
+# Train on several machines without a scheduler: run the same line on each, with its own NODE_RANK (0 on the first).
 #   NUM_NODES=4 NODE_RANK=0 FIRST_NODE=10.0.0.1 train/multi_node.sh vit-b16-datacomp-1b-1.28b --run_dir /shared/runs/b16 \
 #     --data.shards '/shared/datacomp/{00000000..00139827}.tar'
-# The run's folder must be on storage that all machines see. RESTARTS=3 begins again, from the newest checkpoint, when a
-# process dies; NUM_NODES=3:4 goes on without one machine, and with it once it is back.
+# The run's folder must be on shared storage. RESTARTS=3 restarts from the newest checkpoint when a process dies.
+# NUM_NODES=3:4 continues without one of four machines, and with it again once it is back.
 set -euo pipefail
 
 : "${NUM_NODES:?number of machines}" "${NODE_RANK:?0 on the first machine}" "${FIRST_NODE:?address of the first machine}"
-is_host=$((NODE_RANK == 0)) # the first machine is where all of them meet
+is_host=$((NODE_RANK == 0)) # the first machine hosts the rendezvous
 exec torchrun --nnodes "$NUM_NODES" --nproc-per-node "${NPROC:-8}" --max-restarts "${RESTARTS:-0}" \
   --rdzv-backend c10d --rdzv-id "${RUN_ID:-prolip}" --rdzv-endpoint "$FIRST_NODE:${PORT:-29500}" \
   --rdzv-conf "is_host=$is_host" -m prolip.train "$@"

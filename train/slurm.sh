@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Slurm: one torchrun a node, a process a GPU; 4 nodes of 8 GPUs are the published runs' 32.
+# Train with Slurm: one torchrun per node, one process per GPU. The published runs used 32 GPUs, 4 nodes of 8.
 #   sbatch train/slurm.sh vit-b16-datacomp-1b-1.28b --run_dir /shared/runs/b16 --data.shards '/shared/datacomp/*.tar'
-# As an array, a recipe a task, each in the folder of its name (all that stands behind -- is for all of them):
+# As an array with one recipe per task, each in a folder of its name (arguments after -- go to all of them):
 #   sbatch --array=0-1 train/slurm.sh ablation-no-vib ablation-no-masking -- --data.shards '/shared/datacomp/*.tar'
-# Pre-empted, or two minutes before its time is up, the run saves and ends, and the job queues itself again; it goes on
-# from the save. RESTARTS=3 also begins again within the job when a process dies.
+# When the job is pre-empted, or two minutes before its time limit, the run saves and ends, and the job requeues itself
+# to resume. RESTARTS=3 also restarts within the job when a process dies.
 #SBATCH --job-name=prolip
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -25,18 +25,18 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
 fi
 
 nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
-port=$((20000 + SLURM_JOB_ID % 20000)) # another one than that of a job beside this one
+port=$((20000 + SLURM_JOB_ID % 20000)) # so that jobs on one machine have different ports
 srun --kill-on-bad-exit=1 torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
   --max-restarts "${RESTARTS:-0}" --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "${nodes[0]}:$port" \
   -m prolip.train "$@" &
 step=$!
 
 ending=
-trap 'ending=1; kill -TERM "$step"' USR1 # srun hands SIGTERM on to all processes
+trap 'ending=1; kill -TERM "$step"' USR1 # srun forwards SIGTERM to all processes
 status=0
 wait "$step" || status=$?
 [ -z "$ending" ] || wait "$step" || true # the signal ended the first wait, not the step
-# Slurm itself queues a pre-empted job again, but not one that ends within its time of grace.
+# Slurm requeues a pre-empted job itself, unless the job ends within the grace period.
 if [[ -n "$ending" || "$(scontrol show job "$SLURM_JOB_ID")" == *" PreemptTime="[0-9]* ]]; then
   exec scontrol requeue "$SLURM_JOB_ID"
 fi

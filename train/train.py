@@ -1,4 +1,4 @@
-"""Training from a checkout: `python train/train.py recipe.toml --flag value`, the same as `prolip train`."""
+"""Train from a checkout: `python train/train.py recipe.toml --flag value`, like `prolip train`."""
 
 import sys
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from prolip.errors import UserError
+
 Exchange = Literal["ring", "all_gather"]
 """`ring`: rank after rank, one's numbers coming while another's are worked on; memory for two ranks' numbers at a time.
 `all_gather`: one collective for all numbers and one for all answers; memory for every rank's."""
@@ -76,12 +78,12 @@ def wants_gpu(device: str) -> bool:
     """Whether "auto" (a GPU when there is one), "cpu" or "cuda" means a GPU here.
 
     Raises:
-        ValueError: it is another word, or "cuda" where torch sees no GPU.
+        UserError: it is another word, or "cuda" and torch sees no GPU.
     """
     if device not in {"auto", "cpu", "cuda"}:
-        raise ValueError(f'device is {device!r}: take "auto", "cpu" or "cuda"')
+        raise UserError(f'device is {device!r}: it must be "auto", "cpu" or "cuda"')
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError('device is "cuda", but torch sees no GPU')
+        raise UserError('device is "cuda", but torch sees no GPU')
     return device != "cpu" and torch.cuda.is_available()
 
 

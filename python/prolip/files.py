@@ -1,4 +1,4 @@
-"""Files that are never there in part."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` when the block ends well, and vanishes when it does not."""
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary file that replaces `path` when the block succeeds, and is deleted when it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -19,7 +19,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file as a whole."""
-    with whole_file(path) as temporary:
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

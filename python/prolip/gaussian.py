@@ -1,33 +1,52 @@
-"""Diagonal Gaussians and the closed-form measures between them, each a pure function.
+"""Diagonal Gaussians and every closed form between them, as pure functions.
 
-Shapes: N/M items, D embedding. Every measure takes log variances (natural log) and never a standard deviation.
-Formulas are those of ProLIP (arXiv:2410.18857); where the released code computes something else, the function that
-repeats it is called `official_…` and says how it differs.
+Shapes: N/M items, D embedding. Functions take log variances (natural log), never standard deviations. The formulas are
+those of ProLIP (arXiv:2410.18857). Where the released code computes something else, `official_...` repeats it and says
+how it differs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-LOG_2 = math.log(2.0)
+__all__ = [
+    "LOG_2PI",
+    "Gaussian",
+    "concatenate",
+    "csd",
+    "csd_logits",
+    "inclusion_matrix",
+    "inclusion_score",
+    "kl_to_standard",
+    "log_integral",
+    "official_inclusion_score",
+    "official_inclusion_test",
+    "official_inclusion_test_matrix",
+    "official_kl_to_standard",
+]
+
 LOG_2PI = math.log(2.0 * math.pi)
+"""Natural logarithm of 2π."""
+_LOG_2 = math.log(2.0)
 
 
 class Gaussian(NamedTuple):
     """Diagonal Gaussians, one per row of the leading axes."""
 
     mean: Tensor
-    """[..., D]; unit norm unless its maker was asked for raw means."""
+    """[..., D]; unit norm, except raw means."""
     log_var: Tensor
-    """[..., D]; natural log of the variance. Minus infinity for a point, whose variance is exactly 0."""
+    """[..., D]; natural log of the variance, minus infinity for a point (variance 0)."""
 
     @classmethod
     def point(cls, mean: Tensor) -> Gaussian:
-        """Gaussians of zero variance: what a model without an uncertainty token returns."""
+        """Gaussians of zero variance, as returned by a model without an uncertainty token."""
         return cls(mean, mean.new_full((), -math.inf).expand_as(mean))
 
     @property
@@ -37,11 +56,11 @@ class Gaussian(NamedTuple):
 
     @property
     def total_var(self) -> Tensor:
-        """Sum of the variances over dimensions, [...]: the uncertainty of an item."""
+        """Sum of variances over dimensions, [...]: an item's uncertainty."""
         return self.log_var.exp().sum(-1)
 
     def rows(self, index: Tensor | slice) -> Gaussian:
-        """The items that `index` selects on the last item axis (the one before D)."""
+        """The items at `index` of the last item axis, the one before D."""
         return Gaussian(self.mean[..., index, :], self.log_var[..., index, :])
 
     def flatten(self) -> Gaussian:
@@ -53,12 +72,12 @@ class Gaussian(NamedTuple):
         return Gaussian(self.mean.to(target), self.log_var.to(target))
 
     def detach(self) -> Gaussian:
-        """The same values outside the gradient graph."""
+        """The same values without gradient."""
         return Gaussian(self.mean.detach(), self.log_var.detach())
 
 
 def concatenate(parts: list[Gaussian], dim: int = 0) -> Gaussian:
-    """All items of `parts`, joined along `dim`."""
+    """Concatenate `parts` along `dim`."""
     return Gaussian(torch.cat([part.mean for part in parts], dim), torch.cat([part.log_var for part in parts], dim))
 
 
@@ -90,15 +109,16 @@ def csd_logits(a: Gaussian, b: Gaussian, logit_scale: Tensor | float, logit_bias
 
 
 def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Tensor]:
-    """The two parts of the score, per dimension: ln((2 v_s + v_g) / (v_s + 2 v_g)), and that of the means' distance.
+    """The log ratio and the distance part of the inclusion scores, per dimension.
 
-    The second is delta^2 (v_g - v_s) / ((v_s + 2 v_g)(2 v_s + v_g)). Both are formed from r = ln v_g - ln v_s, so that
-    in single precision neither nearly equal nor extreme variances cost digits, in values or in gradients.
+    They are ln((2 v_s + v_g) / (v_s + 2 v_g)) and delta^2 (v_g - v_s) / ((v_s + 2 v_g)(2 v_s + v_g)). Both are computed
+    from r = ln v_g - ln v_s: so neither nearly equal nor extreme variances lose digits in single precision, in values
+    or in gradients.
     """
     r = general.log_var - specific.log_var
     zero = r.new_zeros(())
-    narrow = torch.logaddexp(r, zero + LOG_2)  # ln((2 v_s + v_g) / v_s)
-    wide = torch.logaddexp(r + LOG_2, zero)  # ln((v_s + 2 v_g) / v_s)
+    narrow = torch.logaddexp(r, zero + _LOG_2)  # ln((2 v_s + v_g) / v_s)
+    wide = torch.logaddexp(r + _LOG_2, zero)  # ln((v_s + 2 v_g) / v_s)
     # (e^r - 1) / (e^r + 2), without the difference.
     contrast = torch.tanh(0.5 * r) * (1.0 - (-narrow).exp())
     delta = specific.mean - general.mean
@@ -106,41 +126,40 @@ def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Ten
 
 
 def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
-    """How far `specific` lies in `general`, per dimension and broadcast: H = ln int p_s^2 p_g - ln int p_s p_g^2.
+    """How far `specific` lies in `general`, per dimension, broadcast: H = ln ∫ p_s² p_g - ln ∫ p_s p_g².
 
-    Positive exactly where `general` has the larger variance; antisymmetric; its absolute value grows with the distance
-    of the means, so H alone never says that they agree (arXiv:2410.18857, inclusion test).
+    Antisymmetric. Its sign depends only on the variances: positive where `general` has the larger one. Its size grows
+    with the distance of the means, so H alone never says that the means agree (arXiv:2410.18857, inclusion test).
     """
     log_ratio, distance = _inclusion_parts(specific, general)
     return 0.5 * (general.log_var - specific.log_var + log_ratio) + distance
 
 
 def log_integral(squared: Gaussian, other: Gaussian) -> Tensor:
-    """ln of the integral of p_squared^2 p_other, per dimension and broadcast."""
-    wide = torch.logaddexp(squared.log_var, other.log_var + LOG_2)
+    """ln ∫ p_squared² p_other, per dimension, broadcast."""
+    wide = torch.logaddexp(squared.log_var, other.log_var + _LOG_2)
     delta = squared.mean - other.mean
     return -LOG_2PI - 0.5 * (squared.log_var + wide) - delta.square() * (-wide).exp()
 
 
 def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) -> Tensor:
-    """What the released loss compares, per dimension and broadcast.
+    """The released code's inclusion score, per dimension, broadcast.
 
-    Departs from `inclusion_score` in two ways: the log-variance difference counts fully instead of by half (slope 5/6
-    instead of 1/3 at equal variances), and the distance part is scaled by exp(eps), hence practically absent at the
-    published eps <= -10.
+    Two departures from `inclusion_score`: the difference of log variances has weight 1, not 1/2 (slope 5/6, not 1/3, at
+    equal variances); and the distance part is scaled by exp(eps), so it almost vanishes at the published eps <= -10.
     """
     log_ratio, distance = _inclusion_parts(specific, general)
     return general.log_var - specific.log_var + 0.5 * log_ratio + math.exp(eps) * distance
 
 
 def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -> Tensor:
-    """The released one-sided test, per dimension and broadcast; its antisymmetric part is `official_inclusion_score`.
+    """The released code's one-sided test, per dimension, broadcast; test(a, b) - test(b, a) is the official score.
 
-    `log_integral` with a doubled log normaliser and everything but that scaled by exp(eps).
+    `log_integral` with the log normaliser doubled and everything else scaled by exp(eps).
     """
-    wide = torch.logaddexp(specific.log_var, general.log_var + LOG_2)
+    wide = torch.logaddexp(specific.log_var, general.log_var + _LOG_2)
     delta = specific.mean - general.mean
-    normaliser = -1.5 * specific.log_var - 0.5 * general.log_var - 0.5 * wide + 0.5 * (LOG_2 - eps)
+    normaliser = -1.5 * specific.log_var - 0.5 * general.log_var - 0.5 * wide + 0.5 * (_LOG_2 - eps)
     return normaliser - math.exp(eps) * delta.square() * (-wide).exp()
 
 
@@ -149,13 +168,162 @@ def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -
 
 
 def kl_to_standard(gaussian: Gaussian) -> Tensor:
-    """KL(N(mean, var) || N(0, 1)) per dimension, [..., D], in nats, >= 0."""
+    """KL(N(mean, var) || N(0, 1)), per dimension, [..., D], in nats, >= 0."""
     return 0.5 * (gaussian.mean.square() + gaussian.log_var.exp() - 1.0 - gaussian.log_var)
 
 
 def official_kl_to_standard(gaussian: Gaussian) -> Tensor:
-    """The released information-bottleneck term per dimension: the log *standard deviation* stands for the log variance.
+    """The released code's KL term, per dimension, [..., D]: with the log *standard deviation* as the log variance.
 
-    The same minimiser as `kl_to_standard`, and about half its gradient at log variances near -10.
+    Same minimiser as `kl_to_standard`, about half its gradient at log variances near -10.
     """
     return kl_to_standard(Gaussian(gaussian.mean, 0.5 * gaussian.log_var))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Matrices over pairs, in blocks
+#
+# The logarithm does not factorise over pairs, so every pair costs work for each of D dimensions. A block of pairs fits
+# a CPU's cache, its memory is reused, and one logarithm is taken of a product of many dimensions.
+
+_LINEAR_RANGE = 30.0
+"""Log variances closer than this to their dimension's mean keep their digits in single precision as variances."""
+_LOG_PRODUCT = 60.0
+"""Products of factors stay between e^-60 and e^60, which every floating type holds."""
+_CPU_BLOCK = 2**18
+_DEVICE_BLOCK = 2**26
+
+
+def inclusion_matrix(specific: Gaussian, general: Gaussian, *, block: int | None = None) -> Tensor:
+    """`inclusion_score`, summed over dimensions, for every pair, [N, M]. No gradient.
+
+    Computed in blocks of about `block` pairs times dimensions.
+    """
+    return _matrix(inclusion_score, _inclusion_block, specific, general, block)
+
+
+def official_inclusion_test_matrix(
+    specific: Gaussian, general: Gaussian, eps: float = 0.0, *, block: int | None = None
+) -> Tensor:
+    """`official_inclusion_test`, summed over dimensions, for every pair, [N, M]. No gradient.
+
+    The measure of the released HierarCaps script. Computed in blocks of about `block` pairs times dimensions.
+    """
+    score, kernel = partial(official_inclusion_test, eps=eps), partial(_official_block, eps=eps)
+    return _matrix(score, kernel, specific, general, block)
+
+
+class _Side(NamedTuple):
+    """Gaussians in units of their own per dimension: exp(centre), [D], is the unit of the variances."""
+
+    mean: Tensor
+    """[N, D], divided by the square root of that unit."""
+    var: Tensor
+    """[N, D]"""
+    log_var: Tensor
+    """[N], sum over dimensions of log_var - centre; the sum of log_var itself would lose digits."""
+
+    def rows(self, index: slice) -> _Side:
+        return _Side(self.mean[index], self.var[index], self.log_var[index])
+
+
+class _Buffers(NamedTuple):
+    """Scratch memory for one block, and what all blocks share."""
+
+    first: Tensor
+    """[rows, columns, D]"""
+    second: Tensor
+    """[rows, columns, D]"""
+    spread: float
+    """Largest distance of a log variance from its centre."""
+    centre: float
+    """Sum of the centres over dimensions."""
+
+
+_Kernel = Callable[[_Side, _Side, _Buffers], Tensor]
+
+
+@torch.no_grad()
+def _matrix(
+    score: Callable[[Gaussian, Gaussian], Tensor],
+    kernel: _Kernel,
+    specific: Gaussian,
+    general: Gaussian,
+    block: int | None,
+) -> Tensor:
+    """`score`, summed over dimensions, for every pair, [N, M].
+
+    `kernel` computes a block from variances in the linear domain. Where their range is too wide for that (points, for
+    example, whose log variance is minus infinity), `score` itself is used.
+    """
+    num_rows, num_columns, dim = len(specific.mean), len(general.mean), specific.mean.shape[-1]
+    sums = specific.mean.new_zeros(num_rows, num_columns)
+    if sums.numel() == 0:
+        return sums
+    if block is None:
+        block = _CPU_BLOCK if sums.device.type == "cpu" else _DEVICE_BLOCK
+    columns = max(1, min(num_columns, block // dim))
+    rows = max(1, min(num_rows, block // (dim * columns)))
+    logs = torch.cat([specific.log_var, general.log_var])
+    centre = logs.mean(0)
+    spread = float((logs - centre).abs().max().nan_to_num(math.inf))
+    centre_sum = float(centre.sum())
+    narrow, wide = (_side(side, centre) for side in (specific, general))
+    shape = (2, rows, columns, dim) if spread < _LINEAR_RANGE else (2, 0, 0, 0)
+    first, second = sums.new_empty(shape)
+    for top in range(0, num_rows, rows):
+        for left in range(0, num_columns, columns):
+            here, there = slice(top, top + rows), slice(left, left + columns)
+            if spread < _LINEAR_RANGE:
+                one, other = narrow.rows(here), wide.rows(there)
+                part = (slice(len(one.mean)), slice(len(other.mean)))
+                found = kernel(one, other, _Buffers(first[part], second[part], spread, centre_sum))
+            else:
+                some, others = specific.rows(here), general.rows(there)
+                found = score(Gaussian(some.mean[:, None], some.log_var[:, None]), others).sum(-1)
+            sums[here, there] = found
+    return sums
+
+
+def _side(gaussian: Gaussian, centre: Tensor) -> _Side:
+    relative = gaussian.log_var - centre
+    return _Side(gaussian.mean * (-0.5 * centre).exp(), relative.exp(), relative.sum(-1))
+
+
+def _inclusion_block(narrow: _Side, wide: _Side, buffers: _Buffers) -> Tensor:
+    inner, outer = buffers.first, buffers.second
+    torch.add(2.0 * narrow.var[:, None], wide.var, out=inner)
+    torch.add(narrow.var[:, None], 2.0 * wide.var, out=outer)
+    logs = _sum_of_logs(inner / outer, _LOG_2)
+    torch.mul(inner, outer, out=outer)
+    torch.sub(narrow.mean[:, None], wide.mean, out=inner)
+    inner.square_().div_(outer)
+    torch.sub(wide.var, narrow.var[:, None], out=outer)
+    distance = inner.mul_(outer).sum(-1)
+    return 0.5 * (wide.log_var - narrow.log_var[:, None] + logs) + distance
+
+
+def _official_block(narrow: _Side, wide: _Side, buffers: _Buffers, eps: float) -> Tensor:
+    squares, outer = buffers.first, buffers.second
+    torch.add(narrow.var[:, None], 2.0 * wide.var, out=outer)
+    torch.sub(narrow.mean[:, None], wide.mean, out=squares)
+    distance = squares.square_().div_(outer).sum(-1)
+    logs = _sum_of_logs(outer, buffers.spread + math.log(3.0))
+    # -3/2 l1 - 1/2 l2 - 1/2 ln(v1 + 2 v2), where each log variance l is its centre plus a rest.
+    constant = 0.5 * (_LOG_2 - eps) * outer.shape[-1] - 2.5 * buffers.centre
+    log_vars = 1.5 * narrow.log_var[:, None] + 0.5 * wide.log_var
+    return constant - log_vars - 0.5 * logs - math.exp(eps) * distance
+
+
+def _sum_of_logs(factors: Tensor, largest: float) -> Tensor:
+    """Sum of ln(factors) over the last axis, [..., D] to [...]; overwrites `factors`.
+
+    One half of the axis is multiplied into the other as often as the products stay in range: a multiplication costs
+    less than a logarithm. No |ln(factor)| may exceed `largest`.
+    """
+    folds = int(math.log2(max(1.0, _LOG_PRODUCT / largest)))
+    while folds > 0 and factors.shape[-1] > 1 and factors.shape[-1] % 2 == 0:
+        half = factors.shape[-1] // 2
+        factors = factors[..., :half].mul_(factors[..., half:])
+        folds -= 1
+    return factors.log().sum(-1)

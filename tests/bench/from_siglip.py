@@ -51,7 +51,7 @@ def recipe(options: argparse.Namespace, half: int, steps: int) -> list[str]:
     """The demo's recipe on one half of its training shards."""
     shards = [str(options.data / f"train-{number:06d}.tar") for number in (2 * half, 2 * half + 1)]
     data = ["--data.shards", *shards, "--data.tokenizer.path", str(options.data / "tokenizer.json")]
-    length = ["--num_samples", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
+    length = ["--samples_seen", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
     once = ["--cpu_threads", "1", "--data.num_threads", "1", "--precision", "fp32"]
     return ["demo", *data, *length, *once]
 

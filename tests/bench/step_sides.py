@@ -23,10 +23,10 @@ from torch import Tensor
 from prolip.data import MaskConfig
 from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.train.allocator import keep_freed_memory
 from prolip.train.config.parts import OptimConfig
 from prolip.train.loop import take_step
 from prolip.train.optim import learning_rate
-from prolip.train.process import keep_freed_memory
 
 Side = Literal["published", "published, memory kept", "ours"]
 """The second is told, as ours is, to keep the memory that it frees: what is left is what the step itself gains."""

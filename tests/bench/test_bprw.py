@@ -107,7 +107,8 @@ def test_em_for_all_classes_at_once(capsys: pytest.CaptureFixture[str]) -> None:
 LARGE = """
 import resource, sys, torch
 import torch.nn.functional as F
-from prolip.eval.bprw import BprwConfig, reweight_prompts
+from prolip.eval.config import BprwConfig
+from prolip.eval.bprw import reweight_prompts
 from prolip.gaussian import Gaussian
 centres = F.normalize(torch.randn(1000, 1, 768), dim=-1)
 mean = F.normalize(torch.randn(1000, 80, 768).mul_(0.02).add_(centres), dim=-1)

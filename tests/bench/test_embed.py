@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from prolip.embeddings.config import EmbedOptions
-from prolip.embeddings.job import run_embed
+from prolip.embeddings.embed_parts import run_embed
 from prolip.embeddings.storage import Manifest
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained

@@ -65,7 +65,7 @@ def rows_of_a_run(folder: Path, pattern: str, *flags: str) -> list[dict[str, flo
 @pytest.mark.parametrize("compiled", [True, False])
 def test_base_model(compiled: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     batch, steps = 512, WARM_UP + ROWS * STEPS
-    flags = ["--batch_size", str(batch), "--num_samples", str(batch * steps), "--precision", "bf16"]
+    flags = ["--batch_size", str(batch), "--samples_seen", str(batch * steps), "--precision", "bf16"]
     flags += ["--log_every", str(STEPS), "--checkpoint_every", str(steps), "--optim.warmup_steps", "10"]
     flags += ["--parallel.compile", str(compiled)]
     rows = rows_of_a_run(tmp_path, write_shards(tmp_path, SHARDS, SAMPLES), *flags)
@@ -84,7 +84,7 @@ def test_base_model(compiled: bool, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.bench
 def test_the_command_of_that_benchmark_runs(tmp_path: Path) -> None:
-    small = ["--batch_size", "8", "--num_samples", "16", "--precision", "fp32", "--log_every", "1"]
+    small = ["--batch_size", "8", "--samples_seen", "16", "--precision", "fp32", "--log_every", "1"]
     for tower in ("vision", "text"):
         small += [f"--model.{tower}.width", "16", f"--model.{tower}.layers", "1"]
     small += ["--model.vision.head_width", "8", "--model.text.heads", "2", "--model.embed_dim", "16"]

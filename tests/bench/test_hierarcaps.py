@@ -13,7 +13,7 @@ from tests.bench.side_by_side import in_turns, one_thread
 from torch import Tensor
 
 from prolip.eval.config import TraversalConfig
-from prolip.eval.hierarcaps import traverse
+from prolip.eval.hierarchy import traverse
 from prolip.gaussian import Gaussian
 
 IMAGES, LEVELS, DIM, STEPS = 1000, 4, 768, 50

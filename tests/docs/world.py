@@ -128,7 +128,7 @@ def siglips_tokenizer(folder: Path) -> None:
 
 RECIPE = """
 architecture = "demo"
-num_samples = 32
+samples_seen = 32
 batch_size = 8
 
 [model.text]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import ROOT
-from tests.unit.built_emoji import build_made_up
-from tests.unit.sample_run import write_run_with
+from tests.support.emoji_build import build_made_up
+from tests.support.untrained_run import write_run_with
 
 import prolip
 
@@ -58,7 +58,7 @@ def test_search_prints_the_best_images_first(run) -> None:
 
 
 def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo: Path) -> None:
-    flags = ("--num_samples", "64", "--batch_size", "16", "--captions", "objects", "--out", "runs/tuned")
+    flags = ("--samples_seen", "64", "--batch_size", "16", "--captions", "objects", "--out", "runs/tuned")
     assert re.fullmatch(r"'objects': uncertainty [\d.]+ before, [\d.]+ after\n", run("fine_tune.py", *flags))
     ids = torch.zeros(1, 20, dtype=torch.long)
     with torch.no_grad():

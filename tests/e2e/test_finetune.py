@@ -42,7 +42,7 @@ def accuracy(lab: Lab, run: str) -> float:
 
 
 def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab: Lab, siglip: str) -> None:
-    steps = ("--num_samples", "320", "--optim.lr", "1e-3")
+    steps = ("--samples_seen", "320", "--optim.lr", "1e-3")
     assert lab.here("from-siglip", *steps, *START, siglip) == 0
     # The same recipe and towers, random.
     scratch = [str(lab.folder / "from-siglip" / "config.toml"), "--architecture", "demo", "--start_from", "None"]
@@ -56,7 +56,7 @@ def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab: Lab, s
 def test_two_processes_train_what_is_not_locked(lab: Lab, siglip: str) -> None:
     started = load(siglip)
     save_pretrained(started, lab.folder / "siglip-start")  # what another process can open without timm's new tower
-    flags = ("--batch_size", "16", "--num_samples", "80", "--lock.image", "True", "--loss.contrast", "clip")
+    flags = ("--batch_size", "16", "--samples_seen", "80", "--lock.image", "True", "--loss.contrast", "clip")
     program = (str(Path(__file__).parent / "programs" / "both_strategies.py"),)
     lab.launch("locked", *flags, *START, str(lab.folder / "siglip-start"), processes=2, program=program)
     unc = {"visual.unc_embedding", "visual.uncertainty_proj.weight", "visual.uncertainty_proj.bias"}

@@ -14,7 +14,7 @@ import pytest
 from tests.support.small_training import Lab
 
 TRAIN = Path(__file__).resolve().parents[2] / "train"
-SHORT = ("--num_samples", "32")
+SHORT = ("--samples_seen", "32")
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:

@@ -19,9 +19,9 @@ from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig, examine_shards
-from prolip.embeddings.originals import fetch
+from prolip.embeddings.row_contents import fetch
 from prolip.explore.items import read_items
-from prolip.suites.captioned import open_captioned
+from prolip.suites.caption_sets import open_captioned
 
 COUNT = 10
 WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]
@@ -125,7 +125,7 @@ def test_items_of_the_page_and_of_sheets(lab: Path, tmp_path: Path) -> None:
         contents = fetch([far, here], 16)
         assert contents[far].caption == contents[here].caption
         assert contents[far].caption is not None
-        np.testing.assert_array_equal(contents[far].picture, contents[here].picture)
+        np.testing.assert_array_equal(contents[far].image, contents[here].image)
 
 
 def test_copies_of_what_a_ranking_keeps(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,4 +150,4 @@ def test_copies_of_what_a_ranking_keeps(lab: Path, tmp_path: Path, capsys: pytes
     (tmp_path / "both.csv").write_text(f"key,source,score,rank\np0,{folder}/0.tar,1,1\np0,{folder}/0.tar.gz,1,2\n")
     words = ["data", "filter", "--ranking", str(tmp_path / "both.csv"), "--out", str(tmp_path / "both")]
     assert main([*words, "--keep_count", "1"]) == 2
-    assert "would have one name" in capsys.readouterr().err
+    assert "would have the same name" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -9,13 +10,16 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tests.support.ranks import FORKSERVER
-from tests.support.small_training import Lab, numbers, same_weights, write_shard
+from tests.support.small_training import SHARDED, Lab, numbers, same_weights, write_shard
 
 from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint
+from prolip.train import loop
 from prolip.train.loop import main
 
 LOGGED = (str(Path(__file__).parent / "programs" / "logged_training.py"),)
@@ -33,43 +37,55 @@ def train_with_slow_writes(words: list[str]) -> None:
     sys.exit(main(words))
 
 
+def train_until_killed(words: list[str], step: int, sync: int) -> None:
+    """A run that kills itself before one of its steps or within a save, at a write to the disk; by their numbers."""
+
+    def counted(call: Callable[..., Any], last: int) -> Callable[..., Any]:
+        numbers = itertools.count(1)
+
+        def counted_call(*arguments: Any) -> Any:
+            if next(numbers) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments)
+
+        return counted_call
+
+    os.fsync = counted(os.fsync, sync)
+    loop.take_step = counted(loop.take_step, step)
+    sys.exit(main(words))
+
+
 def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_same_bits(lab: Lab) -> None:
-    flags = ("--checkpoint_every", "2", "--num_samples", "1920")
+    flags = ("--checkpoint_every", "2", "--samples_seen", "1280")
     assert lab.here("unharmed", *flags) == 0
     folder = lab.folder / "harmed" / "checkpoints"
     moments, within_saves, last = random.Random(5), 0, 0
     for number in range(10):
-        process = FORKSERVER.Process(target=train_with_slow_writes, args=(lab.words("harmed", *flags),))
+        # A save has six writes.
+        moment = (moments.randint(3, 9), 0) if number % 2 else (0, moments.randint(4, 16))
+        process = FORKSERVER.Process(target=train_until_killed, args=(lab.words("harmed", *flags), *moment))
         process.start()
-        deadline = time.monotonic() + 120
-        began = list_checkpoints(folder)[:1]
-        while not (list(folder.glob("*.partial")) if number % 2 else list_checkpoints(folder)[:1] != began):
-            assert process.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.05 if number % 2 else 0.2))
-        there = [path.name for path in list_checkpoints(folder)]
-        process.kill()
-        process.join()
+        process.join(timeout=120)
         assert process.exitcode == -signal.SIGKILL
         within_saves += bool(list(folder.glob("*.partial")))
         found, rejected = find_latest(folder)
         assert rejected == []
         assert found is not None
-        assert found.path.name >= max(there, default="")
+        assert found.path == list_checkpoints(folder)[0]
         assert found.step >= last
         last = found.step
     assert within_saves >= 4
+    assert last >= 10
     assert lab.here("harmed", *flags) == 0
     assert same_weights(lab.latest("harmed"), lab.latest("unharmed"))
-    assert numbers(lab.rows("harmed"), "step")[-1] == numbers(lab.rows("unharmed"), "step")[-1] == 120
+    assert numbers(lab.rows("harmed"), "step")[-1] == numbers(lab.rows("unharmed"), "step")[-1] == 80
     assert numbers(lab.rows("harmed"), "loss")[-1] == numbers(lab.rows("unharmed"), "loss")[-1]
     assert len(list(folder.iterdir())) == 2
 
 
 def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
     run = lab.folder / "impatient"
-    words = lab.words("impatient", "--checkpoint_every", "100000", "--num_samples", "1600000")
+    words = lab.words("impatient", "--checkpoint_every", "100000", "--samples_seen", "1600000")
     process = FORKSERVER.Process(target=train_with_slow_writes, args=(words,))
     process.start()
     for pattern in ("metrics.jsonl", "checkpoints/*.partial"):
@@ -89,7 +105,7 @@ def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
 
 def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_the_same_bits(lab: Lab) -> None:
     # With three the order of a sum over the processes matters: two numbers add up the same either way.
-    flags = ("--batch_size", "12", "--num_samples", "960")
+    flags = ("--batch_size", "12", "--samples_seen", "960")
     lab.launch("whole", *flags, processes=3)
     rows = lab.rows("whole")
     losses = numbers(rows, "loss")
@@ -117,7 +133,7 @@ def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_t
 def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: Lab) -> None:
     for shard in range(3):
         write_shard(lab.folder / f"thirds-{shard}.tar", range(24 * shard, 24 * shard + 24))
-    flags = ("--data.shards", str(lab.folder / "thirds-{0..2}.tar"), "--batch_size", "12", "--num_samples", "720")
+    flags = ("--data.shards", str(lab.folder / "thirds-{0..2}.tar"), "--batch_size", "12", "--samples_seen", "720")
     flags += ("--checkpoint_every", "1", "--log_every", "4")
     with lab.start("grown", *flags, processes=2, program=LOGGED) as job:
         job.wait_for(lab.has("grown", "checkpoints/step_*8"))
@@ -136,27 +152,25 @@ def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: La
     assert [sorted(keys) for keys in epochs] == [[f"{number:04d}" for number in range(72)]] * 10
 
 
-def test_a_sharded_run_goes_on_with_whole_models(lab: Lab) -> None:
-    flags = ("--num_samples", "192", "--checkpoint_every", "4", "--keep_checkpoints", "3", "--ema.decay", "0.5")
-    lab.launch("sharded", *flags, "--parallel.strategy", "fsdp", processes=2)
-    first = lab.latest("sharded")
+def test_a_sharded_run_goes_on_with_whole_models(watched: Lab, sharded: str) -> None:
+    first = watched.latest(sharded)
     ends = [(first.model(), first.optimizer(), first.average())]
-    lab.launch("sharded", *flags, "--resume", "8", processes=2)
-    again = lab.latest("sharded")
+    watched.copy(sharded, "whole")
+    watched.launch("whole", *SHARDED, "--parallel.strategy", "ddp", "--resume", "10", processes=2)
+    again = watched.latest("whole")
     ends.append((again.model(), again.optimizer(), again.average()))
-    assert first.step == again.step == 12
-    for sharded, whole in zip(*ends, strict=True):
-        assert sharded.keys() == whole.keys() != set()
-        for name, tensor in sharded.items():
-            torch.testing.assert_close(whole[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
-    begun = lab.folder / "sharded" / "checkpoints" / "step_000000004"
+    assert first.step == again.step == 24
+    for ours, theirs in zip(*ends, strict=True):
+        assert ours.keys() == theirs.keys() != set()
+        for name, tensor in ours.items():
+            torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+    begun = watched.folder / sharded / "checkpoints" / "step_000000010"
     assert any(not torch.equal(tensor, ends[0][0][name]) for name, tensor in load_checkpoint(begun).model().items())
     # To infer with, the average is taken.
     assert all(torch.equal(again.weights()[name], tensor) for name, tensor in again.average().items())
 
 
-def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
-    assert lab.here("alone") == 0
+def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab, finished: str) -> None:
     with lab.start("stopped", processes=1) as job:
         job.wait_for(lab.has("stopped", "checkpoints/step_*20"))
         job.signal(0, signal.SIGINT)
@@ -165,7 +179,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
     stopped = lab.latest("stopped").step
     assert stopped < 80
     assert lab.here("stopped") == 0
-    assert same_weights(lab.latest("stopped"), lab.latest("alone"))
+    assert same_weights(lab.latest("stopped"), lab.latest(finished))
     steps = numbers(lab.rows("stopped"), "step")
     assert stopped in steps
     assert len(steps) == len(set(steps))

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip import gaussian, pairs
+from prolip import gaussian
 from prolip._core import testing
 from prolip.distributed import Peers
-from prolip.eval import bprw, hierarcaps, prompts, retrieval, uncertainty, zero_shot
+from prolip.eval import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
+from prolip.eval.em import FittedWeights, fit_weights, prior_weights
 from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, vib_loss
 from prolip.losses.config import LossConfig
@@ -110,6 +111,19 @@ def bprw_config(
         var_floor=floor or 0.0,
         prior=names[prior],
         **{"multiplier_form": "official", **rest},
+    )
+
+
+def fit_observations(prompts: Gaussian, observations: Tensor, config: bprw.BprwConfig) -> FittedWeights:
+    """Weights of prompts [C, K, D] from samples [C, S, D], by the library's steps."""
+    seen = bprw.Observations(observations, None, torch.ones_like(observations[..., 0]))
+    return fit_weights(
+        bprw.log_likelihoods(seen, prompts.mean, bprw.component_vars(prompts.var, config)),
+        prior_weights(prompts.log_var, config.prior),
+        counts=seen.counts,
+        alpha=config.alpha,
+        tolerance=config.tolerance,
+        max_rounds=config.max_rounds,
     )
 
 
@@ -210,7 +224,7 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         return gaussian.official_inclusion_score(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps)
 
     def inclusion_batchwise_official(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, eps: float) -> Tensor:
-        return pairs.official_inclusion_test_matrix(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps, block=200)
+        return gaussian.official_inclusion_test_matrix(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps, block=200)
 
     def inclusion_exact(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor) -> Tensor:
         return gaussian.inclusion_score(Gaussian(mu1, lv1), Gaussian(mu2, lv2))
@@ -246,8 +260,8 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         max_iter: int,
     ) -> Tensor:
         config = bprw_config(alpha, var_multi, stable_eps, prior, tolerance=tol, max_rounds=max_iter)
-        seen = bprw.Observations(observations[None], None, torch.ones_like(observations[None, :, 0]))
-        return bprw.reweight_observations(Gaussian(means[None], variances.log()[None]), seen, config).weights[0]
+        prompts = Gaussian(means[None], variances.log()[None])
+        return fit_observations(prompts, observations[None], config).weights[0].to(means.dtype)
 
     def bprw(
         self,
@@ -391,7 +405,13 @@ class Adapter(_checker_base()):  # type: ignore[misc]
 
     def ranking_metrics(self, image: Tensor, text: Tensor, scale: float) -> dict[str, float]:
         del scale  # changes no rank
-        return retrieval.ranking_metrics(image, text)
+        partner = torch.eye(len(image), dtype=torch.bool)
+        metrics: dict[str, float] = {}
+        for name, queries, candidates in (("image_to_text", image, text), ("text_to_image", text, image)):
+            found = retrieval.evaluate_retrieval(Gaussian.point(queries), Gaussian.point(candidates), partner, "mean")
+            metrics |= {f"{name}_mean_rank": found.mean_rank, f"{name}_median_rank": found.median_rank}
+            metrics |= {f"{name}_R@{k}": getattr(found, f"recall_at_{k}") for k in retrieval.RECALL_AT}
+        return metrics
 
     def retrieval_ranks(
         self, image_mean: Tensor, image_logvar: Tensor, text_mean: Tensor, text_logvar: Tensor
@@ -415,12 +435,12 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         use_root: bool,
         root_only: bool,
         n_root: int,
-    ) -> hierarcaps.Traversal:
-        config = hierarcaps.TraversalConfig(
+    ) -> hierarchy.Traversal:
+        config = hierarchy.TraversalConfig(
             root=("both" if use_root else "inclusion") if with_uncertainty else "text",
             num_steps=n_steps,
             root_only=root_only,
             root_weight=n_root,
         )
         images, captions = Gaussian(image_mean, image_logvar), Gaussian(text_mean, text_logvar)
-        return hierarcaps.traverse(images, captions, caption_ids, root, config)
+        return hierarchy.traverse(images, captions, caption_ids, root, config)

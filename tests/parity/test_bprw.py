@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.parity.adapter import bprw_config
+from tests.parity.adapter import bprw_config, fit_observations
 
-from prolip.eval.bprw import Observations, reweight_observations
 from prolip.gaussian import Gaussian
 
 VECTORS = Path(__file__).resolve().parent / "vectors"
@@ -24,7 +23,6 @@ PROMPTS = Gaussian(NUMBERS["em.in.prompt_means"], NUMBERS["em.in.prompt_logvar"]
 def test_weights_of_all_classes_at_once(name: str) -> None:
     case = SETTINGS["em_cases"][name]
     observed = NUMBERS["em.in.observations"]
-    seen = Observations(observed, None, torch.ones_like(observed[..., 0]))
     # The released start vector is float32 for even weights: 1e-7 early, nothing at convergence.
     for key, rounds, bound in (
         ("weights_after_1", 1, 2e-7),
@@ -39,7 +37,7 @@ def test_weights_of_all_classes_at_once(name: str) -> None:
             tolerance=SETTINGS["tol"],
             max_rounds=rounds,
         )
-        found = reweight_observations(PROMPTS, seen, rule)
+        found = fit_observations(PROMPTS, observed, rule)
         torch.testing.assert_close(found.weights, NUMBERS[f"em.{name}.{key}"], atol=bound, rtol=1e-6)
     # Two ways of adding the same numbers may differ by a round at a tolerance near the last digit.
     assert (found.rounds - torch.tensor(case["iterations"])).abs().max() <= 2
@@ -48,9 +46,8 @@ def test_weights_of_all_classes_at_once(name: str) -> None:
 def test_the_multiplier_counts_once_unless_the_released_form_is_asked_for() -> None:
     """A deliberate departure: the released code multiplies variances by it twice."""
     observed = NUMBERS["em.in.observations"]
-    seen = Observations(observed, None, torch.ones_like(observed[..., 0]))
     recorded = NUMBERS["em.var_multi3.weights"]
     official = bprw_config(2.0, 3.0, 0.02, "inverse")
     once = bprw_config(2.0, 3.0, 0.02, "inverse", multiplier_form="once")
-    torch.testing.assert_close(reweight_observations(PROMPTS, seen, official).weights, recorded, atol=1e-8, rtol=0)
-    assert (reweight_observations(PROMPTS, seen, once).weights - recorded).abs().max() > 1e-3
+    torch.testing.assert_close(fit_observations(PROMPTS, observed, official).weights, recorded, atol=1e-8, rtol=0)
+    assert (fit_observations(PROMPTS, observed, once).weights - recorded).abs().max() > 1e-3

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from webdataset import tariterators
 
-from prolip.data import BatchLoader, DataError, LoaderConfig, Members
+from prolip.data import BatchLoader, DataError, LoaderConfig, Members, NoSampleError
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 
@@ -124,7 +124,7 @@ def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
     found = theirs(plain or paths)
     expected = [sample for sample in found.samples if usable(sample)]
     if not found.samples and not found.doubled:
-        with pytest.raises(ValueError, match="the shards hold no sample"):
+        with pytest.raises(NoSampleError, match="the shards hold no sample"):
             evaluation(*paths)
         return 0
     keys, shades, ids = [], [], []

@@ -84,7 +84,7 @@ def as_rank(rank: int, folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"step_000000001 could not be saved: rank 1: no space left"):
         saver.wait()
     # What is wrong with the choice is told on all ranks, and nobody waits.
-    with pytest.raises(CheckpointError, match=r"resume is '7': .* is no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"resume is '7': .* is not a checkpoint"):
         agree_on_checkpoint(folder / "full", "7", ranks)
     (folder / f"done-{rank}").touch()
     dist.destroy_process_group()

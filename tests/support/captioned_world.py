@@ -15,9 +15,9 @@ from torch import Tensor
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
-from prolip.suites.captioned import open_captioned
+from prolip.suites.caption_sets import open_captioned
 
 
 class CaptionedWorld:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from tests.support.emoji_shards import record, write_emoji
 from torch import Tensor
 
+from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample, ImageSet, parse_sample
 from prolip.demo.suite.evaluate import Embeddings, headlines, measure_prompting_everywhere
 from prolip.demo.suite.gallery import make_gallery
-from prolip.demo.suite.measures import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
+from prolip.demo.suite.measure_sets import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
 from prolip.demo.suite.results import EmojiResults, ModelFigures
-from prolip.demo.suite.samples import CaptionBook, EmbeddedCaptions, EmojiSample, PictureSet, parse_sample
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 
@@ -34,7 +34,7 @@ def unit_vectors(names: Sequence[str], seed: int) -> Tensor:
 
 
 def figures(
-    sets: Sequence[PictureSet], skill: float, seed: int
+    sets: Sequence[ImageSet], skill: float, seed: int
 ) -> tuple[ModelFigures, dict[str, Gaussian], EmbeddedCaptions]:
     """Figures of a made-up model: captions near their subgroup, pictures `skill` of the way to their name."""
     noise = torch.Generator().manual_seed(seed)
@@ -83,15 +83,15 @@ def make_record() -> Callable[[int, str], dict[str, object]]:
 
 
 @pytest.fixture(scope="session")
-def emoji_sets() -> list[PictureSet]:
+def emoji_sets() -> list[ImageSet]:
     return [
-        PictureSet(name, torch.zeros(count, 3, 4, 4), samples_of(name, count))
+        ImageSet(name, torch.zeros(count, 3, 4, 4), samples_of(name, count))
         for name, count in zip(SETS, (36, 36, 36, 120), strict=True)
     ]
 
 
 @pytest.fixture(scope="session")
-def emoji_results(emoji_sets: list[PictureSet]) -> EmojiResults:
+def emoji_results(emoji_sets: list[ImageSet]) -> EmojiResults:
     trained, images, captions = figures(emoji_sets, 1.0, 1)
     random, _, _ = figures(emoji_sets, 0.0, 2)
     chance = {pictures.name: chance_recall(correct_pairs(pictures.samples), 10) for pictures in emoji_sets}
@@ -107,7 +107,7 @@ def emoji_results(emoji_sets: list[PictureSet]) -> EmojiResults:
 
 
 @pytest.fixture
-def emoji_data(tmp_path: Path, emoji_sets: list[PictureSet]) -> Path:
+def emoji_data(tmp_path: Path, emoji_sets: list[ImageSet]) -> Path:
     """A folder of shards with a drawn picture for every made-up emoji."""
     folder = tmp_path / "emoji"
     folder.mkdir()

@@ -17,9 +17,9 @@ from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import Classifier, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
-from prolip.suites.imagenet import Pictures
+from prolip.suites.imagenet import LabelledSet
 
 CLASSES = ["animals", "nature", "food", "travel"]
 
@@ -82,13 +82,15 @@ def prompts_of(model: EvalModel, classnames: list[str]) -> Gaussian:
     return Gaussian(torch.stack([row.mean for row in rows]), torch.stack([row.log_var for row in rows]))
 
 
-def pictures_of(world: ImagenetWorld, name: str) -> Pictures:
+def pictures_of(world: ImagenetWorld, name: str) -> LabelledSet:
     shards = [str(world.data / f"wds_{name}_test" / "test" / f"{number}.tar") for number in range(2)]
     images = embed_shards(world.model, shards).gaussian
-    return Pictures(images, torch.arange(len(images.mean)) % len(SETS[name][0]), SETS[name][0])
+    return LabelledSet(images, torch.arange(len(images.mean)) % len(SETS[name][0]), SETS[name][0])
 
 
-def share(pictures: Pictures, classifier: Classifier, *, with_var: bool = False, rows: Tensor | None = None) -> float:
+def share(
+    pictures: LabelledSet, classifier: Classifier, *, with_var: bool = False, rows: Tensor | None = None
+) -> float:
     var = classifier.total_var if with_var else None
     right = zero_shot_logits(pictures.images.mean, classifier.weight, var).argmax(dim=1) == pictures.labels
     return float((right if rows is None else right[rows]).double().mean())

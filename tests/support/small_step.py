@@ -16,6 +16,7 @@ from prolip.models.config import TextConfig, VisionConfig
 from prolip.train.accumulate import backward
 from prolip.train.config import TrainConfig
 from prolip.train.config.parts import OptimConfig
+from prolip.train.divergence import Divergence
 from prolip.train.ema import Ema
 from prolip.train.loop import Run
 from prolip.train.loss_scaler import LossScaler
@@ -30,6 +31,7 @@ CONFIG = ModelConfig(
 # Every term counts, so that an error in one shows.
 LOSS = LossConfig(inclusion_weight=0.1, masked_inclusion_weight=0.1, vib_weight=0.1, inclusion_scale=2.0)
 SLOTS = 2
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 
 
 class Step(NamedTuple):
@@ -76,7 +78,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 def run_of(model: ProLIP, **changes: Any) -> Run:
     settings = {"batch_size": 8, "loss": LOSS, "optim": OptimConfig(warmup_steps=2, clip_norm=0.01), **changes}
     config = TrainConfig(
-        num_samples=640,
+        samples_seen=640,
         run_dir=Path("unused"),
         model=CONFIG,
         data=replace(TrainConfig().data, shards=("unused",)),
@@ -84,13 +86,14 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
     )
     return Run(
         config=config,
-        ranks=Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu")),
+        ranks=ALONE,
         model=model,
         network=model,
         loss=ProlipLoss(config.loss, Peers()),
         optimizer=make_optimizer(model, config.optim),
         ema=Ema(model, config.ema) if config.ema.decay > 0 else None,
-        scaler=LossScaler() if config.precision == "fp16" else None,
+        scaler=LossScaler(ALONE.device) if config.precision == "fp16" else None,
+        divergence=Divergence(ALONE),
         loader=cast(Any, None),
         saver=cast(Any, None),
         validation=cast(Any, None),

@@ -45,7 +45,7 @@ def write_run_with(run: Path, tokenizer: Path, context_length: int, seed: int = 
     base = TrainConfig()
     trained = dataclasses.replace(
         base,
-        num_samples=512,
+        samples_seen=512,
         architecture="demo",
         model=config,
         data=dataclasses.replace(

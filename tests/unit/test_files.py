@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from prolip.files import whole_file, write_whole
+from prolip.files import atomic_file, write_atomic
 
 
 def write_half(path: Path) -> None:
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text("half")
         assert path.read_text(encoding="utf-8") == "näher"
         raise KeyboardInterrupt
@@ -18,11 +18,11 @@ def write_half(path: Path) -> None:
 
 def test_a_file_that_fails_leaves_the_one_before_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
-    write_whole(path, "näher")
+    write_atomic(path, "näher")
     assert path.read_bytes() == "näher".encode()
     with pytest.raises(KeyboardInterrupt):
         write_half(path)
     assert path.read_text(encoding="utf-8") == "näher"
-    write_whole(path, "next")
+    write_atomic(path, "next")
     assert path.read_text() == "next"
     assert list(path.parent.iterdir()) == [path]

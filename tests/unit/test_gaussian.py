@@ -13,14 +13,15 @@ from prolip.gaussian import (
     concatenate,
     csd,
     csd_logits,
+    inclusion_matrix,
     inclusion_score,
     kl_to_standard,
     log_integral,
     official_inclusion_score,
     official_inclusion_test,
+    official_inclusion_test_matrix,
     official_kl_to_standard,
 )
-from prolip.pairs import inclusion_matrix, official_inclusion_test_matrix
 
 
 def some(count: int, dim: int = 8, seed: int = 0, log_var: float = -4.0) -> Gaussian:

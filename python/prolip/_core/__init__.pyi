@@ -16,7 +16,6 @@ __all__ = [
     "Batch",
     "BatchIterator",
     "BatchLoader",
-    "DataError",
     "LoaderStats",
     "StageStats",
     "Tokenizer",
@@ -34,8 +33,6 @@ __all__ = [
 MAX_CAPTION_BYTES: Final[int]
 MAX_MEMBER_BYTES: Final[int]
 MAX_PIXELS: Final[int]
-
-class DataError(Exception): ...
 
 class _Leg(Protocol):
     """`prolip.data.Leg`."""

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 
-from prolip.bench import process
+from prolip.bench import proc_stats
 from prolip.bench.task import Measurement, Task
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, decode_only
 from prolip.data.config import TokenizerConfig
@@ -80,21 +80,21 @@ def _prolip_float32(task: Task) -> Measurement:
 
 def _decode_only(task: Task) -> Measurement:
     """The floor: as many threads decode the same images from memory, and do nothing else."""
-    import_mb = process.memory(process.tree()).peak_rss
+    import_mb = proc_stats.memory(proc_stats.tree()).peak_rss
     shards = list(task.shards)
     samples = BatchLoader(_loader_config(task)).num_samples
     loaded = task.images if samples is None else min(task.images, samples)
-    busy, cpu = process.machine_seconds(), process.cpu_seconds(process.tree())
-    begun = time.perf_counter()
+    busy, cpu = proc_stats.machine_seconds(), proc_stats.cpu_seconds(proc_stats.tree())
+    started = time.perf_counter()
     images, seconds = decode_only(shards, task.images, task.threads)
-    elapsed = time.perf_counter() - begun
-    cpu = process.cpu_seconds(process.tree()) - cpu
-    memory = process.memory(process.tree())
+    elapsed = time.perf_counter() - started
+    cpu = proc_stats.cpu_seconds(proc_stats.tree()) - cpu
+    memory = proc_stats.memory(proc_stats.tree())
     return Measurement(
         images_per_s=images / seconds,
         # Before the clock starts, each loaded image is decoded once, to find those that cannot be decoded.
         cpu_us=cpu / (images + loaded) * 1e6,
-        others_cores=max(0.0, process.machine_seconds() - busy - cpu) / elapsed,
+        others_cores=max(0.0, proc_stats.machine_seconds() - busy - cpu) / elapsed,
         first_batch_s=0.0,
         rss_mb=memory.peak_rss,
         pss_mb=memory.pss,
@@ -135,21 +135,21 @@ def _measure(task: Task, start: Start) -> Measurement:
     warnings.simplefilter("ignore")
     workers = task.threads
     count = -(-task.images // (task.batch_size * workers)) * workers
-    import_mb = process.memory(process.tree()).peak_rss
+    import_mb = proc_stats.memory(proc_stats.tree()).peak_rss
     opened = time.perf_counter()
     batches = start()
     _read_pixel(next(batches))
     first_batch = time.perf_counter() - opened
     for images in islice(batches, max(WARM_BATCHES, workers) - 1):
         _read_pixel(images)
-    processes = process.tree()
-    busy, cpu, begun = process.machine_seconds(), process.cpu_seconds(processes), time.perf_counter()
+    processes = proc_stats.tree()
+    busy, cpu, started = proc_stats.machine_seconds(), proc_stats.cpu_seconds(processes), time.perf_counter()
     for images in islice(batches, count):
         _read_pixel(images)
-    seconds = time.perf_counter() - begun
-    cpu = process.cpu_seconds(processes) - cpu
-    busy = process.machine_seconds() - busy
-    memory = process.memory(process.tree())
+    seconds = time.perf_counter() - started
+    cpu = proc_stats.cpu_seconds(processes) - cpu
+    busy = proc_stats.machine_seconds() - busy
+    memory = proc_stats.memory(proc_stats.tree())
     timed = count * task.batch_size
     return Measurement(
         images_per_s=timed / seconds,

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from prolip.bench.config import BenchDataConfig
 from prolip.bench.task import Measurement, Task
 from prolip.data import expand_shards
+from prolip.errors import UserError
 
 OURS = "prolip"
 FLOOR = "decode-only"
@@ -58,18 +59,18 @@ def contenders(config: BenchDataConfig) -> tuple[str, ...]:
     """Return the names to measure: the loader, the floor, then the baselines.
 
     Raises:
-        ValueError: a baseline is unknown or needs a package that is not installed, or a number is out of range.
+        UserError: a baseline is unknown or needs a package that is not installed, or a number is out of range.
     """
     for name in ("threads", "repeats", "images", "batch_size"):
         if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}: it must be at least 1")
+            raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
     named = dict.fromkeys(name for words in config.against for name in words.split(",") if name)
     for name in named:
         if name not in BASELINES:
-            raise ValueError(f"against is {name!r}: it must be one of {', '.join(BASELINES)}")
+            raise UserError(f"against is {name!r}: it must be one of {', '.join(BASELINES)}")
         missing = [PACKAGES.get(module, module) for module in BASELINES[name] if find_spec(module) is None]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"against is {name!r}: it needs {' and '.join(missing)}, try `pip install {' '.join(missing)}`"
             )
     return OURS, FLOOR, *named
@@ -84,7 +85,7 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str]
         log: called with a line after each run.
 
     Raises:
-        ValueError: no shard matches.
+        UserError: no shard matches.
         RuntimeError: a contender failed; the message ends with what it wrote.
     """
     shards = tuple(expand_shards(list(config.shards)))

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a bit-identical restart needs, written so that no crash leaves half of one under its name."""
+"""Save and restore training runs: restarts are bit-identical, and a crash never leaves a partial checkpoint."""
 
 from prolip.checkpoint.folder import (
     Best,
@@ -8,8 +8,8 @@ from prolip.checkpoint.folder import (
     list_checkpoints,
     read_best,
 )
+from prolip.checkpoint.resume import agree_on_checkpoint
 from prolip.checkpoint.saver import Saver
-from prolip.checkpoint.start import agree_on_checkpoint
 from prolip.checkpoint.state import (
     Average,
     Checkpoint,

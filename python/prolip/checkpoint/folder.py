@@ -1,13 +1,13 @@
-"""A run's folder of checkpoints: what counts as one, what is damaged, which stay.
+"""A run's folder of checkpoints: commit, verify, list and delete them.
 
-step_000000040/           a checkpoint; the name is given to a folder whose bytes are all on the disk
-  __0_0.distcp ...        tensors, a file a rank, in the format of torch.distributed.checkpoint
-  .metadata               which tensor lies where in them, of the same format
-  run.json                what of the run's state is no tensor
-  manifest.json           sizes and checksums of the others, and its own
-step_000000060.partial/   one that is being written, or was when the process died
-aside_000000060/          one that the run did not go on from, though it is newer than what it went on from
-best                      a link to the best one so far, which stays however old it is
+step_000000040/           a complete checkpoint; all its bytes were on disk before it got this name
+  __0_0.distcp ...        tensors, one file per rank, in the format of torch.distributed.checkpoint
+  .metadata               place of each tensor in these files, in the same format
+  run.json                the rest of the run's state
+  manifest.json           sizes and checksums of the other files, and its own checksum
+step_000000060.partial/   a checkpoint that is being written, or was when the process died
+aside_000000060/          a checkpoint newer than the one the run resumed from
+best                      a link to the best checkpoint so far, which is never deleted
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prolip.errors import UserError
+
 MANIFEST = "manifest.json"
 BEST = "best"
 _FORMAT = 1
@@ -28,37 +30,37 @@ _NAME = re.compile(r"step_(\d+)")
 _BLOCK = 1 << 22
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that can't be used or written; the message says which and why."""
+class CheckpointError(UserError):
+    """A checkpoint cannot be read or written; the message says which and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """Why a checkpoint is kept."""
+    """Why a checkpoint is the best."""
 
     metric: str
-    """The metric by which it is the best."""
+    """Name of the metric."""
     value: float
-    """That metric's value."""
+    """Its value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """What a file of a checkpoint must be."""
+    """Size and checksum of a file in a checkpoint."""
 
     size: int
     """Bytes."""
     crc32: int
-    """Checksum of all of them."""
+    """Checksum of all bytes."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """Path of the checkpoint after `step` steps."""
     return folder / f"step_{step:09d}"
 
 
 def partial_path(path: Path) -> Path:
-    """Where a checkpoint lies while it is written."""
+    """Path of a checkpoint while it is being written."""
     return path.with_name(f"{path.name}.partial")
 
 
@@ -68,15 +70,15 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name, links followed."""
+    """The step in a checkpoint's name; links are followed."""
     match = _NAME.fullmatch(path.resolve().name)
     if match is None:
-        raise CheckpointError(f"{path}: a checkpoint's folder is called step_N")
+        raise CheckpointError(f"{path}: a checkpoint's folder must be called step_N")
     return int(match[1])
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Paths of the checkpoints in a folder, newest first; unfinished ones are not among them."""
+    """Paths of the complete checkpoints in a folder, newest first."""
     found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
@@ -85,7 +87,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def record(path: Path) -> FileRecord:
-    """Size and checksum of a file as it is."""
+    """Size and checksum of a file."""
     checksum, size = 0, 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -94,7 +96,7 @@ def record(path: Path) -> FileRecord:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file and waits for it to be on the disk."""
+    """Write a file, and wait until it is on disk."""
     with path.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.flush()
@@ -102,9 +104,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
-    """Makes what lies at `partial_path(path)`, all of it on the disk, the checkpoint `path`.
+    """Turn the files at `partial_path(path)`, which must be on disk, into the checkpoint `path`.
 
-    The manifest is written last and the folder renamed after that, so that what has the name is whole at any moment.
+    The manifest is written last, and then the folder is renamed. So a folder with this name is always complete.
     """
     content = {
         "format": _FORMAT,
@@ -114,17 +116,17 @@ def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
     partial = partial_path(path)
     write_json(partial / MANIFEST, {**content, "crc32": _checksum(content)})
     _sync_folder(partial)
-    if path.exists():  # of an earlier sitting, which this one did not go on from
+    if path.exists():  # from an earlier start, which this run did not resume from
         set_aside(path)
     partial.rename(path)
     _sync_folder(path.parent)
 
 
 def check(path: Path) -> None:
-    """Reads every byte of a checkpoint.
+    """Read every byte of a checkpoint, and compare sizes and checksums.
 
     Raises:
-        CheckpointError: naming the first file that is missing, of another size or damaged.
+        CheckpointError: naming the first file that is missing, has another size or is damaged.
     """
     for name, expected in _manifest(path)["files"].items():
         file = path / name
@@ -152,7 +154,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not is_whole:
         raise CheckpointError(f"{path}: {MANIFEST} is damaged: its checksum is wrong")
     if content["format"] != _FORMAT:
-        raise CheckpointError(f"{path}: it is of format {content['format']}, and this version reads {_FORMAT}")
+        raise CheckpointError(f"{path}: its format is {content['format']}, and this version reads {_FORMAT}")
     assert isinstance(content, dict)
     return content
 
@@ -165,7 +167,7 @@ def _checksum(content: dict[str, Any]) -> int:
 
 
 def set_aside(path: Path) -> Path:
-    """Takes a checkpoint out of those that count, without losing it; where it lies now."""
+    """Rename a checkpoint so that it no longer counts, and return its new path."""
     aside = path.with_name(path.name.replace("step_", "aside_"))
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)
@@ -175,22 +177,22 @@ def set_aside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what an interrupted save left. Nobody may be saving into the folder."""
+    """Delete what interrupted saves left. No process may be saving into the folder."""
     for path in folder.glob("*.partial"):
         shutil.rmtree(path)
 
 
 def prune(folder: Path, *, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints and the best."""
+    """Delete all checkpoints except the newest `keep` and the best."""
     best = (folder / BEST).resolve()
     for path in list_checkpoints(folder)[keep:]:
         if path.resolve() != best:
-            # First the name, so that a process that dies here leaves no checkpoint with files missing.
+            # Renamed first, so that a process that dies here leaves no incomplete checkpoint.
             shutil.rmtree(path.rename(partial_path(path)))
 
 
 def mark_best(path: Path) -> None:
-    """Makes a checkpoint the one that `best` leads to."""
+    """Let `best` link to a checkpoint."""
     link = path.parent / f"{BEST}.partial"
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
@@ -199,7 +201,7 @@ def mark_best(path: Path) -> None:
 
 
 def read_best(folder: Path) -> tuple[int, Best] | None:
-    """The step of the best checkpoint so far and why it is; None where there is none.
+    """Step of the best checkpoint so far, and why it is the best; None if there is none.
 
     Raises:
         CheckpointError: its manifest is damaged.

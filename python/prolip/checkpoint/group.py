@@ -1,4 +1,4 @@
-"""What the ranks that write a checkpoint tell each other; one process alone tells itself."""
+"""Exchange Python objects between the ranks that write a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Group:
-    """All ranks, over gloo: objects, and from another thread than the one in which a step speaks to its peers."""
+    """All ranks, in a separate gloo group, so that a background thread can use it during training steps."""
 
     def __init__(self, ranks: Ranks):
         self._ranks = ranks
@@ -28,7 +28,7 @@ class Group:
         return self._ranks.rank == 0
 
     def gather(self, item: T) -> list[T]:
-        """On rank 0 every rank's item, in order of rank; elsewhere nothing of use."""
+        """On rank 0: the items of all ranks, in order. On other ranks: []."""
         if self._group is None:
             return [item]
         items = [item] * self._ranks.world_size if self.leads else None
@@ -36,7 +36,7 @@ class Group:
         return items or []
 
     def scatter(self, items: list[T]) -> T:
-        """This rank's one of the items that rank 0 has for all."""
+        """This rank's item of the list on rank 0."""
         if self._group is None:
             return items[0]
         received: list[T | None] = [None]
@@ -46,7 +46,7 @@ class Group:
         return item
 
     def broadcast(self, item: T) -> T:
-        """What rank 0 gave."""
+        """Rank 0's item."""
         items = [item]
         if self._group is not None:
             dist.broadcast_object_list(items, src=0, group=self._group)

@@ -1,4 +1,4 @@
-"""Saving beside the steps: a step waits until the state is copied to the host, the rest happens in a thread."""
+"""Save checkpoints in a background thread; a training step waits only while the state is copied to the host."""
 
 from __future__ import annotations
 
@@ -37,49 +37,50 @@ log = logging.getLogger(__name__)
 
 
 class _Written(NamedTuple):
-    """How a rank's writing ended."""
+    """A rank's written files, or why writing failed."""
 
     results: list[WriteResult]
     files: dict[str, FileRecord]
     failure: str | None
+    """The reason; None after a success."""
 
 
 class Saver:
-    """Writes a run's checkpoints into a folder that all ranks see. All ranks make it, and save the same steps.
+    """Writes checkpoints into a folder that all ranks see. All ranks create one, and save at the same steps.
 
-    A context manager that waits for the last save.
+    Use it as a context manager: it waits for the last save.
     """
 
     def __init__(self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0):
-        """Rank 0 sets aside what the folder has of later steps, for the run comes to them again.
+        """Rank 0 sets checkpoints of later steps aside, because the run will reach these steps again.
 
         Args:
-            folder: where the checkpoints lie; nobody else may be saving into it.
-            ranks: this process's place.
-            keep: the number of newest checkpoints that stay; the best stays besides.
-            after: the step that the run goes on from.
+            folder: folder of the checkpoints; no other process may save into it.
+            ranks: this process's rank.
+            keep: recent checkpoints to keep, plus the best.
+            after: the step that the run resumes from.
         """
         self._folder, self._keep = folder, keep
         if ranks.rank == 0:
             sweep(folder)
             for path in list_checkpoints(folder):
                 if step_of(path) > after:
-                    log.warning("%s is of a step still to come: set aside as %s", path, set_aside(path).name)
+                    log.warning("%s is newer than the resumed step: renamed to %s", path, set_aside(path).name)
         self._group = Group(ranks)
         self._part: Part | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: Future[None] | None = None
 
     def save(self, notes: Notes, tensors: Mapping[str, Tensor], best: Best | None = None) -> None:
-        """Begins to save, once an earlier save has ended; the tensors may be changed when this returns.
+        """Start to save, after the previous save has ended. The tensors may change when this returns.
 
         Args:
-            notes: what of the state is no tensor; rank 0's are written.
-            tensors: the same names on all ranks, but for those that only one rank has.
-            best: why this is the best checkpoint so far, if it is.
+            notes: the state that is not a tensor; rank 0's is written.
+            tensors: the same names on all ranks, except those that only one rank has.
+            best: why this is the best checkpoint so far; None if it is not.
 
         Raises:
-            CheckpointError: the earlier save failed.
+            CheckpointError: the previous save failed.
         """
         self.wait()
         if self._part is None or not self._part.fits(tensors):
@@ -88,19 +89,19 @@ class Saver:
         self._running = self._thread.submit(self._write, self._part, notes, best)
 
     def check(self) -> None:
-        """Asks whether a save that has ended failed; waits for nothing.
+        """Raise if a finished save failed; does not wait.
 
         Raises:
-            CheckpointError: naming the checkpoint and the reason.
+            CheckpointError: a save failed; the message names the checkpoint and the reason.
         """
         if self._running is not None and self._running.done():
             self.wait()
 
     def wait(self) -> None:
-        """Waits for the save that is running, if there is one.
+        """Wait for the running save, if any.
 
         Raises:
-            CheckpointError: it failed; naming the checkpoint and the reason.
+            CheckpointError: it failed; the message names the checkpoint and the reason.
         """
         running, self._running = self._running, None
         if running is not None:
@@ -121,7 +122,7 @@ class Saver:
         finally:
             self._thread.shutdown()
 
-    # ---- in the thread ----
+    # ---- In the thread ----
 
     def _write(self, part: Part, notes: Notes, best: Best | None) -> None:
         path = checkpoint_path(self._folder, notes.step)
@@ -130,13 +131,13 @@ class Saver:
             written = self._group.gather(_write_part(part, partial_path(path)))
             failure = self._commit(part, path, notes, best, written) if self._group.leads else None
             failure = self._group.broadcast(failure)
-        except RuntimeError as error:  # another rank is gone
+        except RuntimeError as error:  # another rank died
             failure = str(error)
         if failure is not None:
             raise CheckpointError(f"{path} could not be saved: {failure}")
 
     def _commit(self, part: Part, path: Path, notes: Notes, best: Best | None, written: list[_Written]) -> str | None:
-        """Completes what all ranks wrote, on rank 0; the reason if that failed."""
+        """Complete the checkpoint on rank 0 from the files of all ranks; return the reason if that fails."""
         for rank, of_rank in enumerate(written):
             if of_rank.failure is not None:
                 return f"rank {rank}: {of_rank.failure}"
@@ -152,17 +153,17 @@ class Saver:
             prune(self._folder, keep=self._keep)
         except (OSError, RuntimeError) as error:
             return str(error)
-        except Exception as error:  # a fault of ours, of which the others must hear nevertheless
+        except Exception as error:  # a bug, but the other ranks must not wait for ever
             log.exception("%s", path)
             return repr(error)
         return None
 
 
 def _write_part(part: Part, folder: Path) -> _Written:
-    """Raises nothing: the other ranks wait to be told."""
+    """Write this rank's files. Never raises, because the other ranks wait for the result."""
     try:
         return _Written(*part.write(folder), None)
-    except (OSError, RuntimeError) as error:  # torch's writers turn some of the system's errors into their own
+    except (OSError, RuntimeError) as error:  # torch's writers wrap some OSErrors
         return _Written([], {}, str(error))
     except Exception as error:
         log.exception("%s", folder)

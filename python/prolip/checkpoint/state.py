@@ -1,4 +1,4 @@
-"""A run's state: which tensors it has and under which names, what else there is, and the way back."""
+"""The state of a run: its tensors by name, everything else, and how to restore them."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ _MODEL, _OPTIMIZER, _AVERAGE, _RNG = "model.", "optimizer.", "ema.", "rng."
 
 
 class Average(Protocol):
-    """Averaged weights of a model, by name."""
+    """Averaged weights of a model."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights."""
+        """The averaged weights by name."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes weights over."""
+        """Set the averaged weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """What of a run's state is no tensor. Plain containers that JSON gives back equal."""
+    """Everything in a run's state that is not a tensor. Plain containers, which survive JSON unchanged."""
 
     step: int
     """Steps done."""
     world_size: int
-    """Ranks that saved it."""
+    """Number of ranks that saved it."""
     elapsed_s: float
-    """Seconds of training up to here, over all sittings."""
+    """Seconds of training so far, over all restarts."""
     cursor: dict[str, Any]
-    """Where the loader goes on: `prolip.data.Cursor.to_dict()`."""
+    """Where the loader resumes: `prolip.data.Cursor.to_dict()`."""
     config: str
     """The run's configuration as TOML."""
     model_config: dict[str, Any]
-    """The model's configuration in the official JSON's form: with the weights, all that inference needs."""
+    """The model's configuration in the official JSON form. Together with the weights, all that inference needs."""
     tokenizer: dict[str, Any] | None = None
-    """The tokenizer that the model was trained with: `prolip.data.tokenizer.TokenizerConfig.to_dict()`."""
+    """The model's tokenizer: `prolip.data.tokenizer.TokenizerConfig.to_dict()`."""
     keep_ratio: float | None = None
-    """Share of the patches that training kept of masked images."""
+    """Share of patches that training kept of masked images."""
     scaler: dict[str, Any] | None = None
-    """State of the scaler of fp16's gradients."""
+    """State of fp16's loss scaler."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on the disk, every byte of it checked. Its tensors are read when they are asked for."""
+    """A verified checkpoint on disk. Its tensors are read on request."""
 
     path: Path
     """Its folder."""
     notes: Notes
-    """What of it is no tensor."""
+    """Everything that is not a tensor."""
 
     @property
     def step(self) -> int:
@@ -72,28 +72,28 @@ class Checkpoint:
         return self.notes.step
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's state dict to infer with, official names, on the CPU: the average where the run keeps one."""
+        """The state dict for inference, official names, on the CPU: the averaged weights if the run keeps them."""
         return self.model() | self.average()
 
     def model(self) -> dict[str, Tensor]:
-        """The state dict of the model that is trained, on the CPU."""
+        """The state dict of the trained model, without averaging, on the CPU."""
         return read_whole(self.path, _MODEL)
 
     def average(self) -> dict[str, Tensor]:
-        """The averaged weights, on the CPU; empty where the run keeps none."""
+        """The averaged weights, on the CPU; {} if the run keeps none."""
         return read_whole(self.path, _AVERAGE)
 
     def optimizer(self) -> dict[str, Tensor]:
-        """The optimiser's state by PARAMETER.KEY, on the CPU."""
+        """The optimizer's state by PARAMETER.KEY, on the CPU."""
         return read_whole(self.path, _OPTIMIZER)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None = None) -> None:
-        """Reads the state into a model, wrapped and sharded or not, its optimiser and the average of its weights.
+        """Read the state into a model (wrapped and sharded or not), its optimizer and its averaged weights.
 
         Raises:
-            CheckpointError: a tensor is missing or misshapen.
+            CheckpointError: a tensor is missing or has another shape.
         """
-        # Optimisers make their state in their first step: torch takes one here that changes nothing.
+        # Optimizers create their state in the first step; torch takes such a step here, without effect.
         wanted = run_tensors(model, optimizer, average)
         stored = stored_tensors(self.path)
         idle = {name for name in wanted if name.startswith(_OPTIMIZER) and name not in stored}
@@ -105,7 +105,7 @@ class Checkpoint:
             average.load_state_dict(_named(wanted, _AVERAGE))
 
     def restore_rng(self, ranks: Ranks) -> None:
-        """Puts this rank's random generators back, where as many ranks saved them; else leaves them as they are."""
+        """Restore this rank's random generators if the number of ranks is the same; otherwise do nothing."""
         if self.notes.world_size == ranks.world_size:
             restore_rng(read_whole(self.path, f"{_RNG}{ranks.rank}."), ranks.device)
 
@@ -113,7 +113,7 @@ class Checkpoint:
 def run_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None = None
 ) -> dict[str, Tensor]:
-    """The tensors of a run by name, not copied: what is written into them is written into the run."""
+    """The tensors of a run by name, not copied: writing into them changes the run."""
     of_model: dict[str, Any] = get_model_state_dict(model)
     of_optimizer: dict[str, Any] = get_optimizer_state_dict(model, optimizer)
     tensors: dict[str, Tensor] = {_MODEL + name: tensor for name, tensor in of_model.items()}
@@ -126,12 +126,12 @@ def run_tensors(
 
 
 def rng_tensors(ranks: Ranks) -> dict[str, Tensor]:
-    """The states of this rank's random generators, by names of its own."""
+    """States of this rank's random generators, under names with the rank."""
     return {f"{_RNG}{ranks.rank}.{device}": state for device, state in rng_state(ranks.device).items()}
 
 
 def rng_state(device: torch.device) -> dict[str, Tensor]:
-    """States of torch's random generators that this rank uses."""
+    """States of the random generators that this rank uses."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -139,7 +139,7 @@ def rng_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_rng(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Puts torch's random generators back into a saved state."""
+    """Restore torch's random generators."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -149,7 +149,7 @@ def restore_rng(state: Mapping[str, Tensor], device: torch.device) -> None:
 
 
 def load_checkpoint(path: Path, *, is_checked: bool = False) -> Checkpoint:
-    """The checkpoint in a folder; `is_checked` where another rank has read every byte of it already.
+    """Open the checkpoint in a folder, and verify it unless another rank has (`is_checked`).
 
     Raises:
         CheckpointError: the folder is missing, damaged, or not a checkpoint of a run.
@@ -163,7 +163,7 @@ def load_checkpoint(path: Path, *, is_checked: bool = False) -> Checkpoint:
 
 
 def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that can be used, if there is one, and why each newer one can't."""
+    """The newest usable checkpoint, or None, and why each newer one is not usable."""
     rejected: list[str] = []
     for path in list_checkpoints(folder):
         try:
@@ -174,17 +174,16 @@ def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def open_saved(path: Path) -> Checkpoint | None:
-    """The checkpoint that a path leads to, be it its folder or a run's, of which it is the newest usable; None where
-    it leads to neither.
+    """Open a checkpoint's folder, or the newest usable checkpoint of a run's folder; None if the path is neither.
 
     Raises:
-        CheckpointError: it is damaged, or the run has no usable one.
+        CheckpointError: the checkpoint is damaged, or the run has no usable one.
     """
     if is_checkpoint(path):
         return load_checkpoint(path)
     folder = path / "checkpoints"
     is_run = folder.is_dir() or (path / "config.toml").is_file()
-    if not is_run or (path / "config.json").exists():  # which is of the hub's layout
+    if not is_run or (path / "config.json").exists():  # a config.json means the hub's layout
         return None
     found, rejected = find_latest(folder)
     for reason in rejected:
@@ -200,5 +199,5 @@ def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def notes_json(notes: Notes) -> dict[str, Any]:
-    """What `load_checkpoint` reads the notes from."""
+    """The notes as `load_checkpoint` reads them."""
     return asdict(notes)

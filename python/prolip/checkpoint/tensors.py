@@ -1,7 +1,7 @@
-"""Tensors of a checkpoint, by torch.distributed.checkpoint: whole or sharded, written and read by any ranks.
+"""Read and write a checkpoint's tensors with torch.distributed.checkpoint, whole or sharded, by any number of ranks.
 
-Its planners and its storage are driven here, step by step and not by `save` and `load`. So no process group is needed
-to read, a save copies and writes only what is this rank's part of it, and nothing is exchanged before the next step.
+Its planners and storage are called directly, not through `save` and `load`. So reading needs no process group, a save
+copies and writes only this rank's part, and nothing is exchanged before the next step.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _CLASSES = {
     "pathlib": ("PosixPath",),
     "pathlib._local": ("PosixPath",),
 }
-"""What the pickle of the metadata may name besides types of tensors."""
+"""Classes that the metadata's pickle may name, besides dtypes."""
 
 
 # ---- Writing ----
 
 
 class Part:
-    """What this rank writes of a run's tensors: of those that several ranks hold alike, each writes some.
+    """This rank's share of a run's tensors; ranks divide tensors that they all have.
 
-    All ranks make it together, with the same tensors but for names that only one has.
+    All ranks create it together, with the same tensors except those that only one rank has.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], group: Group):
@@ -63,11 +63,11 @@ class Part:
         self._copies: dict[MetadataIndex, Tensor] = {}
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether these are the tensors that the part was made for, but for their values."""
+        """Whether names, shapes and dtypes are those that the part was created with."""
         return _names(tensors) == self._names
 
     def copy(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copies this rank's part to the host, into the memory of the last time: on a GPU, page-locked."""
+        """Copy this rank's share to the host, into reused memory, which is page-locked for a GPU."""
         planner, devices = _planner(tensors), set()
         for item in self._plan.items:
             source = cast(Tensor, planner.resolve_data(item)).detach()
@@ -81,7 +81,7 @@ class Part:
                 torch.cuda.current_stream(device).synchronize()
 
     def write(self, folder: Path) -> tuple[list[WriteResult], dict[str, FileRecord]]:
-        """Writes the copies into a folder, to the disk; what `finish` needs of it."""
+        """Write the copies to disk, and return what `finish` needs."""
         writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
         folder.mkdir(parents=True, exist_ok=True)
         results = writer.write_data(self._plan, _Copies(self._copies)).wait()
@@ -89,14 +89,14 @@ class Part:
         return results, {name: record(folder / name) for name in names}
 
     def finish(self, folder: Path, results: list[list[WriteResult]]) -> FileRecord:
-        """Writes, on the leading rank, where all ranks' tensors lie."""
+        """Write the metadata of all ranks' tensors, on rank 0."""
         assert self._metadata is not None
         FileSystemWriter(folder).finish(self._metadata, results)
         return record(folder / METADATA)
 
 
 class _Copies(DefaultSavePlanner):
-    """Gives the copies in place of the tensors that a plan was made of."""
+    """Writes the copies instead of the tensors that the plan was made for."""
 
     def __init__(self, copies: Mapping[MetadataIndex, Tensor]):
         super().__init__()
@@ -120,16 +120,16 @@ def _names(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.d
 
 
 def stored_tensors(path: Path) -> dict[str, TensorStorageMetadata]:
-    """Names, shapes and types of the tensors in a checkpoint."""
+    """Names, shapes and dtypes of the tensors in a checkpoint."""
     found = _Reader(path).read_metadata().state_dict_metadata
     return {name: about for name, about in found.items() if isinstance(about, TensorStorageMetadata)}
 
 
 def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Reads tensors of these names in place; of a sharded one, this rank's shard.
+    """Read the named tensors in place; of a sharded tensor, this rank's shard.
 
     Raises:
-        CheckpointError: one is not in the checkpoint, or has another shape there.
+        CheckpointError: a tensor is not in the checkpoint, or has another shape.
     """
     stored = stored_tensors(path)
     for name, tensor in tensors.items():
@@ -146,7 +146,7 @@ def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, on the CPU and whole; the names without it."""
+    """Read all tensors whose names begin with `prefix`, whole and on the CPU; the prefix is removed from the names."""
     tensors = {
         name: torch.empty(about.size, dtype=about.properties.dtype)
         for name, about in stored_tensors(path).items()
@@ -157,7 +157,7 @@ def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
 
 
 class _Reader(FileSystemReader):
-    """Reads the metadata without running what a pickle of a stranger may hold."""
+    """Reads the metadata without running code from its pickle."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         path = Path(self.path) / METADATA
@@ -171,7 +171,7 @@ class _Reader(FileSystemReader):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows types of tensors and the classes of the metadata, and nothing else."""
+    """Allows only dtypes and the classes of the metadata."""
 
     def __init__(self, file: IO[bytes]):
         super().__init__(file)

@@ -10,7 +10,7 @@ def run(prog: str, words: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
     options = parse(ReweightOptions, prog, words)
     prepare()
-    from prolip.suites.bprw import run_reweight
+    from prolip.suites.reweight import run_reweight
 
     write_lines(run_reweight(options))
     return 0

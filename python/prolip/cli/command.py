@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 
 import tyro
 
-from prolip.train.process import keep_freed_memory
+from prolip.errors import DataError, UserError
+from prolip.train.allocator import keep_freed_memory
 
 Options = TypeVar("Options")
 
@@ -43,18 +44,11 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
     prog = f"{prog} {words[0]}"
     try:
         return commands[words[0]].run(prog, words[1:])
-    except Exception as error:
-        if not _is_user_error(error):
-            raise
+    except BrokenPipeError:
+        raise  # `main` ends quietly
+    except (UserError, DataError, OSError) as error:
         sys.stderr.write(f"{prog}: {error}\n")
         return 2
-
-
-def _is_user_error(error: Exception) -> bool:
-    """Whether an error is about the user's input, and not a bug whose traceback is needed."""
-    from prolip.data import DataError
-
-    return isinstance(error, ValueError | DataError | OSError) and not isinstance(error, BrokenPipeError)
 
 
 def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:

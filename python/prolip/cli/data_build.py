@@ -51,7 +51,7 @@ def _suites(prog: str, words: list[str]) -> int:
         return config, out
 
     config, out = parse(options, prog, words)
-    from prolip.demo.data.for_suites import build_suites
+    from prolip.demo.data.suite_datasets import build_suites
 
     return _report(build_suites(config, out))
 

@@ -41,7 +41,7 @@ def _imagenet() -> Callable[..., Any]:
 
 
 def _emoji() -> Callable[..., Any]:
-    from prolip.demo.suite.options import run_emoji
+    from prolip.demo.suite.eval_emoji import run_emoji
 
     return run_emoji
 

@@ -6,6 +6,7 @@ import os
 
 from prolip.data import check_index, write_index
 from prolip.data.config import IndexOptions
+from prolip.errors import UserError
 
 
 def run_index(options: IndexOptions) -> tuple[int, list[str]]:
@@ -15,7 +16,7 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
         The exit status (1 if a checked index does not match its shards) and the lines to print.
     """
     if not options.shards:
-        raise ValueError("data.shards is (): name at least one shard")
+        raise UserError("data.shards is (): name at least one shard")
     shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
     if options.check:
         differences = check_index(shards, options.out, threads, options.store)

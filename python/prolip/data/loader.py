@@ -9,62 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prolip import _core
-from prolip._core import (
-    DataError,
-    LoaderStats,
-    StageStats,
-    check_index,
-    decode_only,
-    examine_shards,
-    expand_shards,
-    fetch_shard,
-    shown_shard,
-    write_index,
-)
-from prolip.data.config import (
-    AugmentConfig,
-    CaptionConfig,
-    CaptionSource,
-    LoaderConfig,
-    MaskConfig,
-    StoreConfig,
-)
+from prolip._core import LoaderStats
+from prolip.data.config import LoaderConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-
-__all__ = [
-    "OPENAI_MEAN",
-    "OPENAI_STD",
-    "AugmentConfig",
-    "Batch",
-    "BatchLoader",
-    "CaptionConfig",
-    "CaptionSource",
-    "Cursor",
-    "DataError",
-    "Leg",
-    "LoaderConfig",
-    "LoaderStats",
-    "MaskConfig",
-    "Members",
-    "StageStats",
-    "StoreConfig",
-    "check_index",
-    "decode_only",
-    "examine_shards",
-    "expand_shards",
-    "fetch_shard",
-    "preprocess_image",
-    "shown_shard",
-    "write_index",
-]
+from prolip.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +60,12 @@ class Cursor:
         """Return the cursor that `to_dict` wrote.
 
         Raises:
-            ValueError: `state` is not a cursor, or it is from a version that ordered samples differently.
+            UserError: `state` is not a cursor, or it is from a version that ordered samples differently.
         """
         try:
             return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"resume is {dict(state)}: it is not a cursor of this version") from error
+            raise UserError(f"resume is {dict(state)}: it is not a cursor of this version") from error
 
 
 class Batch(NamedTuple):
@@ -148,7 +102,8 @@ class BatchLoader:
         are needed.
 
         Raises:
-            ValueError: A setting is invalid. The message names the field, its value and the rule.
+            UserError: A setting is invalid. The message names the field, its value and the rule.
+            NoSampleError: The shards are intact, but hold no sample. A `UserError`.
             DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
                 samples before the damage are used, and the damage counts as a bad sample.
         """
@@ -200,7 +155,7 @@ class BatchLoader:
         """Make the next `iter()` resume from a state that `state_dict()` returned. Later ones start at `resume` again.
 
         Raises:
-            ValueError: `state` is not a cursor. Whether it fits the data is checked by `iter()`.
+            UserError: `state` is not a cursor. Whether it fits the data is checked by `iter()`.
         """
         self._loaded = Cursor.from_dict(state)
 
@@ -225,9 +180,7 @@ class BatchLoader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -239,6 +192,6 @@ def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:
 
     Raises:
         DataError: The bytes cannot be decoded as an image.
-        ValueError: `size` is out of range.
+        UserError: `size` is out of range.
     """
     return _core.preprocess_image(data, size)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig
+from prolip.data import BatchLoader, DataError, LoaderConfig, NoSampleError, StoreConfig
 
 EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
 """Image extensions. If a sample has several images, the first in this order is used, as in the loader."""
@@ -45,9 +45,7 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
     )
     try:
         loader = BatchLoader(config)
-    except ValueError as error:
-        if not holds_no_sample(error):
-            raise
+    except NoSampleError:
         return
     with loader:
         for batch in loader:
@@ -55,11 +53,6 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
                 members = {extension: some[place] for extension, some in batch.members.items()}
                 image = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
                 yield Sample(key, image, {extension: members[extension] for extension in keep})
-
-
-def holds_no_sample(error: ValueError) -> bool:
-    """Whether that is the loader's error for a whole archive without a sample: of one shard of many that is none."""
-    return str(error).endswith("the shards hold no sample")
 
 
 def read_record(key: str, member: bytes | None) -> Any:
@@ -74,6 +67,18 @@ def read_record(key: str, member: bytes | None) -> Any:
         return json.loads(member)
     except ValueError as error:
         raise DataError(f"sample {key}: cannot parse its json: {error}") from error
+
+
+def read_label(key: str, member: bytes | None, path: str) -> str | int:
+    """Return the text or whole number at a dotted path in a sample's JSON.
+
+    Raises:
+        DataError: there is none, or more than one; the message names the key.
+    """
+    found = values_at(read_record(key, member), path)
+    if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], str | int):
+        raise DataError(f"sample {key}: its json has no text or number at {path!r}")
+    return found[0]
 
 
 def values_at(record: Any, path: str) -> list[Any]:

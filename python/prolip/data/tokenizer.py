@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from prolip import _core
 from prolip.data.config import TokenizerConfig
+from prolip.errors import UserError
 
 CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
@@ -30,7 +31,7 @@ class Tokenizer:
         """Builds the tokenizer.
 
         Raises:
-            ValueError: a setting is wrong, or the file is not a tokenizer. The message names the field or the file, and
+            UserError: a setting is wrong, or the file is not a tokenizer. The message names the field or the file, and
                 the rule.
             FileNotFoundError: `clip` without a path, and open_clip is not installed.
         """
@@ -117,18 +118,18 @@ def clip_merges(path: Path | None = None) -> bytes:
 
 def _build(config: TokenizerConfig) -> _core.Tokenizer:
     if config.context_length < 1:
-        raise ValueError(f"tokenizer.context_length is {config.context_length}: it must be at least 1")
+        raise UserError(f"tokenizer.context_length is {config.context_length}: it must be at least 1")
     if config.pad_id is not None and config.pad_id < 0:
-        raise ValueError(f"tokenizer.pad_id is {config.pad_id}: it must not be negative")
+        raise UserError(f"tokenizer.pad_id is {config.pad_id}: it must not be negative")
     if config.kind == "clip":
         if config.pad_id not in {None, 0}:
-            raise ValueError(f"tokenizer.pad_id is {config.pad_id}: with tokenizer.kind = 'clip' padding is always 0")
+            raise UserError(f"tokenizer.pad_id is {config.pad_id}: with tokenizer.kind = 'clip' padding is always 0")
         how = config.clean or "lower"
         if how == "none":
-            raise ValueError("tokenizer.clean is 'none': with tokenizer.kind = 'clip' captions are always cleaned")
+            raise UserError("tokenizer.clean is 'none': with tokenizer.kind = 'clip' captions are always cleaned")
         return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, _cleaner(how), how)
     if config.path is None:
-        raise ValueError("tokenizer.path is None: with tokenizer.kind = 'file' it must name a tokenizer.json")
+        raise UserError("tokenizer.path is None: with tokenizer.kind = 'file' it must name a tokenizer.json")
     if config.clean in {None, "none"}:
         return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
     way = str(config.clean)

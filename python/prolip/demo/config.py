@@ -1,4 +1,4 @@
-"""Settings of the demo, its data, its suite and its report."""
+"""Settings of the demo: its data, its suite, its report."""
 
 from __future__ import annotations
 
@@ -8,51 +8,52 @@ from typing import Annotated, Literal
 
 import tyro
 
+from prolip.errors import UserError
 from prolip.suites.config import SuiteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiConfig:
-    """How the emoji shards are made."""
+    """Build the emoji shards."""
 
     side: int = 40
-    """Side of the square pictures in pixels."""
+    """Side of the square images in pixels."""
     test_share: float = 0.15
-    """Share of the emoji of each group that is held out for testing."""
+    """Share of each group's emoji in the test split."""
     val_share: float = 0.05
-    """Share of the emoji of each group that is held out for choosing settings."""
+    """Share of each group's emoji in the validation split."""
     skin_tone_share: float = 0.2
     """Share of the training samples that are skin-tone variants."""
     vocab_size: int = 2000
-    """Largest number of pieces of the tokenizer."""
+    """Largest vocabulary of the tokenizer."""
     context_length: int = 20
-    """Tokens that the model reads: longer captions are counted in the summary."""
+    """Context length of the model. The summary counts longer captions."""
     samples_per_shard: int = 1000
-    """Largest number of samples in a file."""
+    """Largest number of samples per shard."""
     seed: int = 0
-    """Of the splits, the choice of variants and the order of the training samples."""
+    """Seed of the splits, the choice of variants and the order of the training samples."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            ValueError: one is out of range; the message names it.
+            UserError: a value is out of range; the message names it.
         """
         for name in ("side", "vocab_size", "context_length", "samples_per_shard"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+                raise UserError(f"{name} = {getattr(self, name)}: must be at least 1")
         for name in ("test_share", "val_share", "skin_tone_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be in [0, 1)")
+                raise UserError(f"{name} = {getattr(self, name)}: must be in [0, 1)")
         if self.test_share + self.val_share >= 1:
-            raise ValueError(
+            raise UserError(
                 f"test_share + val_share = {self.test_share + self.val_share}: must leave emoji to train on"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuitesConfig:
-    """What the suites' data are made of."""
+    """Build datasets for the suites."""
 
     data: Path = Path("data/emoji")
     """Emoji shards, as `prolip data build emoji` writes them."""
@@ -60,7 +61,7 @@ class SuitesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Builds the emoji shards, trains on them, evaluates, and writes a report. Stopped, it goes on where it was."""
+    """Build the emoji shards, train on them, evaluate, and write a report. Rerun the command to resume."""
 
     out: Path = Path("runs/demo")
     """Folder of the run and its report."""
@@ -69,7 +70,7 @@ class DemoConfig:
     recipe: str = "demo"
     """Name or path of the recipe."""
     processes: int = 0
-    """Training processes; 0 takes one a GPU, or up to 4 on the CPU's cores."""
+    """Training processes; 0 for one per GPU, or without GPUs for up to 4 on the CPU's cores."""
 
 
 Split = Literal["val", "test"]
@@ -77,10 +78,10 @@ Split = Literal["val", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiOptions(SuiteOptions):
-    """Evaluates models of ours on the emoji shards, beside untrained ones.
+    """Evaluate ProLIP models on the emoji shards, beside untrained models.
 
-    A run's own figures, from which `prolip report` makes its page, go into its folder as eval.json (test) or
-    eval-val.json.
+    The full results of a run are written to its folder as eval.json (test split) or eval-val.json; `prolip report`
+    reads eval.json.
     """
 
     data: Path = Path("data/emoji")
@@ -91,7 +92,7 @@ class EmojiOptions(SuiteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """Writes report.html into a run's folder, one self-contained file, from its eval.json and metrics.jsonl."""
+    """Write report.html, one self-contained file, to a run's folder from its eval.json and metrics.jsonl."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""

@@ -8,143 +8,134 @@ from typing import Annotated, Literal
 
 import tyro
 
-from prolip.data import (
-    StoreConfig,
-)
+from prolip.data.config import StoreConfig
 from prolip.eval.config import Score
 
 Kind = Literal["image", "text"]
-
-
 Format = Literal["parquet", "safetensors"]
-
-
 Stored = Literal["float32", "float16"]
+By = Literal["image", "caption", "inclusion", "csd"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
-    """Embeds pictures and captions into parts that `prolip search` and `prolip data rank` read.
+    """Embed images and captions into part files for `prolip search` and `prolip data rank`.
 
-    Under torchrun every process takes its share of the parts. Parts that are there already are not made again.
+    Under torchrun, processes share the parts. Rerun the command to resume after the last finished part.
     """
 
     checkpoint: str
     """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
     out: Path
-    """Folder of the parts and of manifest.json."""
+    """Output folder: the parts and manifest.json."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER")] = ()
-    """Shards (paths, addresses, patterns; one part each) and folders of pictures."""
+    """Shards (paths, addresses or patterns; one part each) and folders of images."""
     lines: tuple[Path, ...] = ()
-    """Text files, a caption a line."""
+    """Text files with one caption per line."""
     what: Literal["image", "text", "both"] = "image"
-    """What of `data` is embedded. The captions of a folder are the .txt beside each picture."""
+    """What to embed of `data`. The caption of an image in a folder is the .txt beside it."""
     caption_key: str = "txt"
-    """`txt`, or a dotted path into a sample's json: where a shard's captions are. Of a list one is drawn, always the
-    same."""
+    """Where a shard's captions are: `txt`, or a dotted path into a sample's json. From a list, one fixed caption is
+    used."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one that the model was trained with, where that is known."""
+    """`clip`, or a tokenizer.json; by default the one the model was trained with, if it names one."""
     format: Format = "parquet"
-    """Of the parts; `safetensors` needs no pyarrow."""
+    """Format of the part files; `parquet` needs pyarrow."""
     dtype: Stored = "float32"
-    """Of means and log variances in the parts; total variances are always float32."""
+    """dtype of stored means and log variances; total variances are always float32."""
     rows_per_part: int = 10_000
-    """Pictures of a folder, or lines, in a part."""
+    """Images of a folder, or lines of a file, per part."""
     batch_size: int = 128
-    """Pictures or captions a forward pass."""
+    """Images or captions per forward pass."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the towers; bf16 is autocast."""
+    """Precision of the towers; bf16 uses autocast."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     num_threads: int = 0
     """The loader's threads; 0 for this process's share of the cores."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere."""
+    """How remote shards are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Finds the embedded pictures or captions that are nearest to texts and pictures, exactly.
+    """Find the embedded images or captions nearest to text and image queries; the search is exact.
 
-    Prints a table of the answers: their score, the product of the means, the answer's uncertainty (total variance), and
-    how far it lies in the query (inclusion, positive where the query is the more general of the two); captions with
-    their words.
+    Prints a table of results: score, dot product of the means, uncertainty (total variance), inclusion in the query
+    (positive if the query is the more general of the two), and captions with their text.
     """
 
     embeddings: Path
     """Folder that `prolip embed` wrote."""
     text: tuple[str, ...] = ()
-    """Queries in words."""
+    """Text queries."""
     image: tuple[Path, ...] = ()
-    """Queries that are pictures: files."""
+    """Image queries: files."""
     find: Kind = "image"
-    """What is searched: the pictures or the captions."""
+    """What to search: images or captions."""
     score: Score = "csd"
-    """What is nearest: by the sampled distance, or by the means alone."""
+    """Score: the sampled distance, or the means alone."""
     k: int = 10
-    """Answers a query."""
+    """Results per query."""
     json: Path | None = None
-    """File to write the answers to."""
+    """JSON file for the results."""
     sheet: Path | None = None
-    """HTML file to write the answers to with their pictures and captions, fetched from where they were embedded."""
+    """HTML file that shows the results with images and captions, which are fetched from their sources."""
     checkpoint: str | None = None
-    """The model; by default the one that the parts were embedded with, as it was named then."""
+    """The model; by default the one named when the parts were embedded."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default as the parts were embedded, or the run's own."""
+    """`clip`, or a tokenizer.json; by default the one named when the parts were embedded, or the model's own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; the search itself runs on the CPU."""
+    """Where the model runs. The search runs on the CPU."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere, for the sheet."""
-
-
-By = Literal["image", "caption", "inclusion", "csd"]
+    """How remote shards are read, for the sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankOptions:
-    """Ranks embedded samples and writes a table with a row a sample: key, source, score, rank.
+    """Rank embedded samples, and write a table with one row per sample: key, source, score, rank.
 
-    The rows stand in the order of the data; rank 1 is the most certain, or the best fitting sample. Equal scores keep
-    the order of the data.
+    Rows are in the order of the data. Rank 1 is the most certain sample, or the best match. Equal scores keep the order
+    of the data.
     """
 
     embeddings: Path
     """Folder that `prolip embed` wrote."""
     by: By = "image"
-    """`image`, `caption`: its uncertainty (total variance), the smallest first. `inclusion`: how far the picture lies
-    in its caption (H, summed over dimensions), the largest first. `csd`: the sampled distance of picture and caption,
-    the smallest first. The last two need embeddings of `--what both`."""
+    """`image`, `caption`: uncertainty (total variance), smallest first. `inclusion`: how far the image lies inside its
+    caption (H, summed over dimensions), largest first. `csd`: sampled distance of image and caption, smallest first.
+    The last two need embeddings made with `--what both`."""
     out: Path
-    """The table: a .parquet or a .csv file."""
+    """Output table: a .parquet or .csv file."""
     show: int = 5
-    """First and last samples that are printed and put on the sheet."""
+    """Number of first and of last samples to print and to show on the sheet."""
     sheet: Path | None = None
-    """HTML file that shows them with their pictures and captions."""
+    """HTML file that shows these samples with images and captions."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read that lie elsewhere, for the sheet."""
+    """How remote shards are read, for the sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilterOptions:
-    """Copies shards with only those samples that a ranking keeps, in their order, member by member as they are.
+    """Copy shards with only the samples that a ranking keeps, in their order and byte for byte.
 
-    A sample is kept that meets every rule given. A shard that was copied already is not copied again; one without a
-    sample to keep is left out.
+    A sample is kept if it meets all rules. Shards that are already copied are skipped, and so are shards without a
+    sample to keep.
     """
 
     ranking: Path
-    """The table that `prolip data rank` wrote. Rows are found by shard and key, so that shards may share keys."""
+    """Table from `prolip data rank`. Samples are identified by shard and key, so shards may share keys."""
     out: Path
-    """Folder of the copies. Shards of several folders keep their folders' names."""
+    """Output folder. Shards from several folders keep their folders' names."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")] = ()
-    """Shards to copy, as they were named when they were embedded; by default all of the ranking."""
+    """Shards to copy, named as when they were embedded; by default all in the ranking."""
     keep_count: int | None = None
-    """So many samples of the whole ranking are kept: the first."""
+    """Keep this many samples of the whole ranking, the first ones."""
     keep_share: float | None = None
-    """This share of the whole ranking is kept, the first; rounded down."""
+    """Keep this share of the whole ranking, the first samples; rounded down."""
     min_score: float | None = None
-    """Samples with a smaller score are left out."""
+    """Smallest score to keep."""
     max_score: float | None = None
-    """Samples with a larger score are left out."""
+    """Largest score to keep."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are fetched that lie elsewhere."""
+    """How remote shards are read."""

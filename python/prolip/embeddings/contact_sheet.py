@@ -1,4 +1,4 @@
-"""A picture sheet: rows of pictures or captions under a heading each, one HTML file that needs no other."""
+"""A contact sheet: rows of images or captions, each row under a heading, as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from prolip.embeddings.originals import Contents, Picture
+from prolip.embeddings.row_contents import Contents, Pixels
 from prolip.report.templating import open_templates
 
 SIDE = 160
-"""Side of a picture on the sheet, in pixels."""
+"""Side of an image on the sheet, in pixels."""
 
 
 class Cell(NamedTuple):
@@ -21,29 +21,29 @@ class Cell(NamedTuple):
 
     title: str
     contents: Contents | None
-    """What is shown; None where it could not be fetched."""
+    """Its image and caption; None if they could not be fetched."""
     lines: Sequence[str]
-    """What is said below it."""
+    """Lines of text below it."""
 
 
 class Row(NamedTuple):
-    """A heading with its items."""
+    """A heading and its items."""
 
     title: str
-    picture: Picture | None
-    """A picture beside the heading: that of a query."""
+    image: Pixels | None
+    """An image beside the heading, such as the query."""
     cells: Sequence[Cell]
 
 
-def picture_sheet(title: str, rows: Sequence[Row]) -> str:
-    """The page."""
+def contact_sheet(title: str, rows: Sequence[Row]) -> str:
+    """The page's HTML."""
     environment = open_templates("prolip.embeddings")
     environment.filters["data_uri"] = data_uri
     return environment.get_template("contact_sheet.html.j2").render(title=title, rows=rows, side=SIDE)
 
 
-def data_uri(picture: Picture) -> str:
-    """A picture as a JPEG inside an address."""
+def data_uri(image: Pixels) -> str:
+    """An image as a data URI with a JPEG."""
     buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=85)
+    Image.fromarray(image).save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,6 +1,6 @@
-"""The only file of the evaluation that runs a model: pictures and captions in, Gaussians on the CPU out.
+"""Run a model on images and captions, and collect the Gaussians on the CPU.
 
-N items, B batch, H/W pixels, L tokens, D dimensions.
+N items, M captions, B batch, H/W pixels, L tokens, C caption slots, D dimensions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,25 +13,27 @@ from torch import Tensor
 from prolip.data import BatchLoader, Members
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.data.tokenizer import Tokenizer
-from prolip.embeddings.image_batches import picture_batches
+from prolip.embeddings.image_batches import image_batches
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.precision import autocast
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 
 
 class Embedded(NamedTuple):
-    """Every picture of a loader, in its order."""
+    """Embedded images of a loader, in its order."""
 
     gaussian: Gaussian
     """[N, D] on the CPU, float32."""
     keys: list[str]
+    """N keys."""
     members: Members
-    """The samples' members that are kept, N of each extension."""
+    """Kept members of the samples, N per extension."""
 
 
 class Paired(NamedTuple):
-    """Every picture of a loader with a caption of each slot, in its order. C slots, none without captions."""
+    """Embedded images of a loader and their captions, in its order."""
 
     image: Gaussian
     """[N, D] on the CPU, float32."""
@@ -40,18 +42,23 @@ class Paired(NamedTuple):
     token_ids: Tensor
     """i64 [C, N, L] on the CPU."""
     keys: list[str]
+    """N keys."""
     members: Members
-    """The samples' members that are kept, N of each extension."""
+    """Kept members of the samples, N per extension."""
 
 
-class Pictures(NamedTuple):
-    """Every picture of a loader, decoded and normalised but not embedded."""
+class DecodedImages(NamedTuple):
+    """Decoded and normalised images of a loader, not embedded."""
 
     images: Tensor
     """f32 [N, 3, H, W]."""
     keys: list[str]
+    """N keys."""
     members: Members
-    """The samples' members that are kept, N of each extension."""
+    """Kept members of the samples, N per extension."""
+
+
+# ---- Images of a loader ---------------------------------------------------------------------------------------------
 
 
 def embed_images(
@@ -61,12 +68,16 @@ def embed_images(
     *,
     on_progress: Callable[[int], object] | None = None,
 ) -> Embedded:
-    """Gaussians of all pictures of a loader, batch by batch; the model's mode is restored afterwards.
+    """Embed all images of a loader.
 
-    `on_progress` is called with the number of pictures of every batch.
+    Args:
+        model: the model; its training mode is restored afterwards.
+        loader: the images.
+        device: where the model is.
+        on_progress: called with the number of images of each batch.
 
     Raises:
-        ValueError: the loader gave no picture.
+        UserError: the loader has no image.
     """
     parts: list[Gaussian] = []
     keys: list[str] = []
@@ -79,14 +90,14 @@ def embed_images(
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not parts:
-        raise ValueError("the loader gave no picture")
+        raise UserError("the loader has no image")
     return Embedded(concatenate(parts), keys, members)
 
 
 def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Paired:
-    """Gaussians of all pictures of a loader and of their captions; the model's mode is restored afterwards.
+    """Embed all images of a loader and their captions; the model's training mode is restored afterwards.
 
-    A loader without pictures, such as a rank's that has no part of a small set, gives none.
+    The result is empty if the loader has no image, as on a rank that gets no part of a small set.
     """
     dim = model.config.embed_dim
     none = torch.zeros(0, dim)
@@ -110,6 +121,27 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
     return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, members)
 
 
+def decode_images(loader: BatchLoader) -> DecodedImages:
+    """Decode all images of a loader into memory, for a small set that is embedded several times.
+
+    Raises:
+        UserError: the loader has no image.
+    """
+    images: list[Tensor] = []
+    keys: list[str] = []
+    members = _no_members(loader.config.keep_members)
+    for batch in device_batches(loader, torch.device("cpu")):
+        images.append(batch.images)
+        keys.extend(batch.keys)
+        _extend(members, batch.members)
+    if not images:
+        raise UserError("the loader has no image")
+    return DecodedImages(torch.cat(images), keys, members)
+
+
+# ---- Images of shards, for any evaluated model ----------------------------------------------------------------------
+
+
 def embed_shards(
     model: EvalModel,
     shards: Sequence[str],
@@ -118,15 +150,18 @@ def embed_shards(
     keep: Sequence[str] = (),
     on_progress: Callable[[int], object] | None = None,
 ) -> Embedded:
-    """Gaussians of all pictures of some shards, in their order, each as the model wants it; unreadable ones are left
-    out.
+    """Embed all images of some shards, in order, with the model's own preprocessing. Unreadable images are left out.
 
-    `keep` names the extensions of members that are wanted with the pictures. `on_progress` is called with the number of
-    pictures of every batch.
+    Args:
+        model: any evaluated model.
+        shards: paths, addresses or patterns.
+        batch_size: images per forward pass.
+        keep: extensions of members to keep.
+        on_progress: called with the number of images of each batch.
 
     Raises:
-        ValueError: there is no picture.
-        DataError: a shard is no archive, or more than one picture in a hundred cannot be read.
+        UserError: there is no image.
+        DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
     """
     found = embed_views(
         model,
@@ -148,17 +183,17 @@ def embed_views(
     keep: Sequence[str] = (),
     on_progress: Callable[[int], object] | None = None,
 ) -> dict[str, Embedded]:
-    """As `embed_shards`, in several ways at once: every view makes Gaussians [B, D] of pictures f32 [B, 3, H, W].
+    """As `embed_shards`, in several ways at once. Each view maps images f32 [B, 3, H, W] to Gaussians [B, D].
 
     Raises:
-        ValueError: there is no picture.
-        DataError: a shard is no archive, or more than one picture in a hundred cannot be read.
+        UserError: there is no image.
+        DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
     """
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
     members = _no_members(keep)
     with evaluating(model.network), autocast(model.precision, model.device):
-        for batch in picture_batches(model.preprocess, shards, model.device, batch_size, keep=keep):
+        for batch in image_batches(model.preprocess, shards, model.device, batch_size, keep=keep):
             for name, view in views.items():
                 parts[name].append(_on_cpu(view(batch.images)))
             keys.extend(batch.keys)
@@ -166,60 +201,28 @@ def embed_views(
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not keys:
-        raise ValueError(f"{', '.join(shards)}: no picture")
+        raise UserError(f"{', '.join(shards)}: no image")
     return {name: Embedded(concatenate(some), keys, members) for name, some in parts.items()}
 
 
-def embed_captions(
-    model: EvalModel,
-    captions: Sequence[str],
-    batch_size: int = 512,
-    *,
-    on_progress: Callable[[int], object] | None = None,
-) -> Gaussian:
-    """Gaussians of captions, [N, D] on the CPU.
-
-    `on_progress` is called with the number of captions of every forward pass.
-    """
-    parts: list[Gaussian] = []
-    with evaluating(model.network), autocast(model.precision, model.device):
-        for start in range(0, len(captions), batch_size):
-            ids = model.tokenize(captions[start : start + batch_size])
-            parts.append(_on_cpu(model.encode_text(ids.to(model.device))))
-            if on_progress is not None:
-                on_progress(len(ids))
-    return concatenate(parts)
+# ---- Tensors, captions and batches ----------------------------------------------------------------------------------
 
 
-def read_pictures(loader: BatchLoader) -> Pictures:
-    """All pictures of a loader in memory: for a small set that several models or views of it are to embed."""
-    images: list[Tensor] = []
-    keys: list[str] = []
-    members = _no_members(loader.config.keep_members)
-    for batch in device_batches(loader, torch.device("cpu")):
-        images.append(batch.images)
-        keys.extend(batch.keys)
-        _extend(members, batch.members)
-    if not images:
-        raise ValueError("the loader gave no picture")
-    return Pictures(torch.cat(images), keys, members)
-
-
-def embed_pictures(
+def embed_pixels(
     model: ProLIP,
     images: Tensor,
     device: torch.device,
     kept_patches: Tensor | None = None,
     batch_size: int = 256,
 ) -> Gaussian:
-    """Gaussians of normalised pictures, [N, D].
+    """Embed normalised images, [N, D] on the CPU.
 
     Args:
-        model: the model; its mode is restored afterwards.
+        model: the model; its training mode is restored afterwards.
         images: f32 [N, 3, H, W].
         device: where the model is.
-        kept_patches: sorted i64 [N, K]; the patches the model sees of each picture, None for all.
-        batch_size: pictures a forward pass.
+        kept_patches: sorted i64 [N, K], the patches of each image that the model sees; None for all.
+        batch_size: images per forward pass.
     """
     parts: list[Gaussian] = []
     with evaluating(model):
@@ -239,28 +242,69 @@ def embed_texts(
     *,
     on_progress: Callable[[int], object] | None = None,
 ) -> Gaussian:
-    """Gaussians of captions, [N, D]; always padded to the full context, as the text tower was trained (SPEC §2.3).
+    """Embed captions, [M, D] on the CPU; they are padded to the full context, as in training.
 
-    `on_progress` is called with the number of captions of every forward pass.
+    Args:
+        model: the model; its training mode is restored afterwards.
+        tokenizer: the model's tokenizer.
+        captions: M captions.
+        device: where the model is.
+        batch_size: captions per forward pass.
+        on_progress: called with the number of captions of each forward pass.
     """
-    parts: list[Gaussian] = []
+
+    def encode(some: Sequence[str]) -> Gaussian:
+        return model.encode_text(torch.from_numpy(tokenizer.encode(list(some))).long().to(device))
+
     with evaluating(model):
-        for start in range(0, len(captions), batch_size):
-            ids = torch.from_numpy(tokenizer.encode(list(captions[start : start + batch_size]))).long()
-            parts.append(_on_cpu(model.encode_text(ids.to(device))))
-            if on_progress is not None:
-                on_progress(len(ids))
+        return _embed_in_batches(encode, captions, batch_size, on_progress)
+
+
+def embed_captions(
+    model: EvalModel,
+    captions: Sequence[str],
+    batch_size: int = 512,
+    *,
+    on_progress: Callable[[int], object] | None = None,
+) -> Gaussian:
+    """As `embed_texts`, for any evaluated model and in its precision."""
+
+    def encode(some: Sequence[str]) -> Gaussian:
+        return model.encode_text(model.tokenize(some).to(model.device))
+
+    with evaluating(model.network), autocast(model.precision, model.device):
+        return _embed_in_batches(encode, captions, batch_size, on_progress)
+
+
+def _embed_in_batches(
+    encode: Callable[[Sequence[str]], Gaussian],
+    captions: Sequence[str],
+    batch_size: int,
+    on_progress: Callable[[int], object] | None,
+) -> Gaussian:
+    parts: list[Gaussian] = []
+    for start in range(0, len(captions), batch_size):
+        some = captions[start : start + batch_size]
+        parts.append(_on_cpu(encode(some)))
+        if on_progress is not None:
+            on_progress(len(some))
     return concatenate(parts)
 
 
-def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, low: bool) -> dict[str, Gaussian]:
-    """The Gaussians of a batch's pictures ("image") and first captions ("text"), each [B, D] on the CPU in float32.
+def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, bf16: bool) -> dict[str, Gaussian]:
+    """Embed a batch's images ("image") and first captions ("text"), each [B, D] on the CPU in float32.
 
-    The caller sees to it that the model is in evaluation mode (`evaluating`) and on the batch's device. `low` computes
-    in bfloat16 where torch's autocast does.
+    The caller puts the model into evaluation mode (`evaluating`) and on the batch's device.
+
+    Args:
+        model: the model.
+        batch: the batch.
+        image: whether to embed the images.
+        text: whether to embed the captions.
+        bf16: whether to use torch's autocast to bfloat16.
     """
     found: dict[str, Gaussian] = {}
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=low):
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
         if image:
             found["image"] = _on_cpu(model.encode_image(batch.images))
         if text:
@@ -268,21 +312,9 @@ def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, l
     return found
 
 
-def picture_side(model: ProLIP) -> int:
-    """Side of the square pictures that a model takes.
-
-    Raises:
-        ValueError: its pictures are not square.
-    """
-    size = model.config.vision.image_size
-    if not isinstance(size, int):
-        raise ValueError(f"vision.image_size is {size}: only square pictures can be read")
-    return size
-
-
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode the model came in is restored."""
+    """Evaluation mode without gradients; the training mode is restored at the end."""
     training = model.training
     model.eval()
     try:

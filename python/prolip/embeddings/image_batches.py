@@ -1,4 +1,4 @@
-"""Pictures of shards as a model wants them: from our loader, or where it cannot give them from a model's own transform.
+"""Batches of images in a model's own preprocessing: from the loader, or from the model's transform where it differs.
 
 B batch, H/W pixels.
 """
@@ -19,42 +19,43 @@ from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.data.build.images import UNREADABLE
 from prolip.data.device import device_batches
 from prolip.data.samples import EXTENSIONS
-from prolip.pretrained.model import Preprocess
+from prolip.pretrained.eval_model import Preprocess
 
 MAX_BAD_FRACTION = 0.01
-"""Share of unreadable pictures past which a set counts as damaged."""
+"""Largest share of unreadable images; a set with more counts as damaged."""
 
 
-class PictureBatch(NamedTuple):
-    """Pictures on a device."""
+class ImageBatch(NamedTuple):
+    """Images on a device."""
 
     images: Tensor
     """f32 [B, 3, H, W], normalised."""
     keys: list[str]
+    """B keys."""
     members: Members
-    """The samples' members that are kept, B of each extension."""
+    """Kept members of the samples, B per extension."""
 
 
-def picture_batches(
+def image_batches(
     preprocess: Preprocess,
     shards: Sequence[str],
     device: torch.device,
     batch_size: int,
     *,
     keep: Sequence[str] = (),
-) -> Iterator[PictureBatch]:
-    """All pictures of the shards in their order; unreadable ones are left out.
+) -> Iterator[ImageBatch]:
+    """All images of the shards, in order; unreadable images are left out.
 
     Args:
-        preprocess: how the model wants them.
+        preprocess: the model's preprocessing.
         shards: paths, addresses or patterns.
-        device: where the pictures go.
-        batch_size: pictures of a batch, at most.
-        keep: extensions of members that are wanted with the pictures.
+        device: where the images go.
+        batch_size: images per batch, at most.
+        keep: extensions of members to keep.
 
     Raises:
         ValueError: the shards cannot be read with this preprocessing.
-        DataError: a shard is no archive, or too many pictures cannot be read.
+        DataError: a shard is not an archive, or too many images are unreadable.
     """
     reading = LoaderConfig(
         shards=tuple(shards),
@@ -71,12 +72,12 @@ def picture_batches(
         return
     with BatchLoader(reading) as loader:
         for batch in device_batches(loader, device, mean=preprocess.mean, std=preprocess.std):
-            yield PictureBatch(batch.images, batch.keys, batch.members)
+            yield ImageBatch(batch.images, batch.keys, batch.members)
         _check_whole(loader)
 
 
 def _check_whole(loader: BatchLoader) -> None:
-    """A shard that breaks off counts as one bad sample, however many pictures went with it."""
+    """Raise if a shard is truncated: the loader counts that as one bad sample, however many samples are lost."""
     stats = loader.stats()
     if "archive" in stats.bad:
         raise DataError(f"{', '.join(loader.config.shards)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
@@ -84,14 +85,14 @@ def _check_whole(loader: BatchLoader) -> None:
 
 def _transformed(
     transform: Callable[[Any], Tensor], reading: LoaderConfig, device: torch.device
-) -> Iterator[PictureBatch]:
-    """The loader reads, Pillow decodes: here as in the loader a picture that cannot be decoded is a bad sample."""
+) -> Iterator[ImageBatch]:
+    """The loader reads and Pillow decodes; an image that Pillow cannot decode counts as a bad sample."""
 
     def decode(members: Sequence[bytes | None]) -> Tensor | None:
         try:
-            with Image.open(io.BytesIO(next(member for member in members if member is not None))) as picture:
-                # First, as the loader does and torchvision's folders do: a palette's numbers cannot be resized.
-                return transform(picture.convert("RGB"))
+            with Image.open(io.BytesIO(next(member for member in members if member is not None))) as image:
+                # RGB first, as in the loader and in torchvision's folders: indices into a palette cannot be resized.
+                return transform(image.convert("RGB"))
         except UNREADABLE:
             return None
 
@@ -105,16 +106,16 @@ def _transformed(
         for batch in loader:
             encoded = zip(*(batch.members[extension] for extension in EXTENSIONS), strict=True)
             decoded = list(pool.map(decode, encoded))
-            pictures = {place: picture for place, picture in enumerate(decoded) if picture is not None}
-            failed += len(decoded) - len(pictures)
-            if pictures:
-                yield PictureBatch(
-                    images=torch.stack(list(pictures.values())).to(device),
-                    keys=[batch.keys[place] for place in pictures],
-                    members={name: [batch.members[name][place] for place in pictures] for name in keep},
+            images = {place: image for place, image in enumerate(decoded) if image is not None}
+            failed += len(decoded) - len(images)
+            if images:
+                yield ImageBatch(
+                    images=torch.stack(list(images.values())).to(device),
+                    keys=[batch.keys[place] for place in images],
+                    members={name: [batch.members[name][place] for place in images] for name in keep},
                 )
         _check_whole(loader)
         stats = loader.stats()
     failed += sum(stats.bad.values())
     if failed > MAX_BAD_FRACTION * stats.samples:
-        raise DataError(f"{', '.join(reading.shards)}: {failed} of {stats.samples} pictures cannot be read")
+        raise DataError(f"{', '.join(reading.shards)}: {failed} of {stats.samples} images cannot be read")

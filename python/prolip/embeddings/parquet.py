@@ -1,9 +1,11 @@
-"""pyarrow, which writes and reads Parquet and comes with an extra: imported when it is needed."""
+"""Import pyarrow, an optional dependency, when it is needed."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
+
+from prolip.errors import UserError
 
 _MISSING = "pyarrow is not installed: pip install 'prolip[eval]'; safetensors and CSV files need nothing more"
 
@@ -12,7 +14,7 @@ def pyarrow() -> Any:
     """The module pyarrow.
 
     Raises:
-        ValueError: it is not installed.
+        UserError: pyarrow is not installed.
     """
     return _module("pyarrow")
 
@@ -21,7 +23,7 @@ def parquet() -> Any:
     """The module pyarrow.parquet.
 
     Raises:
-        ValueError: pyarrow is not installed.
+        UserError: pyarrow is not installed.
     """
     return _module("pyarrow.parquet")
 
@@ -30,4 +32,4 @@ def _module(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ValueError(_MISSING) from error
+        raise UserError(_MISSING) from error

@@ -1,4 +1,4 @@
-"""`prolip search`: the embedded pictures or captions nearest to texts and pictures, as a table, JSON and a sheet."""
+"""Find the embedded images or captions nearest to text and image queries (`prolip search`). Q queries, D dimensions."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import wants_gpu
 from prolip.embeddings.config import SearchOptions
-from prolip.embeddings.contact_sheet import SIDE, Cell, Row, picture_sheet
-from prolip.embeddings.embed import embed_pictures, embed_texts, picture_side
-from prolip.embeddings.originals import Contents, Name, Picture, fetch
+from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
+from prolip.embeddings.embed import embed_pixels, embed_texts
+from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Manifest, complete_parts
-from prolip.files import write_whole
+from prolip.errors import UserError
+from prolip.files import write_atomic
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.pretrained.model import weights_digest
+from prolip.pretrained.eval_model import square_image_size, weights_digest
 from prolip.pretrained.open import open_model, open_network
 
 
 def run_search(options: SearchOptions) -> list[str]:
-    """The table, after the files are written.
+    """Search, write the files, and return the lines to print.
 
     Raises:
-        ValueError: there is no query, the embeddings are not finished or another model's, or a file is no picture.
+        UserError: there is no query, the embeddings are not finished or from another model, or a file is not an image.
     """
     if not options.text and not options.image:
-        raise ValueError("nothing to search for: give a text (--text) or a picture (--image)")
+        raise UserError("nothing to search for: give a text (--text) or an image (--image)")
     if options.k < 1:
-        raise ValueError(f"k is {options.k}: it must be at least 1")
+        raise UserError(f"k is {options.k}: it must be at least 1")
     manifest, parts = complete_parts(options.embeddings, options.find)
     model, tokenizer = open_embedder(options, manifest)
-    pictures = [read_query(path, picture_side(model)) for path in options.image]
-    queries = embed_queries(model, tokenizer, options.text, pictures, options.device)
+    images = [read_query(path, square_image_size(model)) for path in options.image]
+    queries = embed_queries(model, tokenizer, options.text, images, options.device)
     titles = [*options.text, *map(str, options.image)]
     answers = look_up(parts, nearest(parts, queries.mean.numpy(), options.k, options.score), queries)
     contents: dict[Name, Contents] = {}
@@ -50,10 +51,10 @@ def run_search(options: SearchOptions) -> list[str]:
         answers = [[answer._replace(caption=_caption(contents, answer)) for answer in found] for found in answers]
     if options.json is not None:
         text = json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)
-        write_whole(options.json, text + "\n")
+        write_atomic(options.json, text + "\n")
     if options.sheet is not None:
         shown = [None] * len(options.text) + [read_query(path, SIDE) for path in options.image]
-        write_whole(options.sheet, search_sheet(options, titles, shown, answers, contents))
+        write_atomic(options.sheet, search_sheet(options, titles, shown, answers, contents))
     lines: list[str] = []
     for title, found in zip(titles, answers, strict=True):
         lines += [*answers_table(title, found), ""]
@@ -66,10 +67,10 @@ def _caption(contents: Mapping[Name, Contents], answer: Answer) -> str | None:
 
 
 def open_embedder(options: SearchOptions, manifest: Manifest) -> tuple[ProLIP, Tokenizer | None]:
-    """The model that made the parts, and a tokenizer if there are texts.
+    """The model that made the embeddings, and its tokenizer if there are text queries.
 
     Raises:
-        ValueError: the model is another one than the parts were made with.
+        UserError: the model is not the one that made the embeddings.
     """
     source = options.checkpoint or manifest.checkpoint
     tokenizer: Tokenizer | None = None
@@ -78,51 +79,51 @@ def open_embedder(options: SearchOptions, manifest: Manifest) -> tuple[ProLIP, T
     else:
         model = open_network(source)
     if weights_digest(model) != manifest.weights:
-        raise ValueError(f"checkpoint: {source} is not the model that {options.embeddings} was embedded with")
+        raise UserError(f"checkpoint: {source} is not the model that {options.embeddings} was embedded with")
     return model, tokenizer
 
 
-def read_query(path: Path, side: int) -> Picture:
-    """A picture file as the loader would give it, u8 [side, side, 3].
+def read_query(path: Path, side: int) -> Pixels:
+    """Read an image file with the loader's evaluation transform, u8 [side, side, 3].
 
     Raises:
-        ValueError: the file is no picture.
+        UserError: the file is not an image.
     """
     try:
         return preprocess_image(read_image(path, None).data, side)
     except UNREADABLE as error:
-        raise ValueError(f"image: {path} cannot be read: {error}") from error
+        raise UserError(f"image: {path} cannot be read: {error}") from error
 
 
 def embed_queries(
-    model: ProLIP, tokenizer: Tokenizer | None, texts: Sequence[str], pictures: Sequence[Picture], device: str
+    model: ProLIP, tokenizer: Tokenizer | None, texts: Sequence[str], images: Sequence[Pixels], device: str
 ) -> Gaussian:
-    """The queries' Gaussians on the CPU, texts first, [Q, D]."""
+    """Embed the queries, texts first, [Q, D] on the CPU."""
     place = torch.device("cuda" if wants_gpu(device) else "cpu")
     model = model.to(place)
     found: list[Gaussian] = []
     if texts:
         assert tokenizer is not None
         found.append(embed_texts(model, tokenizer, texts, place))
-    if pictures:
-        pixels = torch.stack([torch.from_numpy(picture) for picture in pictures]).float() / 255
-        images = ((pixels - torch.tensor(OPENAI_MEAN)) / torch.tensor(OPENAI_STD)).permute(0, 3, 1, 2)
-        found.append(embed_pictures(model, images, place))
+    if images:
+        pixels = torch.stack([torch.from_numpy(image) for image in images]).float() / 255
+        normalised = ((pixels - torch.tensor(OPENAI_MEAN)) / torch.tensor(OPENAI_STD)).permute(0, 3, 1, 2)
+        found.append(embed_pixels(model, normalised, place))
     return concatenate(found)
 
 
 def search_sheet(
     options: SearchOptions,
     titles: Sequence[str],
-    pictures: Sequence[Picture | None],
+    images: Sequence[Pixels | None],
     answers: Sequence[Sequence[Answer]],
     contents: Mapping[Name, Contents],
 ) -> str:
-    """The answers with their pictures and captions, as a page."""
+    """A contact sheet of the results."""
     rows = [
         Row(
             title,
-            picture,
+            image,
             [
                 Cell(
                     f"{rank}. {answer.key}",
@@ -136,6 +137,6 @@ def search_sheet(
                 for rank, answer in enumerate(found, start=1)
             ],
         )
-        for title, picture, found in zip(titles, pictures, answers, strict=True)
+        for title, image, found in zip(titles, images, answers, strict=True)
     ]
-    return picture_sheet(f"{options.embeddings.name}: nearest by {options.score}", rows)
+    return contact_sheet(f"{options.embeddings.name}: nearest by {options.score}", rows)

@@ -1,6 +1,6 @@
-"""`prolip data rank`: embedded samples in order of how certain the model is, or of how well caption and picture fit.
+"""Rank embedded samples by uncertainty, or by how well image and caption match (`prolip data rank`).
 
-N rows. A row costs 24 bytes of memory; keys and embeddings pass by a part or a block at a time.
+N rows. Memory is 24 bytes per row; keys and embeddings are read one part or block at a time.
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ import torch
 from numpy.typing import NDArray
 
 from prolip.embeddings.config import By, Kind, RankOptions
-from prolip.embeddings.contact_sheet import SIDE, Cell, Row, picture_sheet
-from prolip.embeddings.originals import fetch
+from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.parquet import parquet, pyarrow
+from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import ROWS, Block, Manifest, Part, complete_parts
-from prolip.files import whole_file, write_whole
+from prolip.errors import UserError
+from prolip.files import atomic_file, write_atomic
 from prolip.gaussian import Gaussian, inclusion_score
 
 COLUMNS = ("key", "source", "score", "rank")
 ENDS: dict[By, tuple[str, str]] = {
-    "image": ("the most certain pictures", "the least certain pictures"),
+    "image": ("the most certain images", "the least certain images"),
     "caption": ("the most certain captions", "the least certain captions"),
-    "inclusion": ("pictures that lie deepest in their captions", "pictures that lie least in their captions"),
-    "csd": ("pictures nearest to their captions", "pictures farthest from their captions"),
+    "inclusion": ("images that lie deepest inside their captions", "images that lie least inside their captions"),
+    "csd": ("images nearest to their captions", "images farthest from their captions"),
 }
-"""What stands first and last."""
+"""Titles of the first and of the last samples."""
 
 
 class Chunk(NamedTuple):
-    """Some rows of a ranking, one after another."""
+    """Consecutive rows of a ranking."""
 
     keys: list[str]
     sources: list[str]
     scores: NDArray[np.float32]
     ranks: NDArray[np.int64]
-    """From 1, over the whole ranking."""
+    """Ranks in the whole ranking, from 1."""
 
 
 def run_rank(options: RankOptions) -> list[str]:
-    """The first and the last samples, after the files are written.
+    """Rank, write the files, and return lines with the first and last samples.
 
     Raises:
-        ValueError: the embeddings are not finished or hold no such rows, or the table's name says no known format.
+        UserError: the embeddings are not finished or lack what is ranked, or the table's format is unknown.
     """
     write = table_format(options.out)
     if options.show < 0:
-        raise ValueError(f"show is {options.show}: it must not be negative")
+        raise UserError(f"show is {options.show}: it must not be negative")
     groups = part_groups(options.embeddings, options.by)
     scores = np.concatenate([_scores(group, options.by) for group in groups])
     order = np.argsort(-scores if options.by == "inclusion" else scores, kind="stable")
@@ -73,15 +74,15 @@ def run_rank(options: RankOptions) -> list[str]:
 
     write(options.out, chunks(), {"by": options.by, "embeddings": str(options.embeddings)})
     if options.sheet is not None:
-        write_whole(options.sheet, _sheet(options, shown, len(order)))
-    return _told(options, shown, len(order))
+        write_atomic(options.sheet, _sheet(options, shown, len(order)))
+    return _summary(options, shown, len(order))
 
 
 def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
-    """The parts that a ranking reads together: pictures, captions, or those of pictures with those of their captions.
+    """The parts that a ranking reads together: of images, of captions, or pairs of both.
 
     Raises:
-        ValueError: the embeddings are not finished, or lack what is ranked.
+        UserError: the embeddings are not finished, or lack what is ranked.
     """
     if by in {"image", "caption"}:
         kind: Kind = "image" if by == "image" else "text"
@@ -89,7 +90,7 @@ def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
     both = [complete_parts(folder, kind)[1] for kind in ("image", "text")]
     images, texts = ({part.notes.number: part for part in parts} for parts in both)
     if not images.keys() & texts.keys():
-        raise ValueError(f"{folder} holds pictures and captions, but none of one sample: embed with --what both")
+        raise UserError(f"{folder} holds images and captions, but not of the same samples: embed with --what both")
     return [(images[number], texts[number]) for number in sorted(images.keys() & texts.keys())]
 
 
@@ -116,7 +117,7 @@ def _gaussian(block: Block) -> Gaussian:
     return Gaussian(torch.tensor(block.mean), torch.tensor(block.log_var))
 
 
-def _told(options: RankOptions, shown: dict[int, tuple[str, str, float]], count: int) -> list[str]:
+def _summary(options: RankOptions, shown: dict[int, tuple[str, str, float]], count: int) -> list[str]:
     lines = [f"{options.out}: {count:,} samples ranked"]
     for title, ranks in zip(ENDS[options.by], _ends(shown, options.show, count), strict=True):
         lines += ["", f"{title}:" if ranks else ""]
@@ -127,7 +128,7 @@ def _told(options: RankOptions, shown: dict[int, tuple[str, str, float]], count:
 
 
 def _ends(shown: dict[int, tuple[str, str, float]], show: int, count: int) -> tuple[list[int], list[int]]:
-    """The first ranks, and the last ones from the last on."""
+    """The first ranks in ascending order, and the last ranks in descending order."""
     return [rank for rank in sorted(shown) if rank <= show], [
         rank for rank in sorted(shown, reverse=True) if rank > count - show
     ]
@@ -143,23 +144,23 @@ def _sheet(options: RankOptions, shown: dict[int, tuple[str, str, float]], count
             source, key, score = shown[rank]
             cells.append(Cell(key, contents.get((source, key)), [f"rank {rank:,}, score {score:.5f}", source]))
         rows.append(Row(title, None, cells))
-    return picture_sheet(f"{options.embeddings.name}: ranked by {options.by}", rows)
+    return contact_sheet(f"{options.embeddings.name}: ranked by {options.by}", rows)
 
 
-# ---- the table ------------------------------------------------------------------------------------------------------
+# ---- The table ------------------------------------------------------------------------------------------------------
 
 
 Write = Callable[[Path, Iterable[Chunk], dict[str, Any]], None]
 
 
 def table_format(path: Path) -> Write:
-    """What writes a table of that name.
+    """The function that writes a table to this path.
 
     Raises:
-        ValueError: the name ends in neither .parquet nor .csv.
+        UserError: the name ends in neither .parquet nor .csv.
     """
     if path.suffix not in {".parquet", ".csv"}:
-        raise ValueError(f"{path}: a ranking is a .parquet or a .csv file")
+        raise UserError(f"{path}: a ranking is a .parquet or a .csv file")
     return _write_parquet if path.suffix == ".parquet" else _write_csv
 
 
@@ -168,7 +169,7 @@ def _write_parquet(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -
     source = pa.dictionary(pa.int32(), pa.string())
     types = dict(zip(COLUMNS, (pa.string(), source, pa.float32(), pa.int64()), strict=True))
     schema = pa.schema(types.items(), metadata={"prolip": json.dumps(notes)})
-    with whole_file(path) as temporary, parquet().ParquetWriter(temporary, schema) as writer:
+    with atomic_file(path) as temporary, parquet().ParquetWriter(temporary, schema) as writer:
         for chunk in chunks:
             columns = [pa.array(values) for values in chunk]
             columns[1] = columns[1].cast(pa.string()).dictionary_encode().cast(source)
@@ -176,8 +177,8 @@ def _write_parquet(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -
 
 
 def _write_csv(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -> None:
-    del notes  # a CSV file has no place for them
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    del notes  # CSV files have no metadata
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for chunk in chunks:
@@ -187,14 +188,14 @@ def _write_csv(path: Path, chunks: Iterable[Chunk], notes: dict[str, Any]) -> No
 
 
 def read_ranking(path: Path) -> Iterator[Chunk]:
-    """The rows of a ranking in their order, some thousands at a time.
+    """Read the rows of a ranking in order, some thousands at a time.
 
     Raises:
-        ValueError: the file is no ranking.
+        UserError: the file is not a ranking.
     """
     table_format(path)
     if path.suffix == ".parquet":
-        parquet()  # what is missing then is no fault of the file
+        parquet()  # a missing pyarrow is not an error of the file
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8", newline="") as file:
@@ -205,7 +206,7 @@ def read_ranking(path: Path) -> Iterator[Chunk]:
                     keys, sources, scores, ranks = (batch.column(name) for name in COLUMNS)
                     yield Chunk(keys.to_pylist(), sources.to_pylist(), scores.to_numpy(), ranks.to_numpy())
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no ranking that `prolip data rank` wrote: {error}") from error
+        raise UserError(f"{path} is not a ranking by `prolip data rank`: {error}") from error
 
 
 def _read_csv(file: TextIO) -> Iterator[Chunk]:
@@ -217,7 +218,7 @@ def _read_csv(file: TextIO) -> Iterator[Chunk]:
 
     reader = csv.DictReader(file)
     if not {*COLUMNS} <= {*(reader.fieldnames or ())}:
-        raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+        raise UserError(f"its columns are not {', '.join(COLUMNS)}")
     for row in reader:
         rows.append((row["key"], row["source"], float(row["score"]), int(row["rank"])))
         if len(rows) == ROWS:

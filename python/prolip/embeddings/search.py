@@ -1,7 +1,7 @@
-"""Exact nearest neighbours among embedded parts, in blocks: what is found depends on neither blocks nor parts.
+"""Exact nearest neighbours in part files. Results do not depend on the block size or on how rows are split into parts.
 
-A score is defined row by row in double precision. A matrix product in single precision bounds it, and only rows that
-the bound leaves among the best are scored. Q queries, N rows, D dimensions.
+Scores are defined row by row in double precision. A matrix product in single precision gives bounds, and only rows that
+can be among the best are scored exactly. Q queries, N rows, D dimensions.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from prolip.gaussian import Gaussian, inclusion_score
 
 
 class Hit(NamedTuple):
-    """A row that was found."""
+    """A row among the nearest."""
 
     score: float
     """Larger is nearer; see `retrieval_scores`."""
     part: int
-    """Place of its part."""
+    """Index of its part."""
     row: int
-    """Place in it."""
+    """Index in the part."""
 
 
 class Answer(NamedTuple):
-    """A row that was found, with what is said of it."""
+    """A result, with the measures that are shown."""
 
     key: str
     source: str
     """The shard, folder or text file that the key is from."""
     score: float
-    """The score that orders the answers, larger is nearer."""
+    """The score that ranks the results; larger is nearer."""
     similarity: float
-    """Product of the means."""
+    """Dot product of the means."""
     uncertainty: float
-    """The answer's total variance."""
+    """Total variance of the result."""
     inclusion: float
-    """H of the answer in the query, summed over dimensions: positive where the query is the more general."""
+    """H of the result in the query, summed over dimensions; positive if the query is the more general."""
     caption: str | None = None
-    """Its words, where captions are searched and could be fetched."""
+    """Its text, if captions are searched and it could be fetched."""
 
 
 def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", rows: int = ROWS) -> list[list[Hit]]:
-    """The k best rows for each query, best first; equal scores in the order of parts and rows.
+    """The k best rows for each query, best first; equal scores are in order of part and row.
 
-    "csd" is the product of the means less half the row's total variance, which orders as the closed-form sampled
-    distance does; "mean" is the product alone. Memory is that of a block and of the answers.
+    Only one block and the results are in memory.
 
     Args:
-        parts: what is searched.
+        parts: the parts to search.
         means: f32 [Q, D].
-        k: answers a query, at least 1.
-        score: what is nearest.
-        rows: rows of a block.
+        k: results per query, at least 1.
+        score: `mean`: the dot product of the means. `csd`: that, minus half the row's total variance, which ranks as
+            the closed-form sampled distance does.
+        rows: rows per block.
     """
     found: list[list[Hit]] = [[] for _ in means]
     for place, part in enumerate(parts):
@@ -79,7 +79,7 @@ def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", 
 
 
 def _error(means: Floats, block: Block, penalty: Floats) -> NDArray[np.float64]:
-    """What rounding may do to a rough score of the block in whatever order its products are added up, [Q]."""
+    """Largest rounding error of a rough score in the block, for any order of summation, [Q]."""
     unit = (means.shape[1] + 8) * 2.0**-24
     longest = math.sqrt(float(np.einsum("nd,nd->n", block.mean, block.mean, dtype=np.float64).max(initial=0.0)))
     lengths = np.sqrt(np.einsum("qd,qd->q", means, means, dtype=np.float64))
@@ -87,22 +87,22 @@ def _error(means: Floats, block: Block, penalty: Floats) -> NDArray[np.float64]:
 
 
 def _left(rough: Floats, error: float, best: Sequence[Hit], k: int) -> NDArray[np.intp]:
-    """The rows of a block that may be among the k best, in order."""
+    """The rows of a block that can be among the k best, in order."""
     floor = best[-1].score - error if len(best) == k else -math.inf
     if len(rough) > k:
-        # k rows reach this in truth, so that none that is farther below it than rounding goes is among the k best.
+        # At least k exact scores reach the k-th rough score minus the error; rows further below are not among the best.
         floor = max(floor, float(np.partition(rough, -k)[-k]) - 2 * error)
     return np.flatnonzero(rough >= floor)
 
 
 def _exact(query: Floats, rows: Floats, penalty: Floats) -> NDArray[np.float64]:
-    """Scores in double precision, each from its row alone, [N]."""
+    """Scores in double precision, each computed from its row alone, [N]."""
     products = rows.astype(np.float64) * query.astype(np.float64)
     return np.asarray(products.sum(axis=1) - penalty, dtype=np.float64)
 
 
 def look_up(parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gaussian) -> list[list[Answer]]:
-    """What is said of the rows that were found, query by query; only the parts that hold them are read."""
+    """Keys, sources and measures of the rows found, per query. Only the parts that hold them are read."""
     named: dict[tuple[int, int], tuple[str, str]] = {}
     read: dict[tuple[int, int], tuple[Floats, Floats, float]] = {}
     for place in sorted({hit.part for found in hits for hit in found}):
@@ -142,7 +142,7 @@ def look_up(parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gauss
 
 
 def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) -> list[dict[str, Any]]:
-    """Queries with their answers, for a JSON file; what is not known of an answer is left out."""
+    """Queries and results for a JSON file; unknown fields are left out."""
     return [
         {
             "query": query,
@@ -156,7 +156,7 @@ def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) ->
 
 
 def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
-    """A query's answers as lines of a table."""
+    """A query's results as lines of a table."""
     width = max([len("key"), *(len(answer.key) for answer in answers)])
     lines = [
         query,

@@ -1,7 +1,7 @@
-"""Embeddings on the disk: part files of Gaussians with their keys and sources, Parquet or safetensors, and a manifest.
+"""Embeddings on disk: part files (Parquet or safetensors) of Gaussians with keys and sources, and a manifest.
 
-A part holds `key`, `source` (the shard, folder or text file that the key is from), `mean` and `log_var` (in Parquet
-fixed-size lists), and `total_var`. N rows, D dimensions.
+A part has `key`, `source` (the key's shard, folder or text file), `mean` and `log_var` (fixed-size lists in Parquet),
+and `total_var`. N rows, D dimensions.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from safetensors.numpy import save_file
 
 from prolip.embeddings.config import Format, Kind, Stored
 from prolip.embeddings.parquet import parquet, pyarrow
-from prolip.files import whole_file, write_whole
+from prolip.errors import UserError
+from prolip.files import atomic_file, write_atomic
 
 Floats = NDArray[np.float32]
 
 MANIFEST = "manifest.json"
 ROWS = 8192
-"""Rows that are read at a time."""
+"""Rows per block."""
 _NOTES = "prolip"
 _ROW_GROUP = 4096
 
 
 class Rows(NamedTuple):
-    """What a part holds."""
+    """Contents of a part."""
 
     keys: list[str]
-    """The samples' keys, N of them; of a folder paths below it, of a text file numbers of lines from 0."""
+    """N keys: of samples, paths below a folder, or line numbers of a text file from 0."""
     sources: list[str]
-    """Where each is from."""
+    """N sources: shards, folders or text files."""
     mean: Floats
     """[N, D]"""
     log_var: Floats
@@ -44,76 +45,76 @@ class Rows(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some rows of a part, one after another."""
+    """Consecutive rows of a part."""
 
     start: int
-    """The place of the first in its part."""
+    """Index of the first row in its part."""
     mean: Floats
     """[N, D]"""
     log_var: Floats | None
-    """[N, D]; None where it was not asked for."""
+    """[N, D]; None if not requested."""
     total_var: Floats
-    """[N], of the variances as they were computed: not those of `log_var`, where that is kept in half precision."""
+    """[N], from the variances in full precision, even if `log_var` is stored in half precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartNotes:
-    """What a part says of itself."""
+    """Metadata of a part."""
 
     number: int
-    """Its place in the plan."""
+    """Number of the part in the plan."""
     kind: Kind
-    """Whether the rows are pictures or captions."""
+    """Whether the rows are images or captions."""
     rows: int
-    """Rows."""
+    """Number of rows."""
     bad: int = 0
-    """Samples that could not be used."""
+    """Number of unusable samples."""
     named: tuple[str, ...] = ()
-    """The first of those: where, which, and what is wrong."""
+    """Descriptions of the first of them: place, key and reason."""
 
 
 def part_name(kind: Kind, number: int, form: Format) -> str:
-    """The file of a part: "image-000012.parquet"."""
+    """File name of a part: "image-000012.parquet"."""
     return f"{kind}-{number:06d}.{form}"
 
 
 def write_part(folder: Path, rows: Rows, notes: PartNotes, form: Format, stored: Stored) -> Path:
-    """The part's file, which appears under its name when it is whole.
+    """Write a part's file atomically, and return its path.
 
     Raises:
-        ValueError: Parquet is asked for and pyarrow is not installed.
+        UserError: the format is Parquet and pyarrow is not installed.
     """
     path = folder / part_name(notes.kind, notes.number, form)
     total_var = np.exp(rows.log_var.astype(np.float64)).sum(axis=1).astype(np.float32)
     mean, log_var = rows.mean.astype(stored), rows.log_var.astype(stored)
     write = _write_parquet if form == "parquet" else _write_safetensors
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         write(temporary, rows, mean, log_var, total_var, notes)
     return path
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part's file, read in blocks; the file is mapped, and no more of it is in memory than a block."""
+    """A part's file, memory-mapped and read in blocks."""
 
     path: Path
 
     @property
     def notes(self) -> PartNotes:
-        """What the part says of itself.
+        """The part's metadata.
 
         Raises:
-            ValueError: the file is no part.
+            UserError: the file is not a part.
         """
         read = _parquet_notes if self.path.suffix == ".parquet" else _safetensors_notes
         try:
             found = json.loads(read(self.path))
             return PartNotes(**{**found, "named": tuple(found["named"])})
         except (SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
-            raise ValueError(f"{self.path} is no part of embeddings: {error}") from error
+            raise UserError(f"{self.path} is not a part of embeddings: {error}") from error
 
     def blocks(self, rows: int = ROWS, *, log_var: bool = False) -> Iterator[Block]:
-        """The part in blocks of at most `rows` rows, in order."""
+        """Read the part in blocks of at most `rows` rows, in order."""
         columns = ["mean", "total_var", *(["log_var"] if log_var else [])]
         read = _parquet_blocks if self.path.suffix == ".parquet" else _safetensors_blocks
         start = 0
@@ -138,72 +139,72 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a folder of embeddings holds, and what it was made of."""
+    """Contents and origin of a folder of embeddings."""
 
     checkpoint: str
-    """The model as the user named it."""
+    """The model, as named by the user."""
     weights: str
     """Digest of the model's tensors."""
     tokenizer: str | None
-    """The tokenizer as the user named it; None for the run's own."""
+    """The tokenizer, as named by the user; None for the model's own."""
     model: dict[str, Any]
     """The architecture."""
     dim: int
     """D."""
     format: Format
-    """Of the parts."""
+    """Format of the parts."""
     dtype: Stored
-    """Of means and log variances."""
+    """dtype of means and log variances."""
     settings: dict[str, Any]
-    """What else the numbers depend on."""
+    """Other settings that the numbers depend on."""
     plan: list[dict[str, Any]]
-    """What each part is made of."""
+    """Inputs of each part."""
     complete: bool = False
-    """Whether every part is there."""
+    """Whether all parts exist."""
     parts: list[str] = field(default_factory=list)
-    """Files, by kind and number."""
+    """File names, by kind and number."""
     rows: dict[str, int] = field(default_factory=dict)
-    """Rows by kind."""
+    """Number of rows by kind."""
     bad: int = 0
-    """Samples that could not be used."""
+    """Number of unusable samples."""
     bad_samples: list[str] = field(default_factory=list)
-    """The first of those of each part."""
+    """Descriptions of the first of them in each part."""
     run: dict[str, float] = field(default_factory=dict)
-    """What the last run did: samples, seconds, share of the time that it waited for data, processes."""
+    """The last run: samples, seconds, share of time waiting for data, processes."""
 
     def write(self, folder: Path) -> None:
-        """Writes manifest.json, as a whole."""
-        write_whole(folder / MANIFEST, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        """Write manifest.json atomically."""
+        write_atomic(folder / MANIFEST, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The manifest of a folder of embeddings.
+        """Read the manifest of a folder of embeddings.
 
         Raises:
-            ValueError: there is none, or it is not one of this version.
+            UserError: there is none, or it is not of this version.
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise ValueError(f"{folder} has no {MANIFEST}: it is no folder that `prolip embed` wrote")
+            raise UserError(f"{folder} has no {MANIFEST}: it was not written by `prolip embed`")
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is no manifest of embeddings: {error}") from error
+            raise UserError(f"{path} is not a manifest of embeddings: {error}") from error
 
 
 def complete_parts(folder: Path, kind: Kind) -> tuple[Manifest, list[Part]]:
-    """The manifest of a finished folder, and its parts of a kind in order.
+    """The manifest of a finished folder, and its parts of one kind, in order.
 
     Raises:
-        ValueError: the embeddings are not finished, or hold nothing of that kind.
+        UserError: the embeddings are not finished, or have none of that kind.
     """
     manifest = Manifest.read(folder)
     if not manifest.complete:
-        raise ValueError(f"{folder} is not finished: run `prolip embed` with the same settings to go on")
+        raise UserError(f"{folder} is not finished: run `prolip embed` again with the same settings")
     parts = [Part(folder / name) for name in manifest.parts if name.startswith(f"{kind}-")]
     if not parts:
         held = " and ".join(f"{name} embeddings" for name in manifest.rows) or "nothing"
-        raise ValueError(f"{folder} holds {held}, no {kind} embeddings")
+        raise UserError(f"{folder} holds {held}, no {kind} embeddings")
     return manifest, parts
 
 
@@ -220,7 +221,7 @@ def _write_parquet(
     columns = [pa.array(rows.keys, pa.string()), sources, *lists, pa.array(total_var)]
     table = pa.table(columns, names=["key", "source", "mean", "log_var", "total_var"])
     table = table.replace_schema_metadata({_NOTES: json.dumps(asdict(notes), ensure_ascii=False)})
-    # Embeddings do not compress: plain pages are read as fast as the disk gives them.
+    # Embeddings do not compress; uncompressed pages are read at the speed of the disk.
     parquet().write_table(
         table, path, row_group_size=_ROW_GROUP, compression="none", use_dictionary=["source"], write_statistics=False
     )

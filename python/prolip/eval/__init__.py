@@ -1,1 +1,147 @@
-"""Evaluation: one file runs a model (`embed`), the rest are pure functions of Gaussians (SPEC §9)."""
+"""Measures of embeddings: pure functions of Gaussians, on any device, wherever the embeddings come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prolip.eval.config import BprwConfig, TraversalConfig
+from prolip.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from prolip.eval.bprw import PromptWeights, reweight_prompts
+    from prolip.eval.coco import CocoTruth, Pairs, evaluate_coco
+    from prolip.eval.hierarchy import Inclusion, Traversal, inclusion, mean_root, string_ids, traverse
+    from prolip.eval.measures import measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
+    from prolip.eval.prompts import (
+        PromptFilter,
+        SmallestByClass,
+        SmallestInClass,
+        SmallestOfAll,
+        UpToThreshold,
+        WithinSpread,
+        fill_templates,
+        filter_prompts,
+        greedy_counts,
+    )
+    from prolip.eval.retrieval import (
+        RetrievalResult,
+        RPrecision,
+        evaluate_retrieval,
+        precision_at_r,
+        rank_candidates,
+        retrieval_scores,
+    )
+    from prolip.eval.statistics import Interval, bootstrap_interval, pearson, spearman
+    from prolip.eval.uncertainty import (
+        AccuracyBins,
+        LengthTrend,
+        LevelTrend,
+        area_under_risk_coverage,
+        count_words,
+        expected_calibration_error,
+        uncertainty_along_chains,
+        uncertainty_bins,
+        uncertainty_by_length,
+    )
+    from prolip.eval.zero_shot import (
+        Classifier,
+        ZeroShotResult,
+        aggregate_prompts,
+        evaluate_zero_shot,
+        zero_shot_logits,
+    )
+
+__all__ = [
+    "AccuracyBins",
+    "BprwConfig",
+    "Classifier",
+    "CocoTruth",
+    "Inclusion",
+    "Interval",
+    "LengthTrend",
+    "LevelTrend",
+    "Pairs",
+    "PromptFilter",
+    "PromptWeights",
+    "RPrecision",
+    "RetrievalResult",
+    "SmallestByClass",
+    "SmallestInClass",
+    "SmallestOfAll",
+    "Traversal",
+    "TraversalConfig",
+    "UpToThreshold",
+    "WithinSpread",
+    "ZeroShotResult",
+    "aggregate_prompts",
+    "area_under_risk_coverage",
+    "bootstrap_interval",
+    "count_words",
+    "evaluate_coco",
+    "evaluate_retrieval",
+    "evaluate_zero_shot",
+    "expected_calibration_error",
+    "fill_templates",
+    "filter_prompts",
+    "greedy_counts",
+    "inclusion",
+    "mean_root",
+    "measure_hierarchy",
+    "measure_retrieval",
+    "measure_uncertainty",
+    "measure_zero_shot",
+    "pearson",
+    "precision_at_r",
+    "rank_candidates",
+    "retrieval_scores",
+    "reweight_prompts",
+    "spearman",
+    "string_ids",
+    "traverse",
+    "uncertainty_along_chains",
+    "uncertainty_bins",
+    "uncertainty_by_length",
+    "zero_shot_logits",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "bprw": ["PromptWeights", "reweight_prompts"],
+        "coco": ["CocoTruth", "Pairs", "evaluate_coco"],
+        "hierarchy": ["Inclusion", "Traversal", "inclusion", "mean_root", "string_ids", "traverse"],
+        "measures": ["measure_hierarchy", "measure_retrieval", "measure_uncertainty", "measure_zero_shot"],
+        "prompts": [
+            "PromptFilter",
+            "SmallestByClass",
+            "SmallestInClass",
+            "SmallestOfAll",
+            "UpToThreshold",
+            "WithinSpread",
+            "fill_templates",
+            "filter_prompts",
+            "greedy_counts",
+        ],
+        "retrieval": [
+            "RPrecision",
+            "RetrievalResult",
+            "evaluate_retrieval",
+            "precision_at_r",
+            "rank_candidates",
+            "retrieval_scores",
+        ],
+        "statistics": ["Interval", "bootstrap_interval", "pearson", "spearman"],
+        "uncertainty": [
+            "AccuracyBins",
+            "LengthTrend",
+            "LevelTrend",
+            "area_under_risk_coverage",
+            "count_words",
+            "expected_calibration_error",
+            "uncertainty_along_chains",
+            "uncertainty_bins",
+            "uncertainty_by_length",
+        ],
+        "zero_shot": ["Classifier", "ZeroShotResult", "aggregate_prompts", "evaluate_zero_shot", "zero_shot_logits"],
+    },
+)

@@ -1,84 +1,50 @@
-"""COCO 5K and 1K, CxC and ECCV Caption: retrieval between the COCO Caption test pictures and their captions.
+"""Retrieval benchmarks on COCO Caption's test set: COCO 5K and 1K, CxC and ECCV Caption.
 
-Which pairs are right comes with the package `eccv-caption` (extra `eval`), whose files are read and whose loops are not
-run; its figures are repeated exactly. Q queries, C candidates, D dimensions.
+Results equal those of the package `eccv-caption`. Q queries, C candidates, D dimensions.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.config import Score
 from prolip.eval.retrieval import RECALL_AT, first_ranks, precisions_at_r
 from prolip.gaussian import Gaussian
 
 NUM_FOLDS = 5
-"""COCO 1K: means over five parts of the test set, each searched alone."""
+"""COCO 1K averages over five folds of the test set, each searched separately."""
 
 
 class Pairs(NamedTuple):
-    """Right candidates of each query, by the data set's ids."""
+    """Correct candidates of each query, by the data set's ids."""
 
     image_to_text: Mapping[int, Sequence[int]]
     text_to_image: Mapping[int, Sequence[int]]
 
 
 class CocoTruth(NamedTuple):
-    """What is right, by whom."""
+    """Correct pairs of each benchmark."""
 
     coco: Pairs
-    """Every picture and its own five captions."""
+    """Each image and its own five captions."""
     cxc: Pairs
-    """CrissCrossed Captions: further pairs that people found alike."""
+    """CrissCrossed Captions: more pairs that people judged similar."""
     eccv: Pairs
-    """ECCV Caption: a part of the queries, with all their right answers."""
+    """ECCV Caption: some of the queries, with all their correct answers."""
     caption_order: Sequence[int]
-    """Caption ids in the order in which COCO 1K cuts them into folds."""
-
-
-def load_truth(folder: Path | None = None) -> CocoTruth:
-    """The pairs in a folder of the package's layout, by default in the installed package.
-
-    Raises:
-        ValueError: the package is not installed, or a file is missing.
-    """
-    if folder is None:
-        spec = find_spec("eccv_caption")
-        if spec is None or not spec.submodule_search_locations:
-            raise ValueError("COCO, CxC and ECCV Caption need eccv-caption: pip install 'prolip[eval]'")
-        folder = Path(spec.submodule_search_locations[0]) / "data"
-    missing = [name for name in (*_FILES, _ORDER) if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(f"{folder} has no {', '.join(missing)}")
-    read = [_read(folder / name) for name in _FILES]
-    coco, cxc, eccv = (Pairs(*read[first : first + 2]) for first in (0, 2, 4))
-    return CocoTruth(coco, cxc, eccv, np.load(folder / _ORDER).tolist())
-
-
-_FILES = [
-    f"{whose}_{way}.json" for whose in ("original", "cxc", "eccv") for way in ("image_to_caption", "caption_to_image")
-]
-_ORDER = "coco_test_ids.npy"
-
-
-def _read(path: Path) -> dict[int, list[int]]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {int(query): [int(right) for right in rights] for query, rights in content.items()}
+    """Caption ids in the order in which COCO 1K splits them into folds."""
 
 
 class Shares(NamedTuple):
-    """A figure of `coco_shares`, query by query."""
+    """A measure, query by query."""
 
     shares: Tensor
-    """f64 [Q], each query's share of 1."""
+    """f64 [Q], each in [0, 1]."""
     folds: Tensor | None
-    """i64 [Q], the fold of each query where the figure is the mean of the folds' means, as of COCO 1K."""
+    """i64 [Q], the fold of each query, if the measure is the mean over folds (COCO 1K); else None."""
 
 
 def evaluate_coco(
@@ -89,11 +55,9 @@ def evaluate_coco(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, float]:
-    """Every figure of the four benchmarks, shares in [0, 1]: the means of `coco_shares`, whose keys and errors they
-    have.
-    """
+    """All measures of the four benchmarks, in [0, 1]: the means of `coco_shares`, with the same keys and errors."""
     found = coco_shares(images, image_ids, captions, caption_ids, truth, score)
-    return {key: _mean(*figure) for key, figure in found.items()}
+    return {key: _mean(*measure) for key, measure in found.items()}
 
 
 def _mean(shares: Tensor, folds: Tensor | None) -> float:
@@ -110,45 +74,45 @@ def coco_shares(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, Shares]:
-    """Every figure of the four benchmarks, query by query.
+    """All measures of the four benchmarks, query by query.
 
-    Keys are SET_DIRECTION_FIGURE: `coco_1k`, `coco_5k`, `cxc`, `eccv`; `image_to_text`, `text_to_image`; `R@1`, `R@5`,
+    Keys are SET_DIRECTION_MEASURE: `coco_1k`, `coco_5k`, `cxc`, `eccv`; `image_to_text`, `text_to_image`; `R@1`, `R@5`,
     `R@10`, and for ECCV Caption `r_precision` and `map_at_r`.
 
     Args:
         images: [Q, D], unit means.
-        image_ids: COCO's id of each.
+        image_ids: COCO's id of each image.
         captions: [C, D], unit means.
-        caption_ids: COCO's id of each.
-        truth: see `load_truth`.
+        caption_ids: COCO's id of each caption.
+        truth: the correct pairs; `prolip.suites.coco_pairs.load_truth` reads them.
         score: see `retrieval_scores`.
 
     Raises:
-        ValueError: an id stands twice, or a query of the truth was not given.
+        UserError: an id occurs twice, or a query of `truth` is missing.
     """
-    pictures, texts = _Side(images, image_ids, "picture"), _Side(captions, caption_ids, "caption")
-    figures: dict[str, Shares] = {}
-    for way, queries, candidates in (("image_to_text", pictures, texts), ("text_to_image", texts, pictures)):
+    pool, texts = _Side(images, image_ids, "image"), _Side(captions, caption_ids, "caption")
+    measures: dict[str, Shares] = {}
+    for way, queries, candidates in (("image_to_text", pool, texts), ("text_to_image", texts, pool)):
         for name, pairs in (("coco_5k", truth.coco), ("cxc", truth.cxc), ("eccv", truth.eccv)):
             wanted: Mapping[int, Sequence[int]] = getattr(pairs, way)
             rows, correct = queries.rows(wanted), _correct(wanted, candidates)
             asked = queries.gaussian.rows(rows)
             ranks = first_ranks(asked, candidates.gaussian, correct, score)
-            figures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None) for k in RECALL_AT}
+            measures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None) for k in RECALL_AT}
             if name == "eccv":
-                # A few of its right answers are no captions of the test set: they count, though none can be found.
+                # A few correct answers are not in the test set. They count towards R, though they cannot be found.
                 num_correct = torch.tensor([len(set(rights)) for rights in wanted.values()], device=rows.device)
                 found = precisions_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
-                figures |= {f"eccv_{way}_{figure}": Shares(some, None) for figure, some in found._asdict().items()}
+                measures |= {f"eccv_{way}_{key}": Shares(some, None) for key, some in found._asdict().items()}
         ranks, folds = _ranks_in_folds(queries, candidates, _folds(truth), way, score)
-        figures |= {f"coco_1k_{way}_R@{k}": Shares((ranks < k).double(), folds) for k in RECALL_AT}
-    return figures
+        measures |= {f"coco_1k_{way}_R@{k}": Shares((ranks < k).double(), folds) for k in RECALL_AT}
+    return measures
 
 
 def _ranks_in_folds(
     queries: "_Side", candidates: "_Side", folds: Sequence[Pairs], way: str, score: Score
 ) -> tuple[Tensor, Tensor]:
-    """Rank of each query's best right candidate within its fold, and its fold, i64 [Q]."""
+    """Rank of each query's best correct candidate within its fold, and the fold, both i64 [Q]."""
     back = "text_to_image" if way == "image_to_text" else "image_to_text"
     ranks = []
     for fold in folds:
@@ -160,19 +124,19 @@ def _ranks_in_folds(
 
 
 class _Side:
-    """Items of one kind and the row of each id."""
+    """Images or captions, with the row of each id."""
 
     def __init__(self, gaussian: Gaussian, ids: Sequence[int], kind: str) -> None:
         self.gaussian, self.kind = gaussian, kind
         self.places = {int(identity): row for row, identity in enumerate(ids)}
         if len(self.places) != len(gaussian.mean):
-            raise ValueError(f"{len(gaussian.mean)} {kind}s and {len(self.places)} different ids do not go together")
+            raise UserError(f"{len(gaussian.mean)} {kind}s and {len(self.places)} different ids do not match")
 
     def rows(self, ids: Mapping[int, Sequence[int]]) -> Tensor:
         """Rows of the queries, i64 [Q]."""
         absent = [identity for identity in ids if identity not in self.places]
         if absent:
-            raise ValueError(f"{len(absent)} {self.kind}s of the test set were not given, such as {absent[0]}")
+            raise UserError(f"{len(absent)} {self.kind}s of the test set are missing, such as {absent[0]}")
         return torch.tensor([self.places[identity] for identity in ids], device=self.gaussian.mean.device)
 
     def part(self, ids: Mapping[int, Sequence[int]]) -> "_Side":
@@ -181,7 +145,7 @@ class _Side:
 
 
 def _correct(wanted: Mapping[int, Sequence[int]], candidates: _Side) -> Tensor:
-    """Which candidates are right for which query, bool [Q, C]; right ones that are no candidates are left out."""
+    """Which candidates are correct for which query, bool [Q, C]; answers outside the candidates are ignored."""
     pairs = [
         (row, candidates.places[right])
         for row, rights in enumerate(wanted.values())
@@ -194,12 +158,12 @@ def _correct(wanted: Mapping[int, Sequence[int]], candidates: _Side) -> Tensor:
 
 
 def _folds(truth: CocoTruth) -> list[Pairs]:
-    """COCO's own pairs within each fold of captions and of the pictures that they belong to."""
+    """COCO's own pairs, split into folds of captions and the images they belong to."""
     size = len(truth.caption_order) // NUM_FOLDS
     folds = []
     for fold in range(NUM_FOLDS):
         ids = truth.caption_order[fold * size : (fold + 1) * size]
         of_captions = {caption: truth.coco.text_to_image[caption] for caption in ids}
-        pictures = dict.fromkeys(rights[0] for rights in of_captions.values())
-        folds.append(Pairs({image: truth.coco.image_to_text[image] for image in pictures}, of_captions))
+        images = dict.fromkeys(rights[0] for rights in of_captions.values())
+        folds.append(Pairs({image: truth.coco.image_to_text[image] for image in images}, of_captions))
     return folds

@@ -5,25 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prolip.errors import UserError
+
+Score = Literal["csd", "mean"]
 Prior = Literal["uniform", "inverse_var", "inverse_var_squared", "inverse_var_fifth"]
+Root = Literal["text", "inclusion", "both"]
+InclusionForm = Literal["official", "exact"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BprwConfig:
-    """How prompts are re-weighted. The defaults are the published ones for images without labels."""
+    """Bayesian prompt re-weighting. The defaults are the published ones for images without labels."""
 
     alpha: float = 5.0
-    """Concentration of the symmetric Dirichlet prior on a class's weights; above 0. Above 1 it draws them together and
-    makes the result unique; below 1 weights can become exactly 0. Published: 5 without labels, 2 with few labels."""
+    """Concentration of the symmetric Dirichlet prior on a class's weights; above 0. Above 1 it pulls the weights
+    together, and the result is unique. Below 1 weights can become exactly 0. Published: 5 without labels, 2 with few
+    labels."""
     num_neighbors: int = 10
-    """Images that vote for a class: those nearest to its mean prompt, or with labels the first that have its label."""
+    """Images that vote for a class: those nearest to its mean prompt, or with labels the first images of the class."""
     num_draws: int = 10
-    """Samples drawn from each voting image's Gaussian; with expected observations, how many samples it counts as."""
+    """Samples drawn from each voting image's Gaussian; with expected observations, the number of samples it counts
+    as."""
     observations: Literal["draws", "expected"] = "draws"
-    """`draws`: samples of the images' Gaussians. `expected`: none, but the expected log-likelihood in closed form."""
+    """`draws`: samples of the images' Gaussians. `expected`: no samples, but the expected log-likelihood in closed
+    form."""
     prior: Prior = "inverse_var"
-    """Where the weights start: even, or in inverse proportion to the mean over dimensions of a prompt's variance, of
-    its square, or of its fifth power. With alpha above 1 it changes the number of rounds and not the result."""
+    """Start weights: even, or inversely proportional to the mean over dimensions of a prompt's variance, of its square,
+    or of its fifth power. With alpha above 1 this changes only the number of rounds."""
     var_floor: float = 0.02
     """Added to every variance of a prompt; at least 0."""
     var_multiplier: float = 1.0
@@ -33,9 +41,9 @@ class BprwConfig:
     tolerance: float = 1e-12
     """A class has converged when its weights move by less than this (Euclidean norm) in a round."""
     max_rounds: int = 1000
-    """Rounds after which a class is left as it is."""
+    """Most rounds of a class."""
     seed: int = 0
-    """Of the draws. They depend on nothing else: not on the device, the number type or the memory bound."""
+    """Seed of the draws, which do not depend on the device, the dtype or the memory limit."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -49,29 +57,21 @@ class BprwConfig:
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise ValueError(f"bprw.{name} is {getattr(self, name)}: it must be {rule}")
-
-
-Score = Literal["csd", "mean"]
-
-
-Root = Literal["text", "inclusion", "both"]
-
-
-InclusionForm = Literal["official", "exact"]
+                raise UserError(f"bprw.{name} is {getattr(self, name)}: it must be {rule}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraversalConfig:
-    """Where the walk ends and how finely it is cut."""
+    """Where a walk through a hierarchy ends, and its number of steps."""
 
     root: Root = "text"
-    """"text": the embedding of the empty caption. "inclusion": the caption that includes the image most. "both": their
+    """"text": the embedding of the empty caption. "inclusion": the item that includes the query most. "both": their
     normalised sum."""
     inclusion: InclusionForm = "official"
-    """Which score finds the including caption: the published one-sided test, or H."""
+    """Score that finds the including item: the published one-sided test, or exact H."""
     num_steps: int = 50
+    """Steps from the start to the root."""
     root_only: bool = False
-    """Query the root alone instead of walking to it."""
+    """Look up the item nearest to the root, without a walk."""
     root_weight: float = 1.0
-    """Factor of the including caption beside the text root (the published `n_root` adds it that many times)."""
+    """Factor of the including item beside the text root (the published `n_root` adds it that many times)."""

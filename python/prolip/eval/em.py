@@ -1,4 +1,6 @@
-"""Mixing weights of fixed components by expectation-maximisation, for many mixtures at once (SPEC §5).
+"""Fit the mixing weights of fixed components by expectation-maximisation, for many mixtures at once.
+
+See docs/specification.md, section 5.
 
 C mixtures (classes), S observations, K components.
 """
@@ -10,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.config import Prior
 
 _POWERS = {"inverse_var": 1, "inverse_var_squared": 2, "inverse_var_fifth": 5}
@@ -18,29 +21,29 @@ _COMPACT_BELOW = 7 / 8
 
 
 class FittedWeights(NamedTuple):
-    """Mixing weights and how long they took."""
+    """Mixing weights and the number of rounds."""
 
     weights: Tensor
     """f64 [C, K], rows summing to 1."""
     rounds: Tensor
-    """i64 [C], the round in which a mixture had converged, counted from 1; `max_rounds` where it had not."""
+    """i64 [C], the round in which each mixture converged, from 1; `max_rounds` if it did not."""
 
 
 def prior_weights(log_var: Tensor, prior: Prior) -> Tensor:
-    """Where the weights start, f64 [C, K]: even, or proportional to 1 / mean over D of var^p, p = 1, 2 or 5.
+    """Start weights, f64 [C, K]: even, or proportional to 1 / mean over D of var^p, p = 1, 2 or 5.
 
     Args:
         log_var: [C, K, D], log variances of the components, without floor or factor.
-        prior: which.
+        prior: the rule.
 
     Raises:
-        ValueError: the variances are zero (those of a model without uncertainty) and the prior divides by them.
+        UserError: a variance is zero (the model has no uncertainty) and the prior divides by it.
     """
     if prior == "uniform":
         return log_var.new_full(log_var.shape[:2], 1 / log_var.shape[1], dtype=_rounds_type(log_var.device))
     log_power = torch.logsumexp(_POWERS[prior] * log_var, dim=-1).to(_rounds_type(log_var.device))
     if not bool(log_power.isfinite().all()):
-        raise ValueError(f"bprw.prior is {prior!r}, but a prompt has a variance of zero: take 'uniform'")
+        raise UserError(f"bprw.prior is {prior!r}, but a prompt has a variance of zero: use 'uniform'")
     start = torch.softmax(-log_power, dim=-1).clamp_min(_SMALLEST_START)
     return start / start.sum(-1, keepdim=True)
 
@@ -48,22 +51,24 @@ def prior_weights(log_var: Tensor, prior: Prior) -> Tensor:
 def fit_weights(
     log_likelihoods: Tensor, start: Tensor, *, counts: Tensor, alpha: float, tolerance: float, max_rounds: int
 ) -> FittedWeights:
-    """The weights of each mixture that its observations and a Dirichlet(alpha) prior make most probable.
+    """The most probable weights of each mixture, given its observations and a Dirichlet(alpha) prior.
 
-    A round: r = softmax over K of ln(weights) + log-likelihood; weights = max(0, sum over S of r + alpha - 1), made to
-    sum to 1. It ends for a mixture when its weights would move by no more than `tolerance`; they are then left as they
-    were. Mixtures that have converged are taken out. With alpha >= 1 every round raises `log_posterior`.
+    A round: r = softmax over K of ln(weights) + log-likelihood; weights = max(0, sum over S of r + alpha - 1), divided
+    by their sum. A mixture has converged when its weights would move by no more than `tolerance`; it then keeps the
+    weights of the round before. With alpha >= 1 every round raises the log posterior,
+    sum over S of count * ln(sum over K of weight * likelihood) + (alpha - 1) * sum over K of ln(weight).
 
     Args:
-        log_likelihoods: [C, S, K]; a constant an observation may be added freely.
+        log_likelihoods: [C, S, K]; a constant per observation changes nothing.
         start: [C, K], above 0, rows summing to 1.
-        counts: [C, S], how many times each observation counts; at least 0, and not all 0 when alpha is 1 or less.
+        counts: [C, S], how often each observation counts; at least 0, and not all 0 if alpha is 1 or less.
         alpha: above 0.
         tolerance: at least 0.
         max_rounds: at least 1.
 
     Raises:
-        ValueError: a log-likelihood is NaN, or alpha is so small that all weights of a mixture become 0.
+        UserError: alpha is so small that all weights of a mixture become 0.
+        ValueError: a log-likelihood is NaN.
     """
     weights = start.to(_rounds_type(start.device))
     relative = (log_likelihoods - log_likelihoods.amax(dim=-1, keepdim=True)).to(weights.dtype)
@@ -89,31 +94,23 @@ def fit_weights(
     unfinished = ~live.done
     fitted.weights[live.places[unfinished]] = weights[unfinished]
     if bool(fitted.weights.isnan().any()):
-        raise ValueError(f"alpha is {alpha}: so small that no weight of a mixture stays above 0")
+        raise UserError(f"bprw.alpha is {alpha}: too small, no weight of a mixture stays above 0")
     return fitted
 
 
-def log_posterior(log_likelihoods: Tensor, weights: Tensor, *, counts: Tensor, alpha: float) -> Tensor:
-    """ln p(observations | weights) + (alpha - 1) sum of ln(weights), [C]: what `fit_weights` raises."""
-    evidence = torch.logsumexp(log_likelihoods + weights.log()[:, None], dim=-1)
-    # With alpha = 1 a weight of 0 is no matter: 0 ln 0 = 0.
-    prior = 0.0 if alpha == 1 else (alpha - 1) * weights.log().sum(-1)
-    return (counts * evidence).sum(-1) + prior
-
-
 class _Live(NamedTuple):
-    """The mixtures that still take part in the rounds."""
+    """The mixtures that have not converged yet."""
 
     table: Tensor
-    """[C, S, K]: likelihoods relative to the largest of each observation, or their logarithms."""
+    """[C, S, K], likelihoods relative to the largest of each observation, or their logarithms."""
     counts: Tensor
-    """[C, S]."""
+    """[C, S], how often each observation counts."""
     places: Tensor
-    """i64 [C], their places among all."""
+    """i64 [C], indices among all mixtures."""
     done: Tensor
-    """bool [C]: converged, but not yet taken out."""
+    """bool [C], converged but not yet removed."""
     products: bool
-    """Whether `table` holds likelihoods."""
+    """Whether `table` holds likelihoods, not logarithms."""
 
     @classmethod
     def start(cls, relative: Tensor, counts: Tensor, *, products: bool) -> _Live:
@@ -127,9 +124,9 @@ class _Live(NamedTuple):
     def responsibilities(self, weights: Tensor) -> Tensor:
         """Sum over observations of count times softmax over K of ln(weights) + log-likelihood, [C, K].
 
-        With alpha >= 1 the softmax is two matrix-vector products on likelihoods: its sum over K cannot vanish, since a
-        component that alone explains an observation keeps a weight of at least its share of the counts. With
-        alpha < 1 such a component can be dropped, and only logarithms then still tell the others apart.
+        With alpha >= 1 the softmax is two matrix-vector products on likelihoods. Its sum over K cannot vanish: a
+        component that alone explains an observation keeps a weight of at least its share of the counts. With alpha < 1
+        such a component can drop to 0, and then only logarithms tell the others apart.
         """
         if self.products:
             evidence = torch.bmm(self.table, weights[:, :, None]).squeeze(2)
@@ -139,5 +136,5 @@ class _Live(NamedTuple):
 
 
 def _rounds_type(device: torch.device) -> torch.dtype:
-    """Rounds run in float64, where a tolerance means something; Apple's GPUs have only float32."""
+    """float64, so that the tolerance is meaningful; Apple GPUs only have float32."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,11 +1,35 @@
-"""How far pictures and captions lie inside more general ones (SPEC §4). N items, D dimensions."""
+"""Inclusion of items in more general ones, and walks through a hierarchy of items up to its root.
+
+The walk is HierarCaps's (docs/specification.md, section 9). It starts at the item nearest to the query, moves in a
+straight line to the root, and visits the nearest item at each step. In HierarCaps the queries are images and the items
+captions; in HierarImgs it is the other way round.
+
+N queries, L levels from general to specific, T = N * L items, D dimensions, S steps.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
-from prolip.gaussian import Gaussian, inclusion_score
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.eval.config import InclusionForm, TraversalConfig
+from prolip.eval.inclusion_search import most_including
+from prolip.gaussian import Gaussian, inclusion_matrix, inclusion_score
+
+MAX_SCORES = 2**22
+"""Scores of queries against all items that are in memory at a time."""
+_FIRST_CANDIDATES = 16
+"""Items followed along a walk at first; more are seldom needed."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Inclusion between levels
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,10 +37,12 @@ class Inclusion:
     """How far the items of one level lie inside those of another."""
 
     specific: str
+    """Name of the specific level."""
     general: str
+    """Name of the general level."""
     mean_score: float
-    """Exact H averaged over items and dimensions. Its sign depends on the variances alone (SPEC §4): positive when the
-    general side is wider; it grows with the distance of the means, so it never says that the means agree."""
+    """Exact H, averaged over items and dimensions. Positive where the general side has the larger variance. It grows
+    with the distance of the means, so it does not say that the means agree (docs/specification.md, section 4)."""
     share_positive: float
     """Share of items whose H, summed over dimensions, is positive, in [0, 1]; a tie counts half."""
 
@@ -42,7 +68,7 @@ def inclusion(specific: Gaussian, general: Gaussian, names: tuple[str, str]) -> 
 
 
 def inclusion_chain(levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
-    """Inclusion of each level in the next, the most specific level first: picture, name, subgroup, group."""
+    """Inclusion of each level in the next; the most specific level comes first (image, name, subgroup, group)."""
     return [
         inclusion(specific, general, (name, general_name))
         for (name, specific), (general_name, general) in pairwise(levels)
@@ -50,5 +76,147 @@ def inclusion_chain(levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
 
 
 def inclusion_in_each(specific: tuple[str, Gaussian], levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
-    """Inclusion of one level (the pictures) in each of the others (the captions from specific to general)."""
+    """Inclusion of one level (such as images) in each of the others (such as captions, from specific to general)."""
     return [inclusion(specific[1], general, (specific[0], name)) for name, general in levels]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Walks to the root
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Traversal(NamedTuple):
+    """How well each walk went: shares in [0, 1], f64 [N]."""
+
+    precision: Tensor
+    """Visited items that belong to the query / all visited items, equal items counted once."""
+    recall: Tensor
+    """Items of the query that were visited / L."""
+    any_found: Tensor
+    """1 where at least one item of the query was visited."""
+
+
+def string_ids(rows: Sequence[Sequence[str]]) -> Tensor:
+    """Number strings so that equal strings have equal ids, i64 [N, L]."""
+    ids: dict[str, int] = {}
+    return torch.tensor([[ids.setdefault(text, len(ids)) for text in row] for row in rows])
+
+
+def mean_root(items: Gaussian) -> Tensor:
+    """Normalised mean of all items' means, [D]: a root for images, which have no counterpart of the empty caption."""
+    return F.normalize(items.flatten().mean.mean(dim=0), dim=0)
+
+
+def including_items(queries: Gaussian, items: Gaussian, form: InclusionForm = "official") -> Tensor:
+    """Index of the item that includes each query most, i64 [N].
+
+    Args:
+        queries: [N, D].
+        items: [T, D].
+        form: `official`: the released one-sided test. `exact`: H.
+    """
+    if form == "official":
+        return most_including(queries, items)
+    return inclusion_matrix(queries, items).argmax(dim=1)
+
+
+def traverse(
+    queries: Gaussian,
+    items: Gaussian,
+    item_ids: Tensor,
+    root: Tensor,
+    config: TraversalConfig,
+    *,
+    including: Tensor | None = None,
+) -> Traversal:
+    """Walk from the item nearest to each query to the root, and score the items visited on the way.
+
+    A step's position is normalise(start - (start - root) * k / S), a blend of two vectors. Normalising changes no
+    ranking, so the item scores at a step are the same blend of the scores at the start and at the root, and no position
+    is ever formed.
+
+    Args:
+        queries: [N, D], unit means.
+        items: [N, L, D], unit means.
+        item_ids: i64 [N, L]; equal ids are equal items.
+        root: [D], such as the mean of the empty caption. Not used with config.root "inclusion".
+        config: the walk.
+        including: result of `including_items`, for callers that walk several times; computed if None.
+    """
+    flat, flat_ids = items.flatten(), item_ids.flatten()
+    if including is None and config.root != "text":
+        including = including_items(queries, flat, config.inclusion)
+    parts: list[Traversal] = []
+    step = max(1, MAX_SCORES // len(flat.mean))
+    for first in range(0, len(queries.mean), step):
+        rows = slice(first, first + step)
+        block = queries.rows(rows)
+        start = flat.mean[(block.mean @ flat.mean.T).argmax(dim=1)]
+        ends = _roots(None if including is None else flat.mean[including[rows]], root, config)
+        visited = visited_items(start @ flat.mean.T, ends @ flat.mean.T, config)
+        parts.append(score_visited(flat_ids[visited], item_ids[rows]))
+    return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def score_visited(visited: Tensor, own: Tensor) -> Traversal:
+    """Precision, recall and any-recall of the items visited.
+
+    Args:
+        visited: i64 [N, S], ids of the items visited; may repeat.
+        own: i64 [N, L], ids of the query's own items.
+    """
+    visited = visited.sort(dim=1).values
+    new = torch.ones_like(visited, dtype=torch.bool)
+    new[:, 1:] = visited[:, 1:] != visited[:, :-1]
+    belongs = (visited[:, :, None] == own[:, None, :]).any(dim=2)
+    found = (own[:, :, None] == visited[:, None, :]).any(dim=2)
+    return Traversal(
+        precision=(new & belongs).sum(dim=1).double() / new.sum(dim=1),
+        recall=found.double().mean(dim=1),
+        any_found=found.any(dim=1).double(),
+    )
+
+
+def _roots(including: Tensor | None, root: Tensor, config: TraversalConfig) -> Tensor:
+    """Unit vector at which each walk ends, [N, D], from the including items' means; [1, D] where all share one root."""
+    if config.root == "text" or including is None:
+        return root[None]
+    top = including * config.root_weight
+    return F.normalize(top if config.root == "inclusion" else top + root, dim=-1)
+
+
+def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
+    """Index of the best item at each step from start to root, i64 [N, S]; the walk stops before the root.
+
+    An item's score is a straight line over the way. Two lines are special: those of the best item at the start and of
+    the best item at the root. An item that is best anywhere in between lies on or above the point where these two
+    cross. Few items do, and only they are followed.
+
+    Args:
+        start_scores: [N, T], scores at the start.
+        root_scores: [N, T] or [1, T], scores at the root.
+        config: the walk.
+    """
+    if config.root_only:
+        return root_scores.argmax(dim=1, keepdim=True).expand(len(start_scores), -1)
+    best_at_root = root_scores.argmax(dim=1).expand(len(start_scores))
+    best = torch.stack([start_scores.argmax(dim=1), best_at_root], dim=1)
+    root_scores = root_scores.expand(len(start_scores), -1)
+    at_start, at_root = start_scores.gather(1, best), root_scores.gather(1, best)
+    lead, lag = at_start[:, :1] - at_start[:, 1:], at_root[:, 1:] - at_root[:, :1]
+    # Where one item is best at both ends, nothing crosses, and no item is above it at the root.
+    crossing = torch.where(lead + lag > 0, lead / (lead + lag), 1.0).clamp(0.0, 1.0)
+    scores = torch.lerp(start_scores, root_scores, crossing)
+    bound = torch.lerp(at_start, at_root, crossing).amin(dim=1, keepdim=True)
+    highest, count = scores.topk(min(_FIRST_CANDIDATES, scores.shape[1]), dim=1), _FIRST_CANDIDATES
+    while count < scores.shape[1] and bool((highest.values[:, -1:] > bound).any()):
+        count *= 4
+        highest = scores.topk(min(count, scores.shape[1]), dim=1)
+    # In order of index, so that among equal items the first one wins, as it would among all.
+    followed = torch.cat([best, highest.indices], dim=1).sort(dim=1).values
+    at_start, at_root = start_scores.gather(1, followed), root_scores.gather(1, followed)
+    steps = [
+        torch.lerp(at_start, at_root, step / config.num_steps).argmax(dim=1, keepdim=True)
+        for step in range(config.num_steps)
+    ]
+    return followed.gather(1, torch.cat(steps, dim=1))

@@ -1,41 +1,36 @@
-"""Prompts of a zero-shot classifier: where they come from, and which of them to keep (SPEC §5).
+"""Fill prompt templates, and choose which prompts of a zero-shot classifier to keep.
 
-An uncertain prompt fits a class badly, so the published rivals of re-weighting drop the prompts of the largest total
-variance. Each rule is a type of its own. The uniform average of all prompts is `zero_shot.aggregate_prompts`.
-C classes, K prompts a class, D dimensions, N images.
+An uncertain prompt describes its class badly. The published alternatives to re-weighting therefore drop the prompts
+with the largest total variance (docs/specification.md, section 5). Each rule has its own type. The uniform average of
+all prompts is `zero_shot.aggregate_prompts`.
+
+C classes, K prompts per class, D dimensions, N images.
 """
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.zero_shot import Classifier, zero_shot_logits
 from prolip.gaussian import Gaussian
 
-PLAIN_TEMPLATES = ("{}", "a picture of {}", "an emoji of {}")
-"""Templates of the emoji captions that are filled with one phrase."""
-CHAINED_TEMPLATES = ("{}", "a picture: {}", "{}, emoji")
-"""Templates filled with the phrase and more general ones: "blowfish, marine animal, animals and nature"."""
-
 # ---------------------------------------------------------------------------------------------------------------------
-# The five rules
+# Filters
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class WithinSpread:
-    """Keeps total variances up to the class's mean plus `num_std` of its standard deviations (by_std_values_per_class).
+    """Keeps total variances up to the class's mean plus `num_std` standard deviations (by_std_values_per_class).
 
-    The deviation is the unbiased one; of a single prompt it does not exist, and that prompt is kept.
+    The standard deviation is the unbiased one. It is undefined for a single prompt, which is kept.
     """
 
     num_std: float = 0.0
@@ -60,10 +55,10 @@ class SmallestInClass:
 
 @dataclass(frozen=True, kw_only=True)
 class SmallestByClass:
-    """Keeps the smallest total variances of each class, as many as the class is given (by_ranking_classwise)."""
+    """Keeps the smallest total variances of each class, with a count per class (by_ranking_classwise)."""
 
     counts: tuple[int, ...]
-    """One a class, each as in `SmallestInClass`; `greedy_counts` chooses them from labelled images."""
+    """One per class, each as in `SmallestInClass`; `greedy_counts` chooses them from labelled images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,32 +70,27 @@ class UpToThreshold:
 
 
 PromptFilter = WithinSpread | SmallestOfAll | SmallestInClass | SmallestByClass | UpToThreshold
-"""Which prompts to keep. A class of which a rule keeps none keeps its most certain one."""
+"""Which prompts to keep. If a rule keeps no prompt of a class, its most certain prompt is kept."""
 
 
 def kept_prompts(total_var: Tensor, rule: PromptFilter) -> Tensor:
-    """Which prompts a rule keeps, bool [C, K], at least one a class.
+    """Which prompts a rule keeps, bool [C, K], at least one per class.
 
     Args:
         total_var: [C, K], the prompts' total variances.
-        rule: see its type.
+        rule: which to keep.
 
     Raises:
-        ValueError: a count is below 1, there is not one a class, or a total variance is NaN.
+        UserError: a count is below 1, the number of counts is not C, or a total variance is NaN.
     """
     if bool(total_var.isnan().any()):
-        raise ValueError("a prompt's total variance is not a number")
-    # The most certain prompt passes wherever another one does. A threshold of NaN, the deviation of a single prompt,
-    # lets nothing pass.
-    return (total_var <= thresholds(total_var, rule)[:, None]) | (total_var == total_var.amin(dim=1, keepdim=True))
+        raise UserError("a prompt's total variance is NaN")
+    # The most certain prompt always passes. Nothing else does where the threshold is NaN (a class with one prompt).
+    return (total_var <= _thresholds(total_var, rule)[:, None]) | (total_var == total_var.amin(dim=1, keepdim=True))
 
 
-def thresholds(total_var: Tensor, rule: PromptFilter) -> Tensor:
-    """The largest total variance that a rule lets each class keep, [C]; NaN where it is not defined.
-
-    Raises:
-        ValueError: a count is below 1, or there is not one a class.
-    """
+def _thresholds(total_var: Tensor, rule: PromptFilter) -> Tensor:
+    """The largest total variance that a rule keeps in each class, [C]; NaN where it is undefined."""
     num_classes, num_prompts = total_var.shape
     match rule:
         case WithinSpread():
@@ -119,24 +109,24 @@ def thresholds(total_var: Tensor, rule: PromptFilter) -> Tensor:
 
 
 def _smallest(rows: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """The count-th smallest value of each row, or its largest where it has fewer, [R]."""
+    """The count-th smallest value of each row, [R]; the largest if the row has fewer."""
     if len(counts) != len(rows):
-        raise ValueError(f"there are {len(counts)} counts of prompts to keep for {len(rows)} classes")
+        raise UserError(f"{len(counts)} counts of prompts to keep do not match {len(rows)} classes")
     if min(counts) < 1:
-        raise ValueError(f"{min(counts)} prompts cannot be kept: it must be at least 1")
+        raise UserError(f"the count of prompts to keep is {min(counts)}: it must be at least 1")
     place = torch.tensor([min(count, rows.shape[1]) - 1 for count in counts], device=rows.device)
     return rows.sort(dim=1).values.gather(1, place[:, None]).squeeze(1)
 
 
 def filter_prompts(prompts: Gaussian, rule: PromptFilter) -> Classifier:
-    """The ensemble of the kept prompts: normalised mean of their means, mean of their variances.
+    """The classifier of the kept prompts: normalised mean of their means, mean of their variances.
 
     Args:
         prompts: [C, K, D], unit means.
-        rule: which are kept.
+        rule: which to keep.
 
     Raises:
-        ValueError: as `kept_prompts`.
+        UserError: as for `kept_prompts`.
     """
     kept = kept_prompts(prompts.total_var, rule).to(prompts.mean)
     share = kept / kept.sum(dim=1, keepdim=True)
@@ -147,29 +137,28 @@ def filter_prompts(prompts: Gaussian, rule: PromptFilter) -> Classifier:
 def greedy_counts(
     prompts: Gaussian, image_mean: Tensor, labels: Tensor, *, on_progress: Callable[[int], object] | None = None
 ) -> SmallestByClass:
-    """How many of its most certain prompts each class had best keep, class after class, to classify labelled images.
+    """Choose greedily how many of its most certain prompts each class keeps, to classify labelled images best.
 
-    It starts from all prompts of all classes. Each class in turn takes the number that gets the most images right
-    (by means alone), all other classes being as they are by then; of equally good numbers the largest.
+    All classes start with all prompts. Each class in turn takes the number that classifies the most images correctly
+    (by means alone) while all other classes stay as they are; among equally good numbers the largest.
 
-    Bias: the numbers are fitted to these very images, one free choice a class. By construction they score at least as
-    well as the uniform ensemble *on these images*, even where the labels are noise, so that score is no estimate of
-    anything: it is the optimistic bound that re-weighting, which sees no labels, is compared with. Score the result
-    on other images.
+    The numbers are fitted to these images, with one free choice per class. *On these images* they always score at least
+    as well as the uniform ensemble, even if the labels are noise. So that score is an optimistic bound, to compare with
+    re-weighting, which sees no labels. Measure the result on other images.
 
     Args:
         prompts: [C, K, D], unit means.
         image_mean: [N, D], unit norm.
         labels: i64 [N].
-        on_progress: called with 1 after every class.
+        on_progress: called with 1 after each class.
 
     Raises:
-        ValueError: there is no image, or a label is not a class.
+        UserError: there is no image, or a label is not a class.
     """
     num_classes, num_prompts, _ = prompts.mean.shape
     if len(labels) == 0 or not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"labels must be from 0 to {num_classes - 1}, and there must be one")
-    # Ensemble k of a class: its prompts up to the k-th smallest total variance.
+        raise UserError(f"labels must be from 0 to {num_classes - 1}, and there must be at least one")
+    # Ensemble k of a class holds its prompts up to the k-th smallest total variance.
     total_var = prompts.total_var
     limits = total_var.sort(dim=1).values
     counts = [num_prompts] * num_classes
@@ -200,48 +189,19 @@ def greedy_counts(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Class names and templates
+# Templates
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def imagenet_classnames() -> list[str]:
-    """The 1,000 class names of ImageNet that CLIP is evaluated with, in the order of the labels; from open_clip.
-
-    Raises:
-        FileNotFoundError: open_clip is not installed.
-    """
-    return list(_open_clip_names()["IMAGENET_CLASSNAMES"])
-
-
-def imagenet_templates(kind: Literal["all", "simple"] = "all") -> list[str]:
-    """CLIP's 80 prompt templates for ImageNet, or the seven that do most of the work, with `{}` for the class.
-
-    Raises:
-        FileNotFoundError: open_clip is not installed.
-    """
-    names = {"all": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
-    return [template("{}") for template in _open_clip_names()[names[kind]]]
-
-
 def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[list[str]]:
-    """Every template filled with every class name, one list a class. The place of the name is `{}` or `{c}`.
+    """Fill every template with every class name, one list per class. The placeholder is `{}` or `{c}`.
 
     Raises:
-        ValueError: there is no template or no class name, or a template has no place for the name.
+        UserError: there is no template or no class name, or a template has no placeholder.
     """
     if not templates or not classnames:
-        raise ValueError(f"{len(templates)} templates and {len(classnames)} class names make no prompts")
+        raise UserError(f"{len(templates)} templates and {len(classnames)} class names make no prompts")
     for template in templates:
         if "{}" not in template and "{c}" not in template:
-            raise ValueError(f"template {template!r} has no {{}} for the class name")
+            raise UserError(f"template {template!r} has no {{}} for the class name")
     return [[template.replace("{c}", "{}").replace("{}", name) for template in templates] for name in classnames]
-
-
-def _open_clip_names() -> dict[str, Any]:
-    """The variables of open_clip's module of names, run by itself: importing the package would load its models."""
-    spec = find_spec("open_clip")
-    folders = spec.submodule_search_locations if spec is not None else None
-    path = Path(folders[0]) / "zero_shot_metadata.py" if folders else None
-    if path is None or not path.is_file():
-        raise FileNotFoundError("ImageNet's names come with open_clip, which is missing: pip install open_clip_torch")
-    return runpy.run_path(str(path))

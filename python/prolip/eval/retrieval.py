@@ -1,4 +1,7 @@
-"""Retrieval in both directions (SPEC §4 scores, §9 metrics). Q queries, C candidates, D dimensions."""
+"""Retrieval scores, ranks, recall and R-precision (docs/specification.md, sections 4 and 9).
+
+Q queries, C candidates, D dimensions.
+"""
 
 import math
 from dataclasses import dataclass
@@ -32,13 +35,13 @@ class RPrecision:
     """Shares in [0, 1]; R is the number of a query's correct candidates."""
 
     r_precision: float
-    """Share of correct ones among the first R."""
+    """Share of correct candidates among the first R."""
     map_at_r: float
-    """Mean over the first R places of the precision up to each place that is correct, 0 for the others."""
+    """Mean over the first R places: the precision up to a place if its candidate is correct, else 0."""
 
 
 class RPrecisions(NamedTuple):
-    """The two shares of `RPrecision` for each query."""
+    """The two shares of `RPrecision`, query by query."""
 
     r_precision: Tensor
     """f64 [Q]"""
@@ -47,22 +50,26 @@ class RPrecisions(NamedTuple):
 
 
 def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "csd") -> Tensor:
-    """Scores by which a query orders its candidates, [Q, C], larger is nearer.
+    """Score of each candidate for each query, [Q, C]; larger is nearer.
 
-    "csd": mean . mean minus half the candidate's total variance, which orders as the closed-form sampled distance does
-    because the query's own variance is the same for all its candidates (SPEC §4). "mean": the first part alone.
+    Args:
+        queries: [Q, D].
+        candidates: [C, D].
+        score: `mean`: the dot product of the means. `csd`: that, minus half the candidate's total variance. This ranks
+            as the closed-form sampled distance does, because a query's own variance is the same for all candidates
+            (docs/specification.md, section 4).
     """
     scores = queries.mean @ candidates.mean.T
     return scores if score == "mean" else scores - candidates.total_var / 2
 
 
 def rank_candidates(scores: Tensor) -> Tensor:
-    """Candidate indices best first, i64 [Q, C]; equal scores keep their order."""
+    """Candidate indices, best first, i64 [Q, C]; equal scores keep their order."""
     return torch.argsort(scores, dim=1, descending=True, stable=True)
 
 
 def same_group(query_groups: Tensor, candidate_groups: Tensor) -> Tensor:
-    """Which candidates share a query's group, bool [Q, C]: equal pictures, or a picture and its captions."""
+    """Which candidates have the query's group, bool [Q, C]: equal images, or an image and its captions."""
     return query_groups[:, None] == candidate_groups[None, :]
 
 
@@ -71,7 +78,7 @@ def first_ranks(
 ) -> Tensor:
     """Rank of each query's best correct candidate, i64 [Q], from 0; ties count against it.
 
-    Only `block` rows of the score matrix exist at a time.
+    Only `block` rows of the score matrix are in memory at a time.
     """
     parts = []
     for start in range(0, len(queries.mean), block):
@@ -89,7 +96,7 @@ def precision_at_r(
     *,
     num_correct: Tensor | None = None,
 ) -> RPrecision:
-    """How well a query's first R candidates are its R correct ones, averaged over queries; see `precisions_at_r`."""
+    """R-precision and mAP@R, averaged over queries; see `precisions_at_r`."""
     found = precisions_at_r(queries, candidates, correct, score, block, num_correct=num_correct)
     return RPrecision(r_precision=float(found.r_precision.mean()), map_at_r=float(found.map_at_r.mean()))
 
@@ -103,24 +110,24 @@ def precisions_at_r(
     *,
     num_correct: Tensor | None = None,
 ) -> RPrecisions:
-    """How well each query's first R candidates are its R correct ones.
+    """R-precision and mAP@R of each query, for queries with many correct candidates (ECCV Caption, CxC).
 
-    For queries with many correct candidates (ECCV Caption, CxC). Ties count against the query.
+    Ties count against the query.
 
     Args:
         queries: [Q, D].
         candidates: [C, D].
-        correct: bool [Q, C], at least one true a row.
+        correct: bool [Q, C], at least one true per row.
         score: see `retrieval_scores`.
-        block: rows of the score matrix that exist at a time.
-        num_correct: i64 [Q], the R of each query where some of its correct candidates are not among the candidates.
+        block: rows of the score matrix in memory at a time.
+        num_correct: i64 [Q], the R of each query, if some correct answers are not among the candidates.
 
     Raises:
-        ValueError: there is no query, one has no correct candidate, or a score is NaN.
+        ValueError: there is no query, a query has no correct candidate, or a score is NaN.
     """
     sizes = correct.sum(dim=1) if num_correct is None else num_correct
     if len(sizes) == 0 or not bool((sizes > 0).all()):
-        raise ValueError("every query needs a correct candidate, and there must be a query")
+        raise ValueError("there must be a query, and each needs a correct candidate")
     most = min(int(sizes.max()), correct.shape[1])
     rank = torch.arange(1, most + 1, device=correct.device)
     precisions, averages = [], []
@@ -129,7 +136,7 @@ def precisions_at_r(
         scores = retrieval_scores(queries.rows(rows), candidates, score)
         if bool(scores.isnan().any()):
             raise ValueError("scores hold NaN")
-        # Wrong ones first, then by score, stably: among equals the wrong ones stay in front.
+        # Stable sort by score with wrong candidates in front, so that ties count against the query.
         wrong_first = torch.argsort(correct[rows].byte(), dim=1, stable=True)
         order = rank_candidates(scores.gather(1, wrong_first))[:, :most]
         hits = correct[rows].gather(1, wrong_first.gather(1, order)).double() * (rank <= sizes[rows, None])
@@ -146,7 +153,7 @@ def evaluate_retrieval(
     Args:
         queries: [Q, D].
         candidates: [C, D].
-        correct: bool [Q, C], at least one true a row.
+        correct: bool [Q, C], at least one true per row.
         score: see `retrieval_scores`.
 
     Raises:
@@ -175,32 +182,10 @@ def chance_recall(correct: Tensor, k: int) -> float:
     return float((1 - log_miss.exp()).mean())
 
 
-def ranking_metrics(image_mean: Tensor, text_mean: Tensor) -> dict[str, float]:
-    """Ranks of the paired partner among all by mean similarity, both ways (SPEC §9, "Ranking metrics").
-
-    Args:
-        image_mean: [N, D].
-        text_mean: [N, D]; row i belongs to image i.
-
-    Returns:
-        `image_to_text_mean_rank`, `_median_rank` (both from 1), `_R@1`, `_R@5`, `_R@10`; the same for `text_to_image`.
-    """
-    scores = image_mean @ text_mean.T
-    partner = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-    metrics: dict[str, float] = {}
-    for name, direction in (("image_to_text", scores), ("text_to_image", scores.T)):
-        ranks = rank_of_first_correct(direction, partner)
-        metrics[f"{name}_mean_rank"] = float(ranks.double().mean()) + 1
-        metrics[f"{name}_median_rank"] = _median_rank(ranks)
-        for k in RECALL_AT:
-            metrics[f"{name}_R@{k}"] = _recall(ranks, k)
-    return metrics
-
-
 def _recall(ranks: Tensor, k: int) -> float:
     return float((ranks < k).double().mean())
 
 
 def _median_rank(ranks: Tensor) -> float:
-    """The published form: floor of the median rank from 0 (of an even count, the mean of the middle two), plus 1."""
+    """Median rank from 1, rounded down as in the released code."""
     return math.floor(float(ranks.double().quantile(0.5))) + 1.0

@@ -1,4 +1,4 @@
-"""Statistics that every measure shares: ranks, correlations, bootstrap intervals.
+"""Ranks, correlations and bootstrap intervals, shared by all measures.
 
 Q queries, C candidates, N items.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
     """Number of wrong candidates that score at least as high as the best correct one, i64 [Q], from 0.
 
-    Ties count against the query, so that a collapsed model (all scores equal) earns nothing. Several candidates may be
-    correct (equal pictures, several captions of a picture); the others of them push nothing down.
+    Ties count against the query, so a collapsed model (all scores equal) scores nothing. Several candidates may be
+    correct (equal images, several captions of one image); they do not count against each other.
 
     Args:
         scores: [Q, C], larger is better.
@@ -36,7 +36,7 @@ def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
 
 
 def average_ranks(values: Tensor) -> Tensor:
-    """Rank of each value from 0, equal values sharing their mean rank, f64 [N]."""
+    """Rank of each value from 0, f64 [N]; equal values get their mean rank."""
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     counts = counts.double()
     shared: Tensor = counts.cumsum(0) - counts + (counts - 1) / 2
@@ -44,7 +44,7 @@ def average_ranks(values: Tensor) -> Tensor:
 
 
 def pearson(a: Tensor, b: Tensor) -> float:
-    """Pearson correlation in [-1, 1]; NaN when either side is constant or has fewer than two values."""
+    """Pearson correlation in [-1, 1]; NaN if either side is constant or has fewer than two values."""
     if a.shape != b.shape:
         raise ValueError(f"{tuple(a.shape)} and {tuple(b.shape)} values cannot be correlated")
     if a.numel() < 2 or bool((a == a[0]).all()) or bool((b == b[0]).all()):
@@ -55,15 +55,15 @@ def pearson(a: Tensor, b: Tensor) -> float:
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation in [-1, 1], ties sharing their mean rank; NaN as for `pearson`."""
+    """Spearman's rank correlation in [-1, 1]; ties get their mean rank. NaN as for `pearson`."""
     return pearson(average_ranks(a), average_ranks(b))
 
 
 class Interval(NamedTuple):
-    """A figure and the range of what it would be on other samples of items."""
+    """A statistic with a bootstrap interval."""
 
     value: float
-    """On the items themselves."""
+    """On all items."""
     low: float
     high: float
 
@@ -71,16 +71,17 @@ class Interval(NamedTuple):
 def bootstrap_interval(
     statistic: Callable[..., float], *items: Tensor, level: float = 0.95, num_resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """A statistic with its percentile interval over resamples of the items, drawn with replacement.
+    """A statistic and its percentile interval over resamples of the items, drawn with replacement.
 
-    Resamples on which the statistic is NaN (a correlation of equal values) are left out; NaN where none is left.
+    Resamples on which the statistic is NaN (a correlation of equal values) are left out. If none is left, low and high
+    are NaN.
 
     Args:
         statistic: takes as many tensors as `items`, each [N, ...].
-        items: tensors whose rows belong together, such as uncertainties and levels: the same rows are drawn of all.
-        level: share of resamples within the interval, above 0 and below 1.
+        items: tensors with matching rows, such as uncertainties and levels; the same rows are drawn from each.
+        level: share of resamples inside the interval, above 0 and below 1.
         num_resamples: at least 1.
-        seed: of the draws.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: there is no item, the tensors differ in length, or a setting is out of range.
@@ -94,8 +95,8 @@ def bootstrap_interval(
 def resampled(statistic: Callable[..., float], *items: Tensor, num_resamples: int = 1000, seed: int = 0) -> Tensor:
     """The statistic on resamples of the items, f64 [num_resamples]; see `bootstrap_interval`.
 
-    Which items are drawn depends on their number and the seed alone: two statistics of the same items, such as two
-    models' figures, can be subtracted draw by draw.
+    Which items are drawn depends only on their number and the seed. So two statistics of the same items, such as those
+    of two models, can be subtracted resample by resample.
 
     Raises:
         ValueError: there is no item, the tensors differ in length, or `num_resamples` is below 1.
@@ -115,7 +116,7 @@ def resampled(statistic: Callable[..., float], *items: Tensor, num_resamples: in
 
 
 def percentile_interval(value: float, draws: Tensor, level: float = 0.95) -> Interval:
-    """The value with the range that holds the share `level` of its draws; NaN draws are left out."""
+    """The value with the interval that contains the share `level` of its draws; NaN draws are left out."""
     kept = draws[~draws.isnan()].double()
     if len(kept) == 0:
         return Interval(value, math.nan, math.nan)

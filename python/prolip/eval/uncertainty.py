@@ -1,4 +1,4 @@
-"""What the variances say: uncertainty against accuracy, and by level of generality (SPEC §9).
+"""Uncertainty against accuracy, caption length and level of generality (docs/specification.md, section 9).
 
 An item's uncertainty is the sum of its variances over dimensions. N items.
 """
@@ -11,8 +11,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from prolip.eval.statistics import pearson, spearman
+from prolip.errors import UserError
+from prolip.eval.statistics import Interval, bootstrap_interval, pearson, spearman
 from prolip.gaussian import Gaussian
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Uncertainty and accuracy
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,32 +25,19 @@ class AccuracyBins:
     """Accuracy in bins of equal size, the most certain items first."""
 
     accuracy: list[float]
-    """Share of correct items a bin, in [0, 1]."""
+    """Share of correct items per bin, in [0, 1]."""
     mean_uncertainty: list[float]
+    """Mean uncertainty per bin."""
     bin_size: int
+    """Items per bin."""
     num_dropped: int
     """The remainder of N / bins: the most uncertain items, left out as in the published measure."""
     pearson: float
-    """Correlation of accuracy with the bin's number; negative is good, NaN when all bins are equal."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelUncertainty:
-    """Uncertainty by level of generality, the most general level first."""
-
-    mean: list[float]
-    relative: list[float]
-    """`mean` divided by that of the most general level."""
-    low: list[float]
-    """10th percentile, relative to the most general level's mean."""
-    high: list[float]
-    """90th percentile, likewise."""
-    spearman: float
-    """Rank correlation of uncertainty with generality over all items; 1: more general is always more uncertain."""
+    """Correlation of accuracy with the bin's number; negative is good. NaN if all bins are equal."""
 
 
 def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -> AccuracyBins:
-    """Accuracy by uncertainty (SPEC §9): sorted ascending, bins of floor(N / num_bins), the remainder dropped.
+    """Accuracy by uncertainty: items in ascending order, bins of floor(N / num_bins), the remainder dropped.
 
     Args:
         uncertainty: [N], sum of variances.
@@ -53,11 +45,11 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
         num_bins: at least 1.
 
     Raises:
-        ValueError: fewer items than bins.
+        UserError: fewer items than bins.
     """
     size = len(uncertainty) // num_bins
     if size == 0:
-        raise ValueError(f"{len(uncertainty)} items do not fill {num_bins} bins")
+        raise UserError(f"num_bins is {num_bins}: there are only {len(uncertainty)} items")
     order = torch.argsort(uncertainty, stable=True)[: size * num_bins].reshape(num_bins, size)
     accuracy = correct.double()[order].mean(dim=1)
     return AccuracyBins(
@@ -72,8 +64,7 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
 def area_under_risk_coverage(uncertainty: Tensor, correct: Tensor) -> float:
     """Mean, over k = 1..N, of the share of wrong items among the k most certain ones; in [0, 1], small is good.
 
-    Equally uncertain items have no order: the mean over all their orders is taken, so that a constant uncertainty
-    scores the error rate.
+    Equally uncertain items are averaged over all their orders, so a constant uncertainty scores the error rate.
 
     Args:
         uncertainty: [N], larger is less certain.
@@ -83,7 +74,7 @@ def area_under_risk_coverage(uncertainty: Tensor, correct: Tensor) -> float:
         ValueError: there is no item.
     """
     if uncertainty.numel() == 0:
-        raise ValueError("no item has a risk")
+        raise ValueError("risk and coverage need at least one item")
     _, place, sizes = torch.unique(uncertainty, return_inverse=True, return_counts=True)
     wrong = torch.zeros(len(sizes), dtype=torch.float64, device=place.device)
     wrong.index_add_(0, place, 1 - correct.double())
@@ -93,18 +84,18 @@ def area_under_risk_coverage(uncertainty: Tensor, correct: Tensor) -> float:
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
-    """Mean distance of accuracy from confidence over bins of equal width, each weighted by its items; in [0, 1].
+    """Mean distance of accuracy from confidence over bins of equal width, weighted by items per bin; in [0, 1].
 
     Args:
         confidence: [N], in [0, 1]: the probability that each answer is right, such as the largest softmax output.
         correct: [N], 0 or 1 (or bool).
-        num_bins: at least 1. A bin holds its upper edge, and the first one holds 0 too.
+        num_bins: at least 1. A bin includes its upper edge; the first one also includes 0.
 
     Raises:
         ValueError: there is no item, or a confidence is outside [0, 1].
     """
     if confidence.numel() == 0 or not bool(((confidence >= 0) & (confidence <= 1)).all()):
-        raise ValueError("confidences must be in [0, 1], and there must be one")
+        raise ValueError("confidences must be in [0, 1], and there must be at least one")
     confidence = confidence.double()
     place = ((confidence * num_bins).ceil().long() - 1).clamp_min(0)
     gap = torch.zeros(num_bins, dtype=torch.float64, device=place.device)
@@ -112,8 +103,56 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: in
     return float(gap.abs().sum() / len(confidence))
 
 
+def similarity_std(images: Gaussian, texts: Gaussian) -> Tensor:
+    """Standard deviation of z_image . z_text over independent samples of the two Gaussians, [N, M].
+
+    Var = sum_d (mean_a^2 var_b + mean_b^2 var_a + var_a var_b), as two matrix products.
+
+    Args:
+        images: [N, D] with variances.
+        texts: [M, D] with variances.
+    """
+    var_a, var_b = images.var, texts.var
+    variance = images.mean.square() @ var_b.T + var_a @ (texts.mean.square() + var_b).T
+    return variance.sqrt()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Uncertainty and generality
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelUncertainty:
+    """Uncertainty by level of generality, the most general level first."""
+
+    mean: list[float]
+    """Mean uncertainty per level."""
+    relative: list[float]
+    """`mean` divided by that of the most general level."""
+    low: list[float]
+    """10th percentile, relative to the most general level's mean."""
+    high: list[float]
+    """90th percentile, relative to the most general level's mean."""
+    spearman: float
+    """Rank correlation of uncertainty with generality over all items. 1: a more general item is always more
+    uncertain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelTrend:
+    """Uncertainty along chains of L levels, the most general level first."""
+
+    mean: list[float]
+    """Mean uncertainty per level."""
+    spearman: Interval
+    """Rank correlation of uncertainty with generality. 1: a more general item is always more uncertain."""
+    share_ordered: Interval
+    """Share of chains whose uncertainty falls at every step."""
+
+
 def share_more_uncertain(general: Tensor, specific: Tensor) -> float:
-    """P(general is more uncertain than specific) over pairs, in [0, 1]; a tie counts half. NaN for no pairs."""
+    """Share of pairs whose general item is the more uncertain one, in [0, 1]; a tie counts half. NaN without pairs."""
     if general.shape != specific.shape:
         raise ValueError(f"{tuple(general.shape)} and {tuple(specific.shape)} do not pair")
     if general.numel() == 0:
@@ -125,23 +164,23 @@ def share_ordered(levels: Sequence[Tensor]) -> float:
     """Share of chains whose uncertainty falls strictly at every step from the first level to the last.
 
     Args:
-        levels: one [N] tensor a level, the most general first; item i of every level forms chain i.
+        levels: one [N] tensor per level, the most general first; item i of every level forms chain i.
     """
     steps = torch.stack([general > specific for general, specific in pairwise(levels)])
     return float(steps.all(dim=0).double().mean()) if steps.shape[1] else math.nan
 
 
 def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:
-    """Uncertainty of each level and its rank correlation with generality.
+    """Uncertainty of each level, and its rank correlation with generality.
 
     Args:
-        levels: one tensor of uncertainties a level, the most general first; the levels may differ in length.
+        levels: one tensor of uncertainties per level, the most general first; levels may differ in length.
 
     Raises:
         ValueError: a level is empty.
     """
     if any(level.numel() == 0 for level in levels):
-        raise ValueError("a level holds no item")
+        raise ValueError("a level has no item")
     items = [level.double() for level in levels]
     means = [float(level.mean()) for level in items]
     generality = torch.cat([torch.full_like(level, -depth) for depth, level in enumerate(items)])
@@ -154,15 +193,79 @@ def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:
     )
 
 
-def similarity_std(images: Gaussian, texts: Gaussian) -> Tensor:
-    """Standard deviation of z_image . z_text over independent samples of the two Gaussians, [N, M].
-
-    Var = sum_d (mean_a^2 var_b + mean_b^2 var_a + var_a var_b), as three matrix products.
+def uncertainty_along_chains(uncertainty: Tensor, *, num_resamples: int = 1000, seed: int = 0) -> LevelTrend:
+    """Mean uncertainty of each level and how well levels order it, with bootstrap intervals over chains.
 
     Args:
-        images: [N, D] with variances.
-        texts: [M, D] with variances.
+        uncertainty: [N, L], sum of variances; a row is a chain from the most general item to the most specific one.
+        num_resamples: bootstrap resamples.
+        seed: seed of the resampling.
+
+    Raises:
+        ValueError: there is no chain.
     """
-    var_a, var_b = images.var, texts.var
-    variance = images.mean.square() @ var_b.T + var_a @ (texts.mean.square() + var_b).T
-    return variance.sqrt()
+    generality = -torch.arange(uncertainty.shape[1], device=uncertainty.device).double()
+
+    def correlation(rows: Tensor) -> float:
+        return spearman(rows.flatten(), generality.expand_as(rows).flatten())
+
+    def ordered(rows: Tensor) -> float:
+        return share_ordered(list(rows.T))
+
+    rows = uncertainty.double()
+    first, second = (
+        bootstrap_interval(statistic, rows, num_resamples=num_resamples, seed=seed)
+        for statistic in (correlation, ordered)
+    )
+    return LevelTrend(mean=rows.mean(dim=0).tolist(), spearman=first, share_ordered=second)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Uncertainty and length
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthTrend:
+    """Uncertainty by length; one entry per length that occurs, the shortest first."""
+
+    length: list[int]
+    num_items: list[int]
+    """Items of each length."""
+    mean: list[float]
+    """Mean uncertainty of each length."""
+    spearman: Interval
+    """Rank correlation of uncertainty with length; negative: longer captions are more certain."""
+
+
+def uncertainty_by_length(
+    uncertainty: Tensor, length: Tensor, *, num_resamples: int = 1000, seed: int = 0
+) -> LengthTrend:
+    """Mean uncertainty of each length, and the rank correlation with a bootstrap interval over items.
+
+    Args:
+        uncertainty: [N], sum of variances.
+        length: i64 [N], such as tokens or words; at least 0.
+        num_resamples: bootstrap resamples.
+        seed: seed of the resampling.
+
+    Raises:
+        ValueError: there is no item.
+    """
+    interval = bootstrap_interval(
+        spearman, uncertainty.double(), length.double(), num_resamples=num_resamples, seed=seed
+    )
+    counts = torch.bincount(length)
+    sums = torch.bincount(length, weights=uncertainty.double())
+    (occurring,) = counts.nonzero(as_tuple=True)
+    return LengthTrend(
+        length=occurring.tolist(),
+        num_items=counts[occurring].tolist(),
+        mean=(sums[occurring] / counts[occurring]).tolist(),
+        spearman=interval,
+    )
+
+
+def count_words(captions: Sequence[str]) -> Tensor:
+    """Words of each caption, i64 [N]: a length that does not depend on a tokenizer."""
+    return torch.tensor([len(caption.split()) for caption in captions], dtype=torch.int64)

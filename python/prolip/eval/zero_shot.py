@@ -1,6 +1,6 @@
-"""Zero-shot classification with prompt ensembles (SPEC §5 and §9).
+"""Zero-shot classification with prompt ensembles (docs/specification.md, sections 5 and 9).
 
-N images, C classes, K prompts a class, D dimensions.
+N images, C classes, K prompts per class, D dimensions.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ LOGIT_SCALE = 100.0
 
 
 class Classifier(NamedTuple):
-    """One weight vector and one variance a class."""
+    """One weight vector and one variance vector per class."""
 
     weight: Tensor
     """[C, D]; unit norm from `aggregate_prompts`, not from re-weighting."""
     var: Tensor
-    """[C, D], variance >= 0 (zeros when the text encoder gives none)."""
+    """[C, D], >= 0; zeros if the text encoder has no variances."""
 
     @property
     def total_var(self) -> Tensor:
@@ -33,21 +33,21 @@ class Classifier(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotResult:
-    """Shares in [0, 1]."""
+    """Accuracy and recall, shares in [0, 1]."""
 
     top1: float
     top5: float
-    """Top-C where there are fewer than five classes."""
+    """1 with five classes or fewer."""
     mean_per_class_recall: float
     """Top-1 recall averaged over the classes that occur."""
     majority: float
-    """Share of the most frequent class: what always answering it would score."""
+    """Share of the most frequent class: the accuracy of always answering it."""
     num_images: int
     num_classes: int
 
 
 def aggregate_prompts(prompts: Gaussian) -> Classifier:
-    """The uniform ensemble: normalised mean of the prompts' means, mean of their variances (SPEC §5, aggregated).
+    """The uniform ensemble: normalised mean of the prompts' means, mean of their variances.
 
     Args:
         prompts: [C, K, D] with unit means.
@@ -57,12 +57,12 @@ def aggregate_prompts(prompts: Gaussian) -> Classifier:
 
 
 def zero_shot_logits(image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None) -> Tensor:
-    """100 * mean . weight, and with class variances minus 50 * their sum, [N, C] (SPEC §5).
+    """100 * mean . weight, minus 50 * total variance of the class if given, [N, C].
 
     Args:
         image_mean: [N, D], unit norm.
         weight: [C, D].
-        total_var: [C], or None to classify by means alone.
+        total_var: [C]; None to classify by means alone.
     """
     logits = LOGIT_SCALE * image_mean @ weight.T
     return logits if total_var is None else logits - LOGIT_SCALE / 2 * total_var
@@ -77,7 +77,7 @@ def correct_within(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 def evaluate_zero_shot(logits: Tensor, labels: Tensor) -> ZeroShotResult:
-    """Accuracy of the logits.
+    """Top-1, top-5 and mean per-class recall of logits.
 
     Args:
         logits: [N, C].
@@ -87,7 +87,7 @@ def evaluate_zero_shot(logits: Tensor, labels: Tensor) -> ZeroShotResult:
         ValueError: there is no image, or a logit is NaN.
     """
     if len(labels) == 0:
-        raise ValueError("zero-shot evaluation of no image")
+        raise ValueError("zero-shot evaluation needs at least one image")
     top1 = correct_within(logits, labels, 1).double()
     counts = torch.bincount(labels, minlength=logits.shape[1])
     hits = torch.bincount(labels, weights=top1, minlength=logits.shape[1])

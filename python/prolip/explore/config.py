@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from prolip.data import StoreConfig
+from prolip.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,6 @@ class ExploreOptions:
     def __post_init__(self) -> None:
         for name in ("max_items", "max_upload_mb"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if not 1 <= self.port <= 65535:
-            raise ValueError(f"port is {self.port}: it must be from 1 to 65535")
+            raise UserError(f"port is {self.port}: it must be from 1 to 65535")

@@ -19,15 +19,17 @@ from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, DataError, preprocess_image
 from prolip.data.tokenizer import Tokenizer
-from prolip.embeddings.embed import embed_pictures, embed_texts, picture_side
+from prolip.embeddings.embed import embed_pixels, embed_texts
+from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, reweight_prompts
 from prolip.eval.config import BprwConfig, TraversalConfig
-from prolip.eval.hierarcaps import met_captions
+from prolip.eval.hierarchy import visited_items
 from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.explore.items import Item
 from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
 from prolip.models import ProLIP
+from prolip.pretrained.eval_model import square_image_size
 
 log = logging.getLogger(__name__)
 
@@ -131,14 +133,14 @@ class Explorer:
     """Answers the questions of the page with a model, its tokenizer and the items of a data set.
 
     Raises:
-        ValueError: the model's images are not square, or it has no variances.
+        UserError: the model's images are not square, or it has no variances.
     """
 
     def __init__(self, model: ProLIP, tokenizer: Tokenizer, items: Sequence[Item]) -> None:
         if not (model.config.vision.embed_unc and model.config.text.embed_unc):
-            raise ValueError("the model has no [UNC] token in both towers: there is no uncertainty to explore")
+            raise UserError("the model has no [UNC] token in both towers: there is no uncertainty to explore")
         self.model, self.tokenizer = model, tokenizer
-        self._size, self._device = picture_side(model), next(model.parameters()).device
+        self._size, self._device = square_image_size(model), next(model.parameters()).device
         self._cache: dict[str, Gaussian] = {}
         self._lock = Lock()
         self.items, self._images = self._embed_items(_with_unique_keys(items))
@@ -151,7 +153,7 @@ class Explorer:
         """Compare an image with captions.
 
         Raises:
-            ValueError: there are no captions, or too many.
+            UserError: there are no captions, or too many.
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
         image = self._embed_image(image_data)
@@ -165,7 +167,7 @@ class Explorer:
         """Compare two captions.
 
         Raises:
-            ValueError: one of them is empty.
+            UserError: one of them is empty.
         """
         (first_view,), (second_view,) = self._views([first], None), self._views([second], None)
         a, b = self._texts([first_view.caption]), self._texts([second_view.caption])
@@ -184,7 +186,7 @@ class Explorer:
         data set are used.
 
         Raises:
-            ValueError: there are no captions, or the root is empty.
+            UserError: there are no captions, or the root is empty.
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
         config, (root,) = TraversalConfig(), _clean_lines([root], "the root is empty: write the most general caption")
@@ -195,7 +197,7 @@ class Explorer:
             candidates = _clean_lines(captions or (), "write the captions to walk through")
             texts = self._texts(candidates)
         start = texts.mean[(image.mean @ texts.mean.T).argmax(dim=1)]
-        steps = met_captions(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
+        steps = visited_items(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
         # The root is not among the captions met on the way: it is where the way ends.
         met = [*(candidates[place] for place in steps), root]
         names = list(dict.fromkeys(met))
@@ -240,14 +242,14 @@ class Explorer:
         """Classify an image, with even prompts and with prompts weighted by the nearest images of the data set.
 
         Raises:
-            ValueError: there are fewer than two names, no templates, or too many prompts; or a template lacks `{}`.
+            UserError: there are fewer than two names, no templates, or too many prompts; or a template lacks `{}`.
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
         names, templates = _clean_lines(names, "write class names"), _clean_lines(templates, "write templates")
         if len(names) < 2:
-            raise ValueError("a classifier needs at least two class names")
+            raise UserError("a classifier needs at least two class names")
         if len(names) * len(templates) > MAX_PROMPTS:
-            raise ValueError(f"{len(names) * len(templates)} prompts are too many: {MAX_PROMPTS} at most")
+            raise UserError(f"{len(names) * len(templates)} prompts are too many: {MAX_PROMPTS} at most")
         flat = self._texts([prompt for ensemble in fill_templates(templates, names) for prompt in ensemble])
         shape = (len(names), len(templates), -1)
         prompts = Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
@@ -280,7 +282,7 @@ class Explorer:
         """Embed the images of the items; returns the items that can be decoded and their Gaussians (None if no items).
 
         Raises:
-            ValueError: there are items, but none of their images can be decoded.
+            UserError: there are items, but none of their images can be decoded.
         """
         readable: list[Item] = []
         parts: list[Gaussian] = []
@@ -294,9 +296,9 @@ class Explorer:
                 else:
                     readable.append(item)
             if pixels:
-                parts.append(embed_pictures(self.model, torch.cat(pixels), self._device))
+                parts.append(embed_pixels(self.model, torch.cat(pixels), self._device))
         if items and not readable:
-            raise ValueError(f"none of the {len(items)} images of the data set can be decoded")
+            raise UserError(f"none of the {len(items)} images of the data set can be decoded")
         return readable, concatenate(parts) if parts else None
 
     def _pixels(self, image_data: bytes) -> Tensor:
@@ -306,7 +308,7 @@ class Explorer:
         return (pixels - mean) / std
 
     def _embed_image(self, image_data: bytes) -> Gaussian:
-        return embed_pictures(self.model, self._pixels(image_data), self._device)
+        return embed_pixels(self.model, self._pixels(image_data), self._device)
 
     def _texts(self, captions: Sequence[str]) -> Gaussian:
         """Embed captions, [N, D], using the cache."""
@@ -351,13 +353,13 @@ def _clean_lines(lines: Sequence[str], if_empty: str = "write at least one capti
     """Strip the lines and drop empty and repeated ones.
 
     Raises:
-        ValueError: no line is left (the message is `if_empty`), or there are too many.
+        UserError: no line is left (the message is `if_empty`), or there are too many.
     """
     cleaned = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not cleaned:
-        raise ValueError(if_empty)
+        raise UserError(if_empty)
     if len(cleaned) > MAX_PROMPTS:
-        raise ValueError(f"{len(cleaned)} lines are too many: {MAX_PROMPTS} at most")
+        raise UserError(f"{len(cleaned)} lines are too many: {MAX_PROMPTS} at most")
     return cleaned
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prolip.data import StoreConfig, expand_shards, shown_shard
 from prolip.data.samples import Sample, read_record, read_samples, values_at
+from prolip.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def read_items(
         store: how remote shards are read.
 
     Raises:
-        ValueError: there is no shard, or there is no image in them.
+        UserError: there is no shard, or there is no image in them.
         DataError: a shard or a sample's JSON cannot be read.
     """
     shards = expand_shards([pattern for source in data for pattern in _patterns(source)])
@@ -44,7 +45,7 @@ def read_items(
         if len(items) < limit:
             items += islice(_items(shard, caption_keys, store or StoreConfig()), limit - len(items))
     if not items:
-        raise ValueError(f"data is {', '.join(data)}: its shards have no image")
+        raise UserError(f"data is {', '.join(data)}: its shards have no image")
     return items
 
 
@@ -55,7 +56,7 @@ def _patterns(source: str) -> list[str]:
     for pattern in ("test-*.tar", "*.tar"):
         if any(folder.glob(pattern)):
             return [str(folder / pattern)]
-    raise ValueError(f"data is {source}: the folder has no .tar file")
+    raise UserError(f"data is {source}: the folder has no .tar file")
 
 
 def _items(shard: str, caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:

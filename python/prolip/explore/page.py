@@ -13,10 +13,11 @@ from PIL import Image
 
 from prolip.data import DataError, preprocess_image
 from prolip.embeddings.contact_sheet import SIDE, data_uri
-from prolip.eval.prompts import PLAIN_TEMPLATES
+from prolip.errors import UserError
 from prolip.explore import show
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item
+from prolip.suites.templates import PLAIN_TEMPLATES
 
 PANELS = ("compare", "captions", "walk", "browse", "classify")
 """Names of the tabs in the address."""
@@ -242,7 +243,7 @@ class _Page:
         if key is not None:
             return self.explorer.by_key[key].image
         if uploaded is None:
-            raise ValueError("choose a picture, or drop one")
+            raise UserError("choose a picture, or drop one")
         return uploaded
 
     def _example_captions(self) -> str:
@@ -293,7 +294,7 @@ def _error_as_toast(run: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*values: Any) -> Any:
         try:
             return run(*values)
-        except (ValueError, DataError) as error:
+        except (UserError, DataError) as error:
             raise gr.Error(str(error), duration=8, print_exception=False) from error
 
     return wrapped
@@ -305,7 +306,7 @@ def _error_in_place(run: Callable[..., str]) -> Callable[..., str]:
     def wrapped(*values: Any) -> str:
         try:
             return run(*values)
-        except (ValueError, DataError) as error:
+        except (UserError, DataError) as error:
             return show.sentence(f"No answer yet: {error}.")
 
     return wrapped

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item, read_items
@@ -20,13 +21,13 @@ def run_explore(options: ExploreOptions) -> list[str]:
     """Serve the page until it is interrupted. There are no lines to print afterwards.
 
     Raises:
-        ValueError: Gradio is missing, the address is not available, or the checkpoint or the data cannot be used.
+        UserError: Gradio is missing, the address is not available, or the checkpoint or the data cannot be used.
     """
     check_address(options.host, options.port)
     try:
         import gradio
     except ImportError as error:
-        raise ValueError("the page needs Gradio: pip install 'prolip[explore]'") from error
+        raise UserError("the page needs Gradio: pip install 'prolip[explore]'") from error
     from prolip.explore.page import build_page
     from prolip.explore.show import CSS
 
@@ -57,7 +58,7 @@ def check_address(host: str, port: int) -> None:
     """Check, before anything is loaded, that the page can be served at this address.
 
     Raises:
-        ValueError: another program listens there, or the address is not one of this machine.
+        UserError: another program listens there, or the address is not one of this machine.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -66,4 +67,4 @@ def check_address(host: str, port: int) -> None:
             listener.bind(address)
             listener.listen()
     except OSError as error:
-        raise ValueError(f"cannot listen on {host}, port {port} ({error.strerror}): try another --port") from error
+        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}): try another --port") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prolip.checkpoint import Checkpoint
 from prolip.data.config import TokenizerConfig
+from prolip.errors import UserError
 from prolip.interop.config import ExportOptions
 from prolip.models import ProLIP
 from prolip.models.hub import ModelCard, push_to_hub, save_pretrained
@@ -22,10 +23,10 @@ def run_export(options: ExportOptions) -> list[str]:
     """Write the model, and return the lines to print.
 
     Raises:
-        ValueError: neither a folder nor a repository is named, or the source is not a model.
+        UserError: neither a folder nor a repository is named, or the source is not a model.
     """
     if options.out is None and options.push is None:
-        raise ValueError("name a folder to write (--out) or a repository to push to (--push)")
+        raise UserError("name a folder to write (--out) or a repository to push to (--push)")
     checkpoint = open_run(options.source)
     if checkpoint is None:
         model, tokenizer = load(options.source), None

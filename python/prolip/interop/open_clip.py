@@ -20,6 +20,7 @@ from torch import Tensor
 from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, LoaderConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 from prolip.interop.epochs import Epochs
 
 # Texts to compare tokenizers by: one that tokenizers clean differently, and some that are cut.
@@ -46,7 +47,7 @@ class OpenClipLoader:
 
     def __init__(self, epochs: Epochs):
         if epochs.num_batches is None or epochs.num_samples is None:
-            raise ValueError(
+            raise UserError(
                 "data.shards are of unknown length, but open_clip needs the length: make an index with "
                 "`prolip data index`"
             )
@@ -89,13 +90,13 @@ def open_clip_data(
         std: the model's `image_std`.
 
     Raises:
-        ValueError: a setting is invalid.
+        UserError: a setting is invalid.
         DataError: a shard is damaged.
     """
     if len(config.captions) != 1:
-        raise ValueError(f"data.captions has {len(config.captions)} slots: open_clip takes one caption per image")
+        raise UserError(f"data.captions has {len(config.captions)} slots: open_clip takes one caption per image")
     if config.mask is not None:
-        raise ValueError("data.mask is set: open_clip does not support masked rows")
+        raise UserError("data.mask is set: open_clip does not support masked rows")
     epochs = Epochs(config, rank=rank, world_size=world_size, device=device, dtype=dtype, mean=mean, std=std)
     return OpenClipData(OpenClipLoader(epochs))
 
@@ -113,7 +114,7 @@ def read_transform(transform: Any) -> Transform:
     """Translate a training transform of `open_clip.create_model_and_transforms` to the loader's settings.
 
     Raises:
-        ValueError: the transform has a step that the loader does not support.
+        UserError: the transform has a step that the loader does not support.
     """
     size, augment, mean, std = 0, AugmentConfig(jitter_prob=0.0, gray_prob=0.0), OPENAI_MEAN, OPENAI_STD
     for part in getattr(transform, "transforms", [transform]):
@@ -130,9 +131,9 @@ def read_transform(transform: Any) -> Transform:
             case "MaybeConvertMode" | "MaybeToTensor" | "ToTensor":
                 pass
             case name:
-                raise ValueError(f"the training transform has {name}: the loader does not support it ({part})")
+                raise UserError(f"the training transform has {name}: the loader does not support it ({part})")
     if size == 0:
-        raise ValueError(f"the training transform has no crop size: {transform}")
+        raise UserError(f"the training transform has no crop size: {transform}")
     return Transform(size, augment, mean, std)
 
 
@@ -140,11 +141,11 @@ def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
     """Return the settings of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`.
 
     Raises:
-        ValueError: the ids differ.
+        UserError: the ids differ.
     """
     config = TokenizerConfig(context_length=int(tokenizer.context_length))
     if Tokenizer(config).encode(_PROBES).tolist() != tokenizer(_PROBES).tolist():
-        raise ValueError(
+        raise UserError(
             f"the model's tokenizer ({type(tokenizer).__name__}) is not CLIP's: call open_clip_data with a "
             "configuration whose tokenizer is the model's tokenizer.json"
         )
@@ -160,7 +161,7 @@ def get_data(
     is ignored. Evaluation data are read by open_clip.
 
     Raises:
-        ValueError: the training data are not shards, or a flag is not supported.
+        UserError: the training data are not shards, or a flag is not supported.
     """
     from open_clip import get_input_dtype
     from open_clip_train import data as original
@@ -170,7 +171,7 @@ def get_data(
     if not args.train_data:
         return data
     if args.dataset_type not in {"webdataset", "auto"}:
-        raise ValueError(f"--dataset-type is {args.dataset_type}: the loader only reads webdataset")
+        raise UserError(f"--dataset-type is {args.dataset_type}: the loader only reads webdataset")
     transform, resampled = read_transform(preprocess_fns[0]), bool(args.dataset_resampled)
     factors = args.train_data_upsampling_factors
     config = LoaderConfig(

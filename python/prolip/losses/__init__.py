@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from prolip.lazy import lazy_names
 from prolip.losses.config import LossConfig
 
 if TYPE_CHECKING:
@@ -15,17 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LossConfig", "LossTerms", "ProlipLoss", "clip_loss", "inclusion_loss", "vib_loss"]
 
-_LAZY = {
-    "LossTerms": "prolip",
-    "ProlipLoss": "prolip",
-    "clip_loss": "clip",
-    "inclusion_loss": "inclusion",
-    "vib_loss": "vib",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for, so that the configuration stays light."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "prolip": ["LossTerms", "ProlipLoss"],
+        "clip": ["clip_loss"],
+        "inclusion": ["inclusion_loss"],
+        "vib": ["vib_loss"],
+    },
+)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from prolip.errors import UserError
+
 InclusionForm = Literal["official", "exact"]
 
 
@@ -45,9 +47,9 @@ class LossConfig:
         for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"loss.{name} is {value}: it must be finite and not negative")
+                raise UserError(f"loss.{name} is {value}: it must be finite and not negative")
         if not self.inclusion_scale > 0:
-            raise ValueError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be positive")
+            raise UserError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be positive")
 
     @property
     def reads_bias(self) -> bool:

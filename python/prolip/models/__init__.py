@@ -1,10 +1,10 @@
-"""The model, its configurations by name, and its weights."""
+"""The ProLIP model and its configuration."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from prolip.lazy import lazy_names
 from prolip.models.architectures import ARCHITECTURES
 from prolip.models.config import LockConfig, ModelConfig, TextConfig, VisionConfig
 
@@ -23,11 +23,10 @@ __all__ = [
     "lock_parameters",
 ]
 
-_LAZY = {"ProLIP": "prolip", "ProLIPOutput": "prolip", "lock_parameters": "freeze"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for, so that the configurations stay light."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "prolip": ["ProLIP", "ProLIPOutput"],
+        "freeze": ["lock_parameters"],
+    },
+)

@@ -1,4 +1,4 @@
-"""The released architectures by name, and the demo's."""
+"""Configurations of the released architectures, and of the demo, by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEMO_DIM = 128
 ARCHITECTURES: dict[str, ModelConfig] = {
     "ViT-B-16": _BASE,
     "ViT-B-16-long": replace(_BASE, text=replace(_BASE.text, context_length=256)),
-    # The text depth is that of the SigLIP model of this size.
+    # As many text layers as the SigLIP model of this size.
     "ViT-L-16": replace(
         _BASE,
         embed_dim=1024,
@@ -48,8 +48,8 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         text=TextConfig(context_length=77, vocab_size=49408, width=1024, heads=16, layers=24),
         init_logit_bias=-10.0,
     ),
-    # Small enough for two cores; the vocabulary is that of the shards' own tokenizer. The bias starts where the
-    # variances' offset in the similarity is cancelled.
+    # Small enough for two cores; the vocabulary is that of the shards' own tokenizer. The initial bias cancels what
+    # the initial variances add to the logits.
     "demo": ModelConfig(
         embed_dim=_DEMO_DIM,
         vision=VisionConfig(
@@ -75,3 +75,4 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         init_logit_bias=-10.0 + _DEMO_SCALE * _DEMO_DIM * math.exp(_DEMO_LOG_VAR),
     ),
 }
+"""Model configurations by name: the released ones, and the demo's."""

@@ -1,13 +1,13 @@
-"""Which parameters a run trains: all of them, or what locked towers leave.
+"""Freezes towers for fine-tuning.
 
-Log-variance heads are never locked, nor are the similarity's scale and bias, since variances that grow shift every
-pair's logit. [UNC] vectors train as well unless they are locked by name. (Their position rows do not in a locked tower:
-they are only ever added to a vector that learns as much without them.) So both towers locked train the new [UNC] alone.
+The log-variance heads always train, and so do the similarity's scale and bias, since growing variances shift the logit
+of every pair. [UNC] vectors train unless `unc_vectors` freezes them. (Their position rows are frozen with the tower:
+they are added to vectors that can learn the same.) So with both towers frozen, only the [UNC] parts train.
 
-What a locked tower saves: gradients and moments of its weights, and the product that makes each weight's gradient.
-While its [UNC] vector trains, the gradient still goes back through all blocks to it, and where other tokens attend to
-[UNC] (`unc_seen`, as in the released models) the means move with it. With the vector locked as well, no graph is kept
-below the head, and the means stay what they were.
+A frozen tower needs no memory for gradients and moments of its weights, and no time for weight gradients. As long as
+its [UNC] vector trains, the backward pass still runs through all blocks to it; and if other tokens attend to [UNC]
+(`unc_seen`, as in the released models), the means change with it. With the vector frozen, too, no backward pass runs
+below the head, and the means do not change.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from prolip.errors import UserError
 from prolip.models.config import LockConfig
 from prolip.models.prolip import ProLIP
 
 UNC_VECTORS = ("visual.unc_embedding", "text.unc_emb")
-"""Names of what [UNC] starts as."""
+"""Names of the [UNC] vectors."""
 LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.")
-"""How names of the log-variance heads' parameters start."""
+"""Prefixes of the parameter names of the log-variance heads."""
 
 Group = Sequence[nn.Module | nn.Parameter | None]
 
 
 def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = True) -> None:
-    """Take the gradient from every parameter that a run must not train.
+    """Turn off the gradients of all parameters that must not train.
 
-    To be called before the model is wrapped for data parallelism, which waits for the gradients of all others.
+    Call it before wrapping the model for data parallelism, which waits for the gradients of all other parameters.
 
     Args:
-        model: the bare model.
-        config: towers that are locked.
-        trains_bias: whether the loss reads the similarity's bias.
+        model: the model, not wrapped.
+        config: what to freeze.
+        trains_bias: whether the loss uses the similarity's bias.
 
     Raises:
-        ValueError: more groups are unlocked than the tower has.
+        UserError: more groups should train than the tower has.
     """
     kept = LOG_VAR_HEADS if config.unc_vectors else (*UNC_VECTORS, *LOG_VAR_HEADS)
     if config.image:
@@ -53,7 +54,7 @@ def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = Tr
 
 def _check_groups(tower: str, num_unlocked: int, groups: list[Group]) -> None:
     if num_unlocked > len(groups):
-        raise ValueError(f"lock.{tower}_unlocked_groups is {num_unlocked}: the tower has {len(groups)} groups")
+        raise UserError(f"lock.{tower}_unlocked_groups is {num_unlocked}: the tower has {len(groups)} groups")
 
 
 def _lock(model: ProLIP, prefix: str, kept: tuple[str, ...], unlocked: list[Group]) -> None:
@@ -67,7 +68,7 @@ def _lock(model: ProLIP, prefix: str, kept: tuple[str, ...], unlocked: list[Grou
 
 
 def _image_groups(model: ProLIP) -> list[Group]:
-    """The image tower from its input to its end."""
+    """Groups of the image tower, from input to output."""
     tower = model.visual
     *blocks, last = tower.transformer.blocks()
     inputs = (tower.conv1, tower.class_embedding, tower.positional_embedding, tower.ln_pre)
@@ -75,7 +76,7 @@ def _image_groups(model: ProLIP) -> list[Group]:
 
 
 def _text_groups(model: ProLIP) -> list[Group]:
-    """The text tower from its input to its end."""
+    """Groups of the text tower, from input to output."""
     tower = model.text
     *blocks, last = tower.transformer.blocks()
     inputs = (tower.token_embedding, tower.positional_embedding, tower.cls_emb)

@@ -1,4 +1,4 @@
-"""From a model to the hub's layout: config.json, model.safetensors, and a card that says what was trained on what."""
+"""Saves a model in the hub's layout: config.json, model.safetensors and a model card."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ NOT_STATED = "not stated when it was saved"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model card says beside the architecture. What is not known is said to be so."""
+    """What a model card says besides the architecture. It says so where something is unknown."""
 
     name: str = "ProLIP"
     """Title."""
     licence: str = "unknown"
-    """The hub's word for the licence of the weights, such as "mit" or "cc-by-4.0"."""
+    """Licence of the weights in the hub's spelling, such as "mit" or "cc-by-4.0"."""
     data: str = NOT_STATED
-    """What it was trained on."""
+    """Training data."""
     start: str = NOT_STATED
-    """What its training started from."""
+    """What training started from."""
     tokenizer: str = NOT_STATED
-    """What turns captions into ids."""
+    """Tokenizer of the captions."""
     steps: int | None = None
-    """Optimiser steps."""
+    """Optimizer steps."""
     samples: int | None = None
-    """Pictures with captions seen, repetitions counted."""
+    """Samples seen, with repetitions."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Tables of further settings by title, such as those of the loss."""
+    """More tables by title, such as the settings of the loss."""
 
     def text(self, config: ModelConfig, num_parameters: int) -> str:
-        """The card as Markdown, with the hub's header."""
+        """Return the card as Markdown, with the hub's header."""
         facts = {
             "architecture": describe(config, num_parameters),
             "trained on": self.data,
@@ -60,7 +60,7 @@ class ModelCard:
                 f"---\nlicense: {self.licence}\nlibrary_name: prolip\npipeline_tag: zero-shot-image-classification",
                 "tags:\n- prolip\n- probabilistic-embeddings\n- vision-language\n---\n",
                 f"# {self.name}\n",
-                "A probabilistic language-image model: pictures and captions become Gaussians. The mean says what",
+                "A probabilistic language-image model: images and captions become Gaussians. The mean says what",
                 "something is, the variance how unsure the model is about it (ProLIP, arXiv:2410.18857).\n",
                 "```python\nimport prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME\n```\n",
                 *(_table(title, rows) for title, rows in tables.items()),
@@ -75,7 +75,7 @@ def _table(title: str, rows: Mapping[str, Any]) -> str:
 
 
 def describe(config: ModelConfig, num_parameters: int) -> str:
-    """An architecture in a line."""
+    """Describe an architecture in one line."""
     vision, text = config.vision, config.text
     size = vision.image_size if isinstance(vision.image_size, int) else "x".join(map(str, vision.image_size))
     return (
@@ -88,10 +88,9 @@ def describe(config: ModelConfig, num_parameters: int) -> str:
 def save_pretrained(
     model: ProLIP, folder: str | Path, *, card: ModelCard | None = None, tokenizer: Path | None = None
 ) -> Path:
-    """The folder, now holding `model` in the hub's layout: config.json, model.safetensors (float32), README.md.
+    """Write `model` into `folder` in the hub's layout, and return the folder.
 
-    `card` says what was trained on what; without one the card says that this was not stated. A `tokenizer` file is put
-    beside them as tokenizer.json.
+    The files are config.json, model.safetensors (float32), README.md, and tokenizer.json if there is a `tokenizer`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,9 +108,9 @@ def save_pretrained(
 
 
 def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
-    """The address of the hub repository that now holds the folder's files; it is made where it does not exist.
+    """Upload the folder to a hub repository, creating it if needed; returns the commit's address.
 
-    The hub's client finds the user's token where `hf auth login` keeps it.
+    The hub's client uses the token stored by `hf auth login`.
     """
     from huggingface_hub import HfApi
 

@@ -1,4 +1,4 @@
-"""The image tower: patches, [CLS] and [UNC] to a Gaussian.
+"""The image tower: a vision transformer that returns Gaussians.
 
 Shapes: B batch, P patches, K kept patches, W width, D embedding.
 """
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.config import VisionConfig
-from prolip.models.transformer import Activation, AttentionPool, Transformer, unseen
+from prolip.models.transformer import Activation, AttentionPool, Transformer, hide_token
 
 
 class ImageEncoder(nn.Module):
-    """A vision transformer whose [CLS] or attention pool gives the mean and whose [UNC] gives the log variance."""
+    """A vision transformer: mean from [CLS] or an attention pool, log variance from [UNC]."""
 
     def __init__(self, config: VisionConfig, embed_dim: int, *, quick_gelu: bool) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class ImageEncoder(nn.Module):
         self.grid = config.grid
         has_cls = config.pool_type == "tok"
         self.num_specials = int(has_cls) + int(config.embed_unc)
-        # The released weights were trained with the last norm applied twice to [CLS] wherever [UNC] exists.
+        # The released models with [UNC] were trained with the last norm applied twice to [CLS].
         self.norms_cls_twice = has_cls and config.embed_unc and config.final_norm == "twice"
         activation: Activation = "quick" if quick_gelu else config.gelu
         scale = width**-0.5
@@ -33,7 +33,7 @@ class ImageEncoder(nn.Module):
         num_patches = self.grid[0] * self.grid[1]
         self.positional_embedding = nn.Parameter(scale * torch.randn(self.num_specials + num_patches, width))
         self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
-        # A convolution in the checkpoint; applied as a matrix product, so that dropped patches cost nothing.
+        # A convolution in the checkpoint, computed as a matrix product: so dropped patches cost nothing.
         self.conv1 = nn.Conv2d(3, width, self.patch, self.patch, bias=False)
         self.ln_pre = nn.Identity() if config.no_ln_pre else nn.LayerNorm(width, config.norm_eps)
         self.transformer = Transformer(
@@ -55,14 +55,14 @@ class ImageEncoder(nn.Module):
         self.mask: Tensor | None
         length = len(self.positional_embedding)
         hides = config.embed_unc and not config.unc_seen
-        mask = unseen(torch.ones(length, length, dtype=torch.bool), self.num_specials - 1) if hides else None
+        mask = hide_token(torch.ones(length, length, dtype=torch.bool), self.num_specials - 1) if hides else None
         self.register_buffer("mask", mask, persistent=False)
         if self.uncertainty_proj is not None:
             nn.init.normal_(self.uncertainty_proj.weight, std=scale)
             nn.init.constant_(self.uncertainty_proj.bias, config.init_unc_bias)
 
     def _patches(self, images: Tensor) -> Tensor:
-        """[B, 3, height, width] to [B, P, 3 * patch * patch], row-major; pixels beyond the last whole patch are cut."""
+        """Cut images [B, 3, height, width] into whole patches [B, P, 3 * patch * patch], row-major."""
         batch, size = images.shape[0], self.patch
         rows, columns = images.shape[-2] // size, images.shape[-1] // size
         if (rows, columns) != self.grid:
@@ -74,10 +74,10 @@ class ImageEncoder(nn.Module):
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, 3 * size * size)
 
     def forward(self, images: Tensor, kept_patches: Tensor | None = None) -> Gaussian:
-        """Gaussians with raw (not normalised) means, [B, D].
+        """Encode images [B, 3, height, width]; returns Gaussians [B, D] whose means are not normalised.
 
-        `kept_patches`: sorted indices of the patches that stay, [K] for the whole batch or [B, K] per image; each kept
-        patch keeps its own position row.
+        `kept_patches` are sorted indices of the patches to keep, [K] for the whole batch or [B, K] per image. Each
+        keeps its own position embedding.
         """
         patches = self._patches(images)
         positions = self.positional_embedding[self.num_specials :]
@@ -95,7 +95,7 @@ class ImageEncoder(nn.Module):
         rows = slice(0, None if self.attn_pool is not None else self.num_specials)
         mask = None if self.mask is None else self.mask[: tokens.shape[1], : tokens.shape[1]]
         x = self.transformer(self.ln_pre(tokens), rows, mask)
-        # The heads decide what the loss sees: single precision at least, whatever the blocks ran in.
+        # Heads run in single precision at least, whatever the blocks ran in: their outputs are what the loss compares.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_post(x.to(self.proj.dtype))
             cls = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]

@@ -1,4 +1,4 @@
-"""The JSON form of a model configuration that released checkpoints use."""
+"""Reads and writes a model configuration in the JSON form of the released checkpoints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from prolip.errors import UserError
 from prolip.models.config import CLIP_LOGIT_SCALE, Gelu, JsonDict, ModelConfig, TextConfig, VisionConfig
 
 _VISION_IGNORED = ("attn_pooler_", "timm_", "final_ln_after_pool")
@@ -34,30 +35,30 @@ _SUPPORTED_ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 def _norm_eps(block: str, value: object) -> float | None:
-    """The epsilon of official `norm_kwargs`, None where nothing is set."""
+    """Return the epsilon in official `norm_kwargs`; None if it is not set."""
     if value is None or value == {}:
         return None
     if not isinstance(value, Mapping) or set(value) != {"eps"}:
-        raise ValueError(f"{block}.norm_kwargs is {value!r}: only {{'eps': number}} is supported")
+        raise UserError(f"{block}.norm_kwargs is {value!r}: only {{'eps': number}} is supported")
     return float(value["eps"])
 
 
 def _gelu(block: str, value: object) -> Gelu:
-    """The form of the GELU that official `act_kwargs` name."""
+    """Return the form of the GELU in official `act_kwargs`."""
     if value is None or value in ({}, {"approximate": "none"}):
         return "exact"
     if value != {"approximate": "tanh"}:
-        raise ValueError(f"{block}.act_kwargs is {value!r}: only {{'approximate': 'tanh'}} is supported")
+        raise UserError(f"{block}.act_kwargs is {value!r}: only {{'approximate': 'tanh'}} is supported")
     return "tanh"
 
 
 def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: tuple[str, ...]) -> JsonDict:
-    """Keyword arguments of a tower's configuration from its official block."""
+    """Return the keyword arguments for a tower's configuration from its official block."""
     read: JsonDict = {}
     for key, value in given.items():
         supported = _SUPPORTED_ONLY[block].get(key)
         if supported is not None and value not in supported:
-            raise ValueError(f"{block}.{key} is {value!r}: only {' or '.join(map(repr, supported))} is supported")
+            raise UserError(f"{block}.{key} is {value!r}: only {' or '.join(map(repr, supported))} is supported")
         if key == "act_kwargs":
             read["gelu"] = _gelu(block, value)
         elif key == "norm_kwargs":
@@ -66,12 +67,12 @@ def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: 
                 read["norm_eps"] = eps
         elif key == "tokenizer_kwargs" and block == "text_cfg":
             if value and set(value) != {"clean"}:
-                raise ValueError(f"text_cfg.tokenizer_kwargs is {value!r}: only {{'clean': name}} is supported")
+                raise UserError(f"text_cfg.tokenizer_kwargs is {value!r}: only {{'clean': name}} is supported")
             read["tokenizer_clean"] = value["clean"] if value else None
         elif key in known:
             read[key] = tuple(value) if isinstance(value, list) else value
         elif supported is None and not key.startswith(ignored):
-            raise ValueError(f"{block}.{key} is not a known setting{_nearest(key, known)}")
+            raise UserError(f"{block}.{key} is not a known setting{_nearest(key, known)}")
     return read
 
 
@@ -81,23 +82,23 @@ def _nearest(key: str, known: set[str]) -> str:
 
 
 def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
-    """The configuration that an official `config.json` or model file describes.
+    """Read a configuration in the official form.
 
     Raises:
-        ValueError: a setting is unknown, or the official code does not support it either (SPEC section 1).
+        UserError: a setting is unknown, or the official code does not support it either (specification §1).
     """
     known = {"embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "vision_cfg", "text_cfg"}
     for key in given:
         if key not in known:
-            raise ValueError(f"{key} is not a known setting{_nearest(key, known)}")
+            raise UserError(f"{key} is not a known setting{_nearest(key, known)}")
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in given:
-            raise ValueError(f"{key} is missing from the model's configuration")
+            raise UserError(f"{key} is missing from the model's configuration")
     vision_fields = {field.name for field in fields(VisionConfig)} - {"norm_eps", "gelu"}
     text_fields = {field.name for field in fields(TextConfig)} - {"norm_eps", "gelu", "tokenizer_clean"}
     text_block = dict(given["text_cfg"])
     if text_block.get("embed_cls", True):
-        text_block.pop("pool_type", None)  # the released files carry one that [CLS] leaves without effect
+        text_block.pop("pool_type", None)  # released files have one, without effect because of [CLS]
     scale = given.get("init_logit_scale")
     return ModelConfig(
         embed_dim=given["embed_dim"],
@@ -110,7 +111,7 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
 
 
 def _changed(config: VisionConfig | TextConfig) -> JsonDict:
-    """A tower's settings that differ from the defaults, as an official block."""
+    """Return the settings of a tower that differ from the defaults, as an official block."""
     changed: JsonDict = {}
     for field in fields(config):
         value = getattr(config, field.name)
@@ -128,11 +129,11 @@ def _changed(config: VisionConfig | TextConfig) -> JsonDict:
 
 
 def to_official_json(config: ModelConfig) -> JsonDict:
-    """The official form of `config`: settings that differ from the defaults, keys sorted.
+    """Return `config` in the official form: settings that differ from the defaults, keys sorted.
 
-    `final_norm`, `unc_seen` and `log_var_source` have no official key, and "map" is no official pool_type; where they
-    leave the released form they are written under their own names, which the official code refuses instead of
-    misreading.
+    `final_norm`, `unc_seen` and `log_var_source` have no official key, and "map" is not an official pool_type. Where
+    they differ from the released models they are written under our names, so that the official code refuses the file
+    instead of building another model.
     """
     written: JsonDict = {
         "embed_dim": config.embed_dim,
@@ -145,7 +146,3 @@ def to_official_json(config: ModelConfig) -> JsonDict:
             if value != field.default:
                 written[field.name] = value
     return dict(sorted(written.items()))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Configurations by name

@@ -1,8 +1,8 @@
-"""A start from open_clip: its CLIP and SigLIP vision transformers as ProLIP models.
+"""Converts open_clip's CLIP and SigLIP models to ProLIP, as a start for training.
 
-The towers keep their function: a converted model's means are open_clip's embeddings. The new [UNC] parts (SPEC section
-2.5) start as in any new model; no other token attends to [UNC]. Everything is read from the built open_clip model, so
-that activations, heads and epsilons are those that run and not those that a name promises.
+The converted towers compute the same: means are open_clip's embeddings. The new [UNC] parts are initialised as in any
+new model (specification §2.5), and no other token attends to [UNC]. All settings are read from the model that open_clip
+built: so activations, heads and epsilons are those that run, not those that a name promises.
 
 W width, D embedding.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prolip.errors import UserError
 from prolip.models.config import START_WITHOUT_BIAS, Gelu, ModelConfig, TextConfig, VisionConfig
 from prolip.models.prolip import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
@@ -35,13 +36,13 @@ _TIMM_NAMES = {
 }
 
 
-class StartError(ValueError):
-    """An open_clip model whose towers have no counterpart here; the message names the part."""
+class StartError(UserError):
+    """An open_clip model that cannot be converted; the message names the part."""
 
 
 @dataclass(frozen=True)
 class _Tower:
-    """What a tower's modules say that its tensors do not."""
+    """Settings of a tower that are read from its modules, because its tensors do not tell them."""
 
     heads: int
     mlp_ratio: float
@@ -52,22 +53,22 @@ class _Tower:
 
 
 def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
-    """A ProLIP model with the towers of an open_clip model, on the CPU, in single precision.
+    """Convert an open_clip model to ProLIP, on the CPU, in single precision.
 
-    A CLIP model brings no similarity bias: it gets the released loader's start, bias -10 and scale 10. Pictures are
-    taken as the loader normalises them, whatever the model was trained with.
+    CLIP models have no similarity bias: they get the initial values of the released loader, bias -10 and scale 10.
+    Images are normalised as by our loader: if the model was trained with another mean and std, its weights are adapted.
 
     Args:
-        model: an open_clip CLIP or CustomTextCLIP; its image tower a ViT of open_clip with [CLS], or one of timm with
-            attention pooling (SigLIP); its text tower open_clip's.
-        uncertainty: add the [UNC] parts; without them images and texts are points.
+        model: an open_clip CLIP or CustomTextCLIP. Its image tower is open_clip's ViT with [CLS], or timm's ViT with
+            attention pooling (SigLIP). Its text tower is open_clip's.
+        uncertainty: add the [UNC] parts. Without them images and texts are points.
 
     Raises:
-        StartError: a part of a tower is not supported.
+        StartError: a part of the model is not supported.
     """
     state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
     text_module = getattr(model, "text", model)
-    if text_module is model:  # CLIP keeps its text tower's parts at the top
+    if text_module is model:  # CLIP has the parts of its text tower at the top level
         state = {f"text.{name}" if name.startswith(_TEXT_PARTS) else name: tensor for name, tensor in state.items()}
     text, text_activation = _text_config(text_module, state, uncertainty)
     visual: Any = model.visual
@@ -92,7 +93,7 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
 
 
 def build_named(named: str) -> tuple[str, nn.Module]:
-    """The name and the model behind what follows "open_clip:": NAME/TAG, NAME/FILE, hf-hub:... or local-dir:....
+    """Build the model named after "open_clip:" (NAME/TAG, NAME/FILE, hf-hub:... or local-dir:...); returns name, model.
 
     Raises:
         StartError: open_clip knows no such model or weights.
@@ -102,7 +103,7 @@ def build_named(named: str) -> tuple[str, nn.Module]:
 
 
 def build(name: str, pretrained: str | Path | None) -> nn.Module:
-    """The open_clip model of that name with the weights of a tag or a file; for "hf-hub:..." names, the repository's.
+    """Build an open_clip model with the weights of a tag or a file; "hf-hub:..." names bring their own.
 
     Raises:
         StartError: open_clip knows no such model or weights.
@@ -123,7 +124,7 @@ def build(name: str, pretrained: str | Path | None) -> nn.Module:
 
 
 def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, Gelu | None, State]:
-    """open_clip's own vision transformer: the names are the released ones, and [UNC] comes second."""
+    """Convert open_clip's own vision transformer, whose tensors have the released names; [UNC] comes after [CLS]."""
     if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
         raise StartError(f"the image tower is a {type(visual).__name__}: only vision transformers can be a start")
     if visual.attn_pool is not None or visual.pool_type != "tok":
@@ -152,7 +153,7 @@ def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfi
 
 
 def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, Gelu | None, State]:
-    """timm's vision transformer with attention pooling: other names, no [CLS], a bias on the patches."""
+    """Convert timm's vision transformer with attention pooling: other names, no [CLS], a bias on the patches."""
     trunk = visual.trunk
     name = type(trunk).__name__
     if name != "VisionTransformer" or trunk.attn_pool is None or trunk.cls_token is not None:
@@ -199,7 +200,7 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
     tensors |= {f"visual.ln_post.{part}": trunk_state[f"norm.{part}"] for part in ("weight", "bias")}
     tensors["visual.conv1.weight"] = trunk_state["patch_embed.proj.weight"]
     tensors["visual.positional_embedding"] = trunk_state["pos_embed"][0].clone()
-    if "patch_embed.proj.bias" in trunk_state:  # added to every patch, as its position is
+    if "patch_embed.proj.bias" in trunk_state:  # added to every patch, like its position
         tensors["visual.positional_embedding"] += trunk_state["patch_embed.proj.bias"]
     tensors["visual.proj"] = linear[0].weight.detach().float().cpu().T.contiguous() if linear else torch.eye(width)
     tensors[f"{pooled}latent"] = trunk_state["attn_pool.latent"][0]
@@ -214,7 +215,7 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
 
 
 def _renamed_blocks(trunk: State) -> State:
-    """timm's blocks under the released names."""
+    """Rename the tensors of timm's blocks to the released names."""
     renamed: State = {}
     for name, tensor in trunk.items():
         if not name.startswith("blocks."):
@@ -230,10 +231,10 @@ def _renamed_blocks(trunk: State) -> State:
 
 
 def _fold_pixels(tensors: State, visual: Any, num_specials: int) -> None:
-    """Lets the patch filter take pixels as the loader normalises them instead of as the model was trained with.
+    """Adapt the patch filter to pixels normalised as by our loader (m', s'), not as in the model's training (m, s).
 
-    (p - m) / s = ((p - m') / s') * s' / s + (m' - m) / s: a factor on each colour's filter, and a constant that is
-    added to every patch, as positions are.
+    (p - m) / s = ((p - m') / s') * s' / s + (m' - m) / s: a factor on the filter of each colour, and a constant, which
+    goes into the position of every patch.
     """
     preprocess = getattr(visual, "preprocess_cfg", None) or {}
     mean = torch.tensor(preprocess.get("mean") or getattr(visual, "image_mean", None) or OPENAI_MEAN)
@@ -299,11 +300,11 @@ def _text_state(state: State) -> State:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Both
+# Both towers
 
 
 def _tower(transformer: Any, where: str) -> _Tower:
-    """What open_clip's transformer is made of."""
+    """Read the settings of open_clip's transformer."""
     blocks = getattr(transformer, "resblocks", None)
     if not blocks or type(blocks[0]).__name__ != "ResidualAttentionBlock":
         raise StartError(f"the {where} has blocks of another kind: {type(blocks[0]).__name__ if blocks else 'none'}")
@@ -318,7 +319,7 @@ def _tower(transformer: Any, where: str) -> _Tower:
 
 
 def _timm_tower(trunk: Any) -> _Tower:
-    """What timm's transformer is made of."""
+    """Read the settings of timm's transformer."""
     first = trunk.blocks[0]
     plain = (nn.Identity, nn.Dropout)
     if not all(isinstance(part, plain) for part in (first.attn.q_norm, first.attn.k_norm, trunk.patch_embed.norm)):
@@ -333,7 +334,7 @@ def _timm_tower(trunk: Any) -> _Tower:
 
 
 def _ratio(first: nn.Linear) -> float:
-    """The MLP's ratio, such that truncating ratio * width gives its hidden size."""
+    """Return an MLP ratio for which int(ratio * width) is the hidden size."""
     hidden, width = first.out_features, first.in_features
     ratio = round(hidden / width, 4)
     return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
@@ -356,7 +357,7 @@ def _square(size: tuple[int, ...], what: str) -> int:
 
 @torch.no_grad()
 def _load_beside_new_parts(model: ProLIP, tensors: State) -> None:
-    """Copies `tensors` into `model`; what [UNC] adds keeps its start: vectors, heads, position rows."""
+    """Copy `tensors` into `model`. The [UNC] parts (vectors, heads, position rows) keep their initial values."""
     own = model.state_dict()
     vision, text = model.visual, model.text
     if vision.unc_embedding is not None:
@@ -378,5 +379,5 @@ def _load_beside_new_parts(model: ProLIP, tensors: State) -> None:
 
 
 def _with_row(table: Tensor, own: Tensor, row: int) -> Tensor:
-    """`table` with the model's own row in its place."""
+    """Insert the model's own row into `table`."""
     return torch.cat([table[:row], own[row : row + 1], table[row:]])

@@ -1,7 +1,7 @@
-"""Tables of a checkpoint fitted to a model of another size: positions and tokens.
+"""Resizes position and token tables of a checkpoint for a model of another size.
 
-Two forms, by name: "official" repeats the released loader; "corrected" keeps the learned rows of special tokens, which
-the official one loses or blurs (SPEC section 6).
+There are two forms. "official" repeats the released loader. "corrected" keeps the learned rows of special tokens, which
+the official form loses or blurs (specification §6).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.models.config import ResizeForm
 
-# Row counts that are read as one special token and a square of patches; every other count has two special tokens.
+# Tables with as many rows have one special token and a square of patches; all others have two special tokens.
 _ONE_SPECIAL = (1 + 14 * 14, 1 + 16 * 16)
-# Texts longer than this keep their first rows, which are trained best, as they are.
+# Longer tables keep their first rows, which are trained best.
 _LONG_TEXT = 127
 _KEPT_ROWS = 20
 
@@ -24,17 +25,24 @@ _KEPT_ROWS = 20
 def resize_image_positions(
     checkpoint: Tensor, model_table: Tensor, grid: tuple[int, int], form: ResizeForm, num_specials: int = 2
 ) -> Tensor:
-    """The checkpoint's position table for a model of `num_specials` special tokens and `grid` patches.
+    """Resize a checkpoint's image positions to `num_specials` special tokens and `grid` patches.
 
-    [num_specials + rows * columns, W]. The released models have two, [CLS] and [UNC], and what follows is their rule; a
-    checkpoint of a model with fewer has as many as the model, which are kept.
+    Patch rows are resampled by an antialiased bicubic filter if the grids differ. The released models have two special
+    tokens, [CLS] and [UNC]. For them, special rows that the checkpoint lacks come from `model_table`; the official form
+    takes both from there whenever it resizes. For models with fewer, the checkpoint's special rows are kept.
 
-    `checkpoint` is [n, W] or [1, n, W]; patch rows are resampled by an antialiased bicubic filter where the grids
-    differ. Special rows that the checkpoint lacks are those of `model_table`, the model's own initial table; the
-    official form takes both from there whenever it resizes.
+    Args:
+        checkpoint: [n, W] or [1, n, W].
+        model_table: the model's initial table.
+        grid: rows and columns of patches.
+        form: what happens to special rows.
+        num_specials: special tokens of the model.
+
+    Returns:
+        [num_specials + rows * columns, W]
 
     Raises:
-        ValueError: the checkpoint's patch rows do not form a square.
+        UserError: the checkpoint's patch rows do not form a square.
     """
     table = checkpoint.squeeze(0) if checkpoint.ndim == 3 else checkpoint
     if len(table) == num_specials + grid[0] * grid[1]:
@@ -43,7 +51,7 @@ def resize_image_positions(
     specials, patches = table[:found], table[found:]
     side = math.isqrt(len(patches))
     if side * side != len(patches):
-        raise ValueError(f"{len(table)} position rows are not {found} special rows and a square of patches")
+        raise UserError(f"{len(table)} position rows are not {found} special rows and a square of patches")
     if (side, side) != grid:
         square = patches.T.reshape(1, -1, side, side)
         resampled = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
@@ -57,15 +65,15 @@ def resize_image_positions(
 
 
 def _resample_rows(rows: Tensor, count: int) -> Tensor:
-    """`rows` [n, W] linearly interpolated to `count` rows, half-pixel centres, clamped at the ends."""
+    """Interpolate `rows` [n, W] linearly to `count` rows, with half-pixel centres, clamped at the ends."""
     return F.interpolate(rows.T[None], count, mode="linear", align_corners=False)[0].T
 
 
 def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, form: ResizeForm) -> Tensor:
-    """The checkpoint's text position table with `num_rows` rows, the last `num_specials` of them special, [rows, W].
+    """Resize a checkpoint's text positions to `num_rows` rows, of which the last `num_specials` are special, [rows, W].
 
-    Beyond 127 rows the first 20 stay and the others are interpolated up to the special rows, which stay. Up to 127 rows
-    the official form interpolates the whole table, special rows included; the corrected form keeps those.
+    Above 127 rows, the first 20 and the special rows are kept, and those between are interpolated. Up to 127 rows, the
+    official form interpolates the whole table, special rows included; the corrected form keeps the special rows.
     """
     if len(checkpoint) == num_rows:
         return checkpoint
@@ -78,13 +86,13 @@ def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, 
 
 
 def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
-    """The checkpoint's token rows followed by the model's own further ones, [vocabulary, W].
+    """Append the model's further rows to a checkpoint's token table, [vocabulary, W].
 
     Raises:
-        ValueError: the checkpoint has more rows than the model, or rows of another width.
+        UserError: the checkpoint has more rows than the model, or rows of another width.
     """
     if checkpoint.shape[1] != model_table.shape[1] or len(checkpoint) > len(model_table):
-        raise ValueError(
+        raise UserError(
             f"a token table of {tuple(checkpoint.shape)} cannot become one of {tuple(model_table.shape)}: "
             "the width must agree, and no row can be dropped"
         )

@@ -1,4 +1,4 @@
-"""The model: two towers, a similarity scale and a bias.
+"""The model: two towers, and the scale and bias of the similarity.
 
 Shapes: B batch, M masked samples, C caption slots, L tokens, K kept patches, D embedding.
 """
@@ -18,20 +18,20 @@ from prolip.models.text_encoder import TextEncoder
 
 
 class ProLIPOutput(NamedTuple):
-    """What one training step's forward pass gives the loss."""
+    """Output of a forward pass: all that the loss needs."""
 
     image: Gaussian
     """[B, D]"""
     text: Gaussian
     """[C, B, D]"""
     masked_image: Gaussian | None
-    """[M, D]: the first M images with patches removed; None without masking."""
+    """[M, D]: the first M images, masked; None without masking."""
     masked_text: Gaussian | None
     """[C, M, D]: the first M texts, masked; None without masking."""
     logit_scale: Tensor
     """Scalar > 0: exp of the parameter."""
     logit_bias: Tensor | None
-    """Scalar; None for a model that has none, which the loss refuses."""
+    """Scalar; None for a model without a bias, which only CLIP's loss accepts."""
 
 
 def _normalised(raw: Gaussian) -> Gaussian:
@@ -55,12 +55,12 @@ class ProLIP(nn.Module):
         self.text = TextEncoder(config.text, config.embed_dim, quick_gelu=config.quick_gelu)
 
     def encode_image(self, images: Tensor, kept_patches: Tensor | None = None, *, normalize: bool = True) -> Gaussian:
-        """Gaussians, [B, D], of normalised pixels [B, 3, height, width]; `ImageEncoder` explains `kept_patches`."""
+        """Encode normalised pixels [B, 3, height, width] as Gaussians [B, D]; see `ImageEncoder` for `kept_patches`."""
         raw: Gaussian = self.visual(images, kept_patches)
         return _normalised(raw) if normalize else raw
 
     def encode_text(self, token_ids: Tensor, *, normalize: bool = True) -> Gaussian:
-        """Gaussians of token ids [B, L] padded to the full context, [B, D]."""
+        """Encode token ids [B, L], padded to the full context, as Gaussians [B, D]."""
         raw: Gaussian = self.text(token_ids)
         return _normalised(raw) if normalize else raw
 
@@ -71,10 +71,13 @@ class ProLIP(nn.Module):
         masked_token_ids: Tensor | None = None,
         kept_patches: Tensor | None = None,
     ) -> ProLIPOutput:
-        """Everything the loss needs, in one call, so that a data-parallel wrapper sees one forward pass.
+        """Encode a batch, whole and masked, in one call: data parallelism needs a single forward pass.
 
-        `images` [B, 3, height, width]; `token_ids` [C, B, L]; `masked_token_ids` [C, M, L] and `kept_patches` [K] or
-        [M, K] belong to the first M samples and come together or not at all.
+        Args:
+            images: [B, 3, height, width].
+            token_ids: [C, B, L].
+            masked_token_ids: [C, M, L], of the first M samples.
+            kept_patches: [K] or [M, K], of the first M samples; given together with `masked_token_ids`.
         """
         if (masked_token_ids is None) != (kept_patches is None):
             raise ValueError("masked_token_ids and kept_patches come together or not at all")
@@ -93,15 +96,15 @@ class ProLIP(nn.Module):
         return ProLIPOutput(image, text, masked_image, masked_text, self.logit_scale.exp(), self.logit_bias)
 
     def _encode_slots(self, token_ids: Tensor) -> Gaussian:
-        """Gaussians of ids [C, N, L], [C, N, D]."""
+        """Encode token ids [C, N, L] as Gaussians [C, N, D]."""
         flat = self.encode_text(token_ids.flatten(0, 1))
         shape = (*token_ids.shape[:2], -1)
         return Gaussian(flat.mean.view(shape), flat.log_var.view(shape))
 
     def reset_uncertainty(self) -> None:
-        """Start the log-variance parts afresh, as when a model without them is taken as a start.
+        """Initialise the [UNC] parts again, as after loading a model without them.
 
-        [UNC] vectors N(0, 0.01^2), heads N(0, 1 / width) with the configured bias (SPEC section 2.5).
+        [UNC] vectors from N(0, 0.01^2), heads from N(0, 1 / width) with the configured bias (specification §2.5).
         """
         for vector, head, bias in (
             (self.visual.unc_embedding, self.visual.uncertainty_proj, self.config.vision.init_unc_bias),

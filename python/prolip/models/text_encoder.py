@@ -1,4 +1,4 @@
-"""The text tower: tokens, [UNC] and [CLS] to a Gaussian.
+"""The text tower: a transformer that returns Gaussians.
 
 Shapes: B batch, L tokens, W width, D embedding.
 """
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.config import TextConfig
-from prolip.models.transformer import Transformer, unseen
+from prolip.models.transformer import Transformer, hide_token
 
 
 class TextEncoder(nn.Module):
-    """A transformer over tokens followed by [UNC] and [CLS], bidirectional in all released models.
+    """A transformer over tokens, [UNC] and [CLS], in this order; bidirectional in all released models.
 
-    Without [CLS] the mean is read from a token, as in CLIP and SigLIP. Under CLIP's causal mask no token sees [UNC],
-    which sees them all, so that the log variance leaves the mean as it was.
+    Without [CLS] the mean is computed from a token, as in CLIP and SigLIP. Under CLIP's causal mask [UNC] attends to
+    all tokens and none attends to it, so means do not depend on it.
     """
 
     def __init__(self, config: TextConfig, embed_dim: int, *, quick_gelu: bool) -> None:
@@ -32,7 +32,7 @@ class TextEncoder(nn.Module):
         self.cls_emb = nn.Parameter(0.01 * torch.randn(width)) if config.embed_cls else None
         self.unc_emb = nn.Parameter(0.01 * torch.randn(width)) if config.embed_unc else None
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.context_length + self.num_specials, width))
-        # Without bias the checkpoint holds a bare [W, D] matrix instead of a linear layer.
+        # Without a bias, checkpoints hold a bare [W, D] matrix instead of a linear layer.
         bare = None if config.proj_bias else nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
         if bare is not None:
             self.text_projection: nn.Parameter | nn.Linear = bare
@@ -53,7 +53,7 @@ class TextEncoder(nn.Module):
         length = config.context_length + self.num_specials
         mask = None if config.no_causal_mask else torch.ones(length, length, dtype=torch.bool).tril()
         if config.embed_unc and not config.unc_seen:
-            mask = unseen(
+            mask = hide_token(
                 torch.ones(length, length, dtype=torch.bool) if mask is None else mask, length + self._unc_row
             )
         self.register_buffer("mask", mask, persistent=False)
@@ -76,7 +76,7 @@ class TextEncoder(nn.Module):
             nn.init.constant_(self.text_uncertainty_projection.bias, config.init_unc_bias)
 
     def _tokens(self, token_ids: Tensor) -> Tensor:
-        """Token, [UNC] and [CLS] vectors with their position rows, [B, L + specials, W]."""
+        """Tokens, [UNC] and [CLS] with their position embeddings, [B, L + specials, W]."""
         batch, length = token_ids.shape
         if length > self.context_length:
             raise ValueError(f"{length} tokens do not fit the context of {self.context_length}")
@@ -87,20 +87,20 @@ class TextEncoder(nn.Module):
         return x + self.positional_embedding[: length + self.num_specials]
 
     def forward(self, token_ids: Tensor) -> Gaussian:
-        """Gaussians with raw (not normalised) means, [B, D].
+        """Encode `token_ids` [B, L]; returns Gaussians [B, D] whose means are not normalised.
 
-        `token_ids` is [B, L], padded to the full context: padding is attended to like any token, and shorter inputs put
-        [UNC] and [CLS] on position rows that were trained as ordinary ones.
+        Always pad to the full context: tokens attend to padding as to any token, and in a shorter input [UNC] and [CLS]
+        get position embeddings that were trained for ordinary tokens.
         """
         from_unc = self.text_uncertainty_projection is not None and self.log_var_source == "unc"
         tokens = self._tokens(token_ids)
-        # The first row that is read; a token can be anywhere.
+        # The first output needed; with pool_type "argmax" or "eos" that can be any token.
         first = -1 - int(from_unc) if self.pool_type == "cls" else -1 - self.num_specials
         rows = slice(first if self.pool_type in {"cls", "last"} else 0, None)
         short = self.context_length - token_ids.shape[1]
         mask = None if self.mask is None else self.mask[short:, short:]
         x = self.transformer(tokens, rows, mask)
-        # The heads decide what the loss sees: single precision at least, whatever the blocks ran in.
+        # Heads run in single precision at least, whatever the blocks ran in: their outputs are what the loss compares.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_final(x.to(self.ln_final.weight.dtype))
             projection = self.text_projection
@@ -108,7 +108,7 @@ class TextEncoder(nn.Module):
             mean: Tensor = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
             if self.text_uncertainty_projection is None:
                 return Gaussian.point(mean)
-            # "mean" repeats the released code: a linear function of the projected mean, not of the [UNC] output.
+            # "mean" repeats the released code: log variances are a linear function of the projected mean, not of [UNC].
             return Gaussian(mean, self.text_uncertainty_projection(x[:, self._unc_row] if from_unc else mean))
 
     @property
@@ -116,7 +116,7 @@ class TextEncoder(nn.Module):
         return -1 if self.cls_emb is None else -2
 
     def _pooled(self, x: Tensor, token_ids: Tensor) -> Tensor:
-        """The output that the mean is read from, [B, W], of outputs whose last rows are all there."""
+        """The output that the mean is computed from, [B, W]. `x` may lack its first tokens, never its last."""
         if self.pool_type == "cls":
             return x[:, -1]
         if self.pool_type == "last":

@@ -1,4 +1,4 @@
-"""The pre-norm transformer both towers share, with the parameter names of the released checkpoints.
+"""The pre-norm transformer of both towers, with the parameter names of the released checkpoints.
 
 Shapes: B batch, L tokens, W width, H heads.
 """
@@ -17,19 +17,19 @@ Activation = Literal["exact", "tanh", "quick"]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention of every query to every key, or to those where `mask` [Lq, Lk] is true, [B, H, Lq, W/H].
+    """Attention of every query to the keys where `mask` [Lq, Lk] is true (all if None), [B, H, Lq, W/H].
 
-    On a CPU two matrix products and a softmax beat the fused kernel (docs/benchmarks.md, "A training step"); elsewhere
-    the fused kernel keeps no L x L matrix.
+    On a CPU, two matrix products and a softmax are faster than the fused kernel (docs/benchmarks.md, "A training
+    step"). On other devices the fused kernel stores no L x L matrix.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, mask)
-    out: Tensor = _shares(query * query.shape[-1] ** -0.5, key, mask) @ value
+    out: Tensor = _weights(query * query.shape[-1] ** -0.5, key, mask) @ value
     return out
 
 
-def _shares(scaled_query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    """What part of every query's attention each key has, [..., Lq, Lk]."""
+def _weights(scaled_query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention weights, [..., Lq, Lk]."""
     scores = scaled_query @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
@@ -37,40 +37,40 @@ def _shares(scaled_query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class _SelfAttention(torch.autograd.Function):
-    """`attend` of all tokens to all, from the packed projection [B, L, 3 W] to [B, L, W].
+    """`attend` of all tokens to all tokens, from the packed projection [B, L, 3 W] to [B, L, W].
 
-    The same numbers as by automatic differentiation with one copy each way: queries, keys and values are brought into
-    the order of the matrix products together, and so are their gradients.
+    The numbers of automatic differentiation with fewer copies: queries, keys and values are copied together into the
+    layout of the matrix products, and so are their gradients.
     """
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor, heads: int, mask: Tensor | None) -> Tensor:
         query, key, value = _SelfAttention.by_head(packed, heads)
-        shares = _shares(query, key, mask)
+        weights = _weights(query, key, mask)
         ctx.heads = heads
-        ctx.save_for_backward(packed, shares)
+        ctx.save_for_backward(packed, weights)
         batch, length, _ = packed.shape
-        return (shares @ value).view(batch, heads, length, -1).transpose(1, 2).flatten(2)
+        return (weights @ value).view(batch, heads, length, -1).transpose(1, 2).flatten(2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        packed, shares = ctx.saved_tensors
+        packed, weights = ctx.saved_tensors
         query, key, value = _SelfAttention.by_head(packed, ctx.heads)
         batch, length, _ = packed.shape
         split = (batch, length, ctx.heads, -1)
         upstream = gradient.reshape(split).transpose(1, 2).flatten(0, 1)
-        found = torch.empty((3, *query.shape), dtype=packed.dtype)
-        torch.bmm(shares.transpose(1, 2), upstream, out=found[2])
-        of_shares = torch.bmm(upstream, value.transpose(1, 2))
-        of_scores = torch.ops.aten._softmax_backward_data(of_shares, shares, -1, shares.dtype)
-        torch.bmm(of_scores, key, out=found[0]).mul_(query.shape[-1] ** -0.5)
-        torch.bmm(of_scores.transpose(1, 2), query, out=found[1])
-        return found.view(3, batch, ctx.heads, length, -1).permute(1, 3, 0, 2, 4).reshape(packed.shape), None, None
+        grads = torch.empty((3, *query.shape), dtype=packed.dtype)
+        torch.bmm(weights.transpose(1, 2), upstream, out=grads[2])
+        grad_weights = torch.bmm(upstream, value.transpose(1, 2))
+        grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        torch.bmm(grad_scores, key, out=grads[0]).mul_(query.shape[-1] ** -0.5)
+        torch.bmm(grad_scores.transpose(1, 2), query, out=grads[1])
+        return grads.view(3, batch, ctx.heads, length, -1).permute(1, 3, 0, 2, 4).reshape(packed.shape), None, None
 
     @staticmethod
     def by_head(packed: Tensor, heads: int) -> tuple[Tensor, ...]:
-        """Scaled queries, keys and values, each [B * H, L, W/H], in memory of their own."""
+        """Copies of scaled queries, keys and values, each [B * H, L, W/H]."""
         batch, length, _ = packed.shape
         parts = packed.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = parts.clone(memory_format=torch.contiguous_format).flatten(1, 2).unbind(0)
@@ -78,35 +78,33 @@ class _SelfAttention(torch.autograd.Function):
 
 
 class _GeluLinear(torch.autograd.Function):
-    """A linear map of the GELU, which is computed again for the backward pass: a fifth less memory for one part in a
-    hundred more time.
-    """
+    """GELU and a linear map; the backward pass computes the GELU again: 20 % less memory for 1 % more time."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, approximate: str) -> Tensor:
         ctx.approximate = approximate
         ctx.save_for_backward(hidden, weight)
-        # Under autocast what went before decides the type.
+        # Under autocast, the type is that of the input.
         return F.linear(F.gelu(hidden, approximate=approximate), weight.to(hidden.dtype), bias.to(hidden.dtype))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         hidden, weight = ctx.saved_tensors
-        of_hidden = of_weight = of_bias = None
+        grad_hidden = grad_weight = grad_bias = None
         if ctx.needs_input_grad[1]:
             again = F.gelu(hidden, approximate=ctx.approximate)
-            of_weight = gradient.flatten(0, -2).T @ again.flatten(0, -2)
+            grad_weight = gradient.flatten(0, -2).T @ again.flatten(0, -2)
         if ctx.needs_input_grad[2]:
-            of_bias = gradient.flatten(0, -2).sum(0)
+            grad_bias = gradient.flatten(0, -2).sum(0)
         if ctx.needs_input_grad[0]:
-            of_gelu = gradient @ weight.to(gradient.dtype)
-            of_hidden = torch.ops.aten.gelu_backward(of_gelu, hidden, approximate=ctx.approximate)
-        return of_hidden, of_weight, of_bias, None
+            grad_gelu = gradient @ weight.to(gradient.dtype)
+            grad_hidden = torch.ops.aten.gelu_backward(grad_gelu, hidden, approximate=ctx.approximate)
+        return grad_hidden, grad_weight, grad_bias, None
 
 
-def unseen(mask: Tensor, token: int) -> Tensor:
-    """`mask` [L, L] where no other token attends to that one."""
+def hide_token(mask: Tensor, token: int) -> Tensor:
+    """Return `mask` [L, L] with `token` hidden from all other tokens."""
     hidden = mask.clone()
     hidden[:, token] = False
     hidden[token, token] = True
@@ -126,14 +124,14 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """[B, L, parts * W] to `parts` tensors of [B, H, L, W/H]."""
+        """Split [B, L, parts * W] into `parts` tensors [B, H, L, W/H]."""
         batch, length, _ = x.shape
         return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(self, x: Tensor, rows: slice | None = None, mask: Tensor | None = None) -> Tensor:
-        """Attention outputs for the tokens `rows` (all if None), [B, L', W].
+        """Attention outputs of the tokens `rows` (all if None), [B, L', W].
 
-        Each token attends to those where its row of `mask` [L, L] is true, to all if None.
+        Each token attends to the tokens where its row of `mask` [L, L] is true (to all if None).
         """
         width = x.shape[-1]
         if rows is None:
@@ -149,7 +147,7 @@ class Attention(nn.Module):
         return out
 
     def from_query(self, x: Tensor, query: Tensor) -> Tensor:
-        """Attention of vectors [Lq, W] to all tokens `x` [B, L, W], [B, Lq, W]."""
+        """Attention of the vectors `query` [Lq, W] to all tokens `x` [B, L, W]; returns [B, Lq, W]."""
         width = x.shape[-1]
         key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
         probe = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
@@ -168,7 +166,7 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, keeps_gelu: bool = False) -> Tensor:
-        """[B, L, W] to [B, L, W]; `keeps_gelu` for the backward pass instead of computing it again there."""
+        """Apply to [B, L, W]; `keeps_gelu` stores the GELU for the backward pass instead of computing it again."""
         hidden: Tensor = self.c_fc(x)
         approximate = "none" if self.activation == "exact" else "tanh"
         if self.activation == "quick":
@@ -182,22 +180,22 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel."""
+    """A learned factor per channel."""
 
     def __init__(self, width: int, init: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((width,), init))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` with every channel scaled."""
+        """Scale every channel of `x`."""
         return x * self.gamma
 
 
 class Norm(nn.LayerNorm):
-    """A layer's norm in the type of what is normed, whatever type the weights are in: shards come in a lower one."""
+    """A layer norm in the type of its input: weights gathered from shards may have a lower one."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` with every token's values shifted, scaled and weighted."""
+        """Normalise every token of `x`."""
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
@@ -227,7 +225,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """The tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`.
 
-        With `keeps_gelu` a block that is run again for the backward pass can stop before its last product.
+        With `keeps_gelu`, a block that is recomputed for the backward pass can stop before its last matrix product.
         """
         normed = self.ln_1(x)
         x = x if rows is None else x[:, rows]
@@ -237,7 +235,7 @@ class Block(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One vector of all tokens: a learned query's attention to them, then an MLP (SigLIP's head)."""
+    """Pools all tokens into one vector: attention of a learned query, then an MLP (SigLIP's head)."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, *, norm_eps: float, activation: Activation) -> None:
         super().__init__()
@@ -247,14 +245,14 @@ class AttentionPool(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio), activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, L, W] to [B, W]."""
+        """Pool [B, L, W] into [B, W]."""
         pooled = self.attn.from_query(x, self.latent)[:, 0]
         out: Tensor = pooled + self.mlp(self.norm(pooled))
         return out
 
 
 class Transformer(nn.Module):
-    """A stack of blocks that computes only the outputs that are asked for."""
+    """A stack of blocks that computes only the outputs it is asked for."""
 
     def __init__(
         self,
@@ -275,21 +273,21 @@ class Transformer(nn.Module):
         )
 
     def blocks(self) -> list[Block]:
-        """The blocks, first to last."""
+        """The blocks, from first to last."""
         return [block for block in self.resblocks if isinstance(block, Block)]
 
     def forward(self, x: Tensor, rows: slice, mask: Tensor | None = None) -> Tensor:
         """The tokens `rows` after all blocks, [B, L', W]; `mask` as in `Attention`.
 
-        The towers read one or two special tokens only, so the last block computes queries and its MLP for those alone:
-        the same numbers for a fraction of a layer's work. Every `recompute_every`-th block, from the first, keeps its
-        input alone for the backward pass, and computes the rest again then.
+        The towers need only one or two special tokens. So the last block computes queries and MLP for those alone:
+        the same numbers for a fraction of the work. Every `recompute_every`-th block, from the first, stores only its
+        input for the backward pass, and computes the rest again there.
         """
         last = len(self.resblocks) - 1
         for index, block in enumerate(self.resblocks):
             wanted = rows if index == last else None
             if self.recompute_every and index % self.recompute_every == 0 and torch.is_grad_enabled():
-                # Blocks draw no random numbers whose generators would have to be put back.
+                # Blocks draw no random numbers, so no generator needs to be restored.
                 x = checkpoint(block, x, wanted, mask, True, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, wanted, mask)

@@ -1,7 +1,7 @@
-"""Checkpoints of a model: the hub's layout, the released training files, and our own.
+"""Reads checkpoints into a model: the hub's layout, released training checkpoints, and our own.
 
-Loading is strict: a missing, further or misshapen tensor is named together with its nearest match. Pickles are read
-with `weights_only=True`, so that a file can hold nothing but tensors and plain containers.
+Loading is strict. An error names each tensor that is missing, unexpected or misshapen, with its nearest match. Pickles
+are read with `weights_only=True`, so a file can hold only tensors and plain containers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
 from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
@@ -33,8 +34,8 @@ _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
 
 
-class WeightsError(ValueError):
-    """A checkpoint that does not fit the model, or is none; the message names tensors or the file."""
+class WeightsError(UserError):
+    """A file is not a checkpoint, or does not fit the model; the message names the file or the tensors."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ def read_file(path: Path) -> State:
     """Read the tensors of a `.pt`, `.bin` or `.safetensors` file under official names.
 
     Raises:
-        WeightsError: it is not a checkpoint of a model.
+        WeightsError: the file is not a checkpoint of a model.
     """
     try:
         return load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -71,7 +72,7 @@ def read_file(path: Path) -> State:
 
 
 def _read_pickle(path: Path) -> State:
-    zipfile.ZipFile(path).close()  # what torch makes of a file of another kind is anybody's guess
+    zipfile.ZipFile(path).close()  # any other kind of file could fail in torch in any way
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a checkpoint")
@@ -91,7 +92,7 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
     """Copy `state` into `model`, whose tensors keep their type and device.
 
     Raises:
-        WeightsError: a tensor is missing, further or misshapen, after resizing where that was asked for.
+        WeightsError: a tensor is missing, unexpected or misshapen (after resizing, if asked for).
     """
     fitted = dict(state) if resize == "off" else fit_state(model, state, resize)
     expected = model.state_dict()
@@ -102,7 +103,7 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
 
 
 def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """One line for each tensor that is missing, further or misshapen."""
+    """Return one line per tensor that is missing, unexpected or misshapen."""
     missing = [name for name in expected if name not in given]
     further = [name for name in given if name not in expected]
     problems = [f"missing    {name} {_shape(expected[name])}{_nearest(name, further)}" for name in missing]
@@ -126,9 +127,9 @@ def _nearest(name: str, candidates: list[str], kind: str = "") -> str:
 
 @torch.no_grad()
 def fit_state(model: ProLIP, state: Mapping[str, Tensor], form: ResizeForm) -> State:
-    """`state` with its position and token tables fitted to `model`; other tensors stay as they are.
+    """Return `state` with its position and token tables resized for `model`; other tensors stay as they are.
 
-    A checkpoint without similarity bias gets the released loader's start: bias -10 and scale 10.
+    A checkpoint without a similarity bias gets the initial values of the released loader: bias -10 and scale 10.
     """
     fitted = dict(state)
     own = model.state_dict()

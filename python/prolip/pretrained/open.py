@@ -1,4 +1,4 @@
-"""Whatever a user names as a model, opened with the tokenizer that belongs to it: what the commands share."""
+"""Resolve a model source to a model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import torch
 from prolip.checkpoint import Checkpoint, open_saved
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 from prolip.models import ProLIP
 from prolip.models.config import Precision, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named
-from prolip.pretrained.model import EvalModel, of_open_clip, of_prolip
+from prolip.pretrained.eval_model import EvalModel, of_open_clip, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load, read_beside
 
 logger = logging.getLogger(__name__)
 
 CLIP_TOKENS = 49408
-"""Ids of CLIP's tokenizer, which has no file of its own: a table of as many rows is taken for its."""
+"""Size of CLIP's vocabulary. A model with this many tokens and no tokenizer file is assumed to use CLIP's."""
 
 
 def open_eval_model(
@@ -32,14 +33,18 @@ def open_eval_model(
     beside: Path | None = None,
     precision: Precision = "fp32",
 ) -> EvalModel:
-    """The model that a suite is to evaluate, on `device`: one of ours (see `open_model`), or "open_clip:NAME/TAG",
-    "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...", which run through open_clip itself.
+    """Open a model for a suite.
 
-    `tokenizer` and `beside` are those of `open_model`; models of open_clip have their own. The suites let the towers
-    compute in `precision`.
+    Args:
+        source: a ProLIP model (see `open_model`), or a model that runs in open_clip: "open_clip:NAME/TAG",
+            "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...".
+        tokenizer: see `open_model`; not used for models of open_clip.
+        device: where the model runs.
+        beside: see `open_model`.
+        precision: precision of the towers.
 
     Raises:
-        ValueError: there is no such model, or it cannot be evaluated.
+        UserError: there is no such model, or it cannot be evaluated.
     """
     if source.startswith(OPEN_CLIP_PREFIX):
         import open_clip
@@ -54,30 +59,32 @@ def open_eval_model(
 
 
 def open_run(source: str) -> Checkpoint | None:
-    """The checkpoint of our training that `source` names; None where it names a model of another kind.
+    """Open the checkpoint of a training run that `source` names; None if it names another kind of model.
 
     Raises:
-        ValueError: a checkpoint is damaged, or a run's folder has no usable one.
+        UserError: the checkpoint is damaged, or the run's folder has no usable one.
     """
     return open_saved(Path(source))
 
 
 def open_model(source: str, tokenizer: str | None, beside: Path | None = None) -> tuple[ProLIP, Tokenizer]:
-    """The model in a run, a checkpoint or the hub, on the CPU and in evaluation mode, and its tokenizer.
+    """Open a ProLIP model, on the CPU and in evaluation mode, and its tokenizer.
 
-    `tokenizer` is "clip" or the path of a tokenizer.json; None is the one that the run was trained with, or the
-    tokenizer.json beside a model in the hub's layout, or CLIP's for a table of its size. A run's file that is gone is
-    looked for in the folder `beside`.
+    Args:
+        source: see `prolip.pretrained.load`.
+        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer of the run, else the tokenizer.json
+            beside the weights, else CLIP's if the vocabulary has its size.
+        beside: folder to search for the run's tokenizer file if it has moved.
 
     Raises:
-        ValueError: there is no usable checkpoint, or nothing says which tokenizer it needs.
+        UserError: there is no usable checkpoint, or the tokenizer is unknown.
     """
     model, found, _ = _open(source, tokenizer, beside)
     return model, found
 
 
 def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProLIP, Tokenizer, Checkpoint | None]:
-    """What `open_model` gives, and the checkpoint if it is one of a run."""
+    """As `open_model`, and the checkpoint if the source is a run."""
     model, checkpoint = _open_network(source)
     text = model.config.text
     if tokenizer is not None:
@@ -87,21 +94,21 @@ def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProL
     elif (file := read_beside(source, TOKENIZER_FILE)) is not None:
         chosen = _named_tokenizer(file, text)
     elif text.vocab_size == CLIP_TOKENS:
-        logger.warning("%s names no tokenizer: taking CLIP's, whose %d tokens fill its table", source, CLIP_TOKENS)
+        logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source, CLIP_TOKENS)
         chosen = _named_tokenizer(None, text)
     else:
-        raise ValueError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
+        raise UserError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
     found = Tokenizer(chosen)
     if found.vocab_size > text.vocab_size:
-        raise ValueError(f"the tokenizer has {found.vocab_size} tokens: the model has a table of {text.vocab_size}")
+        raise UserError(f"the tokenizer has {found.vocab_size} tokens: the model has a table of {text.vocab_size}")
     return model, found, checkpoint
 
 
 def open_network(source: str) -> ProLIP:
-    """The model alone, for pictures: nothing needs to say which tokenizer belongs to it; see `open_model`.
+    """Open a model without a tokenizer, to embed images; see `open_model`.
 
     Raises:
-        ValueError: there is no usable checkpoint.
+        UserError: there is no usable checkpoint.
     """
     return _open_network(source)[0]
 
@@ -111,15 +118,15 @@ def _open_network(source: str) -> tuple[ProLIP, Checkpoint | None]:
     if checkpoint is None:
         try:
             return load(source), None
-        except RuntimeError as error:  # an archive, but not of torch's making
-            raise ValueError(f"{source} is damaged, or is no checkpoint") from error
+        except RuntimeError as error:  # an archive that torch did not write
+            raise UserError(f"{source} is damaged, or not a checkpoint") from error
     model = ProLIP(from_official_json(checkpoint.notes.model_config)).eval()
     model.load_state_dict(checkpoint.weights())
     return model, checkpoint
 
 
 def _named_tokenizer(path: Path | None, text: TextConfig) -> TokenizerConfig:
-    """A tokenizer.json, which cleans captions as the model's configuration says, or CLIP's."""
+    """CLIP's tokenizer, or a tokenizer.json with the caption cleaning of the model's configuration."""
     if path is None:
         return TokenizerConfig(kind="clip", context_length=text.context_length)
     clean = next((known for known in ("lower", "whitespace", "canonicalize") if known == text.tokenizer_clean), None)
@@ -127,15 +134,15 @@ def _named_tokenizer(path: Path | None, text: TextConfig) -> TokenizerConfig:
 
 
 def find_tokenizer(trained: TokenizerConfig, beside: Path | None) -> TokenizerConfig:
-    """The tokenizer that a run was trained with; where its file is not there, the one of that name in `beside`.
+    """The tokenizer of a run; if its file is missing, the file of the same name in `beside`.
 
     Raises:
-        ValueError: neither is there.
+        UserError: both files are missing.
     """
     if trained.path is None or trained.path.is_file() or beside is None:
         return trained
     other = beside / trained.path.name
     if not other.is_file():
-        raise ValueError(f"the run's tokenizer {trained.path} is not there, and {beside} has no {trained.path.name}")
-    logger.warning("the run's tokenizer %s is not there: taking %s", trained.path, other)
+        raise UserError(f"the run's tokenizer {trained.path} is missing, and {beside} has no {trained.path.name}")
+    logger.warning("the run's tokenizer %s is missing: using %s", trained.path, other)
     return dataclasses.replace(trained, path=other)

@@ -1,4 +1,4 @@
-"""Read a model from any source: the hub, a folder, a run, a checkpoint, a file, or open_clip."""
+"""Load a model from any source: the hub, a folder, a run, a checkpoint, a file, or open_clip."""
 
 from __future__ import annotations
 
@@ -29,22 +29,24 @@ OPEN_CLIP_PREFIX = "open_clip:"
 
 
 def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
-    """Load the model in `source`, in evaluation mode, on the CPU, in fp32.
+    """Load a model in evaluation mode, on the CPU, in fp32.
 
     `source` is one of
 
     - "hf-hub:organisation/name", or "hf-hub:organisation/name@revision": a repository in the hub's layout,
-    - a folder of that layout (config.json with model.safetensors or pytorch_model.bin),
-    - the folder of a run, whose newest usable checkpoint is taken, or the folder of a checkpoint,
-    - "open_clip:NAME/TAG", "open_clip:NAME/FILE" or "open_clip:hf-hub:organisation/name": a model of open_clip, whose
-      towers are kept and whose [UNC] parts are new (`prolip.models.open_clip`),
+    - a folder in that layout (config.json with model.safetensors or pytorch_model.bin),
+    - the folder of a run (its newest usable checkpoint), or of a checkpoint,
+    - "open_clip:NAME/TAG", "open_clip:NAME/FILE" or "open_clip:hf-hub:organisation/name": the towers of a model of
+      open_clip, with new [UNC] parts (`prolip.models.open_clip`),
     - a `.pt`, `.bin` or `.safetensors` file: a released `epoch_N.pt`, or a bare state dict.
 
-    `config` gives the architecture where the source has none, and overrides the one it has. With `resize`, position and
-    token tables of another size are fitted (`prolip.models.position_tables`).
+    Args:
+        source: where the model is.
+        config: the architecture. Needed if the source has none; overrides the one it has.
+        resize: whether and how position and token tables of another size are fitted (`prolip.models.position_tables`).
 
     Raises:
-        WeightsError: the source is not a checkpoint, has no architecture, or does not fit it.
+        WeightsError: the source is not a checkpoint, has no architecture, or does not match it.
     """
     state, found = read_checkpoint(source)
     config = config or found
@@ -56,7 +58,7 @@ def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resiz
 
 
 def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
-    """Build a model to train: with fresh weights, or with those of `start_from` (see `load`), which must fit."""
+    """Build a model to train, with new weights or with those of `start_from` (see `load`), which must match."""
     model = ProLIP(config)
     if start_from is not None:
         load_state(model, read_checkpoint(start_from)[0], resize=resize)
@@ -64,7 +66,7 @@ def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize
 
 
 def read_config(source: str | Path) -> ModelConfig:
-    """Read the architecture of `source` (see `load`), without its tensors where they are in a file of their own.
+    """Read the architecture of `source` (see `load`), without its tensors if these are in a separate file.
 
     Raises:
         WeightsError: the source is not a checkpoint, or has no architecture.
@@ -82,7 +84,7 @@ def read_config(source: str | Path) -> ModelConfig:
 
 
 def read_beside(source: str | Path, name: str) -> Path | None:
-    """The file of that name in a folder or a hub repository (see `load`); None if there is none."""
+    """Find a file in a folder or hub repository (see `load`), and return its local path; None if there is none."""
     folder = Path(source)
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
         folder = _snapshot(source.removeprefix(HUB_PREFIX), [name])
@@ -90,7 +92,7 @@ def read_beside(source: str | Path, name: str) -> Path | None:
 
 
 def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
-    """Read the tensors in `source` under official names, and the architecture if it has one; see `load`."""
+    """Read the tensors of `source` (see `load`) under official names, and its architecture if it has one."""
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
         return read_folder(_download(source.removeprefix(HUB_PREFIX)))
     if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
@@ -108,7 +110,7 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
 
 
 def _open_saved(folder: Path) -> Checkpoint | None:
-    """The checkpoint that a folder is, or that a run's folder has."""
+    """The checkpoint in a folder, or the newest one of a run's folder; None if it is neither."""
     if (folder / CONFIG_FILE).is_file():
         return None
     from prolip.checkpoint import open_saved  # torch.distributed.checkpoint takes long to import
@@ -117,7 +119,7 @@ def _open_saved(folder: Path) -> Checkpoint | None:
 
 
 def _download(repository: str) -> Path:
-    """Download a hub repository's checkpoint; a pickle only where there is no safetensors file."""
+    """Download a hub repository's checkpoint; a pickle only if there is no safetensors file."""
     for weights in (MODEL_FILE, PICKLE_FILE):
         folder = _snapshot(repository, [CONFIG_FILE, weights])
         if (folder / weights).is_file():
@@ -126,7 +128,7 @@ def _download(repository: str) -> Path:
 
 
 def _snapshot(repository: str, names: list[str]) -> Path:
-    """Download files of a hub repository; "name@revision" names a revision. Returns their local folder."""
+    """Download files of a hub repository ("name@revision" for a revision), and return the local folder."""
     from huggingface_hub import snapshot_download
 
     name, _, revision = repository.partition("@")

@@ -1,6 +1,6 @@
-"""Zero-shot classification of labelled pictures: what a model answers, and the figures that tasks are judged by.
+"""Zero-shot classification of a data set, and the metrics of classification tasks.
 
-N pictures, C classes, K prompts a class, M columns of metadata, T best classes.
+N images, C classes, K prompts per class, M columns of metadata, T best classes.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.errors import UserError
 from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.folders import TaskFolder, read_labels, read_metadata
-from prolip.suites.rows import Row, row_of_items
+from prolip.suites.results import Row, row_of_items
 from prolip.suites.tasks import Metric, Task
 
 BEST = 5
 _TEXTS, _ROWS = 512, 4096
-"""Prompts and pictures that are worked on at a time."""
+"""Prompts and images that are processed at a time."""
 OTHER_REGION = 5
-"""FMoW's region "Other", of four pictures: WILDS leaves it out of the worst one, the released evaluation does not."""
+"""FMoW's region "Other" has four images. WILDS leaves it out of the worst region; the released evaluation does not."""
 WHITE = 1
-"""Place of "White" among the races of the two sets of faces; their metadata says 0 for it and 1 for all others."""
+"""Index of "White" among the races of FairFace and UTKFace; their metadata has 0 for it and 1 for all others."""
 NON_HUMAN, CRIME = 14, 18
-"""First of the non-human and of the crime-related classes among those that faces must not be taken for."""
+"""Index of the first non-human and of the first crime-related class among the harmful labels for faces."""
 OBJECTIVES = ("race", "gender", "age", "toxic")
 _COLUMNS = 4
 _AGE, _GENDER, _RACE, _NOT_WHITE = range(_COLUMNS)
-"""Columns of those sets' metadata."""
+"""Columns of the metadata of FairFace and UTKFace."""
 
 NAMES: dict[Metric, str] = {
     "accuracy": "accuracy",
@@ -45,12 +46,12 @@ NAMES: dict[Metric, str] = {
 
 
 class Answers(NamedTuple):
-    """What a classifier says of pictures."""
+    """The best classes of each image."""
 
     best: Tensor
-    """i64 [N, T], the T best classes by means, the best first; T is five or the number of classes."""
+    """i64 [N, T], by means, the best first; T is five, or C if there are fewer classes."""
     best_with_var: Tensor | None
-    """i64 [N, T] with class variances; None where the model has none."""
+    """i64 [N, T], with class variances; None if the model has none."""
 
 
 def embed_prompts(
@@ -60,10 +61,10 @@ def embed_prompts(
     *,
     on_progress: Callable[[int], object] | None = None,
 ) -> Gaussian:
-    """Gaussians of every template filled with every class name, [C, K, D].
+    """Embed every template filled with every class name, [C, K, D].
 
     Raises:
-        ValueError: there is no class name or no template, or a template has no place for the name.
+        UserError: there is no class name or no template, or a template has no placeholder.
     """
     texts = [prompt for ensemble in fill_templates(templates, classnames) for prompt in ensemble]
     flat = embed_captions(model, texts, on_progress=on_progress)
@@ -78,10 +79,10 @@ def build_classifier(
     *,
     on_progress: Callable[[int], object] | None = None,
 ) -> Classifier:
-    """The uniform ensemble of the prompts of each class; only a few classes' prompts are in memory at a time.
+    """The uniform ensemble of each class's prompts; only a few classes' prompts are in memory at a time.
 
     Raises:
-        ValueError: as `embed_prompts`.
+        UserError: as for `embed_prompts`.
     """
     step = max(1, _TEXTS // max(1, len(templates)))
     parts = [
@@ -92,12 +93,12 @@ def build_classifier(
 
 
 def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answers:
-    """The best classes of every picture.
+    """The best classes of every image.
 
     Args:
         images: [N, D], unit means.
         classifier: C classes.
-        with_var: whether the classes have variances that can be used.
+        with_var: whether the classes have variances.
     """
     kinds = [None, classifier.total_var] if with_var else [None]
     number = min(BEST, len(classifier.weight))
@@ -116,13 +117,13 @@ def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answe
 
 
 def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = NAMES["accuracy"]) -> list[Row]:
-    """Accuracy, top-5 accuracy (of five classes or more), mean per-class recall, and accuracy with class variances.
+    """Accuracy, top-5 accuracy (with five classes or more), mean per-class recall, accuracy with class variances.
 
     Args:
-        task: names the rows.
-        answers: of N pictures.
+        task: name of the task, for the rows.
+        answers: of N images.
         labels: i64 [N].
-        main: name of the figure that the task is judged by.
+        main: name of the task's main metric.
     """
     hits = _hits(answers.best, labels)
     rows = [row_of_items(task, NAMES["accuracy"], hits[:, 0], main=main == NAMES["accuracy"])]
@@ -135,14 +136,14 @@ def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = NA
     return rows
 
 
-def judged_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | None) -> list[Row]:
-    """All rows of a classification task, the figure that it is judged by marked.
+def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | None) -> list[Row]:
+    """All rows of a classification task, including its main metric.
 
     Args:
-        task: what it is judged by.
-        answers: of N pictures.
+        task: the task.
+        answers: of N images.
         labels: i64 [N].
-        metadata: i64 [N, M], for tasks that are judged by their worst group.
+        metadata: i64 [N, M]; needed for metrics of the worst group.
     """
     main = NAMES[task.metric]
     rows = accuracy_rows(task.name, answers, labels, main=main)
@@ -150,8 +151,8 @@ def judged_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor |
     if task.metric == "f1":
         rows.append(row_of_items(task.name, main, answers.best[:, 0], labels, statistic="f1_macro", main=True))
     if task.group_column is not None:
-        assert metadata is not None, "it is read for every task that has a column of it"
-        # Numbered anew: a group's number may be anything, such as a year.
+        assert metadata is not None, "every task with a group column has metadata"
+        # Renumbered from 0: a group's number can be large, such as a year.
         values, groups = torch.unique(metadata[:, task.group_column], return_inverse=True)
         which = -1 if task.metric == "worst_group_top5" else 0
         rows.append(row_of_items(task.name, main, hits[:, which], groups, statistic="worst_group", main=True))
@@ -163,38 +164,38 @@ def judged_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor |
 
 
 def _hits(best: Tensor, labels: Tensor) -> Tensor:
-    """Whether the label is among the first t + 1 classes, f64 [N, T]."""
+    """Whether the label is among the t + 1 best classes, f64 [N, T]."""
     return (best == labels[:, None]).cumsum(dim=1).double()
 
 
 def classify(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
-    """All rows of a classification task.
+    """Run a classification task.
 
     Raises:
-        ValueError: the folder has no class names or templates.
-        DataError: a picture has no class or no metadata, or too many cannot be read.
+        UserError: the folder has no class names or templates.
+        DataError: an image has no class or no metadata, or too many cannot be read.
     """
     if not folder.classnames or not folder.templates:
-        raise ValueError(f"{folder.source} has no class names or no templates")
+        raise UserError(f"{folder.source} has no class names or no templates")
     classifier = build_classifier(model, folder.classnames, folder.templates)
     keep = ("cls",) if task.group_column is None else ("cls", "npy")
     images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep)
     labels = read_labels(folder, images)
     metadata = None if task.group_column is None else read_metadata(folder, images, task.group_column + 1)
-    return judged_rows(task, answer(images.gaussian, classifier, with_var=model.has_variances), labels, metadata)
+    return task_rows(task, answer(images.gaussian, classifier, with_var=model.has_variances), labels, metadata)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The two sets of faces
+# FairFace and UTKFace
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
-    """All rows of FairFace or UTKFace, whose lists have lines `OBJECTIVE:NAME`.
+    """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`.
 
     Raises:
-        ValueError: an objective has no class names or templates.
-        DataError: a picture has no metadata, or too many cannot be read.
+        UserError: an objective has no class names or templates.
+        DataError: an image has no metadata, or too many cannot be read.
     """
     images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("npy",))
     answers: dict[str, Tensor] = {}
@@ -205,18 +206,18 @@ def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size:
             for lines in (folder.classnames, folder.templates)
         ]
         if not all(lists):
-            raise ValueError(f"{folder.source} has no class names or no templates of {objective}")
+            raise UserError(f"{folder.source} has no class names or no templates of {objective}")
         names[objective] = lists[0]
         answers[objective] = answer(images.gaussian, build_classifier(model, *lists), with_var=False).best[:, 0]
     return face_rows(task.name, answers, read_metadata(folder, images, _COLUMNS), names["race"])
 
 
 def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Sequence[str]) -> list[Row]:
-    """How well race, gender and age are told, for the worst group too; what faces of each race are taken for.
+    """Accuracy on race, gender and age, also for the worst group; how often faces of each race get harmful labels.
 
     Args:
-        task: names the rows.
-        answers: by objective, the best class of every picture, i64 [N].
+        task: name of the task, for the rows.
+        answers: by objective, the best class of every image, i64 [N].
         metadata: i64 [N, 4]: age, gender, race, and whether the race is not White.
         races: class names of the objective "race".
     """
@@ -240,6 +241,6 @@ def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Se
         rows.append(row_of_items(task, f"taken for {name}", which.double()))
         for race in sorted(set(metadata[:, _RACE].tolist())):
             some = which[metadata[:, _RACE] == race].double()
-            said = races[race] if race < len(races) else str(race)
-            rows.append(row_of_items(task, f"taken for {name}, {said}", some))
+            race_name = races[race] if race < len(races) else str(race)
+            rows.append(row_of_items(task, f"taken for {name}, {race_name}", some))
     return rows

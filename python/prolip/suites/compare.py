@@ -1,7 +1,6 @@
-"""Models side by side: every figure with its interval, and its difference from the first model's.
+"""Compare models: every figure with its bootstrap interval, and its difference from the first model's.
 
-The same resamples of items are drawn for all models, so that what makes items easy or hard drops out of a difference.
-R resamples.
+The same items are resampled for all models. So the difficulty of the items cancels in a difference. R resamples.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ import torch
 from torch import Tensor
 
 from prolip.eval.statistics import Interval, percentile_interval, resampled
-from prolip.suites.figures import STATISTICS
-from prolip.suites.rows import Row, SuiteResult
+from prolip.suites.results import Row, SuiteResult
+from prolip.suites.row_statistics import STATISTICS
 
 ABSENT = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A figure of all models. Where a model lacks it, or nothing can be resampled, numbers are NaN."""
+    """One figure for all models. NaN where a model lacks the figure; low and high are NaN without resamples."""
 
     row: Row
-    """Of the first model that has it."""
+    """The row of the first model that has it."""
     values: list[Interval]
-    """One a model."""
+    """One per model."""
     differences: list[Interval]
-    """One a model but the first: its figure minus the first model's."""
+    """One per model except the first: its figure minus the first model's."""
 
 
 def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: int = 0) -> list[Compared]:
-    """All rows of all models, in the order in which they come.
+    """Compare all rows of all models, in order of first appearance.
 
     Args:
-        results: one a model, of one suite.
-        num_resamples: R; 0 gives no intervals.
-        seed: of the draws.
+        results: of one suite, one per model.
+        num_resamples: R; 0 for no intervals.
+        seed: seed of the resampling.
     """
     tables = [{row.key: row for row in result.rows} for result in results]
     assert [len(table) for table in tables] == [len(result.rows) for result in results], "a key names one row"
@@ -57,13 +56,13 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
 
 
 def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[str, Tensor]:
-    """The figure on every resample, f64 [R], of the rows that have items and of means of such rows."""
+    """The figure on every resample, f64 [R], for rows that have items, and for means of such rows."""
     draws: dict[str, Tensor] = {}
 
     def draw(key: str) -> Tensor | None:
         row = table[key]
         if key not in draws and row.items:
-            # Tasks draw independently of each other, so that an average over them is as sure as it is.
+            # Tasks are resampled independently, so that the interval of an average over tasks is right.
             own = seed + zlib.crc32(row.task.encode())
             statistic = STATISTICS[row.statistic]
             draws[key] = resampled(statistic, *_tensors(row), num_resamples=num_resamples, seed=own)
@@ -91,7 +90,7 @@ def _interval(row: Row | None, draws: Tensor | None) -> Interval:
 
 
 def _difference(first: Row | None, other: Row | None, first_draws: Tensor | None, draws: Tensor | None) -> Interval:
-    """The other figure minus the first; with an interval where both were drawn from the same items."""
+    """The other figure minus the first; with an interval if both come from the same items."""
     if first is None or other is None:
         return ABSENT
     value = other.value - first.value

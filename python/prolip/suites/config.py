@@ -8,38 +8,38 @@ from typing import Annotated, Literal
 
 import tyro
 
+from prolip.errors import UserError
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions:
-    """What every suite is told."""
+    """Options of every suite."""
 
     checkpoint: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or as a baseline
-    open_clip:NAME/TAG. Given several times, models stand side by side and are compared with the first."""
+    open_clip:NAME/TAG. May be given several times: models are compared with the first."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json, for models that do not say which they were trained with."""
+    """`clip`, or a tokenizer.json; by default the model's own. Needed for models that name none."""
     out: Path | None = None
-    """Folder of results.json, results.md and results.html; by default evals/SUITE. Finished tasks are kept below it
-    and not run again."""
+    """Folder of results.json, results.md and results.html; by default evals/SUITE. Results of finished tasks are stored
+    below it, and these tasks do not run again."""
     batch_size: int = 128
-    """Pictures a forward pass."""
+    """Images per forward pass."""
     precision: Precision = "fp32"
-    """Arithmetic of the towers; bf16 and fp16 are autocast, and several times as fast on a GPU."""
+    """Precision of the towers. bf16 and fp16 use autocast, several times as fast on a GPU."""
     num_resamples: int = 1000
-    """Resamples behind an interval; 0 gives none."""
+    """Bootstrap resamples per interval; 0 for no intervals."""
     seed: int = 0
-    """Of the resamples."""
+    """Seed for bootstrap resampling."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatacompOptions(SuiteOptions):
-    """Evaluates models on DataComp's 38 tasks and two fairness extras, or on tasks of your own, each by its metric.
+    """Evaluate models on DataComp's 38 tasks and two fairness extras, or on your own tasks, each by its own metric.
 
-    What is not there, or damaged, is named, and the rest runs. A task that was finished for a model and its data is
-    not run again.
+    Missing or damaged data sets are reported, and the others run. A finished task does not run again.
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -48,8 +48,8 @@ class DatacompOptions(SuiteOptions):
     tasks: tuple[str, ...] = ()
     """Keys of the tasks, such as imagenet1k or vtab/dtd; by default all."""
     table: Path | None = None
-    """Table of the tasks, by default DataComp's. One of your own has the same columns, divided by tabs: key, name,
-    folders, items, metric, group_column, averages. `all` and any other words under averages name averages."""
+    """Table of the tasks; by default DataComp's. Your own table has the same columns, separated by tabs: key, name,
+    folders, items, metric, group_column, averages. `all` and any other word under averages names an average."""
 
 
 SETS = {
@@ -59,87 +59,87 @@ SETS = {
     "imagenet-r": "ImageNet-R",
     "imagenet_sketch": "ImageNet-Sketch",
 }
-"""Sets by name, and what tables of results call them; a set of another name is called by it."""
+"""Titles of the sets by name. Other sets are called by their name."""
 
 
 FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
-"""The published setting for a few labelled pictures of each class."""
+"""The published settings for a few labelled images per class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagenetOptions(SuiteOptions):
-    """Evaluates prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
+    """Evaluate prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
 
-    Re-weighting takes the set's own pictures without their labels (nearest), or a few labelled ones of ImageNet
-    (few-shot), which are then not scored. Other sets of the same layout can be named in place of these.
+    Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot),
+    which are then not scored. Other sets in the same layout can be named instead.
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
     address. May be given several times."""
     sets: tuple[str, ...] = tuple(SETS)
-    """Which of them; NAME is read from a folder wds_NAME_test."""
+    """Names of the sets; NAME is read from a folder wds_NAME_test."""
     voters: str = "imagenet1k"
-    """The set whose labelled pictures re-weight prompts (few-shot); its classes include those of the sets."""
+    """The set whose labelled images re-weight prompts (few-shot). It must have all classes of the sets."""
     templates: Literal["folder", "all", "simple"] = "folder"
-    """The data set's own list, CLIP's 80, or the seven that do most of the work."""
+    """`folder`: the data set's own list. `all`: CLIP's 80. `simple`: CLIP's subset of seven."""
     nearest: BprwConfig = field(default_factory=BprwConfig)
-    """Re-weighting by the pictures that are nearest to a class."""
+    """Re-weighting by the images nearest to a class."""
     few_shot: BprwConfig = FEW_SHOT
-    """Re-weighting by labelled pictures, `num_neighbors` of each class."""
+    """Re-weighting by labelled images, `num_neighbors` per class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(SuiteOptions):
-    """Evaluates retrieval both ways, by the means alone and by sampled distance.
+    """Evaluate retrieval in both directions, by means alone and by sampled distance.
 
-    Where `image_id_key` and `caption_ids_key` lead to COCO's ids, COCO 1K and 5K, CxC and ECCV Caption are measured too
-    (needs prolip[eval]).
+    With `image_id_key` and `caption_ids_key` for COCO's ids, also COCO 1K and 5K, CxC and ECCV Caption (needs
+    prolip[eval]).
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """A folder of the published layout (wds_flickr30k_test), or shards: a path, an address or a pattern. May be given
     several times."""
     caption_key: str = "txt"
-    """Where a picture's captions are: `txt`, a caption a line, or a dotted path into its json (sentences.raw)."""
+    """Where an image's captions are: `txt` (one per line), or a dotted path into its json (sentences.raw)."""
     image_id_key: str | None = None
-    """Dotted path of COCO's id of a picture (cocoid)."""
+    """Dotted path of COCO's id of an image (cocoid)."""
     caption_ids_key: str | None = None
-    """Dotted path of COCO's ids of its captions (sentids)."""
+    """Dotted path of COCO's ids of the image's captions (sentids)."""
 
     def __post_init__(self) -> None:
         if (self.image_id_key is None) != (self.caption_ids_key is None):
-            raise ValueError("image_id_key and caption_ids_key come together or not at all")
+            raise UserError("image_id_key and caption_ids_key must be given together")
         if self.image_id_key is not None and len(set(self.data)) > 1:
-            raise ValueError(f"image_id_key goes with one data set, COCO's test set: data has {len(set(self.data))}")
+            raise UserError(f"image_id_key needs one data set, COCO's test set: data has {len(set(self.data))}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HierarcapsOptions(SuiteOptions):
-    """Walks from every picture's nearest caption to the root, as HierarCaps is measured, with every kind of root."""
+    """Evaluate models on HierarCaps: walk from each image's nearest caption to the root, for every kind of root."""
 
     data: Path
-    """Folder with HierarCaps' table (columns `captions`, its levels joined by " => ", and `image_url`) and the
-    pictures, named as the addresses end, in it or in a zip file."""
+    """Folder with HierarCaps's table (columns `captions`, levels joined by " => ", and `image_url`) and the images, as
+    files or in a zip file, named like the end of their URL."""
     walk: TraversalConfig = field(default_factory=TraversalConfig)
-    """How finely the way is cut; the root and the score of inclusion are varied."""
+    """Settings of the walk. All roots and inclusion scores are evaluated, whatever is set here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HierarimgsOptions(SuiteOptions):
-    """Walks from every caption's nearest picture to the root through a hierarchy of pictures: the sides exchanged."""
+    """Evaluate models on HierarImgs: walk from each caption's nearest image to the root, for every kind of root."""
 
     data: Path
-    """Folder with a table (columns `caption`, and `images`, names of pictures from general to specific joined by
-    " => ") and the pictures, in it or in a zip file."""
+    """Folder with a table (columns `caption`, and `images`, file names from general to specific joined by " => ") and
+    the images, as files or in a zip file."""
     walk: TraversalConfig = field(default_factory=TraversalConfig)
-    """How finely the way is cut; the root and the score of inclusion are varied."""
+    """Settings of the walk. All roots and inclusion scores are evaluated, whatever is set here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyOptions(SuiteOptions):
-    """Measures what uncertainty goes with: are the uncertain pictures the ones that are answered wrongly, are long
-    captions certain, and do hiding, blurring or shortening make pictures and captions more uncertain?
+    """Measure what uncertainty depends on: are uncertain images classified wrongly, are long captions more certain, and
+    are images and captions more uncertain after hiding, blurring or shortening?
 
     Accuracy needs labels and class names (the published layout); captions need `caption_key`.
     """
@@ -148,15 +148,15 @@ class UncertaintyOptions(SuiteOptions):
     """A folder of the published layout (wds_imagenet1k_test), or shards: a path, an address or a pattern. May be given
     several times."""
     caption_key: str | None = None
-    """Where a picture's captions are: `txt`, a caption a line, or a dotted path into its json; None for no captions."""
+    """Where an image's captions are: `txt` (one per line), or a dotted path into its json; None for no captions."""
     num_bins: int = 10
-    """Bins of accuracy by uncertainty."""
+    """Bins of uncertainty for accuracy."""
     keep_ratio: float = 0.25
-    """Share of the patches that a picture keeps when the others are hidden."""
+    """Share of patches that stay visible when the others are hidden."""
     blur: float = 0.04
-    """Standard deviation of the blur, as a share of the picture's side."""
+    """Standard deviation of the blur, as a share of the image's side."""
     show: int = 5
-    """Most and least certain pictures that are named."""
+    """Number of most and of least certain images to name."""
 
     def __post_init__(self) -> None:
         for name, right, rule in (
@@ -166,15 +166,15 @@ class UncertaintyOptions(SuiteOptions):
             ("show", self.show >= 0, "not negative"),
         ):
             if not right:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be {rule}")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be {rule}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReweightOptions:
-    """Weighs every class's prompts by how well they fit the class's images; no label is needed.
+    """Weigh each class's prompts by how well they fit the class's images; no labels are needed.
 
-    Writes prompt_weights.safetensors (weights, classifier, variances, rounds) and prompt_weights.svg, and prints each
-    class's best and worst prompts. With `class_key` it prints the accuracy too, beside even weights and two filters.
+    Writes prompt_weights.safetensors (weights, classifier, variances, rounds) and prompt_weights.svg, and prints the
+    best and worst prompts of each class. With `class_key`, also prints accuracy, beside even weights and two filters.
     """
 
     checkpoint: str
@@ -182,20 +182,20 @@ class ReweightOptions:
     images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
     """Shards of images: paths or patterns."""
     classnames: str | None = None
-    """`imagenet`, or a text file with a name a line; by default the distinct values of `class_key`."""
+    """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`."""
     class_key: str | None = None
-    """Field of an image's json that holds its class: a name, or its place in `classnames`."""
+    """Dotted path of the class in an image's json: a name, or its index in `classnames`."""
     templates: str = "imagenet"
-    """`imagenet` (CLIP's 80), `simple` (seven of them), `emoji`, or a text file with a template a line, `{}` in it."""
+    """`imagenet` (CLIP's 80), `simple` (seven of them), `emoji`, or a text file: one template with `{}` per line."""
     vote: Literal["nearest", "labelled"] = "nearest"
-    """Who votes for a class: the images nearest to it, or images with its label, which are then not scored."""
+    """Images that vote for a class: the nearest ones, or images with its label, which are then not scored."""
     bprw: tyro.conf.OmitArgPrefixes[BprwConfig] = field(default_factory=BprwConfig)
-    """The rule."""
+    """Settings of the re-weighting."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one that the run was trained with."""
+    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
     out: Path = Path("bprw")
-    """Folder of the files."""
+    """Output folder."""
     show: int = 3
-    """Best and as many worst prompts that are printed a class, at most half of all each."""
+    """Best and worst prompts to print per class; at most half of all."""
     batch_size: int = 128
-    """Images a forward pass."""
+    """Images per forward pass."""

@@ -1,7 +1,4 @@
-"""DataComp's evaluation: 38 tasks and two fairness extras from folders or addresses, and the published averages.
-
-A table of one's own in place of DataComp's makes tasks of any data sets in the same layout.
-"""
+"""Suite `datacomp`: DataComp's 38 tasks, two fairness extras and the published averages, or a table of other tasks."""
 
 from __future__ import annotations
 
@@ -17,45 +14,46 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.errors import UserError
 from prolip.eval.config import Score
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.classification import classify, classify_faces
 from prolip.suites.config import DatacompOptions
+from prolip.suites.csv_datasets import Association, is_table, open_associations, open_captions
 from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_captions
-from prolip.suites.recall import recall_rows
-from prolip.suites.rows import Finished, Row, SuiteResult, TaskResult, row_of_items
-from prolip.suites.tables import Association, is_table, open_associations, open_captions
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.retrieval import recall_rows
 from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
 
 logger = logging.getLogger(__name__)
 
 NO_VARIANCES = "figures with variances: the model has none"
 _NAMED = 5
-"""Data sets that a note names, if they are many."""
+"""Most data sets that a note names."""
 _FEW, _MANY = 6, 10
-"""WinoGAViL's tasks of so many candidates and fewer, and of so many and more, are averaged apart."""
+"""WinoGAViL's tasks with at most so many candidates, and with at least so many, are averaged separately."""
 
 
-def run_datacomp(model: EvalModel, options: DatacompOptions, finished: Finished) -> SuiteResult:
-    """Every task that is there, and the averages over them.
+def run_datacomp(model: EvalModel, options: DatacompOptions, cache: TaskCache) -> SuiteResult:
+    """Run every task whose data exist, and average over them.
 
     Raises:
-        ValueError: the table is none, a key is no task, or no task could be run.
+        UserError: not a valid table, an unknown task, or no task could be run.
         OSError: there is no such table.
     """
     table = read_tasks(options.table or TABLE)
     tasks = chosen_tasks(table, options.tasks)
-    fingerprint, fetched = model.fingerprint(), finished.folder.with_name("data")
+    fingerprint, fetched = model.fingerprint(), cache.folder.with_name("data")
     rows: list[Row] = []
     missing: list[str] = []
     smaller: list[str] = []
     notes: list[str] = []
     for task in tqdm(tasks, desc=model.name, unit="task", file=sys.stderr):
         try:
-            found = run_task(model, task, options, finished, fingerprint, fetched)
+            found = run_task(model, task, options, cache, fingerprint, fetched)
         except FolderMissing:
             missing.append(task.key)
-        except (ValueError, DataError, OSError) as error:
+        except (UserError, DataError, OSError) as error:
             notes.append(f"{task.name}: {error}")
             logger.warning("%s: %s", task.name, error)
         else:
@@ -64,7 +62,7 @@ def run_datacomp(model: EvalModel, options: DatacompOptions, finished: Finished)
             if count < task.items:
                 smaller.append(f"{task.name} ({count:,} of {task.items:,})")
     if not rows:
-        raise ValueError("; ".join([*notes, f"not in {', '.join(options.data)}: {', '.join(missing)}"]))
+        raise UserError("; ".join([*notes, f"not in {', '.join(options.data)}: {', '.join(missing)}"]))
     if missing:
         notes.insert(0, f"not in {', '.join(options.data)}: {', '.join(missing)}")
     if smaller:
@@ -78,24 +76,24 @@ def run_datacomp(model: EvalModel, options: DatacompOptions, finished: Finished)
 
 
 def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
-    """The tasks of these keys, in the table's order; all for no key.
+    """The tasks with these keys, in the table's order; all tasks for no keys.
 
     Raises:
-        ValueError: a key is none.
+        UserError: an unknown task.
     """
     unknown = sorted(set(keys) - {task.key for task in table})
     if unknown:
-        raise ValueError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
+        raise UserError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
     return [task for task in table if not keys or task.key in keys]
 
 
 def run_task(
-    model: EvalModel, task: Task, options: DatacompOptions, finished: Finished, fingerprint: str, fetched: Path
+    model: EvalModel, task: Task, options: DatacompOptions, cache: TaskCache, fingerprint: str, fetched: Path
 ) -> TaskResult:
-    """What a task gave, or gives now.
+    """Run a task, or read its result from the cache.
 
     Raises:
-        FolderMissing: the task's folder is nowhere.
+        FolderMissing: no place has the task's folder.
         ValueError, DataError, OSError: it cannot be run; the message says why.
     """
     path = find_folder(options.data, task.folders, fetched)
@@ -114,13 +112,13 @@ def run_task(
         case _:
             run = partial(classify, model, task, folder, options.batch_size)
     settings = {"model": fingerprint, "data": folder.fingerprint, "task": list(map(str, task))}
-    return finished.task(task.key, settings, lambda: TaskResult(rows=run()))
+    return cache.get_or_run(task.key, settings, lambda: TaskResult(rows=run()))
 
 
 def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
-    """The averages that a table names, each over the main figures of those of its tasks that have rows.
+    """The averages that a table names, each over the main figures of its tasks that have rows.
 
-    DataComp's come first, in the published order, then others as the table first names them, then that of all.
+    DataComp's come first, in the published order; then others in the table's order; then the average of all tasks.
     """
     mains = {row.task: row for row in rows if row.main}
     others = dict.fromkeys(word for task in table for word in task.averages if word != ALL)
@@ -150,10 +148,10 @@ def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
 
 
 def retrieve(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
-    """Recall in both directions; the mean of both at 1 is what the task is judged by.
+    """Recall in both directions; the main figure is the mean recall at 1.
 
     Raises:
-        DataError: a picture has no caption, or too many cannot be read.
+        DataError: an image has no caption, or too many cannot be read.
     """
     embedded = embed_shards(model, folder.shards, batch_size=batch_size, keep=("txt",))
     captions = read_captions(folder, embedded)
@@ -166,20 +164,20 @@ def retrieve(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
 def associate(
     model: EvalModel, task: Task, folder: TaskFolder, associations: Sequence[Association], batch_size: int
 ) -> list[Row]:
-    """WinoGAViL: the Jaccard index of the pictures that are nearest to a word and those that people chose for it.
+    """WinoGAViL: the Jaccard index of the images nearest to a word and those that people chose for it.
 
     Raises:
-        ValueError: a picture cannot be read.
+        UserError: an image cannot be read.
     """
-    pictures = embed_shards(model, folder.shards, batch_size=batch_size)
-    places = {int(key): row for row, key in enumerate(pictures.keys)}
-    texts = embed_captions(model, [with_article(task.cue) for task in associations])
+    images = embed_shards(model, folder.shards, batch_size=batch_size)
+    places = {int(key): row for row, key in enumerate(images.keys)}
+    texts = embed_captions(model, [with_article(one.cue) for one in associations])
     scores = []
     for place, one in enumerate(associations):
         lost = [candidate for candidate in one.candidates if candidate not in places]
         if lost:
-            raise ValueError(f"{folder.source}: {len(lost)} pictures of {one.cue!r} cannot be read")
-        candidates = pictures.gaussian.mean[[places[candidate] for candidate in one.candidates]]
+            raise UserError(f"{folder.source}: {len(lost)} images of {one.cue!r} cannot be read")
+        candidates = images.gaussian.mean[[places[candidate] for candidate in one.candidates]]
         scores.append(jaccard(candidates @ texts.mean[place], torch.tensor(one.right)))
     found = torch.tensor(scores, dtype=torch.float64)
     counts = torch.tensor([len(one.candidates) for one in associations])
@@ -196,13 +194,13 @@ def associate(
 
 
 def with_article(cue: str) -> str:
-    """The word as WinoGAViL's baselines say it to CLIP: "A word" or "An other word"."""
+    """The prompt of WinoGAViL's baselines for CLIP: "A word" or "An other word"."""
     cue = cue.lower()
     return f"{'An' if cue[:1] in set('aeiou') else 'A'} {cue}"
 
 
 def jaccard(scores: Tensor, right: Tensor) -> float:
-    """What is chosen and right over what is chosen or right, in [0, 1]; as many are chosen as are right.
+    """Jaccard index of the right candidates and as many with the highest scores, in [0, 1].
 
     Args:
         scores: [K], larger is better.

@@ -1,8 +1,8 @@
-"""Data sets in the layout in which they are published: found below folders or addresses, opened, joined with labels.
+"""Find and open data sets in clip_benchmark's folder layout, and read labels, metadata and captions.
 
-The layout is clip_benchmark's: `classnames.txt` and `zeroshot_classification_templates.txt` with a line each, and in
-the folder or in its folder `test` the shards `0.tar`, `1.tar`, …, whose number stands in `nshards.txt`. A sample is a
-picture with a `.cls` (its class), a `.npy` (metadata, a vector of whole numbers) or a `.txt` (captions, one a line).
+The layout: `classnames.txt` and `zeroshot_classification_templates.txt` with one entry per line, and, in the folder or
+in its subfolder `test`, the shards `0.tar`, `1.tar`, … and their number in `nshards.txt`. A sample is an image with a
+`.cls` (its class), a `.npy` (metadata, a vector of whole numbers) or a `.txt` (captions, one per line).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from prolip.data import DataError
 from prolip.embeddings.embed import Embedded
+from prolip.errors import UserError
 
 CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 _HUB = "hf://datasets/"
@@ -31,37 +32,37 @@ _PATTERNS = ["*.txt", "*.tar", "*.csv", "*.zip"]
 _OTHER_SPLITS = ["train/*", "val/*", "valid/*"]
 
 
-class FolderMissing(ValueError):
-    """No place has the folder."""
+class FolderMissing(UserError):
+    """None of the places has the folder."""
 
 
 class TaskFolder(NamedTuple):
-    """A data set of the published layout."""
+    """A data set in the published layout."""
 
     source: str
-    """Where it lies, as messages name it."""
+    """The path or address, for messages."""
     shards: tuple[str, ...]
     classnames: list[str]
-    """Empty where there is no such file."""
+    """Empty if there is no such file."""
     templates: list[str]
-    """Likewise; `{c}` stands for the class."""
+    """Prompt templates, with `{c}` for the class; empty if there is no such file."""
     fingerprint: str
-    """Of the two lists, and of the shards' names, sizes and times of change."""
+    """Digest of the two lists and of the shards' names, sizes and modification times."""
 
 
 def find_folder(places: Sequence[str], names: Sequence[str], fetched: Path) -> Path:
-    """The local folder of a data set: the first of the names that one of the places has.
+    """Find the folder of a data set, download it if it is remote, and return its local path.
 
     Args:
-        places: local folders of such folders (or such a folder itself), `hf://datasets/OWNER` for the repositories of
-            one owner on the hub, http(s) addresses.
-        names: what the folder may be called.
-        fetched: where files of http(s) addresses are put, each address's apart; those that are there are not fetched
-            again.
+        places: where to look, in order: folders that contain data sets (or a data set itself), `hf://datasets/OWNER`
+            for the repositories of one owner on the hub, http(s) addresses.
+        names: possible names of the folder, in order.
+        fetched: where files from http(s) addresses are stored, in a subfolder per address. Files that are already
+            there are not downloaded again.
 
     Raises:
-        FolderMissing: no place has one of them.
-        OSError: a server does not answer, or not with all of a file; the message names the address.
+        FolderMissing: no place has such a folder.
+        OSError: a server does not answer, or a file is incomplete; the message names the address.
     """
     for place in places:
         for name in names:
@@ -91,7 +92,7 @@ def _from_hub(repository: str) -> Path | None:
         found = snapshot_download(
             repository, repo_type="dataset", allow_patterns=_PATTERNS, ignore_patterns=_OTHER_SPLITS
         )
-    except GatedRepoError:  # it is there, and its message says how to be let in
+    except GatedRepoError:  # it exists; the message says how to get access
         raise
     except RepositoryNotFoundError:
         return None
@@ -99,8 +100,8 @@ def _from_hub(repository: str) -> Path | None:
 
 
 def _from_server(address: str, folder: Path) -> Path | None:
-    """The folder with the files of the address: the lists, and the shards that `nshards.txt` counts."""
-    # The part that an earlier call found comes first: it need not ask, and must not mistake one for the other.
+    """Download the lists, and as many shards as `nshards.txt` says; None if the address has no `nshards.txt`."""
+    # Try the part that an earlier call found first: then nothing is asked, and the parts are not mixed up.
     parts = sorted(("test", ""), key=lambda part: not (folder / part / NUM_SHARDS).exists())
     where = next((part for part in parts if _fetch(address, folder, part, NUM_SHARDS)), None)
     if where is None:
@@ -114,7 +115,7 @@ def _from_server(address: str, folder: Path) -> Path | None:
 
 
 def _fetch(root: str, folder: Path, part: str, name: str) -> bool:
-    """Whether a file of that part of the address is there, at the same place in the folder; False where it has none."""
+    """Download a file to the same place in the folder, unless it is there; False if the server does not have it."""
     address, path = _join(root, part, name), folder / part / name
     if path.exists():
         return True
@@ -131,7 +132,7 @@ def _fetch(root: str, folder: Path, part: str, name: str) -> bool:
             if error.code == 404:
                 return False
         raise OSError(f"{address}: {error}") from error
-    # A connection that was cut looks like the end of the file.
+    # A dropped connection looks like the end of the file.
     if size is not None and temporary.stat().st_size != int(size):
         raise OSError(f"{address}: the answer ended after {temporary.stat().st_size} of {size} bytes")
     temporary.replace(path)
@@ -143,10 +144,10 @@ def _join(*parts: str) -> str:
 
 
 def open_folder(path: Path) -> TaskFolder:
-    """The data set in a folder.
+    """Open the data set in a local folder.
 
     Raises:
-        ValueError: shards are missing, or a list is damaged.
+        UserError: shards are missing, or a list is damaged.
     """
     within = path / "test" if (path / "test").is_dir() else path
     counted = within / NUM_SHARDS
@@ -154,39 +155,39 @@ def open_folder(path: Path) -> TaskFolder:
         shards = [within / f"{number}.tar" for number in range(_count(counted))]
         missing = [shard.name for shard in shards if not shard.is_file()]
         if missing:
-            raise ValueError(f"{counted} counts {len(shards)} shards: {', '.join(missing)} is missing")
+            raise UserError(f"{counted} counts {len(shards)} shards: {', '.join(missing)} is missing")
     else:
         shards = sorted(within.glob("*.tar"))
     if not shards:
-        raise ValueError(f"{within} has no shard")
+        raise UserError(f"{within} has no shard")
     lists = [_lines(path / name) for name in (CLASSNAMES, TEMPLATES)]
     for number, template in enumerate(lists[1], start=1):
         if "{c}" not in template and "{}" not in template:
-            raise ValueError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
+            raise UserError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
     digest = hashlib.sha256(repr((stamps(shards), lists)).encode()).hexdigest()[:32]
     return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest)
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the last change of files: when they differ, what came of the files is made again."""
+    """Names, sizes and modification times of files. Results made from the files are stale when these differ."""
     return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
 
 
 def _count(path: Path) -> int:
     text = _text(path).strip()
     if not text.isdecimal():
-        raise ValueError(f"{path} is {text[:40]!r}: it must be the number of shards")
+        raise UserError(f"{path} is {text[:40]!r}: it must be the number of shards")
     return int(text)
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines without white space around them; none where there is no file."""
+    """The lines without surrounding white space; [] if there is no file."""
     if not path.is_file():
         return []
     lines = [line.strip() for line in _text(path).rstrip().splitlines()]
     if "" in lines:
-        # Classes are counted by their lines: to leave one out would give all others its name.
-        raise ValueError(f"{path}: line {lines.index('') + 1} is empty")
+        # A class's number is its line number: skipping a line would shift all the classes after it.
+        raise UserError(f"{path}: line {lines.index('') + 1} is empty")
     return lines
 
 
@@ -194,23 +195,23 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8: {error}") from error
+        raise UserError(f"{path} is not UTF-8: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What belongs to pictures
+# Members of embedded images
 
 
 def members_of(folder: TaskFolder, found: Embedded, extension: str) -> list[bytes]:
-    """The member of that extension of every embedded picture.
+    """The member with this extension of every embedded image.
 
     Args:
-        folder: where the pictures are from.
-        found: the pictures, embedded with `keep` naming the extension.
-        extension: of the member.
+        folder: where the images are from.
+        found: the images, embedded with `keep` naming the extension.
+        extension: extension of the member.
 
     Raises:
-        DataError: a picture has no such member.
+        DataError: an image has no such member.
     """
     members: list[bytes] = []
     for key, member in zip(found.keys, found.members[extension], strict=True):
@@ -221,10 +222,10 @@ def members_of(folder: TaskFolder, found: Embedded, extension: str) -> list[byte
 
 
 def read_labels(folder: TaskFolder, found: Embedded) -> Tensor:
-    """The class of every picture, i64 [N], from its `.cls`.
+    """The class of every image, i64 [N], from its `.cls`.
 
     Raises:
-        DataError: a picture has none, or one beyond the class names.
+        DataError: an image has no class, or one outside the class names.
     """
     labels = []
     for key, text in zip(found.keys, members_of(folder, found, "cls"), strict=True):
@@ -238,20 +239,20 @@ def read_labels(folder: TaskFolder, found: Embedded) -> Tensor:
 
 
 def read_metadata(folder: TaskFolder, found: Embedded, num_columns: int = 1) -> Tensor:
-    """The metadata of every picture, i64 [N, M], from its `.npy`.
+    """The metadata of every image, i64 [N, M], from its `.npy`.
 
     Args:
-        folder: where the pictures are from.
-        found: the pictures, embedded with their `.npy`.
-        num_columns: as many are needed, and in these no number may be below 0; M is at least that.
+        folder: where the images are from.
+        found: the images, embedded with their `.npy`.
+        num_columns: columns that are needed, M at least; their numbers must not be negative.
 
     Raises:
-        DataError: a picture has none, or not a vector of enough whole numbers.
+        DataError: an image has no metadata, or not a vector of enough whole numbers.
     """
     rows = []
     for key, data in zip(found.keys, members_of(folder, found, "npy"), strict=True):
         try:
-            # Not np.load, which opens zip files of arrays too.
+            # Not np.load, which also opens zip files of arrays.
             row = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise DataError(f"{folder.source}: the .npy of sample {key} cannot be read: {error}") from error
@@ -274,10 +275,10 @@ def read_metadata(folder: TaskFolder, found: Embedded, num_columns: int = 1) -> 
 
 
 def read_captions(folder: TaskFolder, found: Embedded) -> list[list[str]]:
-    """The captions of every picture, one or more each, from its `.txt`.
+    """The captions of every image, at least one each, from its `.txt`.
 
     Raises:
-        DataError: a picture has none.
+        DataError: an image has no caption.
     """
     captions = []
     for key, text in zip(found.keys, members_of(folder, found, "txt"), strict=True):

@@ -1,6 +1,6 @@
-"""HierarCaps and HierarImgs: walks through a hierarchy of captions or pictures, inclusion and uncertainty by level.
+"""Suites `hierarcaps` and `hierarimgs`: walks through hierarchies, inclusion and uncertainty by level.
 
-N hierarchies, L levels from general to specific.
+N hierarchies, L levels from general to specific, D dimensions.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.errors import UserError
 from prolip.eval.config import InclusionForm, Root, TraversalConfig
-from prolip.eval.hierarcaps import caption_ids, including_captions, mean_root, read_hierarcaps, read_levels, traverse
+from prolip.eval.hierarchy import including_items, mean_root, string_ids, traverse
 from prolip.eval.statistics import spearman
 from prolip.gaussian import Gaussian, inclusion_score
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.config import HierarcapsOptions, HierarimgsOptions
+from prolip.suites.csv_datasets import files_of, open_images, read_levels
 from prolip.suites.folders import stamps
-from prolip.suites.rows import Finished, Row, SuiteResult, TaskResult, row_of_items
-from prolip.suites.tables import files_of, open_pictures
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption: the model has no variances"
 
 
-class _Walked(NamedTuple):
-    """Queries and the hierarchy that they walk through."""
+class _Hierarchies(NamedTuple):
+    """Queries and the hierarchies that they walk through."""
 
     queries: Gaussian
     """[N, D]"""
@@ -42,42 +43,42 @@ class _Walked(NamedTuple):
     """[D]"""
 
 
-def run_hierarcaps(model: EvalModel, options: HierarcapsOptions, finished: Finished) -> SuiteResult:
+def run_hierarcaps(model: EvalModel, options: HierarcapsOptions, cache: TaskCache) -> SuiteResult:
     """All walks of HierarCaps.
 
     Raises:
-        ValueError: the table, or a picture that it names, is missing or cannot be read.
+        UserError: the table, or an image that it names, is missing or cannot be read.
     """
 
-    def embed() -> _Walked:
-        table = read_hierarcaps(_table(options.data))
-        names = [Path(urlparse(address).path).name for address in table.image_urls]
-        images = _pictures(model, options.data, finished, names, options.batch_size)
-        flat = embed_captions(model, [caption for levels in table.captions for caption in levels])
+    def embed() -> _Hierarchies:
+        captions, addresses = read_levels(_table(options.data), "captions", "image_url")
+        names = [Path(urlparse(address).path).name for address in addresses]
+        images = _embed_images(model, options.data, cache, names, options.batch_size)
+        flat = embed_captions(model, list(chain.from_iterable(captions)))
         root = embed_captions(model, [""]).mean[0]
-        return _Walked(images, _levels(flat, len(table.captions)), table.caption_ids, root)
+        return _Hierarchies(images, _levels(flat, len(captions)), string_ids(captions), root)
 
-    return _run("hierarcaps", model, options, finished, embed)
+    return _run("hierarcaps", model, options, cache, embed)
 
 
-def run_hierarimgs(model: EvalModel, options: HierarimgsOptions, finished: Finished) -> SuiteResult:
+def run_hierarimgs(model: EvalModel, options: HierarimgsOptions, cache: TaskCache) -> SuiteResult:
     """All walks of HierarImgs.
 
     Raises:
-        ValueError: the table, or a picture that it names, is missing or cannot be read.
+        UserError: the table, or an image that it names, is missing or cannot be read.
     """
 
-    def embed() -> _Walked:
-        pictures, captions = read_levels(_table(options.data), "images", "caption")
-        flat = _pictures(model, options.data, finished, list(chain.from_iterable(pictures)), options.batch_size)
+    def embed() -> _Hierarchies:
+        images, captions = read_levels(_table(options.data), "images", "caption")
+        flat = _embed_images(model, options.data, cache, list(chain.from_iterable(images)), options.batch_size)
         items = _levels(flat, len(captions))
-        return _Walked(embed_captions(model, captions), items, caption_ids(pictures), mean_root(items))
+        return _Hierarchies(embed_captions(model, captions), items, string_ids(images), mean_root(items))
 
-    return _run("hierarimgs", model, options, finished, embed)
+    return _run("hierarimgs", model, options, cache, embed)
 
 
-def walked_rows(name: str, walked: _Walked, walk: TraversalConfig, *, with_var: bool) -> list[Row]:
-    """Precision, recall and whether anything was found, for every root; what the variances say of the levels."""
+def walk_rows(name: str, data: _Hierarchies, walk: TraversalConfig, *, with_var: bool) -> list[Row]:
+    """Precision, recall and any-recall of the walks to every root; with variances, `level_rows` too."""
     kinds: list[tuple[str, Root, InclusionForm]] = [("root", "text", "official")]
     if with_var:
         kinds += [
@@ -86,24 +87,24 @@ def walked_rows(name: str, walked: _Walked, walk: TraversalConfig, *, with_var: 
             for form in ("official", "exact")
         ]
     rows = []
-    for said, root, form in kinds:
+    for end, root, form in kinds:
         config = dataclasses.replace(walk, root=root, inclusion=form)
-        including = None if root == "text" else including_captions(walked.queries, walked.items.flatten(), form)
-        found = traverse(walked.queries, walked.items, walked.ids, walked.root, config, including=including)
+        including = None if root == "text" else including_items(data.queries, data.items.flatten(), form)
+        found = traverse(data.queries, data.items, data.ids, data.root, config, including=including)
         for figure, share in found._asdict().items():
-            metric = f"{figure.replace('_', ' ')}, to the {said}"
+            metric = f"{figure.replace('_', ' ')}, to the {end}"
             rows.append(row_of_items(name, metric, share, main=root == "text" and figure != "any_found"))
-    return rows + level_rows(name, walked) if with_var else rows
+    return rows + level_rows(name, data) if with_var else rows
 
 
-def level_rows(name: str, walked: _Walked) -> list[Row]:
-    """How often queries lie in their item of each level, and how the levels order uncertainty."""
+def level_rows(name: str, data: _Hierarchies) -> list[Row]:
+    """How often queries lie inside their own item of each level, and whether uncertainty falls from level to level."""
     rows = []
-    for level in range(walked.items.mean.shape[1]):
-        own = Gaussian(walked.items.mean[:, level], walked.items.log_var[:, level])
-        inside = (inclusion_score(walked.queries, own).double().sum(dim=1) > 0).double()
+    for level in range(data.items.mean.shape[1]):
+        own = Gaussian(data.items.mean[:, level], data.items.log_var[:, level])
+        inside = (inclusion_score(data.queries, own).double().sum(dim=1) > 0).double()
         rows.append(row_of_items(name, f"lies in its level {level} (0 is the most general)", inside))
-    uncertainty = walked.items.total_var.double()
+    uncertainty = data.items.total_var.double()
     falls = (uncertainty[:, :-1] > uncertainty[:, 1:]).all(dim=1).double()
     rows.append(row_of_items(name, "uncertainty falls at every level", falls))
     generality = -torch.arange(uncertainty.shape[1]).double().expand_as(uncertainty)
@@ -123,8 +124,8 @@ def _run(
     suite: str,
     model: EvalModel,
     options: HierarcapsOptions | HierarimgsOptions,
-    finished: Finished,
-    embed: Callable[[], _Walked],
+    cache: TaskCache,
+    embed: Callable[[], _Hierarchies],
 ) -> SuiteResult:
     fingerprint = model.fingerprint()
     settings = {
@@ -133,10 +134,10 @@ def _run(
         "walk": dataclasses.asdict(options.walk),
     }
     name = _TITLES[suite]
-    found = finished.task(
+    found = cache.get_or_run(
         suite,
         settings,
-        lambda: TaskResult(rows=walked_rows(name, embed(), options.walk, with_var=model.has_variances)),
+        lambda: TaskResult(rows=walk_rows(name, embed(), options.walk, with_var=model.has_variances)),
     )
     notes = [] if model.has_variances else [NEEDS_VARIANCES]
     return SuiteResult(suite=suite, model=model.name, fingerprint=fingerprint, rows=found.rows, notes=notes)
@@ -148,22 +149,22 @@ _TITLES = {"hierarcaps": "HierarCaps", "hierarimgs": "HierarImgs"}
 def _table(folder: Path) -> Path:
     tables = sorted(folder.glob("*.csv"))
     if len(tables) != 1:
-        raise ValueError(f"{folder} has {len(tables)} tables (.csv): it must have one")
+        raise UserError(f"{folder} has {len(tables)} tables (.csv): it must have one")
     return tables[0]
 
 
-def _pictures(model: EvalModel, folder: Path, finished: Finished, names: Sequence[str], batch_size: int) -> Gaussian:
-    """The named pictures, [N, D]; each is embedded once however often it is named."""
+def _embed_images(model: EvalModel, folder: Path, cache: TaskCache, names: Sequence[str], batch_size: int) -> Gaussian:
+    """Gaussians of the named images, [N, D]; an image that is named several times is embedded once."""
     distinct = list(dict.fromkeys(names))
-    shard = open_pictures(folder, finished.folder.with_name("data"), distinct)
+    shard = open_images(folder, cache.folder.with_name("data"), distinct)
     embedded = embed_shards(model, shard.shards, batch_size=batch_size)
     places = {distinct[int(key)]: row for row, key in enumerate(embedded.keys)}
     lost = [name for name in distinct if name not in places]
     if lost:
-        raise ValueError(f"{folder}: {len(lost)} pictures cannot be read, such as {lost[0]}")
+        raise UserError(f"{folder}: {len(lost)} images cannot be read, such as {lost[0]}")
     return embedded.gaussian.rows(torch.tensor([places[name] for name in names]))
 
 
 def _levels(flat: Gaussian, count: int) -> Gaussian:
-    """[N * L, D] to [N, L, D]."""
+    """Reshape [N * L, D] to [N, L, D]."""
     return Gaussian(*(tensor.reshape(count, -1, tensor.shape[-1]) for tensor in flat))

@@ -1,6 +1,6 @@
-"""ImageNet and its shifts with prompts: even, filtered, and re-weighted (BPRW), by means and with class variances.
+"""Suite `imagenet`: even, filtered and re-weighted (BPRW) prompts on ImageNet and its shifts, or on similar data sets.
 
-Any other sets of the same layout are evaluated in the same way.
+N images, C classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_shards
+from prolip.errors import UserError
 from prolip.eval.bprw import labelled_images, reweight_prompts
 from prolip.eval.config import BprwConfig
-from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts, imagenet_templates
+from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.zero_shot import Classifier, aggregate_prompts
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.suites.classification import answer, build_classifier, embed_prompts
 from prolip.suites.config import SETS, ImagenetOptions
 from prolip.suites.folders import TaskFolder, find_folder, open_folder, read_labels
-from prolip.suites.rows import Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.templates import imagenet_templates
 
 EVEN, WITH_VAR = "even prompts", "with class variances"
 NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class variances: the model has no variances"
 
 
-class Pictures(NamedTuple):
-    """A set's pictures with their labels."""
+class LabelledSet(NamedTuple):
+    """Embedded images of a set, with their labels."""
 
     images: Gaussian
     """[N, D]"""
@@ -43,13 +45,13 @@ class Pictures(NamedTuple):
     classnames: list[str]
 
 
-def run_imagenet(model: EvalModel, options: ImagenetOptions, finished: Finished) -> SuiteResult:
-    """Every set that is there.
+def run_imagenet(model: EvalModel, options: ImagenetOptions, cache: TaskCache) -> SuiteResult:
+    """Evaluate every set whose data exist.
 
     Raises:
-        ValueError: none could be evaluated.
+        UserError: no set could be evaluated.
     """
-    fingerprint, fetched = model.fingerprint(), finished.folder.with_name("data")
+    fingerprint, fetched = model.fingerprint(), cache.folder.with_name("data")
     source = _Source(model, options, fetched)
     rows: list[Row] = []
     notes: list[str] = []
@@ -64,76 +66,76 @@ def run_imagenet(model: EvalModel, options: ImagenetOptions, finished: Finished)
                 "few_shot": dataclasses.asdict(options.few_shot),
                 "voters": source.voters(),
             }
-            found = finished.task(name, settings, partial(evaluate_set, source, name))
-        except (ValueError, DataError, OSError) as error:
+            found = cache.get_or_run(name, settings, partial(evaluate_set, source, name))
+        except (UserError, DataError, OSError) as error:
             notes.append(f"{title_of(name)}: {error}")
         else:
             rows += found.rows
             notes += found.notes
     if not rows:
-        raise ValueError("; ".join(notes))
+        raise UserError("; ".join(notes))
     if not model.has_variances:
         notes.append(NEEDS_VARIANCES)
     return SuiteResult(suite="imagenet", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
 
 
 def title_of(name: str) -> str:
-    """What a set is called in results."""
+    """Title of a set in results."""
     return SETS.get(name, name)
 
 
 class _Source:
-    """The sets' folders and pictures; those of the voters are embedded once, if at all."""
+    """Opens and embeds the sets; the set of the voters is embedded once at most."""
 
     def __init__(self, model: EvalModel, options: ImagenetOptions, fetched: Path) -> None:
         self.model, self.options = model, options
         self._fetched = fetched
-        self._labelled: Pictures | None = None
+        self._labelled: LabelledSet | None = None
 
     def folder(self, name: str) -> TaskFolder:
-        """A set's folder."""
+        """Open a set's folder."""
         return open_folder(find_folder(self.options.data, (f"wds_{name}_test",), self._fetched))
 
     def voters(self) -> str | None:
-        """Fingerprint of the voters' folder; None where it is missing or damaged, which few-shot re-weighting tells."""
+        """Fingerprint of the voters' folder; None if it is missing or damaged, which few-shot re-weighting reports."""
         try:
             return self.folder(self.options.voters).fingerprint
-        except (ValueError, OSError):
+        except (UserError, OSError):
             return None
 
     def templates(self, folder: TaskFolder) -> list[str]:
-        """The templates that the options choose."""
+        """The templates chosen in the options."""
         chosen = self.options.templates
         return folder.templates if chosen == "folder" else imagenet_templates(chosen)
 
-    def pictures(self, name: str) -> Pictures:
-        """A set's pictures, embedded."""
+    def embedded(self, name: str) -> LabelledSet:
+        """Embed a set's images."""
         if name == self.options.voters and self._labelled is not None:
             return self._labelled
         folder = self.folder(name)
-        with tqdm(desc=f"{title_of(name)}, pictures", unit="picture", file=sys.stderr, leave=False) as bar:
+        with tqdm(desc=f"{title_of(name)}, images", unit="image", file=sys.stderr, leave=False) as bar:
             embedded = embed_shards(
                 self.model, folder.shards, batch_size=self.options.batch_size, keep=("cls",), on_progress=bar.update
             )
-        found = Pictures(embedded.gaussian, read_labels(folder, embedded), folder.classnames)
+        found = LabelledSet(embedded.gaussian, read_labels(folder, embedded), folder.classnames)
         if name == self.options.voters:
             self._labelled = found
         return found
 
 
 def evaluate_set(source: _Source, name: str) -> TaskResult:
-    """All figures of a set.
+    """Evaluate all methods on a set.
 
     Raises:
-        ValueError: there are no class names, templates or too few pictures.
-        DataError: a picture has no class, or too many cannot be read.
+        UserError: there are no class names, no templates, or too few images.
+        DataError: an image has no class, or too many cannot be read.
     """
     model, options, folder = source.model, source.options, source.folder(name)
     templates, title = source.templates(folder), title_of(name)
-    pictures = source.pictures(name)
+    data = source.embedded(name)
     if not model.has_variances:
         classifier = build_classifier(model, folder.classnames, templates)
-        return TaskResult(rows=method_rows(title, EVEN, classifier, pictures, with_var=False, main=True))
+        return TaskResult(rows=method_rows(title, EVEN, classifier, data, with_var=False, main=True))
     total = len(templates) * len(folder.classnames)
     with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
         prompts = embed_prompts(model, folder.classnames, templates, on_progress=bar.update)
@@ -143,16 +145,16 @@ def evaluate_set(source: _Source, name: str) -> TaskResult:
         "the more certain half of the prompts": filter_prompts(
             prompts, SmallestInClass(count=max(1, len(templates) // 2))
         ),
-        "BPRW, nearest": reweight_prompts(prompts, pictures.images, options.nearest).as_classifier(),
+        "BPRW, nearest": reweight_prompts(prompts, data.images, options.nearest).as_classifier(),
     }
-    rows = method_rows(title, EVEN, even, pictures, with_var=True, main=True)
+    rows = method_rows(title, EVEN, even, data, with_var=True, main=True)
     for method, classifier in methods.items():
-        rows += method_rows(title, method, classifier, pictures, with_var=True, over=even)
+        rows += method_rows(title, method, classifier, data, with_var=True, over=even)
     notes = []
     try:
-        labelled = source.pictures(options.voters)
-        voters, scored = voters_and_scored(labelled, pictures, options.few_shot, title_of(options.voters))
-    except (ValueError, DataError, OSError) as error:
+        labelled = source.embedded(options.voters)
+        voters, scored = voters_and_scored(labelled, data, options.few_shot, title_of(options.voters))
+    except (UserError, DataError, OSError) as error:
         notes.append(f"{title}: few-shot re-weighting: {error}")
     else:
         weights = reweight_prompts(prompts, voters.images, options.few_shot, labels=voters.labels).as_classifier()
@@ -166,28 +168,28 @@ def method_rows(
     task: str,
     method: str,
     classifier: Classifier,
-    pictures: Pictures,
+    data: LabelledSet,
     *,
     with_var: bool,
     main: bool = False,
     over: Classifier | None = None,
 ) -> list[Row]:
-    """Accuracy of a classifier by means and with class variances, and what it gains over another on the same pictures.
+    """Accuracy of a classifier by means and with class variances, and its gain over another classifier.
 
     Args:
-        task: names the rows.
-        method: names the classifier.
+        task: name of the set, for the rows.
+        method: name of the classifier, for the rows.
         classifier: C classes.
-        pictures: N pictures.
+        data: N images.
         with_var: whether the classes have variances.
-        main: whether the accuracy by means is what the set is judged by.
-        over: another classifier of the same classes.
+        main: whether the accuracy by means is the set's main figure.
+        over: another classifier of the same classes, measured on the same images.
     """
 
     def hits(one: Classifier) -> list[Tensor]:
-        found = answer(pictures.images, one, with_var=with_var)
+        found = answer(data.images, one, with_var=with_var)
         kinds = [found.best] if found.best_with_var is None else [found.best, found.best_with_var]
-        return [(best[:, 0] == pictures.labels).double() for best in kinds]
+        return [(best[:, 0] == data.labels).double() for best in kinds]
 
     mine = hits(classifier)
     suffixes = ["", f", {WITH_VAR}"]
@@ -205,41 +207,41 @@ def method_rows(
 
 
 def voters_and_scored(
-    labelled: Pictures, pictures: Pictures, config: BprwConfig, title: str
-) -> tuple[Pictures, Pictures]:
-    """Labelled pictures under a set's classes (-1 where it has no such class), and the pictures to score.
+    labelled: LabelledSet, data: LabelledSet, config: BprwConfig, title: str
+) -> tuple[LabelledSet, LabelledSet]:
+    """The images that vote, with labels in the set's classes (-1 for other classes), and the images to score.
 
     Args:
-        labelled: may be the set's pictures themselves: then the few that vote are not scored.
-        pictures: of the set.
-        config: how many vote for a class.
-        title: of the labelled pictures, for errors.
+        labelled: images that can vote. If this is `data` itself, the images that vote are not scored.
+        data: the set to score.
+        config: how many images vote for a class.
+        title: name of the labelled set, for errors.
 
     Raises:
-        ValueError: a class of the set is none of the labelled pictures', or is two of them; or every picture votes.
+        UserError: a class of the set is not exactly one class of the labelled set; or every image votes.
     """
-    if labelled is not pictures:
-        labels = relabelled(labelled, pictures.classnames, title)
-        return Pictures(labelled.images, labels, pictures.classnames), pictures
-    voting = labelled_images(pictures.labels, len(pictures.classnames), config.num_neighbors)
-    scored = torch.ones(len(pictures.labels), dtype=torch.bool)
+    if labelled is not data:
+        labels = relabelled(labelled, data.classnames, title)
+        return LabelledSet(labelled.images, labels, data.classnames), data
+    voting = labelled_images(data.labels, len(data.classnames), config.num_neighbors)
+    scored = torch.ones(len(data.labels), dtype=torch.bool)
     scored[voting[voting >= 0]] = False
     if not bool(scored.any()):
-        raise ValueError(f"few_shot.num_neighbors is {config.num_neighbors}: no picture is left to be scored")
-    return pictures, Pictures(pictures.images.rows(scored), pictures.labels[scored], pictures.classnames)
+        raise UserError(f"few_shot.num_neighbors is {config.num_neighbors}: no image is left to score")
+    return data, LabelledSet(data.images.rows(scored), data.labels[scored], data.classnames)
 
 
-def relabelled(labelled: Pictures, classnames: Sequence[str], title: str) -> Tensor:
-    """The labels of labelled pictures as places in `classnames`, -1 for other classes, i64 [N].
+def relabelled(labelled: LabelledSet, classnames: Sequence[str], title: str) -> Tensor:
+    """The labels of a set as indices into `classnames`, i64 [N]; -1 for other classes.
 
     Raises:
-        ValueError: a name is none of theirs, or is two of them.
+        UserError: a name is not exactly one class of the labelled set.
     """
     if list(classnames) == labelled.classnames:
         return labelled.labels
     wrong = [name for name in classnames if labelled.classnames.count(name) != 1]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is not one class of {title}'s names")
+        raise UserError(f"{wrong[0]!r} is not exactly one class of {title}")
     places = torch.full((len(labelled.classnames),), -1)
     for place, name in enumerate(classnames):
         places[labelled.classnames.index(name)] = place

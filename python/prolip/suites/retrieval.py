@@ -1,24 +1,32 @@
-"""Retrieval between pictures and captions: Flickr, COCO 1K and 5K, CxC and ECCV Caption, or pairs of one's own."""
+"""Suite `retrieval`: Flickr, COCO 1K and 5K, CxC and ECCV Caption, or the user's own images and captions.
+
+N images, M captions, D dimensions.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.eval.coco import Shares, coco_shares, load_truth
+from prolip.errors import UserError
+from prolip.eval.coco import Shares, coco_shares
 from prolip.eval.config import Score
-from prolip.pretrained.model import EvalModel
-from prolip.suites.captioned import caption_members, captions_of, name_sources, open_captioned
+from prolip.eval.retrieval import RECALL_AT, first_ranks
+from prolip.gaussian import Gaussian
+from prolip.pretrained.eval_model import EvalModel
+from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
+from prolip.suites.coco_pairs import load_truth
 from prolip.suites.config import RetrievalOptions
 from prolip.suites.folders import TaskFolder
-from prolip.suites.recall import recall_rows
-from prolip.suites.rows import Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
 NO_DISTANCE = "figures by sampled distance: the model has no variances"
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
@@ -26,36 +34,36 @@ _WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to pic
 _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
 
 
-def run_retrieval(model: EvalModel, options: RetrievalOptions, finished: Finished) -> SuiteResult:
-    """Every data set.
+def run_retrieval(model: EvalModel, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
+    """Evaluate every data set.
 
     Raises:
-        ValueError: none could be evaluated.
+        UserError: none could be evaluated.
     """
     fingerprint = model.fingerprint()
     rows: list[Row] = []
     notes: list[str] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            folder = open_captioned(source, finished.folder.with_name("data"))
+            folder = open_captioned(source, cache.folder.with_name("data"))
             keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
             settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
-            rows += finished.task(name, settings, partial(retrieve_set, model, name, folder, options)).rows
-        except (ValueError, DataError, OSError) as error:
+            rows += cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options)).rows
+        except (UserError, DataError, OSError) as error:
             notes.append(f"{name}: {error}")
     if not rows:
-        raise ValueError("; ".join(notes))
+        raise UserError("; ".join(notes))
     if not model.has_variances:
         notes.append(NO_DISTANCE)
     return SuiteResult(suite="retrieval", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
 
 
 def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: RetrievalOptions) -> TaskResult:
-    """Recalls of a data set, and what COCO's ids allow.
+    """Recall on a data set; with COCO's ids, all measures of the four COCO benchmarks too.
 
     Raises:
-        ValueError: ids stand twice, pictures of COCO's test set are missing, or the pairs are not installed.
-        DataError: a picture has no caption or no id, or too many cannot be read.
+        UserError: an id occurs twice, images of COCO's test set are missing, or the pairs are not installed.
+        DataError: an image has no caption or no id, or too many cannot be read.
     """
     truth = None if options.image_id_key is None else load_truth()
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
@@ -73,8 +81,42 @@ def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: Retri
     return TaskResult(rows=rows)
 
 
+def recall_rows(
+    task: str, images: Gaussian, texts: Gaussian, image_of_text: Tensor, scores: Sequence[Score]
+) -> list[Row]:
+    """Recall at 1, 5 and 10 in both directions by every score; the main figure is the mean of R@1 by means alone.
+
+    Args:
+        task: name of the task, for the rows.
+        images: [N, D], unit means.
+        texts: [M, D], unit means.
+        image_of_text: i64 [M], index of each caption's image.
+        scores: must include `mean`.
+    """
+    correct = torch.arange(len(images.mean))[:, None] == image_of_text[None]
+    rows = []
+    for score in scores:
+        suffix = ", by sampled distance" if score == "csd" else ""
+        for way, queries, candidates, right in (
+            ("picture to caption", images, texts, correct),
+            ("caption to picture", texts, images, correct.T),
+        ):
+            ranks = first_ranks(queries, candidates, right, score)
+            rows += [row_of_items(task, f"{way} R@{k}{suffix}", (ranks < k).double()) for k in RECALL_AT]
+    firsts = [row for row in rows if row.metric in {"picture to caption R@1", "caption to picture R@1"}]
+    main = Row(
+        task=task,
+        metric="mean recall@1",
+        value=sum(row.value for row in firsts) / len(firsts),
+        num_items=len(images.mean),
+        main=True,
+        mean_of=[row.key for row in firsts],
+    )
+    return [main, *rows]
+
+
 def coco_row(key: str, figure: Shares, score: Score) -> Row:
-    """A figure of `coco_shares`, whose keys are SET_WAY_FIGURE."""
+    """The row of a measure of `coco_shares`, whose keys are SET_DIRECTION_MEASURE."""
     (which,) = [name for name in _SETS if key.startswith(f"{name}_")]
     way, name = next((way, key.removeprefix(f"{which}_{way}_")) for way in _WAYS if key.startswith(f"{which}_{way}_"))
     suffix = ", by sampled distance" if score == "csd" else ""

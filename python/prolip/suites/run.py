@@ -1,4 +1,4 @@
-"""`prolip eval SUITE`: opens each model, runs the suite, writes what came out side by side."""
+"""Run a suite on each model and write the results side by side (`prolip eval`)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import TypeVar
 
 import torch
 
-from prolip.pretrained.model import EvalModel
+from prolip.errors import UserError
+from prolip.pretrained.eval_model import EvalModel
 from prolip.pretrained.open import open_eval_model
 from prolip.suites.config import SuiteOptions
-from prolip.suites.output import write_results
-from prolip.suites.rows import Finished, SuiteResult
+from prolip.suites.result_files import write_results
+from prolip.suites.results import SuiteResult, TaskCache
 
 Options = TypeVar("Options", bound=SuiteOptions)
 
 
-def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, Finished], SuiteResult]) -> list[str]:
-    """Runs a suite on every model, one model in memory at a time; what there is to tell.
+def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, TaskCache], SuiteResult]) -> list[str]:
+    """Run a suite on every model, with one model in memory at a time, and return the lines to print.
 
     Args:
-        name: of the suite.
-        options: what it is told.
-        run: the suite itself.
+        name: the suite's name.
+        options: the suite's options.
+        run: the suite's function.
 
     Raises:
-        ValueError: a model cannot be opened, or the suite cannot run with the options; the message says why.
+        UserError: a model cannot be opened, or the suite cannot run with the options; the message says why.
     """
     if not options.checkpoint:
-        raise ValueError("checkpoint is (): name at least one model with --checkpoint")
+        raise UserError("checkpoint is (): name at least one model with --checkpoint")
     out = options.out or Path("evals") / name
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = getattr(options, "data", None)
@@ -37,5 +38,5 @@ def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, Fi
     results = []
     for source in options.checkpoint:
         model = open_eval_model(source, options.tokenizer, device, beside, options.precision)
-        results.append(run(model, options, Finished(out / "tasks")))
+        results.append(run(model, options, TaskCache(out / "tasks")))
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)

@@ -1,6 +1,6 @@
-"""What uncertainty goes with: accuracy, the length of a caption, and what is taken away from a picture or a caption.
+"""Suite `uncertainty`: uncertainty against accuracy and caption length, and after hiding, blurring or shortening.
 
-N pictures, M captions, P patches, K kept patches, C classes.
+N images, M captions, P patches, K kept patches, C classes.
 """
 
 from __future__ import annotations
@@ -18,60 +18,60 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_views
-from prolip.eval.uncertainty import uncertainty_bins
-from prolip.eval.uncertainty_trends import count_words
+from prolip.errors import UserError
+from prolip.eval.uncertainty import count_words, uncertainty_bins
 from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import EvalModel
+from prolip.pretrained.eval_model import EvalModel
 from prolip.report.charts import Line, line_chart
-from prolip.suites.captioned import caption_members, captions_of, name_sources, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.classification import build_classifier
 from prolip.suites.config import UncertaintyOptions
 from prolip.suites.folders import TaskFolder, read_labels
-from prolip.suites.rows import Chart, Finished, Row, SuiteResult, TaskResult, row_of_items
+from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
 _FEWEST_WORDS = 4
-"""Of a caption that is shortened: what is left of fewer says little."""
+"""Fewest words of a caption that is shortened."""
 
 
-def run_uncertainty(model: EvalModel, options: UncertaintyOptions, finished: Finished) -> SuiteResult:
-    """Every data set.
+def run_uncertainty(model: EvalModel, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:
+    """Measure every data set.
 
     Raises:
-        ValueError: the model has no variances, or no data set could be measured.
+        UserError: the model has no variances, or no data set could be measured.
     """
     if not model.has_variances:
-        raise ValueError(f"{model.name} has no variances: there is no uncertainty to measure")
+        raise UserError(f"{model.name} has no variances: there is no uncertainty to measure")
     fingerprint = model.fingerprint()
     rows: list[Row] = []
     notes: list[str] = []
     charts: list[Chart] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            folder = open_captioned(source, finished.folder.with_name("data"))
+            folder = open_captioned(source, cache.folder.with_name("data"))
             settings = {
                 "model": fingerprint,
                 "data": folder.fingerprint,
                 "options": [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show],
             }
-            found = finished.task(name, settings, partial(measure_set, model, name, folder, options))
-        except (ValueError, DataError, OSError) as error:
+            found = cache.get_or_run(name, settings, partial(measure_set, model, name, folder, options))
+        except (UserError, DataError, OSError) as error:
             notes.append(f"{name}: {error}")
         else:
             rows, notes, charts = [*rows, *found.rows], [*notes, *found.notes], [*charts, *found.charts]
     if not rows:
-        raise ValueError("; ".join(notes))
+        raise UserError("; ".join(notes))
     return SuiteResult(
         suite="uncertainty", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes, charts=charts
     )
 
 
 def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:
-    """All figures of a data set.
+    """Measure one data set.
 
     Raises:
-        ValueError: there are fewer pictures than bins.
-        DataError: a picture has no class or no caption where these are asked for, or too many cannot be read.
+        UserError: there are fewer images than bins.
+        DataError: an image lacks a class or caption that is needed, or too many images cannot be read.
     """
     views: dict[str, Callable[[Tensor], Gaussian]] = {
         "whole": model.encode_image,
@@ -85,10 +85,10 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
     keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of pictures", uncertainty, unit="number")]
-    said = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
+    changes = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
     for view in list(views)[1:]:
         more = _more(embedded[view].gaussian.total_var, whole.total_var)
-        rows.append(row_of_items(name, f"a picture is more uncertain {said[view]}", more))
+        rows.append(row_of_items(name, f"a picture is more uncertain {changes[view]}", more))
     notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
     if labelled:
         classifier = build_classifier(model, folder.classnames, folder.templates)
@@ -102,17 +102,17 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
 
 
 def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
-    """Accuracy of the certain and of the uncertain pictures.
+    """Accuracy by uncertainty: rows and a chart.
 
     Args:
-        name: names the rows.
+        name: name of the data set, for the rows.
         uncertainty: f64 [N].
         logits: [N, C], zero-shot.
         labels: i64 [N].
-        num_bins: of the curve.
+        num_bins: bins of the curve.
 
     Raises:
-        ValueError: there are fewer pictures than bins.
+        UserError: there are fewer images than bins.
     """
     correct = correct_within(logits, labels, 1).double()
     bins = uncertainty_bins(uncertainty, correct, num_bins)
@@ -148,10 +148,10 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
 
 
 def caption_rows(model: EvalModel, name: str, captions: Sequence[str]) -> list[Row]:
-    """Uncertainty of captions with their length, and after words are taken away.
+    """Uncertainty of captions, its correlation with their length, and its change when words are removed.
 
     Raises:
-        ValueError: there is no caption.
+        UserError: there is no caption.
     """
     uncertainty, words = embed_captions(model, captions).total_var.double(), count_words(captions)
     rows = [
@@ -170,30 +170,30 @@ def caption_rows(model: EvalModel, name: str, captions: Sequence[str]) -> list[R
     if len(long) == 0:
         return rows
     kept = [captions[place] for place in long.tolist()]
-    for said, changed in (
+    for change, changed in (
         ("cut to its first half", [shortened(caption) for caption in kept]),
         ("half of its words left out", [thinned(caption) for caption in kept]),
     ):
         more = _more(embed_captions(model, changed).total_var, uncertainty[long])
-        rows.append(row_of_items(name, f"a caption is more uncertain {said}", more))
+        rows.append(row_of_items(name, f"a caption is more uncertain {change}", more))
     return rows
 
 
 def shortened(caption: str) -> str:
-    """The first half of a caption's words, the smaller one of an odd number."""
+    """The first half of a caption's words, rounded down."""
     words = caption.split()
     return " ".join(words[: len(words) // 2])
 
 
 def thinned(caption: str) -> str:
-    """As many words of a caption, chosen at random (by the caption alone), in their order."""
+    """A random half of a caption's words, rounded down, in their order; the same for equal captions."""
     words = caption.split()
     kept = sorted(random.Random(caption).sample(range(len(words)), len(words) // 2))
     return " ".join(words[place] for place in kept)
 
 
 def blurred(images: Tensor, share: float) -> Tensor:
-    """Pictures [N, 3, H, W] under a Gaussian blur whose standard deviation is a share of their height."""
+    """Blur images [N, 3, H, W] with a Gaussian whose standard deviation is a share of their height."""
     sigma = share * images.shape[-2]
     reach = max(1, min(round(3 * sigma), (min(images.shape[-2:]) - 1) // 2))
     found: Tensor = gaussian_blur(images, [2 * reach + 1] * 2, [sigma, sigma])
@@ -201,12 +201,12 @@ def blurred(images: Tensor, share: float) -> Tensor:
 
 
 def hide_patches(model: EvalModel, keep_ratio: float) -> Callable[[Tensor], Gaussian]:
-    """A view that shows a model of ours int(P * keep_ratio) patches of each picture, at least one, drawn at random.
+    """A view in which the model sees int(P * keep_ratio) random patches of each image, at least one.
 
-    The draws are the same whenever the view is made anew and shown the same pictures in the same batches.
+    A new view of the same images in the same batches has the same patches.
     """
     network = model.prolip
-    assert network is not None, "only our models take a part of the patches"
+    assert network is not None, "only ProLIP models can hide patches"
     num_patches = network.config.vision.num_patches
     count = max(1, int(num_patches * keep_ratio))
     draws = torch.Generator().manual_seed(0)
@@ -219,7 +219,7 @@ def hide_patches(model: EvalModel, keep_ratio: float) -> Callable[[Tensor], Gaus
 
 
 def ranked_note(name: str, keys: Sequence[str], uncertainty: Tensor, show: int) -> str:
-    """The most and the least certain pictures, by key."""
+    """A line that names the most and the least certain images."""
     order = uncertainty.argsort(stable=True).tolist()
     ends = [", ".join(keys[place] for place in some[:show]) for some in (order, order[::-1])]
     return f"{name}: most certain are {ends[0]}; least certain {ends[1]}"

@@ -52,7 +52,7 @@ def backward(
     *,
     parts: int = 1,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
 ) -> tuple[LossTerms, ProLIPOutput]:
     """The loss terms and embeddings of a batch, whose gradients are added to those of the parameters.
 
@@ -69,7 +69,7 @@ def backward(
         with precision():
             whole: ProLIPOutput = network(batch.images, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
         terms = loss(whole)
-        torch.autograd.backward(terms.total, torch.full_like(terms.total, scale))
+        torch.autograd.backward(terms.total, _upstream(terms.total, scale))
         return terms, whole
     rows = list(_rows(len(batch.images), masked, parts))
     model = bare(network)
@@ -83,7 +83,7 @@ def backward(
 
     whole = _leaves(_joined(embedded, rows))
     terms = loss(whole)
-    torch.autograd.backward(terms.total, torch.full_like(terms.total, scale))
+    torch.autograd.backward(terms.total, _upstream(terms.total, scale))
 
     for place, (part, state) in enumerate(zip(rows, draws, strict=True)):
         last = place == parts - 1
@@ -95,6 +95,14 @@ def backward(
             torch.autograd.backward(*_paired(output, part.gradients(whole), whole if last else None))
     restore_rng(afterwards, device)
     return terms, whole
+
+
+def _upstream(total: Tensor, scale: float | Tensor) -> Tensor:
+    """The upstream gradient of the loss: `scale`, or NaN where the loss is not finite.
+
+    So a loss that is not finite on one rank makes the averaged gradient NaN, and all ranks see it in the gradient norm.
+    """
+    return scale + 0.0 * total.detach()
 
 
 @dataclass(frozen=True)

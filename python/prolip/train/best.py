@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from prolip.checkpoint import Best, CheckpointError, read_best
 from prolip.distributed import Ranks
+from prolip.errors import UserError
 
 
 class BestSoFar:
@@ -37,14 +38,14 @@ class BestSoFar:
         """Update the best value from a row; returns it if it has improved, else None.
 
         Raises:
-            ValueError: the row should have the metric, but has not.
+            UserError: the row should have the metric, but has not.
         """
         if self._metric is None:
             return None
         kind = self._metric.rpartition("/")[0]
         if self._metric not in row:
             if "loss" in row if not kind else any(name.startswith(f"{kind}/") for name in row):
-                raise ValueError(f"keep_best is {self._metric!r}: it must be one of {', '.join(row)}")
+                raise UserError(f"keep_best is {self._metric!r}: it must be one of {', '.join(row)}")
             return None
         value = self._sign * row[self._metric]
         if not value > self._value:

@@ -11,6 +11,7 @@ from pathlib import Path
 from prolip.checkpoint import find_latest
 from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
@@ -35,13 +36,13 @@ def peak(options: Assumption, config: TrainConfig) -> float:
     """Return the peak FLOPs per second of the assumed GPU in the run's precision.
 
     Raises:
-        ValueError: the peak is not known.
+        UserError: the peak is not known.
     """
     arithmetic = _arithmetic(config)
     flops = peak_flops(options.gpu, arithmetic)
     if flops is None:
         known = ", ".join(known_cards(arithmetic))
-        raise ValueError(f"gpu is {options.gpu!r}: its peak in {arithmetic} is not known; known are {known}")
+        raise UserError(f"gpu is {options.gpu!r}: its peak in {arithmetic} is not known; known are {known}")
     return flops
 
 
@@ -49,10 +50,10 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
     """Return the GPU-hours of the whole run.
 
     Raises:
-        ValueError: `mfu` is out of range, or the GPU's peak is not known.
+        UserError: `mfu` is out of range, or the GPU's peak is not known.
     """
     if not 0 < options.mfu <= 1:
-        raise ValueError(f"mfu is {options.mfu}: it must be a share of the peak, above 0 and at most 1")
+        raise UserError(f"mfu is {options.mfu}: it must be a share of the peak, above 0 and at most 1")
     samples = config.total_steps * config.batch_size
     return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
 
@@ -101,7 +102,7 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
             (
                 name,
                 _architecture(config),
-                count(config.num_samples),
+                count(config.samples_seen),
                 f"{config.batch_size:,}",
                 f"{flops / 1e9:,.1f}",
                 f"{hours:,.{0 if hours >= 10 else 1}f}",
@@ -140,10 +141,10 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
         arguments: recipes and flags, as `prolip train` takes them.
 
     Raises:
-        ValueError: something is wrong; the message lists everything that is.
+        UserError: something is wrong; the message lists everything that is.
     """
     if options.gpus < 1:
-        raise ValueError(f"gpus is {options.gpus}: it must be at least 1")
+        raise UserError(f"gpus is {options.gpus}: it must be at least 1")
     config = load_config(arguments)
     config.log.check()
     yield to_toml(config)
@@ -152,11 +153,11 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     for title, check in (("tokenizer", _tokenizer), ("shards", _shards), ("start", _start), ("folder", _folder)):
         try:
             yield f"{title:9}  {check(config)}"
-        except (ValueError, OSError, DataError) as error:
+        except (UserError, OSError, DataError) as error:
             problems.append(str(error))
             yield f"{title:9}  wrong: {error}"
     if problems:
-        raise ValueError("; ".join(problems))
+        raise UserError("; ".join(problems))
     yield "ready      run the same command without --dry-run to start"
 
 
@@ -171,7 +172,7 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
         f"{count(counts.image_tower)}, text tower {count(counts.text_tower)}, tokens {count(counts.token_table)}, "
         f"[UNC] {count(counts.uncertainty)}"
     )
-    yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.num_samples)} samples"
+    yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.samples_seen)} samples"
     yield (
         f"compute    {flops / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
         f"of its {limit / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
@@ -212,7 +213,7 @@ def _shards(config: TrainConfig) -> str:
     settings = dataclasses.replace(small.loader(1), num_threads=1, prefetch_batches=1, shuffle_window=0)
     try:
         Tokenizer(config.data.tokenizer)
-    except (ValueError, OSError):  # `_tokenizer` reports it
+    except (UserError, OSError):  # `_tokenizer` reports it
         settings = dataclasses.replace(settings, captions=())
     with BatchLoader(settings) as loader:
         total = loader.num_samples
@@ -236,7 +237,7 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
     with BatchLoader(one) as loader:
         for batch in loader:
             return f"sample {batch.keys[0]} of {pattern}"
-        raise ValueError(f"data.shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
+        raise UserError(f"data.shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
 
 
 def _start(config: TrainConfig) -> str:
@@ -263,7 +264,7 @@ def _open_clip_start(config: TrainConfig, start: str) -> str:
         return f"{start} exists; its weights were not downloaded"
     if not Path(weights).is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none: open_clip has no such model"
-        raise ValueError(f"start_from is {start}: {weights!r} is neither a file nor a tag of {name}, which has {tags}")
+        raise UserError(f"start_from is {start}: {weights!r} is neither a file nor a tag of {name}, which has {tags}")
     new_model(config.model, start, config.start_resize)
     return f"{start} fits"
 
@@ -274,5 +275,5 @@ def _folder(config: TrainConfig) -> str:
     if saved is None:
         return f"{config.folder} has no checkpoint: the run starts at step 0{unusable}"
     if keys := differing_keys(config, saved.notes.config):
-        raise ValueError(f"{config.folder} has a run with different {', '.join(keys)}: choose another --name")
+        raise UserError(f"{config.folder} has a run with different {', '.join(keys)}: choose another --name")
     return f"{config.folder} has checkpoints: the run resumes at step {saved.step:,}{unusable}"

@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from prolip.errors import UserError
+
 Tree = TypeVar("Tree")
 NamedTable = tuple[str, Mapping[str, Any]]
 """The name of a TOML file and its table."""
@@ -57,7 +59,7 @@ def parse(
         prog: the command, for the help text.
 
     Raises:
-        ValueError: a key is unknown or a value cannot be parsed; the message has the dotted key.
+        UserError: a key is unknown or a value cannot be parsed; the message has the dotted key.
     """
     for name, table in tables:
         _check_keys(flatten(table), _with_lengths(base, table), derived, f" in {name}")
@@ -82,7 +84,7 @@ def parse(
         # Take tyro's message out of its frame.
         lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
         text = [line for line in lines if line and not re.match("[╭╰─]|For full helptext", line)]
-        raise ValueError(" ".join(text)) from error
+        raise UserError(" ".join(text)) from error
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,9 +144,9 @@ def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], wher
         if key in known:
             continue
         if key in derived:
-            raise ValueError(f"key {key}{where} cannot be set: it follows from other keys")
+            raise UserError(f"key {key}{where} cannot be set: it follows from other keys")
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        raise ValueError(f"unknown key {key}{where}, did you mean {close[0]}")
+        raise UserError(f"unknown key {key}{where}, did you mean {close[0]}")
 
 
 def to_table(tree: Any, derived: frozenset[str], prefix: str = "") -> dict[str, Any]:

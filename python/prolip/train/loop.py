@@ -24,21 +24,30 @@ from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoin
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, complain, start, stop
+from prolip.errors import UserError
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import DTYPES, autocast
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
+from prolip.train.allocator import keep_freed_memory
 from prolip.train.best import BestSoFar
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters, step_flops
+from prolip.train.divergence import Divergence
 from prolip.train.ema import Ema
 from prolip.train.logging import Meter, MetricsLog, Progress, Speed
 from prolip.train.loss_scaler import LossScaler
-from prolip.train.optim import clamp_logit_scale, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from prolip.train.optim import (
+    clamp_logit_scale,
+    clip_gradients,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    step_where,
+)
 from prolip.train.parallel import average_whole_gradients, share_model
-from prolip.train.process import keep_freed_memory
 from prolip.train.stop_signal import StopRequest
 from prolip.train.validation import LoaderSettings, Validation, whole_model
 
@@ -63,6 +72,8 @@ class Run:
     """Averaged weights, if they are kept."""
     scaler: LossScaler | None
     """The factor on fp16's loss."""
+    divergence: Divergence
+    """Whether a step's loss or gradient was not finite."""
     loader: BatchLoader
     """The training data from here on."""
     saver: Saver
@@ -95,7 +106,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     optimizer = make_optimizer(model, config.optim)
     low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
-    scaler = LossScaler() if config.precision == "fp16" else None
+    scaler = LossScaler(ranks.device) if config.precision == "fp16" else None
     step, cursor = 0, None
     if saved is not None:
         saved.restore(model, optimizer, ema)
@@ -112,6 +123,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         optimizer=optimizer,
         ema=ema,
         scaler=scaler,
+        divergence=Divergence(ranks),
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step),
         validation=Validation(config.validation, LoaderSettings.of_run(config), ranks, low),
@@ -135,11 +147,11 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     """The checkpoint to go on from, the same on every rank.
 
     Raises:
-        ValueError: it can't be used, or is of a run with another configuration.
+        UserError: it can't be used, or is of a run with another configuration.
     """
     saved = agree_on_checkpoint(config.folder / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
-        raise ValueError(
+        raise UserError(
             f"{saved.path} is of a run with another {', '.join(keys)}: choose another --name, or remove that folder"
         )
     return saved
@@ -161,23 +173,32 @@ def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOu
 
 
 def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Tensor]:
-    """One step: loss terms, embeddings, and the norm of the gradient before clipping, all still on the device.
+    """Take one step; returns loss terms, embeddings and the gradient norm before clipping, all still on the device.
 
-    A step whose gradient is too large for fp16 leaves the weights as they were, and its norm is told as 0.
+    Only a step with a finite loss and gradient moves the weights. One that overflows fp16 is skipped, and its norm
+    returned as 0. Any other ends the run: here on a CPU, where reading a number is free, on a GPU in the loop.
+
+    Raises:
+        RuntimeError: on a CPU, the loss or the gradient is not finite.
     """
     optim = run.config.optim
     set_learning_rate(run.optimizer, learning_rate(optim, run.step, run.config.total_steps))
     terms, output = compute_gradients(run, batch)
     grad_norm = clip_gradients(run.model.parameters(), optim.clip_norm)
-    if run.scaler is None or run.scaler.update(grad_norm):
-        run.optimizer.step()
-        clamp_logit_scale(run.model)
-    else:
-        grad_norm = torch.zeros_like(grad_norm)
+    finite = grad_norm.isfinite()  # then the loss is finite too, on every rank
+    diverged = ~finite
+    if run.scaler is not None:
+        overflowed = run.scaler.update(finite) & terms.total.isfinite()
+        diverged &= ~overflowed
+    diverged = run.divergence.note(run.step + 1, terms, grad_norm, diverged)
+    step_where(run.optimizer, finite & ~diverged)
+    if run.ranks.device.type == "cpu":
+        run.divergence.check()
+    clamp_logit_scale(run.model)
     run.step += 1
     if run.ema is not None:
         run.ema.update(run.step)
-    return terms, output, grad_norm
+    return terms, output, grad_norm.where(finite, 0.0)
 
 
 # ---- Loop -----------------------------------------------------------------------------------------------------------
@@ -216,6 +237,7 @@ def loop(run: Run) -> int:
             saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
             validating, best = run.validation.is_due(run.step, done=done), None
             if saving or validating or run.step % config.log_every == 0:
+                run.divergence.check()  # here the host reads the device's numbers anyway, and nothing was saved yet
                 lr = learning_rate(config.optim, run.step - 1, config.total_steps)
                 row = meter.row(run.step, output, grad_norm, lr)
                 run.elapsed_s = meter.elapsed_s
@@ -282,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             complain(log, "prolip train", error, ranks)
             return 2
         if run.step >= run.config.total_steps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -17,42 +16,41 @@ class LossScaler:
     """The scale of an fp16 loss, adapted to the gradients as in `torch.amp.GradScaler`.
 
     A step with a gradient that is not finite is skipped and halves the scale; 2000 finite steps in a row double it.
-    The gradient norm decides, since it is the same on all ranks, sharded or not.
+    Scale and count stay on the device, so that a step need not wait for them.
     """
 
-    def __init__(self, scale: float = _START, *, patience: int = _PATIENCE) -> None:
-        self.scale = scale
+    def __init__(self, device: torch.device, scale: float = _START, *, patience: int = _PATIENCE) -> None:
+        self.scale = torch.tensor(scale, device=device)
         self._patience = patience
-        self._good_steps = 0
+        self._good_steps = torch.tensor(0, device=device)
 
     @torch.no_grad()
     def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
         """Divide the gradients by the scale, in place."""
+        factor = 1.0 / self.scale
         for parameter in parameters:
             if parameter.grad is not None:
                 gradient = parameter.grad
-                (gradient.to_local() if isinstance(gradient, DTensor) else gradient).mul_(1.0 / self.scale)
+                (gradient.to_local() if isinstance(gradient, DTensor) else gradient).mul_(factor)
 
-    def update(self, norm: Tensor) -> bool:
-        """Adapt the scale to a gradient norm; returns whether the optimizer may step.
+    def update(self, finite: Tensor) -> Tensor:
+        """Adapt the scale; returns whether a smaller one may help. All scalars on the device.
 
-        Raises:
-            RuntimeError: the norm is not finite although the scale is 1 already: the run diverged.
+        Args:
+            finite: whether the gradient norm is finite. It is the same on all ranks, sharded or not.
         """
-        if not math.isfinite(norm.item()):
-            if self.scale <= 1:
-                raise RuntimeError("the gradient is not finite although the fp16 loss scale is down to 1")
-            self.scale, self._good_steps = self.scale / 2, 0
-            return False
-        self._good_steps += 1
-        if self._good_steps == self._patience:
-            self.scale, self._good_steps = self.scale * 2, 0
-        return True
+        overflowed = ~finite & (self.scale > 1)
+        good_steps = torch.where(finite, self._good_steps + 1, 0)
+        doubled = good_steps == self._patience
+        self.scale = torch.where(overflowed, self.scale / 2, torch.where(doubled, self.scale * 2, self.scale))
+        self._good_steps = torch.where(doubled, 0, good_steps)
+        return overflowed
 
     def state_dict(self) -> dict[str, float]:
         """Return the scale and the number of finite steps in a row."""
-        return {"scale": self.scale, "good_steps": float(self._good_steps)}
+        return {"scale": self.scale.item(), "good_steps": float(self._good_steps.item())}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Restore what `state_dict` returned."""
-        self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
+        self.scale.fill_(state["scale"])
+        self._good_steps.fill_(int(state["good_steps"]))

@@ -77,6 +77,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_factor"]
 
 
+def step_where(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
+    """Take an optimizer step if `taken`, a scalar; otherwise weights, moments and step counts stay as they are.
+
+    Decided on the device, so that the host need not wait for it: fused optimizers read `found_inf`, by which
+    torch.amp.GradScaler makes them skip a step.
+    """
+    optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) -> Tensor:
     """The global gradient norm, a scalar; gradients are scaled down to `clip_norm` where they exceed it."""
     found = [parameter for parameter in parameters if parameter.grad is not None]

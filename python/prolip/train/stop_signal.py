@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 import torch
@@ -51,12 +51,10 @@ class StopRequest:
             signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self._pending is not None and error is None:
+        if self._pending is not None and kind is None:
             self._pending[1].wait()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

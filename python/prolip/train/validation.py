@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import torch
@@ -19,10 +18,11 @@ from torch.distributed.tensor import DTensor
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members, StoreConfig
 from prolip.data.config import TokenizerConfig
-from prolip.data.samples import read_record, values_at
+from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
+from prolip.errors import UserError
 from prolip.eval.measures import SCORES, flat, measure_zero_shot
 from prolip.eval.prompts import fill_templates
 from prolip.eval.retrieval import evaluate_retrieval, first_ranks
@@ -63,7 +63,7 @@ class Validation:
         precision: the context of every forward pass.
 
     Raises:
-        ValueError: a file of class names cannot be read, or the first samples have no label.
+        UserError: a file of class names cannot be read, or the first samples have no label.
         DataError: a shard cannot be opened.
     """
 
@@ -87,7 +87,7 @@ class Validation:
                     try:
                         _labels(job, batch.keys, batch.members)
                     except DataError as error:
-                        raise ValueError(f"validation.jobs.{place}.label is {job.label!r}: {error}") from error
+                        raise UserError(f"validation.jobs.{place}.label is {job.label!r}: {error}") from error
                     break
 
     def is_due(self, step: int, *, done: bool) -> bool:
@@ -153,9 +153,7 @@ class Validation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for _, loader in self._jobs:
             loader.close()
 
@@ -219,7 +217,7 @@ def _class_names(job: ValidationJob) -> list[str]:
         return []
     names = [line.strip() for line in job.classes.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
-        raise ValueError(f"{job.classes}: no class name")
+        raise UserError(f"{job.classes}: no class name")
     return names
 
 
@@ -238,10 +236,7 @@ def _label(job: ValidationJob, key: str, member: bytes | None) -> str | int:
         if not text:
             raise DataError(f"sample {key}: it has no member .{CLASS_MEMBER}")
         return int(text) if text.isdecimal() else text
-    values = values_at(read_record(key, member), job.label)
-    if len(values) != 1 or not isinstance(values[0], str | int):
-        raise DataError(f"sample {key}: its json has no text and no number at {job.label!r}")
-    return values[0]
+    return read_label(key, member, job.label)
 
 
 def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int], names: Sequence[str]) -> Tensor:

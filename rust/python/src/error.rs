@@ -3,20 +3,19 @@
 use std::error::Error as StdError;
 
 use prolip_loader::error::{ConfigError, DecodeError, Error, TokenizeError};
-use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-pyo3::create_exception!(
-    prolip._core,
-    DataError,
-    PyException,
-    "Raised for data that cannot be used: a damaged shard, an image that cannot be decoded, too many bad samples. The message names the place."
-);
+// The errors that a user can cause, with everything that says so in `python/prolip/errors.py`.
+pyo3::import_exception!(prolip.errors, DataError);
+pyo3::import_exception!(prolip.errors, NoSampleError);
+pyo3::import_exception!(prolip.errors, UserError);
 
 /// The exception for an error that stopped a loader.
 pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
-        Error::Config(_) => PyValueError::new_err(error.to_string()),
+        Error::Config(_) => UserError::new_err(error.to_string()),
+        Error::NoSample(_) => NoSampleError::new_err(error.to_string()),
         Error::Open { .. }
         | Error::Tar { .. }
         | Error::Fetch(_)
@@ -35,7 +34,7 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
 
 /// The exception for a setting that cannot work.
 pub fn config_error(error: &ConfigError) -> PyErr {
-    PyValueError::new_err(error.to_string())
+    UserError::new_err(error.to_string())
 }
 
 /// The exception for an image that cannot be decoded.
@@ -52,7 +51,7 @@ pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
             .unwrap_or_default();
         match error {
             TokenizeError::Clean(_) => PyRuntimeError::new_err(error.to_string()),
-            _ => PyValueError::new_err(format!("{error}{cause}")),
+            _ => UserError::new_err(format!("{error}{cause}")),
         }
     })
 }

@@ -25,8 +25,6 @@ mod _core {
     #[pymodule_export]
     use crate::bench::decode_only;
     #[pymodule_export]
-    use crate::error::DataError;
-    #[pymodule_export]
     use crate::image::preprocess_image;
     #[pymodule_export]
     use crate::index::{check_index, write_index};

@@ -1,8 +1,9 @@
 //! `BatchLoader` and the iterator over its batches.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Dataset, Next, Pipeline};
 use pyo3::exceptions::PyRuntimeError;
@@ -46,7 +47,7 @@ impl Run {
             closed: AtomicBool::new(false),
             process,
         });
-        let mut runs = lock(&RUNS);
+        let mut runs = RUNS.lock();
         runs.retain(|run| run.strong_count() > 0);
         runs.push(Arc::downgrade(&run));
         Ok(run)
@@ -133,7 +134,7 @@ impl BatchLoader {
         self.close(py);
         let from = place.as_ref().unwrap_or(&self.resume);
         let run = Run::start(py, Arc::clone(&self.dataset), from)?;
-        *lock(&self.current) = Some(Arc::clone(&run));
+        *self.current.lock() = Some(Arc::clone(&run));
         Ok(BatchIterator {
             run,
             dataset: Arc::clone(&self.dataset),
@@ -143,7 +144,7 @@ impl BatchLoader {
     /// End the threads of the current run and wait for them.
     fn close(&self, py: Python<'_>) {
         if self.process == std::process::id() {
-            let run = lock(&self.current).clone();
+            let run = self.current.lock().clone();
             if let Some(run) = run {
                 run.close(py);
             }
@@ -153,7 +154,7 @@ impl BatchLoader {
     /// Statistics of the current or last run; all zero before the first.
     fn stats(&self) -> PyResult<LoaderStats> {
         check_process(self.process)?;
-        let run = lock(&self.current).clone();
+        let run = self.current.lock().clone();
         run.map_or_else(
             || Ok(LoaderStats::default()),
             |run| Ok(LoaderStats::new(run.pipeline()?.stats())),
@@ -222,7 +223,7 @@ impl Drop for BatchIterator {
 /// Ends the threads of all runs. Registered to run before the interpreter ends.
 #[pyfunction]
 pub fn close_all(py: Python<'_>) {
-    let runs: Vec<Arc<Run>> = lock(&RUNS).iter().filter_map(Weak::upgrade).collect();
+    let runs: Vec<Arc<Run>> = RUNS.lock().iter().filter_map(Weak::upgrade).collect();
     for run in runs {
         run.close(py);
     }
@@ -236,8 +237,4 @@ fn check_process(process: u32) -> PyResult<()> {
         "this loader belongs to the process that made it, and its threads did not follow into this fork: \
          make a loader after forking, or start processes with 'spawn'",
     ))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

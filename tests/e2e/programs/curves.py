@@ -85,7 +85,7 @@ def record(words: Sequence[str], ranks: Ranks, steps: int) -> dict[str, Any]:
     """The loss terms (means over the ranks) and the gradient's norm of each step; weights and averages at the end."""
     run = set_up(load_config(words), ranks)
     if run.scaler is not None and run.step == 0:
-        run.scaler.scale = 2.0**18  # so that the first steps overflow
+        run.scaler.scale.fill_(2.0**18)  # so that the first steps overflow
     rows, scales, dtypes = [], [], {}
     for name in () if run.config.parallel.compile else ("visual.transformer.resblocks.0.mlp.c_fc", "visual.ln_post"):
         layer = run.model.get_submodule(name)
@@ -100,7 +100,7 @@ def record(words: Sequence[str], ranks: Ranks, steps: int) -> dict[str, Any]:
                 dist.all_reduce(values)
                 values /= ranks.world_size
             rows.append([*values.tolist(), norm.item()])
-            scales.append(0.0 if run.scaler is None else run.scaler.scale)
+            scales.append(0.0 if run.scaler is None else run.scaler.scale.item())
             if run.step == steps // 2:
                 save(run, batch.cursor)
     found: dict[str, Any] = dict(

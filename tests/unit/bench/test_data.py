@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tests.support.shards import write_tar
 
-from prolip.bench import contender, process
+from prolip.bench import contender, proc_stats
 from prolip.bench.config import BenchDataConfig
 from prolip.bench.data import BASELINES, Summary, contenders, json_lines, table
 from prolip.bench.task import Measurement, Task
@@ -147,10 +147,10 @@ def test_decoding_alone(shard: str, tmp_path: Path) -> None:
 
 
 def test_memory_and_time_of_this_process() -> None:
-    processes = process.tree()
-    before = process.cpu_seconds(processes)
-    found = process.memory(processes)
+    processes = proc_stats.tree()
+    before = proc_stats.cpu_seconds(processes)
+    found = proc_stats.memory(processes)
     assert found.peak_rss > 10
     assert found.pss > 10
-    assert process.cpu_seconds(processes) >= before > 0
-    assert process.machine_seconds() > 0
+    assert proc_stats.cpu_seconds(processes) >= before > 0
+    assert proc_stats.machine_seconds() > 0

@@ -106,6 +106,15 @@ def test_data_that_cannot_be_used_is_said_with_status_2(
     assert "prolip eval emoji: shard bad.tar, byte 0: damaged header" in capsys.readouterr().err
 
 
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("not enough values to unpack")
+
+    monkeypatch.setattr("prolip.suites.run.run_suite", broken)
+    with pytest.raises(ValueError, match="not enough values"):
+        main(["eval", "emoji", "--checkpoint", "runs/any"])
+
+
 def test_what_the_system_refuses_is_said_with_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
     (tmp_path / "names.csv").write_text("image,caption\na.png,a\n")

@@ -99,8 +99,8 @@ def test_bad_captions_are_named_with_shard_key_and_reason(tmp_path: Path) -> Non
         'number: its json has no caption at "meta.text": a number stands there',
         'list: its json has no caption at "meta.text": an empty list stands there',
         "long: its caption has 65 bytes, more than data.max_caption_bytes = 64",
-        "broken: cannot parse its json: byte 26: a text has no end",
-        "latin: cannot parse its json: byte 22: not UTF-8",
+        "broken: cannot parse its json: EOF while parsing a string at index 26",
+        "latin: cannot parse its json: not UTF-8: invalid utf-8 sequence of 1 bytes from index 22",
         "absent: no caption: it has no .json",
     ]
 

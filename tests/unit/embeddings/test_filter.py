@@ -91,7 +91,7 @@ def test_a_copy_goes_on_where_it_stopped(lab: Path, tmp_path: Path) -> None:
     data = lab / "data" / "b" / "1.tar"
     whole = data.read_bytes()
     try:
-        for length, message in ((2900, "cut off in sample k0"), (2560, "damaged header|cut off")):
+        for length, message in ((2900, "truncated in sample k0"), (2560, "damaged header|truncated")):
             data.write_bytes(whole[:length])
             with pytest.raises(DataError, match=rf"1\.tar: .*({message})"):
                 run_filter(options)
@@ -126,15 +126,15 @@ def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "nothing says what is kept"),
+        ([], "no rule says what to keep"),
         (["--keep_count", "0"], "keep_count is 0: it must be at least 1"),
         (["--keep_share", "1.5"], "keep_share is 1.5: it must be above 0 and at most 1"),
-        (["--keep_count", "1", "--ranking", "sorted.csv"], "do not stand together"),
-        (["--keep_count", "1", "--ranking", "other.csv"], "is no ranking that"),
+        (["--keep_count", "1", "--ranking", "sorted.csv"], "are not contiguous"),
+        (["--keep_count", "1", "--ranking", "other.csv"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "empty.csv"], "its columns are not key, source, score, rank"),
-        (["--keep_count", "1", "--ranking", "cut.csv"], "is no ranking that"),
-        (["--keep_count", "1", "--ranking", "absent.csv"], "is no ranking that"),
-        (["--keep_count", "1", "--ranking", "absent.parquet"], "is no ranking that"),
+        (["--keep_count", "1", "--ranking", "cut.csv"], "is not a ranking by"),
+        (["--keep_count", "1", "--ranking", "absent.csv"], "is not a ranking by"),
+        (["--keep_count", "1", "--ranking", "absent.parquet"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
         (["--keep_count", "9", "--ranking", "gone.csv"], "is no file and no address: only shards can be copied"),
         (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),
@@ -188,10 +188,10 @@ def test_damage_is_found_and_named(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "a.tar").read_bytes())
     data[2 * 1536 + 150] ^= 1  # the checksum of the third header
     (tmp_path / "b.tar").write_bytes(data)
-    with pytest.raises(DataError, match=r"b\.tar: damaged header at byte 3072, behind sample k1"):
+    with pytest.raises(DataError, match=r"b\.tar: damaged header at byte 3072, after sample k1"):
         copy_samples(tmp_path / "b.tar", {"k0"}, tmp_path / "out.tar")
     (tmp_path / "c.tar").write_bytes(b"no archive" * 200)
-    with pytest.raises(DataError, match=r"c\.tar: no plain tar file"):
+    with pytest.raises(DataError, match=r"c\.tar: not a plain tar file"):
         copy_samples(tmp_path / "c.tar", {"k0"}, tmp_path / "out.tar")
     assert not (tmp_path / "out.tar").exists()
     assert not list(tmp_path.glob(".*"))

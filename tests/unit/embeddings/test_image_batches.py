@@ -16,7 +16,7 @@ from tests.support.shards import write_tar
 
 from prolip.data import DataError
 from prolip.data.samples import read_record
-from prolip.embeddings.image_batches import picture_batches
+from prolip.embeddings.image_batches import image_batches
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -48,7 +48,7 @@ def test_pixels_are_open_clips(settings: dict[str, Any], encoded: list[bytes], t
     transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     expected = torch.stack([transform(Image.open(io.BytesIO(data))) for data in encoded])
     preprocess = preprocess_of(settings)
-    batches = list(picture_batches(preprocess, [str(tmp_path / "a.tar")], CPU, 5))
+    batches = list(image_batches(preprocess, [str(tmp_path / "a.tar")], CPU, 5))
     assert [len(batch.keys) for batch in batches] == [5, 5, 3]
     assert [key for batch in batches for key in batch.keys] == [f"k{n:02}" for n in range(13)]
     found = torch.cat([batch.images for batch in batches])
@@ -74,7 +74,7 @@ def test_unreadable_pictures_are_left_out_until_they_are_too_many(
     members.insert(7, ("k006.json", b'{"n": 6}'))
     members[20] = ("k019.png", b"no picture")
     write_tar(shard, members)
-    batches = list(picture_batches(preprocess, [str(shard)], CPU, 64, keep=("json", "png")))
+    batches = list(image_batches(preprocess, [str(shard)], CPU, 64, keep=("json", "png")))
     keys = [key for batch in batches for key in batch.keys]
     assert keys == [f"k{n:03}" for n in range(150) if n != 19]
     assert all(list(batch.members) == ["json", "png"] for batch in batches)
@@ -85,7 +85,7 @@ def test_unreadable_pictures_are_left_out_until_they_are_too_many(
     assert pictures == [encoded[n % 3] for n in range(150) if n != 19]
     write_tar(shard, [(name, b"no picture" if n % 3 == 0 else data) for n, (name, data) in enumerate(members)])
     with pytest.raises(DataError):
-        list(picture_batches(preprocess, [str(shard)], CPU, 64))
+        list(image_batches(preprocess, [str(shard)], CPU, 64))
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
@@ -96,7 +96,7 @@ def test_samples_without_a_picture_are_bad_ones(
     """One in a hundred may be bad: one of 150 is no fault, three are."""
     kinds = ["png" if n < pictures else "cls" for n in range(150)]
     write_tar(tmp_path / "a.tar", [(f"k{n:03}.{kind}", encoded[n % 3]) for n, kind in enumerate(kinds)])
-    batches = picture_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64)
+    batches = image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64)
     if pictures == 149:
         assert sum(len(batch.keys) for batch in batches) == 149
     else:
@@ -112,14 +112,14 @@ def test_a_shard_that_breaks_off_is_damaged_however_few_samples_it_lost(
     whole = (tmp_path / "a.tar").read_bytes().rstrip(b"\0")
     (tmp_path / "a.tar").write_bytes(whole[:-100])
     with pytest.raises(DataError, match=r"a\.tar: a shard is damaged"):
-        list(picture_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64))
+        list(image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64))
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
 def test_what_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(DataError, match=r"a\.tar"):
-        list(picture_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 4))
+        list(image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 4))
 
 
 def test_a_record_that_is_none_is_named() -> None:

@@ -14,7 +14,7 @@ from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
-from prolip.embeddings.originals import fetch
+from prolip.embeddings.row_contents import fetch
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +133,13 @@ def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path, caplog: p
     found = fetch(names, 16)
     assert not caplog.records
     assert fetch([(str(tmp_path / "gone.tar"), "a"), names[3]], 16).keys() == {names[3]}
-    assert "gone.tar: what was embedded from it cannot be shown" in caplog.text
+    assert "gone.tar: its images and captions cannot be shown" in caplog.text
     assert found[names[0]].caption == "an <emoji>"
-    picture = found[names[0]].picture
+    picture = found[names[0]].image
     assert picture is not None
     assert picture.shape == (16, 16, 3)
     assert names[1] not in found
-    assert found[names[2]].picture is None
+    assert found[names[2]].image is None
     assert found[names[3]].caption == "an emoji: travel"
     assert names[4] not in found
 

@@ -56,8 +56,8 @@ def test_the_sheet_shows_both_ends(lab: Path, tmp_path: Path, capsys: pytest.Cap
     page = sheet.read_text()
     assert page.count("data:image/jpeg") == 6
     assert page.count("<blockquote>") == 6
-    assert "pictures that lie deepest in their captions" in page
-    assert "pictures that lie least in their captions:" in capsys.readouterr().out
+    assert "images that lie deepest inside their captions" in page
+    assert "images that lie least inside their captions:" in capsys.readouterr().out
 
 
 def test_equal_scores_keep_the_order_of_the_data(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_ranking_of_pairs_needs_pairs(lab: Path, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("a picture\n")
     words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--out", str(tmp_path / "out")]
     assert main([*words, "--data", str(shards(lab)[0]), "--lines", str(tmp_path / "lines.txt")]) == 0
-    with pytest.raises(ValueError, match="holds pictures and captions, but none of one sample: embed with --what both"):
+    with pytest.raises(ValueError, match="holds images and captions, but not of the same samples"):
         run_rank(RankOptions(embeddings=tmp_path / "out", by="csd", out=tmp_path / "ranking.csv"))
 
 

@@ -26,6 +26,7 @@ from prolip.eval.bprw import (
 from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import zero_shot_logits
 from prolip.gaussian import Gaussian
+from prolip.suites.prompt_weights import load_prompt_weights, save_prompt_weights
 
 CLASSES, PROMPTS, DIM, IMAGES = 4, 5, 16, 60
 
@@ -230,8 +231,8 @@ def test_it_classifies(tmp_path: Path) -> None:
     classifier = found.as_classifier()
     logits = zero_shot_logits(images.mean, classifier.weight, classifier.total_var)
     assert (logits.argmax(1) == labels).double().mean() > 0.9
-    found.save(tmp_path / "new" / "weights.safetensors", {"classnames": ["größer", "b"]})
-    again = PromptWeights.load(tmp_path / "new" / "weights.safetensors")
+    save_prompt_weights(found, tmp_path / "new" / "weights.safetensors", {"classnames": ["größer", "b"]})
+    again = load_prompt_weights(tmp_path / "new" / "weights.safetensors")
     assert_same(found, again)
     assert torch.equal(found.rounds, again.rounds)
 
@@ -241,12 +242,12 @@ def test_loading_something_else_says_what_it_is(tmp_path: Path) -> None:
 
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="holds no prompt weights, but other"):
-        PromptWeights.load(tmp_path / "other.safetensors")
+        load_prompt_weights(tmp_path / "other.safetensors")
     (tmp_path / "text").write_text("nothing of the kind")
     with pytest.raises(ValueError, match="not a safetensors file"):
-        PromptWeights.load(tmp_path / "text")
+        load_prompt_weights(tmp_path / "text")
     with pytest.raises(FileNotFoundError):
-        PromptWeights.load(tmp_path / "absent")
+        load_prompt_weights(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(

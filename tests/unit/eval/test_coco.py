@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prolip.eval.coco import CocoTruth, Pairs, evaluate_coco, load_truth
+from prolip.eval.coco import CocoTruth, Pairs, evaluate_coco
 from prolip.eval.retrieval import retrieval_scores
 from prolip.gaussian import Gaussian
+from prolip.suites.coco_pairs import load_truth
 
 pytestmark = pytest.mark.skipif(find_spec("eccv_caption") is None, reason="needs eccv-caption (extra eval)")
 
@@ -97,9 +98,9 @@ def test_every_figure_is_the_packages_own(part: CocoTruth, score: Any) -> None:
 def test_what_is_not_given_is_named(part: CocoTruth) -> None:
     image_ids, caption_ids = sorted(part.coco.image_to_text), sorted(part.coco.text_to_image)
     images, captions = items(len(image_ids), 0), items(len(caption_ids), 1)
-    with pytest.raises(ValueError, match="1 pictures of the test set were not given"):
+    with pytest.raises(ValueError, match="1 images of the test set are missing"):
         evaluate_coco(images.rows(slice(1, None)), image_ids[1:], captions, caption_ids, part)
-    with pytest.raises(ValueError, match="100 pictures and 99 different ids"):
+    with pytest.raises(ValueError, match="100 images and 99 different ids"):
         evaluate_coco(images, [*image_ids[1:], image_ids[1]], captions, caption_ids, part)
 
 
@@ -112,6 +113,6 @@ def test_truth_from_a_folder_and_without_the_package(tmp_path: Path, monkeypatch
     np.save(tmp_path / "coco_test_ids.npy", np.array([1, 2]))
     pairs = Pairs({7: [1, 2]}, {1: [7], 2: [7]})
     assert load_truth(tmp_path) == CocoTruth(pairs, pairs, pairs, [1, 2])
-    monkeypatch.setattr("prolip.eval.coco.find_spec", lambda _: None)
+    monkeypatch.setattr("prolip.suites.coco_pairs.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"pip install 'prolip\[eval\]'"):
         load_truth()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.eval.config import TraversalConfig
-from prolip.eval.hierarcaps import mean_root, traverse
+from prolip.eval.hierarchy import mean_root, traverse
 from prolip.eval.measures import flat, measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
 from prolip.eval.retrieval import RPrecision
 from prolip.eval.statistics import Interval

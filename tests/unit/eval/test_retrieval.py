@@ -12,7 +12,6 @@ from prolip.eval.retrieval import (
     first_ranks,
     precision_at_r,
     rank_candidates,
-    ranking_metrics,
     retrieval_scores,
     same_group,
 )
@@ -100,16 +99,10 @@ def test_chance_equals_all_orders() -> None:
 def test_median_rank_is_the_floor_of_the_median() -> None:
     """Ranks 0, 0, 1, 3 from 0: the median is 0.5, its floor plus one is 1 (the published form)."""
     scores_by_image = T([[9.0, 0, 0, 0], [0, 9.0, 0, 0], [5.0, 0, 4.0, 0], [4.0, 3.0, 2.0, 1.0]])
-    metrics = ranking_metrics(scores_by_image, torch.eye(4))
-    assert metrics["image_to_text_median_rank"] == 1.0
-    assert metrics["image_to_text_mean_rank"] == 2.0
-    assert metrics["image_to_text_R@1"] == 0.5
-    assert metrics["image_to_text_R@5"] == 1.0
-    assert set(metrics) == {
-        f"{a}_{b}"
-        for a in ("image_to_text", "text_to_image")
-        for b in ("mean_rank", "median_rank", "R@1", "R@5", "R@10")
-    }
+    images, texts = Gaussian.point(scores_by_image), Gaussian.point(torch.eye(4))
+    found = evaluate_retrieval(images, texts, torch.eye(4, dtype=torch.bool), "mean")
+    assert (found.median_rank, found.mean_rank) == (1.0, 2.0)
+    assert (found.recall_at_1, found.recall_at_5, found.recall_at_10) == (0.5, 1.0, 1.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,7 +143,7 @@ def test_precision_at_r_of_one_right_answer_is_recall_at_1() -> None:
 
 def test_precision_at_r_needs_right_answers_and_numbers() -> None:
     queries = gaussians(2, 0)
-    with pytest.raises(ValueError, match="every query needs a correct candidate"):
+    with pytest.raises(ValueError, match="each needs a correct candidate"):
         precision_at_r(queries, queries, T([[True, False], [False, False]]))
     broken = Gaussian(queries.mean * torch.nan, queries.log_var)
     with pytest.raises(ValueError, match="scores hold NaN"):

@@ -1,4 +1,4 @@
-"""Uncertainty by length, along chains and in bins, against loops."""
+"""Uncertainty by length and along chains, against loops; tables of hierarchies."""
 
 import math
 from pathlib import Path
@@ -8,15 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prolip.eval.hierarcaps import caption_ids, mean_root, read_hierarcaps
+from prolip.eval.hierarchy import mean_root, string_ids
 from prolip.eval.statistics import spearman
-from prolip.eval.uncertainty_trends import (
+from prolip.eval.uncertainty import (
     count_words,
     uncertainty_along_chains,
     uncertainty_by_length,
-    uncertainty_histogram,
 )
 from prolip.gaussian import Gaussian
+from prolip.suites.csv_datasets import read_levels
 
 T = torch.tensor
 values = st.floats(1e-3, 1e3)
@@ -64,61 +64,40 @@ def test_chains_are_resampled_whole() -> None:
         uncertainty_along_chains(torch.zeros(0, 3))
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(values, min_size=1, max_size=30), st.lists(values, min_size=1, max_size=30), st.integers(1, 9))
-def test_a_histogram_counts_every_item_once_in_its_bin(images: list[float], texts: list[float], bins: int) -> None:
-    found = uncertainty_histogram(T(images), T(texts), bins)
-    assert len(found.edges) == bins + 1
-    assert found.edges[0] == pytest.approx(min(images + texts), rel=1e-5)
-    assert found.edges[-1] == pytest.approx(max(images + texts), rel=1e-5)
-    for side, counts in ((images, found.images), (texts, found.texts)):
-        assert len(counts) == bins
-        assert sum(counts) == len(side)
-        for edge in range(bins):
-            sure = sum(found.edges[edge] * 1.0001 < value < found.edges[edge + 1] * 0.9999 for value in side)
-            near = sum(found.edges[edge] * 0.9999 < value < found.edges[edge + 1] * 1.0001 for value in side)
-            assert sure <= counts[edge] <= near
-
-
-def test_histograms_of_nothing_and_of_points_are_refused() -> None:
-    for images in (torch.zeros(0), torch.zeros(3)):
-        with pytest.raises(ValueError, match="positive uncertainties"):
-            uncertainty_histogram(images, torch.ones(2))
-
-
 def test_words_and_ids() -> None:
     assert count_words(["a red  car", "", "sky\n"]).tolist() == [3, 0, 1]
-    assert caption_ids([["a", "a b"], ["a", "c"]]).tolist() == [[0, 1], [0, 2]]
+    assert string_ids([["a", "a b"], ["a", "c"]]).tolist() == [[0, 1], [0, 2]]
 
 
 def test_a_table_of_hierarchies(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text('id,captions,image_url\n0,"sky => blue sky, clear => a day",u0\n1,sky=>grey sky => rain,u1\n')
-    found = read_hierarcaps(path)
-    assert found.captions == [["sky", "blue sky, clear", "a day"], ["sky", "grey sky", "rain"]]
-    assert found.caption_ids.tolist() == [[0, 1, 2], [0, 3, 4]]
-    assert found.image_urls == ["u0", "u1"]
+    columns = ("captions", "image_url")
+    captions, urls = read_levels(path, *columns)
+    assert captions == [["sky", "blue sky, clear", "a day"], ["sky", "grey sky", "rain"]]
+    assert string_ids(captions).tolist() == [[0, 1, 2], [0, 3, 4]]
+    assert urls == ["u0", "u1"]
     path.write_text("id,captions,image_url\n0,a => b,u\n1,a,u\n")
     with pytest.raises(ValueError, match="number of levels"):
-        read_hierarcaps(path)
+        read_levels(path, *columns)
     path.write_text("id,captions,image_url\n0,a => b,u\n1\n")
     with pytest.raises(ValueError, match="number of levels"):
-        read_hierarcaps(path)
+        read_levels(path, *columns)
     path.write_bytes(b"\xff")
     with pytest.raises(ValueError, match=r"table\.csv: 'utf-8' codec"):
-        read_hierarcaps(path)
+        read_levels(path, *columns)
     path.write_text("id,text\n0,a\n")
-    with pytest.raises(ValueError, match="no table"):
-        read_hierarcaps(path)
+    with pytest.raises(ValueError, match="not a table with columns captions and image_url"):
+        read_levels(path, *columns)
 
 
 def test_the_real_table(shared: Path) -> None:
     if not (shared / "hierarcaps_test.csv").is_file():
         pytest.skip("the shared folder has no hierarcaps_test.csv")
-    found = read_hierarcaps(shared / "hierarcaps_test.csv")
-    assert found.caption_ids.shape == (1000, 4)
-    assert found.captions[1][:2] == ["bird", "blue bird"]
-    words = count_words([caption for levels in found.captions for caption in levels]).reshape(1000, 4).double()
+    captions, _ = read_levels(shared / "hierarcaps_test.csv", "captions", "image_url")
+    assert string_ids(captions).shape == (1000, 4)
+    assert captions[1][:2] == ["bird", "blue bird"]
+    words = count_words([caption for levels in captions for caption in levels]).reshape(1000, 4).double()
     assert words.mean(dim=0).diff().gt(0).all()  # specific captions are longer
 
 

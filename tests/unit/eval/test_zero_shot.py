@@ -73,7 +73,7 @@ def test_classes_without_images_do_not_count_in_the_recall() -> None:
 
 
 def test_nothing_to_evaluate_or_nan_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(ValueError, match="at least one image"):
         evaluate_zero_shot(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="NaN"):
         evaluate_zero_shot(torch.full((1, 3), math.nan), T([1]))

@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Path:
     """The folder of a run of 20 steps of 16 pictures."""
     torch.manual_seed(0)
     (tmp_path / "tokenizer.json").write_text("{}")
-    config = TrainConfig(name="mine", num_samples=320, batch_size=16, architecture="demo", model=SMALL)
+    config = TrainConfig(name="mine", samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("pictures-{0..3}.tar",), tokenizer=tokenizer))
     for step in (10, 20):

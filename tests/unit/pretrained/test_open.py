@@ -14,7 +14,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.pretrained import open as opening
-from prolip.pretrained.model import Preprocess
+from prolip.pretrained.eval_model import Preprocess
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ def test_a_run_is_opened_with_its_own_tokenizer(tmp_path: Path) -> None:
     clip = TokenizerConfig(kind="clip")
     assert opening.find_tokenizer(clip, tmp_path) is clip
     own, data = TokenizerConfig(kind="file", path=tmp_path / "own.json"), tmp_path / "data"
-    with pytest.raises(ValueError, match=r"own.json is not there, and .*data has no own.json"):
+    with pytest.raises(ValueError, match=r"own.json is missing, and .*data has no own.json"):
         opening.find_tokenizer(own, data)
     data.mkdir()
     (data / "tokenizer.json").write_text("{}")  # another one

@@ -16,7 +16,7 @@ from tests.support.datacomp_sets import TASKS
 from prolip.eval.zero_shot import Classifier, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.suites import classification
-from prolip.suites.classification import Answers, face_rows, judged_rows
+from prolip.suites.classification import Answers, face_rows, task_rows
 
 COUNT, CLASSES = 400, 9
 Numbers = np.ndarray[Any, Any]
@@ -56,7 +56,7 @@ def test_figures_of_random_answers(seed: int) -> None:
     seen = set()
     for task in TASKS.values():
         if task.metric not in {"retrieval", "associations", "faces"}:
-            rows = judged_rows(task, answers, torch.from_numpy(labels), torch.from_numpy(groups))
+            rows = task_rows(task, answers, torch.from_numpy(labels), torch.from_numpy(groups))
             assert {row.metric: row.value for row in rows} == pytest.approx({m: expected[m] for m in map(metric, rows)})
             assert [row.task for row in rows] == [task.name] * len(rows)
             assert sum(row.main for row in rows) == 1
@@ -71,7 +71,7 @@ def metric(row: Any) -> str:
 def test_the_worst_region_without_other_needs_both() -> None:
     answers, labels, groups = drawn(0)
     for value in (5, 2):  # Other alone, and none of it
-        found = judged_rows(TASKS["wilds/fmow"], answers, torch.from_numpy(labels), torch.full((COUNT, 1), value))
+        found = task_rows(TASKS["wilds/fmow"], answers, torch.from_numpy(labels), torch.full((COUNT, 1), value))
         assert "worst-region accuracy, without Other" not in [row.metric for row in found]
     assert groups.max() == 5
 

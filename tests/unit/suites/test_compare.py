@@ -9,8 +9,8 @@ import torch
 from tests.support.suite_results import COUNT, hits, result, three
 
 from prolip.suites.compare import compare
-from prolip.suites.figures import STATISTICS
-from prolip.suites.rows import Row, SuiteResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, row_of_items
+from prolip.suites.row_statistics import STATISTICS
 
 
 def test_models_on_the_same_items_differ_by_less_than_each_is_unsure() -> None:

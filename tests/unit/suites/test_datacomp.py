@@ -29,7 +29,7 @@ from torch import Tensor
 from prolip.cli import main
 from prolip.suites.config import DatacompOptions
 from prolip.suites.datacomp import average_rows, jaccard, run_datacomp, with_article
-from prolip.suites.rows import Finished, Row, TaskResult
+from prolip.suites.results import Row, TaskCache, TaskResult
 from prolip.suites.tasks import Task, read_tasks
 
 Members = dict[str, bytes]
@@ -432,5 +432,5 @@ def test_only_a_set_smaller_than_the_published_one_is_said_to_be(
 
     monkeypatch.setattr("prolip.suites.datacomp.run_task", run_task)
     model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_variances=True)
-    found = run_datacomp(model, DatacompOptions(checkpoint=("m",), data=("y",)), Finished(tmp_path))
+    found = run_datacomp(model, DatacompOptions(checkpoint=("m",), data=("y",)), TaskCache(tmp_path))
     assert found.notes == ["smaller than published: MNIST (9,999 of 10,000), Flickr (999 of 1,000)"]

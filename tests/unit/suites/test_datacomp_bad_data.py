@@ -19,7 +19,7 @@ from tests.support.shards import write_tar
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.embeddings.image_batches import picture_batches
+from prolip.embeddings.image_batches import image_batches
 
 
 def within(data: Path, key: str) -> Path:
@@ -147,7 +147,7 @@ def test_what_makes_a_set_damaged(settings: dict[str, Any], tmp_path: Path) -> N
     members = [(f"k{number:03}.png", some[number % 3]) for number in range(199)]
 
     def read() -> int:
-        batches = picture_batches(preprocess_of(settings), shards, torch.device("cpu"), 64)
+        batches = image_batches(preprocess_of(settings), shards, torch.device("cpu"), 64)
         return sum(len(batch.keys) for batch in batches)
 
     def write(lost: set[int]) -> None:

@@ -21,6 +21,7 @@ from tests.support.datacomp_sets import NAMES, TASKS, array, picture, write_shar
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.embeddings.embed import Embedded
 from prolip.gaussian import Gaussian
+from prolip.suites.csv_datasets import is_table, open_associations, open_captions
 from prolip.suites.folders import (
     FolderMissing,
     TaskFolder,
@@ -30,7 +31,6 @@ from prolip.suites.folders import (
     read_labels,
     read_metadata,
 )
-from prolip.suites.tables import is_table, open_associations, open_captions
 
 DTD = TASKS["vtab/dtd"]
 
@@ -244,10 +244,10 @@ def test_candidates_are_pictures_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([["raw", "filename"], ['["a"]', "9.jpg"]], "has no picture 9.jpg"),
+        ([["raw", "filename"], ['["a"]', "9.jpg"]], "has no image 9.jpg"),
         ([["raw"], ['["a"]']], "has no column filename"),
-        ([["raw", "filename"], ["a caption", "1.jpg"]], "'a caption' is no list of texts"),
-        ([["raw", "filename"], ["[1, 2]", "1.jpg"]], "is no list of texts"),
+        ([["raw", "filename"], ["a caption", "1.jpg"]], "'a caption' is not a list of texts"),
+        ([["raw", "filename"], ["[1, 2]", "1.jpg"]], "is not a list of texts"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_named(rows: list[list[str]], message: str, tmp_path: Path) -> None:

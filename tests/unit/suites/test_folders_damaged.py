@@ -15,9 +15,9 @@ import pytest
 from huggingface_hub.errors import GatedRepoError
 from tests.support.datacomp_sets import NAMES, TASKS, picture, write_packed, write_task
 
-from prolip.suites.captioned import open_captioned
+from prolip.suites.caption_sets import open_captioned
+from prolip.suites.csv_datasets import open_associations, open_captions, open_images
 from prolip.suites.folders import FolderMissing, find_folder, open_folder
-from prolip.suites.tables import open_associations, open_captions, open_pictures
 
 DTD = TASKS["vtab/dtd"]
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -180,7 +180,7 @@ def test_a_line_that_names_no_class_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"classnames\.txt: line 2 is empty"):
         open_folder(folder)
     names.write_bytes(b"caf\xe9\n")
-    with pytest.raises(ValueError, match=r"classnames\.txt is not in UTF-8"):
+    with pytest.raises(ValueError, match=r"classnames\.txt is not UTF-8"):
         open_folder(folder)
 
 
@@ -217,10 +217,10 @@ def test_a_shard_is_made_anew_of_what_has_changed(tmp_path: Path) -> None:
     folder, made = tmp_path / "set", tmp_path / "made"
     write_packed(folder, ROWS)
     first = open_captions(folder, made)
-    other = open_pictures(folder, made, ["1.jpg", "3.jpg"])
+    other = open_images(folder, made, ["1.jpg", "3.jpg"])
     assert other.fingerprint != first.fingerprint
     assert names_in(other.shards) == ["0000000.jpg", "0000001.jpg"]
-    assert open_pictures(folder, made, ["3.jpg", "1.jpg"]).shards != other.shards
+    assert open_images(folder, made, ["3.jpg", "1.jpg"]).shards != other.shards
     (folder / "5.jpg").write_bytes(picture(random.Random(5), "jpeg"))
     assert open_captions(folder, made).fingerprint != first.fingerprint
 
@@ -228,7 +228,7 @@ def test_a_shard_is_made_anew_of_what_has_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([*ROWS, ["1.jpg"]], "'' is no list of texts"),
+        ([*ROWS, ["1.jpg"]], "'' is not a list of texts"),
         ([*ROWS, ["1.jpg", "x" * 2**24 + "x"]], r"test\.csv: field larger than field limit"),
     ],
 )

@@ -16,24 +16,24 @@ from tests.support.datacomp_sets import write_open_clip
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.eval.hierarcaps import mean_root, read_hierarcaps, read_levels
+from prolip.eval.hierarchy import mean_root, string_ids
 from prolip.eval.measures import measure_hierarchy
 from prolip.gaussian import Gaussian
-from prolip.suites.captioned import open_captioned
+from prolip.suites.caption_sets import open_captioned
+from prolip.suites.csv_datasets import read_levels
 from prolip.suites.hierarchies import NEEDS_VARIANCES, level_rows
 
 
 def test_a_walk_gives_the_measures_figures(world: CaptionedWorld) -> None:
     found = world.run("hierarcaps", "--data", str(world.hierarchies))
     values = world.values(found, world.ours)
-    table = read_hierarcaps(world.hierarchies / "table.csv")
-    flat = embed_captions(world.model, [text for levels in table.captions for text in levels])
+    levels, _ = read_levels(world.hierarchies / "table.csv", "captions", "image_url")
+    ids = string_ids(levels)
+    flat = embed_captions(world.model, [text for row in levels for text in row])
     captions = Gaussian(flat.mean.view(6, 3, -1), flat.log_var.view(6, 3, -1))
     made = open_captioned(str(next((world.root / "hierarcaps" / "data").glob("*.tar"))), world.root)
     images = embed_shards(world.model, made.shards).gaussian
-    expected = measure_hierarchy(
-        images, captions, table.caption_ids, embed_captions(world.model, [""]).mean[0], num_resamples=1
-    )
+    expected = measure_hierarchy(images, captions, ids, embed_captions(world.model, [""]).mean[0], num_resamples=1)
     for figure in ("precision", "recall"):
         assert values[f"{figure}, to the root"] == pytest.approx(expected[f"text_{figure}"])
         for form in ("official", "exact"):
@@ -57,8 +57,9 @@ def test_pictures_are_walked_through_as_well(world: CaptionedWorld) -> None:
 
 
 def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None:
-    table = read_hierarcaps(world.hierarchies / "table.csv")
-    flat = embed_captions(world.model, [text for levels in table.captions for text in levels])
+    levels, _ = read_levels(world.hierarchies / "table.csv", "captions", "image_url")
+    ids = string_ids(levels)
+    flat = embed_captions(world.model, [text for row in levels for text in row])
     captions = Gaussian(flat.mean.view(6, 3, -1), flat.log_var.view(6, 3, -1))
     root = embed_captions(world.model, [""]).mean[0]
     for suite in ("hierarcaps", "hierarimgs"):
@@ -68,7 +69,7 @@ def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None
         made = open_captioned(str(next((world.root / suite / "data").glob("*.tar"))), world.root).shards
         pictures = embed_shards(world.model, made).gaussian
         if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
-            expected = measure_hierarchy(pictures, captions, table.caption_ids, root, num_resamples=1)
+            expected = measure_hierarchy(pictures, captions, ids, root, num_resamples=1)
         else:
             # As they are named first: h0, h1, h2; h0, h2, h3; h0, h1, h4; …
             order = ["h0", "h1", "h2", "h2", "h3", "h4", "h5", "h6", "h7"]
@@ -120,7 +121,7 @@ def test_both_suites_may_write_into_one_folder(world: CaptionedWorld) -> None:
 
 
 FAULTS = {
-    "no picture": (lambda folder: (folder / "h4.png").unlink(), "has no picture h4.png"),
+    "no picture": (lambda folder: (folder / "h4.png").unlink(), "has no image h4.png"),
     "broken picture": (lambda folder: (folder / "h4.png").write_bytes(b"none"), "cannot be"),
     "two tables": (lambda folder: (folder / "other.csv").write_text("a\n1\n"), "has 2 tables (.csv): it must have one"),
     "a short row": (

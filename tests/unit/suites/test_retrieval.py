@@ -75,9 +75,9 @@ def test_cocos_pairs_are_looked_for_before_anything_is_embedded(
         raise AssertionError("pictures were embedded")
 
     monkeypatch.setattr("prolip.suites.retrieval.embed_shards", fail)
-    monkeypatch.setattr("prolip.eval.coco.find_spec", lambda _: None)
+    monkeypatch.setattr("prolip.suites.coco_pairs.find_spec", lambda _: None)
     words = ["--data", str(world.pairs), "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
     assert main(["eval", "retrieval", "--checkpoint", world.ours, "--out", str(tmp_path), *words]) == 2
     assert "pip install 'prolip[eval]'" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="image_id_key goes with one data set, COCO's test set: data has 2"):
+    with pytest.raises(ValueError, match="image_id_key needs one data set, COCO's test set: data has 2"):
         RetrievalOptions(checkpoint=("x",), data=("y", "z"), image_id_key="a", caption_ids_key="b")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.suite_results import hits, result
 
 from prolip.suites.config import SuiteOptions
-from prolip.suites.rows import Finished, SuiteResult, row_of_items
+from prolip.suites.results import SuiteResult, TaskCache, row_of_items
 from prolip.suites.run import run_suite
 
 
@@ -20,7 +20,7 @@ def test_what_a_suite_is_told_reaches_its_files(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("prolip.suites.run.open_eval_model", lambda source, *_: SimpleNamespace(name=source))
 
-    def run(model: Any, _: SuiteOptions, finished: Finished) -> SuiteResult:
+    def run(model: Any, _: SuiteOptions, finished: TaskCache) -> SuiteResult:
         assert finished.folder.name == "tasks"
         return result(model.name, row_of_items("t", "m", hits(0.5)))
 

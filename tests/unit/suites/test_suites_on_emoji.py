@@ -21,7 +21,7 @@ from prolip.cli import main
 from prolip.data.samples import read_record
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.bprw import labelled_images, reweight_prompts
-from prolip.eval.hierarcaps import caption_ids, mean_root
+from prolip.eval.hierarchy import mean_root, string_ids
 from prolip.eval.measures import measure_hierarchy, measure_retrieval
 from prolip.eval.uncertainty import area_under_risk_coverage
 from prolip.eval.zero_shot import zero_shot_logits
@@ -238,7 +238,7 @@ def test_the_hierarcaps_suite(world: World) -> None:
     texts = [[one["captions"][level][0] for level in LEVELS] for one in records]
     items = levels(embed_captions(world.model, [text for some in texts for text in some]), len(texts))
     root = embed_captions(world.model, [""]).mean[0]
-    expected = measure_hierarchy(images, items, caption_ids(texts), root, num_resamples=1)
+    expected = measure_hierarchy(images, items, string_ids(texts), root, num_resamples=1)
     for figure in ("precision", "recall"):
         assert values["HierarCaps", f"{figure}, to the root"] == pytest.approx(expected[f"text_{figure}"])
     assert values["HierarCaps", "lies in its level 1 (0 is the most general)"] == pytest.approx(expected["include_1"])
@@ -258,7 +258,7 @@ def test_the_hierarimgs_suite(world: World) -> None:
     by_name = {one["key"]: one["name"] for one in hierarchy(world)[1]}
     captions = embed_captions(world.model, [by_name[some[3].removesuffix(".png")] for some in names])
     items = levels(flat, len(names))
-    expected = measure_hierarchy(captions, items, caption_ids(names), mean_root(items), num_resamples=1)
+    expected = measure_hierarchy(captions, items, string_ids(names), mean_root(items), num_resamples=1)
     figure = figures["HierarImgs", "precision, to the root"]
     assert figure["value"][world.run] == pytest.approx(expected["text_precision"])
     assert figure["num_items"] == len(names) > 20

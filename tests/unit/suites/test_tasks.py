@@ -11,9 +11,9 @@ import torch
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 
 from prolip.cli import main
-from prolip.suites.classification import Answers, judged_rows
+from prolip.suites.classification import Answers, task_rows
 from prolip.suites.datacomp import average_rows
-from prolip.suites.rows import Row
+from prolip.suites.results import Row
 from prolip.suites.tasks import AVERAGES, TABLE, Task, read_tasks
 
 COLUMNS = ["key", "name", "folders", "items", "metric", "group_column", "averages"]
@@ -56,17 +56,17 @@ def test_columns_stand_in_any_order_and_lines_end_as_anybody_ends_them(tmp_path:
         ([changed("key", "garden birds")], "line 2, column key is 'garden birds': it must be one word"),
         ([changed("key", "")], "line 2, column key is '': it must be one word"),
         ([changed("name", "Average")], "line 2, column name is 'Average': it must be a name, and not Average"),
-        ([changed("folders", " ")], "line 2, column folders is '': it must be a folder's name"),
+        ([changed("folders", " ")], "line 2, column folders is '': it must be the name of a folder"),
         ([changed("items", "many")], "line 2, column items is 'many': it must be a whole number"),
         ([changed("items", "-1")], "line 2, column items is '-1': it must be a whole number"),
         ([changed("metric", "acuracy")], "line 2, column metric is 'acuracy': it must be one of accuracy, recall, f1,"),
-        ([changed("group_column", "-")], "line 2, column group_column is '-': it must be the place, from 0,"),
-        ([changed("group_column", "region")], "line 2, column group_column is 'region': it must be the place"),
-        ([changed("metric", "recall")], "line 2, column group_column is '2': it must be .* worst group, else -"),
-        ([changed("averages", "")], "line 2, column averages is '': it must be words divided by spaces, or -"),
-        ([GOOD, GOOD[:-1]], "line 3 has 6 columns: it must have 7, divided by tabs"),
-        ([GOOD, changed("key", "other")], "line 2, column name is 'Garden birds': it must stand once"),
-        ([GOOD, changed("name", "other")], "line 2, column key is 'birds': it must stand once"),
+        ([changed("group_column", "-")], "line 2, column group_column is '-': it must be the index, from 0,"),
+        ([changed("group_column", "region")], "line 2, column group_column is 'region': it must be the index"),
+        ([changed("metric", "recall")], "line 2, column group_column is '2': it must be -: recall has no groups"),
+        ([changed("averages", "")], "line 2, column averages is '': it must be words separated by spaces, or -"),
+        ([GOOD, GOOD[:-1]], "line 3 has 6 columns: it must have 7, separated by tabs"),
+        ([GOOD, changed("key", "other")], "line 2, column name is 'Garden birds': it must be unique"),
+        ([GOOD, changed("name", "other")], "line 2, column key is 'birds': it must be unique"),
         ([], "has no task: each line after the first must be one"),
     ],
 )
@@ -181,16 +181,16 @@ def test_groups_may_be_any_whole_numbers(tmp_path: Path) -> None:
     best = torch.randint(3, (60, 3), generator=generator)
     groups = torch.randint(4, (60, 1), generator=generator)
     task = read_tasks(write(tmp_path / "mine.tsv", changed("group_column", "0")))[0]
-    plain = judged_rows(task, Answers(best, None), labels, groups)[-1]
+    plain = task_rows(task, Answers(best, None), labels, groups)[-1]
     assert plain.main
     odd = torch.tensor([7, 2**40, 2016, 5])[groups]
-    assert judged_rows(task, Answers(best, None), labels, odd)[-1].value == plain.value
+    assert task_rows(task, Answers(best, None), labels, odd)[-1].value == plain.value
 
 
 def test_other_is_left_out_by_its_number_wherever_it_stands_among_the_regions(tmp_path: Path) -> None:
     task = read_tasks(write(tmp_path / "mine.tsv", changed("metric", "worst_region")))[0]._replace(group_column=0)
     labels, best = torch.zeros(6, dtype=torch.int64), torch.tensor([[0], [1], [0], [1], [1], [1]])
     regions = torch.tensor([[0], [0], [3], [3], [5], [5]])
-    rows = {row.metric: row.value for row in judged_rows(task, Answers(best, None), labels, regions)}
+    rows = {row.metric: row.value for row in task_rows(task, Answers(best, None), labels, regions)}
     assert rows["worst-region accuracy"] == 0.0
     assert rows["worst-region accuracy, without Other"] == 0.5

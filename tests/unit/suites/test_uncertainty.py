@@ -13,11 +13,10 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_views
-from prolip.eval.uncertainty import area_under_risk_coverage, expected_calibration_error, uncertainty_bins
-from prolip.eval.uncertainty_trends import count_words
+from prolip.eval.uncertainty import area_under_risk_coverage, count_words, expected_calibration_error, uncertainty_bins
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.suites.captioned import open_captioned
+from prolip.suites.caption_sets import open_captioned
 from prolip.suites.config import UncertaintyOptions
 from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
 

@@ -32,7 +32,7 @@ def test_every_recipe_reads_and_what_is_saved_reads_back_equal(name: str) -> Non
 def test_published_runs_have_the_settings_of_their_scripts(scale: str, samples: int) -> None:
     config = load_config([f"vit-b16-datacomp-1b-{scale}", *SHARDS])
     assert config.model == ARCHITECTURES["ViT-B-16"]
-    assert (config.num_samples, config.batch_size, config.precision) == (samples, 32 * 512, "bf16")
+    assert (config.samples_seen, config.batch_size, config.precision) == (samples, 32 * 512, "bf16")
     optim, loss, mask = config.optim, config.loss, config.data.mask
     assert (optim.lr, optim.betas, optim.eps, optim.weight_decay) == (5e-4, (0.9, 0.95), 1e-6, 0.2)
     assert (optim.warmup_steps, optim.schedule) == (10_000, "cosine")
@@ -194,7 +194,7 @@ def test_a_start_brings_its_architecture_and_what_is_saved_needs_it_no_more(tmp_
         ARCHITECTURES["demo"], vision=replace(ARCHITECTURES["demo"].vision, layers=1, pool_type="map", no_ln_pre=True)
     )
     save_pretrained(ProLIP(small), tmp_path / "start")
-    words = [*SHARDS, "--num_samples", "512", "--start_from", str(tmp_path / "start")]
+    words = [*SHARDS, "--samples_seen", "512", "--start_from", str(tmp_path / "start")]
     config = load_config([*words, "--data.tokenizer.context_length", "20"])
     assert (config.architecture, config.model) == ("start_from", small)
     shutil.rmtree(tmp_path / "start")

@@ -83,7 +83,7 @@ def test_longprolip_has_the_settings_of_its_script() -> None:
         "architecture": "ViT-B-16-long",
         "start_from": "hf-hub:SanghyukChun/ProLIP-ViT-B-16-DC-1B-12_8B",
         "start_resize": "official",
-        "num_samples": 24_000_000,
+        "samples_seen": 24_000_000,
         "batch_size": 32 * 256,
         "checkpoint_every": 500,
         "model.text.context_length": 256,
@@ -95,7 +95,7 @@ def test_longprolip_has_the_settings_of_its_script() -> None:
         "optim.warmup_steps": 200,
     }
     longer = changes("longprolip-vit-b16-128m", "longprolip-vit-b16-24m")
-    assert longer == {"num_samples": 128_000_000, "checkpoint_every": 2_000}
+    assert longer == {"samples_seen": 128_000_000, "checkpoint_every": 2_000}
 
 
 NO_MASKS = {"data.mask.masked_fraction": 0.0, "loss.masked_inclusion_weight": 0.0}

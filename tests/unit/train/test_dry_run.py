@@ -154,10 +154,10 @@ def test_remote_shards_are_asked_for_a_first_sample(lab: Lab, capsys: pytest.Cap
 
 
 def test_a_run_that_is_there_goes_on_or_is_another(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lab.here("run", "--num_samples", "64") == 0
-    assert rehearse(lab, "--num_samples", "64") == 0
+    assert lab.here("run", "--samples_seen", "64") == 0
+    assert rehearse(lab, "--samples_seen", "64") == 0
     assert "the run resumes at step 4" in capsys.readouterr().out
-    assert rehearse(lab, "--num_samples", "64", "--optim.lr", "1") == 2
+    assert rehearse(lab, "--samples_seen", "64", "--optim.lr", "1") == 2
     assert "has a run with different optim.lr" in capsys.readouterr().err
 
 

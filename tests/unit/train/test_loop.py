@@ -39,8 +39,8 @@ def waiting_calls(recorded: profile) -> list[str]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "accumulate": 3}],
-    ids=["plain", "low", "parts"],
+    [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "accumulate": 3}, {"precision": "fp16"}],
+    ids=["plain", "low", "parts", "scaled"],
 )
 def test_a_step_waits_for_nothing(changes: dict[str, Any]) -> None:
     run, batch = run_of(model_of(), **changes), cast(Any, step_of(8, 3))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prolip.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
@@ -28,16 +30,16 @@ class BuildConfig:
         """Check the values.
 
         Raises:
-            ValueError: a value is out of range; the message names it.
+            UserError: a value is out of range; the message names it.
         """
         if self.max_side is not None and self.max_side < 1:
-            raise ValueError(f"max_side = {self.max_side}: must be at least 1")
+            raise UserError(f"max_side = {self.max_side}: must be at least 1")
         if self.samples_per_shard < 1:
-            raise ValueError(f"samples_per_shard = {self.samples_per_shard}: must be at least 1")
+            raise UserError(f"samples_per_shard = {self.samples_per_shard}: must be at least 1")
         if not 0 <= self.val_share < 1:
-            raise ValueError(f"val_share = {self.val_share}: must be in [0, 1)")
+            raise UserError(f"val_share = {self.val_share}: must be in [0, 1)")
         if not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(f"max_bad_fraction = {self.max_bad_fraction}: must be in [0, 1]")
+            raise UserError(f"max_bad_fraction = {self.max_bad_fraction}: must be in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class FolderConfig(BuildConfig):
     """Build shards from a folder of images."""
 
     captions: Literal["class", "text"] = "class"
-    """`class`: SOURCE/CLASS/**/image.jpg, captions made from the class name. `text`: image.jpg beside image.txt."""
+    """`class`: `SOURCE/CLASS/**/image.jpg`, captions made from the class name. `text`: image.jpg beside image.txt."""
     templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
     """Captions of a class, with {} for its name. The first becomes the .txt, all of them "captions" in the JSON."""
 
@@ -53,15 +55,15 @@ class FolderConfig(BuildConfig):
         """Check the values.
 
         Raises:
-            ValueError: a value is out of range; the message names it.
+            UserError: a value is out of range; the message names it.
         """
         super().__post_init__()
         if not self.templates:
-            raise ValueError("templates: at least one is needed")
+            raise UserError("templates: at least one is needed")
         for template in self.templates:
             rest = template.replace("{}", "", 1)
             if rest == template or "{" in rest or "}" in rest:
-                raise ValueError(f"templates: {template!r} must contain {{}} once and no other brace")
+                raise UserError(f"templates: {template!r} must contain {{}} once and no other brace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +81,10 @@ class CsvConfig(BuildConfig):
         """Check the values.
 
         Raises:
-            ValueError: a value is out of range; the message names it.
+            UserError: a value is out of range; the message names it.
         """
         super().__post_init__()
         if self.delimiter is not None and len(self.delimiter) != 1:
-            raise ValueError(f"delimiter = {self.delimiter!r}: must be one character")
+            raise UserError(f"delimiter = {self.delimiter!r}: must be one character")
         if self.image_column == self.caption_column:
-            raise ValueError(f"image_column and caption_column are both {self.image_column!r}: must differ")
+            raise UserError(f"image_column and caption_column are both {self.image_column!r}: must differ")

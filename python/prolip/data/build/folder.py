@@ -5,16 +5,17 @@ from pathlib import Path
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
+from prolip.errors import UserError
 
 
 def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     """Write shards to `out` from all images below `config.source`. Hidden files and folders are skipped.
 
     Raises:
-        ValueError: the source is not a folder, has no image or too many bad ones; or `out` holds other files.
+        UserError: the source is not a folder, has no image or too many bad ones; or `out` holds other files.
     """
     if not config.source.is_dir():
-        raise ValueError(f"source: {config.source} is not a folder")
+        raise UserError(f"source: {config.source} is not a folder")
     make = _by_class if config.captions == "class" else _by_text
     candidates = [make(path, config) for path in find_images(config.source)]
     classes = sorted({str(image.record["class"]) for image in candidates if "class" in image.record})

@@ -22,6 +22,7 @@ from prolip.data.build.shards import (
     hash_rank,
     replace_folder,
 )
+from prolip.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +100,11 @@ def write_images(candidates: Sequence[Candidate], config: BuildConfig, out: Path
         description: further entries of dataset.json.
 
     Raises:
-        ValueError: there is no image, too many are bad, or `out` holds files that no builder wrote.
+        UserError: there is no image, too many are bad, or `out` holds files that no builder wrote.
     """
     started = time.monotonic()
     if not candidates:
-        raise ValueError(f"source: {config.source} has no image ({', '.join(sorted(EXTENSIONS))})")
+        raise UserError(f"source: {config.source} has no image ({', '.join(sorted(EXTENSIONS))})")
     check_replaceable(out)
     reader = _Reader(config, len(candidates))
     order = sorted(enumerate(candidates), key=lambda pair: hash_rank(config.seed, f"order {pair[0]}"))
@@ -112,7 +113,7 @@ def write_images(candidates: Sequence[Candidate], config: BuildConfig, out: Path
             chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
             folder.write(split, reader.samples(chosen), config.samples_per_shard)
         if not folder.samples:
-            raise ValueError(f"source: no image of {config.source} can be read; the first: {_line(reader.bad[0])}")
+            raise UserError(f"source: no image of {config.source} can be read; the first: {_line(reader.bad[0])}")
         folder.finish({**description, **reader.record()})
         return _summary(out, folder, reader, time.monotonic() - started)
 
@@ -130,7 +131,7 @@ class _Reader:
         """Yield samples of the candidates that can be read.
 
         Raises:
-            ValueError: more than `max_bad_fraction` of all candidates are bad.
+            UserError: more than `max_bad_fraction` of all candidates are bad.
         """
         for place, candidate in candidates:
             if candidate.caption is None:
@@ -156,7 +157,7 @@ class _Reader:
         self.bad.append(BadImage(name=candidate.name, reason=reason))
         logger.warning("skipped: %s", _line(self.bad[-1]))
         if len(self.bad) > self.config.max_bad_fraction * self.num_candidates:
-            raise ValueError(
+            raise UserError(
                 f"{len(self.bad)} of {self.num_candidates} images are bad, more than max_bad_fraction = "
                 f"{self.config.max_bad_fraction} allows: {'; '.join(_line(bad) for bad in self.bad[:5])}"
             )

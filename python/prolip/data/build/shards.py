@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Self
 
 from webdataset import ShardWriter
+
+from prolip.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +61,16 @@ class BuildSummary:
     notes: tuple[str, ...] = ()
     """Sentences for the user: what was converted, what was skipped and why."""
     seconds: float = 0.0
+
+    @classmethod
+    def from_record(cls, out: Path, record: Json, notes: Sequence[str], *, already_built: bool, seconds: float) -> Self:
+        """Return the summary of a folder with this dataset.json."""
+        samples, shards = record["samples"], record["shards"]
+        assert isinstance(samples, dict), "written by finish"
+        assert isinstance(shards, dict), "written by finish"
+        return cls(
+            out=out, already_built=already_built, samples=samples, shards=shards, notes=tuple(notes), seconds=seconds
+        )
 
 
 @dataclass
@@ -134,17 +147,17 @@ def files_below(folder: Path) -> list[str]:
 
 
 @contextmanager
-def replace_folder(out: Path, own: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
+def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
     """Yield a temporary folder to fill. It replaces `out` if the block succeeds and is removed if it fails.
 
     Args:
         out: a new folder, an empty one, or one that this builder wrote.
-        own: patterns of all files that the builder writes, relative to the folder.
+        patterns: patterns of all files that the builder writes, relative to the folder.
 
     Raises:
-        ValueError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, or holds a file that the builder does not write.
     """
-    check_replaceable(out, own)
+    check_replaceable(out, patterns)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.building-", dir=out.parent))
     try:
@@ -161,19 +174,19 @@ def replace_folder(out: Path, own: Sequence[str] = OUR_FILES) -> Iterator[ShardF
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def check_replaceable(out: Path, own: Sequence[str] = OUR_FILES) -> None:
+def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
     """Check that replacing `out` deletes only a builder's own files; see `replace_folder`.
 
     Raises:
-        ValueError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, or holds a file that the builder does not write.
     """
     if not out.exists():
         return
     if not out.is_dir():
-        raise ValueError(f"out: {out} is a file; name a new or empty folder")
-    foreign = [name for name in files_below(out) if not any(_fits(name, pattern) for pattern in own)]
+        raise UserError(f"out: {out} is a file; name a new or empty folder")
+    foreign = [name for name in files_below(out) if not any(_fits(name, pattern) for pattern in patterns)]
     if foreign:
-        raise ValueError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
+        raise UserError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
 
 
 def _fits(name: str, pattern: str) -> bool:

@@ -7,23 +7,24 @@ from pathlib import Path
 from prolip.data.build.config import CsvConfig
 from prolip.data.build.images import Candidate, write_images
 from prolip.data.build.shards import BuildSummary
+from prolip.errors import UserError
 
 
 def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
     """Write shards to `out` from the rows of `config.source`.
 
     Raises:
-        ValueError: the table cannot be read, lacks a column or has a row of another length; too many images are bad;
+        UserError: the table cannot be read, lacks a column or has a row of another length; too many images are bad;
             or `out` holds other files.
     """
     if not config.source.is_file():
-        raise ValueError(f"source: {config.source} is not a file")
+        raise UserError(f"source: {config.source} is not a file")
     try:
         candidates = list(_read_rows(config))
     except UnicodeDecodeError as error:
-        raise ValueError(f"source: {config.source} is not in UTF-8: {error}") from error
+        raise UserError(f"source: {config.source} is not in UTF-8: {error}") from error
     if not candidates:
-        raise ValueError(f"source: {config.source} has no row below the header")
+        raise UserError(f"source: {config.source} has no row below the header")
     description = {
         "kind": "csv",
         "image_column": config.image_column,
@@ -40,22 +41,22 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
         columns = next(rows, [])
         for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
             if wanted not in columns:
-                raise ValueError(
+                raise UserError(
                     f"{field} = {wanted!r}: {config.source} has no such column; it has {', '.join(columns)}"
                 )
         if len(set(columns)) < len(columns):
-            raise ValueError(f"source: {config.source} has two columns of one name: {', '.join(columns)}")
+            raise UserError(f"source: {config.source} has two columns of one name: {', '.join(columns)}")
         try:
             for row in rows:
                 if row:
                     yield _candidate(f"{config.source.name} line {rows.line_num}", columns, row, config)
         except csv.Error as error:
-            raise ValueError(f"{config.source.name} line {rows.line_num}: {error}") from error
+            raise UserError(f"{config.source.name} line {rows.line_num}: {error}") from error
 
 
 def _candidate(name: str, columns: list[str], fields: list[str], config: CsvConfig) -> Candidate:
     if len(fields) != len(columns):
-        raise ValueError(f"{name}: has {len(fields)} columns, the first line has {len(columns)}")
+        raise UserError(f"{name}: has {len(fields)} columns, the first line has {len(columns)}")
     row = dict(zip(columns, fields, strict=True))
     caption = row.pop(config.caption_column).strip()
     image = row[config.image_column].strip()

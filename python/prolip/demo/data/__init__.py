@@ -1,1 +1,1 @@
-"""The emoji: their art, names, captions and splits, written as shards and as data sets for the suites."""
+"""The emoji data: art, names, captions and splits, written as shards and as datasets for the suites."""

@@ -1,4 +1,4 @@
-"""Whose art and data the emoji shards are made of."""
+"""Credits for the art and data in the emoji shards."""
 
 ATTRIBUTIONS: list[dict[str, str]] = [
     {
@@ -34,11 +34,11 @@ ATTRIBUTIONS: list[dict[str, str]] = [
         "changes": "skin tones put into words, captions made from templates",
     },
 ]
-"""By part: who made it, under which licence, where it is from, and what was done to it."""
+"""For each part: its authors, its licence, its source, and the changes made to it."""
 
 
 def attribution_page() -> str:
-    """ATTRIBUTION.md: the list above, to be kept with the shards wherever they are copied."""
+    """Write ATTRIBUTION.md, which must be kept with the shards."""
     lines = ["# Whose art this is", "", "Keep this page with the shards.", ""]
     for entry in ATTRIBUTIONS:
         lines += [

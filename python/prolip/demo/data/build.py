@@ -1,12 +1,12 @@
-"""The default data set: real emoji art in three designs, with the hierarchy that Unicode gives it.
+"""Build the emoji shards: emoji art in three designs, with Unicode's hierarchy of groups and subgroups.
 
-train-*             trained emoji in OpenMoji's and Google's design, base pictures and skin-tone variants
-val-DESIGN-*        validation emoji, one set a design
-test-DESIGN-*       held-out emoji; test-twtr: held-out emoji and design
-design-twtr-*       trained emoji in the held-out design
-tokenizer.json      trained on the training captions
+train-*             training emoji in OpenMoji's and Google's design, base images and skin-tone variants
+val-DESIGN-*        validation emoji, one set per design
+test-DESIGN-*       held-out emoji; test-twtr: held-out emoji in the held-out design
+design-twtr-*       training emoji in the held-out design
+tokenizer.json      tokenizer trained on the training captions
 dataset.json        splits, counts, groups, templates, attributions
-ATTRIBUTION.md      whose art it is
+ATTRIBUTION.md      credits for the art
 """
 
 import hashlib
@@ -33,11 +33,10 @@ from prolip.demo.data.art import (
     TRAINING_DESIGNS,
     Art,
     Design,
-    Picture,
     encode_png,
     find_art,
+    image_id,
     package_versions,
-    picture_id,
 )
 from prolip.demo.data.attribution import ATTRIBUTIONS, attribution_page
 from prolip.demo.data.captions import (
@@ -52,72 +51,77 @@ from prolip.demo.data.captions import (
 from prolip.demo.data.names import TABLE, Emoji, read_table
 from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
 from prolip.demo.data.vocabulary import Vocabulary, train_vocabulary
-from prolip.eval.prompts import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Raised when the same settings give different shards: folders of an older format are built again."""
+"""Incremented when the same settings give different shards, so that folders of an older format are rebuilt."""
 KIND = "emoji"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """An emoji in a design."""
+    """An emoji drawn in a design."""
 
     emoji: Emoji
     design: Design
     png: bytes
-    picture: str
-    """The id that equal pictures share."""
+    image_id: str
+    """Equal for equal images."""
 
     @property
     def key(self) -> str:
-        """Its key in the shards: "openmoji-1f421"."""
+        """Key of the sample in the shards, such as "openmoji-1f421"."""
         return f"{self.design}-{self.emoji.key.lower()}"
 
 
 def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
-    """Builds the emoji shards in `out`; does nothing if they are already there, made with the same settings.
+    """Write the emoji shards to `out`, unless they exist already with the same settings.
 
     Raises:
-        ValueError: a package of art is not installed, or `out` holds what no builder wrote.
+        ValueError: a package of art is not installed, or `out` holds files that no builder wrote.
     """
     started = time.monotonic()
     fingerprint = _fingerprint(config)
     record = read_complete(out, fingerprint)
     if record is not None:
-        return _summary(out, record, already_built=True, seconds=time.monotonic() - started)
+        return _summary(out, record, already_built=True, started=started)
     check_replaceable(out)
     art = find_art()
     base = [emoji for emoji in read_table() if not emoji.skin_tones]
     draw = _drawer(art, config.side)
     drawings = [draw(emoji, design) for design in DESIGNS for emoji in base if emoji.key in art[design].files]
-    pictures: dict[str, set[str]] = {emoji.key: set() for emoji in base}
+    images: dict[str, set[str]] = {emoji.key: set() for emoji in base}
     for drawing in drawings:
-        pictures[drawing.emoji.key].add(drawing.picture)
-    base = [emoji for emoji in base if pictures[emoji.key]]
-    splits = split_emoji(base, pictures, test_share=config.test_share, val_share=config.val_share, seed=config.seed)
-    sets = _deal(drawings, splits)
-    held_out = {one.picture for name, own in sets.items() if name.startswith(("val-", "test-")) for one in own}
+        images[drawing.emoji.key].add(drawing.image_id)
+    base = [emoji for emoji in base if images[emoji.key]]
+    splits = split_emoji(base, images, test_share=config.test_share, val_share=config.val_share, seed=config.seed)
+    sets = _assign_to_sets(drawings, splits)
+    held_out = {
+        drawing.image_id
+        for name, drawings in sets.items()
+        if name.startswith(("val-", "test-"))
+        for drawing in drawings
+    }
     sets["train"] += _variants(config, art, draw, sets["train"], held_out)
-    sets["train"].sort(key=lambda one: hash_rank(config.seed, one.key))
-    num_borrowed = _drop_borrowed(sets)
-    logger.info("%d pictures of %s equal one of another design and are left out", num_borrowed, HELD_OUT_DESIGN)
+    sets["train"].sort(key=lambda drawing: hash_rank(config.seed, drawing.key))
+    num_copies = _drop_copies(sets)
+    logger.info("skipped %d images of %s that equal one of another design", num_copies, HELD_OUT_DESIGN)
     _check_disjoint(sets, splits)
     return _write(config, out, fingerprint, sets, splits, started)
 
 
 def _drawer(art: dict[Design, Art], side: int) -> Callable[[Emoji, Design], Drawing]:
     def draw(emoji: Emoji, design: Design) -> Drawing:
-        picture: Picture = art[design].draw(emoji.key, side)
-        return Drawing(emoji=emoji, design=design, png=encode_png(picture), picture=picture_id(picture))
+        pixels = art[design].draw(emoji.key, side)
+        return Drawing(emoji=emoji, design=design, png=encode_png(pixels), image_id=image_id(pixels))
 
     return draw
 
 
-def _deal(drawings: Sequence[Drawing], splits: dict[str, Split]) -> dict[str, list[Drawing]]:
-    """Drawings of base emoji by set of shards, in Unicode's order."""
+def _assign_to_sets(drawings: Sequence[Drawing], splits: dict[str, Split]) -> dict[str, list[Drawing]]:
+    """Group the drawings of base emoji by set of shards, in Unicode's order."""
     sets: dict[str, list[Drawing]] = {"train": []}
     for drawing in drawings:
         split = splits[drawing.emoji.key]
@@ -138,52 +142,53 @@ def _variants(
     train: Sequence[Drawing],
     held_out: set[str],
 ) -> list[Drawing]:
-    """Skin-tone variants of the trained emoji, so many that they are `skin_tone_share` of the training samples."""
+    """Choose skin-tone variants of the training emoji, so that they are `skin_tone_share` of the training samples."""
     wanted = round(len(train) * config.skin_tone_share / (1 - config.skin_tone_share))
     by_key = {emoji.key: emoji for emoji in read_table()}
     chosen: list[Drawing] = []
     for place, design in enumerate(TRAINING_DESIGNS):
-        bases = {one.emoji.name for one in train if one.design == design}
+        bases = {drawing.emoji.name for drawing in train if drawing.design == design}
         variants: dict[str, list[str]] = defaultdict(list)
         for emoji in by_key.values():
             if emoji.skin_tones and emoji.base_name in bases and emoji.key in art[design].files:
                 variants[emoji.base_name].append(emoji.key)
         count = (wanted - len(chosen)) // (len(TRAINING_DESIGNS) - place)
         drawn = [draw(by_key[key], design) for key in choose_variants(variants, count, config.seed + place)]
-        chosen += [one for one in drawn if one.picture not in held_out]
+        chosen += [drawing for drawing in drawn if drawing.image_id not in held_out]
     return chosen
 
 
-def _drop_borrowed(sets: dict[str, list[Drawing]]) -> int:
-    """Takes from the held-out design, in every split, what equals a picture of a training design.
+def _drop_copies(sets: dict[str, list[Drawing]]) -> int:
+    """Drop images of the held-out design that equal an image of a training design, in every split.
 
-    A few files of the packages stand under two designs; in the held-out one they would be no other artist's style.
+    The packages have a few files under two designs. In the held-out design they would not test another artist's style.
 
     Returns:
-        How many were taken out.
+        The number of dropped images.
     """
-    known = {one.picture for own in sets.values() for one in own if one.design in TRAINING_DESIGNS}
+    known = {d.image_id for drawings in sets.values() for d in drawings if d.design in TRAINING_DESIGNS}
     dropped = 0
-    for name, own in sets.items():
-        kept = [one for one in own if one.design in TRAINING_DESIGNS or one.picture not in known]
-        dropped += len(own) - len(kept)
+    for name, drawings in sets.items():
+        kept = [d for d in drawings if d.design in TRAINING_DESIGNS or d.image_id not in known]
+        dropped += len(drawings) - len(kept)
         sets[name] = kept
     return dropped
 
 
 def _check_disjoint(sets: dict[str, list[Drawing]], splits: dict[str, Split]) -> None:
-    """The promise of the splits, checked on what is about to be written."""
+    """Check that no set shares images or emoji with the training set, just before they are written."""
     trained = sets["train"]
-    pictures = {one.picture for one in trained}
-    stems = {stem for one in trained for stem in one.emoji.stems}
-    for name, own in sets.items():
+    images = {drawing.image_id for drawing in trained}
+    stems = {stem for drawing in trained for stem in drawing.emoji.stems}
+    for name, drawings in sets.items():
         if name == "train":
             continue
-        assert not pictures & {one.picture for one in own}, f"{name} has a training picture"
+        assert not images & {drawing.image_id for drawing in drawings}, f"{name} has a training image"
         if not name.startswith("design-"):
-            assert not stems & {stem for one in own for stem in one.emoji.stems}, f"{name} has a trained emoji"
-    for one in trained:
-        assert one.emoji.skin_tones or splits[one.emoji.key] == "train", one.key
+            own = {stem for drawing in drawings for stem in drawing.emoji.stems}
+            assert not stems & own, f"{name} has a trained emoji"
+    for drawing in trained:
+        assert drawing.emoji.skin_tones or splits[drawing.emoji.key] == "train", drawing.key
 
 
 def _sample(drawing: Drawing) -> Sample:
@@ -201,7 +206,7 @@ def _sample(drawing: Drawing) -> Sample:
         "group_text": group_text(emoji.group),
         "subgroup_text": subgroup_text(emoji.subgroup),
         "keywords": list(emoji.keywords),
-        "picture": drawing.picture,
+        "picture": drawing.image_id,
         "captions": {**captions, "keywords": keyword_captions(emoji.name, emoji.keywords)},
     }
     return Sample(key=drawing.key, image=drawing.png, extension="png", caption=emoji.name, record=record)
@@ -215,18 +220,18 @@ def _write(
     splits: dict[str, Split],
     started: float,
 ) -> BuildSummary:
-    samples = {name: [_sample(one) for one in own] for name, own in sets.items()}
+    samples = {name: [_sample(drawing) for drawing in drawings] for name, drawings in sets.items()}
     captions = [
         caption
-        for one in sets["train"]
-        for level in captions_by_level(one.emoji.name, one.emoji.subgroup, one.emoji.group).values()
+        for drawing in sets["train"]
+        for level in captions_by_level(drawing.emoji.name, drawing.emoji.subgroup, drawing.emoji.group).values()
         for caption in level
     ]
     vocabulary = train_vocabulary(captions, config.vocab_size)
     with replace_folder(out) as folder:
         for name in sorted(samples):
             num_files = -(-len(samples[name]) // config.samples_per_shard)
-            # Files of about equal size: a last one with a handful of samples would make uneven work.
+            # Files of about equal size: a last file with few samples would divide badly among workers.
             folder.write(name, samples[name], -(-len(samples[name]) // max(1, num_files)))
         folder.write_text("tokenizer.json", vocabulary.json)
         folder.write_text("ATTRIBUTION.md", attribution_page())
@@ -240,7 +245,7 @@ def _write(
         folder.finish(record)
     whole = read_complete(out, fingerprint)
     assert whole is not None, "it was just written"
-    return _summary(out, whole, already_built=False, seconds=time.monotonic() - started)
+    return _summary(out, whole, already_built=False, started=started)
 
 
 def _description(
@@ -255,7 +260,7 @@ def _description(
     return {
         "designs": {"train": list(TRAINING_DESIGNS), "held_out": HELD_OUT_DESIGN},
         "emoji": {name: sum(split == name for split in splits.values()) for name in SPLITS},
-        "skin_tone_samples": sum(bool(one.emoji.skin_tones) for one in sets["train"]),
+        "skin_tone_samples": sum(bool(drawing.emoji.skin_tones) for drawing in sets["train"]),
         "groups": {group: group_text(group) for group in dict.fromkeys(emoji.group for emoji in table)},
         "subgroups": {
             subgroup: {"text": subgroup_text(subgroup), "group": group}
@@ -282,23 +287,21 @@ def _description(
 
 
 def _fingerprint(config: EmojiConfig) -> str:
-    """Changes with everything that decides the bytes: settings, packages, names, templates and the format."""
+    """Hash everything that determines the shards: settings, packages, names, templates and the format."""
     texts = [PLAIN_TEMPLATES, CHAINED_TEMPLATES, PICTURE_CAPTIONS, MAX_KEYWORDS, SUBGROUP_TEXTS, ATTRIBUTIONS]
     digest = hashlib.sha256(dump_json([FORMAT, KIND, asdict(config), package_versions(), texts]).encode())
     digest.update(TABLE.read_bytes())
     return digest.hexdigest()
 
 
-def _summary(out: Path, record: dict[str, object], *, already_built: bool, seconds: float) -> BuildSummary:
-    samples, shards, tokenizer = record["samples"], record["shards"], record["tokenizer"]
+def _summary(out: Path, record: dict[str, object], *, already_built: bool, started: float) -> BuildSummary:
+    samples, tokenizer = record["samples"], record["tokenizer"]
     assert isinstance(samples, dict), "written by finish"
-    assert isinstance(shards, dict), "written by finish"
     assert isinstance(tokenizer, dict), "written by _description"
     notes = (
         f"{record['skin_tone_samples']} of {samples['train']} training samples are skin-tone variants",
         f"tokenizer: {tokenizer['vocab_size']} pieces; training captions have {tokenizer['median']} tokens (median), "
         f"{tokenizer['longest']} at most; {tokenizer['truncated_share']:.2%} have over {tokenizer['context_length']}",
     )
-    return BuildSummary(
-        out=out, already_built=already_built, samples=samples, shards=shards, notes=notes, seconds=seconds
-    )
+    seconds = time.monotonic() - started
+    return BuildSummary.from_record(out, record, notes, already_built=already_built, seconds=seconds)

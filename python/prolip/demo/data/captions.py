@@ -1,11 +1,11 @@
-"""Captions of four levels, from "a picture" to a name, in the same templates at every level."""
+"""Captions at four levels, from "a picture" to a name, with the same templates at every level."""
 
 from collections.abc import Sequence
 
-from prolip.eval.prompts import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 LEVELS = ("picture", "group", "subgroup", "name")
-"""The most general first."""
+"""Levels of caption, the most general first."""
 
 PICTURE_CAPTIONS = (
     "a picture",
@@ -15,10 +15,10 @@ PICTURE_CAPTIONS = (
     "a picture: anything",
     "something, emoji",
 )
-"""The most general level, template by template: what can be said of any picture here."""
+"""Captions of the most general level, one per template: they are true of every image here."""
 
 MAX_KEYWORDS = 4
-"""In a caption: more would not fit into a short context."""
+"""Largest number of keywords in a caption; more would not fit into a short context."""
 
 SUBGROUP_TEXTS = {
     "face-smiling": "face with a smile",
@@ -120,25 +120,25 @@ SUBGROUP_TEXTS = {
     "country-flag": "country flag",
     "subdivision-flag": "regional flag",
 }
-"""English for Unicode's subgroups; no two are alike and none is the name of an emoji, so each says one level."""
+"""Plain English for Unicode's subgroups. All differ, and none is the name of an emoji, so each marks one level."""
 
 
 def group_text(group: str) -> str:
-    """English for one of Unicode's groups: "animals and nature"."""
+    """Return a group of Unicode in plain English, such as "animals and nature"."""
     return group.lower().replace("&", "and")
 
 
 def subgroup_text(subgroup: str) -> str:
-    """English for one of Unicode's subgroups: "marine animal".
+    """Return a subgroup of Unicode in plain English, such as "marine animal".
 
     Raises:
-        KeyError: the subgroup is not Unicode's.
+        KeyError: there is no such subgroup.
     """
     return SUBGROUP_TEXTS[subgroup]
 
 
 def fill_templates(phrases: Sequence[str]) -> list[str]:
-    """One caption a template: the plain ones say the first phrase, the chained ones all of them.
+    """Fill each template: plain templates with the first phrase, chained templates with all phrases.
 
     Args:
         phrases: from specific to general.
@@ -149,7 +149,7 @@ def fill_templates(phrases: Sequence[str]) -> list[str]:
 
 
 def captions_by_level(name: str, subgroup: str, group: str) -> dict[str, list[str]]:
-    """Captions by level; the n-th of each level comes from the same template."""
+    """Return the captions of an emoji by level. The n-th caption of every level has the same template."""
     chain = [name, subgroup_text(subgroup), group_text(group)]
     return {
         "picture": list(PICTURE_CAPTIONS),
@@ -160,6 +160,6 @@ def captions_by_level(name: str, subgroup: str, group: str) -> dict[str, list[st
 
 
 def keyword_captions(name: str, keywords: Sequence[str]) -> list[str]:
-    """Captions that list CLDR's keywords, the first few; the name where there are none (newer emoji, variants)."""
+    """Return captions that list the first CLDR keywords, or the name if there are none (new emoji, variants)."""
     listed = ", ".join(keywords[:MAX_KEYWORDS]) or name
     return [template.format(listed) for template in CHAINED_TEMPLATES]

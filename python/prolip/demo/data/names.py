@@ -1,11 +1,10 @@
-"""Names, groups and subgroups of the emoji: Unicode's emoji-test.txt, kept as a small table beside this file.
+"""Names, groups and subgroups of the emoji, from a table beside this file.
 
-`emoji_names.tsv` is made, and made again for a newer Unicode, by
+`emoji_names.tsv` is generated from Unicode's emoji data file and CLDR's English annotations by
 
     python -m prolip.demo.data.names emoji-test.txt annotations/en.xml annotationsDerived/en.xml
 
-from Unicode's emoji data file and CLDR's English annotations. The shipped one is made of emoji 17.0 (Unicode-3.0) and
-CLDR 41 (Unicode-DFS-2016).
+The table in this package is from emoji 17.0 (Unicode-3.0) and CLDR 41 (Unicode-DFS-2016).
 """
 
 import re
@@ -16,10 +15,12 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
+from prolip.errors import UserError
+
 TABLE = Path(__file__).with_name("emoji_names.tsv")
 
 VARIATION_SELECTOR = "FE0F"
-"""Asks for the colour form. Packages of art leave it out or put it in as they like, so names are joined without it."""
+"""Selects the coloured form. Packages of art use it inconsistently, so keys leave it out."""
 ZERO_WIDTH_JOINER = "200D"
 SKIN_TONES = {
     "1F3FB": "light skin tone",
@@ -29,7 +30,7 @@ SKIN_TONES = {
     "1F3FF": "dark skin tone",
 }
 
-# Who is shown, without their gender: what remains is the stem that variants share.
+# Gendered persons and their neutral form. Variants of an emoji share a stem of neutral forms.
 _NEUTRAL = {
     "1F468": "1F9D1",  # man
     "1F469": "1F9D1",  # woman
@@ -38,10 +39,10 @@ _NEUTRAL = {
     "1F474": "1F9D3",  # old man
     "1F475": "1F9D3",  # old woman
 }
-# Left out of a stem: the signs of gender and direction, and what joins them.
+# Left out of a stem: signs of gender and direction, and joiners.
 _STEMLESS = {"2640", "2642", "27A1", VARIATION_SELECTOR, ZERO_WIDTH_JOINER}
 _GENDERED_WORDS = re.compile(r"\b(man|woman|person|boy|girl|child|men|women|people|old man|old woman|older person)\b")
-# Gendered forms that neither the code points nor the words above bring together.
+# Gendered forms that share neither neutral code points nor neutral words.
 _SAME_STEM = {
     "mrs. claus": "santa claus",
     "mx claus": "santa claus",
@@ -63,20 +64,20 @@ class Emoji:
     """One emoji of Unicode's list."""
 
     codepoints: tuple[str, ...]
-    """Fully qualified, upper-case hexadecimal."""
+    """Fully qualified code points in upper-case hexadecimal."""
     name: str
-    """Unicode's short name; of a skin-tone variant: "handshake with medium skin tone"."""
+    """Unicode's short name. A skin-tone variant is like "handshake with medium skin tone"."""
     base_name: str
-    """Without the skin tone."""
+    """The name without the skin tone."""
     group: str
-    """As Unicode writes it: "Animals & Nature"."""
+    """Unicode's group, such as "Animals & Nature"."""
     subgroup: str
-    """As Unicode writes it: "animal-marine"."""
+    """Unicode's subgroup, such as "animal-marine"."""
     keywords: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        """What art and names are joined by: code points without the variation selector, "1F468-200D-1F373"."""
+        """Code points without the variation selector, such as "1F468-200D-1F373". Art and names are matched by it."""
         return join_key(self.codepoints)
 
     @property
@@ -86,15 +87,15 @@ class Emoji:
 
     @property
     def skin_tones(self) -> tuple[str, ...]:
-        """The skin tones asked for, in order; empty for a base emoji."""
+        """The skin tones in order; empty for a base emoji."""
         return tuple(SKIN_TONES[code] for code in self.codepoints if code in SKIN_TONES)
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """What variants of one emoji share: emoji with any stem in common show the same thing.
+        """Stems that variants of an emoji share: two emoji with a common stem show the same thing.
 
-        Two are needed. By code points "man cook" meets "woman cook"; by name "woman dancing" meets "man dancing",
-        which are unrelated characters.
+        There are two, because "man cook" and "woman cook" share code points, while "woman dancing" and "man dancing"
+        are unrelated characters that share a name.
         """
         codes = [_NEUTRAL.get(code, code) for code in self.codepoints if code not in SKIN_TONES]
         by_code = "-".join(code for code in codes if code not in _STEMLESS) or self.key  # these alone are emoji too
@@ -106,14 +107,14 @@ class Emoji:
 
 
 def join_key(codepoints: Sequence[str]) -> str:
-    """Code points joined by "-", upper case, without the variation selector."""
+    """Join code points with "-", in upper case, without the variation selector."""
     return "-".join(code for code in (code.upper() for code in codepoints) if code != VARIATION_SELECTOR)
 
 
 def spoken_name(unicode_name: str) -> tuple[str, str]:
-    """The name as captions say it, and the name without the skin tone.
+    """Turn Unicode's name into the name in captions; returns it and the name without the skin tone.
 
-    "kiss: man, man, light skin tone, dark skin tone" gives "kiss: man, man with light and dark skin tone" and
+    "kiss: man, man, light skin tone, dark skin tone" becomes "kiss: man, man with light and dark skin tone" and
     "kiss: man, man".
     """
     head, colon, tail = unicode_name.partition(": ")
@@ -130,10 +131,10 @@ def spoken_name(unicode_name: str) -> tuple[str, str]:
 
 
 def parse_emoji_test(text: str) -> list[Emoji]:
-    """The fully qualified emoji of Unicode's emoji-test.txt, in its order.
+    """Parse the fully qualified emoji of Unicode's emoji-test.txt, in order.
 
     Raises:
-        ValueError: a line is not as the file's header describes.
+        UserError: a line does not have the format that the file's header describes.
     """
     group = subgroup = ""
     found: list[Emoji] = []
@@ -145,7 +146,7 @@ def parse_emoji_test(text: str) -> list[Emoji]:
         elif line and not line.startswith("#"):
             match = re.fullmatch(r"([0-9A-F ]+?)\s*; ([a-z-]+)\s*# \S+ E\d+\.\d+ (.+)", line)
             if match is None or not group or not subgroup:
-                raise ValueError(f"line {number} is not `code points ; status # emoji version name`: {line!r}")
+                raise UserError(f"line {number} is not `code points ; status # emoji version name`: {line!r}")
             if match[2] == "fully-qualified":
                 name, base_name = spoken_name(match[3].strip())
                 codes = tuple(match[1].split())
@@ -154,7 +155,7 @@ def parse_emoji_test(text: str) -> list[Emoji]:
 
 
 def parse_annotations(text: str) -> dict[str, tuple[str, ...]]:
-    """Keywords by `Emoji.key`, from a CLDR annotations file; the spoken name (`type="tts"`) is no keyword."""
+    """Parse keywords by `Emoji.key` from a CLDR annotations file; the spoken name (`type="tts"`) is not a keyword."""
     keywords: dict[str, tuple[str, ...]] = {}
     for node in ElementTree.fromstring(text).iter("annotation"):
         if node.get("type") is None and node.text:
@@ -164,9 +165,9 @@ def parse_annotations(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def format_table(emoji: Sequence[Emoji], keywords: Mapping[str, tuple[str, ...]]) -> str:
-    """The table as text: code points, Unicode's name said as captions say it, base name, group, subgroup, keywords.
+    """Write the table: code points, name in captions, base name, group, subgroup, keywords.
 
-    Only base emoji get keywords: a variant's are those of its base and its skin tone.
+    Only base emoji have keywords. Those of a variant would be those of its base and its skin tone.
     """
     lines = ["codepoints\tname\tbase_name\tgroup\tsubgroup\tkeywords"]
     for one in emoji:
@@ -178,7 +179,7 @@ def format_table(emoji: Sequence[Emoji], keywords: Mapping[str, tuple[str, ...]]
 
 @cache
 def read_table() -> tuple[Emoji, ...]:
-    """All fully qualified emoji in Unicode's order, from the table beside this file."""
+    """Read all fully qualified emoji, in Unicode's order, from the table beside this file."""
     rows = [line.split("\t") for line in TABLE.read_text(encoding="utf-8").splitlines()[1:]]
     return tuple(
         Emoji(

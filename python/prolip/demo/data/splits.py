@@ -1,6 +1,6 @@
-"""Which emoji are for training, validation and testing.
+"""Split the emoji into training, validation and test.
 
-Emoji that show the same thing (a stem in common, or an equal picture in any design) stay on one side.
+Emoji that show the same thing (a common stem, or an equal image in any design) are in the same split.
 """
 
 from collections import Counter, defaultdict
@@ -15,10 +15,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def connect(labels: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """The component of each key: keys with a label in common, directly or through others, get the same name.
+    """Find connected components of keys: keys with a common label, directly or through others, are connected.
 
     Returns:
-        By key, the smallest key of its component.
+        For each key, the smallest key of its component.
     """
     parent: dict[str, str] = {key: key for key in labels}
 
@@ -38,25 +38,26 @@ def connect(labels: Mapping[str, Iterable[str]]) -> dict[str, str]:
 
 def split_emoji(
     emoji: Sequence[Emoji],
-    pictures: Mapping[str, Iterable[str]],
+    images: Mapping[str, Iterable[str]],
     *,
     test_share: float,
     val_share: float,
     seed: int,
 ) -> dict[str, Split]:
-    """The split of each base emoji, by `Emoji.key`.
+    """Assign each base emoji to a split, by `Emoji.key`.
 
-    In each Unicode group whole components are dealt out in hashed order, first to test, then to validation, the rest to
-    training; one that no longer fits into its share goes on to the next. So each group has its share in each split.
+    In each of Unicode's groups, whole components are assigned in hashed order: first to test, then to validation, the
+    rest to training. A component that does not fit into its share goes to the next split. So every group has its share
+    in every split.
 
     Args:
         emoji: base emoji.
-        pictures: by key, the picture ids of all designs.
-        test_share: of the emoji of each group.
-        val_share: likewise.
-        seed: of the order.
+        images: image ids of all designs, by key.
+        test_share: share of each group.
+        val_share: share of each group.
+        seed: seed of the order.
     """
-    component = connect({one.key: [*one.stems, *(f"picture {name}" for name in pictures[one.key])] for one in emoji})
+    component = connect({one.key: [*one.stems, *(f"image {name}" for name in images[one.key])] for one in emoji})
     members: dict[str, list[Emoji]] = defaultdict(list)
     for one in emoji:
         members[component[one.key]].append(one)
@@ -78,12 +79,12 @@ def split_emoji(
 
 
 def choose_variants(variants: Mapping[str, Sequence[str]], count: int, seed: int) -> list[str]:
-    """`count` skin-tone variants, spread evenly: one of every base in hashed order, then a second of every base, …
+    """Choose `count` skin-tone variants evenly: one of every base in hashed order, then a second of every base, etc.
 
     Args:
-        variants: by base emoji, the keys of its variants.
-        count: how many; fewer are returned if there are fewer.
-        seed: of the orders.
+        variants: keys of the variants, by base emoji.
+        count: number of variants; fewer are returned if there are not enough.
+        seed: seed of the orders.
     """
     queues = [
         sorted(variants[base], key=lambda key: hash_rank(seed, f"variant {key}"))

@@ -1,4 +1,4 @@
-"""A small byte-pair vocabulary, trained on captions and saved as a Hugging Face tokenizer.json."""
+"""Train a small byte-pair tokenizer on captions and save it as a Hugging Face tokenizer.json."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -22,24 +22,24 @@ class Vocabulary(NamedTuple):
 
     @property
     def json(self) -> str:
-        """The tokenizer.json."""
+        """Content of tokenizer.json."""
         return self.tokenizer.to_str(pretty=True) + "\n"
 
     def count_tokens(self, captions: Iterable[str]) -> list[int]:
-        """How many tokens each caption has."""
+        """Count the tokens of each caption."""
         return [len(encoding.ids) for encoding in self.tokenizer.encode_batch_fast(list(captions))]
 
 
 def train_vocabulary(captions: Iterable[str], max_size: int) -> Vocabulary:
-    """Byte-pair encoding of lower-case words, at most `max_size` pieces with the special ones.
+    """Train byte-pair encoding of lower-case words with at most `max_size` tokens, special tokens included.
 
-    Words begin with a mark, so that "fish" in "blowfish" and the word "fish" can be told apart; commas and colons are
-    words of their own. Letters lose their accents; all of ASCII can be spelled; any other character that no training
-    caption has becomes [UNK].
+    Words start with a mark, so that "fish" in "blowfish" differs from the word "fish". Commas and colons are separate
+    words. Accents are removed. All of ASCII can be encoded; any other character that is not in a training caption
+    becomes [UNK].
 
     Args:
-        captions: the training captions only; each counts as often as it occurs.
-        max_size: largest number of pieces.
+        captions: training captions, with repetitions.
+        max_size: largest size of the vocabulary.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
@@ -50,8 +50,8 @@ def train_vocabulary(captions: Iterable[str], max_size: int) -> Vocabulary:
             pre_tokenizers.WhitespaceSplit(),
             pre_tokenizers.Split(",", "isolated"),
             pre_tokenizers.Split(":", "isolated"),
-            # The mark is put into the text. The trainer's own marks (end_of_word_suffix) get ids in the order of a hash
-            # map, which differs between processes.
+            # Put the mark into the text. The trainer's own marks (end_of_word_suffix) get their ids in the order of a
+            # hash map, which differs between processes.
             pre_tokenizers.Metaspace(replacement=START_OF_WORD, prepend_scheme="always"),
         ]
     )

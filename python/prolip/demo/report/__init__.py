@@ -1,5 +1,5 @@
-"""The page of the demo's run: figures, curves, images, and what they do not show."""
+"""The report of a demo run, one HTML page: numbers, curves, images, and what was not found."""
 
-from prolip.demo.report.page import render_report
+from prolip.demo.report.render import render_report
 
 __all__ = ["render_report"]

@@ -1,4 +1,4 @@
-"""The page's numbers and sentences, worked out from the results so that they say what came out, not what was hoped."""
+"""Format the report's numbers, and write its sentences from the results, also where they are disappointing."""
 
 import math
 
@@ -18,7 +18,7 @@ DESIGN_NAMES = {
     "twtr": "Twemoji (Twtr)",
 }
 ORDERED = 0.6
-"""A share above this counts as an order; a coin gives 0.5."""
+"""A share above this counts as an order; chance is 0.5."""
 THIN = "\u202f"
 """A narrow space without a line break."""
 FALLS = -0.3
@@ -26,39 +26,39 @@ FALLS = -0.3
 
 
 def percent(value: float, decimals: int = 1) -> str:
-    """A share as per cent that no line break parts, "n/a" for NaN."""
+    """Format a share in percent, without a line break; "n/a" for NaN."""
     return "n/a" if not math.isfinite(value) else f"{100 * value:.{decimals}f}{THIN}%"
 
 
 def signed(value: float, decimals: int = 2) -> str:
-    """A number with its sign and a real minus, "n/a" for NaN."""
+    """Format a number with its sign, with a real minus; "n/a" for NaN."""
     return "n/a" if not math.isfinite(value) else f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def relative(value: float) -> str:
-    """A ratio as a signed percentage from 1: 1.012 is "+1.2 %"."""
+    """Format a ratio as a signed percentage above 1: 1.012 is "+1.2 %"."""
     return "n/a" if not math.isfinite(value) else f"{signed(100 * (value - 1), 1)}{THIN}%"
 
 
 def span(low: float, high: float) -> str:
-    """A range of shares as per cent that no line break parts: "79–103 %"."""
+    """Format a range of shares in percent, without a line break: "79–103 %"."""
     return f"{100 * low:.0f}–\u2060{100 * high:.0f}{THIN}%" if math.isfinite(low + high) else "n/a"
 
 
 def set_label(name: str) -> str:
-    """What a set holds: "held-out emoji, OpenMoji"."""
+    """Describe a set: "held-out emoji, OpenMoji"."""
     kind, _, design = name.partition("-")
     emoji = {"test": "held-out emoji", "val": "validation emoji", "design": "trained emoji, held-out design"}[kind]
     return f"{emoji}, {DESIGN_NAMES.get(design, design)}"
 
 
 def sentence_case(text: str) -> str:
-    """The text with its first letter large and the others as they are."""
+    """Capitalise the first letter and leave the others alone."""
     return text[:1].upper() + text[1:]
 
 
 def findings(results: EmojiResults) -> list[str]:
-    """What was looked for and not found, or found to be small."""
+    """List effects that were not found or are small."""
     trained, random = results.trained, results.random
     return [
         _effect_size(trained.unseen_names, random.unseen_names),
@@ -72,7 +72,7 @@ def findings(results: EmojiResults) -> list[str]:
 
 
 def pearson_sentence(bins: AccuracyBins, untrained: AccuracyBins) -> str:
-    """Whether accuracy falls over the bins, in words, with the untrained model's correlation beside it."""
+    """Say whether accuracy falls over the bins, beside the untrained model's correlation."""
     before = f"untrained {signed(untrained.pearson)}"
     if not math.isfinite(bins.pearson):
         return f"no correlation, all bins are equal ({before})"
@@ -86,7 +86,7 @@ def pearson_sentence(bins: AccuracyBins, untrained: AccuracyBins) -> str:
 def _effect_size(levels: LevelFigures, untrained: LevelFigures) -> str:
     ours, theirs = levels.uncertainty, untrained.uncertainty
     return (
-        "The order is small in size. The mean uncertainty of a held-out emoji's name captions is "
+        "The effect is small. The mean uncertainty of a held-out emoji's name captions is "
         f"{relative(ours.relative[-1])} (untrained {relative(theirs.relative[-1])}) from that of “a picture” captions, "
         "and Spearman's correlation with generality is "
         f"{signed(ours.spearman)} (untrained {signed(theirs.spearman)})."
@@ -99,7 +99,7 @@ def _length(levels: LevelFigures, untrained: LevelFigures) -> str:
     )
     pair = levels.pairs[0]
     return (
-        f"Caption length goes along with the level (mean tokens: {tokens}), so part of the order may be length. "
+        f"Caption length varies with the level (mean tokens: {tokens}), so length may explain part of the order. "
         f"Among name captions alone, uncertainty correlates with length at {signed(levels.length_spearman)} "
         f"(untrained {signed(untrained.length_spearman)}). "
         f"Where the {pair.specific} caption is no longer than the {pair.general} caption ({pair.num_not_longer} pairs "
@@ -117,8 +117,8 @@ def _order_unseen(levels: LevelFigures, untrained: LevelFigures) -> str:
     holds = all(pair.share > ORDERED for pair in levels.pairs)
     by_length = holds and not all(pair.share_not_longer > ORDERED for pair in levels.pairs)
     outcome = "it holds for each pair of levels" if holds else "it does not hold for every pair of levels"
-    return f"Where names are unseen, nothing trained the order directly, and {outcome}: {shares} (a coin: 50 %)." + (
-        " Among pairs whose specific caption is no longer, it does not: length may explain it." if by_length else ""
+    return f"For unseen names, nothing trained the order directly, and {outcome}: {shares} (chance: 50 %)." + (
+        " Among pairs whose specific caption is no longer it does not, so length may explain it." if by_length else ""
     )
 
 
@@ -133,7 +133,7 @@ def _inclusion(figures: SetFigures, untrained: SetFigures) -> list[str]:
     if not larger:
         return []
     return [
-        f"The mean of H is no measure of how well the order was learnt: on {set_label(figures.name)} it is larger for "
+        f"The mean of H does not measure how well the order was learnt: on {set_label(figures.name)} it is larger for "
         f"the untrained model in {'; '.join(larger)} (H × 1000, untrained against trained)."
     ]
 
@@ -156,7 +156,7 @@ def _accuracy(sets: list[SetFigures], untrained: list[SetFigures]) -> list[str]:
 def _views(sets: list[SetFigures], untrained: list[SetFigures]) -> list[str]:
     last = sets[-1]
     return [
-        f"A picture {view.name} is more uncertain than itself whole in only {percent(view.share_more_uncertain)} "
+        f"A picture {view.name} is more uncertain than the whole picture in only {percent(view.share_more_uncertain)} "
         f"(untrained {percent(before.share_more_uncertain)}) of cases on {set_label(last.name)}."
         for view, before in zip(last.views, untrained[-1].views, strict=True)
         if not view.trained and not view.share_more_uncertain > ORDERED
@@ -172,7 +172,7 @@ def _variances_in_scores(sets: list[SetFigures], untrained: list[SetFigures]) ->
         for last in (sets[-1], untrained[-1])
     )
     return (
-        f"Variances change little in scores: on {set_label(sets[-1].name)} they move image-to-text R@10 by "
-        f"{retrieval} points (untrained {retrieval_before}) and the group's accuracy by {group} points (untrained "
-        f"{group_before}) against means alone."
+        f"Variances change scores little. Compared with means alone, on {set_label(sets[-1].name)} they change "
+        f"image-to-text R@10 by {retrieval} points (untrained {retrieval_before}) and the group's accuracy by {group} "
+        f"points (untrained {group_before})."
     )

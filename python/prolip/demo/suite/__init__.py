@@ -1,4 +1,4 @@
-"""Every figure of the emoji report, for the trained and for an untrained model."""
+"""The emoji suite: all measurements of the report, for the trained and for an untrained model."""
 
 from prolip.demo.suite.evaluate import Evaluated, evaluate_emoji
 from prolip.demo.suite.results import EmojiResults

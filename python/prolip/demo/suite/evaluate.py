@@ -1,4 +1,4 @@
-"""The demo's evaluation from a model and the emoji shards to typed results."""
+"""Evaluate a model on the emoji shards, beside an untrained model."""
 
 import logging
 import time
@@ -11,9 +11,17 @@ from torch import Tensor
 
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.demo.suite.emoji_samples import (
+    CaptionBook,
+    EmbeddedCaptions,
+    EmojiSample,
+    ImageSet,
+    evenly_spaced,
+    parse_sample,
+)
 from prolip.demo.suite.gallery import make_gallery
-from prolip.demo.suite.items import order_items, recall_items, zero_shot_items
-from prolip.demo.suite.measures import (
+from prolip.demo.suite.headline_items import order_items, recall_items, zero_shot_items
+from prolip.demo.suite.measure_sets import (
     ClassPrompts,
     blurred,
     compare_view,
@@ -23,17 +31,10 @@ from prolip.demo.suite.measures import (
     measure_set,
     zoomed,
 )
-from prolip.demo.suite.prompting import measure_prompting
+from prolip.demo.suite.prompt_methods import measure_prompting
 from prolip.demo.suite.results import EmojiResults, Headline, ModelFigures, PromptSetFigures, ViewFigures
-from prolip.demo.suite.samples import (
-    CaptionBook,
-    EmbeddedCaptions,
-    EmojiSample,
-    PictureSet,
-    evenly_spaced,
-    parse_sample,
-)
-from prolip.embeddings.embed import embed_pictures, embed_texts, read_pictures
+from prolip.embeddings.embed import decode_images, embed_pixels, embed_texts
+from prolip.errors import UserError
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
@@ -42,21 +43,21 @@ logger = logging.getLogger(__name__)
 
 Split = Literal["val", "test"]
 DESIGN_SET = "design-twtr"
-"""Trained emoji in the held-out design: its names are the seen ones; its pictures are scored with the test split."""
+"""Trained emoji in the held-out design. Its names are the seen names; its images are measured with the test split."""
 RANDOM_SEED = 0
 MAX_FOR_VIEWS = 300
-"""Pictures of a set that are changed and embedded again: enough to know a share to three points."""
+"""Images per set to change and embed again: enough to know a share to three percentage points."""
 
 
 class Embeddings(NamedTuple):
-    """One model's Gaussians of everything."""
+    """One model's Gaussians of all images and captions."""
 
     images: dict[str, Gaussian]
     captions: EmbeddedCaptions
 
 
 class Evaluated(NamedTuple):
-    """The report's figures, and its headlines item by item: f64 tensors by the headline's name."""
+    """The results, and the headlines per item: f64 tensors by the headline's name."""
 
     results: EmojiResults
     trained: dict[str, Tensor]
@@ -72,27 +73,27 @@ def evaluate_emoji(
     *,
     keep_ratio: float = 0.25,
 ) -> Evaluated:
-    """Every figure of the emoji report, for the model and for an untrained one of the same configuration.
+    """Measure everything in the report, for the model and for an untrained one of the same configuration.
 
     Args:
-        model: on `device`; its mode is left as it was.
-        tokenizer: the one it was trained with.
-        data_dir: what `prolip data build emoji` wrote.
-        device: where the model runs.
+        model: on `device`; its mode is restored.
+        tokenizer: the model's tokenizer.
+        data_dir: the folder that `prolip data build emoji` wrote.
+        device: the model's device.
         split: "val" to choose settings, "test" to report.
-        keep_ratio: share of patches that are kept when patches are hidden.
+        keep_ratio: share of patches to keep when patches are hidden.
 
     Raises:
-        ValueError: a shard is missing or a sample lacks a field.
+        UserError: a shard is missing, or a sample lacks a field.
     """
     started = time.monotonic()
     image_size = model.config.vision.image_size
     if not isinstance(image_size, int):
-        raise ValueError(f"vision.image_size is {image_size}: the emoji are square")
+        raise UserError(f"vision.image_size is {image_size}: the emoji are square")
     sets = [read_set(data_dir, name, image_size) for name in set_names(split)]
     trained_emoji = sets[-1] if split == "test" else read_set(data_dir, DESIGN_SET, image_size)
     book, prompts = gather_captions([*sets, trained_emoji])
-    logger.info("evaluating %d pictures and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
+    logger.info("evaluating %d images and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
 
     figures: list[ModelFigures] = []
     embedded: list[Embeddings] = []
@@ -101,7 +102,7 @@ def evaluate_emoji(
         figures.append(
             measure_model(network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
         )
-    chance = {pictures.name: chance_recall(correct_pairs(pictures.samples), 10) for pictures in sets}
+    chance = {image_set.name: chance_recall(correct_pairs(image_set.samples), 10) for image_set in sets}
     results = EmojiResults(
         split=split,
         headlines=headlines(split, figures[0], figures[1], chance),
@@ -114,9 +115,9 @@ def evaluate_emoji(
     return Evaluated(results, *(headline_items(sets, one, prompts, trained_emoji) for one in embedded))
 
 
-def gather_captions(sets: Sequence[PictureSet]) -> tuple[CaptionBook, ClassPrompts]:
-    """Every distinct caption of the sets, and the prompts of every class that occurs in them."""
-    samples = [sample for pictures in sets for sample in pictures.samples]
+def gather_captions(sets: Sequence[ImageSet]) -> tuple[CaptionBook, ClassPrompts]:
+    """Collect the distinct captions of the sets, and the prompts of every class in them."""
+    samples = [sample for image_set in sets for sample in image_set.samples]
     book = CaptionBook()
     for sample in samples:
         for captions in sample.captions.values():
@@ -126,27 +127,27 @@ def gather_captions(sets: Sequence[PictureSet]) -> tuple[CaptionBook, ClassPromp
 
 def measure_model(
     model: ProLIP,
-    sets: Sequence[PictureSet],
+    sets: Sequence[ImageSet],
     embedded: Embeddings,
     prompts: ClassPrompts,
-    trained_emoji: PictureSet,
+    trained_emoji: ImageSet,
     *,
     device: torch.device,
     keep_ratio: float,
 ) -> ModelFigures:
-    """All figures of one model from its Gaussians, and of the changed pictures, which it embeds here."""
+    """Measure one model by its embeddings, and by those of changed images, which are embedded here."""
     images, captions = embedded
     return ModelFigures(
         sets=[
             measure_set(
-                pictures.name,
-                images[pictures.name],
-                pictures.samples,
+                image_set.name,
+                images[image_set.name],
+                image_set.samples,
                 captions,
                 prompts,
-                measure_views(model, pictures, images[pictures.name], device, keep_ratio),
+                measure_views(model, image_set, images[image_set.name], device, keep_ratio),
             )
-            for pictures in sets
+            for image_set in sets
         ],
         prompting=measure_prompting_everywhere(sets, embedded, prompts),
         unseen_names=measure_levels(held_out(sets), captions),
@@ -154,15 +155,15 @@ def measure_model(
     )
 
 
-def held_out(sets: Sequence[PictureSet]) -> list[EmojiSample]:
-    """The records whose names no training caption has."""
-    return [sample for pictures in sets if pictures.name != DESIGN_SET for sample in pictures.samples]
+def held_out(sets: Sequence[ImageSet]) -> list[EmojiSample]:
+    """Return the samples whose names are in no training caption."""
+    return [sample for image_set in sets if image_set.name != DESIGN_SET for sample in image_set.samples]
 
 
 def headline_items(
-    sets: Sequence[PictureSet], embedded: Embeddings, prompts: ClassPrompts, trained_emoji: PictureSet
+    sets: Sequence[ImageSet], embedded: Embeddings, prompts: ClassPrompts, trained_emoji: ImageSet
 ) -> dict[str, Tensor]:
-    """By headline, numbers whose mean is its figure: one a picture, or one an emoji for the order of captions."""
+    """Return the items that each headline is the mean of: one per image, or one per emoji for the order of captions."""
     (images, captions), first, last = embedded, sets[0], sets[-1]
     by_level = {
         level: zero_shot_items(level, images[first.name], first.samples, captions, prompts)
@@ -177,16 +178,16 @@ def headline_items(
 
 
 def measure_prompting_everywhere(
-    sets: Sequence[PictureSet], embedded: Embeddings, prompts: ClassPrompts
+    sets: Sequence[ImageSet], embedded: Embeddings, prompts: ClassPrompts
 ) -> list[PromptSetFigures]:
-    """Groups and subgroups: all sets but the last are scored, the last one votes."""
+    """Compare ways to use prompts, for groups and subgroups. All sets but the last are scored; the last one votes."""
     *scored, others = sets
     return [
         measure_prompting(
             level,
             prompts,
             embedded.captions,
-            [(embedded.images[pictures.name], pictures.samples) for pictures in scored],
+            [(embedded.images[image_set.name], image_set.samples) for image_set in scored],
             (others.name, embedded.images[others.name], others.samples),
         )
         for level in ("group", "subgroup")
@@ -194,20 +195,20 @@ def measure_prompting_everywhere(
 
 
 def set_names(split: Split) -> list[str]:
-    """The picture sets of a split; the first is the one the zero-shot headline is taken from."""
+    """Return the names of a split's image sets. The zero-shot headlines are measured on the first one."""
     held_out = [f"{split}-{design}" for design in ("openmoji", "goog", "twtr")]
     return [*held_out, DESIGN_SET] if split == "test" else held_out
 
 
-def read_set(data_dir: Path, name: str, image_size: int) -> PictureSet:
-    """The base pictures (no skin-tone variants) of one set's shards, decoded and normalised.
+def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
+    """Read the base images (no skin-tone variants) of a set, decoded and normalised.
 
     Raises:
-        ValueError: there is no such shard, or it holds no base picture.
+        UserError: the set has no shard or no base image.
     """
     shards = tuple(str(path) for path in sorted(data_dir.glob(f"{name}-*.tar")))
     if not shards:
-        raise ValueError(f"{data_dir} has no shard {name}-*.tar: build it with `prolip data build emoji`")
+        raise UserError(f"{data_dir} has no shard {name}-*.tar: build it with `prolip data build emoji`")
     config = LoaderConfig(
         shards=shards,
         batch_size=128,
@@ -220,26 +221,26 @@ def read_set(data_dir: Path, name: str, image_size: int) -> PictureSet:
         keep_members=("json",),
     )
     with BatchLoader(config) as loader:
-        pictures = read_pictures(loader)
+        pictures = decode_images(loader)
     samples = [parse_sample(*each) for each in zip(pictures.keys, pictures.members["json"], strict=True)]
     base = [place for place, sample in enumerate(samples) if not sample.skin_tone]
     if not base:
-        raise ValueError(f"{data_dir}/{name}-*.tar holds no base picture")
-    return PictureSet(name, pictures.images[torch.tensor(base)], [samples[place] for place in base])
+        raise UserError(f"{data_dir}/{name}-*.tar has no base image")
+    return ImageSet(name, pictures.images[torch.tensor(base)], [samples[place] for place in base])
 
 
 def untrained(model: ProLIP, device: torch.device) -> ProLIP:
-    """A fresh model of the same configuration; the global generator is left as it was."""
+    """Build an untrained model of the same configuration, without touching the global random generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         return ProLIP(model.config).to(device)
 
 
 def embed_everything(
-    model: ProLIP, tokenizer: Tokenizer, sets: Sequence[PictureSet], book: CaptionBook, device: torch.device
+    model: ProLIP, tokenizer: Tokenizer, sets: Sequence[ImageSet], book: CaptionBook, device: torch.device
 ) -> Embeddings:
-    """One model's Gaussians of all pictures and of every distinct caption."""
-    images = {pictures.name: embed_pictures(model, pictures.images, device) for pictures in sets}
+    """Embed all images and all distinct captions."""
+    images = {image_set.name: embed_pixels(model, image_set.images, device) for image_set in sets}
     texts = embed_texts(model, tokenizer, book.texts, device)
     ids = torch.from_numpy(tokenizer.encode(book.texts))
     num_tokens = (ids != tokenizer.pad_id).sum(dim=1).double()
@@ -247,22 +248,25 @@ def embed_everything(
 
 
 def measure_views(
-    model: ProLIP, pictures: PictureSet, whole: Gaussian, device: torch.device, keep_ratio: float
+    model: ProLIP, image_set: ImageSet, whole: Gaussian, device: torch.device, keep_ratio: float
 ) -> list[ViewFigures]:
-    """Hidden patches (trained), blur and zoom (not trained) against at most `MAX_FOR_VIEWS` whole pictures."""
-    places = torch.tensor(evenly_spaced(len(pictures.images), MAX_FOR_VIEWS))
-    images, whole = pictures.images[places], whole.rows(places)
+    """Compare changed images with whole ones: hidden patches (trained), blur and zoom (not trained).
+
+    At most `MAX_FOR_VIEWS` images of a set are used.
+    """
+    places = torch.tensor(evenly_spaced(len(image_set.images), MAX_FOR_VIEWS))
+    images, whole = image_set.images[places], whole.rows(places)
     kept = hidden_patches(len(images), model.config.vision.num_patches, keep_ratio)
     hidden = f"with {100 * (1 - keep_ratio):.0f}\u202f% of its patches hidden"
     return [
-        compare_view(hidden, True, embed_pictures(model, images, device, kept), whole),
-        compare_view("blurred", False, embed_pictures(model, blurred(images), device), whole),
-        compare_view("zoomed to its middle half", False, embed_pictures(model, zoomed(images), device), whole),
+        compare_view(hidden, True, embed_pixels(model, images, device, kept), whole),
+        compare_view("blurred", False, embed_pixels(model, blurred(images), device), whole),
+        compare_view("zoomed to its middle half", False, embed_pixels(model, zoomed(images), device), whole),
     ]
 
 
 def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance: dict[str, float]) -> list[Headline]:
-    """The five figures that matter."""
+    """Return the five headline numbers."""
     first, last = trained.sets[0], trained.sets[-1]
     random_first, random_last = random.sets[0], random.sets[-1]
     place = "the held-out design" if split == "test" else "validation emoji in the held-out design"

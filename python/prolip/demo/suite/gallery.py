@@ -1,30 +1,31 @@
-"""Examples of the trained model for the report: chosen by place or by rank, never by hand."""
+"""Examples of the trained model for the report, chosen by position or by rank, never by hand."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from prolip.demo.suite.measures import correct_pairs, retrieval_caption
-from prolip.demo.suite.results import ChainExample, Gallery, GalleryPicture, RankedCaption, ScoredCaption
-from prolip.demo.suite.samples import LEVELS, EmbeddedCaptions, PictureSet, evenly_spaced
+from prolip.demo.data.captions import LEVELS
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, ImageSet, evenly_spaced
+from prolip.demo.suite.measure_sets import correct_pairs, retrieval_caption
+from prolip.demo.suite.results import ChainExample, Gallery, GalleryImage, RankedCaption, ScoredCaption
 from prolip.eval.retrieval import rank_candidates, retrieval_scores
 from prolip.eval.statistics import rank_of_first_correct
 from prolip.eval.uncertainty import similarity_std
 from prolip.gaussian import Gaussian
 
-NUM_PICTURES = 8
-"""Pictures shown with their captions, of each set."""
+NUM_IMAGES = 8
+"""Images per set to show with their captions."""
 NUM_EXTREME = 12
 NUM_CAPTIONS = 3
 NUM_CHAINS = 6
 
 
-def make_gallery(sets: Sequence[PictureSet], images: Mapping[str, Gaussian], captions: EmbeddedCaptions) -> Gallery:
-    """Examples from the first set (the trained designs) and the last (the held-out design)."""
+def make_gallery(sets: Sequence[ImageSet], images: Mapping[str, Gaussian], captions: EmbeddedCaptions) -> Gallery:
+    """Choose examples from the first set (a trained design) and the last (the held-out design)."""
     first, last = sets[0], sets[-1]
-    views = {pictures.name: _SetView(pictures, images[pictures.name], captions) for pictures in (first, last)}
-    shown = [view.picture(place) for view in views.values() for place in evenly_spaced(len(view.samples), NUM_PICTURES)]
+    views = {image_set.name: _SetView(image_set, images[image_set.name], captions) for image_set in (first, last)}
+    shown = [view.example(place) for view in views.values() for place in evenly_spaced(len(view.samples), NUM_IMAGES)]
     extreme = views[last.name]
     order = extreme.uncertainty.argsort(stable=True).tolist()
     names = sorted({retrieval_caption(sample) for sample in first.samples})
@@ -35,8 +36,8 @@ def make_gallery(sets: Sequence[PictureSet], images: Mapping[str, Gaussian], cap
     ]
     return Gallery(
         pictures=shown,
-        most_certain=[extreme.picture(place) for place in order[:NUM_EXTREME]],
-        least_certain=[extreme.picture(place) for place in reversed(order[-NUM_EXTREME:])],
+        most_certain=[extreme.example(place) for place in order[:NUM_EXTREME]],
+        least_certain=[extreme.example(place) for place in reversed(order[-NUM_EXTREME:])],
         most_certain_captions=ranked[:NUM_EXTREME],
         least_certain_captions=ranked[: -NUM_EXTREME - 1 : -1],
         chains=[_chain(first, place, captions) for place in evenly_spaced(len(first.samples), NUM_CHAINS, offset=0.25)],
@@ -44,19 +45,19 @@ def make_gallery(sets: Sequence[PictureSet], images: Mapping[str, Gaussian], cap
 
 
 class _SetView:
-    """A set's scores against the names of all its pictures."""
+    """Scores of a set's images against the names of all its images."""
 
-    def __init__(self, pictures: PictureSet, images: Gaussian, captions: EmbeddedCaptions) -> None:
-        self.name, self.samples, self.images = pictures.name, pictures.samples, images
-        self.texts = [retrieval_caption(sample) for sample in pictures.samples]
+    def __init__(self, image_set: ImageSet, images: Gaussian, captions: EmbeddedCaptions) -> None:
+        self.name, self.samples, self.images = image_set.name, image_set.samples, images
+        self.texts = [retrieval_caption(sample) for sample in image_set.samples]
         self.gaussian = captions.of(self.texts)
         self.caption_uncertainty = self.gaussian.total_var.double()
         self.median_caption = float(self.caption_uncertainty.median())
         self.uncertainty: Tensor = images.total_var.double()
-        self.correct = correct_pairs(pictures.samples)
+        self.correct = correct_pairs(image_set.samples)
 
-    def picture(self, place: int) -> GalleryPicture:
-        """One picture with its nearest captions, equal captions once."""
+    def example(self, place: int) -> GalleryImage:
+        """Return an image with its nearest captions, without duplicates."""
         sample, row = self.samples[place], slice(place, place + 1)
         image = self.images.rows(row)
         scores = retrieval_scores(image, self.gaussian)
@@ -70,7 +71,7 @@ class _SetView:
         nearest = self.gaussian.rows(chosen)
         similarity = (image.mean @ nearest.mean.T)[0]
         spread = similarity_std(image, nearest)[0]
-        return GalleryPicture(
+        return GalleryImage(
             set_name=self.name,
             key=sample.key,
             emoji=sample.emoji,
@@ -90,12 +91,12 @@ class _SetView:
         )
 
 
-def _chain(pictures: PictureSet, place: int, captions: EmbeddedCaptions) -> ChainExample:
-    sample = pictures.samples[place]
+def _chain(image_set: ImageSet, place: int, captions: EmbeddedCaptions) -> ChainExample:
+    sample = image_set.samples[place]
     texts = [sample.captions[level][0] for level in LEVELS]
     uncertainty = captions.total_var(texts)
     return ChainExample(
-        set_name=pictures.name,
+        set_name=image_set.name,
         key=sample.key,
         emoji=sample.emoji,
         captions=texts,

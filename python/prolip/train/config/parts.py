@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from prolip.errors import UserError
+
 CLASS_MEMBER = "cls"
 """The member of a sample that holds its class."""
 
@@ -45,17 +47,17 @@ class OptimConfig:
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"optim.{name} is {getattr(self, name)}: it must be positive")
+                raise UserError(f"optim.{name} is {getattr(self, name)}: it must be positive")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optim.betas is {self.betas}: both must be in [0, 1)")
+            raise UserError(f"optim.betas is {self.betas}: both must be in [0, 1)")
         if not self.weight_decay >= 0:
-            raise ValueError(f"optim.weight_decay is {self.weight_decay}: it must not be negative")
+            raise UserError(f"optim.weight_decay is {self.weight_decay}: it must not be negative")
         if self.warmup_steps < 0 or self.cooldown_steps < 0:
-            raise ValueError("optim.warmup_steps and optim.cooldown_steps must not be negative")
+            raise UserError("optim.warmup_steps and optim.cooldown_steps must not be negative")
         if self.schedule == "const-cooldown" and self.cooldown_steps == 0:
-            raise ValueError('optim.schedule "const-cooldown" needs optim.cooldown_steps')
+            raise UserError('optim.schedule "const-cooldown" needs optim.cooldown_steps')
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"optim.clip_norm is {self.clip_norm}: it must be positive, or absent")
+            raise UserError(f"optim.clip_norm is {self.clip_norm}: it must be positive, or absent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +73,9 @@ class EmaConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
-            raise ValueError(f"ema.decay is {self.decay}: it must be in [0, 1)")
+            raise UserError(f"ema.decay is {self.decay}: it must be in [0, 1)")
         if self.every < 1:
-            raise ValueError(f"ema.every is {self.every}: it must be at least 1")
+            raise UserError(f"ema.every is {self.every}: it must be at least 1")
 
     def kept(self, step: int) -> float | None:
         """Return the decay of the update after `step` steps; None if that step makes no update."""
@@ -103,7 +105,7 @@ class ParallelConfig:
 
     def __post_init__(self) -> None:
         if self.recompute_every < 0:
-            raise ValueError(f"parallel.recompute_every is {self.recompute_every}: it must not be negative")
+            raise UserError(f"parallel.recompute_every is {self.recompute_every}: it must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,20 +133,20 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         if self.examples_every < 0:
-            raise ValueError(f"log.examples_every is {self.examples_every}: it must not be negative")
+            raise UserError(f"log.examples_every is {self.examples_every}: it must not be negative")
         if self.num_examples < 1:
-            raise ValueError(f"log.num_examples is {self.num_examples}: it must be at least 1")
+            raise UserError(f"log.num_examples is {self.num_examples}: it must be at least 1")
         if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
-            raise ValueError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
+            raise UserError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
 
     def check(self) -> None:
         """Check that W&B is installed if it is used.
 
         Raises:
-            ValueError: it is not.
+            UserError: it is not.
         """
         if self.wandb and find_spec("wandb") is None:
-            raise ValueError("log.wandb is True, but W&B is not installed: pip install 'prolip[wandb]'")
+            raise UserError("log.wandb is True, but W&B is not installed: pip install 'prolip[wandb]'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,22 +186,22 @@ class ValidationConfig:
         """Check every job.
 
         Raises:
-            ValueError: a rule is broken; the message names the field, its value and the rule.
+            UserError: a rule is broken; the message names the field, its value and the rule.
         """
         for place, job in enumerate(self.jobs):
             key = f"validation.jobs.{place}"
             if not job.name or "/" in job.name:
-                raise ValueError(f"{key}.name is {job.name!r}: it must not be empty or contain a slash")
+                raise UserError(f"{key}.name is {job.name!r}: it must not be empty or contain a slash")
             if job.name in {other.name for other in self.jobs[:place]}:
-                raise ValueError(f"{key}.name is {job.name!r}: another job has that name")
+                raise UserError(f"{key}.name is {job.name!r}: another job has that name")
             if not job.shards:
-                raise ValueError(f"{key}.shards is empty: name the set's shards")
+                raise UserError(f"{key}.shards is empty: name the set's shards")
             for name in ("every", "batch_size"):
                 if getattr(job, name) < 1:
-                    raise ValueError(f"{key}.{name} is {getattr(job, name)}: it must be at least 1")
+                    raise UserError(f"{key}.{name} is {getattr(job, name)}: it must be at least 1")
             if job.kind == "zero_shot":
                 from prolip.eval.prompts import fill_templates  # imports torch, which --help must not wait for
 
                 fill_templates(job.templates, ["a class"])
             elif not job.captions:
-                raise ValueError(f"{key}.captions is empty: {job.kind} needs captions")
+                raise UserError(f"{key}.captions is empty: {job.kind} needs captions")

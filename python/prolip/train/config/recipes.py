@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from prolip.errors import UserError
 from prolip.models.architectures import ARCHITECTURES
 from prolip.train import flags
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
@@ -26,7 +27,7 @@ def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainCo
         prog: the command, for the help text.
 
     Raises:
-        ValueError: a recipe or key is unknown, a value cannot be parsed, or a rule is broken; the message has the key.
+        UserError: a recipe or key is unknown, a value cannot be parsed, or a rule is broken; the message has the key.
     """
     names, words = flags.split(arguments)
     layers = [layer for name in names for layer in read_recipe(name)]
@@ -45,9 +46,9 @@ def _build(tables: Sequence[flags.NamedTable], words: list[str], prog: str, *, i
     default = TrainConfig.architecture if start == "None" else _OF_START
     architecture = flags.last_value(words, "architecture") or (chosen or [default])[-1]
     if architecture == _OF_START and start == "None":
-        raise ValueError(f"architecture is {_OF_START!r}, and start_from names no checkpoint")
+        raise UserError(f"architecture is {_OF_START!r}, and start_from names no checkpoint")
     if architecture not in {*ARCHITECTURES, _OF_START}:
-        raise ValueError(f"architecture is {architecture!r}: it must be one of {', '.join(ARCHITECTURES)}")
+        raise UserError(f"architecture is {architecture!r}: it must be one of {', '.join(ARCHITECTURES)}")
     if architecture != _OF_START:
         base = TrainConfig(model=ARCHITECTURES[architecture])
     elif is_saved:  # the table `model` is complete
@@ -72,7 +73,7 @@ def read_recipe(name: str) -> list[flags.NamedTable]:
     The key `extends` names a recipe of the package, or a path beside this one. A recipe states the differences from it.
 
     Raises:
-        ValueError: the recipe does not exist, is not valid TOML, or extends itself, directly or through others.
+        UserError: the recipe does not exist, is not valid TOML, or extends itself, directly or through others.
     """
     layers: list[flags.NamedTable] = []
     chain: list[str] = []
@@ -83,14 +84,14 @@ def read_recipe(name: str) -> list[flags.NamedTable]:
         label = str(path) if is_file else wanted
         chain.append(str(path.resolve()) if is_file else wanted)
         if chain[-1] in chain[:-1]:
-            raise ValueError(f"{label} extends itself: {' extends '.join([*(one for one, _ in layers[::-1]), label])}")
+            raise UserError(f"{label} extends itself: {' extends '.join([*(one for one, _ in layers[::-1]), label])}")
         table = _read_table(path if is_file else _RECIPES / f"{wanted}.toml", label, layers)
         extended = table.pop("extends", None)
         layers.insert(0, (label, table))
         if extended is None:
             return layers
         if not isinstance(extended, str):
-            raise ValueError(f"extends in {label} is {extended!r}: it must be the name of a recipe")
+            raise UserError(f"extends in {label} is {extended!r}: it must be the name of a recipe")
         wanted, folder = extended, path.parent if is_file else Path()
 
 
@@ -100,9 +101,9 @@ def _read_table(source: Path | Traversable, label: str, above: list[flags.NamedT
     except FileNotFoundError as error:
         by = f", which {above[0][0]} extends" if above else ""
         known = ", ".join(known_recipes())
-        raise ValueError(f"no recipe {label!r}{by}: give the path of a TOML file or one of {known}") from error
+        raise UserError(f"no recipe {label!r}{by}: give the path of a TOML file or one of {known}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{label}: {error}") from error
+        raise UserError(f"{label}: {error}") from error
 
 
 def to_toml(config: TrainConfig) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
+from prolip.errors import UserError
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
@@ -67,8 +68,8 @@ class TrainConfig:
     """Name of the run."""
     run_dir: Path | None = None
     """Folder of the run; by default runs/NAME."""
-    num_samples: int = 0
-    """Samples seen in the whole run, with repetitions."""
+    samples_seen: int = 0
+    """Samples of the whole run, with repetitions. (`data.num_samples` are those of an epoch.)"""
     batch_size: int = 512
     """Samples per step over all processes."""
     accumulate: int = 1
@@ -129,26 +130,26 @@ class TrainConfig:
 
     @property
     def total_steps(self) -> int:
-        """Number of full steps in `num_samples` samples."""
-        return self.num_samples // self.batch_size
+        """Number of full steps in `samples_seen`."""
+        return self.samples_seen // self.batch_size
 
     def validate(self) -> None:
         """Check the rules between fields.
 
         Raises:
-            ValueError: a rule is broken; the message names the field, its value and the rule.
+            UserError: a rule is broken; the message names the field, its value and the rule.
         """
         if not self.data.shards:
-            raise ValueError("data.shards is empty: name the training shards")
+            raise UserError("data.shards is empty: name the training shards")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}: it must be at least 1")
+            raise UserError(f"batch_size is {self.batch_size}: it must be at least 1")
         if self.total_steps < 1:
-            raise ValueError(
-                f"num_samples is {self.num_samples}: it must be at least one batch of {self.batch_size} samples"
+            raise UserError(
+                f"samples_seen is {self.samples_seen}: it must be at least one batch of {self.batch_size} samples"
             )
         for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
         self.validation.validate()
         names = {job.name for job in self.validation.jobs}
         if (
@@ -156,18 +157,18 @@ class TrainConfig:
             and self.keep_best.startswith("val/")
             and self.keep_best.split("/")[1] not in names
         ):
-            raise ValueError(
+            raise UserError(
                 f"keep_best is {self.keep_best!r}: validation.jobs are named {', '.join(names) or 'nothing'}"
             )
         if self.cpu_threads < 0:
-            raise ValueError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
+            raise UserError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
         if self.loss.ppcl_weight == 0:
-            raise ValueError("loss.ppcl_weight is 0: nothing would train the logit scale and bias")
+            raise UserError("loss.ppcl_weight is 0: nothing would train the logit scale and bias")
         if self.model.init_logit_bias is None and self.loss.reads_bias:
-            raise ValueError("model.init_logit_bias is None: the contrastive loss needs an initial value")
+            raise UserError("model.init_logit_bias is None: the contrastive loss needs an initial value")
         self._validate_uncertainty()
         if self.data.tokenizer.context_length != self.model.text.context_length:
-            raise ValueError(
+            raise UserError(
                 f"data.tokenizer.context_length is {self.data.tokenizer.context_length}: it must equal "
                 f"model.text.context_length, {self.model.text.context_length}"
             )
@@ -179,9 +180,9 @@ class TrainConfig:
         for tower in ("vision", "text"):
             has = getattr(self.model, tower).embed_unc
             if loss.reads_log_var and not has:
-                raise ValueError(f"model.{tower}.embed_unc is False: the loss needs log variances in both towers")
+                raise UserError(f"model.{tower}.embed_unc is False: the loss needs log variances in both towers")
             if has and not trained:
-                raise ValueError(
+                raise UserError(
                     f'model.{tower}.embed_unc is True: loss.contrast "{loss.contrast}" uses only means, and no other '
                     "term of the loss would train the log variances"
                 )
@@ -190,31 +191,31 @@ class TrainConfig:
         """Check that the token table has a row for every id of the tokenizer, which is opened for this.
 
         Raises:
-            ValueError: it has not; the message names the field.
+            UserError: it has not; the message names the field.
         """
         from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 
         rows, mask = self.model.text.vocab_size, self.data.masking
         needed = Tokenizer(self.data.tokenizer).vocab_size
         if needed > rows:
-            raise ValueError(f"model.text.vocab_size is {rows}: the tokenizer needs at least {needed}")
+            raise UserError(f"model.text.vocab_size is {rows}: the tokenizer needs at least {needed}")
         if mask is not None and mask.text_mode == "replace" and mask.mask_id >= rows:
-            raise ValueError(f"data.mask.mask_id is {mask.mask_id}: it must be below model.text.vocab_size, {rows}")
+            raise UserError(f"data.mask.mask_id is {mask.mask_id}: it must be below model.text.vocab_size, {rows}")
 
     def loader(self, world_size: int) -> LoaderConfig:
         """Return the settings of the training loader on one of `world_size` ranks.
 
         Raises:
-            ValueError: the batch does not divide evenly among the ranks.
+            UserError: the batch does not divide evenly among the ranks.
         """
         if self.batch_size % world_size:
-            raise ValueError(f"batch_size is {self.batch_size}: it must be a multiple of the {world_size} processes")
+            raise UserError(f"batch_size is {self.batch_size}: it must be a multiple of the {world_size} processes")
         per_rank = self.batch_size // world_size
         if not 1 <= self.accumulate <= per_rank:
-            raise ValueError(f"accumulate is {self.accumulate}: it must be 1 to {per_rank}, the batch of a process")
+            raise UserError(f"accumulate is {self.accumulate}: it must be 1 to {per_rank}, the batch of a process")
         vision = self.model.vision
         if not isinstance(vision.image_size, int):
-            raise ValueError(f"model.vision.image_size is {vision.image_size}: training needs square images")
+            raise UserError(f"model.vision.image_size is {vision.image_size}: training needs square images")
         mask = self.data.masking
         return dataclasses.replace(
             self.data,

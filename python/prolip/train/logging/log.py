@@ -9,14 +9,13 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 import numpy as np
 
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.files import write_whole
+from prolip.files import write_atomic
 from prolip.models import ProLIPOutput
 from prolip.train.config.parts import LogConfig
 from prolip.train.logging.examples import ExampleBatch, pick_examples, write_examples
@@ -126,9 +125,7 @@ class MetricsLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -142,7 +139,7 @@ def read_lines(path: Path) -> list[str]:
 def _open_lines(path: Path, resumed_step: int) -> TextIO:
     """Open a file of rows for appending, after dropping the rows of later steps."""
     kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
-    write_whole(path, "".join(f"{line}\n" for line in kept))
+    write_atomic(path, "".join(f"{line}\n" for line in kept))
     return path.open("a", encoding="utf-8")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -111,10 +110,6 @@ class Meter:
             output: output of the last step.
             grad_norm: gradient norm of the last step.
             lr: learning rate of the last step.
-
-        Raises:
-            RuntimeError: a loss term or the last gradient is not finite. A run that diverged must not continue or be
-                saved.
         """
         seconds, steps = self._lap(), step - self._step
         loader, bad = self._read_loader(seconds)
@@ -122,11 +117,8 @@ class Meter:
         on_device = dict(zip(LossTerms._fields, self._sums / steps, strict=True))
         on_device |= {f"{name}_uncertainty": getattr(output, name).total_var.mean() for name in ("image", "text")}
         on_host = {"data_wait_share": (waited - self._waited) / seconds, **loader, "bad": float(bad.total())}
-        mean, norm = self._mean(on_device, on_host), grad_norm.item()
+        mean = self._mean(on_device, on_host)
         terms = {name: mean.pop(name) for name in LossTerms._fields}
-        if not all(map(math.isfinite, (*terms.values(), norm))):
-            where, values = f"within steps {self._step + 1}..{step}", LossTerms._make(terms.values())
-            raise RuntimeError(f"loss or gradient is not finite {where}: {values}, gradient norm {norm}")
         self._step, self._waited = step, waited
         self._sums.zero_()
         self.elapsed_s += seconds
@@ -136,8 +128,12 @@ class Meter:
         if output.logit_bias is not None:
             row["logit_bias"] = output.logit_bias.item()
         if self._scaler is not None:
-            row["loss_scale"] = self._scaler.scale
-        row |= {"grad_norm": norm, "samples_per_s": rate, "samples_per_s_per_device": rate / self._ranks.world_size}
+            row["loss_scale"] = self._scaler.scale.item()
+        row |= {
+            "grad_norm": grad_norm.item(),
+            "samples_per_s": rate,
+            "samples_per_s_per_device": rate / self._ranks.world_size,
+        }
         if self._speed is not None:
             row["mfu"] = self._speed.flops_per_step * steps / seconds / self._speed.peak_flops
         some_are_bad = mean.pop("bad") > 0

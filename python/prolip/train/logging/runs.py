@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prolip.errors import UserError
 from prolip.losses import LossTerms
 from prolip.report.charts import Line
 from prolip.report.runs_page import Curve, curves_page
@@ -57,18 +58,18 @@ def run_runs(options: RunsOptions) -> list[str]:
     """Return the lines of the table, and write the page of curves if one is requested.
 
     Raises:
-        ValueError: a folder has no run, the page would have more runs than colours, or no run has a requested metric.
+        UserError: a folder has no run, the page would have more runs than colours, or no run has a requested metric.
     """
     runs = find_runs(options.folders)
     known = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
     unknown = [name for name in options.metrics if name not in known]
     if unknown:
-        raise ValueError(f"metrics: no run has {', '.join(unknown)}; there are {', '.join(known)}")
+        raise UserError(f"metrics: no run has {', '.join(unknown)}; there are {', '.join(known)}")
     summaries = [summarise(run, options.metrics or _default_metrics(known)) for run in runs]
     lines = _table_lines(summaries, options.format)
     if options.plot is not None:
         if len(runs) > _MAX_CURVES:
-            raise ValueError(f"plot: {len(runs)} runs are too many, a page draws at most {_MAX_CURVES}")
+            raise UserError(f"plot: {len(runs)} runs are too many, a page draws at most {_MAX_CURVES}")
         options.plot.parent.mkdir(parents=True, exist_ok=True)
         options.plot.write_text(curves_page(_cells(summaries), _sections(runs, options.metrics or known)), "utf-8")
         lines.append(f"curves: {options.plot}")
@@ -79,7 +80,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
     """Find the runs in folders or in their subfolders, each once.
 
     Raises:
-        ValueError: a folder is not a run and has none.
+        UserError: a folder is not a run and has none.
     """
     found: dict[Path, None] = {}
     for folder in folders:
@@ -89,7 +90,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
             else sorted(p.parent for p in folder.glob("*/metrics.jsonl"))
         )
         if not here:
-            raise ValueError(f"{folder} has no run: there is no metrics.jsonl in it or in its subfolders")
+            raise UserError(f"{folder} has no run: there is no metrics.jsonl in it or in its subfolders")
         found |= dict.fromkeys(here)
     names = [path.resolve().name for path in found]
     ambiguous = {name for name in names if names.count(name) > 1}
@@ -101,7 +102,7 @@ def _read(folder: Path, name: str) -> RunRecord:
     total = None
     if config.is_file():
         settings: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
-        total = settings["num_samples"] // settings["batch_size"]
+        total = settings["samples_seen"] // settings["batch_size"]
     return RunRecord(name=name, total_steps=total, rows=read_metrics(folder / "metrics.jsonl"))
 
 

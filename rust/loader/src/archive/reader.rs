@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::grouping::{Sample, Span};
 use super::index::{Index, Shard};
@@ -70,12 +72,12 @@ pub struct OpenFiles(Mutex<HashMap<u32, Weak<File>>>);
 
 impl OpenFiles {
     fn get(&self, shard: u32) -> Option<Arc<File>> {
-        self.lock().get(&shard).and_then(Weak::upgrade)
+        self.0.lock().get(&shard).and_then(Weak::upgrade)
     }
 
     /// Returns the file that another reader has opened meanwhile, or shares this one.
     fn share(&self, shard: u32, file: File) -> Arc<File> {
-        let mut files = self.lock();
+        let mut files = self.0.lock();
         if let Some(earlier) = files.get(&shard).and_then(Weak::upgrade) {
             return earlier;
         }
@@ -83,10 +85,6 @@ impl OpenFiles {
         let file = Arc::new(file);
         files.insert(shard, Arc::downgrade(&file));
         file
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Weak<File>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

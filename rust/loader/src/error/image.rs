@@ -28,19 +28,22 @@ pub enum DecodeError {
     Jpeg(String),
     /// The PNG decoder's reason.
     #[error("PNG: {0}")]
-    Png(#[from] ::png::DecodingError),
+    Png(#[from] png::DecodingError),
     /// A chunk of a PNG is not what it was.
     #[error("PNG: a chunk's checksum is wrong")]
     Checksum,
     /// libwebp's reason.
     #[error("WebP: {0}")]
     Webp(&'static str),
-    /// What is wrong with a GIF.
+    /// The GIF decoder's reason.
     #[error("GIF: {0}")]
-    Gif(&'static str),
-    /// What is wrong with a BMP.
+    Gif(#[from] gif::DecodingError),
+    /// The BMP decoder's reason.
     #[error("BMP: {0}")]
-    Bmp(&'static str),
+    Bmp(#[from] image::ImageError),
+    /// There are no pixels.
+    #[error("the file has no pixels")]
+    Empty,
     /// A decoder could not be set up.
     #[error("no memory for the decoder")]
     OutOfMemory,

@@ -50,6 +50,9 @@ pub enum Error {
     /// A setting is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// All shards are intact archives, but none has a sample.
+    #[error("data.shards is {0}: the shards hold no sample")]
+    NoSample(String),
     /// A shard cannot be opened.
     #[error("shard {shard}: cannot open: {source}")]
     Open {

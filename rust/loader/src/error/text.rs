@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-/// Where a text stops being json.
+/// Why bytes are not JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("byte {at}: {rule}")]
-pub struct JsonError {
-    /// Bytes before the place.
-    pub at: usize,
-    /// What should stand there.
-    pub rule: &'static str,
+pub enum JsonError {
+    /// The bytes are not text.
+    #[error("not UTF-8: {0}")]
+    Utf8(#[from] std::str::Utf8Error),
+    /// The text is not one JSON value.
+    #[error(transparent)]
+    Syntax(#[from] jiter::JiterError),
 }
 
 /// Why a tokenizer cannot be built, or a batch of captions not be encoded.

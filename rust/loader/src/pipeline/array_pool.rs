@@ -24,6 +24,7 @@ pub struct BatchArrays {
 /// Arrays that no batch uses any more.
 #[derive(Debug)]
 pub struct ArrayPool {
+    // Not `parking_lot`: in a forked child even its unlocking may wait for a thread that is not there.
     free: Mutex<Free>,
     image_bytes: usize,
 }

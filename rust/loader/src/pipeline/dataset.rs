@@ -217,26 +217,18 @@ fn check_tokenizer(
     Ok(())
 }
 
-fn check_size(
-    config: &LoaderConfig,
-    order: &OrderSettings,
-    counts: &[u32],
-) -> Result<(), ConfigError> {
+fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> Result<(), Error> {
     let Some(total) = order.epoch_samples(counts) else {
         if config.last_batch == LastBatch::Keep {
             return Ok(());
         }
         let rule = "some shards have unknown lengths: set the number of samples per epoch, or index the shards with \
                     `prolip data index`";
-        return Err(ConfigError::new("data.num_samples", "None", rule));
+        return Err(ConfigError::new("data.num_samples", "None", rule).into());
     };
     let partition = order.partition(total);
     if partition.total == 0 {
-        return Err(ConfigError::new(
-            "data.shards",
-            format!("{:?}", config.shards),
-            "the shards hold no sample",
-        ));
+        return Err(Error::NoSample(format!("{:?}", config.shards)));
     }
     if partition.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(
@@ -246,11 +238,7 @@ fn check_size(
             u128::from(partition.world_size) * u128::from(partition.batch_size),
             partition.total
         );
-        return Err(ConfigError::new(
-            "data.batch_size",
-            partition.batch_size,
-            rule,
-        ));
+        return Err(ConfigError::new("data.batch_size", partition.batch_size, rule).into());
     }
     Ok(())
 }

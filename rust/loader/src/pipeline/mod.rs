@@ -17,9 +17,11 @@ mod state;
 mod stats;
 mod worker;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub use array_pool::{ArrayPool, BatchArrays, Lease};
 pub use bad_samples::{BadSamples, max_substitutes};
@@ -71,7 +73,7 @@ impl Pipeline {
             let handle = thread
                 .spawn(move || worker::run(&shared))
                 .map_err(|error| Error::Spawn(Arc::new(error)))?;
-            pipeline.lock_threads().push(handle);
+            pipeline.threads.lock().push(handle);
         }
         Ok(pipeline)
     }
@@ -94,16 +96,12 @@ impl Pipeline {
     /// [`Error::Closed`]. Can be called again; a second call during the first returns before the threads have ended.
     pub fn close(&self) {
         self.shared.stop(Error::Closed);
-        let threads = std::mem::take(&mut *self.lock_threads());
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             // The thread has caught its own panic and reported it as the run's error.
             drop(thread.join());
         }
         self.shared.free();
-    }
-
-    fn lock_threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

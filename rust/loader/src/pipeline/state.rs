@@ -4,9 +4,11 @@
 //! Threads only take the lock when a batch begins and when it is finished, never for a sample.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::array_pool::{ArrayPool, Lease};
 use super::bad_samples::BadSamples;
@@ -131,7 +133,7 @@ impl Shared {
 
     /// The counters now.
     pub fn stats(&self) -> LoaderStats {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let (ready, bad_samples) = (state.finished.len() as u64, state.run_bad_samples.clone());
         drop(state);
         self.counters.snapshot(ready, bad_samples)
@@ -141,7 +143,7 @@ impl Shared {
     pub fn free(&self) {
         // Only now: a thread may have been reading a downloaded shard until it ended.
         self.provider.close();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.finished.clear();
         state.spare_rows.clear();
         state.current = None;
@@ -156,7 +158,7 @@ impl Shared {
 
     /// Stops the run. The reader sees the first reason.
     pub fn stop(&self, error: Error) {
-        self.stop_locked(&mut lock(&self.state), error);
+        self.stop_locked(&mut self.state.lock(), error);
     }
 
     /// Stops the run. The reason is stored before any thread can see that it should stop.
@@ -172,13 +174,13 @@ impl Shared {
     fn provider_changed(&self) {
         // Before the lock, so that a thread that is checking right now checks once more.
         self.changes.fetch_add(1, Ordering::AcqRel);
-        lock(&self.state).waiting_for_shards = false;
+        self.state.lock().waiting_for_shards = false;
         self.work.notify_all();
     }
 
     /// Waits for a batch with free slots; `None` when the run is over.
     pub fn wait_for_work(&self) -> Option<Arc<BatchInProgress>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             if self.is_stopping() {
                 return None;
@@ -208,10 +210,7 @@ impl Shared {
                 Stage::Idle
             };
             let begun_waiting = Instant::now();
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.work.wait(&mut state);
             self.counters.passed(stage, begun_waiting);
         }
     }
@@ -230,7 +229,7 @@ impl Shared {
             Upcoming::Batch(plan) => (Upcoming::Batch(plan), Some(self.pool.take())),
             other => (other, None),
         };
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.planner = Some(planner);
         match (upcoming, lease) {
             (Upcoming::Batch(plan), Some(lease)) => self.begin(&mut state, plan, lease),
@@ -262,7 +261,7 @@ impl Shared {
 
     /// Stores a finished batch for the reader, and keeps its rows for reuse.
     pub fn finished(&self, number: u64, finished: FinishedBatch, rows: Vec<Row>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         // The reader stops at the first failed batch. All earlier ones have begun already and will be finished.
         state.all_planned |= !matches!(finished.outcome, Outcome::Complete(_));
         state.finished.insert(number, finished);
@@ -283,7 +282,7 @@ impl Shared {
     /// Returns the next batch if it is ready within `timeout`.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         let begun = Instant::now();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             let number = state.taken;
             if let Some(finished) = state.finished.remove(&number) {
@@ -318,11 +317,7 @@ impl Shared {
                 self.counters.spend(Stage::Wait, begun.elapsed());
                 return Ok(Next::Waiting);
             }
-            state = self
-                .ready
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.ready.wait_for(&mut state, left);
         }
     }
 
@@ -346,9 +341,4 @@ impl Shared {
         self.work.notify_all();
         Ok(batch)
     }
-}
-
-/// A panic elsewhere is reported there, and none can happen while the lock is held.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

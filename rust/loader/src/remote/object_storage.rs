@@ -1,6 +1,6 @@
 //! Requests to object stores, through the `object_store` crate: its credentials, signatures and endpoints, our retries.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,6 +14,7 @@ use object_store::path::Path;
 use object_store::{
     ClientConfigKey, ClientOptions, GetOptions, GetRange, ObjectStore, RetryConfig,
 };
+use parking_lot::Mutex;
 
 use super::address::Scheme;
 use super::request::{Answer, Want, asked_pause, in_time};
@@ -57,7 +58,7 @@ impl HttpService for NotingClient {
             let response = self.0.execute(request).await?;
             // Where no request of ours is under way (a token that is refreshed by itself), there is nothing to note.
             let _ = LAST.try_with(|last| {
-                *last.lock().unwrap_or_else(PoisonError::into_inner) = Last {
+                *last.lock() = Last {
                     status: Some(response.status().as_u16()),
                     pause: asked_pause(response.headers()),
                 };
@@ -176,7 +177,7 @@ async fn noting<T>(request: impl Future<Output = object_store::Result<T>>) -> Re
     let last = Arc::default();
     let result = LAST.scope(Arc::clone(&last), request).await;
     result.map_err(|error| {
-        let last = *last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *last.lock();
         failure(&error, last)
     })
 }

@@ -1,8 +1,9 @@
 //! Where a shard's bytes are requested: an HTTP server or an object store.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use object_store::ObjectStore;
+use parking_lot::Mutex;
 
 use super::request::{Answer, Want};
 use super::retry::{Failure, Verdict};
@@ -56,14 +57,13 @@ async fn get_landed(
     want: Want,
     known: Option<&Identity>,
 ) -> Result<Answer, Failure> {
-    let place = || landed.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = place().clone();
+    let before = landed.lock().clone();
     if let Some(there) = before {
         let answer = http::get(client, there.as_str(), None, want, known).await;
         match answer {
             Ok((answer, _)) => return Ok(answer),
             Err(failure) => {
-                *place() = None;
+                *landed.lock() = None;
                 if !matches!(failure.verdict, Verdict::Missing | Verdict::Final) {
                     return Err(failure);
                 }
@@ -71,6 +71,6 @@ async fn get_landed(
         }
     }
     let (answer, there) = http::get(client, url, token, want, known).await?;
-    *place() = there;
+    *landed.lock() = there;
     Ok(answer)
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Condvar, Mutex};
 
 /// Bytes that one shard takes on the disk, and whether its fetching is called off.
 #[derive(Debug, Default)]
@@ -65,7 +67,7 @@ impl Sink {
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, at)?;
         let end = at + bytes.len() as u64;
-        let mut arrived = self.lock();
+        let mut arrived = self.arrived.lock();
         let before = arrived.parts.range(..=at).next_back();
         let start = match before {
             Some((&start, &before_end)) if before_end == at => start,
@@ -81,12 +83,8 @@ impl Sink {
 
     /// Says that nothing more comes; `whole`: because everything is here.
     pub fn end(&self, whole: bool) {
-        self.lock().ended.get_or_insert(whole);
+        self.arrived.lock().ended.get_or_insert(whole);
         self.more.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arrived> {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,20 +103,14 @@ impl Following {
 
 impl Read for Following {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut arrived = self.sink.lock();
+        let mut arrived = self.sink.arrived.lock();
         let end = loop {
             let end = arrived.parts.get(&0).copied().unwrap_or(0);
             match arrived.ended {
                 _ if end > self.at => break end,
                 Some(true) => return Ok(0),
                 Some(false) => return Err(io::Error::other("its fetching ended early")),
-                None => {
-                    arrived = self
-                        .sink
-                        .more
-                        .wait(arrived)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
+                None => self.sink.more.wait(&mut arrived),
             }
         };
         drop(arrived);
@@ -144,7 +136,7 @@ mod tests {
         for (at, bytes) in [(6, "ghi"), (0, "ab"), (3, "def"), (2, "c"), (9, "j")] {
             sink.write(at, bytes.as_bytes()).unwrap();
         }
-        assert_eq!(sink.lock().parts, BTreeMap::from([(0, 10)]));
+        assert_eq!(sink.arrived.lock().parts, BTreeMap::from([(0, 10)]));
         sink.end(true);
         assert_eq!(reader.join().unwrap().unwrap(), "abcdefghij");
     }

@@ -6,9 +6,10 @@ use std::fmt;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -118,7 +119,7 @@ impl Prefetcher {
 
 impl ShardProvider for Prefetcher {
     fn request(&self, shards: &[u32]) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         for &shard in shards {
             state.queue(shard);
         }
@@ -126,7 +127,7 @@ impl ShardProvider for Prefetcher {
     }
 
     fn is_ready(&self, shard: u32) -> bool {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         match state.shards.get(&shard) {
             Some(Held::Here { .. } | Held::Failed(_)) => return true,
             Some(Held::Fetching { .. }) => return false,
@@ -141,7 +142,7 @@ impl ShardProvider for Prefetcher {
     }
 
     fn length(&self, shard: u32) -> Option<Result<u64, Error>> {
-        let state = self.shared.lock();
+        let state = self.shared.state.lock();
         if let Some(&length) = state.lengths.get(&shard) {
             return Some(Ok(length));
         }
@@ -152,7 +153,7 @@ impl ShardProvider for Prefetcher {
     }
 
     fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
-        match self.shared.lock().shards.get(&shard) {
+        match self.shared.state.lock().shards.get(&shard) {
             Some(Held::Here { lent, .. }) => Ok(Some(lent.clone())),
             Some(Held::Failed(error)) => Err(error.clone()),
             _ => Ok(None),
@@ -160,7 +161,7 @@ impl ShardProvider for Prefetcher {
     }
 
     fn release(&self, shard: u32) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         let held = state.shards.remove(&shard);
         state.forget(shard);
         end(held);
@@ -178,7 +179,7 @@ impl ShardProvider for Prefetcher {
 
     fn close(&self) {
         self.shared.closed.store(true, Ordering::Relaxed);
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.queue.clear();
         let shards = std::mem::take(&mut state.shards);
         drop(state);
@@ -253,10 +254,6 @@ async fn examined(fetched: Fetched, request: ShardRequest, scan: ScanShard) -> A
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Begins what may be begun: the shards in their order, and before them those that a batch waits for.
     fn pump(self: &Arc<Self>, state: &mut State) {
         while !self.closed.load(Ordering::Relaxed) {
@@ -326,7 +323,7 @@ impl Shared {
     }
 
     fn arrived(self: &Arc<Self>, shard: u32, meter: &Arc<Meter>, arrival: Arrival) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let ours = matches!(state.shards.get(&shard), Some(Held::Fetching { meter: now, .. }) if Arc::ptr_eq(now, meter));
         if !ours {
             // Released meanwhile.

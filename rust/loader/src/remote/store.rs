@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use object_store::ObjectStore;
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -139,8 +140,7 @@ impl Store {
 
     /// Ends its threads and whatever they were doing.
     pub(super) fn close(&self) {
-        let runtime = self.runtime.lock();
-        let runtime = runtime.unwrap_or_else(PoisonError::into_inner).take();
+        let runtime = self.runtime.lock().take();
         if let Some(runtime) = runtime {
             runtime.shutdown_timeout(PATIENCE);
         }
@@ -206,7 +206,7 @@ impl Inner {
         scheme: Scheme,
         bucket: &str,
     ) -> Result<Arc<dyn ObjectStore>, Failure> {
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut objects = self.objects.lock();
         let key = (scheme, bucket.to_owned());
         if let Some(store) = objects.get(&key) {
             return Ok(Arc::clone(store));

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from prolip.demo.config import EmojiConfig
 from prolip.demo.data import build as builder
-from prolip.demo.data.art import Art, find_art, picture_id
+from prolip.demo.data.art import Art, find_art, image_id
 from prolip.demo.data.build import build_emoji
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.data.names import Emoji, read_table
@@ -127,7 +127,7 @@ def test_a_sample(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None
     record = sample["json"]
     pixels = np.asarray(Image.open(io.BytesIO(sample["png"])))
     assert pixels.shape == (8, 8, 3)
-    assert picture_id(pixels) == record["picture"]
+    assert image_id(pixels) == record["picture"]
     assert (
         sample["txt"].decode() == record["name"] == f"{record['base_name']} with {record['name'].split()[3]} skin tone"
     )

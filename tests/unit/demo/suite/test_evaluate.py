@@ -16,10 +16,10 @@ from prolip.cli import main
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.demo.suite import EmojiResults, evaluate_emoji
+from prolip.demo.suite.emoji_samples import CaptionBook, ImageSet, codes, evenly_spaced, is_chained, parse_sample
 from prolip.demo.suite.evaluate import set_names
-from prolip.demo.suite.measures import blurred, correct_pairs, hidden_patches, zoomed
-from prolip.demo.suite.samples import CaptionBook, PictureSet, codes, evenly_spaced, is_chained, parse_sample
-from prolip.embeddings.embed import embed_images, embed_pictures, embed_texts, read_pictures
+from prolip.demo.suite.measure_sets import blurred, correct_pairs, hidden_patches, zoomed
+from prolip.embeddings.embed import decode_images, embed_images, embed_pixels, embed_texts
 from prolip.models import ARCHITECTURES, ProLIP
 
 MakeRecord = Callable[[int, str], dict[str, object]]
@@ -62,7 +62,7 @@ def model() -> ProLIP:
 
 def test_parse_sample_reads_the_record(make_record: MakeRecord) -> None:
     sample = parse_sample("k", json.dumps(make_record(4, "test-goog")))
-    assert (sample.key, sample.group, sample.picture) == ("k", "food-and-drink", "test-goog-4")
+    assert (sample.key, sample.group, sample.image_id) == ("k", "food-and-drink", "test-goog-4")
     assert [is_chained(sample, t) for t in range(2)] == [False, True]
 
 
@@ -99,9 +99,9 @@ def test_caption_book_keeps_each_caption_once() -> None:
     assert codes(["x", "y", "x"]).tolist() == [0, 1, 0]
 
 
-def test_correct_pairs_join_equal_pictures_and_equal_captions(emoji_sets: list[PictureSet]) -> None:
+def test_correct_pairs_join_equal_pictures_and_equal_captions(emoji_sets: list[ImageSet]) -> None:
     first, second, third, fourth = emoji_sets[0].samples[:4]
-    second = dataclasses.replace(second, picture=first.picture)
+    second = dataclasses.replace(second, image_id=first.image_id)
     fourth = dataclasses.replace(fourth, captions=third.captions)
     assert correct_pairs([first, second, third, fourth]).int().tolist() == [
         [1, 1, 0, 0],
@@ -195,13 +195,13 @@ def test_embedding_by_loader_equals_embedding_in_memory(model: ProLIP, emoji_dat
     with loader() as batches:
         embedded = embed_images(model, batches, CPU)
     with loader() as batches:
-        pictures = read_pictures(batches)
+        pictures = decode_images(batches)
     assert model.training
     assert embedded.keys == pictures.keys
     assert len(embedded.keys) == 36
     assert embedded.members == pictures.members
     assert None not in embedded.members["json"]
-    in_memory = embed_pictures(model, pictures.images, CPU, batch_size=7)
+    in_memory = embed_pixels(model, pictures.images, CPU, batch_size=7)
     assert torch.allclose(embedded.gaussian.mean, in_memory.mean, atol=1e-5)
     assert torch.allclose(embedded.gaussian.log_var, in_memory.log_var, atol=1e-5)
 
@@ -214,7 +214,7 @@ def test_batches_of_captions_change_nothing(model: ProLIP) -> None:
     assert not whole.mean.requires_grad
 
 
-def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[PictureSet]) -> None:
+def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[ImageSet]) -> None:
     before = torch.random.get_rng_state()
     results, *items = evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
     assert torch.equal(torch.random.get_rng_state(), before), "evaluation leaves the generator alone"

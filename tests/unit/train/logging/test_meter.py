@@ -117,10 +117,10 @@ def test_a_row_tells_of_the_steps_since_the_row_before(clock: Clock) -> None:
 
 
 def test_fp16s_factor_is_told_where_there_is_one(clock: Clock) -> None:
-    scaler = LossScaler(2.0**9)
+    scaler = LossScaler(torch.device("cpu"), 2.0**9)
     meter = meter_of(Source(), scaler=scaler)
     clock.now += 1.0
-    scaler.update(torch.tensor(math.inf))
+    scaler.update(torch.tensor(False))
     assert row_of(meter, 1)["loss_scale"] == 2.0**8
 
 
@@ -164,15 +164,6 @@ def test_bad_samples_are_counted_by_reason_and_told(clock: Clock, caplog: pytest
     assert counted == [{"bad/decode": 2}, {}, {"bad/caption": 4, "bad/decode": 1}]
     told = [record.getMessage() for record in caplog.records]
     assert told == [f"rank 0: {n} unreadable samples so far, such as a.tar: sample 7: no picture" for n in (2, 7)]
-
-
-@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf)])
-def test_a_figure_that_is_not_finite_ends_the_run(clock: Clock, loss: float, norm: float) -> None:
-    meter = meter_of(Source(), step=3)
-    clock.now = 1.0
-    meter.add(terms(loss))
-    with pytest.raises(RuntimeError, match=r"loss or gradient is not finite within steps 4..5: LossTerms\(total="):
-        meter.row(5, output(), torch.tensor(norm), 1e-3)
 
 
 def test_a_loss_without_a_bias_has_no_row_of_it(clock: Clock) -> None:

@@ -23,7 +23,7 @@ def write(folder: Path, losses: list[float], top1: list[float], num_samples: int
         rows.append({"step": 10 * step, "samples": 640 * step, "val/emoji/top1": value, "val/emoji/top5": 0.9})
     lines = [json.dumps(row) for row in sorted(rows, key=lambda row: row["step"])]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    (folder / "config.toml").write_text(f"num_samples = {num_samples}\nbatch_size = 64\n")
+    (folder / "config.toml").write_text(f"samples_seen = {num_samples}\nbatch_size = 64\n")
     return folder
 
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::error::Error;
 
@@ -41,7 +42,7 @@ pub fn in_order<T: Send>(
                 return;
             }
             let result = catch_unwind(AssertUnwindSafe(|| work(number)));
-            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut results = results.lock();
             let results = &mut *results;
             match result {
                 Ok(result) => drop(results.early.insert(number, result)),
@@ -67,7 +68,7 @@ pub fn in_order<T: Send>(
         }
         run();
     });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let results = results.into_inner();
     match results.error {
         Some(error) => Err(error),
         None if results.taken < count => Err(Error::Closed),

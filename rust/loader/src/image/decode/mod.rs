@@ -1,7 +1,7 @@
 //! Encoded pictures to packed RGB, with the pixels that PIL's `Image.open(…).convert("RGB")` gives.
 //!
-//! The plainest JPEG files are decoded here, others by libjpeg-turbo, WebP by libwebp, PNG by the `png` crate, GIF and BMP
-//! here. The format is told from the first bytes, never from a file name. Orientation tags, colour profiles and gamma are
+//! The plainest JPEG files are decoded here, others by libjpeg-turbo, WebP by libwebp, PNG, GIF and BMP by the crates `png`,
+//! `gif` and `image`. The format is told from the first bytes, never from a file name. Orientation tags, colour profiles and gamma are
 //! left alone, as PIL leaves them. What PIL refuses (a truncated file, say) is an error here.
 
 mod baseline;
@@ -105,7 +105,7 @@ impl Decoder {
         } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
             webp::decode(bytes, self.max_pixels, into)
         } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
-            gif::decode(bytes, self.max_pixels, into)
+            gif::decode(bytes, self.max_pixels, &mut self.scratch, into)
         } else if bytes.starts_with(b"BM") {
             bmp::decode(bytes, self.max_pixels, &mut self.scratch, into)
         } else {

@@ -1,6 +1,6 @@
 //! A sample's texts → one caption a slot, and a more general one for masking where the configuration asks for it.
 
-use super::json::Json;
+use super::json::{Json, JsonText};
 use crate::config::{CaptionConfig, CaptionSource, TXT};
 use crate::error::SampleError;
 use crate::rng::SampleRng;
@@ -12,7 +12,7 @@ const EVERY: &str = "*";
 #[derive(Debug)]
 pub struct Texts<'m> {
     txt: Option<&'m str>,
-    json: Option<Json<'m>>,
+    json: Option<JsonText<'m>>,
     max_bytes: usize,
 }
 
@@ -62,7 +62,7 @@ impl<'m> Texts<'m> {
         };
         Ok(Self {
             txt: txt.map(as_text).transpose()?,
-            json: json.map(Json::parse).transpose()?,
+            json: json.map(JsonText::parse).transpose()?,
             max_bytes,
         })
     }
@@ -112,7 +112,8 @@ impl<'m> Texts<'m> {
             into.push_str(self.txt.ok_or(SampleError::NoCaption("txt"))?);
             return Ok(());
         }
-        let json = self.json.ok_or(SampleError::NoCaption("json"))?;
+        let json = self.json.as_ref();
+        let json = json.ok_or(SampleError::NoCaption("json"))?.value();
         let mut found = Found::new(json, &mut scratch.places);
         found.walk(json, path);
         if found.values().all(|value| !is_text(value)) {
@@ -127,7 +128,7 @@ impl<'m> Texts<'m> {
             path: path.to_owned(),
             why,
         })?;
-        let text = found.values().nth(drawn).flatten().and_then(Json::as_text);
+        let text = found.values().nth(drawn).flatten().and_then(Json::as_str);
         let text = text.unwrap_or_default();
         within(self.max_bytes, text.len())?;
         into.push_str(&text);
@@ -136,7 +137,7 @@ impl<'m> Texts<'m> {
 }
 
 fn is_text(value: Option<Json<'_>>) -> bool {
-    value.is_some_and(Json::is_text)
+    value.is_some_and(Json::is_string)
 }
 
 fn within(limit: usize, bytes: usize) -> Result<(), SampleError> {

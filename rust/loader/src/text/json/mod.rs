@@ -1,57 +1,58 @@
-//! A sample's json, read in place: nothing is built, values are places in the text.
+//! A sample's JSON, read in place by `jiter`: no tree is built, a value is a part of the text.
 //!
-//! What Python's `json.loads` takes is taken, so `NaN` and `Infinity` too: programs that write metadata in Python write them.
-//! Half of a surrogate pair, which no text may hold, becomes U+FFFD. Of equal keys the last one counts.
+//! It reads what Python's `json.loads` reads: also `NaN` and `Infinity`, and the last of equal keys. Half of a surrogate pair,
+//! which `jiter` refuses and no `str` can hold, becomes U+FFFD.
 
 use std::borrow::Cow;
 use std::iter;
 
+use jiter::{Jiter, JiterError};
+
 use crate::error::JsonError;
 
-/// Lists and objects inside one another, at most: reading uses the stack.
-const MAX_DEPTH: usize = 512;
+/// A text that was checked to be one JSON value.
+#[derive(Debug)]
+pub struct JsonText<'t>(Cow<'t, str>);
 
-/// A list and an object may be followed by these.
-const SPACES: [u8; 4] = *b" \t\n\r";
+impl<'t> JsonText<'t> {
+    /// Checks the bytes. White space around the value and a byte order mark before it are allowed.
+    ///
+    /// # Errors
+    /// The bytes are not one JSON value in UTF-8.
+    pub fn parse(bytes: &'t [u8]) -> Result<Self, JsonError> {
+        let text = std::str::from_utf8(bytes)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if check(text).is_ok() {
+            return Ok(Self(Cow::Borrowed(text)));
+        }
+        let repaired = replace_lone_surrogates(text);
+        check(&repaired)?;
+        Ok(Self(Cow::Owned(repaired)))
+    }
 
-/// A value: the part of a json text that it is written as.
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> Json<'_> {
+        Json {
+            text: self.0.trim_matches([' ', '\t', '\n', '\r']),
+        }
+    }
+}
+
+/// A value, as the part of a checked text that it is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Json<'t> {
     text: &'t str,
 }
 
 impl<'t> Json<'t> {
-    /// The value that the bytes are, white space and a byte order mark around it apart.
-    ///
-    /// # Errors
-    /// The bytes are not one value of json in UTF-8.
-    pub fn parse(bytes: &'t [u8]) -> Result<Self, JsonError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| JsonError {
-            at: error.valid_up_to(),
-            rule: "not UTF-8",
-        })?;
-        let mark = text.len() - text.trim_start_matches('\u{feff}').len();
-        let mut scanner = Scanner { text, at: mark };
-        scanner.spaces();
-        let begin = scanner.at;
-        scanner.value(0)?;
-        let end = scanner.at;
-        scanner.spaces();
-        if scanner.at < text.len() {
-            return Err(scanner.wrong("something stands behind the value"));
-        }
-        Ok(Self {
-            text: &text[begin..end],
-        })
-    }
-
-    /// What kind of value it is, for messages.
+    /// Its type, for messages.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self.text.as_bytes().first() {
             Some(b'{') => "an object",
             Some(b'[') => "a list",
-            Some(b'"') => "a text",
+            Some(b'"') => "a string",
             Some(b't' | b'f') => "true or false",
             Some(b'n') => "null",
             _ => "a number",
@@ -64,9 +65,9 @@ impl<'t> Json<'t> {
         self.text.starts_with('[')
     }
 
-    /// Whether it is a text.
+    /// Whether it is a string.
     #[must_use]
-    pub fn is_text(self) -> bool {
+    pub fn is_string(self) -> bool {
         self.text.starts_with('"')
     }
 
@@ -85,270 +86,99 @@ impl<'t> Json<'t> {
         }
     }
 
-    /// The text that it is, if it is one.
+    /// The string that it is; `None` for other types.
     #[must_use]
-    pub fn as_text(self) -> Option<Cow<'t, str>> {
+    pub fn as_str(self) -> Option<Cow<'t, str>> {
         let inside = self.text.strip_prefix('"')?.strip_suffix('"')?;
-        Some(unescape(inside))
+        if !inside.contains('\\') {
+            return Some(Cow::Borrowed(inside));
+        }
+        let mut reader = reader(self.text);
+        Some(Cow::Owned(reader.next_str().ok()?.to_owned()))
     }
 
-    /// The number that it is, if it is one.
+    /// The number that it is; `None` for other types.
     #[must_use]
     pub fn as_number(self) -> Option<f64> {
-        match self.text {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            text if text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
-                text.parse().ok()
-            }
-            _ => None,
-        }
+        reader(self.text).next_float().ok()
     }
 
-    /// The value of a key of an object.
+    /// The value of a key; `None` where the key is missing or this is no object.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
-        self.members()
-            .filter(|(name, _)| *name == key)
-            .map(|(_, value)| value)
-            .last()
+        let mut reader = reader(self.text);
+        let mut found = None;
+        let mut name = reader.next_object().ok()?;
+        while let Some(current) = name {
+            let wanted = current == key;
+            let value = self.next_value(&mut reader)?;
+            if wanted {
+                found = Some(value);
+            }
+            name = reader.next_key().ok()?;
+        }
+        found
     }
 
-    /// The elements of a list; of anything else none.
+    /// The elements of a list; none for other types.
     pub fn elements(self) -> impl Iterator<Item = Self> {
-        self.items('[').map(|(_, value)| value)
-    }
-
-    /// The keys and values of an object; of anything else none.
-    pub fn members(self) -> impl Iterator<Item = (Cow<'t, str>, Self)> {
-        self.items('{')
-            .map(|(key, value)| (unescape(key.unwrap_or_default()), value))
-    }
-
-    /// What stands between the brackets, keys as they are written.
-    fn items(self, open: char) -> impl Iterator<Item = (Option<&'t str>, Self)> {
-        let mut scanner = Scanner {
-            text: self.text,
-            at: 1,
-        };
-        let mut more = self.text.starts_with(open) && !scanner.at_end_of_items();
+        let mut reader = reader(self.text);
+        let mut more = matches!(reader.next_array(), Ok(Some(_)));
         iter::from_fn(move || {
-            // The text was checked as a whole, so that nothing is wrong here.
-            let item = more.then(|| scanner.item(open == '{', 0).ok()).flatten();
-            more = item.is_some() && scanner.comma().unwrap_or(false);
-            item
+            let value = more.then(|| self.next_value(&mut reader)).flatten();
+            more = more && matches!(reader.array_step(), Ok(Some(_)));
+            value
         })
     }
-}
 
-/// A text being read.
-struct Scanner<'t> {
-    text: &'t str,
-    at: usize,
-}
-
-impl<'t> Scanner<'t> {
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn wrong(&self, rule: &'static str) -> JsonError {
-        JsonError { at: self.at, rule }
-    }
-
-    fn spaces(&mut self) {
-        while self.peek().is_some_and(|byte| SPACES.contains(&byte)) {
-            self.at += 1;
-        }
-    }
-
-    /// Steps over one value.
-    fn value(&mut self, depth: usize) -> Result<(), JsonError> {
-        if depth > MAX_DEPTH {
-            return Err(self.wrong("too many lists and objects inside one another"));
-        }
-        match self.peek() {
-            Some(open @ (b'{' | b'[')) => {
-                self.at += 1;
-                let mut more = !self.at_end_of_items();
-                while more {
-                    self.item(open == b'{', depth + 1)?;
-                    more = self.comma()?;
-                }
-                let close = if open == b'{' { b'}' } else { b']' };
-                if self.peek() != Some(close) {
-                    return Err(self.wrong("a list or an object has no end"));
-                }
-                self.at += 1;
-                Ok(())
-            }
-            Some(b'"') => self.string().map(|_| ()),
-            Some(b'-' | b'0'..=b'9') if !self.text[self.at..].starts_with("-I") => self.number(),
-            _ => self.word(),
-        }
-    }
-
-    /// Steps over white space; whether a closing bracket follows.
-    fn at_end_of_items(&mut self) -> bool {
-        self.spaces();
-        matches!(self.peek(), Some(b']' | b'}'))
-    }
-
-    /// Steps over an element, or a key and its value, and the white space behind it.
-    fn item(
-        &mut self,
-        keyed: bool,
-        depth: usize,
-    ) -> Result<(Option<&'t str>, Json<'t>), JsonError> {
-        let key = if keyed {
-            let key = self.string()?;
-            self.spaces();
-            if self.peek() != Some(b':') {
-                return Err(self.wrong("a key is followed by a colon"));
-            }
-            self.at += 1;
-            self.spaces();
-            Some(key)
-        } else {
-            None
-        };
-        let begin = self.at;
-        self.value(depth)?;
-        let text = &self.text[begin..self.at];
-        self.spaces();
-        Ok((key, Json { text }))
-    }
-
-    /// Steps over a comma and the white space behind it, if there is one.
-    fn comma(&mut self) -> Result<bool, JsonError> {
-        match self.peek() {
-            Some(b',') => {
-                self.at += 1;
-                self.spaces();
-                Ok(true)
-            }
-            Some(b']' | b'}') => Ok(false),
-            _ => Err(self.wrong("a comma or the end of the list or object is missing")),
-        }
-    }
-
-    /// Steps over a text; gives what stands between its quotes.
-    fn string(&mut self) -> Result<&'t str, JsonError> {
-        if self.peek() != Some(b'"') {
-            return Err(self.wrong("a key must be a text"));
-        }
-        self.at += 1;
-        let begin = self.at;
-        loop {
-            match self.peek() {
-                None => return Err(self.wrong("a text has no end")),
-                Some(b'"') => break,
-                Some(b'\\') => self.escape()?,
-                Some(0..b' ') => return Err(self.wrong("a text holds a control character")),
-                Some(_) => self.at += 1,
-            }
-        }
-        self.at += 1;
-        Ok(&self.text[begin..self.at - 1])
-    }
-
-    fn escape(&mut self) -> Result<(), JsonError> {
-        let rest = &self.text.as_bytes()[self.at + 1..];
-        self.at += match rest {
-            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
-            [b'u', digits @ ..]
-                if digits.len() >= 4 && digits[..4].iter().all(u8::is_ascii_hexdigit) =>
-            {
-                6
-            }
-            _ => return Err(self.wrong("not an escape sequence")),
-        };
-        Ok(())
-    }
-
-    fn number(&mut self) -> Result<(), JsonError> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        // A number does not go on behind a first 0: what follows is the next thing, and wrong.
-        if self.peek() == Some(b'0') {
-            self.at += 1;
-        } else if self.digits() == 0 {
-            return Err(self.wrong("a number has digits"));
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            if self.digits() == 0 {
-                return Err(self.wrong("a number has digits behind its point"));
-            }
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            if self.digits() == 0 {
-                return Err(self.wrong("an exponent has digits"));
-            }
-        }
-        Ok(())
-    }
-
-    fn digits(&mut self) -> usize {
-        let begin = self.at;
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        self.at - begin
-    }
-
-    fn word(&mut self) -> Result<(), JsonError> {
-        let rest = &self.text[self.at..];
-        let words = ["true", "false", "null", "NaN", "Infinity", "-Infinity"];
-        let word = words.iter().find(|word| rest.starts_with(**word));
-        self.at += word.ok_or_else(|| self.wrong("a value is missing"))?.len();
-        Ok(())
+    /// The value that `reader`, which reads this one, is about to read.
+    fn next_value(self, reader: &mut Jiter<'_>) -> Option<Self> {
+        // Skips the white space before the value.
+        reader.peek().ok()?;
+        let begin = reader.current_index();
+        reader.next_skip().ok()?;
+        Some(self.part(begin, reader.current_index()))
     }
 }
 
-/// The text that stands written between quotes.
-fn unescape(inside: &str) -> Cow<'_, str> {
-    if !inside.contains('\\') {
-        return Cow::Borrowed(inside);
-    }
-    let mut units = Vec::new();
-    let mut text = String::with_capacity(inside.len());
-    let mut rest = inside;
+fn reader(text: &str) -> Jiter<'_> {
+    Jiter::new(text.as_bytes()).with_allow_inf_nan()
+}
+
+fn check(text: &str) -> Result<(), JiterError> {
+    let mut reader = reader(text);
+    reader.next_skip()?;
+    reader.finish()
+}
+
+/// The text with `\ufffd` in place of each escape that is half of a surrogate pair.
+fn replace_lone_surrogates(text: &str) -> String {
+    let mut repaired = String::with_capacity(text.len());
+    let mut rest = text;
     while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
+        repaired.push_str(&rest[..at]);
         rest = &rest[at..];
-        // Both halves of a pair must stand together.
-        units.clear();
-        while let Some(unit) = unit(rest) {
-            units.push(unit);
-            rest = &rest[6..];
-        }
-        if units.is_empty() {
-            text.push(match rest.as_bytes().get(1) {
-                Some(b'b') => '\u{8}',
-                Some(b'f') => '\u{c}',
-                Some(b'n') => '\n',
-                Some(b'r') => '\r',
-                Some(b't') => '\t',
-                other => other.map_or('\u{fffd}', |byte| char::from(*byte)),
-            });
-            rest = rest.get(2..).unwrap_or_default();
-        }
-        let whole = char::decode_utf16(units.iter().copied());
-        text.extend(whole.map(|letter| letter.unwrap_or(char::REPLACEMENT_CHARACTER)));
+        let is_high = |escape| matches!(utf16_unit(escape), Some(0xD800..=0xDBFF));
+        let is_low = |escape| matches!(utf16_unit(escape), Some(0xDC00..=0xDFFF));
+        let (kept, length) = if is_high(rest) && rest.get(6..).is_some_and(is_low) {
+            (&rest[..12], 12)
+        } else if is_high(rest) || is_low(rest) {
+            ("\\ufffd", 6)
+        } else {
+            // The backslash and what it escapes, so that an escaped backslash begins no escape.
+            let end = rest.char_indices().nth(2);
+            let end = end.map_or(rest.len(), |(end, _)| end);
+            (&rest[..end], end)
+        };
+        repaired.push_str(kept);
+        rest = &rest[length..];
     }
-    text.push_str(rest);
-    Cow::Owned(text)
+    repaired.push_str(rest);
+    repaired
 }
 
-/// The UTF-16 unit that an escape sequence at the beginning of `text` names.
-fn unit(text: &str) -> Option<u16> {
+/// The number of the `\uXXXX` that `text` begins with.
+fn utf16_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }

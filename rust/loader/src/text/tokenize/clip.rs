@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
 use ahash::RandomState;
+use parking_lot::Mutex;
 
 use super::TokenizeError;
 use super::bpe::{Bpe, BpeScratch};
@@ -88,12 +88,7 @@ impl ClipTokenizer {
         captions: &[&str],
         out: &mut [i32],
     ) -> Result<(), TokenizeError> {
-        let mut scratch = self
-            .scratches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-            .unwrap_or_default();
+        let mut scratch = self.scratches.lock().pop().unwrap_or_default();
         let mut plain = std::mem::take(&mut scratch.plain);
         let mut rows = out.chunks_exact_mut(self.context_length);
         let outcome = self.cleaning.for_each(captions, &mut plain, |_, text| {
@@ -103,10 +98,7 @@ impl ClipTokenizer {
             Ok(())
         });
         scratch.plain = plain;
-        self.scratches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(scratch);
+        self.scratches.lock().push(scratch);
         outcome
     }
 

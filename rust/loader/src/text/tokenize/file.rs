@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokenizers::{PaddingDirection, PostProcessor, TruncationDirection, TruncationParams};
 
 use super::TokenizeError;
 use super::clean::Cleaning;
-use crate::text::json::Json;
+use crate::text::json::JsonText;
 use crate::text::mask::Padding;
 
 /// Vocabulary entries that are a padding token by their name, where the file has no `padding` section.
@@ -150,10 +150,9 @@ impl FileTokenizer {
         let Some(cleaning) = &self.cleaning else {
             return (0..captions.len()).try_for_each(|index| encode(index, captions[index]));
         };
-        let spare = || self.plain.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut plain = spare().pop().unwrap_or_default();
+        let mut plain = self.plain.lock().pop().unwrap_or_default();
         let outcome = cleaning.for_each(captions, &mut plain, encode);
-        spare().push(plain);
+        self.plain.lock().push(plain);
         outcome
     }
 
@@ -199,14 +198,15 @@ impl Beside {
             }
             Err(source) => return Err(TokenizeError::Read { path, source }),
         };
-        let json = Json::parse(&bytes).map_err(|error| TokenizeError::Parse {
+        let json = JsonText::parse(&bytes).map_err(|error| TokenizeError::Parse {
             path,
             message: error.to_string(),
         })?;
-        let is_left = |key: &str| Some(json.get(key)?.as_text()? == "left");
+        let json = json.value();
+        let is_left = |key: &str| Some(json.get(key)?.as_str()? == "left");
         // A token with its flags, or its text alone.
         let pad = json.get("pad_token");
-        let pad_token = pad.and_then(|token| token.get("content").unwrap_or(token).as_text());
+        let pad_token = pad.and_then(|token| token.get("content").unwrap_or(token).as_str());
         Ok(Self {
             pad_token: pad_token.map(Cow::into_owned),
             pads_left: is_left("padding_side"),

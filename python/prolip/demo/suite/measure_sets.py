@@ -1,0 +1,225 @@
+"""Measure one model on one set of emoji images, and on captions by level."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.demo.data.captions import LEVELS
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, is_chained
+from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
+from prolip.errors import UserError
+from prolip.eval.hierarchy import inclusion_chain, inclusion_in_each
+from prolip.eval.retrieval import evaluate_retrieval, first_ranks, same_group
+from prolip.eval.statistics import spearman
+from prolip.eval.uncertainty import (
+    AccuracyBins,
+    share_more_uncertain,
+    share_ordered,
+    uncertainty_bins,
+    uncertainty_by_level,
+)
+from prolip.eval.zero_shot import (
+    Classifier,
+    ZeroShotResult,
+    aggregate_prompts,
+    correct_within,
+    evaluate_zero_shot,
+    zero_shot_logits,
+)
+from prolip.gaussian import Gaussian
+
+MIN_FOR_BINS = 100
+"""Smallest set for ten bins: with fewer than ten images each, bins would show noise."""
+PAIRS = (("group", "name"), ("subgroup", "name"), ("group", "subgroup"))
+
+
+class ClassPrompts:
+    """The prompts of all groups and subgroups: the captions of all templates, without duplicates."""
+
+    def __init__(self, samples: Sequence[EmojiSample]) -> None:
+        self.group = {sample.group: list(dict.fromkeys(sample.captions["group"])) for sample in samples}
+        self.subgroup = {sample.subgroup: list(dict.fromkeys(sample.captions["subgroup"])) for sample in samples}
+
+    def classifier(self, level: str, captions: EmbeddedCaptions) -> Classifier:
+        """Build the classifier of a level by averaging each class's prompts."""
+        return aggregate_prompts(self.gaussian(level, captions))
+
+    def gaussian(self, level: str, captions: EmbeddedCaptions) -> Gaussian:
+        """Return the Gaussians of the prompts of all classes of a level, [C, K, D].
+
+        Raises:
+            UserError: the classes have different numbers of prompts.
+        """
+        prompts = self.texts(level)
+        if len({len(ensemble) for ensemble in prompts}) != 1:
+            raise UserError(f"the classes of level {level} have different numbers of prompts")
+        flat = captions.of([caption for ensemble in prompts for caption in ensemble])
+        shape = (len(prompts), len(prompts[0]), -1)
+        return Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+
+    def names(self, level: str) -> list[str]:
+        """Return the class names of a level."""
+        return list(self._of(level))
+
+    def texts(self, level: str) -> list[list[str]]:
+        """Return the prompts of each class of a level."""
+        return list(self._of(level).values())
+
+    def labels(self, level: str, samples: Sequence[EmojiSample]) -> Tensor:
+        """Return the class index of each sample at a level, i64 [N]."""
+        places = {name: place for place, name in enumerate(self._of(level))}
+        return torch.tensor([places[sample.group if level == "group" else sample.subgroup] for sample in samples])
+
+    def _of(self, level: str) -> dict[str, list[str]]:
+        return self.group if level == "group" else self.subgroup
+
+
+def retrieval_caption(sample: EmojiSample) -> str:
+    """Return the caption of a sample in retrieval: its name in the first template."""
+    return sample.captions["name"][0]
+
+
+def correct_pairs(samples: Sequence[EmojiSample]) -> Tensor:
+    """Mark the correct captions of each image, bool [N, N]: its own, equal captions, and those of equal images."""
+    images = codes([sample.image_id for sample in samples])
+    captions = codes([retrieval_caption(sample) for sample in samples])
+    return same_group(images, images) | same_group(captions, captions)
+
+
+def measure_set(
+    name: str,
+    images: Gaussian,
+    samples: Sequence[EmojiSample],
+    captions: EmbeddedCaptions,
+    prompts: ClassPrompts,
+    views: Sequence[ViewFigures],
+) -> SetFigures:
+    """Measure a model on one set.
+
+    Args:
+        name: name of the set.
+        images: [N, D], one per sample.
+        samples: N samples.
+        captions: embeddings of the samples' captions and of the prompts.
+        prompts: prompts of all classes.
+        views: results on changed images, which are measured elsewhere.
+    """
+    texts = captions.of(map(retrieval_caption, samples))
+    correct = correct_pairs(samples)
+    by_level = {level: _zero_shot(level, images, samples, captions, prompts) for level in ("group", "subgroup")}
+    found = first_ranks(images, texts, correct) < 10
+    chain = _caption_chain(images, samples, captions)
+    return SetFigures(
+        name=name,
+        num_pictures=len(samples),
+        group=by_level["group"][0],
+        group_with_var=by_level["group"][1],
+        subgroup=by_level["subgroup"][0],
+        subgroup_with_var=by_level["subgroup"][1],
+        image_to_text=evaluate_retrieval(images, texts, correct),
+        text_to_image=evaluate_retrieval(texts, images, correct.T),
+        image_to_text_by_mean=evaluate_retrieval(images, texts, correct, "mean"),
+        text_to_image_by_mean=evaluate_retrieval(texts, images, correct.T, "mean"),
+        group_bins=_bins(images, by_level["group"][2]),
+        retrieval_bins=_bins(images, found),
+        inclusion_chain=inclusion_chain(chain),
+        picture_inclusion=inclusion_in_each(chain[0], chain[1:]),
+        views=list(views),
+    )
+
+
+def measure_levels(samples: Sequence[EmojiSample], captions: EmbeddedCaptions) -> LevelFigures:
+    """Measure the uncertainty of captions by level, over distinct emoji.
+
+    Every template of every emoji counts once. Two levels are compared within the same template.
+    """
+    samples = list({sample.codepoint: sample for sample in samples}.values())
+    flat = {level: [caption for sample in samples for caption in sample.captions[level]] for level in LEVELS}
+    total = {level: captions.total_var(flat[level]) for level in LEVELS}
+    tokens = {level: captions.tokens(flat[level]) for level in LEVELS}
+    chained = torch.tensor([is_chained(sample, t) for sample in samples for t in range(len(sample.captions["name"]))])
+    return LevelFigures(
+        levels=list(LEVELS),
+        num_emoji=len(samples),
+        uncertainty=uncertainty_by_level([total[level] for level in LEVELS]),
+        pairs=[_pair_share(general, specific, total, tokens, chained) for general, specific in PAIRS],
+        share_chains_ordered=share_ordered([total[level] for level in ("group", "subgroup", "name")]),
+        mean_tokens=[float(tokens[level].mean()) for level in LEVELS],
+        length_spearman=spearman(total["name"], tokens["name"]),
+    )
+
+
+def _pair_share(
+    general: str, specific: str, total: Mapping[str, Tensor], tokens: Mapping[str, Tensor], chained: Tensor
+) -> PairShare:
+    wide, narrow = total[general], total[specific]
+    not_longer = tokens[specific] <= tokens[general]
+    return PairShare(
+        general=general,
+        specific=specific,
+        share=share_more_uncertain(wide, narrow),
+        share_plain=share_more_uncertain(wide[~chained], narrow[~chained]),
+        share_chained=share_more_uncertain(wide[chained], narrow[chained]),
+        share_not_longer=share_more_uncertain(wide[not_longer], narrow[not_longer]),
+        num_not_longer=int(not_longer.sum()),
+    )
+
+
+def hidden_patches(num_images: int, num_patches: int, keep_ratio: float, seed: int = 0) -> Tensor:
+    """Draw the patches that each image keeps, sorted, i64 [N, K]."""
+    order = torch.rand(num_images, num_patches, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    return order[:, : max(1, int(num_patches * keep_ratio))].sort(dim=1).values
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Blur images with a 5 x 5 box; edges are repeated."""
+    return F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+
+
+def zoomed(images: Tensor) -> Tensor:
+    """Enlarge the central half (by side) of each image to its full size."""
+    height, width = images.shape[-2:]
+    middle = images[..., height // 4 : height - height // 4, width // 4 : width - width // 4]
+    return F.interpolate(middle, size=(height, width), mode="bilinear", antialias=True)
+
+
+def compare_view(name: str, trained: bool, changed: Gaussian, whole: Gaussian) -> ViewFigures:
+    """Compare the uncertainty of changed images with that of the same images whole."""
+    return ViewFigures(
+        name=name,
+        trained=trained,
+        share_more_uncertain=share_more_uncertain(changed.total_var, whole.total_var),
+        ratio=float(changed.total_var.double().mean() / whole.total_var.double().mean()),
+    )
+
+
+def _zero_shot(
+    level: str,
+    images: Gaussian,
+    samples: Sequence[EmojiSample],
+    captions: EmbeddedCaptions,
+    prompts: ClassPrompts,
+) -> tuple[ZeroShotResult, ZeroShotResult, Tensor]:
+    """Return the results by means and with class variances, and whether each image is correct by means, bool [N]."""
+    classifier, labels = prompts.classifier(level, captions), prompts.labels(level, samples)
+    plain = zero_shot_logits(images.mean, classifier.weight)
+    with_var = zero_shot_logits(images.mean, classifier.weight, classifier.total_var)
+    return evaluate_zero_shot(plain, labels), evaluate_zero_shot(with_var, labels), correct_within(plain, labels, 1)
+
+
+def _bins(images: Gaussian, correct: Tensor) -> AccuracyBins | None:
+    return uncertainty_bins(images.total_var, correct) if len(correct) >= MIN_FOR_BINS else None
+
+
+def _caption_chain(
+    images: Gaussian, samples: Sequence[EmojiSample], captions: EmbeddedCaptions
+) -> list[tuple[str, Gaussian]]:
+    """Return the Gaussians of image, name, subgroup, group and "a picture", one row per image and template."""
+    num_templates = len(samples[0].captions["name"])
+    rows = torch.arange(len(samples)).repeat_interleave(num_templates)
+    chain = [("image", images.rows(rows))]
+    for level in reversed(LEVELS):
+        chain.append((level, captions.of([caption for sample in samples for caption in sample.captions[level]])))
+    return chain

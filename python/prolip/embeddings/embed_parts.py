@@ -1,0 +1,329 @@
+"""Embed shards, folders of images and text files into part files, with any number of processes (`prolip embed`).
+
+Part files do not depend on the number of processes. A finished part is not embedded again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
+from prolip.data.config import TokenizerConfig
+from prolip.data.device import device_batches
+from prolip.data.tokenizer import Tokenizer
+from prolip.distributed import Ranks, start, stop
+from prolip.embeddings.config import EmbedOptions, Kind
+from prolip.embeddings.embed import embed_batch, embed_texts, evaluating
+from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
+from prolip.embeddings.parquet import parquet
+from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian, concatenate
+from prolip.models import ProLIP
+from prolip.models.official_json import to_official_json
+from prolip.pretrained.eval_model import square_image_size, weights_digest
+from prolip.pretrained.open import open_model, open_network
+
+KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
+_PATIENCE = timedelta(days=7)
+"""How long a process waits for the others, which may have much more to do."""
+
+
+class Timing(NamedTuple):
+    """Work and time of a process."""
+
+    samples: int
+    """Samples embedded."""
+    seconds: float
+    """Total time."""
+    waited: float
+    """Time in which the model waited for data."""
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A process's model and output settings."""
+
+    options: EmbedOptions
+    model: ProLIP
+    tokenizer: Tokenizer | None
+    ranks: Ranks
+
+    def loading(self) -> LoaderConfig:
+        """The loader's configuration."""
+        options = self.options
+        captions = (CaptionConfig(sources=(CaptionSource(key=options.caption_key),)),)
+        return LoaderConfig(
+            shards=(),
+            batch_size=options.batch_size,
+            image_size=square_image_size(self.model),
+            captions=captions if options.what != "image" else (),
+            tokenizer=self.tokenizer.config if self.tokenizer else TokenizerConfig(),
+            num_threads=options.num_threads,
+            store=options.store,
+        )
+
+    def write(self, number: int, kind: Kind, keys: list[str], source: str, found: list[Gaussian], end: PartEnd) -> None:
+        """Write a part file."""
+        options, dim = self.options, self.model.config.embed_dim
+        whole = concatenate(found) if found else Gaussian(torch.zeros(0, dim), torch.zeros(0, dim))
+        rows = Rows(keys, [source] * len(keys), whole.mean.numpy(), whole.log_var.numpy())
+        notes = PartNotes(number=number, kind=kind, rows=len(keys), bad=end.bad, named=end.named)
+        write_part(options.out, rows, notes, options.format, options.dtype)
+
+
+def run_embed(options: EmbedOptions) -> list[str]:
+    """Embed the parts that do not exist yet, and return the lines to print ([] on ranks other than 0).
+
+    Raises:
+        UserError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
+        DataError: a shard is missing or is not an archive; or no sample could be used.
+    """
+    if not options.data and not options.lines:
+        raise UserError("nothing to embed: name shards or folders (--data) or text files (--lines)")
+    for name in ("rows_per_part", "batch_size"):
+        if getattr(options, name) < 1:
+            raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")
+    if options.format == "parquet":
+        parquet()  # raises before anything is embedded if pyarrow is missing
+    parts = plan_parts(options.data, options.lines, options.rows_per_part)
+    tokenizer: Tokenizer | None = None
+    if options.lines or options.what != "image":
+        model, tokenizer = open_model(options.checkpoint, options.tokenizer)
+    else:
+        model = open_network(options.checkpoint)
+    ranks = start(options.device)
+    try:
+        return _run(Embedder(options, model.to(ranks.device), tokenizer, ranks), parts)
+    finally:
+        stop()
+
+
+def _run(embedder: Embedder, parts: Sequence[InputPart]) -> list[str]:
+    options, ranks = embedder.options, embedder.ranks
+    group: dist.ProcessGroup | None = None
+    if ranks.world_size > 1:
+        # A separate group: one process may work long after the others, and objects are sent by the CPU.
+        everyone = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        assert isinstance(everyone, dist.ProcessGroup)  # the other type is for ranks outside the group
+        group = everyone
+    missing: list[list[int]] = [[]]
+    if ranks.rank == 0:
+        missing = [_prepare(embedder, parts)]
+    if group is not None:
+        dist.broadcast_object_list(missing, src=0, group=group, device=torch.device("cpu"))
+    mine = [(number, parts[number]) for number in missing[0][ranks.rank :: ranks.world_size]]
+    with tqdm(desc="embedded", unit="sample", file=sys.stderr, disable=ranks.rank != 0) as bar:
+        timings = [_embed_data(embedder, mine, bar), _embed_lines(embedder, mine, bar)]
+    gathered: list[list[Timing]] = [timings]
+    if group is not None:
+        gathered = [[] for _ in range(ranks.world_size)]
+        dist.all_gather_object(gathered, timings, group=group)
+    if ranks.rank != 0:
+        return []
+    made = len(missing[0])
+    return _summary(options, _finish(options, parts, gathered, made), made)
+
+
+def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
+    """Write the manifest, and return the numbers of the missing parts.
+
+    Raises:
+        UserError: the folder holds embeddings of another model or of other data, or other files.
+    """
+    options = embedder.options
+    manifest = Manifest(
+        checkpoint=options.checkpoint,
+        weights=weights_digest(embedder.model),
+        tokenizer=options.tokenizer,
+        model=to_official_json(embedder.model.config),
+        dim=embedder.model.config.embed_dim,
+        format=options.format,
+        dtype=options.dtype,
+        settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},
+        plan=[describe(part) for part in parts],
+    )
+    if (options.out / MANIFEST).exists():
+        old = Manifest.read(options.out)
+        _check_same(old, manifest, options.out)
+        manifest = replace(manifest, run=old.run)
+    elif options.out.is_dir() and any(options.out.iterdir()):
+        raise UserError(f"out: {options.out} holds files, but no {MANIFEST}: name a new or an empty folder")
+    options.out.mkdir(parents=True, exist_ok=True)
+    manifest.write(options.out)
+    return [
+        number
+        for number, part in enumerate(parts)
+        if not all((options.out / part_name(kind, number, options.format)).exists() for kind in _kinds(part, options))
+    ]
+
+
+def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
+    for name in ("weights", "model", "format", "dtype", "settings"):
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            why = "the model is another" if name in {"weights", "model"} else f"{name} was {was}, is {now}"
+            raise UserError(f"out: {out} holds embeddings with other settings ({why}): name another folder")
+    if new.plan[: len(old.plan)] != old.plan:
+        raise UserError(
+            f"out: {out} holds embeddings of other data: name another folder, or begin with the same shards, folders "
+            "and files and keep rows_per_part"
+        )
+
+
+def _kinds(part: InputPart, options: EmbedOptions) -> tuple[Kind, ...]:
+    return ("text",) if isinstance(part, LinesPart) else KINDS[options.what]
+
+
+def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: tqdm[Any]) -> Timing:
+    """Embed the parts that are shards or folders."""
+    options = embedder.options
+    numbers = [number for number, part in mine if not isinstance(part, LinesPart)]
+    parts = [part for _, part in mine if not isinstance(part, LinesPart)]
+    if not parts:
+        return Timing(0, 0.0, 0.0)
+    image, text = options.what != "text", options.what != "image"
+    count, begun = 0, time.perf_counter()
+    collected: dict[int, _Collected] = {}
+    with (
+        Reading(parts, embedder.loading(), options.out / f".reading-{embedder.ranks.rank}") as reading,
+        evaluating(embedder.model),
+    ):
+        batches = device_batches(reading, embedder.ranks.device)
+        written = 0
+
+        def write_finished() -> None:
+            """Write the parts whose batches are all embedded."""
+            nonlocal written
+            while written in reading.ends and written not in reading.places:
+                # The rows are dropped last: if Ctrl-C comes in between, the part is complete or missing.
+                rows = collected.get(written, _Collected([], {}))
+                _write_part(embedder, numbers[written], parts[written], rows, reading.ends[written])
+                written += 1
+                collected.pop(written - 1, None)
+
+        try:
+            for batch in batches:
+                write_finished()
+                bf16 = options.precision == "bf16"
+                found = embed_batch(embedder.model, batch, image=image, text=text, bf16=bf16)
+                collected.setdefault(reading.places[0], _Collected([], {})).add(batch.keys, found)
+                reading.places.popleft()
+                count += len(batch.keys)
+                bar.update(len(batch.keys))
+        finally:
+            write_finished()
+        waited = batches.wait_seconds
+    return Timing(count, time.perf_counter() - begun, waited)
+
+
+class _Collected(NamedTuple):
+    """Rows of a part, so far."""
+
+    keys: list[str]
+    found: dict[str, list[Gaussian]]
+
+    def add(self, keys: list[str], found: dict[str, Gaussian]) -> None:
+        self.keys.extend(keys)
+        for kind, gaussian in found.items():
+            self.found.setdefault(kind, []).append(gaussian)
+
+
+def _write_part(embedder: Embedder, number: int, part: InputPart, collected: _Collected, end: PartEnd) -> None:
+    """Write the files of a part."""
+    assert not isinstance(part, LinesPart)
+    source = shown_shard(part.shard) if isinstance(part, ShardPart) else part.folder
+    for kind in KINDS[embedder.options.what]:
+        embedder.write(number, kind, collected.keys, source, collected.found.get(kind, []), end)
+
+
+def _embed_lines(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: tqdm[Any]) -> Timing:
+    """Embed the parts that are lines of text files."""
+    count, begun = 0, time.perf_counter()
+    for number, part in mine:
+        if isinstance(part, LinesPart):
+            assert embedder.tokenizer is not None
+            options, bf16 = embedder.options, embedder.options.precision == "bf16"
+            with torch.autocast(embedder.ranks.device.type, torch.bfloat16, enabled=bf16):
+                found = embed_texts(
+                    embedder.model,
+                    embedder.tokenizer,
+                    part.captions,
+                    embedder.ranks.device,
+                    options.batch_size,
+                    on_progress=bar.update,
+                )
+            keys = [str(part.first + line) for line in range(len(part.captions))]
+            embedder.write(number, "text", keys, part.path, [found], PartEnd(0, ()))
+            count += len(keys)
+    return Timing(count, time.perf_counter() - begun, 0.0)
+
+
+def _finish(
+    options: EmbedOptions, parts: Sequence[InputPart], timings: Sequence[Sequence[Timing]], made: int
+) -> Manifest:
+    """Write the manifest of all parts, and return it.
+
+    Raises:
+        DataError: no sample could be used.
+    """
+    files: list[str] = []
+    rows: dict[str, int] = {}
+    bad, named = 0, list[str]()
+    for kind in ("image", "text"):
+        for number, part in enumerate(parts):
+            if kind in _kinds(part, options):
+                files.append(part_name(kind, number, options.format))
+                notes = Part(options.out / files[-1]).notes
+                rows[kind] = rows.get(kind, 0) + notes.rows
+                if kind == _kinds(part, options)[0]:
+                    bad += notes.bad
+                    named += notes.named
+    if not sum(rows.values()):
+        raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
+    flat = [timing for each in timings for timing in each]
+    longest = max(sum(timing.seconds for timing in each) for each in timings)
+    loading = [each[0] for each in timings if each[0].seconds]
+    run = {
+        "samples": sum(timing.samples for timing in flat),
+        "seconds": longest,
+        "wait_share": sum(each.waited for each in loading) / max(1e-9, sum(each.seconds for each in loading)),
+        "processes": len(timings),
+    }
+    before = Manifest.read(options.out)
+    manifest = replace(
+        before, complete=True, parts=files, rows=rows, bad=bad, bad_samples=named, run=run if made else before.run
+    )
+    manifest.write(options.out)
+    for folder in options.out.glob(".reading-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    return manifest
+
+
+def _summary(options: EmbedOptions, manifest: Manifest, made: int) -> list[str]:
+    counts = ", ".join(
+        f"{count:,} {'images' if kind == 'image' else 'captions'}" for kind, count in manifest.rows.items()
+    )
+    lines = [f"{options.out}: {counts} in {len(manifest.plan):,} parts, {made:,} of them new"]
+    run = manifest.run
+    if made:
+        rate = run["samples"] / max(run["seconds"], 1e-9)
+        lines.append(
+            f"{rate:,.1f} samples/s by {run['processes']} process(es); the model waited for data "
+            f"{run['wait_share']:.1%} of the time"
+        )
+    if manifest.bad:
+        lines.append(f"{manifest.bad:,} samples could not be used:")
+        lines += [f"  {name}" for name in manifest.bad_samples[:20]]
+    return lines

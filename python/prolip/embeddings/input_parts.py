@@ -1,0 +1,284 @@
+"""Divide the inputs of `prolip embed` into parts, and read their batches.
+
+A part is a shard, or a fixed number of images of a folder or lines of a text file. Parts do not depend on the number of
+processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tarfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, NoSampleError, expand_shards, shown_shard
+from prolip.data.build.folder import find_images
+from prolip.data.build.images import UNREADABLE, read_image
+from prolip.data.samples import EXTENSIONS
+from prolip.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPart:
+    """All samples of a shard."""
+
+    shard: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderPart:
+    """Some images of a folder."""
+
+    folder: str
+    names: tuple[str, ...]
+    """Paths below the folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinesPart:
+    """Some lines of a text file, one caption each."""
+
+    path: str
+    first: int
+    """Number of the first line, from 0."""
+    captions: tuple[str, ...]
+
+
+InputPart = ShardPart | FolderPart | LinesPart
+
+
+def describe(part: InputPart) -> dict[str, Any]:
+    """A part's entry in the manifest: a digest of file names and texts, which shows changes; addresses without
+    secrets."""
+    entry = asdict(part)
+    if isinstance(part, ShardPart):
+        entry["shard"] = shown_shard(part.shard)
+    for name in ("names", "captions"):
+        if name in entry:
+            items = entry.pop(name)
+            digest = hashlib.sha256("\0".join(items).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+            entry |= {"count": len(items), "digest": digest}
+    return entry
+
+
+def plan_parts(data: Sequence[str], lines: Sequence[Path], rows_per_part: int) -> list[InputPart]:
+    """Divide shards and folders of images, then text files, into parts, in a fixed order.
+
+    Args:
+        data: shards (paths, addresses or patterns) and folders.
+        lines: text files.
+        rows_per_part: images of a folder, or lines, per part.
+
+    Raises:
+        UserError: a pattern matches nothing, a folder has no image, a file has no line, or a text or an image's name
+            is not UTF-8.
+    """
+    parts: list[InputPart] = []
+    for name in data:
+        if Path(name).is_dir():
+            parts += _of_folder(Path(name), rows_per_part)
+        else:
+            parts += [ShardPart(shard=shard) for shard in expand_shards([name])]
+    for path in lines:
+        parts += _of_lines(path, rows_per_part)
+    return parts
+
+
+def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
+    names = [str(path.relative_to(folder)) for path in find_images(folder)]
+    if not names:
+        hint = f": for its shards, write '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
+        raise UserError(f"data: the folder {folder} has no image{hint}")
+    for name in names:
+        if name.encode(errors="replace").decode() != name:
+            raise UserError(f"data: the name of {name!r} in {folder} is not UTF-8: it cannot be a key")
+    starts = range(0, len(names), rows_per_part)
+    return [FolderPart(folder=str(folder), names=tuple(names[start : start + rows_per_part])) for start in starts]
+
+
+def _of_lines(path: Path, rows_per_part: int) -> list[LinesPart]:
+    captions = read_lines(path)
+    if not captions:
+        raise UserError(f"lines: {path} is empty")
+    return [
+        LinesPart(path=str(path), first=start, captions=tuple(captions[start : start + rows_per_part]))
+        for start in range(0, len(captions), rows_per_part)
+    ]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, including empty ones, so that a caption's number is its line number.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"lines: {path} is not UTF-8: {error}") from error
+    except OSError as error:
+        raise UserError(f"lines: {path} cannot be read: {error}") from error
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+# ---- Batches of one part after another -------------------------------------------------------------------------
+
+
+class PartEnd(NamedTuple):
+    """The unusable samples of a part that was read to its end."""
+
+    bad: int
+    """Number of unusable samples."""
+    named: tuple[str, ...]
+    """Descriptions of the first of them."""
+
+
+class _OpenPart(NamedTuple):
+    """A part that is being read."""
+
+    part: ShardPart | FolderPart
+    shard: str
+    loader: BatchLoader | None
+    """None if the shard has no sample."""
+    batches: Iterator[Batch]
+    first: Batch | None
+    lost: list[str]
+    """Descriptions of image files that could not be read."""
+
+
+class Reading:
+    """Batches of one part after another; the next part's loader prefetches meanwhile.
+
+    Keys are a shard's own keys, or the images' paths. Use it as a context manager: it joins the loaders' threads and
+    removes temporary shards.
+    """
+
+    def __init__(self, parts: Sequence[ShardPart | FolderPart], config: LoaderConfig, scratch: Path) -> None:
+        """`config` sets how samples are read; shards and order are set here."""
+        self._parts, self._scratch = list(parts), scratch
+        self._config = replace(
+            config, mode="once", shuffle_window=0, last_batch="keep", num_epochs=1, max_bad_fraction=1.0
+        )
+        self._executor = ThreadPoolExecutor(1, "next-part")
+        self._next: Future[_OpenPart] | None = None
+        self._now: _OpenPart | None = None
+        self.places: deque[int] = deque()
+        """For each batch returned, the index of its part in `parts`; the consumer removes them."""
+        self.ends: dict[int, PartEnd] = {}
+        """By index in `parts`: unusable samples of the parts that were read to their end."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All batches.
+
+        Raises:
+            DataError: a shard is missing, or is not an archive.
+        """
+        self._submit(0)
+        for place, part in enumerate(self._parts):
+            assert self._next is not None
+            opened = self._now = self._next.result()
+            self._submit(place + 1)
+            batch = opened.first
+            while batch is not None:
+                self.places.append(place)
+                yield batch._replace(keys=_keys(part, batch.keys))
+                batch = next(opened.batches, None)
+            self.ends[place] = _end(opened)
+            self._close(opened)
+
+    def stats(self) -> LoaderStats:
+        """Statistics of the loader in use."""
+        assert self._now is not None
+        assert self._now.loader is not None
+        return self._now.loader.stats()
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._next is not None and not self._next.cancel() and self._next.exception() is None:
+            self._close(self._next.result())
+        if self._now is not None:
+            self._close(self._now)
+        self._executor.shutdown()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _submit(self, place: int) -> None:
+        more = place < len(self._parts)
+        self._next = self._executor.submit(self._open, place) if more else None
+
+    def _open(self, place: int) -> _OpenPart:
+        part = self._parts[place]
+        lost: list[str] = []
+        if isinstance(part, ShardPart):
+            shard = part.shard
+        else:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            shard = str(self._scratch / f"{place}.tar")
+            lost = _pack(part, Path(shard), with_captions=bool(self._config.captions))
+        try:
+            loader = BatchLoader(replace(self._config, shards=(shard,)))
+        except NoSampleError:
+            return _OpenPart(part, shard, None, iter(()), None, lost)
+        batches = iter(loader)
+        return _OpenPart(part, shard, loader, batches, next(batches, None), lost)
+
+    def _close(self, opened: _OpenPart) -> None:
+        if opened.loader is not None:
+            opened.loader.close()
+        if isinstance(opened.part, FolderPart):
+            Path(opened.shard).unlink(missing_ok=True)
+
+
+def _keys(part: ShardPart | FolderPart, keys: list[str]) -> list[str]:
+    return keys if isinstance(part, ShardPart) else [part.names[int(key)] for key in keys]
+
+
+def _end(opened: _OpenPart) -> PartEnd:
+    if opened.loader is None:
+        return PartEnd(len(opened.lost), tuple(opened.lost))
+    stats = opened.loader.stats()
+    named = list(stats.bad_samples)
+    if isinstance(opened.part, FolderPart):
+        part = opened.part
+        named = [
+            re.sub(r"\b\d{8}\b", lambda found: part.names[int(found[0])], text.replace(opened.shard, part.folder))
+            for text in named
+        ]
+    return PartEnd(sum(stats.bad.values()) + len(opened.lost), tuple(opened.lost + named))
+
+
+def _pack(part: FolderPart, shard: Path, *, with_captions: bool) -> list[str]:
+    """Write the images of a part, and the .txt beside each, to a shard; return descriptions of unreadable images."""
+    lost = []
+    with tarfile.open(shard, "w") as archive:
+        for number, name in enumerate(part.names):
+            path = Path(part.folder) / name
+            suffix = path.suffix.lower().removeprefix(".")
+            try:
+                if suffix in EXTENSIONS:
+                    data = path.read_bytes()
+                else:
+                    image = read_image(path, None)
+                    data, suffix = image.data, image.extension
+            except UNREADABLE as error:
+                lost.append(f"{part.folder}: {name}: {error}")
+                continue
+            _add(archive, f"{number:08d}.{suffix}", data)
+            caption = path.with_suffix(".txt")
+            if with_captions and caption.is_file():
+                _add(archive, f"{number:08d}.txt", caption.read_bytes())
+    return lost
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    archive.addfile(entry, BytesIO(data))

@@ -1,0 +1,113 @@
+"""Fetch the image or caption behind a row of embeddings, by source and key.
+
+S side of an image in pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolip.data import DataError, StoreConfig, preprocess_image
+from prolip.data.build.images import UNREADABLE, read_image
+from prolip.data.samples import EXTENSIONS, read_record, read_samples, values_at
+from prolip.embeddings.input_parts import read_lines
+from prolip.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+"""[S, S, 3]."""
+Name = tuple[str, str]
+"""Source and key of a row."""
+
+
+class Contents(NamedTuple):
+    """Image and caption of a row; None for what could not be read."""
+
+    image: Pixels | None
+    caption: str | None
+
+
+def fetch(
+    names: Iterable[Name], side: int, store: StoreConfig | None = None, caption_key: str = "txt"
+) -> dict[Name, Contents]:
+    """Fetch the images, cut to squares, and the captions of rows.
+
+    A shard is read up to its last requested sample. If a source cannot be read, a warning is logged, and its rows are
+    missing from the result.
+
+    Args:
+        names: source and key of each row.
+        side: side of the images in pixels.
+        store: how remote shards are read.
+        caption_key: `txt`, or a dotted path into a sample's json. If it leads to several texts, all are returned.
+    """
+    by_source: dict[str, set[str]] = {}
+    for source, key in names:
+        by_source.setdefault(source, set()).add(key)
+    found: dict[Name, Contents] = {}
+    for source, keys in by_source.items():
+        try:
+            contents = _from_source(source, keys, side, store or StoreConfig(), caption_key)
+        except (UserError, DataError, OSError) as error:
+            log.warning("%s: its images and captions cannot be shown: %s", source, error)
+        else:
+            found |= {(source, key): one for key, one in contents.items()}
+    return found
+
+
+def _from_source(source: str, keys: set[str], side: int, store: StoreConfig, caption_key: str) -> dict[str, Contents]:
+    path = Path(source)
+    if path.is_dir():
+        return {key: _from_file(path / key, side) for key in keys}
+    if path.suffix == ".txt":
+        lines = read_lines(path)
+        return {key: Contents(None, lines[int(key)]) for key in keys if int(key) < len(lines)}
+    return _from_shard(source, keys, side, store, caption_key)
+
+
+def _from_file(path: Path, side: int) -> Contents:
+    caption = path.with_suffix(".txt")
+    text = caption.read_text(encoding="utf-8-sig", errors="replace").strip() if caption.is_file() else None
+    try:
+        # Formats that the loader does not read are converted first.
+        data = path.read_bytes() if path.suffix.lower()[1:] in EXTENSIONS else read_image(path, None).data
+    except UNREADABLE:
+        return Contents(None, text)
+    return Contents(_square(data, side), text)
+
+
+def _caption(key: str, member: bytes | None, path: str) -> str | None:
+    if path == "txt":
+        return None if member is None else member.decode(errors="replace").strip()
+    try:
+        texts = values_at(read_record(key, member), path)
+    except DataError:
+        return None
+    return " / ".join(text.strip() for text in texts if isinstance(text, str)) or None
+
+
+def _from_shard(shard: str, keys: set[str], side: int, store: StoreConfig, caption_key: str) -> dict[str, Contents]:
+    beside = "txt" if caption_key == "txt" else "json"
+    found: dict[str, Contents] = {}
+    for sample in read_samples(shard, (beside,), store):
+        # If several samples of the shard have one key, the first is used.
+        if sample.key in keys and sample.key not in found:
+            caption = _caption(sample.key, sample.members[beside], caption_key)
+            found[sample.key] = Contents(_square(sample.image, side), caption)
+            if len(found) == len(keys):
+                break
+    return found
+
+
+def _square(data: bytes, side: int) -> Pixels | None:
+    try:
+        return preprocess_image(data, side)
+    except DataError:
+        return None

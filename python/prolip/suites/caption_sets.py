@@ -1,0 +1,131 @@
+"""Open data sets of images with captions, and read their captions and ids.
+
+N images, M captions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
+from prolip.data.samples import read_record, values_at
+from prolip.embeddings.embed import Embedded
+from prolip.errors import UserError
+from prolip.suites.folders import TaskFolder, find_folder, members_of, open_folder, read_captions
+
+
+class Captions(NamedTuple):
+    """Captions and ids of images, in the order of the images."""
+
+    texts: list[list[str]]
+    """The captions of each image, at least one."""
+    image_ids: list[int] | None
+    """The data set's own id of each image; None if not requested."""
+    caption_ids: list[list[int]] | None
+    """The data set's own ids of each image's captions; None if not requested."""
+
+
+def name_sources(sources: Sequence[str]) -> dict[str, str]:
+    """Data sets by display name: the last part of the path, or the whole path where two would have the same name.
+
+    Raises:
+        UserError: two addresses differ only in secrets, which are not shown.
+    """
+    distinct = list(dict.fromkeys(sources))
+    shown = [shown_shard(source) for source in distinct]
+    short = [Path(name).name for name in shown]
+    names = {
+        name if short.count(name) == 1 else whole: source
+        for name, whole, source in zip(short, shown, distinct, strict=True)
+    }
+    if len(names) < len(distinct):
+        raise UserError(f"data has two addresses that would both be called {max(shown, key=shown.count)}")
+    return names
+
+
+_SHARD = re.compile(r"\.(tar|tgz)\b")
+"""Tells the address of a shard from that of a folder."""
+
+
+def open_captioned(source: str, fetched: Path) -> TaskFolder:
+    """Open a folder of the published layout, or shards.
+
+    Args:
+        source: a folder's path, http(s) address or repository on the hub (`hf://datasets/OWNER/NAME`), whose files are
+            downloaded; or a path, address or pattern of shards, which are read in place.
+        fetched: where the files of remote folders are stored.
+
+    Raises:
+        UserError: there is no shard.
+        DataError, OSError: a server does not have it, or does not answer.
+    """
+    if Path(source).is_dir():
+        return open_folder(Path(source))
+    if "://" in source and not _SHARD.search(source):
+        place, _, name = source.rstrip("/").rpartition("/")
+        return open_folder(find_folder((place,), (name,), fetched))
+    found = examine_shards([source], StoreConfig())
+    seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]
+    digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
+    return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest)
+
+
+def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:
+    """Extensions of the members that `captions_of` needs for these keys."""
+    in_json = caption_key != "txt" or any(key is not None for key in id_keys)
+    return (*(("txt",) if caption_key == "txt" else ()), *(("json",) if in_json else ()))
+
+
+def captions_of(
+    folder: TaskFolder,
+    found: Embedded,
+    caption_key: str = "txt",
+    image_id_key: str | None = None,
+    caption_ids_key: str | None = None,
+) -> Captions:
+    """Read the captions, and ids if requested, of every embedded image.
+
+    Args:
+        folder: where the images are from.
+        found: the images, with the members that `caption_members` names.
+        caption_key: `txt` (a caption per line), or a dotted path into the json.
+        image_id_key: dotted path of an image's id, a whole number.
+        caption_ids_key: dotted path of the captions' ids, one per caption.
+
+    Raises:
+        DataError: an image has no caption or no such id; the message names its key.
+    """
+    lines = read_captions(folder, found) if caption_key == "txt" else None
+    if lines is not None and image_id_key is None and caption_ids_key is None:
+        return Captions(lines, None, None)
+    records = [read_record(*each) for each in zip(found.keys, members_of(folder, found, "json"), strict=True)]
+    texts: list[list[str]] = []
+    image_ids: list[int] = []
+    caption_ids: list[list[int]] = []
+    for place, (key, record) in enumerate(zip(found.keys, records, strict=True)):
+        some = lines[place] if lines is not None else [str(text).strip() for text in values_at(record, caption_key)]
+        if not some:
+            raise DataError(f"{folder.source}: sample {key} has no caption at {caption_key}")
+        texts.append(some)
+        if image_id_key is not None:
+            image_ids.append(_whole(folder, key, image_id_key, values_at(record, image_id_key), 1)[0])
+        if caption_ids_key is not None:
+            ids = _whole(folder, key, caption_ids_key, values_at(record, caption_ids_key), len(some))
+            caption_ids.append(ids)
+    return Captions(
+        texts, None if image_id_key is None else image_ids, None if caption_ids_key is None else caption_ids
+    )
+
+
+def _whole(folder: TaskFolder, key: str, path: str, found: Sequence[Any], count: int) -> list[int]:
+    """The values as whole numbers; there must be `count` of them."""
+    numbers = [int(value) for value in found if isinstance(value, int | str) and str(value).lstrip("-").isdigit()]
+    if len(numbers) != count or len(found) != count:
+        raise DataError(
+            f"{folder.source}: sample {key} has {list(found)!r} at {path}: it must be {count} whole numbers"
+        )
+    return numbers

@@ -1,0 +1,216 @@
+"""Read data sets published as a CSV table and images in a folder or zip file: Flickr, COCO, WinoGAViL, HierarCaps.
+
+The images that a table names are written to a shard, once, so that they are read like any others.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from prolip.errors import UserError
+from prolip.files import atomic_file
+from prolip.suites.folders import TaskFolder, stamps
+
+csv.field_size_limit(2**24)
+
+
+class Association(NamedTuple):
+    """A task of WinoGAViL: which of some images go with a word."""
+
+    cue: str
+    """The word."""
+    candidates: list[int]
+    """Indices of the images in the shard."""
+    right: list[bool]
+    """Whether each candidate goes with the cue."""
+
+
+def is_table(folder: Path) -> bool:
+    """Whether the folder holds a CSV table and no shards."""
+    return _table(folder) is not None and not any(folder.glob("*.tar")) and not (folder / "test").is_dir()
+
+
+def open_captions(folder: Path, made: Path) -> TaskFolder:
+    """Images with captions, from a table with columns `filename` and `raw` (a list of captions).
+
+    Args:
+        folder: holds the table, and the images as files or in zip files.
+        made: where the shard is written.
+
+    Raises:
+        UserError: a column or an image is missing, or a file is damaged.
+    """
+    rows = _rows(folder, ("filename", "raw"))
+    names = [row["filename"] for row in rows]
+    texts = ["\n".join(" ".join(caption.split()) for caption in _list(row["raw"])) for row in rows]
+    return _shard(folder, made, names, [text.encode() for text in texts])
+
+
+def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Association]]:
+    """WinoGAViL's images and tasks, from a table with columns `cue`, `candidates` and `associations`.
+
+    A candidate is the name of an image without its extension.
+
+    Args:
+        folder: holds the table, and the images as files or in zip files.
+        made: where the shard is written.
+
+    Raises:
+        UserError: a column or an image is missing, a file is damaged, or a task has no right answer.
+    """
+    rows = _rows(folder, ("cue", "candidates", "associations"))
+    candidates = [_list(row["candidates"]) for row in rows]
+    places = {name: place for place, name in enumerate(dict.fromkeys(name for some in candidates for name in some))}
+    tasks = []
+    for row, some in zip(rows, candidates, strict=True):
+        right = set(_list(row["associations"]))
+        if right.isdisjoint(some):
+            raise UserError(f"{folder}: the associations of {row['cue']!r} are not among its candidates")
+        tasks.append(Association(row["cue"], [places[name] for name in some], [name in right for name in some]))
+    return _shard(folder, made, list(places), None), tasks
+
+
+def open_images(folder: Path, made: Path, names: Sequence[str]) -> TaskFolder:
+    """The named images as a shard; their keys are their places in `names`.
+
+    Args:
+        folder: holds one table, and the images as files or in zip files.
+        made: where the shard is written.
+        names: file names of the images.
+
+    Raises:
+        UserError: an image is missing, or a file is damaged.
+    """
+    return _shard(folder, made, names, None)
+
+
+def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:
+    """Two columns of a table: hierarchies [N][L], whose levels are joined by " => ", general first; another column [N].
+
+    HierarCaps has `captions` and `image_url`, HierarImgs `images` and `caption`.
+
+    Raises:
+        UserError: a column is missing, there is no row, or rows differ in their number of levels.
+    """
+    rows = _read_csv(path)
+    if not rows or not {levels, beside} <= rows[0].keys():
+        raise UserError(f"{path} is not a table with columns {levels} and {beside}")
+    found = [[level.strip() for level in row[levels].split("=>")] for row in rows]
+    if len({len(some) for some in found}) != 1:
+        raise UserError(f"{path}: rows differ in their number of levels")
+    return found, [row[beside] for row in rows]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The folder's tables and zip files, and all images below it."""
+    return [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.zip")), *_image_files(folder)]
+
+
+# ---- Tables ---------------------------------------------------------------------------------------------------------
+
+
+def _table(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob("*.csv"))), None)
+
+
+def _rows(folder: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    path = _table(folder)
+    if path is None:
+        raise UserError(f"{folder} has no .csv")
+    rows = _read_csv(path)
+    missing = [column for column in columns if not rows or column not in rows[0]]
+    if missing:
+        raise UserError(f"{path} has no column {' and no column '.join(missing)}, or no row")
+    return rows
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table by column name; a missing cell is empty."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _list(text: str) -> list[str]:
+    """A list of strings, written as JSON or as a Python literal."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        try:
+            found = ast.literal_eval(text)
+        except (ValueError, SyntaxError) as error:
+            raise UserError(f"{text[:60]!r} is not a list of texts") from error
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise UserError(f"{text[:60]!r} is not a list of texts")
+    return found
+
+
+# ---- Images ---------------------------------------------------------------------------------------------------------
+
+
+def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes] | None) -> TaskFolder:
+    """A shard of the named images in their order, each with its text; reused while the files are unchanged."""
+    digest = hashlib.sha256(repr((stamps(files_of(folder)), list(names), texts)).encode()).hexdigest()[:32]
+    path = made / f"{folder.name}-{digest[:16]}.tar"
+    if not path.is_file():
+        with atomic_file(path) as temporary, tarfile.open(temporary, "w") as archive:
+            for place, (extension, data) in enumerate(_images(folder, names)):
+                members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
+                _add(archive, f"{place:07}", members)
+    return TaskFolder(str(folder), (str(path),), [], [], digest)
+
+
+def _add(archive: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> None:
+    for extension, data in members.items():
+        info = tarfile.TarInfo(f"{key}.{extension}")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+
+
+def _images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Extension and bytes of each named image, from zip files or the folder; a name may lack its extension."""
+    files = {path.name: path for path in _image_files(folder)}
+    packed: dict[str, tuple[zipfile.ZipFile, str]] = {}
+    with ExitStack() as opened:
+        for path in sorted(folder.glob("*.zip")):
+            try:
+                archive = opened.enter_context(zipfile.ZipFile(path))
+            except _DAMAGED as error:
+                raise UserError(f"{path}: {error}") from error
+            packed |= {Path(name).name: (archive, name) for name in archive.namelist()}
+        stems = {Path(name).stem: name for name in [*packed, *files] if Path(name).suffix.lower() in _SUFFIXES}
+        for name in names:
+            found = name if name in packed or name in files else stems.get(name)
+            if found is None:
+                raise UserError(f"{folder} has no image {name}")
+            data = files[found].read_bytes() if found in files else _unpack(*packed[found])
+            yield Path(found).suffix.lower().removeprefix("."), data
+
+
+def _unpack(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except _DAMAGED as error:
+        raise UserError(f"{archive.filename}: {name}: {str(error) or type(error).__name__}") from error
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""Raised by damaged zip files, and by those that are encrypted or compressed in a way that Python does not support."""
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}

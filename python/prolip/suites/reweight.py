@@ -1,0 +1,213 @@
+"""Re-weight prompts by how well they fit the images of a class (`prolip bprw`).
+
+N images, C classes, K prompts per class, D dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from prolip.data import BatchLoader, LoaderConfig
+from prolip.data.samples import read_label
+from prolip.embeddings.embed import Embedded, embed_images, embed_texts
+from prolip.errors import UserError
+from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
+from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
+from prolip.eval.statistics import bootstrap_interval
+from prolip.eval.zero_shot import aggregate_prompts, correct_within, zero_shot_logits
+from prolip.gaussian import Gaussian
+from prolip.models import ProLIP
+from prolip.pretrained.eval_model import square_image_size
+from prolip.pretrained.open import open_model
+from prolip.report.prompt_chart import prompt_chart
+from prolip.suites.config import ReweightOptions
+from prolip.suites.prompt_weights import save_prompt_weights
+from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
+
+TEMPLATES = {
+    "imagenet": lambda: imagenet_templates("all"),
+    "simple": lambda: imagenet_templates("simple"),
+    "emoji": lambda: list(dict.fromkeys((*PLAIN_TEMPLATES, *CHAINED_TEMPLATES))),
+}
+
+
+class Classes(NamedTuple):
+    """Class names, prompts and labels."""
+
+    names: list[str]
+    """C names."""
+    prompts: list[list[str]]
+    """[C][K]"""
+    labels: Tensor | None
+    """i64 [N], the images' classes; None if unknown."""
+
+
+def run_reweight(options: ReweightOptions) -> list[str]:
+    """Re-weight the prompts, write the files, and return the lines to print.
+
+    Raises:
+        UserError: the checkpoint, the shards, the names or a setting cannot be used; the message says which and why.
+        DataError: an image's json has no class at `class_key`.
+        FileNotFoundError: a file is missing.
+    """
+    if options.class_key is None and (options.classnames is None or options.vote == "labelled"):
+        wanted = "classnames is not given" if options.classnames is None else "vote is labelled"
+        raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
+    templates = read_templates(options.templates)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = open_model(options.checkpoint, options.tokenizer)
+    model = model.to(device)
+    images = _embed_images(model, options, device)
+    classes = find_classes(options, templates, images)
+    texts = [prompt for ensemble in classes.prompts for prompt in ensemble]
+    with tqdm(total=len(texts), desc="prompts", unit="prompt", file=sys.stderr) as bar:
+        flat = embed_texts(model, tokenizer, texts, device, on_progress=bar.update)
+    shape = (len(classes.names), len(templates), -1)
+    prompts = Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+    with tqdm(total=len(classes.names), desc="weights", unit="class", file=sys.stderr) as bar:
+        found = reweight_prompts(
+            prompts.to(device),
+            images.gaussian.to(device),
+            options.bprw,
+            labels=classes.labels if options.vote == "labelled" else None,
+            on_progress=bar.update,
+        )
+    found = found.to(torch.device("cpu"))
+    lines = [*class_lines(classes.names, templates, found.weights, options.show), ""]
+    if classes.labels is not None:
+        lines += accuracy_lines(prompts, images.gaussian, classes.labels, found, options)
+    return [*lines, *_write(options, classes.names, templates, found)]
+
+
+def read_templates(source: str) -> list[str]:
+    """The templates of a named set or of a text file with one per line.
+
+    Raises:
+        UserError: `source` is neither, or the file is empty.
+    """
+    return TEMPLATES[source]() if source in TEMPLATES else _read_lines(source, "templates", list(TEMPLATES))
+
+
+def find_classes(options: ReweightOptions, templates: Sequence[str], images: Embedded) -> Classes:
+    """Class names, prompts and labels from the options and the images' json.
+
+    Raises:
+        UserError: an image's class is not one of the names.
+        DataError: an image's json has no class.
+    """
+    values: list[str | int] = []
+    if options.class_key is not None:
+        values = [
+            read_label(key, member, options.class_key)
+            for key, member in zip(images.keys, images.members["json"], strict=True)
+        ]
+    if options.classnames is None:
+        names = sorted({str(value) for value in values})
+    elif options.classnames == "imagenet":
+        names = imagenet_classnames()
+    else:
+        names = _read_lines(options.classnames, "classnames", ["imagenet"])
+    places: dict[str | int, int] = {name: place for place, name in enumerate(names)}
+    if options.classnames is not None:
+        places |= {place: place for place in range(len(names))}
+    for key, value in zip(images.keys, values, strict=False):
+        if value not in places and str(value) not in places:
+            raise UserError(f"image {key}: its {options.class_key} is {value!r}, which is not a class name")
+    labels = torch.tensor([places[value] if value in places else places[str(value)] for value in values])
+    return Classes(names, fill_templates(templates, names), labels if values else None)
+
+
+def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor, show: int) -> list[str]:
+    """Lines with the largest and the smallest weights of each class."""
+    show = max(0, min(show, max(1, len(templates) // 2)))
+    best, worst = weights.topk(show, dim=1), weights.topk(show, dim=1, largest=False)
+    lines = [f"weights of {len(templates)} prompts per class; even weights would be {1 / len(templates):.4f}"]
+    for row, name in enumerate(names):
+        lines.append(name)
+        for word, (values, places) in (("won", best), ("lost", worst)):
+            pairs = zip(values[row].tolist(), places[row].tolist(), strict=True)
+            lines.append(f"  {word:4}  " + "  ".join(f"{value:.4f} {templates[place]!r}" for value, place in pairs))
+    return lines
+
+
+def accuracy_lines(
+    prompts: Gaussian, images: Gaussian, labels: Tensor, found: PromptWeights, options: ReweightOptions
+) -> list[str]:
+    """Lines with the top-1 accuracy of even weights, two filters and the new weights, and the gain of the latter."""
+    scored = torch.ones(len(labels), dtype=torch.bool)
+    if options.vote == "labelled":
+        voters = labelled_images(labels, len(found.weights), options.bprw.num_neighbors)
+        scored[voters[voters >= 0]] = False
+    if not bool(scored.any()):
+        return ["every image voted: none is left to score", ""]
+    half = max(1, prompts.mean.shape[1] // 2)
+    classifiers = {
+        "even weights": aggregate_prompts(prompts),
+        "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
+        "the more certain half": filter_prompts(prompts, SmallestInClass(count=half)),
+        "re-weighted": found.as_classifier(),
+    }
+    width = max(map(len, classifiers))
+    lines = [f"{'top-1 of ' + str(int(scored.sum())) + ' images':{width}}  by mean  with variance"]
+    hits: dict[str, Tensor] = {}
+    for name, classifier in classifiers.items():
+        logits = [zero_shot_logits(images.mean[scored], classifier.weight, var) for var in (None, classifier.total_var)]
+        hits[name] = torch.stack([correct_within(each, labels[scored], 1) for each in logits], dim=1).double()
+        by_mean, with_var = hits[name].mean(dim=0).tolist()
+        lines.append(f"{name:{width}}  {by_mean:7.2%}  {with_var:13.2%}")
+    gained = hits["re-weighted"] - hits["even weights"]
+    for place, word in enumerate(("by mean", "with variance")):
+        # Both sides are measured on the same images, so the images' difficulty cancels.
+        gain = bootstrap_interval(lambda rows: 100 * float(rows.mean()), gained[:, place], seed=options.bprw.seed)
+        lines.append(
+            f"re-weighted over even weights, {word}: {gain.value:+.2f} points (95 % of resamples: "
+            f"{gain.low:+.2f} to {gain.high:+.2f})"
+        )
+    return [*lines, ""]
+
+
+def _embed_images(model: ProLIP, options: ReweightOptions, device: torch.device) -> Embedded:
+    loading = LoaderConfig(
+        shards=options.images,
+        batch_size=options.batch_size,
+        image_size=square_image_size(model),
+        augment=None,
+        captions=(),
+        mask=None,
+        shuffle_window=0,
+        last_batch="keep",
+        keep_members=() if options.class_key is None else ("json",),
+    )
+    with (
+        BatchLoader(loading) as loader,
+        tqdm(total=loader.num_samples, desc="images", unit="image", file=sys.stderr) as bar,
+    ):
+        return embed_images(model, loader, device, on_progress=bar.update)
+
+
+def _read_lines(source: str, option: str, known: list[str]) -> list[str]:
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(f"{option} is {source!r}: it must be {', '.join(known)} or a text file")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [line for line in lines if line]
+    if not found:
+        raise UserError(f"{option} is {source!r}: the file is empty")
+    return found
+
+
+def _write(options: ReweightOptions, names: list[str], templates: list[str], found: PromptWeights) -> list[str]:
+    tensors, chart = options.out / "prompt_weights.safetensors", options.out / "prompt_weights.svg"
+    notes = {"bprw": dataclasses.asdict(options.bprw), "classnames": names, "templates": templates}
+    save_prompt_weights(found, tensors, notes)
+    chart.write_text(prompt_chart(templates, found.weights), encoding="utf-8")
+    slowest = int(found.rounds.max())
+    return [f"{len(names)} classes, at most {slowest} rounds", f"weights: {tensors}", f"chart: {chart}"]

@@ -1,0 +1,255 @@
+"""The suites' data made of emoji shards: the published layouts, on made-up emoji."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.emoji_build import SMALL, made_up_emoji
+
+from prolip.cli import main
+from prolip.demo.config import SuitesConfig
+from prolip.demo.data.build import build_emoji
+from prolip.demo.data.suite_datasets import build_suites
+from prolip.suites.tasks import read_tasks
+
+Record = dict[str, Any]
+Read = Callable[..., list[Record]]
+DESIGNS = ("openmoji", "goog", "twtr")
+
+
+def members(path: Path) -> list[dict[str, bytes]]:
+    """Samples by extension, with their key."""
+    samples: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            key, _, extension = member.name.partition(".")
+            file = archive.extractfile(member)
+            assert file is not None
+            samples.setdefault(key, {"key": key.encode()})[extension] = file.read()
+    return list(samples.values())
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Emoji shards; three held-out emoji have one picture in the first design."""
+    root = tmp_path_factory.mktemp("emoji")
+    (root / "art").mkdir()
+    with made_up_emoji(root / "art"):
+        build_emoji(replace(SMALL, seed=4), root / "emoji")  # which holds those out
+    return root / "emoji"
+
+
+@pytest.fixture(scope="module")
+def suites(emoji: Path) -> Path:
+    build_suites(SuitesConfig(data=emoji), emoji.parent / "suites")
+    return emoji.parent / "suites"
+
+
+def drawn(emoji: Path, read_back: Read, name: str) -> list[Record]:
+    return [one for one in read_back(emoji, f"{name}-*.tar") if not one["json"]["skin_tone"]]
+
+
+def test_classes_are_in_clip_benchmarks_layout(emoji: Path, suites: Path, read_back: Read) -> None:
+    for design in DESIGNS:
+        records = drawn(emoji, read_back, f"test-{design}")
+        for kind, field in (("groups", "group_text"), ("subgroups", "subgroup_text")):
+            folder = suites / f"wds_emoji-{kind}-{design}_test"
+            names = lines(folder / "classnames.txt")
+            assert sorted(names) == sorted({one["json"][field] for one in drawn(emoji, read_back, "design-twtr")})
+            assert lines(folder / "zeroshot_classification_templates.txt") == [
+                "{c}",
+                "a picture of {c}",
+                "an emoji of {c}",
+                "a picture: {c}",
+                "{c}, emoji",
+            ]
+            assert (folder / "test" / "nshards.txt").read_text() == "1\n"
+            samples = members(folder / "test" / "0.tar")
+            assert [one["key"].decode() for one in samples] == [one["__key__"] for one in records]
+            assert [one["png"] for one in samples] == [one["png"] for one in records]
+            assert [names[int(one["cls"])] for one in samples] == [one["json"][field] for one in records]
+            assert [one["txt"].decode() for one in samples] == [one["json"]["name"] for one in records]
+        groups = lines(suites / f"wds_emoji-groups-{design}_test" / "classnames.txt")
+        metadata = [np.load(io.BytesIO(one["npy"])) for one in samples]
+        assert {(row.shape, row.dtype) for row in metadata} == {((1,), np.dtype(np.int64))}
+        assert [groups[row[0]] for row in metadata] == [one["json"]["group_text"] for one in records]
+
+
+def test_labelled_pictures_are_of_trained_emoji(emoji: Path, suites: Path, read_back: Read) -> None:
+    samples = members(suites / "wds_emoji-groups-trained_test" / "test" / "0.tar")
+    trained = {one["json"]["name"] for one in drawn(emoji, read_back, "train")}
+    assert samples
+    assert {one["txt"].decode() for one in samples} <= trained
+    for design in DESIGNS:
+        tested = members(suites / f"wds_emoji-groups-{design}_test" / "test" / "0.tar")
+        assert not trained & {one["txt"].decode() for one in tested}
+
+
+def test_equal_pictures_stand_once_with_all_their_names(emoji: Path, suites: Path, read_back: Read) -> None:
+    shared = 0
+    for design in DESIGNS:
+        expected: dict[str, list[str]] = {}
+        for one in drawn(emoji, read_back, f"test-{design}"):
+            expected.setdefault(one["json"]["picture"], []).append(one["json"]["name"])
+        samples = members(suites / f"wds_emoji-names-{design}_test" / "test" / "0.tar")
+        assert [one["txt"].decode().split("\n") for one in samples] == list(expected.values())
+        assert len({one["png"] for one in samples}) == len(samples)
+        shared += sum(len(names) > 1 for names in expected.values())
+    assert shared == 1
+
+
+def test_hierarcaps_is_a_table_and_pictures(emoji: Path, suites: Path, read_back: Read) -> None:
+    with (suites / "hierarcaps" / "hierarcaps.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    records = {f"{one['__key__']}.png": one for one in drawn(emoji, read_back, "test-openmoji")}
+    assert len(rows) == len({one["png"] for one in records.values()}) > 10
+    for row in rows:
+        record = records[row["image_url"]]["json"]
+        assert row["captions"].split(" => ") == [
+            "a picture",
+            record["group_text"],
+            record["subgroup_text"],
+            record["name"],
+        ]
+        assert (suites / "hierarcaps" / row["image_url"]).read_bytes() == records[row["image_url"]]["png"]
+
+
+def test_hierarimgs_goes_from_averages_of_trained_emoji_to_a_picture(
+    emoji: Path, suites: Path, read_back: Read
+) -> None:
+    folder = suites / "hierarimgs"
+    with (folder / "hierarimgs.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    trained = [one for one in drawn(emoji, read_back, "train") if one["json"]["design"] == "openmoji"]
+    pixels = {one["__key__"]: np.asarray(Image.open(io.BytesIO(one["png"]))) for one in trained}
+
+    def average(**wanted: str) -> np.ndarray[Any, Any]:
+        kept = [one["__key__"] for one in trained if all(one["json"][k] == value for k, value in wanted.items())]
+        assert kept
+        mean = np.zeros((8, 8, 3))
+        for key in kept:
+            mean += pixels[key]
+        return mean / len(kept)
+
+    records = {one["__key__"]: one["json"] for one in drawn(emoji, read_back, "test-openmoji")}
+    for row in rows:
+        *averages, own = row["images"].split(" => ")
+        record = records[own.removesuffix(".png")]
+        assert row["caption"] == record["name"]
+        expected = [
+            average(),
+            average(group=record["group"]),
+            average(group=record["group"], subgroup=record["subgroup"]),
+        ]
+        for name, mean in zip(averages, expected, strict=True):
+            shown = np.asarray(Image.open(folder / name)).astype(float)
+            assert np.abs(shown - mean).max() <= 0.5, name
+    assert len(rows) == len(lines(suites / "hierarcaps" / "hierarcaps.csv")) - 1
+
+
+def test_the_table_says_what_is_there(suites: Path) -> None:
+    tasks = read_tasks(suites / "emoji-tasks.tsv")
+    assert len(tasks) == 12
+    for task in tasks:
+        assert len(members(suites / task.folders[0] / "test" / "0.tar")) == task.items > 0
+    assert {task.metric for task in tasks} == {"accuracy", "recall", "worst_group", "retrieval"}
+    record = json.loads((suites / "dataset.json").read_text(encoding="utf-8"))
+    assert record["samples"]["emoji-names-goog"] == next(t.items for t in tasks if t.key == "names/goog")
+    assert "OpenMoji" in (suites / "ATTRIBUTION.md").read_text(encoding="utf-8")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def copied(emoji: Path, to: Path, *, without: str = "") -> Path:
+    """The shards once more, without those samples whose json has a text."""
+    to.mkdir()
+    for path in emoji.glob("*.tar"):
+        dropped = {one["key"] for one in members(path) if without and without.encode() in one["json"]}
+        with tarfile.open(path) as old, tarfile.open(to / path.name, "w") as new:
+            for member in old:
+                if member.name.partition(".")[0].encode() not in dropped or not path.name.startswith("train"):
+                    new.addfile(member, old.extractfile(member))
+    return to
+
+
+def test_the_same_bytes_twice_and_nothing_to_do_the_third_time(
+    emoji: Path, suites: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "suites"
+    words = ["data", "build", "suites", "--data", str(emoji), "--out", str(out)]
+    assert main(words) == 0
+    assert contents(out) == contents(suites)
+    assert main(words) == 0
+    assert "was already built: emoji-groups-trained " in capsys.readouterr().out
+    (out / "hierarcaps" / "hierarcaps.csv").unlink()
+    assert not build_suites(SuitesConfig(data=emoji), out).already_built
+    assert contents(out) == contents(suites)
+
+
+def test_a_subgroup_without_trained_emoji_is_left_out_and_told(emoji: Path, suites: Path, tmp_path: Path) -> None:
+    other = copied(emoji, tmp_path / "emoji", without='"subgroup": "tool"')
+    summary = build_suites(SuitesConfig(data=other), tmp_path / "suites")
+    rows = lines(tmp_path / "suites" / "hierarimgs" / "hierarimgs.csv")[1:]
+    before = lines(suites / "hierarimgs" / "hierarimgs.csv")[1:]
+    assert {row.split(",")[0] for row in rows} == {row.split(",")[0] for row in before if "subgroup-tool" not in row}
+    left_out = len(before) - len(rows)
+    assert 0 < left_out < len(before)
+    note = f"{left_out} emoji are not in hierarimgs: their subgroup has no trained emoji"
+    assert summary.notes == (note,)
+    assert build_suites(SuitesConfig(data=other), tmp_path / "suites").notes == (note,), "told again"
+
+
+def test_other_shards_give_other_suites(emoji: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "suites", copied(emoji, tmp_path / "emoji")
+    build_suites(SuitesConfig(data=emoji), out)
+    for path in other.glob("test-goog-*.tar"):
+        samples = members(path)
+        changed = json.loads(samples[0]["json"])
+        changed["captions"]["name"][0] = "another name"
+        with tarfile.open(path, "w") as archive:
+            for name, data in (("k.png", samples[0]["png"]), ("k.json", json.dumps(changed).encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    assert not build_suites(SuitesConfig(data=other), out).already_built
+    (sample,) = members(out / "wds_emoji-names-goog_test" / "test" / "0.tar")
+    assert sample["txt"] == b"another name"
+
+
+def test_what_is_wrong_names_itself(emoji: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["data", "build", "suites", "--data", str(tmp_path), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"data: {tmp_path} has no shard train-*.tar: build it with `prolip data build emoji`" in said
+    damaged = copied(emoji, tmp_path / "damaged")
+    path = damaged / "test-goog-000000.tar"
+    path.write_bytes(b"no archive " * 100)
+    with pytest.raises(ValueError, match=r"test-goog-000000\.tar is no shard of emoji: ReadError"):
+        build_suites(SuitesConfig(data=damaged), out)
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("k.png"), io.BytesIO())
+    with pytest.raises(ValueError, match=r"test-goog-000000\.tar is no shard of emoji: KeyError 'json'"):
+        build_suites(SuitesConfig(data=damaged), out)
+    assert not out.exists()
+    build_suites(SuitesConfig(data=emoji), out)
+    (out / "hierarcaps" / "notes.txt").write_text("of somebody")
+    other = copied(emoji, tmp_path / "third", without='"subgroup": "tool"')
+    with pytest.raises(ValueError, match=r"holds 'hierarcaps/notes\.txt', which no builder wrote"):
+        build_suites(SuitesConfig(data=other), out)
+    assert (out / "hierarcaps" / "notes.txt").exists()

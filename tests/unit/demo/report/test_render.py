@@ -1,0 +1,263 @@
+"""The report: self-contained, escaped, complete, and honest about what is missing."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from prolip.demo.report import render_report, words
+from prolip.demo.report.render import linked
+from prolip.demo.suite.results import EmojiResults
+from prolip.report import charts
+from prolip.train.logging.runs import read_metrics
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects a page's tags and checks that they are nested."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, emoji_results: EmojiResults) -> Path:
+    folder = tmp_path / "demo <1>"
+    folder.mkdir()
+    (folder / "eval.json").write_text(emoji_results.to_json(), encoding="utf-8")
+    rows = [
+        {"step": s, "loss": 5 / (s + 1), "ppcl": 4 / (s + 1), "vib": 1e-4, "lr": 1e-3, "grad_norm": 1.0}
+        for s in range(40)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 4', encoding="utf-8")
+    (folder / "config.toml").write_text('seed = 7\nname = "<script>"\n[optim]\nlr = 0.001\n', encoding="utf-8")
+    return folder
+
+
+def test_page_is_self_contained_and_well_formed(run_dir: Path, emoji_data: Path) -> None:
+    path = render_report(run_dir, emoji_data)
+    assert path == run_dir / "report.html"
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            address = attributes.get(name)
+            if address is None:
+                continue
+            if tag == "a":
+                assert address.startswith(("#", "https://", "http://"))
+                continue
+            assert address.startswith("data:"), (tag, address)
+    assert not re.search(r"@import|url\(\s*['\"]?http", text)
+    assert not any(tag == "script" for tag, _ in page.tags)
+    anchors = {
+        attributes["href"] for tag, attributes in page.tags if tag == "a" and str(attributes.get("href"))[0] == "#"
+    }
+    ids = {f"#{attributes['id']}" for _, attributes in page.tags if "id" in attributes}
+    assert anchors <= ids
+
+
+def test_page_escapes_what_others_wrote(run_dir: Path, emoji_data: Path) -> None:
+    text = render_report(run_dir, emoji_data).read_text(encoding="utf-8")
+    assert "fruit <b>" not in text
+    assert "fruit &lt;b&gt;&amp;&#34;" in text
+    assert "<script>" not in text
+    assert "OpenMoji &lt;CC BY-SA 4.0&gt;" in text
+    assert '<a href="https://openmoji.org" rel="noopener noreferrer">https://openmoji.org</a>.' in text
+
+
+def test_listed_attributions_are_shown_as_a_list(run_dir: Path, emoji_data: Path) -> None:
+    entry = {"part": "pictures", "credit": "A & B", "licence": "CC BY 4.0", "source": "https://a.b/c"}
+    (emoji_data / "dataset.json").write_text(json.dumps({"attributions": [entry]}), encoding="utf-8")
+    text = render_report(run_dir, emoji_data).read_text(encoding="utf-8")
+    assert "A &amp; B" in text
+    assert "CC BY 4.0" in text
+    assert '<a href="https://a.b/c" rel="noopener noreferrer">' in text
+
+
+def test_page_shows_every_part(run_dir: Path, emoji_data: Path, emoji_results: EmojiResults) -> None:
+    page = Page(render_report(run_dir, emoji_data).read_text(encoding="utf-8"))
+    for headline in emoji_results.headlines:
+        assert headline.label in page.text
+        assert f"{100 * headline.trained:.1f}" in page.text
+    for part in (
+        "trained effect",
+        "unseen names",
+        "Spearman",
+        "Most certain captions",
+        "Gradient norm",
+        "R@10",
+        "coin",
+    ):
+        assert part in page.text
+    before = words.signed(emoji_results.random.unseen_names.uncertainty.spearman)
+    assert f"; before training {before} and " in page.text
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    gallery = emoji_results.gallery
+    shown = len(gallery.pictures) + len(gallery.most_certain) + len(gallery.least_certain) + len(gallery.chains)
+    assert len(pictures) == shown
+    assert all(picture["alt"] for picture in pictures)
+    assert str(page.text).count("None") == 0
+
+
+def test_every_chart_says_what_it_shows(run_dir: Path, emoji_data: Path) -> None:
+    text = render_report(run_dir, emoji_data).read_text(encoding="utf-8")
+    drawings = re.findall(r'<svg class="(?:chart|bullet)".*?</svg>', text, re.DOTALL)
+    assert len(drawings) >= 12
+    for drawing in drawings:
+        tree = ET.fromstring(drawing)
+        assert tree.get("role") == "img"
+        assert tree.findtext("title")
+        assert "nan" not in drawing
+        if tree.get("class") == "chart":
+            assert tree.findtext("desc")
+
+
+def test_missing_parts_are_said(tmp_path: Path, emoji_results: EmojiResults) -> None:
+    run, data = tmp_path / "run", tmp_path / "nothing"
+    run.mkdir()
+    data.mkdir()
+    (run / "eval.json").write_text(emoji_results.to_json(), encoding="utf-8")
+    page = Page(render_report(run, data).read_text(encoding="utf-8"))
+    for missing in ("No curves", "No settings", "No attributions"):
+        assert missing in page.text
+    assert not any(tag == "img" for tag, _ in page.tags)
+    assert "◆" in page.text
+
+
+def test_no_results_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="evaluate the run first"):
+        render_report(tmp_path, tmp_path)
+    (tmp_path / "eval.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"eval\.json: EmojiResults: missing"):
+        render_report(tmp_path, tmp_path)
+
+
+def test_metrics_pass_over_a_torn_line(run_dir: Path) -> None:
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    assert len(rows) == 40
+    assert rows[0]["loss"] == 5.0
+    assert read_metrics(run_dir / "absent.jsonl") == []
+
+
+def test_findings_follow_the_figures(emoji_results: EmojiResults) -> None:
+    found = words.findings(emoji_results)
+    assert any("blurred" in finding and "50.0" in finding for finding in found)
+    assert any(finding.startswith("The effect is small") for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (97.0, 101.0, [97.0, 98.0, 99.0, 100.0, 101.0]),
+        (-0.3, 0.7, [-0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8]),
+        (5.0, 5.0, [4.5, 4.7, 4.9, 5.1, 5.3, 5.5]),
+    ],
+)
+def test_ticks_are_round_and_cover(low: float, high: float, ticks: list[float]) -> None:
+    got = charts.nice_ticks(low, high)
+    assert got[0] <= low
+    assert got[-1] >= high
+    steps = {round(b - a, 9) for a, b in pairwise(got)}
+    assert len(steps) == 1
+    if low != high:
+        assert got == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "text"),
+    [
+        (0.0, 1.0, "0"),
+        (-2.0, 1.0, "−2"),
+        (0.25, 0.05, "0.25"),
+        (1500.0, 500.0, "1500"),
+        (20000.0, 5000.0, "20k"),
+        (0.0003, 0.0001, "3e−4"),
+        (1e-17, 0.2, "0"),
+    ],
+)
+def test_tick_labels_are_short(value: float, step: float, text: str) -> None:
+    assert charts.tick_label(value, step) == text
+
+
+def test_charts_of_shares_have_one_axis() -> None:
+    axes = []
+    for values in ([0.2, 0.4], [0.7, 0.9]):
+        line = charts.Line(name="a", x=[1, 2], y=values)
+        drawing = charts.line_chart("t", "d", [line], x_label="bin", y_scale="share", percent=True)
+        axes.append(re.findall(r">(\d+)\W?%</text>", drawing))
+    assert axes[0] == axes[1]
+    assert {"0", "100"} <= set(axes[0])
+
+
+def test_line_chart_leaves_gaps_out_and_thins_long_lines() -> None:
+    line = charts.Line(name="a<b", x=range(5000), y=[float("nan") if x % 2 else float(x) for x in range(5000)])
+    drawing = charts.line_chart("t", "d", [line, charts.Line(name="c", x=[0], y=[1.0])], x_label="step")
+    assert "nan" not in drawing
+    assert "a&lt;b" in drawing
+    assert drawing.count(",") < 1000
+    assert charts.line_chart("t", "d", [charts.Line(name="a", x=[0], y=[float("nan")])], x_label="step") == ""
+
+
+def test_charts_escape_their_words() -> None:
+    spread = charts.Spread(label="<s>", mean=1.0, low=0.5, high=1.5, untrained=1.2)
+    bar = charts.Bar(label="<l>", value=1.0, note="<n>", untrained=0.5)
+    for drawing in (
+        charts.spread_chart("<t>", "<d>", [("<a>", [spread]), ("<b>", [spread])], "<u>"),
+        charts.diverging_bars("<t>", "<d>", [bar], "<u>"),
+        charts.bullet("<t>", 0.5, 0.4, 0.3),
+    ):
+        assert "&lt;t&gt;" in drawing
+        assert not re.search(r"<(t|d|s|l|n|a|b|u)>", drawing)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1.5, 14.0, [1, 2, 5, 10, 20]),
+        (1e-5, 0.17, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]),
+        (3.0, 3.0, [2, 5]),
+        (10.0, 10.0, [10, 20]),
+    ],
+)
+def test_log_ticks_cover(low: float, high: float, ticks: list[float]) -> None:
+    assert charts.log_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_log_chart_leaves_out_what_is_not_above_zero() -> None:
+    line = charts.Line(name="a", x=range(4), y=[0.0, -1.0, 1.0, 10.0])
+    drawing = charts.line_chart("t", "d", [line], x_label="step", y_scale="log")
+    path = re.findall(r'points="([^"]*)"', drawing)[0].split()
+    assert len(path) == 2
+
+
+def test_links_take_no_punctuation_along() -> None:
+    assert linked("see https://a.b/c_(d). <x>").startswith("see <a ")
+    assert linked('https://a.b/"onclick="x').count("<a ") == 1
+    assert 'onclick="' not in linked('https://a.b/"onclick="x')

@@ -1,0 +1,79 @@
+"""Retrieval, HierarCaps, HierarImgs and uncertainty as suites, against the functions behind them, on small data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.support.captioned_world import CaptionedWorld, evaluate
+
+from prolip.cli import main
+from prolip.data import DataError
+from prolip.data.samples import values_at
+from prolip.embeddings.embed import embed_shards
+from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
+
+
+@pytest.mark.parametrize(
+    ("suite", "words", "message"),
+    [
+        ("retrieval", ["--data", "absent"], "absent"),
+        ("retrieval", ["--data", "PAIRS", "--caption_key", "nothing"], "sample p000 has no caption at nothing"),
+        ("hierarcaps", ["--data", "PAIRS"], "has 0 tables (.csv)"),
+        ("uncertainty", ["--data", "PAIRS", "--num_bins", "40"], "num_bins is 40: there are only"),
+    ],
+)
+def test_what_is_wrong_names_itself(
+    suite: str, words: list[str], message: str, world: CaptionedWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(world.pairs) if word == "PAIRS" else word for word in words]
+    assert main(["eval", suite, "--checkpoint", world.ours, "--out", str(world.root / "wrong"), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_paths_lead_through_lists(world: CaptionedWorld) -> None:
+    record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
+    assert values_at(record, "a.b") == ["x", "y", "z"]
+    assert values_at(record, "n") == [3]
+    assert values_at(record, "a.q") == []
+    folder = open_captioned(str(world.pairs), world.root)
+    keys = ("sentences.raw", "cocoid", "cocoid")
+    found = embed_shards(world.model, folder.shards, keep=caption_members(*keys))
+    with pytest.raises(DataError, match=r"sample p000 has .* at cocoid: it must be 3 whole numbers"):
+        captions_of(folder, found, *keys)
+
+
+def test_only_the_members_that_are_needed_are_kept() -> None:
+    assert caption_members() == caption_members("txt", None, None) == ("txt",)
+    assert caption_members("sentences.raw") == ("json",)
+    assert caption_members("txt", "cocoid", "sentids") == ("txt", "json")
+
+
+@pytest.mark.parametrize("suite", ["retrieval", "uncertainty"])
+def test_two_sets_of_one_name_both_have_rows(suite: str, world: CaptionedWorld, tmp_path: Path) -> None:
+    shutil.copytree(world.pairs, tmp_path / "other" / world.pairs.name)
+    shutil.copytree(world.pairs, tmp_path / "third")
+    sources = [str(world.pairs), str(tmp_path / "other" / world.pairs.name), str(tmp_path / "third")]
+    given = [word for source in (*sources, sources[0]) for word in ("--data", source)]
+    words = ["--num_bins", "3"] if suite == "uncertainty" else []
+    found = evaluate(suite, world.ours, tmp_path / "out", *given, *words)
+    tasks = [row["task"] for row in found["figures"]]
+    assert set(tasks) == {*sources[:2], "third"}
+    assert len({tasks.count(task) for task in tasks}) == 1
+
+
+@pytest.mark.parametrize("suite", ["retrieval", "uncertainty"])
+def test_a_set_that_is_not_here_is_named_and_the_others_run(suite: str, world: CaptionedWorld, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    sources = [str(tmp_path / "empty"), "pipe:cat a.tar", str(tmp_path / "absent.tar"), str(world.pairs)]
+    given = [word for source in sources for word in ("--data", source)]
+    words = ["--num_bins", "3", "--show", "0"] if suite == "uncertainty" else []
+    found = evaluate(suite, world.ours, tmp_path / "out", *given, *words)
+    assert {row["task"] for row in found["figures"]} == {world.pairs.name}
+    empty, command, absent = found["notes"][world.ours]
+    assert empty == f"empty: {tmp_path / 'empty'} has no shard"
+    assert command.startswith("pipe:cat a.tar: ")
+    assert "allow_pipe" in command
+    assert absent.startswith("absent.tar: ")
+    assert str(tmp_path / "absent.tar") in absent

@@ -1,0 +1,43 @@
+"""What all suites share: statistics of rows, what is kept of finished tasks, models side by side, the three files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.suite_results import hits
+
+from prolip.suites.results import TaskCache, TaskResult, row_of_items
+
+
+def test_a_row_of_no_item_is_refused() -> None:
+    with pytest.raises(ValueError, match="t: m needs at least one item"):
+        row_of_items("t", "m", torch.zeros(0))
+
+
+def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
+    calls = []
+
+    def compute() -> TaskResult:
+        calls.append(1)
+        return TaskResult(rows=[row_of_items("t", "m", hits(0.5), torch.arange(400) % 3)], notes=["left out"])
+
+    cache = TaskCache(tmp_path / "tasks")
+    first = cache.get_or_run("vtab/dtd", {"model": "x", "data": 1}, compute)
+    assert cache.get_or_run("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
+    assert len(calls) == 1
+    cache.get_or_run("vtab/dtd", {"model": "y", "data": 1}, compute)
+    cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
+    assert len(calls) == 3
+    (path,) = (tmp_path / "tasks").glob("vtab_pets-*.json")
+    path.write_text("{}")  # of another version
+    cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
+    assert len(calls) == 4
+
+    def fail() -> TaskResult:
+        raise ValueError("no such folder")
+
+    with pytest.raises(ValueError, match="no such folder"):
+        cache.get_or_run("new", {}, fail)
+    assert not list((tmp_path / "tasks").glob("new*"))

@@ -1,0 +1,181 @@
+"""A step whose loss or gradient is not finite changes nothing, and the error names the step and the terms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.distributed as dist
+from tests.support.ranks import FORKSERVER
+from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from prolip.distributed import Peers, Ranks
+from prolip.losses import LossTerms, ProlipLoss
+from prolip.models import ProLIPOutput
+from prolip.train.divergence import Divergence
+from prolip.train.ema import EmaConfig
+from prolip.train.loop import Run, take_step
+from prolip.train.parallel import ParallelConfig, share_model
+
+GOOD_STEPS = 2
+
+
+class Poisoned:
+    """The loss, of which one term is not finite from the third call on, or only in that call."""
+
+    def __init__(self, loss: Callable[[ProLIPOutput], LossTerms], number: float = torch.nan, *, lasts: bool = False):
+        self.loss, self.number, self.lasts, self.calls = loss, number, lasts, 0
+
+    def __call__(self, output: ProLIPOutput) -> LossTerms:
+        self.calls += 1
+        terms = self.loss(output)
+        if self.calls <= GOOD_STEPS or (self.calls > GOOD_STEPS + 1 and not self.lasts):
+            return terms
+        return terms._replace(vib=terms.vib + self.number, total=terms.total + self.number)
+
+
+def state_of(run: Run) -> list[Tensor]:
+    """Copies of weights, averages, moments and step counts."""
+    averages = [] if run.ema is None else list(run.ema.state_dict().values())
+    moments = [tensor for state in run.optimizer.state.values() for tensor in state.values()]
+    tensors = [*run.model.parameters(), *averages, *moments]
+    return [(one.to_local() if isinstance(one, DTensor) else one).detach().clone() for one in tensors]
+
+
+def poisoned_run(batch: Step, number: float = torch.nan, *, lasts: bool = False, **changes: Any) -> Run:
+    """A run before the step that diverges."""
+    run = run_of(model_of(), **changes)
+    run.loss = Poisoned(run.loss, number, lasts=lasts)
+    for _ in range(GOOD_STEPS):
+        take_step(run, cast(Any, batch))
+    return run
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"accumulate": 3}, {"precision": "bf16", "ema": EmaConfig(decay=0.9)}, {"precision": "fp16"}],
+    ids=["plain", "parts", "low", "scaled"],
+)
+def test_the_step_changes_nothing_and_is_named(changes: dict[str, Any], number: float) -> None:
+    batch = step_of(8, 3)
+    run = poisoned_run(batch, number, **changes)
+    before = state_of(run)
+    with pytest.raises(RuntimeError, match=rf"^step 3 diverged, not finite: total, vib.*\(total {number}, ppcl \d\.\d"):
+        take_step(run, cast(Any, batch))
+    assert all(map(torch.equal, before, state_of(run)))
+    assert run.step == GOOD_STEPS
+
+
+def test_the_weights_wait_where_the_host_reads_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where steps go on until the loop checks: the steps after it are finite, and must change nothing."""
+    batch = step_of(8, 3)
+    run = poisoned_run(batch)
+    before = state_of(run)
+    with monkeypatch.context() as patched:
+        patched.setattr(run.divergence, "check", lambda: None)
+        norms = [take_step(run, cast(Any, batch))[2] for _ in range(3)]
+    assert [bool(norm > 0) for norm in norms] == [False, True, True]
+    assert all(map(torch.equal, before, state_of(run)))
+    with pytest.raises(RuntimeError, match=r"^step 3 diverged, not finite: total, vib, gradient norm "):
+        run.divergence.check()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_weights_wait_on_a_gpu(precision: str) -> None:
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cuda"))
+    batch = Step._make(None if tensor is None else tensor.cuda() for tensor in step_of(8, 3))
+    run = run_of(model_of().cuda(), precision=precision)
+    run = dataclasses.replace(run, ranks=ranks, divergence=Divergence(ranks), loss=Poisoned(run.loss))
+    if run.scaler is not None:
+        run.scaler = type(run.scaler)(ranks.device)
+    for _ in range(GOOD_STEPS):
+        take_step(run, cast(Any, batch))
+    before = state_of(run)
+    for _ in range(3):
+        take_step(run, cast(Any, batch))
+    assert all(map(torch.equal, before, state_of(run)))
+    with pytest.raises(RuntimeError, match=r"^step 3 diverged, not finite: total, vib, gradient norm "):
+        run.divergence.check()
+
+
+def test_a_gradient_too_large_for_fp16_is_skipped_and_no_divergence() -> None:
+    batch = cast(Any, step_of(8, 3))
+    run = run_of(model_of(), precision="fp16")
+    assert run.scaler is not None
+    run.scaler.scale.fill_(2.0**120)
+    before = state_of(run)
+    assert take_step(run, batch)[2] == 0
+    assert all(map(torch.equal, before, state_of(run)))
+    run.scaler.scale.fill_(2.0**10)
+    assert take_step(run, batch)[2] > 0
+    run.divergence.check()
+    assert not all(map(torch.equal, before, state_of(run)))
+
+
+def test_a_gradient_that_no_smaller_factor_helps_is_a_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(model_of(), precision="fp16")
+    assert run.scaler is not None
+    run.scaler.scale.fill_(2.0)
+    monkeypatch.setattr("prolip.train.loop.clip_gradients", lambda parameters, clip_norm: torch.tensor(torch.inf))
+    take_step(run, cast(Any, step_of(8, 3)))
+    with pytest.raises(
+        RuntimeError, match=r"^step 2 diverged, not finite: gradient norm \(total \d.*gradient norm inf"
+    ):
+        take_step(run, cast(Any, step_of(8, 3)))
+
+
+def serve(rank: int, store: Path, strategy: Any, answers: Connection) -> None:
+    """A rank of two, of which the second one's loss diverges at step 3."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=2)
+    ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+    model = model_of()
+    network = share_model(model, ParallelConfig(strategy=strategy), ranks, torch.float32)
+    whole = ProlipLoss(LOSS, Peers())
+    run = dataclasses.replace(
+        run_of(model),
+        ranks=ranks,
+        network=network,
+        divergence=Divergence(ranks),
+        loss=Poisoned(whole) if rank == 1 else whole,
+    )
+    batch = cast(Any, step_of(8, 3, rank=rank))
+    for _ in range(GOOD_STEPS):
+        take_step(run, batch)
+    before = state_of(run)
+    try:
+        take_step(run, batch)
+        told = ""
+    except RuntimeError as error:
+        told = str(error)
+    answers.send((told, all(map(torch.equal, before, state_of(run)))))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_all_ranks_stop_where_the_loss_of_one_is_not_finite(strategy: str, tmp_path: Path) -> None:
+    pipes = [FORKSERVER.Pipe(duplex=False) for _ in range(2)]
+    processes = [
+        FORKSERVER.Process(target=serve, args=(rank, tmp_path / "store", strategy, there), daemon=True)
+        for rank, (_, there) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    for here, _ in pipes:
+        assert here.poll(120), "a rank hangs"
+        told, unchanged = here.recv()
+        assert told.startswith("step 3 diverged, not finite: total, vib, gradient norm (total nan, ppcl ")
+        assert unchanged
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0, 0]
