@@ -28,7 +28,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = ProLIP(ARCHITECTURES["demo"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
-    loss = ProlipLoss(LossConfig(), Peers.from_env())
+    loss = ProlipLoss(LossConfig(), Peers())
     cursor = None
     if options.checkpoint.exists():
         saved = torch.load(options.checkpoint, weights_only=True)

@@ -78,10 +78,10 @@ def wants_gpu(device: str) -> bool:
     """Whether `device`, "auto" (a GPU if there is one), "cpu" or "cuda", means a GPU on this machine.
 
     Raises:
-        UserError: it is another word, or "cuda" although torch sees no GPU.
+        UserError: it is another word, or "cuda" and torch sees no GPU.
     """
     if device not in {"auto", "cpu", "cuda"}:
-        raise UserError(f'device is {device!r}: take "auto", "cpu" or "cuda"')
+        raise UserError(f'device is {device!r}: it must be "auto", "cpu" or "cuda"')
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError('device is "cuda", but torch sees no GPU')
     return device != "cpu" and torch.cuda.is_available()

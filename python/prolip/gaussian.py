@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 LOG_2PI = math.log(2.0 * math.pi)
+"""Natural logarithm of 2π."""
 _LOG_2 = math.log(2.0)
 
 
@@ -127,8 +128,8 @@ def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Ten
 def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
     """How far `specific` lies in `general`, per dimension, broadcast: H = ln ∫ p_s² p_g - ln ∫ p_s p_g².
 
-    Antisymmetric. Its sign depends on the variances alone: positive where `general` has the larger one. |H| grows with
-    the distance of the means, so H alone never says that the means agree (arXiv:2410.18857, inclusion test).
+    Antisymmetric. Its sign depends only on the variances: positive where `general` has the larger one. Its size grows
+    with the distance of the means, so H alone never says that the means agree (arXiv:2410.18857, inclusion test).
     """
     log_ratio, distance = _inclusion_parts(specific, general)
     return 0.5 * (general.log_var - specific.log_var + log_ratio) + distance

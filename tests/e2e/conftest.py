@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.support import remote_shards
 from tests.support.emoji_world import emoji_data, emoji_results, emoji_sets
-from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
+from tests.support.small_training import RECIPE, SHARDED, SHORT, VALIDATED, Lab, write_shard, write_tokenizer
 
 from prolip.data import Batch
 
@@ -21,6 +21,36 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     write_tokenizer(folder / "tokenizer.json")
     (folder / "recipe.toml").write_text(RECIPE.format(folder=folder))
     return Lab(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(lab: Lab) -> str:
+    """The name of a run to its end, 80 steps. Several tests ask about it; who changes it takes a copy."""
+    assert lab.here("finished") == 0
+    return "finished"
+
+
+@pytest.fixture(scope="session")
+def short(lab: Lab) -> str:
+    """The name of a run of 20 steps."""
+    assert lab.here("short", *SHORT, "--keep_checkpoints", "1") == 0
+    return "short"
+
+
+@pytest.fixture(scope="session")
+def watched(lab: Lab) -> Lab:
+    """The same recipe, with sets to evaluate."""
+    folder = lab.folder / "watched"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text((RECIPE + VALIDATED).format(folder=lab.folder))
+    return Lab(folder)
+
+
+@pytest.fixture(scope="session")
+def sharded(watched: Lab) -> str:
+    """The name of a run of two processes that share the model, evaluated as it goes."""
+    watched.launch("sharded", *SHARDED, processes=2)
+    return "sharded"
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from tests.support.ranks import Job
 from tests.support.shards import members, write_tar
 from tests.support.untrained_run import write_run
 
@@ -32,19 +30,12 @@ def test_two_processes_make_the_parts_of_one(tmp_path: Path) -> None:
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     torch.set_num_threads(threads)
 
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "prolip.cli"]
-    told = subprocess.run(
-        [sys.executable, "-m", *launcher, *words, "--out", str(tmp_path / "two")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert told.returncode == 0, told.stderr
-    assert "15 images, 25 captions in 7 parts, 7 of them new" in told.stdout
-    assert "by 2 process(es)" in told.stdout
-    assert told.stdout.count("in 7 parts") == 1, "one process speaks"
+    command = ["-m", "prolip.cli", *words, "--out", str(tmp_path / "two")]
+    with Job(command, processes=2, told=tmp_path / "told") as job:
+        assert job.wait(120) == [0, 0], job.told()
+    assert "15 images, 25 captions in 7 parts, 7 of them new" in job.told()
+    assert "by 2 process(es)" in job.told()
+    assert job.told().count("in 7 parts") == 1, "one process speaks"
     one, two = (read(tmp_path / name) for name in ("one", "two"))
     assert one == two
     assert len(one) == 4 + 7 + 1

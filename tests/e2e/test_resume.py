@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from tests.support.ranks import FORKSERVER
-from tests.support.small_training import Lab, numbers, same_weights, write_shard
+from tests.support.small_training import SHARDED, Lab, numbers, same_weights, write_shard
 
 from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint
 from prolip.train import loop
@@ -152,27 +152,25 @@ def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: La
     assert [sorted(keys) for keys in epochs] == [[f"{number:04d}" for number in range(72)]] * 10
 
 
-def test_a_sharded_run_goes_on_with_whole_models(lab: Lab) -> None:
-    flags = ("--samples_seen", "192", "--checkpoint_every", "4", "--keep_checkpoints", "3", "--ema.decay", "0.5")
-    lab.launch("sharded", *flags, "--parallel.strategy", "fsdp", processes=2)
-    first = lab.latest("sharded")
+def test_a_sharded_run_goes_on_with_whole_models(watched: Lab, sharded: str) -> None:
+    first = watched.latest(sharded)
     ends = [(first.model(), first.optimizer(), first.average())]
-    lab.launch("sharded", *flags, "--resume", "8", processes=2)
-    again = lab.latest("sharded")
+    watched.copy(sharded, "whole")
+    watched.launch("whole", *SHARDED, "--parallel.strategy", "ddp", "--resume", "10", processes=2)
+    again = watched.latest("whole")
     ends.append((again.model(), again.optimizer(), again.average()))
-    assert first.step == again.step == 12
-    for sharded, whole in zip(*ends, strict=True):
-        assert sharded.keys() == whole.keys() != set()
-        for name, tensor in sharded.items():
-            torch.testing.assert_close(whole[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
-    begun = lab.folder / "sharded" / "checkpoints" / "step_000000004"
+    assert first.step == again.step == 24
+    for ours, theirs in zip(*ends, strict=True):
+        assert ours.keys() == theirs.keys() != set()
+        for name, tensor in ours.items():
+            torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+    begun = watched.folder / sharded / "checkpoints" / "step_000000010"
     assert any(not torch.equal(tensor, ends[0][0][name]) for name, tensor in load_checkpoint(begun).model().items())
     # To infer with, the average is taken.
     assert all(torch.equal(again.weights()[name], tensor) for name, tensor in again.average().items())
 
 
-def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
-    assert lab.here("alone") == 0
+def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab, finished: str) -> None:
     with lab.start("stopped", processes=1) as job:
         job.wait_for(lab.has("stopped", "checkpoints/step_*20"))
         job.signal(0, signal.SIGINT)
@@ -181,7 +179,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab) -> None:
     stopped = lab.latest("stopped").step
     assert stopped < 80
     assert lab.here("stopped") == 0
-    assert same_weights(lab.latest("stopped"), lab.latest("alone"))
+    assert same_weights(lab.latest("stopped"), lab.latest(finished))
     steps = numbers(lab.rows("stopped"), "step")
     assert stopped in steps
     assert len(steps) == len(set(steps))

@@ -76,8 +76,10 @@ def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
     assert row["mfu"] == pytest.approx(flops / 16 * row["samples_per_s"] / 0.5e12)
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    assert lab.here("damaged") == 0
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    lab: Lab, finished: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.copy(finished, "damaged")
     before = load(lab.folder / "damaged").state_dict()
     newest = list_checkpoints(lab.folder / "damaged" / "checkpoints")[0]
     file = max(newest.iterdir(), key=lambda path: path.stat().st_size)
@@ -90,14 +92,12 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(lab: Lab, caplo
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_a_finished_run_does_nothing(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    flags = ("--samples_seen", "32")
-    assert lab.here("short", *flags) == 0
-    newest = lab.latest("short").path
+def test_a_finished_run_does_nothing(lab: Lab, finished: str, caplog: pytest.LogCaptureFixture) -> None:
+    newest = lab.latest(finished).path
     written = newest.stat().st_mtime_ns
     with caplog.at_level("INFO"):
-        assert lab.here("short", *flags) == 0
-    assert "is complete: 2 steps" in caplog.text
+        assert lab.here(finished) == 0
+    assert "is complete: 80 steps" in caplog.text
     assert newest.stat().st_mtime_ns == written
 
 
@@ -184,8 +184,8 @@ def test_a_recipe_that_was_saved_starts_the_same_run(lab: Lab) -> None:
     assert same_weights(lab.latest("first"), lab.latest("again"))
 
 
-def test_a_run_starts_from_the_weights_of_another_and_resumes_without_them(lab: Lab) -> None:
-    assert lab.here("begun", "--samples_seen", "320") == 0
+def test_a_run_starts_from_the_weights_of_another_and_resumes_without_them(lab: Lab, short: str) -> None:
+    lab.copy(short, "begun")
     flags = ("--start_from", str(lab.folder / "begun"), "--samples_seen", "640", "--optim.lr", "1e-9")
     assert lab.here("started", *flags) == 0
     ended = [load(lab.folder / name).state_dict() for name in ("begun", "started")]

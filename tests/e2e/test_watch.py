@@ -4,47 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
-import pytest
-from tests.support.small_training import COLOURS, PLACES, RECIPE, Lab, numbers, same_weights
+from tests.support.small_training import COLOURS, PLACES, SHARDED, SHORT, Lab, numbers, same_weights
 
 from prolip.checkpoint import list_checkpoints, read_best
-
-WATCHED = """
-[[validation.jobs]]
-name = "pairs"
-kind = "retrieval"
-shards = ["{folder}/train.tar"]
-captions = ["captions.name"]
-every = 8
-batch_size = 10
-
-[[validation.jobs]]
-name = "unsure"
-kind = "uncertainty"
-shards = ["{folder}/train.tar"]
-captions = ["captions.name", "captions.group"]
-every = 100
-"""
 
 SHOWN = ("--log.examples_every", "10", "--log.num_examples", "2")
 
 
-@pytest.fixture
-def watched(lab: Lab, tmp_path: Path) -> Lab:
-    """The same recipe, with sets to evaluate."""
-    (tmp_path / "recipe.toml").write_text((RECIPE + WATCHED).format(folder=lab.folder))
-    return Lab(tmp_path)
-
-
-def test_a_run_that_is_evaluated_takes_the_same_steps_and_keeps_its_best(lab: Lab, watched: Lab) -> None:
-    flags = ("--samples_seen", "320", "--keep_checkpoints", "1")
-    assert lab.here("plain", *flags) == 0
+def test_a_run_that_is_evaluated_takes_the_same_steps_and_keeps_its_best(lab: Lab, short: str, watched: Lab) -> None:
+    flags = (*SHORT, "--keep_checkpoints", "1")
     metric = "val/pairs/image_to_text_mean_rank"
     # The start has the largest rank, which is the best here.
     assert watched.here("watched", *flags, "--keep_best", metric, "--log_every", "100", *SHOWN) == 0
-    assert same_weights(watched.latest("watched"), lab.latest("plain"))
+    assert same_weights(watched.latest("watched"), lab.latest(short))
     shown = sorted(path.name for path in (watched.folder / "watched" / "examples").iterdir())
     assert shown == ["step_10.jsonl", "step_10.png", "step_20.jsonl", "step_20.png"]
     lines = (watched.folder / "watched" / "examples" / "step_20.jsonl").read_text().splitlines()
@@ -71,20 +44,17 @@ def test_a_run_that_is_evaluated_takes_the_same_steps_and_keeps_its_best(lab: La
     assert [int(path.name.removeprefix("step_")) for path in list_checkpoints(checkpoints)] == [20, step]
 
 
-def test_a_sharded_run_that_goes_on_is_evaluated_once_a_step_and_knows_its_best(watched: Lab) -> None:
-    flags = ("--samples_seen", "384", "--checkpoint_every", "10", "--keep_checkpoints", "9", "--log_every", "100")
-    flags = (*flags, "--keep_best", "val/pairs/image_to_text_mean_rank", "--best_is", "min")
-    flags = (*flags, "--parallel.strategy", "fsdp", "--ema.decay", "0.9")
-    watched.launch("shared", *flags, processes=2)
-    whole = [row for row in watched.rows("shared") if "loss" not in row]
+def test_a_sharded_run_that_goes_on_is_evaluated_once_a_step_and_knows_its_best(watched: Lab, sharded: str) -> None:
+    whole = [row for row in watched.rows(sharded) if "loss" not in row]
     assert numbers(whole, "step") == [8, 16, 24]
-    checkpoints = watched.folder / "shared" / "checkpoints"
+    watched.copy(sharded, "goes-on")
+    checkpoints = watched.folder / "goes-on" / "checkpoints"
     best = read_best(checkpoints)
     for path in list_checkpoints(checkpoints):
         if path.name > "step_000000016":
             shutil.rmtree(path)
-    watched.launch("shared", *flags, processes=2)
-    again = [row for row in watched.rows("shared") if "loss" not in row]
+    watched.launch("goes-on", *SHARDED, processes=2)
+    again = [row for row in watched.rows("goes-on") if "loss" not in row]
     for name in ("step", "val/pairs/image_to_text_mean_rank", "val/pairs/text_to_image_recall_at_1"):
         assert numbers(again, name) == numbers(whole, name)
     assert read_best(checkpoints) == best

@@ -42,7 +42,7 @@ class Job:
         Args:
             command: `-m MODULE` or a script, and its words.
             processes: how many; a single one is told of no ranks.
-            told: where each rank's standard error goes, with the rank as a suffix.
+            told: where each rank's output goes, with the rank as a suffix.
         """
         told.parent.mkdir(parents=True, exist_ok=True)
         self._told = [Path(f"{told}.{rank}") for rank in range(processes)]
@@ -91,7 +91,7 @@ class Job:
         return [process.exitcode for process in self.ranks]
 
     def told(self) -> str:
-        """What all ranks wrote to standard error, rank by rank."""
+        """What all ranks wrote, rank by rank."""
         return "".join(file.read_text() for file in self._told if file.exists())
 
     def wait_for(self, holds: Callable[[], object], seconds: float = 180) -> None:
@@ -106,7 +106,9 @@ class Job:
 def _run(command: list[str], environment: Mapping[str, str], told: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     module = command[0] == "-m"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,31 @@ warmup_steps = 10
 clip_norm = 1.0
 """
 
+VALIDATED = """
+[[validation.jobs]]
+name = "pairs"
+kind = "retrieval"
+shards = ["{folder}/train.tar"]
+captions = ["captions.name"]
+every = 8
+batch_size = 10
+
+[[validation.jobs]]
+name = "unsure"
+kind = "uncertainty"
+shards = ["{folder}/train.tar"]
+captions = ["captions.name", "captions.group"]
+every = 100
+"""
+"""What the recipe gains to be evaluated during the run."""
+SHORT = ("--samples_seen", "320")
+SHARDED = (
+    *("--samples_seen", "384", "--checkpoint_every", "10", "--keep_checkpoints", "9", "--log_every", "100"),
+    *("--keep_best", "val/pairs/image_to_text_mean_rank", "--best_is", "min"),
+    *("--parallel.strategy", "fsdp", "--ema.decay", "0.9"),
+)
+"""24 steps of a model that is sharded, averaged and evaluated."""
+
 
 @dataclass(frozen=True)
 class Lab:
@@ -118,6 +144,10 @@ class Lab:
     def has(self, name: str, pattern: str) -> Callable[[], object]:
         """Asks whether the run has files of such names."""
         return lambda: list((self.folder / name).glob(pattern))
+
+    def copy(self, name: str, copy: str) -> None:
+        """Copies a run's folder, for a test that changes it."""
+        shutil.copytree(self.folder / name, self.folder / copy, symlinks=True)  # `best` is a link
 
     def latest(self, name: str) -> Checkpoint:
         checkpoint, rejected = find_latest(self.folder / name / "checkpoints")

@@ -5,6 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from prolip._core import (
+    LoaderStats,
+    StageStats,
+    check_index,
+    decode_only,
+    examine_shards,
+    expand_shards,
+    fetch_shard,
+    shown_shard,
+    write_index,
+)
 from prolip.data.config import (
     AugmentConfig,
     CaptionConfig,
@@ -14,29 +25,11 @@ from prolip.data.config import (
     StoreConfig,
     TokenizerConfig,
 )
+from prolip.errors import DataError, NoSampleError
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 if TYPE_CHECKING:
-    from prolip.data.loader import (
-        OPENAI_MEAN,
-        OPENAI_STD,
-        Batch,
-        BatchLoader,
-        Cursor,
-        DataError,
-        Leg,
-        LoaderStats,
-        Members,
-        NoSampleError,
-        StageStats,
-        check_index,
-        decode_only,
-        examine_shards,
-        expand_shards,
-        fetch_shard,
-        preprocess_image,
-        shown_shard,
-        write_index,
-    )
+    from prolip.data.loader import Batch, BatchLoader, Cursor, Leg, Members, preprocess_image
     from prolip.data.tokenizer import Tokenizer
 
 __all__ = [
@@ -69,9 +62,12 @@ __all__ = [
     "write_index",
 ]
 
+_LAZY = dict.fromkeys(("Batch", "BatchLoader", "Cursor", "Leg", "Members", "preprocess_image"), "loader")
+_LAZY["Tokenizer"] = "tokenizer"
+
 
 def __getattr__(name: str) -> Any:
-    """Import the loader and numpy when they are first needed, so that reading the settings takes no time."""
-    if name not in __all__:
+    """Import what needs numpy when it is first used, so that reading the settings takes no time."""
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("prolip.data.tokenizer" if name == "Tokenizer" else "prolip.data.loader"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -15,56 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip import _core
-from prolip._core import (
-    LoaderStats,
-    StageStats,
-    check_index,
-    decode_only,
-    examine_shards,
-    expand_shards,
-    fetch_shard,
-    shown_shard,
-    write_index,
-)
-from prolip.data.config import (
-    AugmentConfig,
-    CaptionConfig,
-    CaptionSource,
-    LoaderConfig,
-    MaskConfig,
-    StoreConfig,
-)
+from prolip._core import LoaderStats
+from prolip.data.config import LoaderConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.errors import DataError, NoSampleError, UserError
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-
-__all__ = [
-    "OPENAI_MEAN",
-    "OPENAI_STD",
-    "AugmentConfig",
-    "Batch",
-    "BatchLoader",
-    "CaptionConfig",
-    "CaptionSource",
-    "Cursor",
-    "DataError",
-    "Leg",
-    "LoaderConfig",
-    "LoaderStats",
-    "MaskConfig",
-    "Members",
-    "NoSampleError",
-    "StageStats",
-    "StoreConfig",
-    "check_index",
-    "decode_only",
-    "examine_shards",
-    "expand_shards",
-    "fetch_shard",
-    "preprocess_image",
-    "shown_shard",
-    "write_index",
-]
+from prolip.errors import UserError
 
 logger = logging.getLogger(__name__)
 

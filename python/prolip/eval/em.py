@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.config import Prior
 
 _POWERS = {"inverse_var": 1, "inverse_var_squared": 2, "inverse_var_fifth": 5}
@@ -36,13 +37,13 @@ def prior_weights(log_var: Tensor, prior: Prior) -> Tensor:
         prior: the rule.
 
     Raises:
-        ValueError: a variance is zero (the model has no uncertainty) and the prior divides by it.
+        UserError: a variance is zero (the model has no uncertainty) and the prior divides by it.
     """
     if prior == "uniform":
         return log_var.new_full(log_var.shape[:2], 1 / log_var.shape[1], dtype=_rounds_type(log_var.device))
     log_power = torch.logsumexp(_POWERS[prior] * log_var, dim=-1).to(_rounds_type(log_var.device))
     if not bool(log_power.isfinite().all()):
-        raise ValueError(f"bprw.prior is {prior!r}, but a prompt has a variance of zero: take 'uniform'")
+        raise UserError(f"bprw.prior is {prior!r}, but a prompt has a variance of zero: use 'uniform'")
     start = torch.softmax(-log_power, dim=-1).clamp_min(_SMALLEST_START)
     return start / start.sum(-1, keepdim=True)
 
@@ -66,7 +67,8 @@ def fit_weights(
         max_rounds: at least 1.
 
     Raises:
-        ValueError: a log-likelihood is NaN, or alpha is so small that all weights of a mixture become 0.
+        UserError: alpha is so small that all weights of a mixture become 0.
+        ValueError: a log-likelihood is NaN.
     """
     weights = start.to(_rounds_type(start.device))
     relative = (log_likelihoods - log_likelihoods.amax(dim=-1, keepdim=True)).to(weights.dtype)
@@ -92,7 +94,7 @@ def fit_weights(
     unfinished = ~live.done
     fitted.weights[live.places[unfinished]] = weights[unfinished]
     if bool(fitted.weights.isnan().any()):
-        raise ValueError(f"alpha is {alpha}: too small, no weight of a mixture stays above 0")
+        raise UserError(f"bprw.alpha is {alpha}: too small, no weight of a mixture stays above 0")
     return fitted
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.statistics import Interval, bootstrap_interval, pearson, spearman
 from prolip.gaussian import Gaussian
 
@@ -44,11 +45,11 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
         num_bins: at least 1.
 
     Raises:
-        ValueError: fewer items than bins.
+        UserError: fewer items than bins.
     """
     size = len(uncertainty) // num_bins
     if size == 0:
-        raise ValueError(f"{len(uncertainty)} items do not fill {num_bins} bins")
+        raise UserError(f"num_bins is {num_bins}: there are only {len(uncertainty)} items")
     order = torch.argsort(uncertainty, stable=True)[: size * num_bins].reshape(num_bins, size)
     accuracy = correct.double()[order].mean(dim=1)
     return AccuracyBins(

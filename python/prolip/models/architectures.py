@@ -75,3 +75,4 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         init_logit_bias=-10.0 + _DEMO_SCALE * _DEMO_DIM * math.exp(_DEMO_LOG_VAR),
     ),
 }
+"""Model configurations by name: the released ones, and the demo's."""

@@ -288,7 +288,7 @@ def test_a_damaged_checkpoint_is_rejected_with_the_reason_and_the_one_before_is_
     assert found.step == 1
     assert f"checkpoint rejected: {newest}: " in caplog.text
     save(tmp_path, 2, keep=1)
-    assert "set aside as aside_000000002" in caplog.text
+    assert "renamed to aside_000000002" in caplog.text
     assert {path.name for path in tmp_path.iterdir()} == {"step_000000002", "aside_000000002"}
 
 

@@ -151,7 +151,7 @@ def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_
     (folder / "a.tif").write_bytes(b"damaged")
     (folder / "b.tif").write_bytes(b"damaged")
     told = run_embed(options(source, tmp_path / "out", data=(str(folder),), rows_per_part=rows_per_part))
-    assert f"1 pictures in {3 // rows_per_part} parts" in told[0]
+    assert f"1 images in {3 // rows_per_part} parts" in told[0]
     assert told[2] == "2 samples could not be used:"
     assert [line.split(": ")[1] for line in told[3:]] == ["a.tif", "b.tif"]
     assert read(tmp_path / "out", "image")[0] == ["c.tif"]
@@ -270,7 +270,7 @@ def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rows_per_part": 2}, r"in parts of as many rows \(rows_per_part\)"),
+        ({"rows_per_part": 2}, r"keep rows_per_part"),
         ({"dtype": "float16"}, r"dtype was float32, is float16"),
         ({"precision": "bf16"}, r"settings was .* is .*'bf16'"),
         ({"what": "both"}, r"settings was .* is .*'both'"),
@@ -380,7 +380,7 @@ def serving(folder: Path) -> Iterator[str]:
 def test_a_signature_is_shown_to_the_server_and_to_nobody_else(source: Path, tmp_path: Path) -> None:
     with serving(source) as address:
         told = run_embed(options(source, tmp_path / "out", data=(f"{address}/shard0.tar?signed=secret",)))
-    assert "5 pictures in 1 parts" in told[0]
+    assert "5 images in 1 parts" in told[0]
     assert set(read(tmp_path / "out", "image")[1]) == {f"{address}/shard0.tar?…"}
     for path in (tmp_path / "out").iterdir():
         assert b"signed" not in path.read_bytes(), path
@@ -390,7 +390,7 @@ def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, t
     with serving(source) as address:
         told = run_embed(options(source, tmp_path / "far", data=(f"{address}/shard{{0..1}}.tar",)))
         contents = fetch([(f"{address}/shard1.tar", "k2")], 14)
-    assert "9 pictures in 2 parts" in told[0]
+    assert "9 images in 2 parts" in told[0]
     run_embed(options(source, tmp_path / "near", data=(str(source / "shard{0..1}.tar"),)))
     far, near = (read(tmp_path / name, "image") for name in ("far", "near"))
     assert far[0] == near[0]

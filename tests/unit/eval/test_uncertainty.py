@@ -38,7 +38,7 @@ def test_constant_correctness_has_no_correlation(value: int) -> None:
 
 
 def test_bins_need_enough_items() -> None:
-    with pytest.raises(ValueError, match="9 items do not fill 10 bins"):
+    with pytest.raises(ValueError, match="num_bins is 10: there are only 9 items"):
         uncertainty_bins(torch.rand(9), torch.ones(9), 10)
 
 

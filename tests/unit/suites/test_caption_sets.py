@@ -21,7 +21,7 @@ from prolip.suites.caption_sets import caption_members, captions_of, open_captio
         ("retrieval", ["--data", "absent"], "absent"),
         ("retrieval", ["--data", "PAIRS", "--caption_key", "nothing"], "sample p000 has no caption at nothing"),
         ("hierarcaps", ["--data", "PAIRS"], "has 0 tables (.csv)"),
-        ("uncertainty", ["--data", "PAIRS", "--num_bins", "40"], "do not fill 40 bins"),
+        ("uncertainty", ["--data", "PAIRS", "--num_bins", "40"], "num_bins is 40: there are only"),
     ],
 )
 def test_what_is_wrong_names_itself(

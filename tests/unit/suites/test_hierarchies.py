@@ -121,7 +121,7 @@ def test_both_suites_may_write_into_one_folder(world: CaptionedWorld) -> None:
 
 
 FAULTS = {
-    "no picture": (lambda folder: (folder / "h4.png").unlink(), "has no picture h4.png"),
+    "no picture": (lambda folder: (folder / "h4.png").unlink(), "has no image h4.png"),
     "broken picture": (lambda folder: (folder / "h4.png").write_bytes(b"none"), "cannot be"),
     "two tables": (lambda folder: (folder / "other.csv").write_text("a\n1\n"), "has 2 tables (.csv): it must have one"),
     "a short row": (

@@ -23,21 +23,21 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
         calls.append(1)
         return TaskResult(rows=[row_of_items("t", "m", hits(0.5), torch.arange(400) % 3)], notes=["left out"])
 
-    finished = TaskCache(tmp_path / "tasks")
-    first = finished.task("vtab/dtd", {"model": "x", "data": 1}, compute)
-    assert finished.task("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
+    cache = TaskCache(tmp_path / "tasks")
+    first = cache.get_or_run("vtab/dtd", {"model": "x", "data": 1}, compute)
+    assert cache.get_or_run("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
     assert len(calls) == 1
-    finished.task("vtab/dtd", {"model": "y", "data": 1}, compute)
-    finished.task("vtab/pets", {"model": "x", "data": 1}, compute)
+    cache.get_or_run("vtab/dtd", {"model": "y", "data": 1}, compute)
+    cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
     assert len(calls) == 3
     (path,) = (tmp_path / "tasks").glob("vtab_pets-*.json")
     path.write_text("{}")  # of another version
-    finished.task("vtab/pets", {"model": "x", "data": 1}, compute)
+    cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
     assert len(calls) == 4
 
     def fail() -> TaskResult:
         raise ValueError("no such folder")
 
     with pytest.raises(ValueError, match="no such folder"):
-        finished.task("new", {}, fail)
+        cache.get_or_run("new", {}, fail)
     assert not list((tmp_path / "tasks").glob("new*"))

@@ -75,7 +75,7 @@ def test_cocos_pairs_are_looked_for_before_anything_is_embedded(
         raise AssertionError("pictures were embedded")
 
     monkeypatch.setattr("prolip.suites.retrieval.embed_shards", fail)
-    monkeypatch.setattr("prolip.eval.coco.find_spec", lambda _: None)
+    monkeypatch.setattr("prolip.suites.coco_pairs.find_spec", lambda _: None)
     words = ["--data", str(world.pairs), "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
     assert main(["eval", "retrieval", "--checkpoint", world.ours, "--out", str(tmp_path), *words]) == 2
     assert "pip install 'prolip[eval]'" in capsys.readouterr().err

@@ -56,4 +56,4 @@ def test_the_emoji_suite_says_that_it_measures_in_fp32(tmp_path: Path, capsys: p
     open_both(tmp_path)
     words = ["eval", "emoji", "--checkpoint", f"{tmp_path}/run", "--data", str(tmp_path), "--precision", "bf16"]
     assert cli.main(words) == 2
-    assert "precision is bf16: the emoji suite measures in fp32" in capsys.readouterr().err
+    assert "precision is bf16: the emoji suite only measures in fp32" in capsys.readouterr().err

@@ -47,7 +47,7 @@ class FolderConfig(BuildConfig):
     """Build shards from a folder of images."""
 
     captions: Literal["class", "text"] = "class"
-    """`class`: SOURCE/CLASS/**/image.jpg, captions made from the class name. `text`: image.jpg beside image.txt."""
+    """`class`: `SOURCE/CLASS/**/image.jpg`, captions made from the class name. `text`: image.jpg beside image.txt."""
     templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
     """Captions of a class, with {} for its name. The first becomes the .txt, all of them "captions" in the JSON."""
 

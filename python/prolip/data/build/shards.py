@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Self
 
 from webdataset import ShardWriter
 
@@ -60,6 +61,16 @@ class BuildSummary:
     notes: tuple[str, ...] = ()
     """Sentences for the user: what was converted, what was skipped and why."""
     seconds: float = 0.0
+
+    @classmethod
+    def from_record(cls, out: Path, record: Json, notes: Sequence[str], *, already_built: bool, seconds: float) -> Self:
+        """Return the summary of a folder with this dataset.json."""
+        samples, shards = record["samples"], record["shards"]
+        assert isinstance(samples, dict), "written by finish"
+        assert isinstance(shards, dict), "written by finish"
+        return cls(
+            out=out, already_built=already_built, samples=samples, shards=shards, notes=tuple(notes), seconds=seconds
+        )
 
 
 @dataclass

@@ -86,7 +86,7 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
     fingerprint = _fingerprint(config)
     record = read_complete(out, fingerprint)
     if record is not None:
-        return _summary(out, record, already_built=True, seconds=time.monotonic() - started)
+        return _summary(out, record, already_built=True, started=started)
     check_replaceable(out)
     art = find_art()
     base = [emoji for emoji in read_table() if not emoji.skin_tones]
@@ -245,7 +245,7 @@ def _write(
         folder.finish(record)
     whole = read_complete(out, fingerprint)
     assert whole is not None, "it was just written"
-    return _summary(out, whole, already_built=False, seconds=time.monotonic() - started)
+    return _summary(out, whole, already_built=False, started=started)
 
 
 def _description(
@@ -294,16 +294,14 @@ def _fingerprint(config: EmojiConfig) -> str:
     return digest.hexdigest()
 
 
-def _summary(out: Path, record: dict[str, object], *, already_built: bool, seconds: float) -> BuildSummary:
-    samples, shards, tokenizer = record["samples"], record["shards"], record["tokenizer"]
+def _summary(out: Path, record: dict[str, object], *, already_built: bool, started: float) -> BuildSummary:
+    samples, tokenizer = record["samples"], record["tokenizer"]
     assert isinstance(samples, dict), "written by finish"
-    assert isinstance(shards, dict), "written by finish"
     assert isinstance(tokenizer, dict), "written by _description"
     notes = (
         f"{record['skin_tone_samples']} of {samples['train']} training samples are skin-tone variants",
         f"tokenizer: {tokenizer['vocab_size']} pieces; training captions have {tokenizer['median']} tokens (median), "
         f"{tokenizer['longest']} at most; {tokenizer['truncated_share']:.2%} have over {tokenizer['context_length']}",
     )
-    return BuildSummary(
-        out=out, already_built=already_built, samples=samples, shards=shards, notes=notes, seconds=seconds
-    )
+    seconds = time.monotonic() - started
+    return BuildSummary.from_record(out, record, notes, already_built=already_built, seconds=seconds)

@@ -311,15 +311,7 @@ def _fingerprint(shards: Sequence[Path]) -> str:
 
 
 def _summary(out: Path, record: Mapping[str, object], *, already_built: bool, started: float) -> BuildSummary:
-    samples, shards, notes = record["samples"], record["shards"], record["notes"]
-    assert isinstance(samples, dict), "written by finish"
-    assert isinstance(shards, dict), "written by finish"
+    notes = record["notes"]
     assert isinstance(notes, list), "written by build_suites"
-    return BuildSummary(
-        out=out,
-        already_built=already_built,
-        samples=samples,
-        shards=shards,
-        notes=tuple(notes),
-        seconds=time.monotonic() - started,
-    )
+    seconds = time.monotonic() - started
+    return BuildSummary.from_record(out, record, notes, already_built=already_built, seconds=seconds)
