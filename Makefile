@@ -24,8 +24,10 @@ test: test-rust test-python ## cargo test, then pytest over both layers
 test-rust: $(VENV)/.ready-test
 	cargo test --locked --package prolip-loader
 
+# As many tests at a time as there are cores. Whoever has none left takes some of another's.
+PYTEST_WORKERS ?= auto
 test-python: $(VENV)/.ready-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist worksteal
 
 lint: lint-rust lint-python ## formatting, clippy, ruff, mypy --strict, stubtest, import-linter; nothing is changed
 
@@ -129,10 +131,10 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pi
 pip = $(BIN)/python -c "$$NEEDS" $(1) | $(PIP) --requirement /dev/stdin
 pip_gradio = $(BIN)/python -c "$$NEEDS" explore | $(PIP) --no-deps --requirement /dev/stdin && $(BIN)/python -c "$$GRADIO_NEEDS" | $(PIP) --requirement /dev/stdin
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
-MATURIN := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
+MATURIN := env -u MAKEFLAGS VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
 SUBMAKE := $(MAKE) --no-print-directory
 
-# The packages are downloaded while the extension is compiled.
+# The packages are downloaded while the extension is compiled. Without MAKEFLAGS, because cargo takes the job slots that they name.
 $(VENV)/.ready-demo: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
 	@[ -e $@ ] || echo 'Setting up once, about four minutes on two cores. Seconds of each stage:'
 	@$(SUBMAKE) $(VENV)/.maturin
@@ -174,5 +176,6 @@ build-tools:
 
 test-tools: packages = $(call missing,$(TEST_TOOLS))
 test-tools:
-	$(if $(packages),$(if $(CAN_INSTALL),$(call stage,test-tools,Debian packages for the tests: $(packages),$(APT_INSTALL) $(packages)), \
+	@:
+	$(if $(packages),$(if $(CAN_INSTALL),-$(call stage,test-tools,Debian packages for the tests (some skip without): $(packages),$(APT_INSTALL) $(packages)), \
 	  @echo 'some tests will skip: sudo apt-get install $(packages)' >&2))

@@ -15,8 +15,8 @@ import pytest
 from tests.parity.test_gif_bmp import _is_large, as_pil, check
 from tests.parity.test_pixels import encode, jpegs, pngs, raw_png, scene, webps, with_sampling
 
-from prolip import _core
 from prolip._core import testing
+from prolip.data import DataError
 
 PICTURE = scene(37, 51)
 
@@ -182,7 +182,7 @@ def _compare(data: bytes) -> str:
     expected = as_pil(data)
     try:
         pixels = testing.decode_image(data)
-    except _core.DataError:
+    except DataError:
         return "refused" if expected is None else "more refused"
     assert expected is not None, f"PIL refuses {data.hex()}"
     assert np.array_equal(pixels, expected), data.hex()

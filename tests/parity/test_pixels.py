@@ -18,6 +18,7 @@ from torchvision.transforms import functional as F
 
 from prolip import _core
 from prolip._core import testing
+from prolip.data import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -199,7 +200,7 @@ def test_truncated_files_fail_where_pil_raises(file_format: str, options: dict[s
     try:
         expected = by_pil(data)
     except OSError:
-        with pytest.raises(_core.DataError):
+        with pytest.raises(DataError):
             testing.decode_image(data)
     else:
         assert np.array_equal(testing.decode_image(data), expected)
@@ -209,7 +210,7 @@ def test_truncated_files_fail_where_pil_raises(file_format: str, options: dict[s
     "data", [b"", b"\xff\xd8\xff", b"not a picture", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPVP8 "]
 )
 def test_what_is_no_picture_fails(data: bytes) -> None:
-    with pytest.raises(_core.DataError):
+    with pytest.raises(DataError):
         testing.decode_image(data)
 
 

@@ -147,7 +147,7 @@ class Lab:
 
     def copy(self, name: str, copy: str) -> None:
         """Copies a run's folder, for a test that changes it."""
-        shutil.copytree(self.folder / name, self.folder / copy)
+        shutil.copytree(self.folder / name, self.folder / copy, symlinks=True)  # `best` is a link
 
     def latest(self, name: str) -> Checkpoint:
         checkpoint, rejected = find_latest(self.folder / name / "checkpoints")

@@ -1,12 +1,12 @@
-//! Memory that a thread uses over and over.
+//! Reused buffers of a thread.
 
-/// Bytes that a buffer keeps whatever it is used for next.
+/// Bytes that a buffer always keeps.
 const KEPT: usize = 32 << 20;
 
-/// The first `length` bytes of a reused buffer, whose content is whatever was there before.
+/// The first `length` bytes of a reused buffer. Their content is unspecified.
 ///
-/// One huge picture must not hold its memory for the rest of a run: a buffer that has grown past [`KEPT`] and is now used
-/// for less than a quarter gives the rest back.
+/// The memory of one huge image must not be held for the rest of a run: a buffer larger than [`KEPT`] shrinks when less than
+/// a quarter of it is used.
 pub(crate) fn first_bytes(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if buffer.capacity() > KEPT && buffer.capacity() / 4 > length {
         buffer.truncate(KEPT.max(length));
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn one_huge_picture_does_not_hold_its_memory() {
+    fn one_huge_image_does_not_hold_its_memory() {
         let mut buffer = Vec::new();
         first_bytes(&mut buffer, 5 * KEPT);
         first_bytes(&mut buffer, 2 * KEPT);

@@ -12,11 +12,12 @@
 //!    │
 //! config, error, rng, buffer
 //! ```
-//! Each room uses those below it and none beside or above it (`tests/house.rs`).
+//! A room may use the rooms below it, but none beside or above it (`tests/house.rs` checks this).
 //!
-//! A run's batches depend on the configuration, the shards and the cursor alone, never on threads or time: every draw
-//! comes from [`rng::SampleRng`]. Each stage counts its time ([`pipeline::Counters`]); a bad sample is counted by reason and place with the
-//! batch that it was meant for ([`pipeline::Tally`]), and too many of them are an error ([`error`]), at the same batch every time.
+//! A run's batches depend only on the configuration, the shards and the cursor, never on threads or time: every random draw
+//! comes from [`rng::SampleRng`]. Each stage measures its time ([`pipeline::Counters`]). A bad sample is counted, with its
+//! reason and place, for the batch it was meant for ([`pipeline::Tally`]). Too many bad samples are an error ([`error`]),
+//! raised at the same batch every time.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

@@ -1,13 +1,13 @@
-//! Random draws that depend on four numbers and nothing else.
+//! Random draws that depend only on a key of four numbers.
 //!
-//! A sample's draws come from a ChaCha stream keyed by (seed, epoch, sample, stream), so no thread count,
-//! no order of work and no other sample's draws can change them.
+//! A sample's draws come from a ChaCha stream keyed by (seed, epoch, sample, stream). So they don't depend on the number of
+//! threads, the order of work, or the draws of other samples.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What a generator is for. Each purpose has a stream of its own, so that drawing more for one purpose
-/// leaves the others as they were.
+/// What a generator is used for. Each purpose has its own stream, so an additional draw for one purpose leaves the others
+/// unchanged.
 pub mod stream {
     /// Crop, colour jitter and grey.
     pub const AUGMENT: u64 = 0;
@@ -19,15 +19,15 @@ pub mod stream {
     pub const ORDER: u64 = 3;
     /// Which patches are kept.
     pub const PATCHES: u64 = 4;
-    /// Which sample takes the place of a bad one.
+    /// Which sample replaces a bad one.
     pub const SUBSTITUTE: u64 = 5;
     /// The shards of an epoch.
     pub const SHARDS: u64 = 6;
 
-    /// The stream of one leg of an epoch and one rank, for a purpose whose draws belong to no sample.
+    /// The stream of one leg of an epoch and one rank, for draws that belong to no sample.
     #[must_use]
     pub fn of_leg(purpose: u64, leg: u64, rank: u64) -> u64 {
-        // Eight bits, 24 and 32: configurations and cursors with more are refused.
+        // 8 bits, 24 bits and 32 bits: configurations and cursors with more are rejected.
         purpose | leg << 8 | rank << 32
     }
 }
@@ -47,23 +47,23 @@ impl SampleRng {
         Self(ChaCha8Rng::from_seed(key))
     }
 
-    /// A number in [0, 1) with 53 random bits.
+    /// A uniform number in [0, 1) with 53 random bits.
     pub fn uniform(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number in [lo, hi), or `lo` where the two are equal.
+    /// A uniform number in [lo, hi), or `lo` if both are equal.
     pub fn range(&mut self, lo: f64, hi: f64) -> f64 {
         lo + (hi - lo) * self.uniform()
     }
 
-    /// A number in 0..n, each equally likely; 0 for n = 0.
+    /// A uniform integer in 0..n; 0 for n = 0.
     pub fn below(&mut self, n: u32) -> u32 {
         if n == 0 {
             return 0;
         }
-        // The high half of a 64-bit product is uniform once the few low halves that would give some
-        // results one draw more than others are drawn again.
+        // The high half of the 64-bit product is almost uniform. Drawing again for the few low halves that favour some
+        // results makes it exactly uniform.
         let reject_below = n.wrapping_neg() % n;
         loop {
             let product = u64::from(self.0.next_u32()) * u64::from(n);
@@ -78,17 +78,17 @@ impl SampleRng {
         self.uniform() < p
     }
 
-    /// Puts the items in random order, each order equally likely.
+    /// Shuffles the items; every order is equally likely.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            // Longer slices than u32 counts do not occur: the longest is one epoch's windows.
+            // A slice is never longer than u32 can count: the longest has one item per window of an epoch.
             let bound = u32::try_from(last + 1).unwrap_or(u32::MAX);
             items.swap(last, self.below(bound) as usize);
         }
     }
 
-    /// An index drawn in proportion to its weight. Weights that are negative or not finite count as zero;
-    /// with no weight above zero the index is 0.
+    /// Draws an index in proportion to its weight. Weights that are negative or not finite count as zero. The index is 0 if
+    /// all weights are zero.
     pub fn weighted(&mut self, weights: impl Iterator<Item = f32> + Clone) -> usize {
         let usable = |weight: f32| {
             if weight.is_finite() && weight > 0.0 {
@@ -123,7 +123,7 @@ mod tests {
     fn draws_are_known() {
         let mut rng = SampleRng::new(1, 2, 3, stream::MASK);
         let words: Vec<u32> = (0..4).map(|_| rng.below(1_000_000)).collect();
-        // The first words of ChaCha8 under that key, by another implementation of it.
+        // The first words of ChaCha8 for this key, from another implementation.
         assert_eq!(words, [387_474, 570_518, 259_899, 379_891]);
         let mut key = [0u8; 32];
         (key[0], key[8], key[16], key[24]) = (1, 2, 3, 2);

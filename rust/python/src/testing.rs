@@ -178,4 +178,3 @@ fn to_image(image: &PyReadonlyArray3<'_, u8>) -> PyResult<Rgb8> {
         ))
     })
 }
-

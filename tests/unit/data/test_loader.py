@@ -179,7 +179,7 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"keep_members": ("npy", "CLS")}, 'data.keep_members is .*"CLS".*: it must hold extensions in lower case'),
         ({"keep_members": ("cls", "cls")}, "data.keep_members is .*, each once"),
         ({"keep_members": ("",)}, "data.keep_members is"),
-        ({"image_size": 0, "augment": AugmentConfig()}, "data.image_size is 0: no picture is decoded then"),
+        ({"image_size": 0, "augment": AugmentConfig()}, "data.image_size is 0: no image is decoded then"),
         ({"image_size": 4097}, "data.image_size is 4097: it must be at most 4096"),
         ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and an epoch has 16"),
         ({"seed": -1}, "data.seed is -1: it must not be negative"),

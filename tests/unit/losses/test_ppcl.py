@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.test_contrast import OPERATOR_RULES
+from tests.unit.losses.test_clip import OPERATOR_RULES
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

@@ -23,7 +23,7 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
         calls.append(1)
         return TaskResult(rows=[row_of_items("t", "m", hits(0.5), torch.arange(400) % 3)], notes=["left out"])
 
-    finished = TaskCache(tmp_path / "tasks")
+    cache = TaskCache(tmp_path / "tasks")
     first = cache.get_or_run("vtab/dtd", {"model": "x", "data": 1}, compute)
     assert cache.get_or_run("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
     assert len(calls) == 1

@@ -47,7 +47,7 @@ def test_memory_is_cleared_once_and_not_again(told: bool) -> None:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prolip.train import process as allocator
+    from prolip.train import allocator
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not allocator.keep_freed_memory()

@@ -227,8 +227,8 @@ def test_a_set_is_due_on_its_schedule_and_at_the_end(folder: Path, model: ProLIP
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": ""}, r"validation.jobs.0.name is '': it must be there"),
-        ({"name": "a/b"}, r"validation.jobs.0.name is 'a/b': .* without a slash"),
+        ({"name": ""}, r"validation.jobs.0.name is '': it must not be empty"),
+        ({"name": "a/b"}, r"validation.jobs.0.name is 'a/b': it must not be empty or contain a slash"),
         ({"shards": ()}, r"validation.jobs.0.shards is empty"),
         ({"every": 0}, r"validation.jobs.0.every is 0: it must be at least 1"),
         ({"batch_size": 0}, r"validation.jobs.0.batch_size is 0: it must be at least 1"),

@@ -1,4 +1,4 @@
-//! The loader's configuration and its rules. Field names equal those of the Python dataclasses in `prolip.data`.
+//! The loader's configuration. Field names are those of the Python dataclasses in `prolip.data`.
 
 mod rules;
 
@@ -6,34 +6,34 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// A window's permutation is held as 32-bit indices.
+/// Largest shuffle window: its permutation is stored as 32-bit indices.
 pub const MAX_WINDOW: usize = 1 << 31;
 
-/// Pixels of a picture past which PIL calls it a decompression bomb and raises.
+/// Default limit on the pixels of an image. PIL raises beyond it, calling the file a decompression bomb.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// The key of a caption that is the member `.txt` and not in the json.
+/// The key of a caption that comes from the member `.txt`, not from the JSON.
 pub const TXT: &str = "txt";
 
-/// Bytes of a sample, at most, unless the configuration says otherwise.
+/// Default limit on the bytes of a sample's members.
 pub const MAX_MEMBER_BYTES: u64 = 256 << 20;
 
-/// Bytes of a caption, at most, unless the configuration says otherwise.
+/// Default limit on the bytes of a caption.
 pub const MAX_CAPTION_BYTES: usize = 1 << 20;
 
-/// How a training picture is varied; the defaults are those of the published recipes.
+/// Random augmentation of a training image. The defaults are those of the published recipes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// Share of the picture's area that a crop covers, lowest and highest.
+    /// Smallest and largest share of the image's area that a crop covers.
     pub crop_scale: (f64, f64),
-    /// Width over height of a crop, lowest and highest.
+    /// Smallest and largest aspect ratio (width / height) of a crop.
     pub crop_ratio: (f64, f64),
     /// Strength of brightness, contrast, saturation and hue.
     pub jitter: [f64; 4],
     /// Probability of colour jitter.
     pub jitter_prob: f64,
-    /// Probability of grey.
+    /// Probability that the image is converted to grey.
     pub gray_prob: f64,
 }
 
@@ -53,25 +53,25 @@ impl Default for AugmentConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptionSource {
-    /// `txt`, or a dotted path into the sample's json. Of a list one element is drawn; a name behind it, or `*` and a
-    /// name, is a name in each of its elements, a number the place of one.
+    /// `txt`, or a dotted path into the sample's JSON. From a list, one element is drawn. After a list, a name (or `*` and
+    /// a name) is looked up in each element, and a number selects one element.
     pub key: String,
-    /// How often this source is drawn, relative to its neighbours.
+    /// How often this source is drawn, relative to the other sources.
     pub weight: f32,
-    /// Dotted paths of more general captions of the same sample, one drawn uniformly.
+    /// Dotted paths of more general captions of the same sample. One is drawn uniformly.
     pub general: Vec<String>,
-    /// How often each element of a list is drawn, by its place, those behind the last weight never; empty for equally
-    /// often.
+    /// Weights of a list's elements, by position. Elements after the last weight are never drawn. Empty: all are equally
+    /// likely.
     pub list_weights: Vec<f32>,
-    /// Dotted path to the elements' weights in the same json.
+    /// Dotted path, in the same JSON, to the weights of the elements.
     pub list_weights_key: Option<String>,
 }
 
-/// One caption slot: every sample gives one caption to each slot.
+/// One caption slot. Every sample has one caption per slot.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptionConfig {
-    /// The sources, of which one is drawn by weight.
+    /// The sources. One is drawn, by weight.
     pub sources: Vec<CaptionSource>,
 }
 
@@ -81,17 +81,17 @@ pub struct CaptionConfig {
 pub enum TextMode {
     /// A masked token becomes the mask id.
     Replace,
-    /// A masked token is taken out and the rest moves left.
+    /// A masked token is removed, and the rest moves left.
     Remove,
 }
 
-/// For whom one set of kept patches is drawn.
+/// Which rows share a set of kept patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PatchDraw {
     /// One set for all masked rows of a batch.
     Batch,
-    /// A set of its own for each masked row.
+    /// One set for each masked row.
     Sample,
 }
 
@@ -99,8 +99,8 @@ pub enum PatchDraw {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskConfig {
-    /// Share of a batch's rows, from the first on, that have masked texts and pictures. With [`LastBatch::Keep`] a small
-    /// last batch may have none.
+    /// Share of a batch's rows with masked texts and images. They are the first rows. With [`LastBatch::Keep`] a small last
+    /// batch may have none.
     pub masked_fraction: f64,
     /// What happens to masked tokens.
     pub text_mode: TextMode,
@@ -108,24 +108,24 @@ pub struct MaskConfig {
     pub text_mask_prob: f64,
     /// The id that replaces masked tokens.
     pub mask_id: i32,
-    /// For whom kept patches are drawn.
+    /// Which rows share a set of kept patches.
     pub patch_draw: PatchDraw,
-    /// Share of patches that are kept.
+    /// Share of patches to keep.
     pub keep_ratio: f64,
-    /// Patches of a picture.
+    /// Number of patches of an image.
     pub num_patches: usize,
-    /// Probability that the masked text is a more general caption, where the drawn source names any.
+    /// Probability that the masked text is a more general caption, if the drawn source has any.
     pub general_prob: f64,
 }
 
 impl MaskConfig {
-    /// Masked rows of a batch of `rows`: the whole part of rows · `masked_fraction`.
+    /// Masked rows of a batch of `rows`: rows · `masked_fraction`, rounded down.
     #[must_use]
     pub fn masked_rows(&self, rows: usize) -> usize {
         (rows as f64 * self.masked_fraction) as usize
     }
 
-    /// Patches that a masked picture keeps: the whole part of `num_patches` · `keep_ratio`.
+    /// Patches that a masked image keeps: `num_patches` · `keep_ratio`, rounded down.
     #[must_use]
     pub fn kept_patches(&self) -> usize {
         (self.num_patches as f64 * self.keep_ratio) as usize
@@ -138,37 +138,37 @@ impl MaskConfig {
 pub enum Mode {
     /// Every sample of every shard once.
     Once,
-    /// Shards drawn with replacement, by the weight of the pattern that names them.
+    /// Shards drawn with replacement, by the weight of their pattern.
     Resampled,
 }
 
-/// What happens when a shard cannot be opened, or is not there any more when it is read.
+/// What happens if a shard is missing, when the loader opens or later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMissingShard {
-    /// An error that names it.
+    /// An error that names the shard.
     Raise,
-    /// At opening it is left out; later its samples are bad samples.
+    /// At opening, the shard is left out. Later, its samples are bad samples.
     Skip,
 }
 
-/// How shards that are no plain local files are read.
+/// How remote and compressed shards are fetched.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     /// Whether `pipe:COMMAND` runs commands.
     pub allow_pipe: bool,
-    /// Ranges that are fetched at the same time.
+    /// Ranges to fetch at the same time.
     pub connections: usize,
-    /// Bytes on the disk that may be fetched ahead of their use.
+    /// Disk limit for prefetched shards, in bytes.
     pub read_ahead_bytes: u64,
-    /// Folder of the fetched bytes; `None` for one of the system's temporary folder.
+    /// Folder for fetched bytes. `None`: the system's temporary folder.
     pub cache_dir: Option<PathBuf>,
-    /// Bytes of whole shards that are kept there after their use, for every process that names the folder; 0 keeps none.
+    /// Limit of the cache of whole shards in that folder, in bytes. All processes that name the folder share it. 0: no cache.
     pub cache_bytes: u64,
-    /// Times that a broken or refused request is tried again.
+    /// How often a failed request is retried.
     pub retries: u32,
-    /// Seconds without a byte after which a request counts as broken.
+    /// Seconds without a byte after which a request has failed.
     pub timeout_s: f64,
 }
 
@@ -186,69 +186,69 @@ impl Default for StoreConfig {
     }
 }
 
-/// What becomes of the samples that do not fill a last batch.
+/// What happens to the samples of an incomplete last batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LastBatch {
-    /// Training: left out, so that every batch is full and every rank has the same number of them.
+    /// Training: they are left out. Every batch is full, and every rank has the same number of batches.
     Drop,
-    /// Training: filled with samples from the beginning of the rank's epoch; as many batches on every rank.
+    /// Training: the batch is filled with samples from the start of the rank's epoch. Every rank has the same number of batches.
     Pad,
-    /// Evaluation: each rank reads one contiguous part, and its last batch is smaller. Ranks may differ by one batch, so
-    /// nothing that all ranks must take part in may happen once a batch.
+    /// Evaluation: each rank reads one contiguous part, and its last batch is smaller. Ranks may differ by one batch, so there
+    /// must be no collective operation per batch.
     Keep,
 }
 
-/// Everything a loader is told, except its rank.
+/// All settings of a loader except its rank.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderConfig {
-    /// Brace patterns, globs, paths, or text files that list them.
+    /// Paths, addresses, brace patterns, globs, or text files that list them.
     pub shards: Vec<String>,
-    /// With [`Mode::Resampled`], how often a shard of each pattern is drawn, relative to a shard of the others; empty for
-    /// equally often.
+    /// With [`Mode::Resampled`], one weight per pattern: how often each of its shards is drawn, relative to the shards of the
+    /// other patterns. Empty: all shards are equally likely.
     pub weights: Vec<f64>,
-    /// File of an index of the shards, made by `prolip data index`.
+    /// Index file of the shards, made by `prolip data index`.
     pub index: Option<String>,
     /// Which samples make an epoch.
     pub mode: Mode,
-    /// Samples of an epoch over all ranks, where the shards do not say: they are resampled, or of unknown length.
+    /// Samples per epoch over all ranks, for shards that are resampled or of unknown length.
     pub num_samples: Option<u64>,
     /// Samples in one rank's batch.
     pub batch_size: usize,
-    /// Side of a picture in the batch; with 0 none is decoded.
+    /// Side of an image in the batch, in pixels. 0: images are not decoded.
     pub image_size: u32,
-    /// Random augmentation; `None` is the evaluation transform.
+    /// Random augmentation. `None`: the evaluation transform.
     pub augment: Option<AugmentConfig>,
-    /// One entry a caption slot; none means that no text is read.
+    /// One entry per caption slot. Empty: no text is read.
     pub captions: Vec<CaptionConfig>,
-    /// Masked rows; `None` for none.
+    /// Masked rows. `None`: nothing is masked.
     pub mask: Option<MaskConfig>,
-    /// Seed of every draw.
+    /// Seed of all random draws.
     pub seed: u64,
-    /// Epochs, `None` for no end.
+    /// Number of epochs. `None`: endless.
     pub num_epochs: Option<u64>,
-    /// Samples that are shuffled together; 0 keeps the order of the files.
+    /// Number of samples that are shuffled together. 0: the order of the files.
     pub shuffle_window: usize,
-    /// What becomes of the samples that do not fill a last batch.
+    /// What happens to the samples of an incomplete last batch.
     pub last_batch: LastBatch,
-    /// Threads, at least 1.
+    /// Number of threads, at least 1.
     pub num_threads: usize,
-    /// Batches that may be begun or wait before the reader takes them.
+    /// Batches prepared ahead of the reader, finished or not.
     pub prefetch_batches: usize,
-    /// Share of unreadable samples past which the loader fails: with an epoch's last batch, and before it where there are
-    /// more than chance explains.
+    /// Largest share of bad samples. Beyond it the loader fails: at the end of the epoch, or earlier if chance cannot explain
+    /// their number.
     pub max_bad_fraction: f64,
-    /// Pixels of a picture before it is resized, at most.
+    /// Largest number of pixels of an image before resizing.
     pub max_pixels: u64,
-    /// Bytes of a sample's members together, at most.
+    /// Largest total size of a sample's members, in bytes.
     pub max_member_bytes: u64,
-    /// Bytes of a caption, at most.
+    /// Largest size of a caption, in bytes.
     pub max_caption_bytes: usize,
-    /// What happens when a shard cannot be opened.
+    /// What happens if a shard is missing.
     pub on_missing_shard: OnMissingShard,
-    /// How shards that are no plain local files are read.
+    /// How remote and compressed shards are fetched.
     pub store: StoreConfig,
-    /// Extensions, in lower case, of members that are handed on with a batch as they are.
+    /// Extensions, in lower case, of members that are returned raw with each batch.
     pub keep_members: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The rules that a configuration must keep.
+//! Checks of a configuration.
 
 use super::{
     AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MAX_WINDOW, MaskConfig, Mode,
@@ -6,14 +6,14 @@ use super::{
 };
 use crate::error::ConfigError;
 
-/// Sides that a picture may have in a batch: larger ones would overflow a batch's memory long before training could use them.
+/// Largest side of an image in a batch. Beyond it, the memory of a batch would overflow long before training could use it.
 const MAX_IMAGE_SIZE: u32 = 4096;
-/// Requests at the same time that servers put up with, and more.
+/// Most simultaneous requests: more than any server accepts.
 const MAX_CONNECTIONS: usize = 1024;
 const MAX_TIMEOUT_S: f64 = 86_400.0;
 
 impl LoaderConfig {
-    /// Checks every rule that needs nothing but the configuration.
+    /// Checks every rule that concerns the configuration alone.
     ///
     /// # Errors
     /// The first field that breaks a rule, with its value and the rule.
@@ -36,7 +36,7 @@ impl LoaderConfig {
             self.image_size > 0 || self.augment.is_none() && self.mask.is_none(),
             "data.image_size",
             0,
-            "no picture is decoded then, so that data.augment and data.mask must be None",
+            "no image is decoded then, so data.augment and data.mask must be None",
         )?;
         check(
             self.shuffle_window <= MAX_WINDOW,
@@ -310,7 +310,7 @@ fn share(field: &str, value: f64) -> Result<(), ConfigError> {
     )
 }
 
-/// A dotted path without empty parts.
+/// Whether the key is a dotted path without empty parts.
 fn is_path(key: &str) -> bool {
     key.split('.').all(|part| !part.is_empty())
 }

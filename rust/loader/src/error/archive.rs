@@ -1,12 +1,12 @@
 //! What is wrong with an archive or with an index file.
 
-/// What is wrong with an archive, from its headers alone.
+/// What is wrong with an archive, as its headers show.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// The operating system could not read.
+    /// Reading failed.
     #[error("cannot read: {0}")]
     Read(#[from] std::io::Error),
-    /// The file has no bytes.
+    /// The file is empty.
     #[error("the file is empty, not an archive")]
     Empty,
     /// The file is compressed.
@@ -22,18 +22,18 @@ pub enum TarError {
         /// Bytes of the file.
         size: u64,
     },
-    /// The checksum of a header does not fit its bytes.
+    /// The checksum of a header is wrong.
     #[error("damaged header: the checksum is {found}, the header says {expected}")]
     Checksum {
-        /// Sum over the header's bytes.
+        /// The sum of the header's bytes.
         found: u64,
-        /// Sum written in the header.
+        /// The sum in the header.
         expected: u64,
     },
-    /// A number, name or extension of a header cannot be read.
+    /// A number, name or extension in a header is invalid.
     #[error("damaged header: {0}")]
     Header(&'static str),
-    /// Sparse members would give wrong bytes.
+    /// A member is sparse, which is not supported.
     #[error("member {0:?} is sparse, which is not supported; write the shard without sparse files")]
     Sparse(String),
 }
@@ -41,16 +41,16 @@ pub enum TarError {
 /// What is wrong with an index file.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The operating system could not read or write.
+    /// Reading or writing failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// It begins otherwise.
+    /// The file does not start like an index.
     #[error("it is no index of shards")]
     NotAnIndex,
-    /// It was written by another version.
+    /// Another version of prolip wrote it.
     #[error("it has format {0}, and this version of prolip reads format 1: make it again")]
     Version(u32),
-    /// Its bytes are not what was written.
+    /// The file is damaged.
     #[error("the index is damaged: {0}")]
     Damaged(&'static str),
 }

@@ -1,16 +1,16 @@
 //! Why an image cannot be decoded.
 
-/// Why a picture could not be decoded.
+/// Why an image cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The first bytes belong to none of the formats.
+    /// The first bytes match none of the formats.
     #[error("not a JPEG, PNG, WebP, GIF or BMP file ({length} bytes)")]
     UnknownFormat {
         /// Length of the input in bytes.
         length: usize,
     },
-    /// The header announces more pixels than allowed.
+    /// The image has more pixels than allowed, according to its header.
     #[error("{width} x {height} pixels are more than the limit of {max_pixels}")]
     TooLarge {
         /// Width in the header.
@@ -20,31 +20,31 @@ pub enum DecodeError {
         /// The limit.
         max_pixels: u64,
     },
-    /// The data end before the picture does.
+    /// The file ends before the image is complete.
     #[error("the file is truncated")]
     Truncated,
-    /// libjpeg-turbo's reason.
+    /// libjpeg-turbo's error.
     #[error("JPEG: {0}")]
     Jpeg(String),
-    /// The PNG decoder's reason.
+    /// The PNG decoder's error.
     #[error("PNG: {0}")]
     Png(#[from] png::DecodingError),
-    /// A chunk of a PNG is not what it was.
+    /// The checksum of a PNG chunk is wrong.
     #[error("PNG: a chunk's checksum is wrong")]
     Checksum,
-    /// libwebp's reason.
+    /// libwebp's error.
     #[error("WebP: {0}")]
     Webp(&'static str),
-    /// The GIF decoder's reason.
+    /// The GIF decoder's error.
     #[error("GIF: {0}")]
     Gif(#[from] gif::DecodingError),
-    /// The BMP decoder's reason.
+    /// The BMP decoder's error.
     #[error("BMP: {0}")]
     Bmp(#[from] image::ImageError),
-    /// There are no pixels.
+    /// The image has no pixels.
     #[error("the file has no pixels")]
     Empty,
-    /// A decoder could not be set up.
+    /// There is no memory for a decoder.
     #[error("no memory for the decoder")]
     OutOfMemory,
 }

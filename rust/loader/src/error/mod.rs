@@ -1,4 +1,4 @@
-//! One variant per way to fail, each with the place.
+//! The loader's errors. Each names the place: a field, a shard, a sample.
 
 mod archive;
 mod image;
@@ -16,20 +16,20 @@ pub use remote::FetchError;
 pub use sample::{Reason, SampleError};
 pub use text::{JsonError, TokenizeError};
 
-/// A setting that cannot work: the field, its value, the rule it breaks.
+/// An invalid setting: the field, its value, and the rule it breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}: {rule}")]
 pub struct ConfigError {
     /// Dotted name of the field.
     pub field: String,
-    /// The value as given.
+    /// The value.
     pub value: String,
-    /// What it should have been.
+    /// The rule.
     pub rule: String,
 }
 
 impl ConfigError {
-    /// The error of one field.
+    /// An error for one field.
     #[must_use]
     pub fn new(
         field: impl Into<String>,
@@ -44,13 +44,13 @@ impl ConfigError {
     }
 }
 
-/// Why a loader cannot be opened or cannot go on.
+/// Why a loader cannot open or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is wrong.
+    /// A setting is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// All shards are intact archives, but none has a sample.
+    /// All shards are valid archives, but none contains a sample.
     #[error("data.shards is {0}: the shards hold no sample")]
     NoSample(String),
     /// A shard cannot be opened.
@@ -58,20 +58,20 @@ pub enum Error {
     Open {
         /// The shard.
         shard: String,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A shard is no archive, or holds what is not supported.
+    /// A shard is not a valid archive, or has unsupported members.
     #[error("shard {shard}, byte {offset}: {source}")]
     Tar {
         /// The shard.
         shard: String,
-        /// Where the header begins.
+        /// Offset of the header.
         offset: u64,
-        /// What is wrong there.
+        /// What is wrong with it.
         source: TarError,
     },
-    /// A shard cannot be brought here.
+    /// A shard cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// An index file cannot be read or written.
@@ -93,7 +93,7 @@ pub enum Error {
         /// The index file.
         index: PathBuf,
     },
-    /// A shard is not what it was when it was indexed.
+    /// A shard has changed since it was indexed.
     #[error(
         "shard {shard} has changed since {since}: {what}",
         since = .index.as_ref().map_or_else(
@@ -104,25 +104,25 @@ pub enum Error {
     Changed {
         /// The shard.
         shard: String,
-        /// The index file, if it comes from one.
+        /// The index file, if there is one.
         index: Option<PathBuf>,
         /// What has changed.
         what: String,
     },
-    /// Too many samples cannot be used.
+    /// There are too many bad samples.
     #[error(
         "{bad} of {seen} samples cannot be used, more than data.max_bad_fraction = {limit} allows ({counts}); the first: {first}"
     )]
     TooManyBad {
-        /// Samples that cannot be used.
+        /// Bad samples.
         bad: u64,
-        /// Samples that were tried.
+        /// All samples so far.
         seen: u64,
-        /// The allowed share.
+        /// The allowed share of bad samples.
         limit: f64,
-        /// Counts by reason.
+        /// Counts per reason.
         counts: String,
-        /// The first bad samples, with shard, key and what is wrong.
+        /// The first bad samples, with shard, key and reason.
         first: String,
     },
     /// The tokenizer failed on a batch.
@@ -132,13 +132,13 @@ pub enum Error {
         shard: String,
         /// Key of the batch's first sample.
         key: String,
-        /// What the tokenizer says.
+        /// The tokenizer's error.
         source: TokenizeError,
     },
     /// A worker thread panicked, which is a bug.
     #[error("a loader thread panicked in stage {stage:?}: {message}")]
     Panicked {
-        /// The stage it was in.
+        /// Its stage at the time.
         stage: &'static str,
         /// The panic's message.
         message: String,
@@ -152,7 +152,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A panic, by what it was thrown with.
+    /// The error for a panic, from its payload.
     #[must_use]
     pub fn panicked(stage: &'static str, thrown: &(dyn Any + Send)) -> Self {
         let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -163,7 +163,7 @@ impl Error {
         }
     }
 
-    /// Whether it is about one shard that cannot be used.
+    /// Whether one unusable shard is the cause.
     #[must_use]
     pub fn is_shards(&self) -> bool {
         match self {

@@ -1,18 +1,18 @@
-//! Why a shard cannot be downloaded.
+//! Why a shard cannot be fetched.
 
-/// A shard that could not be brought here.
+/// A shard cannot be fetched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{what}{}", named(.address), tried(*.attempts))]
 pub struct FetchError {
-    /// The address, without credentials; empty where it is about none.
+    /// The address, without credentials. Empty if the error concerns no single shard.
     pub address: String,
-    /// What the last attempt met.
+    /// What failed at the last attempt.
     pub what: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// Whether there is no such shard, or no permission to see it.
+    /// Whether the shard does not exist, or may not be read.
     pub missing: bool,
-    /// Whether it is this machine that failed: a full disk is no shard's fault.
+    /// Whether the fault is on this machine, such as a full disk.
     pub here: bool,
 }
 

@@ -1,83 +1,83 @@
-//! Why one sample cannot be used, and how that is counted.
+//! Why a sample cannot be used, and the reasons that are counted.
 
 use super::archive::{IndexError, TarError};
 use super::image::DecodeError;
 use super::remote::FetchError;
 use super::text::JsonError;
 
-/// Why one sample cannot be used.
+/// Why a sample cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
-    /// No member is a picture.
+    /// No member is an image.
     #[error("no image: none of its members is a jpg, jpeg, png, webp, gif or bmp")]
     NoImage,
     /// Two members of one sample have the same extension.
     #[error("two members have the extension {0:?}")]
     Duplicate(String),
-    /// Its members are larger than a picture and a caption should be.
+    /// Its members are too large.
     #[error(
         "its members have {size} bytes, {largest} of them .{member}, more than data.max_member_bytes = {limit} allows"
     )]
     TooLarge {
-        /// Bytes of the members that are needed.
+        /// Total bytes of the members to read.
         size: u64,
-        /// Extension of the largest.
+        /// Extension of the largest member.
         member: String,
-        /// Bytes of the largest.
+        /// Bytes of the largest member.
         largest: u64,
         /// The limit.
         limit: u64,
     },
-    /// Its shard is not what was indexed.
+    /// Its shard has changed since it was indexed.
     #[error("its shard has changed since it was indexed: {0}")]
     Changed(String),
-    /// The index file cannot be read any more.
+    /// The index file can no longer be read.
     #[error("cannot read the index: {0}")]
     Index(#[from] IndexError),
-    /// Its shard could not be brought here.
+    /// Its shard cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// Its shard is not there any more.
+    /// Its shard no longer exists.
     #[error("cannot open its shard: {0}")]
     Open(#[source] std::io::Error),
-    /// The shard is damaged at the sample's place, or is not what it was.
+    /// The shard is damaged or changed at this sample.
     #[error(transparent)]
     Archive(#[from] TarError),
-    /// The bytes cannot be read any more.
+    /// Its bytes can no longer be read.
     #[error("cannot read its bytes: {0}")]
     Read(#[from] std::io::Error),
-    /// The picture is damaged, too large, or no picture.
+    /// The image is damaged, too large, or in no known format.
     #[error("cannot decode its image: {0}")]
     Decode(#[from] DecodeError),
-    /// The member that a caption comes from is missing.
+    /// The member with the caption is missing.
     #[error("no caption: it has no .{0}")]
     NoCaption(&'static str),
-    /// The caption file is not text.
+    /// The caption is not UTF-8.
     #[error("its caption is not UTF-8")]
     NotUtf8,
-    /// The json is damaged.
+    /// The JSON is invalid.
     #[error("cannot parse its json: {0}")]
     Json(#[from] JsonError),
-    /// The json has no such caption.
+    /// The JSON has no caption at the path.
     #[error("its json has no caption at {path:?}: {why}")]
     NoJsonCaption {
-        /// The path of the configuration.
+        /// The configured path.
         path: String,
-        /// The first part that is missing, or what stands there instead.
+        /// The first missing part of the path, or what is there instead.
         why: String,
     },
-    /// Of its captions none can be drawn.
+    /// The weights of its captions are unusable.
     #[error("its json has no weights for {path:?}: {why}")]
     JsonWeights {
-        /// The captions' path.
+        /// The path of the captions.
         path: String,
         /// What is wrong with the weights.
         why: String,
     },
-    /// The caption is longer than any should be.
+    /// The caption is too long.
     #[error("its caption has {bytes} bytes, more than data.max_caption_bytes = {limit}")]
     CaptionTooLong {
-        /// Its length.
+        /// Bytes of the caption.
         bytes: usize,
         /// The limit.
         limit: usize,
@@ -85,7 +85,7 @@ pub enum SampleError {
 }
 
 impl SampleError {
-    /// The name under which the sample is counted.
+    /// The reason under which the sample is counted.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -108,25 +108,25 @@ impl SampleError {
     }
 }
 
-/// Kinds of bad samples that are counted apart.
+/// Reasons for bad samples. Each is counted separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// No member is a picture.
+    /// No member is an image.
     NoImage,
     /// Two members of one sample have the same extension.
     Duplicate,
-    /// The bytes cannot be read, or are too many.
+    /// The bytes cannot be read, or there are too many.
     Read,
-    /// The picture cannot be decoded.
+    /// The image cannot be decoded.
     Decode,
     /// The caption is missing or cannot be read.
     Caption,
-    /// The shard is damaged from here on; what it held is lost, and counts as one sample.
+    /// The rest of the shard is damaged. Its lost samples count as one.
     Archive,
 }
 
 impl Reason {
-    /// Every reason, in the order of its number.
+    /// All reasons, in the order of their numbers.
     pub const ALL: [Self; 6] = [
         Self::NoImage,
         Self::Duplicate,

@@ -1,4 +1,4 @@
-//! Why a json cannot be parsed, and why captions cannot become token ids.
+//! Why JSON cannot be parsed, and why captions cannot be tokenized.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ pub enum JsonError {
     Syntax(#[from] jiter::JiterError),
 }
 
-/// Why a tokenizer cannot be built, or a batch of captions not be encoded.
+/// Why a tokenizer cannot be built, or why a batch of captions cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizeError {
     /// The tokenizer's file cannot be read.
@@ -21,19 +21,19 @@ pub enum TokenizeError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         #[source]
         source: std::io::Error,
     },
-    /// The file is not a tokenizer that the `tokenizers` crate understands.
+    /// The file is no tokenizer that the `tokenizers` crate can read.
     #[error("tokenizer {path}: not a Hugging Face tokenizer.json: {message}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The parser's error.
         message: String,
     },
-    /// No padding id was given and the file does not say which one it is.
+    /// No padding id was given, and the file defines none.
     #[error(
         "tokenizer {path}: no padding id: give pad_id, or a file with a `padding` section, or with `<pad>` or `[PAD]` in \
          its vocabulary"
@@ -42,47 +42,47 @@ pub enum TokenizeError {
         /// The file.
         path: PathBuf,
     },
-    /// The padding id is no id of this vocabulary.
+    /// The padding id is not in the vocabulary.
     #[error("tokenizer {path}: pad_id {pad_id} is not below the vocabulary's size {vocab_size}")]
     PadId {
         /// The file.
         path: PathBuf,
-        /// The id that was given, or that the file's `padding` section names.
+        /// The id, as given or from the file's `padding` section.
         pad_id: u32,
         /// One more than the largest id.
         vocab_size: usize,
     },
-    /// The rows are too short to hold a caption's special tokens and at least one token of the caption.
+    /// A row is too short for the special tokens and one token of a caption.
     #[error(
         "tokenizer {name}: context_length {context_length} is too short: it must be above the {specials} special tokens"
     )]
     ContextLength {
         /// The file, or `clip`.
         name: String,
-        /// The length that was asked for.
+        /// The requested length.
         context_length: usize,
-        /// Special tokens added to every caption.
+        /// Number of special tokens that are added to every caption.
         specials: usize,
     },
-    /// The text of merges is not a byte-pair vocabulary.
+    /// The merges are not a valid byte-pair vocabulary.
     #[error("clip merges, line {line}: {rule}")]
     Merges {
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What the line should have been.
+        /// The rule that the line breaks.
         rule: &'static str,
     },
-    /// The file's tokenizer failed on a caption.
+    /// The tokenizer failed on a caption.
     #[error("tokenizer {path}: cannot encode caption {index} of the batch: {message}")]
     Encode {
         /// The file.
         path: PathBuf,
-        /// The caption's place in the batch.
+        /// Index of the caption in the batch.
         index: usize,
-        /// What the tokenizer says.
+        /// The tokenizer's error.
         message: String,
     },
-    /// The cleaner that was given from outside failed, or broke its contract.
+    /// The cleaning function failed or returned something invalid.
     #[error("captions cannot be cleaned: {0}")]
     Clean(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,4 +1,4 @@
-//! Images: decoding, augmentation, and the evaluation transform, with the pixels of Pillow.
+//! Images: decoding, augmentation, and the evaluation transform. All pixels equal Pillow's.
 
 pub mod augment;
 mod decode;
@@ -6,5 +6,5 @@ mod prepare;
 mod rgb;
 
 pub use decode::Decoder;
-pub(crate) use prepare::Pictures;
+pub(crate) use prepare::ImagePreparer;
 pub use rgb::{CropBox, Rgb8};

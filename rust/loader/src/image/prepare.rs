@@ -1,4 +1,4 @@
-//! An encoded picture → its pixels in a batch: decoded as far as a crop shows it, then varied or prepared for evaluation.
+//! Turns an encoded image into its pixels in a batch: decodes the crop, then augments it or applies the evaluation transform.
 
 use super::augment::{self, AugmentDraw, Scratch};
 use super::decode::Decoder;
@@ -7,21 +7,21 @@ use crate::config::LoaderConfig;
 use crate::error::DecodeError;
 use crate::rng::SampleRng;
 
-/// Decodes pictures one after another; each thread has its own.
+/// Decodes and transforms images. Each thread has its own.
 #[derive(Debug)]
-pub(crate) struct Pictures<'config> {
+pub(crate) struct ImagePreparer<'config> {
     config: &'config LoaderConfig,
     decoder: Decoder,
     pixels: Rgb8,
 }
 
-/// A decoded picture, and what is drawn for it.
-pub(crate) struct Decoded<'picture> {
-    pixels: &'picture Rgb8,
+/// A decoded image and its drawn augmentation.
+pub(crate) struct Decoded<'image> {
+    pixels: &'image Rgb8,
     draw: Option<AugmentDraw>,
 }
 
-impl<'config> Pictures<'config> {
+impl<'config> ImagePreparer<'config> {
     pub fn new(config: &'config LoaderConfig) -> Self {
         Self {
             config,
@@ -30,7 +30,7 @@ impl<'config> Pictures<'config> {
         }
     }
 
-    /// Decodes `bytes`. The draw comes first: what the crop does not show need not become pixels.
+    /// Decodes `bytes`. The augmentation is drawn first, because only the pixels of the crop need decoding.
     pub fn decode(
         &mut self,
         bytes: &[u8],

@@ -1,20 +1,20 @@
-//! An image in memory: packed RGB pixels, and a part of one.
+//! An image in memory as packed RGB pixels, and a part of one.
 
 use crate::buffer::first_bytes;
 use crate::error::DecodeError;
 
-/// A picture of packed 8-bit RGB pixels, rows from top to bottom. The buffer is kept when the picture is
-/// replaced, so that decoding into the same value over and over allocates nothing.
+/// An image of packed 8-bit RGB pixels, rows from top to bottom. Its buffer is reused, so decoding into the same value again
+/// does not allocate.
 #[derive(Debug, Clone, Default)]
 pub struct Rgb8 {
     width: u32,
     height: u32,
-    // At least width * height * 3 bytes; longer where an earlier picture was larger, within the limits of `first_bytes`.
+    // At least width * height * 3 bytes. Longer if an earlier image was larger, within the limits of `first_bytes`.
     pub(super) buffer: Vec<u8>,
 }
 
 impl Rgb8 {
-    /// A picture of the given pixels, or `None` where their number is not `width * height * 3`.
+    /// An image from its pixels. `None` if there are not `width * height * 3` bytes.
     #[must_use]
     pub fn from_pixels(width: u32, height: u32, pixels: Vec<u8>) -> Option<Self> {
         let expected = u64::from(width) * u64::from(height) * 3;
@@ -43,7 +43,7 @@ impl Rgb8 {
         &self.buffer[..self.width as usize * self.height as usize * 3]
     }
 
-    /// As [`Self::reshape`], with so many bytes behind the pixels, which are not part of the picture.
+    /// As [`Self::reshape`], with `behind` extra bytes after the pixels, which are not part of the image.
     pub(super) fn reshape_loosely(&mut self, width: u32, height: u32, behind: usize) -> &mut [u8] {
         (self.width, self.height) = (width, height);
         first_bytes(
@@ -52,14 +52,14 @@ impl Rgb8 {
         )
     }
 
-    /// Gives the picture a new size and returns its pixels, whose content is whatever was there before.
+    /// Sets a new size and returns the pixels. Their content is unspecified.
     pub(super) fn reshape(&mut self, width: u32, height: u32) -> &mut [u8] {
         (self.width, self.height) = (width, height);
         first_bytes(&mut self.buffer, width as usize * height as usize * 3)
     }
 }
 
-/// A part of a picture, in pixels.
+/// A rectangular part of an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CropBox {
     /// Columns left of it.
@@ -73,7 +73,7 @@ pub struct CropBox {
 }
 
 impl CropBox {
-    /// All of a picture.
+    /// The whole image.
     #[must_use]
     pub fn whole(width: u32, height: u32) -> Self {
         Self {
@@ -90,7 +90,7 @@ impl CropBox {
         };
         assert!(
             inside(self.x, self.width, width) && inside(self.y, self.height, height),
-            "the part lies outside the picture"
+            "the part lies outside the image"
         );
     }
 }

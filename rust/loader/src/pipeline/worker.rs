@@ -17,7 +17,7 @@ use super::stats::Stage;
 use crate::archive::Reader;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
 use crate::error::{Error, SampleError};
-use crate::image::Pictures;
+use crate::image::ImagePreparer;
 use crate::image::augment::Scratch;
 use crate::order::Needed;
 use crate::rng::{SampleRng, stream};
@@ -41,7 +41,7 @@ struct Worker<'shared> {
     /// Where it is, for the message should it panic.
     stage: Stage,
     reader: Reader,
-    pictures: Pictures<'shared>,
+    images: ImagePreparer<'shared>,
     scratch: Scratch,
     caption_scratch: captions::Scratch,
 }
@@ -55,7 +55,7 @@ impl<'shared> Worker<'shared> {
             config,
             stage: Stage::Fetch,
             reader: Reader::sharing(&shared.files, &config.keep_members),
-            pictures: Pictures::new(config),
+            images: ImagePreparer::new(config),
             scratch: Scratch::default(),
             caption_scratch: captions::Scratch::default(),
         }
@@ -204,7 +204,7 @@ impl<'shared> Worker<'shared> {
         if self.config.image_size > 0 {
             self.stage = Stage::Decode;
             let draws = || SampleRng::new(self.config.seed, epoch, id.key(), stream::AUGMENT);
-            let decoded = self.pictures.decode(members.image, draws)?;
+            let decoded = self.images.decode(members.image, draws)?;
             let begun = counters.passed(Stage::Decode, begun);
 
             self.stage = Stage::Augment;

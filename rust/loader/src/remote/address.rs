@@ -1,17 +1,17 @@
-//! An address as it is written → where its bytes are asked for, and how it is shown.
+//! Resolves an address to the place that its bytes are requested from.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::ConfigError;
 use crate::shards::shown;
 
-/// The hub that `hf://` stands for, where HF_ENDPOINT names no other.
+/// The hub of `hf://`, unless HF_ENDPOINT names another.
 const HUB: &str = "https://huggingface.co";
 
-/// What an address stands for.
+/// Where an address leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// A server's address, and the token that it wants.
+    /// A URL on a server, and the token to send.
     Http { url: String, token: Option<String> },
     /// An object: scheme, bucket or container, path in it.
     Object {
@@ -29,7 +29,7 @@ pub(crate) enum Scheme {
     Az,
 }
 
-/// What the environment says about the hub.
+/// Settings of the hub, from the environment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hub {
     pub endpoint: Option<String>,
@@ -41,7 +41,7 @@ impl Hub {
         Self::of(|name| std::env::var(name).ok())
     }
 
-    /// As `huggingface_hub` does it: a token in the environment, or where `hf auth login` has put it.
+    /// As in `huggingface_hub`: the token comes from the environment, or from the file of `hf auth login`.
     fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let home = || {
@@ -67,7 +67,7 @@ impl Hub {
 /// Resolves an address.
 ///
 /// # Errors
-/// It has no bucket, no path, or a beginning that is not understood.
+/// It has no bucket, no path, or an unknown scheme.
 pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
     let wrong = |rule: &str| ConfigError::new("data.shards", format!("{:?}", shown(url)), rule);
     if url.starts_with("http://") || url.starts_with("https://") {
@@ -99,7 +99,7 @@ pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
     })
 }
 
-/// `datasets/OWNER/NAME[@REVISION]/PATH` → the hub's address of the file's bytes.
+/// The hub's URL for the file at `datasets/OWNER/NAME[@REVISION]/PATH`.
 fn resolve_hub(rest: &str, hub: &Hub) -> Option<Place> {
     let mut parts = rest.splitn(4, '/');
     let (kind, owner, name, path) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -108,7 +108,7 @@ fn resolve_hub(rest: &str, hub: &Hub) -> Option<Place> {
         return None;
     }
     let endpoint = hub.endpoint.as_deref().unwrap_or(HUB).trim_end_matches('/');
-    // A revision such as refs/pr/1 cannot stand between slashes as it is; it is written with %2F in both addresses.
+    // The slashes of a revision such as refs/pr/1 must be written as %2F.
     let revision = revision.replace('/', "%2F");
     Some(Place::Http {
         url: format!("{endpoint}/datasets/{owner}/{name}/resolve/{revision}/{path}"),
@@ -154,7 +154,7 @@ mod tests {
                 Some("secret".to_owned())
             ))
         );
-        // The token is the hub's alone.
+        // The token is sent only to the hub.
         assert_eq!(resolved("http://h/b.tar", &other).unwrap().1, None);
     }
 

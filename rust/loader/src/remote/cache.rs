@@ -1,11 +1,10 @@
-//! Whole shards kept on the disk after their use, for every process that names the folder.
+//! A disk cache of whole shards, shared by all processes that name the folder.
 //!
-//! A shard's file is named by its address and its state. Whoever makes it holds a lock on `NAME.part` and renames it when it
-//! is whole; the others wait. The kernel gives up the lock of a process that ends, however it ends, so a claim cannot
-//! outlive its owner. Whoever reads a file holds a shared lock on it, and only files that nobody reads are removed, and no
-//! file of another kind.
+//! A file's name is a digest of the shard's address and state. The process that writes a file locks `NAME.part` and renames it
+//! when it is complete; other processes wait. The kernel releases the locks of a process that ends, so a lock never outlives
+//! its owner. Readers hold a shared lock. Only files of the cache that nobody reads are removed.
 //!
-//! What is read here is taken for the shard, so nobody else may put anything in its place: a folder that everyone may write
+//! A file in the cache is trusted to be the shard, so others must not be able to replace it: a folder that everyone may write
 //! to is refused, and links are not followed.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -18,15 +17,15 @@ use ring::digest::{Context, SHA256};
 
 use crate::shards::Identity;
 
-/// How often a process looks whether another has fetched what both need.
+/// How often a process checks whether another one has fetched the shard.
 const POLL: Duration = Duration::from_millis(50);
 const WHOLE: &str = "shard";
 const PART: &str = "part";
-/// Letters of a file's name before its suffix: two for each of the first bytes of a digest.
+/// Length of a file's name without its suffix: two hex digits for each byte of the shortened digest.
 const NAME_LETTERS: usize = 40;
-/// Opens no symbolic link.
+/// Flag to open no symbolic links.
 const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-/// Everybody's right to write into a folder.
+/// Permission bit: everyone may write.
 const WRITABLE_BY_ALL: u32 = 0o002;
 
 /// A folder of whole shards.
@@ -36,15 +35,15 @@ pub(super) struct Cache {
     limit: u64,
 }
 
-/// What a process finds where it needs a shard.
+/// What a process finds when it needs a shard.
 #[derive(Debug)]
 pub(super) enum Found {
     Whole(File),
-    /// It is this process that fetches it.
+    /// This process must fetch it.
     Mine(Claim),
 }
 
-/// The right to make a file of the cache. Dropped before it is kept, it leaves nothing behind.
+/// The exclusive right to write one file of the cache. Dropping it unfinished leaves no file.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub file: File,
@@ -53,10 +52,10 @@ pub(super) struct Claim {
 }
 
 impl Cache {
-    /// The cache in a folder that is there.
+    /// Opens the cache in an existing folder.
     ///
     /// # Errors
-    /// Everyone may write into the folder, or it cannot be examined.
+    /// Everyone may write to the folder, or its metadata cannot be read.
     pub fn new(folder: PathBuf, limit: u64) -> io::Result<Self> {
         if std::fs::metadata(&folder)?.mode() & WRITABLE_BY_ALL != 0 {
             return Err(io::Error::other(
@@ -66,7 +65,7 @@ impl Cache {
         Ok(Self { folder, limit })
     }
 
-    /// Where a shard of this state is kept; nothing where its state cannot be told from another.
+    /// The path for a shard in this state. `None` if the state cannot be identified.
     pub fn path(&self, address: &str, identity: &Identity) -> Option<PathBuf> {
         if identity.etag.is_none() && (identity.modified.is_none() || identity.size.is_none()) {
             return None;
@@ -84,7 +83,7 @@ impl Cache {
         ];
         let mut digest = Context::new(&SHA256);
         for part in parts {
-            // The length in front, so that no two lists of parts are one text.
+            // Length first, so that different lists of parts never give the same text.
             let length = part.map_or(u64::MAX, |text| text.len() as u64);
             digest.update(&length.to_le_bytes());
             digest.update(part.unwrap_or_default().as_bytes());
@@ -97,7 +96,7 @@ impl Cache {
         Some(self.folder.join(name))
     }
 
-    /// The file, or the claim to make it; nothing where another process is making it.
+    /// The file, or the claim to write it. `None` while another process writes it.
     pub fn look(&self, path: &Path) -> io::Result<Option<Found>> {
         match open_whole(path)? {
             Whole::Here(file) => return Ok(Some(Found::Whole(file))),
@@ -120,19 +119,19 @@ impl Cache {
             part,
             kept: false,
         };
-        // Between the first look and the lock another may have made it.
+        // Another process may have finished it between the first check and the lock.
         match open_whole(path)? {
             Whole::Here(file) => return Ok(Some(Found::Whole(file))),
             Whole::Busy => return Ok(None),
             Whole::Missing => {}
         }
-        // A process that ended half-way may have left its beginning.
+        // A process that died may have left part of it.
         claim.file.set_len(0)?;
         Ok(Some(Found::Mine(claim)))
     }
 
-    /// As [`Self::look`], waiting for the other process as long as its file changes once within `patience`: it may have been
-    /// stopped.
+    /// As [`Self::look`], but waits for another process, as long as its file changes within `patience`. Otherwise that process
+    /// may be suspended.
     pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Option<Found>> {
         let part = path.with_extension(PART);
         let state =
@@ -151,22 +150,21 @@ impl Cache {
         Ok(None)
     }
 
-    /// Gives a claimed file its name, and makes room for it. Its bytes are on the disk before: should the machine fail, no
-    /// part of a shard is ever taken for a whole one.
+    /// Gives a claimed file its final name, and makes room for it. Its bytes are synced first, so even after a crash of the
+    /// machine no partial shard has a final name.
     pub fn keep(&self, mut claim: Claim, path: &Path) -> io::Result<File> {
         let file = claim.file.try_clone()?;
         file.sync_data()?;
         std::fs::rename(&claim.part, path)?;
         claim.kept = true;
-        // Behind the renaming: a lock is given up for a moment when it becomes a shared one, and a part without a lock
-        // would be anybody's.
+        // After renaming: changing to a shared lock releases it for a moment, and anyone could take an unlocked `.part`.
         file.lock_shared()?;
         self.trim();
         Ok(file)
     }
 
-    /// Removes the files that were used longest ago until the rest fits, and what ended processes left. What cannot be
-    /// removed or examined stays.
+    /// Removes the least recently used files until the rest fits, and the leftovers of dead processes. Files that cannot be
+    /// removed or inspected stay.
     pub fn trim(&self) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else {
             return;
@@ -200,13 +198,13 @@ impl Cache {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.kept {
-            // Still locked: whoever claims it next makes a new one.
+            // Removed while locked: the next claim creates a new file.
             drop(std::fs::remove_file(&self.part));
         }
     }
 }
 
-/// The suffix of a name that is one of ours.
+/// The suffix, if the name belongs to the cache.
 fn suffix(path: &Path) -> Option<&str> {
     let (name, suffix) = path.file_name()?.to_str()?.split_once('.')?;
     let ours = name.len() == NAME_LETTERS && name.bytes().all(|letter| letter.is_ascii_hexdigit());
@@ -215,12 +213,12 @@ fn suffix(path: &Path) -> Option<&str> {
 
 enum Whole {
     Missing,
-    /// Whoever has it locked alone has just made it, or is about to remove it.
+    /// Someone holds an exclusive lock: it was just written, or is about to be removed.
     Busy,
     Here(File),
 }
 
-/// A whole file under a shared lock, marked as just used.
+/// Opens a complete file with a shared lock and marks it as just used.
 fn open_whole(path: &Path) -> io::Result<Whole> {
     let file = match open_file(path) {
         Ok(file) => file,
@@ -230,7 +228,7 @@ fn open_whole(path: &Path) -> io::Result<Whole> {
     if !locked(file.try_lock_shared())? || !is_at(&file, path)? {
         return Ok(Whole::Busy);
     }
-    // Only the order of removal depends on it.
+    // An error only affects the order of removal.
     drop(file.set_modified(SystemTime::now()));
     Ok(Whole::Here(file))
 }
@@ -259,7 +257,7 @@ fn locked(result: Result<(), TryLockError>) -> io::Result<bool> {
     }
 }
 
-/// Whether the name still stands for the opened file.
+/// Whether the path still refers to the open file.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let opened = file.metadata()?;
     Ok(std::fs::metadata(path)

@@ -1,4 +1,4 @@
-//! The cache of whole shards.
+//! Tests: the cache of whole shards.
 
 use super::*;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Compressed bytes → plain ones, as they come.
+//! Streaming decompression of gzip and zstd.
 
 use std::io::{self, Read};
 
@@ -6,25 +6,25 @@ use flate2::read::MultiGzDecoder;
 
 use crate::shards::Compression;
 
-/// A reader of what a compressed stream holds; several streams in a row are one, as `gunzip` and `zstd -d` have it.
+/// A reader of the decompressed bytes. Concatenated streams are read as one, as by `gunzip` and `zstd -d`.
 ///
 /// # Errors
-/// There is no memory for it.
+/// There is no memory for the decoder.
 pub fn reader<'packed>(
     packed: impl Read + 'packed,
     compression: Compression,
 ) -> io::Result<Box<dyn Read + 'packed>> {
     Ok(match compression {
-        Compression::Gzip => Box::new(MultiGzDecoder::new(Pieces(packed))),
-        Compression::Zstd => Box::new(zstd::Decoder::new(Pieces(packed))?),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(FullReads(packed))),
+        Compression::Zstd => Box::new(zstd::Decoder::new(FullReads(packed))?),
     })
 }
 
-/// Gives as much as is asked for, however the bytes arrive: how much a decoder gives before damage depends on what it got
-/// at once, and a damaged shard must hold the same samples each time.
-struct Pieces<R>(R);
+/// Fills each requested buffer, however the bytes arrive. What a decoder returns before damaged data depends on how much
+/// input it gets at once, and a damaged shard must yield the same samples every time.
+struct FullReads<R>(R);
 
-impl<R: Read> Read for Pieces<R> {
+impl<R: Read> Read for FullReads<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < into.len() {
@@ -70,7 +70,7 @@ mod tests {
         }
     }
 
-    /// Gives a few bytes at a time.
+    /// Returns a few bytes at a time.
     struct Dribble<'bytes>(&'bytes [u8], usize);
 
     impl Read for Dribble<'_> {

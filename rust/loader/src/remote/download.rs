@@ -1,4 +1,4 @@
-//! One shard, from wherever it lies, into a local file without compression.
+//! Fetches one shard into a local, uncompressed file.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,22 +9,22 @@ use std::sync::atomic::AtomicBool;
 use tokio::time::sleep;
 
 use super::cache::Found;
-use super::partial_file::{Following, Meter, Sink};
+use super::partial_file::{Meter, PartialFile, PartialFileReader};
 use super::ranges::{Failed, Opened, Transfer};
-use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, unkept};
+use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, write_failure};
 use super::store::{Fetched, Inner, Store, cancelled_error};
 use super::{decompress, pipe};
 use crate::error::FetchError;
 use crate::shards::{BLOCK, Compression, Location, Stamp, shown};
 
-/// Bytes that are unpacked at once: so many before damage may be lost with it.
+/// Bytes to unpack at once. At most this many bytes before damaged data are lost with it.
 const UNPACK_BYTES: usize = 16 * 1024;
 
 impl Store {
-    /// Brings a shard here and waits for it; setting `cancelled` ends that.
+    /// Fetches a shard and waits for it. Setting `cancelled` aborts.
     ///
     /// # Errors
-    /// It cannot be brought, after all that was tried.
+    /// It cannot be fetched, retries included.
     pub fn fetch(
         &self,
         location: &Location,
@@ -40,7 +40,7 @@ impl Store {
 }
 
 impl Inner {
-    /// Brings a shard here; `meter` says meanwhile how much of the disk it takes.
+    /// Fetches a shard. Meanwhile `meter` shows the disk space it uses.
     pub async fn download(
         &self,
         location: &Location,
@@ -140,13 +140,13 @@ impl Inner {
         });
         let mut claim = None;
         if let Some((cache, path)) = &kept {
-            let unusable = |error| once(unkept(&error));
+            let unusable = |error| once(write_failure(&error));
             let found = match cache.look(path).map_err(unusable)? {
                 Some(found) => Some(found),
                 None => {
-                    // The connection is of use to others meanwhile.
+                    // Free the connection for other downloads.
                     drop(opened);
-                    // Whoever makes it may be pausing before another attempt.
+                    // The other process may be pausing before a retry.
                     let patience = self.limits.timeout + LONGEST_PAUSE;
                     let found = cache.wait(path, patience).await.map_err(unusable)?;
                     if let Some(Found::Whole(file)) = found {
@@ -170,14 +170,14 @@ impl Inner {
             Some(claim) => claim
                 .file
                 .try_clone()
-                .map_err(|error| once(unkept(&error)))?,
+                .map_err(|error| once(write_failure(&error)))?,
             None => self.file().map_err(once)?,
         };
         let (arriving, unpacked) = match compression {
             None => (file, None),
             Some(compression) => (self.file().map_err(once)?, Some((compression, file))),
         };
-        let sink = Arc::new(Sink::new(arriving));
+        let sink = Arc::new(PartialFile::new(arriving));
         let mut file = self
             .receive(transfer, opened, &sink, unpacked, meter)
             .await?;
@@ -186,27 +186,30 @@ impl Inner {
             let cache = cache.clone();
             let keeping = tokio::task::spawn_blocking(move || cache.keep(claim, &path)).await;
             let kept = keeping.map_err(io::Error::other).and_then(|kept| kept);
-            file = kept.map_err(|error| once(unkept(&error)))?;
+            file = kept.map_err(|error| once(write_failure(&error)))?;
         }
         Ok(Fetched::of(file, &identity))
     }
 
-    /// Fills the sink, and unpacks it into a second file where it is compressed; gives the file with the plain bytes.
+    /// Receives the shard, unpacks it into a second file if it is compressed, and returns the plain file.
     async fn receive(
         &self,
         transfer: Transfer<'_>,
         opened: Opened<'_>,
-        sink: &Arc<Sink>,
+        sink: &Arc<PartialFile>,
         unpacked: Option<(Compression, File)>,
         meter: &Arc<Meter>,
     ) -> Result<File, Failed> {
-        // Whoever follows the sink must learn it when this is dropped half-way, too.
+        // The reader of the partial file must notice if this future is dropped.
         let ending = Ending(Arc::clone(sink));
         let Some((compression, into)) = unpacked else {
             transfer.finish(opened, sink).await?;
-            return sink.file.try_clone().map_err(|error| (unkept(&error), 1));
+            return sink
+                .file
+                .try_clone()
+                .map_err(|error| (write_failure(&error), 1));
         };
-        let following = Following::new(Arc::clone(sink));
+        let following = PartialFileReader::new(Arc::clone(sink));
         let unpacking = async {
             let unpacked = self.unpack(following, compression, into, meter).await;
             unpacked.map_err(|failure| (failure, 1))
@@ -220,7 +223,7 @@ impl Inner {
         Ok(unpacked)
     }
 
-    /// Unpacks what a reader gives into a file, on a thread that may wait.
+    /// Unpacks a stream into a file, on a thread that may block.
     async fn unpack(
         &self,
         packed: impl Read + Send + 'static,
@@ -240,7 +243,7 @@ fn size_of(file: &File) -> Option<u64> {
     file.metadata().ok().map(|metadata| metadata.len())
 }
 
-struct Ending(Arc<Sink>);
+struct Ending(Arc<PartialFile>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -266,9 +269,9 @@ fn unpack(
         let got = match reader.read(&mut piece) {
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // What stands before damage is used, as of a damaged plain shard.
+            // Data before the damage are used, as with a damaged plain shard.
             Err(error) if size > 0 && error.raw_os_error().is_none() => {
-                damaged_at(&file, size).map_err(|error| unkept(&error))?;
+                damaged_at(&file, size).map_err(|error| write_failure(&error))?;
                 0
             }
             Err(error) => return Err(failed(error)),
@@ -284,14 +287,14 @@ fn unpack(
             )));
         }
         file.write_all(&piece[..got])
-            .map_err(|error| unkept(&error))?;
-        // Until all of it is unpacked, both lie on the disk.
+            .map_err(|error| write_failure(&error))?;
+        // Until it is completely unpacked, both files are on disk.
         meter.at_least(packed_bytes.saturating_add(size));
     }
 }
 
-/// Lets the archive end one byte behind its last whole block. Neither behind a member nor in the padding of one does it then
-/// look as if it were whole.
+/// Makes the archive end one byte after its last whole block, so that it never looks complete: neither at the end of a member
+/// nor in its padding.
 fn damaged_at(file: &File, size: u64) -> io::Result<()> {
     let end = size / BLOCK * BLOCK;
     file.set_len(end)?;

@@ -1,4 +1,4 @@
-//! Addresses checked at opening, and globs in those of object stores, which can list their names; servers cannot.
+//! Checks addresses at opening, and expands globs in object stores. Plain servers cannot list their files.
 
 use std::sync::atomic::AtomicBool;
 
@@ -10,11 +10,11 @@ use crate::config::StoreConfig;
 use crate::error::{ConfigError, Error, FetchError};
 use crate::shards::{Location, shown};
 
-/// Checks the shards that lie elsewhere, and puts what a glob in an object store matches in its place.
+/// Checks the remote shards, and replaces globs in object stores by their matches.
 ///
 /// # Errors
-/// An address is not understood, a glob stands where none can be or matches nothing, commands may not be run, or a store
-/// cannot be asked.
+/// An address is invalid, a glob is not allowed there or matches nothing, commands are not allowed, or a store cannot be
+/// listed.
 pub fn settle(
     shards: Vec<Location>,
     config: &StoreConfig,
@@ -65,10 +65,10 @@ const NO_GLOB: &str = "only object stores (s3, gs, az) can be searched with * ? 
                        they are many";
 
 impl Store {
-    /// The objects that a glob in an address of an object store matches, sorted; `*` and `?` do not cross a slash.
+    /// The objects that match a glob, sorted. `*` and `?` don't match a slash.
     ///
     /// # Errors
-    /// The address is none of an object store, or its names cannot be listed.
+    /// The address is not in an object store, or the store cannot be listed.
     pub fn glob(&self, pattern: &str, cancelled: &AtomicBool) -> Result<Vec<String>, FetchError> {
         let work = Box::pin(self.inner.glob(pattern));
         self.wait(work, cancelled)
@@ -77,7 +77,7 @@ impl Store {
 }
 
 impl Inner {
-    /// The addresses that a pattern matches, sorted.
+    /// The addresses that match a pattern, sorted.
     pub(super) async fn glob(&self, pattern: &str) -> Result<Vec<String>, FetchError> {
         let address = shown(pattern);
         let failed = |failure: Failure, attempts| failure.into_error(&address, attempts);
@@ -115,7 +115,7 @@ impl Inner {
     }
 }
 
-/// The folder in which a glob's names lie, and the glob.
+/// Splits a path into the folder to list and the glob.
 fn parts(path: &str) -> Result<(&str, glob::Pattern), glob::PatternError> {
     let wild = path.find(['*', '?', '[']).unwrap_or(path.len());
     let prefix = path[..wild].rfind('/').map_or("", |slash| &path[..slash]);

@@ -1,4 +1,4 @@
-//! Requests over HTTP.
+//! Requests to HTTP servers.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, StatusCode, Url};
 
 use super::request::{Answer, Want, asked_pause};
-use super::retry::{Failure, is_distrust, words};
+use super::retry::{Failure, error_text, is_untrusted_certificate};
 use crate::shards::Identity;
 
-/// Seconds to reach a server; the configuration's time-out counts from then on.
+/// Time limit for connecting. The configured time-out starts after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Redirections that are followed from one request.
+/// Most redirects per request.
 const MAX_REDIRECTIONS: usize = 10;
 
-/// A client for all requests. HTTP/1.1 alone: over HTTP/2 the ranges would share one connection and one window. Nothing that
-/// is secret goes to another host than it was meant for: the client drops tokens and passwords when it is led elsewhere,
-/// and an address that led there is not told, whose query may be a signature.
+/// The client for all requests. It uses HTTP/1.1 only: over HTTP/2 all ranges would share one connection and one window.
+/// Secrets stay with their host: on a redirect to another host the client drops tokens and passwords, and it sends no
+/// `Referer`, whose query may be a signature.
 pub(crate) fn client() -> Result<Client, Failure> {
     Client::builder()
         .http1_only()
@@ -30,7 +30,7 @@ pub(crate) fn client() -> Result<Client, Failure> {
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("prolip/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| Failure::terminal(format!("no HTTP client: {}", words(&error))))
+        .map_err(|error| Failure::terminal(format!("no HTTP client: {}", error_text(&error))))
 }
 
 fn followed(attempt: Attempt<'_>) -> reqwest::redirect::Action {
@@ -44,7 +44,7 @@ fn followed(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     }
 }
 
-/// One request, and the address that answered it if that lies on another server.
+/// Sends one request. Also returns the final URL, if a redirect led to another server.
 pub(crate) async fn get(
     client: &Client,
     url: &str,
@@ -52,7 +52,7 @@ pub(crate) async fn get(
     want: Want,
     known: Option<&Identity>,
 ) -> Result<(Answer, Option<Url>), Failure> {
-    // Compressed on the way, ranges would be ranges of something else.
+    // With content encoding, ranges would refer to the compressed bytes.
     let mut request = client.get(url).header(ACCEPT_ENCODING, "identity");
     if let Want::Range(start, end) = want {
         request = request.header(RANGE, format!("bytes={start}-{}", end.saturating_sub(1)));
@@ -102,16 +102,16 @@ pub(crate) async fn get(
 
 fn request_failure(error: reqwest::Error) -> Failure {
     let error = error.without_url();
-    if error.is_builder() || error.is_redirect() || is_distrust(&error) {
-        return Failure::terminal(words(&error));
+    if error.is_builder() || error.is_redirect() || is_untrusted_certificate(&error) {
+        return Failure::terminal(error_text(&error));
     }
-    Failure::again(format!("no answer: {}", words(&error)))
+    Failure::again(format!("no answer: {}", error_text(&error)))
 }
 
 fn body_failure(error: reqwest::Error) -> Failure {
     Failure::again(format!(
         "the connection broke: {}",
-        words(&error.without_url())
+        error_text(&error.without_url())
     ))
 }
 
@@ -123,7 +123,7 @@ fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// `bytes START-END/SIZE` → start and size.
+/// Start and size from `bytes START-END/SIZE`.
 fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
     let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;

@@ -1,16 +1,15 @@
-//! Where bytes come from that lie in no plain local file: HTTP servers, object stores, the hub, commands, compressed files.
+//! Fetches shards that are not plain local files: from HTTP servers, object stores, the hub and commands, or compressed.
 //!
 //! ```text
-//! address → source   where requests go: HTTP, or the `object_store` crate with its credentials
-//!             │
-//!          ranges    ranges in parallel, continued where a connection breaks, tried again with pauses
-//!             │
-//!           sink     the file that they are written into; a compressed shard is unpacked behind them
+//! address → origin       where requests go: HTTP, or the `object_store` crate with its credentials
+//!              │
+//!           ranges       ranges in parallel, resumed when a connection breaks, retried with pauses
+//!              │
+//!         partial_file   the file that the ranges are written to; a compressed shard is unpacked while it arrives
 //! ```
 //!
-//! A shard is brought here whole before it is read: training reads it in another order than it was written in, by many
-//! threads. What is asked for again is checked to be of the same state (ETag, or size and time), so a shard is never put
-//! together from two.
+//! A shard is fetched completely before it is read, because many threads read it in random order. Every later request is
+//! checked to be of the same state (ETag, or size and time), so a shard is never assembled from two states.
 
 mod address;
 mod cache;

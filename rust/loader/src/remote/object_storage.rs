@@ -1,4 +1,4 @@
-//! Requests to object stores, through the `object_store` crate: its credentials, signatures and endpoints, our retries.
+//! Requests to object stores through the `object_store` crate. It provides credentials, signatures and endpoints; retries are ours.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use parking_lot::Mutex;
 
 use super::address::Scheme;
 use super::request::{Answer, Want, asked_pause, in_time};
-use super::retry::{Failure, is_distrust, words};
+use super::retry::{Failure, error_text, is_untrusted_certificate};
 use crate::shards::Identity;
 
 tokio::task_local! {
-    /// The status and the pause of the last answer to this task's request: the crate's errors do not carry the pause.
+    /// Status and `Retry-After` of this task's last response. The crate's errors don't contain the latter.
     static LAST: Arc<Mutex<Last>>;
 }
 
@@ -32,20 +32,20 @@ struct Last {
     pause: Option<Duration>,
 }
 
-/// Makes clients that note what servers answer.
+/// Creates clients that record the status of responses.
 #[derive(Debug, Default)]
-struct Noting(ReqwestConnector);
+struct RecordingConnector(ReqwestConnector);
 
 #[derive(Debug)]
-struct NotingClient(HttpClient);
+struct RecordingClient(HttpClient);
 
-impl HttpConnector for Noting {
+impl HttpConnector for RecordingConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(NotingClient(self.0.connect(options)?)))
+        Ok(HttpClient::new(RecordingClient(self.0.connect(options)?)))
     }
 }
 
-impl HttpService for NotingClient {
+impl HttpService for RecordingClient {
     fn call<'life, 'future>(
         &'life self,
         request: HttpRequest,
@@ -56,7 +56,7 @@ impl HttpService for NotingClient {
     {
         Box::pin(async move {
             let response = self.0.execute(request).await?;
-            // Where no request of ours is under way (a token that is refreshed by itself), there is nothing to note.
+            // Outside our requests, for example when the crate refreshes a token, there is nothing to record.
             let _ = LAST.try_with(|last| {
                 *last.lock() = Last {
                     status: Some(response.status().as_u16()),
@@ -68,13 +68,13 @@ impl HttpService for NotingClient {
     }
 }
 
-/// A store of one bucket, with what the environment says (AWS_*, GOOGLE_*, AZURE_*).
+/// Opens a bucket, with settings from the environment (AWS_*, GOOGLE_*, AZURE_*).
 pub(crate) fn open(scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>, Failure> {
     let no_retries = RetryConfig {
         max_retries: 0,
         ..RetryConfig::default()
     };
-    // The crate's own limit is on a whole request, however much still comes; ours is on the wait for the next byte.
+    // The crate limits the time of a whole request. We limit the wait for the next byte instead.
     let limits = [
         (ClientConfigKey::Timeout, "1 day"),
         (ClientConfigKey::ReadTimeout, "1 day"),
@@ -89,7 +89,7 @@ pub(crate) fn open(scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>,
             })
             .with_bucket_name(bucket)
             .with_retry(no_retries)
-            .with_http_connector(Noting::default())
+            .with_http_connector(RecordingConnector::default())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
         Scheme::Gs => limits
@@ -100,7 +100,7 @@ pub(crate) fn open(scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>,
             )
             .with_bucket_name(bucket)
             .with_retry(no_retries)
-            .with_http_connector(Noting::default())
+            .with_http_connector(RecordingConnector::default())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
         Scheme::Az => limits
@@ -111,12 +111,15 @@ pub(crate) fn open(scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>,
             )
             .with_container_name(bucket)
             .with_retry(no_retries)
-            .with_http_connector(Noting::default())
+            .with_http_connector(RecordingConnector::default())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
     };
     store.map_err(|error| {
-        Failure::terminal(format!("the store cannot be set up: {}", words(&error)))
+        Failure::terminal(format!(
+            "the store cannot be set up: {}",
+            error_text(&error)
+        ))
     })
 }
 
@@ -134,16 +137,18 @@ pub(crate) async fn get(
         if_match: known.and_then(Identity::strong_etag).map(str::to_owned),
         ..GetOptions::default()
     };
-    let result = noting(store.get_opts(path, options)).await?;
+    let result = recorded(store.get_opts(path, options)).await?;
     let identity = Identity {
         etag: result.meta.e_tag.clone(),
-        // An object store without ETags still says when the object was made.
+        // Without an ETag, the modification time identifies the object.
         modified: Some(result.meta.last_modified.to_rfc3339()),
         size: Some(result.meta.size),
     };
     let (start, ranged) = (result.range.start, want != Want::Whole);
     let body = result.into_stream().map(|piece| {
-        piece.map_err(|error| Failure::again(format!("the connection broke: {}", words(&error))))
+        piece.map_err(|error| {
+            Failure::again(format!("the connection broke: {}", error_text(&error)))
+        })
     });
     Ok(Answer {
         identity,
@@ -153,16 +158,16 @@ pub(crate) async fn get(
     })
 }
 
-/// The paths of a bucket below a prefix, sorted; `limit` is on the wait for the next.
+/// The paths below a prefix, sorted. `limit` is the longest wait for the next result.
 pub(crate) async fn list(
     store: &dyn ObjectStore,
     prefix: &str,
     limit: Duration,
 ) -> Result<Vec<String>, Failure> {
-    let prefix = Path::parse(prefix).map_err(|error| Failure::terminal(words(&error)))?;
+    let prefix = Path::parse(prefix).map_err(|error| Failure::terminal(error_text(&error)))?;
     let (mut found, mut names) = (store.list(Some(&prefix)), Vec::new());
     loop {
-        let next = noting(async { found.next().await.transpose() });
+        let next = recorded(async { found.next().await.transpose() });
         match in_time(limit, next).await?? {
             Some(meta) => names.push(meta.location.to_string()),
             None => break,
@@ -172,8 +177,8 @@ pub(crate) async fn list(
     Ok(names)
 }
 
-/// Awaits a request; a failure carries the status and the pause of its answer.
-async fn noting<T>(request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
+/// Awaits a request. A failure contains the status and the `Retry-After` of the response.
+async fn recorded<T>(request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
     let last = Arc::default();
     let result = LAST.scope(Arc::clone(&last), request).await;
     result.map_err(|error| {
@@ -193,9 +198,9 @@ fn failure(error: &object_store::Error, last: Last) -> Failure {
     };
     match (status, error) {
         (Some(status), _) => Failure::of_status(status, last.pause),
-        (None, Error::Generic { .. }) if !is_distrust(error) => {
-            Failure::again(format!("no answer: {}", words(error)))
+        (None, Error::Generic { .. }) if !is_untrusted_certificate(error) => {
+            Failure::again(format!("no answer: {}", error_text(error)))
         }
-        (None, _) => Failure::terminal(words(error)),
+        (None, _) => Failure::terminal(error_text(error)),
     }
 }

@@ -1,4 +1,4 @@
-//! Where a shard's bytes are requested: an HTTP server or an object store.
+//! The origin of a shard: an HTTP server or an object store.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::retry::{Failure, Verdict};
 use super::{http, object_storage};
 use crate::shards::Identity;
 
-/// Where a shard's bytes are asked for.
+/// Where the bytes of a shard are requested.
 #[derive(Debug)]
 pub(crate) enum Origin {
     Http {
         client: reqwest::Client,
         url: String,
         token: Option<String>,
-        /// Where a redirection to another server led last: the shard's other ranges are asked for there.
+        /// The final URL of the last redirect to another server. Other ranges are requested there.
         landed: Mutex<Option<reqwest::Url>>,
     },
     Object {
@@ -27,7 +27,7 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// Asks for bytes; of `known` only the same state is taken.
+    /// Requests bytes. If `known` is given, the shard must still be in that state.
     pub async fn get(&self, want: Want, known: Option<&Identity>) -> Result<Answer, Failure> {
         let answer = match self {
             Self::Http {
@@ -49,7 +49,7 @@ impl Origin {
     }
 }
 
-/// Asks where the last request ended up, or where the shard is said to be: the way there may be valid for a while only.
+/// Requests from the last redirect's URL, or from the original URL if that fails: a redirect may expire.
 async fn get_landed(
     client: &reqwest::Client,
     (url, token): (&str, Option<&str>),

@@ -1,4 +1,4 @@
-//! A file that a shard's ranges are written into, and that can be read from its beginning while they come.
+//! A file that is written in ranges and can be read from the start meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-/// Bytes that one shard takes on the disk, and whether its fetching is called off.
+/// Disk space of one shard, and whether its download is cancelled.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     bytes: AtomicU64,
@@ -17,7 +17,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Bytes now, or that are expected.
+    /// Bytes on disk, now or expected.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -41,21 +41,21 @@ impl Meter {
 
 #[derive(Debug, Default)]
 struct Arrived {
-    /// Start → end of what is here; pieces that touch are one.
+    /// The written intervals, start to end. Adjacent ones are merged.
     parts: BTreeMap<u64, u64>,
-    /// Whether nothing more comes: all of it is here, or it failed.
+    /// Set at the end: true if the file is complete, false if the download failed.
     ended: Option<bool>,
 }
 
-/// The file and what of it is written.
+/// A file and its written intervals.
 #[derive(Debug)]
-pub(crate) struct Sink {
+pub(crate) struct PartialFile {
     pub file: File,
     arrived: Mutex<Arrived>,
     more: Condvar,
 }
 
-impl Sink {
+impl PartialFile {
     pub fn new(file: File) -> Self {
         Self {
             file,
@@ -81,27 +81,27 @@ impl Sink {
         Ok(())
     }
 
-    /// Says that nothing more comes; `whole`: because everything is here.
+    /// Marks the end. `whole`: the file is complete.
     pub fn end(&self, whole: bool) {
         self.arrived.lock().ended.get_or_insert(whole);
         self.more.notify_all();
     }
 }
 
-/// Reads a sink's bytes in order and waits for those that have not come yet.
+/// Reads a partial file in order and waits for missing bytes.
 #[derive(Debug)]
-pub(crate) struct Following {
-    sink: Arc<Sink>,
+pub(crate) struct PartialFileReader {
+    sink: Arc<PartialFile>,
     at: u64,
 }
 
-impl Following {
-    pub fn new(sink: Arc<Sink>) -> Self {
+impl PartialFileReader {
+    pub fn new(sink: Arc<PartialFile>) -> Self {
         Self { sink, at: 0 }
     }
 }
 
-impl Read for Following {
+impl Read for PartialFileReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut arrived = self.sink.arrived.lock();
         let end = loop {
@@ -127,8 +127,8 @@ mod tests {
 
     #[test]
     fn what_comes_in_any_order_is_read_in_order() {
-        let sink = Arc::new(Sink::new(tempfile::tempfile().unwrap()));
-        let mut following = Following::new(Arc::clone(&sink));
+        let sink = Arc::new(PartialFile::new(tempfile::tempfile().unwrap()));
+        let mut following = PartialFileReader::new(Arc::clone(&sink));
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
             following.read_to_string(&mut text).map(|_| text)
@@ -143,12 +143,12 @@ mod tests {
 
     #[test]
     fn a_reader_learns_that_the_rest_does_not_come() {
-        let sink = Arc::new(Sink::new(tempfile::tempfile().unwrap()));
+        let sink = Arc::new(PartialFile::new(tempfile::tempfile().unwrap()));
         sink.write(0, b"a").unwrap();
         sink.write(2, b"c").unwrap();
         sink.end(false);
         sink.end(true);
-        let mut following = Following::new(sink);
+        let mut following = PartialFileReader::new(sink);
         let mut byte = [0; 8];
         assert_eq!(following.read(&mut byte).unwrap(), 1);
         assert!(following.read(&mut byte).is_err());

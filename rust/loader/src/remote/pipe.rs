@@ -1,4 +1,4 @@
-//! A command's output as a shard.
+//! Shards from the output of a command.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -11,29 +11,29 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::partial_file::Meter;
-use super::retry::{Attempts, Failure, unkept};
+use super::retry::{Attempts, Failure, write_failure};
 use super::store::{Fetched, Inner};
 use crate::error::FetchError;
 use crate::shards::{Identity, Location, without_secrets};
 
-/// Bytes that are read at once: what a pipe holds.
+/// Bytes to read at once: the capacity of a pipe.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Bytes of a command's complaint that an error carries, from its end.
+/// Length of the end of a command's stderr that an error quotes.
 const COMPLAINT_BYTES: i64 = 200;
 
-/// Ends a command and all that it started, should it still run when this is dropped.
+/// Kills a command and its children on drop, if it still runs.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // It may have ended by itself.
+            // It may already have ended.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }
 
-/// Runs a command until its output is here, again where it fails.
+/// Runs a command and stores its output. Retries if the command fails.
 pub(super) async fn download(
     inner: &Inner,
     command: &str,
@@ -76,7 +76,7 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
     let (task, counted) = (Arc::clone(meter), Arc::clone(meter));
     let mut copying = tokio::task::spawn_blocking(move || copy(child, output, file, &task));
     let copied = finished(inner, &mut copying, &counted).await?;
-    // Reaped: its number may be another's by now.
+    // The process is reaped, so its id may be reused now.
     group.0 = None;
     let (file, success, status) = copied?;
     if success {
@@ -92,7 +92,7 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
     let _ = complaint.read_to_string(&mut said);
     let said = without_secrets(said.trim());
     let what = format!("the command ends with {status}: {said}");
-    // A shell's numbers for what cannot be run.
+    // The shell's exit codes for a command that cannot run.
     let hopeless = status.contains("status: 126") || status.contains("status: 127");
     Err(if hopeless {
         Failure::terminal(what)
@@ -103,7 +103,7 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
 
 type Copied = Result<(File, bool, String), Failure>;
 
-/// Waits for the copying thread as long as bytes come.
+/// Waits for the copying thread as long as bytes arrive.
 async fn finished(
     inner: &Inner,
     copying: &mut JoinHandle<Copied>,
@@ -141,7 +141,7 @@ fn copy_output(output: &mut ChildStdout, file: &mut File, meter: &Meter) -> Resu
             return Ok(());
         }
         file.write_all(&piece[..got])
-            .map_err(|error| unkept(&error))?;
+            .map_err(|error| write_failure(&error))?;
         size += got as u64;
         meter.at_least(size);
     }

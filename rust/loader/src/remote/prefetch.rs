@@ -1,4 +1,4 @@
-//! The shards of a run that are no plain local files: fetched ahead in the order of their use, kept until they are released.
+//! Prefetches the shards of a run in the order of their use, and keeps each until it is released.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -21,24 +21,24 @@ use crate::config::StoreConfig;
 use crate::error::{Error, FetchError, TarError};
 use crate::shards::{Location, Regions, Stamp};
 
-/// What the spool knows of a shard before it is here.
+/// A shard to fetch.
 #[derive(Debug, Clone)]
 pub struct ShardRequest {
-    /// Where it lies.
+    /// Where it is.
     pub location: Location,
-    /// What an index says of it; without one its headers are read when it is here.
+    /// Its stamp in the index. Without an index, its headers are read once it is fetched.
     pub stamp: Option<Stamp>,
 }
 
-/// Gives the order of a shard of the list; nothing for a plain local file.
+/// Returns the request for a shard of the list. `None` for a plain local file.
 pub type RequestOf = dyn Fn(u32) -> Option<ShardRequest> + Send + Sync;
 
-/// Finds the samples of a downloaded shard by reading its headers.
+/// Finds the samples of a fetched shard by reading its headers.
 pub type ScanShard = fn(&File) -> Result<Regions, TarError>;
 
 type Wake = Box<dyn Fn() + Send + Sync>;
 
-/// Brings the shards of one run.
+/// Fetches the shards of one run.
 #[derive(Debug)]
 pub struct Prefetcher {
     store: Store,
@@ -57,18 +57,18 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    shards: HashMap<u32, Held>,
-    /// Announced and not begun.
+    shards: HashMap<u32, ShardState>,
+    /// Announced, but not started.
     queue: VecDeque<u32>,
-    /// Those of the queue that a batch waits for: they are fetched whatever is held already.
+    /// Queued shards that a batch waits for. They are fetched regardless of the disk limit.
     wanted: BTreeSet<u32>,
     lengths: HashMap<u32, u64>,
-    /// Bytes of the largest shard so far: what another is taken to need before its size is known.
+    /// Size of the largest shard so far: the estimate for a shard of unknown size.
     largest: u64,
 }
 
 #[derive(Debug)]
-enum Held {
+enum ShardState {
     Queued,
     Fetching {
         meter: Arc<Meter>,
@@ -81,7 +81,7 @@ enum Held {
     Failed(FetchError),
 }
 
-/// A shard that arrived, and where its samples lie if that was read.
+/// The file of a fetched shard, and its samples if they were read.
 type Arrival = Result<(File, Option<Arc<Regions>>), FetchError>;
 
 impl fmt::Debug for Shared {
@@ -91,10 +91,10 @@ impl fmt::Debug for Shared {
 }
 
 impl Prefetcher {
-    /// A spool that fetches nothing yet.
+    /// Opens a prefetcher. It fetches nothing yet.
     ///
     /// # Errors
-    /// Its threads cannot be started.
+    /// Its threads cannot start.
     pub fn open(
         config: &StoreConfig,
         request_of: Box<RequestOf>,
@@ -129,13 +129,13 @@ impl ShardProvider for Prefetcher {
     fn is_ready(&self, shard: u32) -> bool {
         let mut state = self.shared.state.lock();
         match state.shards.get(&shard) {
-            Some(Held::Here { .. } | Held::Failed(_)) => return true,
-            Some(Held::Fetching { .. }) => return false,
-            Some(Held::Queued) => {}
+            Some(ShardState::Here { .. } | ShardState::Failed(_)) => return true,
+            Some(ShardState::Fetching { .. }) => return false,
+            Some(ShardState::Queued) => {}
             None if (self.shared.request_of)(shard).is_none() => return true,
             None => state.queue(shard),
         }
-        // A batch waits for it, so what is held already must not keep it from coming.
+        // A batch waits for it, so the disk limit must not delay it.
         state.wanted.insert(shard);
         self.shared.pump(&mut state);
         false
@@ -147,15 +147,15 @@ impl ShardProvider for Prefetcher {
             return Some(Ok(length));
         }
         match state.shards.get(&shard) {
-            Some(Held::Failed(error)) => Some(Err(error.clone().into())),
+            Some(ShardState::Failed(error)) => Some(Err(error.clone().into())),
             _ => None,
         }
     }
 
     fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
         match self.shared.state.lock().shards.get(&shard) {
-            Some(Held::Here { lent, .. }) => Ok(Some(lent.clone())),
-            Some(Held::Failed(error)) => Err(error.clone()),
+            Some(ShardState::Here { lent, .. }) => Ok(Some(lent.clone())),
+            Some(ShardState::Failed(error)) => Err(error.clone()),
             _ => Ok(None),
         }
     }
@@ -173,7 +173,7 @@ impl ShardProvider for Prefetcher {
     }
 
     fn on_change(&self, wake: Wake) {
-        // A run says it once, before it begins.
+        // A run sets this once, before it starts.
         drop(self.shared.wake.set(wake));
     }
 
@@ -194,9 +194,9 @@ impl Drop for Prefetcher {
     }
 }
 
-/// Calls off what is still on its way.
-fn end(held: Option<Held>) {
-    if let Some(Held::Fetching { meter, task }) = held {
+/// Cancels what is still being fetched.
+fn end(held: Option<ShardState>) {
+    if let Some(ShardState::Fetching { meter, task }) = held {
         meter.call_off();
         task.abort();
     }
@@ -205,7 +205,7 @@ fn end(held: Option<Held>) {
 impl State {
     fn queue(&mut self, shard: u32) {
         if let Entry::Vacant(place) = self.shards.entry(shard) {
-            place.insert(Held::Queued);
+            place.insert(ShardState::Queued);
             self.queue.push_back(shard);
         }
     }
@@ -216,7 +216,7 @@ impl State {
     }
 }
 
-/// What work comes to; a panic is a failure, since whoever waits for the shard would wait for ever.
+/// Runs the work and turns a panic into a failure. Otherwise the batch that waits for the shard would wait forever.
 async fn caught(work: impl Future<Output = Arrival>, address: String) -> Arrival {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     outcome.unwrap_or_else(|thrown| {
@@ -230,8 +230,8 @@ async fn caught(work: impl Future<Output = Arrival>, address: String) -> Arrival
     })
 }
 
-/// Compares a shard with what the index says of it, or reads its headers where none does.
-async fn examined(fetched: Fetched, request: ShardRequest, scan: ScanShard) -> Arrival {
+/// Compares a shard with the index or, without an index, reads its headers.
+async fn checked(fetched: Fetched, request: ShardRequest, scan: ScanShard) -> Arrival {
     let Fetched { file, stamp: now } = fetched;
     let address = request.location.to_string();
     let failed = move |what: String| Failure::terminal(what).into_error(&address, 0);
@@ -254,7 +254,7 @@ async fn examined(fetched: Fetched, request: ShardRequest, scan: ScanShard) -> A
 }
 
 impl Shared {
-    /// Begins what may be begun: the shards in their order, and before them those that a batch waits for.
+    /// Starts downloads: first those that a batch waits for, then the others in order, as far as there is room.
     fn pump(self: &Arc<Self>, state: &mut State) {
         while !self.closed.load(Ordering::Relaxed) {
             let wanted = state.wanted.iter().next().copied();
@@ -279,7 +279,7 @@ impl Shared {
         }
     }
 
-    fn begin(self: &Arc<Self>, shard: u32, request: ShardRequest, need: u64) -> Held {
+    fn begin(self: &Arc<Self>, shard: u32, request: ShardRequest, need: u64) -> ShardState {
         let meter = Arc::new(Meter::default());
         meter.set(need);
         let (shared, task_meter) = (Arc::clone(self), Arc::clone(&meter));
@@ -290,32 +290,32 @@ impl Shared {
                     .inner
                     .download(&request.location, &task_meter)
                     .await?;
-                examined(fetched, request, shared.scan).await
+                checked(fetched, request, shared.scan).await
             };
             let arrival = caught(work, address).await;
             shared.arrived(shard, &task_meter, arrival);
         });
-        Held::Fetching {
+        ShardState::Fetching {
             meter,
             task: task.abort_handle(),
         }
     }
 
-    /// Whether another shard of `need` bytes may be begun beside what is held.
+    /// Whether another shard of `need` bytes fits beside those held.
     fn has_room(&self, state: &State, need: u64) -> bool {
         let (mut fetching, mut bytes) = (0, 0u64);
         for held in state.shards.values() {
             match held {
-                Held::Fetching { meter, .. } => {
+                ShardState::Fetching { meter, .. } => {
                     fetching += 1;
                     bytes = bytes.saturating_add(meter.bytes());
                 }
-                Held::Here { meter, .. } => bytes = bytes.saturating_add(meter.bytes()),
-                Held::Queued | Held::Failed(_) => {}
+                ShardState::Here { meter, .. } => bytes = bytes.saturating_add(meter.bytes()),
+                ShardState::Queued | ShardState::Failed(_) => {}
             }
         }
         let config = &self.inner.config;
-        // Before anything has come, nothing says how large shards are: one goes first.
+        // The size of shards is unknown before the first one has arrived, so fetch that one alone.
         let unknown = need == 0 && fetching > 0;
         fetching < config.connections
             && !unknown
@@ -324,9 +324,9 @@ impl Shared {
 
     fn arrived(self: &Arc<Self>, shard: u32, meter: &Arc<Meter>, arrival: Arrival) {
         let mut state = self.state.lock();
-        let ours = matches!(state.shards.get(&shard), Some(Held::Fetching { meter: now, .. }) if Arc::ptr_eq(now, meter));
+        let ours = matches!(state.shards.get(&shard), Some(ShardState::Fetching { meter: now, .. }) if Arc::ptr_eq(now, meter));
         if !ours {
-            // Released meanwhile.
+            // It was released in the meantime.
             return;
         }
         let held = match arrival {
@@ -337,7 +337,7 @@ impl Shared {
                 let bytes = file.metadata().map_or(0, |metadata| metadata.len());
                 meter.set(bytes);
                 state.largest = state.largest.max(bytes);
-                Held::Here {
+                ShardState::Here {
                     meter: Arc::clone(meter),
                     lent: ReadyShard {
                         file: Arc::new(file),
@@ -345,7 +345,7 @@ impl Shared {
                     },
                 }
             }
-            Err(error) => Held::Failed(error),
+            Err(error) => ShardState::Failed(error),
         };
         state.shards.insert(shard, held);
         self.pump(&mut state);

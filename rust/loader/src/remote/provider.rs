@@ -1,4 +1,4 @@
-//! Where a run's shards come from: what is said about them between the schedule of the batches and whatever fetches them.
+//! The interface between a run, which needs shards, and whatever fetches them.
 
 use std::fmt;
 use std::fs::File;
@@ -7,47 +7,47 @@ use std::sync::Arc;
 use crate::error::{Error, FetchError};
 use crate::shards::Regions;
 
-/// A shard that was brought here. Its bytes stay on the disk as long as anybody holds the file.
+/// A fetched shard. Its bytes stay on disk as long as the file is open.
 #[derive(Debug, Clone)]
 pub struct ReadyShard {
     /// The plain archive.
     pub file: Arc<File>,
-    /// Where its samples lie, unless an index says it.
+    /// Its samples, unless the index has them.
     pub regions: Option<Arc<Regions>>,
 }
 
-/// Brings shards to where they can be read. Shards are named by their places in the list.
+/// Makes shards readable. Shards are identified by their index in the list.
 ///
-/// Calls come from any of the run's threads, one at a time, and never while a lock is held that `wake` needs: an
-/// implementation may call it from within any of these.
+/// Any thread of the run may call, but only one at a time, and never while it holds a lock that `wake` needs. So an
+/// implementation may call `wake` within any of these methods.
 pub trait ShardProvider: Send + Sync + fmt::Debug {
-    /// These are used next, in order of first use; called again with further ones. Never blocks.
+    /// Announces the next shards, in order of first use. Later calls add more. Never blocks.
     fn request(&self, shards: &[u32]);
-    /// Whether the shard can be read now. One that is missing for good is ready: reading it gives the error.
+    /// Whether the shard can be read now. A shard that failed is ready too: reading it returns the error.
     fn is_ready(&self, shard: u32) -> bool;
-    /// Its number of samples, once that is known; asked where it was not known at opening.
+    /// Its number of samples once known, for a shard whose length was unknown at opening.
     fn length(&self, shard: u32) -> Option<Result<u64, Error>>;
-    /// A shard that was brought here; nothing where it is a plain local file, which is opened by its path.
+    /// The fetched shard. `None` for a plain local file, which is opened by its path.
     ///
     /// # Errors
-    /// Why it is missing.
+    /// The shard could not be fetched.
     fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
         let _ = shard;
         Ok(None)
     }
-    /// No batch needs the shard until it is announced again.
+    /// Releases the shard: no batch needs it until it is announced again.
     fn release(&self, shard: u32);
-    /// `wake` is to be called whenever an answer may have changed.
+    /// Sets a function to call whenever an answer may have changed.
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>);
     /// Ends its threads and removes its files.
     fn close(&self);
-    /// Whether every shard is always there and of known length, so that nothing else is ever asked.
+    /// Whether all shards are always readable and of known length. Then no other method is called.
     fn is_local(&self) -> bool {
         false
     }
 }
 
-/// Plain local files: always there, of known length.
+/// Plain local files, which are always readable and of known length.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalFiles;
 

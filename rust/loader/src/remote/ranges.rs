@@ -1,4 +1,4 @@
-//! A shard's bytes into a file: several ranges at a time, each continued from its last byte where the connection breaks.
+//! Fetches a shard in parallel ranges. A broken range is resumed at its last byte.
 
 use std::time::Duration;
 
@@ -7,55 +7,55 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
 use super::origin::Origin;
-use super::partial_file::Sink;
+use super::partial_file::PartialFile;
 use super::request::{Answer, Want, in_time};
-use super::retry::{Attempts, Failure, unkept};
+use super::retry::{Attempts, Failure, write_failure};
 use crate::shards::Identity;
 
-/// Bytes of one range: large enough that a request's delay does not count, small enough that a shard is several.
+/// Bytes of one range: large enough to hide the latency of a request, small enough for several ranges per shard.
 pub(crate) const RANGE_BYTES: u64 = 8 << 20;
 
-/// How long and how often.
+/// Limits of a transfer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub retries: u32,
-    /// Without a byte.
+    /// Longest wait for the next byte.
     pub timeout: Duration,
-    /// Ranges of one shard at the same time: not all that there may be, so that a slow one stalls no other.
+    /// Simultaneous ranges of one shard. Fewer than all connections, so that a slow shard doesn't block the others.
     pub ranges: usize,
     pub range_bytes: u64,
 }
 
-/// A failure and the attempts that were made.
+/// A failure and the number of attempts.
 pub(crate) type Failed = (Failure, u32);
 
-/// Fetches one shard.
+/// The transfer of one shard.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Transfer<'store> {
     pub source: &'store Origin,
-    /// Requests that may be under way, over all shards.
+    /// Limits the simultaneous requests of all shards.
     pub connections: &'store Semaphore,
     pub limits: Limits,
 }
 
-/// A shard whose first request is answered: it says what the shard is, and its body is still to be read.
+/// A shard after its first response: its identity is known, and the body is still unread.
 pub(crate) struct Opened<'store> {
     pub identity: Identity,
     answer: Answer,
     permit: SemaphorePermit<'store>,
 }
 
-/// One range of a shard, or all of it where the server does not do ranges.
+/// One range of a shard, or all of it if the server has no ranges.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     start: u64,
-    /// Unknown where the server does not say how much it sends.
+    /// `None` if the server does not report the size.
     end: Option<u64>,
     ranged: bool,
 }
 
 impl<'store> Transfer<'store> {
-    /// Makes the first request, as often as it takes.
+    /// Sends the first request, with retries.
     pub async fn open(&self, attempts: &mut Attempts) -> Result<Opened<'store>, Failed> {
         let mut want = Want::Range(0, self.limits.range_bytes);
         loop {
@@ -73,7 +73,7 @@ impl<'store> Transfer<'store> {
                 }
                 Err(failure) => {
                     drop(permit);
-                    // Nothing begins at byte 0 of an empty shard; asked for whole, it comes as it is.
+                    // An empty shard has no byte 0, so request it without a range.
                     want = match (failure.status, want) {
                         (Some(416), Want::Range(..)) => Want::Whole,
                         _ => Want::Range(0, self.limits.range_bytes),
@@ -85,15 +85,15 @@ impl<'store> Transfer<'store> {
         }
     }
 
-    /// Reads the rest. [`Verdict::Changed`](super::retry::Verdict::Changed) means that all of it must begin anew.
-    pub async fn finish(&self, opened: Opened<'store>, sink: &Sink) -> Result<(), Failed> {
+    /// Fetches the rest. [`Verdict::Changed`](super::retry::Verdict::Changed) means: start again from the beginning.
+    pub async fn finish(&self, opened: Opened<'store>, sink: &PartialFile) -> Result<(), Failed> {
         let identity = opened.identity.clone();
         let (size, ranged) = (identity.size, opened.answer.ranged);
         let length = match size {
             Some(_) if ranged => self.limits.range_bytes,
             _ => u64::MAX,
         };
-        // One after the other: a server may claim any size.
+        // Lazily: a server may claim any size.
         let starts = std::iter::successors(Some(0u64), |start| start.checked_add(length));
         let starts =
             starts.take_while(|&start| start == 0 || size.is_some_and(|size| start < size));
@@ -117,7 +117,7 @@ impl<'store> Transfer<'store> {
         part: Part,
         mut opened: Option<Opened<'store>>,
         identity: &Identity,
-        sink: &Sink,
+        sink: &PartialFile,
     ) -> Result<(), Failed> {
         let mut attempts = Attempts::new(self.limits.retries);
         let mut at = part.start;
@@ -138,14 +138,14 @@ impl<'store> Transfer<'store> {
         }
     }
 
-    /// One request from `at` on; `at` moves with every byte that is written.
+    /// Sends one request from `at` on. `at` advances with every byte written.
     async fn stream(
         &self,
         part: Part,
         at: &mut u64,
         opened: Option<Opened<'store>>,
         identity: &Identity,
-        sink: &Sink,
+        sink: &PartialFile,
     ) -> Result<(), Failure> {
         let (mut answer, _permit) = match opened {
             Some(opened) => (opened.answer, opened.permit),
@@ -164,14 +164,15 @@ impl<'store> Transfer<'store> {
                 break;
             };
             let piece = piece?;
-            // A server without ranges begins anew: what is here already is passed over.
+            // A server without ranges starts from the beginning: skip the bytes we have.
             let had = (*at - position).min(piece.len() as u64);
             position += piece.len() as u64;
             let fresh = &piece[had as usize..];
             let room = part.end.map_or(u64::MAX, |end| end - *at);
             let fresh = &fresh[..fresh.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
             if !fresh.is_empty() {
-                sink.write(*at, fresh).map_err(|error| unkept(&error))?;
+                sink.write(*at, fresh)
+                    .map_err(|error| write_failure(&error))?;
                 *at += fresh.len() as u64;
             }
         }

@@ -1,4 +1,4 @@
-//! A request for a shard's bytes and its answer, whatever kind of server holds them.
+//! A request for bytes of a shard, and its response, for any kind of server.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -11,29 +11,29 @@ use tokio::time::timeout;
 use super::retry::{Failure, retry_after};
 use crate::shards::Identity;
 
-/// What a request asks for.
+/// The requested bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// The bytes from one place up to another.
+    /// A range: start and end.
     Range(u64, u64),
-    /// All of them, from a server that does not do ranges.
+    /// All bytes, from a server without ranges.
     Whole,
 }
 
-/// The bytes of an answer as they come.
+/// The streamed body of a response.
 pub(crate) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
 
-/// The beginning of an answer.
+/// A response whose body is still unread.
 pub(crate) struct Answer {
     pub identity: Identity,
-    /// Place of the body's first byte in the shard.
+    /// Offset in the shard of the body's first byte.
     pub start: u64,
-    /// Whether the server gave the range that was asked for, and not all bytes.
+    /// Whether the server sent the requested range instead of everything.
     pub ranged: bool,
     pub body: Body,
 }
 
-/// Work that counts as broken when it takes longer.
+/// Runs work with a time limit.
 pub(crate) async fn in_time<T>(
     limit: Duration,
     work: impl Future<Output = T>,
@@ -43,7 +43,7 @@ pub(crate) async fn in_time<T>(
         .map_err(|_| Failure::again(format!("no byte for {limit:?}")))
 }
 
-/// The pause that a server asks for.
+/// The pause requested by `Retry-After`.
 pub(crate) fn asked_pause(headers: &HeaderMap) -> Option<Duration> {
     retry_after(headers.get("retry-after")?.to_str().ok()?)
 }

@@ -1,4 +1,4 @@
-//! What goes wrong between a request and its last byte, what of it is tried again, and when.
+//! Failures of requests: which of them are retried, and when.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -6,33 +6,33 @@ use std::time::Duration;
 use crate::error::FetchError;
 use crate::shards::without_secrets;
 
-/// A server may ask for a pause; a longer one than this is cut.
+/// Longest pause that a server may request.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The pauses double from the first to the last.
+/// Pauses double, from the first to the last.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(20);
-/// Characters of a server's words that an error carries.
+/// Longest quoted error text, in characters.
 const MAX_WORDS: usize = 200;
 
 impl FetchError {
-    /// What keeps a store from being set up at all.
+    /// The error if a store cannot be set up.
     pub(crate) fn setup(what: String) -> Self {
         Failure::here(what).into_error("", 0)
     }
 }
 
-/// What becomes of a request that failed.
+/// What to do after a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Trying again may help.
+    /// Retry.
     Again,
-    /// It will not.
+    /// Give up.
     Final,
-    /// There is nothing there, or nothing that we may see.
+    /// The shard does not exist, or may not be read.
     Missing,
-    /// This machine cannot keep what comes.
+    /// This machine cannot store the bytes.
     Here,
-    /// The bytes there are others than those that were begun: everything begins anew.
+    /// The shard has changed: start again from the beginning.
     Changed,
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Failure {
     pub verdict: Verdict,
     pub status: Option<u16>,
-    /// The pause that the server asks for.
+    /// The pause requested by the server.
     pub pause: Option<Duration>,
     pub what: String,
 }
@@ -77,7 +77,7 @@ impl Failure {
         }
     }
 
-    /// The failure of an answer's status.
+    /// The failure for a status code.
     pub fn of_status(status: u16, pause: Option<Duration>) -> Self {
         let verdict = match status {
             401 | 403 | 404 | 410 => Verdict::Missing,
@@ -95,7 +95,7 @@ impl Failure {
         }
     }
 
-    /// The error of a shard, once nothing is tried any more.
+    /// The final error for a shard.
     pub fn into_error(self, address: &str, attempts: u32) -> FetchError {
         FetchError {
             address: address.to_owned(),
@@ -121,19 +121,19 @@ fn meaning(status: u16) -> &'static str {
     }
 }
 
-/// The failure of a file that cannot be written.
-pub(crate) fn unkept(error: &std::io::Error) -> Failure {
+/// The failure for a file that cannot be written.
+pub(crate) fn write_failure(error: &std::io::Error) -> Failure {
     Failure::here(format!("its bytes cannot be kept: {error}"))
 }
 
-/// Seconds of a `Retry-After`; a date counts as nothing, and the usual pause is made.
+/// The seconds of a `Retry-After`. A date is ignored, so the usual pause applies.
 pub(crate) fn retry_after(value: &str) -> Option<Duration> {
     let seconds: u64 = value.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
 }
 
-/// An error's words and those of its causes, without what an address may carry in secret.
-pub(crate) fn words(error: &dyn std::error::Error) -> String {
+/// The messages of an error and its causes, without secrets from addresses.
+pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -150,14 +150,14 @@ pub(crate) fn words(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Whether a server has a certificate that is not believed, which no second attempt changes.
-pub(crate) fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether the server's certificate is invalid, which no retry changes.
+pub(crate) fn is_untrusted_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(inner) = cause {
         if let Some(rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
             return true;
         }
-        // The error that an io::Error was made of is not its source, but itself.
+        // The error inside an io::Error is not its source, so look inside.
         let packed = inner
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref);
@@ -169,13 +169,13 @@ pub(crate) fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-/// Counts the attempts at one piece of work and says how long to wait before the next.
+/// Counts attempts and computes the pauses between them.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     limit: u32,
-    /// Failures since something last came of it.
+    /// Failures since the last progress.
     failures: u32,
-    /// All attempts that failed.
+    /// All failed attempts.
     pub made: u32,
 }
 
@@ -188,8 +188,8 @@ impl Attempts {
         }
     }
 
-    /// The pause before the next attempt, or the failure back where there is none. `progressed`: the failed attempt
-    /// brought bytes that were not here before, so it does not count towards the limit.
+    /// The pause before the next attempt, or the failure if there is none. `progressed`: the failed attempt delivered new
+    /// bytes, so the count starts again.
     pub fn failed(&mut self, failure: Failure, progressed: bool) -> Result<Duration, Failure> {
         self.made += 1;
         if progressed {
@@ -205,7 +205,7 @@ impl Attempts {
     }
 }
 
-/// A pause that doubles with every failure, shortened by up to a half at random so that many readers do not come together.
+/// A pause that doubles with every failure, randomly shortened by up to a half, so that many readers don't retry together.
 fn backoff(failures: u32) -> Duration {
     let full = FIRST_BACKOFF
         .saturating_mul(2u32.saturating_pow(failures))
@@ -262,8 +262,10 @@ mod tests {
         let certificate = rustls::CertificateError::UnknownIssuer;
         let distrust = rustls::Error::InvalidCertificate(certificate);
         let packed = std::io::Error::other(std::io::Error::other(distrust));
-        assert!(is_distrust(&packed));
-        assert!(!is_distrust(&std::io::Error::other("no route to host")));
+        assert!(is_untrusted_certificate(&packed));
+        assert!(!is_untrusted_certificate(&std::io::Error::other(
+            "no route to host"
+        )));
     }
 
     #[test]

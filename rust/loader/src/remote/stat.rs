@@ -1,4 +1,4 @@
-//! Shards one by one, wherever they lie: what tells the state of each, and the bytes of one.
+//! Stamps of shards without fetching them, and the fetching of a single shard.
 
 use std::fs::File;
 use std::io::{self, Seek};
@@ -7,17 +7,16 @@ use std::sync::atomic::AtomicBool;
 
 use super::glob::settle;
 use super::ranges::{Limits, Transfer};
-use super::retry::{Attempts, unkept};
+use super::retry::{Attempts, write_failure};
 use super::store::{Inner, Store, cancelled_error};
 use crate::config::StoreConfig;
 use crate::error::{Error, FetchError};
 use crate::shards::{Location, Stamp, shown};
 
-/// The shards, with what globs in object stores match, and what tells the state of each. Their bytes are not fetched; of a
-/// command nothing is known.
+/// The shards, globs in object stores expanded, and the stamp of each. Nothing is fetched. The stamp of a command is empty.
 ///
 /// # Errors
-/// As [`settle`]; and a shard is not there.
+/// As for [`settle`]; also if a shard does not exist.
 pub fn examine(
     shards: Vec<Location>,
     config: &StoreConfig,
@@ -44,10 +43,10 @@ pub fn examine(
     stamped.collect()
 }
 
-/// Writes a shard's bytes into a file, unpacked where they are compressed.
+/// Fetches a shard into a file, decompressed if needed.
 ///
 /// # Errors
-/// The shard cannot be brought here, or the file cannot be written.
+/// The shard cannot be fetched, or the file cannot be written.
 pub fn fetch_into(
     shard: &Location,
     path: &Path,
@@ -61,12 +60,12 @@ pub fn fetch_into(
     });
     match written {
         Ok(_) => Ok(()),
-        Err(error) => Err(unkept(&error).into_error(&shard.to_string(), 0)),
+        Err(error) => Err(write_failure(&error).into_error(&shard.to_string(), 0)),
     }
 }
 
 impl Store {
-    /// What tells the state of the shard at an address, by a request for one byte.
+    /// The stamp of the shard at an address, from a request for one byte.
     fn examine(&self, url: &str, cancelled: &AtomicBool) -> Result<Stamp, FetchError> {
         let work = Box::pin(self.inner.examine(url));
         self.wait(work, cancelled)

@@ -1,4 +1,4 @@
-//! The store: threads, connections and folders that downloads share.
+//! The store: the threads, connections and folder that all downloads share.
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
@@ -24,50 +24,50 @@ use crate::config::StoreConfig;
 use crate::error::FetchError;
 use crate::shards::{Identity, Stamp, shown};
 
-/// Threads that move bytes: they copy and do not compute.
+/// Network threads: they only copy bytes.
 const NETWORK_THREADS: usize = 2;
-/// Threads that unpack, read what commands write, look up names and read headers.
+/// Blocking threads: they unpack, read the output of commands, resolve host names and read headers.
 const BLOCKING_THREADS: usize = 8;
-/// Those of them that may wait for bytes. The bytes may need a name that is looked up: they must not take all threads.
+/// Blocking threads that may wait for bytes. Some must stay free, because the bytes may need a host name to be resolved.
 const WAITING_THREADS: usize = 6;
-/// How long the end of a store waits for its threads.
+/// How long closing a store waits for its threads.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How soon a call that is cancelled returns.
+/// How soon a cancelled call returns.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
-/// Brings shards here. Dropping it ends its threads and whatever they were doing.
+/// Fetches shards. Dropping it stops its threads and their work.
 #[derive(Debug)]
 pub struct Store {
-    /// Nothing once it is closed.
+    /// `None` after closing.
     pub(super) runtime: Mutex<Option<Runtime>>,
     pub(super) handle: Handle,
     pub(super) inner: Arc<Inner>,
 }
 
-/// What the store's tasks share.
+/// State shared by the store's tasks.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) config: StoreConfig,
     pub(super) limits: Limits,
-    /// Folder of the files that are not kept, none of which has a name for longer than it takes to open it.
+    /// Folder for unnamed temporary files.
     pub(super) folder: PathBuf,
-    /// Where shards are kept after their use.
+    /// The cache of whole shards, if there is one.
     pub(super) cache: Option<Cache>,
     pub(super) client: reqwest::Client,
     pub(super) hub: Hub,
     pub(super) objects: Mutex<HashMap<(Scheme, String), Arc<dyn ObjectStore>>>,
     pub(super) connections: Semaphore,
-    /// For every thread that waits for bytes.
+    /// One permit per thread that waits for bytes.
     pub(super) waiting: Semaphore,
 }
 
-/// A shard that is here: a tar without compression.
+/// A fetched shard: an uncompressed tar file.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Its bytes. Unless the shard is kept, the file has no name and vanishes with the last handle to it, however the process
-    /// ends.
+    /// The open file. Unless the shard is cached, it has no name and is deleted when its last handle is closed, even after a
+    /// crash.
     pub file: File,
-    /// What tells the state of the shard that was read.
+    /// The stamp of the fetched shard.
     pub stamp: Stamp,
 }
 
@@ -79,13 +79,13 @@ impl Fetched {
 }
 
 impl Store {
-    /// A store with threads of its own.
+    /// Opens a store with its own threads.
     ///
     /// # Errors
     /// The threads, the HTTP client or the folder cannot be set up.
     pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
         let setup = FetchError::setup;
-        // The process's one default for TLS; another library may have chosen it already, which is as good.
+        // Sets the TLS provider of the process. It is fine if another library has set one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = Builder::new_multi_thread()
             .worker_threads(NETWORK_THREADS)
@@ -99,7 +99,7 @@ impl Store {
             let folder = folder.display();
             setup(format!("data.store.cache_dir {folder} {what}: {error}"))
         };
-        // Where it is made here, it is the user's alone.
+        // A folder created here is private to the user.
         let made = DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -138,7 +138,7 @@ impl Store {
         })
     }
 
-    /// Ends its threads and whatever they were doing.
+    /// Stops its threads and their work.
     pub(super) fn close(&self) {
         let runtime = self.runtime.lock().take();
         if let Some(runtime) = runtime {
@@ -146,7 +146,7 @@ impl Store {
         }
     }
 
-    /// Waits for work; nothing where it is cancelled before.
+    /// Waits for work. `None` if it is cancelled first.
     pub(super) fn wait<T>(
         &self,
         work: impl Future<Output = T> + Unpin,
@@ -195,12 +195,12 @@ impl Inner {
             } => Origin::Object {
                 store: self.object_store(scheme, &bucket).map_err(error)?,
                 path: object_store::path::Path::parse(&path)
-                    .map_err(|wrong| terminal(retry::words(&wrong)))?,
+                    .map_err(|wrong| terminal(retry::error_text(&wrong)))?,
             },
         })
     }
 
-    /// The store of a bucket; all shards of it share one, and with it connections and credentials.
+    /// The store of a bucket. All its shards share one, with its connections and credentials.
     pub(super) fn object_store(
         &self,
         scheme: Scheme,
@@ -216,13 +216,13 @@ impl Inner {
         Ok(store)
     }
 
-    /// The right to a thread that waits for bytes.
+    /// A permit for a thread that waits for bytes.
     pub(super) async fn may_wait(&self) -> Result<SemaphorePermit<'_>, Failure> {
         let permit = self.waiting.acquire().await;
         permit.map_err(|_| Failure::terminal("the loader is closed"))
     }
 
-    /// A new file without a name.
+    /// Creates an unnamed file.
     pub(super) fn file(&self) -> Result<File, Failure> {
         tempfile::tempfile_in(&self.folder)
             .map_err(|error| Failure::here(format!("no file can be made: {error}")))

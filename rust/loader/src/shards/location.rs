@@ -1,20 +1,20 @@
-//! Where a shard lies.
+//! Where a shard is: a path, an address or a command.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A file, an address, or a command that writes the shard.
+/// Where a shard is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
     /// A local file.
     File(PathBuf),
     /// `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`.
     Url(String),
-    /// The command of `pipe:COMMAND`, run by the shell.
+    /// The shell command of `pipe:COMMAND`, whose output is the shard.
     Pipe(String),
 }
 
-/// How a shard's bytes are compressed.
+/// The compression of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// `.gz` or `.tgz`.
@@ -24,7 +24,7 @@ pub enum Compression {
 }
 
 impl Location {
-    /// How the shard is compressed, by the end of its name; nothing where it is not, and for commands.
+    /// The compression, from the end of the name. `None` for a plain shard and for a command.
     #[must_use]
     pub fn compression(&self) -> Option<Compression> {
         let name = match self {
@@ -40,7 +40,7 @@ impl Location {
         }
     }
 
-    /// The location as it was written, with whatever is secret in it.
+    /// The location as written, secrets included.
     #[must_use]
     pub fn written(&self) -> String {
         match self {
@@ -50,7 +50,7 @@ impl Location {
         }
     }
 
-    /// The path where the shard is a plain local file, which can be read anywhere at any time.
+    /// The path of a plain local file. `None` for everything that must be fetched or unpacked.
     #[must_use]
     pub fn plain_file(&self) -> Option<&Path> {
         match self {
@@ -60,7 +60,7 @@ impl Location {
     }
 }
 
-/// For messages: without what may be a password or a signature.
+/// For messages: without possible passwords and signatures.
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -71,17 +71,16 @@ impl fmt::Display for Location {
     }
 }
 
-/// Beginnings of the addresses that are understood.
+/// The supported schemes.
 pub(crate) const SCHEMES: [&str; 6] = ["http://", "https://", "s3://", "gs://", "az://", "hf://"];
 
-/// Whether a pattern is an address rather than a path.
+/// Whether a pattern is an address, not a path.
 #[must_use]
 pub fn is_url(pattern: &str) -> bool {
     SCHEMES.iter().any(|scheme| pattern.starts_with(scheme))
 }
 
-/// An address for messages: without what stands before an @ in the host, and without query and fragment, which may be a
-/// signature.
+/// An address for messages: without user and password, and without query and fragment, which may be a signature.
 #[must_use]
 pub fn shown(url: &str) -> String {
     let (plain, more) = match url.find(['?', '#']) {
@@ -96,7 +95,7 @@ pub fn shown(url: &str) -> String {
     format!("{scheme}://{}{more}", &rest[host_start..])
 }
 
-/// A text with every address in it as it may be shown.
+/// The text, with every address in it as [`shown`].
 pub(crate) fn without_secrets(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Patterns → the list of shards, in order.
+//! Expands patterns to the list of shards.
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +7,17 @@ use crate::config::OnMissingShard;
 use crate::error::ConfigError;
 
 const FIELD: &str = "data.shards";
-/// Names that one pattern may stand for: far more than any data set has shards, and few enough to hold.
+/// Most names of one pattern: far more shards than any data set has, and few enough for memory.
 const MAX_NAMES: usize = 10_000_000;
 
-/// The shards that the patterns name, in the order of the patterns; names from a glob are sorted.
+/// Expands the patterns to shards, in the order of the patterns. Names from a glob are sorted.
 ///
 /// A pattern is a path, a brace pattern (`{000..012}`, `{a,b}`, nested), a glob, both, an address, `pipe:COMMAND`, or a
-/// list: `@FILE` or a path that ends in `.txt`, a text file with one pattern a line, relative to the file's folder.
+/// list. A list is `@FILE` or a path that ends in `.txt`: a text file with one pattern per line, relative to its folder.
 ///
 /// # Errors
-/// A pattern that names nothing, a list that cannot be read, a brace pattern that is not one, and with
-/// [`OnMissingShard::Raise`] a path that does not exist.
+/// A pattern matches nothing, a list cannot be read, or a brace pattern is invalid; with [`OnMissingShard::Raise`] also if a
+/// path does not exist.
 pub fn expand(patterns: &[String], missing: OnMissingShard) -> Result<Vec<Location>, ConfigError> {
     let mut shards = Vec::new();
     for pattern in patterns {
@@ -82,7 +82,7 @@ fn expand_pattern(
         } else if name.contains(['*', '?', '[']) {
             expand_glob(&path, pattern, shards)?;
         } else if missing == OnMissingShard::Skip {
-            // It is left out when it cannot be opened.
+            // It is left out later, when it cannot be opened.
             shards.push(Location::File(path));
         } else {
             return Err(wrong(
@@ -94,7 +94,7 @@ fn expand_pattern(
     Ok(())
 }
 
-/// Whether a name begins as `scheme://` does.
+/// Whether a name starts with `scheme://`.
 #[must_use]
 pub fn is_address(name: &str) -> bool {
     name.split_once("://").is_some_and(|(scheme, _)| {
@@ -126,10 +126,10 @@ fn wrong(pattern: &str, rule: impl Into<String>) -> ConfigError {
     ConfigError::new(FIELD, format!("{pattern:?}"), rule)
 }
 
-/// Appends every name that a pattern with braces stands for, the leftmost brace varying slowest.
+/// Appends all names of a brace pattern. The leftmost brace varies slowest.
 ///
 /// # Errors
-/// Braces that do not pair, or more names than a data set could have.
+/// The braces don't match, or there are too many names.
 pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), ConfigError> {
     let Some(open) = pattern.find('{') else {
         if pattern.contains('}') {
@@ -204,7 +204,7 @@ fn matching_brace(pattern: &str, open: usize) -> Option<usize> {
     None
 }
 
-/// The parts between the commas that stand in no inner brace.
+/// Splits at the commas outside inner braces.
 fn split_alternatives(inside: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0usize, 0);
     for (index, byte) in inside.bytes().enumerate() {
@@ -229,7 +229,7 @@ struct Range {
     width: usize,
 }
 
-/// `a..b` or `a..b..step`; a leading zero in `a` or `b` pads all numbers to the wider of the two.
+/// Expands `a..b` or `a..b..step`. If `a` or `b` has a leading zero, all numbers are padded to the wider of the two.
 fn parse_range(inside: &str) -> Option<Range> {
     let mut parts = inside.split("..");
     let (first, last, step) = (parts.next()?, parts.next()?, parts.next());

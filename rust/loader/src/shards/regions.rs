@@ -1,22 +1,21 @@
-//! A shard's samples by place alone: four bytes each, so that a billion of them need no memory for their keys.
+//! Where the samples of a shard are. Only offsets are stored, four bytes per sample, so that a billion samples fit in memory.
 //!
-//! A sample's region begins with its first member's header and ends where the next sample's begins. Members and key are
-//! found again by reading the region's headers when the sample is read.
+//! A sample's region starts at the header of its first member and ends where the next sample starts. Its key and members are
+//! not stored: they are read again, from the region's headers, with the sample.
 
 use std::ops::Range;
 
-/// Bytes of a header; everything in an archive begins at a multiple of it.
+/// Bytes of a tar block. Headers and data start at multiples of it.
 pub const BLOCK: u64 = 512;
-/// In place of a number of samples: it is known once the shard is here.
+/// Stands for a number of samples that is unknown until the shard is fetched.
 pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 
-/// Where a shard's samples begin, in blocks of 512 bytes, and behind them where the last one ends.
+/// The start of each sample and the end of the last one, in blocks of 512 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Regions(Box<[u32]>);
 
 impl Regions {
-    /// Samples that begin at these blocks, and behind them the block where the last one ends; nothing where there is none, or
-    /// the numbers do not rise.
+    /// Regions from the start of each sample and the end of the last one. `None` if there is no number or they don't rise.
     #[must_use]
     pub fn new(places: Vec<u32>) -> Option<Self> {
         let sound = !places.is_empty() && places.is_sorted();
@@ -35,13 +34,13 @@ impl Regions {
         self.0.len() - 1
     }
 
-    /// Whether there is no sample.
+    /// Whether there are no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes of a sample, headers included; nothing where there is no such sample.
+    /// The byte range of a sample, headers included. `None` if there is no such sample.
     #[must_use]
     pub fn get(&self, sample: u32) -> Option<Range<u64>> {
         let sample = sample as usize;
@@ -49,7 +48,7 @@ impl Regions {
         Some(u64::from(*start) * BLOCK..u64::from(*end) * BLOCK)
     }
 
-    /// Appends it: what each number is above the one before, seven bits a byte, the lowest first.
+    /// Appends the encoded regions: the differences of the numbers as varints (7 bits per byte, lowest first).
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut before = 0;
         for &place in &self.0 {
@@ -63,10 +62,10 @@ impl Regions {
         }
     }
 
-    /// The regions of `count` samples from what [`Self::encode`] wrote; nothing where the bytes are something else.
+    /// Decodes the regions of `count` samples. `None` if [`Self::encode`] did not write these bytes.
     #[must_use]
     pub fn decode(bytes: &[u8], count: u32) -> Option<Self> {
-        // A number takes a byte or more, so no claim costs more memory than four times what is there.
+        // Each number takes at least one byte, so a wrong count allocates at most four times the bytes present.
         if count as usize >= bytes.len() {
             return None;
         }

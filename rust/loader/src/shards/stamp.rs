@@ -1,4 +1,4 @@
-//! What tells that a shard is still the one that was indexed.
+//! Detects whether a shard has changed.
 
 use std::fs::Metadata;
 use std::io;
@@ -6,32 +6,32 @@ use std::os::unix::fs::MetadataExt;
 
 use super::location::Location;
 
-/// What tells that a shard is the one that was indexed.
+/// Size and version of a shard, stored in the index to detect changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its bytes, as they lie there: of a compressed shard the compressed ones.
+    /// Its size in bytes. For a compressed shard, the compressed size.
     pub size: u64,
-    /// Which of several contents of this size.
+    /// Distinguishes contents of the same size.
     pub version: Version,
 }
 
-/// Tells contents of one place and size apart.
+/// Distinguishes contents of the same shard and size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Version {
-    /// Nothing does.
+    /// Nothing is known.
     #[default]
     Unknown,
-    /// When a file was changed, in nanoseconds since 1970.
+    /// Modification time of a file, in nanoseconds since 1970.
     Modified(i64),
-    /// What the server calls this content.
+    /// The server's ETag.
     ETag(Box<str>),
 }
 
 impl Stamp {
-    /// That of a local file; of what lies elsewhere, one that says nothing.
+    /// The stamp of a local file. For a remote shard, an empty stamp.
     ///
     /// # Errors
-    /// The file is not there, or cannot be examined.
+    /// The file does not exist or its metadata cannot be read.
     pub fn of(location: &Location) -> io::Result<Self> {
         match location {
             Location::File(path) => Ok(Self::of_file(&std::fs::metadata(path)?)),
@@ -39,7 +39,7 @@ impl Stamp {
         }
     }
 
-    /// That of an opened file.
+    /// The stamp of an open file.
     #[must_use]
     pub fn of_file(metadata: &Metadata) -> Self {
         let seconds = metadata.mtime().saturating_mul(1_000_000_000);
@@ -49,7 +49,7 @@ impl Stamp {
         }
     }
 
-    /// What has changed since this stamp was made; nothing where `now` tells of no change.
+    /// Describes what has changed since this stamp. `None` if `now` shows no change.
     #[must_use]
     pub fn change(&self, now: &Self) -> Option<String> {
         let unknown = [&self.version, &now.version].contains(&&Version::Unknown);
@@ -63,19 +63,19 @@ impl Stamp {
     }
 }
 
-/// What tells one state of a shard from another.
+/// Identifies the state of a remote shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The server's ETag.
     pub etag: Option<String>,
-    /// When it was last changed, in the server's words.
+    /// The server's `Last-Modified`, as text.
     pub modified: Option<String>,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: Option<u64>,
 }
 
 impl Identity {
-    /// Whether both may be the same bytes: nothing that both know differs. Where there are ETags, they decide.
+    /// Whether both may be the same content: everything known of both is equal. If both have ETags, those decide instead of times.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
         fn agree<T: PartialEq>(one: Option<&T>, two: Option<&T>) -> bool {
@@ -88,7 +88,7 @@ impl Identity {
             }
     }
 
-    /// The ETag where it may stand in `If-Match`, which a weak one may not.
+    /// The ETag, if it may be used in `If-Match`. A weak one may not.
     pub(crate) fn strong_etag(&self) -> Option<&str> {
         self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
     }
@@ -96,7 +96,7 @@ impl Identity {
 
 impl From<&Identity> for Stamp {
     fn from(identity: &Identity) -> Self {
-        // Where there is no ETag, the time stands for it, in the server's words.
+        // Without an ETag, the text of `Last-Modified` takes its place.
         let version = identity.etag.as_ref().or(identity.modified.as_ref());
         Self {
             size: identity.size.unwrap_or(0),

@@ -1,24 +1,24 @@
-//! Ids → masked ids; patches → kept patches (SPEC §7).
+//! Masking of token ids, and the choice of kept patches (SPEC §7).
 
 use std::ops::Range;
 
 use crate::config::{MaskConfig, TextMode};
 use crate::rng::SampleRng;
 
-/// How rows of ids are filled up, so that masking can tell text from padding.
+/// How rows of ids are padded, so that masking can tell text from padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Padding {
-    /// The id that fills a row.
+    /// The padding id.
     pub id: i32,
-    /// Whether it stands before the text instead of behind it.
+    /// Whether padding comes before the text instead of after it.
     pub left: bool,
-    /// Whether text may have this id too, as CLIP's `!` has: then only the run at the padded end is padding. Else it is
-    /// padding wherever it stands, as in the official code.
+    /// Whether text may contain the padding id, as with CLIP's `!`. Then only the run at the padded end is padding. Otherwise
+    /// the id is padding everywhere, as in the official code.
     pub in_text: bool,
 }
 
 impl Padding {
-    /// The places between the first and the last token of a row.
+    /// The range from the first to the last token of a row.
     fn text(self, ids: &[i32]) -> Range<usize> {
         let is_text = |id: &i32| *id != self.id;
         match (self.in_text, self.left) {
@@ -34,7 +34,7 @@ impl Padding {
     }
 }
 
-/// Masks a row of ids in place, as the configuration says.
+/// Masks a row of ids in place, as configured.
 pub fn mask_text(ids: &mut [i32], padding: Padding, config: &MaskConfig, rng: &mut SampleRng) {
     let prob = config.text_mask_prob;
     match config.text_mode {
@@ -43,9 +43,9 @@ pub fn mask_text(ids: &mut [i32], padding: Padding, config: &MaskConfig, rng: &m
     }
 }
 
-/// Replaces each token by `mask_id` whose draw, a number in [0, 1), is below `prob`; padding is left alone.
+/// Replaces a token by `mask_id` if its draw, a number in [0, 1), is below `prob`. Padding is left alone.
 ///
-/// `draw` is called with the token's place, from the first token to the last, and not for padding.
+/// `draw` is called with the index of each token, from first to last, but not for padding.
 pub fn mask_tokens(
     ids: &mut [i32],
     padding: Padding,
@@ -60,9 +60,9 @@ pub fn mask_tokens(
     }
 }
 
-/// Takes out each token with probability `prob`; those that stay move together, and padding fills the rest.
+/// Removes each token with probability `prob`. The others move together, and padding fills the rest.
 ///
-/// Where all would go, one of them, drawn uniformly, stays: a text of padding alone says nothing.
+/// If all tokens would be removed, one stays, drawn uniformly: a row of padding alone says nothing.
 pub fn remove_tokens(ids: &mut [i32], padding: Padding, prob: f64, rng: &mut SampleRng) {
     let (mut tokens, mut kept) = (0u32, 0);
     let mut survivor = padding.id;
@@ -72,7 +72,7 @@ pub fn remove_tokens(ids: &mut [i32], padding: Padding, prob: f64, rng: &mut Sam
             continue;
         }
         tokens += 1;
-        // The token that stays if all go: the n-th takes the place of those before it with probability 1/n.
+        // The token that stays if all others go. The n-th token replaces the earlier choice with probability 1/n.
         if rng.below(tokens) == 0 {
             survivor = id;
         }
@@ -91,9 +91,9 @@ pub fn remove_tokens(ids: &mut [i32], padding: Padding, prob: f64, rng: &mut Sam
     }
 }
 
-/// Draws `out.len()` of `num_patches` indices, each set equally likely, in ascending order.
+/// Draws `out.len()` of `num_patches` indices, in ascending order. Every set is equally likely.
 pub fn draw_patches(num_patches: usize, out: &mut [i64], rng: &mut SampleRng) {
-    // Selection sampling: an index is taken with the share of places left among the indices left.
+    // Selection sampling: take an index with probability (indices still needed) / (indices left).
     let mut place = 0;
     for index in 0..num_patches {
         if place == out.len() {

@@ -1,4 +1,4 @@
-//! Texts: captions of a sample, their token ids, and masking.
+//! Text: captions of a sample, their token ids, and masking.
 
 pub mod captions;
 pub mod json;

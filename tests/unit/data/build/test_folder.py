@@ -86,14 +86,14 @@ def test_a_bad_pair_is_left_out_and_named(
     assert [bad.name for bad in summary.skipped] == ["b.jpg"]
     record = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
     assert record["skipped"] == [{"name": "b.jpg", "reason": summary.skipped[0].reason}]
-    with pytest.raises(ValueError, match=f"1 of 3 pictures are bad.*max_bad_fraction = 0.3.*{reason}"):
+    with pytest.raises(ValueError, match=f"1 of 3 images are bad.*max_bad_fraction = 0.3.*{reason}"):
         build_folder(FolderConfig(source=source, captions="text", max_bad_fraction=0.3), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
 def test_a_picture_in_no_class_is_bad(tmp_path: Path, classes: Path) -> None:
     draw(classes / "loose.jpg")
-    with pytest.raises(ValueError, match=r"loose\.jpg \(it lies in no class folder; is it --captions text\?\)"):
+    with pytest.raises(ValueError, match=r"loose\.jpg \(it is not in a class folder; did you mean --captions text\?\)"):
         build_folder(FolderConfig(source=classes), tmp_path / "out")
 
 
@@ -109,7 +109,7 @@ def test_other_formats_become_png_and_it_is_said(tmp_path: Path, read_back: Read
         ):
             assert now.format == "PNG"
             assert np.array_equal(np.asarray(before.convert("RGB")), np.asarray(now))
-    assert sorted(summary.notes) == [f"1 pictures were {kind} and are stored as PNG" for kind in ("BMP", "GIF", "TIFF")]
+    assert sorted(summary.notes) == [f"1 images were {kind} and are stored as PNG" for kind in ("BMP", "GIF", "TIFF")]
 
 
 def test_the_content_names_the_format(tmp_path: Path, read_back: Read) -> None:
@@ -166,11 +166,11 @@ def test_folders_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"source: .*nowhere is not a folder"):
         build_folder(FolderConfig(source=tmp_path / "nowhere"), tmp_path / "out")
     (tmp_path / "in").mkdir()
-    with pytest.raises(ValueError, match=r"source: .* holds no picture \(\.bmp"):
+    with pytest.raises(ValueError, match=r"source: .* has no image \(\.bmp"):
         build_folder(FolderConfig(source=tmp_path / "in"), tmp_path / "out")
     (tmp_path / "in" / "x").mkdir()
     (tmp_path / "in" / "x" / "a.jpg").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"no picture of .* could be read; the first: x/a\.jpg"):
+    with pytest.raises(ValueError, match=r"no image of .* can be read; the first: x/a\.jpg"):
         build_folder(FolderConfig(source=tmp_path / "in", max_bad_fraction=1.0), tmp_path / "out")
 
 

@@ -240,11 +240,11 @@ def test_what_is_wrong_names_itself(emoji: Path, tmp_path: Path, capsys: pytest.
     damaged = copied(emoji, tmp_path / "damaged")
     path = damaged / "test-goog-000000.tar"
     path.write_bytes(b"no archive " * 100)
-    with pytest.raises(ValueError, match=r"test-goog-000000\.tar is no shard of emoji: ReadError"):
+    with pytest.raises(ValueError, match=r"test-goog-000000\.tar is not a shard of emoji: ReadError"):
         build_suites(SuitesConfig(data=damaged), out)
     with tarfile.open(path, "w") as archive:
         archive.addfile(tarfile.TarInfo("k.png"), io.BytesIO())
-    with pytest.raises(ValueError, match=r"test-goog-000000\.tar is no shard of emoji: KeyError 'json'"):
+    with pytest.raises(ValueError, match=r"test-goog-000000\.tar is not a shard of emoji: KeyError 'json'"):
         build_suites(SuitesConfig(data=damaged), out)
     assert not out.exists()
     build_suites(SuitesConfig(data=emoji), out)

@@ -249,7 +249,7 @@ def test_the_command_writes_a_runs_figures_and_models_side_by_side(
     words = ["--data", str(emoji_data), "--out", str(out)]
     assert main(["eval", "emoji", "--checkpoint", str(run), "--checkpoint", str(other), *words]) == 0
     results = EmojiResults.from_json((run / "eval.json").read_text())
-    assert f"{run}: all figures: {run / 'eval.json'}" in capsys.readouterr().out
+    assert f"{run}: full results: {run / 'eval.json'}" in capsys.readouterr().out
     figures = json.loads((out / "results.json").read_text())["figures"]
     assert [figure["value"][str(run)] for figure in figures if figure["main"]] == [
         headline.trained for headline in results.headlines

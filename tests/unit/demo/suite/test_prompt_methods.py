@@ -31,7 +31,7 @@ def sample(place: int, design: str) -> EmojiSample:
         group=group,
         subgroup=group,
         skin_tone=False,
-        picture=f"{design}-{place}",
+        image_id=f"{design}-{place}",
         captions={"picture": prompts, "group": prompts, "subgroup": prompts, "name": prompts},
     )
 

@@ -148,7 +148,7 @@ def test_weights_and_biases_offline_goes_on_as_the_same_run(tmp_path: Path, monk
 
 
 def test_weights_and_biases_that_is_not_installed_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prolip.train.logging.log.find_spec", lambda name: None)
+    monkeypatch.setattr("prolip.train.config.parts.find_spec", lambda name: None)
     LogConfig().check()
     with pytest.raises(ValueError, match=r"log.wandb is True, but W&B is not installed: pip install 'prolip\[wandb\]'"):
         LogConfig(wandb=True).check()

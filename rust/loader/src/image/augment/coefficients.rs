@@ -1,13 +1,13 @@
 //! The fixed-point weights of Pillow's bicubic filter along one axis.
 
-/// Fractional bits of a weight: Pillow's 32 bits less 8 for the sample and 2 for the overshoot.
+/// Fractional bits of a weight: 32 bits, minus 8 for the sample and 2 for overshoot, as in Pillow.
 pub(super) const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// Half of the last place kept: the start of every sum.
+/// Half a unit of the result: the initial value of every sum, for rounding.
 pub(super) const ROUNDING: i32 = 1 << (PRECISION_BITS - 1);
 
 const SUPPORT: f64 = 2.0;
 
-/// For each output position, which input positions count and how much.
+/// The input positions and weights of each output position.
 #[derive(Debug, Default)]
 pub(super) struct Coefficients {
     /// First input position of each output position.
@@ -16,14 +16,14 @@ pub(super) struct Coefficients {
     pub(super) counts: Vec<u32>,
     /// Weights, `stride` of them for each output position, zero past its count.
     pub(super) weights: Vec<i32>,
-    /// Room for one output position's weights.
+    /// Buffer for the weights of one output position.
     pub(super) stride: usize,
     raw: Vec<f64>,
 }
 
 impl Coefficients {
-    /// Computes the weights of output positions `from..from + count` when `input` is resized to `output` positions. All
-    /// arithmetic is in the order and precision of Pillow's, so that the integers are equal.
+    /// Computes the weights of output positions `from..from + count` when `input` positions are resized to `output`. The
+    /// arithmetic has Pillow's order and precision, so the integers are equal.
     pub(super) fn compute(&mut self, input: u32, output: u32, from: u32, count: u32) {
         let scale = f64::from(input) / f64::from(output);
         let filter_scale = scale.max(1.0);
@@ -40,7 +40,7 @@ impl Coefficients {
             (from..from + count).zip(self.weights.chunks_exact_mut(self.stride))
         {
             let center = (f64::from(position) + 0.5) * scale;
-            // Both ends round half up and are cut at the picture's edges.
+            // Both ends are rounded half up and clamped to the image.
             let start = (center - support + 0.5).max(0.0) as u32;
             let end = ((center + support + 0.5) as u32).min(input);
             let raw = &mut self.raw[..(end - start) as usize];
@@ -59,7 +59,7 @@ impl Coefficients {
         }
     }
 
-    /// First input position that counts, and the one after the last.
+    /// The range of input positions: first, and one after the last.
     pub(super) fn input_range(&self) -> (usize, usize) {
         let first = self.starts.first().copied().unwrap_or(0);
         let end = self
@@ -71,7 +71,7 @@ impl Coefficients {
         (first as usize, end as usize)
     }
 
-    /// Output position `index` counted from the first one computed: first input position and weights.
+    /// First input position and weights of output position `index`, counted from the first one computed.
     pub(super) fn taps(&self, index: usize) -> (usize, &[i32]) {
         let weights = &self.weights[index * self.stride..];
         (

@@ -1,5 +1,5 @@
-//! Brightness, contrast and saturation as PIL's `ImageEnhance` has them: a blend with a degenerate picture
-//! in single precision, cut (not rounded) to 8 bits.
+//! Brightness, contrast and saturation as in PIL's `ImageEnhance`: a blend with a degenerate image in single precision,
+//! truncated (not rounded) to 8 bits.
 
 use super::gray::luma_sum;
 use super::level::{Level, level};
@@ -7,7 +7,7 @@ use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 
-/// Blends every sample with one constant through a table.
+/// Blends every sample with a constant, using a lookup table.
 fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {
     if factor == 1.0 {
         return;
@@ -26,12 +26,12 @@ fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {
     }
 }
 
-/// Multiplies the brightness of packed RGB pixels, as torchvision's `adjust_brightness` on PIL images.
+/// Multiplies the brightness of packed RGB pixels, as torchvision's `adjust_brightness` does on PIL images.
 pub fn adjust_brightness(pixels: &mut [u8], factor: f32) {
     blend_with_constant(pixels, 0, factor);
 }
 
-/// Spreads packed RGB pixels about their mean brightness, as torchvision's `adjust_contrast` on PIL images.
+/// Scales packed RGB pixels around their mean brightness, as torchvision's `adjust_contrast` does on PIL images.
 pub fn adjust_contrast(pixels: &mut [u8], factor: f32) {
     let count = pixels.len() / 3;
     if count == 0 {
@@ -41,7 +41,7 @@ pub fn adjust_contrast(pixels: &mut [u8], factor: f32) {
     blend_with_constant(pixels, (mean + 0.5) as u8, factor);
 }
 
-/// Spreads packed RGB pixels about their own brightness, as torchvision's `adjust_saturation` on PIL images.
+/// Scales each packed RGB pixel around its own brightness, as torchvision's `adjust_saturation` does on PIL images.
 pub fn adjust_saturation(pixels: &mut [u8], factor: f32) {
     if factor == 1.0 {
         return;

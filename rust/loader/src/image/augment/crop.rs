@@ -1,4 +1,4 @@
-//! The crop of a training picture.
+//! Draws the crop of a training image.
 
 use crate::config::AugmentConfig;
 use crate::image::rgb::CropBox;
@@ -6,8 +6,8 @@ use crate::rng::SampleRng;
 
 const ATTEMPTS: usize = 10;
 
-/// A crop whose area is uniform and whose aspect ratio is log-uniform within the configured limits, at a
-/// uniform place; after ten draws that do not fit, the largest centred crop that keeps the limits on the ratio.
+/// Draws a crop: uniform area and log-uniform aspect ratio within the configured limits, at a uniform position. After ten
+/// draws that don't fit, returns the largest centred crop within the limits of the ratio.
 pub(super) fn draw(
     config: &AugmentConfig,
     width: u32,
@@ -39,7 +39,7 @@ pub(super) fn draw(
     } else if ratio > high {
         crop_width = (f64::from(height) * high).round_ties_even() as u32;
     }
-    // A picture one pixel wide would otherwise round to an empty crop.
+    // Otherwise the crop of an image one pixel wide would round to nothing.
     crop_width = crop_width.clamp(1, width.max(1));
     crop_height = crop_height.clamp(1, height.max(1));
     CropBox {

@@ -1,4 +1,4 @@
-//! The draws: within their limits, and distributed as torchvision's.
+//! Tests: draws are within their limits and have torchvision's distributions.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,13 +10,13 @@ use crate::rng::SampleRng;
 
 const DRAWS: usize = 40_000;
 
-/// Each sample's draw, by its number alone.
+/// The draw of each sample, which depends only on its number.
 fn draws(config: &AugmentConfig, width: u32, height: u32) -> Vec<AugmentDraw> {
     let one = |sample| draw(config, width, height, &mut SampleRng::new(7, 0, sample, 0));
     (0..DRAWS as u64).map(one).collect()
 }
 
-/// Within five standard errors of a share of `DRAWS`.
+/// Whether a share of `DRAWS` is within five standard errors.
 fn near(measured: f64, expected: f64) -> bool {
     (measured - expected).abs() < 5.0 * 0.5 / (DRAWS as f64).sqrt()
 }
@@ -25,7 +25,7 @@ fn share(values: &[f64], holds: impl Fn(f64) -> bool) -> f64 {
     values.iter().filter(|value| holds(**value)).count() as f64 / values.len() as f64
 }
 
-/// Kolmogorov's and Smirnov's test of numbers that should be uniform between two bounds, at one in a thousand.
+/// Kolmogorov-Smirnov test for a uniform distribution between two bounds, at a level of 0.001.
 #[track_caller]
 fn assert_uniform(values: &[f64], low: f64, high: f64) {
     let mut values = values.to_vec();
@@ -52,7 +52,7 @@ fn correlation(first: &[f64], second: &[f64]) -> f64 {
         / (product(first, first, a, a) * product(second, second, b, b)).sqrt()
 }
 
-/// No two columns go together, nor does one with itself a sample later.
+/// No two columns correlate, and none correlates with itself one sample later.
 #[track_caller]
 fn assert_independent(columns: &[Vec<f64>]) {
     for (at, column) in columns.iter().enumerate() {
@@ -124,11 +124,11 @@ fn factors_are_uniform_and_all_orders_as_likely() {
         .values()
         .map(|count: &f64| (count - expected).powi(2) / expected)
         .sum();
-    // One in a thousand, 23 degrees of freedom.
+    // The 0.001 level for 23 degrees of freedom.
     assert!(chi < 49.7, "{chi}");
 }
 
-/// Area, logarithm of the ratio, and place in the free columns and rows, the latter spread over their pixel.
+/// Area, log ratio, and position in the free columns and rows. The positions are spread over their pixel.
 fn crop_columns(config: &AugmentConfig, width: u32, height: u32) -> [Vec<f64>; 4] {
     let draws = draws(config, width, height);
     let column =
@@ -151,7 +151,7 @@ fn crops_that_fit_are_uniform_in_area_ratio_and_place() {
         crop_ratio: (0.5, 3.0),
         ..AugmentConfig::default()
     };
-    // So large that rounding to pixels does not show.
+    // So large that rounding to pixels is negligible.
     let columns = crop_columns(&config, 1 << 15, 1 << 15);
     let bounds = [
         (0.05, 0.25),
@@ -165,7 +165,7 @@ fn crops_that_fit_are_uniform_in_area_ratio_and_place() {
     assert_independent(&columns);
 }
 
-/// Where draws are repeated until one fits, and at last given up. The shares below each bound are those of a million draws
+/// Images for which draws are repeated, and finally given up. The expected shares below each bound come from a million draws
 /// of torchvision's `RandomResizedCrop.get_params`.
 #[test]
 fn crops_that_often_do_not_fit_are_torchvisions() {
@@ -279,7 +279,7 @@ fn without_jitter_nothing_is_drawn_for_it() {
 }
 
 #[test]
-fn pictures_too_long_for_the_ratio_are_cut_in_the_middle() {
+fn images_too_long_for_the_ratio_are_cut_in_the_middle() {
     let draw = draw(
         &AugmentConfig::default(),
         1000,
@@ -299,7 +299,7 @@ fn pictures_too_long_for_the_ratio_are_cut_in_the_middle() {
 
 proptest! {
     #[test]
-    fn draws_fit_the_picture(width in 1u32..3000, height in 1u32..3000, seed in any::<u64>()) {
+    fn draws_fit_the_image(width in 1u32..3000, height in 1u32..3000, seed in any::<u64>()) {
         let config = AugmentConfig { crop_scale: (0.08, 1.0), ..AugmentConfig::default() };
         let draw = draw(&config, width, height, &mut SampleRng::new(seed, 0, 0, 0));
         let crop = draw.crop;

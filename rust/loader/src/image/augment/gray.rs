@@ -1,11 +1,11 @@
-//! Brightness of a pixel as PIL's mode `L` has it, and pictures without colour.
+//! Brightness as in PIL's mode `L`, and conversion to grey.
 
 use super::level::{Level, level};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 
-/// Replaces each pixel of packed RGB by its brightness, three times.
+/// Replaces red, green and blue of each pixel by its brightness.
 pub fn gray(pixels: &mut [u8]) {
     match level() {
         #[cfg(target_arch = "x86_64")]

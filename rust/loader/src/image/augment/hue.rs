@@ -1,11 +1,11 @@
-//! The shift of hue as torchvision does it on PIL images: to PIL's 8-bit HSV, add to the hue, and back.
+//! Hue shift as torchvision does it on PIL images: convert to PIL's 8-bit HSV, add to the hue, convert back.
 
 use super::level::{Level, level};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 
-/// Turns the hue of packed RGB pixels by `shift` turns (-0.5 to 0.5), as torchvision's `adjust_hue` on PIL images.
+/// Shifts the hue of packed RGB pixels by `shift` turns (-0.5 to 0.5), as torchvision's `adjust_hue` does on PIL images.
 pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
     let shift = hue_steps(shift);
     match level() {
@@ -19,7 +19,7 @@ pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
     }
 }
 
-/// The shift in PIL's 255 steps a turn, cut towards zero, to be added modulo 256.
+/// The shift in PIL's 255 steps per turn, truncated towards zero, to be added modulo 256.
 pub(super) fn hue_steps(shift: f32) -> u8 {
     (f64::from(shift) * 255.0) as i32 as u8
 }

@@ -1,9 +1,9 @@
-//! Which kernels this processor can run.
+//! Detects which kernels the processor can run.
 
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 
-/// A set of kernels; all give the same bytes. A later one is faster and needs what the earlier ones need.
+/// A set of kernels. All sets give the same bytes. A later set is faster, and needs at least the features of the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     /// For any processor.
@@ -16,7 +16,7 @@ pub(super) enum Level {
     Avx512,
 }
 
-/// The fastest set that this processor runs; in tests the one that [`test_hook::at`] asks for, if that is slower.
+/// The fastest set for this processor. In tests, the set requested by [`test_hook::at`] if that is slower.
 pub(super) fn level() -> Level {
     #[cfg(test)]
     if let Some(level) = test_hook::limit() {
@@ -39,7 +39,7 @@ fn fastest() -> Level {
 
 #[cfg(test)]
 pub(super) mod test_hook {
-    //! Slower kernels than the processor's best, for tests.
+    //! Lets tests run slower kernels than the processor's best.
 
     use std::cell::Cell;
 
@@ -53,7 +53,7 @@ pub(super) mod test_hook {
         LIMIT.get()
     }
 
-    /// Runs `work` with the kernels of `level` on this thread.
+    /// Runs `work` on this thread with the kernels of `level`.
     pub(in super::super) fn at<T>(level: Level, work: impl FnOnce() -> T) -> T {
         LIMIT.set(Some(level));
         let result = work();
@@ -61,7 +61,7 @@ pub(super) mod test_hook {
         result
     }
 
-    /// The sets that this processor runs, slowest first.
+    /// The sets that this processor can run, slowest first.
     pub(in super::super) fn runnable() -> impl Iterator<Item = Level> {
         let all = [
             Level::Portable,

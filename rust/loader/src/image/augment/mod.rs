@@ -1,8 +1,7 @@
-//! How a training picture is varied and how an evaluation picture is prepared: draw first, then apply.
+//! Augmentation of training images, and the evaluation transform. An augmentation is drawn first and applied later.
 //!
-//! The draws follow torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale`; the pixels are
-//! those that the same parameters give on PIL images, bit for bit. Where the processor has AVX-512 or
-//! AVX2 the kernels use it, with results equal to the portable ones.
+//! The draws follow torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale`. The pixels equal bit for bit what
+//! the same parameters give on PIL images. The AVX-512 and AVX2 kernels give the same results as the portable ones.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -28,33 +27,33 @@ use crate::image::rgb::{CropBox, Rgb8};
 use crate::rng::SampleRng;
 use resize::{Target, resize};
 
-/// The factors of one colour jitter and the order in which they are applied.
+/// The factors of a colour jitter and their order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JitterDraw {
-    /// Factor of brightness, 1 for no change; `None` where the configuration has none.
+    /// Factor of brightness; 1 changes nothing. `None` if it is not configured.
     pub brightness: Option<f32>,
     /// Factor of contrast.
     pub contrast: Option<f32>,
     /// Factor of saturation.
     pub saturation: Option<f32>,
-    /// Shift of the hue in turns, from -0.5 to 0.5.
+    /// Hue shift in turns, from -0.5 to 0.5.
     pub hue: Option<f32>,
     /// The order: 0 brightness, 1 contrast, 2 saturation, 3 hue.
     pub order: [u8; 4],
 }
 
-/// All that is drawn for one training picture.
+/// The drawn augmentation of a training image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AugmentDraw {
-    /// The part of the picture that is used.
+    /// The crop.
     pub crop: CropBox,
     /// Colour jitter, if any.
     pub jitter: Option<JitterDraw>,
-    /// Whether the picture loses its colour.
+    /// Whether the image is converted to grey.
     pub gray: bool,
 }
 
-/// Draws the augmentation of a picture of the given size, with torchvision's distributions.
+/// Draws an augmentation for an image of this size, with torchvision's distributions.
 pub fn draw(config: &AugmentConfig, width: u32, height: u32, rng: &mut SampleRng) -> AugmentDraw {
     let crop = crop::draw(config, width, height, rng);
     let jitter = rng
@@ -88,11 +87,11 @@ fn draw_jitter(
     }
 }
 
-/// Applies a draw: crop, bicubic resize to `size` x `size`, colour jitter, grey. `out` receives
-/// `size * size * 3` bytes of packed RGB.
+/// Applies an augmentation: crop, bicubic resize to `size` x `size`, colour jitter, grey. Writes `size * size * 3` bytes of
+/// packed RGB.
 ///
 /// # Panics
-/// If `out` has another length or the crop lies outside the picture.
+/// `out` has another length, or the crop is not inside the image.
 pub fn apply(image: &Rgb8, draw: &AugmentDraw, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
     resize_box(image, draw.crop, size, size, scratch, out);
     if let Some(jitter) = &draw.jitter {
@@ -103,7 +102,7 @@ pub fn apply(image: &Rgb8, draw: &AugmentDraw, size: u32, scratch: &mut Scratch,
     }
 }
 
-/// Applies the factors of a colour jitter in their order to packed RGB pixels.
+/// Applies a colour jitter to packed RGB pixels.
 pub fn colour_jitter(pixels: &mut [u8], jitter: &JitterDraw) {
     for step in jitter.order {
         match step {
@@ -127,11 +126,11 @@ pub fn colour_jitter(pixels: &mut [u8], jitter: &JitterDraw) {
     }
 }
 
-/// The evaluation transform: the shortest side to `size` by bicubic resizing, then the centre `size` x `size`,
-/// with the roundings of torchvision's `Resize` and `CenterCrop`. `out` receives `size * size * 3` bytes.
+/// The evaluation transform: bicubic resize of the shortest side to `size`, then the centre crop `size` x `size`, rounded as
+/// in torchvision's `Resize` and `CenterCrop`. Writes `size * size * 3` bytes.
 ///
 /// # Panics
-/// If `out` has another length or the picture is empty.
+/// `out` has another length, or the image is empty.
 pub fn evaluate(image: &Rgb8, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
     let (width, height) = (image.width(), image.height());
     let target = evaluation_target(width, height, size);

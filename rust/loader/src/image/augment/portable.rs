@@ -1,4 +1,4 @@
-//! The colour kernels for any processor, and what the tails of the vector kernels use.
+//! The colour kernels for any processor. The vector kernels use them for the last pixels.
 
 /// PIL's `L` of an RGB pixel: ITU-R 601-2 weights in 16-bit fixed point, rounded.
 pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
@@ -21,9 +21,9 @@ pub(super) fn luma_sum(pixels: &[u8]) -> u64 {
         .map(|pixel| u64::from(luma(pixel[0], pixel[1], pixel[2])))
         .sum()
 }
-/// PIL's `Image.blend` of two samples: `from` at factor 0, `to` at factor 1, further out beyond them.
+/// PIL's `Image.blend` of two samples: `from` at factor 0, `to` at factor 1, extrapolated beyond.
 pub(super) fn blend(from: u8, to: u8, factor: f32) -> u8 {
-    // The float-to-integer cast cuts towards zero and saturates, which is PIL's clipping.
+    // The cast truncates towards zero and saturates, as PIL's clipping does.
     (f32::from(from) + factor * (f32::from(to) - f32::from(from))) as u8
 }
 
@@ -44,7 +44,7 @@ pub(super) fn shift_hue(pixels: &mut [u8], shift: u8) {
     }
 }
 
-/// PIL's RGB to HSV. Which intermediate values are single and which double precision decides the last bit.
+/// PIL's RGB to HSV. The last bit depends on which intermediate values have single and which double precision.
 fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     let (low, high) = (red.min(green).min(blue), red.max(green).max(blue));
     if low == high {
@@ -60,7 +60,7 @@ fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     } else {
         (4.0 + f64::from(below(green)) - f64::from(below(red))) as f32
     };
-    // The remainder after division by 1, of a number below 2.
+    // The fractional part of a number below 2.
     let turn = f64::from(hue) / 6.0 + 1.0;
     let turn = (if turn >= 1.0 { turn - 1.0 } else { turn }) as f32;
     [
@@ -79,7 +79,7 @@ fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
     let sector = scaled as u8;
     let fraction = (scaled - f64::from(sector)) as f32;
     let strength = (f64::from(saturation) / 255.0) as f32;
-    // Rounded: nothing here is negative, and adding a half is exact.
+    // Rounds to nearest: the values are not negative, and adding a half is exact.
     let shade = |dark: f64| (f64::from(value) * (1.0 - dark) + 0.5) as u8;
     let p = shade(f64::from(strength));
     let q = shade(f64::from(strength * fraction));

@@ -1,5 +1,5 @@
-//! Bicubic resizing with antialiasing, in Pillow's fixed-point arithmetic: along the rows first, each sum
-//! rounded and cut to 8 bits, then along the columns. Every output pixel equals Pillow's.
+//! Bicubic resizing with antialiasing in Pillow's fixed-point arithmetic: one pass along the rows and one along the columns,
+//! each rounded and clamped to 8 bits. Every output pixel equals Pillow's.
 
 use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::crop_rows::CropRows;
@@ -8,7 +8,7 @@ use super::level::{Level, level};
 use super::{avx2, avx512};
 use crate::image::rgb::{CropBox, Rgb8};
 
-/// Weights and the rows between the two passes, reused from call to call.
+/// Reused buffers: the weights, and the rows between the two passes.
 #[derive(Debug, Default)]
 pub struct Scratch {
     columns: Coefficients,
@@ -20,7 +20,7 @@ pub struct Scratch {
     avx512: avx512::resize::Buffers,
 }
 
-/// The size to resize to, and the part of the result that is wanted.
+/// The target size, and the wanted part of the result.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target {
     pub(super) width: u32,
@@ -28,12 +28,11 @@ pub(super) struct Target {
     pub(super) window: CropBox,
 }
 
-/// Cuts `crop` out of the picture and resizes it to `width` x `height`, as PIL's
-/// `image.crop(box).resize(size, BICUBIC)`: pixels outside the crop do not count. `out` receives
-/// `width * height * 3` bytes.
+/// Resizes a crop to `width` x `height`, as PIL's `image.crop(box).resize(size, BICUBIC)` does: pixels outside the crop have no
+/// influence. Writes `width * height * 3` bytes.
 ///
 /// # Panics
-/// If `out` has another length, or the crop is empty or lies outside the picture.
+/// `out` has another length, or the crop is empty or not inside the image.
 pub fn resize_box(
     image: &Rgb8,
     crop: CropBox,
@@ -61,7 +60,7 @@ pub fn resize_box(
     );
 }
 
-/// Resizes with the fastest kernel that this processor and this picture allow.
+/// Resizes with the fastest kernel for this processor and image.
 pub(super) fn resize(
     image: &Rgb8,
     crop: CropBox,
@@ -107,7 +106,7 @@ pub(super) fn resize(
     }
 }
 
-/// The kernels for this processor and these sizes: rows shorter than a vector are left to slower ones.
+/// The kernels for this processor and these sizes. Rows shorter than a vector need slower kernels.
 fn kernels(crop: CropBox, target: Target) -> Level {
     match level() {
         #[cfg(target_arch = "x86_64")]
@@ -120,7 +119,7 @@ fn kernels(crop: CropBox, target: Target) -> Level {
     }
 }
 
-/// Checks the sizes and computes the weights; `None` where there is nothing to compute.
+/// Checks the sizes and computes the weights. `None` if there is nothing to compute.
 fn prepare<'a>(
     image: &'a Rgb8,
     crop: CropBox,
@@ -133,7 +132,7 @@ fn prepare<'a>(
     assert!(
         u64::from(crop.x) + u64::from(crop.width) <= u64::from(image.width())
             && u64::from(crop.y) + u64::from(crop.height) <= u64::from(image.height()),
-        "crop outside the picture"
+        "crop outside the image"
     );
     assert_eq!(
         out.len(),
@@ -146,9 +145,8 @@ fn prepare<'a>(
     (!out.is_empty()).then(|| CropRows::new(image, crop))
 }
 
-/// Pillow's choice of the pass that comes first. From Pillow 13 on it is the one along the columns when that
-/// shrinks the picture by more pixels than twice what the other takes away; it was never before, which makes a
-/// difference of a few levels in tall crops.
+/// Whether the pass along the columns comes first, as in Pillow. Since Pillow 13, it does if it removes more than twice as many
+/// pixels as the other pass. Before, it never did; the results differ by a few levels for tall crops.
 fn columns_first(crop: CropBox, target: Target) -> bool {
     let fewer = |from: u32, to: u32| u64::from(from.saturating_sub(to));
     fewer(crop.height, target.height) > 2 * fewer(crop.width, target.width)
@@ -198,8 +196,8 @@ fn along_row(row: &[u8], columns: &Coefficients, out: &mut [u8]) {
     for (index, out) in out.chunks_exact_mut(3).enumerate() {
         let (start, weights) = columns.taps(index);
         let samples = &row[start * 3..][..weights.len() * 3];
-        // Four samples at a time fill a vector; the fourth is the next pixel's and its sum is dropped. Behind the
-        // last pixel there is none.
+        // Processes four samples at a time to fill a vector. The fourth belongs to the next pixel, and its sum is dropped.
+        // After the last pixel there is none.
         let mut sums = [ROUNDING; 4];
         for (four, &weight) in samples.windows(4).step_by(3).zip(weights) {
             for (sum, &sample) in sums.iter_mut().zip(four) {
@@ -215,7 +213,7 @@ fn along_row(row: &[u8], columns: &Coefficients, out: &mut [u8]) {
     }
 }
 
-/// Weighs rows that begin `stride` bytes apart; the first sample of each is the first of `rows`.
+/// Weighted sum of rows that are `stride` bytes apart, starting at the first sample of `rows`.
 #[inline(always)]
 fn along_columns(rows: &[u8], stride: usize, weights: &[i32], out: &mut [u8]) {
     const BLOCK: usize = 64;

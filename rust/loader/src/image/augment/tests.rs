@@ -1,5 +1,5 @@
-//! Known answers (PIL's and torchvision's, recorded with Pillow 13.0) and properties of the kernels. The
-//! comparison with PIL on real pictures is `tests/parity/test_pixels.py`.
+//! Tests: answers recorded from PIL 13.0 and torchvision, and properties of the kernels. `tests/parity/test_pixels.py` compares
+//! with PIL on real images.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,8 +9,8 @@ use super::level::test_hook::{at, runnable};
 use super::resize::{Target, resize};
 use super::*;
 
-/// A picture of a fixed pattern.
-fn picture(width: u32, height: u32) -> Rgb8 {
+/// An image with a fixed pattern.
+fn pattern(width: u32, height: u32) -> Rgb8 {
     let pixels = (0..width * height * 3)
         .map(|i| (i * 37 + i.wrapping_mul(i) % 251 * 11) as u8)
         .collect();
@@ -41,7 +41,7 @@ fn resized(image: &Rgb8, crop: CropBox, width: u32, height: u32) -> Vec<u8> {
 
 #[test]
 fn resize_known_answers() {
-    let image = picture(5, 4);
+    let image = pattern(5, 4);
     assert_eq!(
         resized(&image, whole(&image), 3, 2),
         [
@@ -64,7 +64,7 @@ fn resize_known_answers() {
         height: 5,
     };
     assert_eq!(
-        resized(&picture(9, 7), crop, 2, 3),
+        resized(&pattern(9, 7), crop, 2, 3),
         [
             142, 133, 106, 105, 70, 105, 150, 157, 96, 161, 109, 95, 135, 54, 128, 199, 142, 143
         ]
@@ -73,7 +73,7 @@ fn resize_known_answers() {
 
 #[test]
 fn tall_crops_are_resized_along_the_columns_first() {
-    let image = picture(4, 16);
+    let image = pattern(4, 16);
     assert_eq!(
         resized(&image, whole(&image), 3, 3),
         [
@@ -86,7 +86,7 @@ fn tall_crops_are_resized_along_the_columns_first() {
 #[test]
 fn evaluate_known_answer() {
     let mut out = vec![0; 48];
-    evaluate(&picture(9, 7), 4, &mut Scratch::default(), &mut out);
+    evaluate(&pattern(9, 7), 4, &mut Scratch::default(), &mut out);
     assert_eq!(
         out,
         [
@@ -133,7 +133,7 @@ fn colour_known_answers() {
         ),
     ];
     for (adjust, expected) in answers {
-        let mut pixels = picture(3, 2).pixels().to_vec();
+        let mut pixels = pattern(3, 2).pixels().to_vec();
         adjust(&mut pixels);
         assert_eq!(pixels, expected);
     }
@@ -148,7 +148,7 @@ fn colours_in_their_order() {
         hue: Some(-0.2),
         order: [3, 2, 0, 1],
     };
-    let mut pixels = picture(3, 2).pixels().to_vec();
+    let mut pixels = pattern(3, 2).pixels().to_vec();
     let mut expected = pixels.clone();
     colour_jitter(&mut pixels, &jitter);
     adjust_hue(&mut expected, -0.2);
@@ -157,7 +157,7 @@ fn colours_in_their_order() {
     assert_eq!(pixels, expected);
 }
 
-/// Colours 5 apart: the corners and edges of the cube, greys, and each order of the channels.
+/// Colours in steps of 5: corners and edges of the cube, greys, and every order of the channels.
 fn colour_cube() -> Vec<u8> {
     let levels = || (0..=255u8).step_by(5);
     levels()
@@ -206,7 +206,7 @@ fn hue_kernels_agree_on_all_colours() {
             portable::shift_hue(&mut portable, shift);
             for level in runnable() {
                 let mut pixels = colours.clone();
-                // Half a step more than the shift, so that cutting gives it back.
+                // Half a step more, so that truncation gives the shift.
                 let turns =
                     (f32::from(shift as i8) + 0.5f32.copysign(f32::from(shift as i8))) / 255.0;
                 at(level, || adjust_hue(&mut pixels, turns));
@@ -219,7 +219,7 @@ fn hue_kernels_agree_on_all_colours() {
 #[test]
 fn resize_kernels_agree_at_the_sizes_of_photographs() {
     for (width, height) in [(468, 401), (200, 900), (40, 700), (900, 60), (11, 11)] {
-        let image = picture(width, height);
+        let image = pattern(width, height);
         let results: Vec<_> = runnable()
             .map(|level| at(level, || resized(&image, whole(&image), 224, 224)))
             .collect();
@@ -229,11 +229,11 @@ fn resize_kernels_agree_at_the_sizes_of_photographs() {
     }
 }
 
-/// The kernels' times for docs/benchmarks.md: `cargo test --release kernel_times -- --ignored --nocapture`.
+/// Prints the kernels' times for docs/benchmarks.md: `cargo test --release kernel_times -- --ignored --nocapture`.
 #[test]
-#[ignore = "prints microseconds a picture for each set of kernels"]
+#[ignore = "prints microseconds per image for each set of kernels"]
 fn kernel_times() {
-    let image = picture(468, 401);
+    let image = pattern(468, 401);
     let crop = CropBox {
         x: 12,
         y: 9,
@@ -270,12 +270,12 @@ fn kernel_times() {
     }
 }
 
-/// A picture of noise, a crop of it, and a size to resize that to.
+/// A noise image, a crop of it, and a target size.
 fn resizings() -> impl Strategy<Value = (Rgb8, CropBox, u32, u32)> {
     (1u32..120, 1u32..120, any::<u64>(), 1u32..60, 1u32..60).prop_map(
         |(width, height, seed, to_width, to_height)| {
             let mut rng = SampleRng::new(seed, 0, 0, 0);
-            // Extremes are where the sums overshoot.
+            // Sums overshoot at extreme values.
             let mut sample = || {
                 if rng.chance(0.5) {
                     (rng.below(2) * 255) as u8
@@ -315,7 +315,7 @@ proptest! {
             .map(|level| {
                 let mut pixels = vec![0; window.width as usize * window.height as usize * 3];
                 at(level, || resize(&image, crop, target, &mut buffers, &mut pixels));
-                // Nothing is left in the buffers that a second call would see.
+                // The buffers must not influence a second call.
                 let mut again = vec![0; pixels.len()];
                 at(level, || resize(&image, crop, target, &mut buffers, &mut again));
                 assert!(pixels == again, "{level:?}");
@@ -326,7 +326,7 @@ proptest! {
             prop_assert!(*result == results[0]);
         }
         let portable = &results[0];
-        // A window of the result is that part of the whole result.
+        // A window of the result equals that part of the whole result.
         let full = resized(&image, crop, width, height);
         let row_bytes = window.width as usize * 3;
         for (row, part) in (y..).zip(portable.chunks_exact(row_bytes)) {

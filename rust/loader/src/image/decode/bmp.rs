@@ -1,7 +1,7 @@
-//! BMP through the `image` crate, with Pillow's pixels.
+//! Decodes BMP with the `image` crate, with Pillow's pixels.
 //!
-//! The two agree but for the levels of 16-bit pixels, which are changed here, and for pixels that run lengths skip: they are
-//! black here and colour 0 in Pillow.
+//! The two differ in 16-bit pixels, whose rounding is changed here, and in pixels that run-length encoding skips: they are
+//! black here, and colour 0 in Pillow.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -12,12 +12,12 @@ use image::{ColorType, ImageDecoder};
 use super::{DecodeError, Rgb8, check_size};
 use crate::buffer::first_bytes;
 
-/// Bytes before the second header, whose first field is its own size.
+/// Size of the file header. The second header follows and starts with its own size.
 const FILE_HEADER: usize = 14;
-/// The header of Windows 3 has so many bytes, that of OS/2 2.x the same ones and 24 more.
+/// Size of the Windows 3 header. The OS/2 2.x header has the same fields and 24 more bytes.
 const WINDOWS_HEADER: usize = 40;
 const OS2_HEADER: usize = 64;
-/// The compression that means masks of colours behind the header.
+/// The compression code for colour masks.
 const MASKS: u32 = 3;
 
 pub(super) fn decode(
@@ -46,14 +46,14 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// The file with a header that the crate knows, where it has the one of OS/2 2.x.
+/// Replaces an OS/2 2.x header by a Windows header, which the crate supports.
 fn with_windows_header(bytes: &[u8]) -> Cow<'_, [u8]> {
     let (size, begin) = (number(bytes, FILE_HEADER), number(bytes, 10));
     let compression = number(bytes, FILE_HEADER + 16);
     let (Some(size), Some(begin), Some(compression)) = (size, begin, compression) else {
         return Cow::Borrowed(bytes);
     };
-    // From 3 on the numbers mean other compressions in OS/2.
+    // In OS/2, codes from 3 on mean other compressions.
     if size as usize != OS2_HEADER || compression >= MASKS {
         return Cow::Borrowed(bytes);
     }
@@ -67,7 +67,7 @@ fn with_windows_header(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(shorter)
 }
 
-/// The bits of green in a pixel of 16 bits, 5 or 6. `None` for other pixels and for masks that Pillow does not read.
+/// Bits of green in a 16-bit pixel: 5 or 6. `None` for other pixels, and for masks that Pillow does not support.
 fn packed_green_bits(bytes: &[u8]) -> Option<u32> {
     let size = number(bytes, FILE_HEADER)? as usize;
     let bits = number(bytes, FILE_HEADER + 12)? >> 16;
@@ -85,7 +85,7 @@ fn packed_green_bits(bytes: &[u8]) -> Option<u32> {
     }
 }
 
-/// Changes levels made of 5 or 6 bits from the nearest to Pillow's, which are rounded down.
+/// Rounds levels of 5 or 6 bits down, as Pillow does. The crate rounds to nearest.
 fn round_down(pixels: &mut [u8], green_bits: u32) {
     let rounded = |level: u8, bits: u32| {
         let packed = u32::from(level) >> (8 - bits);

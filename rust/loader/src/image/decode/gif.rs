@@ -1,12 +1,12 @@
-//! The first frame of a GIF through the `gif` crate, on the canvas that Pillow gives it.
+//! Decodes the first frame of a GIF with the `gif` crate, on Pillow's canvas.
 
 use gif::DecodeOptions;
 
 use super::{DecodeError, Rgb8, check_size};
 use crate::buffer::first_bytes;
 
-/// The canvas is the screen, grown to hold the frame. Around the frame it has the transparent colour, else colour 0; a colour
-/// that the palette lacks is black. The file must have a palette.
+/// Decodes the first frame. The canvas is the screen, enlarged to contain the frame. Outside the frame it has the transparent
+/// colour, otherwise colour 0. Colours missing from the palette are black. A GIF without a palette is an error.
 pub(super) fn decode(
     bytes: &[u8],
     max_pixels: u64,
@@ -29,7 +29,7 @@ pub(super) fn decode(
         return Err(DecodeError::Empty);
     }
     let mut colours = [[0; 3]; 256];
-    // Pillow takes a palette of its own that is a ramp of greys for no palette, so that the shared one counts.
+    // Pillow ignores a local palette that is a grey ramp, and uses the global one.
     let palette = match decoder.global_palette() {
         Some(shared) if own_is_ramp => shared,
         _ => decoder.palette()?,
@@ -53,7 +53,7 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// Whether colour `i` is the grey `i`, for every `i`.
+/// Whether every colour `i` is the grey level `i`.
 fn is_grey_ramp(palette: &[u8]) -> bool {
     let mut colours = palette.chunks_exact(3).enumerate();
     colours.all(|(i, rgb)| rgb.iter().all(|&value| usize::from(value) == i))

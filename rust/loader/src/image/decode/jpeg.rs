@@ -1,4 +1,4 @@
-//! JPEG through libjpeg-turbo's TurboJPEG interface; the one module that calls it.
+//! Decodes JPEG with libjpeg-turbo (TurboJPEG). Only this module calls it.
 
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -8,16 +8,16 @@ use turbojpeg_sys as tj;
 use super::{DecodeError, Rgb8, check_size};
 use crate::buffer::first_bytes;
 
-/// Scans of a progressive picture that are decoded. Encoders write about ten; a small file with thousands of them, each of
-/// which touches every pixel, costs minutes. PIL knows no limit.
+/// Most scans of a progressive image. Encoders write about ten. A small file with thousands, each of which touches every pixel,
+/// would take minutes. PIL has no limit.
 const MAX_SCANS: i32 = 500;
 
 /// An owned TurboJPEG handle.
 #[derive(Debug)]
 pub(super) struct Decompressor(NonNull<std::ffi::c_void>);
 
-// SAFETY: a TurboJPEG handle has no tie to the thread that made it; it only must not be used by two threads
-// at once, which `&mut self` on every method rules out.
+// SAFETY: a TurboJPEG handle is not bound to the thread that created it. It must not be used by two threads at once, and
+// `&mut self` on every method rules that out.
 unsafe impl Send for Decompressor {}
 
 impl Drop for Decompressor {
@@ -34,7 +34,7 @@ impl Decompressor {
         let this = NonNull::new(handle.cast())
             .map(Self)
             .ok_or(DecodeError::OutOfMemory)?;
-        // ICC profiles are not used: without this each one would be copied out of the file.
+        // ICC profiles are not used. Without this, each one would be copied.
         // SAFETY: the handle is valid; the parameter and its value are documented ones.
         unsafe { tj::tj3Set(this.0.as_ptr(), tj::TJPARAM_TJPARAM_SAVEMARKERS as i32, 0) };
         // SAFETY: as above.
@@ -48,7 +48,7 @@ impl Decompressor {
         Ok(this)
     }
 
-    /// Decodes with the defaults that PIL uses: the accurate integer DCT and smooth chroma upsampling.
+    /// Decodes with PIL's defaults: the accurate integer DCT and smooth chroma upsampling.
     pub(super) fn decode(
         &mut self,
         bytes: &[u8],
@@ -114,12 +114,12 @@ impl Decompressor {
     fn dimension(&self, parameter: tj::TJPARAM) -> Result<u32, DecodeError> {
         match u32::try_from(self.parameter(parameter)) {
             Ok(size) if size > 0 => Ok(size),
-            _ => Err(DecodeError::Jpeg("no picture in the file".to_owned())),
+            _ => Err(DecodeError::Jpeg("no image in the file".to_owned())),
         }
     }
 
-    /// Tells failures from the warnings that PIL ignores, and those from the end of the data, at which PIL
-    /// raises: the library itself would fill the rest with grey.
+    /// Distinguishes failures, warnings that PIL ignores, and the end of the data, where PIL raises (the library itself would
+    /// fill the rest with grey).
     fn check(&self, status: i32, bytes: &[u8]) -> Result<(), DecodeError> {
         if status == 0 {
             return Ok(());
@@ -128,7 +128,7 @@ impl Decompressor {
         // valid until its next call on this thread, and it is copied before that.
         let message =
             unsafe { CStr::from_ptr(tj::tj3GetErrorStr(self.0.as_ptr())) }.to_string_lossy();
-        // The library's own error code calls a failure after a warning a warning too, so the text decides.
+        // The error code reports a failure after a warning as a warning too, so check the text.
         if !WARNINGS.iter().any(|start| message.starts_with(start)) {
             return Err(DecodeError::Jpeg(message.into_owned()));
         }
@@ -141,7 +141,7 @@ impl Decompressor {
 
 const PREMATURE_END: &str = "Premature end of JPEG file";
 
-/// How the messages begin that libjpeg gives as warnings: it has decoded all rows, some of them perhaps wrong.
+/// How libjpeg's warnings start. After a warning all rows are decoded, though some may be wrong.
 const WARNINGS: [&str; 8] = [
     "Corrupt JPEG data",
     PREMATURE_END,
@@ -153,8 +153,8 @@ const WARNINGS: [&str; 8] = [
     "Application transferred too many scanlines",
 ];
 
-/// Whether the end-of-image marker is there, read as libjpeg reads: segments skipped by their length, bytes of
-/// entropy-coded data up to the next marker.
+/// Whether the end-of-image marker exists, searched as libjpeg does: skip segments by their length, and entropy-coded data up
+/// to the next marker.
 fn has_end_marker(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(found) = bytes
@@ -164,9 +164,9 @@ fn has_end_marker(bytes: &[u8]) -> bool {
         at += found + 1;
         match bytes.get(at) {
             Some(0xD9) => return true,
-            // A stuffed zero, a restart marker or another marker without content.
+            // A stuffed zero, a restart marker, or another marker without content.
             Some(0x00 | 0x01 | 0xD0..=0xD8) => at += 1,
-            // Fill bytes: the next 0xFF may begin the marker.
+            // A fill byte: the next 0xFF may start the marker.
             Some(0xFF) => {}
             Some(_) => match bytes.get(at + 1..at + 3) {
                 Some(&[high, low]) => at += 1 + usize::from(u16::from_be_bytes([high, low])),
@@ -178,8 +178,8 @@ fn has_end_marker(bytes: &[u8]) -> bool {
     false
 }
 
-/// CMYK as JPEG files carry it (inverted, whatever the Adobe marker says, as PIL takes them) to RGB with PIL's
-/// integer arithmetic.
+/// Converts CMYK to RGB with PIL's integer arithmetic. As in PIL, CMYK in a JPEG counts as inverted, whatever the Adobe marker
+/// says.
 fn inverted_cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
     for (ink, out) in cmyk.chunks_exact(4).zip(rgb.chunks_exact_mut(3)) {
         let white = i32::from(ink[3]);

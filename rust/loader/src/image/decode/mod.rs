@@ -1,8 +1,8 @@
-//! Encoded pictures to packed RGB, with the pixels that PIL's `Image.open(…).convert("RGB")` gives.
+//! Decodes images to packed RGB, with the pixels of PIL's `Image.open(…).convert("RGB")`.
 //!
-//! The plainest JPEG files are decoded here, others by libjpeg-turbo, WebP by libwebp, PNG, GIF and BMP by the crates `png`,
-//! `gif` and `image`. The format is told from the first bytes, never from a file name. Orientation tags, colour profiles and gamma are
-//! left alone, as PIL leaves them. What PIL refuses (a truncated file, say) is an error here.
+//! Ordinary JPEG files are decoded by our own code, others by libjpeg-turbo; WebP by libwebp; PNG, GIF and BMP by the crates
+//! `png`, `gif` and `image`. The format is detected from the first bytes, never from the file name. As in PIL, orientation tags,
+//! colour profiles and gamma are ignored. What PIL rejects, such as a truncated file, is an error.
 
 mod baseline;
 mod bmp;
@@ -14,17 +14,17 @@ mod webp;
 use super::rgb::{CropBox, Rgb8, check_size};
 use crate::error::DecodeError;
 
-/// Decodes pictures one after another; it owns the scratch memory, so each thread has its own.
+/// Decodes images. It owns reused buffers, so each thread has its own.
 #[derive(Debug)]
 pub struct Decoder {
     max_pixels: u64,
-    // None where every JPEG is left to libjpeg-turbo.
+    // `None` if libjpeg-turbo decodes every JPEG.
     baseline: Option<baseline::Baseline>,
     scratch: Vec<u8>,
 }
 
 impl Decoder {
-    /// A decoder that refuses pictures whose header announces more than `max_pixels` pixels.
+    /// A decoder that rejects images of more than `max_pixels` pixels.
     #[must_use]
     pub fn new(max_pixels: u64) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl Decoder {
         }
     }
 
-    /// A decoder that gives the same pixels, but leaves every JPEG to libjpeg-turbo: the floor of benchmarks.
+    /// A decoder that uses libjpeg-turbo for every JPEG: the baseline of benchmarks. The pixels are the same.
     #[must_use]
     pub fn of_libraries(max_pixels: u64) -> Self {
         Self {
@@ -43,23 +43,23 @@ impl Decoder {
         }
     }
 
-    /// Decodes `bytes` into `into`, reusing its buffer. After an error the content of `into` is unspecified.
+    /// Decodes `bytes` into `into` and reuses its buffer. After an error, the content of `into` is unspecified.
     ///
     /// # Errors
-    /// [`DecodeError`] where PIL would raise, and for pictures past the limit on pixels, which is checked on
-    /// the header before any memory is taken.
+    /// Where PIL raises, and for images beyond the limit of pixels. The limit is checked against the header, before memory is
+    /// allocated.
     pub fn decode(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
         self.decode_part(bytes, into, CropBox::whole).map(|_| ())
     }
 
-    /// As [`Self::decode`], for the part alone that `choose` names when it is told width and height. What lies outside it
-    /// has unspecified pixels.
+    /// As [`Self::decode`], but only for the part that `choose` returns for the width and height. Pixels outside it are
+    /// unspecified.
     ///
     /// # Errors
-    /// As [`Self::decode`], also for damage outside the part.
+    /// As for [`Self::decode`], also for damage outside the part.
     ///
     /// # Panics
-    /// If the part does not lie in the picture.
+    /// The part is not inside the image.
     pub fn decode_part(
         &mut self,
         bytes: &[u8],
@@ -84,7 +84,7 @@ impl Decoder {
         Ok(part)
     }
 
-    /// The header of a JPEG that may be decoded here.
+    /// The header, if our own code can decode this JPEG.
     fn plain_header(&self, bytes: &[u8]) -> Result<Option<baseline::Header>, DecodeError> {
         if self.baseline.is_none() || !bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
             return Ok(None);
@@ -98,7 +98,7 @@ impl Decoder {
 
     fn decode_whole(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
         if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-            // A handle of its own for each: it keeps the tables of the picture before, which one without tables would get.
+            // A new handle for each image: a handle keeps its tables, and would use them for a file without any.
             jpeg::Decompressor::new()?.decode(bytes, self.max_pixels, &mut self.scratch, into)
         } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
             png::decode(bytes, self.max_pixels, &mut self.scratch, into)

@@ -1,4 +1,4 @@
-//! PNG through the `png` crate, with PIL's way from each kind of sample to RGB.
+//! Decodes PNG with the `png` crate, and converts every sample type to RGB as PIL does.
 
 use std::io::Cursor;
 
@@ -17,16 +17,16 @@ pub(super) fn decode(
         return Err(DecodeError::Checksum);
     }
     let mut options = DecodeOptions::default();
-    // PIL knows the samples' damage by the checksum inside their compressed data, not by their chunks'.
+    // PIL checks the samples by the checksum of the zlib stream, not by the CRCs of their chunks.
     options.set_ignore_crc(true);
     options.set_ignore_adler32(false);
-    // Text and profiles are not used, so a damaged one need not cost the picture.
+    // Text and profiles are not used, so a damaged one is no error.
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);
     let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
     let (width, height) = decoder.read_header_info()?.size();
     check_size(width, height, max_pixels)?;
-    // Samples have at most 8 bytes a pixel; the rest is for chunks.
+    // At most 8 bytes per pixel for samples. The rest is for chunks.
     decoder.set_limits(Limits {
         bytes: usize::try_from(max_pixels.saturating_mul(8))
             .unwrap_or(usize::MAX)
@@ -46,7 +46,7 @@ pub(super) fn decode(
                 max_pixels,
             });
         };
-        // Samples of less than a byte are merged into what is there.
+        // Samples of less than a byte are OR-ed into the buffer.
         let samples = first_bytes(scratch, size);
         samples.fill(0);
         let line = reader.next_frame(samples)?.line_size;
@@ -55,7 +55,7 @@ pub(super) fn decode(
         }
         return Ok(());
     }
-    // Row by row, so that a file that ends after its last row is read, as PIL reads it.
+    // Row by row: like PIL, accept a file that ends after its last row.
     let samples = first_bytes(scratch, reader.output_line_size(width).unwrap_or(0));
     for out in rows {
         if direct {
@@ -65,11 +65,11 @@ pub(super) fn decode(
             expand_row(samples, out, color, depth, &palette);
         }
     }
-    // As PIL, which shows no interest in what follows.
+    // Like PIL, ignore everything that follows.
     Ok(())
 }
 
-/// Whether the chunks before the samples have the checksums that they say. Where one is cut off there is nothing to say.
+/// Whether the CRCs of the chunks before the samples are right. A truncated chunk is not checked.
 fn checksums_are_right(bytes: &[u8]) -> bool {
     let mut rest = bytes.get(8..).unwrap_or_default();
     while let Some((length, chunk)) = rest.split_first_chunk() {
@@ -91,8 +91,8 @@ fn checksums_are_right(bytes: &[u8]) -> bool {
     true
 }
 
-/// One row of samples to RGB. Alpha is dropped, not blended, and of 16-bit colour the high byte is kept; a
-/// 16-bit grey clips at 255, as PIL's conversion from `I;16` does.
+/// Converts a row of samples to RGB. Alpha is dropped, not blended. 16-bit colour keeps its high byte. 16-bit grey is clipped
+/// at 255, as in PIL's conversion from `I;16`.
 fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth, palette: &[u8]) {
     let out = out.chunks_exact_mut(3);
     match (color, depth) {
@@ -106,7 +106,7 @@ fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth,
         }
         (ColorType::Grayscale, _) => {
             let bits = depth as usize;
-            // 1, 3 or 15 is the brightest sample; the factor makes it 255.
+            // The factor maps the brightest sample (1, 3 or 15) to 255.
             let factor = (255 / ((1u16 << bits) - 1)) as u8;
             for (x, out) in out.enumerate() {
                 out.fill(packed_sample(samples, x, bits) * factor);
@@ -139,7 +139,7 @@ fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth,
     }
 }
 
-/// Sample `x` of a row whose samples of 1, 2, 4 or 8 bits are packed from the high bits down.
+/// Sample `x` of a row of packed samples of 1, 2, 4 or 8 bits, high bits first.
 fn packed_sample(row: &[u8], x: usize, bits: usize) -> u8 {
     let at = x * bits;
     let byte = row.get(at / 8).copied().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! Known answers and bad input. The files in `tests/data` were written by Pillow 13.0, and each `.rgb` is what its
-//! `convert("RGB")` gives; the comparison on real pictures is `tests/parity/test_pixels.py`.
+//! Tests: known answers and bad input. Each `.rgb` in `tests/data` is what Pillow 13.0's `convert("RGB")` gives for the file.
+//! `tests/parity/test_pixels.py` compares with Pillow on real images.
 
 #![allow(clippy::unwrap_used)]
 
@@ -48,7 +48,7 @@ fn pixels_are_those_of_pil() {
 }
 
 #[test]
-fn a_failure_does_not_spoil_the_next_picture() {
+fn a_failure_does_not_spoil_the_next_image() {
     let mut decoder = Decoder::new(LIMIT);
     let mut image = Rgb8::default();
     for (bytes, pixels) in files() {
@@ -75,7 +75,7 @@ fn truncated_files_are_errors() {
 }
 
 #[test]
-fn what_is_no_picture_is_named() {
+fn what_is_no_image_is_named() {
     for bytes in [
         &b""[..],
         b"RIFF",
@@ -91,7 +91,7 @@ fn what_is_no_picture_is_named() {
 }
 
 #[test]
-fn large_pictures_are_refused_by_their_header() {
+fn large_images_are_refused_by_their_header() {
     for (bytes, _) in files() {
         let mut image = Rgb8::default();
         let result = Decoder::new(142).decode(bytes, &mut image);
@@ -136,7 +136,7 @@ fn buffers_are_kept() {
     }
 }
 
-/// A progressive picture whose last scan is repeated until there are thousands of them.
+/// A progressive image whose last scan is repeated until there are thousands of them.
 #[test]
 fn endless_progressive_scans_are_an_error() {
     let bytes = files()[1].0;

@@ -1,4 +1,4 @@
-//! WebP through libwebp; the one module that calls it.
+//! Decodes WebP with libwebp. Only this module calls it.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -15,7 +15,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(
     if status != webp::VP8StatusCode::VP8_STATUS_OK {
         return Err(reason(status));
     }
-    // SAFETY: a plain struct of integers that began as zeros, for which any bits are valid.
+    // SAFETY: a plain struct of integers, initially zero, for which all bit patterns are valid.
     let features = unsafe { features.assume_init() };
     let (Ok(width), Ok(height)) = (
         u32::try_from(features.width),
@@ -52,8 +52,8 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(
     }
 }
 
-/// Whether the file's chunks are all there and fit together, which the decoder of still pictures does not ask. PIL reads
-/// these, too, as animations.
+/// Whether the file's chunks are complete and consistent. The decoder of still images does not check this, but PIL does,
+/// because it reads them as animations.
 fn is_sound(bytes: &[u8]) -> bool {
     let data = webp::WebPData {
         bytes: bytes.as_ptr(),
@@ -70,7 +70,7 @@ fn is_sound(bytes: &[u8]) -> bool {
     true
 }
 
-/// An animation's decoder, deleted when dropped.
+/// A decoder of an animation, deleted on drop.
 struct Animation(*mut webp::WebPAnimDecoder);
 
 impl Drop for Animation {
@@ -80,7 +80,7 @@ impl Drop for Animation {
     }
 }
 
-/// The first frame of an animation on its canvas, alpha dropped.
+/// Decodes the first frame of an animation on its canvas. Alpha is dropped.
 fn first_frame(
     bytes: &[u8],
     width: u32,
@@ -108,7 +108,7 @@ fn first_frame(
             webp::WebPAnimDecoderGetNext(animation.0, &mut frame, &mut timestamp) != 0,
         )
     };
-    // SAFETY: a plain struct of integers that began as zeros.
+    // SAFETY: a plain struct of integers, initially zero.
     let info = unsafe { info.assume_init() };
     if !known
         || !got
@@ -117,7 +117,7 @@ fn first_frame(
     {
         return Err(DecodeError::Webp("damaged animation"));
     }
-    // SAFETY: the frame is the canvas just checked, 4 bytes a pixel, alive while `animation` is.
+    // SAFETY: the frame is the canvas just checked, 4 bytes per pixel, alive while `animation` is.
     let canvas = unsafe { std::slice::from_raw_parts(frame, width as usize * height as usize * 4) };
     for (out, pixel) in pixels.chunks_exact_mut(3).zip(canvas.chunks_exact(4)) {
         out.copy_from_slice(&pixel[..3]);

@@ -1,14 +1,14 @@
-//! A sample's texts → one caption a slot, and a more general one for masking where the configuration asks for it.
+//! Draws the captions of a sample: one per slot, and a more general one for masking if configured.
 
 use super::json::{Json, JsonText};
 use crate::config::{CaptionConfig, CaptionSource, TXT};
 use crate::error::SampleError;
 use crate::rng::SampleRng;
 
-/// The part of a path that stands for every element of a list.
+/// The part of a path that selects every element of a list.
 const EVERY: &str = "*";
 
-/// What captions are drawn from: the members' bytes.
+/// The members that captions are drawn from.
 #[derive(Debug)]
 pub struct Texts<'m> {
     txt: Option<&'m str>,
@@ -16,26 +16,26 @@ pub struct Texts<'m> {
     max_bytes: usize,
 }
 
-/// The captions of one slot. Filled again and again, without new memory.
+/// The caption of one slot. It is reused, so its memory is too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caption {
-    /// The caption, as it stands in its member.
+    /// The raw caption.
     pub text: String,
     general: String,
     has_general: bool,
-    /// The place of the source that was drawn.
+    /// Index of the drawn source.
     source: usize,
 }
 
 impl Caption {
-    /// A more general caption that takes its place in the masked rows.
+    /// A more general caption, which replaces this one in masked rows.
     #[must_use]
     pub fn general(&self) -> Option<&str> {
         self.has_general.then_some(&self.general)
     }
 }
 
-/// Memory of a thread that draws captions.
+/// Reused buffers of a thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
     places: Vec<Place>,
@@ -43,14 +43,14 @@ pub struct Scratch {
     weights: Vec<f32>,
 }
 
-/// Where a value begins and ends in the json that it is part of; nothing where there is none.
+/// Start and end of a value in its JSON. `None` if the value is missing.
 type Place = Option<(usize, usize)>;
 
 impl<'m> Texts<'m> {
-    /// The members' texts, captions of which may have `max_bytes` bytes.
+    /// Checks the members. A caption may have at most `max_bytes` bytes.
     ///
     /// # Errors
-    /// The caption file is too long or not UTF-8, or the json cannot be parsed.
+    /// The `.txt` is too long or not UTF-8, or the JSON is invalid.
     pub fn new(
         txt: Option<&'m [u8]>,
         json: Option<&'m [u8]>,
@@ -67,10 +67,10 @@ impl<'m> Texts<'m> {
         })
     }
 
-    /// Draws one caption for every slot, then the more general ones: no caption depends on `general_prob`.
+    /// Draws one caption per slot, and after that the more general ones, so that no caption depends on `general_prob`.
     ///
     /// # Errors
-    /// A drawn source is missing in this sample, or the drawn caption is too long.
+    /// The sample lacks the drawn source, or the drawn caption is too long.
     pub fn draw(
         &self,
         slots: &[CaptionConfig],
@@ -98,7 +98,7 @@ impl<'m> Texts<'m> {
         Ok(())
     }
 
-    /// Writes one of the texts that a path leads to.
+    /// Writes one of the strings at a path.
     fn write(
         &self,
         path: &str,
@@ -147,12 +147,12 @@ fn within(limit: usize, bytes: usize) -> Result<(), SampleError> {
     Ok(())
 }
 
-/// What a path leads to in a json: one value, or one for each element of the lists on its way. Nothing where an element has
-/// no such part.
+/// The values at a path of a JSON: one value, or one for each element of the lists along the path. `None` for an element
+/// without the value.
 struct Found<'t, 'p, 's> {
     json: Json<'t>,
     places: &'s mut Vec<Place>,
-    /// The first part of the path that was missing somewhere.
+    /// The first part of the path that was missing in some element.
     missing: Option<&'p str>,
 }
 
@@ -172,14 +172,14 @@ impl<'t, 'p, 's> Found<'t, 'p, 's> {
         values.map(move |place| place.map(|(begin, end)| json.part(begin, end)))
     }
 
-    /// Takes in what `path`, or what is left of it, leads to from `value`.
+    /// Adds the values at `path`, which starts at `value`.
     fn walk(&mut self, value: Json<'t>, path: &'p str) {
         let (part, rest) = path.split_once('.').unwrap_or((path, ""));
         let next = match (value.is_list(), part) {
             (true, "" | EVERY) => return value.elements().for_each(|value| self.walk(value, rest)),
             (true, name) => match name.parse::<usize>() {
                 Ok(place) => value.elements().nth(place),
-                // A name means the elements' own, with or without a star before it.
+                // A name applies to the elements, with or without a star before it.
                 Err(_) => return value.elements().for_each(|value| self.walk(value, path)),
             },
             (false, "") => return self.places.push(Some(value.place_in(self.json))),
@@ -194,7 +194,7 @@ impl<'t, 'p, 's> Found<'t, 'p, 's> {
         }
     }
 
-    /// Why no place holds a text.
+    /// Why no value is a string.
     fn why_none(&self) -> String {
         let other = self.values().flatten().next();
         match (self.missing, other) {
@@ -209,9 +209,9 @@ impl<'t, 'p, 's> Found<'t, 'p, 's> {
 #[derive(Clone, Copy)]
 enum Weights<'c> {
     Equal,
-    /// By place; what has none is never drawn.
+    /// By position. Captions without a weight are never drawn.
     Given(&'c [f32]),
-    /// A path to as many numbers.
+    /// A path to one number per caption.
     At(&'c str),
 }
 
@@ -225,7 +225,7 @@ impl<'c> Weights<'c> {
     }
 }
 
-/// Which of the values is drawn, of which at least one is a text; what is wrong with the weights where none can be.
+/// Draws the index of a string; at least one value is a string. The error says what is wrong with the weights.
 fn draw_text(
     found: &Found<'_, '_, '_>,
     weights: Weights<'_>,
@@ -284,7 +284,7 @@ fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
     texts.map(|(place, _)| place).nth(drawn).unwrap_or(0)
 }
 
-/// Whether any of the slots can draw from the member `.txt`, and whether any can draw from the json.
+/// Whether any slot needs the member `.txt`, and whether any needs the JSON.
 #[must_use]
 pub fn needed_members(slots: &[CaptionConfig]) -> (bool, bool) {
     let sources = slots.iter().flat_map(|slot| &slot.sources);

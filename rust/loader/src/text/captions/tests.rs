@@ -1,4 +1,4 @@
-//! Which caption is drawn how often, and what is none.
+//! Tests: how often each caption is drawn, and which values are no captions.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn of_a_list_each_caption_is_as_likely() {
     );
     assert_shares(&source("nested.*.0"), &[("a", 0.5), ("c", 0.5)]);
     assert_shares(&source("sentences.2.raw"), &[("three", 1.0)]);
-    // In an object a star and a number are names.
+    // In an object, a star or a number is a name.
     assert_shares(&source("pairs.*"), &[("star", 1.0)]);
     assert_shares(&source("pairs.0"), &[("zero", 1.0)]);
 }
@@ -87,7 +87,7 @@ fn weights_are_given_or_stand_beside_the_captions() {
     };
     let expected = [("", 1.0 / 3.5), ("three", 2.5 / 3.5)];
     assert_shares(&beside("sentences.score"), &expected);
-    // The second has no caption, and its weight does not count.
+    // The second element has no caption, so its weight is ignored.
     assert_shares(&beside("scores"), &[("one", 1.0)]);
     assert_shares(&given(&[1.0, 5.0, 3.0]), &[("one", 0.25), ("three", 0.75)]);
     let wrong = |source: CaptionSource| draw(COCO, &source, 0).unwrap_err();
@@ -157,7 +157,7 @@ fn captions_are_as_they_stand_and_bounded() {
             .map(|()| captions.remove(0).text)
             .map_err(|error| error.to_string())
     };
-    // White space is the tokenizer's matter: to ftfy that at the end may be half of a letter.
+    // White space is left to the tokenizer: for ftfy, a space at the end may be part of a broken letter.
     assert_eq!(draw(b" a \x00\n"), Ok(" a \0\n".to_owned()));
     assert_eq!(draw(b""), Ok(String::new()));
     assert_eq!(draw(b"12345678"), Ok("12345678".to_owned()));

@@ -1,7 +1,7 @@
-//! A sample's JSON, read in place by `jiter`: no tree is built, a value is a part of the text.
+//! Reads a sample's JSON in place with `jiter`: it builds no tree, and a value is a part of the text.
 //!
-//! It reads what Python's `json.loads` reads: also `NaN` and `Infinity`, and the last of equal keys. Half of a surrogate pair,
-//! which `jiter` refuses and no `str` can hold, becomes U+FFFD.
+//! It accepts what Python's `json.loads` accepts: `NaN` and `Infinity` are numbers, and the last of equal keys counts. Half of
+//! a surrogate pair, which `jiter` rejects and a `str` cannot hold, becomes U+FFFD.
 
 use std::borrow::Cow;
 use std::iter;
@@ -10,12 +10,12 @@ use jiter::{Jiter, JiterError};
 
 use crate::error::JsonError;
 
-/// A text that was checked to be one JSON value.
+/// A text that is known to be one JSON value.
 #[derive(Debug)]
 pub struct JsonText<'t>(Cow<'t, str>);
 
 impl<'t> JsonText<'t> {
-    /// Checks the bytes. White space around the value and a byte order mark before it are allowed.
+    /// Checks the bytes. White space around the value and a byte order mark are allowed.
     ///
     /// # Errors
     /// The bytes are not one JSON value in UTF-8.
@@ -39,7 +39,7 @@ impl<'t> JsonText<'t> {
     }
 }
 
-/// A value, as the part of a checked text that it is written as.
+/// A JSON value: a part of a checked text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Json<'t> {
     text: &'t str,
@@ -71,14 +71,14 @@ impl<'t> Json<'t> {
         self.text.starts_with('"')
     }
 
-    /// Where it begins and ends in the value that it was found in.
+    /// Its start and end within `whole`, a value that contains it.
     #[must_use]
     pub fn place_in(self, whole: Json<'_>) -> (usize, usize) {
         let begin = self.text.as_ptr() as usize - whole.text.as_ptr() as usize;
         (begin, begin + self.text.len())
     }
 
-    /// The value at a place that [`Self::place_in`] gave for this one.
+    /// The value at a start and end from [`Self::place_in`].
     #[must_use]
     pub fn part(self, begin: usize, end: usize) -> Self {
         Self {
@@ -86,7 +86,7 @@ impl<'t> Json<'t> {
         }
     }
 
-    /// The string that it is; `None` for other types.
+    /// Its string. `None` for other types.
     #[must_use]
     pub fn as_str(self) -> Option<Cow<'t, str>> {
         let inside = self.text.strip_prefix('"')?.strip_suffix('"')?;
@@ -97,13 +97,13 @@ impl<'t> Json<'t> {
         Some(Cow::Owned(reader.next_str().ok()?.to_owned()))
     }
 
-    /// The number that it is; `None` for other types.
+    /// Its number. `None` for other types.
     #[must_use]
     pub fn as_number(self) -> Option<f64> {
         reader(self.text).next_float().ok()
     }
 
-    /// The value of a key; `None` where the key is missing or this is no object.
+    /// The value of a key. `None` if the key is missing or this is no object.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
         let mut reader = reader(self.text);
@@ -120,7 +120,7 @@ impl<'t> Json<'t> {
         found
     }
 
-    /// The elements of a list; none for other types.
+    /// The elements of a list. Empty for other types.
     pub fn elements(self) -> impl Iterator<Item = Self> {
         let mut reader = reader(self.text);
         let mut more = matches!(reader.next_array(), Ok(Some(_)));
@@ -131,7 +131,7 @@ impl<'t> Json<'t> {
         })
     }
 
-    /// The value that `reader`, which reads this one, is about to read.
+    /// The next value of `reader`, which reads this value.
     fn next_value(self, reader: &mut Jiter<'_>) -> Option<Self> {
         // Skips the white space before the value.
         reader.peek().ok()?;
@@ -151,7 +151,7 @@ fn check(text: &str) -> Result<(), JiterError> {
     reader.finish()
 }
 
-/// The text with `\ufffd` in place of each escape that is half of a surrogate pair.
+/// Replaces each escape of half a surrogate pair by `\ufffd`.
 fn replace_lone_surrogates(text: &str) -> String {
     let mut repaired = String::with_capacity(text.len());
     let mut rest = text;
@@ -165,7 +165,7 @@ fn replace_lone_surrogates(text: &str) -> String {
         } else if is_high(rest) || is_low(rest) {
             ("\\ufffd", 6)
         } else {
-            // The backslash and what it escapes, so that an escaped backslash begins no escape.
+            // Skip the escaped character too: an escaped backslash starts no escape.
             let end = rest.char_indices().nth(2);
             let end = end.map_or(rest.len(), |(end, _)| end);
             (&rest[..end], end)
@@ -177,7 +177,7 @@ fn replace_lone_surrogates(text: &str) -> String {
     repaired
 }
 
-/// The number of the `\uXXXX` that `text` begins with.
+/// The UTF-16 unit of the `\uXXXX` at the start of `text`.
 fn utf16_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()

@@ -1,4 +1,4 @@
-//! Known answers, errors, and comparisons with `serde_json`.
+//! Tests: known answers, errors, and comparisons with `serde_json`.
 
 use super::*;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ fn fails(text: &str) -> String {
     JsonText::parse(text.as_bytes()).unwrap_err().to_string()
 }
 
-/// What `look` finds in a text.
+/// Parses a text and applies `look`.
 fn read<T>(text: &str, look: impl FnOnce(Json<'_>) -> T) -> T {
     look(JsonText::parse(text.as_bytes()).unwrap().value())
 }
@@ -26,7 +26,7 @@ fn values_are_found_in_place() {
     assert_eq!(list[2].as_number(), None);
     let (begin, end) = list[2].place_in(json);
     assert_eq!(json.part(begin, end), list[2]);
-    // The last of equal keys counts, however it is written.
+    // The last of equal keys counts, even if it is written with escapes.
     let last = json.get("b").unwrap().get("c").unwrap();
     assert_eq!(last.as_str().as_deref(), Some("d"));
     assert_eq!(json.get("e").unwrap().elements().count(), 0);
@@ -71,7 +71,7 @@ fn what_python_writes_is_read() {
     ] {
         assert_eq!(text(written), meant);
     }
-    // Also where nobody looks, and in a key.
+    // Also in a value that is not read, and in a key.
     let found = read(r#"{"a": "\udfff", "b\ud83d": 1}"#, |json| {
         json.get("b\u{fffd}").unwrap().as_number()
     });
@@ -127,7 +127,7 @@ proptest! {
     fn equal_to_serde_json(text in "[\\[\\]{}\",:0-9eE.+\\-ntrue \\\\ud8c0é]{0,24}|\\{(\"[ab]\":(1|\"\\\\u00e9\"|\\[null,[0-9]\\]),?){0,3}\\}") {
         let theirs = serde_json::from_str::<serde_json::Value>(&text);
         let ours = JsonText::parse(text.as_bytes());
-        // It refuses half pairs and numbers beyond f64's.
+        // serde_json rejects half pairs and numbers beyond f64.
         if !text.contains("\\u") && !text.contains(['e', 'E']) {
             prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?}", text);
         }

@@ -7,35 +7,35 @@ use ahash::RandomState;
 
 use super::TokenizeError;
 
-/// Merges that belong to the vocabulary of 49,408; the published file goes on with others that CLIP does not use.
+/// Merges in CLIP's vocabulary of 49,408. The published file contains more, which CLIP does not use.
 const MAX_MERGES: usize = 49_152 - 256 - 2;
 
-/// Ids of whole bytes, then of the same bytes at the end of a word, come before those of the merges.
+/// The ids start with those of single bytes, and of bytes at the end of a word. The merges follow.
 const BYTE_IDS: usize = 256;
 
-/// A word's last symbol carries this mark in the vocabulary's text.
+/// Marks the last symbol of a word in the vocabulary's text.
 const WORD_END: &str = "</w>";
 
 const NONE: u32 = u32::MAX;
 
-/// A vocabulary: which two neighbouring symbols become one, and which pair goes first.
+/// A vocabulary: which pairs of neighbouring symbols merge, and in which order.
 #[derive(Debug)]
 pub(super) struct Bpe {
     byte_ids: [u32; 256],
     ranks: HashMap<(u32, u32), u32, RandomState>,
-    /// By rank, the id of the merged symbol.
+    /// The id of the merged symbol, by rank.
     merged: Vec<u32>,
     vocab_size: usize,
 }
 
-/// Reused between words, so that encoding one allocates nothing.
+/// Reused buffers, so that encoding a word does not allocate.
 #[derive(Debug, Default)]
 pub(super) struct BpeScratch {
     symbols: Vec<Symbol>,
     queue: BinaryHeap<Reverse<(u32, u32)>>,
 }
 
-/// A member of the doubly linked list of a word's symbols.
+/// A node of the doubly linked list of a word's symbols.
 #[derive(Debug, Clone, Copy)]
 struct Symbol {
     id: u32,
@@ -44,7 +44,7 @@ struct Symbol {
 }
 
 impl Bpe {
-    /// Reads the text of merges: one line of title, then two symbols a line, most frequent first.
+    /// Parses the text of merges: a title line, then two symbols per line, most frequent first.
     pub(super) fn parse(merges: &[u8]) -> Result<Self, TokenizeError> {
         let text = std::str::from_utf8(merges).map_err(|_| TokenizeError::Merges {
             line: 1,
@@ -92,8 +92,8 @@ impl Bpe {
         };
         for (rank, (line, first, second)) in pairs.iter().enumerate() {
             let id = (2 * BYTE_IDS + rank) as u32;
-            // A merge may use earlier ones only. So no merge makes a pair that would have gone before itself, and taking
-            // pairs one at a time, leftmost first, is the same as taking all equal pairs at once.
+            // A merge may only use earlier symbols. So a merge never creates a pair of lower rank, and merging one pair at a
+            // time, leftmost first, equals merging all equal pairs at once.
             match (ids.get(*first), ids.get(*second)) {
                 (Some(&first), Some(&second)) if first < id && second < id => {
                     bpe.ranks.insert((first, second), rank as u32)
@@ -110,12 +110,12 @@ impl Bpe {
         Ok(bpe)
     }
 
-    /// Ids of bytes and merges; special tokens follow them.
+    /// Number of ids of bytes and merges. The special tokens follow.
     pub(super) fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// Appends the ids of `word`, which is not empty.
+    /// Appends the ids of `word`, which must not be empty.
     pub(super) fn encode(&self, word: &[u8], scratch: &mut BpeScratch, ids: &mut Vec<i32>) {
         let BpeScratch { symbols, queue } = scratch;
         self.lay_out(word, symbols);
@@ -124,7 +124,7 @@ impl Bpe {
             self.enqueue(symbols, queue, at);
         }
         while let Some(Reverse((rank, at))) = queue.pop() {
-            // Symbols change while pairs wait in the queue: a pair counts if it still stands there.
+            // Symbols change while pairs wait in the queue, so check that the pair still exists.
             if self.rank(symbols, at) == Some(rank) {
                 self.merge(symbols, queue, at, rank);
             }
@@ -149,7 +149,7 @@ impl Bpe {
         }
     }
 
-    /// The rank of the pair that begins at `at`, if there is one and it is a merge.
+    /// The rank of the pair that starts at `at`. `None` if it is no merge.
     fn rank(&self, symbols: &[Symbol], at: u32) -> Option<u32> {
         let first = symbols.get(at as usize)?;
         let second = symbols.get(first.after as usize)?;
@@ -162,7 +162,7 @@ impl Bpe {
         }
     }
 
-    /// Joins the symbol at `at` with its neighbour, and queues the two pairs that this makes.
+    /// Merges the symbol at `at` with the next one, and queues the two new pairs.
     fn merge(
         &self,
         symbols: &mut [Symbol],
@@ -172,7 +172,7 @@ impl Bpe {
     ) {
         let gone = symbols[at as usize].after;
         let after = symbols[gone as usize].after;
-        // The symbol that is gone keeps no neighbour, so that pairs queued at it are never found again.
+        // The removed symbol keeps no neighbour, so queued pairs at it are ignored.
         symbols[gone as usize].after = NONE;
         symbols[at as usize].id = self.merged[rank as usize];
         symbols[at as usize].after = after;
@@ -184,9 +184,9 @@ impl Bpe {
     }
 }
 
-/// The symbol that stands for each byte in the vocabulary's text, in the order of ids, and the id of each byte.
+/// The id of each byte, and the letters that represent the bytes in the vocabulary's text, in the order of ids.
 ///
-/// Bytes that are printable Latin-1 stand for themselves and come first; the others stand for the characters from U+0100 on.
+/// Printable Latin-1 bytes represent themselves and come first. The others are represented by the characters from U+0100 on.
 fn byte_symbols() -> ([u32; 256], Vec<char>) {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let bytes = (0..=255)

@@ -1,39 +1,39 @@
-//! Which captions need cleaning, and who cleans them.
+//! Cleaning of captions: plain ASCII is cleaned here, everything else by a function from outside.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::TokenizeError;
 
-/// What cleaning makes of a text besides ftfy's fixes and HTML entities, unescaped twice: the names are open_clip's.
+/// The kinds of cleaning, with open_clip's names. All of them apply ftfy's fixes and unescape HTML entities twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clean {
-    /// White space collapsed, lower case: CLIP's.
+    /// Collapse white space, lower case (CLIP).
     Lower,
-    /// White space collapsed.
+    /// Collapse white space.
     Whitespace,
-    /// `_` to a space, ASCII's punctuation taken out, lower case, white space collapsed: SigLIP's.
+    /// Replace `_` by a space, remove ASCII punctuation, lower case, collapse white space (SigLIP).
     Canonicalize,
 }
 
-/// Cleans captions as open_clip does, all steps of one kind of [`Clean`].
+/// Cleans captions as open_clip does, with all steps of one [`Clean`].
 ///
-/// It is given from outside because its reference is a Python library. Nothing changes the text afterwards, so an
-/// implementation does all of it, lower case included (Python's lower case knows the final sigma).
+/// The implementation comes from outside because the reference is a Python library. It does all steps, including lower case
+/// (Python's differs from Rust's in the Greek final sigma).
 pub trait CleanText: Send + Sync {
-    /// Replaces each caption by its cleaned form. Called once a batch, with the captions that need it.
+    /// Cleans the captions in place. Called once per batch, with the captions that need it.
     ///
     /// # Errors
-    /// Whatever keeps the implementation from cleaning; it fails the batch.
+    /// The implementation failed, so the batch fails.
     fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError>;
 }
 
-/// Which cleaning, and who does it where it is more than arithmetic on ASCII.
+/// The kind of cleaning, and the function for captions that are not plain ASCII.
 #[derive(Clone)]
 pub struct Cleaning {
-    /// The steps.
+    /// The kind.
     pub how: Clean,
-    /// The same steps, for any text.
+    /// Cleans any text in that way.
     pub cleaner: Arc<dyn CleanText>,
 }
 
@@ -44,10 +44,10 @@ impl fmt::Debug for Cleaning {
 }
 
 impl Cleaning {
-    /// Gives `each` every caption's place and cleaned form, in order; `plain` is memory to work in.
+    /// Calls `each` with the index and the cleaned text of every caption, in order. `plain` is a reused buffer.
     ///
     /// # Errors
-    /// Those of the cleaner, before the first caption, and those of `each`.
+    /// The cleaner failed, before the first call of `each`, or `each` failed.
     pub(super) fn for_each(
         &self,
         captions: &[&str],
@@ -75,13 +75,13 @@ impl Cleaning {
     }
 }
 
-/// Whether cleaning would do no more than collapse white space and change single ASCII letters and signs, which is done here.
+/// Whether a caption is plain enough to be cleaned here: ftfy and HTML unescaping would not change it.
 ///
-/// True for printable ASCII, tab, line feed and carriage return, as long as no `&` could begin an HTML entity: one followed by
-/// a space, or by nothing, cannot. ftfy's fixes concern other characters only.
+/// True for printable ASCII, tab, line feed and carriage return, unless a `&` could start an HTML entity. It can't before a
+/// space or at the end.
 pub fn is_clean(caption: &str) -> bool {
     let bytes = caption.as_bytes();
-    // One pass without branches, which compiles to SIMD; `&` is looked for only where it matters.
+    // One pass without branches, which compiles to SIMD. `&` is searched only if that passes.
     let plain = bytes
         .iter()
         .fold(true, |plain, &byte| plain & PLAIN[usize::from(byte)]);
@@ -103,7 +103,7 @@ fn clean_ascii(caption: &str, how: Clean, into: &mut String) {
             let before = into.len();
             into.push(' ');
             into.extend(word.chars().filter(|letter| !signs(*letter)));
-            // A word of nothing but signs is gone, and the space before it.
+            // A word of punctuation only is removed, with the space before it.
             if into.len() == before + 1 {
                 into.truncate(before);
             }
@@ -126,7 +126,7 @@ fn clean_ascii(caption: &str, how: Clean, into: &mut String) {
     }
 }
 
-/// Whether single spaces between words are the only white space.
+/// Whether the only white space is single spaces between words.
 fn is_collapsed(bytes: &[u8]) -> bool {
     // Without branches, as above.
     let gaps = bytes.iter().fold(false, |gaps, &byte| gaps | (byte < b' '));

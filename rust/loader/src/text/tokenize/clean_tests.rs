@@ -1,4 +1,4 @@
-//! Cleaning of plain ASCII, and words whose capitals are kept.
+//! Tests: cleaning of plain ASCII, and words that keep their capitals.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::tests::{Broken, END, MERGES, START, encode, id, last, row, with};
 use super::*;
 
-/// A `tokenizer.json` whose ids are ASCII's.
+/// A `tokenizer.json` whose ids are ASCII codes.
 fn ascii() -> (tempfile::TempDir, PathBuf) {
     let vocab: serde_json::Map<String, serde_json::Value> = (b' '..=b'~')
         .map(|letter| (char::from(letter).to_string(), letter.into()))
@@ -71,7 +71,7 @@ fn with_capitals_kept_words_part_as_without() {
         row(&[id('T'), id('h'), last('e'), id('\''), last('S')], 12)
     );
     assert_eq!(rows[1], row(&[last('A'), id('\''), id('R'), last('e')], 12));
-    // A special token is one in lower case only; in capitals it is one word of its letters.
+    // A special token must be lower case. In capitals, its letters are an ordinary word.
     assert_eq!(rows[2][..5], [START, id('<'), id('S'), id('T'), id('A')]);
     assert_eq!(rows[2][11], END);
     assert_eq!(rows[3], row(&[START], 12));
@@ -95,7 +95,7 @@ fn what_stands_beside_a_file_is_believed_before_the_file() {
         ids(r##"{"pad_token": "#", "truncation_side": "left", "padding_side": "right"}"##),
         row("ab##cdef")
     );
-    // What is said here only counts where nothing else was said.
+    // This file only counts where no argument overrides it.
     std::fs::write(
         folder.path().join("tokenizer_config.json"),
         r##"{"pad_token": "#"}"##,

@@ -1,4 +1,4 @@
-//! CLIP's tokenizer: cleaned text, words, byte-pair encoding, the two special tokens around them.
+//! CLIP's tokenizer: clean, split into words, byte-pair encoding, two special tokens around.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,24 +12,24 @@ use super::clean::Cleaning;
 use super::split::{SPECIALS, Words};
 use crate::text::mask::Padding;
 
-/// As open_clip pads. 0 is also the id of `!` within a word; it never ends a text, for the end token stands behind it.
+/// open_clip's padding. 0 is also the id of `!` within a word, but the end token always follows the text.
 pub(super) const PADDING: Padding = Padding {
     id: 0,
     left: false,
     in_text: true,
 };
 
-/// Longer words are rare and long to compare: they are encoded anew each time.
+/// Longer words are not cached: they are rare and slow to compare.
 const MAX_CACHED_BYTES: usize = 48;
 
-/// A cache that has grown to this many words is emptied, so that a stream of rubbish cannot fill the memory.
+/// A cache of this many words is emptied, so that random text cannot fill the memory.
 const MAX_CACHED_WORDS: usize = 1 << 16;
 
 pub(super) struct ClipTokenizer {
     bpe: Bpe,
     cleaning: Cleaning,
     context_length: usize,
-    /// One a thread that encodes at the same time; taken and given back once a batch.
+    /// One scratch per thread that encodes at the same time, taken and returned once per batch.
     scratches: Mutex<Vec<Scratch>>,
 }
 
@@ -41,11 +41,11 @@ impl fmt::Debug for ClipTokenizer {
     }
 }
 
-/// What a thread keeps from batch to batch.
+/// Reused memory of a thread.
 #[derive(Debug, Default)]
 struct Scratch {
     bpe: BpeScratch,
-    /// A word's ids are `ids[begin..end]`.
+    /// The cached ids of a word are `ids[begin..end]`.
     words: HashMap<Box<[u8]>, (u32, u32), RandomState>,
     ids: Vec<i32>,
     plain: String,
@@ -77,12 +77,12 @@ impl ClipTokenizer {
         self.bpe.vocab_size() + SPECIALS.len()
     }
 
-    /// The id of the special token that begins a row (0) or ends it (1).
+    /// The id of the special token at the start (0) or end (1) of a row.
     fn special_id(&self, which: usize) -> i32 {
         (self.bpe.vocab_size() + which) as i32
     }
 
-    /// Encodes into rows that hold padding already.
+    /// Encodes captions into rows that are already padded.
     pub(super) fn encode_batch(
         &self,
         captions: &[&str],
@@ -102,7 +102,7 @@ impl ClipTokenizer {
         outcome
     }
 
-    /// Writes the ids of a cleaned caption. One that is too long is cut, its last id replaced by the end token.
+    /// Writes the ids of a cleaned caption. If it is too long, it is truncated, and the end token replaces its last id.
     fn encode_row(&self, text: &str, row: &mut [i32], scratch: &mut Scratch) {
         let room = row.len() - SPECIALS.len();
         row[0] = self.special_id(0);
@@ -120,7 +120,7 @@ impl ClipTokenizer {
         row[1 + used] = self.special_id(1);
     }
 
-    /// The ids of a word, remembered if it is short.
+    /// The ids of a word. Short words are cached.
     #[inline]
     fn encode_word<'s>(&self, word: &str, scratch: &'s mut Scratch) -> &'s [i32] {
         let bytes = word.as_bytes();
@@ -148,7 +148,7 @@ impl ClipTokenizer {
             Some(which) => scratch.ids.push(self.special_id(which)),
             None => self.bpe.encode(bytes, &mut scratch.bpe, &mut scratch.ids),
         }
-        // A full cache holds at most 2^16 words of 48 ids, so that both ends fit.
+        // The cache has at most 2^16 words of 48 ids, so both indices fit.
         scratch
             .words
             .insert(bytes.into(), (begin as u32, scratch.ids.len() as u32));

@@ -1,4 +1,4 @@
-//! Any Hugging Face `tokenizer.json`, through the `tokenizers` crate.
+//! Tokenizers from a Hugging Face `tokenizer.json`, through the `tokenizers` crate.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::clean::Cleaning;
 use crate::text::json::JsonText;
 use crate::text::mask::Padding;
 
-/// Vocabulary entries that are a padding token by their name, where the file has no `padding` section.
+/// Names of padding tokens, for a file without a `padding` section.
 const PAD_TOKENS: [&str; 2] = ["<pad>", "[PAD]"];
 
 pub(super) struct FileTokenizer {
@@ -22,7 +22,7 @@ pub(super) struct FileTokenizer {
     padding: Padding,
     vocab_size: usize,
     cleaning: Option<Cleaning>,
-    /// Memory to clean in, one a thread that encodes at the same time.
+    /// Buffers for cleaning, one per thread that encodes at the same time.
     plain: Mutex<Vec<String>>,
 }
 
@@ -89,7 +89,7 @@ impl FileTokenizer {
                 .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left))
         });
 
-        // A token that was added for a purpose is no part of a text; one of the model's vocabulary may be.
+        // An added token never occurs in text. A token of the model's vocabulary may.
         let in_text = !inner
             .get_added_vocabulary()
             .get_added_tokens_decoder()
@@ -107,7 +107,7 @@ impl FileTokenizer {
         inner
             .with_truncation(Some(truncation))
             .map_err(|error| unreadable(error.to_string()))?;
-        // Rows are padded here, to a length that does not depend on the other captions.
+        // We pad rows ourselves, to a fixed length.
         inner.with_padding(None);
         Ok(Self {
             path: path.to_owned(),
@@ -136,7 +136,7 @@ impl FileTokenizer {
         self.vocab_size
     }
 
-    /// Encodes into rows that hold padding already.
+    /// Encodes captions into rows that are already padded.
     pub(super) fn encode_batch(
         &self,
         captions: &[&str],
@@ -179,7 +179,7 @@ impl FileTokenizer {
     }
 }
 
-/// What `tokenizer_config.json` beside the file says, which `transformers` believes before the file itself.
+/// Settings from the `tokenizer_config.json` beside the file. As in `transformers`, they override the file.
 #[derive(Default)]
 struct Beside {
     pad_token: Option<String>,
@@ -188,7 +188,7 @@ struct Beside {
 }
 
 impl Beside {
-    /// Nothing where there is no such file.
+    /// No settings if there is no such file.
     fn read(tokenizer: &Path) -> Result<Self, TokenizeError> {
         let path = tokenizer.with_file_name("tokenizer_config.json");
         let bytes = match std::fs::read(&path) {
@@ -204,7 +204,7 @@ impl Beside {
         })?;
         let json = json.value();
         let is_left = |key: &str| Some(json.get(key)?.as_str()? == "left");
-        // A token with its flags, or its text alone.
+        // Either an object with the token and its flags, or the token alone.
         let pad = json.get("pad_token");
         let pad_token = pad.and_then(|token| token.get("content").unwrap_or(token).as_str());
         Ok(Self {

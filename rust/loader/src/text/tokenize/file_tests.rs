@@ -1,11 +1,11 @@
-//! Known answers and errors of tokenizers from a file.
+//! Tests: known answers and errors of tokenizers from a file.
 
 use std::path::{Path, PathBuf};
 
 use super::tests::encode;
 use super::*;
 
-/// A `tokenizer.json` of single letters with `[CLS] … [SEP]` around, and whatever `extra` says at its top.
+/// A `tokenizer.json` of single letters with `[CLS] … [SEP]` around, and `extra` at its top level.
 fn letters_json(extra: &str, pad_token: &str) -> String {
     let letters = ('a'..='e')
         .enumerate()

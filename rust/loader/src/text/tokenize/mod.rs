@@ -1,7 +1,7 @@
-//! Caption → token ids of fixed length.
+//! Tokenizers: captions to rows of token ids.
 //!
-//! Two kinds of tokenizer behind one type: CLIP's byte-pair encoding, written here because it stands in the loader's hot
-//! path ([`Tokenizer::clip`]), and any Hugging Face `tokenizer.json` ([`Tokenizer::from_file`]).
+//! One type for two kinds: CLIP's byte-pair encoding ([`Tokenizer::clip`], our own because it is faster and exact), and any
+//! Hugging Face `tokenizer.json` ([`Tokenizer::from_file`]).
 
 mod bpe;
 mod clean;
@@ -25,7 +25,7 @@ enum Kind {
     File(Box<FileTokenizer>),
 }
 
-/// Turns captions into rows of ids, each of `context_length`, padded. Shared by all threads of a loader.
+/// Turns captions into padded rows of `context_length` ids. Shared by all threads of a loader.
 #[derive(Debug)]
 pub struct Tokenizer {
     kind: Kind,
@@ -33,11 +33,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// A Hugging Face `tokenizer.json`, with the file's own normaliser, special tokens and sides of truncation and padding.
+    /// A tokenizer from a Hugging Face `tokenizer.json`, with the file's normaliser, special tokens, and sides of truncation
+    /// and padding.
     ///
-    /// A caption that is too long loses tokens of its own, never the special ones. Padding is `pad_id`, else what the
-    /// `tokenizer_config.json` beside the file says, else its `padding` section, else the id of `<pad>` or of `[PAD]`.
-    /// Captions are cleaned before, if `cleaning` says how, as open_clip's `HFTokenizer` does.
+    /// Truncation never removes special tokens. The padding id is `pad_id`, else that of the `tokenizer_config.json` beside
+    /// the file, else that of the file's `padding` section, else the id of `<pad>` or `[PAD]`. If `cleaning` is given,
+    /// captions are cleaned first, as by open_clip's `HFTokenizer`.
     ///
     /// # Errors
     /// The file cannot be read or parsed, no padding id is known, or `context_length` leaves no room for a caption.
@@ -54,13 +55,13 @@ impl Tokenizer {
         })
     }
 
-    /// CLIP's byte-pair encoding: ids as `open_clip.SimpleTokenizer` gives them, padded with 0.
+    /// CLIP's tokenizer: the ids of `open_clip.SimpleTokenizer`, padded with 0.
     ///
-    /// `merges` is the text of `bpe_simple_vocab_16e6.txt`. Captions for which [`is_clean`] does not hold go through
-    /// the cleaner, all of a batch in one call.
+    /// `merges` is the text of `bpe_simple_vocab_16e6.txt`. Captions that are not [`is_clean`] go to the cleaner, all of a
+    /// batch in one call.
     ///
     /// # Errors
-    /// The merges are not a vocabulary, or `context_length` leaves no room for a caption.
+    /// The merges are invalid, or `context_length` leaves no room for a caption.
     pub fn clip(
         merges: &[u8],
         context_length: usize,
@@ -73,13 +74,13 @@ impl Tokenizer {
         })
     }
 
-    /// Writes one row of `context_length` ids a caption; every element of `out` is overwritten.
+    /// Writes one row of `context_length` ids per caption. Every element of `out` is overwritten.
     ///
     /// # Errors
-    /// The cleaner or the file's tokenizer failed; `out` then holds padding where nothing else was written.
+    /// The cleaner or the tokenizer failed. Rows that were not written are padding.
     ///
     /// # Panics
-    /// If `out` does not hold exactly `captions.len()` rows, which is a bug of the caller.
+    /// `out` does not have exactly one row per caption.
     pub fn encode_batch(&self, captions: &[&str], out: &mut [i32]) -> Result<(), TokenizeError> {
         assert_eq!(
             out.len(),
@@ -93,7 +94,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether white space around a caption is a matter of its cleaning.
+    /// Whether captions are cleaned, including white space around them.
     pub fn cleans(&self) -> bool {
         match &self.kind {
             Kind::Clip(_) => true,
@@ -101,17 +102,17 @@ impl Tokenizer {
         }
     }
 
-    /// Ids in a row.
+    /// Number of ids in a row.
     pub fn context_length(&self) -> usize {
         self.context_length
     }
 
-    /// The id that fills a row behind its caption (or before it, where a file says so).
+    /// The padding id.
     pub fn pad_id(&self) -> i32 {
         self.padding().id
     }
 
-    /// How rows are filled up, for masking.
+    /// How rows are padded, for masking.
     pub fn padding(&self) -> Padding {
         match &self.kind {
             Kind::Clip(_) => clip::PADDING,
@@ -119,7 +120,7 @@ impl Tokenizer {
         }
     }
 
-    /// One more than the largest id: the rows that a table of embeddings needs.
+    /// Size of the vocabulary: the largest id plus one.
     pub fn vocab_size(&self) -> usize {
         match &self.kind {
             Kind::Clip(clip) => clip.vocab_size(),

@@ -1,9 +1,8 @@
-//! Cuts cleaned text into the words that byte-pair encoding works on, as CLIP's regular expression does.
+//! Splits cleaned text into words for byte-pair encoding, as CLIP's regular expression does.
 //!
-//! The expression, matched without regard to case: `<start_of_text>`, `<end_of_text>`, the contractions `'s 't 're 've 'm 'll
-//! 'd`, a run of letters, one number, or a run of anything else that is not white space. Read from the left, the first
-//! alternative that fits wins. The classes are Unicode's as the crate `unicode-properties` has them; what a package with older
-//! tables of Unicode does not know yet, it takes for a sign.
+//! The expression ignores case. Its alternatives, in order: `<start_of_text>`, `<end_of_text>`, the contractions `'s 't 're
+//! 've 'm 'll 'd`, a run of letters, one number, a run of anything else except white space. Character classes come from
+//! `unicode-properties`. A package with older Unicode tables takes newer characters for punctuation.
 
 use std::ops::Range;
 
@@ -12,7 +11,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 /// The special tokens, in the order of their ids.
 pub(super) const SPECIALS: [&str; 2] = ["<start_of_text>", "<end_of_text>"];
 
-/// Matched without regard to case, the letter s is also this one, which has no lower case of its own.
+/// Also matches the letter s if case is ignored. It has no lower-case form of its own.
 const LONG_S: &str = "ſ";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,7 +38,7 @@ const ASCII: [Class; 128] = {
     classes
 };
 
-/// The words of `text`, as ranges of its bytes.
+/// The words of `text`, as byte ranges.
 pub(super) struct Words<'t> {
     text: &'t str,
     at: usize,
@@ -50,7 +49,7 @@ impl<'t> Words<'t> {
         Self { text, at: 0 }
     }
 
-    /// The class of the character at `at`, and its length in bytes; nothing at the end.
+    /// The class and the byte length of the character at `at`. `None` at the end.
     #[inline]
     fn class(&self, at: usize) -> Option<(Class, usize)> {
         match self.text.as_bytes().get(at) {
@@ -63,7 +62,7 @@ impl<'t> Words<'t> {
         }
     }
 
-    /// The end of the run of `class` that goes on at `at`.
+    /// The end of the run of `class` that continues at `at`.
     #[inline]
     fn run(&self, class: Class, mut at: usize) -> usize {
         while let Some((next, width)) = self.class(at) {
@@ -103,14 +102,14 @@ fn class_beyond_ascii(letter: char) -> Class {
         GeneralCategoryGroup::Letter => Class::Letter,
         GeneralCategoryGroup::Number => Class::Number,
         _ if letter.is_whitespace() => Class::Gap,
-        // The one mark whose case folding is a letter. Without regard to case Python's `regex` finds it in neither the letters nor
-        // their complement, so no word has it and it parts words.
+        // The only mark that folds to a letter. Ignoring case, Python's `regex` counts it neither as a letter nor as a
+        // non-letter, so it is in no word and separates words.
         _ if letter == '\u{345}' => Class::Gap,
         _ => Class::Other,
     }
 }
 
-/// The length of the contraction at the start of `text`, which begins with an apostrophe.
+/// The length of the contraction at the start of `text`, which starts with an apostrophe.
 fn contraction(text: &str) -> Option<usize> {
     let rest = &text[1..];
     if rest.starts_with(LONG_S) {
@@ -123,7 +122,7 @@ fn contraction(text: &str) -> Option<usize> {
     }
 }
 
-/// The length of the special token at the start of `text`, each of its letters s possibly a long one.
+/// The length of the special token at the start of `text`. Each s may be a long s.
 fn special(text: &str) -> Option<usize> {
     SPECIALS.iter().find_map(|special| {
         let mut rest = text;

@@ -1,4 +1,4 @@
-//! Known answers and laws of CLIP's tokenizer.
+//! Tests: known answers and laws of CLIP's tokenizer.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 /// A tiny vocabulary: ids 512.. in this order, then the two special tokens 518 and 519.
 pub(super) const MERGES: &str = "#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\n";
 
-/// Lower case and single spaces; remembers how many captions each call brought.
+/// Lower case and single spaces. Records the number of captions of each call.
 #[derive(Default)]
 struct Lower {
     calls: Mutex<Vec<usize>>,
@@ -56,7 +56,7 @@ pub(super) fn encode(tokenizer: &Tokenizer, captions: &[&str]) -> Vec<Vec<i32>> 
         .collect()
 }
 
-/// The id of an ASCII character other than blanks: `!` is 0.
+/// The id of a printable ASCII character: `!` is 0.
 pub(super) fn id(letter: char) -> i32 {
     letter as i32 - '!' as i32
 }
@@ -68,7 +68,7 @@ pub(super) fn last(letter: char) -> i32 {
 pub(super) const START: i32 = 518;
 pub(super) const END: i32 = 519;
 
-/// The row of these ids between the special tokens.
+/// The row with these ids between the special tokens.
 pub(super) fn row(ids: &[i32], length: usize) -> Vec<i32> {
     let mut row = vec![START];
     row.extend_from_slice(ids);
@@ -88,11 +88,11 @@ fn words_of_clip_are_known() {
         ("The\tCAT", &[the, cat]),
         ("th", &[id('t'), last('h')]),
         ("thx", &[th, last('x')]),
-        // Only whole pairs merge, from the left, and the end of the word is another symbol.
+        // Pairs merge from the left, and the last letter of a word is a different symbol.
         ("ababx", &[abab, last('x')]),
         ("abababx", &[abab, ab, last('x')]),
         ("abab", &[ab, id('a'), last('b')]),
-        // Numbers stand alone, contractions come before runs, a run of signs swallows a quote.
+        // Numbers are single, contractions come before runs, and a run of punctuation includes a quote.
         ("a12", &[last('a'), last('1'), last('2')]),
         ("it's", &[id('i'), last('t'), id('\''), last('s')]),
         ("'stop", &[id('\''), last('s'), id('t'), id('o'), last('p')]),
@@ -149,7 +149,7 @@ fn beyond_ascii_words_part_where_the_classes_do() {
         ("½Ⅻ", &["½", "Ⅻ"]),
         ("🙂🙂!", &["🙂🙂!"]),
         ("a\u{301}", &["a", "\u{301}"]),
-        // A mark that folds to a letter belongs to no word.
+        // A mark that folds to a letter is in no word.
         ("a\u{345}b.\u{345}.", &["a", "b", ".", "."]),
         ("'ſx", &["'ſ", "x"]),
         ("<ſtart_of_text>x", &["<ſtart_of_text>", "x"]),
@@ -237,7 +237,7 @@ fn too_short_a_context_is_refused() {
     );
 }
 
-/// Encodes by trying every pair in every round, all equal pairs at once, as the reference describes it.
+/// Encodes as the reference does: in each round, merges all equal pairs at once.
 fn slow_bpe(merges: &[(String, String)], word: &str) -> Vec<String> {
     let mut symbols: Vec<String> = word.chars().map(String::from).collect();
     symbols.last_mut().unwrap().push_str("</w>");
@@ -274,7 +274,7 @@ proptest! {
         let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
         for row in encode(&tokenizer, &captions) {
             prop_assert_eq!(row[0], START);
-            // `!` is 0 too, so the end is the last end token.
+            // `!` is 0 too, so search for the last end token.
             let end = row.iter().rposition(|id| *id == END);
             prop_assert!(end.is_some());
             prop_assert!(row[end.unwrap()..].iter().skip(1).all(|id| *id == 0));

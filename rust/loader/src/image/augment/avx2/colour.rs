@@ -1,20 +1,20 @@
-//! Colour operations on eight pixels at a time, in PIL's arithmetic.
+//! Colour kernels for eight pixels at a time, in PIL's arithmetic.
 
 use std::arch::x86_64::*;
 
 use super::super::portable;
 use super::{load_16, store_24};
 
-/// Bytes of the pixels that are treated together.
+/// Bytes of the pixels that are processed together.
 const BLOCK: usize = 24;
-/// Pixels after which 32-bit sums of brightness are emptied into a wider one.
+/// Pixels after which 32-bit sums of brightness are added to a wider sum.
 const SUM_PIXELS: usize = 1 << 20;
 
 /// Red, green and blue of eight pixels as integers.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn split(block: &[u8; BLOCK]) -> [__m256i; 3] {
-    // Four pixels a half: the first 12 bytes of one load, the last 12 of the other.
+    // Four pixels per half: the first 12 bytes of one load, the last 12 of the other.
     let both = _mm256_set_m128i(load_16(block, 8), load_16(block, 0));
     let places = _mm256_setr_epi32(0, 3, 6, 9, 4, 7, 10, 13);
     let byte = _mm256_set1_epi32(0xFF);
@@ -24,7 +24,7 @@ fn split(block: &[u8; BLOCK]) -> [__m256i; 3] {
     })
 }
 
-/// Eight pixels of packed RGB from integers whose first three bytes are red, green and blue.
+/// Packs eight pixels from integers whose first three bytes are red, green and blue.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn squeeze(pixels: __m256i, out: &mut [u8; BLOCK]) {
@@ -36,7 +36,7 @@ fn squeeze(pixels: __m256i, out: &mut [u8; BLOCK]) {
     store_24(out, _mm256_permutevar8x32_epi32(halves, joined));
 }
 
-/// Eight pixels of packed RGB from red, green and blue, each within 0..=255.
+/// Packs eight pixels from red, green and blue, each within 0..=255.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn merge([red, green, blue]: [__m256i; 3], out: &mut [u8; BLOCK]) {
@@ -103,7 +103,7 @@ pub(in super::super) fn saturate(pixels: &mut [u8], factor: f32) {
         let base = _mm256_cvtepi32_ps(level);
         let blended = channels.map(|channel| {
             let difference = _mm256_cvtepi32_ps(_mm256_sub_epi32(channel, level));
-            // Two roundings, as PIL's: a fused multiplication would give other values.
+            // Two roundings, as in PIL. A fused multiply-add would give other values.
             let sum = _mm256_add_ps(base, _mm256_mul_ps(factors, difference));
             let cut = _mm256_max_ps(_mm256_min_ps(sum, most), _mm256_setzero_ps());
             _mm256_cvttps_epi32(cut)
@@ -113,8 +113,8 @@ pub(in super::super) fn saturate(pixels: &mut [u8], factor: f32) {
     portable::saturate(rest, factor);
 }
 
-/// `value` rounded down, where `rounded` is it to the nearest single and `error` has the sign of what that lost: the
-/// two can differ only where the nearest single is a whole number.
+/// Rounds a value down, given the nearest single `rounded` and the sign of its rounding `error`. The two can only differ if
+/// the nearest single is a whole number.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn floor(rounded: __m256, error: __m256) -> __m256i {
@@ -137,8 +137,8 @@ fn hue_saturation([red, green, blue]: [__m256i; 3], high: __m256i) -> [__m256i; 
     let middle = _mm256_sub_epi32(_mm256_sub_epi32(sum, low), high);
     let range = _mm256_cvtepi32_ps(_mm256_sub_epi32(high, low));
     let below = _mm256_div_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(high, middle)), range);
-    // In PIL's formulas one of the two fractions is always 1, so the hue is a whole number plus or minus the
-    // other one: counted from the highest channel, the sign says which of the others is lowest.
+    // In PIL's formulas one of the two fractions is always 1, so the hue is a whole number plus or minus the other
+    // fraction. The highest channel gives the whole number, the lowest channel the sign.
     let equal = |one, other| _mm256_castsi256_ps(_mm256_cmpeq_epi32(one, other));
     let (red_high, red_low, green_low) = (equal(red, high), equal(red, low), equal(green, low));
     let green_high = _mm256_andnot_ps(red_high, equal(green, high));
@@ -167,7 +167,7 @@ fn hue_saturation([red, green, blue]: [__m256i; 3], high: __m256i) -> [__m256i; 
     [steps(turn), steps(saturation)]
 }
 
-/// A hue in sixths of a turn, -1 to 5, to turns, 0 to 1.
+/// Converts a hue in sixths of a turn (-1 to 5) to turns (0 to 1).
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn turns(hue: __m256) -> __m256 {
@@ -224,8 +224,8 @@ pub(in super::super) fn shift_hue(pixels: &mut [u8], shift: u8) {
     portable::shift_hue(rest, shift);
 }
 
-/// The three darker shades from which PIL's HSV to RGB mixes, and the sixth of the turn. A saturation of 0 gives
-/// three times the value, so grey pixels need no case of their own.
+/// The three darker levels p, q and t of PIL's HSV to RGB, and the sixth of the turn. For a saturation of 0 all three equal
+/// the value, so grey pixels need no special case.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn shades(hue: __m256i, saturation: __m256i, value: __m256i) -> [__m256i; 4] {
@@ -239,8 +239,8 @@ fn shades(hue: __m256i, saturation: __m256i, value: __m256i) -> [__m256i; 4] {
     let fraction = _mm256_div_ps(_mm256_cvtepi32_ps(rest), all);
     let strength = _mm256_div_ps(_mm256_cvtepi32_ps(saturation), all);
     let value = _mm256_cvtepi32_ps(value);
-    // round(value - value * dark) is floor(value + 0.5 - value * dark). Where the result is a whole number, its
-    // difference from value + 0.5 is exact, and with it the sign of the error.
+    // round(value - value * dark) is floor(value + 0.5 - value * dark). If the result is a whole number, its difference from
+    // value + 0.5 is exact, and so is the sign of the error.
     let rounded = _mm256_add_ps(value, _mm256_set1_ps(0.5));
     let shade = |dark: __m256| {
         let result = _mm256_fnmadd_ps(value, dark, rounded);

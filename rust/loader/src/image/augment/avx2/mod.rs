@@ -1,19 +1,19 @@
-//! The kernels for processors with AVX2 and FMA but without AVX-512. Each gives the same bytes as the portable one it
-//! stands for, which property tests check.
+//! The kernels for processors with AVX2 and FMA but without AVX-512. Each gives the same bytes as its portable version;
+//! property tests check this.
 //!
-//! Memory is touched by the functions of this file alone, each of which checks its bounds.
+//! Only the functions of this file access memory. Each checks its bounds.
 
 pub(super) mod colour;
 pub(super) mod resize;
 
 use std::arch::x86_64::*;
 
-/// Whether this processor has what the kernels need.
+/// Whether the processor has the features that the kernels need.
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// 32 bytes from `at` on.
+/// Loads 32 bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8], at: usize) -> __m256i {
@@ -22,7 +22,7 @@ fn load(bytes: &[u8], at: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// 16 bytes from `at` on.
+/// Loads 16 bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_16(bytes: &[u8], at: usize) -> __m128i {
@@ -52,7 +52,7 @@ fn store_24(bytes: &mut [u8; 24], value: __m256i) {
     }
 }
 
-/// Four integers.
+/// Loads four integers.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_4(values: &[i32; 4]) -> __m128i {

@@ -1,8 +1,8 @@
 //! Pillow's fixed-point resampling, exactly, with 16-bit products.
 //!
-//! A weight has 22 fractional bits. Written as w = low + 4096 high, both halves fit 16 signed bits, and the sum over
-//! taps of sample * w is two sums of products, each of which `vpmaddwd` forms for two taps and eight lanes at a time.
-//! Everything is exact modulo 2^32, and the sum itself fits 32 bits.
+//! A weight has 22 fractional bits. In w = low + 4096 high, both halves fit in 16 signed bits. So the sum over taps of
+//! sample * w is two sums of products, which `vpmaddwd` computes for two taps and eight lanes at a time. Everything is exact
+//! modulo 2^32, and the sum fits in 32 bits.
 
 use std::arch::x86_64::*;
 
@@ -10,27 +10,27 @@ use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::super::crop_rows::CropRows;
 use super::{load, load_4, load_16, store};
 
-/// Rows that are treated together.
+/// Rows that are processed together.
 const QUAD: usize = 4;
-/// Taps that are treated together along a row.
+/// Taps along a row that are processed together.
 const TAPS: usize = 4;
 /// Bits of a weight's lower half.
 const LOW_BITS: i32 = 12;
-/// Bytes that a vector of samples fills: no row may be shorter.
+/// Bytes of a vector of samples. No row may be shorter.
 const BLOCK: usize = 32;
 
-/// The weights of four taps of one output pixel: the first two in the lower half of each vector.
+/// The weights of four taps of one output pixel. The first two are in the lower half of each vector.
 #[derive(Debug, Clone, Copy)]
 struct Step {
-    /// Where in the row the 16 bytes begin that hold the samples.
+    /// Offset in the row of the 16 bytes with the samples.
     offset: usize,
-    /// Places in the 16 bytes of two samples of red, two of green, two of blue, widened to 16 bits.
+    /// Indices in the 16 bytes of two red, two green and two blue samples, widened to 16 bits.
     places: __m256i,
     low: __m256i,
     high: __m256i,
 }
 
-/// Buffers of these kernels, reused.
+/// Reused buffers.
 #[derive(Debug, Default)]
 pub(in super::super) struct Buffers {
     steps: Vec<Step>,
@@ -38,7 +38,7 @@ pub(in super::super) struct Buffers {
     between: Vec<u8>,
 }
 
-/// Whether the kernels can treat rows of so many pixels, resized to so many.
+/// Whether the kernels support rows of `width` pixels, resized to `outputs` pixels.
 pub(in super::super) fn fits(width: u32, outputs: u32) -> bool {
     width.min(outputs) as usize * 3 >= BLOCK
 }
@@ -57,7 +57,7 @@ fn halves(weights: __m128i) -> __m128i {
     _mm_packs_epi32(low, high)
 }
 
-/// Up to four weights, zeros after the last.
+/// Up to four weights, followed by zeros.
 #[inline]
 fn first_4(weights: &[i32]) -> [i32; TAPS] {
     let mut four = [0; TAPS];
@@ -66,7 +66,7 @@ fn first_4(weights: &[i32]) -> [i32; TAPS] {
     four
 }
 
-/// Fills `steps` for rows of so many bytes; gives the number of steps of each output.
+/// Fills `steps` for rows of `row_bytes` bytes. Returns the number of steps per output.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn plan(columns: &Coefficients, row_bytes: usize, steps: &mut Vec<Step>) -> usize {
@@ -80,7 +80,7 @@ fn plan(columns: &Coefficients, row_bytes: usize, steps: &mut Vec<Step>) -> usiz
         0, NONE, 3, NONE, 1, NONE, 4, NONE, 2, NONE, 5, NONE, NONE, NONE, NONE, NONE,
     );
     let places = _mm256_set_m128i(_mm_add_epi8(low_lane, _mm_set1_epi16(6)), low_lane);
-    // The places of samples: those of nothing stay as they are.
+    // The indices of samples. Unused ones stay as they are.
     let moved = _mm256_andnot_si256(
         _mm256_cmpgt_epi8(_mm256_setzero_si256(), places),
         _mm256_set1_epi16(0x00FF),
@@ -94,8 +94,8 @@ fn plan(columns: &Coefficients, row_bytes: usize, steps: &mut Vec<Step>) -> usiz
             let weights = weights.get(step * TAPS..).unwrap_or(&[]);
             let halves = _mm256_castsi128_si256(halves(load_4(&first_4(weights))));
             let wanted = (start + step * TAPS) * 3;
-            // The last steps of a row begin earlier, so as not to read past its end. Places beyond the 16 bytes are
-            // of taps without weight.
+            // The last steps of a row start earlier, so they don't read past its end. Indices beyond the 16 bytes belong to
+            // taps without weight.
             let offset = wanted.min(row_bytes - 16);
             let shift = _mm256_set1_epi8((wanted - offset).min(15) as i8);
             steps.push(Step {
@@ -109,14 +109,14 @@ fn plan(columns: &Coefficients, row_bytes: usize, steps: &mut Vec<Step>) -> usiz
     per_output
 }
 
-/// The sums of both halves put together, less the rounding.
+/// Combines the sums of both halves, without rounding.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn join(low: __m256i, high: __m256i) -> __m256i {
     _mm256_add_epi32(_mm256_slli_epi32::<LOW_BITS>(high), low)
 }
 
-/// The integer part of sums, with Pillow's rounding.
+/// The integer part of the sums, with Pillow's rounding.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn cut(sum: __m256i) -> __m256i {
@@ -126,7 +126,7 @@ fn cut(sum: __m256i) -> __m256i {
     ))
 }
 
-/// One output pixel of four rows: red, green, blue and nothing, for each.
+/// One output pixel of four rows: red, green, blue and an unused byte for each.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> [[u8; 4]; QUAD] {
@@ -140,7 +140,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> [[u8; 4]; QUAD] {
         }
     }
     let [a, b, c, d] = sums.map(|[low, high]| join(low, high));
-    // The two halves of a vector are sums of different taps.
+    // The halves of a vector are sums over different taps.
     let both = |one, other| {
         let low = _mm256_permute2x128_si256::<0x20>(one, other);
         let high = _mm256_permute2x128_si256::<0x31>(one, other);
@@ -156,7 +156,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> [[u8; 4]; QUAD] {
     ]
 }
 
-/// Weights in twos: for each half, two 16-bit numbers in one integer.
+/// Weights in pairs: for each half, two 16-bit numbers in one integer.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pairs(weights: &[i32], out: &mut Vec<[i32; 2]>) {
@@ -176,7 +176,7 @@ fn pairs(weights: &[i32], out: &mut Vec<[i32; 2]>) {
     }
 }
 
-/// One row of the pass along the columns; `row` gives the taps' rows, `count` of them, at least as long as `out`.
+/// Computes one row of the pass along the columns. `row` returns the `count` rows of the taps, at least as long as `out`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn along_columns<'a>(
@@ -188,7 +188,7 @@ fn along_columns<'a>(
     let zero = _mm256_setzero_si256();
     let mut at = 0;
     while at < out.len() {
-        // The last block overlaps the one before, so as not to read past the rows' end.
+        // The last block overlaps the previous one, so it does not read past the end of the rows.
         at = at.min(out.len() - BLOCK);
         let mut sums = [[zero; 2]; 4];
         for (pair, halves) in pairs.iter().enumerate() {
@@ -218,7 +218,7 @@ fn along_columns<'a>(
     }
 }
 
-/// Rows first, then columns.
+/// Resizes along the rows first, then along the columns.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn rows_then_columns(
     source: CropRows<'_>,
@@ -235,11 +235,11 @@ pub(in super::super) fn rows_then_columns(
     let per_output = plan(columns, source.row_bytes, steps);
     let (first, end) = rows.input_range();
     let lanes = columns.starts.len() * 3;
-    // A byte behind the last pixel, because pixels are written as four.
+    // One byte after the last pixel, because pixels are written as four bytes.
     let stride = lanes + 1;
     between.resize((end - first).next_multiple_of(QUAD) * stride, 0);
     for (quad, between) in between.chunks_exact_mut(stride * QUAD).enumerate() {
-        // Rows after the last are not used: any row will do in their place.
+        // Rows after the last are not used, so any row will do.
         let quad_rows =
             [0, 1, 2, 3].map(|row| source.row((first + quad * QUAD + row).min(end - 1)));
         for (output, steps) in steps.chunks_exact(per_output).enumerate() {
@@ -257,7 +257,7 @@ pub(in super::super) fn rows_then_columns(
     }
 }
 
-/// Columns first, then rows.
+/// Resizes along the columns first, then along the rows.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn columns_then_rows(
     source: CropRows<'_>,
@@ -287,7 +287,7 @@ pub(in super::super) fn columns_then_rows(
                 between,
             );
         }
-        // Of the last outputs there may be fewer than four rows: what the others hold is not written.
+        // The last outputs may have fewer than four rows. The others are not written.
         let quad_rows = [0, 1, 2, 3].map(|row| &between[row * row_bytes..][..row_bytes]);
         for (output, steps) in steps.chunks_exact(per_output).enumerate() {
             let pixels = along_rows(quad_rows, steps);

@@ -1,15 +1,15 @@
-//! Colour operations on sixteen pixels at a time, in PIL's arithmetic.
+//! Colour kernels for sixteen pixels at a time, in PIL's arithmetic.
 
 use std::arch::x86_64::*;
 
 use super::{load, load_first, store_48, store_first};
 
-/// Bytes of the pixels that are treated together.
+/// Bytes of the pixels that are processed together.
 const BLOCK: usize = 48;
-/// Pixels after which 32-bit sums of brightness are emptied into a wider one.
+/// Pixels after which 32-bit sums of brightness are added to a wider sum.
 const SUM_PIXELS: usize = 1 << 20;
 
-/// For each of sixteen lanes, where byte b of its four comes from: `channels[b]` of pixel `lane`.
+/// The source of each byte of sixteen lanes: byte b of a lane comes from `channels[b]` of pixel `lane`.
 const fn split_places(channels: [u8; 4]) -> [u8; 64] {
     let mut table = [0; 64];
     let mut at = 0;
@@ -20,7 +20,7 @@ const fn split_places(channels: [u8; 4]) -> [u8; 64] {
     table
 }
 
-/// For each of 48 bytes of packed RGB, its place in the result of [`pack`].
+/// The index of each of 48 bytes of packed RGB in the result of [`pack`].
 const fn merge_places() -> [u8; 64] {
     let mut table = [0; 64];
     let mut at = 0;
@@ -32,7 +32,7 @@ const fn merge_places() -> [u8; 64] {
     table
 }
 
-/// For each of 48 bytes of packed RGB, its place among lanes of four bytes R, G, B, nothing.
+/// The index of each of 48 bytes of packed RGB among lanes of four bytes: R, G, B, unused.
 const fn lane_places() -> [u8; 64] {
     let mut table = [0; 64];
     let mut at = 0;
@@ -65,14 +65,14 @@ fn luma(pixels: __m512i) -> __m512i {
     let pairs = |places: &[u8; 64]| {
         _mm512_maskz_permutexvar_epi8(0x5555_5555_5555_5555, load(places, 0), pixels)
     };
-    // Green's weight, 38470, does not fit a signed 16-bit integer: half of it is taken twice.
+    // The weight of green, 38470, does not fit in a signed 16-bit integer, so half of it is used twice.
     let red_green = _mm512_set1_epi32(19235 << 16 | 19595);
     let blue_green = _mm512_set1_epi32(19235 << 16 | 7471);
     let sum = _mm512_dpwssd_epi32(_mm512_set1_epi32(0x8000), pairs(&RED_GREEN), red_green);
     _mm512_srli_epi32::<16>(_mm512_dpwssd_epi32(sum, pairs(&BLUE_GREEN), blue_green))
 }
 
-/// Sixteen pixels from three vectors of integers, each cut to 0..=255.
+/// Packs sixteen pixels from three vectors of integers, clamped to 0..=255.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn merge([red, green, blue]: [__m512i; 3]) -> __m512i {
@@ -105,7 +105,7 @@ pub(in super::super) fn luma_sum(pixels: &[u8]) -> u64 {
     for part in pixels.chunks(SUM_PIXELS * 3) {
         let mut sums = _mm512_setzero_si512();
         for block in part.chunks(BLOCK) {
-            // Pixels that are not there are black and add nothing.
+            // Missing pixels are black and add nothing.
             sums = _mm512_add_epi32(sums, luma(load_first(block)));
         }
         total += _mm512_reduce_add_epi32(sums) as u64;
@@ -132,15 +132,15 @@ pub(in super::super) fn saturate(pixels: &mut [u8], factor: f32) {
         let base = _mm512_cvtepi32_ps(level);
         let blended = [&RED, &GREEN, &BLUE].map(|places| {
             let difference = _mm512_cvtepi32_ps(_mm512_sub_epi32(channel(samples, places), level));
-            // Two roundings, as PIL's: a fused multiplication would give other values.
+            // Two roundings, as in PIL. A fused multiply-add would give other values.
             _mm512_cvttps_epi32(_mm512_add_ps(base, _mm512_mul_ps(factor, difference)))
         });
         store_48(block, merge(blended));
     }
 }
 
-/// Division of whole numbers up to 255, rounded as the division instruction rounds (all pairs are tested).
-/// Without meaning where the divisor is 0.
+/// Divides whole numbers up to 255, rounded as by the division instruction (all pairs are tested). Unspecified for a divisor
+/// of 0.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn divide(dividend: __m512, divisor: __m512) -> __m512 {
@@ -152,7 +152,7 @@ fn divide(dividend: __m512, divisor: __m512) -> __m512 {
     _mm512_fmadd_ps(rest, inverse, quotient)
 }
 
-/// Division by 255, rounded as the division instruction rounds.
+/// Divides by 255, rounded as by the division instruction.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn divide_by_255(dividend: __m512) -> __m512 {
@@ -171,8 +171,8 @@ fn hue_saturation([red, green, blue]: [__m512i; 3], high: __m512i) -> [__m512i; 
     let middle = _mm512_sub_epi32(_mm512_sub_epi32(sum, low), high);
     let range = _mm512_cvtepi32_ps(_mm512_sub_epi32(high, low));
     let below = divide(_mm512_cvtepi32_ps(_mm512_sub_epi32(high, middle)), range);
-    // In PIL's formulas one of the two fractions is always 1, so the hue is a whole number plus or minus the
-    // other one: counted from the highest channel, the sign says which of the others is lowest.
+    // In PIL's formulas one of the two fractions is always 1, so the hue is a whole number plus or minus the other
+    // fraction. The highest channel gives the whole number, the lowest channel the sign.
     let red_high = _mm512_cmpeq_epi32_mask(red, high);
     let green_high = _mm512_mask_cmpeq_epi32_mask(!red_high, green, high);
     let blue_high = !(red_high | green_high);
@@ -196,7 +196,7 @@ fn hue_saturation([red, green, blue]: [__m512i; 3], high: __m512i) -> [__m512i; 
     [steps(turn), steps(divide(range, _mm512_cvtepi32_ps(high)))]
 }
 
-/// A hue in sixths of a turn, -1 to 5, to turns, 0 to 1.
+/// Converts a hue in sixths of a turn (-1 to 5) to turns (0 to 1).
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn turns(hue: __m512) -> __m512 {
@@ -268,8 +268,8 @@ pub(in super::super) fn shift_hue(pixels: &mut [u8], shift: u8) {
     }
 }
 
-/// The three darker shades from which PIL's HSV to RGB mixes, and the sixth of the turn. A saturation of 0 gives
-/// three times the value, so grey pixels need no case of their own.
+/// The three darker levels p, q and t of PIL's HSV to RGB, and the sixth of the turn. For a saturation of 0 all three equal
+/// the value, so grey pixels need no special case.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn shades(hue: __m512i, saturation: __m512i, value: __m512i) -> [__m512i; 4] {
@@ -283,8 +283,8 @@ fn shades(hue: __m512i, saturation: __m512i, value: __m512i) -> [__m512i; 4] {
     let fraction = divide_by_255(_mm512_cvtepi32_ps(rest));
     let strength = divide_by_255(_mm512_cvtepi32_ps(saturation));
     let value = _mm512_cvtepi32_ps(value);
-    // round(value - value * dark) is floor(value + 0.5 - value * dark): with the product unrounded and the result
-    // rounded down this is exact.
+    // round(value - value * dark) is floor(value + 0.5 - value * dark). This is exact, because the product is not rounded and
+    // the result is rounded down.
     let rounded = _mm512_add_ps(value, _mm512_set1_ps(0.5));
     let shade =
         |dark: __m512| _mm512_cvttps_epi32(_mm512_fnmadd_round_ps::<DOWN>(value, dark, rounded));

@@ -1,14 +1,14 @@
-//! The kernels for processors with AVX-512 (VNNI and VBMI: Ice Lake, Zen 4 and later). Each gives the same
-//! bytes as the portable one it stands for, which a property test checks.
+//! The kernels for processors with AVX-512 (VNNI and VBMI: Ice Lake, Zen 4 and later). Each gives the same bytes as its
+//! portable version; a property test checks this.
 //!
-//! Memory is touched by the functions of this file alone, each of which checks its bounds.
+//! Only the functions of this file access memory. Each checks its bounds.
 
 pub(super) mod colour;
 pub(super) mod resize;
 
 use std::arch::x86_64::*;
 
-/// Whether this processor has what the kernels need.
+/// Whether the processor has the features that the kernels need.
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -18,7 +18,7 @@ pub(super) fn available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-/// 64 bytes from `at` on.
+/// Loads 64 bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn load(bytes: &[u8], at: usize) -> __m512i {
@@ -27,7 +27,7 @@ fn load(bytes: &[u8], at: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// Up to 64 bytes, zeros after the last.
+/// Loads up to 64 bytes, followed by zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn load_first(bytes: &[u8]) -> __m512i {
@@ -49,7 +49,7 @@ fn store(bytes: &mut [u8], at: usize, value: __m512i) {
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
 }
 
-/// Writes the first bytes of `value` over all of `bytes`, 64 of them at most.
+/// Overwrites `bytes`, at most 64, with the first bytes of `value`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn store_first(bytes: &mut [u8], value: __m512i) {
@@ -62,14 +62,14 @@ fn store_first(bytes: &mut [u8], value: __m512i) {
     unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
 }
 
-/// Writes the first bytes of `value` over all of `bytes`, of which there may be 48 at most, and are usually.
+/// Overwrites `bytes`, usually 48 and at most that, with the first bytes of `value`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn store_48(bytes: &mut [u8], value: __m512i) {
     if bytes.len() != 48 {
         return store_first(bytes, value);
     }
-    // Two plain stores: a masked one counts as 64 bytes, and the load of the block behind it would wait for it.
+    // Two plain stores: a masked store counts as 64 bytes, so the load of the next block would wait for it.
     // SAFETY: the slice is 48 bytes long, and the stores need no alignment.
     unsafe {
         let at = bytes.as_mut_ptr();
@@ -78,7 +78,7 @@ fn store_48(bytes: &mut [u8], value: __m512i) {
     }
 }
 
-/// Writes the first bytes of `value` over all of `bytes`, 16 of them at most.
+/// Overwrites `bytes`, at most 16, with the first bytes of `value`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn store_first_16(bytes: &mut [u8], value: __m128i) {
@@ -91,7 +91,7 @@ fn store_first_16(bytes: &mut [u8], value: __m128i) {
     unsafe { _mm_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
 }
 
-/// Up to four integers, zeros after the last.
+/// Loads up to four integers, followed by zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
 fn load_up_to_4(values: &[i32]) -> __m128i {

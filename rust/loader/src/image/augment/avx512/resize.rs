@@ -1,11 +1,11 @@
 //! Pillow's fixed-point resampling, exactly, with byte products.
 //!
-//! A weight has 22 fractional bits. Written with three signed digits in base 256, w = d0 + 256 d1 + 65536 d2, the
-//! sum over taps of sample * w is three sums of byte products, each of which `vpdpbusd` forms for four taps and
-//! sixteen lanes at a time. Everything is exact modulo 2^32, and the sum itself fits 32 bits.
+//! A weight has 22 fractional bits. With three signed digits in base 256, w = d0 + 256 d1 + 65536 d2, the sum over taps of
+//! sample * w is three sums of byte products, which `vpdpbusd` computes for four taps and sixteen lanes at a time. Everything
+//! is exact modulo 2^32, and the sum fits in 32 bits.
 //!
-//! The pass along the rows works on four rows at once and leaves, for each sample position, the four rows' bytes
-//! side by side: the very operand that the pass along the columns needs.
+//! The pass along the rows processes four rows at once. For each sample position it stores the bytes of the four rows side by
+//! side, as the pass along the columns needs them.
 
 use std::arch::x86_64::*;
 
@@ -13,24 +13,24 @@ use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::super::crop_rows::CropRows;
 use super::{load, load_up_to_4, store, store_first, store_first_16};
 
-/// Most output pixels whose three samples fit the sixteen lanes.
+/// Most output pixels whose three samples fit in sixteen lanes.
 const MAX_GROUP: usize = 5;
-/// Rows that are treated together.
+/// Rows that are processed together.
 const QUAD: usize = 4;
-/// Signed digits in base 256 that make a weight.
+/// Signed base-256 digits of a weight.
 const DIGITS: usize = 3;
 
 /// The weights of four taps of one group of outputs.
 #[derive(Debug, Clone, Copy)]
 struct Step {
-    /// Where in the row the 64 bytes begin that hold the samples.
+    /// Offset in the row of the 64 bytes with the samples.
     offset: usize,
-    /// For each lane's four bytes, their places in the 64.
+    /// Indices in the 64 bytes of the four bytes of each lane.
     places: __m512i,
     digits: [__m512i; DIGITS],
 }
 
-/// Buffers of these kernels, reused.
+/// Reused buffers.
 #[derive(Debug, Default)]
 pub(in super::super) struct Buffers {
     steps: Vec<Step>,
@@ -46,23 +46,22 @@ struct Plan<'a> {
     outputs: usize,
 }
 
-/// Whether the kernels can treat rows of this many pixels: one must fill a vector.
+/// Whether the kernels support rows of this many pixels: a row must fill a vector.
 pub(in super::super) fn fits(width: u32) -> bool {
     width as usize * 3 >= 64
 }
 
-/// The signed digits of four weights; byte i of each 32-bit integer is its digit i.
+/// The signed digits of four weights. Byte i of each 32-bit integer is its digit i.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
 fn digits(weights: __m128i) -> __m128i {
-    // Adding 128 to each byte carries where the digit would be past 127, and flipping its high bit takes the
-    // 128 away again.
+    // Adding 128 to each byte carries if the digit would exceed 127. Flipping its high bit subtracts the 128 again.
     let half = _mm_set1_epi32(0x0080_8080);
     _mm_xor_si128(_mm_add_epi32(weights, half), half)
 }
 
-/// A table for the lanes' bytes that is the same for every call. Lane `3 o + c` is channel c of the group's output
-/// o, and its byte k is tap k; the table holds `constant + o * per_output + c * per_channel + k * per_tap`.
+/// A constant table for the bytes of the lanes. Lane `3 o + c` is channel c of output o of the group, and its byte k is tap k.
+/// The entry is `constant + o * per_output + c * per_channel + k * per_tap`.
 const fn lanes(constant: u8, per_output: u8, per_channel: u8, per_tap: u8) -> [u8; 64] {
     let mut table = [0u8; 64];
     let mut at = 0;
@@ -74,7 +73,7 @@ const fn lanes(constant: u8, per_output: u8, per_channel: u8, per_tap: u8) -> [u
     table
 }
 
-/// Prepares the pass along the rows of a source whose rows have `row_bytes` bytes.
+/// Prepares the pass along the rows, for rows of `row_bytes` bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
 fn plan<'a>(
     columns: &Coefficients,
@@ -82,12 +81,12 @@ fn plan<'a>(
     scale: f64,
     steps: &'a mut Vec<Step>,
 ) -> Plan<'a> {
-    // Places of the taps counted from the output's first; the lane's output; digits among 16 bytes an output.
+    // Taps counted from the first one of the output; the output of a lane; digits, with 16 bytes per output.
     const TAPS: [u8; 64] = lanes(0, 0, 1, 3);
     const OUTPUT: [u8; 64] = lanes(0, 1, 0, 0);
     const DIGITS: [[u8; 64]; 3] = [lanes(0, 16, 0, 4), lanes(1, 16, 0, 4), lanes(2, 16, 0, 4)];
     let outputs = columns.starts.len();
-    // The first taps of a group's outputs lie at most 17 pixels apart, so that four taps of each fit 64 bytes.
+    // The first taps of a group's outputs are at most 17 pixels apart, so four taps of each fit in 64 bytes.
     let group = MAX_GROUP.min(1 + (16.0 / scale) as usize);
     let most = columns.counts.iter().copied().max().unwrap_or(0) as usize;
     let steps_per_group = most.div_ceil(4);
@@ -118,7 +117,7 @@ fn plan<'a>(
             let low = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(pair(a, b)), pair(c, d));
             let high = _mm512_castsi128_si512(last);
             let wanted = start + step * 12;
-            // The last groups of a row begin earlier, so as not to read past its end.
+            // The last groups of a row start earlier, so they don't read past its end.
             let offset = wanted.min(row_bytes - 64);
             let shift = _mm512_set1_epi8((wanted - offset).min(64) as i8);
             steps.push(Step {
@@ -136,7 +135,7 @@ fn plan<'a>(
     }
 }
 
-/// Sums for each of a weight's signed digits, the lowest first; they start with half.
+/// Sums for each signed digit of a weight, lowest first. They start at half, for rounding.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn start_sums() -> [__m512i; DIGITS] {
@@ -145,7 +144,7 @@ fn start_sums() -> [__m512i; DIGITS] {
     sums
 }
 
-/// The sums of all digits put together and cut to the integer part.
+/// Combines the sums of all digits and takes the integer part.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn join(sums: [__m512i; DIGITS]) -> __m512i {
@@ -158,8 +157,8 @@ fn join(sums: [__m512i; DIGITS]) -> __m512i {
     _mm512_srai_epi32::<PRECISION_BITS>(sum)
 }
 
-/// Four vectors of sums to bytes, cut to 0..=255. Each 128-bit part of the result has four bytes of the first, of the
-/// second, of the third and of the fourth vector.
+/// Packs four vectors of sums to bytes, clamped to 0..=255. Each 128-bit part of the result has four bytes of each vector, in
+/// order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
@@ -167,14 +166,14 @@ fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
     _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d))
 }
 
-/// The order of 32-bit integers that gathers what `pack` left in four places for each vector.
+/// The order of 32-bit integers that gathers the four parts of each vector after `pack`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn gather_order() -> __m512i {
     _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
 }
 
-/// One group of outputs of four rows, packed.
+/// Computes one group of outputs of four rows, packed.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
 fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
@@ -190,7 +189,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
     pack(sums)
 }
 
-/// Rows first, then columns.
+/// Resizes along the rows first, then along the columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
 pub(in super::super) fn rows_then_columns(
     source: CropRows<'_>,
@@ -209,14 +208,14 @@ pub(in super::super) fn rows_then_columns(
     let (first, end) = rows.input_range();
     let quads = (end - first).div_ceil(QUAD);
     let lanes = plan.outputs * 3;
-    // Rounded up so that whole vectors can be read and written behind the last lane.
+    // Rounded up, so that whole vectors can be read and written after the last lane.
     let quad_bytes = (lanes * 4).next_multiple_of(256) + 64;
     between.resize(quads * quad_bytes, 0);
     let transpose = _mm512_broadcast_i32x4(_mm_setr_epi8(
         0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
     ));
     for (quad, between) in between.chunks_exact_mut(quad_bytes).enumerate() {
-        // Rows after the last have no weight: any row will do in their place.
+        // Rows after the last have no weight, so any row will do.
         let quad_rows =
             [0, 1, 2, 3].map(|row| source.row((first + quad * QUAD + row).min(end - 1)));
         for (group, steps) in plan.steps.chunks_exact(plan.steps_per_group).enumerate() {
@@ -236,7 +235,7 @@ pub(in super::super) fn rows_then_columns(
     }
 }
 
-/// The digits of weights in fours, after `skipped` zeros: for each digit its four bytes in one integer.
+/// The digits of weights in groups of four, after `skipped` zeros: for each digit, four bytes in one integer.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn quad_digits(weights: &[i32], skipped: usize, out: &mut Vec<[i32; DIGITS]>) {
@@ -259,7 +258,7 @@ fn quad_digits(weights: &[i32], skipped: usize, out: &mut Vec<[i32; DIGITS]>) {
     }
 }
 
-/// The pass along the columns over quads of rows `stride` bytes apart.
+/// The pass along the columns, over groups of four rows, `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; DIGITS]], out: &mut [u8]) {
@@ -280,7 +279,7 @@ fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; DIGITS]], out: &mut 
     }
 }
 
-/// Columns first, then rows.
+/// Resizes along the columns first, then along the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
 pub(in super::super) fn columns_then_rows(
     source: CropRows<'_>,
@@ -306,7 +305,7 @@ pub(in super::super) fn columns_then_rows(
             quad_digits(weights, 0, row_digits);
             along_columns(source, start, weights.len(), row_digits, between);
         }
-        // Of the last outputs there may be fewer than four rows: what the others hold is not written.
+        // The last outputs may have fewer than four rows. The others are not written.
         let quad_rows = [0, 1, 2, 3].map(|row| &between[row * row_bytes..][..row_bytes]);
         for (group, steps) in plan.steps.chunks_exact(plan.steps_per_group).enumerate() {
             let by_row = _mm512_permutexvar_epi32(gather_order(), along_rows(quad_rows, steps));
@@ -325,7 +324,7 @@ pub(in super::super) fn columns_then_rows(
     }
 }
 
-/// One row of the pass along the columns of the source itself.
+/// Computes one row of the pass along the columns, directly from the source.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn along_columns(
@@ -337,7 +336,7 @@ fn along_columns(
 ) {
     let mut at = 0;
     while at < out.len() {
-        // The last block overlaps the one before, so as not to read past the rows' end.
+        // The last block overlaps the previous one, so it does not read past the end of the rows.
         at = at.min(out.len() - 64);
         let mut sums = [start_sums(); 4];
         for (quad, digits) in digits.iter().enumerate() {

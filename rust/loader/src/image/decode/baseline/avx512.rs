@@ -1,6 +1,6 @@
 //! The kernels for processors with AVX-512 and VBMI.
 //!
-//! Memory is touched by `load`, `store` and their like alone, each of which checks its bounds.
+//! Only `load`, `store` and similar functions access memory. Each checks its bounds.
 
 use std::arch::x86_64::{
     __m512i, _mm_loadu_si128, _mm256_storeu_si256, _mm512_add_epi16 as add16,
@@ -24,7 +24,7 @@ use super::planes::{self, Source};
 use super::scan::Group;
 use crate::image::rgb::Rgb8;
 
-/// Whether this processor has what the kernels need.
+/// Whether the processor has the features that the kernels need.
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -55,7 +55,7 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, into: &mut Rgb8) -
     Some(())
 }
 
-/// The samples of a row of groups: eight rows of `out`, `stride` bytes apart. Whether all coefficients are usual ones.
+/// Computes the samples of a row of groups: eight rows of `out`, `stride` bytes apart. Returns whether all coefficients are in the usual range.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn samples(groups: &[Group], steps: &[i16; 64], out: &mut [u8], stride: usize) -> bool {
@@ -79,7 +79,7 @@ fn samples(groups: &[Group], steps: &[i16; 64], out: &mut [u8], stride: usize) -
     unusual == 0
 }
 
-/// Luma and chroma to RGB, 64 pixels at a time.
+/// Converts luma and chroma to RGB, 64 pixels at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn colours(luma: &[u8], blue: &[u8], red: &[u8], out: &mut [u8]) {
@@ -104,12 +104,12 @@ fn colours(luma: &[u8], blue: &[u8], red: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Red, green and blue of 32 pixels, not yet cut to 8 bits.
+/// Red, green and blue of 32 pixels, not yet clamped to 8 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn rgb(luma: __m512i, blue: __m512i, red: __m512i) -> [__m512i; 3] {
     let (blue, red) = (sub16(blue, set16(128)), sub16(red, set16(128)));
-    // Half of a product's upper 16 bits, rounded, is the product with 16 fractional bits, rounded.
+    // Half of the upper 16 bits of a product, rounded, equals the rounded product with 16 fractional bits.
     let scaled =
         |twice, factor| _mm512_srai_epi16::<1>(add16(mulhi(twice, set16(factor)), set16(1)));
     let (twice_blue, twice_red) = (add16(blue, blue), add16(red, red));
@@ -126,7 +126,7 @@ fn rgb(luma: __m512i, blue: __m512i, red: __m512i) -> [__m512i; 3] {
     [r, g, b]
 }
 
-/// Luma three times, 64 pixels at a time.
+/// Copies luma to all three channels, 64 pixels at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn grays(luma: &[u8], out: &mut [u8]) {
@@ -138,9 +138,9 @@ fn grays(luma: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Which pixel each byte of three vectors of RGB belongs to.
+/// The pixel of each byte in three vectors of RGB.
 const PIXELS: [[u8; 64]; 3] = bytes_of_rgb().0;
-/// The same, plus 64 for green: its place in two vectors, of red and of green.
+/// The same, plus 64 for green: the index into two vectors, red and green.
 const THIRDS: [[u8; 64]; 3] = bytes_of_rgb().1;
 /// Which of the bytes are blue.
 const BLUES: [u64; 3] = bytes_of_rgb().2;
@@ -158,7 +158,7 @@ const fn bytes_of_rgb() -> ([[u8; 64]; 3], [[u8; 64]; 3], [u64; 3]) {
     (pixels, thirds, blues)
 }
 
-/// 64 bytes from `at` on.
+/// Loads 64 bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8], at: usize) -> __m512i {
@@ -167,7 +167,7 @@ fn load(bytes: &[u8], at: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// Row `row` of four blocks.
+/// Loads row `row` of four blocks.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load_group(group: &Group, row: usize) -> __m512i {
@@ -176,7 +176,7 @@ fn load_group(group: &Group, row: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(row.as_ptr().cast()) }
 }
 
-/// Row `row` of a block, four times.
+/// Loads row `row` of a block, four times.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load_row(block: &[i16; 64], row: usize) -> __m512i {

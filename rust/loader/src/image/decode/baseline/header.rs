@@ -1,4 +1,4 @@
-//! The marker segments before the samples of a JPEG file.
+//! Parses the marker segments before the data of a JPEG file.
 
 /// One of the colour planes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(super) struct Component {
     pub(super) ac_table: u8,
 }
 
-/// How many luma samples there are to one of chroma.
+/// Chroma subsampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sampling {
     /// No chroma.
@@ -24,7 +24,7 @@ pub(super) enum Sampling {
 }
 
 impl Sampling {
-    /// Blocks of luma in a unit of samples that are coded together: across, down.
+    /// Luma blocks per unit (MCU): across, down.
     pub(super) fn luma_blocks(self) -> (usize, usize) {
         match self {
             Self::Gray | Self::Full => (1, 1),
@@ -38,16 +38,16 @@ impl Sampling {
     }
 }
 
-/// A table of codes as the file gives it.
+/// A Huffman table as stored in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Codes {
     /// Number of codes of 1, 2, … 16 bits.
     pub(super) counts: [u8; 16],
-    /// Their symbols, shortest code first; unused ones are zero.
+    /// Their symbols, shortest code first. Unused entries are zero.
     pub(super) symbols: [u8; 256],
 }
 
-/// Everything that the samples are read with.
+/// Everything needed to decode the data.
 #[derive(Debug, Clone)]
 pub(in crate::image::decode) struct Header {
     pub(in crate::image::decode) width: u32,
@@ -57,13 +57,13 @@ pub(in crate::image::decode) struct Header {
     quantization: [Option<[i16; 64]>; 4],
     dc_codes: [Option<Codes>; 4],
     ac_codes: [Option<Codes>; 4],
-    /// Units between restarts; 0 for none.
+    /// Units between restarts. 0: no restarts.
     pub(super) restart_interval: usize,
-    /// Where the entropy-coded bytes begin.
+    /// Start of the entropy-coded data.
     pub(super) samples: usize,
 }
 
-/// Places of the coefficients in the order of the file: row by row.
+/// Row-major index of each coefficient, in file order (zigzag).
 pub(super) const NATURAL: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
     13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
@@ -71,7 +71,7 @@ pub(super) const NATURAL: [u8; 64] = [
 ];
 
 impl Header {
-    /// Reads up to the samples; nothing for every file that is not of the plainest kind, sound or not.
+    /// Parses up to the data. `None` for every file that this decoder does not support, valid or not.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let mut header = Self {
             width: 0,
@@ -95,7 +95,7 @@ impl Header {
             let segment = bytes.get(at + 4..at + 2 + length)?;
             at += 2 + length;
             match marker {
-                // The first frame header counts, and there may be no second.
+                // There must be only one frame header.
                 0xC0 | 0xC1 if count == 0 => count = header.read_frame(segment)?,
                 0xC4 => header.read_codes(segment)?,
                 0xDB => header.read_quantization(segment)?,
@@ -167,13 +167,13 @@ impl Header {
             for (&place, &step) in NATURAL.iter().zip(steps) {
                 table[usize::from(place)] = i16::from(step);
             }
-            // A number past 3 would be one of 16-bit steps.
+            // A number above 3 would mean 16-bit steps.
             *self.quantization.get_mut(usize::from(number))? = Some(table);
         }
         Some(())
     }
 
-    /// The one scan must hold all components in their order, and all of their coefficients.
+    /// The only scan must contain all components, in order, and all of their coefficients.
     fn read_scan(&mut self, segment: &[u8], count: usize) -> Option<()> {
         let (&number, rest) = segment.split_first()?;
         if usize::from(number) != count || rest.len() != 2 * count + 3 {
@@ -190,7 +190,7 @@ impl Header {
     fn find_sampling(&self, count: usize) -> Option<Sampling> {
         let [luma, blue, red] = self.components.map(|component| component.sampling);
         if count == 1 {
-            // A scan of one component has no units of several blocks, whatever its factors are.
+            // In a scan with one component, a unit is one block, whatever the sampling factors are.
             return (luma >> 4 != 0 && luma & 15 != 0 && luma >> 4 <= 4 && luma & 15 <= 4)
                 .then_some(Sampling::Gray);
         }
@@ -219,7 +219,7 @@ impl Header {
     }
 }
 
-/// What tells which colours three components are.
+/// The signs of how three components encode colour.
 #[derive(Default)]
 struct Colour {
     jfif: bool,
@@ -227,11 +227,11 @@ struct Colour {
 }
 
 impl Colour {
-    /// Whether libjpeg takes them for luma and chroma: by the first of these marks that is there.
+    /// Whether libjpeg takes them for luma and chroma. The first sign present decides.
     fn is_ycc(&self, ids: [u8; 3]) -> bool {
         match (self.jfif, self.adobe) {
             (true, _) => true,
-            // Another transform than 1 is RGB, or a warning.
+            // A transform other than 1 means RGB, or a warning.
             (false, Some(transform)) => transform == 1,
             (false, None) => ids == [1, 2, 3],
         }

@@ -1,28 +1,28 @@
-//! Huffman codes: tables that give a code's symbol and the number behind it at once, and the bits they are looked up by.
+//! Huffman decoding: tables that return a code's symbol together with the number that follows it, and the bit reader.
 
 use super::header::{Codes, NATURAL};
 
-/// Bits that index a table: nearly all codes are not longer.
+/// Bits that index a table. Almost all codes are this short.
 const LOOK: u32 = 10;
-/// The advance of an end of block, which no run can give.
+/// The advance for the end of a block. No run can have it.
 const END: u32 = 128;
 
-/// Codes → steps.
+/// A decoding table: maps codes to steps.
 ///
-/// A step packs four bytes, from the low one up: the length of code and number together, how far to go on in the block, the
-/// length of the code, and that of the number. Where the code does not fit the index, it is 0.
+/// A step packs four bytes, lowest first: the total length of code and number, how far to advance in the block, the length of
+/// the code, and the length of the number. It is 0 if the code is longer than the index.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     codes: Codes,
     steps: Box<[u32; 1 << LOOK]>,
-    /// Of each length past `LOOK`: the first value, left-aligned to 16 bits, that is no code of it or a shorter one, and
-    /// what to add to a code to get its symbol's place.
+    /// For each length above `LOOK`: the first value, left-aligned to 16 bits, beyond all codes up to that length, and the
+    /// offset from a code to the index of its symbol.
     long: [(u32, i32); 17],
 }
 
 impl Table {
-    /// Makes the table, unless `codes` are what it was made of. Nothing where a code is impossible, or may stand for a
-    /// number past `max_bits` or for something that a baseline file has not.
+    /// Builds the table, unless it was already built from `codes`. `None` if a code is impossible, or may mean a number longer
+    /// than `max_bits` or something that baseline files don't have.
     pub(super) fn make(
         slot: &mut Option<Self>,
         codes: &Codes,
@@ -71,7 +71,7 @@ impl Table {
         Some(())
     }
 
-    /// The step that the bits begin with; its length is not 0.
+    /// The step at the start of the bits. Its length is not 0.
     #[inline(always)]
     fn step(&self, bits: u64) -> Option<u32> {
         match self.steps[(bits >> (64 - LOOK)) as usize] {
@@ -80,7 +80,7 @@ impl Table {
         }
     }
 
-    /// The step of a code past `LOOK` bits.
+    /// The step of a code longer than `LOOK` bits.
     #[cold]
     #[inline(never)]
     fn long_step(&self, bits: u64) -> Option<u32> {
@@ -99,32 +99,32 @@ fn step_of(length: u32, symbol: u8) -> u32 {
     advance << 24 | (63 - size) << 16 | length << 8 | (length + size)
 }
 
-/// The number of a step, of which the bits are those that its code begins with.
+/// The number of a step. The bits start with its code.
 #[inline(always)]
 fn number(step: u32, bits: u64) -> i32 {
     let behind = (bits << (step >> 8 & 63)) as i64;
-    // A number whose first bit is 0 is negative, and one more than its bits below a sign: which is put before them.
+    // If the first bit of a number is 0, it is negative: prepend sign bits and add one.
     let signed = (behind >> 1 ^ i64::MIN) >> (step >> 16 & 63);
     (signed - (signed >> 63)) as i32
 }
 
-/// Bits of bytes without stuffing, from the high ones down.
+/// A bit reader over data without byte stuffing, high bits first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The next bits, from the highest down. Those past `count` are what the bytes at `at` begin with, or zeros.
+    /// The next bits, starting at the highest. Bits beyond `count` are zeros, or the start of the bytes at `at`.
     buffer: u64,
     count: u32,
 }
 
-/// Bytes, all zeros, that must follow those which count.
+/// Zero bytes that must follow the data.
 pub(super) const PADDING: usize = WINDOW + 8;
-/// More bytes than a block can take, and those that are loaded at its end.
+/// More bytes than a block can use, plus those loaded at its end.
 const WINDOW: usize = 256 + 8;
 
 impl<'a> Bits<'a> {
-    /// The bits of `bytes`, of which the last [`PADDING`] do not count.
+    /// A reader of `bytes`. The last [`PADDING`] bytes don't count.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
@@ -134,7 +134,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Whether the bytes are used up to the last, and no further.
+    /// Whether exactly all bytes were used.
     pub(super) fn at_end(&self) -> bool {
         let counting = (self.bytes.len() - PADDING) as isize * 8;
         let used = self.at as isize * 8 - self.count as isize;
@@ -142,7 +142,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Places of the coefficients in a group of four blocks, whose rows stand side by side.
+/// Index of each coefficient in a group of four blocks, whose rows are side by side.
 const IN_GROUP: [u8; 64] = {
     let mut places = [0; 64];
     let mut k = 0;
@@ -153,7 +153,7 @@ const IN_GROUP: [u8; 64] = {
     places
 };
 
-/// Reads a block, and writes its coefficients to `out`, which holds zeros, where they are kept.
+/// Reads a block. If it is needed, writes the coefficients to `out`, which must contain zeros.
 #[inline(always)]
 pub(super) fn read_block<const KEEP: bool>(
     bits: &mut Bits<'_>,
@@ -174,7 +174,7 @@ pub(super) fn read_block<const KEEP: bool>(
     }
     macro_rules! skip {
         ($step:ident) => {
-            // The shift takes the low six bits, which are the length: no mask stands on the way to the next step.
+            // The shift uses the low six bits of the step, which are the length, so no mask delays the next step.
             buffer = buffer.wrapping_shl($step);
             count -= $step & 0xFF;
         };
@@ -204,7 +204,7 @@ pub(super) fn read_block<const KEEP: bool>(
             }
         }};
     }
-    // A step takes 27 bits at most, so that two of them need one refill.
+    // A step uses at most 27 bits, so one refill is enough for two.
     loop {
         step!();
         refill!();
@@ -212,6 +212,6 @@ pub(super) fn read_block<const KEEP: bool>(
     }
     bits.at += at;
     (bits.buffer, bits.count) = (buffer, count);
-    // The last coefficient, the end of the block, or a run past it.
+    // The last coefficient, the end of the block, or a run beyond it.
     (k == 63 || k >= END as usize).then_some(())
 }

@@ -1,13 +1,13 @@
-//! The inverse DCT as libjpeg-turbo's vector code computes it, for vectors of any width.
+//! The inverse DCT of libjpeg-turbo's vector code, for vectors of any width.
 //!
-//! Each 128-bit lane holds a row of one block. All sums wrap and saturate where libjpeg-turbo's do, so that the samples are
-//! equal even for coefficients that no encoder writes. The one exception is its short cut for blocks without AC terms,
-//! which differs past [`USUAL`] and is not taken here.
+//! Each 128-bit lane contains a row of one block. All sums wrap and saturate as in libjpeg-turbo, so the samples are equal even
+//! for coefficients that no encoder writes. One exception: libjpeg-turbo's shortcut for blocks without AC terms is not used
+//! here, and it differs beyond [`USUAL`].
 
-/// Coefficients of a first row below this, and above its negative, give the same samples with and without the short cut.
+/// If the coefficients of the first row are below this in magnitude, the shortcut gives the same samples.
 pub(super) const USUAL: i16 = 8192;
 
-// Terms of the cosines with 13 fractional bits.
+// Cosine terms with 13 fractional bits.
 pub(super) const F0_298: i32 = 2446;
 pub(super) const F0_390: i32 = 3196;
 pub(super) const F0_541: i32 = 4433;
@@ -21,15 +21,15 @@ pub(super) const F2_053: i32 = 16819;
 pub(super) const F2_562: i32 = 20995;
 pub(super) const F3_072: i32 = 25172;
 
-/// Two factors for a sum of two products.
+/// The two factors of a sum of two products.
 pub(super) const fn pair(first: i32, second: i32) -> i32 {
     second << 16 | first & 0xFFFF
 }
 
-/// Defines `one_pass` and `transpose` for the vector type and the operations that are in scope.
+/// Defines `one_pass` and `transpose` for the vector type and operations in scope.
 macro_rules! islow {
     ($vector:ty, $features:literal) => {
-        /// One pass of the transform: input k of all columns in vector k, and so the output, descaled by `shift` bits.
+        /// One pass of the transform. Vector k holds input k of all columns, and the same for the output, descaled by `shift` bits.
         #[inline]
         #[target_feature(enable = $features)]
         fn one_pass(rows: [$vector; 8], shift: i32) -> [$vector; 8] {
@@ -39,37 +39,37 @@ macro_rules! islow {
             let (z3, z4) = (add16(x3, x7), add16(x1, x5));
             let (round, shift) = (set32(1 << (shift - 1)), set32(shift));
             macro_rules! half {
-                        ($join:ident) => {{
-                            let even = $join(x2, x6);
-                            let t3 = madd(even, set32(pair(F0_541 + F0_765, F0_541)));
-                            let t2 = madd(even, set32(pair(F0_541, F0_541 - F1_847)));
-                            // Sixteen bits in the upper half of 32, shifted down until 13 fractional ones are left.
-                            let t0 = shift32($join(zero(), sum), set32(3));
-                            let t1 = shift32($join(zero(), difference), set32(3));
-                            let (t10, t13) = (add32(t0, t3), sub32(t0, t3));
-                            let (t11, t12) = (add32(t1, t2), sub32(t1, t2));
-                            let odd = $join(z3, z4);
-                            let z3 = madd(odd, set32(pair(F1_175 - F1_961, F1_175)));
-                            let z4 = madd(odd, set32(pair(F1_175, F1_175 - F0_390)));
-                            let outer = $join(x7, x1);
-                            let t0 = add32(madd(outer, set32(pair(F0_298 - F0_899, -F0_899))), z3);
-                            let t3 = add32(madd(outer, set32(pair(-F0_899, F1_501 - F0_899))), z4);
-                            let inner = $join(x5, x3);
-                            let t1 = add32(madd(inner, set32(pair(F2_053 - F2_562, -F2_562))), z4);
-                            let t2 = add32(madd(inner, set32(pair(-F2_562, F3_072 - F2_562))), z3);
-                            let descale = |sum| shift32(add32(sum, round), shift);
-                            [
-                                descale(add32(t10, t3)),
-                                descale(add32(t11, t2)),
-                                descale(add32(t12, t1)),
-                                descale(add32(t13, t0)),
-                                descale(sub32(t13, t0)),
-                                descale(sub32(t12, t1)),
-                                descale(sub32(t11, t2)),
-                                descale(sub32(t10, t3)),
-                            ]
-                        }};
-                    }
+                ($join:ident) => {{
+                    let even = $join(x2, x6);
+                    let t3 = madd(even, set32(pair(F0_541 + F0_765, F0_541)));
+                    let t2 = madd(even, set32(pair(F0_541, F0_541 - F1_847)));
+                    // 16 bits in the upper half of 32, shifted down to 13 fractional bits.
+                    let t0 = shift32($join(zero(), sum), set32(3));
+                    let t1 = shift32($join(zero(), difference), set32(3));
+                    let (t10, t13) = (add32(t0, t3), sub32(t0, t3));
+                    let (t11, t12) = (add32(t1, t2), sub32(t1, t2));
+                    let odd = $join(z3, z4);
+                    let z3 = madd(odd, set32(pair(F1_175 - F1_961, F1_175)));
+                    let z4 = madd(odd, set32(pair(F1_175, F1_175 - F0_390)));
+                    let outer = $join(x7, x1);
+                    let t0 = add32(madd(outer, set32(pair(F0_298 - F0_899, -F0_899))), z3);
+                    let t3 = add32(madd(outer, set32(pair(-F0_899, F1_501 - F0_899))), z4);
+                    let inner = $join(x5, x3);
+                    let t1 = add32(madd(inner, set32(pair(F2_053 - F2_562, -F2_562))), z4);
+                    let t2 = add32(madd(inner, set32(pair(-F2_562, F3_072 - F2_562))), z3);
+                    let descale = |sum| shift32(add32(sum, round), shift);
+                    [
+                        descale(add32(t10, t3)),
+                        descale(add32(t11, t2)),
+                        descale(add32(t12, t1)),
+                        descale(add32(t13, t0)),
+                        descale(sub32(t13, t0)),
+                        descale(sub32(t12, t1)),
+                        descale(sub32(t11, t2)),
+                        descale(sub32(t10, t3)),
+                    ]
+                }};
+            }
             let low = half!(low16);
             let high = half!(high16);
             [
@@ -84,7 +84,7 @@ macro_rules! islow {
             ]
         }
 
-        /// Rows to columns within each lane.
+        /// Transposes rows and columns within each lane.
         #[inline]
         #[target_feature(enable = $features)]
         fn transpose(rows: [$vector; 8]) -> [$vector; 8] {

@@ -1,8 +1,8 @@
-//! The plainest JPEG files, which nearly all are: sequential, 8 bits, luma with chroma of the usual samplings.
+//! A fast decoder for ordinary JPEG files: sequential, 8 bits, luma with chroma in the usual samplings. Nearly all are.
 //!
-//! The pixels are libjpeg-turbo's, bit for bit. All of the entropy-coded bytes are decoded, since nothing tells where in
-//! them a row begins, but only what the wanted part shows becomes pixels. Whatever is not as it should be, and every other
-//! kind of file or processor, is left to libjpeg-turbo: then the answer is `None`.
+//! The pixels equal libjpeg-turbo's bit for bit. All entropy-coded bytes must be decoded, because the start of a row is
+//! unknown, but only the wanted part is converted to pixels. For damaged files, other kinds of files and other processors the
+//! result is `None`, and libjpeg-turbo takes over.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -17,18 +17,18 @@ pub(super) use header::Header;
 
 use crate::image::rgb::{CropBox, Rgb8};
 
-/// Decodes pictures one after another.
+/// Decodes images, with reused buffers.
 #[derive(Debug, Default)]
 pub(super) struct Baseline {
     memory: pixels::Memory,
 }
 
-/// The header of a file that may be decoded here.
+/// Parses the header. `None` if this decoder does not support the file.
 pub(super) fn header(bytes: &[u8]) -> Option<Header> {
     #[cfg(target_arch = "x86_64")]
     if avx512::available() {
         let header = Header::read(bytes)?;
-        // Of so few columns of chroma libjpeg's smooth upsampling is another one.
+        // With so few columns of chroma, libjpeg's smooth upsampling differs.
         let few = header.sampling.luma_blocks().0 == 2 && header.width <= 4;
         return (!few).then_some(header);
     }
@@ -36,7 +36,7 @@ pub(super) fn header(bytes: &[u8]) -> Option<Header> {
 }
 
 impl Baseline {
-    /// Decodes the `part` of the picture whose header is given. After `None` the content of `into` is unspecified.
+    /// Decodes a part of the image. After `None`, the content of `into` is unspecified.
     pub(super) fn decode(
         &mut self,
         header: &Header,

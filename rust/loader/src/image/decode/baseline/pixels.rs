@@ -1,24 +1,24 @@
-//! From planes to the pixels of the wanted part, by kernels that the caller brings.
+//! Converts planes to the pixels of the wanted part, with kernels from the caller.
 
 use super::header::{Header, Sampling};
 use super::planes::{self, CHUNK, Source};
 use crate::image::rgb::{CropBox, Rgb8};
 
-// Factors of the colours with 16 fractional bits, as libjpeg has them: 1.402 - 1, 1.772 - 2, and -0.34414 with 1 - 0.71414.
+// libjpeg's colour factors with 16 fractional bits: 1.402 - 1, 1.772 - 2, and -0.34414 with 1 - 0.71414.
 pub(super) const RED: i16 = 26_345;
 pub(super) const BLUE: i16 = -14_942;
 pub(super) const GREEN: i32 = super::islow::pair(-22_554, 18_734);
 
-/// Buffers, reused from picture to picture.
+/// Reused buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) planes: planes::Memory,
     sums: Vec<u16>,
-    /// Chroma with the columns of luma, of one row.
+    /// One row of chroma, upsampled to the columns of luma.
     lines: [Vec<u8>; 2],
 }
 
-/// Makes the wanted part's pixels of its planes, whose rows are so many bytes apart.
+/// Converts the planes, with rows `strides` bytes apart, to the pixels of the wanted part.
 #[inline(always)]
 pub(super) fn make(
     source: Source<'_>,
@@ -37,7 +37,7 @@ pub(super) fn make(
     };
     let row_bytes = header.width as usize * 3;
     let width = (part.width as usize).next_multiple_of(CHUNK);
-    // The last chunk of a row may end in the next one, which is written later, or behind the picture.
+    // The last chunk of a row may run into the next row, which is written later, or past the image.
     let pixels = into.reshape_loosely(header.width, header.height, CHUNK * 3);
     for y in part.y as usize..(part.y + part.height) as usize {
         let at = y * row_bytes + part.x as usize * 3;
@@ -61,7 +61,7 @@ pub(super) fn make(
     }
 }
 
-/// The part's rows of chroma.
+/// The chroma rows of the part.
 struct Rows<'a> {
     header: &'a Header,
     part: CropBox,
@@ -69,13 +69,13 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// A row of chroma with the columns of luma, from the even column on that the part begins with or after.
+    /// A row of chroma, upsampled to the columns of luma, from the even column at or before the start of the part.
     #[inline(always)]
     fn upsample(&self, plane: &[u8], y: usize, sums: &mut Vec<u16>, line: &mut Vec<u8>) {
         let first = self.part.x as usize / 2;
         let end = (self.part.x + self.part.width).div_ceil(2) as usize;
         let last = (self.header.width as usize).div_ceil(2) - 1;
-        // With the neighbours; the outermost columns are their own.
+        // Includes the neighbours. The outermost columns are their own neighbours.
         let (left, right) = (first.saturating_sub(1), end.min(last));
         let inner = 1..end - first + 1;
         sums.resize(inner.end + 1, 0);

@@ -1,4 +1,4 @@
-//! From the file to planes of samples: luma, and chroma at its own resolution.
+//! Decodes the file to planes of samples: luma, and chroma at its own resolution.
 
 use std::ops::Range;
 
@@ -7,13 +7,13 @@ use super::scan::{self, Group, Layout};
 use crate::buffer::first_bytes;
 use crate::image::rgb::CropBox;
 
-/// Samples that the kernels treat at once. As many may be read from any sample on, also from a plane's last.
+/// Samples that the kernels process at once. They may read as many from any sample on, even from the last of a plane.
 pub(super) const CHUNK: usize = 64;
 
-/// Samples of a block in either direction.
+/// Width and height of a block.
 const SIDE: usize = 8;
 
-/// A file, and the part of its picture that is wanted.
+/// A file, and the wanted part of its image.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub(super) header: &'a Header,
@@ -21,22 +21,22 @@ pub(super) struct Source<'a> {
     pub(super) part: CropBox,
 }
 
-/// Buffers, reused from picture to picture.
+/// Reused buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     scan: scan::Memory,
-    /// Luma, blue, red.
+    /// Luma, blue chroma, red chroma.
     pub(super) planes: [Vec<u8>; 3],
 }
 
-/// The rows of units that the wanted part needs, and the strips of them.
+/// The rows of units, and the strips in them, that the wanted part needs.
 fn needed(layout: &Layout, header: &Header, part: CropBox) -> (Range<usize>, Range<usize>) {
     let units = |start: u32, length: u32, whole: u32, blocks: usize| {
         let (start, end) = (start as usize, (start + length) as usize);
         let (first, last) = if blocks == 1 {
             (start, end)
         } else {
-            // Smooth upsampling looks at the neighbours of chroma.
+            // Smooth upsampling needs the neighbouring chroma samples.
             (start.saturating_sub(2), (end + 2).min(whole as usize))
         };
         first / (8 * blocks)..last.div_ceil(8 * blocks)
@@ -49,11 +49,11 @@ fn needed(layout: &Layout, header: &Header, part: CropBox) -> (Range<usize>, Ran
     )
 }
 
-/// Fills the planes as far as the part needs them: the bytes from row to row of luma and of either chroma. `None` where
-/// libjpeg-turbo must do it.
+/// Fills the planes as far as the part needs them. Returns the strides of luma and chroma, or `None` if libjpeg-turbo must
+/// decode the file.
 ///
-/// The kernel turns a row of groups into eight rows of samples, which begin so many bytes apart, and says whether all of
-/// their coefficients are usual ones.
+/// The kernel converts a row of groups to eight rows of samples with the given stride, and returns whether all coefficients
+/// are in the usual range.
 #[inline(always)]
 pub(super) fn fill(
     source: Source<'_>,

@@ -1,43 +1,43 @@
-//! The entropy-coded part: bytes to coefficients, a row of units at a time.
+//! Decodes the entropy-coded data to coefficients, one row of units at a time.
 
 use std::ops::Range;
 
 use super::header::{Header, Sampling};
 use super::huffman::{Bits, PADDING, Table, read_block};
 
-/// Longest numbers of a file with 8-bit samples.
+/// Longest coefficients, in bits, of a file with 8-bit samples.
 const DC_BITS: u8 = 11;
 const AC_BITS: u8 = 10;
 
-/// The coefficients of four neighbouring blocks of a plane: row k of all of them, side by side, from `32 k` on.
+/// The coefficients of four neighbouring blocks of a plane. Row k of all four starts at `32 k`.
 pub(super) type Group = [i16; 256];
 
-/// Groups of either chroma in a strip. Few, so that all coefficients of a strip fit the first cache beside the tables; not
-/// fewer, since what was just written by twos of bytes waits before it can be read by vectors.
+/// Groups of each chroma plane in a strip. Few enough that the coefficients of a strip and the tables fit in the L1 cache. Not
+/// fewer, because data just written in 2-byte stores stall a vector load.
 const WIDTH: usize = 2;
-/// Units whose coefficients are held at a time.
+/// Units whose coefficients are stored at a time.
 const STRIP: usize = 4 * WIDTH;
-/// Groups that a strip has at most, and one that is only there to be looked at from within the one before.
+/// Most groups of a strip, plus one that is only read from within the previous group.
 const GROUPS: usize = 6 * WIDTH + 1;
 
-/// Tables and buffers, reused from picture to picture.
+/// Reused tables and buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     dc: [Option<Table>; 4],
     ac: [Option<Table>; 4],
-    /// Bytes without stuffing, each part between restarts followed by padding.
+    /// The data without byte stuffing. Padding follows each part between restarts.
     bytes: Vec<u8>,
-    /// Where the parts end, padding included.
+    /// The end of each part, padding included.
     parts: Vec<usize>,
 }
 
-/// How a row of units lies in the groups.
+/// How the units of a row map to groups.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     pub(super) sampling: Sampling,
-    /// Units in a row, and rows of them.
+    /// Units per row, and number of rows.
     pub(super) units: (usize, usize),
-    /// Strips in a row of units.
+    /// Strips per row of units.
     pub(super) strips: usize,
 }
 
@@ -55,12 +55,12 @@ impl Layout {
         }
     }
 
-    /// The strips that these units of a row lie in.
+    /// The strips that contain these units of a row.
     pub(super) fn strips_of(&self, units: Range<usize>) -> Range<usize> {
         units.start / STRIP..units.end.div_ceil(STRIP)
     }
 
-    /// Rows of blocks that a plane has in a strip, groups side by side, and where its groups begin.
+    /// Rows of blocks of a plane in a strip, groups per row, and index of its first group.
     pub(super) fn plane(&self, component: usize) -> (usize, usize, usize) {
         let (across, down) = self.sampling.luma_blocks();
         match component {
@@ -69,16 +69,16 @@ impl Layout {
         }
     }
 
-    /// Groups of a strip, all planes together.
+    /// Groups of a strip, over all planes.
     fn groups(&self) -> usize {
         let (across, down) = self.sampling.luma_blocks();
         (down * across + self.sampling.components() - 1) * WIDTH
     }
 }
 
-/// Reads all samples. For each strip within the `wanted` rows and strips the coefficients are handed to `take`.
+/// Reads all data. Passes the coefficients of each strip within the `wanted` rows and strips to `take`.
 ///
-/// Nothing where anything is not as it should be, to the last bit before the end-of-image marker.
+/// `None` if anything is wrong, up to the last bit before the end-of-image marker.
 #[inline(always)]
 pub(super) fn read(
     memory: &mut Memory,
@@ -99,7 +99,7 @@ pub(super) fn read(
     let mut blocks = [Block::default(); 6];
     let blocks = list_blocks(&layout, &mut blocks);
     let components = header.components;
-    // A component that is not there has the numbers 0, whose tables another may lack.
+    // A missing component has table numbers 0, but table 0 may not exist.
     let mut tables = [(&memory.dc[0], &memory.ac[0]); 3];
     for (tables, component) in tables.iter_mut().zip(components) {
         *tables = (
@@ -153,12 +153,12 @@ pub(super) fn read(
 #[derive(Debug, Clone, Copy, Default)]
 struct Block {
     component: usize,
-    /// Its place among a strip's blocks, four to a group, in the first unit; and how far it is from there to the next one's.
+    /// Its index among the strip's blocks (four per group) in the first unit, and the step to the next unit.
     first: usize,
     step: usize,
 }
 
-/// The blocks of a unit in the order of the file.
+/// The blocks of a unit, in file order.
 fn list_blocks<'a>(layout: &Layout, blocks: &'a mut [Block; 6]) -> &'a [Block] {
     let mut count = 0;
     for component in 0..layout.sampling.components() {
@@ -191,14 +191,14 @@ impl Memory {
         Some(())
     }
 
-    /// Copies the entropy-coded bytes without the zeros behind each 0xFF. The restart markers must come in their order, and
-    /// the end-of-image marker after them.
+    /// Copies the entropy-coded bytes without the zeros after each 0xFF. The restart markers must be in order, followed by the
+    /// end-of-image marker.
     #[inline(always)]
     fn unstuff(&mut self, source: &[u8]) -> Option<()> {
         const CHUNK: usize = 32;
         self.parts.clear();
         let out = &mut self.bytes;
-        // A restart marker's two bytes become the padding, which is longer. A picture of nothing but markers has few bits.
+        // The padding is longer than the two bytes of a restart marker that it replaces. A file of only markers has few bits.
         let needed = source.len() + CHUNK + PADDING;
         if out.len() < needed {
             out.resize(needed, 0);

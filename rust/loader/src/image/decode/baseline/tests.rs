@@ -1,5 +1,4 @@
-//! Against libjpeg-turbo: the same pixels of the same files, written by libjpeg-turbo with settings drawn at random, sound
-//! and damaged.
+//! Tests: the same pixels as libjpeg-turbo, for valid and damaged files that it writes with random settings.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +10,7 @@ use super::{Baseline, header};
 
 pub(super) const LIMIT: u64 = 1 << 20;
 
-/// How a picture is written.
+/// Settings of an encoded image.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) width: i32,
@@ -23,7 +22,7 @@ pub(super) struct Settings {
     pub(super) restart_blocks: i32,
     pub(super) restart_rows: i32,
     pub(super) seed: u64,
-    /// How much of the picture is noise, of 255.
+    /// Share of noise in the image, out of 255.
     pub(super) noise: u8,
 }
 
@@ -65,7 +64,7 @@ fn pixels(settings: &Settings) -> Vec<u8> {
                 state ^= state << 17;
                 let slope = (x * (3 + channel) + y * (5 - channel)) as u64 + (settings.seed >> 40);
                 let noise = (state >> 32) % 256 * u64::from(settings.noise) / 255;
-                // Up and down again: no edge but the noise.
+                // Up and down again: no edges except noise.
                 let folded = slope % 510;
                 pixels.push((folded.min(510 - folded) + noise).min(255) as u8);
             }
@@ -74,7 +73,7 @@ fn pixels(settings: &Settings) -> Vec<u8> {
     pixels
 }
 
-/// The file that libjpeg-turbo writes.
+/// Encodes an image with libjpeg-turbo.
 pub(super) fn encode(settings: &Settings) -> Vec<u8> {
     let pixels = pixels(settings);
     // SAFETY: the handle is used by this thread alone and destroyed at the end; the pixels are width * height * 3 bytes; the
@@ -119,9 +118,9 @@ pub(super) fn by_libjpeg(bytes: &[u8]) -> Result<Rgb8, String> {
     result.map(|()| image).map_err(|error| error.to_string())
 }
 
-/// Decodes here: nothing where it is left to libjpeg-turbo.
+/// Decodes with our decoder. `None` if it leaves the file to libjpeg-turbo.
 fn here(bytes: &[u8], part: impl FnOnce(u32, u32) -> CropBox) -> Option<(Rgb8, CropBox)> {
-    // What does not begin so never comes here.
+    // Other files never reach this decoder.
     let header = header(bytes).filter(|_| bytes.starts_with(&[0xFF, 0xD8, 0xFF]))?;
     if u64::from(header.width) * u64::from(header.height) > LIMIT {
         return None;
@@ -159,7 +158,7 @@ pub(super) const PLAIN: Settings = Settings {
     noise: 60,
 };
 
-/// A part of a picture from four shares.
+/// A part of an image, from four fractions.
 pub(super) fn part_of((x, y, width, height): (u32, u32, u32, u32)) -> impl Fn(u32, u32) -> CropBox {
     move |whole_width, whole_height| {
         let (x, y) = (x % whole_width, y % whole_height);
@@ -201,14 +200,14 @@ proptest! {
     ) {
         let mut bytes = encode(&settings);
         for (place, value) in damage {
-            // Behind the signature, by which files come here at all.
+            // After the signature, which every file here has.
             let at = 3 + place.index(bytes.len() - 3);
             bytes[at] = value;
         }
         if let Some(keep) = keep {
             bytes.truncate(keep.index(bytes.len()));
         }
-        // A size that the damage made is not what this is about.
+        // Skip sizes that the damage has created.
         if let Some((ours, part)) = here(&bytes, CropBox::whole) {
             let theirs = by_libjpeg(&bytes);
             prop_assert!(theirs.is_ok(), "{theirs:?}");
