@@ -57,7 +57,7 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     """The learning rate of `step` (from 0) in a run of `total_steps`, before any factor.
 
     Linear warm-up, then a half cosine that would reach 0 one step after the last, a constant, or a constant that falls
-    over the last `cooldown_steps` (SPEC section 8).
+    over the last `cooldown_steps` (docs/specification.md, section 8).
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
