@@ -1,7 +1,7 @@
-"""Probabilistic language-image pre-training: Gaussian embeddings of pictures and captions (arXiv:2410.18857).
+"""Probabilistic language-image pre-training: Gaussian embeddings of images and captions (arXiv:2410.18857).
 
-`prolip.load` opens a checkpoint. Import everything else from where it lives: `prolip.data`, `prolip.models`,
-`prolip.losses`, `prolip.gaussian`, `prolip.eval`. This module stays light, so that `import prolip` costs nothing.
+`prolip.load` loads a model. Import everything else from its room: `prolip.data`, `prolip.models`,
+`prolip.losses`, `prolip.gaussian`, `prolip.eval`. `import prolip` imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["load"]
 
 
 def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
-    """The model in a checkpoint, ready for inference; `prolip.models.weights.load` tells what `source` can be."""
+    """Load a model for inference; see `prolip.pretrained.load` for the sources."""
     from prolip.pretrained.sources import load as load_weights
 
     return load_weights(source, config=config, resize=resize)
