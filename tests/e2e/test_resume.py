@@ -116,9 +116,7 @@ def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_t
     # "never" holds for the first start: what torchrun starts again goes on.
     with lab.torchrun("elastic", *flags, "--resume", "never", processes=3, restarts=1) as job:
         job.wait_for(lab.has("elastic", "checkpoints/step_*20"))
-        launcher = job.ranks[0].pid
-        workers = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-        os.kill(int(workers[1]), signal.SIGKILL)
+        os.kill(job.children(0)[1], signal.SIGKILL)
         assert job.wait() == [0], job.told()
     told = job.told()
     began = [int(step) for step in re.findall(r"steps (\d+) to 80 of", told)]
@@ -173,7 +171,7 @@ def test_a_sharded_run_goes_on_with_whole_models(watched: Lab, sharded: str) -> 
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab, finished: str) -> None:
     with lab.start("stopped", processes=1) as job:
         job.wait_for(lab.has("stopped", "checkpoints/step_*20"))
-        job.signal(0, signal.SIGINT)
+        job.send(0, signal.SIGINT)
         assert job.wait(60) == [130], job.told()
     assert "SIGINT at step" in job.told()
     stopped = lab.latest("stopped").step
@@ -188,7 +186,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab, finished: s
 def test_sigterm_to_one_process_of_two_stops_both_at_one_step(lab: Lab) -> None:
     with lab.start("preempted", processes=2) as job:
         job.wait_for(lab.has("preempted", "checkpoints/step_*20"))
-        job.signal(1, signal.SIGTERM)
+        job.send(1, signal.SIGTERM)
         assert job.wait(60) == [0, 0], job.told()
     assert "SIGTERM at step" in job.told()
     assert 20 <= lab.latest("preempted").step < 80

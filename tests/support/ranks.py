@@ -8,9 +8,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import TracebackType
@@ -70,13 +72,26 @@ class Job:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to all: nothing can tidy up."""
-        for process in self.ranks:
-            process.kill()
-        for process in self.ranks:
-            process.join()
+        """SIGKILL to all that live, and to what they started: nothing can tidy up."""
+        alive = [rank for rank, process in enumerate(self.ranks) if process.is_alive()]
+        started = [pid for rank in alive for pid in self.children(rank)]
+        for rank in alive:
+            self.ranks[rank].kill()
+        for pid in started:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for rank in alive:
+            self.ranks[rank].join()
 
-    def signal(self, rank: int, number: int) -> None:
+    def children(self, rank: int) -> list[int]:
+        """The processes that one rank has started."""
+        pid = self.ranks[rank].pid
+        try:
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+
+    def send(self, rank: int, number: int) -> None:
         """Sends one rank a signal."""
         pid = self.ranks[rank].pid
         assert pid is not None
