@@ -98,9 +98,7 @@ def explore(*words: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    # Where tests run in the background, Ctrl-C is ignored, and so it is by what they start.
-    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from prolip.cli import main"
-    command = [sys.executable, "-c", f"{heed}; sys.exit(main())", *words, "--port", port]
+    command = [sys.executable, "-m", "prolip.cli", *words, "--port", port]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as page:
         try:
             deadline = time.monotonic() + 120

@@ -26,15 +26,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture(scope="session")
 def finished(lab: Lab) -> str:
     """The name of a run to its end, 80 steps. Several tests ask about it; who changes it takes a copy."""
-    assert lab.here("finished") == 0
-    return "finished"
+    name = "shared/finished"
+    assert lab.here(name) == 0
+    return name
 
 
 @pytest.fixture(scope="session")
 def short(lab: Lab) -> str:
     """The name of a run of 20 steps."""
-    assert lab.here("short", *SHORT, "--keep_checkpoints", "1") == 0
-    return "short"
+    name = "shared/short"
+    assert lab.here(name, *SHORT, "--keep_checkpoints", "1") == 0
+    return name
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +51,9 @@ def watched(lab: Lab) -> Lab:
 @pytest.fixture(scope="session")
 def sharded(watched: Lab) -> str:
     """The name of a run of two processes that share the model, evaluated as it goes."""
-    watched.launch("sharded", *SHARDED, processes=2)
-    return "sharded"
+    name = "shared/sharded"
+    watched.launch(name, *SHARDED, processes=2)
+    return name
 
 
 @pytest.fixture(scope="session")

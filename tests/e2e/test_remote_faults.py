@@ -184,10 +184,9 @@ def test_a_server_that_says_nothing_can_be_interrupted(tmp_path: Path, folder: P
         hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         process = reading(shards, index, tmp_path / "cache", 0, hear)
         assert servers.wait_until(lambda: silent.visitors > 0, 60)
-        begun = time.monotonic()
         process.send_signal(signal.SIGINT)
-        output, error = process.communicate(timeout=30)
-        assert time.monotonic() - begun < 5
+        # It has waited for no answer: the first would be given up after 20 seconds, the last after minutes.
+        output, error = process.communicate(timeout=15)
         assert "KeyboardInterrupt" in error
         assert output == ""
 

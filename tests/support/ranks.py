@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +108,6 @@ def _run(command: list[str], environment: Mapping[str, str], told: Path) -> None
     output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     module = command[0] == "-m"
     sys.argv = command[module:]

@@ -244,7 +244,5 @@ def test_interrupts_and_exits_do_not_hang(shards: str, moment: str) -> None:
 
 
 def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
-    # A shell gives its background jobs, and so all their children, a SIGINT that is ignored: Python then has no Ctrl-C.
-    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    command = [sys.executable, "-W", "error", "-c", hear + textwrap.dedent(code), *arguments]
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
