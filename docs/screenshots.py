@@ -1,4 +1,4 @@
-"""Retakes the pictures of the page, of the report and of a suite's page that the docs show, from a finished demo.
+"""Take the screenshots in the docs again, from a finished demo: of `prolip explore`, the report and a suite's page.
 
     .venv/bin/python docs/screenshots.py --run runs/demo --data data/emoji --suite evals/uncertainty/results.html
 
@@ -29,27 +29,27 @@ DOCS = Path(__file__).resolve().parent
 PANELS = ("compare", "captions", "walk", "browse", "classify")
 WIDTH = 1180
 TALLEST = 1500
-"""Pixels of a picture, at most: what is below is for whoever opens the page."""
+"""Largest height in pixels; screenshots are cut off below."""
 LARGEST = 150_000
-"""Bytes of a picture, at most."""
+"""Largest file in bytes."""
 
 log = logging.getLogger("screenshots")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenshotOptions:
-    """Retakes the pictures in docs/ that show the page, the report and a suite's page."""
+    """Take the screenshots in docs/ again: of `prolip explore`, the report and a suite's page."""
 
     run: Path = Path("runs/demo")
-    """A finished demo, with its report."""
+    """A finished demo with its report."""
     data: Path = Path("data/emoji")
-    """Its shards."""
+    """The shards of the demo."""
     suite: Path | None = None
-    """The results.html of a suite, of two models or more."""
+    """The results.html of a suite with two models or more."""
 
 
 def main(options: ScreenshotOptions) -> None:
-    """Takes them all."""
+    """Take all screenshots."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
@@ -62,7 +62,7 @@ def main(options: ScreenshotOptions) -> None:
 
 
 def take_report(browser: Browser, report: Path) -> None:
-    """The head of the report, and each of its sections."""
+    """Take the top of the report, and each of its sections."""
     body = open_file(browser, report).locator("body")
     take(body, "report.png", tallest=1180)
     for section in body.locator("section").all():
@@ -70,7 +70,7 @@ def take_report(browser: Browser, report: Path) -> None:
 
 
 def take_panels(browser: Browser, address: str) -> None:
-    """Each panel of the page, as it opens."""
+    """Take each panel of the page, as it opens."""
     for panel in PANELS:
         page = browser.new_page(viewport={"width": WIDTH, "height": 800})
         page.goto(f"{address}/?panel={panel}")
@@ -81,30 +81,30 @@ def take_panels(browser: Browser, address: str) -> None:
 
 
 def open_file(browser: Browser, path: Path) -> Locator:
-    """A page on the disk."""
+    """Open a page from a file."""
     page = browser.new_page(viewport={"width": WIDTH, "height": 800})
     page.goto(path.resolve().as_uri())
     return page.locator("html")
 
 
 def take(part: Locator, name: str, tallest: int = TALLEST) -> None:
-    """Writes a picture of a part of a page into docs, in few enough colours."""
+    """Write a screenshot of a part of a page into docs, with as many colours as fit into the size limit."""
     with Image.open(io.BytesIO(part.screenshot())) as shot:
-        picture = shot.convert("RGB").crop((0, 0, shot.width, min(shot.height, tallest)))
+        image = shot.convert("RGB").crop((0, 0, shot.width, min(shot.height, tallest)))
     for colours in (256, 128, 64, 32):
         buffer = io.BytesIO()
-        picture.quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+        image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
         if buffer.tell() < LARGEST:
             break
     else:
         raise ValueError(f"{name} has {buffer.tell():,} bytes: more than {LARGEST:,}")
     (DOCS / name).write_bytes(buffer.getvalue())
-    log.info("%s: %d x %d, %d colours, %s bytes", name, *picture.size, colours, f"{buffer.tell():,}")
+    log.info("%s: %d x %d, %d colours, %s bytes", name, *image.size, colours, f"{buffer.tell():,}")
 
 
 @contextmanager
 def served(options: ScreenshotOptions) -> Iterator[str]:
-    """The address of `prolip explore`, while it runs."""
+    """Run `prolip explore`, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     words = ["explore", "--checkpoint", str(options.run), "--data", str(options.data), "--port", str(port)]

@@ -1,4 +1,4 @@
-"""What the sampled distance adds to that of the means, and what it does to a pair's probability."""
+"""The sampled distance against the angle between the means, and the probability of a match."""
 
 import matplotlib.pyplot as plt
 import torch
@@ -13,10 +13,10 @@ means = torch.cat([angles.cos()[:, None], angles.sin()[:, None], zero], 1)
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
 for spread, colour in ((0.0, "0.5"), (0.1, "tab:blue"), (0.4, "tab:orange")):
     per_dimension = torch.tensor(max(spread / (2 * D), 1e-12), dtype=torch.float64).log()
-    pictures = Gaussian(means, per_dimension.expand(means.shape))
-    caption = pictures.rows(slice(0, 1))
-    distance = csd(pictures, caption)[:, 0]
-    chance = csd_logits(pictures, caption, 20.0, -10.0)[:, 0].sigmoid()
+    images = Gaussian(means, per_dimension.expand(means.shape))
+    caption = images.rows(slice(0, 1))
+    distance = csd(images, caption)[:, 0]
+    chance = csd_logits(images, caption, 20.0, -10.0)[:, 0].sigmoid()
     left.plot(angles.rad2deg(), distance, color=colour, label=f"Σ(σ₁² + σ₂²) = {spread:g}")
     right.plot(angles.rad2deg(), chance, color=colour)
 left.set(xlabel="angle between the means (degrees)", ylabel="sampled distance")

@@ -1,4 +1,4 @@
-"""Two captions and a picture as Gaussians in two of their dimensions."""
+"""Two captions and an image as Gaussians, in two of their dimensions."""
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Ellipse
@@ -6,7 +6,7 @@ from matplotlib.patches import Ellipse
 ITEMS = (
     ("“an animal”", (0.0, 0.0), (0.50, 0.40), "tab:blue"),
     ("“a blowfish”", (0.28, 0.12), (0.17, 0.14), "tab:orange"),
-    ("a picture of one", (0.36, 0.04), (0.07, 0.08), "tab:green"),
+    ("an image of one", (0.36, 0.04), (0.07, 0.08), "tab:green"),
 )
 
 figure, axes = plt.subplots(figsize=(6, 3.4))

@@ -1,4 +1,4 @@
-"""The loader's stages: what opening does once, and what happens to every batch."""
+"""The loader's stages: what opening does once, and what happens to each sample and batch."""
 
 import matplotlib.pyplot as plt
 

@@ -1,7 +1,7 @@
-"""Probabilistic language-image pre-training: Gaussian embeddings of pictures and captions (arXiv:2410.18857).
+"""Probabilistic language-image pre-training: Gaussian embeddings of images and captions (arXiv:2410.18857).
 
-`prolip.load` opens a checkpoint. Import everything else from where it lives: `prolip.data`, `prolip.models`,
-`prolip.losses`, `prolip.gaussian`, `prolip.eval`. This module stays light, so that `import prolip` costs nothing.
+`prolip.load` opens a model. Import everything else from its own room: `prolip.data`, `prolip.models`, `prolip.losses`,
+`prolip.gaussian`, `prolip.eval`. This module imports nothing heavy, so `import prolip` is quick.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ __all__ = ["load"]
 
 
 def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
-    """The model in a checkpoint, ready for inference; `prolip.models.weights.load` tells what `source` can be."""
+    """Open a model for inference: a run, a checkpoint, a folder, "hf-hub:OWNER/NAME" or "open_clip:NAME/TAG".
+
+    The model is on the CPU, in evaluation mode and in fp32; see `prolip.pretrained.sources.load`.
+    """
     from prolip.pretrained.sources import load as load_weights
 
     return load_weights(source, config=config, resize=resize)

@@ -1,4 +1,4 @@
-"""A training step as the published code takes it, restated from the specification (SPEC sections 2, 3, 7, 8) for the
+"""A training step as the published code takes it, restated from docs/specification.md (sections 2, 3, 7, 8) for the
 benchmark: torch's own modules, every block for every token, a pass for each of the four views, pairs in matrices.
 
 Parameter names are the released ones, so that a state dict of ours fits. Shapes: B batch, M masked samples, L tokens,

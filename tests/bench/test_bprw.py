@@ -1,7 +1,7 @@
 """Prompt re-weighting against a plain re-statement of the published loop, in one run: `pytest -m bench tests/bench -s`.
 
 The loop takes class after class and computes every normal density again in every round, as the released scripts do. It
-is written here from SPEC §5 and checked to give the same weights.
+is written here from docs/specification.md, section 5, and checked to give the same weights.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""HierarCaps for 1,000 images x 4 captions against a plain re-statement of the released script, which takes one image
-after another and embeds its 50 queries (written from SPEC section 9): `pytest -m bench tests/bench -s`.
+"""HierarCaps for 1,000 images x 4 captions against a plain version of the released script, which takes one image after
+another and embeds its 50 queries (docs/specification.md, section 9): `pytest -m bench tests/bench -s`.
 """
 
 from __future__ import annotations

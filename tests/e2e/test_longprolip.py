@@ -53,7 +53,7 @@ def long_words(lab: Lab, form: ResizeForm, *flags: str) -> list[str]:
 
 
 def stretched(table: Tensor, rows: int) -> Tensor:
-    """Linear interpolation by the formula of SPEC section 6."""
+    """Linear interpolation by the formula of docs/specification.md, section 6."""
     old, place = len(table), torch.arange(rows, dtype=torch.float64)
     s = ((place + 0.5) * old / rows - 0.5).clamp_min(0)
     below = s.long().clamp_max(old - 1)

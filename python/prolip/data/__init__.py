@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prolip._core import (
     LoaderStats,
@@ -26,6 +25,7 @@ from prolip.data.config import (
     TokenizerConfig,
 )
 from prolip.errors import DataError, NoSampleError
+from prolip.lazy import lazy_names
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 if TYPE_CHECKING:
@@ -62,12 +62,10 @@ __all__ = [
     "write_index",
 ]
 
-_LAZY = dict.fromkeys(("Batch", "BatchLoader", "Cursor", "Leg", "Members", "preprocess_image"), "loader")
-_LAZY["Tokenizer"] = "tokenizer"
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs numpy when it is first used, so that reading the settings takes no time."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "loader": ("Batch", "BatchLoader", "Cursor", "Leg", "Members", "preprocess_image"),
+        "tokenizer": ("Tokenizer",),
+    },
+)

@@ -5,8 +5,9 @@ Import `prolip.interop.open_clip` by its own name, because it needs open_clip's 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prolip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from prolip.interop.epochs import Epochs
@@ -14,11 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchDataset", "Epochs"]
 
-_LAZY = {"BatchDataset": "torch_dataset", "Epochs": "epochs"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(__name__, {"torch_dataset": ("BatchDataset",), "epochs": ("Epochs",)})

@@ -56,8 +56,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     """Return the learning rate of `step` (from 0) in a run of `total_steps`, before any factor.
 
-    Linear warm-up; then a half cosine that would reach 0 one step after the last, or a constant, or a constant that
-    falls over the last `cooldown_steps` (specification §8).
+    Linear warm-up, then a half cosine that would reach 0 one step after the last, a constant, or a constant that falls
+    over the last `cooldown_steps` (docs/specification.md, section 8).
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps

@@ -155,7 +155,7 @@ def test_the_certain_half_of_the_prompts_and_the_gains(imagenet: ImagenetWorld) 
 
 
 def test_re_weighting_is_set_as_published() -> None:
-    """5-1-10-10-0.02-inverse for the nearest pictures, 2-1-5-20-0.02-inverse for a few labelled ones (SPEC §5)."""
+    """5-1-10-10-0.02-inverse for nearest images, 2-1-5-20-0.02-inverse for labelled ones (specification, section 5)."""
     options = ImagenetOptions(checkpoint=("x",), data=("y",))
     for rule, expected in ((options.nearest, (5.0, 10, 10)), (options.few_shot, (2.0, 5, 20))):
         assert (rule.alpha, rule.num_neighbors, rule.num_draws) == expected

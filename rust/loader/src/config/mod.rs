@@ -95,7 +95,7 @@ pub enum PatchDraw {
     Sample,
 }
 
-/// Masked rows of a batch (SPEC §7).
+/// Masked rows of a batch (docs/specification.md, section 7).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskConfig {

@@ -1,4 +1,4 @@
-//! Masking of token ids, and the choice of kept patches (SPEC §7).
+//! Masking of token ids, and the choice of kept patches (docs/specification.md, section 7).
 
 use std::ops::Range;
 

@@ -1,0 +1,59 @@
+"""What the prose names exists: modules and their attributes, files and folders of the repository, settings of a run."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from prolip.train.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELEASE.md", "SECURITY.md", "NOTICE")),
+    *sorted(path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "api"} & set(path.parts)),
+]
+NAME = re.compile(r"`(prolip(?:\.\w+)+)")
+PLACE = re.compile(r"(?<![\w/.~-])((?:python|rust|tests|docs|train|prolip|recipes|\.github)/[\w./-]*\w)(?![\w/*-])")
+SECTIONS = r"data|loss|optim|model\.vision|model\.text|parallel|log|ema|lock|validation"
+SETTING = re.compile(rf"`((?:{SECTIONS})(?:\.[a-z_]+)+)(?= =|`)")
+ELSEWHERE = {"python/prolip/_core", "docs/_build"}
+"""Made by a build."""
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    words = name.split(".")
+    for end in range(len(words), 0, -1):
+        try:
+            found: object = import_module(".".join(words[:end]))
+        except ModuleNotFoundError:
+            continue
+        for word in words[end:]:
+            if not hasattr(found, word) and word not in getattr(found, "__annotations__", {}):
+                return False
+            found = getattr(found, word, None)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_names_and_places_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    assert [name for name in set(NAME.findall(text)) if not exists(name)] == []
+    roots = (ROOT, ROOT / "python", ROOT / "python/prolip", ROOT / "rust/loader")
+    places = {place for place in PLACE.findall(text) if not any(place.startswith(start) for start in ELSEWHERE)}
+    missing = [place for place in places if not any((root / place).exists() for root in roots)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_settings_exist(page: Path) -> None:
+    tree = vars(load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "a.tar"]))
+    for setting in set(SETTING.findall(page.read_text(encoding="utf-8"))):
+        value: object = tree[setting.split(".")[0]]
+        for word in setting.split(".")[1:]:
+            assert hasattr(value, word), f"{page.stem} names {setting}, which does not exist"
+            value = getattr(value, word)
