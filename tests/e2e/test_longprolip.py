@@ -32,7 +32,7 @@ def short(lab: Lab) -> ProLIP:
     config = load_config(["vit-b16-datacomp-1b-1.28b", *SMALL.split(), "--data.shards", "unused"]).model
     torch.manual_seed(0)
     model = ProLIP(config)
-    save_pretrained(model, lab.folder / "short")
+    save_pretrained(model, lab.folder / "before-long")
     with tarfile.open(lab.folder / "long.tar", "w") as tar:
         for number, (colour, place) in enumerate(itertools.product(COLOURS, PLACES)):
             png = io.BytesIO()
@@ -48,7 +48,7 @@ def short(lab: Lab) -> ProLIP:
 def long_words(lab: Lab, form: ResizeForm, *flags: str) -> list[str]:
     data = ["--data.shards", str(lab.folder / "long.tar"), "--data.tokenizer.path", str(lab.folder / "tokenizer.json")]
     here = ["--cpu_threads", "1", "--data.num_threads", "1", "--precision", "fp32", "--log_every", "1"]
-    start = ["--start_from", str(lab.folder / "short"), "--start_resize", form]
+    start = ["--start_from", str(lab.folder / "before-long"), "--start_resize", form]
     return ["longprolip-vit-b16-24m", *SMALL.split(), *data, *here, *start, *flags]
 
 

@@ -180,7 +180,9 @@ def test_a_server_that_says_nothing_can_be_interrupted(tmp_path: Path, folder: P
         write_index([shards], index, 2, QUICK)
         silent = servers.Silent(int(url.rpartition(":")[2]))
     with silent:
-        process = reading(shards, index, tmp_path / "cache", 0)
+        # What a shell started in the background ignores Ctrl-C, and so would this process.
+        hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        process = reading(shards, index, tmp_path / "cache", 0, hear)
         assert servers.wait_until(lambda: silent.visitors > 0, 60)
         process.send_signal(signal.SIGINT)
         # It has waited for no answer: the first would be given up after 20 seconds, the last after minutes.

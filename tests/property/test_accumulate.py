@@ -1,4 +1,4 @@
-"""A step in parts gives the gradient of the step in one: masked terms, random draws, several ranks."""
+"""Accumulated gradients equal those of the whole batch: masked terms, random numbers, several ranks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RANKS = 2
 
 
 class Drawn(nn.Module):
-    """A model whose pictures lose random values, as with dropout."""
+    """A model with dropout on its images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def test_draws_are_repeated_and_then_go_on() -> None:
     torch.manual_seed(5)
     gradients(network, batch, 3)
     after = torch.rand(3)
-    # Each part embeds whole and masked pictures, first without a graph and then with one, of the same values.
+    # Each micro-batch embeds whole and masked images twice, without a graph and with one, from the same values.
     assert len(calls) == 2 * 2 * 3
     for first, again in zip(calls[:6], calls[6:], strict=True):
         torch.testing.assert_close(first, again, rtol=0, atol=0)

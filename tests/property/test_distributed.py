@@ -76,7 +76,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def leaves_of(case: Case, rank: int) -> Leaves:
-    """What one rank's towers would give, and the two scalars that all ranks share."""
+    """Outputs of one rank's towers, and the two scalars that all ranks share."""
     generator = torch.Generator().manual_seed(1000 * case.seed + rank)
     found = {}
     for tower in TOWERS:
@@ -121,7 +121,7 @@ def one_process(case: Case, output: ProLIPOutput) -> LossTerms:
 
 
 def serve(rank: int, store: Path, orders: Connection) -> None:
-    """A rank that lives for the whole module: takes a case, gives back its terms and its gradients."""
+    """Run a rank for the whole module: it receives a case and sends its terms and gradients."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=MAX_RANKS)
     groups = [dist.new_group(list(range(size))) for size in range(1, MAX_RANKS + 1)]
@@ -140,7 +140,7 @@ def serve(rank: int, store: Path, orders: Connection) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Connection]]:
-    """Five processes in groups of one to five, each at the end of a pipe."""
+    """Five processes in groups of one to five, each with a pipe."""
     store = tmp_path_factory.mktemp("ranks") / "store"
     pipes = [FORKSERVER.Pipe() for _ in range(MAX_RANKS)]
     processes = [

@@ -100,18 +100,3 @@ class ProLIP(nn.Module):
         flat = self.encode_text(token_ids.flatten(0, 1))
         shape = (*token_ids.shape[:2], -1)
         return Gaussian(flat.mean.view(shape), flat.log_var.view(shape))
-
-    def reset_uncertainty(self) -> None:
-        """Initialise the [UNC] parts again, as after loading a model without them.
-
-        [UNC] vectors from N(0, 0.01^2), heads from N(0, 1 / width) with the configured bias (specification §2.5).
-        """
-        for vector, head, bias in (
-            (self.visual.unc_embedding, self.visual.uncertainty_proj, self.config.vision.init_unc_bias),
-            (self.text.unc_emb, self.text.text_uncertainty_projection, self.config.text.init_unc_bias),
-        ):
-            if vector is None or head is None:
-                continue
-            nn.init.normal_(vector, std=0.01)
-            nn.init.normal_(head.weight, std=head.in_features**-0.5)
-            nn.init.constant_(head.bias, bias)

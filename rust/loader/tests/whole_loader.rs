@@ -91,7 +91,7 @@ impl Case {
         let dataset = match open(self.config(crew), rank, crew.ranks) {
             Ok(dataset) => dataset,
             // Fewer samples than a step needs, or none.
-            Err(Error::Config(_)) => return Vec::new(),
+            Err(Error::Config(_) | Error::NoSample(_)) => return Vec::new(),
             Err(error) => panic!("{error}"),
         };
         dataset.check_cursor(from).unwrap();

@@ -1,4 +1,4 @@
-"""The contrastive controls, SigLIP's and CLIP's loss: values, gradients and memory beside open_clip's own."""
+"""The contrastive controls, SigLIP's and CLIP's loss: values and gradients against open_clip's own, memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def leaves_of(items: int, slots: int, dim: int, *, scale: float = 12.0) -> Leave
 
 
 def ours(contrast: Contrast, leaves: Leaves) -> Tensor:
-    """The loss as a run computes it; log variances are there, and must not count."""
+    """The loss as in a run. Log variances are given, and must not matter."""
     image, text, scale, bias = leaves
     towers = [Gaussian(mean, torch.zeros_like(mean)) for mean in (image, text)]
     only = LossConfig(contrast=contrast, inclusion_weight=0.0, masked_inclusion_weight=0.0, vib_weight=0.0)
@@ -43,7 +43,7 @@ def ours(contrast: Contrast, leaves: Leaves) -> Tensor:
 
 
 def open_clips(contrast: Contrast, leaves: Leaves) -> Tensor:
-    """open_clip's loss, of each slot."""
+    """open_clip's loss, averaged over slots."""
     image, text, scale, bias = leaves
     if contrast == "clip":
         loss: Callable[[Tensor], Tensor] = lambda slot: ClipLoss()(image, slot, scale)  # noqa: E731

@@ -1,4 +1,4 @@
-"""PPCL in tiles: values, gradients, memory and precision beside the same loss over whole matrices."""
+"""PPCL in tiles against its equation: values, gradients, precision; and its memory."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def within(event: FunctionEvent, name: str) -> bool:
 
 
 def waiting_calls(recorded: profile) -> list[str]:
-    """The CPU's fused AdamW reads its own counts of steps, which lie on the host; a GPU's reads them on the device."""
+    """The CPU's fused AdamW reads its own counts of steps, which are on the host; a GPU's reads them on the device."""
     calls = [event for event in recorded.events() if event.name in WAITING]
     return [event.name for event in calls if not within(event, "aten::_fused_adamw_")]
 

@@ -1,4 +1,4 @@
-"""fp16's factor follows torch's rule, and what it skips it skips whole."""
+"""fp16's loss scale follows torch's rule, and a skipped step changes nothing."""
 
 from __future__ import annotations
 
