@@ -4,11 +4,11 @@
 
 use prolip_loader::image::{Decoder, Rgb8};
 
-const PROGRESSIVE: &[u8] = include_bytes!("data/progressive.jpg");
-const BASELINE: &[u8] = include_bytes!("data/420.jpg");
+const PROGRESSIVE: &[u8] = include_bytes!("../data/progressive.jpg");
+const BASELINE: &[u8] = include_bytes!("../data/420.jpg");
 /// As a frame of motion JPEG: without Huffman tables, so that those of the standard count. Pillow's pixels are beside it.
-const MOTION: &[u8] = include_bytes!("data/motion.jpg");
-const MOTION_PIXELS: &[u8] = include_bytes!("data/motion.rgb");
+const MOTION: &[u8] = include_bytes!("../data/motion.jpg");
+const MOTION_PIXELS: &[u8] = include_bytes!("../data/motion.rgb");
 
 /// A JPEG without its segments of one kind.
 fn without(jpeg: &[u8], marker: u8) -> Vec<u8> {

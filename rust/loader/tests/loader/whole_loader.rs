@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use common::{archive, config, member, next, open, png};
+use crate::common::{archive, config, member, next, open, png};
 use prolip_loader::config::{LastBatch, LoaderConfig};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;

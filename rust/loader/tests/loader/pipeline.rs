@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{archive, config, member, next, open, png, read_all, tokenizer, write_shards};
+use crate::common::{archive, config, member, next, open, png, read_all, tokenizer, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, PatchDraw, TextMode};
 use prolip_loader::error::Error;
 use prolip_loader::order::{Cursor, Leg};

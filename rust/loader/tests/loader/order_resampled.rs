@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{config, open, read_all, write_shards};
+use crate::common::{config, open, read_all, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, Mode};
 use prolip_loader::error::Error;
 use prolip_loader::order::{

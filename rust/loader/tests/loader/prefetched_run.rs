@@ -2,15 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-#[path = "common/fake.rs"]
-mod fake;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{config, next, open, read_all, write_shards};
-use fake::{Fake, read, start};
+use crate::common::{config, next, open, read_all, write_shards};
+use crate::fake::{Fake, read, start};
 use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;

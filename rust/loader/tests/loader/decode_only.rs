@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use prolip_loader::shards::Location;
 
-use common::{archive, member, png};
+use crate::common::{archive, member, png};
 use prolip_loader::error::Error;
 use prolip_loader::pipeline::decode_only;
 

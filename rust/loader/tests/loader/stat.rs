@@ -2,15 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/server.rs"]
-mod server;
-
 use std::sync::atomic::AtomicBool;
 
+use crate::server::{MIB, Page, Reply, Server, config, noise};
 use prolip_loader::error::Error;
 use prolip_loader::remote::{examine, fetch_into};
 use prolip_loader::shards::{Location, Stamp, Version};
-use server::{MIB, Page, Reply, Server, config, noise};
 
 fn stamps(shards: &[Location]) -> Result<Vec<Stamp>, Error> {
     let found = examine(shards.to_vec(), &config(), &AtomicBool::new(false))?;

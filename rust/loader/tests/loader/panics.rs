@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{config, next, open, write_shards};
+use crate::common::{config, next, open, write_shards};
 use prolip_loader::config::LoaderConfig;
 use prolip_loader::error::{Error, FetchError};
 use prolip_loader::order::Cursor;

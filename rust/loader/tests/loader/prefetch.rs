@@ -2,10 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-#[path = "common/server.rs"]
-mod server;
-
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -13,12 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{archive, member};
+use crate::common::{archive, member};
+use crate::server::{MIB, Page, Reply, Request, Server, config, noise};
 use prolip_loader::archive::scan_file;
 use prolip_loader::config::StoreConfig;
 use prolip_loader::remote::{Prefetcher, ShardProvider, ShardRequest};
 use prolip_loader::shards::{Location, Stamp, Version};
-use server::{MIB, Page, Reply, Request, Server, config, noise};
 
 /// A shard of about `size` bytes with as many samples as its number and one.
 fn shard(number: usize, size: usize) -> Vec<u8> {

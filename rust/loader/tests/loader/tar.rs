@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::time::Instant;
 
-use common::{archive, entry, header, member, seal};
+use crate::common::{archive, entry, header, member, seal};
 use prolip_loader::archive::tar::{Damage, FileSource, Part, Scratch};
 use prolip_loader::archive::{Sample, Scan, Span, read_sample_headers, scan};
 use prolip_loader::error::{Reason, SampleError, TarError};

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::fs::FileTimes;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use common::{archive, config, member, open, read_all, sample, write_shards};
+use crate::common::{archive, config, member, open, read_all, sample, write_shards};
 use prolip_loader::archive::index::{Index, OpenOptions, Summary, check_index, write_index};
 use prolip_loader::config::{LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::error::Error;
@@ -70,11 +68,14 @@ fn a_run_is_the_same_with_an_index_and_no_shard_is_read_at_opening() {
     assert_eq!((summary.shards, summary.samples), (4, 21));
     let run = |config| read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
     let config = with_index(folder.path(), &index);
-    assert_eq!(run(config.clone()), run(common::config(folder.path())));
+    assert_eq!(
+        run(config.clone()),
+        run(crate::common::config(folder.path()))
+    );
 
     // Bytes that would be refused at opening, were they read.
     replace(&folder.path().join("000.tar"), |bytes| bytes.fill(7));
-    assert!(open(common::config(folder.path()), 0, 1).is_err());
+    assert!(open(crate::common::config(folder.path()), 0, 1).is_err());
     let dataset = open(config, 0, 1).unwrap();
     assert_eq!(dataset.index.counts(), [7, 0, 9, 5]);
 }

@@ -2,16 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-#[path = "common/fake.rs"]
-mod fake;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{config, next, open, write_shards};
-use fake::{Fake, read, read_from, start};
+use crate::common::{config, next, open, write_shards};
+use crate::fake::{Fake, read, read_from, start};
 use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard};
 use prolip_loader::order::{Cursor, Leg};
 use prolip_loader::pipeline::Dataset;

@@ -2,19 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/server.rs"]
-mod server;
-
 use std::io::Write;
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::server::{
+    MIB, Page, Reply, Request, Server, config, content, fetch, noise, one, schedule,
+};
 use prolip_loader::config::StoreConfig;
 use prolip_loader::remote::Store;
 use prolip_loader::shards::Location;
-use server::{MIB, Page, Reply, Request, Server, config, content, fetch, noise, one, schedule};
 
 #[test]
 fn compressed_shards_are_unpacked_as_they_come() {

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{
+use crate::common::{
     Content, archive, config, member, next, open, png, read_all, sample, tokenizer, write_shards,
 };
 use prolip_loader::config::{LastBatch, LoaderConfig};

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::path::Path;
 
-use common::{archive, config, member, open, png, read_all};
+use crate::common::{archive, config, member, open, png, read_all};
 use prolip_loader::config::{LastBatch, LoaderConfig};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;

@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/server.rs"]
-mod server;
-
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::server::{MIB, Page, Reply, Request, SIZE, Server, config, fetch, noise, one, schedule};
 use prolip_loader::config::StoreConfig;
 use prolip_loader::shards::Location;
 use proptest::prelude::*;
-use server::{MIB, Page, Reply, Request, SIZE, Server, config, fetch, noise, one, schedule};
 
 #[test]
 fn a_shard_comes_in_ranges_of_which_several_are_under_way() {

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{archive, config, member, open, read_all, sample, write_shards};
+use crate::common::{archive, config, member, open, read_all, sample, write_shards};
 use prolip_loader::archive::index::write_index;
 use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::order::Cursor;
@@ -48,7 +46,7 @@ fn evaluate(config: LoaderConfig) -> (Vec<String>, BadSamples, Vec<String>) {
     let dataset = open(config, 0, 1).unwrap();
     let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
     let mut keys = Vec::new();
-    while let Some(batch) = common::next(&pipeline).unwrap() {
+    while let Some(batch) = crate::common::next(&pipeline).unwrap() {
         keys.extend(batch.lease.arrays.keys.iter().cloned());
     }
     (
@@ -245,7 +243,7 @@ fn a_shard_that_vanishes_or_changes_ends_the_run_or_is_counted() {
             }
             let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
             for _ in 0..2 {
-                let batch = common::next(&pipeline).unwrap().unwrap();
+                let batch = crate::common::next(&pipeline).unwrap().unwrap();
                 assert_eq!(batch.samples.len(), 4);
             }
             let what = if change.is_none() {
@@ -254,13 +252,13 @@ fn a_shard_that_vanishes_or_changes_ends_the_run_or_is_counted() {
                 "it has changed since"
             };
             if missing == OnMissingShard::Raise {
-                let error = common::next(&pipeline).unwrap_err().to_string();
+                let error = crate::common::next(&pipeline).unwrap_err().to_string();
                 assert!(
                     error.contains("b.tar.gz") && error.contains(what),
                     "{error}"
                 );
             } else {
-                assert!(common::next(&pipeline).unwrap().is_none());
+                assert!(crate::common::next(&pipeline).unwrap().is_none());
                 let bad_samples = pipeline.stats().bad_samples;
                 assert_eq!(bad_samples.by_reason, [0, 0, 8, 0, 0, 0]);
                 let first = &bad_samples.examples[0];

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::collections::HashSet;
 
-use common::{archive, config, member, open, png, read_all};
+use crate::common::{archive, config, member, open, png, read_all};
 use prolip_loader::config::{AugmentConfig, LastBatch, LoaderConfig};
 use prolip_loader::image::augment::{
     Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, draw, gray,
@@ -18,12 +16,12 @@ use prolip_loader::rng::{SampleRng, stream};
 
 const SIZE: u32 = 8;
 const PICTURES: [(&str, &[u8]); 6] = [
-    ("jpg", include_bytes!("data/420.jpg")),
-    ("jpeg", include_bytes!("data/progressive.jpg")),
-    ("JPG", include_bytes!("data/cmyk.jpg")),
-    ("webp", include_bytes!("data/lossy.webp")),
-    ("png", include_bytes!("data/alpha.png")),
-    ("jpg", include_bytes!("data/motion.jpg")),
+    ("jpg", include_bytes!("../data/420.jpg")),
+    ("jpeg", include_bytes!("../data/progressive.jpg")),
+    ("JPG", include_bytes!("../data/cmyk.jpg")),
+    ("webp", include_bytes!("../data/lossy.webp")),
+    ("png", include_bytes!("../data/alpha.png")),
+    ("jpg", include_bytes!("../data/motion.jpg")),
 ];
 
 /// What a sample's picture becomes in an epoch, by its place in the shards.

@@ -1,0 +1,32 @@
+//! Tests of the loader from outside, in one program: a program a file takes minutes to link.
+//!
+//! Beside it stand those that need a process of their own, because they count allocations, memory or time.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/fake.rs"]
+mod fake;
+#[path = "../common/server.rs"]
+mod server;
+
+mod compressed;
+mod decode_only;
+mod download;
+mod download_unpack;
+mod failures;
+mod fuzz_findings;
+mod index;
+mod mask;
+mod order;
+mod order_resampled;
+mod order_streamed;
+mod panics;
+mod pipeline;
+mod prefetch;
+mod prefetched_run;
+mod prefetched_run_streamed;
+mod raw_members;
+mod stat;
+mod tar;
+mod training_pixels;
+mod whole_loader;
