@@ -45,10 +45,10 @@ pub enum IndexError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// The file does not start like an index.
-    #[error("it is no index of shards")]
+    #[error("it is not an index of shards")]
     NotAnIndex,
     /// Another version of prolip wrote it.
-    #[error("it has format {0}, and this version of prolip reads format 1: make it again")]
+    #[error("it has format {0}, and this version of prolip reads format 1: rebuild it")]
     Version(u32),
     /// The file is damaged.
     #[error("the index is damaged: {0}")]

@@ -84,7 +84,7 @@ pub enum Error {
     },
     /// A shard is not in the index.
     #[error(
-        "shard {shard} is not in the index {index}: make it again of all shards, with `prolip data index`",
+        "shard {shard} is not in the index {index}: rebuild it from all shards with `prolip data index`",
         index = .index.display()
     )]
     NotIndexed {
@@ -98,7 +98,7 @@ pub enum Error {
         "shard {shard} has changed since {since}: {what}",
         since = .index.as_ref().map_or_else(
             || "the loader was opened".to_owned(),
-            |index| format!("the index {} was made (make it again, with `prolip data index`)", index.display())
+            |index| format!("the index {} was built (rebuild it with `prolip data index`)", index.display())
         )
     )]
     Changed {
@@ -126,7 +126,7 @@ pub enum Error {
         first: String,
     },
     /// The tokenizer failed on a batch.
-    #[error("cannot tokenise the batch that begins with sample {key} of {shard}: {source}")]
+    #[error("cannot tokenize the batch that starts with sample {key} of {shard}: {source}")]
     Tokenize {
         /// Shard of the batch's first sample.
         shard: String,
