@@ -1,4 +1,4 @@
-"""Ranks, and the one exchange between them: every rank meets every other rank's numbers and answers them."""
+"""The ranks of a job: start and stop, and the one exchange that the losses need."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from torch.distributed.rendezvous import rendezvous
 from prolip.errors import UserError
 
 Exchange = Literal["ring", "all_gather"]
-"""`ring`: rank after rank, one's numbers coming while another's are worked on; memory for two ranks' numbers at a time.
-`all_gather`: one collective for all numbers and one for all answers; memory for every rank's."""
+"""How tensors travel. `ring`: rank by rank, one rank's arrive while another's are worked on; memory for two ranks.
+`all_gather`: all in one collective, and all gradients in another; memory for all ranks."""
 
 _START_SECONDS = 1800
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process's place among all."""
+    """This process's place in the job."""
 
     rank: int
-    """0 .. world_size - 1; rank 0 writes files and speaks."""
+    """0 .. world_size - 1; rank 0 writes files and logs."""
     local_rank: int
-    """The place on this machine, which chooses the GPU."""
+    """Rank on this machine; also the number of its GPU."""
     world_size: int
-    """Processes in the run."""
+    """Processes in the job."""
     local_world_size: int
     """Processes on this machine, which share its cores."""
     device: torch.device
-    """Where this rank computes."""
+    """Device of this rank."""
     store: Store | None = field(default=None, repr=False, compare=False)
-    """Where the ranks leave each other notes; None where there is but one."""
+    """Key-value store that the ranks share; None in a single process."""
 
 
 def start(device: str = "auto") -> Ranks:
-    """This process's place, read from the launcher's environment; joins the group when there is more than one process.
+    """Read this process's place from the launcher's environment, and join the process group if there are several.
 
-    `device` is "auto" (a GPU when there is one), "cpu" or "cuda". A single process needs no launcher and no group.
+    `device` is "auto" (a GPU if there is one), "cpu" or "cuda". A single process needs no launcher.
     """
     rank, local_rank, world_size, local_world_size = (
         int(os.environ.get(name, default))
@@ -75,7 +75,7 @@ def start(device: str = "auto") -> Ranks:
 
 
 def wants_gpu(device: str) -> bool:
-    """Whether "auto" (a GPU when there is one), "cpu" or "cuda" means a GPU here.
+    """Whether `device`, "auto" (a GPU if there is one), "cpu" or "cuda", means a GPU on this machine.
 
     Raises:
         UserError: it is another word, or "cuda" and torch sees no GPU.
@@ -88,14 +88,15 @@ def wants_gpu(device: str) -> bool:
 
 
 def agree_on_name(store: Store, rank: int, world_size: int) -> str:
-    """A name that the ranks which start now have in common, and none that ever met in this store had before.
+    """Agree with the ranks that start now on a name that was never used in this store before.
 
-    After a restart torchrun gives its workers the store of those before them, in which they find each other's old
-    addresses and wait for them (pytorch/pytorch#135712); and each node counts restarts for itself. So every rank draws
-    a name. Rank 0 tells those that it sees, its own first, until each rank has found its own among them.
+    After a restart, torchrun's workers get the store of the workers before them, find their old addresses there, and
+    wait for them forever (pytorch/pytorch#135712). Each node counts restarts for itself, so the count is no name. So
+    every rank draws a random name. Rank 0 publishes those that it sees, its own first, until every rank has confirmed
+    that its own is among them. The name is that of rank 0.
 
     Raises:
-        RuntimeError: a rank does not come within half an hour.
+        RuntimeError: a rank does not start within half an hour.
     """
     own, deadline = uuid4().hex, time.monotonic() + _START_SECONDS
     store.set(f"name/{rank}", own)
@@ -109,26 +110,26 @@ def agree_on_name(store: Store, rank: int, world_size: int) -> str:
             store.set(f"found/{names[0]}/{own}", "")
             return names[0]
         time.sleep(0.01)
-    raise RuntimeError(f"rank {rank} waited {_START_SECONDS} s in vain for all {world_size} to start")
+    raise RuntimeError(f"rank {rank} waited {_START_SECONDS} s for all {world_size} ranks to start")
 
 
 def stop() -> None:
-    """Leave the group, if one was joined."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def complain(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
-    """Says what ended this rank, unless another rank said the same before: all may have met it, or this one alone.
+def log_error(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
+    """Log what ended this rank, unless another rank has logged the same: often all ranks meet the same error.
 
-    Nobody waits for the others, since the launcher ends them as soon as one rank has ended.
+    Does not wait for the others, since the launcher ends them as soon as one rank has ended.
     """
     if ranks.store is None:
         log.critical("%s: %s", command, error)
         return
     try:
-        is_first = ranks.store.add(f"complaint/{error}", 1) == 1
-    except RuntimeError:  # who keeps the store is gone
+        is_first = ranks.store.add(f"error/{error}", 1) == 1
+    except RuntimeError:  # the process that keeps the store has ended
         is_first = True
     if is_first:
         log.critical("%s: rank %d: %s", command, ranks.rank, error)
@@ -154,26 +155,26 @@ class Peers:
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        """The ranks of `group`, or of all processes; one process alone when no group was ever joined."""
+        """The ranks of `group`, or else of all processes; a single process if there is no group."""
         alone = not dist.is_initialized()
         self.group = None if alone else (group or dist.group.WORLD)
         self.rank = 0 if alone else dist.get_rank(self.group)
         self.world_size = 1 if alone else dist.get_world_size(self.group)
-        # What `with_number` finds this object by: a compiled graph holds no process group, but may hold a number.
+        # An operator in a compiled graph cannot hold a process group. It holds this number (see `with_number`).
         self.number = next(_NUMBERS)
         _BY_NUMBER[self.number] = self
 
     @classmethod
     def with_number(cls, number: int) -> Peers:
-        """The object whose `number` this is, for as long as someone holds it."""
+        """Return the object with this `number`. It lives as long as something else holds it."""
         return _BY_NUMBER[number]
 
     def visit(
         self, own: Sequence[Tensor], visitor: Visitor, exchange: Exchange, *, with_grads: bool
     ) -> list[Tensor] | None:
-        """Shows `visitor` the tensors of every rank; returns the gradients that the other ranks found for `own`.
+        """Run `visitor` on the tensors of every rank; returns what the other ranks computed as gradients of `own`.
 
-        The gradients are summed over the other ranks. None without `with_grads`, or where there is no other rank.
+        The gradients are summed over the other ranks. None without `with_grads`, or without other ranks.
 
         Args:
             own: this rank's tensors; every rank's have the same shapes.
@@ -194,7 +195,7 @@ class Peers:
         return None if returned is None else _unpack(returned, own)
 
     def _ring(self, own: Tensor, local: _Local, remote: _Remote, with_grads: bool) -> Tensor | None:
-        """While one rank's numbers are worked on, the next rank's arrive and the last rank's gradients leave."""
+        """Rank by rank: while one rank's numbers are worked on, the next rank's arrive and the last gradients leave."""
         coming: _Transfer | None = self._shift(own, 1)
         leaving: _Transfer | None = None
         total: Tensor | None = None
@@ -213,7 +214,7 @@ class Peers:
         return total if leaving is None else _added(total, leaving.wait())
 
     def _shift(self, numbers: Tensor, step: int) -> _Transfer:
-        """Sends `numbers` to the rank `step` places behind, and receives those of the rank as many places ahead."""
+        """Send `numbers` to the rank `step` places behind, and receive those of the rank `step` places ahead."""
         source = (self.rank + step) % self.world_size
         target = (self.rank - step) % self.world_size
         arriving = torch.empty_like(numbers)
@@ -224,7 +225,7 @@ class Peers:
         return _Transfer(dist.batch_isend_irecv(operations), arriving, numbers)
 
     def _all_gather(self, own: Tensor, local: _Local, remote: _Remote, with_grads: bool) -> Tensor | None:
-        """All ranks' numbers arrive in one collective, and all gradients leave in another."""
+        """All ranks at once: one collective for the numbers, and one for the gradients."""
         everyone = own.new_empty(self.world_size * len(own))
         gathering = dist.all_gather_into_tensor(everyone, own, group=self.group, async_op=True)
         local()
@@ -249,7 +250,7 @@ _BY_NUMBER: WeakValueDictionary[int, Peers] = WeakValueDictionary()
 
 
 class _Transfer(NamedTuple):
-    """Numbers under way. What leaves is held as well: it must not be freed before it has left."""
+    """Numbers on their way. The leaving ones are held here, too, so that they are not freed before they are sent."""
 
     requests: list[dist.Work]
     arriving: Tensor
@@ -266,6 +267,6 @@ def _added(total: Tensor | None, more: Tensor) -> Tensor:
 
 
 def _unpack(numbers: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Views of `numbers` that have, one after the other, the shapes of `like`."""
+    """Split `numbers` into views with the shapes of `like`, in order."""
     parts = torch.split(numbers, [tensor.numel() for tensor in like])
     return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]

@@ -73,7 +73,7 @@ def test_an_index_may_lie_elsewhere_too(folder: Path, expected: list[Batch], tmp
         assert_equal(batches(config(shards, f"{url}/all.index")), expected)
         with pytest.raises(DataError, match=r"none\.index: the server answers 404"):
             BatchLoader(config(shards, f"{url}/none.index"))
-        with pytest.raises(DataError, match=r"000\.tar: it is not an index"):
+        with pytest.raises(DataError, match=r"000\.tar: it is no index"):
             BatchLoader(config(shards, f"{url}/000.tar"))
 
 

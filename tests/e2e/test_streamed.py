@@ -145,7 +145,7 @@ def test_opening_asks_nobody_and_a_missing_length_is_refused() -> None:
     assert (loader.num_samples, loader.num_batches) == (None, None)
     with pytest.raises(DataError, match=r"0\d\d\.tar"):
         next(iter(loader))
-    with pytest.raises(ValueError, match=r"data\.num_samples is None: some shards are of unknown length"):
+    with pytest.raises(ValueError, match=r"data\.num_samples is None: some shards have unknown lengths"):
         BatchLoader(_config(nowhere, "drop", None))
     with pytest.raises(TypeError, match="unknown length"):
         len(BatchDataset(_config(nowhere, "keep", None)))

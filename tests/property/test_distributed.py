@@ -17,6 +17,7 @@ from tests.support.ranks import FORKSERVER
 from torch import Tensor
 
 from prolip.distributed import Exchange, Peers, Ranks, start, stop
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.losses.config import Contrast, LossConfig
@@ -211,5 +212,5 @@ def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert start("cpu") == Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=cpu)
     assert Peers().world_size == 1
     stop()
-    with pytest.raises(ValueError, match="device is 'tpu'"):
+    with pytest.raises(UserError, match="device is 'tpu'"):
         start("tpu")

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from prolip.distributed import Ranks, agree_on_name, complain
+from prolip.distributed import Ranks, agree_on_name, log_error
 
 
 def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> None:
@@ -44,8 +44,8 @@ def test_ranks_say_the_same_once_and_what_one_alone_met_at_once(caplog: pytest.L
         for rank, store in enumerate(stores)
     )
     for ranks, error in ((other, "no such key"), (one, "no such key"), (one, "no space"), (other, "no shard")):
-        complain(log, "train", ValueError(error), ranks)
-    complain(
+        log_error(log, "train", ValueError(error), ranks)
+    log_error(
         log,
         "train",
         ValueError("no such key"),

@@ -9,39 +9,35 @@ from typing import Literal
 from prolip.errors import UserError
 
 InclusionForm = Literal["official", "exact"]
-
-
 VibForm = Literal["official", "exact"]
-
-
 Contrast = Literal["ppcl", "siglip", "clip"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights and forms of the terms; the defaults are the published pre-training recipe."""
+    """Weights and forms of the terms. The defaults are those of the published pre-training script."""
 
     contrast: Contrast = "ppcl"
-    """The contrastive loss: ProLIP's, or a control that sees means alone: "siglip", the same without variances, or
-    "clip", a softmax over all pairs, which reads no bias."""
+    """The contrastive loss: ProLIP's "ppcl", or a control that ignores variances: "siglip", the same on means alone, or
+    "clip", a softmax over all pairs, without a bias."""
     ppcl_weight: float = 1.0
-    """Contrastive loss, whichever it is."""
+    """Weight of the contrastive loss."""
     inclusion_weight: float = 1e-7
-    """Image in its texts."""
+    """Weight of the inclusion of an image in its texts."""
     masked_inclusion_weight: float = 1e-3
-    """Whole in masked, for images and for texts."""
+    """Weight of the inclusion of an image in its masked view, and of a text in its masked view."""
     vib_weight: float = 1e-4
-    """Information bottleneck, images plus texts."""
+    """Weight of the information bottleneck (VIB), images plus texts."""
     inclusion_form: InclusionForm = "official"
-    """Score of the inclusion terms: as released, or the exact H."""
+    """Score of the inclusion terms: as in the released code, or the exact H."""
     inclusion_scale: float = 1000.0
-    """Factor on the score inside the sigmoid."""
+    """Factor on the inclusion score inside the sigmoid."""
     inclusion_eps: float = -20.0
-    """exp of it scales the distance of the means in the official score; the exact score has no such factor."""
+    """In the official score, exp(inclusion_eps) scales the distance of the means. Unused by the exact score."""
     vib_form: VibForm = "official"
-    """Divergence of the bottleneck: as released, or the exact one."""
+    """KL divergence of the bottleneck: as in the released code, or the exact one."""
     exchange: Literal["ring", "all_gather"] = "ring"
-    """How texts reach the other ranks: one rank's at a time, or all at once for more memory and fewer messages."""
+    """How texts reach the other ranks: "ring", rank by rank, or "all_gather", with more memory and fewer messages."""
 
     def __post_init__(self) -> None:
         for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
@@ -53,11 +49,11 @@ class LossConfig:
 
     @property
     def reads_bias(self) -> bool:
-        """Whether the similarity's bias counts, and is trained."""
+        """Whether the loss uses the similarity's bias, so that it trains."""
         return self.contrast != "clip"
 
     @property
     def reads_log_var(self) -> bool:
-        """Whether log variances count; without them both towers may give points."""
+        """Whether the loss uses log variances. If not, both towers may return points."""
         weights = (self.inclusion_weight, self.masked_inclusion_weight, self.vib_weight)
         return self.contrast == "ppcl" or any(weight > 0 for weight in weights)

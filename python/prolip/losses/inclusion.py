@@ -1,4 +1,4 @@
-"""The inclusion loss: the first of a pair should lie in the second."""
+"""The inclusion loss: the first of a pair should be included in the second."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from prolip.losses.config import InclusionForm
 
 
 def inclusion_loss(specific: Gaussian, general: Gaussian, *, form: InclusionForm, scale: float, eps: float) -> Tensor:
-    """-log sigmoid(scale * score) per dimension, averaged over all items and dimensions, >= 0.
+    """-log sigmoid(scale * score), averaged over items and dimensions, >= 0 (arXiv:2410.18857).
 
-    `eps` belongs to the official score alone (`prolip.gaussian.official_inclusion_score` says how it departs).
+    The score is that of `prolip.gaussian.inclusion_score`, or of `official_inclusion_score`, which alone uses `eps`.
     """
     if form == "official":
         score = official_inclusion_score(specific, general, eps)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prolip.distributed import Peers
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.losses.clip import clip_loss
 from prolip.losses.config import LossConfig
@@ -17,7 +18,10 @@ from prolip.losses.vib import vib_loss
 
 
 class Embedded(Protocol):
-    """What the loss reads of a forward pass; `prolip.models.ProLIPOutput` is one. C caption slots, M masked samples."""
+    """What the loss needs from a forward pass, such as `prolip.models.ProLIPOutput`.
+
+    B samples, of which the first M are masked, C caption slots, D embedding.
+    """
 
     @property
     def image(self) -> Gaussian:
@@ -29,11 +33,11 @@ class Embedded(Protocol):
 
     @property
     def masked_image(self) -> Gaussian | None:
-        """[M, D], of the first M images."""
+        """[M, D], the first M images, masked."""
 
     @property
     def masked_text(self) -> Gaussian | None:
-        """[C, M, D], of the first M texts."""
+        """[C, M, D], the first M texts, masked."""
 
     @property
     def logit_scale(self) -> Tensor:
@@ -41,13 +45,13 @@ class Embedded(Protocol):
 
     @property
     def logit_bias(self) -> Tensor | None:
-        """Scalar, which all contrastive losses but CLIP's need."""
+        """Scalar; only CLIP's loss works without it."""
 
 
 class LossTerms(NamedTuple):
-    """Scalars, each already weighted; a term that is off is 0. `total` is the sum of the others.
+    """The weighted terms and their sum `total`: scalars, 0 for a term whose weight is 0.
 
-    `ppcl` is the contrastive term, also where the configuration names a control in its place.
+    `ppcl` is the contrastive term, also if the configuration has a control in its place.
     """
 
     total: Tensor
@@ -63,12 +67,10 @@ def _at_least_single(value: Tensor) -> Tensor:
 
 
 class ProlipLoss:
-    """PPCL, or a control in its place, over all ranks; inclusion and bottleneck over local pairs (arXiv:2410.18857).
+    """The ProLIP loss (arXiv:2410.18857): a contrastive term over all ranks, inclusion and VIB terms of local pairs.
 
-    Every term is averaged over caption slots.
-
-    The released code adds every term once per rank and so multiplies the local ones by the number of ranks; here the
-    weights mean the same on any number of ranks.
+    Every term is averaged over caption slots. The weights mean the same for any number of ranks. (The released code
+    adds the local terms once per rank, which multiplies them by the number of ranks; specification §3.1.)
     """
 
     def __init__(self, config: LossConfig, peers: Peers) -> None:
@@ -76,13 +78,13 @@ class ProlipLoss:
         self.peers = peers
 
     def __call__(self, output: Embedded) -> LossTerms:
-        """The terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
+        """Compute the terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
 
-        Every rank has as many samples, and as many masked ones. Terms are in single precision at least. Nothing is
-        clipped or replaced when a term explodes: the training step checks for that.
+        All ranks have equally many samples, and equally many masked ones. Terms are in single precision at least. None
+        is clipped or replaced if it explodes: the training step checks that the loss is finite.
 
         Raises:
-            ValueError: the model has no similarity bias, and the contrastive loss reads one.
+            UserError: the contrastive loss needs a similarity bias, and the model has none.
         """
         with torch.autocast(output.logit_scale.device.type, enabled=False):
             return self._terms(output)
@@ -111,7 +113,7 @@ class ProlipLoss:
         if config.contrast == "clip":
             return clip_loss(image.mean, text.mean, scale, self.peers, exchange=config.exchange)
         if bias is None:
-            raise ValueError(f"the model has no similarity bias (init_logit_bias), which {config.contrast} needs")
+            raise UserError(f"the model has no similarity bias (init_logit_bias), which {config.contrast} needs")
         if config.contrast == "siglip":
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
         return ppcl(image, text, scale, bias, self.peers, exchange=config.exchange)
@@ -123,7 +125,7 @@ class ProlipLoss:
         )
 
     def _masked(self, whole: Gaussian, masked: Gaussian | None) -> Tensor:
-        """Weighted loss of the first M items lying in their masked views; 0 where nothing was masked."""
+        """Weighted inclusion of the first M items in their masked views; 0 if nothing is masked."""
         if masked is None or masked.mean.numel() == 0:
             return whole.mean.new_zeros(())
         first = whole.rows(slice(0, masked.mean.shape[-2]))

@@ -1,4 +1,4 @@
-"""The variational information bottleneck: embeddings are drawn towards the standard normal."""
+"""The variational information bottleneck (VIB): pulls embeddings towards the standard normal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from prolip.losses.config import VibForm
 
 
 def vib_loss(gaussian: Gaussian, *, form: VibForm) -> Tensor:
-    """KL divergence from the standard normal, averaged over all items and dimensions, in nats.
+    """KL divergence from the standard normal, averaged over items and dimensions, in nats, >= 0 (arXiv:2410.18857).
 
-    The official form halves the log variance (`prolip.gaussian.official_kl_to_standard`).
+    The official form uses half the log variance (`prolip.gaussian.official_kl_to_standard`).
     """
     divergence = official_kl_to_standard(gaussian) if form == "official" else kl_to_standard(gaussian)
     return divergence.mean()

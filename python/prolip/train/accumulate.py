@@ -1,11 +1,10 @@
-"""The gradient of a batch in parts: exact for a loss that compares every sample with every other one.
+"""Gradient accumulation that is exact although the loss compares every sample with every other one.
 
-Embeddings of all parts are computed first and keep no graph; the loss of the whole batch then says what each
-embedding's gradient is; each part is embedded once more, with the same draws, and takes its embeddings' gradients back
-to the parameters. Memory for one part's activations and the whole batch's embeddings, and one forward pass more.
+First all micro-batches are embedded without gradient. The loss of the whole batch then gives the gradient of every
+embedding. Each micro-batch is embedded again, with the same random numbers, and its embeddings' gradients go back to
+the parameters. This needs memory for the activations of one micro-batch, and one more forward pass.
 
-Shapes: B samples of a batch (this rank's), the first M of them masked, C caption slots, L tokens, K kept patches,
-D embedding.
+Shapes: B samples of this rank, of which the first M are masked, C caption slots, L tokens, K kept patches, D embedding.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from prolip.checkpoint import restore_rng, rng_state
 from prolip.gaussian import Gaussian, concatenate
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
-from prolip.train.parallel import bare, gradients_stay
+from prolip.train.parallel import no_gradient_sync, unwrap
 
 
 class Trainable(Protocol):
-    """What a step reads of a batch; `prolip.data.device.DeviceBatch` is one."""
+    """What a step needs from a batch, such as `prolip.data.device.DeviceBatch`."""
 
     @property
     def images(self) -> Tensor:
@@ -54,15 +53,15 @@ def backward(
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
     scale: float | Tensor = 1.0,
 ) -> tuple[LossTerms, ProLIPOutput]:
-    """The loss terms and embeddings of a batch, whose gradients are added to those of the parameters.
+    """Add the gradients of a batch to those of the parameters; returns its loss terms and embeddings.
 
     Args:
         network: a ProLIP model, or one wrapped for data parallelism.
         loss: the loss of the whole batch.
         batch: this rank's samples.
-        parts: micro-batches; the gradient does not depend on them.
-        precision: the context of every forward pass.
-        scale: a factor on the gradients, the same on all ranks.
+        parts: number of micro-batches; the gradient does not depend on it.
+        precision: context of every forward pass.
+        scale: factor on the gradients, the same on all ranks.
     """
     masked = 0 if batch.masked_token_ids is None else batch.masked_token_ids.shape[1]
     if parts == 1:
@@ -72,7 +71,7 @@ def backward(
         torch.autograd.backward(terms.total, _upstream(terms.total, scale))
         return terms, whole
     rows = list(_rows(len(batch.images), masked, parts))
-    model = bare(network)
+    model = unwrap(network)
     device = batch.images.device
     draws, embedded = [], []
     for part in rows:
@@ -88,10 +87,10 @@ def backward(
     for place, (part, state) in enumerate(zip(rows, draws, strict=True)):
         last = place == parts - 1
         restore_rng(state, device)
-        with nullcontext() if last else gradients_stay(network):
+        with nullcontext() if last else no_gradient_sync(network):
             with precision():
                 output = network(*part.inputs(batch))
-            # The factor and the bias of all similarities belong to no part; one takes their gradients.
+            # Scale and bias of the similarity belong to no micro-batch: the last one takes their gradients.
             torch.autograd.backward(*_paired(output, part.gradients(whole), whole if last else None))
     restore_rng(afterwards, device)
     return terms, whole
@@ -107,26 +106,26 @@ def _upstream(total: Tensor, scale: float | Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A part's rows: some of the masked ones, which come first as in every batch, and some of the others."""
+    """The rows of a micro-batch: some of the masked samples, which come first in a batch, and some of the others."""
 
     masked: slice
     others: slice
     num_masked: int
 
     def of(self, tensor: Tensor, dim: int) -> Tensor:
-        """The rows along `dim`."""
+        """Select the rows along `dim`."""
         index = (slice(None),) * (dim % tensor.ndim)
         return torch.cat([tensor[(*index, self.masked)], tensor[(*index, self.others)]], dim)
 
     def inputs(self, batch: Trainable) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The part's images [b, 3, height, width], token ids, masked token ids and kept patches."""
+        """Images, token ids, masked token ids and kept patches of the micro-batch."""
         images, token_ids = self.of(batch.images, 0), self.of(batch.token_ids, 1)
         if self.num_masked == 0 or batch.masked_token_ids is None or batch.kept_patches is None:
             return images, token_ids, None, None
         return images, token_ids, batch.masked_token_ids[:, self.masked], batch.kept_patches[self.masked]
 
     def gradients(self, whole: ProLIPOutput) -> _Embeddings:
-        """The part's rows of what the loss gave the embeddings of the batch."""
+        """Gradients of the loss by the embeddings of the micro-batch."""
         image, text = (
             Gaussian(*(self.of(_gradient(leaf), -2) for leaf in tower)) for tower in (whole.image, whole.text)
         )
@@ -149,7 +148,7 @@ class _Embeddings(NamedTuple):
 
 
 def _rows(items: int, masked: int, parts: int) -> Iterator[_Rows]:
-    """Parts as equal as can be, in samples and in masked ones; the first have one more where it does not come out."""
+    """Split a batch into micro-batches as equal as possible, in samples and in masked samples."""
     assert masked <= items
     assert 0 < parts <= items
     first, other = 0, masked
@@ -160,7 +159,7 @@ def _rows(items: int, masked: int, parts: int) -> Iterator[_Rows]:
 
 
 def _joined(parts: Sequence[ProLIPOutput], rows: Sequence[_Rows]) -> ProLIPOutput:
-    """The embeddings of the batch, in its order."""
+    """Join the embeddings of all micro-batches in the order of the batch."""
 
     def whole(towers: Sequence[Gaussian]) -> Gaussian:
         pairs = list(zip(towers, rows, strict=True))
@@ -178,7 +177,7 @@ def _joined(parts: Sequence[ProLIPOutput], rows: Sequence[_Rows]) -> ProLIPOutpu
 
 
 def _leaves(output: ProLIPOutput) -> ProLIPOutput:
-    """The same values, of which the loss gives gradients and no more."""
+    """Copy the embeddings as leaves of a new graph, at which the backward pass of the loss ends."""
 
     def leaf(tensor: Tensor) -> Tensor:
         return tensor.detach().requires_grad_()
@@ -203,7 +202,7 @@ def _gradient(leaf: Tensor) -> Tensor:
 def _paired(
     output: ProLIPOutput, gradients: _Embeddings, whole: ProLIPOutput | None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The part's embeddings and their gradients, and those of the two scalars where `whole` is given."""
+    """Pair the embeddings of a micro-batch with their gradients; with `whole`, scale and bias, too."""
     pairs: list[tuple[Tensor, Tensor]] = []
     for tower, gradient in zip(output[:4], gradients, strict=True):
         if tower is not None and gradient is not None:
@@ -212,6 +211,6 @@ def _paired(
         pairs.append((output.logit_scale, _gradient(whole.logit_scale)))
         if output.logit_bias is not None and whole.logit_bias is not None:
             pairs.append((output.logit_bias, _gradient(whole.logit_bias)))
-    # What a frozen tower gives takes no gradient.
+    # Embeddings of a frozen tower have no gradient.
     pairs = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
     return [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs]

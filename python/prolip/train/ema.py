@@ -1,4 +1,4 @@
-"""Averaged weights: a second set that follows the trained one slowly."""
+"""Averaged weights: an exponential moving average (EMA) of the trained weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prolip.train.config.parts import EmaConfig
 
 
 class Ema:
-    """The average of a model's parameters, each on its device and sharded as it is, in its type."""
+    """The average of a model's parameters, with the device, type and sharding of each."""
 
     def __init__(self, model: nn.Module, config: EmaConfig) -> None:
         self.config = config
@@ -20,7 +20,7 @@ class Ema:
         self._average = {name: parameter.clone() for name, parameter in self._parameters.items()}
 
     def update(self, step: int) -> None:
-        """Takes the weights as they are after `step` steps in, where the configuration has an update there."""
+        """Update the average with the weights after `step` steps, if an update is due."""
         kept = self.config.kept(step)
         if kept is not None:
             average, current = (
@@ -29,14 +29,14 @@ class Ema:
             get_ema_multi_avg_fn(kept)(average, current, step)  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by the parameter's name: the tensors themselves, not copies."""
+        """Return the averages by parameter name: the tensors themselves, not copies."""
         return dict(self._average)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `state_dict` gave.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: it has other names.
+            ValueError: the names differ.
         """
         if state.keys() != self._average.keys():
             raise ValueError(f"the average holds other names: {sorted(state.keys() ^ self._average.keys())[:5]}")

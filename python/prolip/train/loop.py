@@ -1,8 +1,9 @@
-"""Training, read downward: set-up, one step, the loop.
+"""Training, from top to bottom: set-up, one step, the loop.
 
-`prolip train recipe.toml --flag value` is `torchrun -m prolip.train recipe.toml --flag value` on one process. A run has
-one folder (config.toml, metrics.jsonl, tensorboard/, checkpoints/) that all ranks see, and goes on from its checkpoint:
-on a CPU and as many ranks bit for bit as if never interrupted (on a GPU some kernels add up in no fixed order).
+`prolip train recipe.toml --flag value` is `torchrun -m prolip.train recipe.toml --flag value` with one process. A run
+has one folder (config.toml, metrics.jsonl, tensorboard/, checkpoints/) that all ranks see, and resumes from its newest
+checkpoint. On CPUs, with the same number of ranks, a resumed run is equal bit for bit to one that was never stopped.
+(On a GPU, some kernels add in no fixed order.)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
-from prolip.distributed import Peers, Ranks, complain, start, stop
+from prolip.distributed import Peers, Ranks, log_error, start, stop
 from prolip.errors import UserError
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
@@ -59,37 +60,37 @@ log = logging.getLogger("prolip.train")
 
 @dataclass
 class Run:
-    """A run between two steps."""
+    """The state of a run between two steps."""
 
     config: TrainConfig
     ranks: Ranks
     model: ProLIP
     network: nn.Module
-    """The model as `prolip.train.parallel.share_model` gives it: what a step calls."""
+    """The model, wrapped by `prolip.train.parallel.share_model`."""
     loss: Callable[[ProLIPOutput], LossTerms]
     optimizer: torch.optim.Optimizer
     ema: Ema | None
-    """Averaged weights, if they are kept."""
+    """Averaged weights, if there are any."""
     scaler: LossScaler | None
-    """The factor on fp16's loss."""
+    """Loss scaling, with fp16."""
     divergence: Divergence
-    """Whether a step's loss or gradient was not finite."""
+    """The first step whose loss or gradient was not finite."""
     loader: BatchLoader
-    """The training data from here on."""
+    """Training data from this step on."""
     saver: Saver
-    """Writes the checkpoints."""
+    """Writes checkpoints."""
     validation: Validation
-    """What is evaluated meanwhile."""
+    """Evaluation during training."""
     best: BestSoFar
-    """By which figure a checkpoint is kept."""
+    """The best value so far of the metric that selects a checkpoint."""
     step: int
     """Steps done."""
     elapsed_s: float
-    """Seconds of training in earlier sittings."""
+    """Seconds of training before the last restart."""
 
 
 def set_up(config: TrainConfig, ranks: Ranks) -> Run:
-    """The run at its start, or after its newest usable checkpoint."""
+    """Start a run, or resume it from its newest usable checkpoint."""
     loader_config = config.loader(ranks.world_size)
     config.check_vocabulary()
     config.log.check()
@@ -144,10 +145,10 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
 
 
 def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
-    """The checkpoint to go on from, the same on every rank.
+    """Find the checkpoint to resume from, the same on every rank; None for a new run.
 
     Raises:
-        UserError: it can't be used, or is of a run with another configuration.
+        UserError: it cannot be used, or belongs to a run with other settings.
     """
     saved = agree_on_checkpoint(config.folder / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
@@ -161,7 +162,7 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
 
 
 def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput]:
-    """The loss terms and embeddings of a batch; the parameters hold the gradients, averaged over the ranks."""
+    """Compute the gradients of a batch, averaged over the ranks; returns its loss terms and embeddings."""
     low = partial(autocast, run.config.precision, run.ranks.device)
     scale = 1.0 if run.scaler is None else run.scaler.scale
     run.optimizer.zero_grad(set_to_none=True)
@@ -175,8 +176,9 @@ def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOu
 def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Tensor]:
     """Take one step; returns loss terms, embeddings and the gradient norm before clipping, all still on the device.
 
-    Only a step with a finite loss and gradient moves the weights. One that overflows fp16 is skipped, and its norm
-    returned as 0. Any other ends the run: here on a CPU, where reading a number is free, on a GPU in the loop.
+    A step changes weights only if its loss and gradient are finite. If a gradient overflows fp16, the step is skipped,
+    and its norm is returned as 0. Otherwise the run has diverged: on a CPU, where reading a number costs nothing, this
+    raises; on a GPU the loop does, when it next reads numbers.
 
     Raises:
         RuntimeError: on a CPU, the loss or the gradient is not finite.
@@ -205,7 +207,7 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
 
 
 def loop(run: Run) -> int:
-    """Steps until the run is done or a signal ends it; returns the signal's number, 0 when the run is done."""
+    """Train until the run is done or a signal ends it; returns the signal's number, 0 if the run is done."""
     config, leads = run.config, run.ranks.rank == 0
     batches = device_batches(run.loader, run.ranks.device, dtype=DTYPES[config.precision])
     meter = Meter(
@@ -226,8 +228,8 @@ def loop(run: Run) -> int:
         progress = open_things.enter_context(Progress(config.total_steps)) if leads else None
         for batch in batches:
             if rehearsing:
-                # DDP settles how it groups gradients, and so the order of its sums, in its first backward
-                # pass. It is made once for nothing, so that this step adds up as it would have without interruption.
+                # In its first backward pass, DDP decides how to group gradients, and so the order of its sums. Run one
+                # without a step, so that this step adds in the same order as in a run that was not stopped.
                 compute_gradients(run, batch)
                 rehearsing = False
             terms, output, grad_norm = take_step(run, batch)
@@ -237,7 +239,7 @@ def loop(run: Run) -> int:
             saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
             validating, best = run.validation.is_due(run.step, done=done), None
             if saving or validating or run.step % config.log_every == 0:
-                run.divergence.check()  # here the host reads the device's numbers anyway, and nothing was saved yet
+                run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
                 lr = learning_rate(config.optim, run.step - 1, config.total_steps)
                 row = meter.row(run.step, output, grad_norm, lr)
                 run.elapsed_s = meter.elapsed_s
@@ -257,19 +259,19 @@ def loop(run: Run) -> int:
             if saving or best is not None:
                 save(run, batch.cursor, best)
             if done or ended_by:
-                run.saver.wait()  # here, where another signal does not end the process
+                run.saver.wait()  # inside the block, where another signal does not end the process
                 return ended_by
     raise AssertionError("an endless loader ended")
 
 
 def evaluated_model(run: Run) -> ProLIP:
-    """What evaluation takes: the averaged weights where there are any, whole on every rank, not compiled."""
+    """Return the model to evaluate: averaged weights if there are any, not sharded, not compiled."""
     average = None if run.ema is None else run.ema.state_dict()
     return whole_model(run.model, average, copied=run.config.parallel.compile)
 
 
 def known_speed(run: Run) -> Speed | None:
-    """What the utilisation of a device is reckoned by; None where nobody knows what it could do."""
+    """Return what model FLOPs utilisation is computed from; None if the device's peak is unknown."""
     config, world = run.config, run.ranks.world_size
     own, slots = config.batch_size // world, len(config.data.captions)
     flops = step_flops(run.model, config.data.masking, batch_size=own, slots=slots, world_size=world).useful
@@ -279,7 +281,7 @@ def known_speed(run: Run) -> Speed | None:
 
 
 def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
-    """Begins to write a checkpoint, as all ranks do; `best` says why it is the best so far, if it is."""
+    """Start writing a checkpoint; all ranks call this. `best` says why it is the best so far, if it is."""
     notes = Notes(
         step=run.step,
         world_size=run.ranks.world_size,
@@ -295,7 +297,7 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 when the run is done or SIGTERM ended it, 130 after Ctrl-C, 2 for a wrong recipe or data."""
+    """Train; returns the exit status: 0 if done or ended by SIGTERM, 130 after Ctrl-C, 2 for wrong settings or data."""
     leads = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
     ranks = start()
@@ -305,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
         except (UserError, OSError) as error:
-            complain(log, "prolip train", error, ranks)
+            log_error(log, "prolip train", error, ranks)
             return 2
         if run.step >= run.config.total_steps:
             log.info("%s is complete: %d steps", run.config.folder, run.step)
@@ -313,10 +315,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with run.loader, run.saver, run.validation:
             ended_by = loop(run)
         if ended_by:
-            log.info("%s at step %d, saved: the same command goes on from here", Signals(ended_by).name, run.step)
+            log.info("%s at step %d, saved: run the same command again to resume", Signals(ended_by).name, run.step)
         return 130 if ended_by == SIGINT else 0
-    except DataError as error:
-        complain(log, "prolip train", error, ranks)
+    except (UserError, DataError) as error:
+        log_error(log, "prolip train", error, ranks)
         return 2
     finally:
         stop()

@@ -1,4 +1,4 @@
-"""The optimiser, its parameter groups and the learning rate of a step."""
+"""The optimizer: parameter groups, learning rate, clipping, and steps that can be skipped on the device."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.
 
 
 def decays(name: str, ndim: int) -> bool:
-    """Whether weight decay applies to a parameter: matrices and tables, but no vector, norm, bias or scale.
+    """Whether weight decay applies to a parameter: to matrices and tables, but not to vectors, norms, biases or scales.
 
-    As in the released code, which looks for parts of the name anywhere in it.
+    Like the released code, it searches for these words anywhere in the name.
     """
     return ndim >= 2 and not any(part in name for part in _NO_DECAY_NAMES)
 
 
 def lr_factor(config: OptimConfig, name: str) -> float:
-    """The factor on the learning rate of the parameter called `name`."""
+    """Return the factor on the learning rate of the parameter `name`."""
     if name in _LOGIT_NAMES:
         return config.logit_lr_factor
     return config.log_var_lr_factor if name.startswith(_LOG_VAR_HEADS) else 1.0
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of the bare (not wrapped) model, a group for each decay and factor.
+    """Make AdamW over the trainable parameters of the model (not wrapped), with a group per decay and factor.
 
-    Each group carries its `lr_factor`, which `set_learning_rate` reads.
+    Each group has an `lr_factor`, which `set_learning_rate` uses.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -54,10 +54,10 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
-    """The learning rate of `step` (from 0) in a run of `total_steps`, before any factor.
+    """Return the learning rate of `step` (from 0) in a run of `total_steps`, before any factor.
 
-    Linear warm-up, then a half cosine that would reach 0 one step after the last, a constant, or a constant that falls
-    over the last `cooldown_steps` (SPEC section 8).
+    Linear warm-up; then a half cosine that would reach 0 one step after the last, or a constant, or a constant that
+    falls over the last `cooldown_steps` (specification §8).
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
@@ -72,7 +72,7 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group `lr` times its factor."""
+    """Set the learning rate of every group to `lr` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
 
@@ -80,8 +80,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def step_where(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
     """Take an optimizer step if `taken`, a scalar; otherwise weights, moments and step counts stay as they are.
 
-    Decided on the device, so that the host need not wait for it: fused optimizers read `found_inf`, by which
-    torch.amp.GradScaler makes them skip a step.
+    The device decides, so the host does not wait: fused optimizers skip the step if `found_inf` is 1, which is how
+    torch.amp.GradScaler uses them.
     """
     optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]
     optimizer.step()
@@ -89,10 +89,10 @@ def step_where(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) -> Tensor:
-    """The global gradient norm, a scalar; gradients are scaled down to `clip_norm` where they exceed it."""
+    """Scale gradients down if their global norm exceeds `clip_norm`; returns the norm before that, a scalar."""
     found = [parameter for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in found if p.grad is not None], foreach=True)
-    if isinstance(norm, DTensor):  # of sharded gradients, and of whole ones beside them
+    if isinstance(norm, DTensor):  # some gradients are sharded
         norm = norm.full_tensor()
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(found, clip_norm, norm, foreach=True)
@@ -101,6 +101,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) 
 
 @torch.no_grad()
 def clamp_logit_scale(model: nn.Module) -> None:
-    """Keep the log of the similarity scale in [0, ln 100], after every optimiser step."""
+    """Clamp the log of the similarity's scale to [0, ln 100]."""
     scale = model.get_parameter("logit_scale")
     scale.clamp_(0.0, MAX_LOG_SCALE)

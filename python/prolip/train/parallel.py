@@ -1,6 +1,6 @@
-"""How processes share one model, and what a block costs: data parallelism, sharding, recomputation, compilation.
+"""Data parallelism (DDP), sharding (FSDP2), recomputed activations and compilation.
 
-The numbers do not depend on any of it beyond the order of sums (docs/decisions/013-parallelism.md).
+None of them changes the numbers beyond the order of sums (docs/decisions/013-parallelism.md).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _GRAPHS = 64
 
 
 def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype) -> nn.Module:
-    """The model as a step calls it; parameters keep their names, and under "fsdp" become DTensors in place.
+    """Return the module that a training step calls. Parameters keep their names; "fsdp" makes them DTensors in place.
 
-    The optimiser must be made afterwards, of the parameters of `model`.
+    Make the optimizer afterwards, from the parameters of `model`.
 
     Args:
         model: the model, the same on all ranks.
-        config: how it is shared.
-        ranks: who shares it; one process shares nothing.
-        dtype: what the towers compute in.
+        config: strategy and options.
+        ranks: the processes; a single one needs no wrapper.
+        dtype: type of the towers' matrix products.
     """
     towers = (model.visual, model.text)
     if config.compile:
-        # All blocks have one code, which is compiled for either tower, whole and masked inputs, the rows that the last
-        # block is asked for, with and without gradients: more than the 8 graphs that torch keeps of a code by itself.
+        # All blocks have the same code. It is compiled for both towers, whole and masked inputs, all rows and those of
+        # the last block, with and without gradients: more than the 8 graphs that torch allows by default.
         torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
     for tower in towers:
         tower.transformer.recompute_every = config.recompute_every
@@ -51,47 +51,47 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     low = dtype if config.gather == "precision" and dtype != torch.float32 else None
-    # Autocast chooses the type of each operation, so inputs are left alone. Only blocks are gathered in a lower type:
-    # the heads compute in single precision at least.
+    # Autocast chooses the type of each operation, so inputs are not cast. Only blocks are gathered in a lower type,
+    # since the heads compute in single precision at least.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for tower in towers:
         for block in tower.transformer.blocks():
             fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard)
-        # A tower is the root of its shards, so that it can be called alone; the factor and the bias of similarities
-        # stay whole: FSDP2 cannot shard tensors of no dimension.
+        # Each tower is an FSDP root, so that it can be called alone. The similarity's scale and bias are not sharded:
+        # FSDP2 cannot shard scalars.
         fully_shard(tower, mesh=mesh)
     return model
 
 
-def _shards(network: nn.Module) -> list[FSDPModule]:
-    """The roots of what is sharded."""
+def _fsdp_roots(network: nn.Module) -> list[FSDPModule]:
+    """Return the FSDP roots."""
     return [child for child in network.children() if isinstance(child, FSDPModule)]
 
 
-def bare(network: nn.Module) -> nn.Module:
-    """The model in what `share_model` returned."""
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the model inside what `share_model` returned."""
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 @contextmanager
-def gradients_stay(network: nn.Module) -> Iterator[None]:
-    """Backward passes within add to this rank's gradients, and the first one after it exchanges the sum."""
+def no_gradient_sync(network: nn.Module) -> Iterator[None]:
+    """Accumulate gradients on this rank only. The first backward pass afterwards averages their sum over the ranks."""
     if isinstance(network, DistributedDataParallel):
         with network.no_sync():
             yield
         return
-    for root in _shards(network):
+    for root in _fsdp_roots(network):
         root.set_requires_gradient_sync(False)
     try:
         yield
     finally:
-        for root in _shards(network):
+        for root in _fsdp_roots(network):
             root.set_requires_gradient_sync(True)
 
 
 def average_whole_gradients(network: nn.Module) -> None:
-    """Averages over the ranks what sharding leaves out: gradients of the parameters that every rank holds whole."""
-    if not _shards(network):
+    """With FSDP, average the gradients of the parameters that are not sharded over the ranks."""
+    if not _fsdp_roots(network):
         return
     whole = [p.grad for p in network.parameters() if p.grad is not None and not isinstance(p.grad, DTensor)]
     if not whole:

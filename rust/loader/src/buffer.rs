@@ -1,6 +1,6 @@
-//! Reused buffers of a thread.
+//! Buffers that a thread reuses.
 
-/// Bytes that a buffer always keeps.
+/// A buffer may keep this many bytes whatever its next use.
 const KEPT: usize = 32 << 20;
 
 /// The first `length` bytes of a reused buffer. Their content is unspecified.

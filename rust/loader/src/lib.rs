@@ -12,12 +12,11 @@
 //!    │
 //! config, error, rng, buffer
 //! ```
-//! A room may use the rooms below it, but none beside or above it (`tests/house.rs` checks this).
+//! A room uses only rooms on lower floors (`tests/house.rs`).
 //!
-//! A run's batches depend only on the configuration, the shards and the cursor, never on threads or time: every random draw
-//! comes from [`rng::SampleRng`]. Each stage measures its time ([`pipeline::Counters`]). A bad sample is counted, with its
-//! reason and place, for the batch it was meant for ([`pipeline::Tally`]). Too many bad samples are an error ([`error`]),
-//! raised at the same batch every time.
+//! The batches of a run depend only on the configuration, the shards and the cursor, never on threads or time: every random
+//! draw comes from [`rng::SampleRng`]. Each stage counts its time ([`pipeline::Counters`]). Bad samples are counted with the
+//! batch that they were meant for ([`pipeline::BadSamples`]), so a run with too many of them fails at the same batch each time.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

@@ -1,7 +1,4 @@
-//! Random draws that depend only on a key of four numbers.
-//!
-//! A sample's draws come from a ChaCha stream keyed by (seed, epoch, sample, stream). So they don't depend on the number of
-//! threads, the order of work, or the draws of other samples.
+//! Random numbers that depend only on (seed, epoch, sample, stream).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -24,10 +21,10 @@ pub mod stream {
     /// The shards of an epoch.
     pub const SHARDS: u64 = 6;
 
-    /// The stream of one leg of an epoch and one rank, for draws that belong to no sample.
+    /// The stream of one leg and one rank, for draws that belong to no sample.
     #[must_use]
     pub fn of_leg(purpose: u64, leg: u64, rank: u64) -> u64 {
-        // 8 bits, 24 bits and 32 bits: configurations and cursors with more are rejected.
+        // Purpose, leg and rank have 8, 24 and 32 bits. Larger configurations and cursors are rejected.
         purpose | leg << 8 | rank << 32
     }
 }
@@ -52,7 +49,7 @@ impl SampleRng {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A uniform number in [lo, hi), or `lo` if both are equal.
+    /// A number in [lo, hi), or `lo` if they are equal.
     pub fn range(&mut self, lo: f64, hi: f64) -> f64 {
         lo + (hi - lo) * self.uniform()
     }
@@ -78,10 +75,10 @@ impl SampleRng {
         self.uniform() < p
     }
 
-    /// Shuffles the items; every order is equally likely.
+    /// Shuffles the items uniformly.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            // A slice is never longer than u32 can count: the longest has one item per window of an epoch.
+            // Slices never exceed u32: the longest is one epoch's windows.
             let bound = u32::try_from(last + 1).unwrap_or(u32::MAX);
             items.swap(last, self.below(bound) as usize);
         }

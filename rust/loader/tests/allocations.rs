@@ -1,4 +1,4 @@
-//! Memory in the long run: a batch allocates as often however many pictures it has.
+//! In the long run a batch allocates the same number of times, however many images it has.
 
 #![allow(clippy::unwrap_used)]
 
@@ -53,8 +53,8 @@ static COUNTING: Counting = Counting;
 fn steady(config: LoaderConfig) -> (f64, Vec<*const u8>) {
     const BATCHES: u64 = 20;
     const WINDOWS: usize = 4;
-    let loader = open(config, 0, 1).unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+    let dataset = open(config, 0, 1).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
     let batch = || -> Batch { next(&pipeline).unwrap().unwrap() };
     // Until every buffer has met the largest of what it holds.
     for _ in 0..30 {
@@ -65,7 +65,7 @@ fn steady(config: LoaderConfig) -> (f64, Vec<*const u8>) {
     for _ in 0..WINDOWS {
         let before = ALLOCATIONS.load(Relaxed);
         for _ in 0..BATCHES {
-            places.push(batch().lease.memory.images.as_ptr());
+            places.push(batch().lease.arrays.images.as_ptr());
         }
         least = least.min(ALLOCATIONS.load(Relaxed) - before);
     }
@@ -75,7 +75,7 @@ fn steady(config: LoaderConfig) -> (f64, Vec<*const u8>) {
 }
 
 #[test]
-fn batches_allocate_alike_however_many_pictures_they_have() {
+fn allocations_do_not_grow_with_the_batch_size() {
     let folder = tempfile::tempdir().unwrap();
     let jpeg = include_bytes!("data/420.jpg");
     let sample = |index: usize| {

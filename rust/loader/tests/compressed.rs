@@ -1,4 +1,4 @@
-//! Compressed local shards: the same batches as plain ones, and damaged streams used as far as they go.
+//! Compressed local shards give the same batches as plain ones. Damaged streams are used up to the damage.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use common::{archive, config, member, open, read_all, sample, write_shards};
 use prolip_loader::archive::index::write_index;
 use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Pipeline, Tally};
+use prolip_loader::pipeline::{BadSamples, Pipeline};
 use prolip_loader::shards::Location;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -37,7 +37,7 @@ fn of(folder: &Path, names: &[&str]) -> LoaderConfig {
 }
 
 /// The keys that an evaluation gives, what was bad, and what opening said.
-fn evaluate(config: LoaderConfig) -> (Vec<String>, Tally, Vec<String>) {
+fn evaluate(config: LoaderConfig) -> (Vec<String>, BadSamples, Vec<String>) {
     let config = LoaderConfig {
         last_batch: LastBatch::Keep,
         shuffle_window: 0,
@@ -45,13 +45,17 @@ fn evaluate(config: LoaderConfig) -> (Vec<String>, Tally, Vec<String>) {
         max_bad_fraction: 1.0,
         ..config
     };
-    let loader = open(config, 0, 1).unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+    let dataset = open(config, 0, 1).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
     let mut keys = Vec::new();
     while let Some(batch) = common::next(&pipeline).unwrap() {
-        keys.extend(batch.lease.memory.keys.iter().cloned());
+        keys.extend(batch.lease.arrays.keys.iter().cloned());
     }
-    (keys, pipeline.stats().tally, loader.index.notes().to_vec())
+    (
+        keys,
+        pipeline.stats().bad_samples,
+        dataset.index.notes().to_vec(),
+    )
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn a_damaged_stream_is_used_up_to_the_damage() {
         flipped[middle..middle + 150_000].fill(0xaa);
         for (kind, bytes) in [("cut", &whole[..middle]), ("flipped", &flipped)] {
             std::fs::write(&path, bytes).unwrap();
-            let (keys, tally, notes) = evaluate(of(folder.path(), &[name]));
+            let (keys, bad_samples, notes) = evaluate(of(folder.path(), &[name]));
             let [note] = &*notes else {
                 panic!("{kind} {name}: {notes:?}")
             };
@@ -143,9 +147,12 @@ fn a_damaged_stream_is_used_up_to_the_damage() {
                 keys.len()
             );
             // The rest, and perhaps a sample of which only some members stand before the damage.
-            let bad: u64 = tally.bad.iter().sum();
-            assert_eq!(tally.bad[5], 1, "{kind} {name}: {tally:?}");
-            assert!(bad <= 2, "{kind} {name}: {tally:?}");
+            let bad: u64 = bad_samples.by_reason.iter().sum();
+            assert_eq!(
+                bad_samples.by_reason[5], 1,
+                "{kind} {name}: {bad_samples:?}"
+            );
+            assert!(bad <= 2, "{kind} {name}: {bad_samples:?}");
         }
         for bytes in [&b"neither gzip nor zstd"[..], b""] {
             std::fs::write(&path, bytes).unwrap();
@@ -156,8 +163,8 @@ fn a_damaged_stream_is_used_up_to_the_damage() {
         let pack = if name.ends_with("gz") { gzip } else { zstd };
         let three = parts[0].len() * 3;
         std::fs::write(&path, pack(&plain[..three + 100])).unwrap();
-        let (keys, tally, _) = evaluate(of(folder.path(), &[name]));
-        assert_eq!((keys.len(), tally.bad), (3, [0, 0, 0, 0, 0, 1]));
+        let (keys, bad_samples, _) = evaluate(of(folder.path(), &[name]));
+        assert_eq!((keys.len(), bad_samples.by_reason), (3, [0, 0, 0, 0, 0, 1]));
     }
 }
 
@@ -176,9 +183,12 @@ fn damage_behind_a_member_or_in_its_padding_is_no_end() {
             // The beginning of another stream, without any of its bytes.
             let damaged = [&first, &second[..12]].concat();
             std::fs::write(folder.path().join(name), damaged).unwrap();
-            let (keys, tally, notes) = evaluate(of(folder.path(), &[name]));
+            let (keys, bad_samples, notes) = evaluate(of(folder.path(), &[name]));
             assert_eq!(keys.len(), whole, "{missing} {name}");
-            assert_eq!(tally.bad[5], 1, "{missing} {name}: {tally:?}");
+            assert_eq!(
+                bad_samples.by_reason[5], 1,
+                "{missing} {name}: {bad_samples:?}"
+            );
             assert!(notes[0].contains("the archive is truncated"), "{notes:?}");
         }
     }
@@ -203,11 +213,11 @@ fn a_few_bytes_that_stand_for_gigabytes_are_not_unpacked() {
             && error.contains("more than data.store.read_ahead_bytes = 1048576"),
         "{error}"
     );
-    let (keys, tally, notes) = evaluate(LoaderConfig {
+    let (keys, bad_samples, notes) = evaluate(LoaderConfig {
         on_missing_shard: OnMissingShard::Skip,
         ..config
     });
-    assert_eq!((keys.len(), tally.bad), (4, [0; 6]));
+    assert_eq!((keys.len(), bad_samples.by_reason), (4, [0; 6]));
     assert!(notes[0].ends_with("it is left out"), "{notes:?}");
 }
 
@@ -228,12 +238,12 @@ fn a_shard_that_vanishes_or_changes_ends_the_run_or_is_counted() {
                 on_missing_shard: missing,
                 ..of(folder.path(), &["000.tar", "b.tar.gz"])
             };
-            let loader = open(config, 0, 1).unwrap();
+            let dataset = open(config, 0, 1).unwrap();
             match change {
                 None => std::fs::remove_file(&path).unwrap(),
                 Some(bytes) => std::fs::write(&path, bytes).unwrap(),
             }
-            let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+            let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
             for _ in 0..2 {
                 let batch = common::next(&pipeline).unwrap().unwrap();
                 assert_eq!(batch.samples.len(), 4);
@@ -251,9 +261,9 @@ fn a_shard_that_vanishes_or_changes_ends_the_run_or_is_counted() {
                 );
             } else {
                 assert!(common::next(&pipeline).unwrap().is_none());
-                let tally = pipeline.stats().tally;
-                assert_eq!(tally.bad, [0, 0, 8, 0, 0, 0]);
-                let first = &tally.first[0];
+                let bad_samples = pipeline.stats().bad_samples;
+                assert_eq!(bad_samples.by_reason, [0, 0, 8, 0, 0, 0]);
+                let first = &bad_samples.examples[0];
                 assert!(
                     first.contains("b.tar.gz, sample no. 0: ") && first.contains(what),
                     "{first}"

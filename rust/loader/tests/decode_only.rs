@@ -1,4 +1,4 @@
-//! The decode-only run: every picture asked for, bad ones left out, nothing to decode an error.
+//! The decode-only benchmark: it decodes as many images as asked for and skips bad ones.
 
 #![allow(clippy::unwrap_used)]
 

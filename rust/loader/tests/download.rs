@@ -1,4 +1,4 @@
-//! Shards brought here from servers that break, lie and change.
+//! Downloads from servers that break, lie and change.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

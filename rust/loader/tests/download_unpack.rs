@@ -1,4 +1,4 @@
-//! Shards that are unpacked on the way, commands that write shards, ends before the end, and files that vanish.
+//! Downloads that are decompressed, commands that write shards, early ends, and files that vanish.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The loader on bad data and with bad settings: what it counts, and which error comes out.
+//! The loader on bad data and with bad settings: what it counts, and which error it returns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -13,7 +13,7 @@ use common::{
 use prolip_loader::config::{LastBatch, LoaderConfig};
 use prolip_loader::error::{Error, TokenizeError};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Loader, Pipeline};
+use prolip_loader::pipeline::{Dataset, Pipeline};
 
 #[test]
 fn bad_samples_are_counted_and_replaced_or_left_out() {
@@ -52,7 +52,7 @@ fn bad_samples_are_counted_and_replaced_or_left_out() {
         ..config(folder.path())
     };
     let run = |last_batch| {
-        let loader = open(
+        let dataset = open(
             LoaderConfig {
                 last_batch,
                 ..base.clone()
@@ -61,10 +61,10 @@ fn bad_samples_are_counted_and_replaced_or_left_out() {
             1,
         )
         .unwrap();
-        let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = next(&pipeline).unwrap() {
-            batches.push(Content::new(&batch, &loader));
+            batches.push(Content::new(&batch, &dataset));
         }
         (batches, pipeline.stats())
     };
@@ -73,17 +73,17 @@ fn bad_samples_are_counted_and_replaced_or_left_out() {
     keys.sort();
     assert_eq!(keys, ["good-0", "good-1"]);
     assert_eq!(
-        (stats.tally.tried, stats.tally.bad),
+        (stats.bad_samples.tried, stats.bad_samples.by_reason),
         (8, [1, 1, 0, 2, 2, 0])
     );
     assert!(
         stats
-            .tally
-            .first
+            .bad_samples
+            .examples
             .iter()
             .any(|line| line.contains("sample text: no image")),
         "{:?}",
-        stats.tally.first
+        stats.bad_samples.examples
     );
     let (full, stats) = run(LastBatch::Drop);
     assert!(
@@ -92,7 +92,10 @@ fn bad_samples_are_counted_and_replaced_or_left_out() {
                 && batch.keys.iter().all(|key| key.starts_with("good")))
     );
     assert_eq!(full.len(), 2);
-    assert_eq!(stats.tally.tried, 8 + stats.tally.bad.iter().sum::<u64>());
+    assert_eq!(
+        stats.bad_samples.tried,
+        8 + stats.bad_samples.by_reason.iter().sum::<u64>()
+    );
     assert_eq!(full, run(LastBatch::Drop).0);
 
     let strict = open(
@@ -135,7 +138,7 @@ fn a_panic_becomes_one_error_that_names_the_stage() {
         ..config(folder.path())
     };
     let run = |clean| {
-        let loader = Loader::open(
+        let dataset = Dataset::open(
             config.clone(),
             Some(tokenizer(clean)),
             0,
@@ -143,7 +146,7 @@ fn a_panic_becomes_one_error_that_names_the_stage() {
             &AtomicBool::new(false),
         )
         .unwrap();
-        read_all(&Arc::new(loader), Cursor::default()).unwrap_err()
+        read_all(&Arc::new(dataset), Cursor::default()).unwrap_err()
     };
     match &*run(|| panic!("as it is meant to")) {
         Error::Panicked { stage, message } => {
@@ -169,13 +172,13 @@ fn until_failure(
             ..config.clone()
         };
         let tokenizer = Some(tokenizer(clean));
-        let loader = Loader::open(config, tokenizer, 0, 1, &AtomicBool::new(false)).unwrap();
-        let loader = Arc::new(loader);
-        let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+        let dataset = Dataset::open(config, tokenizer, 0, 1, &AtomicBool::new(false)).unwrap();
+        let dataset = Arc::new(dataset);
+        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
         let mut keys = Vec::new();
         loop {
             match next(&pipeline) {
-                Ok(batch) => keys.push(Content::new(&batch.unwrap(), &loader).keys),
+                Ok(batch) => keys.push(Content::new(&batch.unwrap(), &dataset).keys),
                 Err(error) => {
                     // It says the same from now on.
                     assert!(Arc::ptr_eq(&next(&pipeline).unwrap_err(), &error));
@@ -303,7 +306,7 @@ fn settings_that_cannot_work_are_named() {
     assert_eq!(refused(|_| {}, 2, 2), "rank");
     assert_eq!(refused(|_| {}, 0, 0), "world_size");
     assert_eq!(refused(|_| {}, 0, 2), "data.batch_size");
-    let none = Loader::open(config(folder.path()), None, 0, 1, &AtomicBool::new(false));
+    let none = Dataset::open(config(folder.path()), None, 0, 1, &AtomicBool::new(false));
     let error = none.unwrap_err().to_string();
     assert!(
         error.starts_with("data.tokenizer is None: captions need one"),

@@ -1,4 +1,4 @@
-//! What fuzzing found: inputs that once gave something wrong, each with what is right.
+//! Inputs found by fuzzing that were once handled wrongly, each with the right result.
 
 #![allow(clippy::unwrap_used)]
 

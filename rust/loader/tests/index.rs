@@ -1,4 +1,4 @@
-//! Index files: what they save, what they notice, and that no bytes of one do harm.
+//! Index files: opening, noticing changes, and rejecting damaged bytes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use common::{archive, config, member, open, read_all, sample, write_shards};
-use prolip_loader::archive::index::{Index, Opening, Summary, check_index, write_index};
+use prolip_loader::archive::index::{Index, OpenOptions, Summary, check_index, write_index};
 use prolip_loader::config::{LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;
@@ -39,7 +39,7 @@ fn with_index(folder: &Path, index: &Path) -> LoaderConfig {
 }
 
 fn opened(folder: &Path, index: &Path, missing: OnMissingShard) -> Result<Index, Error> {
-    let opening = Opening {
+    let opening = OpenOptions {
         missing,
         threads: 2,
         store: &StoreConfig::default(),
@@ -75,8 +75,8 @@ fn a_run_is_the_same_with_an_index_and_no_shard_is_read_at_opening() {
     // Bytes that would be refused at opening, were they read.
     replace(&folder.path().join("000.tar"), |bytes| bytes.fill(7));
     assert!(open(common::config(folder.path()), 0, 1).is_err());
-    let loader = open(config, 0, 1).unwrap();
-    assert_eq!(loader.index.counts(), [7, 0, 9, 5]);
+    let dataset = open(config, 0, 1).unwrap();
+    assert_eq!(dataset.index.counts(), [7, 0, 9, 5]);
 }
 
 #[test]
@@ -150,9 +150,9 @@ fn a_shard_that_changes_while_a_run_goes_on_is_noticed() {
                 max_bad_fraction: 0.0,
                 ..config.clone()
             };
-            let loader = open(config, 0, 1).unwrap();
+            let dataset = open(config, 0, 1).unwrap();
             touch(&path, time + Duration::from_secs(5));
-            let error = read_all(&loader, Cursor::default()).unwrap_err();
+            let error = read_all(&dataset, Cursor::default()).unwrap_err();
             let text = error.to_string();
             match missing {
                 OnMissingShard::Raise => assert!(matches!(&*error, Error::Changed { .. })),
@@ -173,7 +173,7 @@ fn any_part_of_it_in_any_order_and_by_another_path() {
     write_shards(folder.path(), &[3, 4, 5]);
     let (index, _) = make(folder.path());
     let at = |name: &str| Location::File(folder.path().join(".").join("").join(name));
-    let opening = Opening {
+    let opening = OpenOptions {
         missing: OnMissingShard::Raise,
         threads: 1,
         store: &StoreConfig::default(),
@@ -194,7 +194,7 @@ fn shards_that_are_missing_are_an_error_or_left_out() {
     let shards = locations(folder.path());
     std::fs::remove_file(folder.path().join("001.tar")).unwrap();
     let try_with = |missing, from_file: bool| {
-        let opening = Opening {
+        let opening = OpenOptions {
             missing,
             threads: 2,
             store: &StoreConfig::default(),

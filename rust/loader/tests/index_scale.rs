@@ -1,4 +1,4 @@
-//! An index of internet size: opened by its counts alone.
+//! An index of internet size is opened by its counts alone.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use prolip_loader::archive::index::{Entry, HEAD, Head, Index, Opening};
+use prolip_loader::archive::index::{Entry, HEAD, Head, Index, OpenOptions};
 use prolip_loader::config::{OnMissingShard, StoreConfig};
 use prolip_loader::shards::{Regions, Stamp, Version, expand};
 
@@ -69,7 +69,7 @@ fn a_billion_samples_are_opened_by_counts_alone() {
     drop((file, table));
 
     let (begun, before) = (Instant::now(), resident());
-    let opening = Opening {
+    let opening = OpenOptions {
         missing: OnMissingShard::Raise,
         threads: 2,
         store: &StoreConfig::default(),

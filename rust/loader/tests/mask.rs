@@ -1,4 +1,4 @@
-//! The laws of masking.
+//! Properties of masking.
 
 use prolip_loader::rng::SampleRng;
 use prolip_loader::text::mask::{Padding, draw_patches, mask_tokens, remove_tokens};

@@ -1,4 +1,4 @@
-//! The laws of the order: each sample once, the same from anywhere, however often the number of ranks changes.
+//! Properties of the sample order: each sample once, resumable anywhere, for any changes of the number of ranks.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prolip_loader::config::LastBatch;
 use prolip_loader::error::Error;
-use prolip_loader::order::{BatchPlan, Cursor, Leg, Route, Rules, Step};
+use prolip_loader::order::{BatchPlan, BatchPlans, Cursor, Leg, NextBatch, OrderSettings};
 use prolip_loader::shards::SampleId;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -36,8 +36,8 @@ impl Case {
             .collect()
     }
 
-    fn rules(&self, rank: u64, (world_size, batch_size): Ranks) -> Rules {
-        Rules {
+    fn rules(&self, rank: u64, (world_size, batch_size): Ranks) -> OrderSettings {
+        OrderSettings {
             seed: self.seed,
             window: self.window,
             batch_size,
@@ -47,12 +47,12 @@ impl Case {
             num_epochs: Some(self.epochs),
             streamed: false,
             num_samples: None,
-            draws: None,
+            sampler: None,
         }
     }
 
     fn plans(&self, rank: u64, ranks: Ranks, from: &Cursor) -> Vec<BatchPlan> {
-        let mut route = Route::new(self.rules(rank, ranks), from);
+        let mut route = BatchPlans::new(self.rules(rank, ranks), from);
         std::iter::from_fn(|| batch(route.next(&self.sizes))).collect()
     }
 
@@ -69,11 +69,11 @@ impl Case {
 }
 
 /// The batch of a step, if it is one.
-fn batch(step: Result<Step, Error>) -> Option<BatchPlan> {
+fn batch(step: Result<NextBatch, Error>) -> Option<BatchPlan> {
     match step.unwrap() {
-        Step::Batch(plan) => Some(plan),
-        Step::End => None,
-        Step::Waiting(shard) => panic!("waits for shard {shard}"),
+        NextBatch::Batch(plan) => Some(plan),
+        NextBatch::End => None,
+        NextBatch::Waiting(shard) => panic!("waits for shard {shard}"),
     }
 }
 
@@ -331,13 +331,16 @@ fn a_leg_without_steps_is_none() {
 
 #[test]
 fn an_endless_run_ends_where_there_is_nothing_to_read() {
-    let rules = Rules {
+    let rules = OrderSettings {
         num_epochs: None,
         ..case(&[1], 0).rules(0, (2, 4))
     };
     let from = Cursor::default();
-    assert_eq!(batch(Route::new(rules.clone(), &from).next(&vec![1])), None);
-    let mut endless = Route::new(Rules { rank: 1, ..rules }, &from);
+    assert_eq!(
+        batch(BatchPlans::new(rules.clone(), &from).next(&vec![1])),
+        None
+    );
+    let mut endless = BatchPlans::new(OrderSettings { rank: 1, ..rules }, &from);
     let epochs = std::iter::from_fn(|| batch(endless.next(&vec![1]))).map(|plan| plan.epoch);
     assert_eq!(epochs.take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
 }

@@ -1,4 +1,4 @@
-//! Epochs of shards that are drawn with replacement.
+//! Epochs over shards drawn with replacement.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,14 +10,17 @@ use std::sync::Arc;
 use common::{config, open, read_all, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, Mode};
 use prolip_loader::error::Error;
-use prolip_loader::order::{BatchPlan, Cursor, Draws, Route, Rules, ShardList, Source, Step};
+use prolip_loader::order::{
+    BatchPlan, BatchPlans, Cursor, NextBatch, OrderSettings, ShardList, ShardSampler,
+    WeightedShards,
+};
 use prolip_loader::shards::SampleId;
 
 const COUNTS: [u32; 7] = [3, 1, 0, 4, 2, 5, 9];
 
 /// Three shards of weight 1, one of them empty, two of weight 3, and one that is never drawn. The last is in none.
-fn draws(num_samples: u64) -> Draws {
-    let source = |shards: &[u32], weight| Source {
+fn sampler(num_samples: u64) -> ShardSampler {
+    let source = |shards: &[u32], weight| WeightedShards {
         shards: shards.to_vec(),
         weight,
     };
@@ -26,15 +29,15 @@ fn draws(num_samples: u64) -> Draws {
         source(&[3, 4], 3.0),
         source(&[5], 0.0),
     ];
-    Draws::new(sources, num_samples).unwrap()
+    ShardSampler::new(sources, num_samples).unwrap()
 }
 
 /// The batch of a step, if it is one.
-fn batch(step: Result<Step, Error>) -> Option<BatchPlan> {
+fn batch(step: Result<NextBatch, Error>) -> Option<BatchPlan> {
     match step.unwrap() {
-        Step::Batch(plan) => Some(plan),
-        Step::End => None,
-        Step::Waiting(shard) => panic!("waits for shard {shard}"),
+        NextBatch::Batch(plan) => Some(plan),
+        NextBatch::End => None,
+        NextBatch::Waiting(shard) => panic!("waits for shard {shard}"),
     }
 }
 
@@ -47,7 +50,7 @@ fn shards_of(list: &ShardList) -> Vec<u32> {
 
 #[test]
 fn shards_are_drawn_by_the_weight_of_their_pattern() {
-    let drawn = shards_of(&ShardList::drawn(&COUNTS, &draws(200_000), (3, 0)));
+    let drawn = shards_of(&ShardList::drawn(&COUNTS, &sampler(200_000), (3, 0)));
     let mut counts = BTreeMap::new();
     for &shard in &drawn {
         *counts.entry(shard).or_insert(0u32) += 1;
@@ -72,20 +75,20 @@ fn shards_are_drawn_by_the_weight_of_their_pattern() {
     ));
     // Nor do two epochs or seeds.
     for other in [(3, 1), (4, 0)] {
-        let other = shards_of(&ShardList::drawn(&COUNTS, &draws(200_000), other));
+        let other = shards_of(&ShardList::drawn(&COUNTS, &sampler(200_000), other));
         let same = drawn.iter().zip(&other).filter(|(a, b)| a == b).count();
         assert!(close(
             same as f64,
             2.0 * 0.125f64.powi(2) + 2.0 * 0.375f64.powi(2)
         ));
     }
-    assert_eq!(draws(1).mean_samples(&COUNTS), 0.125 * 4.0 + 0.375 * 6.0);
+    assert_eq!(sampler(1).mean_samples(&COUNTS), 0.125 * 4.0 + 0.375 * 6.0);
 }
 
 #[test]
 fn a_drawn_shard_is_read_whole_but_for_the_last_of_the_epoch() {
     for num_samples in 1..60 {
-        let list = ShardList::drawn(&COUNTS, &draws(num_samples), (1, 2));
+        let list = ShardList::drawn(&COUNTS, &sampler(num_samples), (1, 2));
         let mut samples = Vec::new();
         list.read(0..list.total(), &mut samples);
         assert_eq!(samples.len() as u64, num_samples);
@@ -101,7 +104,7 @@ fn a_drawn_shard_is_read_whole_but_for_the_last_of_the_epoch() {
 
 #[test]
 fn ranks_divide_what_was_drawn_and_a_run_goes_on_anywhere() {
-    let rules = |rank, last_batch| Rules {
+    let rules = |rank, last_batch| OrderSettings {
         seed: 8,
         window: 6,
         batch_size: 4,
@@ -111,10 +114,10 @@ fn ranks_divide_what_was_drawn_and_a_run_goes_on_anywhere() {
         num_epochs: Some(2),
         streamed: false,
         num_samples: None,
-        draws: Some(Arc::new(draws(50))),
+        sampler: Some(Arc::new(sampler(50))),
     };
     let plans = |rank, last_batch, from: &Cursor| -> Vec<BatchPlan> {
-        let mut route = Route::new(rules(rank, last_batch), from);
+        let mut route = BatchPlans::new(rules(rank, last_batch), from);
         std::iter::from_fn(|| batch(route.next(&COUNTS.to_vec()))).collect()
     };
     let start = Cursor::default();
@@ -158,9 +161,9 @@ fn a_loader_draws_from_its_patterns() {
             num_samples,
             ..base.clone()
         };
-        let loader = open(config, 0, 1).unwrap();
-        let batches = read_all(&loader, Cursor::default()).unwrap();
-        assert_eq!(Some(batches.len() as u64), loader.num_batches());
+        let dataset = open(config, 0, 1).unwrap();
+        let batches = read_all(&dataset, Cursor::default()).unwrap();
+        assert_eq!(Some(batches.len() as u64), dataset.num_batches());
         batches.into_iter().flat_map(|batch| batch.keys).collect()
     };
     // All 15 samples' worth, in full batches of four.

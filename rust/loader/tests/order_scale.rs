@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use prolip_loader::config::LastBatch;
-use prolip_loader::order::{BatchPlan, Cursor, Division, Leg, Route, Rules, Step};
+use prolip_loader::order::{
+    BatchPlan, BatchPlans, Cursor, Leg, NextBatch, OrderSettings, Partition,
+};
 use prolip_loader::shards::SampleId;
 
 const SHARDS: usize = 140_146;
@@ -41,8 +43,8 @@ fn counts() -> Vec<u32> {
     counts
 }
 
-fn rules(rank: u64, world_size: u64, last_batch: LastBatch) -> Rules {
-    Rules {
+fn rules(rank: u64, world_size: u64, last_batch: LastBatch) -> OrderSettings {
+    OrderSettings {
         seed: 11,
         window: 10_000,
         batch_size: BATCH,
@@ -52,7 +54,7 @@ fn rules(rank: u64, world_size: u64, last_batch: LastBatch) -> Rules {
         num_epochs: Some(1),
         streamed: false,
         num_samples: None,
-        draws: None,
+        sampler: None,
     }
 }
 
@@ -68,10 +70,14 @@ fn stopped() -> Cursor {
     }
 }
 
-fn batches(counts: &Vec<u32>, rules: Rules, from: &Cursor) -> impl Iterator<Item = BatchPlan> {
-    let mut route = Route::new(rules, from);
+fn batches(
+    counts: &Vec<u32>,
+    rules: OrderSettings,
+    from: &Cursor,
+) -> impl Iterator<Item = BatchPlan> {
+    let mut route = BatchPlans::new(rules, from);
     std::iter::from_fn(move || match route.next(counts).unwrap() {
-        Step::Batch(plan) => Some(plan),
+        NextBatch::Batch(plan) => Some(plan),
         _ => None,
     })
 }
@@ -132,7 +138,7 @@ fn planning_takes_less_than_a_second_and_100_mb(counts: &Vec<u32>) {
 
 /// By arithmetic: the parts are the list, and what they left is the next leg's.
 fn parts_and_legs_hold_every_sample_once() {
-    let first = rules(0, RANKS, LastBatch::Drop).division(TOTAL);
+    let first = rules(0, RANKS, LastBatch::Drop).partition(TOTAL);
     let left = first.after(STOP);
     assert_eq!(left.total(), TOTAL - RANKS * BATCH * STOP);
     let mut start = 0;
@@ -144,36 +150,37 @@ fn parts_and_legs_hold_every_sample_once() {
         assert_eq!(left.locate(start - 1), (rank, length - 1..length));
     }
     assert_eq!(start, left.total());
-    let second = rules(0, FEWER, LastBatch::Drop).division(left.total());
-    for division in [first, second] {
-        contiguous_and_of_equal_steps(division);
+    let second = rules(0, FEWER, LastBatch::Drop).partition(left.total());
+    for partition in [first, second] {
+        contiguous_and_of_equal_steps(partition);
     }
 }
 
-fn contiguous_and_of_equal_steps(division: Division) {
-    let step = division.world_size * division.batch_size;
+fn contiguous_and_of_equal_steps(partition: Partition) {
+    let step = partition.world_size * partition.batch_size;
     let mut end = 0;
-    for rank in 0..division.world_size {
-        let part = division.part(rank);
+    for rank in 0..partition.world_size {
+        let part = partition.part(rank);
         assert_eq!(part.start, end);
         end = part.end;
         assert_eq!(
-            division.num_steps(LastBatch::Drop, rank),
-            division.total / step
+            partition.num_steps(LastBatch::Drop, rank),
+            partition.total / step
         );
         assert_eq!(
-            division.num_steps(LastBatch::Pad, rank),
-            division.total.div_ceil(step)
+            partition.num_steps(LastBatch::Pad, rank),
+            partition.total.div_ceil(step)
         );
         assert!(
-            division.num_steps(LastBatch::Drop, rank) * division.batch_size
-                <= division.length(rank)
+            partition.num_steps(LastBatch::Drop, rank) * partition.batch_size
+                <= partition.length(rank)
         );
         assert!(
-            division.num_steps(LastBatch::Pad, rank) * division.batch_size >= division.length(rank)
+            partition.num_steps(LastBatch::Pad, rank) * partition.batch_size
+                >= partition.length(rank)
         );
     }
-    assert_eq!(end, division.total);
+    assert_eq!(end, partition.total);
 }
 
 /// By reading: what some ranks had left is what those in their place read, each once, and nothing that was used.
@@ -184,10 +191,10 @@ fn ranks_that_take_over_read_what_was_left(counts: &Vec<u32>) {
         .collect();
     let (used, left) = whole.split_at((STOP * BATCH) as usize);
     // Positions of the first sample that this rank left, and of the first behind them.
-    let first = rules(old, RANKS, keep).division(TOTAL);
+    let first = rules(old, RANKS, keep).partition(TOTAL);
     let start: u64 = (0..old).map(|rank| first.length(rank) - STOP * BATCH).sum();
     let end = start + left.len() as u64;
-    let second = rules(0, FEWER, keep).division(first.after(STOP).total());
+    let second = rules(0, FEWER, keep).partition(first.after(STOP).total());
     let takers: Vec<u64> = (0..FEWER)
         .filter(|&rank| second.part(rank).start < end && second.part(rank).end > start)
         .collect();

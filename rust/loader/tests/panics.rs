@@ -1,4 +1,4 @@
-//! Bugs: whatever panics, and in how many threads, the run ends with one error that names the stage, and its threads end.
+//! A panic in any stage and any number of threads ends the run with one error that names the stage.
 
 #![allow(clippy::unwrap_used)]
 
@@ -66,10 +66,10 @@ fn a_panic_anywhere_is_one_error_that_names_the_stage() {
                 num_threads,
                 ..config(folder.path())
             };
-            let loader = open(config, 0, 1).unwrap();
+            let dataset = open(config, 0, 1).unwrap();
             let provider = Arc::new(Panicking(call));
             let pipeline =
-                Pipeline::start_with(Arc::clone(&loader), provider, &Cursor::default()).unwrap();
+                Pipeline::start_with(Arc::clone(&dataset), provider, &Cursor::default()).unwrap();
             let error = next(&pipeline).unwrap_err();
             match &*error {
                 Error::Panicked { stage, message } => {
@@ -80,7 +80,7 @@ fn a_panic_anywhere_is_one_error_that_names_the_stage() {
             }
             assert!(Arc::ptr_eq(&next(&pipeline).unwrap_err(), &error));
             drop(pipeline);
-            assert_eq!(Arc::strong_count(&loader), 1, "{call}");
+            assert_eq!(Arc::strong_count(&dataset), 1, "{call}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The whole loader on small shards: what it gives, and how it ends.
+//! The whole loader on small shards: what it returns, and how it ends.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,14 +12,14 @@ use common::{archive, config, member, next, open, png, read_all, tokenizer, writ
 use prolip_loader::config::{LastBatch, LoaderConfig, PatchDraw, TextMode};
 use prolip_loader::error::Error;
 use prolip_loader::order::{Cursor, Leg};
-use prolip_loader::pipeline::{Loader, Next, Pipeline, Stage};
+use prolip_loader::pipeline::{Dataset, Next, Pipeline, Stage};
 
 #[test]
 fn threads_and_prefetch_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 0, 9, 5]);
     let read = |num_threads, prefetch_batches| {
-        let loader = open(
+        let dataset = open(
             LoaderConfig {
                 num_threads,
                 prefetch_batches,
@@ -29,7 +29,7 @@ fn threads_and_prefetch_change_nothing() {
             1,
         )
         .unwrap();
-        read_all(&loader, Cursor::default()).unwrap()
+        read_all(&dataset, Cursor::default()).unwrap()
     };
     let one = read(1, 1);
     assert_eq!(one.len(), 10);
@@ -41,11 +41,11 @@ fn threads_and_prefetch_change_nothing() {
 fn a_resumed_loader_goes_on_as_if_it_had_never_stopped() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 9]);
-    let loader = open(config(folder.path()), 0, 1).unwrap();
-    let whole = read_all(&loader, Cursor::default()).unwrap();
+    let dataset = open(config(folder.path()), 0, 1).unwrap();
+    let whole = read_all(&dataset, Cursor::default()).unwrap();
     for stop in 0..whole.len() {
         assert_eq!(
-            read_all(&loader, whole[stop].cursor.clone()).unwrap(),
+            read_all(&dataset, whole[stop].cursor.clone()).unwrap(),
             whole[stop + 1..]
         );
     }
@@ -54,7 +54,7 @@ fn a_resumed_loader_goes_on_as_if_it_had_never_stopped() {
             epoch: 0,
             legs: vec![leg, leg],
         };
-        loader.check_cursor(&cursor).unwrap_err().field
+        dataset.check_cursor(&cursor).unwrap_err().field
     };
     let leg = |world_size, batch_size, steps| Leg {
         world_size,
@@ -75,7 +75,7 @@ fn ranks_share_an_epoch_and_change_within_it() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 9, 13]);
     let read = |(world_size, batch_size): (usize, usize), rank, from: &Cursor| {
-        let loader = open(
+        let dataset = open(
             LoaderConfig {
                 batch_size,
                 mask: None,
@@ -87,8 +87,8 @@ fn ranks_share_an_epoch_and_change_within_it() {
             world_size,
         )
         .unwrap();
-        loader.check_cursor(from).unwrap();
-        read_all(&loader, from.clone()).unwrap()
+        dataset.check_cursor(from).unwrap();
+        read_all(&dataset, from.clone()).unwrap()
     };
     let mut keys = Vec::new();
     let mut from = Cursor::default();
@@ -164,11 +164,11 @@ fn a_short_last_batch_keeps_the_memory_of_a_full_one() {
         num_epochs: Some(5),
         ..config(folder.path())
     };
-    let loader = open(config, 0, 1).unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+    let dataset = open(config, 0, 1).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
     while let Some(batch) = next(&pipeline).unwrap() {
-        let memory = &batch.lease.memory;
-        assert_eq!(memory.images.len(), 4 * loader.image_bytes());
+        let memory = &batch.lease.arrays;
+        assert_eq!(memory.images.len(), 4 * dataset.image_bytes());
         assert_eq!(memory.token_ids.len(), 2 * batch.samples.len() * 12);
         assert_eq!(batch.masked_rows, batch.samples.len() / 2);
     }
@@ -199,14 +199,14 @@ fn the_cleaner_is_called_once_a_batch() {
         CALLS.fetch_add(1, Ordering::Relaxed);
         Ok(())
     };
-    let loader = Loader::open(
+    let dataset = Dataset::open(
         config,
         Some(tokenizer(clean)),
         0,
         1,
         &AtomicBool::new(false),
     );
-    let batches = read_all(&Arc::new(loader.unwrap()), Cursor::default()).unwrap();
+    let batches = read_all(&Arc::new(dataset.unwrap()), Cursor::default()).unwrap();
     assert_eq!((batches.len(), CALLS.load(Ordering::Relaxed)), (4, 4));
     assert_ne!(
         batches[0].masked_token_ids[..12],
@@ -239,14 +239,14 @@ fn waiting_is_counted_whether_or_not_a_batch_comes() {
         std::thread::sleep(Duration::from_millis(100));
         Ok(())
     };
-    let loader = Loader::open(
+    let dataset = Dataset::open(
         config,
         Some(tokenizer(clean)),
         0,
         1,
         &AtomicBool::new(false),
     );
-    let pipeline = Pipeline::start(Arc::new(loader.unwrap()), &Cursor::default()).unwrap();
+    let pipeline = Pipeline::start(Arc::new(dataset.unwrap()), &Cursor::default()).unwrap();
     let mut batches = 0;
     loop {
         match pipeline.next_within(Duration::from_millis(5)).unwrap() {
@@ -323,7 +323,7 @@ fn masks_follow_the_configuration() {
 fn closing_and_dropping_end_the_threads_at_any_moment() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9]);
-    let loader = open(
+    let dataset = open(
         LoaderConfig {
             num_epochs: None,
             ..config(folder.path())
@@ -333,7 +333,7 @@ fn closing_and_dropping_end_the_threads_at_any_moment() {
     )
     .unwrap();
     for taken in 0..12 {
-        let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
         for _ in 0..taken {
             assert!(next(&pipeline).unwrap().is_some());
         }
@@ -342,14 +342,14 @@ fn closing_and_dropping_end_the_threads_at_any_moment() {
             assert!(matches!(&*next(&pipeline).unwrap_err(), Error::Closed));
         }
     }
-    assert_eq!(Arc::strong_count(&loader), 1);
+    assert_eq!(Arc::strong_count(&dataset), 1);
 }
 
 #[test]
 fn memory_is_used_again_and_waiting_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9]);
-    let loader = open(
+    let dataset = open(
         LoaderConfig {
             num_epochs: None,
             ..config(folder.path())
@@ -358,11 +358,11 @@ fn memory_is_used_again_and_waiting_is_bounded() {
         1,
     )
     .unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&loader), &Cursor::default()).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
     let mut addresses = std::collections::BTreeSet::new();
     for _ in 0..50 {
         let batch = next(&pipeline).unwrap().unwrap();
-        addresses.insert(batch.lease.memory.images.as_ptr().addr());
+        addresses.insert(batch.lease.arrays.images.as_ptr().addr());
     }
     // Three prefetched, one in the reader's hands, one that a thread begins meanwhile.
     assert!(addresses.len() <= 5, "{}", addresses.len());

@@ -1,4 +1,4 @@
-//! Shards fetched ahead: in their order, within their bytes, once for all processes of a node.
+//! Prefetched shards: downloaded in order, within the disk limit, once for all processes of a node.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

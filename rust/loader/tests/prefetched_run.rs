@@ -1,4 +1,4 @@
-//! A run whose shards come from elsewhere: late, in any order, or never.
+//! A run whose shards arrive late, in any order, or never.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,21 +26,21 @@ fn batches_are_those_of_local_files_however_late_the_shards_come() {
             prefetch_batches,
             ..config(folder.path())
         };
-        let loader = open(config, 0, 1).unwrap();
-        let expected = read_all(&loader, Cursor::default()).unwrap();
+        let dataset = open(config, 0, 1).unwrap();
+        let expected = read_all(&dataset, Cursor::default()).unwrap();
         let prompt = Arc::new(Fake {
             prompt: true,
             ..Fake::default()
         });
-        assert_eq!(read(&loader, &prompt, |_| {}).unwrap(), expected);
+        assert_eq!(read(&dataset, &prompt, |_| {}).unwrap(), expected);
         // One shard at a time, the one that is asked for last comes first.
         let late = Arc::new(Fake::default());
-        assert_eq!(read(&loader, &late, Fake::bring_last).unwrap(), expected);
+        assert_eq!(read(&dataset, &late, Fake::bring_last).unwrap(), expected);
         // Shards that nobody asked for are of no use.
         let mut unasked = (0..5).rev().cycle();
         let early = Arc::new(Fake::default());
         let out_of_order = |fake: &Fake| fake.bring(unasked.next().unwrap());
-        assert_eq!(read(&loader, &early, out_of_order).unwrap(), expected);
+        assert_eq!(read(&dataset, &early, out_of_order).unwrap(), expected);
         for fake in [prompt, late, early] {
             let state = fake.state.lock().unwrap();
             assert!(state.closed && state.wrong.is_empty(), "{state:?}");
@@ -59,9 +59,9 @@ fn no_batch_is_begun_before_all_its_shards_are_there() {
         mask: None,
         ..config(folder.path())
     };
-    let loader = open(config, 0, 1).unwrap();
+    let dataset = open(config, 0, 1).unwrap();
     let fake = Arc::new(Fake::default());
-    let pipeline = start(&loader, &fake);
+    let pipeline = start(&dataset, &fake);
     // Three samples of the first batch lie in the first shard, one in the second.
     fake.bring(0);
     let waiting = |pipeline: &Pipeline| {
@@ -71,7 +71,7 @@ fn no_batch_is_begun_before_all_its_shards_are_there() {
         )
     };
     assert!(waiting(&pipeline));
-    assert_eq!(pipeline.stats().tally.tried, 0);
+    assert_eq!(pipeline.stats().bad_samples.tried, 0);
     fake.bring(1);
     let samples = std::iter::from_fn(|| next(&pipeline).unwrap()).map(|batch| batch.samples.len());
     assert_eq!(samples.sum::<usize>(), 8);
@@ -81,10 +81,10 @@ fn no_batch_is_begun_before_all_its_shards_are_there() {
 fn a_run_that_waits_for_a_shard_can_be_closed_and_dropped() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[4, 4, 4, 4]);
-    let loader = open(config(folder.path()), 0, 1).unwrap();
+    let dataset = open(config(folder.path()), 0, 1).unwrap();
     for closing in [true, false] {
         let fake = Arc::new(Fake::default());
-        let pipeline = Arc::new(start(&loader, &fake));
+        let pipeline = Arc::new(start(&dataset, &fake));
         while fake.announced().is_empty() {
             std::thread::yield_now();
         }
@@ -103,7 +103,7 @@ fn a_run_that_waits_for_a_shard_can_be_closed_and_dropped() {
         // A provider may live longer than the run that it was for.
         fake.bring(0);
     }
-    assert_eq!(Arc::strong_count(&loader), 1);
+    assert_eq!(Arc::strong_count(&dataset), 1);
 }
 
 #[test]
@@ -117,22 +117,26 @@ fn a_shard_that_is_missing_for_good_gives_bad_samples() {
         on_missing_shard: OnMissingShard::Skip,
         ..config(folder.path())
     };
-    let loader = open(config, 0, 1).unwrap();
+    let dataset = open(config, 0, 1).unwrap();
     std::fs::remove_file(folder.path().join("001.tar")).unwrap();
     let fake = Arc::new(Fake {
         prompt: true,
         ..Fake::default()
     });
-    let pipeline = start(&loader, &fake);
+    let pipeline = start(&dataset, &fake);
     let mut batches = 0;
     while let Some(batch) = next(&pipeline).unwrap() {
         assert!(batch.samples.iter().all(|sample| sample.shard == 0));
         batches += 1;
     }
     assert_eq!(batches, 6);
-    let tally = pipeline.stats().tally;
-    assert!(tally.bad.iter().sum::<u64>() >= 4);
-    assert!(tally.first[0].contains("001.tar"), "{:?}", tally.first);
+    let bad_samples = pipeline.stats().bad_samples;
+    assert!(bad_samples.by_reason.iter().sum::<u64>() >= 4);
+    assert!(
+        bad_samples.examples[0].contains("001.tar"),
+        "{:?}",
+        bad_samples.examples
+    );
 }
 
 #[test]
@@ -150,10 +154,10 @@ fn shards_are_asked_for_ahead_and_given_back_behind() {
             batch_size: 7,
             ..config(folder.path())
         };
-        let loader = open(config, 0, 1).unwrap();
-        let expected = read_all(&loader, Cursor::default()).unwrap();
+        let dataset = open(config, 0, 1).unwrap();
+        let expected = read_all(&dataset, Cursor::default()).unwrap();
         let late = Arc::new(Fake::default());
-        assert_eq!(read(&loader, &late, Fake::bring_last).unwrap(), expected);
+        assert_eq!(read(&dataset, &late, Fake::bring_last).unwrap(), expected);
         let state = late.state.lock().unwrap();
         assert!(state.wrong.is_empty(), "{:?}", state.wrong);
         // Two epochs of 90 shards; what is held at a time is what is ahead, and what the prefetched batches need. Without

@@ -1,4 +1,4 @@
-//! Members that are handed on: with the right samples, whole, and within the limit.
+//! Raw members are returned with the right samples, complete, and within the size limit.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

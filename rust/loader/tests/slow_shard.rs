@@ -1,4 +1,4 @@
-//! A shard that takes long to open holds up the thread that wants it, and no other.
+//! A shard that takes long to open delays only the thread that needs it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -61,18 +61,18 @@ fn the_other_threads_go_on() {
             num_epochs: Some(1),
             ..config(folder.path())
         };
-        let loader = open(config, 0, 1).unwrap();
-        let expected = read_all(&loader, Cursor::default()).unwrap();
+        let dataset = open(config, 0, 1).unwrap();
+        let expected = read_all(&dataset, Cursor::default()).unwrap();
         let stuck = expected
             .iter()
             .position(|batch| batch.keys.iter().any(|key| key.starts_with("s0-")))
             .unwrap();
         let slow = Arc::new(Slow::default());
         let provider: Arc<dyn ShardProvider> = Arc::<Slow>::clone(&slow);
-        let run = Pipeline::start_with(Arc::clone(&loader), provider, &Cursor::default()).unwrap();
+        let run = Pipeline::start_with(Arc::clone(&dataset), provider, &Cursor::default()).unwrap();
         let mut contents = Vec::new();
         let mut take = |within: u64| match run.next_within(Duration::from_millis(within)).unwrap() {
-            Next::Batch(batch) => contents.push(Content::new(&batch, &loader)),
+            Next::Batch(batch) => contents.push(Content::new(&batch, &dataset)),
             other => assert!(matches!(other, Next::Waiting), "the run ends early"),
         };
         // All before the stuck batch come, and as many behind it are finished as may be begun.

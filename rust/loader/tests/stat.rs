@@ -1,4 +1,4 @@
-//! What is asked about shards without reading them, and one shard's bytes put into a file.
+//! Stamps of shards that are not read, and copying one shard to a file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The pixels of training batches: each sample's draw, applied one operation after another to its whole decoded picture.
+//! The pixels of training batches equal each sample's drawn operations, applied one by one to the whole decoded image.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -89,11 +89,11 @@ fn training_pixels_are_those_of_the_draws() {
         num_epochs: Some(3),
         ..config(folder.path())
     };
-    let loader = open(config.clone(), 0, 1).unwrap();
+    let dataset = open(config.clone(), 0, 1).unwrap();
     let mut seen = HashSet::new();
     let mut epochs = [0; 3];
     let mut epoch = 0;
-    for batch in read_all(&loader, Cursor::default()).unwrap() {
+    for batch in read_all(&dataset, Cursor::default()).unwrap() {
         for (key, found) in batch
             .keys
             .iter()

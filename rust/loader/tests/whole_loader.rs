@@ -1,5 +1,5 @@
-//! Whole loaders on random shards: each sample once an epoch and the same batches, on any ranks and threads, wherever a run
-//! stops.
+//! Whole loaders on random shards: each sample once per epoch, and the same batches for any ranks and threads and wherever a
+//! run stops.
 
 #![allow(clippy::unwrap_used)]
 
@@ -88,23 +88,23 @@ impl Case {
 
     /// The batches of a rank from a cursor on.
     fn read(&self, crew: Crew, rank: usize, from: &Cursor) -> Vec<Shown> {
-        let loader = match open(self.config(crew), rank, crew.ranks) {
-            Ok(loader) => loader,
+        let dataset = match open(self.config(crew), rank, crew.ranks) {
+            Ok(dataset) => dataset,
             // Fewer samples than a step needs, or none.
             Err(Error::Config(_)) => return Vec::new(),
             Err(error) => panic!("{error}"),
         };
-        loader.check_cursor(from).unwrap();
-        let pipeline = Pipeline::start(Arc::clone(&loader), from).unwrap();
+        dataset.check_cursor(from).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&dataset), from).unwrap();
         let mut shown = Vec::new();
         while let Some(batch) = next(&pipeline).unwrap() {
-            for (sample, key) in batch.samples.iter().zip(&batch.lease.memory.keys) {
+            for (sample, key) in batch.samples.iter().zip(&batch.lease.arrays.keys) {
                 assert_eq!(*key, sample.sample.to_string());
             }
-            let bytes = batch.samples.len() * loader.image_bytes();
+            let bytes = batch.samples.len() * dataset.image_bytes();
             shown.push(Shown {
                 samples: batch.samples.clone(),
-                pixels: batch.lease.memory.images[..bytes].to_vec(),
+                pixels: batch.lease.arrays.images[..bytes].to_vec(),
                 cursor: batch.cursor.clone(),
             });
         }

@@ -1,14 +1,14 @@
-//! `Batch`: NumPy arrays that are the loader's own memory.
+//! `Batch`: NumPy arrays that share the loader's memory.
 //!
-//! The one place of the binding with unsafe code. The arrays' base object owns the memory; when Python has dropped the
-//! batch and every view, the base is dropped and the memory goes back to the loader's pool.
+//! The only unsafe code of the binding. The arrays' base object owns the memory. When Python has dropped the batch
+//! and every view, the base is dropped and the memory returns to the loader's pool.
 
 use std::ptr::NonNull;
 
 use numpy::ndarray::{ArrayView, Dimension, IntoDimension, Ix, Ix2, Ix3, Ix4};
 use numpy::{Element, PyArray, PyArray2, PyArray3, PyArray4};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{self, Lease, Loader};
+use prolip_loader::pipeline::{self, Dataset, Lease};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -33,36 +33,37 @@ impl<T, D: Dimension> Part<T, D> {
     }
 }
 
-/// What every array of a batch has for its base.
+/// The base object of all arrays of a batch.
 #[pyclass(frozen, module = "prolip._core")]
 struct BatchMemory {
     images: Part<u8, Ix4>,
     token_ids: Part<i32, Ix3>,
     masked_token_ids: Part<i32, Ix3>,
     kept_patches: Part<i64, Ix2>,
-    /// Never touched while the arrays exist; dropped with this.
+    /// Not touched while the arrays exist; dropped with this object.
     _lease: Lease,
 }
 
-// SAFETY: the pointers lead into `_lease`, which is Send, stays where it is on the heap, and is reached by nobody else.
+// SAFETY: the pointers lead into `_lease`, which is Send, stays in place on the heap, and is reached by nobody else.
 unsafe impl Send for BatchMemory {}
-// SAFETY: through `&BatchMemory` the pointers are only copied into arrays. What Python does with one array in two threads
-// is NumPy's rule for all arrays.
+// SAFETY: through `&BatchMemory` the pointers are only copied into arrays. Two threads that use one array follow
+// NumPy's rules, as for any array.
 unsafe impl Sync for BatchMemory {}
 
 fn view<'py, T: Element, D: Dimension>(
     memory: &Bound<'py, BatchMemory>,
     part: &Part<T, D>,
 ) -> Bound<'py, PyArray<T, D>> {
-    // SAFETY: `part` lies inside the lease that `memory` owns, initialised and of this shape (`Part::new`); the array holds
-    // `memory` alive. No Rust reference into the lease is made after this, so Python may write.
+    // SAFETY: `part` lies inside the lease that `memory` owns, is initialised and has this shape (`Part::new`); the
+    // array keeps `memory` alive. No Rust reference into the lease is made after this, so Python may write.
     unsafe {
         let array = ArrayView::from_shape_ptr(part.shape.clone(), part.start.as_ptr());
         PyArray::borrow_from_array(&array, memory.clone().into_any())
     }
 }
 
-/// B samples: pictures, ids, masks, keys. Arrays are views of memory that the loader uses again once they are dropped.
+/// B samples: images, token ids, masks, keys. The arrays are views of memory that the loader reuses once they are
+/// dropped.
 #[pyclass(frozen, module = "prolip._core")]
 pub struct Batch {
     memory: Py<BatchMemory>,
@@ -72,34 +73,34 @@ pub struct Batch {
     /// The samples' keys.
     #[pyo3(get)]
     keys: Py<PyList>,
-    /// The samples' members that are kept, by extension.
+    /// The samples' raw members by extension.
     #[pyo3(get)]
     members: Py<PyDict>,
 }
 
 impl Batch {
-    pub fn new(py: Python<'_>, batch: pipeline::Batch, loader: &Loader) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, batch: pipeline::Batch, dataset: &Dataset) -> PyResult<Self> {
         let pipeline::Batch {
             mut lease,
             samples: _,
             masked_rows,
             cursor,
         } = batch;
-        let arrays = &mut lease.memory;
+        let arrays = &mut lease.arrays;
         let keys = PyList::new(py, &arrays.keys)?;
         let members = PyDict::new(py);
-        for (place, extension) in loader.config.keep_members.iter().enumerate() {
-            let column = arrays.kept.iter().map(|kept| kept.member(place));
+        for (place, extension) in dataset.config.keep_members.iter().enumerate() {
+            let column = arrays.raw_members.iter().map(|kept| kept.member(place));
             let column = column.map(|member| member.map(|bytes| PyBytes::new(py, bytes)));
             members.set_item(extension, PyList::new(py, column)?)?;
         }
-        let (rows, side) = (arrays.keys.len(), loader.config.image_size as usize);
-        let slots = loader.config.captions.len();
-        let length = loader
+        let (rows, side) = (arrays.keys.len(), dataset.config.image_size as usize);
+        let slots = dataset.config.captions.len();
+        let length = dataset
             .tokenizer
             .as_ref()
             .map_or(0, |tokenizer| tokenizer.context_length());
-        let kept = loader
+        let kept = dataset
             .config
             .mask
             .as_ref()
@@ -130,32 +131,32 @@ impl Batch {
         view(self.memory.bind(py), &self.memory.get().images)
     }
 
-    /// int32 `[C, B, L]`; C is 0 where there are no captions.
+    /// int32 `[C, B, L]`. C is 0 if there are no captions.
     #[getter]
     fn token_ids<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray3<i32>> {
         view(self.memory.bind(py), &self.memory.get().token_ids)
     }
 
-    /// int32 `[C, M, L]`, the texts of the first M rows, masked; nothing where no row is masked or there are no captions.
+    /// int32 `[C, M, L]`, the masked texts of the first M rows. None if no row is masked or there are no captions.
     #[getter]
     fn masked_token_ids<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray3<i32>>> {
         let present = self.masked_rows > 0 && self.has_text;
         present.then(|| view(self.memory.bind(py), &self.memory.get().masked_token_ids))
     }
 
-    /// int64 `[M, K]`, sorted indices of the patches that the first M pictures keep; nothing where no row is masked.
+    /// int64 `[M, K]`, sorted indices of the patches that the first M images keep. None if no row is masked.
     #[getter]
     fn kept_patches<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray2<i64>>> {
         (self.masked_rows > 0).then(|| view(self.memory.bind(py), &self.memory.get().kept_patches))
     }
 
-    /// The epoch that this batch belongs to, from 0.
+    /// The batch's epoch, from 0.
     #[getter]
     fn epoch(&self) -> u64 {
         self.cursor.epoch
     }
 
-    /// The epoch's legs up to this batch: ranks, samples of a rank's batch, steps.
+    /// The epoch's legs up to this batch: world size, batch size per rank, steps.
     #[getter]
     fn legs(&self) -> Vec<(u64, u64, u64)> {
         let legs = self.cursor.legs.iter();

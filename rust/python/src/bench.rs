@@ -1,4 +1,4 @@
-//! What measuring the loader takes: the decode-only run.
+//! The decode-only benchmark.
 
 use prolip_loader::config::{MAX_PIXELS, OnMissingShard};
 use prolip_loader::shards;
@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 
 use crate::error::{config_error, loader_error};
 
-/// Decodes `images` pictures of the shards with `threads` threads, nothing else; their number and the seconds taken.
+/// Decode `images` images of the shards with `threads` threads, and return their number and the seconds taken.
 ///
-/// Reading is not part of the time: the compressed bytes are in memory before the clock starts.
+/// Reading is not timed: the compressed bytes are in memory before the clock starts.
 #[pyfunction]
 pub fn decode_only(
     py: Python<'_>,

@@ -1,4 +1,4 @@
-//! Python's settings and cursors as the loader's own types, read by serde: their fields have the same names.
+//! Reads Python's configuration and cursors into the loader's types with serde. The field names are the same.
 
 use prolip_loader::config::{LoaderConfig, StoreConfig};
 use prolip_loader::error::ConfigError;
@@ -10,7 +10,7 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::error::config_error;
 
-/// Reads a `prolip.data.LoaderConfig`, apart from its tokenizer, which crosses already built.
+/// Reads a `prolip.data.LoaderConfig` without its tokenizer, which is passed separately.
 pub fn loader_config(dataclass: &Bound<'_, PyAny>) -> PyResult<LoaderConfig> {
     let fields = as_dict(dataclass)?;
     fields.del_item("tokenizer")?;
@@ -21,14 +21,14 @@ pub fn loader_config(dataclass: &Bound<'_, PyAny>) -> PyResult<LoaderConfig> {
     Ok(config)
 }
 
-/// Reads a `prolip.data.StoreConfig` and checks its rules.
+/// Reads a `prolip.data.StoreConfig` and validates it.
 pub fn store_config(dataclass: &Bound<'_, PyAny>) -> PyResult<StoreConfig> {
     let config: StoreConfig = read("data.store", &as_dict(dataclass)?)?;
     config.validate().map_err(|error| config_error(&error))?;
     Ok(config)
 }
 
-/// A dataclass as a dict of dicts, lists and plain values.
+/// A dataclass as nested dicts, lists and plain values.
 pub fn as_dict<'py>(dataclass: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     dataclass
         .py()
@@ -36,7 +36,7 @@ pub fn as_dict<'py>(dataclass: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>
         .call_method1("asdict", (dataclass,))
 }
 
-/// Reads a value of the loader's; an error names the dotted field below `name`, its value and the rule.
+/// Reads a value of the loader's type. An error names the dotted field below `name`, its value and the rule.
 pub fn read<T: DeserializeOwned>(name: &str, value: &Bound<'_, PyAny>) -> PyResult<T> {
     serde_path_to_error::deserialize(&mut Depythonizer::from_object(value)).map_err(|error| {
         let field = match error.path().to_string().as_str() {
@@ -56,7 +56,7 @@ pub fn read<T: DeserializeOwned>(name: &str, value: &Bound<'_, PyAny>) -> PyResu
     })
 }
 
-/// The value at a path below `root`, as Python writes it.
+/// The `repr` of the value at a path below `root`.
 fn shown(root: &Bound<'_, PyAny>, path: &Path) -> PyResult<String> {
     let mut value = root.clone();
     for segment in path.iter() {
@@ -69,7 +69,7 @@ fn shown(root: &Bound<'_, PyAny>, path: &Path) -> PyResult<String> {
     Ok(value.repr()?.to_string())
 }
 
-/// The cores that this process may use, divided among the processes that torchrun started on this machine.
+/// The cores of this process, divided by the number of processes that torchrun started on this machine.
 fn default_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let local = std::env::var("LOCAL_WORLD_SIZE")

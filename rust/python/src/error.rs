@@ -1,4 +1,4 @@
-//! Errors of the loader → Python's exceptions. Nowhere else.
+//! Converts the loader's errors to Python exceptions. No other file does.
 
 use std::error::Error as StdError;
 
@@ -11,7 +11,7 @@ pyo3::import_exception!(prolip.errors, DataError);
 pyo3::import_exception!(prolip.errors, NoSampleError);
 pyo3::import_exception!(prolip.errors, UserError);
 
-/// What stopped a loader.
+/// The exception for an error that stopped a loader.
 pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(_) => UserError::new_err(error.to_string()),
@@ -32,17 +32,17 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
-/// A setting that cannot work.
+/// The exception for a setting that cannot work.
 pub fn config_error(error: &ConfigError) -> PyErr {
     UserError::new_err(error.to_string())
 }
 
-/// A picture that cannot be decoded.
+/// The exception for an image that cannot be decoded.
 pub fn decode_error(error: &DecodeError) -> PyErr {
     DataError::new_err(error.to_string())
 }
 
-/// A tokenizer that cannot be built, or captions that it cannot encode.
+/// The exception for a tokenizer that cannot be built, or captions that it cannot encode.
 pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
     raised_by_cleaner(py, error).unwrap_or_else(|| {
         let cause = error
@@ -56,7 +56,7 @@ pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
     })
 }
 
-/// What was raised inside the cleaner, as it was.
+/// The exception that the cleaning function raised, unchanged.
 fn raised_by_cleaner(py: Python<'_>, error: &TokenizeError) -> Option<PyErr> {
     match error {
         TokenizeError::Clean(source) => source

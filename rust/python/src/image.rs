@@ -35,7 +35,7 @@ pub fn decode(data: &[u8]) -> PyResult<Rgb8> {
     Ok(image)
 }
 
-/// Packed RGB pixels as an array, `[height, width, 3]`.
+/// Packed RGB pixels as an array `[height, width, 3]`.
 pub fn to_array(
     py: Python<'_>,
     pixels: Vec<u8>,
@@ -45,7 +45,7 @@ pub fn to_array(
     PyArray1::from_vec(py, pixels).reshape([height, width, 3])
 }
 
-/// Checks the side of an image that is to be made.
+/// Checks a requested image size.
 pub fn check_size(name: &str, size: u32) -> PyResult<()> {
     if (1..=16_384).contains(&size) {
         return Ok(());

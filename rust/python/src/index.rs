@@ -1,4 +1,4 @@
-//! Index files: made, and compared with their shards.
+//! Writes and checks index files.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,9 @@ use crate::config::store_config;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
-/// Reads the headers of shards with `threads` threads, those elsewhere as `store` says, and writes an index of them; the number of shards, of samples, and a
-/// sentence about each damaged shard.
+/// Read the headers of shards with `threads` threads and write an index. `store` configures remote shards.
+///
+/// Returns the number of shards, the number of samples, and a sentence per damaged shard.
 #[pyfunction]
 pub fn write_index(
     py: Python<'_>,
@@ -32,7 +33,7 @@ pub fn write_index(
     Ok((made.shards, made.samples, made.notes))
 }
 
-/// Reads the headers of shards again; a sentence about each that is not as the index has it.
+/// Read the headers of shards again and return a sentence per difference from the index.
 #[pyfunction]
 pub fn check_index(
     py: Python<'_>,

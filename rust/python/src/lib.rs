@@ -1,4 +1,4 @@
-//! `prolip._core`: the loader for Python. Conversion only; what it does is in `prolip-loader`.
+//! `prolip._core`: the loader for Python. This crate only converts; the work is done in `prolip-loader`.
 
 mod batch;
 mod bench;
@@ -15,7 +15,7 @@ mod wait;
 
 use pyo3::prelude::*;
 
-/// The loader of prolip. Use it through `prolip.data` and `prolip.data.tokenizer`.
+/// The compiled loader. Use it through `prolip.data` and `prolip.data.tokenizer`.
 #[pymodule]
 mod _core {
     use pyo3::prelude::*;
@@ -37,7 +37,7 @@ mod _core {
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
 
-    /// Single kernels of the loader, for tests alone.
+    /// Single kernels of the loader, for tests only.
     #[pymodule]
     mod testing {
         #[pymodule_export]
@@ -50,10 +50,10 @@ mod _core {
         module.add("MAX_CAPTION_BYTES", MAX_CAPTION_BYTES)?;
         module.add("MAX_MEMBER_BYTES", MAX_MEMBER_BYTES)?;
         module.add("MAX_PIXELS", MAX_PIXELS)?;
-        // An extension module is no package: without this line `import prolip._core.testing` would fail.
+        // An extension module is not a package: without this line `import prolip._core.testing` would fail.
         let modules = module.py().import("sys")?.getattr("modules")?;
         modules.set_item("prolip._core.testing", module.getattr("testing")?)?;
-        // Threads that call the tokenizer's cleaner need an interpreter: they end before it does.
+        // Threads that call the tokenizer's cleaning function need an interpreter, so they must end before it does.
         let close_all = wrap_pyfunction!(crate::loader::close_all, module)?;
         module
             .py()

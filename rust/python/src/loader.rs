@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Loader, Next, Pipeline};
+use prolip_loader::pipeline::{Dataset, Next, Pipeline};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -16,30 +16,30 @@ use crate::stats::LoaderStats;
 use crate::tokenizer::Tokenizer;
 use crate::wait::{SIGNAL_POLL, interruptible};
 
-/// Runs that may have threads, for `close_all`.
+/// Runs that may still have threads, for `close_all`.
 static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 
 /// Reads a `prolip.data.Cursor`, and checks that a run over the loader's data can resume there.
-fn cursor(loader: &Loader, dataclass: &Bound<'_, PyAny>) -> PyResult<Cursor> {
+fn cursor(dataset: &Dataset, dataclass: &Bound<'_, PyAny>) -> PyResult<Cursor> {
     let cursor = read("resume", &as_dict(dataclass)?)?;
-    loader
+    dataset
         .check_cursor(&cursor)
         .map_err(|error| config_error(&error))?;
     Ok(cursor)
 }
 
-/// One pass over the epochs, with its threads.
+/// One run over the epochs, with its threads.
 struct Run {
-    /// Taken only when it is dropped.
+    /// `Some` until it is dropped.
     pipeline: Option<Pipeline>,
     closed: AtomicBool,
     process: u32,
 }
 
 impl Run {
-    fn start(py: Python<'_>, loader: Arc<Loader>, from: &Cursor) -> PyResult<Arc<Self>> {
+    fn start(py: Python<'_>, dataset: Arc<Dataset>, from: &Cursor) -> PyResult<Arc<Self>> {
         let pipeline = py
-            .detach(|| Pipeline::start(loader, from))
+            .detach(|| Pipeline::start(dataset, from))
             .map_err(|error| loader_error(py, &error))?;
         let process = std::process::id();
         let run = Arc::new(Self {
@@ -53,7 +53,7 @@ impl Run {
         Ok(run)
     }
 
-    /// The pipeline, in the process that it belongs to.
+    /// The pipeline, if this process started it.
     fn pipeline(&self) -> PyResult<&Pipeline> {
         check_process(self.process)?;
         self.pipeline
@@ -61,7 +61,7 @@ impl Run {
             .ok_or_else(|| PyRuntimeError::new_err("the loader is closed"))
     }
 
-    /// Joins the threads, detached: one of them may need the interpreter before it can end.
+    /// Joins the threads with the GIL released: one of them may need the interpreter before it can end.
     fn close(&self, py: Python<'_>) {
         if self.process != std::process::id() || self.closed.swap(true, Ordering::Relaxed) {
             return;
@@ -75,16 +75,16 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if self.process != std::process::id() {
-            // Threads do not follow into a forked child: there is nothing to join, and locks may be held for ever.
+            // A forked child has none of the threads, so there is nothing to join, and locks may be held forever.
             std::mem::forget(self.pipeline.take());
         }
     }
 }
 
-/// Shards to batches. Iterating begins a run at `resume` and ends the one before.
+/// Reads shards and makes batches. Iterating starts a run at `resume` and ends the previous one.
 #[pyclass(frozen, module = "prolip._core")]
 pub struct BatchLoader {
-    loader: Arc<Loader>,
+    dataset: Arc<Dataset>,
     resume: Cursor,
     current: Mutex<Option<Arc<Run>>>,
     process: u32,
@@ -105,15 +105,15 @@ impl BatchLoader {
         let config = loader_config(config)?;
         let (rank, world_size) = (read("rank", rank)?, read("world_size", world_size)?);
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner());
-        let loader = interruptible(py, |cancelled| {
-            Loader::open(config, tokenizer, rank, world_size, cancelled)
+        let dataset = interruptible(py, |cancelled| {
+            Dataset::open(config, tokenizer, rank, world_size, cancelled)
         })?;
         let resume = resume
-            .map(|place| cursor(&loader, place))
+            .map(|place| cursor(&dataset, place))
             .transpose()?
             .unwrap_or_default();
         Ok(Self {
-            loader: Arc::new(loader),
+            dataset: Arc::new(dataset),
             resume,
             current: Mutex::new(None),
             process: std::process::id(),
@@ -124,22 +124,24 @@ impl BatchLoader {
         self.begin(py, None)
     }
 
-    /// A run from another place than `resume`; the one before ends.
+    /// Start a run at another place than `resume`. The previous run ends.
     #[pyo3(signature = (place))]
     fn begin(&self, py: Python<'_>, place: Option<&Bound<'_, PyAny>>) -> PyResult<BatchIterator> {
         check_process(self.process)?;
-        let place = place.map(|place| cursor(&self.loader, place)).transpose()?;
+        let place = place
+            .map(|place| cursor(&self.dataset, place))
+            .transpose()?;
         self.close(py);
         let from = place.as_ref().unwrap_or(&self.resume);
-        let run = Run::start(py, Arc::clone(&self.loader), from)?;
+        let run = Run::start(py, Arc::clone(&self.dataset), from)?;
         *self.current.lock() = Some(Arc::clone(&run));
         Ok(BatchIterator {
             run,
-            loader: Arc::clone(&self.loader),
+            dataset: Arc::clone(&self.dataset),
         })
     }
 
-    /// Ends the threads of the run and waits for them; nothing happens where there is none.
+    /// End the threads of the current run and wait for them.
     fn close(&self, py: Python<'_>) {
         if self.process == std::process::id() {
             let run = self.current.lock().clone();
@@ -149,7 +151,7 @@ impl BatchLoader {
         }
     }
 
-    /// What the stages did in the run, the last one where it is over; nothing before the first.
+    /// Statistics of the current or last run; all zero before the first.
     fn stats(&self) -> PyResult<LoaderStats> {
         check_process(self.process)?;
         let run = self.current.lock().clone();
@@ -159,22 +161,22 @@ impl BatchLoader {
         )
     }
 
-    /// Batches of this rank in an epoch, where that is known.
+    /// Batches of this rank per epoch, if known.
     #[getter]
     fn num_batches(&self) -> Option<u64> {
-        self.loader.num_batches()
+        self.dataset.num_batches()
     }
 
-    /// What opening found that is no error: shards that are damaged, or left out.
+    /// Warnings from opening: damaged and skipped shards.
     #[getter]
     fn notes(&self) -> Vec<String> {
-        self.loader.index.notes().to_vec()
+        self.dataset.index.notes().to_vec()
     }
 
-    /// Samples of an epoch over all ranks, where that is known.
+    /// Samples per epoch over all ranks, if known.
     #[getter]
     fn num_samples(&self) -> Option<u64> {
-        self.loader.num_samples()
+        self.dataset.num_samples()
     }
 }
 
@@ -182,7 +184,7 @@ impl BatchLoader {
 #[pyclass(frozen, module = "prolip._core")]
 pub struct BatchIterator {
     run: Arc<Run>,
-    loader: Arc<Loader>,
+    dataset: Arc<Dataset>,
 }
 
 #[pymethods]
@@ -198,14 +200,14 @@ impl BatchIterator {
                 .detach(|| pipeline.next_within(SIGNAL_POLL))
                 .map_err(|error| loader_error(py, &error))?
             {
-                Next::Batch(batch) => return Batch::new(py, *batch, &self.loader).map(Some),
+                Next::Batch(batch) => return Batch::new(py, *batch, &self.dataset).map(Some),
                 Next::End => return Ok(None),
                 Next::Waiting => py.check_signals()?,
             }
         }
     }
 
-    /// Ends the run's threads and waits for them.
+    /// End the run's threads and wait for them.
     fn close(&self, py: Python<'_>) {
         self.run.close(py);
     }
@@ -213,12 +215,12 @@ impl BatchIterator {
 
 impl Drop for BatchIterator {
     fn drop(&mut self) {
-        // Without an interpreter nothing is left to join: `close_all` ran before it went.
+        // Without an interpreter there is nothing to join: `close_all` ran before it ended.
         Python::try_attach(|py| self.run.close(py));
     }
 }
 
-/// Ends the threads of all runs; registered to be called before the interpreter ends.
+/// Ends the threads of all runs. Registered to run before the interpreter ends.
 #[pyfunction]
 pub fn close_all(py: Python<'_>) {
     let runs: Vec<Arc<Run>> = RUNS.lock().iter().filter_map(Weak::upgrade).collect();

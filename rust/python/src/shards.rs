@@ -1,4 +1,4 @@
-//! Shards by their names, outside any loader: what patterns stand for, what tells their state, the bytes of one.
+//! Functions on shards without a loader: expand patterns, identify versions, copy one shard.
 
 use std::path::PathBuf;
 
@@ -15,13 +15,13 @@ fn located(shards: &[String]) -> PyResult<Vec<Location>> {
     expand(shards, OnMissingShard::Raise).map_err(|error| config_error(&error))
 }
 
-/// The shards that patterns and lists stand for, as the loader reads them.
+/// Return the shards that patterns and lists stand for, as the loader reads them.
 #[pyfunction]
 pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
     Ok(located(&shards)?.iter().map(Location::written).collect())
 }
 
-/// One shard by the name that [`expand_shards`] gives it.
+/// The location of a shard named by [`expand_shards`].
 fn location(shard: String) -> Location {
     match shard.strip_prefix("pipe:") {
         Some(command) => Location::Pipe(command.to_owned()),
@@ -30,14 +30,16 @@ fn location(shard: String) -> Location {
     }
 }
 
-/// The name of a shard without what may be a password or a signature.
+/// Return a shard's name without passwords and signatures.
 #[pyfunction]
 pub fn shown_shard(shard: String) -> String {
     location(shard).to_string()
 }
 
-/// The shards that patterns stand for, globs in object stores included: of each its name, its bytes, and what tells this
-/// state of it from others of that size (a file's time, a server's word), where anything does.
+/// Return the name, size and version of the shards that patterns stand for, including globs in object stores.
+///
+/// The version tells different contents of the same size apart: a file's modification time or a server's ETag. None
+/// if unknown.
 #[pyfunction]
 pub fn examine_shards(
     py: Python<'_>,
@@ -58,7 +60,7 @@ pub fn examine_shards(
     Ok(told.collect())
 }
 
-/// Writes a shard's bytes into a file, unpacked where they are compressed.
+/// Write a shard to a file, decompressed if it is compressed.
 #[pyfunction]
 pub fn fetch_shard(
     py: Python<'_>,

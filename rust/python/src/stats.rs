@@ -1,11 +1,11 @@
-//! `LoaderStats`: a loader's counters at one moment.
+//! `LoaderStats`: a snapshot of a loader's counters.
 
 use prolip_loader::error::Reason;
 use prolip_loader::pipeline::{self, Stage};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// How often a stage ran and how many seconds it took, all threads together.
+/// How often a stage ran and how many seconds it took, over all threads.
 #[pyclass(frozen, get_all, module = "prolip._core")]
 #[derive(Clone, Copy, Default)]
 pub struct StageStats {
@@ -23,22 +23,22 @@ impl StageStats {
     }
 }
 
-/// A loader's counters at one moment.
+/// A snapshot of a loader's counters.
 #[pyclass(frozen, module = "prolip._core")]
 #[derive(Default)]
 pub struct LoaderStats {
     stages: [StageStats; Stage::ALL.len()],
     bad: [u64; Reason::ALL.len()],
-    /// Samples that were tried for the batches so far, bad ones included.
+    /// Samples tried for the batches so far, including bad ones.
     #[pyo3(get)]
     samples: u64,
-    /// Batches that were handed over.
+    /// Batches delivered.
     #[pyo3(get)]
     batches: u64,
-    /// Batches that lie ready.
+    /// Batches that are ready.
     #[pyo3(get)]
     ready: u64,
-    /// The first bad samples: shard, key, what is wrong.
+    /// Descriptions of the first bad samples: shard, key, what is wrong.
     #[pyo3(get)]
     bad_samples: Vec<String>,
 }
@@ -50,18 +50,19 @@ impl LoaderStats {
                 count: stage.count,
                 seconds: stage.seconds,
             }),
-            bad: stats.tally.bad,
-            samples: stats.tally.tried,
+            bad: stats.bad_samples.by_reason,
+            samples: stats.bad_samples.tried,
             batches: stats.batches,
             ready: stats.ready,
-            bad_samples: stats.tally.first,
+            bad_samples: stats.bad_samples.examples,
         }
     }
 }
 
 #[pymethods]
 impl LoaderStats {
-    /// By name: read, caption, decode, augment, tokenize, mask, and the three kinds of waiting: wait, idle and fetch.
+    /// Statistics by stage: read, caption, decode, augment, tokenize, mask, and three kinds of waiting: wait, idle
+    /// and fetch.
     #[getter]
     fn stages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stages = PyDict::new(py);
@@ -71,7 +72,7 @@ impl LoaderStats {
         Ok(stages)
     }
 
-    /// Bad samples by reason, only reasons that occurred.
+    /// Bad samples by reason. Reasons that did not occur are left out.
     #[getter]
     fn bad<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let bad = PyDict::new(py);

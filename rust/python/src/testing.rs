@@ -1,4 +1,4 @@
-//! `prolip._core.testing`: single kernels of the loader, so that tests can compare them with Pillow, torchvision and the
+//! `prolip._core.testing`: single kernels of the loader, for tests that compare them with Pillow, torchvision and the
 //! reference implementation. Nothing else calls them.
 
 use numpy::{

@@ -1,4 +1,4 @@
-//! `Tokenizer`: built once by `prolip.data.tokenizer`, called from Python or handed to a loader.
+//! `Tokenizer`: made by `prolip.data.tokenizer`, called from Python or passed to a loader.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use pyo3::types::PyList;
 
 use crate::error::tokenize_error;
 
-/// Captions to rows of token ids. Immutable, and shared by the threads of a loader.
+/// Encodes captions as rows of token ids. Immutable, and shared by the threads of a loader.
 #[pyclass(frozen, module = "prolip._core")]
 pub struct Tokenizer {
     inner: Arc<tokenize::Tokenizer>,
 }
 
 impl Tokenizer {
-    /// What a loader's threads use.
+    /// The tokenizer that a loader's threads use.
     pub fn inner(&self) -> Arc<tokenize::Tokenizer> {
         Arc::clone(&self.inner)
     }
@@ -29,7 +29,8 @@ impl Tokenizer {
 
 #[pymethods]
 impl Tokenizer {
-    /// Any Hugging Face tokenizer.json; `clean` maps a list of captions to their cleaned forms, cleaned as `how` names.
+    /// Load a Hugging Face tokenizer.json. `clean` maps a list of captions to cleaned ones; `how` names the same
+    /// cleaning.
     #[staticmethod]
     #[pyo3(signature = (path, context_length, pad_id, clean=None, how="lower"))]
     fn from_file(
@@ -49,7 +50,7 @@ impl Tokenizer {
         })
     }
 
-    /// CLIP's byte-pair encoding from the text of its merges; `clean` maps a list of captions to their cleaned forms.
+    /// Build CLIP's byte-pair encoding from the text of its merges. `clean` maps a list of captions to cleaned ones.
     #[staticmethod]
     #[pyo3(signature = (merges, context_length, clean, how="lower"))]
     fn clip(
@@ -68,7 +69,7 @@ impl Tokenizer {
         })
     }
 
-    /// The ids of each caption, int32 of shape [N, L].
+    /// Return the token ids of each caption, int32 `[N, L]`.
     fn encode<'py>(
         &self,
         py: Python<'py>,
@@ -84,13 +85,13 @@ impl Tokenizer {
         PyArray1::from_vec(py, ids).reshape([captions.len(), length])
     }
 
-    /// Ids in a row.
+    /// Number of ids per row.
     #[getter]
     fn context_length(&self) -> usize {
         self.inner.context_length()
     }
 
-    /// The id that fills a row.
+    /// The padding id.
     #[getter]
     fn pad_id(&self) -> i32 {
         self.inner.pad_id()
@@ -103,7 +104,7 @@ impl Tokenizer {
     }
 }
 
-/// Plain text cleaned in Rust, other text by a Python function.
+/// Cleans plain ASCII text in Rust and other text with a Python function.
 fn cleaning(clean: Py<PyAny>, how: &str) -> PyResult<Cleaning> {
     let how = match how {
         "lower" => Clean::Lower,
@@ -115,14 +116,14 @@ fn cleaning(clean: Py<PyAny>, how: &str) -> PyResult<Cleaning> {
     Ok(Cleaning { how, cleaner })
 }
 
-/// Cleans captions by a Python function, called with the interpreter attached from whichever thread needs it.
+/// Cleans captions with a Python function. Any thread can call it; it attaches to the interpreter.
 struct PyCleaner {
     clean: Py<PyAny>,
 }
 
 impl CleanText for PyCleaner {
     fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError> {
-        // A thread that outlives the interpreter must fail, not wait for it.
+        // A thread that outlives the interpreter must fail instead of waiting for it.
         Python::try_attach(|py| -> PyResult<()> {
             let cleaned = self.clean.call1(py, (PyList::new(py, captions.iter())?,))?;
             let cleaned: Vec<String> = cleaned.extract(py)?;

@@ -1,4 +1,4 @@
-//! Long work in a thread of its own, while this one lets Python handle signals.
+//! Runs long work on its own thread while the calling thread lets Python handle signals.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -9,10 +9,11 @@ use pyo3::prelude::*;
 
 use crate::error::loader_error;
 
-/// How long a wait lasts before Python may handle a signal.
+/// How often Python may handle signals during a wait.
 pub const SIGNAL_POLL: Duration = Duration::from_millis(100);
 
-/// Does the work, detached. Where a signal's handler raises, the work is told to stop, and what was raised comes out.
+/// Runs the work with the GIL released. If a signal handler raises, the work is cancelled and the exception is
+/// returned.
 pub fn interruptible<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&AtomicBool) -> Result<T, Error> + Send,
@@ -23,7 +24,7 @@ pub fn interruptible<T: Send>(
         let (sender, receiver) = sync_channel(1);
         std::thread::scope(|scope| {
             let worker = scope.spawn(move || {
-                // A send can only fail after a signal, when nobody wants the result any more.
+                // A send fails only after a signal, when nobody wants the result any more.
                 drop(sender.send(work(cancelled)));
             });
             loop {

@@ -48,7 +48,7 @@ def test_a_changed_shard_is_named_with_the_index(
     make(shards, index, capsys)
     write_tar(tmp_path / "001.tar", [("a.png", encoded((0, 0, 0)))])
     with pytest.raises(
-        DataError, match=r"001\.tar has changed since the index .*train\.index was built .*it had \d+ bytes"
+        DataError, match=r"001\.tar has changed since the index .*train\.index was made .*it had \d+ bytes"
     ):
         BatchLoader(config(shards, index=str(index)))
     (tmp_path / "002.tar").write_bytes((tmp_path / "001.tar").read_bytes())

@@ -203,7 +203,7 @@ def test_memory_outlives_its_loader(shards: str) -> None:
             {"store": StoreConfig(timeout_s=1e300)},
             "data.store.timeout_s is 1(0+): it must be above 0 and at most a day",
         ),
-        ({"store": StoreConfig(cache_bytes=1)}, "data.store.cache_bytes is 1: .* name it with data.store.cache_dir"),
+        ({"store": StoreConfig(cache_bytes=1)}, "data.store.cache_bytes is 1: .* set data.store.cache_dir"),
     ],
 )
 def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any], message: str) -> None:
@@ -214,7 +214,7 @@ def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any
 def test_ranks_and_cursors_that_cannot_be_are_named(shards: str) -> None:
     with pytest.raises(ValueError, match="rank is 2: it must be below world_size, 2"):
         BatchLoader(config(shards), rank=2, world_size=2)
-    with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 5: .*4 steps that 16 samples are good for"):
+    with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 5: .*4, the steps available in 16 samples"):
         BatchLoader(config(shards), resume=at(0, (1, 4, 5)))
     with pytest.raises(ValueError, match=r"resume.epoch is -1"):
         BatchLoader(config(shards), resume=Cursor(epoch=-1))

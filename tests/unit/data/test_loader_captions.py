@@ -185,7 +185,7 @@ def test_what_python_writes_is_read(data: st.DataObject, tmp_path_factory: pytes
         (CaptionSource(key="a", list_weights=(0.0,)), r"sources\[0\].list_weights is \[0.0\]: its weights must be"),
         (CaptionSource(key="a", list_weights=(1.0, -1.0)), r"list_weights is"),
         (CaptionSource(key="a", list_weights=(float("nan"),)), r"list_weights is"),
-        (CaptionSource(list_weights=(1.0,)), r"list_weights is \[1.0\]: a .txt is no list"),
+        (CaptionSource(list_weights=(1.0,)), r"list_weights is \[1.0\]: a .txt is not a list"),
         (CaptionSource(list_weights_key="w"), r"list_weights_key is w: it must be a dotted path"),
         (CaptionSource(key="a", list_weights_key="w."), r"list_weights_key is w."),
         (CaptionSource(key="a", list_weights_key="w", list_weights=(1.0,)), r"list_weights_key is w"),

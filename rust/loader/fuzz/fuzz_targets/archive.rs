@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use prolip_loader::archive::tar::{Part, Scratch};
-use prolip_loader::archive::{Sample, collect, scan};
+use prolip_loader::archive::{Sample, read_sample_headers, scan};
 
 const BLOCK: usize = 512;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
@@ -15,8 +15,8 @@ fuzz_target!(|bytes: &[u8]| {
         size: bytes.len() as u64,
     };
     let Ok(found) = scan(whole) else { return };
-    let keep = ["cls", "npy", "txt"].map(str::to_owned);
-    let (mut scratch, mut sample) = (Scratch::default(), Sample::keeping(&keep));
+    let extra_extensions = ["cls", "npy", "txt"].map(str::to_owned);
+    let (mut scratch, mut sample) = (Scratch::default(), Sample::with_extra(&extra_extensions));
     let mut end = 0;
     for number in 0..found.regions.len() as u32 {
         let region = found.regions.get(number).expect("within the shard");
@@ -35,16 +35,16 @@ fuzz_target!(|bytes: &[u8]| {
             size: stop as u64,
         };
         sample.clear();
-        if collect(part, region.start, &mut scratch, &mut sample).is_err() {
+        if read_sample_headers(part, region.start, &mut scratch, &mut sample).is_err() {
             // Only what is known to be damaged cannot be read.
             assert!(found.damage.is_some() && number + 1 == found.regions.len() as u32);
             continue;
         }
         assert!(!sample.key().is_empty());
-        assert_eq!(sample.kept[2], sample.txt, "one member, two places");
+        assert_eq!(sample.extra[2], sample.txt, "one member, two places");
         for span in [sample.image, sample.txt, sample.json]
             .into_iter()
-            .chain(sample.kept.iter().copied())
+            .chain(sample.extra.iter().copied())
             .flatten()
         {
             assert!(

@@ -1,18 +1,18 @@
-//! Members of an archive → samples, grouped as webdataset groups them.
+//! Groups the members of an archive into samples, as webdataset does.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use super::tar::Member;
 
-/// Extensions of pictures; where a sample has several, the one that stands first here is used, as the official
-/// training does. GIF and BMP, which it does not look for, come last.
+/// Image extensions. If a sample has several, the first one in this list is used, as in the official training. GIF
+/// and BMP, which it ignores, come last.
 pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "png", "jpeg", "webp", "gif", "bmp"];
 
-/// Members up to which a sample's memory is kept for the next one.
+/// A sample with more members than this does not keep its memory for the next one.
 const USUAL_MEMBERS: usize = 1000;
 
-/// Where a member's bytes lie in its shard.
+/// Where a member's bytes are in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// First byte.
@@ -21,10 +21,11 @@ pub struct Span {
     pub size: u64,
 }
 
-/// Splits a member's name in the sample's key and its extension: at the first dot behind the last slash.
+/// Splits a member's name into the sample's key and the extension, at the first dot after the last slash.
 ///
-/// Nothing where there is no such dot, or nothing before it. A hidden file in a folder without dots has the folder, slash
-/// included, for its key, and slashes behind a line break part no folders: that is what webdataset's expression comes to.
+/// `None` if there is no such dot, or nothing before it. Two odd cases follow webdataset's regular expression: a
+/// hidden file in a folder without dots has the folder, with its slash, as key; and slashes after a line break do not
+/// separate folders.
 #[must_use]
 pub fn split_name(name: &str) -> Option<(&str, &str)> {
     let last = name.rfind('/').map_or(0, |slash| slash + 1);
@@ -49,7 +50,7 @@ pub fn is_meta(name: &str) -> bool {
         .is_some_and(|rest| rest.ends_with("__"))
 }
 
-/// The key and the extension of a member; nothing where it belongs to no sample.
+/// The key and the extension of a member; `None` if it belongs to no sample.
 fn key_of(name: &str) -> Option<(&str, &str)> {
     if is_meta(name) {
         None
@@ -58,7 +59,8 @@ fn key_of(name: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Finds where samples begin: consecutive members with the same key are one, and none continues in another shard.
+/// Finds where samples begin. Consecutive members with the same key are one sample; no sample continues in the next
+/// shard.
 #[derive(Debug, Default)]
 pub struct Grouper {
     key: Option<String>,
@@ -79,42 +81,43 @@ impl Grouper {
     }
 }
 
-/// What a shard holds of one sample. Filled again and again, without new memory.
+/// Where the members of one sample are in its shard. Reused for one sample after another.
 #[derive(Debug, Default)]
 pub struct Sample {
     key: String,
     begun: bool,
-    /// Hashes of its extensions so far: two of a million are the same by chance in one of 30 million samples that large.
+    /// Hashes of the extensions so far. Among samples with a million members, one in 30 million would have a
+    /// collision.
     extensions: HashSet<u64>,
     hasher: RandomState,
-    /// An extension in lower case.
+    /// An extension in lower case, reused.
     lower: String,
     image_rank: usize,
-    /// The picture.
+    /// The image.
     pub image: Option<Span>,
     /// The member `.txt`.
     pub txt: Option<Span>,
     /// The member `.json`.
     pub json: Option<Span>,
-    /// Extensions of members that are kept beside these.
-    keep: Vec<String>,
-    /// Those members, by place in `keep`.
-    pub kept: Vec<Option<Span>>,
-    /// An extension that occurs twice; such a sample is not used.
+    /// Extensions of further members that are wanted.
+    extra_extensions: Vec<String>,
+    /// The further members, in the order of `extra_extensions`.
+    pub extra: Vec<Option<Span>>,
+    /// An extension that occurs twice. Such a sample cannot be used.
     pub duplicate: Option<String>,
 }
 
 impl Sample {
-    /// A sample of which the members of further extensions (in lower case) are kept.
+    /// An empty sample that also collects members with these extensions, given in lower case.
     #[must_use]
-    pub fn keeping(extensions: &[String]) -> Self {
+    pub fn with_extra(extensions: &[String]) -> Self {
         Self {
-            keep: extensions.to_vec(),
+            extra_extensions: extensions.to_vec(),
             ..Self::default()
         }
     }
 
-    /// Forgets everything.
+    /// Clears, keeping capacity.
     pub fn clear(&mut self) {
         self.begun = false;
         self.key.clear();
@@ -124,29 +127,29 @@ impl Sample {
         self.extensions.clear();
         self.image_rank = IMAGE_EXTENSIONS.len();
         (self.image, self.txt, self.json, self.duplicate) = (None, None, None, None);
-        self.kept.clear();
-        self.kept.resize(self.keep.len(), None);
+        self.extra.clear();
+        self.extra.resize(self.extra_extensions.len(), None);
     }
 
-    /// The members' common name, up to the first dot of its last part; empty where no member was seen.
+    /// The common name of the members, up to the first dot of its last part. Empty before the first member.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The extension of the picture, if there is one.
+    /// The extension of the image, if there is one.
     #[must_use]
     pub fn image_extension(&self) -> Option<&'static str> {
         IMAGE_EXTENSIONS.get(self.image_rank).copied()
     }
 
-    /// The extensions of `kept`.
+    /// The extensions of the `extra` members.
     #[must_use]
-    pub fn kept_extensions(&self) -> &[String] {
-        &self.keep
+    pub fn extra_extensions(&self) -> &[String] {
+        &self.extra_extensions
     }
 
-    /// Takes a member; false, and the sample is whole, where that belongs to the next one.
+    /// Adds a member. Returns `false` if it belongs to the next sample, so this one is complete.
     pub fn push(&mut self, member: &Member<'_>) -> bool {
         let Some((key, extension)) = key_of(member.name) else {
             return true;
@@ -178,8 +181,12 @@ impl Sample {
             self.duplicate.get_or_insert_with(|| extension.to_owned());
             return;
         }
-        if let Some(place) = self.keep.iter().position(|kept| kept == extension) {
-            self.kept[place] = Some(span);
+        if let Some(place) = self
+            .extra_extensions
+            .iter()
+            .position(|extra| extra == extension)
+        {
+            self.extra[place] = Some(span);
         }
         match extension {
             "txt" => self.txt = Some(span),

@@ -9,5 +9,5 @@ pub mod tar;
 
 pub use grouping::{Sample, Span};
 pub use raw_members::RawMembers;
-pub use reader::{Members, OpenFiles, Reader, Wanted, collect};
+pub use reader::{Members, OpenFiles, Reader, WantedMembers, read_sample_headers};
 pub use scan::{Scan, scan, scan_file};

@@ -1,37 +1,37 @@
-//! Members of a sample that are handed on as they are.
+//! Members of a sample that are returned as raw bytes.
 
 use std::ops::Range;
 
-/// A sample's members of the extensions that are kept, one behind another in memory that is used again and again.
+/// The extra members of one sample, one after another in a reused buffer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawMembers {
     bytes: Vec<u8>,
-    /// Where each lies in `bytes`; nothing where the sample has none.
+    /// Where each member is in `bytes`; `None` if the sample does not have it.
     places: Vec<Option<Range<usize>>>,
 }
 
 impl RawMembers {
-    /// The member of the extension at this place of the list; nothing where the sample has none.
+    /// The member with the extension at this place of the list; `None` if the sample does not have it.
     #[must_use]
     pub fn member(&self, place: usize) -> Option<&[u8]> {
         let place = self.places.get(place)?.clone()?;
         self.bytes.get(place)
     }
 
-    /// Forgets everything but the memory.
+    /// Clears, keeping capacity.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.places.clear();
     }
 
-    /// Takes the next extension's member.
+    /// Appends the member with the next extension.
     pub(crate) fn push(&mut self, member: Option<&[u8]>) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(member.unwrap_or_default());
         self.places.push(member.map(|_| start..self.bytes.len()));
     }
 
-    /// Room for the next extension's member, to be filled by the caller.
+    /// Appends a member of this size and returns its bytes for the caller to fill.
     pub(crate) fn room(&mut self, size: usize) -> &mut [u8] {
         let start = self.bytes.len();
         self.bytes.resize(start + size, 0);

@@ -1,4 +1,4 @@
-//! A sample's region of a shard → its key and its members' bytes in memory.
+//! Reads the key and the members of one sample.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,24 +17,24 @@ use crate::error::{SampleError, TarError};
 use crate::remote::ShardProvider;
 use crate::shards::{BLOCK, Regions, SampleId, Stamp};
 
-/// Open files that a thread keeps: a window of samples touches few shards, and files are a limited good.
+/// Shards that a thread keeps open. A window of samples touches few shards, and file descriptors are limited.
 const OPEN_FILES: usize = 16;
-/// Regions up to this size are read at once; of larger ones the headers, and then what is needed.
-const TOGETHER: u64 = 1 << 20;
+/// A region up to this size is read at once. Of a larger one only the headers and the needed members are read.
+const SMALL_REGION_BYTES: u64 = 1 << 20;
 
-/// Which members are read beside the picture.
+/// Which members are read besides the image.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted {
+pub struct WantedMembers {
     /// The member `.txt`.
     pub txt: bool,
     /// The member `.json`.
     pub json: bool,
 }
 
-/// The members of a sample, as far as they are there and wanted.
+/// The members of a sample that exist and are wanted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Members<'reader> {
-    /// The picture.
+    /// The image.
     pub image: &'reader [u8],
     /// The member `.txt`.
     pub txt: Option<&'reader [u8]>,
@@ -45,18 +45,18 @@ pub struct Members<'reader> {
 #[derive(Debug)]
 struct OpenShard {
     number: u32,
-    file: Held,
+    file: ShardFile,
     regions: Arc<Regions>,
 }
 
 #[derive(Debug)]
-enum Held {
+enum ShardFile {
     Own(Arc<File>),
-    /// It is gone when the run needs it no more, and its place on the disk with it.
+    /// A downloaded shard, which is deleted when the run no longer needs it.
     Borrowed(Weak<File>),
 }
 
-impl Held {
+impl ShardFile {
     fn file(&self) -> Option<Arc<File>> {
         match self {
             Self::Own(file) => Some(Arc::clone(file)),
@@ -65,7 +65,8 @@ impl Held {
     }
 }
 
-/// Local shards that any reader of a run has open. They share a file: each thread with its own would be thousands.
+/// Local shards that the readers of a run have open. They share one file per shard: a file per thread would be
+/// thousands.
 #[derive(Debug, Default)]
 pub struct OpenFiles(Mutex<HashMap<u32, Weak<File>>>);
 
@@ -74,7 +75,7 @@ impl OpenFiles {
         self.0.lock().get(&shard).and_then(Weak::upgrade)
     }
 
-    /// Takes a file that was opened, or gives that of another reader that was earlier.
+    /// Returns the file that another reader has opened meanwhile, or shares this one.
     fn share(&self, shard: u32, file: File) -> Arc<File> {
         let mut files = self.0.lock();
         if let Some(earlier) = files.get(&shard).and_then(Weak::upgrade) {
@@ -87,11 +88,11 @@ impl OpenFiles {
     }
 }
 
-/// Reads samples; each thread has its own.
+/// Reads samples. Each thread has its own reader.
 #[derive(Debug, Default)]
 pub struct Reader {
     files: Arc<OpenFiles>,
-    /// The last used first.
+    /// Most recently used first.
     shards: Vec<OpenShard>,
     scratch: Scratch,
     sample: Sample,
@@ -99,17 +100,18 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader beside others, which keeps the members of these extensions.
+    /// A reader that shares open files with others and also reads members with these extensions.
     #[must_use]
-    pub fn sharing(files: &Arc<OpenFiles>, keep: &[String]) -> Self {
+    pub fn sharing(files: &Arc<OpenFiles>, extra_extensions: &[String]) -> Self {
         Self {
             files: Arc::clone(files),
-            sample: Sample::keeping(keep),
+            sample: Sample::with_extra(extra_extensions),
             ..Self::default()
         }
     }
 
-    /// A sample's members. The picture, those of [`Wanted`] and those that go into `kept` may have `max_bytes` together.
+    /// Reads the members of a sample. The image, the [`WantedMembers`] and the extra members, which go into
+    /// `raw_members`, may have `max_bytes` together.
     ///
     /// # Errors
     /// The shard cannot be opened or read, or the sample cannot be used.
@@ -118,25 +120,27 @@ impl Reader {
         index: &Index,
         provider: &dyn ShardProvider,
         id: SampleId,
-        wanted: Wanted,
+        wanted: WantedMembers,
         max_bytes: u64,
-        kept: &mut RawMembers,
+        raw_members: &mut RawMembers,
     ) -> Result<Members<'_>, SampleError> {
         self.sample.clear();
-        kept.clear();
+        raw_members.clear();
         let (file, regions) = open(&mut self.shards, &self.files, index, provider, id.shard)?;
         let region = regions.get(id.sample).ok_or(GONE)?;
         let length = region.end - region.start;
-        if length > TOGETHER {
+        if length > SMALL_REGION_BYTES {
             let source = FileSource::until(&file, region.end)?;
             let end = source.end();
-            collect(source, region.start, &mut self.scratch, &mut self.sample)?;
-            whole(end, region.end)?;
-            let spans = choose(&self.sample, wanted, max_bytes)?;
-            for span in &self.sample.kept {
+            read_sample_headers(source, region.start, &mut self.scratch, &mut self.sample)?;
+            check_complete(end, region.end)?;
+            let spans = select_spans(&self.sample, wanted, max_bytes)?;
+            for span in &self.sample.extra {
                 match span {
-                    Some(span) => file.read_exact_at(kept.room(span.size as usize), span.offset)?,
-                    None => kept.push(None),
+                    Some(span) => {
+                        file.read_exact_at(raw_members.room(span.size as usize), span.offset)?
+                    }
+                    None => raw_members.push(None),
                 }
             }
             return read_spans(&file, spans, &mut self.buffer);
@@ -148,15 +152,15 @@ impl Reader {
             start: region.start,
             size: region.start + filled as u64,
         };
-        collect(part, region.start, &mut self.scratch, &mut self.sample)?;
-        whole(part.size, region.end)?;
-        let spans = choose(&self.sample, wanted, max_bytes)?;
+        read_sample_headers(part, region.start, &mut self.scratch, &mut self.sample)?;
+        check_complete(part.size, region.end)?;
+        let spans = select_spans(&self.sample, wanted, max_bytes)?;
         let bytes = |span: Span| {
             let start = (span.offset - region.start) as usize;
             &part.bytes[start..start + span.size as usize]
         };
-        for span in &self.sample.kept {
-            kept.push(span.map(bytes));
+        for span in &self.sample.extra {
+            raw_members.push(span.map(bytes));
         }
         Ok(Members {
             image: spans[0].map(bytes).unwrap_or_default(),
@@ -165,7 +169,7 @@ impl Reader {
         })
     }
 
-    /// The key of the sample that was read last; empty where its headers could not be read.
+    /// The key of the last sample; empty if its headers could not be read.
     #[must_use]
     pub fn key(&self) -> &str {
         self.sample.key()
@@ -174,11 +178,11 @@ impl Reader {
 
 const GONE: SampleError = SampleError::Archive(TarError::Header("no sample begins here any more"));
 
-/// Puts together the sample that begins at `start` and ends where the source ends.
+/// Reads the headers of the sample that begins at `start` and ends where the source ends.
 ///
 /// # Errors
 /// The archive is damaged there, or no sample begins there.
-pub fn collect(
+pub fn read_sample_headers(
     source: impl Source,
     start: u64,
     scratch: &mut Scratch,
@@ -197,8 +201,8 @@ pub fn collect(
     }
 }
 
-/// Checks that a sample's region, which ends at `end`, is there up to its last block, of which a part may be missing.
-fn whole(there: u64, end: u64) -> Result<(), SampleError> {
+/// Checks that the file reaches to the sample's last block. A part of that block may be missing.
+fn check_complete(there: u64, end: u64) -> Result<(), SampleError> {
     if there + BLOCK > end {
         return Ok(());
     }
@@ -206,10 +210,10 @@ fn whole(there: u64, end: u64) -> Result<(), SampleError> {
     Err(TarError::Truncated { what, size: there }.into())
 }
 
-/// The picture, the text and the json, in this order.
-fn choose(
+/// Where the image, the text and the json are, in this order.
+fn select_spans(
     sample: &Sample,
-    wanted: Wanted,
+    wanted: WantedMembers,
     max_bytes: u64,
 ) -> Result<[Option<Span>; 3], SampleError> {
     if let Some(extension) = &sample.duplicate {
@@ -221,7 +225,7 @@ fn choose(
         sample.txt.filter(|_| wanted.txt),
         sample.json.filter(|_| wanted.json),
     ];
-    let also = sample.kept.iter().filter(|kept| !spans.contains(kept));
+    let also = sample.extra.iter().filter(|span| !spans.contains(span));
     let sizes = spans.iter().chain(also).flatten().map(|span| span.size);
     let size = sizes.fold(0u64, u64::saturating_add);
     if size > max_bytes {
@@ -233,8 +237,11 @@ fn choose(
 #[cold]
 fn too_large(sample: &Sample, spans: [Option<Span>; 3], size: u64, limit: u64) -> SampleError {
     let names = [sample.image_extension().unwrap_or_default(), "txt", "json"];
-    let kept = sample.kept_extensions().iter().map(String::as_str);
-    let members = names.into_iter().zip(&spans).chain(kept.zip(&sample.kept));
+    let extra = sample.extra_extensions().iter().map(String::as_str);
+    let members = names
+        .into_iter()
+        .zip(&spans)
+        .chain(extra.zip(&sample.extra));
     let sized = members.filter_map(|(name, span)| span.map(|span| (span.size, name)));
     let (largest, member) = sized.max().unwrap_or_default();
     SampleError::TooLarge {
@@ -315,18 +322,18 @@ fn open_new(
     number: u32,
 ) -> Result<(Arc<File>, OpenShard), SampleError> {
     let shard = &index.shards()[number as usize];
-    if let Some(lent) = provider.get(number)? {
-        let regions = match lent.regions {
+    if let Some(ready) = provider.get(number)? {
+        let regions = match ready.regions {
             Some(regions) => regions,
             None => index.regions(number)?,
         };
-        let file = Held::Borrowed(Arc::downgrade(&lent.file));
+        let file = ShardFile::Borrowed(Arc::downgrade(&ready.file));
         let open = OpenShard {
             number,
             file,
             regions,
         };
-        return Ok((lent.file, open));
+        return Ok((ready.file, open));
     }
     let file = match files.get(number) {
         Some(file) => file,
@@ -334,16 +341,16 @@ fn open_new(
     };
     let open = OpenShard {
         number,
-        file: Held::Own(Arc::clone(&file)),
+        file: ShardFile::Own(Arc::clone(&file)),
         regions: index.regions(number)?,
     };
     Ok((file, open))
 }
 
-/// Opens a local shard, if it is still the one that was indexed.
+/// Opens a local shard and checks that it is still the one that was indexed.
 fn open_file(shard: &Shard) -> Result<File, SampleError> {
     let path = shard.location.plain_file().ok_or_else(|| {
-        let error = io::Error::new(ErrorKind::Unsupported, "it has not been brought here");
+        let error = io::Error::new(ErrorKind::Unsupported, "it has not been downloaded");
         SampleError::Open(error)
     })?;
     let file = File::open(path).map_err(SampleError::Open)?;

@@ -7,17 +7,17 @@ use super::tar::{Damage, FileSource, Scratch, Source, TarReader};
 use crate::error::TarError;
 use crate::shards::{BLOCK, Location, Regions};
 
-/// What reading a shard's headers found.
+/// The result of reading a shard's headers.
 #[derive(Debug)]
 pub struct Scan {
-    /// The samples. Where the shard is damaged, the last one is the damage: reading it gives the error.
+    /// The samples. If the shard is damaged, the last region is the damage: reading it returns the error.
     pub regions: Regions,
-    /// What is wrong with the shard from there on.
+    /// The damage, if any.
     pub damage: Option<Damage>,
 }
 
 impl Scan {
-    /// A sentence about a damaged shard.
+    /// One sentence about the damage.
     #[must_use]
     pub fn note(&self, location: &Location) -> Option<String> {
         let damage = self.damage.as_ref()?;
@@ -30,10 +30,11 @@ impl Scan {
 
 /// Finds the samples of a shard.
 ///
-/// Where a header is damaged or the shard ends too early, the samples before stand, and one more stands for the rest.
+/// If a header is damaged or the shard is truncated, the samples before it are used, and one more region stands for
+/// the rest.
 ///
 /// # Errors
-/// The first header cannot be read, so this is no archive; a member is sparse; or there are more than 2 TiB.
+/// The first header cannot be read, so this is not an archive; a member is sparse; or the shard is larger than 2 TiB.
 pub fn scan(source: impl Source) -> Result<Scan, Damage> {
     let mut scratch = Scratch::default();
     let mut reader = TarReader::new(source, &mut scratch, 0);
@@ -54,7 +55,7 @@ pub fn scan(source: impl Source) -> Result<Scan, Damage> {
             }
         }
     }
-    // The damage has a region of its own, at least the header that is wrong.
+    // The damage gets a region of its own: at least the damaged header.
     let end = reader.position() + if damage.is_some() { BLOCK } else { 0 };
     starts.push(block_of(end)?);
     Ok(Scan {
@@ -63,7 +64,7 @@ pub fn scan(source: impl Source) -> Result<Scan, Damage> {
     })
 }
 
-/// The regions of a shard in a file. Where the shard is damaged, the last region is the damage.
+/// Finds the samples of a shard in a file. If the shard is damaged, the last region is the damage.
 ///
 /// # Errors
 /// As [`scan`].
@@ -72,7 +73,7 @@ pub fn scan_file(file: &File) -> Result<Regions, TarError> {
     Ok(scan.regions)
 }
 
-/// Whether an error lies in the archive's bytes: not in the disk, and not in what is understood here.
+/// Whether the archive's bytes are wrong, as opposed to a disk error or an unsupported feature.
 fn is_damage(error: &TarError) -> bool {
     match error {
         TarError::Read(error) => error.raw_os_error().is_none(),

@@ -147,7 +147,7 @@ impl StoreConfig {
             self.cache_bytes == 0 || self.cache_dir.is_some(),
             "data.store.cache_bytes",
             self.cache_bytes,
-            "what is kept needs a folder of its own: name it with data.store.cache_dir",
+            "a cache needs a folder: set data.store.cache_dir",
         )
     }
 }
@@ -199,7 +199,7 @@ impl CaptionSource {
                 weights.is_empty() || self.key != TXT,
                 &format!("{place}.list_weights"),
                 format_args!("{weights:?}"),
-                "a .txt is no list: it is for a path into the json",
+                "a .txt is not a list: weights are for a path into the json",
             );
         };
         check(

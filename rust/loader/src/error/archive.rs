@@ -1,9 +1,9 @@
 //! What is wrong with an archive or with an index file.
 
-/// What is wrong with an archive, as its headers show.
+/// What is wrong with an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// Reading failed.
+    /// A read failed.
     #[error("cannot read: {0}")]
     Read(#[from] std::io::Error),
     /// The file is empty.
@@ -14,26 +14,26 @@ pub enum TarError {
         "the archive is compressed ({0}): decompress it, or let its name end in .gz, .tgz or .zst as it is"
     )]
     Compressed(&'static str),
-    /// The file ends inside a header or inside a member's data.
+    /// The file ends inside a header or a member's data.
     #[error("the archive is truncated: {what} reaches beyond the file's {size} bytes")]
     Truncated {
         /// What is incomplete.
         what: String,
-        /// Bytes of the file.
+        /// Size of the file in bytes.
         size: u64,
     },
-    /// The checksum of a header is wrong.
+    /// The checksum of a header does not match its bytes.
     #[error("damaged header: the checksum is {found}, the header says {expected}")]
     Checksum {
         /// The sum of the header's bytes.
         found: u64,
-        /// The sum in the header.
+        /// The sum stored in the header.
         expected: u64,
     },
     /// A number, name or extension in a header is invalid.
     #[error("damaged header: {0}")]
     Header(&'static str),
-    /// A member is sparse, which is not supported.
+    /// A sparse member, whose bytes would be wrong.
     #[error("member {0:?} is sparse, which is not supported; write the shard without sparse files")]
     Sparse(String),
 }
@@ -41,16 +41,16 @@ pub enum TarError {
 /// What is wrong with an index file.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// Reading or writing failed.
+    /// A read or write failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The file does not start like an index.
-    #[error("it is not an index of shards")]
+    /// The file has another beginning.
+    #[error("not an index of shards")]
     NotAnIndex,
-    /// Another version of prolip wrote it.
-    #[error("it has format {0}, and this version of prolip reads format 1: rebuild it")]
+    /// The file has another format version.
+    #[error("it has format {0}, but this version of prolip reads format 1: index the shards again")]
     Version(u32),
-    /// The file is damaged.
+    /// The file's bytes have changed.
     #[error("the index is damaged: {0}")]
     Damaged(&'static str),
 }

@@ -1,4 +1,4 @@
-//! The loader's errors. Each names the place: a field, a shard, a sample.
+//! All errors of the loader. Each names the shard, the sample or the setting.
 
 mod archive;
 mod image;
@@ -16,20 +16,20 @@ pub use remote::FetchError;
 pub use sample::{Reason, SampleError};
 pub use text::{JsonError, TokenizeError};
 
-/// An invalid setting: the field, its value, and the rule it breaks.
+/// A setting that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}: {rule}")]
 pub struct ConfigError {
     /// Dotted name of the field.
     pub field: String,
-    /// The value.
+    /// The given value.
     pub value: String,
-    /// The rule.
+    /// The rule that the value breaks.
     pub rule: String,
 }
 
 impl ConfigError {
-    /// An error for one field.
+    /// An error about one field.
     #[must_use]
     pub fn new(
         field: impl Into<String>,
@@ -44,7 +44,7 @@ impl ConfigError {
     }
 }
 
-/// Why a loader cannot open or continue.
+/// Why a loader cannot open or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A setting is invalid.
@@ -58,20 +58,20 @@ pub enum Error {
     Open {
         /// The shard.
         shard: String,
-        /// The operating system's error.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A shard is not a valid archive, or has unsupported members.
+    /// A shard is not an archive, or holds something unsupported.
     #[error("shard {shard}, byte {offset}: {source}")]
     Tar {
         /// The shard.
         shard: String,
         /// Offset of the header.
         offset: u64,
-        /// What is wrong with it.
+        /// What is wrong.
         source: TarError,
     },
-    /// A shard cannot be fetched.
+    /// A shard cannot be downloaded.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// An index file cannot be read or written.
@@ -84,13 +84,13 @@ pub enum Error {
     },
     /// A shard is not in the index.
     #[error(
-        "shard {shard} is not in the index {index}: rebuild it from all shards with `prolip data index`",
+        "shard {shard} is not in the index {index}: index all shards again with `prolip data index`",
         index = .index.display()
     )]
     NotIndexed {
         /// The shard.
         shard: String,
-        /// The index file.
+        /// Path of the index file.
         index: PathBuf,
     },
     /// A shard has changed since it was indexed.
@@ -98,39 +98,39 @@ pub enum Error {
         "shard {shard} has changed since {since}: {what}",
         since = .index.as_ref().map_or_else(
             || "the loader was opened".to_owned(),
-            |index| format!("the index {} was built (rebuild it with `prolip data index`)", index.display())
+            |index| format!("the index {} was made (index the shards again with `prolip data index`)", index.display())
         )
     )]
     Changed {
         /// The shard.
         shard: String,
-        /// The index file, if there is one.
+        /// Path of the index file, if there is one.
         index: Option<PathBuf>,
         /// What has changed.
         what: String,
     },
-    /// There are too many bad samples.
+    /// Too many samples are bad.
     #[error(
         "{bad} of {seen} samples cannot be used, more than data.max_bad_fraction = {limit} allows ({counts}); the first: {first}"
     )]
     TooManyBad {
-        /// Bad samples.
+        /// Number of bad samples.
         bad: u64,
-        /// All samples so far.
+        /// Number of samples tried.
         seen: u64,
         /// The allowed share of bad samples.
         limit: f64,
         /// Counts per reason.
         counts: String,
-        /// The first bad samples, with shard, key and reason.
+        /// Descriptions of the first bad samples.
         first: String,
     },
     /// The tokenizer failed on a batch.
     #[error("cannot tokenize the batch that starts with sample {key} of {shard}: {source}")]
     Tokenize {
-        /// Shard of the batch's first sample.
+        /// Shard of the first sample in the batch.
         shard: String,
-        /// Key of the batch's first sample.
+        /// Key of the first sample in the batch.
         key: String,
         /// The tokenizer's error.
         source: TokenizeError,
@@ -152,7 +152,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error for a panic, from its payload.
+    /// The error for a caught panic.
     #[must_use]
     pub fn panicked(stage: &'static str, thrown: &(dyn Any + Send)) -> Self {
         let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -163,7 +163,7 @@ impl Error {
         }
     }
 
-    /// Whether one unusable shard is the cause.
+    /// Whether a single shard is the cause.
     #[must_use]
     pub fn is_shards(&self) -> bool {
         match self {

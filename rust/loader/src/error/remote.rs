@@ -1,18 +1,18 @@
 //! Why a shard cannot be fetched.
 
-/// A shard cannot be fetched.
+/// Why a shard could not be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{what}{}", named(.address), tried(*.attempts))]
 pub struct FetchError {
-    /// The address, without credentials. Empty if the error concerns no single shard.
+    /// The address without credentials; empty if the error is about no address.
     pub address: String,
-    /// What failed at the last attempt.
+    /// What went wrong in the last attempt.
     pub what: String,
     /// Number of attempts.
     pub attempts: u32,
     /// Whether the shard does not exist, or may not be read.
     pub missing: bool,
-    /// Whether the fault is on this machine, such as a full disk.
+    /// Whether the cause is on this machine, such as a full disk.
     pub here: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Why a sample cannot be used, and the reasons that are counted.
+//! Why one sample cannot be used, and the reasons that are counted.
 
 use super::archive::{IndexError, TarError};
 use super::image::DecodeError;
@@ -19,7 +19,7 @@ pub enum SampleError {
         "its members have {size} bytes, {largest} of them .{member}, more than data.max_member_bytes = {limit} allows"
     )]
     TooLarge {
-        /// Total bytes of the members to read.
+        /// Total bytes of the needed members.
         size: u64,
         /// Extension of the largest member.
         member: String,
@@ -34,19 +34,19 @@ pub enum SampleError {
     /// The index file can no longer be read.
     #[error("cannot read the index: {0}")]
     Index(#[from] IndexError),
-    /// Its shard cannot be fetched.
+    /// Its shard could not be downloaded.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// Its shard no longer exists.
     #[error("cannot open its shard: {0}")]
     Open(#[source] std::io::Error),
-    /// The shard is damaged or changed at this sample.
+    /// The shard is damaged here, or has changed.
     #[error(transparent)]
     Archive(#[from] TarError),
-    /// Its bytes can no longer be read.
+    /// The bytes cannot be read.
     #[error("cannot read its bytes: {0}")]
     Read(#[from] std::io::Error),
-    /// The image is damaged, too large, or in no known format.
+    /// The image is damaged, too large, or not an image.
     #[error("cannot decode its image: {0}")]
     Decode(#[from] DecodeError),
     /// The member with the caption is missing.
@@ -55,18 +55,18 @@ pub enum SampleError {
     /// The caption is not UTF-8.
     #[error("its caption is not UTF-8")]
     NotUtf8,
-    /// The JSON is invalid.
+    /// The json is invalid.
     #[error("cannot parse its json: {0}")]
     Json(#[from] JsonError),
-    /// The JSON has no caption at the path.
+    /// The json has no caption at the configured path.
     #[error("its json has no caption at {path:?}: {why}")]
     NoJsonCaption {
         /// The configured path.
         path: String,
-        /// The first missing part of the path, or what is there instead.
+        /// The first part that is missing, or what is there instead.
         why: String,
     },
-    /// The weights of its captions are unusable.
+    /// None of its captions can be drawn.
     #[error("its json has no weights for {path:?}: {why}")]
     JsonWeights {
         /// The path of the captions.
@@ -77,7 +77,7 @@ pub enum SampleError {
     /// The caption is too long.
     #[error("its caption has {bytes} bytes, more than data.max_caption_bytes = {limit}")]
     CaptionTooLong {
-        /// Bytes of the caption.
+        /// Its length in bytes.
         bytes: usize,
         /// The limit.
         limit: usize,
@@ -108,7 +108,7 @@ impl SampleError {
     }
 }
 
-/// Reasons for bad samples. Each is counted separately.
+/// Reasons for bad samples, counted separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// No member is an image.
@@ -121,7 +121,7 @@ pub enum Reason {
     Decode,
     /// The caption is missing or cannot be read.
     Caption,
-    /// The rest of the shard is damaged. Its lost samples count as one.
+    /// The rest of the shard is damaged. It counts as one sample.
     Archive,
 }
 

@@ -1,34 +1,34 @@
-//! Where a run stands.
+//! Where a run stands, so that it can be resumed.
 
 use serde::Deserialize;
 
-/// Steps that a run took in an epoch with one number of ranks and one batch size.
+/// The steps of a run in one epoch with one number of ranks and one batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leg {
     /// Number of ranks.
     pub world_size: u64,
-    /// Samples of one rank's batch.
+    /// Samples per rank and batch.
     pub batch_size: u64,
     /// Steps taken.
     pub steps: u64,
 }
 
-/// Where a run stands: the epoch, and what was done of it. The default is the beginning.
+/// Where a run stands: the epoch, and its legs so far. The default is the beginning.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
     /// The epoch, from 0.
     pub epoch: u64,
-    /// Its legs up to here; the last one goes on if neither the number of ranks nor the batch size has changed.
+    /// The epoch's legs so far. The last one continues if neither the number of ranks nor the batch size changes.
     pub legs: Vec<Leg>,
 }
 
 impl Cursor {
-    /// The legs that are over, and the steps taken in the one that `world_size` ranks with batches of `batch_size` go on with.
+    /// The finished legs, and the steps taken in the leg that continues with `world_size` ranks and `batch_size`.
     #[must_use]
     pub fn split(&self, world_size: u64, batch_size: u64) -> (Vec<Leg>, u64) {
-        // A leg of no steps left the list as it was.
+        // A leg without steps changed nothing.
         let mut legs = self.legs.clone();
         legs.retain(|leg| leg.steps > 0);
         let goes_on = |leg: &Leg| (leg.world_size, leg.batch_size) == (world_size, batch_size);

@@ -1,49 +1,49 @@
-//! Shards' numbers of samples, as far as they are known.
+//! How many samples the shards hold, as far as that is known.
 
 use crate::error::Error;
 use crate::shards::UNKNOWN_LENGTH;
 
-/// A shard that must be here for something to be read, and its samples.
+/// A shard that must be available, and its number of samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Needed {
+pub struct NeededShard {
     /// Its place in the list of shards.
     pub shard: u32,
-    /// Its samples.
+    /// Number of samples.
     pub samples: u32,
 }
 
-/// Says how many samples the shards hold. An answer never changes.
-pub trait Lengths {
-    /// Samples of every shard of the list, or [`UNKNOWN_LENGTH`].
+/// The numbers of samples in the shards. An answer never changes.
+pub trait ShardLengths {
+    /// The length of every shard in the list, or [`UNKNOWN_LENGTH`].
     fn counts(&self) -> &[u32];
 
-    /// Samples of a shard where they were [`UNKNOWN_LENGTH`]; nothing as long as it is not here.
-    fn learn(&self, shard: u32) -> Option<Result<u32, Error>>;
+    /// The length of a shard that was [`UNKNOWN_LENGTH`]; `None` until the shard has been downloaded.
+    fn lookup(&self, shard: u32) -> Option<Result<u32, Error>>;
 
-    /// Samples of a shard; nothing as long as they are not known.
+    /// The length of a shard; `None` until it is known.
     fn samples(&self, shard: u32) -> Option<Result<u32, Error>> {
         match self.counts()[shard as usize] {
-            UNKNOWN_LENGTH => self.learn(shard),
+            UNKNOWN_LENGTH => self.lookup(shard),
             count => Some(Ok(count)),
         }
     }
 }
 
-impl Lengths for Vec<u32> {
+impl ShardLengths for Vec<u32> {
     fn counts(&self) -> &[u32] {
         self
     }
 
-    fn learn(&self, _: u32) -> Option<Result<u32, Error>> {
+    fn lookup(&self, _: u32) -> Option<Result<u32, Error>> {
         None
     }
 }
 
-/// Why something cannot be read now.
+/// Why something cannot be read yet.
 #[derive(Debug)]
 pub enum Blocked {
-    /// The number of samples of this shard is not known yet.
+    /// The length of this shard is not known yet.
     Waiting(u32),
-    /// It never will be.
+    /// The length of a shard cannot be found.
     Failed(Error),
 }

@@ -1,35 +1,34 @@
-//! Which samples make which batch: pure functions of the configuration, so that a run can begin anywhere.
+//! Which samples make which batch. Everything here is a pure function of the settings, so a run can resume anywhere.
 //!
-//! An epoch is a list of samples ([`shard_list`]): its shards, in an order drawn for it or drawn with replacement ([`shard_sampler`]), end to
-//! end. Each rank reads one contiguous
-//! part of it ([`partition`]), so that it needs few shards, in windows of which each is permuted ([`epoch`]). A window's
-//! permutation is drawn from (seed, epoch, leg, rank, window) alone: finding the batch at any place takes the windows that
-//! it lies in and no look at those before. Where a run stands is a [`Cursor`]: the epoch and its legs.
+//! An epoch is a list of samples ([`shard_list`]): all shards in shuffled order, or shards drawn with replacement
+//! ([`shard_sampler`]). Each rank reads one contiguous part of the list ([`partition`]), so it needs few shards. It
+//! shuffles the part in windows ([`epoch_order`]). The permutation of a window depends only on (seed, epoch, leg,
+//! rank, window). To find the batch at any position, only the windows around it are computed. A [`Cursor`] says where
+//! a run stands: the epoch and its legs.
 //!
-//! Where the lengths of shards are not known beforehand, a rank reads its own shards one after the other and finds out
-//! ([`unknown_lengths`]).
+//! If some shard lengths are unknown at the beginning, a rank reads its own shards one after the other and learns
+//! their lengths on the way ([`streamed_epoch`]).
 //!
-//! A leg is what a run did with one number of ranks and one batch size. When either changes within an epoch, what all the
-//! parts have left, end to end, is a new list, which the new ranks divide in the same way. So a list is a list of shards, or
-//! what a leg left of another list.
+//! A leg is the part of a run with one number of ranks and one batch size. When either changes within an epoch, the
+//! samples that all parts have left form a new list, and the new ranks divide it in the same way.
 
+mod batch_plans;
 mod cursor;
-mod epoch;
+mod epoch_order;
 mod lengths;
 mod partition;
-mod plan;
 mod rank_epoch;
-mod rules;
+mod settings;
 mod shard_list;
 mod shard_sampler;
-mod unknown_lengths;
+mod streamed_epoch;
 
+pub use batch_plans::{BatchPlan, BatchPlans, NextBatch, UpcomingWindow, UpcomingWindows};
 pub use cursor::{Cursor, Leg};
-pub use epoch::{EpochOrder, Window};
-pub use lengths::{Lengths, Needed};
-pub use partition::Division;
-pub use plan::{BatchPlan, Route, Scout, Step, Visit};
-pub use rules::Rules;
+pub use epoch_order::{EpochOrder, Window};
+pub use lengths::{NeededShard, ShardLengths};
+pub use partition::Partition;
+pub use settings::OrderSettings;
 pub use shard_list::ShardList;
-pub use shard_sampler::{Draws, Source};
-pub(crate) use unknown_lengths::Streamed;
+pub use shard_sampler::{ShardSampler, WeightedShards};
+pub(crate) use streamed_epoch::StreamedEpoch;

@@ -1,22 +1,22 @@
-//! A list divided among ranks and into steps: arithmetic on lengths.
+//! Divides a list of samples among ranks and into steps. Only lengths are needed.
 
 use std::ops::Range;
 
 use crate::config::LastBatch;
 
-/// A list of samples and the ranks that share it: rank r has the positions from ⌊total·r/ranks⌋ to ⌊total·(r+1)/ranks⌋, so that
-/// no two parts differ by more than one sample.
+/// How a list of samples is divided among ranks. Rank r reads positions ⌊total·r/ranks⌋ to ⌊total·(r+1)/ranks⌋, so
+/// the parts differ by at most one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Division {
-    /// Samples of the list.
+pub struct Partition {
+    /// Samples in the list.
     pub total: u64,
     /// Number of ranks.
     pub world_size: u64,
-    /// Samples of one rank's batch.
+    /// Samples per rank and batch.
     pub batch_size: u64,
 }
 
-impl Division {
+impl Partition {
     fn cut(&self, rank: u64) -> u64 {
         (u128::from(self.total) * u128::from(rank) / u128::from(self.world_size)) as u64
     }
@@ -27,14 +27,14 @@ impl Division {
         self.cut(rank)..self.cut(rank + 1)
     }
 
-    /// Samples of a rank's part.
+    /// Number of samples in a rank's part.
     #[must_use]
     pub fn length(&self, rank: u64) -> u64 {
         let part = self.part(rank);
         part.end - part.start
     }
 
-    /// The rank whose part a rank reads: its own, or where that is empty and the list is not, that of a neighbour.
+    /// The rank whose part a rank reads: its own, or a neighbour's if its own part is empty and the list is not.
     #[must_use]
     pub fn owner(&self, rank: u64) -> u64 {
         if self.length(rank) > 0 || self.total == 0 {
@@ -45,7 +45,8 @@ impl Division {
         beyond.div_ceil(u128::from(self.total)) as u64 - 1
     }
 
-    /// Batches of a rank. They are as many on every rank, but for [`LastBatch::Keep`], where they may differ by one.
+    /// Batches of a rank. All ranks have the same number, except with [`LastBatch::Keep`], where they may differ by
+    /// one.
     #[must_use]
     pub fn num_steps(&self, last_batch: LastBatch, rank: u64) -> u64 {
         let step = u128::from(self.world_size) * u128::from(self.batch_size);
@@ -57,7 +58,7 @@ impl Division {
         }
     }
 
-    /// Steps after which no rank has anything left.
+    /// Steps after which every rank has read its whole part.
     #[must_use]
     pub fn max_steps(&self) -> u64 {
         self.total
@@ -65,47 +66,48 @@ impl Division {
             .div_ceil(self.batch_size)
     }
 
-    /// Samples that every part has used after some steps; nothing where there are parts that are used up.
+    /// Samples that each rank has read after some steps; `None` if some rank has read its whole part.
     fn used(&self, steps: u64) -> Option<u64> {
-        // The longest part is one sample longer than the shortest: more than that are more than all.
+        // The longest part is one sample longer than the shortest.
         let used = steps.saturating_mul(self.batch_size);
         (used <= self.total / self.world_size).then_some(used)
     }
 
-    /// The list of what all parts have left after some steps.
+    /// The samples that all parts have left after some steps.
     #[must_use]
-    pub fn after(&self, steps: u64) -> Leftover {
+    pub fn after(&self, steps: u64) -> Remainder {
         let used = self.used(steps);
-        let division = *self;
-        Leftover { division, used }
+        let partition = *self;
+        Remainder { partition, used }
     }
 }
 
-/// What the parts of a list have left, end to end in the order of the ranks.
+/// The samples that the parts have left, one part after the other in rank order.
 #[derive(Debug, Clone, Copy)]
-pub struct Leftover {
-    division: Division,
+pub struct Remainder {
+    partition: Partition,
     used: Option<u64>,
 }
 
-impl Leftover {
-    /// Samples of it.
+impl Remainder {
+    /// Number of samples.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.start(self.division.world_size)
+        self.start(self.partition.world_size)
     }
 
     /// Position of the first sample that a rank left.
     fn start(&self, rank: u64) -> u64 {
         self.used
-            .map_or(0, |used| self.division.cut(rank) - rank * used)
+            .map_or(0, |used| self.partition.cut(rank) - rank * used)
     }
 
-    /// The rank that left the sample at a position, where that lies in the rank's part, and how many follow it there.
+    /// The rank that left the sample at a position, and the places in that rank's part from this sample to the end.
     #[must_use]
     pub fn locate(&self, position: u64) -> (u64, Range<u64>) {
-        // The last rank that begins at or before the position: one that left nothing begins where the next does.
-        let (mut rank, mut beyond) = (0, self.division.world_size);
+        // Finds the last rank that begins at or before the position. A rank that left nothing begins where the next
+        // one does.
+        let (mut rank, mut beyond) = (0, self.partition.world_size);
         while beyond - rank > 1 {
             let middle = rank + (beyond - rank) / 2;
             if self.start(middle) <= position {
@@ -116,6 +118,6 @@ impl Leftover {
         }
         let used = self.used.unwrap_or(0);
         let place = used + (position - self.start(rank));
-        (rank, place..self.division.length(rank))
+        (rank, place..self.partition.length(rank))
     }
 }

@@ -1,48 +1,58 @@
-//! What one rank reads in an epoch, position by position.
+//! What one rank reads in an epoch, by position.
 
 use super::cursor::Leg;
-use super::epoch::{EpochOrder, Stretch};
-use super::lengths::{Blocked, Lengths};
-use super::rules::Rules;
-use super::unknown_lengths::Streamed;
+use super::epoch_order::{EpochOrder, WindowSlice};
+use super::lengths::{Blocked, ShardLengths};
+use super::settings::OrderSettings;
+use super::streamed_epoch::StreamedEpoch;
 use crate::config::LastBatch;
 
-/// An epoch from the beginning of a leg on.
+/// An epoch from the beginning of a leg.
 #[derive(Debug)]
-pub enum Reading {
-    /// All lengths are known.
-    Known(Known),
-    /// They turn out on the way.
-    Streamed(Streamed),
+pub enum RankEpoch {
+    /// All shard lengths are known.
+    Known(KnownEpoch),
+    /// Shard lengths become known on the way.
+    Streamed(StreamedEpoch),
 }
 
-/// A rank's part of a known list.
+/// A rank's part of a list whose length is known.
 #[derive(Debug)]
-pub struct Known {
+pub struct KnownEpoch {
     order: EpochOrder,
-    /// The rank whose part it is.
+    /// The rank whose part is read.
     owner: u64,
     length: u64,
     limit: u64,
 }
 
-impl Reading {
-    /// What `earlier` legs left of an epoch.
-    pub fn new(rules: &Rules, lengths: &dyn Lengths, epoch: u64, earlier: &[Leg]) -> Self {
-        if rules.streamed {
-            let begun = begun(earlier);
-            return Self::Streamed(Streamed::new(rules, lengths.counts().len(), epoch, begun));
+impl RankEpoch {
+    /// The samples that the `earlier_legs` left of an epoch.
+    pub fn new(
+        settings: &OrderSettings,
+        lengths: &dyn ShardLengths,
+        epoch: u64,
+        earlier_legs: &[Leg],
+    ) -> Self {
+        if settings.streamed {
+            let samples_read = samples_read(earlier_legs);
+            return Self::Streamed(StreamedEpoch::new(
+                settings,
+                lengths.counts().len(),
+                epoch,
+                samples_read,
+            ));
         }
-        let order = rules.order(lengths.counts(), epoch, earlier);
-        let division = order.division();
-        // A rank that has nothing pads with what another one has.
-        let owner = division.owner(rules.rank);
-        let length = division.length(owner);
-        let limit = match rules.last_batch {
-            LastBatch::Keep => division.length(rules.rank),
-            rule => division.num_steps(rule, rules.rank) * rules.batch_size,
+        let order = settings.order(lengths.counts(), epoch, earlier_legs);
+        let partition = order.partition();
+        // A rank with an empty part pads with another rank's samples.
+        let owner = partition.owner(settings.rank);
+        let length = partition.length(owner);
+        let limit = match settings.last_batch {
+            LastBatch::Keep => partition.length(settings.rank),
+            rule => partition.num_steps(rule, settings.rank) * settings.batch_size,
         };
-        Self::Known(Known {
+        Self::Known(KnownEpoch {
             order,
             owner,
             length,
@@ -50,41 +60,41 @@ impl Reading {
         })
     }
 
-    /// The samples from a position on that are shuffled together, or their beginning; nothing where the epoch is over.
+    /// The samples from a position to the end of its window at most; `None` where the epoch is over.
     ///
     /// # Errors
-    /// The length of a shard is not known, or never will be.
-    pub fn stretch(
+    /// The length of a shard is not known yet, or cannot be found.
+    pub fn slice_at(
         &mut self,
         position: u64,
-        lengths: &dyn Lengths,
-    ) -> Result<Option<Stretch<'_>>, Blocked> {
+        lengths: &dyn ShardLengths,
+    ) -> Result<Option<WindowSlice<'_>>, Blocked> {
         match self {
-            Self::Known(known) => Ok(known.stretch(position, lengths.counts())),
-            Self::Streamed(streamed) => streamed.stretch(position, lengths),
+            Self::Known(known) => Ok(known.slice_at(position, lengths.counts())),
+            Self::Streamed(streamed) => streamed.slice_at(position, lengths),
         }
     }
 }
 
-impl Known {
-    fn stretch(&mut self, position: u64, counts: &[u32]) -> Option<Stretch<'_>> {
+impl KnownEpoch {
+    fn slice_at(&mut self, position: u64, counts: &[u32]) -> Option<WindowSlice<'_>> {
         if position >= self.limit {
             return None;
         }
-        // Past its end a part is read from its beginning again.
+        // A padded part starts again from its beginning.
         let place = position % self.length;
         let window = self.order.window(self.owner, place, counts);
         let count = (window.positions.end - place).min(self.limit - position) as usize;
         let first = (place - window.positions.start) as usize;
-        Some(Stretch {
+        Some(WindowSlice {
             samples: &window.samples[first..first + count],
             shards: &window.shards,
         })
     }
 }
 
-/// Samples of a rank that some legs of an epoch read, where a rank's samples are the same in each.
-pub fn begun(legs: &[Leg]) -> u64 {
+/// Samples that each rank read in some legs of a streamed epoch.
+pub fn samples_read(legs: &[Leg]) -> u64 {
     legs.iter()
         .map(|leg| leg.steps.saturating_mul(leg.batch_size))
         .fold(0, u64::saturating_add)

@@ -1,22 +1,22 @@
-//! The shards of an epoch, end to end.
+//! The samples of an epoch as a list of shards.
 
 use std::ops::Range;
 
-use super::shard_sampler::Draws;
+use super::shard_sampler::ShardSampler;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;
 
-/// Shards one behind the other, each from its first sample to its last.
+/// Shards in order, each with all its samples in order.
 #[derive(Debug, Clone, Default)]
 pub struct ShardList {
-    /// Position of each one's first sample.
+    /// Position of each shard's first sample.
     starts: Vec<u64>,
     shards: Vec<u32>,
     total: u64,
 }
 
 impl ShardList {
-    /// Every shard once, of these numbers of samples: in an order drawn for the epoch, or as they are.
+    /// Every shard once, shuffled with a (seed, epoch) or in the given order. `counts` are the lengths of the shards.
     #[must_use]
     pub fn once(counts: &[u32], shuffled: Option<(u64, u64)>) -> Self {
         let mut shards: Vec<u32> = (0..counts.len() as u32).collect();
@@ -34,14 +34,14 @@ impl ShardList {
         list
     }
 
-    /// Shards of these numbers of samples, drawn with replacement; the last of them is cut off where the epoch ends. Those that
-    /// may be drawn must not all be empty.
+    /// Shards drawn with replacement until the epoch is full; the last one is cut. At least one shard that can be
+    /// drawn must hold a sample.
     #[must_use]
-    pub fn drawn(counts: &[u32], draws: &Draws, (seed, epoch): (u64, u64)) -> Self {
+    pub fn drawn(counts: &[u32], sampler: &ShardSampler, (seed, epoch): (u64, u64)) -> Self {
         let mut rng = SampleRng::new(seed, epoch, 0, stream::SHARDS);
         let mut list = Self::default();
-        while list.total < draws.num_samples {
-            let shard = draws.draw(&mut rng);
+        while list.total < sampler.num_samples {
+            let shard = sampler.draw(&mut rng);
             let count = u64::from(counts[shard as usize]);
             if count > 0 {
                 list.starts.push(list.total);
@@ -49,11 +49,11 @@ impl ShardList {
                 list.total += count;
             }
         }
-        list.total = draws.num_samples;
+        list.total = sampler.num_samples;
         list
     }
 
-    /// Samples of the list.
+    /// Number of samples.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
@@ -62,7 +62,7 @@ impl ShardList {
     /// Appends the samples at these positions.
     ///
     /// # Panics
-    /// If the list has fewer.
+    /// If the list is shorter.
     pub fn read(&self, positions: Range<u64>, samples: &mut Vec<SampleId>) {
         assert!(positions.end <= self.total, "beyond the end of an epoch");
         let mut at = positions.start;

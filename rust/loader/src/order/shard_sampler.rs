@@ -1,30 +1,30 @@
-//! Shards drawn with replacement.
+//! Draws shards with replacement.
 
 use crate::rng::SampleRng;
 
-/// The shards of one pattern, and how often each of them is drawn.
+/// The shards of one pattern and their weight.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Source {
+pub struct WeightedShards {
     /// Places in the list of shards.
     pub shards: Vec<u32>,
-    /// How often one of them is drawn, relative to one of another source.
+    /// How often one of these shards is drawn, relative to a shard of another pattern.
     pub weight: f64,
 }
 
-/// Draws shards by the weight of their source.
+/// Draws shards by the weights of their patterns.
 #[derive(Debug, Clone)]
-pub struct Draws {
-    sources: Vec<Source>,
-    /// Weight of all shards up to each source's last.
+pub struct ShardSampler {
+    sources: Vec<WeightedShards>,
+    /// Cumulative weights: the total weight of all shards up to the end of each source.
     beyond: Vec<f64>,
-    /// Samples of an epoch.
+    /// Samples per epoch.
     pub num_samples: u64,
 }
 
-impl Draws {
-    /// Draws from these sources; nothing where no shard would ever be drawn.
+impl ShardSampler {
+    /// A sampler over these sources; `None` if no shard can ever be drawn.
     #[must_use]
-    pub fn new(mut sources: Vec<Source>, num_samples: u64) -> Option<Self> {
+    pub fn new(mut sources: Vec<WeightedShards>, num_samples: u64) -> Option<Self> {
         sources.retain(|source| source.weight > 0.0 && !source.shards.is_empty());
         let mut sum = 0.0;
         let beyond = sources.iter().map(|source| {
@@ -39,19 +39,19 @@ impl Draws {
         })
     }
 
-    /// A shard.
+    /// Draws a shard.
     pub fn draw(&self, rng: &mut SampleRng) -> u32 {
         let place = rng.uniform() * self.beyond.last().copied().unwrap_or(0.0);
         let source = self.beyond.partition_point(|&beyond| beyond <= place);
-        // A rounding may carry the product up to the sum itself.
+        // Rounding can make the product equal to the sum.
         let shards = &self.sources[source.min(self.sources.len() - 1)].shards;
         shards[rng.below(u32::try_from(shards.len()).unwrap_or(u32::MAX)) as usize]
     }
 
-    /// Samples that a drawn shard has on average, of these numbers of samples.
+    /// Mean number of samples in a drawn shard. `counts` are the lengths of the shards.
     #[must_use]
     pub fn mean_samples(&self, counts: &[u32]) -> f64 {
-        let of_source = |source: &Source| -> f64 {
+        let of_source = |source: &WeightedShards| -> f64 {
             let samples = source.shards.iter().map(|&shard| counts[shard as usize]);
             source.weight * samples.map(f64::from).sum::<f64>()
         };

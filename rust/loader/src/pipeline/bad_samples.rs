@@ -1,50 +1,52 @@
-//! Samples that could not be used: counted with the batch that they were meant for, judged when it is delivered.
+//! Counts samples that cannot be used, and stops the run if there are too many.
 //!
-//! Nothing here depends on which thread was first, so a run that fails does so at the same batch every time.
+//! They are counted with the batch that they were meant for and judged when it is delivered. This does not depend on
+//! thread timing, so a failing run always fails at the same batch.
 
 use std::fmt;
 
 use crate::error::{Error, Reason, SampleError};
 
-/// Bad samples that are named, not only counted.
-const NAMED: usize = 20;
-/// Standard deviations that the count may lie above the limit while an epoch runs.
+/// How many bad samples are described, not only counted.
+const MAX_EXAMPLES: usize = 20;
+/// While an epoch runs, the count may exceed the limit by this many standard deviations.
 const SLACK: f64 = 4.0;
-/// Substitutes that are tried for one place at most.
+/// Maximum number of substitutes tried for one row.
 const MAX_SUBSTITUTES: u32 = 1000;
 
-/// Samples that were tried for a slot, a batch, an epoch or a run, and those of them that were bad.
+/// How many samples were tried for a row, a batch, an epoch or a run, and which of them were bad.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Samples that were tried, bad ones included.
+pub struct BadSamples {
+    /// Samples tried, including bad ones.
     pub tried: u64,
-    /// Bad samples, in the order of [`Reason::ALL`].
-    pub bad: [u64; Reason::ALL.len()],
-    /// The first bad samples: shard, key, what is wrong.
-    pub first: Vec<String>,
+    /// Number of bad samples, in the order of [`Reason::ALL`].
+    pub by_reason: [u64; Reason::ALL.len()],
+    /// Descriptions of the first bad samples: shard, key, what is wrong.
+    pub examples: Vec<String>,
 }
 
-impl Tally {
-    /// Counts a sample that was tried and cannot be used.
-    pub fn bad(&mut self, place: fmt::Arguments<'_>, error: &SampleError) {
-        self.bad[error.reason() as usize] += 1;
-        if self.first.len() < NAMED {
-            self.first.push(format!("{place}: {error}"));
+impl BadSamples {
+    /// Records a bad sample.
+    pub fn record(&mut self, place: fmt::Arguments<'_>, error: &SampleError) {
+        self.by_reason[error.reason() as usize] += 1;
+        if self.examples.len() < MAX_EXAMPLES {
+            self.examples.push(format!("{place}: {error}"));
         }
     }
 
-    /// Adds what was counted after this.
+    /// Adds later counts.
     pub fn add(&mut self, later: &Self) {
         self.tried += later.tried;
-        for (sum, count) in self.bad.iter_mut().zip(later.bad) {
+        for (sum, count) in self.by_reason.iter_mut().zip(later.by_reason) {
             *sum += count;
         }
-        let free = NAMED - self.first.len().min(NAMED);
-        self.first.extend(later.first.iter().take(free).cloned());
+        let free = MAX_EXAMPLES - self.examples.len().min(MAX_EXAMPLES);
+        self.examples
+            .extend(later.examples.iter().take(free).cloned());
     }
 
-    /// Judges an epoch that goes on: data just within the limit are above it at some moment of every long run, so the
-    /// count must be above it by more than chance gives. With a limit of 0 the first bad sample is one too many.
+    /// Checks an unfinished epoch. Even good data exceed the limit at some moment of a long run, so the count must
+    /// exceed it by more than chance explains. With a limit of 0 a single bad sample is too many.
     ///
     /// # Errors
     /// There are more bad samples than `limit` allows.
@@ -58,11 +60,11 @@ impl Tally {
         self.check(allowed + slack, limit)
     }
 
-    /// Judges an epoch that is over, without slack.
+    /// Checks a finished epoch, without slack.
     ///
     /// # Errors
     /// There are more bad samples than `limit` allows.
-    pub fn check_whole(&self, limit: f64) -> Result<(), Error> {
+    pub fn check_epoch(&self, limit: f64) -> Result<(), Error> {
         self.check(limit * self.tried as f64, limit)
     }
 
@@ -74,12 +76,12 @@ impl Tally {
         }
     }
 
-    /// The error that says how many samples cannot be used, and why.
+    /// The error that says how many samples are bad, and why.
     #[must_use]
     pub fn too_many(&self, limit: f64) -> Error {
         let counts: Vec<String> = Reason::ALL
             .iter()
-            .zip(self.bad)
+            .zip(self.by_reason)
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| format!("{}: {count}", reason.name()))
             .collect();
@@ -88,23 +90,23 @@ impl Tally {
             seen: self.tried,
             limit,
             counts: counts.join(", "),
-            first: self.first[..self.first.len().min(3)].join("; "),
+            first: self.examples[..self.examples.len().min(3)].join("; "),
         }
     }
 
     fn num_bad(&self) -> u64 {
-        self.bad.iter().sum()
+        self.by_reason.iter().sum()
     }
 }
 
-/// Substitutes that are tried for one place before the data are called unusable: so many that with a share of bad samples
-/// within `limit` one place in 1e20 runs out of them.
+/// How many substitutes are tried for one row before the run fails. If the share of bad samples is within `limit`,
+/// one row in 1e20 runs out of them.
 #[must_use]
 pub fn max_substitutes(limit: f64) -> u32 {
     if limit <= 0.0 {
         return 0;
     }
-    // 0.01 gives 10. A limit of 1 gives infinity, which the cast and the minimum make the largest number.
+    // 0.01 gives 10. A limit of 1 gives infinity, which the cast and the minimum turn into the maximum.
     ((-20.0 / limit.log10()).abs().ceil() as u32).min(MAX_SUBSTITUTES)
 }
 
@@ -113,16 +115,16 @@ mod tests {
     use super::*;
     use crate::rng::SampleRng;
 
-    /// Samples after which data with this share of bad ones fail, in batches of 8.
+    /// Number of samples after which data with this share of bad ones fail, in batches of 8.
     fn fails_after(rate: f64, limit: f64, seed: u64) -> Option<u64> {
-        let (mut rng, mut tally) = (SampleRng::new(seed, 0, 0, 0), Tally::default());
-        while tally.tried < 10_000 {
+        let (mut rng, mut bad_samples) = (SampleRng::new(seed, 0, 0, 0), BadSamples::default());
+        while bad_samples.tried < 10_000 {
             for _ in 0..8 {
-                tally.tried += 1;
-                tally.bad[0] += u64::from(rng.chance(rate));
+                bad_samples.tried += 1;
+                bad_samples.by_reason[0] += u64::from(rng.chance(rate));
             }
-            if tally.check_so_far(limit).is_err() {
-                return Some(tally.tried);
+            if bad_samples.check_so_far(limit).is_err() {
+                return Some(bad_samples.tried);
             }
         }
         None
@@ -152,30 +154,33 @@ mod tests {
 
     #[test]
     fn an_epoch_is_judged_without_slack_and_zero_means_none() {
-        let tally = |bad, tried| Tally {
+        let bad_samples = |bad, tried| BadSamples {
             tried,
-            bad: [bad, 0, 0, 0, 0, 0],
-            first: Vec::new(),
+            by_reason: [bad, 0, 0, 0, 0, 0],
+            examples: Vec::new(),
         };
-        assert!(tally(2, 100).check_so_far(0.01).is_ok());
-        assert!(tally(2, 100).check_whole(0.01).is_err());
-        assert!(tally(1, 100).check_whole(0.01).is_ok());
-        assert!(tally(1, 1000).check_so_far(0.0).is_err());
-        assert!(tally(0, 0).check_so_far(0.0).is_ok());
-        assert!(tally(0, 0).check_whole(0.0).is_ok());
+        assert!(bad_samples(2, 100).check_so_far(0.01).is_ok());
+        assert!(bad_samples(2, 100).check_epoch(0.01).is_err());
+        assert!(bad_samples(1, 100).check_epoch(0.01).is_ok());
+        assert!(bad_samples(1, 1000).check_so_far(0.0).is_err());
+        assert!(bad_samples(0, 0).check_so_far(0.0).is_ok());
+        assert!(bad_samples(0, 0).check_epoch(0.0).is_ok());
     }
 
     #[test]
     fn sums_keep_the_first_names() {
-        let (mut sum, mut part) = (Tally::default(), Tally::default());
+        let (mut sum, mut part) = (BadSamples::default(), BadSamples::default());
         part.tried = 15;
         for number in 0..15 {
-            part.bad(format_args!("sample {number}"), &SampleError::NoImage);
+            part.record(format_args!("sample {number}"), &SampleError::NoImage);
         }
         sum.add(&part);
         sum.add(&part);
-        assert_eq!((sum.tried, sum.bad[0], sum.first.len()), (30, 30, NAMED));
-        assert!(sum.first[15].starts_with("sample 0: no image"));
+        assert_eq!(
+            (sum.tried, sum.by_reason[0], sum.examples.len()),
+            (30, 30, MAX_EXAMPLES)
+        );
+        assert!(sum.examples[15].starts_with("sample 0: no image"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The captions of a batch → ids and masked ids. B rows, C captions a sample, L ids a caption, M masked rows.
+//! Tokenizes and masks the captions of a batch. B rows, C captions per sample, L token ids per caption, M masked
+//! rows.
 
 use super::row::Row;
 use crate::config::MaskConfig;
@@ -7,27 +8,28 @@ use crate::rng::SampleRng;
 use crate::text::mask;
 use crate::text::tokenize::Tokenizer;
 
-/// The rows of a batch, the first `masked` of which are masked.
-pub(crate) struct Texts<'batch> {
+/// The rows of a batch, of which the first `masked_rows` are masked.
+pub(crate) struct BatchText<'batch> {
     pub tokenizer: &'batch Tokenizer,
     pub rows: &'batch [Row],
     /// C.
-    pub slots: usize,
+    pub caption_slots: usize,
     /// M.
-    pub masked: usize,
+    pub masked_rows: usize,
 }
 
-impl Texts<'_> {
-    /// Ids of every caption, `[C, B, L]`, and behind them those of the masked rows' more general captions, which
-    /// [`Self::mask`] takes away: a tokenizer is called once, however many it gets.
+impl BatchText<'_> {
+    /// Token ids of every caption, `[C, B, L]`, followed by those of the masked rows' more general captions, which
+    /// [`Self::mask`] removes. One call of the tokenizer encodes all of them.
     pub fn encode(&self, out: &mut Vec<i32>) -> Result<(), TokenizeError> {
-        let mut captions = Vec::with_capacity(self.slots * self.rows.len());
-        for slot in 0..self.slots {
+        let mut captions = Vec::with_capacity(self.caption_slots * self.rows.len());
+        for slot in 0..self.caption_slots {
             captions.extend(self.rows.iter().map(|row| row.captions[slot].text.as_str()));
         }
-        captions.extend((0..self.slots).flat_map(|slot| self.general(slot).flatten()));
+        captions.extend((0..self.caption_slots).flat_map(|slot| self.general(slot).flatten()));
         if !self.tokenizer.cleans() {
-            // A file of text ends with a line feed. To a tokenizer that cleans, white space at the end may mean something.
+            // A text file ends with a line feed. For a tokenizer that cleans its input, trailing white space may have
+            // a meaning.
             for caption in &mut captions {
                 *caption = caption.trim();
             }
@@ -36,14 +38,14 @@ impl Texts<'_> {
         self.tokenizer.encode_batch(&captions, out)
     }
 
-    /// Of each masked row, the more general caption that takes its text's place, if one was drawn.
+    /// For each masked row: the more general caption that replaces its text, if one was drawn.
     fn general(&self, slot: usize) -> impl Iterator<Item = Option<&str>> {
-        let masked = self.rows[..self.masked].iter();
-        masked.map(move |row| row.captions[slot].general())
+        let masked_rows = self.rows[..self.masked_rows].iter();
+        masked_rows.map(move |row| row.captions[slot].general())
     }
 
-    /// Masked ids, `[C, M, L]`: a more general caption where one was drawn, else tokens masked by the draws of the row's
-    /// sample. Of `ids` the `[C, B, L]` stay.
+    /// Masked token ids, `[C, M, L]`: a more general caption if one was drawn, otherwise the row's own tokens with
+    /// some masked at random. `ids` is cut to `[C, B, L]`.
     pub fn mask(
         &self,
         ids: &mut Vec<i32>,
@@ -53,12 +55,12 @@ impl Texts<'_> {
     ) {
         let length = self.tokenizer.context_length();
         let padding = self.tokenizer.padding();
-        out.resize(self.slots * self.masked * length, 0);
-        let (plain, general) = ids.split_at(self.slots * self.rows.len() * length);
+        out.resize(self.caption_slots * self.masked_rows * length, 0);
+        let (plain, general) = ids.split_at(self.caption_slots * self.rows.len() * length);
         let mut general = general.chunks_exact(length);
-        let mut rngs: Vec<SampleRng> = (0..self.masked).map(draws).collect();
+        let mut rngs: Vec<SampleRng> = (0..self.masked_rows).map(draws).collect();
         let mut targets = out.chunks_exact_mut(length);
-        for slot in 0..self.slots {
+        for slot in 0..self.caption_slots {
             let first = plain[slot * self.rows.len() * length..].chunks_exact(length);
             let rows = self.general(slot).zip(first).zip(&mut rngs);
             for (((caption, row), rng), target) in rows.zip(targets.by_ref()) {

@@ -1,41 +1,41 @@
-//! An opened data set: the checked configuration, the index, the tokenizer and this rank's share.
+//! An opened data set: configuration, index, tokenizer and this rank's share.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::shard_weights;
-use crate::archive::index::{Index, Opening, Shard};
-use crate::archive::{Wanted, scan_file};
+use crate::archive::index::{Index, OpenOptions, Shard};
+use crate::archive::{WantedMembers, scan_file};
 use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
-use crate::order::{Cursor, Division, Rules};
+use crate::order::{Cursor, OrderSettings, Partition};
 use crate::remote::{LocalFiles, Prefetcher, ShardProvider, ShardRequest};
 use crate::shards::Location;
 use crate::text::captions::needed_members;
 use crate::text::tokenize::Tokenizer;
 
-/// Ranks and legs that a generator's key can tell apart.
+/// How many ranks and legs the keys of the random generators can tell apart.
 const MAX_RANKS: u64 = u32::MAX as u64;
 const MAX_LEGS: usize = 1 << 20;
 
-/// Everything that the threads of a run read and never change.
+/// What all threads of a run read. It never changes.
 #[derive(Debug)]
-pub struct Loader {
-    /// The configuration.
+pub struct Dataset {
+    /// The validated configuration.
     pub config: LoaderConfig,
-    /// Where the samples lie.
+    /// Where the samples are.
     pub index: Index,
-    /// Present if there are captions.
+    /// `None` if there are no captions.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// What the order of the samples follows from.
-    pub rules: Rules,
-    /// Members that captions are drawn from.
-    pub(crate) needed_members: Wanted,
+    /// What the order of the samples depends on.
+    pub order: OrderSettings,
+    /// The members that captions are drawn from.
+    pub(crate) needed_members: WantedMembers,
 }
 
-impl Loader {
-    /// Checks the configuration and reads the shards' headers; setting `cancelled` ends that early.
+impl Dataset {
+    /// Validates the configuration and reads the shards' headers. Setting `cancelled` ends this early.
     ///
     /// # Errors
     /// A setting is wrong or does not fit the data, or a shard is damaged.
@@ -63,7 +63,7 @@ impl Loader {
             .into());
         }
         check_tokenizer(&config, tokenizer.as_deref())?;
-        let opening = Opening {
+        let opening = OpenOptions {
             missing: config.on_missing_shard,
             threads: config.num_threads,
             store: &config.store,
@@ -75,8 +75,8 @@ impl Loader {
             Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
             None => Index::scan(&shards, opening)?,
         };
-        let draws = shard_weights::draws(&config, &patterns, &index)?;
-        let rules = Rules {
+        let sampler = shard_weights::sampler(&config, &patterns, &index)?;
+        let order = OrderSettings {
             seed: config.seed,
             window: config.shuffle_window,
             batch_size: config.batch_size as u64,
@@ -86,36 +86,36 @@ impl Loader {
             num_epochs: config.num_epochs,
             streamed: !index.is_complete(),
             num_samples: config.num_samples,
-            draws: draws.map(Arc::new),
+            sampler: sampler.map(Arc::new),
         };
-        check_size(&config, &rules, index.counts())?;
+        check_size(&config, &order, index.counts())?;
         let (txt, json) = needed_members(&config.captions);
         Ok(Self {
             config,
             index,
             tokenizer,
-            rules,
-            needed_members: Wanted { txt, json },
+            order,
+            needed_members: WantedMembers { txt, json },
         })
     }
 
-    /// Samples of an epoch over all ranks; nothing where shards of unknown length hold what they hold.
+    /// Samples per epoch over all ranks; `None` if shard lengths are unknown and all of their samples are read.
     #[must_use]
     pub fn num_samples(&self) -> Option<u64> {
-        self.rules.epoch_samples(self.index.counts())
+        self.order.epoch_samples(self.index.counts())
     }
 
-    /// Batches of this rank in an epoch, where that is known.
+    /// Batches of this rank per epoch, if known.
     #[must_use]
     pub fn num_batches(&self) -> Option<u64> {
-        let division = self.rules.division(self.num_samples()?);
-        Some(division.num_steps(self.rules.last_batch, self.rules.rank))
+        let partition = self.order.partition(self.num_samples()?);
+        Some(partition.num_steps(self.order.last_batch, self.order.rank))
     }
 
-    /// Checks that a run can go on at a cursor of these data.
+    /// Checks that a run over these data can resume at a cursor.
     ///
     /// # Errors
-    /// A leg cannot have been, or took more steps than these data have.
+    /// A leg is impossible, or took more steps than these data have.
     pub fn check_cursor(&self, cursor: &Cursor) -> Result<(), ConfigError> {
         if cursor.legs.len() > MAX_LEGS {
             let rule = format!("it must not be above {MAX_LEGS}");
@@ -136,57 +136,57 @@ impl Loader {
                 let rule = "it must be at least 1";
                 return Err(ConfigError::new(field("batch_size"), 0, rule));
             }
-            if self.rules.streamed && leg.world_size != self.rules.world_size {
+            if self.order.streamed && leg.world_size != self.order.world_size {
                 let rule = format!(
-                    "it must be {}: an epoch over shards of unknown length goes on with as many ranks; make an index of \
-                     them with `prolip data index`, or go on at the beginning of an epoch",
-                    self.rules.world_size
+                    "it must be {}: an epoch over shards of unknown length must resume with the same number of ranks; index \
+                     the shards with `prolip data index`, or resume at the beginning of an epoch",
+                    self.order.world_size
                 );
                 return Err(ConfigError::new(field("world_size"), leg.world_size, rule));
             }
-            let division = Division {
+            let partition = Partition {
                 total,
                 world_size: leg.world_size,
                 batch_size: leg.batch_size,
             };
-            if leg.steps > division.max_steps() {
+            if leg.steps > partition.max_steps() {
                 let rule = format!(
-                    "it must not be above the {} steps that {total} samples are good for: are these the same shards?",
-                    division.max_steps()
+                    "it must not be above {}, the steps available in {total} samples: are these the same shards?",
+                    partition.max_steps()
                 );
                 return Err(ConfigError::new(field("steps"), leg.steps, rule));
             }
-            total = division.after(leg.steps).total();
+            total = partition.after(leg.steps).total();
         }
         Ok(())
     }
 
-    /// Bytes of a picture in a batch.
+    /// Bytes of an image in a batch.
     #[must_use]
     pub fn image_bytes(&self) -> usize {
         let side = self.config.image_size as usize;
         side * side * 3
     }
 
-    /// Where a shard lies.
+    /// Location of a shard.
     #[must_use]
     pub fn shard(&self, number: u32) -> &Location {
         &self.index.shards()[number as usize].location
     }
 
-    /// What brings the shards of one run.
+    /// Provides the shards of one run.
     ///
     /// # Errors
-    /// There are shards that are no plain local files, and what reads them cannot be set up.
+    /// Some shards are remote or compressed, and the downloads cannot be set up.
     pub fn provider(self: &Arc<Self>) -> Result<Arc<dyn ShardProvider>, Error> {
-        let brought = |shard: &Shard| shard.location.plain_file().is_none();
-        if !self.index.shards().iter().any(brought) {
+        let is_remote = |shard: &Shard| shard.location.plain_file().is_none();
+        if !self.index.shards().iter().any(is_remote) {
             return Ok(Arc::new(LocalFiles));
         }
-        let loader = Arc::clone(self);
+        let dataset = Arc::clone(self);
         let request_of = move |number: u32| {
-            let shard = loader.index.shards().get(number as usize)?;
-            brought(shard).then(|| ShardRequest {
+            let shard = dataset.index.shards().get(number as usize)?;
+            is_remote(shard).then(|| ShardRequest {
                 location: shard.location.clone(),
                 stamp: shard.stamp.clone(),
             })
@@ -217,28 +217,28 @@ fn check_tokenizer(
     Ok(())
 }
 
-fn check_size(config: &LoaderConfig, rules: &Rules, counts: &[u32]) -> Result<(), Error> {
-    let Some(total) = rules.epoch_samples(counts) else {
+fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> Result<(), Error> {
+    let Some(total) = order.epoch_samples(counts) else {
         if config.last_batch == LastBatch::Keep {
             return Ok(());
         }
-        let rule = "some shards are of unknown length: say how many samples make an epoch, or make an index of the shards \
-                    with `prolip data index`";
+        let rule = "some shards have unknown lengths: set the number of samples per epoch, or index the shards with \
+                    `prolip data index`";
         return Err(ConfigError::new("data.num_samples", "None", rule).into());
     };
-    let division = rules.division(total);
-    if division.total == 0 {
+    let partition = order.partition(total);
+    if partition.total == 0 {
         return Err(Error::NoSample(format!("{:?}", config.shards)));
     }
-    if division.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
+    if partition.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(
             "with {} ranks a step needs {} samples and an epoch has {}; make it smaller or set data.last_batch to 'pad' \
              or 'keep'",
-            division.world_size,
-            u128::from(division.world_size) * u128::from(division.batch_size),
-            division.total
+            partition.world_size,
+            u128::from(partition.world_size) * u128::from(partition.batch_size),
+            partition.total
         );
-        return Err(ConfigError::new("data.batch_size", division.batch_size, rule).into());
+        return Err(ConfigError::new("data.batch_size", partition.batch_size, rule).into());
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! The floor that the loader is measured against: the same pictures decoded by as many threads, and nothing else.
+//! The benchmark's floor: decode the same images with as many threads, and do nothing else.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::bad_samples::Tally;
-use crate::archive::index::{Index, Opening};
-use crate::archive::{RawMembers, Reader, Wanted};
+use super::bad_samples::BadSamples;
+use crate::archive::index::{Index, OpenOptions};
+use crate::archive::{RawMembers, Reader, WantedMembers};
 use crate::config::{MAX_MEMBER_BYTES, OnMissingShard, StoreConfig};
 use crate::error::{ConfigError, Error};
 use crate::image::{Decoder, Rgb8};
@@ -13,30 +13,30 @@ use crate::order::ShardList;
 use crate::remote::LocalFiles;
 use crate::shards::Location;
 
-/// What a decode-only run did.
+/// The result of a decode-only run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DecodeOnly {
-    /// Pictures that were decoded.
+    /// Number of images decoded.
     pub images: u64,
-    /// Seconds from the first picture's beginning to the last one's end.
+    /// Seconds from the start of the first image to the end of the last.
     pub seconds: f64,
 }
 
-/// Decodes `images` pictures of the shards, evenly spaced among the samples (or all of them over and over, where
-/// they are fewer), with `threads` threads that each take the next one.
+/// Decodes `images` images with `threads` threads. They are spread evenly over the samples, and repeat if there are
+/// fewer samples.
 ///
-/// Their bytes are in memory before the clock starts: neither the archives nor the disk are part of the time.
-/// Samples whose picture cannot be read or decoded are left out beforehand.
+/// The compressed bytes are in memory before the clock starts, so reading is not timed. Samples whose image cannot be
+/// read or decoded are skipped beforehand.
 ///
 /// # Errors
-/// A shard cannot be opened or is damaged, or no picture can be decoded.
+/// A shard cannot be opened or is damaged, or no image can be decoded.
 pub fn decode_only(
     shards: &[Location],
     images: usize,
     threads: usize,
     max_pixels: u64,
 ) -> Result<DecodeOnly, Error> {
-    let opening = Opening {
+    let opening = OpenOptions {
         missing: OnMissingShard::Raise,
         threads,
         store: &StoreConfig::default(),
@@ -44,10 +44,10 @@ pub fn decode_only(
     };
     let index = Index::scan(shards, opening)?;
     if !index.is_complete() {
-        let rule = "they must be local: what is brought here first would be part of the time";
+        let rule = "they must be local: downloads would be timed";
         return Err(ConfigError::new("shards", "remote ones", rule).into());
     }
-    let pictures = load(&index, images, max_pixels)?;
+    let encoded = load(&index, images, max_pixels)?;
     let next = AtomicUsize::new(0);
     let work = || {
         let (mut decoder, mut pixels) = (Decoder::of_libraries(max_pixels), Rgb8::default());
@@ -56,8 +56,8 @@ pub fn decode_only(
             if number >= images {
                 break;
             }
-            // Every one of them was decoded once before, so there is no error to look at.
-            drop(decoder.decode(&pictures[number % pictures.len()], &mut pixels));
+            // All of them were decoded once before, so this cannot fail.
+            drop(decoder.decode(&encoded[number % encoded.len()], &mut pixels));
         }
     };
     let begun = Instant::now();
@@ -74,7 +74,7 @@ pub fn decode_only(
     })
 }
 
-/// The compressed pictures of at most `images` samples that can be decoded.
+/// The encoded images of at most `images` samples that can be decoded.
 fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, Error> {
     let total = index.num_samples();
     let wanted = (images as u64).min(total);
@@ -83,8 +83,8 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
         Decoder::of_libraries(max_pixels),
         Rgb8::default(),
     );
-    let mut pictures = Vec::with_capacity(wanted as usize);
-    let mut tally = Tally::default();
+    let mut encoded = Vec::with_capacity(wanted as usize);
+    let mut bad_samples = BadSamples::default();
     let list = ShardList::once(index.counts(), None);
     let mut ids = Vec::with_capacity(wanted as usize);
     for number in 0..wanted {
@@ -92,13 +92,13 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
         list.read(position..position + 1, &mut ids);
     }
     for id in ids {
-        tally.tried += 1;
+        bad_samples.tried += 1;
         let read = reader
             .read(
                 index,
                 &LocalFiles,
                 id,
-                Wanted::default(),
+                WantedMembers::default(),
                 MAX_MEMBER_BYTES,
                 &mut RawMembers::default(),
             )
@@ -107,18 +107,18 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
                 Ok(members.image.to_vec())
             });
         match read {
-            Ok(picture) => pictures.push(picture),
+            Ok(image) => encoded.push(image),
             Err(error) => {
                 let shard = &index.shards()[id.shard as usize].location;
-                tally.bad(
+                bad_samples.record(
                     format_args!("shard {shard}, sample {}", reader.key()),
                     &error,
                 );
             }
         }
     }
-    if pictures.is_empty() {
-        return Err(tally.too_many(1.0));
+    if encoded.is_empty() {
+        return Err(bad_samples.too_many(1.0));
     }
-    Ok(pictures)
+    Ok(encoded)
 }

@@ -1,38 +1,38 @@
-//! A batch on its way: while threads fill it, and when none has anything left to do.
+//! A batch while threads fill it, and its outcome.
 
-use super::bad_samples::Tally;
+use super::bad_samples::BadSamples;
 use super::batch::Batch;
-use super::row_slots::Slots;
+use super::row_slots::RowSlots;
 use crate::error::Error;
 use crate::order::BatchPlan;
 
 /// A batch that threads fill together.
 #[derive(Debug)]
-pub(crate) struct Filling {
-    /// Its place among the batches of the run.
+pub(crate) struct BatchInProgress {
+    /// Its number in the run.
     pub number: u64,
-    /// What belongs in it.
+    /// The samples that belong in it.
     pub plan: BatchPlan,
-    /// The slots.
-    pub slots: Slots,
+    /// One slot per row.
+    pub slots: RowSlots,
 }
 
-/// What became of a batch. All of it is a function of the configuration and the data.
+/// What became of a batch. It depends only on the configuration and the data.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It is as it should be, or smaller where bad samples are left out.
-    Made(Box<Batch>),
-    /// A place is empty that must not be: its sample and all substitutes are bad.
-    Unfilled,
-    /// A shard is gone, or its texts cannot become ids.
+    /// A complete batch. In evaluation it may be smaller, because bad samples are left out.
+    Complete(Box<Batch>),
+    /// A row is empty although the batch must be full: its sample and all substitutes are bad.
+    TooFewSamples,
+    /// A shard is missing, or captions cannot be tokenized.
     Failed(Error),
 }
 
-/// A batch of which no thread has anything left to do.
+/// A batch that no thread works on any more.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub(crate) struct FinishedBatch {
     pub epoch: u64,
-    /// Samples that were tried for it.
-    pub tally: Tally,
+    /// The bad samples that were met on the way.
+    pub bad_samples: BadSamples,
     pub outcome: Outcome,
 }

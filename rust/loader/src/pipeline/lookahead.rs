@@ -1,135 +1,138 @@
-//! The shards that a run requests ahead of its batches, and releases behind them.
+//! Requests shards ahead of the batches that need them, and releases them afterwards.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::dataset::Loader;
+use super::dataset::Dataset;
 use crate::config::OnMissingShard;
 use crate::error::Error;
-use crate::order::{BatchPlan, Cursor, Lengths, Needed, Rules, Scout, Streamed};
+use crate::order::{
+    BatchPlan, Cursor, NeededShard, OrderSettings, ShardLengths, StreamedEpoch, UpcomingWindows,
+};
 use crate::remote::ShardProvider;
 use crate::shards::UNKNOWN_LENGTH;
 
-/// Shards that are asked for beyond those of the batch that comes next; the provider decides how many of them it fetches.
+/// Shards requested beyond the next batch. The provider decides how many of them it downloads.
 const SHARDS_AHEAD: usize = 32;
-/// Samples beyond the next batch in which those are looked for: with small windows of large shards they lie far ahead.
+/// How many samples beyond the next batch are searched for such shards. With small windows over large shards they are
+/// far ahead.
 const SAMPLES_AHEAD: u64 = 1 << 20;
-/// The same where lengths turn out on the way, and at the beginning of the next epoch. At the end of an epoch some are not
-/// needed after all.
+/// The same for shards of unknown length, and for the beginning of the next epoch. At the end of an epoch some of
+/// them turn out not to be needed.
 const PIECES_AHEAD: usize = 8;
 
-/// What is known of the shards' lengths.
-pub(super) struct Known<'schedule> {
-    pub loader: &'schedule Loader,
+/// The shard lengths known so far.
+pub(super) struct KnownLengths<'schedule> {
+    pub dataset: &'schedule Dataset,
     pub provider: Option<Arc<dyn ShardProvider>>,
 }
 
-impl Lengths for Known<'_> {
+impl ShardLengths for KnownLengths<'_> {
     fn counts(&self) -> &[u32] {
-        self.loader.index.counts()
+        self.dataset.index.counts()
     }
 
-    fn learn(&self, shard: u32) -> Option<Result<u32, Error>> {
-        let skip = self.loader.config.on_missing_shard == OnMissingShard::Skip;
+    fn lookup(&self, shard: u32) -> Option<Result<u32, Error>> {
+        let skip = self.dataset.config.on_missing_shard == OnMissingShard::Skip;
         match self.provider.as_ref()?.length(shard)? {
             Ok(length) => Some(Ok(u32::try_from(length)
                 .unwrap_or(UNKNOWN_LENGTH)
                 .min(UNKNOWN_LENGTH - 1))),
-            // Reading it says why it is missing, and whether the run can go on without it.
+            // Reading the shard says why it is missing, and whether the run can continue without it.
             Err(_) if skip => Some(Ok(1)),
             Err(error) => Some(Err(error)),
         }
     }
 }
 
-/// An epoch, and what was read of it.
+/// An epoch and a position in it.
 type Place = (u64, u64);
 
-/// Shards that a run has asked for, and until when it needs them.
+/// The shards that a run has requested, and how long it needs them.
 #[derive(Debug)]
-pub(super) struct Claims {
+pub(super) struct Lookahead {
     pub provider: Arc<dyn ShardProvider>,
-    scout: Scout,
-    /// Samples that the scout has seen, those before its last window, and those of the batches planned.
-    scouted: u64,
-    last_began: u64,
+    windows: UpcomingWindows,
+    /// Samples up to the end of the last window seen, up to its start, and in all planned batches.
+    seen: u64,
+    last_window_start: u64,
     planned: u64,
-    /// With unknown lengths, the next piece to ask for, and its epoch.
+    /// With unknown lengths: the epoch and number of the next piece to request.
     pieces: (u64, usize),
-    /// The epoch after the present one, once everything in that was asked for.
-    following: Option<Streamed>,
-    /// In the order in which they were asked for.
-    held: VecDeque<Claim>,
-    /// How many of those name a shard.
+    /// The epoch after the present one, once the whole present epoch has been requested.
+    next_epoch: Option<StreamedEpoch>,
+    /// In the order in which they were made.
+    requests: VecDeque<Request>,
+    /// For each shard, how many requests name it.
     uses: HashMap<u32, usize>,
-    /// The batches that may not be finished yet: number and place.
-    begun: VecDeque<(u64, Place)>,
+    /// The number and the place of every batch that may be unfinished.
+    unfinished_batches: VecDeque<(u64, Place)>,
     /// Number of the next batch.
     number: u64,
-    /// Shards that were all there when the last batch was begun. They still are: no claim of theirs is over.
-    present: Option<Arc<[Needed]>>,
+    /// Shards that were all ready when the last batch began. They still are, because no request for them has ended.
+    ready_shards: Option<Arc<[NeededShard]>>,
 }
 
 #[derive(Debug)]
-struct Claim {
+struct Request {
     epoch: u64,
     until: Until,
-    shards: Arc<[Needed]>,
+    shards: Arc<[NeededShard]>,
 }
 
-/// When a claim is over: once every batch that begins before a position of its epoch is finished.
+/// When a request ends: once every batch that begins before a position of its epoch is finished.
 #[derive(Debug)]
 enum Until {
     Position(u64),
-    /// The end of the windows that a piece lies in, wherever that turns out to be.
+    /// The end of the windows that a piece is in, wherever that turns out to be.
     Piece(usize),
 }
 
-impl Claims {
-    pub fn new(provider: Arc<dyn ShardProvider>, rules: &Rules, from: &Cursor) -> Self {
+impl Lookahead {
+    pub fn new(provider: Arc<dyn ShardProvider>, order: &OrderSettings, from: &Cursor) -> Self {
         Self {
             provider,
-            scout: Scout::new(rules.clone(), from),
-            scouted: 0,
-            last_began: 0,
+            windows: UpcomingWindows::new(order.clone(), from),
+            seen: 0,
+            last_window_start: 0,
             planned: 0,
             pieces: (from.epoch, 0),
-            following: None,
-            held: VecDeque::new(),
+            next_epoch: None,
+            requests: VecDeque::new(),
             uses: HashMap::new(),
-            begun: VecDeque::new(),
+            unfinished_batches: VecDeque::new(),
             number: 0,
-            present: None,
+            ready_shards: None,
         }
     }
 
-    pub fn are_there(&mut self, shards: &Arc<[Needed]>) -> bool {
+    pub fn all_ready(&mut self, shards: &Arc<[NeededShard]>) -> bool {
         if self
-            .present
+            .ready_shards
             .as_ref()
-            .is_some_and(|present| Arc::ptr_eq(present, shards))
+            .is_some_and(|ready_shards| Arc::ptr_eq(ready_shards, shards))
         {
             return true;
         }
-        // Each is asked for, so that the provider knows that a batch waits for it.
+        // Ask for each one, so that the provider knows that a batch waits for it.
         let absent = shards
             .iter()
             .filter(|needed| !self.provider.is_ready(needed.shard));
         let there = absent.count() == 0;
         if there {
-            self.present = Some(Arc::clone(shards));
+            self.ready_shards = Some(Arc::clone(shards));
         }
         there
     }
 
     pub fn begin(&mut self, plan: &BatchPlan) {
-        self.begun
+        self.unfinished_batches
             .push_back((self.number, (plan.epoch, plan.positions.start)));
         self.number += 1;
         self.planned += plan.positions.end - plan.positions.start;
     }
 
-    fn claim(&mut self, epoch: u64, until: Until, shards: Arc<[Needed]>) {
+    fn add_request(&mut self, epoch: u64, until: Until, shards: Arc<[NeededShard]>) {
         let mut new = Vec::with_capacity(shards.len());
         for needed in &*shards {
             let uses = self.uses.entry(needed.shard).or_insert(0);
@@ -138,7 +141,7 @@ impl Claims {
                 new.push(needed.shard);
             }
         }
-        self.held.push_back(Claim {
+        self.requests.push_back(Request {
             epoch,
             until,
             shards,
@@ -148,25 +151,25 @@ impl Claims {
         }
     }
 
-    /// Asks for the shards of a batch's windows, of the window behind them, and for some that come then.
-    pub fn ask_for_windows(&mut self, plan: &BatchPlan, known: &Known<'_>) {
+    /// Requests the shards of a batch's windows, of the next window, and some after that.
+    pub fn request_windows(&mut self, plan: &BatchPlan, known: &KnownLengths<'_>) {
         let end = self.planned + (plan.positions.end - plan.positions.start);
         let all = known.counts().len();
         let enough = (plan.shards.len() + SHARDS_AHEAD).min(all);
-        while self.last_began < end
-            || self.uses.len() < enough && self.scouted < end + SAMPLES_AHEAD
+        while self.last_window_start < end
+            || self.uses.len() < enough && self.seen < end + SAMPLES_AHEAD
         {
-            let Some(visit) = self.scout.next(known) else {
+            let Some(visit) = self.windows.next(known) else {
                 return;
             };
-            self.last_began = self.scouted;
-            self.scouted += visit.samples;
-            self.claim(visit.epoch, Until::Position(visit.until), visit.shards);
+            self.last_window_start = self.seen;
+            self.seen += visit.samples;
+            self.add_request(visit.epoch, Until::Position(visit.until), visit.shards);
         }
     }
 
-    /// Asks for the pieces that come after those whose lengths are known, the first of the next epoch among them.
-    pub fn ask_for_pieces(&mut self, epoch: u64, streamed: &Streamed, loader: &Loader) {
+    /// Requests the next pieces after those of known length, including the first ones of the next epoch.
+    pub fn request_pieces(&mut self, epoch: u64, streamed: &StreamedEpoch, dataset: &Dataset) {
         if self.pieces.0 < epoch {
             self.pieces = (epoch, 0);
         }
@@ -177,59 +180,64 @@ impl Claims {
             let Some(shard) = streamed.shard(self.pieces.1) else {
                 break;
             };
-            self.claim_piece(shard);
+            self.request_piece(shard);
         }
-        let (rules, next) = (&loader.rules, epoch + 1);
-        if rules.num_epochs.is_some_and(|epochs| next >= epochs) {
+        let (order, next) = (&dataset.order, epoch + 1);
+        if order.num_epochs.is_some_and(|epochs| next >= epochs) {
             return;
         }
         if self.pieces.0 == epoch {
             self.pieces = (next, 0);
-            let num_shards = loader.index.counts().len();
-            self.following = Some(Streamed::new(rules, num_shards, next, 0));
+            let num_shards = dataset.index.counts().len();
+            self.next_epoch = Some(StreamedEpoch::new(order, num_shards, next, 0));
         }
         while self.pieces.1 < PIECES_AHEAD
-            && let Some(following) = &self.following
-            && let Some(shard) = following.shard(self.pieces.1)
+            && let Some(next_epoch) = &self.next_epoch
+            && let Some(shard) = next_epoch.shard(self.pieces.1)
         {
-            self.claim_piece(shard);
+            self.request_piece(shard);
         }
     }
 
-    fn claim_piece(&mut self, shard: u32) {
+    fn request_piece(&mut self, shard: u32) {
         let (epoch, piece) = self.pieces;
-        let needed = Needed { shard, samples: 0 };
-        self.claim(epoch, Until::Piece(piece), Arc::new([needed]));
+        let needed = NeededShard { shard, samples: 0 };
+        self.add_request(epoch, Until::Piece(piece), Arc::new([needed]));
         self.pieces.1 += 1;
     }
 
-    /// Gives back what no batch needs that is not finished.
-    pub fn give_back(&mut self, unfinished: u64, next: Place, streamed: Option<(u64, &Streamed)>) {
+    /// Releases the shards that no unfinished batch needs.
+    pub fn release_unneeded(
+        &mut self,
+        unfinished: u64,
+        next: Place,
+        streamed: Option<(u64, &StreamedEpoch)>,
+    ) {
         while self
-            .begun
+            .unfinished_batches
             .front()
             .is_some_and(|&(number, _)| number < unfinished)
         {
-            self.begun.pop_front();
+            self.unfinished_batches.pop_front();
         }
-        let begun = self.begun.front().map(|&(_, place)| place);
-        let (epoch, position) = begun.unwrap_or(next);
-        while let Some(claim) = self.held.front() {
-            let until = match (&claim.until, streamed) {
-                _ if claim.epoch < epoch => Some(0),
+        let unfinished_batches = self.unfinished_batches.front().map(|&(_, place)| place);
+        let (epoch, position) = unfinished_batches.unwrap_or(next);
+        while let Some(request) = self.requests.front() {
+            let until = match (&request.until, streamed) {
+                _ if request.epoch < epoch => Some(0),
                 (Until::Position(until), _) => Some(*until),
-                (Until::Piece(piece), Some((now, streamed))) if now == claim.epoch => {
+                (Until::Piece(piece), Some((now, streamed))) if now == request.epoch => {
                     streamed.read_until(*piece)
                 }
                 _ => None,
             };
-            if claim.epoch > epoch || until.is_none_or(|until| until > position) {
+            if request.epoch > epoch || until.is_none_or(|until| until > position) {
                 return;
             }
-            let Some(claim) = self.held.pop_front() else {
+            let Some(request) = self.requests.pop_front() else {
                 return;
             };
-            for needed in &*claim.shards {
+            for needed in &*request.shards {
                 if let Some(uses) = self.uses.get_mut(&needed.shard) {
                     *uses -= 1;
                     if *uses == 0 {

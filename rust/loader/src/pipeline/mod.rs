@@ -1,5 +1,7 @@
-//! A run: threads turn the samples of a data set into batches, and the reader takes the batches in order.
+//! A run of the loader: threads turn the samples of a data set into batches, and the reader takes the batches in
+//! order.
 
+mod array_pool;
 mod bad_samples;
 mod batch;
 mod batch_text;
@@ -7,7 +9,6 @@ mod dataset;
 mod decode_only;
 mod in_progress;
 mod lookahead;
-mod memory_pool;
 mod planner;
 mod row;
 mod row_slots;
@@ -22,11 +23,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use bad_samples::{Tally, max_substitutes};
+pub use array_pool::{ArrayPool, BatchArrays, Lease};
+pub use bad_samples::{BadSamples, max_substitutes};
 pub use batch::Batch;
-pub use dataset::Loader;
+pub use dataset::Dataset;
 pub use decode_only::{DecodeOnly, decode_only};
-pub use memory_pool::{Lease, Memory, Pool};
 pub use state::Next;
 pub use stats::{Counters, LoaderStats, Stage, StageStats};
 
@@ -35,7 +36,7 @@ use crate::order::Cursor;
 use crate::remote::ShardProvider;
 use state::Shared;
 
-/// A run through the epochs. Dropping it ends its threads and waits for them.
+/// A run over the epochs. Dropping it ends its threads and waits for them.
 #[derive(Debug)]
 pub struct Pipeline {
     shared: Arc<Shared>,
@@ -47,23 +48,23 @@ impl Pipeline {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(loader: Arc<Loader>, from: &Cursor) -> Result<Self, Error> {
-        let provider = loader.provider()?;
-        Self::start_with(loader, provider, from)
+    pub fn start(dataset: Arc<Dataset>, from: &Cursor) -> Result<Self, Error> {
+        let provider = dataset.provider()?;
+        Self::start_with(dataset, provider, from)
     }
 
-    /// Starts the threads at a cursor, with shards that another provider brings; closing the pipeline closes it.
+    /// Starts the threads at a cursor, with another provider of shards. Closing the pipeline closes the provider.
     ///
     /// # Errors
     /// A thread cannot be started.
     pub fn start_with(
-        loader: Arc<Loader>,
+        dataset: Arc<Dataset>,
         provider: Arc<dyn ShardProvider>,
         from: &Cursor,
     ) -> Result<Self, Error> {
-        let num_threads = loader.config.num_threads;
+        let num_threads = dataset.config.num_threads;
         let pipeline = Self {
-            shared: Shared::new(loader, provider, from),
+            shared: Shared::new(dataset, provider, from),
             threads: Mutex::new(Vec::with_capacity(num_threads)),
         };
         for number in 0..num_threads {
@@ -77,10 +78,10 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// The next batch, if it is there within `timeout`.
+    /// Returns the next batch if it is ready within `timeout`.
     ///
     /// # Errors
-    /// What stopped the run, behind the batches before it; the same on every further call.
+    /// What stopped the run, after all earlier batches. Every further call returns the same error.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         self.shared.next_within(timeout)
     }
@@ -91,13 +92,13 @@ impl Pipeline {
         self.shared.stats()
     }
 
-    /// Ends the threads, waits for them and frees the memory that no batch holds. Whoever waits for a batch gets
-    /// [`Error::Closed`]. May be called again; a call during another returns before the threads have ended.
+    /// Ends the threads, waits for them and frees all memory that no batch uses. A reader that waits for a batch gets
+    /// [`Error::Closed`]. Can be called again; a second call during the first returns before the threads have ended.
     pub fn close(&self) {
         self.shared.stop(Error::Closed);
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
-            // A panic inside the thread was caught there and is the pipeline's error.
+            // The thread has caught its own panic and reported it as the run's error.
             drop(thread.join());
         }
         self.shared.free();

@@ -1,88 +1,88 @@
-//! What is read next: the batches in order, and the shards that are asked for ahead of them and given back behind them.
+//! Plans the batches of a run in order, and waits for the shards of each.
 
 use std::sync::Arc;
 
-use super::dataset::Loader;
-use super::lookahead::{Claims, Known};
+use super::dataset::Dataset;
+use super::lookahead::{KnownLengths, Lookahead};
 use crate::error::Error;
-use crate::order::{BatchPlan, Cursor, Route, Step};
+use crate::order::{BatchPlan, BatchPlans, Cursor, NextBatch};
 use crate::remote::ShardProvider;
 
-/// What can be begun now.
+/// What can be started now.
 #[derive(Debug)]
 pub(crate) enum Upcoming {
     Batch(BatchPlan),
-    /// Shards of the next batch are on their way.
+    /// The shards of the next batch are still being downloaded.
     Waiting,
-    /// All batches were given.
+    /// All batches have been planned.
     End,
-    /// The next one cannot be made.
+    /// The next batch cannot be planned.
     Failed(Error),
 }
 
-/// The batches of a run in order. One thread has it at a time.
+/// The planned batches of a run, in order. Only one thread holds it at a time.
 #[derive(Debug)]
-pub(crate) struct Schedule {
-    loader: Arc<Loader>,
-    route: Route,
-    /// A batch whose shards were not all there when it was last asked for.
+pub(crate) struct Planner {
+    dataset: Arc<Dataset>,
+    route: BatchPlans,
+    /// A planned batch whose shards were not all ready.
     waiting: Option<BatchPlan>,
-    /// Absent where every shard is always there.
-    claims: Option<Claims>,
+    /// `None` if all shards are local.
+    lookahead: Option<Lookahead>,
 }
 
-impl Schedule {
-    pub fn new(loader: Arc<Loader>, provider: Arc<dyn ShardProvider>, from: &Cursor) -> Self {
-        let rules = loader.rules.clone();
-        let claims = (!provider.is_local()).then(|| Claims::new(provider, &rules, from));
+impl Planner {
+    pub fn new(dataset: Arc<Dataset>, provider: Arc<dyn ShardProvider>, from: &Cursor) -> Self {
+        let order = dataset.order.clone();
+        let lookahead = (!provider.is_local()).then(|| Lookahead::new(provider, &order, from));
         Self {
-            route: Route::new(rules, from),
-            loader,
+            route: BatchPlans::new(order, from),
+            dataset,
             waiting: None,
-            claims,
+            lookahead,
         }
     }
 
-    /// The next batch, once its shards are there; until then every call asks for them again. All batches before number
-    /// `unfinished` are finished.
+    /// Returns the next batch once its shards are ready. Until then every call asks for them again. All batches
+    /// before number `unfinished` are finished.
     pub fn next(&mut self, unfinished: u64) -> Upcoming {
-        let known = Known {
-            loader: &self.loader,
+        let known = KnownLengths {
+            dataset: &self.dataset,
             provider: self
-                .claims
+                .lookahead
                 .as_ref()
-                .map(|claims| Arc::clone(&claims.provider)),
+                .map(|lookahead| Arc::clone(&lookahead.provider)),
         };
         let mut missing = None;
         if self.waiting.is_none() {
             match self.route.next(&known) {
-                Ok(Step::Batch(plan)) => self.waiting = Some(plan),
-                Ok(Step::Waiting(shard)) => missing = Some(shard),
-                Ok(Step::End) => return Upcoming::End,
+                Ok(NextBatch::Batch(plan)) => self.waiting = Some(plan),
+                Ok(NextBatch::Waiting(shard)) => missing = Some(shard),
+                Ok(NextBatch::End) => return Upcoming::End,
                 Err(error) => return Upcoming::Failed(error),
             }
         }
-        if let Some(claims) = &mut self.claims {
+        if let Some(lookahead) = &mut self.lookahead {
             let streamed = self.route.streamed();
             let planned = self.waiting.as_ref();
             let next = planned.map(|plan| (plan.epoch, plan.positions.start));
-            claims.give_back(unfinished, next.unwrap_or(self.route.place()), streamed);
+            lookahead.release_unneeded(unfinished, next.unwrap_or(self.route.place()), streamed);
             match (streamed, &self.waiting) {
                 (Some((epoch, streamed)), _) => {
-                    claims.ask_for_pieces(epoch, streamed, &self.loader)
+                    lookahead.request_pieces(epoch, streamed, &self.dataset)
                 }
-                (None, Some(plan)) => claims.ask_for_windows(plan, &known),
+                (None, Some(plan)) => lookahead.request_windows(plan, &known),
                 (None, None) => {}
             }
             if let Some(shard) = missing {
-                // Asking tells the provider that a batch waits for it.
-                claims.provider.is_ready(shard);
+                // Asking tells the provider that a batch waits for this shard.
+                lookahead.provider.is_ready(shard);
             }
             if let Some(plan) = &self.waiting {
-                if !claims.are_there(&plan.shards) {
+                if !lookahead.all_ready(&plan.shards) {
                     return Upcoming::Waiting;
                 }
-                claims.begin(plan);
+                lookahead.begin(plan);
             }
         }
         self.waiting

@@ -1,24 +1,24 @@
 //! What a batch holds of one sample besides its pixels.
 
-use super::bad_samples::Tally;
+use super::bad_samples::BadSamples;
 use crate::archive::RawMembers;
 use crate::error::Error;
 use crate::shards::SampleId;
 use crate::text::captions::Caption;
 
-/// What a slot holds besides its pixels.
+/// One row of a batch while it is filled, without its pixels.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
-    /// The sample that came to stand here; `None` where it was bad and nothing took its place.
+    /// The sample in this row; `None` if it was bad and nothing replaced it.
     pub sample: Option<SampleId>,
-    /// Its key.
+    /// The sample's key.
     pub key: String,
-    /// One caption a slot of captions.
+    /// One caption per caption slot.
     pub captions: Vec<Caption>,
-    /// Its members that are kept.
-    pub kept: RawMembers,
-    /// Samples that were tried for this slot.
-    pub tally: Tally,
-    /// What must end the run at this slot's batch.
+    /// The members that are returned as raw bytes.
+    pub raw_members: RawMembers,
+    /// The bad samples that were met for this row.
+    pub bad_samples: BadSamples,
+    /// The error that ends the run at this batch, if any.
     pub fatal: Option<Error>,
 }

@@ -1,17 +1,17 @@
-//! The one place where several threads write into one allocation.
+//! Lets several threads fill one batch at the same time. The only place where threads write into one allocation.
 //!
-//! A batch's pixels are contiguous, its samples are decoded by different threads, and no lock may stand between them.
-//! [`Slots`] hands out each slot once. The thread that gives back the last one gets everything.
+//! The pixels of a batch are contiguous, its samples are decoded by different threads, and no lock may stand between
+//! them. [`RowSlots`] hands out each slot once. The thread that returns the last one gets the whole batch.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::memory_pool::Lease;
+use super::array_pool::Lease;
 use super::row::Row;
 
 /// A batch that is being filled.
 #[derive(Debug)]
-pub(crate) struct Slots {
+pub(crate) struct RowSlots {
     lease: UnsafeCell<Option<Lease>>,
     rows: UnsafeCell<Vec<Row>>,
     images: *mut u8,
@@ -22,37 +22,38 @@ pub(crate) struct Slots {
     unfinished: AtomicUsize,
 }
 
-// SAFETY: `images` and `first_row` point into the heap memory of `lease` and `rows`, which moves with `self`. A slot's
-// part of it is reached through the only `Slot` of that index (`claim` gives out each index once), and the whole
-// through the only `Whole` (made when the last slot came back). `Lease` and `Row` are Send, so either may be on any thread.
-unsafe impl Send for Slots {}
-// SAFETY: as above; everything else that `&Slots` reaches is atomic.
-unsafe impl Sync for Slots {}
+// SAFETY: `images` and `first_row` point into the heap memory of `lease` and `rows`, which moves with `self`. A
+// slot's part of it is only reached through the one `RowSlot` of that index (`claim` gives out each index once), and
+// the whole only through the one `AllRows` (made when the last slot came back). `Lease` and `Row` are Send, so both
+// may be on any thread.
+unsafe impl Send for RowSlots {}
+// SAFETY: as above. Everything else that `&RowSlots` reaches is atomic.
+unsafe impl Sync for RowSlots {}
 
-/// One slot, in the hands of the one thread that may write to it.
+/// One slot. It belongs to one thread, the only one that may write to it.
 #[derive(Debug)]
-pub(crate) struct Slot<'slots> {
-    slots: &'slots Slots,
+pub(crate) struct RowSlot<'slots> {
+    slots: &'slots RowSlots,
     index: usize,
 }
 
-/// The right to a batch of which every slot came back.
+/// The right to the whole batch, after every slot came back.
 #[derive(Debug)]
-pub(crate) struct Whole<'slots>(&'slots Slots);
+pub(crate) struct AllRows<'slots>(&'slots RowSlots);
 
-impl Slots {
-    /// Slots for as many samples as there are `rows`, with pictures of `image_bytes` in the memory of `lease`.
+impl RowSlots {
+    /// One slot for each of `rows`, with images of `image_bytes` in the arrays of `lease`.
     ///
     /// # Panics
-    /// If the memory has no room for the pictures, which is a bug of the caller.
+    /// If the arrays have no room for the images, which is a bug of the caller.
     pub fn new(mut lease: Lease, mut rows: Vec<Row>, image_bytes: usize) -> Self {
         let needed = rows.len().checked_mul(image_bytes);
         assert!(
-            needed.is_some_and(|needed| needed <= lease.memory.images.len()),
-            "no room for the pictures of a batch"
+            needed.is_some_and(|needed| needed <= lease.arrays.images.len()),
+            "no room for the images of a batch"
         );
         let (images, first_row, len) = (
-            lease.memory.images.as_mut_ptr(),
+            lease.arrays.images.as_mut_ptr(),
             rows.as_mut_ptr(),
             rows.len(),
         );
@@ -68,39 +69,40 @@ impl Slots {
         }
     }
 
-    /// A slot that nobody has had yet.
-    pub fn claim(&self) -> Option<Slot<'_>> {
-        // Threads that find nothing add too. A wrap, after which a slot would be given out twice, takes 2^64 calls.
+    /// Takes a slot that no thread has had.
+    pub fn claim(&self) -> Option<RowSlot<'_>> {
+        // Threads that find nothing add too. A wrap, after which a slot would be handed out twice, takes 2^64 calls.
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         if index >= self.len {
             return None;
         }
-        Some(Slot { slots: self, index })
+        Some(RowSlot { slots: self, index })
     }
 
-    /// Whether a slot is left that nobody has had.
+    /// Whether any slot is left.
     pub fn has_work(&self) -> bool {
         self.next.load(Ordering::Relaxed) < self.len
     }
 }
 
-impl<'slots> Slot<'slots> {
-    /// Its place in the batch.
+impl<'slots> RowSlot<'slots> {
+    /// Its row in the batch.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Its pixels, and what it holds besides.
+    /// Its pixels and its row.
     pub fn parts(&mut self) -> (&mut [u8], &mut Row) {
-        let Slots {
+        let RowSlots {
             images,
             first_row,
             image_bytes,
             ..
         } = *self.slots;
-        // SAFETY: index < len, and `new` made sure that len pictures and len rows lie inside their allocations. Neither is
-        // moved, grown or freed before `Whole::take`, and no `Whole` exists while this slot is out. `claim` gave this index
-        // to nobody else, so no two slots' ranges overlap, and the references end with the borrow of this slot.
+        // SAFETY: index < len, and `new` checked that len images and len rows lie inside their allocations. Neither
+        // is moved, grown or freed before `AllRows::take`, and no `AllRows` exists while this slot is out. `claim`
+        // gave this index to nobody else, so no two slots' ranges overlap, and the references end with the borrow of
+        // this slot.
         unsafe {
             let image = images.add(self.index * image_bytes);
             (
@@ -110,20 +112,20 @@ impl<'slots> Slot<'slots> {
         }
     }
 
-    /// Gives the slot back; whoever gives back the last gets the whole batch.
-    pub fn finish(self) -> Option<Whole<'slots>> {
-        // Each slot is consumed here at most once, so the counter reaches 0 only with the last; one that is dropped instead
-        // leaves it above 0 for ever, and nobody gets the whole.
-        // Release: what was written to this slot is seen by whoever gets the whole. Acquire: and that is seen here.
-        (self.slots.unfinished.fetch_sub(1, Ordering::AcqRel) == 1).then_some(Whole(self.slots))
+    /// Returns the slot. Whoever returns the last one gets the whole batch.
+    pub fn finish(self) -> Option<AllRows<'slots>> {
+        // Each slot is consumed here at most once, so the counter reaches 0 only with the last one. A slot that is
+        // dropped instead keeps it above 0, and nobody gets the whole. Release: whoever gets the whole sees what was
+        // written to this slot. Acquire: this thread sees what was written to the others.
+        (self.slots.unfinished.fetch_sub(1, Ordering::AcqRel) == 1).then_some(AllRows(self.slots))
     }
 }
 
-impl Whole<'_> {
-    /// The memory with all pixels in it, and the rows.
+impl AllRows<'_> {
+    /// The arrays with all pixels, and the rows.
     pub fn take(self) -> (Option<Lease>, Vec<Row>) {
-        // SAFETY: there is one `Whole`, made after every slot was consumed, and `claim` gives no more. Nothing else
-        // reads these cells.
+        // SAFETY: there is one `AllRows`, made after every slot was consumed, and `claim` hands out no more. Nothing
+        // else reads these cells.
         unsafe {
             (
                 std::mem::take(&mut *self.0.lease.get()),
@@ -136,7 +138,7 @@ impl Whole<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::memory_pool::Pool;
+    use super::super::array_pool::ArrayPool;
     use super::*;
     use crate::shards::SampleId;
 
@@ -149,8 +151,8 @@ mod tests {
 
     #[test]
     fn every_slot_is_handed_out_once_and_the_last_one_gets_all() {
-        let slots = Slots::new(
-            Pool::new(1, 64 * 8).take(),
+        let slots = RowSlots::new(
+            ArrayPool::new(1, 64 * 8).take(),
             (0..64).map(|_| Row::default()).collect(),
             8,
         );
@@ -173,7 +175,7 @@ mod tests {
         let mut taken = taken.into_inner().unwrap();
         assert_eq!(taken.len(), 1);
         let (lease, rows) = taken.remove(0);
-        let images = lease.unwrap().memory.images.clone();
+        let images = lease.unwrap().arrays.images.clone();
         assert!((0..64).all(|index| {
             images[index * 8..][..8]
                 .iter()
@@ -187,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "no room for the pictures")]
-    fn more_pictures_than_memory_are_a_bug() {
+    #[should_panic(expected = "no room for the images")]
+    fn more_images_than_memory_are_a_bug() {
         let rows = || (0..4).map(|_| Row::default()).collect();
-        drop(Slots::new(Pool::new(1, 32).take(), rows(), 8));
+        drop(RowSlots::new(ArrayPool::new(1, 32).take(), rows(), 8));
         // The product wraps to 0.
-        drop(Slots::new(
-            Pool::new(1, 32).take(),
+        drop(RowSlots::new(
+            ArrayPool::new(1, 32).take(),
             rows(),
             usize::MAX / 4 + 1,
         ));
@@ -202,7 +204,7 @@ mod tests {
     #[test]
     fn a_slot_that_does_not_come_back_keeps_the_whole_back() {
         let rows = (0..2).map(|_| Row::default()).collect();
-        let slots = Slots::new(Pool::new(1, 2).take(), rows, 1);
+        let slots = RowSlots::new(ArrayPool::new(1, 2).take(), rows, 1);
         let _lost = slots.claim().unwrap();
         assert!(slots.claim().unwrap().finish().is_none());
         assert!(slots.claim().is_none() && !slots.has_work());

@@ -1,4 +1,4 @@
-//! Patterns of shards → what is drawn from them.
+//! Expands the configured patterns to shards, and weights the shards for sampling.
 
 use std::slice;
 use std::sync::atomic::AtomicBool;
@@ -6,14 +6,14 @@ use std::sync::atomic::AtomicBool;
 use crate::archive::index::Index;
 use crate::config::{LastBatch, LoaderConfig, Mode};
 use crate::error::{ConfigError, Error};
-use crate::order::{Draws, Source};
+use crate::order::{ShardSampler, WeightedShards};
 use crate::remote::settle;
 use crate::shards::{self, Location};
 
-/// Shards of an epoch, at most, where they are drawn: their list is held in memory.
+/// Maximum number of shards per epoch if they are drawn: the list is kept in memory.
 const MAX_DRAWN: f64 = 1e8;
 
-/// The shards that each pattern names.
+/// The shards of each pattern.
 ///
 /// # Errors
 /// As [`shards::expand`] and [`settle`].
@@ -30,19 +30,19 @@ pub(crate) fn expand(
         .collect()
 }
 
-/// What is drawn from the shards of an index; nothing where they are not drawn.
+/// The sampler over the shards of an index; `None` if every shard is read once per epoch.
 ///
 /// # Errors
-/// There is nothing to draw, or an epoch would be too long to be held.
-pub(crate) fn draws(
+/// No shard can be drawn, or an epoch would have too many shards.
+pub(crate) fn sampler(
     config: &LoaderConfig,
     patterns: &[Vec<Location>],
     index: &Index,
-) -> Result<Option<Draws>, ConfigError> {
+) -> Result<Option<ShardSampler>, ConfigError> {
     if config.mode == Mode::Once {
         return Ok(None);
     }
-    // The index has the shards in order, without those that could not be used.
+    // The index has the same order, without the shards that were skipped.
     let mut opened = index
         .shards()
         .iter()
@@ -61,29 +61,30 @@ pub(crate) fn draws(
             }
         }
         let weight = config.weights.get(number).copied().unwrap_or(1.0);
-        sources.push(Source { shards, weight });
+        sources.push(WeightedShards { shards, weight });
     }
     let streamed = !index.is_complete();
     let num_samples = match config.num_samples {
         Some(samples) => samples,
         None if streamed => {
-            let rule = "some shards are of unknown length: say how many samples make an epoch";
+            let rule = "some shards have unknown lengths: set the number of samples per epoch";
             return Err(ConfigError::new("data.num_samples", "None", rule));
         }
         None => index.num_samples(),
     };
     if streamed && config.last_batch == LastBatch::Keep {
-        let rule = "shards of unknown length that are drawn with replacement never end";
+        let rule =
+            "an epoch of shards drawn with replacement never ends if their lengths are unknown";
         return Err(ConfigError::new("data.last_batch", "'keep'", rule));
     }
-    let draws = Draws::new(sources, num_samples).ok_or_else(|| {
+    let sampler = ShardSampler::new(sources, num_samples).ok_or_else(|| {
         let shown = format!("{:?}", config.weights);
         let rule = "no shard of a pattern whose weight is above 0 holds a sample";
         ConfigError::new("data.weights", shown, rule)
     })?;
-    if !streamed && num_samples as f64 / draws.mean_samples(index.counts()) > MAX_DRAWN {
+    if !streamed && num_samples as f64 / sampler.mean_samples(index.counts()) > MAX_DRAWN {
         let rule = "an epoch would have more than 100,000,000 shards; make it shorter";
         return Err(ConfigError::new("data.num_samples", num_samples, rule));
     }
-    Ok(Some(draws))
+    Ok(Some(sampler))
 }

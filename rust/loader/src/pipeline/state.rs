@@ -1,6 +1,7 @@
-//! What the threads and the reader of a run share. Threads fill batches row by row, the reader takes them in order.
+//! The state that the threads and the reader of a run share. Threads fill batches row by row, the reader takes them
+//! in order.
 //!
-//! Threads meet at a lock when a batch is begun and when it is finished, never for a sample.
+//! Threads only take the lock when a batch begins and when it is finished, never for a sample.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,105 +10,109 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::bad_samples::Tally;
+use super::array_pool::{ArrayPool, Lease};
+use super::bad_samples::BadSamples;
 use super::batch::Batch;
-use super::dataset::Loader;
-use super::in_progress::{Filling, Finished, Outcome};
-use super::memory_pool::{Lease, Pool};
-use super::planner::{Schedule, Upcoming};
+use super::dataset::Dataset;
+use super::in_progress::{BatchInProgress, FinishedBatch, Outcome};
+use super::planner::{Planner, Upcoming};
 use super::row::Row;
-use super::row_slots::Slots;
+use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
 use crate::archive::OpenFiles;
 use crate::error::Error;
 use crate::order::{BatchPlan, Cursor};
 use crate::remote::ShardProvider;
 
-/// What the reader got.
+/// What the reader gets.
 #[derive(Debug)]
 pub enum Next {
     /// The next batch.
     Batch(Box<Batch>),
-    /// There are no more.
+    /// The run is over.
     End,
-    /// None within the time.
+    /// No batch within the timeout.
     Waiting,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Nothing while a thread looks what comes next, without the lock.
-    schedule: Option<Schedule>,
-    /// The next batch's shards are not there, and nothing has changed since that was seen.
-    starved: bool,
-    /// The batch that still has, or last had, slots to give out.
-    current: Option<Arc<Filling>>,
+    /// `None` while a thread plans the next batch without holding the lock.
+    planner: Option<Planner>,
+    /// The shards of the next batch were not ready, and nothing has changed since.
+    waiting_for_shards: bool,
+    /// The batch whose slots are handed out.
+    current: Option<Arc<BatchInProgress>>,
     begun: u64,
-    /// No batch is begun any more: they are all planned, or one has failed.
-    planned_all: bool,
-    finished: BTreeMap<u64, Finished>,
-    /// Batches that the reader has passed, empty ones included.
+    /// No further batch begins: all are planned, or one has failed.
+    all_planned: bool,
+    finished: BTreeMap<u64, FinishedBatch>,
+    /// Batches that the reader has taken, including empty ones.
     taken: u64,
     epoch_taken: u64,
-    /// Samples of the batches that the reader has passed: of this epoch, and of the run.
-    epoch_tally: Tally,
-    run_tally: Tally,
+    /// Bad samples in the batches taken: of this epoch, and of the run.
+    epoch_bad_samples: BadSamples,
+    run_bad_samples: BadSamples,
     spare_rows: Vec<Vec<Row>>,
-    /// Numbers of the batches that were begun and are not finished.
+    /// Numbers of the batches that have begun and are not finished.
     unfinished: BTreeSet<u64>,
-    /// Why no batch follows those that were begun, where that is an error.
+    /// The error after the last planned batch, if any.
     ending: Option<Error>,
-    /// What ended the run. The reader sees it behind the finished batches.
+    /// What ended the run. The reader gets it after the finished batches.
     error: Option<Arc<Error>>,
 }
 
 /// What the threads and the reader share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub loader: Arc<Loader>,
+    pub dataset: Arc<Dataset>,
     pub counters: Arc<Counters>,
-    pool: Arc<Pool>,
+    pool: Arc<ArrayPool>,
     pub provider: Arc<dyn ShardProvider>,
     /// Local shards that are open.
     pub files: Arc<OpenFiles>,
-    /// Times that the provider's answers may have changed.
+    /// Counts how often the provider's answers may have changed.
     changes: AtomicU64,
     stopping: AtomicBool,
     state: Mutex<State>,
-    /// Threads wait here for a batch to begin.
+    /// Threads wait here for work.
     work: Condvar,
-    /// The reader waits here.
+    /// The reader waits here for a batch.
     ready: Condvar,
 }
 
 impl Shared {
-    /// The state of a run that begins at a cursor, before its threads start.
-    pub fn new(loader: Arc<Loader>, provider: Arc<dyn ShardProvider>, from: &Cursor) -> Arc<Self> {
-        let config = &loader.config;
-        let schedule = Schedule::new(Arc::clone(&loader), Arc::clone(&provider), from);
+    /// The state of a run that resumes at a cursor, before its threads start.
+    pub fn new(
+        dataset: Arc<Dataset>,
+        provider: Arc<dyn ShardProvider>,
+        from: &Cursor,
+    ) -> Arc<Self> {
+        let config = &dataset.config;
+        let planner = Planner::new(Arc::clone(&dataset), Arc::clone(&provider), from);
         let state = State {
-            schedule: Some(schedule),
-            starved: false,
+            planner: Some(planner),
+            waiting_for_shards: false,
             current: None,
             begun: 0,
-            planned_all: false,
+            all_planned: false,
             finished: BTreeMap::new(),
             taken: 0,
             epoch_taken: from.epoch,
-            epoch_tally: Tally::default(),
-            run_tally: Tally::default(),
+            epoch_bad_samples: BadSamples::default(),
+            run_bad_samples: BadSamples::default(),
             spare_rows: Vec::new(),
             unfinished: BTreeSet::new(),
             ending: None,
             error: None,
         };
         let shared = Arc::new(Self {
-            // One more than are prefetched: the batch that the reader works on.
-            pool: Pool::new(
+            // One more than the prefetched batches: the one that the reader works on.
+            pool: ArrayPool::new(
                 config.prefetch_batches + 1,
-                config.batch_size * loader.image_bytes(),
+                config.batch_size * dataset.image_bytes(),
             ),
-            loader,
+            dataset,
             provider,
             changes: AtomicU64::new(0),
             files: Arc::default(),
@@ -129,14 +134,14 @@ impl Shared {
     /// The counters now.
     pub fn stats(&self) -> LoaderStats {
         let state = self.state.lock();
-        let (ready, tally) = (state.finished.len() as u64, state.run_tally.clone());
+        let (ready, bad_samples) = (state.finished.len() as u64, state.run_bad_samples.clone());
         drop(state);
-        self.counters.snapshot(ready, tally)
+        self.counters.snapshot(ready, bad_samples)
     }
 
-    /// Frees the memory that no batch holds. The threads must have ended.
+    /// Closes the provider and frees all memory that no batch uses. The threads must have ended.
     pub fn free(&self) {
-        // Only now: until then a thread may be reading what it brought.
+        // Only now: a thread may have been reading a downloaded shard until it ended.
         self.provider.close();
         let mut state = self.state.lock();
         state.finished.clear();
@@ -151,13 +156,13 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Ends the run; the first reason is the one that the reader sees.
+    /// Stops the run. The reader sees the first reason.
     pub fn stop(&self, error: Error) {
-        self.halt(&mut self.state.lock(), error);
+        self.stop_locked(&mut self.state.lock(), error);
     }
 
-    /// Ends the run. The reason is there before any thread can see that it should stop.
-    fn halt(&self, state: &mut State, error: Error) -> Arc<Error> {
+    /// Stops the run. The reason is stored before any thread can see that it should stop.
+    fn stop_locked(&self, state: &mut State, error: Error) -> Arc<Error> {
         let first = state.error.get_or_insert_with(|| Arc::new(error));
         self.stopping.store(true, Ordering::Relaxed);
         self.work.notify_all();
@@ -165,16 +170,16 @@ impl Shared {
         Arc::clone(first)
     }
 
-    /// Lets the threads look again whether the next batch's shards are there.
+    /// Makes the threads check again whether the next batch's shards are ready.
     fn provider_changed(&self) {
-        // Before the lock: whoever is looking just now sees that it has to look once more.
+        // Before the lock, so that a thread that is checking right now checks once more.
         self.changes.fetch_add(1, Ordering::AcqRel);
-        self.state.lock().starved = false;
+        self.state.lock().waiting_for_shards = false;
         self.work.notify_all();
     }
 
-    /// A batch with slots to fill; nothing when the run is over.
-    pub fn batch_with_work(&self) -> Option<Arc<Filling>> {
+    /// Waits for a batch with free slots; `None` when the run is over.
+    pub fn wait_for_work(&self) -> Option<Arc<BatchInProgress>> {
         let mut state = self.state.lock();
         loop {
             if self.is_stopping() {
@@ -187,19 +192,19 @@ impl Shared {
             {
                 return Some(Arc::clone(current));
             }
-            if state.planned_all {
+            if state.all_planned {
                 return None;
             }
             let free_places =
-                state.begun - state.taken < self.loader.config.prefetch_batches as u64;
+                state.begun - state.taken < self.dataset.config.prefetch_batches as u64;
             if free_places
-                && !state.starved
-                && let Some(schedule) = state.schedule.take()
+                && !state.waiting_for_shards
+                && let Some(planner) = state.planner.take()
             {
-                state = self.look_ahead(state, schedule);
+                state = self.plan_next(state, planner);
                 continue;
             }
-            let stage = if free_places && state.starved {
+            let stage = if free_places && state.waiting_for_shards {
                 Stage::Fetch
             } else {
                 Stage::Idle
@@ -210,33 +215,33 @@ impl Shared {
         }
     }
 
-    /// Begins the next batch if its shards are there. The order of the samples and fresh memory take long, and the provider
-    /// may take what time it likes, so all that is done without the lock.
-    fn look_ahead<'state>(
+    /// Starts the next batch if its shards are ready. Planning, allocating and asking the provider may take long, so
+    /// the lock is released meanwhile.
+    fn plan_next<'state>(
         &'state self,
         state: MutexGuard<'state, State>,
-        mut schedule: Schedule,
+        mut planner: Planner,
     ) -> MutexGuard<'state, State> {
         let unfinished = state.unfinished.first().copied().unwrap_or(state.begun);
         drop(state);
         let changes = self.changes.load(Ordering::Acquire);
-        let (upcoming, lease) = match schedule.next(unfinished) {
+        let (upcoming, lease) = match planner.next(unfinished) {
             Upcoming::Batch(plan) => (Upcoming::Batch(plan), Some(self.pool.take())),
             other => (other, None),
         };
         let mut state = self.state.lock();
-        state.schedule = Some(schedule);
+        state.planner = Some(planner);
         match (upcoming, lease) {
             (Upcoming::Batch(plan), Some(lease)) => self.begin(&mut state, plan, lease),
             (Upcoming::Waiting, _) => {
-                state.starved = changes == self.changes.load(Ordering::Acquire);
+                state.waiting_for_shards = changes == self.changes.load(Ordering::Acquire);
             }
             (Upcoming::Failed(error), _) => {
-                (state.planned_all, state.ending) = (true, Some(error));
+                (state.all_planned, state.ending) = (true, Some(error));
             }
-            _ => state.planned_all = true,
+            _ => state.all_planned = true,
         }
-        // Either there is a batch for all, or all may go home.
+        // Either there is work for all threads, or all of them may end.
         self.work.notify_all();
         self.ready.notify_all();
         state
@@ -245,36 +250,36 @@ impl Shared {
     fn begin(&self, state: &mut State, plan: BatchPlan, lease: Lease) {
         let mut rows = state.spare_rows.pop().unwrap_or_default();
         rows.resize_with(plan.samples.len(), Row::default);
-        state.current = Some(Arc::new(Filling {
+        state.current = Some(Arc::new(BatchInProgress {
             number: state.begun,
             plan,
-            slots: Slots::new(lease, rows, self.loader.image_bytes()),
+            slots: RowSlots::new(lease, rows, self.dataset.image_bytes()),
         }));
         state.unfinished.insert(state.begun);
         state.begun += 1;
     }
 
-    /// Puts a finished batch where the reader finds it, and keeps the rows for another.
-    pub fn finished(&self, number: u64, finished: Finished, rows: Vec<Row>) {
+    /// Stores a finished batch for the reader, and keeps its rows for reuse.
+    pub fn finished(&self, number: u64, finished: FinishedBatch, rows: Vec<Row>) {
         let mut state = self.state.lock();
-        // The reader ends at the first batch that failed. All before it are begun already, and are finished.
-        state.planned_all |= !matches!(finished.outcome, Outcome::Made(_));
+        // The reader stops at the first failed batch. All earlier ones have begun already and will be finished.
+        state.all_planned |= !matches!(finished.outcome, Outcome::Complete(_));
         state.finished.insert(number, finished);
         state.unfinished.remove(&number);
-        // What only this batch needed can be given back, which may make room for what the next one needs.
-        let was_starved = std::mem::take(&mut state.starved);
+        // Shards that only this batch needed can be released, which may make room for the next batch's shards.
+        let was_waiting = std::mem::take(&mut state.waiting_for_shards);
         state.spare_rows.push(rows);
-        let (is_next, no_more) = (number == state.taken, state.planned_all);
+        let (is_next, no_more) = (number == state.taken, state.all_planned);
         drop(state);
         if is_next {
             self.ready.notify_all();
         }
-        if no_more || was_starved {
+        if no_more || was_waiting {
             self.work.notify_all();
         }
     }
 
-    /// The next batch, if it is there within `timeout`.
+    /// Returns the next batch if it is ready within `timeout`.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         let begun = Instant::now();
         let mut state = self.state.lock();
@@ -282,9 +287,9 @@ impl Shared {
             let number = state.taken;
             if let Some(finished) = state.finished.remove(&number) {
                 let batch = self
-                    .pass(&mut state, finished)
-                    .map_err(|error| self.halt(&mut state, error))?;
-                // In an evaluation every sample of a batch may have been bad.
+                    .accept(&mut state, finished)
+                    .map_err(|error| self.stop_locked(&mut state, error))?;
+                // In evaluation all samples of a batch may have been bad.
                 if batch.samples.is_empty() {
                     continue;
                 }
@@ -296,14 +301,14 @@ impl Shared {
             if let Some(error) = &state.error {
                 return Err(Arc::clone(error));
             }
-            if state.planned_all && state.taken == state.begun {
+            if state.all_planned && state.taken == state.begun {
                 if let Some(error) = state.ending.take() {
-                    return Err(self.halt(&mut state, error));
+                    return Err(self.stop_locked(&mut state, error));
                 }
                 state
-                    .epoch_tally
-                    .check_whole(self.loader.config.max_bad_fraction)
-                    .map_err(|error| self.halt(&mut state, error))?;
+                    .epoch_bad_samples
+                    .check_epoch(self.dataset.config.max_bad_fraction)
+                    .map_err(|error| self.stop_locked(&mut state, error))?;
                 return Ok(Next::End);
             }
             let left = timeout.saturating_sub(begun.elapsed());
@@ -316,22 +321,22 @@ impl Shared {
         }
     }
 
-    /// Counts and judges a batch that the reader comes to, and the epoch before where it is the first of another.
-    fn pass(&self, state: &mut State, finished: Finished) -> Result<Box<Batch>, Error> {
-        let limit = self.loader.config.max_bad_fraction;
+    /// Counts and checks the next batch, and the previous epoch if the batch is the first of a new one.
+    fn accept(&self, state: &mut State, finished: FinishedBatch) -> Result<Box<Batch>, Error> {
+        let limit = self.dataset.config.max_bad_fraction;
         if finished.epoch != state.epoch_taken {
-            state.epoch_tally.check_whole(limit)?;
-            state.epoch_tally = Tally::default();
+            state.epoch_bad_samples.check_epoch(limit)?;
+            state.epoch_bad_samples = BadSamples::default();
             state.epoch_taken = finished.epoch;
         }
-        state.epoch_tally.add(&finished.tally);
-        state.run_tally.add(&finished.tally);
+        state.epoch_bad_samples.add(&finished.bad_samples);
+        state.run_bad_samples.add(&finished.bad_samples);
         let batch = match finished.outcome {
-            Outcome::Made(batch) => batch,
-            Outcome::Unfilled => return Err(state.epoch_tally.too_many(limit)),
+            Outcome::Complete(batch) => batch,
+            Outcome::TooFewSamples => return Err(state.epoch_bad_samples.too_many(limit)),
             Outcome::Failed(error) => return Err(error),
         };
-        state.epoch_tally.check_so_far(limit)?;
+        state.epoch_bad_samples.check_so_far(limit)?;
         state.taken += 1;
         self.work.notify_all();
         Ok(batch)

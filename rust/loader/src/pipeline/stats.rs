@@ -1,35 +1,35 @@
-//! What each stage did: counts and seconds. Threads count; whoever asks reads.
+//! Counts and times per stage. The threads count; the reader takes snapshots.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::bad_samples::Tally;
+use super::bad_samples::BadSamples;
 
-/// The stages that a sample or a batch passes, and the three kinds of waiting.
+/// The stages of a sample or a batch, and three kinds of waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Bytes from the shard.
+    /// Read the sample's bytes from its shard.
     Read,
-    /// Captions from the members.
+    /// Draw captions.
     Caption,
-    /// Picture to pixels.
+    /// Decode the image.
     Decode,
-    /// Crop, resize, colour, straight into the batch.
+    /// Crop, resize and change colours, straight into the batch.
     Augment,
-    /// Captions to ids, a batch at once.
+    /// Tokenize the captions of a whole batch.
     Tokenize,
-    /// Masked ids and kept patches, a batch at once.
+    /// Mask token ids and draw the kept patches of a whole batch.
     Mask,
     /// The reader waits for a batch: the loader is too slow.
     Wait,
     /// A thread waits for the reader to take a batch: the loader is fast enough.
     Idle,
-    /// A thread waits for shards that are on their way.
+    /// A thread waits for shards that are being downloaded.
     Fetch,
 }
 
 impl Stage {
-    /// Every stage, in the order of its number.
+    /// All stages, in the order of their numbers.
     pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Caption,
@@ -65,37 +65,37 @@ struct Counter {
     nanos: AtomicU64,
 }
 
-/// Counters that all threads of a loader share.
+/// Counters shared by all threads of a run.
 #[derive(Debug, Default)]
 pub struct Counters {
     stages: [Counter; Stage::ALL.len()],
     batches: AtomicU64,
 }
 
-/// How often a stage ran and how long it took, all threads together.
+/// How often a stage ran and how long it took, over all threads.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StageStats {
-    /// Times.
+    /// Number of times.
     pub count: u64,
-    /// Seconds.
+    /// Total seconds.
     pub seconds: f64,
 }
 
-/// The counters at one moment.
+/// A snapshot of the counters.
 #[derive(Debug, Clone)]
 pub struct LoaderStats {
-    /// By stage, in the order of [`Stage::ALL`].
+    /// Per stage, in the order of [`Stage::ALL`].
     pub stages: [StageStats; Stage::ALL.len()],
-    /// Batches that were handed over.
+    /// Batches delivered to the reader.
     pub batches: u64,
-    /// Batches that lie ready.
+    /// Batches that are ready.
     pub ready: u64,
-    /// Samples of the batches that the reader has passed.
-    pub tally: Tally,
+    /// Bad samples in the batches delivered.
+    pub bad_samples: BadSamples,
 }
 
 impl Counters {
-    /// Adds one run of a stage that began at `begun`; gives the time now, where the next stage begins.
+    /// Counts one run of a stage that began at `begun`. Returns the current time, at which the next stage begins.
     pub fn passed(&self, stage: Stage, begun: Instant) -> Instant {
         let now = Instant::now();
         self.stages[stage as usize].count.fetch_add(1, Relaxed);
@@ -103,20 +103,20 @@ impl Counters {
         now
     }
 
-    /// Adds time to a stage that is not over yet.
+    /// Adds time to a stage that is still running.
     pub fn spend(&self, stage: Stage, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.stages[stage as usize].nanos.fetch_add(nanos, Relaxed);
     }
 
-    /// A batch was handed over.
+    /// Counts a delivered batch.
     pub fn delivered(&self) {
         self.batches.fetch_add(1, Relaxed);
     }
 
-    /// The counters now; `ready` batches lie ready, and `tally` was counted in those before.
+    /// A snapshot of the counters, with `ready` batches waiting and the bad samples of those delivered.
     #[must_use]
-    pub fn snapshot(&self, ready: u64, tally: Tally) -> LoaderStats {
+    pub fn snapshot(&self, ready: u64, bad_samples: BadSamples) -> LoaderStats {
         LoaderStats {
             stages: std::array::from_fn(|stage| StageStats {
                 count: self.stages[stage].count.load(Relaxed),
@@ -124,7 +124,7 @@ impl Counters {
             }),
             batches: self.batches.load(Relaxed),
             ready,
-            tally,
+            bad_samples,
         }
     }
 }

@@ -1,17 +1,17 @@
-//! What a thread does: fill slots, and finish the batch of which it filled the last one.
+//! A worker thread: fills rows, and completes a batch after filling its last row.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
 
-use super::bad_samples::{Tally, max_substitutes};
+use super::array_pool::Lease;
+use super::bad_samples::{BadSamples, max_substitutes};
 use super::batch::Batch;
-use super::batch_text::Texts;
-use super::dataset::Loader;
-use super::in_progress::{Filling, Finished, Outcome};
-use super::memory_pool::Lease;
+use super::batch_text::BatchText;
+use super::dataset::Dataset;
+use super::in_progress::{BatchInProgress, FinishedBatch, Outcome};
 use super::row::Row;
-use super::row_slots::Slot;
+use super::row_slots::RowSlot;
 use super::state::Shared;
 use super::stats::Stage;
 use crate::archive::Reader;
@@ -19,12 +19,12 @@ use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDr
 use crate::error::{Error, SampleError};
 use crate::image::ImagePreparer;
 use crate::image::augment::Scratch;
-use crate::order::Needed;
+use crate::order::NeededShard;
 use crate::rng::{SampleRng, stream};
 use crate::shards::{Location, SampleId};
 use crate::text::{captions, mask};
 
-/// A thread's body: works until the run is over, and turns a panic into the run's error.
+/// The body of a thread. It works until the run is over, and turns a panic into the run's error.
 pub(crate) fn run(shared: &Shared) {
     let mut worker = Worker::new(shared);
     let outcome = catch_unwind(AssertUnwindSafe(|| worker.work()));
@@ -36,9 +36,9 @@ pub(crate) fn run(shared: &Shared) {
 
 struct Worker<'shared> {
     shared: &'shared Shared,
-    loader: &'shared Loader,
+    dataset: &'shared Dataset,
     config: &'shared LoaderConfig,
-    /// Where it is, for the message should it panic.
+    /// The current stage, for the message of a panic.
     stage: Stage,
     reader: Reader,
     images: ImagePreparer<'shared>,
@@ -48,10 +48,10 @@ struct Worker<'shared> {
 
 impl<'shared> Worker<'shared> {
     fn new(shared: &'shared Shared) -> Self {
-        let config = &shared.loader.config;
+        let config = &shared.dataset.config;
         Self {
             shared,
-            loader: &shared.loader,
+            dataset: &shared.dataset,
             config,
             stage: Stage::Fetch,
             reader: Reader::sharing(&shared.files, &config.keep_members),
@@ -62,28 +62,29 @@ impl<'shared> Worker<'shared> {
     }
 
     fn work(&mut self) {
-        while let Some(filling) = self.shared.batch_with_work() {
-            while let Some(mut slot) = filling.slots.claim() {
-                if !self.fill(&filling, &mut slot) {
-                    // The slot does not go back, so nobody ever gets its batch.
+        while let Some(in_progress) = self.shared.wait_for_work() {
+            while let Some(mut slot) = in_progress.slots.claim() {
+                if !self.fill(&in_progress, &mut slot) {
+                    // The slot is not returned, so nobody ever gets this batch.
                     return;
                 }
                 if let Some(whole) = slot.finish()
                     && let (Some(lease), rows) = whole.take()
                 {
-                    self.finish(&filling, lease, rows);
+                    self.finish(&in_progress, lease, rows);
                 }
             }
         }
     }
 
-    /// Fills a slot with its sample, or with a substitute where that is bad and the batch must be full; leaves it empty
-    /// where none is good. False where the run ends meanwhile: then the slot holds nothing that may be read.
-    fn fill(&mut self, filling: &Filling, slot: &mut Slot<'_>) -> bool {
-        let plan = &filling.plan;
+    /// Fills a slot with its sample, or with a substitute if the sample is bad and the batch must be full. If no
+    /// sample is good, the row stays empty. Returns `false` if the run ends meanwhile; the slot must not be read
+    /// then.
+    fn fill(&mut self, in_progress: &BatchInProgress, slot: &mut RowSlot<'_>) -> bool {
+        let plan = &in_progress.plan;
         let mut id = plan.samples[slot.index()];
         let mut rng = plan.rng(self.config.seed, slot.index(), stream::SUBSTITUTE);
-        let mut tally = Tally::default();
+        let mut bad_samples = BadSamples::default();
         let mut substitutes = match self.config.last_batch {
             LastBatch::Keep => 0,
             LastBatch::Drop | LastBatch::Pad => max_substitutes(self.config.max_bad_fraction),
@@ -92,11 +93,11 @@ impl<'shared> Worker<'shared> {
             if self.shared.is_stopping() {
                 return false;
             }
-            tally.tried += 1;
+            bad_samples.tried += 1;
             match self.load(plan.epoch, id, slot.parts()) {
                 Ok(()) => break Some(id),
                 Err(error) => {
-                    let shard = self.loader.shard(id.shard);
+                    let shard = self.dataset.shard(id.shard);
                     let error = match self.fatal(shard, error) {
                         Ok(error) => {
                             slot.parts().1.fatal = Some(error);
@@ -105,12 +106,14 @@ impl<'shared> Worker<'shared> {
                         Err(error) => error,
                     };
                     match self.reader.key() {
-                        // Without its headers a sample has no name.
-                        "" => tally.bad(
+                        // Without readable headers a sample has no key.
+                        "" => bad_samples.record(
                             format_args!("shard {shard}, sample no. {}", id.sample),
                             &error,
                         ),
-                        key => tally.bad(format_args!("shard {shard}, sample {key}"), &error),
+                        key => {
+                            bad_samples.record(format_args!("shard {shard}, sample {key}"), &error)
+                        }
                     }
                 }
             }
@@ -121,12 +124,12 @@ impl<'shared> Worker<'shared> {
             id = Self::substitute(&plan.shards, &mut rng);
         };
         let row = slot.parts().1;
-        (row.sample, row.tally) = (sample, tally);
+        (row.sample, row.bad_samples) = (sample, bad_samples);
         true
     }
 
-    /// A sample of the shards that the batch's windows stand in, each equally likely: they are there, others may be far away.
-    fn substitute(shards: &[Needed], rng: &mut SampleRng) -> SampleId {
+    /// A sample of the batch's own shards, all equally likely. These shards are ready; others may still be remote.
+    fn substitute(shards: &[NeededShard], rng: &mut SampleRng) -> SampleId {
         let total: u64 = shards.iter().map(|needed| u64::from(needed.samples)).sum();
         let mut place = ((rng.uniform() * total as f64) as u64).min(total.saturating_sub(1));
         let found = shards.iter().find(|needed| {
@@ -140,13 +143,13 @@ impl<'shared> Worker<'shared> {
         }
     }
 
-    /// The error that ends the run, where a sample's is one; otherwise the sample is a bad one.
+    /// Turns a sample's error into the run's error if it must end the run; otherwise the sample counts as bad.
     fn fatal(&self, shard: &Location, error: SampleError) -> Result<Error, SampleError> {
         let (raise, shard) = (
             self.config.on_missing_shard == OnMissingShard::Raise,
             shard.to_string(),
         );
-        let index = self.loader.index.file();
+        let index = self.dataset.index.file();
         match error {
             SampleError::Fetch(error) if raise || error.here => Ok(error.into()),
             SampleError::Open(source) if raise => Ok(Error::Open { shard, source }),
@@ -172,13 +175,13 @@ impl<'shared> Worker<'shared> {
         let counters = &self.shared.counters;
         let begun = Instant::now();
         self.stage = Stage::Read;
-        let wanted = self.loader.needed_members;
-        let index = &self.loader.index;
+        let wanted = self.dataset.needed_members;
+        let index = &self.dataset.index;
         let limit = self.config.max_member_bytes;
         let provider = &*self.shared.provider;
         let members = self
             .reader
-            .read(index, provider, id, wanted, limit, &mut row.kept)?;
+            .read(index, provider, id, wanted, limit, &mut row.raw_members)?;
         let begun = counters.passed(Stage::Read, begun);
 
         self.stage = Stage::Caption;
@@ -216,57 +219,57 @@ impl<'shared> Worker<'shared> {
         Ok(())
     }
 
-    /// What becomes of a batch whose slots all came back, and its way to the reader.
-    fn finish(&mut self, filling: &Filling, lease: Lease, mut rows: Vec<Row>) {
-        let mut tally = Tally::default();
+    /// Completes a batch whose slots have all come back, and stores it for the reader.
+    fn finish(&mut self, in_progress: &BatchInProgress, lease: Lease, mut rows: Vec<Row>) {
+        let mut bad_samples = BadSamples::default();
         for row in &rows {
-            tally.add(&row.tally);
+            bad_samples.add(&row.bad_samples);
         }
         let full = rows.iter().all(|row| row.sample.is_some());
         let outcome = if let Some(error) = rows.iter_mut().find_map(|row| row.fatal.take()) {
             Outcome::Failed(error)
         } else if full || self.config.last_batch == LastBatch::Keep {
-            self.make(filling, lease, &mut rows)
-                .map_or_else(Outcome::Failed, |batch| Outcome::Made(Box::new(batch)))
+            self.assemble(in_progress, lease, &mut rows)
+                .map_or_else(Outcome::Failed, |batch| Outcome::Complete(Box::new(batch)))
         } else {
-            Outcome::Unfilled
+            Outcome::TooFewSamples
         };
         self.stage = Stage::Fetch;
-        let finished = Finished {
-            epoch: filling.plan.epoch,
-            tally,
+        let finished = FinishedBatch {
+            epoch: in_progress.plan.epoch,
+            bad_samples,
             outcome,
         };
-        self.shared.finished(filling.number, finished, rows);
+        self.shared.finished(in_progress.number, finished, rows);
     }
 
-    /// Texts and masks of the rows that hold a sample.
-    fn make(
+    /// Adds token ids and masks for the rows that hold a sample.
+    fn assemble(
         &mut self,
-        filling: &Filling,
+        in_progress: &BatchInProgress,
         mut lease: Lease,
         rows: &mut [Row],
     ) -> Result<Batch, Error> {
-        let count = keep_good_rows(&mut lease, rows, self.loader.image_bytes());
+        let count = compact_rows(&mut lease, rows, self.dataset.image_bytes());
         let good = &rows[..count];
         let samples: Vec<SampleId> = good.iter().filter_map(|row| row.sample).collect();
         let mask = self.config.mask.as_ref();
         let masked_rows = mask.map_or(0, |mask| mask.masked_rows(count));
-        let (seed, epoch) = (self.config.seed, filling.plan.epoch);
-        if let Some(tokenizer) = &self.loader.tokenizer {
+        let (seed, epoch) = (self.config.seed, in_progress.plan.epoch);
+        if let Some(tokenizer) = &self.dataset.tokenizer {
             let begun = Instant::now();
             self.stage = Stage::Tokenize;
-            let texts = Texts {
+            let texts = BatchText {
                 tokenizer,
                 rows: good,
-                slots: self.config.captions.len(),
-                masked: masked_rows,
+                caption_slots: self.config.captions.len(),
+                masked_rows,
             };
-            let ids = &mut lease.memory.token_ids;
+            let ids = &mut lease.arrays.token_ids;
             texts.encode(ids).map_err(|source| {
                 let first = samples.first().copied().unwrap_or_default();
                 Error::Tokenize {
-                    shard: self.loader.shard(first.shard).to_string(),
+                    shard: self.dataset.shard(first.shard).to_string(),
                     key: good.first().map_or_else(String::new, |row| row.key.clone()),
                     source,
                 }
@@ -276,31 +279,34 @@ impl<'shared> Worker<'shared> {
                 self.stage = Stage::Mask;
                 let draws =
                     |row: usize| SampleRng::new(seed, epoch, samples[row].key(), stream::MASK);
-                texts.mask(ids, mask, draws, &mut lease.memory.masked_token_ids);
+                texts.mask(ids, mask, draws, &mut lease.arrays.masked_token_ids);
                 self.shared.counters.passed(Stage::Mask, begun);
             }
         }
         if let Some(mask) = mask {
             let masked = &samples[..masked_rows];
-            let of_batch = filling.plan.rng(seed, 0, stream::PATCHES);
-            let kept = &mut lease.memory.kept_patches;
+            let of_batch = in_progress.plan.rng(seed, 0, stream::PATCHES);
+            let kept = &mut lease.arrays.kept_patches;
             keep_patches(mask, (seed, epoch), of_batch, masked, kept);
         }
-        let (memory, rows) = (&mut lease.memory, &mut rows[..count]);
+        let (memory, rows) = (&mut lease.arrays, &mut rows[..count]);
         swap_all(&mut memory.keys, rows.iter_mut().map(|row| &mut row.key));
         if !self.config.keep_members.is_empty() {
-            swap_all(&mut memory.kept, rows.iter_mut().map(|row| &mut row.kept));
+            swap_all(
+                &mut memory.raw_members,
+                rows.iter_mut().map(|row| &mut row.raw_members),
+            );
         }
         Ok(Batch {
             lease,
             samples,
             masked_rows,
-            cursor: filling.plan.cursor.clone(),
+            cursor: in_progress.plan.cursor.clone(),
         })
     }
 }
 
-/// Gives what the rows hold to a batch's memory, and what that held to the rows, which write over it.
+/// Swaps the rows' values with the batch's old ones, which the rows can overwrite.
 fn swap_all<'row, T: Default + 'row>(
     memory: &mut Vec<T>,
     rows: impl ExactSizeIterator<Item = &'row mut T>,
@@ -311,8 +317,8 @@ fn swap_all<'row, T: Default + 'row>(
     }
 }
 
-/// Moves the rows that hold a sample to the front, pixels with them; gives their number.
-fn keep_good_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> usize {
+/// Moves the rows that hold a sample to the front, with their pixels. Returns their number.
+fn compact_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> usize {
     let mut count = 0;
     for index in 0..rows.len() {
         if rows[index].sample.is_some() {
@@ -320,7 +326,7 @@ fn keep_good_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> us
                 rows.swap(count, index);
                 let start = index * image_bytes;
                 lease
-                    .memory
+                    .arrays
                     .images
                     .copy_within(start..start + image_bytes, count * image_bytes);
             }
@@ -330,7 +336,7 @@ fn keep_good_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> us
     count
 }
 
-/// The patches that masked rows keep, `[M, K]`; drawn once a batch, or per sample from its id.
+/// The patches that masked rows keep, `[M, K]`. Drawn once per batch, or per sample from its id.
 fn keep_patches(
     mask: &MaskConfig,
     (seed, epoch): (u64, u64),

@@ -12,7 +12,7 @@ use prolip_loader::archive::scan;
 use prolip_loader::archive::tar::FileSource;
 use prolip_loader::error::{Error, FetchError};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Loader, Next, Pipeline};
+use prolip_loader::pipeline::{Dataset, Next, Pipeline};
 use prolip_loader::remote::{ReadyShard, ShardProvider};
 
 use crate::common::Content;
@@ -180,34 +180,34 @@ impl ShardProvider for Fake {
     }
 }
 
-pub fn start(loader: &Arc<Loader>, fake: &Arc<Fake>) -> Pipeline {
-    start_at(loader, fake, &Cursor::default())
+pub fn start(dataset: &Arc<Dataset>, fake: &Arc<Fake>) -> Pipeline {
+    start_at(dataset, fake, &Cursor::default())
 }
 
-pub fn start_at(loader: &Arc<Loader>, fake: &Arc<Fake>, from: &Cursor) -> Pipeline {
+pub fn start_at(dataset: &Arc<Dataset>, fake: &Arc<Fake>, from: &Cursor) -> Pipeline {
     let provider: Arc<dyn ShardProvider> = Arc::<Fake>::clone(fake);
-    Pipeline::start_with(Arc::clone(loader), provider, from).unwrap()
+    Pipeline::start_with(Arc::clone(dataset), provider, from).unwrap()
 }
 
 /// All batches; `idle` is called whenever none is there.
 pub fn read(
-    loader: &Arc<Loader>,
+    dataset: &Arc<Dataset>,
     fake: &Arc<Fake>,
     idle: impl FnMut(&Fake),
 ) -> Result<Vec<Content>, Arc<Error>> {
-    read_from(loader, fake, &Cursor::default(), idle)
+    read_from(dataset, fake, &Cursor::default(), idle)
 }
 
 pub fn read_from(
-    loader: &Arc<Loader>,
+    dataset: &Arc<Dataset>,
     fake: &Arc<Fake>,
     from: &Cursor,
     mut idle: impl FnMut(&Fake),
 ) -> Result<Vec<Content>, Arc<Error>> {
-    let (pipeline, mut contents) = (start_at(loader, fake, from), Vec::new());
+    let (pipeline, mut contents) = (start_at(dataset, fake, from), Vec::new());
     for _ in 0..20_000 {
         match pipeline.next_within(Duration::from_millis(1))? {
-            Next::Batch(batch) => contents.push(Content::new(&batch, loader)),
+            Next::Batch(batch) => contents.push(Content::new(&batch, dataset)),
             Next::End => return Ok(contents),
             Next::Waiting => idle(fake),
         }

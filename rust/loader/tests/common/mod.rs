@@ -14,7 +14,7 @@ use prolip_loader::config::{
 };
 use prolip_loader::error::{Error, TokenizeError};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Batch, Loader, Next, Pipeline};
+use prolip_loader::pipeline::{Batch, Dataset, Next, Pipeline};
 use prolip_loader::text::tokenize::{Clean, CleanText, Cleaning, Tokenizer};
 
 /// A header of 512 bytes with a right checksum.
@@ -174,9 +174,9 @@ pub fn tokenizer(clean: fn() -> Result<(), TokenizeError>) -> Arc<Tokenizer> {
 }
 
 /// Opens a loader of one rank of one, or another.
-pub fn open(config: LoaderConfig, rank: usize, world_size: usize) -> Result<Arc<Loader>, Error> {
+pub fn open(config: LoaderConfig, rank: usize, world_size: usize) -> Result<Arc<Dataset>, Error> {
     let tokenizer = (!config.captions.is_empty()).then(|| tokenizer(|| Ok(())));
-    Loader::open(config, tokenizer, rank, world_size, &AtomicBool::new(false)).map(Arc::new)
+    Dataset::open(config, tokenizer, rank, world_size, &AtomicBool::new(false)).map(Arc::new)
 }
 
 /// A batch by its content.
@@ -192,16 +192,16 @@ pub struct Content {
 }
 
 impl Content {
-    pub fn new(batch: &Batch, loader: &Loader) -> Self {
-        let memory = &batch.lease.memory;
-        let pixels = batch.samples.len() * loader.image_bytes();
+    pub fn new(batch: &Batch, dataset: &Dataset) -> Self {
+        let memory = &batch.lease.arrays;
+        let pixels = batch.samples.len() * dataset.image_bytes();
         Self {
             keys: memory.keys.clone(),
             images: memory.images[..pixels].to_vec(),
             token_ids: memory.token_ids.clone(),
             masked_token_ids: memory.masked_token_ids.clone(),
             kept_patches: memory.kept_patches.clone(),
-            kept: memory.kept.clone(),
+            kept: memory.raw_members.clone(),
             cursor: batch.cursor.clone(),
         }
     }
@@ -217,11 +217,11 @@ pub fn next(pipeline: &Pipeline) -> Result<Option<Batch>, Arc<Error>> {
 }
 
 /// All batches from a cursor on.
-pub fn read_all(loader: &Arc<Loader>, from: Cursor) -> Result<Vec<Content>, Arc<Error>> {
-    let pipeline = Pipeline::start(Arc::clone(loader), &from).unwrap();
+pub fn read_all(dataset: &Arc<Dataset>, from: Cursor) -> Result<Vec<Content>, Arc<Error>> {
+    let pipeline = Pipeline::start(Arc::clone(dataset), &from).unwrap();
     let mut contents = Vec::new();
     while let Some(batch) = next(&pipeline)? {
-        contents.push(Content::new(&batch, loader));
+        contents.push(Content::new(&batch, dataset));
     }
     Ok(contents)
 }

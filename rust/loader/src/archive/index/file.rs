@@ -1,4 +1,4 @@
-//! An index file: read without its regions, which stay on the disk until a shard is used; written at once or not at all.
+//! Reads and writes index files. The regions stay on disk until a shard is used; a file is written atomically.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -15,22 +15,22 @@ use crate::error::{Error, IndexError};
 use crate::remote::Store;
 use crate::shards::{Location, Regions};
 
-/// An index file whose table was read.
+/// An open index file whose table has been read.
 #[derive(Debug)]
 pub struct IndexFile {
     path: PathBuf,
     file: File,
 }
 
-/// Where a shard's regions lie in an index file.
+/// Where a shard's regions are in an index file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Extent {
+pub(super) struct FileRange {
     offset: u64,
     length: u32,
     crc: u32,
 }
 
-impl From<&Entry> for Extent {
+impl From<&Entry> for FileRange {
     fn from(entry: &Entry) -> Self {
         Self {
             offset: entry.offset,
@@ -41,19 +41,19 @@ impl From<&Entry> for Extent {
 }
 
 impl IndexFile {
-    /// Opens a file and reads its table.
+    /// Opens a local file and reads its table.
     ///
     /// # Errors
-    /// It cannot be read, or is no whole index.
+    /// It cannot be read, or is not a complete index.
     pub fn open(path: &Path) -> Result<(Self, Vec<Entry>), Error> {
         let file = File::open(path).map_err(|error| wrong(path, error.into()))?;
         Self::of(file, path)
     }
 
-    /// Brings a file here that lies elsewhere, and reads its table.
+    /// Downloads a file and reads its table.
     ///
     /// # Errors
-    /// As above, or it cannot be brought.
+    /// As [`Self::open`], or the download fails.
     pub fn fetch(
         url: &str,
         config: &StoreConfig,
@@ -70,14 +70,14 @@ impl IndexFile {
         Ok((Self { path, file }, entries))
     }
 
-    /// Where it lies.
+    /// Path or address of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The regions of a shard with `count` samples.
-    pub(super) fn regions(&self, extent: Extent, count: u32) -> Result<Regions, IndexError> {
+    pub(super) fn regions(&self, extent: FileRange, count: u32) -> Result<Regions, IndexError> {
         let mut bytes = vec![0; extent.length as usize];
         self.file.read_exact_at(&mut bytes, extent.offset)?;
         if crc32fast::hash(&bytes) != extent.crc {
@@ -107,7 +107,7 @@ fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
     if head.table.checked_add(head.length) != Some(size) {
         return Err(CUT);
     }
-    // The file is that long, so its length may be believed.
+    // The file has this length, so the allocation is safe.
     let mut bytes = vec![0; head.length as usize];
     file.read_exact_at(&mut bytes, head.table)?;
     if crc32fast::hash(&bytes) != head.crc {
@@ -124,18 +124,18 @@ fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
     Ok(entries)
 }
 
-/// What an index was made of.
+/// What an index contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Number of shards.
     pub shards: u64,
-    /// Number of samples, the damage of damaged shards included.
+    /// Number of samples. The damage of a damaged shard counts as one.
     pub samples: u64,
-    /// Shards that are damaged, each in a sentence.
+    /// One sentence per damaged shard.
     pub notes: Vec<String>,
 }
 
-/// What reading one shard's headers gives an index.
+/// What an index stores about one shard.
 struct Scanned {
     regions: Vec<u8>,
     entry: Entry,
@@ -143,7 +143,7 @@ struct Scanned {
 }
 
 fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error> {
-    let (stamp, scan) = scanner.look(location)?;
+    let (stamp, scan) = scanner.scan_shard(location)?;
     let mut regions = Vec::new();
     scan.regions.encode(&mut regions);
     let entry = Entry {
@@ -161,11 +161,10 @@ fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error
     })
 }
 
-/// Reads the headers of all shards with `threads` threads and writes an index of them. Nobody ever sees a part of it:
-/// the file gets its name when it is whole.
+/// Reads the headers of all shards with `threads` threads and writes an index of them, atomically.
 ///
 /// # Errors
-/// A shard cannot be opened or is no archive (of several the one that stands first), the file cannot be written, or
+/// A shard cannot be opened or is not an archive (the first such shard is named), the file cannot be written, or
 /// `cancelled` was set.
 pub fn write_index(
     shards: &[Location],
@@ -182,7 +181,7 @@ pub fn write_index(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // As any new file: the default of temporary ones is for one user alone.
+    // The usual permissions of a new file. A temporary file is private by default.
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     let file = tempfile::Builder::new()
         .prefix(".index-")
@@ -226,7 +225,7 @@ pub fn write_index(
     Ok(summary)
 }
 
-/// Reads the headers of all shards again, and gives what is not as an index file has it, each in a sentence.
+/// Reads the headers of all shards again and returns one sentence per difference from an index file.
 ///
 /// # Errors
 /// The index cannot be read, or `cancelled` was set.

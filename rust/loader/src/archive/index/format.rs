@@ -1,61 +1,61 @@
-//! The bytes of an index file.
+//! The binary format of index files.
 //!
 //! ```text
 //! head     "PROLIPIX" | version u32 | shards u32 | samples u64 | table's offset u64 | its length u64 | its CRC-32 u32
 //! regions  of shard 0, of shard 1, …                                       (`Regions::encode`)
 //! table    for each shard:
 //!            length of its location | location | samples | bytes of its regions | their CRC-32 u32
-//!            size | 0, or 1 and its time of change in ns since 1970 i64, or 2 and length of its ETag | ETag
+//!            size | 0, or 1 and its modification time in ns since 1970 i64, or 2 and length of its ETag | ETag
 //! ```
-//! Numbers without a type are written seven bits a byte, the lowest first; the others little endian.
+//! Numbers without a type have seven bits per byte, lowest first. The others are little endian.
 
 use crate::error::IndexError;
 use crate::shards::{Stamp, Version};
 
-/// Bytes of the head.
+/// Size of the head in bytes.
 pub const HEAD: usize = 44;
 const MAGIC: &[u8; 8] = b"PROLIPIX";
 const VERSION: u32 = 1;
-/// Bytes of a location or an ETag, at most.
+/// Maximum length of a location or an ETag in bytes.
 const MAX_TEXT: u64 = 1 << 16;
 
-/// What the head says.
+/// The head of an index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// Number of shards.
     pub shards: u32,
     /// Number of samples.
     pub samples: u64,
-    /// Where the table begins, behind all regions.
+    /// Offset of the table, behind all regions.
     pub table: u64,
-    /// Bytes of the table.
+    /// Length of the table in bytes.
     pub length: u64,
-    /// Its CRC-32.
+    /// CRC-32 of the table.
     pub crc: u32,
 }
 
-/// A shard of the table.
+/// One shard in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it lies, as it was written when the index was made.
+    /// Location of the shard as given when the index was made.
     pub location: Box<str>,
-    /// Samples in it.
+    /// Number of samples.
     pub count: u32,
-    /// Where its regions begin in the index file.
+    /// Offset of its regions in the index file.
     pub offset: u64,
-    /// Bytes of them.
+    /// Length of its regions in bytes.
     pub length: u32,
-    /// Their CRC-32.
+    /// CRC-32 of its regions.
     pub crc: u32,
-    /// What tells that it is the same shard.
+    /// Identifies this version of the shard.
     pub stamp: Stamp,
 }
 
 impl Head {
-    /// Reads the first bytes of an index file.
+    /// Parses the first bytes of an index file.
     ///
     /// # Errors
-    /// It is no index, or one of another version.
+    /// The file is not an index, or has another format version.
     pub fn parse(bytes: &[u8; HEAD]) -> Result<Self, IndexError> {
         if &bytes[..8] != MAGIC {
             return Err(IndexError::NotAnIndex);
@@ -89,7 +89,7 @@ impl Head {
 }
 
 impl Entry {
-    /// Appends it; its offset follows from the entries before.
+    /// Appends the entry. Its offset is not stored: it follows from the entries before.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_text(out, &self.location);
         put(out, u64::from(self.count));
@@ -110,11 +110,11 @@ impl Entry {
     }
 }
 
-/// The shards of a table. Any bytes may come: nothing is believed before it is checked, and memory is taken only for
-/// what is there.
+/// Parses a table. The bytes are untrusted: everything is checked before use, and no claimed size allocates more than
+/// the input.
 ///
 /// # Errors
-/// The bytes are not a whole table.
+/// The bytes are not a complete table.
 pub fn parse_table(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
     let mut rest = Bytes(bytes);
     let mut entries = Vec::new();
@@ -123,7 +123,7 @@ pub fn parse_table(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
         let location = rest.text()?.into();
         let count = u32::try_from(rest.number()?).map_err(|_| DAMAGED)?;
         let length = u32::try_from(rest.number()?).map_err(|_| DAMAGED)?;
-        // Each place takes a byte or more.
+        // A place takes at least one byte.
         if length <= count {
             return Err(DAMAGED);
         }
@@ -163,7 +163,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// What is left to read.
+/// The bytes still to be parsed.
 struct Bytes<'bytes>(&'bytes [u8]);
 
 impl<'bytes> Bytes<'bytes> {

@@ -1,4 +1,4 @@
-//! Which entry of an index is which shard of the list.
+//! Matches the shards of a list with the entries of an index.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::format::Entry;
 use crate::shards::Location;
 
-/// The entry of each shard: the one of the same location as written, or of the same absolute path.
+/// The entry of each shard: the one with the same location as written, or with the same absolute path.
 pub fn find(entries: &[Entry], shards: &[Location]) -> Vec<Option<u32>> {
     let names: Vec<String> = shards.iter().map(Location::written).collect();
     let same = |(place, name): (usize, &String)| {
         let entry = entries.get(place)?;
         (*entry.location == **name).then_some(place as u32)
     };
-    // The usual index has the shards of the list in its order.
+    // Usually the index has the same shards in the same order.
     let mut found: Vec<Option<u32>> = names.iter().enumerate().map(same).collect();
     if found.iter().any(Option::is_none) {
         let written: HashMap<&str, u32> = numbered(entries, |entry| Some(&*entry.location));

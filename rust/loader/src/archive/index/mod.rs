@@ -1,4 +1,5 @@
-//! Shards → how many samples they hold, and where those lie: read once at opening, or taken from an index file.
+//! The index: how many samples the shards hold and where they are. Built from the headers, or read from an index
+//! file.
 
 mod file;
 mod format;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use file::Extent;
+use file::FileRange;
 pub use file::{IndexFile, Summary, check_index, write_index};
 pub use format::{Entry, HEAD, Head, parse_table};
 use parallel::in_order;
@@ -20,22 +21,22 @@ use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
 use crate::shards::{Location, Regions, Stamp, UNKNOWN_LENGTH, is_url};
 
-/// A shard of the list.
+/// A shard in the list.
 #[derive(Debug)]
 pub struct Shard {
-    /// Where it lies.
+    /// Where the shard is.
     pub location: Location,
-    /// What tells that it is the shard that was indexed; nothing where none was.
+    /// Identifies the version of the shard that was indexed; `None` if it was not indexed.
     pub stamp: Option<Stamp>,
-    place: Place,
+    place: RegionsAt,
 }
 
-/// Where a shard's regions are.
+/// Where a shard's regions are kept.
 #[derive(Debug)]
-enum Place {
+enum RegionsAt {
     Memory(Arc<Regions>),
-    File(Extent),
-    /// Whoever brings the shard here finds them.
+    File(FileRange),
+    /// They are found when the shard has been downloaded.
     Arrival,
 }
 
@@ -43,63 +44,64 @@ enum Place {
 #[derive(Debug, Default)]
 pub struct Index {
     shards: Vec<Shard>,
-    /// Samples of each shard, or [`UNKNOWN_LENGTH`].
+    /// Length of each shard, or [`UNKNOWN_LENGTH`].
     counts: Vec<u32>,
     file: Option<IndexFile>,
     notes: Vec<String>,
 }
 
-/// What becomes of shards that cannot be used, and how many threads look at them.
+/// How shards are opened.
 #[derive(Debug, Clone, Copy)]
-pub struct Opening<'loader> {
-    /// What becomes of shards that are missing or no archives.
+pub struct OpenOptions<'loader> {
+    /// What happens to shards that are missing or are not archives.
     pub missing: OnMissingShard,
-    /// Threads, at least 1.
+    /// Number of threads, at least 1.
     pub threads: usize,
-    /// How shards are read that are no plain local files.
+    /// How remote and compressed shards are read.
     pub store: &'loader StoreConfig,
-    /// Ends it early once set.
+    /// Setting it ends the work early.
     pub cancelled: &'loader AtomicBool,
 }
 
 impl Index {
-    /// Reads the headers of all local shards. Of others nothing is known until they are brought here.
+    /// Builds an index by reading the headers of all local shards. Other shards have unknown lengths until they are
+    /// downloaded.
     ///
     /// # Errors
-    /// A shard cannot be opened or is no archive (of several the one that stands first), or it was cancelled. With
-    /// [`OnMissingShard::Skip`] such shards are left out.
-    pub fn scan(shards: &[Location], opening: Opening<'_>) -> Result<Self, Error> {
+    /// A shard cannot be opened or is not an archive (the first such shard is named), or the work was cancelled. With
+    /// [`OnMissingShard::Skip`] such shards are skipped.
+    pub fn scan(shards: &[Location], options: OpenOptions<'_>) -> Result<Self, Error> {
         let (mut index, mut damaged) = (Self::default(), Vec::new());
-        let scanner = Scanner::new(opening.store, opening.cancelled);
+        let scanner = Scanner::new(options.store, options.cancelled);
         let scan = |shard: usize| match &shards[shard] {
-            local @ Location::File(_) => scanner.look(local).map(Some),
+            local @ Location::File(_) => scanner.scan_shard(local).map(Some),
             Location::Url(_) | Location::Pipe(_) => Ok(None),
         };
-        let left_out = for_each(shards, opening, scan, |location, found| {
+        let left_out = examine_all(shards, options, scan, |location, found| {
             let Some((stamp, scan)) = found else {
-                return index.push(location, None, UNKNOWN_LENGTH, Place::Arrival);
+                return index.push(location, None, UNKNOWN_LENGTH, RegionsAt::Arrival);
             };
             damaged.extend(scan.note(location));
             let count = scan.regions.len() as u32;
-            let place = Place::Memory(Arc::new(scan.regions));
+            let place = RegionsAt::Memory(Arc::new(scan.regions));
             index.push(location, Some(stamp), count, place);
         })?;
         index.notes = [left_out, damaged].concat();
         Ok(index)
     }
 
-    /// Takes what an index file says of the shards, and reads none of them.
+    /// Takes the shards' contents from an index file. No shard is read.
     ///
     /// # Errors
-    /// The file is no index, a shard is not in it or is not what it was, or it was cancelled. A shard that cannot be found is
-    /// an error or left out, as above.
+    /// The file is not an index, a shard is not in it or has changed, or the work was cancelled. A shard that cannot
+    /// be found is an error or is skipped, as in [`Self::scan`].
     pub fn from_file(
         shards: &[Location],
         path: &Path,
-        opening: Opening<'_>,
+        options: OpenOptions<'_>,
     ) -> Result<Self, Error> {
         let (file, entries) = match path.to_str().filter(|text| is_url(text)) {
-            Some(url) => IndexFile::fetch(url, opening.store, opening.cancelled)?,
+            Some(url) => IndexFile::fetch(url, options.store, options.cancelled)?,
             None => IndexFile::open(path)?,
         };
         let entry_of: Vec<Option<u32>> = lookup::find(&entries, shards);
@@ -110,7 +112,7 @@ impl Index {
                 shard: location.to_string(),
                 index: path.to_owned(),
             })?;
-            // What a server has is compared when it is fetched.
+            // A remote shard is compared when it is downloaded.
             if let Location::File(_) = location
                 && let Some(what) = entry.stamp.change(&stamp_of(location)?)
             {
@@ -123,15 +125,15 @@ impl Index {
             Ok(entry)
         };
         let mut index = Self::default();
-        index.notes = for_each(shards, opening, check, |location, entry| {
-            let (stamp, place) = (entry.stamp.clone(), Place::File(entry.into()));
+        index.notes = examine_all(shards, options, check, |location, entry| {
+            let (stamp, place) = (entry.stamp.clone(), RegionsAt::File(entry.into()));
             index.push(location, Some(stamp), entry.count, place);
         })?;
         index.file = Some(file);
         Ok(index)
     }
 
-    fn push(&mut self, location: &Location, stamp: Option<Stamp>, count: u32, place: Place) {
+    fn push(&mut self, location: &Location, stamp: Option<Stamp>, count: u32, place: RegionsAt) {
         self.counts.push(count);
         self.shards.push(Shard {
             location: location.clone(),
@@ -153,61 +155,61 @@ impl Index {
         !self.counts.contains(&UNKNOWN_LENGTH)
     }
 
-    /// Samples of each shard, or [`UNKNOWN_LENGTH`].
+    /// Length of each shard, or [`UNKNOWN_LENGTH`].
     #[must_use]
     pub fn counts(&self) -> &[u32] {
         &self.counts
     }
 
-    /// The shards, in the order of the list.
+    /// The shards in the order of the list.
     #[must_use]
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
-    /// Shards that were left out, and shards that are damaged, each in a sentence.
+    /// One sentence per skipped shard and per damaged shard.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Where a shard's samples lie.
+    /// Where a shard's samples are.
     ///
     /// # Errors
-    /// They are in an index file, which cannot be read any more.
+    /// The index file cannot be read any more.
     pub fn regions(&self, shard: u32) -> Result<Arc<Regions>, IndexError> {
         match (&self.shards[shard as usize].place, &self.file) {
-            (Place::Memory(regions), _) => Ok(Arc::clone(regions)),
-            (Place::File(extent), Some(file)) => {
+            (RegionsAt::Memory(regions), _) => Ok(Arc::clone(regions)),
+            (RegionsAt::File(extent), Some(file)) => {
                 let count = self.counts[shard as usize];
                 file.regions(*extent, count).map(Arc::new)
             }
-            (Place::File(_), None) | (Place::Arrival, _) => Err(IndexError::NotAnIndex),
+            (RegionsAt::File(_), None) | (RegionsAt::Arrival, _) => Err(IndexError::NotAnIndex),
         }
     }
 
-    /// The index file, where there is one.
+    /// Path of the index file, if there is one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_ref().map(IndexFile::path)
     }
 }
 
-/// Looks at every shard, and takes what is found in order. Shards that cannot be used are an error or left out; gives a
-/// sentence about each of those.
-fn for_each<T: Send>(
+/// Examines every shard in parallel and takes the results in order. A shard that cannot be used is an error or is
+/// skipped. Returns one sentence per skipped shard.
+fn examine_all<T: Send>(
     shards: &[Location],
-    opening: Opening<'_>,
-    look: impl Fn(usize) -> Result<T, Error> + Sync,
+    options: OpenOptions<'_>,
+    examine: impl Fn(usize) -> Result<T, Error> + Sync,
     mut take: impl FnMut(&Location, T) + Send,
 ) -> Result<Vec<String>, Error> {
-    let skip = opening.missing == OnMissingShard::Skip;
+    let skip = options.missing == OnMissingShard::Skip;
     let (mut locations, mut left_out) = (shards.iter(), Vec::new());
     in_order(
         shards.len(),
-        opening.threads,
-        opening.cancelled,
-        look,
+        options.threads,
+        options.cancelled,
+        examine,
         |found| {
             let location = locations.next().ok_or(Error::Closed)?;
             match found {

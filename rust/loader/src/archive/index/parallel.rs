@@ -1,4 +1,4 @@
-//! Work on many shards by several threads, its results taken in the shards' order.
+//! Runs work on many shards in parallel and delivers the results in order.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,18 +9,18 @@ use parking_lot::Mutex;
 use crate::error::Error;
 
 struct Results<T, S> {
-    /// Those that wait for one before them.
+    /// Results that wait for an earlier one.
     early: BTreeMap<usize, T>,
     taken: usize,
     take: S,
     error: Option<Error>,
 }
 
-/// Does `count` pieces of work with `threads` threads and gives the results to `take`, in order and one at a time. An
-/// error of `take` ends it, as does setting `cancelled`.
+/// Runs `count` pieces of work with `threads` threads and passes the results to `take`, in order and one at a time.
+/// Ends early if `take` fails or `cancelled` is set.
 ///
 /// # Errors
-/// The first error of `take`, [`Error::Panicked`] where the work panics, or [`Error::Closed`] where it was cancelled.
+/// The first error of `take`, [`Error::Panicked`] if the work panics, or [`Error::Closed`] if it was cancelled.
 pub fn in_order<T: Send>(
     count: usize,
     threads: usize,

@@ -1,4 +1,4 @@
-//! The headers of a shard, wherever it lies.
+//! Reads the headers of one shard, local or remote.
 
 use std::fs::File;
 use std::io;
@@ -13,12 +13,12 @@ use crate::error::{Error, FetchError};
 use crate::remote::Store;
 use crate::shards::{Location, Stamp};
 
-/// Reads headers; what is no plain local file is brought here for it, one shard a thread.
+/// Reads headers. A shard that is not a plain local file is downloaded first, one per thread.
 #[derive(Debug)]
 pub(super) struct Scanner<'opening> {
     config: &'opening StoreConfig,
     cancelled: &'opening AtomicBool,
-    /// Set up for the first shard that needs it.
+    /// Opened when the first shard needs it.
     store: OnceLock<Result<Store, FetchError>>,
 }
 
@@ -31,11 +31,11 @@ impl<'opening> Scanner<'opening> {
         }
     }
 
-    /// What tells that the shard is this one, and its samples.
+    /// The shard's stamp and its samples.
     ///
     /// # Errors
-    /// The shard cannot be opened or is no archive; the error says where.
-    pub fn look(&self, location: &Location) -> Result<(Stamp, Scan), Error> {
+    /// The shard cannot be opened or is not an archive. The error says where.
+    pub fn scan_shard(&self, location: &Location) -> Result<(Stamp, Scan), Error> {
         let (file, stamp) = match location.plain_file() {
             Some(path) => open(path).map_err(|source| Error::Open {
                 shard: location.to_string(),
@@ -61,7 +61,7 @@ impl<'opening> Scanner<'opening> {
     }
 }
 
-/// A file and its stamp, which is of before its headers are read: a shard that changes meanwhile is another one later.
+/// Opens a file and takes its stamp before the headers are read, so that a change during reading is noticed later.
 fn open(path: &Path) -> io::Result<(File, Stamp)> {
     let file = File::open(path)?;
     let stamp = Stamp::of_file(&file.metadata()?);

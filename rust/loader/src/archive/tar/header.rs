@@ -1,22 +1,22 @@
-//! The fields of one header block, and the records of PAX.
+//! The fields of a tar header block, and PAX records.
 
 use std::borrow::Cow;
 
 use crate::error::TarError;
 use crate::shards::BLOCK;
 
-/// A header block whose checksum is right.
+/// A header block with a correct checksum.
 #[derive(Debug)]
 pub(super) struct Header<'block> {
     block: &'block [u8; BLOCK as usize],
-    /// Its type.
+    /// The member's type.
     pub kind: u8,
-    /// The size that it says its data have.
+    /// The member's size according to this header.
     pub size: u64,
 }
 
 impl<'block> Header<'block> {
-    /// Checks a block; `first` says that it is the archive's first.
+    /// Checks a block. `first` says whether it is the first block of the archive.
     pub fn new(block: &'block [u8; BLOCK as usize], first: bool) -> Result<Self, TarError> {
         check_sum(block, first)?;
         Ok(Self {
@@ -26,8 +26,8 @@ impl<'block> Header<'block> {
         })
     }
 
-    /// A regular file: the old type, the type of today, and contiguous files. Before directories had a type of their own,
-    /// a slash at the end of the name said it.
+    /// Whether this is a regular file, in the old or the new notation, or a contiguous file. In very old archives a
+    /// slash at the end of the name marks a directory.
     pub fn is_member(&self) -> bool {
         match self.kind {
             0 => !text(&self.block[..100]).ends_with('/'),
@@ -36,7 +36,8 @@ impl<'block> Header<'block> {
         }
     }
 
-    /// Whether data follow it. Links, devices and folders have none, whatever their size says, as tarfile has it.
+    /// Whether data follow the header. Links, devices and directories have none, whatever their size field says, as
+    /// in tarfile.
     pub fn has_data(&self) -> bool {
         match self.kind {
             0 => self.is_member(),
@@ -45,10 +46,10 @@ impl<'block> Header<'block> {
         }
     }
 
-    /// Writes its name into `out`.
+    /// Writes the member's name into `out`.
     pub fn name(&self, out: &mut String) {
         out.clear();
-        // Only POSIX archives use these bytes for the beginning of a long name.
+        // Only POSIX archives use these bytes as the prefix of a long name.
         if &self.block[257..263] == b"ustar\0" {
             let prefix = text(&self.block[345..500]);
             if !prefix.is_empty() {
@@ -60,7 +61,7 @@ impl<'block> Header<'block> {
     }
 }
 
-/// What the PAX records of one extension header say about the member behind them.
+/// What PAX records say about the next member.
 #[derive(Debug, Default)]
 pub(super) struct Records<'bytes> {
     pub path: Option<Cow<'bytes, str>>,
@@ -69,7 +70,7 @@ pub(super) struct Records<'bytes> {
 }
 
 impl<'bytes> Records<'bytes> {
-    /// Reads "LENGTH KEY=VALUE\n" over and over, where LENGTH counts the whole record.
+    /// Parses records of the form "LENGTH KEY=VALUE\n", where LENGTH counts the whole record.
     pub fn read(mut bytes: &'bytes [u8]) -> Result<Self, TarError> {
         const DAMAGED: TarError = TarError::Header("PAX records cannot be read");
         let mut records = Self::default();
@@ -108,13 +109,13 @@ fn check_sum(block: &[u8; BLOCK as usize], first: bool) -> Result<(), TarError> 
         }
     }
     let expected = number(&block[148..156])?;
-    // The sum's own field counts as spaces.
+    // The checksum field itself counts as spaces.
     let rest = || block[..148].iter().chain(&block[156..]);
     let unsigned = 256 + rest().map(|&byte| u64::from(byte)).sum::<u64>();
     if expected == unsigned {
         return Ok(());
     }
-    // Some old archivers added the bytes as signed numbers.
+    // Some old archivers summed the bytes as signed numbers.
     let signed = 256 + rest().map(|&byte| i64::from(byte as i8)).sum::<i64>();
     if i64::try_from(expected).is_ok_and(|expected| expected == signed) {
         return Ok(());
@@ -125,11 +126,11 @@ fn check_sum(block: &[u8; BLOCK as usize], first: bool) -> Result<(), TarError> 
     })
 }
 
-/// An octal number, or one in base 256 where the first bit is set.
+/// Parses a number: octal, or base 256 if the first bit is set.
 fn number(field: &[u8]) -> Result<u64, TarError> {
     const DAMAGED: TarError = TarError::Header("a number is not one");
     if field.first().is_some_and(|first| first & 0x80 != 0) {
-        // The first byte is only the mark: a number of more than 64 bits, or a negative one, cannot be a size.
+        // The first byte is only the marker. A number of more than 64 bits, or a negative one, cannot be a size.
         if field[0] != 0x80 {
             return Err(DAMAGED);
         }
@@ -153,7 +154,7 @@ fn parse<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The text up to the first zero. Bytes that are not UTF-8 are written out, `\xe9`: names that differ stay different.
+/// The text up to the first zero. Bytes that are not UTF-8 are escaped as `\xe9`, so different names stay different.
 pub(super) fn text(field: &[u8]) -> Cow<'_, str> {
     let bytes = before_zero(field);
     if let Ok(text) = std::str::from_utf8(bytes) {

@@ -1,7 +1,8 @@
-//! Bytes of an archive → where its members lie. Only headers are read; the members' bytes stay where they are.
+//! Finds the members of a tar archive. Only headers are read.
 //!
-//! Understood: ustar, GNU long names, PAX `path` and `size`, sizes in base 256. What is no regular file is passed over.
-//! The end is a block of zeros or the end of the file; what lies behind a block of zeros does not count.
+//! Supported: ustar, GNU long names, PAX `path` and `size`, sizes in base 256. Everything but regular files is
+//! skipped. An archive ends at a block of zeros or at the end of the file; anything after a block of zeros is
+//! ignored.
 
 mod header;
 mod source;
@@ -12,41 +13,42 @@ pub use source::{FileSource, Part, Source};
 use crate::error::TarError;
 use crate::shards::BLOCK;
 
-/// Bytes of a long name or of PAX records, at most: names are short, and a damaged size must not take the memory.
+/// Maximum size of a long name or of PAX records in bytes. Names are short, and a damaged size must not allocate
+/// much.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 /// A regular file of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member<'name> {
-    /// Its name as the archive has it.
+    /// Its name as in the archive.
     pub name: &'name str,
-    /// Where its first header begins: that of a long name, if it has one.
+    /// Offset of its first header. With a long name, this is the header of the long name.
     pub header: u64,
-    /// Where its bytes begin.
+    /// Offset of its first byte.
     pub offset: u64,
-    /// How many they are.
+    /// Number of bytes.
     pub size: u64,
 }
 
 /// What is wrong with an archive, and where.
 #[derive(Debug)]
 pub struct Damage {
-    /// Where the first header of the member begins that cannot be read.
+    /// Offset of the first header of the member that cannot be read.
     pub header: u64,
-    /// Where the header begins that is wrong: the same, or one of those that follow a long name.
+    /// Offset of the damaged header: the same, or a later one if the member has a long name.
     pub at: u64,
     /// What is wrong.
     pub error: TarError,
 }
 
-/// Memory of a reader, which may be used for the next one.
+/// Memory that one reader after another can use.
 #[derive(Debug, Default)]
 pub struct Scratch {
     name: String,
     extension: Vec<u8>,
 }
 
-/// Reads an archive's headers, member by member.
+/// Reads the headers of an archive, member by member.
 #[derive(Debug)]
 pub struct TarReader<'scratch, S> {
     source: S,
@@ -54,9 +56,10 @@ pub struct TarReader<'scratch, S> {
     next: u64,
 }
 
-/// What extension headers say about the member behind them; of several the first is right, as in tarfile.
+/// What extension headers say about the next member. If several say the same thing, the first one counts, as in
+/// tarfile.
 #[derive(Default)]
-struct Extended {
+struct Extensions {
     named: bool,
     size: Option<u64>,
     sparse: bool,
@@ -68,14 +71,14 @@ enum Step {
         offset: u64,
         size: u64,
     },
-    /// An extension: it belongs to the header that follows.
+    /// An extension header, which applies to the next header.
     Extension,
-    /// Something that is no regular file, with its extensions.
-    Passed,
+    /// Not a regular file. It is skipped with its extensions.
+    Skipped,
 }
 
 impl<'scratch, S: Source> TarReader<'scratch, S> {
-    /// A reader of what begins at `start`, which must be a header.
+    /// A reader that begins at `start`, which must be a header.
     pub fn new(source: S, scratch: &'scratch mut Scratch, start: u64) -> Self {
         Self {
             source,
@@ -84,25 +87,25 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         }
     }
 
-    /// Where the next header is looked for; after the last member, where the archive's end was found.
+    /// Offset of the next header; after the last member, where the archive ends.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.next
     }
 
-    /// The next regular file, or nothing at the end of the archive.
+    /// The next regular file, or `None` at the end of the archive.
     ///
     /// # Errors
-    /// What is wrong and where; the reader should not be asked again.
+    /// What is wrong and where. The reader must not be used after that.
     pub fn next_member(&mut self) -> Result<Option<Member<'_>>, Damage> {
-        let (mut extended, mut header) = (Extended::default(), self.next);
+        let (mut extensions, mut header) = (Extensions::default(), self.next);
         loop {
             let at = self.next;
-            let step = self.step(&mut extended);
+            let step = self.step(&mut extensions);
             match step.map_err(|error| Damage { header, at, error })? {
                 Step::End => return Ok(None),
                 Step::Extension => {}
-                Step::Passed => (extended, header) = (Extended::default(), self.next),
+                Step::Skipped => (extensions, header) = (Extensions::default(), self.next),
                 Step::Member { offset, size } => {
                     return Ok(Some(Member {
                         name: &self.scratch.name,
@@ -115,7 +118,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         }
     }
 
-    fn step(&mut self, extended: &mut Extended) -> Result<Step, TarError> {
+    fn step(&mut self, extensions: &mut Extensions) -> Result<Step, TarError> {
         let mut block = [0u8; BLOCK as usize];
         match self.source.read_at(&mut block, self.next)? {
             0 if self.next == 0 => return Err(TarError::Empty),
@@ -130,30 +133,30 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         let data = self.next + BLOCK;
         match header.kind {
             b'L' | b'x' | b'X' => {
-                self.read_extension(&header, data, extended)?;
-                self.pass(data, header.size, "a long name")?;
+                self.read_extension(&header, data, extensions)?;
+                self.skip_data(data, header.size, "a long name")?;
                 return Ok(Step::Extension);
             }
             b'K' | b'g' => {
-                self.pass(data, header.size, "an extension")?;
+                self.skip_data(data, header.size, "an extension")?;
                 return Ok(Step::Extension);
             }
             _ => {}
         }
-        if !extended.named {
+        if !extensions.named {
             header.name(&mut self.scratch.name);
         }
-        if header.kind == b'S' || extended.sparse {
+        if header.kind == b'S' || extensions.sparse {
             return Err(TarError::Sparse(self.scratch.name.clone()));
         }
         if !header.has_data() {
             self.next = data;
-            return Ok(Step::Passed);
+            return Ok(Step::Skipped);
         }
-        let size = extended.size.unwrap_or(header.size);
-        self.pass(data, size, "")?;
+        let size = extensions.size.unwrap_or(header.size);
+        self.skip_data(data, size, "")?;
         if !header.is_member() {
-            return Ok(Step::Passed);
+            return Ok(Step::Skipped);
         }
         Ok(Step::Member { offset: data, size })
     }
@@ -162,7 +165,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         &mut self,
         header: &Header<'_>,
         data: u64,
-        extended: &mut Extended,
+        extensions: &mut Extensions,
     ) -> Result<(), TarError> {
         if header.size > MAX_EXTENSION {
             return Err(TarError::Header(
@@ -183,21 +186,21 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         } else {
             Records::read(&bytes)?
         };
-        if let Some(path) = records.path.filter(|_| !extended.named) {
+        if let Some(path) = records.path.filter(|_| !extensions.named) {
             self.scratch.name.clear();
             self.scratch.name.push_str(&path);
-            extended.named = true;
+            extensions.named = true;
         }
-        extended.size = extended.size.or(records.size);
-        extended.sparse |= records.sparse;
+        extensions.size = extensions.size.or(records.size);
+        extensions.sparse |= records.sparse;
         self.scratch.extension = bytes;
         Ok(())
     }
 
-    /// Goes on to the header behind `size` bytes of data, which must be there. `what` they are, for the error; nothing for
-    /// a member.
-    fn pass(&mut self, data: u64, size: u64, what: &str) -> Result<(), TarError> {
-        // The last member's padding may be missing, as tarfile allows.
+    /// Skips `size` bytes of data, which must exist, to the next header. `what` names the data in the error; it is
+    /// empty for a member.
+    fn skip_data(&mut self, data: u64, size: u64, what: &str) -> Result<(), TarError> {
+        // The padding after the last member may be missing, as tarfile allows.
         let next = data.checked_add(size).and_then(|end| {
             let next = end.checked_next_multiple_of(BLOCK)?;
             Some((end, next))

@@ -1,15 +1,16 @@
-//! Where an archive's bytes come from: a file or memory.
+//! The bytes of an archive: in a file or in memory.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes read at once from a file: several headers of small members, not much waste between large ones.
+/// Bytes read from a file at once: enough for several small members, not too wasteful between large ones.
 const WINDOW: usize = 16 * 1024;
 
-/// Bytes of an archive, by their offset in it. A reader asks for headers and extensions, in rising order.
+/// The bytes of an archive by offset. A reader asks for headers and extensions in rising order.
 pub trait Source {
-    /// Fills `into` with the bytes at `offset`; gives fewer only where the archive ends.
+    /// Fills `into` with the bytes at `offset`. Returns the number of bytes, which is smaller only at the end of the
+    /// archive.
     ///
     /// # Errors
     /// The bytes cannot be read.
@@ -22,12 +23,12 @@ pub trait Source {
     fn size(&self) -> u64;
 }
 
-/// A file, of which headers are read by windows.
+/// A file. Headers are read through a buffer.
 #[derive(Debug)]
 pub struct FileSource<'file> {
     file: &'file File,
     size: u64,
-    /// Where it ends for the reader.
+    /// Offset behind the last byte that the reader may use.
     end: u64,
     window: Vec<u8>,
     start: u64,
@@ -37,7 +38,7 @@ impl<'file> FileSource<'file> {
     /// The whole file.
     ///
     /// # Errors
-    /// The file cannot be examined.
+    /// The size of the file cannot be read.
     pub fn new(file: &'file File) -> io::Result<Self> {
         let size = file.metadata()?.len();
         Ok(Self {
@@ -52,7 +53,7 @@ impl<'file> FileSource<'file> {
     /// The file up to `end`.
     ///
     /// # Errors
-    /// The file cannot be examined.
+    /// The size of the file cannot be read.
     pub fn until(file: &'file File, end: u64) -> io::Result<Self> {
         let whole = Self::new(file)?;
         Ok(Self {
@@ -76,7 +77,7 @@ impl Source for FileSource<'_> {
         }
         if offset < self.start || end > self.start + self.window.len() as u64 {
             let size = (self.end - offset).min(WINDOW as u64) as usize;
-            // Nothing is in the window while it is filled: a failure must not leave what was never read.
+            // The buffer is empty while it is filled, so that a failed read leaves nothing in it.
             self.window.clear();
             self.window.resize(size, 0);
             self.start = offset;
@@ -99,14 +100,14 @@ impl Source for FileSource<'_> {
     }
 }
 
-/// A part of an archive that lies in memory.
+/// A part of an archive in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'bytes> {
     /// The bytes.
     pub bytes: &'bytes [u8],
-    /// Where they begin in the archive.
+    /// Offset of the first byte in the archive.
     pub start: u64,
-    /// Bytes of the archive.
+    /// Size of the whole archive in bytes.
     pub size: u64,
 }
 

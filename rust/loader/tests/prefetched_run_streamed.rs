@@ -1,4 +1,4 @@
-//! A run over shards of unknown length: read as they come.
+//! A run over shards of unknown length, which are read as they are downloaded.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,14 +14,14 @@ use common::{config, next, open, write_shards};
 use fake::{Fake, read, read_from, start};
 use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard};
 use prolip_loader::order::{Cursor, Leg};
-use prolip_loader::pipeline::Loader;
+use prolip_loader::pipeline::Dataset;
 
 /// A loader over addresses; the shards lie in a folder.
 fn remote(
     folder: &tempfile::TempDir,
     sizes: &[usize],
     change: impl Fn(&mut LoaderConfig),
-) -> Arc<Loader> {
+) -> Arc<Dataset> {
     write_shards(folder.path(), sizes);
     let pattern = format!("http://nowhere.invalid/{{000..{:03}}}.tar", sizes.len() - 1);
     let mut config = LoaderConfig {
@@ -48,22 +48,22 @@ fn shards_of_unknown_length_are_read_as_they_come_and_from_anywhere() {
         (LastBatch::Pad, Some(70), 18),
         (LastBatch::Keep, None, 14),
     ] {
-        let loader = remote(&folder, &sizes, |config| {
+        let dataset = remote(&folder, &sizes, |config| {
             (config.last_batch, config.num_samples) = (last_batch, num_samples);
         });
         let late = provider(false);
-        let whole = read(&loader, &late, Fake::bring_last).unwrap();
+        let whole = read(&dataset, &late, Fake::bring_last).unwrap();
         assert_eq!(whole.len(), 2 * steps);
         if last_batch == LastBatch::Keep {
             let first = whole.iter().filter(|batch| batch.cursor.epoch == 0);
             let keys: BTreeSet<&String> = first.flat_map(|batch| &batch.keys).collect();
             assert_eq!(keys.len(), sizes.iter().sum::<usize>());
-            assert_eq!(loader.num_batches(), None);
+            assert_eq!(dataset.num_batches(), None);
         } else {
-            assert_eq!(loader.num_batches(), Some(steps as u64));
+            assert_eq!(dataset.num_batches(), Some(steps as u64));
         }
         let prompt = provider(true);
-        assert_eq!(read(&loader, &prompt, |_| {}).unwrap(), whole);
+        assert_eq!(read(&dataset, &prompt, |_| {}).unwrap(), whole);
         for checked in [&late, &prompt] {
             let state = checked.state.lock().unwrap();
             assert!(state.wrong.is_empty(), "{:?}", state.wrong);
@@ -72,9 +72,9 @@ fn shards_of_unknown_length_are_read_as_they_come_and_from_anywhere() {
         }
         for stop in [0, 3, whole.len() / 2, whole.len() - 2] {
             let cursor = &whole[stop].cursor;
-            loader.check_cursor(cursor).unwrap();
+            dataset.check_cursor(cursor).unwrap();
             let resumed = provider(false);
-            let rest = read_from(&loader, &resumed, cursor, Fake::bring_last).unwrap();
+            let rest = read_from(&dataset, &resumed, cursor, Fake::bring_last).unwrap();
             assert_eq!(rest, whole[stop + 1..]);
             assert!(resumed.state.lock().unwrap().wrong.is_empty());
         }
@@ -84,7 +84,7 @@ fn shards_of_unknown_length_are_read_as_they_come_and_from_anywhere() {
 #[test]
 fn the_next_epochs_first_shards_are_asked_for_before_this_one_ends() {
     let folder = tempfile::tempdir().unwrap();
-    let loader = remote(&folder, &[4; 30], |config| {
+    let dataset = remote(&folder, &[4; 30], |config| {
         (config.last_batch, config.prefetch_batches) = (LastBatch::Keep, 1);
     });
     let fake = Arc::new(Fake {
@@ -92,7 +92,7 @@ fn the_next_epochs_first_shards_are_asked_for_before_this_one_ends() {
         folder: folder.path().to_owned(),
         ..Fake::default()
     });
-    let pipeline = start(&loader, &fake);
+    let pipeline = start(&dataset, &fake);
     for _ in 0..29 {
         assert_eq!(next(&pipeline).unwrap().unwrap().cursor.epoch, 0);
     }
@@ -109,7 +109,7 @@ fn the_next_epochs_first_shards_are_asked_for_before_this_one_ends() {
 fn a_shard_of_unknown_length_that_is_missing_is_an_error_or_one_bad_sample() {
     let folder = tempfile::tempdir().unwrap();
     let run = |on_missing_shard, full| {
-        let loader = remote(&folder, &[5, 6, 7, 3], |config| {
+        let dataset = remote(&folder, &[5, 6, 7, 3], |config| {
             (config.last_batch, config.num_epochs) = (LastBatch::Keep, Some(1));
             (config.shuffle_window, config.on_missing_shard) = (0, on_missing_shard);
             config.max_bad_fraction = 0.5;
@@ -121,7 +121,7 @@ fn a_shard_of_unknown_length_that_is_missing_is_an_error_or_one_bad_sample() {
             folder: folder.path().to_owned(),
             ..Fake::default()
         });
-        read(&loader, &fake, |_| {})
+        read(&dataset, &fake, |_| {})
     };
     let batches = run(OnMissingShard::Skip, false).unwrap();
     let keys: Vec<String> = batches.into_iter().flat_map(|batch| batch.keys).collect();
@@ -142,13 +142,13 @@ fn what_needs_lengths_that_are_not_known_is_refused() {
         ..config(folder.path())
     };
     let error = open(config.clone(), 0, 1).unwrap_err().to_string();
-    let expected = "data.num_samples is None: some shards are of unknown length";
+    let expected = "data.num_samples is None: some shards have unknown lengths";
     assert!(error.starts_with(expected), "{error}");
     let known = LoaderConfig {
         num_samples: Some(100),
         ..config
     };
-    let loader = open(known, 1, 2).unwrap();
+    let dataset = open(known, 1, 2).unwrap();
     let check = |ranks: &[u64]| {
         let leg = |&world_size| Leg {
             world_size,
@@ -156,7 +156,7 @@ fn what_needs_lengths_that_are_not_known_is_refused() {
             steps: 1,
         };
         let legs = ranks.iter().map(leg).collect();
-        loader.check_cursor(&Cursor { epoch: 0, legs })
+        dataset.check_cursor(&Cursor { epoch: 0, legs })
     };
     assert!(check(&[2, 2]).is_ok());
     let error = check(&[2, 3]).unwrap_err().to_string();

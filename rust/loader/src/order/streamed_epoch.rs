@@ -1,91 +1,93 @@
-//! An epoch over shards of which some have unknown lengths: a rank reads its own shards one after the other, and finds out.
+//! An epoch over shards with unknown lengths: a rank reads its own shards in order and learns their lengths on the
+//! way.
 //!
-//! The shards in their order are divided as if all were equally long: each rank has as much of the list of *shards* as any
-//! other, where it begins and ends perhaps with a part of one, and every sample still belongs to exactly one rank. How long an
-//! epoch is must be said; a rank whose shards hold fewer samples than its share goes round them again.
+//! The shuffled list of shards is divided as if all shards were equally long. A rank's share may begin and end within
+//! a shard, and every sample belongs to exactly one rank. The length of the epoch must be configured. A rank whose
+//! shards hold fewer samples than its share reads them again.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::epoch::{self, Stretch};
-use super::lengths::{Blocked, Lengths, Needed};
-use super::rules::Rules;
-use super::shard_sampler::Draws;
+use super::epoch_order::{self, WindowSlice};
+use super::lengths::{Blocked, NeededShard, ShardLengths};
+use super::settings::OrderSettings;
+use super::shard_sampler::ShardSampler;
 use crate::config::LastBatch;
 use crate::error::ConfigError;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;
 
-/// Empty shards one after the other, for each shard of the list, after which all that may be drawn are taken to be empty.
+/// If this many drawn shards in a row are empty, per shard in the list, all of them are taken to be empty.
 const EMPTY_DRAWS: usize = 64;
-/// Windows that are kept: a batch may end in the next.
-const KEPT: usize = 2;
+/// Windows that are kept: a batch may end in the next one.
+const KEPT_WINDOWS: usize = 2;
 
-/// The shards of one rank, in the order in which it reads them.
+/// The shards of one rank, in reading order.
 #[derive(Debug)]
 enum Pieces {
-    /// Some shards, the first from a share of its samples on, the last up to a share of them.
+    /// A part of the list: from a fraction of the first shard to a fraction of the last.
     Part {
         shards: Vec<u32>,
         first: u64,
         last: u64,
         whole: u64,
-        /// Whether they are read once.
+        /// Whether the part is read only once.
         once: bool,
     },
-    /// One drawn after the other.
-    Drawn(Arc<Draws>),
+    /// Shards drawn with replacement.
+    Drawn(Arc<ShardSampler>),
 }
 
 #[derive(Debug)]
 struct Window {
     positions: Range<u64>,
     samples: Vec<SampleId>,
-    shards: Arc<[Needed]>,
+    shards: Arc<[NeededShard]>,
 }
 
 /// What one rank reads in an epoch, as far as the lengths are known.
 #[derive(Debug)]
-pub struct Streamed {
-    rules: Rules,
+pub struct StreamedEpoch {
+    settings: OrderSettings,
     epoch: u64,
     pieces: Pieces,
-    /// Positions where the pieces end whose lengths are known, and the places of their samples in the shards.
+    /// For each piece of known length: the position behind it, and the samples of the shard that it covers.
     known: Vec<(u64, Range<u32>)>,
-    /// Empty pieces at the end of those, and how many there may be.
+    /// Empty pieces at the end of `known`, and how many are allowed.
     empty: usize,
     max_empty: usize,
-    /// Samples of this rank's share of the epoch: no window lies on both sides of its end.
+    /// This rank's share of the epoch in samples. No window crosses its end.
     share: u64,
-    /// Samples that it reads; nothing where that is what its shards hold.
+    /// Samples that the rank reads; `None` if it reads whatever its shards hold.
     limit: Option<u64>,
-    /// Where its shards turned out to end.
+    /// Where the shards turned out to end.
     end: Option<u64>,
     windows: Vec<Window>,
 }
 
-impl Streamed {
-    /// The beginning of an epoch of which `begun` samples of this rank were read in earlier legs.
-    pub fn new(rules: &Rules, num_shards: usize, epoch: u64, begun: u64) -> Self {
-        let (ranks, size) = (rules.world_size, rules.batch_size);
-        let total = rules.num_samples.unwrap_or(0);
-        let round = |share: u64| begun + share.saturating_sub(begun).div_ceil(size) * size;
-        let (share, limit) = match rules.last_batch {
+impl StreamedEpoch {
+    /// The beginning of an epoch of which this rank read `samples_read` samples in earlier legs.
+    pub fn new(settings: &OrderSettings, num_shards: usize, epoch: u64, samples_read: u64) -> Self {
+        let (ranks, size) = (settings.world_size, settings.batch_size);
+        let total = settings.num_samples.unwrap_or(0);
+        let round =
+            |share: u64| samples_read + share.saturating_sub(samples_read).div_ceil(size) * size;
+        let (share, limit) = match settings.last_batch {
             LastBatch::Drop => {
                 let share = total / ranks;
-                let full = share.saturating_sub(begun) / size * size;
-                (share, Some(begun + full))
+                let full = share.saturating_sub(samples_read) / size * size;
+                (share, Some(samples_read + full))
             }
             LastBatch::Pad => (total.div_ceil(ranks), Some(round(total.div_ceil(ranks)))),
             LastBatch::Keep => (u64::MAX, None),
         };
-        let pieces = match &rules.draws {
-            Some(draws) => Pieces::Drawn(Arc::clone(draws)),
-            None => Pieces::part(rules, num_shards, epoch),
+        let pieces = match &settings.sampler {
+            Some(sampler) => Pieces::Drawn(Arc::clone(sampler)),
+            None => Pieces::part(settings, num_shards, epoch),
         };
         Self {
             max_empty: pieces.len().unwrap_or(num_shards * EMPTY_DRAWS),
-            rules: rules.clone(),
+            settings: settings.clone(),
             epoch,
             pieces,
             known: Vec::new(),
@@ -97,37 +99,37 @@ impl Streamed {
         }
     }
 
-    /// Samples that the rank reads, where that is known.
+    /// Number of samples that the rank reads, if known.
     pub fn limit(&self) -> Option<u64> {
         self.limit.or(self.end)
     }
 
-    /// Pieces whose lengths are known.
+    /// Number of pieces whose lengths are known.
     pub fn num_known(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether the pieces whose lengths are known are all that is read.
+    /// Whether the pieces of known length are all that is read.
     pub fn knows_all(&self) -> bool {
         let total = self.known.last().map_or(0, |(end, _)| *end);
         let needed = self.limit.map(|limit| limit.max(self.share));
         self.end.is_some() || needed.is_some_and(|needed| total >= needed)
     }
 
-    /// The shard of a piece; nothing behind the last.
+    /// The shard of a piece; `None` behind the last.
     pub fn shard(&self, piece: usize) -> Option<u32> {
         match &self.pieces {
             Pieces::Part { shards, once, .. } if *once => shards.get(piece).copied(),
             Pieces::Part { shards, .. } => Some(shards[piece % shards.len()]),
-            Pieces::Drawn(draws) => {
-                let place = stream::of_leg(stream::SHARDS, 1, self.rules.rank);
-                let mut rng = SampleRng::new(self.rules.seed, self.epoch, piece as u64, place);
-                Some(draws.draw(&mut rng))
+            Pieces::Drawn(sampler) => {
+                let place = stream::of_leg(stream::SHARDS, 1, self.settings.rank);
+                let mut rng = SampleRng::new(self.settings.seed, self.epoch, piece as u64, place);
+                Some(sampler.draw(&mut rng))
             }
         }
     }
 
-    /// Position behind the last window that a piece has samples in; nothing as long as that is not known.
+    /// Position behind the last window that holds samples of a piece; `None` until it is known.
     pub fn read_until(&self, piece: usize) -> Option<u64> {
         let (end, _) = *self.known.get(piece)?;
         let start = piece
@@ -140,12 +142,12 @@ impl Streamed {
         })
     }
 
-    /// The samples from a position to the end of its window; nothing where the epoch is over.
-    pub fn stretch(
+    /// The samples from a position to the end of its window; `None` where the epoch is over.
+    pub fn slice_at(
         &mut self,
         position: u64,
-        lengths: &dyn Lengths,
-    ) -> Result<Option<Stretch<'_>>, Blocked> {
+        lengths: &dyn ShardLengths,
+    ) -> Result<Option<WindowSlice<'_>>, Blocked> {
         if self.limit().is_some_and(|limit| position >= limit) {
             return Ok(None);
         }
@@ -159,20 +161,21 @@ impl Streamed {
                 let Some(window) = self.window(position, lengths)? else {
                     return Ok(None);
                 };
-                self.windows.truncate(KEPT - 1);
+                self.windows.truncate(KEPT_WINDOWS - 1);
                 self.windows.insert(0, window);
             }
         }
         let window = &self.windows[0];
-        Ok(Some(Stretch {
+        Ok(Some(WindowSlice {
             samples: &window.samples[(position - window.positions.start) as usize..],
             shards: &window.shards,
         }))
     }
 
     fn bounds(&self, position: u64) -> (Range<u64>, u64) {
-        let rng = SampleRng::new(self.rules.seed, self.epoch, 0, self.stream());
-        let (mut positions, number) = epoch::bounds(self.rules.window as u64, rng, position);
+        let rng = SampleRng::new(self.settings.seed, self.epoch, 0, self.stream());
+        let (mut positions, number) =
+            epoch_order::bounds(self.settings.window as u64, rng, position);
         if position < self.share {
             positions.end = positions.end.min(self.share);
         } else {
@@ -188,12 +191,16 @@ impl Streamed {
     }
 
     fn stream(&self) -> u64 {
-        stream::of_leg(stream::ORDER, 0, self.rules.rank)
+        stream::of_leg(stream::ORDER, 0, self.settings.rank)
     }
 
-    fn window(&mut self, position: u64, lengths: &dyn Lengths) -> Result<Option<Window>, Blocked> {
+    fn window(
+        &mut self,
+        position: u64,
+        lengths: &dyn ShardLengths,
+    ) -> Result<Option<Window>, Blocked> {
         let wanted = self.bounds(position).0.end;
-        self.learn(wanted, lengths)?;
+        self.lookup(wanted, lengths)?;
         let (positions, number) = self.bounds(position);
         if !positions.contains(&position) {
             return Ok(None);
@@ -202,7 +209,7 @@ impl Streamed {
         let mut piece = self
             .known
             .partition_point(|(end, _)| *end <= positions.start);
-        let mut shards: Vec<Needed> = Vec::new();
+        let mut shards: Vec<NeededShard> = Vec::new();
         let mut at = positions.start;
         while at < positions.end {
             let (end, places) = &self.known[piece];
@@ -218,12 +225,12 @@ impl Streamed {
                 && let Some(count) = lengths.samples(shard)
             {
                 let samples = count.map_err(Blocked::Failed)?;
-                shards.push(Needed { shard, samples });
+                shards.push(NeededShard { shard, samples });
             }
             (at, piece) = (until, piece + 1);
         }
-        if self.rules.window > 0 {
-            SampleRng::new(self.rules.seed, self.epoch, number + 1, self.stream())
+        if self.settings.window > 0 {
+            SampleRng::new(self.settings.seed, self.epoch, number + 1, self.stream())
                 .shuffle(&mut samples);
         }
         Ok(Some(Window {
@@ -233,18 +240,18 @@ impl Streamed {
         }))
     }
 
-    /// The others would wait at their first step for a rank that has none.
-    fn nothing(&self) -> ConfigError {
+    /// Without this error the other ranks would wait for this one at their first step.
+    fn no_samples_error(&self) -> ConfigError {
         let rule = "none of the shards that this rank reads holds a sample";
         ConfigError::new(
             "data.shards",
-            format!("rank {}'s part", self.rules.rank),
+            format!("rank {}'s part", self.settings.rank),
             rule,
         )
     }
 
-    /// Takes up the lengths of pieces until those known hold the samples before a position, or no more come.
-    fn learn(&mut self, position: u64, lengths: &dyn Lengths) -> Result<(), Blocked> {
+    /// Looks up the lengths of further pieces until the known ones reach a position, or none are left.
+    fn lookup(&mut self, position: u64, lengths: &dyn ShardLengths) -> Result<(), Blocked> {
         while self.end.is_none() {
             let total = self.known.last().map_or(0, |(end, _)| *end);
             if total >= position {
@@ -253,7 +260,7 @@ impl Streamed {
             let piece = self.known.len();
             let Some(shard) = self.shard(piece).filter(|_| self.empty < self.max_empty) else {
                 if total == 0 && self.limit.is_some() {
-                    return Err(Blocked::Failed(self.nothing().into()));
+                    return Err(Blocked::Failed(self.no_samples_error().into()));
                 }
                 self.end = Some(total);
                 break;
@@ -273,26 +280,26 @@ impl Streamed {
 }
 
 impl Pieces {
-    /// A rank's part of all shards, in the order of the epoch.
-    fn part(rules: &Rules, num_shards: usize, epoch: u64) -> Self {
+    /// A rank's share of all shards, in the order of the epoch.
+    fn part(settings: &OrderSettings, num_shards: usize, epoch: u64) -> Self {
         let mut order: Vec<u32> = (0..num_shards as u32).collect();
-        if rules.window > 0 {
-            SampleRng::new(rules.seed, epoch, 0, stream::SHARDS).shuffle(&mut order);
+        if settings.window > 0 {
+            SampleRng::new(settings.seed, epoch, 0, stream::SHARDS).shuffle(&mut order);
         }
-        // In units of a shard's 1/world_size.
-        let (count, whole) = (num_shards as u64, rules.world_size);
-        let (start, end) = (count * rules.rank, count * (rules.rank + 1));
+        // In units of 1/world_size of a shard.
+        let (count, whole) = (num_shards as u64, settings.world_size);
+        let (start, end) = (count * settings.rank, count * (settings.rank + 1));
         let (first, last) = (start / whole, (end - 1) / whole);
         Self::Part {
             shards: order[first as usize..=last as usize].to_vec(),
             first: start % whole,
             last: end - last * whole,
             whole,
-            once: rules.last_batch == LastBatch::Keep,
+            once: settings.last_batch == LastBatch::Keep,
         }
     }
 
-    /// Pieces of a round; nothing where there are no rounds.
+    /// Number of pieces before they repeat; `None` if they are drawn.
     fn len(&self) -> Option<usize> {
         match self {
             Self::Part { shards, .. } => Some(shards.len()),
@@ -300,7 +307,7 @@ impl Pieces {
         }
     }
 
-    /// The samples of a piece in its shard, which holds so many.
+    /// The samples of a shard that a piece covers. `samples` is the length of the shard.
     fn places(&self, piece: usize, samples: u32) -> Range<u32> {
         let Self::Part {
             shards,

@@ -1,21 +1,21 @@
-//! One epoch from a leg's beginning on: windows of samples in the order in which a rank reads them.
+//! The order of one epoch: windows of samples, as a rank reads them from the beginning of a leg.
 
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::cursor::Leg;
-use super::lengths::Needed;
-use super::partition::{Division, Leftover};
+use super::lengths::NeededShard;
+use super::partition::{Partition, Remainder};
 use super::shard_list::ShardList;
 use crate::config::MAX_WINDOW;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;
 
-/// Samples that are looked up together where nothing is shuffled.
+/// Samples that are listed together where nothing is shuffled.
 const BLOCK: u64 = 1024;
-/// Windows of a leg that are kept: a stretch of the next leg's list ends in one, in which the following one begins.
-const KEPT: usize = 2;
+/// Windows kept per leg: where a slice of the next leg's list ends in one window, the following slice begins in it.
+const KEPT_WINDOWS: usize = 2;
 
 /// Samples that are shuffled together.
 #[derive(Debug, Clone)]
@@ -23,31 +23,31 @@ pub struct Window {
     rank: u64,
     /// Its positions in the rank's part.
     pub positions: Range<u64>,
-    /// Its samples, as they are read.
+    /// Its samples in reading order.
     pub samples: Vec<SampleId>,
-    /// The shards that they lie in; known for windows of the present leg.
-    pub shards: Arc<[Needed]>,
+    /// The shards that its samples are in. Empty for windows of earlier legs.
+    pub shards: Arc<[NeededShard]>,
 }
 
-/// Samples that are read one after the other, and what they need.
+/// Consecutive samples of one window, and the shards of the window.
 #[derive(Debug, Clone, Copy)]
-pub struct Stretch<'order> {
-    /// The samples, at least one.
+pub struct WindowSlice<'order> {
+    /// At least one sample.
     pub samples: &'order [SampleId],
-    /// All shards of their window.
-    pub shards: &'order Arc<[Needed]>,
+    /// All shards of the window.
+    pub shards: &'order Arc<[NeededShard]>,
 }
 
 #[derive(Debug)]
 struct Level {
-    division: Division,
-    /// What it left to the next leg; nothing for the present one.
-    left: Option<Leftover>,
-    /// The last ones that were used, the newest first.
+    partition: Partition,
+    /// What the leg left to the next one; `None` for the present leg.
+    left: Option<Remainder>,
+    /// The windows used last, newest first.
     windows: Vec<Window>,
 }
 
-/// The order of an epoch for the ranks of its present leg.
+/// The order of an epoch for the ranks of the present leg.
 #[derive(Debug)]
 pub struct EpochOrder {
     seed: u64,
@@ -59,40 +59,40 @@ pub struct EpochOrder {
 }
 
 impl EpochOrder {
-    /// The order of what the `earlier` legs left of an epoch's list, for another one.
+    /// The order of the samples that the `earlier_legs` left of an epoch.
     ///
-    /// A `window` of 0 keeps the order of the list; one above [`MAX_WINDOW`] is taken for that.
+    /// A `window` of 0 keeps the order of the list. A window above [`MAX_WINDOW`] is cut to it.
     #[must_use]
     pub fn new(
         list: ShardList,
         (seed, epoch): (u64, u64),
         window: usize,
-        earlier: &[Leg],
+        earlier_legs: &[Leg],
         (world_size, batch_size): (u64, u64),
     ) -> Self {
         let mut total = list.total();
-        let mut levels = Vec::with_capacity(earlier.len() + 1);
-        for leg in earlier {
-            let division = Division {
+        let mut levels = Vec::with_capacity(earlier_legs.len() + 1);
+        for leg in earlier_legs {
+            let partition = Partition {
                 total,
                 world_size: leg.world_size,
                 batch_size: leg.batch_size,
             };
-            let left = division.after(leg.steps);
+            let left = partition.after(leg.steps);
             total = left.total();
             levels.push(Level {
-                division,
+                partition,
                 left: Some(left),
                 windows: Vec::new(),
             });
         }
-        let division = Division {
+        let partition = Partition {
             total,
             world_size,
             batch_size,
         };
         levels.push(Level {
-            division,
+            partition,
             left: None,
             windows: Vec::new(),
         });
@@ -105,24 +105,24 @@ impl EpochOrder {
         }
     }
 
-    /// How the present leg divides what is left.
+    /// How the present leg divides the remaining samples among its ranks.
     #[must_use]
-    pub fn division(&self) -> Division {
-        self.levels[self.present()].division
+    pub fn partition(&self) -> Partition {
+        self.levels[self.present()].partition
     }
 
     fn present(&self) -> usize {
         self.levels.len() - 1
     }
 
-    /// The window that holds a position of a rank's part, of shards with these numbers of samples.
+    /// The window of a rank's part that holds a position. `counts` are the lengths of the shards.
     pub fn window(&mut self, rank: u64, position: u64, counts: &[u32]) -> &Window {
         self.load(self.present(), rank, position, counts)
     }
 
-    /// Positions of the window in a rank's part that holds a position, and the window's number, from 0.
+    /// The positions of the window that holds a position of a rank's part, and the window's number from 0.
     fn bounds(&self, level: usize, rank: u64, position: u64) -> (Range<u64>, u64) {
-        let length = self.levels[level].division.length(rank);
+        let length = self.levels[level].partition.length(rank);
         let (positions, number) = bounds(self.window, self.rng(level, rank, 0), position);
         (positions.start..positions.end.min(length), number)
     }
@@ -132,18 +132,22 @@ impl EpochOrder {
         SampleRng::new(self.seed, self.epoch, number, place)
     }
 
-    /// The window of a leg that holds a position of a part, first among those that are kept.
+    /// The window of a leg that holds a position, taken from those that are kept if possible. It moves to the front.
     fn load(&mut self, level: usize, rank: u64, position: u64, counts: &[u32]) -> &Window {
         let holds = |window: &Window| window.rank == rank && window.positions.contains(&position);
         let kept = &mut self.levels[level].windows;
         if let Some(place) = kept.iter().position(holds) {
             kept[..=place].rotate_right(1);
         } else {
-            let unused = if kept.len() == KEPT { kept.pop() } else { None };
+            let unused = if kept.len() == KEPT_WINDOWS {
+                kept.pop()
+            } else {
+                None
+            };
             let mut samples = unused.map_or_else(Vec::new, |window| window.samples);
             samples.clear();
             let (positions, number) = self.bounds(level, rank, position);
-            let start = self.levels[level].division.part(rank).start;
+            let start = self.levels[level].partition.part(rank).start;
             let listed = start + positions.start..start + positions.end;
             self.read_list(level, listed, counts, &mut samples);
             let shards = if level == self.present() {
@@ -195,30 +199,30 @@ impl EpochOrder {
     }
 }
 
-/// Positions of the window that holds a position, in a part of any length, and the window's number, from 0. The generator
-/// draws the first cut.
+/// The positions of the window that holds a position, in a part of unlimited length, and the window's number from 0.
+/// `cut` draws where the first window ends.
 pub fn bounds(window: u64, mut cut: SampleRng, position: u64) -> (Range<u64>, u64) {
     let (size, offset) = if window == 0 {
         (BLOCK, 0)
     } else {
-        // The cuts lie elsewhere in every epoch and part, so that no two of them shuffle the same samples together.
+        // The cuts differ between epochs and parts, so that different samples are shuffled together each time.
         let choices = u32::try_from(window).unwrap_or(u32::MAX);
         (window, u64::from(cut.below(choices)))
     };
-    // Window 0 is what lies before the first cut; it may be empty.
+    // Window 0 is everything before the first cut; it may be empty.
     let number = (position + size - offset) / size;
     let start = (number * size + offset).saturating_sub(size);
     (start..number * size + offset, number)
 }
 
-/// The shards of samples, in order of first use.
-fn distinct_shards(samples: &[SampleId], counts: &[u32]) -> Arc<[Needed]> {
+/// The shards of some samples, in order of first use.
+fn distinct_shards(samples: &[SampleId], counts: &[u32]) -> Arc<[NeededShard]> {
     let (mut known, mut shards, mut last) = (HashSet::new(), Vec::new(), None);
     for &SampleId { shard, .. } in samples {
-        // Mostly the shard of the sample before.
+        // Usually the same shard as the sample before.
         if last != Some(shard) && known.insert(shard) {
             let samples = counts[shard as usize];
-            shards.push(Needed { shard, samples });
+            shards.push(NeededShard { shard, samples });
         }
         last = Some(shard);
     }

@@ -1,4 +1,4 @@
-//! Epochs over shards of unknown length: what is read does not depend on when a length becomes known.
+//! Epochs over shards of unknown length: the order does not depend on when a length becomes known.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use prolip_loader::config::LastBatch;
 use prolip_loader::error::Error;
-use prolip_loader::order::{BatchPlan, Cursor, Draws, Lengths, Needed, Route, Rules, Source, Step};
+use prolip_loader::order::{
+    BatchPlan, BatchPlans, Cursor, NeededShard, NextBatch, OrderSettings, ShardLengths,
+    ShardSampler, WeightedShards,
+};
 use prolip_loader::shards::{SampleId, UNKNOWN_LENGTH};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -21,12 +24,12 @@ struct Told {
     missing: Option<u32>,
 }
 
-impl Lengths for Told {
+impl ShardLengths for Told {
     fn counts(&self) -> &[u32] {
         &self.counts
     }
 
-    fn learn(&self, shard: u32) -> Option<Result<u32, Error>> {
+    fn lookup(&self, shard: u32) -> Option<Result<u32, Error>> {
         if self.missing == Some(shard) {
             let shard = format!("{shard}.tar");
             let source = std::io::ErrorKind::NotFound.into();
@@ -66,18 +69,18 @@ impl Case {
         }
     }
 
-    fn rules(&self, rank: u64, (world_size, batch_size): (u64, u64)) -> Rules {
-        let draws = self.drawn.then(|| {
+    fn rules(&self, rank: u64, (world_size, batch_size): (u64, u64)) -> OrderSettings {
+        let sampler = self.drawn.then(|| {
             let half = self.sizes.len() as u32 / 2;
-            let source = |shards, weight| Source { shards, weight };
+            let source = |shards, weight| WeightedShards { shards, weight };
             let all = self.sizes.len() as u32;
             let sources = vec![
                 source((0..half).collect(), 1.0),
                 source((half..all).collect(), 2.0),
             ];
-            Arc::new(Draws::new(sources, self.num_samples).unwrap())
+            Arc::new(ShardSampler::new(sources, self.num_samples).unwrap())
         });
-        Rules {
+        OrderSettings {
             seed: self.seed,
             window: self.window,
             batch_size,
@@ -87,7 +90,7 @@ impl Case {
             num_epochs: Some(2),
             streamed: true,
             num_samples: Some(self.num_samples),
-            draws,
+            sampler,
         }
     }
 
@@ -97,7 +100,7 @@ impl Case {
         if eager {
             told.known.borrow_mut().extend(0..self.sizes.len() as u32);
         }
-        let mut route = Route::new(self.rules(rank, ranks), from);
+        let mut route = BatchPlans::new(self.rules(rank, ranks), from);
         let mut plans = Vec::new();
         loop {
             let step = match route.next(&told) {
@@ -111,9 +114,9 @@ impl Case {
                 Err(error) => panic!("{error}"),
             };
             match step {
-                Step::Batch(plan) => plans.push(plan),
-                Step::Waiting(shard) => assert!(told.known.borrow_mut().insert(shard)),
-                Step::End => return plans,
+                NextBatch::Batch(plan) => plans.push(plan),
+                NextBatch::Waiting(shard) => assert!(told.known.borrow_mut().insert(shard)),
+                NextBatch::End => return plans,
             }
         }
     }
@@ -285,9 +288,9 @@ fn a_shard_that_will_never_be_known_ends_the_run_where_it_is_needed() {
         missing: Some(1),
         ..case.told()
     };
-    let mut route = Route::new(case.rules(0, (1, 512)), &Cursor::default());
-    assert!(matches!(route.next(&told).unwrap(), Step::Batch(_)));
-    assert!(matches!(route.next(&told).unwrap(), Step::Batch(_)));
+    let mut route = BatchPlans::new(case.rules(0, (1, 512)), &Cursor::default());
+    assert!(matches!(route.next(&told).unwrap(), NextBatch::Batch(_)));
+    assert!(matches!(route.next(&told).unwrap(), NextBatch::Batch(_)));
     let error = std::iter::from_fn(|| Some(route.next(&told)))
         .find_map(Result::err)
         .unwrap();
@@ -340,6 +343,6 @@ fn needed_shards_tell_their_lengths() {
     let plans = case.plans(0, (1, 11), &Cursor::default(), true);
     let mut needed = plans[0].shards.to_vec();
     needed.sort_unstable_by_key(|needed| needed.shard);
-    let expected = [(0, 2), (1, 9)].map(|(shard, samples)| Needed { shard, samples });
+    let expected = [(0, 2), (1, 9)].map(|(shard, samples)| NeededShard { shard, samples });
     assert_eq!(needed, expected);
 }

@@ -3,54 +3,54 @@
 use std::sync::Arc;
 
 use super::cursor::Leg;
-use super::epoch::EpochOrder;
-use super::partition::Division;
+use super::epoch_order::EpochOrder;
+use super::partition::Partition;
 use super::shard_list::ShardList;
-use super::shard_sampler::Draws;
+use super::shard_sampler::ShardSampler;
 use crate::config::LastBatch;
 
-/// What the order of a run is a function of, besides the numbers of samples in its shards.
+/// Everything that the order of a run depends on, apart from the lengths of the shards.
 #[derive(Debug, Clone)]
-pub struct Rules {
-    /// Seed of every draw.
+pub struct OrderSettings {
+    /// Seed of all random draws.
     pub seed: u64,
     /// Samples that are shuffled together; 0 keeps the order of the files.
     pub window: usize,
-    /// Samples of one rank's batch.
+    /// Samples per rank and batch.
     pub batch_size: u64,
     /// This rank.
     pub rank: u64,
     /// Number of ranks.
     pub world_size: u64,
-    /// What becomes of the samples that do not fill a last batch.
+    /// What happens to the samples that do not fill a last batch.
     pub last_batch: LastBatch,
-    /// Epochs, `None` for no end.
+    /// Number of epochs; `None` for no end.
     pub num_epochs: Option<u64>,
-    /// Whether shards of unknown length are among them.
+    /// Whether some shards have unknown lengths.
     pub streamed: bool,
-    /// Samples of an epoch, where the shards do not say.
+    /// Samples per epoch, if configured.
     pub num_samples: Option<u64>,
-    /// Shards that are drawn with replacement; nothing where each is read once an epoch.
-    pub draws: Option<Arc<Draws>>,
+    /// Draws shards with replacement; `None` if an epoch reads each shard once.
+    pub sampler: Option<Arc<ShardSampler>>,
 }
 
-impl Rules {
+impl OrderSettings {
     /// How an epoch of `total` samples is divided at its beginning.
     #[must_use]
-    pub fn division(&self, total: u64) -> Division {
-        Division {
+    pub fn partition(&self, total: u64) -> Partition {
+        Partition {
             total,
             world_size: self.world_size,
             batch_size: self.batch_size,
         }
     }
 
-    /// Samples of an epoch over shards of these numbers of samples; nothing where the shards do not say beforehand what they
-    /// hold and that is what is read, or nobody said anything else.
+    /// Samples per epoch over shards of these lengths. `None` if lengths are unknown and none was configured, or if
+    /// every rank reads whatever its shards hold.
     #[must_use]
     pub fn epoch_samples(&self, counts: &[u32]) -> Option<u64> {
-        match &self.draws {
-            Some(draws) => Some(draws.num_samples),
+        match &self.sampler {
+            Some(sampler) => Some(sampler.num_samples),
             None if self.streamed => self
                 .num_samples
                 .filter(|_| self.last_batch != LastBatch::Keep),
@@ -58,24 +58,24 @@ impl Rules {
         }
     }
 
-    /// The list of an epoch over shards of these numbers of samples.
+    /// The list of samples in an epoch.
     #[must_use]
     pub fn list(&self, counts: &[u32], epoch: u64) -> ShardList {
         let key = (self.seed, epoch);
-        match &self.draws {
-            Some(draws) => ShardList::drawn(counts, draws, key),
+        match &self.sampler {
+            Some(sampler) => ShardList::drawn(counts, sampler, key),
             None => ShardList::once(counts, (self.window > 0).then_some(key)),
         }
     }
 
-    /// The order of what some legs left of an epoch.
+    /// The order of the samples that some legs left of an epoch.
     #[must_use]
-    pub fn order(&self, counts: &[u32], epoch: u64, earlier: &[Leg]) -> EpochOrder {
+    pub fn order(&self, counts: &[u32], epoch: u64, earlier_legs: &[Leg]) -> EpochOrder {
         EpochOrder::new(
             self.list(counts, epoch),
             (self.seed, epoch),
             self.window,
-            earlier,
+            earlier_legs,
             (self.world_size, self.batch_size),
         )
     }

@@ -1,0 +1,261 @@
+//! The batches of one rank in order, and the windows of samples that they will need.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::cursor::{Cursor, Leg};
+use super::lengths::{Blocked, NeededShard, ShardLengths};
+use super::rank_epoch::{RankEpoch, samples_read};
+use super::settings::OrderSettings;
+use super::streamed_epoch::StreamedEpoch;
+use crate::error::Error;
+use crate::rng::{SampleRng, stream};
+use crate::shards::SampleId;
+
+/// The plan of one batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// The epoch it belongs to.
+    pub epoch: u64,
+    /// Positions of its samples in the rank's part. A padded part continues from its beginning past its end.
+    pub positions: Range<u64>,
+    /// The sample of each row.
+    pub samples: Vec<SampleId>,
+    /// The shards of the windows that the samples are in. They must be available, and substitutes are drawn from
+    /// them.
+    pub shards: Arc<[NeededShard]>,
+    /// Where a run resumes after this batch.
+    pub cursor: Cursor,
+    rank: u64,
+}
+
+impl BatchPlan {
+    /// Random numbers for one of its rows, independent of the sample in that row.
+    #[must_use]
+    pub fn rng(&self, seed: u64, slot: usize, purpose: u64) -> SampleRng {
+        let leg = self.cursor.legs.len() as u64 - 1;
+        let place = stream::of_leg(purpose, leg, self.rank);
+        SampleRng::new(seed, self.epoch, self.positions.start + slot as u64, place)
+    }
+}
+
+/// The next step of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NextBatch {
+    /// A batch.
+    Batch(BatchPlan),
+    /// First the number of samples in this shard must be known.
+    Waiting(u32),
+    /// The run is over.
+    End,
+}
+
+/// A position in a run, and the epoch that is read there.
+#[derive(Debug)]
+struct Place {
+    settings: OrderSettings,
+    epoch: u64,
+    /// The epoch's finished legs.
+    earlier_legs: Vec<Leg>,
+    /// Samples read so far: of the present leg where all lengths are known, otherwise of the epoch.
+    position: u64,
+    rank_epoch: Option<RankEpoch>,
+}
+
+impl Place {
+    fn new(settings: OrderSettings, from: &Cursor) -> Self {
+        let (earlier_legs, steps) = from.split(settings.world_size, settings.batch_size);
+        let before = if settings.streamed {
+            samples_read(&earlier_legs)
+        } else {
+            0
+        };
+        Self {
+            position: before.saturating_add(steps.saturating_mul(settings.batch_size)),
+            epoch: from.epoch,
+            settings,
+            earlier_legs,
+            rank_epoch: None,
+        }
+    }
+
+    /// Move to the next sample, into the next epoch if needed. Returns its position and its epoch, or `None` at the
+    /// end of the run.
+    fn advance(
+        &mut self,
+        lengths: &dyn ShardLengths,
+    ) -> Result<Option<(u64, &mut RankEpoch)>, Blocked> {
+        loop {
+            let over = |epochs| self.epoch >= epochs;
+            if self.settings.num_epochs.is_some_and(over) {
+                return Ok(None);
+            }
+            let (settings, epoch, earlier_legs) = (&self.settings, self.epoch, &self.earlier_legs);
+            let rank_epoch = self
+                .rank_epoch
+                .get_or_insert_with(|| RankEpoch::new(settings, lengths, epoch, earlier_legs));
+            if rank_epoch.slice_at(self.position, lengths)?.is_some() {
+                let position = self.position;
+                return Ok(self
+                    .rank_epoch
+                    .as_mut()
+                    .map(|rank_epoch| (position, rank_epoch)));
+            }
+            // An empty epoch stays empty: without this check an endless run would search forever.
+            if self.position == 0 && self.earlier_legs.is_empty() {
+                return Ok(None);
+            }
+            (self.epoch, self.position, self.rank_epoch) = (self.epoch + 1, 0, None);
+            self.earlier_legs.clear();
+        }
+    }
+}
+
+/// The batch plans of a run, in order.
+#[derive(Debug)]
+pub struct BatchPlans {
+    place: Place,
+    /// The last batch's epoch, and the steps of its leg.
+    steps: (u64, u64),
+}
+
+impl BatchPlans {
+    /// The plans from a cursor on.
+    #[must_use]
+    pub fn new(settings: OrderSettings, from: &Cursor) -> Self {
+        let (_, steps) = from.split(settings.world_size, settings.batch_size);
+        Self {
+            place: Place::new(settings, from),
+            steps: (from.epoch, steps),
+        }
+    }
+
+    /// Returns the next plan.
+    ///
+    /// # Errors
+    /// The length of a shard that the batch needs cannot be found.
+    pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<NextBatch, Error> {
+        match self.plan(lengths) {
+            Ok(Some(plan)) => Ok(NextBatch::Batch(plan)),
+            Ok(None) => Ok(NextBatch::End),
+            Err(Blocked::Waiting(shard)) => Ok(NextBatch::Waiting(shard)),
+            Err(Blocked::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The present epoch and its number, if shard lengths become known while it is read.
+    pub(crate) fn streamed(&self) -> Option<(u64, &StreamedEpoch)> {
+        match &self.place.rank_epoch {
+            Some(RankEpoch::Streamed(streamed)) => Some((self.place.epoch, streamed)),
+            _ => None,
+        }
+    }
+
+    /// Where the next batch begins: its epoch, and the position in it.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.place.epoch, self.place.position)
+    }
+
+    fn plan(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
+        let OrderSettings {
+            rank,
+            world_size,
+            batch_size,
+            ..
+        } = self.place.settings;
+        let Some((position, rank_epoch)) = self.place.advance(lengths)? else {
+            return Ok(None);
+        };
+        let mut samples = Vec::with_capacity(batch_size as usize);
+        let mut shards: Option<Arc<[NeededShard]>> = None;
+        while (samples.len() as u64) < batch_size {
+            let at = position + samples.len() as u64;
+            let Some(slice_at) = rank_epoch.slice_at(at, lengths)? else {
+                break;
+            };
+            let count = slice_at
+                .samples
+                .len()
+                .min(batch_size as usize - samples.len());
+            samples.extend_from_slice(&slice_at.samples[..count]);
+            shards = Some(match shards {
+                None => Arc::clone(slice_at.shards),
+                Some(shards) => union(&shards, slice_at.shards),
+            });
+        }
+        let positions = position..position + samples.len() as u64;
+        self.place.position += batch_size;
+        let epoch = self.place.epoch;
+        let steps = if self.steps.0 == epoch {
+            self.steps.1 + 1
+        } else {
+            1
+        };
+        self.steps = (epoch, steps);
+        let present = Leg {
+            world_size,
+            batch_size,
+            steps,
+        };
+        let mut legs = self.place.earlier_legs.clone();
+        legs.push(present);
+        Ok(Some(BatchPlan {
+            epoch,
+            positions,
+            samples,
+            shards: shards.unwrap_or_default(),
+            cursor: Cursor { epoch, legs },
+            rank,
+        }))
+    }
+}
+
+/// The windows of a run in order, over shards of known lengths. It runs ahead of the batches.
+#[derive(Debug)]
+pub struct UpcomingWindows(Place);
+
+/// A window that a run will read.
+#[derive(Debug)]
+pub struct UpcomingWindow {
+    /// The epoch it belongs to.
+    pub epoch: u64,
+    /// Position behind its last sample, counted as in [`BatchPlan::positions`].
+    pub until: u64,
+    /// Number of samples.
+    pub samples: u64,
+    /// The shards that it needs.
+    pub shards: Arc<[NeededShard]>,
+}
+
+impl UpcomingWindows {
+    /// The windows from a cursor on.
+    #[must_use]
+    pub fn new(settings: OrderSettings, from: &Cursor) -> Self {
+        Self(Place::new(settings, from))
+    }
+
+    /// Returns the next window.
+    pub fn next(&mut self, lengths: &dyn ShardLengths) -> Option<UpcomingWindow> {
+        let (position, rank_epoch) = self.0.advance(lengths).ok()??;
+        let slice_at = rank_epoch.slice_at(position, lengths).ok()??;
+        let samples = slice_at.samples.len() as u64;
+        let (until, shards) = (position + samples, Arc::clone(slice_at.shards));
+        self.0.position = until;
+        Some(UpcomingWindow {
+            epoch: self.0.epoch,
+            until,
+            samples,
+            shards,
+        })
+    }
+}
+
+/// The shards of both lists without repeats, in order of first use.
+fn union(first: &[NeededShard], second: &[NeededShard]) -> Arc<[NeededShard]> {
+    let known: HashSet<u32> = first.iter().map(|needed| needed.shard).collect();
+    let new = second
+        .iter()
+        .filter(|needed| !known.contains(&needed.shard));
+    first.iter().chain(new).copied().collect()
+}
