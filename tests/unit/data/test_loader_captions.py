@@ -96,8 +96,8 @@ def test_bad_captions_are_named_with_shard_key_and_reason(tmp_path: Path) -> Non
     assert [line.removeprefix(begin) for line in bad] == [
         'half: its json has no caption at "meta.text": there is no "text"',
         'none: its json has no caption at "meta.text": there is no "meta"',
-        'number: its json has no caption at "meta.text": a number stands there',
-        'list: its json has no caption at "meta.text": an empty list stands there',
+        'number: its json has no caption at "meta.text": found a number',
+        'list: its json has no caption at "meta.text": found an empty list',
         "long: its caption has 65 bytes, more than data.max_caption_bytes = 64",
         "broken: cannot parse its json: EOF while parsing a string at index 26",
         "latin: cannot parse its json: not UTF-8: invalid utf-8 sequence of 1 bytes from index 22",

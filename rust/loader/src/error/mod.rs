@@ -126,7 +126,7 @@ pub enum Error {
         first: String,
     },
     /// The tokenizer failed on a batch.
-    #[error("cannot tokenise the batch that begins with sample {key} of {shard}: {source}")]
+    #[error("cannot tokenize the batch that starts with sample {key} of {shard}: {source}")]
     Tokenize {
         /// Shard of the first sample in the batch.
         shard: String,

@@ -198,9 +198,9 @@ impl<'t, 'p, 's> Found<'t, 'p, 's> {
     fn why_none(&self) -> String {
         let other = self.values().flatten().next();
         match (self.missing, other) {
-            (_, Some(value)) => format!("{} stands there", value.kind()),
+            (_, Some(value)) => format!("found {}", value.kind()),
             (Some(part), None) => format!("there is no {part:?}"),
-            (None, None) => "an empty list stands there".to_owned(),
+            (None, None) => "found an empty list".to_owned(),
         }
     }
 }

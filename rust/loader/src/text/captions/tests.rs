@@ -119,11 +119,11 @@ fn errors_name_the_first_part_that_is_missing() {
         ("sentences.text", "there is no \"text\""),
         ("sentences.9.raw", "there is no \"9\""),
         ("split.deeper", "there is no \"deeper\""),
-        ("id", "a number stands there"),
-        ("none", "null stands there"),
-        ("empty", "an empty list stands there"),
-        ("empty.raw", "an empty list stands there"),
-        ("sentences", "an object stands there"),
+        ("id", "found a number"),
+        ("none", "found null"),
+        ("empty", "found an empty list"),
+        ("empty.raw", "found an empty list"),
+        ("sentences", "found an object"),
     ] {
         assert_eq!(
             draw(COCO, &source(path), 0).unwrap_err(),
