@@ -1,7 +1,8 @@
-"""The contrastive loss, forward and backward, against a plain re-statement of the published one: time and peak memory.
+"""PPCL, forward and backward, against a plain version of the released one: time and peak memory.
 
-The released code adds the variances of every pair in every dimension before it sums them, as here (written from SPEC
-section 3). Both sides compute the same loss on the same data, one after the other: `pytest -m bench tests/bench -s`.
+The released code adds the variances of every pair in every dimension before it sums them, and so does the plain version
+(written from specification §3). Both sides compute the same loss on the same data, in turns:
+`pytest -m bench tests/bench -s`.
 """
 
 from __future__ import annotations
