@@ -1,1 +1,1 @@
-"""The demo: emoji shards, its suite of figures, its report, and the run from nothing to all three."""
+"""The demo on emoji: its data, its suite, its report, and the command that runs all three."""
