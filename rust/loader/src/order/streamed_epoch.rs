@@ -22,7 +22,7 @@ const EMPTY_DRAWS: usize = 64;
 /// Windows that are kept: a batch may end in the next one.
 const KEPT_WINDOWS: usize = 2;
 
-/// The shards of one rank, in reading order.
+/// The pieces that one rank reads, in order. A piece is a shard or a part of one.
 #[derive(Debug)]
 enum Pieces {
     /// A part of the list: from a fraction of the first shard to a fraction of the last.

@@ -22,8 +22,8 @@ const SAMPLES_AHEAD: u64 = 1 << 20;
 const PIECES_AHEAD: usize = 8;
 
 /// The shard lengths known so far.
-pub(super) struct KnownLengths<'schedule> {
-    pub dataset: &'schedule Dataset,
+pub(super) struct KnownLengths<'run> {
+    pub dataset: &'run Dataset,
     pub provider: Option<Arc<dyn ShardProvider>>,
 }
 
@@ -106,6 +106,7 @@ impl Lookahead {
         }
     }
 
+    /// Whether all these shards can be read now.
     pub fn all_ready(&mut self, shards: &Arc<[NeededShard]>) -> bool {
         if self
             .ready_shards
@@ -125,6 +126,7 @@ impl Lookahead {
         there
     }
 
+    /// Notes that a batch has begun.
     pub fn begin(&mut self, plan: &BatchPlan) {
         self.unfinished_batches
             .push_back((self.number, (plan.epoch, plan.positions.start)));
@@ -159,12 +161,12 @@ impl Lookahead {
         while self.last_window_start < end
             || self.uses.len() < enough && self.seen < end + SAMPLES_AHEAD
         {
-            let Some(visit) = self.windows.next(known) else {
+            let Some(window) = self.windows.next(known) else {
                 return;
             };
             self.last_window_start = self.seen;
-            self.seen += visit.samples;
-            self.add_request(visit.epoch, Until::Position(visit.until), visit.shards);
+            self.seen += window.samples;
+            self.add_request(window.epoch, Until::Position(window.until), window.shards);
         }
     }
 
@@ -220,8 +222,8 @@ impl Lookahead {
         {
             self.unfinished_batches.pop_front();
         }
-        let unfinished_batches = self.unfinished_batches.front().map(|&(_, place)| place);
-        let (epoch, position) = unfinished_batches.unwrap_or(next);
+        let oldest = self.unfinished_batches.front().map(|&(_, place)| place);
+        let (epoch, position) = oldest.unwrap_or(next);
         while let Some(request) = self.requests.front() {
             let until = match (&request.until, streamed) {
                 _ if request.epoch < epoch => Some(0),

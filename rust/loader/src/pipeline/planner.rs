@@ -24,7 +24,7 @@ pub(crate) enum Upcoming {
 #[derive(Debug)]
 pub(crate) struct Planner {
     dataset: Arc<Dataset>,
-    route: BatchPlans,
+    plans: BatchPlans,
     /// A planned batch whose shards were not all ready.
     waiting: Option<BatchPlan>,
     /// `None` if all shards are local.
@@ -36,7 +36,7 @@ impl Planner {
         let order = dataset.order.clone();
         let lookahead = (!provider.is_local()).then(|| Lookahead::new(provider, &order, from));
         Self {
-            route: BatchPlans::new(order, from),
+            plans: BatchPlans::new(order, from),
             dataset,
             waiting: None,
             lookahead,
@@ -55,7 +55,7 @@ impl Planner {
         };
         let mut missing = None;
         if self.waiting.is_none() {
-            match self.route.next(&known) {
+            match self.plans.next(&known) {
                 Ok(NextBatch::Batch(plan)) => self.waiting = Some(plan),
                 Ok(NextBatch::Waiting(shard)) => missing = Some(shard),
                 Ok(NextBatch::End) => return Upcoming::End,
@@ -63,10 +63,10 @@ impl Planner {
             }
         }
         if let Some(lookahead) = &mut self.lookahead {
-            let streamed = self.route.streamed();
+            let streamed = self.plans.streamed();
             let planned = self.waiting.as_ref();
             let next = planned.map(|plan| (plan.epoch, plan.positions.start));
-            lookahead.release_unneeded(unfinished, next.unwrap_or(self.route.place()), streamed);
+            lookahead.release_unneeded(unfinished, next.unwrap_or(self.plans.place()), streamed);
             match (streamed, &self.waiting) {
                 (Some((epoch, streamed)), _) => {
                     lookahead.request_pieces(epoch, streamed, &self.dataset)
