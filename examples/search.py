@@ -5,12 +5,10 @@ python examples/search.py "a picture of food" "bird"
 
 import argparse
 
-import torch
-
 from prolip.data import expand_shards
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.retrieval import retrieval_scores
-from prolip.pretrained.open import open_eval_model
+from prolip.pretrained.open import load
 
 
 def main() -> None:
@@ -22,7 +20,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=5)
     options = parser.parse_args()
 
-    model = open_eval_model(options.model, None, torch.device("cpu"))
+    model = load(options.model, device="cpu")
     images = embed_shards(model, expand_shards(options.shards))
     texts = embed_captions(model, options.texts)
     best = retrieval_scores(texts, images.gaussian).topk(options.k)  # nearest by the sampled distance

@@ -26,9 +26,9 @@ from tests.support.captioned_sets import COUNT, caption, write_hierarchies, writ
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 from tests.support.emoji_build import build_made_up
 from tests.support.emoji_shards import write_emoji
+from tests.support.released_hub import siglips_tokenizer
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import WORDS, write_run
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip import cli
 from prolip.demo.data import build as emoji
@@ -114,18 +114,6 @@ def emoji_training(folder: Path) -> None:
     write_tar(data / "train-000.tar", samples)
 
 
-def siglips_tokenizer(folder: Path) -> None:
-    """Words as tokens, in the two files that SigLIP's tokenizer consists of."""
-    folder.mkdir(parents=True, exist_ok=True)
-    words = {word: place for place, word in enumerate(["<unk>", "</s>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64}
-    settings |= {"pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
 RECIPE = """
 architecture = "demo"
 samples_seen = 32
@@ -172,9 +160,11 @@ def clips(folder: Path, patch: Patch) -> None:
 
 
 def released(folder: Path) -> None:
-    """The released model, small, and the files of its tokenizer where recipes look for them."""
+    """The released model, small, and the files of its tokenizer where recipes look for them, and on the hub."""
     model = ProLIP(load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "none", *MINUTELY]).model)
-    save_pretrained(model, folder / "hub" / "models" / "SanghyukChun" / "ProLIP-ViT-B-16-DC-1B-12_8B")
+    hub = folder / "hub" / "models"
+    save_pretrained(model, hub / "SanghyukChun" / "ProLIP-ViT-B-16-DC-1B-12_8B")
+    siglips_tokenizer(hub / "timm" / "ViT-B-16-SigLIP")
     siglips_tokenizer(folder)
 
 
