@@ -26,6 +26,7 @@ from tests.support.captioned_sets import COUNT, caption, write_hierarchies, writ
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 from tests.support.emoji_build import build_made_up
 from tests.support.emoji_shards import write_emoji
+from tests.support.images import noise
 from tests.support.released_hub import siglips_tokenizer
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import WORDS, write_run
@@ -200,9 +201,22 @@ def hierarchies(folder: Path) -> None:
 
 def readme(folder: Path, patch: Patch) -> None:
     emoji_run(folder)
+    released(folder)
+    cat_and_dog(folder)
     write_emoji(folder / "data" / "emoji", {"test-openmoji": 36, "test-goog": 36, "test-twtr": 36, "design-twtr": 60})
     (folder / "data" / "emoji" / "test-openmoji-000.tar").unlink()
     clips(folder, patch)
+
+
+def cat_and_dog(folder: Path) -> None:
+    """Pictures by the names that pages give to them."""
+    for seed, name in enumerate(("cat", "dog")):
+        noise(seed).save(folder / f"{name}.jpg")
+
+
+def model_zoo(folder: Path, _: Patch) -> None:
+    released(folder)
+    cat_and_dog(folder)
 
 
 def tutorial(folder: Path, patch: Patch) -> None:
@@ -287,7 +301,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "index-shards.md": index_shards,
     "iterable-dataset.md": alone(mine),
     "loader.md": alone(mine),
-    "model-zoo.md": alone(released),
+    "model-zoo.md": model_zoo,
     "multi-node.md": multi_node,
     "open-clip.md": open_clips_training,
     "prompt-weights.md": alone(emoji_run),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -39,6 +39,8 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
     try:
         path = hf_hub_download(owner_name, name, revision=revision or None, cache_dir=cache_dir)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if try_to_load_from_cache(owner_name, name, cache_dir, revision or None) is _CACHED_NO_EXIST:
+            return None
         if constants.HF_HUB_OFFLINE:
             why = "HF_HUB_OFFLINE is set, and the cache does not have it"
         else:

@@ -18,11 +18,14 @@ _PATIENCE_S = 2.0
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the training mode is restored at the end."""
+    """Evaluation mode without gradients; the training mode is restored at the end.
+
+    Not torch's inference mode: nobody could train a probe on its tensors.
+    """
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             yield
     finally:
         model.train(training)

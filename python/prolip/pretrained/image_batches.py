@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -258,8 +258,9 @@ _SHARDS = re.compile(r"\.(tar(\.\w+)?|tgz|txt)(\?.*)?$|^(@|pipe:)")
 
 def _is_one(images: Images) -> bool:
     """Whether it is one image, and not several."""
-    one = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
-    return isinstance(images, one) or (isinstance(images, np.ndarray | Tensor) and images.ndim <= 3)
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim <= 3
+    return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
 
 
 def _is_many(name: str | os.PathLike[str]) -> bool:
@@ -274,9 +275,10 @@ def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
     Raises:
         UserError: one is not of a known kind, or a folder has no image.
     """
-    if not _is_one(images) and not isinstance(images, Iterable):
+    several = [cast(AnyImage, images)] if _is_one(images) else images
+    if not isinstance(several, Iterable):
         raise UserError(f"images is a {type(images).__name__}: {KINDS}, or a list of them")
-    for place, image in enumerate([images] if _is_one(images) else images):
+    for place, image in enumerate(several):
         name = f"images[{place}]"
         if isinstance(image, str | os.PathLike):
             yield from _named(os.fspath(image), name)

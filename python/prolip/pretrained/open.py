@@ -155,13 +155,15 @@ def _choose_tokenizer(
         return _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
     if checkpoint is not None and checkpoint.notes.tokenizer is not None:
         return find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
-    if (file := _tokenizer_beside(source, cache_dir)) is not None:
+    repository = hub_repository(source)
+    released = repository is not None and find_released(repository.partition("@")[0]) is not None
+    # The released repositories hold no tokenizer: nothing to ask for, which also works offline.
+    if not released and (file := _tokenizer_beside(source, cache_dir)) is not None:
         return _named_tokenizer(file, text)
     if text.hf_tokenizer_name is not None:
         return _named_tokenizer(_from_hub(text.hf_tokenizer_name, cache_dir), text)
     if text.vocab_size == CLIP_TOKENS:
-        repository = hub_repository(source)
-        if repository is None or find_released(repository.partition("@")[0]) is None:
+        if not released:
             logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source, CLIP_TOKENS)
         return _named_tokenizer(None, text)
     raise UserError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")

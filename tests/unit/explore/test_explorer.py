@@ -80,7 +80,7 @@ def test_captions_beside_a_picture_are_the_models_numbers_nearest_first(explorer
         assert view.distance == pytest.approx(float(csd(image, text)), rel=1e-5)
         assert view.uncertainty == pytest.approx(float(text.total_var), rel=1e-5)
         assert bias is not None
-        logits = csd_logits(image, text, explorer.model.logit_scale.exp(), bias)
+        logits = csd_logits(image, text, explorer.model.logit_scale, bias)
         assert view.match == pytest.approx(float(logits.detach().sigmoid()), rel=1e-4)
         assert view.image_in_caption == pytest.approx(float(inclusion_score(image, text).mean()), abs=1e-5)
     assert {view.caption: view.num_tokens for view in views}["food and travel"] == 3

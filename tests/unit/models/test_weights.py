@@ -79,7 +79,8 @@ def test_a_hub_repository_is_fetched_by_its_name(
     save_pretrained(model, tmp_path)
     asked = []
 
-    def fetch(repository: str) -> Path:
+    def fetch(repository: str, cache_dir: None) -> Path:
+        assert cache_dir is None
         asked.append(repository)
         return tmp_path
 

@@ -67,6 +67,11 @@ def clip(lab: Path) -> prolip.Model:
     return prolip.load(f"open_clip:local-dir:{lab}/clip", device="cpu")
 
 
+def assert_close(found: Gaussian, expected: Gaussian) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
 def test_the_three_lines_run_with_a_run_from_any_folder(
     lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,8 +92,8 @@ def test_the_three_lines_run_with_a_run_from_any_folder(
     assert isinstance(network, ProLIP)
     with torch.no_grad():
         pixels = torch.stack([preprocess(image) for image in ("cat.jpg", pil_image, some_bytes)])
-        torch.testing.assert_close(network.encode_image(pixels), images)
-        torch.testing.assert_close(network.encode_text(tokenize(["a picture", "an emoji"])), texts)
+        assert_close(images, network.encode_image(pixels))
+        assert_close(texts, network.encode_text(tokenize(["a picture", "an emoji"])))
 
 
 # ---- images ---------------------------------------------------------------------------------------------------------
@@ -258,8 +263,8 @@ def test_bad_captions_are_named(texts: Any, message: str, model: prolip.Model) -
 def test_captions_in_batches_are_the_same(model: prolip.Model) -> None:
     texts = ["a picture", "an emoji of travel", "food", "nature and animals", ""]
     whole, parts = model.encode_texts(texts), model.encode_texts(texts, batch_size=2)
-    torch.testing.assert_close(whole, parts)
-    torch.testing.assert_close(model.encode_texts("food"), whole[2:3])
+    assert_close(whole, parts)
+    assert_close(model.encode_texts("food"), whole[2:3])
 
 
 def test_classes_come_from_templates_and_prompt_weights(model: prolip.Model, files: list[Path]) -> None:
@@ -277,7 +282,7 @@ def test_classes_come_from_templates_and_prompt_weights(model: prolip.Model, fil
     weighted = model.classify(files, labels, templates=templates, prompt_weights=first)
     alone = model.classify(files, labels, templates=templates[:1])
     torch.testing.assert_close(weighted.probabilities, alone.probabilities, atol=1e-5, rtol=1e-4)
-    with pytest.raises(UserError, match="has no {} for the class name"):
+    with pytest.raises(UserError, match=r"has no \{\} for the class name"):
         model.classify(files, labels, templates=["a picture"])
 
 
@@ -329,7 +334,7 @@ def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
     torch.testing.assert_close(prolip.csd(images, texts), 2 - 2 * images.mean @ texts.mean.T, atol=1e-5, rtol=1e-4)
     found = clip.classify(files, ["a cat", "a dog"])
     assert found.match is None
-    scale = float(theirs.logit_scale.exp())
+    scale = float(theirs.logit_scale.detach().exp())
     torch.testing.assert_close(found.probabilities, (scale * images.mean @ texts.mean.T).softmax(1))
     network, preprocess, tokenize = clip.parts()
     assert torch.equal(tokenize(["a cat"]), tokenizer(["a cat"]))

@@ -104,8 +104,12 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ("folder", UserError, "folder cannot be read: Is a directory"),
     (b"no image", DataError, "the image cannot be read: "),
     (np.zeros((4, 4, 3)), UserError, r"the image is an array float64 \[4, 4, 3\]: it must be uint8 \[H, W, 3\]"),
-    (np.zeros((4, 4, 4), dtype=np.uint8), UserError, r"array uint8 \[4, 4, 4\]"),
-    (torch.zeros(4, 4, 3, dtype=torch.uint8), UserError, r"tensor uint8 \[4, 4, 3\]: it must be uint8 \[3, H, W\]"),
+    (np.zeros((4, 4, 4), dtype=np.uint8), UserError, r"the image is an array uint8 \[4, 4, 4\]"),
+    (
+        torch.zeros(4, 4, 3, dtype=torch.uint8),
+        UserError,
+        r"the image is a tensor uint8 \[4, 4, 3\]: it must be uint8 \[3, H, W\]",
+    ),
     (torch.zeros(3, 4, 4), UserError, r"the image is a tensor float32 \[3, 4, 4\]"),
 ]
 
@@ -127,5 +131,5 @@ def test_what_is_no_image_is_named(
 
 def test_a_damaged_image_that_is_open_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(encoded(noise(5), "png")[:300])
-    with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match="^the image cannot be read: "):
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match=r"^the image cannot be read: "):
         PREPROCESS(image)
