@@ -219,6 +219,11 @@ def model_zoo(folder: Path, _: Patch) -> None:
     cat_and_dog(folder)
 
 
+def use_a_model(folder: Path, _: Patch) -> None:
+    emoji_run(folder)
+    model_zoo(folder, _)
+
+
 def tutorial(folder: Path, patch: Patch) -> None:
     """An address to clone from, and every sixteenth emoji."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:  # a hook's, which name another repository
@@ -311,6 +316,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "tokenizers.md": clips,
     "train-on-your-shards.md": alone(siglips_tokenizer),
     "tutorial.md": tutorial,
+    "use-a-model.md": use_a_model,
     "watch-a-run.md": alone(mine),
     "your-own-images.md": alone(images),
 }

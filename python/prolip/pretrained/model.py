@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -50,19 +50,19 @@ class Model:
 
     name: str
     """The source it was opened from; its name in results."""
-    network: nn.Module
+    network: nn.Module = field(repr=False)
     """On `device`."""
     device: torch.device
-    encode_pixels: Callable[[Tensor], Gaussian]
+    encode_pixels: Callable[[Tensor], Gaussian] = field(repr=False)
     """From normalised pixels [B, 3, H, W] on `device` to Gaussians [B, D] with means of unit norm, with gradients."""
-    encode_tokens: Callable[[Tensor], Gaussian]
+    encode_tokens: Callable[[Tensor], Gaussian] = field(repr=False)
     """From ids [B, L] on `device` to Gaussians [B, D] with means of unit norm, with gradients."""
-    tokenize: Callable[[str | Sequence[str]], Tensor]
+    tokenize: Callable[[str | Sequence[str]], Tensor] = field(repr=False)
     """From captions to ids, i64 [N, L] on the CPU."""
     preprocess: Preprocess
     has_variances: bool
     """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
-    tokenizer: Tokenizer | None = None
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
     """The tokenizer of a ProLIP model; None for a model of open_clip, or if it is unknown."""
     keep_ratio: float | None = None
     """Share of patches that training kept of masked images; None if unknown."""

@@ -361,6 +361,13 @@ def test_importing_the_package_and_listing_its_models_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_model_is_printed_in_one_line(model: prolip.Model) -> None:
+    assert repr(model).startswith(
+        f"Model(name={model.name!r}, device=device(type='cpu'), preprocess=Preprocess(size=(36"
+    )
+    assert "Conv2d" not in repr(model)
+
+
 def test_gaussians_of_a_model_are_indexed(model: prolip.Model) -> None:
     texts = model.encode_texts(["a picture", "food", "travel"])
     assert isinstance(texts[1:], Gaussian)

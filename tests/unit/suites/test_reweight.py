@@ -45,7 +45,8 @@ def test_from_a_run_to_files(lab: Path, emoji_data: Path, capsys: pytest.Capture
     assert "top-1 of 36 images" in shown
     assert "re-weighted over even weights, by mean: " in shown
     assert "% of resamples: " in shown
-    assert all(f"{stage}: 100%" in progress for stage in ("images", "prompts", "weights"))
+    assert "images: 36image" in progress
+    assert all(f"{stage}: 100%" in progress for stage in ("prompts", "weights"))
     weights = load_prompt_weights(emoji_data / "out" / "prompt_weights.safetensors")
     assert weights.weights.shape == (3, 5)
     with safe_open(emoji_data / "out" / "prompt_weights.safetensors", framework="pt") as file:
