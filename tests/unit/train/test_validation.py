@@ -94,7 +94,7 @@ def test_any_number_of_ranks_gives_the_figures_of_one(
     jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classes=folder / "classes.txt")]
     alone = figures(folder, model, *jobs)
     group = Group(world_size)
-    monkeypatch.setattr("prolip.train.validation.dist", group)
+    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
     for found in group.run(lambda rank: figures(folder, model, *jobs, rank=rank, world_size=world_size)):
         assert found == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
 
@@ -103,7 +103,7 @@ def test_more_ranks_than_pictures(folder: Path, model: ProLIP, tmp_path: Path, m
     write_tar(tmp_path / "one.tar", [("a.png", encoded((9, 9, 9))), ("a.txt", b"red left")])
     small = job(tmp_path, "retrieval")
     group = Group(2)
-    monkeypatch.setattr("prolip.train.validation.dist", group)
+    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
     for found in group.run(lambda rank: figures(folder, model, small, rank=rank, world_size=2)):
         assert found["val/retrieval/image_to_text_recall_at_1"] == 1.0
 

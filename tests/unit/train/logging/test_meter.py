@@ -175,7 +175,8 @@ def test_a_loss_without_a_bias_has_no_row_of_it(clock: Clock) -> None:
 
 def test_two_ranks_tell_the_same_means_and_sums(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(2)
-    monkeypatch.setattr("prolip.train.logging.meter.dist", group)
+    for module in ("prolip.train.logging.meter.dist", "prolip.distributed.ranks.dist"):
+        monkeypatch.setattr(module, group)
 
     def row_of_rank(rank: int) -> Mapping[str, float]:
         source = Source(ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})
