@@ -9,7 +9,7 @@ import torch
 
 from prolip.errors import UserError
 
-_GPU_FILES = "nvidia[0-9]*"
+_DEVICE_FILES = Path("/dev")
 
 
 def wants_gpu(device: str) -> bool:
@@ -31,7 +31,7 @@ def wants_gpu(device: str) -> bool:
     if present is not None:
         raise UserError(
             f'device is "auto", but torch cannot use the GPU {present} ({_why_no_gpu()}): '
-            'update its driver, install a torch that fits it, or choose "cpu"'
+            'update its driver, install a torch that fits it, or use the CPU (device "cpu", or CUDA_VISIBLE_DEVICES=)'
         )
     return False
 
@@ -45,11 +45,11 @@ def _why_no_gpu() -> str:
     return "CUDA_VISIBLE_DEVICES hides it"
 
 
-def _gpu_of_machine(folder: Path = Path("/dev")) -> Path | None:
+def _gpu_of_machine() -> Path | None:
     """Return a GPU's device file that this process may open; None if there is none, or the environment hides all."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in {"", "-1", "NoDevFiles"}:
         return None
-    for path in sorted(folder.glob(_GPU_FILES)):
+    for path in sorted(_DEVICE_FILES.glob("nvidia[0-9]*")):
         try:
             os.close(os.open(path, os.O_RDWR))
         except OSError:  # it belongs to another job of this machine

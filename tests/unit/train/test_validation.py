@@ -197,6 +197,21 @@ def test_the_best_is_the_largest_or_the_smallest(tmp_path: Path) -> None:
     assert best_of(tmp_path, "loss", "min").beaten_by({"loss": 1.0}) == Best(metric="loss", value=1.0)
 
 
+def test_of_a_time_the_figure_of_rank_0_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(2)
+    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
+    seconds = [(3.0, 2.0, 2.5, 1.0), (3.0, 3.5, 1.0, 2.0)]
+
+    def bests(rank: int) -> list[Best | None]:
+        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+        best = BestSoFar("val/a/seconds", "min", tmp_path, ranks, 0)
+        return [best.beaten_by({"val/a/seconds": value}) for value in seconds[rank]]
+
+    one, two = group.run(bests)
+    assert [None if best is None else best.value for best in one] == [3.0, 2.0, None, 1.0]
+    assert two == one
+
+
 def test_a_figure_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"keep_best is 'val/a/top2': it must be one of val/a/top1"):
         best_of(tmp_path, "val/a/top2", "max").beaten_by({"val/a/top1": 0.5})
