@@ -285,7 +285,7 @@ fn batches_before_a_failure_are_delivered() {
     };
     let (batches, error) = until_failure(&config, || Err(TokenizeError::Clean("no".into())));
     assert_eq!(batches.len(), 3);
-    assert!(error.contains("begins with sample 12 of"), "{error}");
+    assert!(error.contains("starts with sample 12 of"), "{error}");
 }
 
 #[test]
