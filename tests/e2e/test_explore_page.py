@@ -351,7 +351,9 @@ def test_the_keyboard_is_enough_for_every_panel(page: Page, address: str) -> Non
 
     tab_to(page, "[role=tab]")
     tab_to(page, "#compare-picture")
-    press_for_file_chooser(page).set_files({"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9))})
+    press_for_file_chooser(page).set_files(
+        {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9))}
+    )
     expect(page.locator("#compare-item input")).to_have_value("")
     answer = page.locator("#compare-answer").inner_text()
     run("compare")
