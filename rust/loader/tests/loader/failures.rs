@@ -1,7 +1,5 @@
 //! The loader on bad data and with bad settings: what it counts, and which error it returns.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
