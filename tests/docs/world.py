@@ -154,7 +154,7 @@ def clips(folder: Path, patch: Patch) -> None:
     torch.save(clip.state_dict(), folder / "weights" / "mine.pt")
 
     siglips_tokenizer(timm)
-    described = siglip.architecture("vit_prolip_lab", 12, width=16, heads=2, layers=1, vocab=16, context=64)
+    described = siglip.architecture("vit_prolip_lab", 12, width=16, heads=2, layers=1, vocab=20, context=64)
     (timm / "open_clip_config.json").write_text(json.dumps({"model_cfg": described, "preprocess_cfg": {}}))
     towers = {name: value for name, value in described.items() if name != "custom_text"}
     save_file(open_clip.CustomTextCLIP(**towers).state_dict(), timm / "open_clip_model.safetensors")
