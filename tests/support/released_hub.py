@@ -45,12 +45,41 @@ def small(config: ModelConfig) -> ModelConfig:
 
 
 def released_json(config: ModelConfig) -> dict[str, Any]:
-    """config.json with the keys that the released files have."""
+    """config.json with the keys of the released files, which also state some defaults."""
     written = to_official_json(config)
-    written["vision_cfg"] |= {"image_size": config.vision.image_size, "init_unc_bias": -10, "embed_unc": True}
-    written["text_cfg"] |= {"embed_cls": True, "embed_unc": True, "no_causal_mask": True, "proj_bias": True}
-    written["text_cfg"] |= {"pool_type": "last", "context_length": config.text.context_length}
-    return written
+    vision, text = config.vision, config.text
+    return {
+        **written,
+        "init_logit_bias": -10,
+        "vision_cfg": {
+            **written["vision_cfg"],
+            "embed_unc": True,
+            "image_size": vision.image_size,
+            "init_unc_bias": -10,
+            "layers": vision.layers,
+            "patch_size": vision.patch_size,
+            "width": vision.width,
+        },
+        "text_cfg": {
+            **written["text_cfg"],
+            "context_length": text.context_length,
+            "embed_cls": True,
+            "embed_unc": True,
+            "heads": text.heads,
+            "init_unc_bias": -10,
+            "layers": text.layers,
+            "no_causal_mask": True,
+            "pool_type": "last",
+            "proj_bias": True,
+            "vocab_size": text.vocab_size,
+            "width": text.width,
+        },
+    }
+
+
+def config_text(config: ModelConfig) -> str:
+    """config.json as huggingface_hub writes it."""
+    return json.dumps(released_json(config), indent=2, sort_keys=True)
 
 
 def write_released(models_folder: Path, released: ReleasedModel, seed: int = 0) -> ProLIP:
@@ -67,8 +96,7 @@ def write_released(models_folder: Path, released: ReleasedModel, seed: int = 0) 
     folder = models_folder / released.repository
     folder.mkdir(parents=True)
     save_file(model.state_dict(), folder / "model.safetensors")
-    text = json.dumps(released_json(config), indent=2, sort_keys=True)
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    (folder / "config.json").write_text(config_text(config), encoding="utf-8")
     if released.tokenizer != "clip":
         siglips_tokenizer(models_folder / released.tokenizer)
     return model

@@ -13,10 +13,10 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.support.hub import serving
 from tests.support.images import noise
-from tests.support.released_hub import BIAS, SCALE, write_all_released
+from tests.support.released_hub import BIAS, SCALE, config_text, write_all_released
 
 import prolip
-from prolip.models import ProLIP
+from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.released import ReleasedModel, find_released, list_models
 from prolip.pretrained.sources import hub_repository, load_network, read_config
 
@@ -105,6 +105,12 @@ def test_the_list_is_that_of_the_model_zoo() -> None:
         cells = [f"`{model.name}`", f"`{model.architecture}`", f"{model.image_size}", tokenizer]
         cells += [f"{model.context_length}", f"`{model.clean}`"]
         assert re.search(r"\| *" + r" *\| *".join(map(re.escape, cells)) + r" *\|", page), cells
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("ViT-B-16", 631), ("ViT-H-14", 519)])
+def test_the_hubs_layout_is_the_released_one_to_the_byte(architecture: str, size: int) -> None:
+    """The sizes of both files on the hub. That of H/14 shows that it names no tokenizer."""
+    assert len(config_text(ARCHITECTURES[architecture])) == size
 
 
 @pytest.mark.parametrize("name", [NAMES[0], f"SanghyukChun/{NAMES[0]}", f"hf-hub:SanghyukChun/{NAMES[0]}"])
