@@ -76,6 +76,7 @@ def load(
         if tokenizer is not None:
             raise
         reason = str(error)
+        logger.warning("%s: only images can be encoded: %s", source, reason)
     return of_prolip(
         network,
         found,

@@ -83,6 +83,7 @@ def test_without_a_tokenizer_a_model_with_as_many_tokens_takes_clips(
     assert tokenizer.config.kind == "clip"
     assert "names no tokenizer" in caplog.text
     unknown = opening.load(tmp_path / str(opening.CLIP_TOKENS + 1))
+    assert "only images can be encoded" in caplog.text
     assert unknown.encode_images(torch.zeros(2, 3, 36, 36)).mean.shape == (2, 32), "images need no tokenizer"
     for ask in (unknown.encode_texts, unknown.tokenize, unknown.fingerprint, unknown.require_tokenizer):
         with pytest.raises(ValueError, match="does not say which tokenizer it was trained with"):
