@@ -3,10 +3,10 @@
 from prolip.checkpoint.folder import (
     Best,
     CheckpointError,
+    StorageError,
     checkpoint_path,
     is_checkpoint,
     list_checkpoints,
-    read_best,
 )
 from prolip.checkpoint.resume import agree_on_checkpoint
 from prolip.checkpoint.saver import Saver
@@ -22,6 +22,7 @@ from prolip.checkpoint.state import (
     rng_tensors,
     run_tensors,
 )
+from prolip.checkpoint.verified import read_best
 
 __all__ = [
     "Average",
@@ -30,6 +31,7 @@ __all__ = [
     "CheckpointError",
     "Notes",
     "Saver",
+    "StorageError",
     "agree_on_checkpoint",
     "checkpoint_path",
     "find_latest",
