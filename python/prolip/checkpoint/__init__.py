@@ -9,14 +9,17 @@ from prolip.checkpoint.folder import (
     list_checkpoints,
 )
 from prolip.checkpoint.resume import agree_on_checkpoint
+from prolip.checkpoint.run_lock import RunLock
 from prolip.checkpoint.saver import Saver
 from prolip.checkpoint.state import (
     Average,
+    Carried,
     Checkpoint,
     Notes,
     find_latest,
     load_checkpoint,
     open_saved,
+    read_weights,
     restore_rng,
     rng_state,
     rng_tensors,
@@ -27,9 +30,11 @@ from prolip.checkpoint.verified import read_best
 __all__ = [
     "Average",
     "Best",
+    "Carried",
     "Checkpoint",
     "CheckpointError",
     "Notes",
+    "RunLock",
     "Saver",
     "StorageError",
     "agree_on_checkpoint",
@@ -40,6 +45,7 @@ __all__ = [
     "load_checkpoint",
     "open_saved",
     "read_best",
+    "read_weights",
     "restore_rng",
     "rng_state",
     "rng_tensors",

@@ -4,6 +4,7 @@ step_000000040/           a complete checkpoint; all its bytes were on disk befo
   __0_0.distcp ...        tensors, one file per rank, in the format of torch.distributed.checkpoint
   .metadata               place of each tensor in these files, in the same format
   run.json                the rest of the run's state
+  tokenizer.json          the tokenizer's file, if it has one
   manifest.json           sizes and checksums of the other files, and its own checksum
 step_000000060.partial/   a checkpoint that is being written, or was when the process died
 aside_000000060/          a checkpoint newer than the one the run resumed from
@@ -19,8 +20,9 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +33,8 @@ BEST = "best"
 FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
 BLOCK = 1 << 22
+VISIBLE_SECONDS = 30.0
+"""A file server's clients may not see for this long what another has written."""
 _PAUSES = (0.5, 1.0, 2.0)
 """Seconds between attempts to read."""
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -142,11 +146,43 @@ def record(path: Path) -> FileRecord:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of JSON, and wait until it is on disk."""
+    write_whole(path, json.dumps(content, indent=1).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file, and wait until it is on disk."""
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def wait_until(holds: Callable[[], bool]) -> bool:
+    """Whether something that another machine wrote is seen here, for as long as a file server may hide it."""
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def differing_file(folder: Path, files: Mapping[str, FileRecord]) -> str | None:
+    """Why the first file that is not in the folder, or has another size, is wrong; None if all are there."""
+    for name, expected in files.items():
+        path = folder / name
+        if not wait_until(partial(_has_size, path, expected.size)):
+            found = f"has {path.stat().st_size:,} bytes instead of {expected.size:,}" if path.exists() else "is missing"
+            return f"{path} {found}"
+    return None
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
@@ -159,12 +195,12 @@ def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
         "files": {name: asdict(files[name]) for name in sorted(files)},
         "best": None if best is None else asdict(best),
     }
-    partial = partial_path(path)
-    write_json(partial / MANIFEST, {**content, "crc32": manifest_checksum(content)})
-    _sync_folder(partial)
+    written = partial_path(path)
+    write_json(written / MANIFEST, {**content, "crc32": manifest_checksum(content)})
+    _sync_folder(written)
     if path.exists():  # from an earlier start, which this run did not resume from
         set_aside(path)
-    partial.rename(path)
+    written.rename(path)
     _sync_folder(path.parent)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,18 @@ class Average(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What a checkpoint carries for inference besides the model."""
+
+    tokenizer: dict[str, Any] | None = None
+    """`prolip.data.tokenizer.TokenizerConfig.to_dict()`; its path is the name of one of `files`."""
+    images: dict[str, Any] | None = None
+    """How images are prepared: size, resizing, mean and std."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """The tokenizer's file by its name in the checkpoint's folder, if it has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Notes:
     """Everything in a run's state that is not a tensor. Plain containers, which survive JSON unchanged."""
 
@@ -50,12 +62,14 @@ class Notes:
     """The run's configuration as TOML."""
     model_config: dict[str, Any]
     """The model's configuration in the official JSON form. Together with the weights, all that inference needs."""
-    tokenizer: dict[str, Any] | None = None
-    """The model's tokenizer: `prolip.data.tokenizer.TokenizerConfig.to_dict()`."""
     keep_ratio: float | None = None
     """Share of patches that training kept of masked images."""
     scaler: dict[str, Any] | None = None
     """State of fp16's loss scaler."""
+    tokenizer: dict[str, Any] | None = None
+    """See `Carried`, which the saver adds. In older checkpoints the path is where the run found the file."""
+    images: dict[str, Any] | None = None
+    """See `Carried`; None in older checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -220,10 +234,28 @@ def open_saved(path: Path) -> Checkpoint | None:
     return found
 
 
+def read_weights(path: Path, *, averaged: bool = True) -> tuple[Checkpoint, dict[str, Tensor]] | None:
+    """Open a saved model (see `open_saved`) and read its weights; once more if a run has deleted it meanwhile.
+
+    Args:
+        path: a checkpoint's or a run's folder.
+        averaged: whether averaged weights are taken if there are any.
+
+    Raises:
+        CheckpointError: it is damaged, or the run has no usable checkpoint.
+        StorageError: the storage does not answer.
+    """
+    for is_last in (False, True):
+        saved = open_saved(path)
+        if saved is None:
+            return None
+        try:
+            return saved, saved.weights() if averaged else saved.model()
+        except CheckpointError:
+            if is_last or not saved.files.were_replaced():
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def notes_json(notes: Notes) -> dict[str, Any]:
-    """The notes as `load_checkpoint` reads them."""
-    return asdict(notes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from prolip.checkpoint import Checkpoint, open_saved
+from prolip.checkpoint import Checkpoint, open_saved, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
@@ -17,6 +17,8 @@ from prolip.models.config import Precision, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named
+from prolip.models.weights import INFERENCE_FILE, build
+from prolip.pretrained.carried import carried_by, check_image_settings, located, read_settings
 from prolip.pretrained.eval_model import EvalModel, of_open_clip, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load, read_beside
 
@@ -53,7 +55,10 @@ def open_eval_model(
         baseline = of_open_clip(network.eval(), open_clip.get_tokenizer(name), source, device)
         return dataclasses.replace(baseline, precision=precision)
     model, found, checkpoint = _open(source, tokenizer, beside)
-    keep_ratio = None if checkpoint is None else checkpoint.notes.keep_ratio
+    file = None if checkpoint is not None else read_beside(source, INFERENCE_FILE)
+    keep_ratio = None if file is None else read_settings(file).keep_ratio
+    if checkpoint is not None:
+        keep_ratio = checkpoint.notes.keep_ratio
     opened = of_prolip(model, found, source, device, keep_ratio=keep_ratio)
     return dataclasses.replace(opened, precision=precision)
 
@@ -72,9 +77,9 @@ def open_model(source: str, tokenizer: str | None, beside: Path | None = None) -
 
     Args:
         source: see `prolip.pretrained.load`.
-        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer of the run, else the tokenizer.json
-            beside the weights, else CLIP's if the vocabulary has its size.
-        beside: folder to search for the run's tokenizer file if it has moved.
+        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer that the checkpoint or the exported
+            folder carries, else the tokenizer.json beside the weights, else CLIP's if the vocabulary has its size.
+        beside: folder to search for the tokenizer's file of an older run, whose checkpoints do not carry it.
 
     Raises:
         UserError: there is no usable checkpoint, or the tokenizer is unknown.
@@ -89,6 +94,8 @@ def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProL
     text = model.config.text
     if tokenizer is not None:
         chosen = _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
+    elif (carried := _carried_tokenizer(source, checkpoint)) is not None:
+        chosen = carried
     elif checkpoint is not None and checkpoint.notes.tokenizer is not None:
         chosen = find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
     elif (file := read_beside(source, TOKENIZER_FILE)) is not None:
@@ -104,6 +111,20 @@ def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProL
     return model, found, checkpoint
 
 
+def _carried_tokenizer(source: str, checkpoint: Checkpoint | None) -> TokenizerConfig | None:
+    """The tokenizer that a checkpoint or an exported folder carries; None if it carries none."""
+    if checkpoint is not None:
+        return carried_by(checkpoint)
+    file = read_beside(source, INFERENCE_FILE)
+    settings = None if file is None else read_settings(file).tokenizer
+    if file is None or settings is None:
+        return None
+    found = located(settings, file.parent)
+    if found.path is not None and read_beside(source, found.path.name) is None:
+        raise UserError(f"{source} has no {found.path.name}, which its {INFERENCE_FILE} names")
+    return found
+
+
 def open_network(source: str) -> ProLIP:
     """Open a model without a tokenizer, to embed images; see `open_model`.
 
@@ -114,15 +135,17 @@ def open_network(source: str) -> ProLIP:
 
 
 def _open_network(source: str) -> tuple[ProLIP, Checkpoint | None]:
-    checkpoint = open_run(source)
-    if checkpoint is None:
-        try:
-            return load(source), None
-        except RuntimeError as error:  # an archive that torch did not write
-            raise UserError(f"{source} is damaged, or not a checkpoint") from error
-    model = ProLIP(from_official_json(checkpoint.notes.model_config)).eval()
-    model.load_state_dict(checkpoint.weights())
-    return model, checkpoint
+    saved = read_weights(Path(source))
+    if saved is None:
+        model = load(source)
+        file = read_beside(source, INFERENCE_FILE)
+        if file is not None:
+            check_image_settings(read_settings(file).images, model.config, source)
+        return model, None
+    checkpoint, state = saved
+    config = from_official_json(checkpoint.notes.model_config)
+    check_image_settings(checkpoint.notes.images, config, source)
+    return build(config, state), checkpoint
 
 
 def _named_tokenizer(path: Path | None, text: TextConfig) -> TokenizerConfig:

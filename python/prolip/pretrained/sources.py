@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,9 @@ from prolip.models.weights import (
     PICKLE_FILE,
     State,
     WeightsError,
+    build,
     load_state,
+    read_architecture,
     read_file,
     read_folder,
 )
@@ -52,9 +53,7 @@ def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resiz
     config = config or found
     if config is None:
         raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
-    model = ProLIP(config)
-    load_state(model, state, resize=resize)
-    return model.eval()
+    return build(config, state, resize=resize)
 
 
 def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
@@ -75,7 +74,7 @@ def read_config(source: str | Path) -> ModelConfig:
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
         folder = _snapshot(source.removeprefix(HUB_PREFIX), [CONFIG_FILE])
     if (folder / CONFIG_FILE).is_file():
-        return from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+        return read_architecture(folder / CONFIG_FILE)
     saved = _open_saved(folder)
     config = read_checkpoint(source)[1] if saved is None else from_official_json(saved.notes.model_config)
     if config is None:
@@ -100,9 +99,9 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
         return model.state_dict(), model.config
     path = Path(source)
     if path.is_dir():
-        saved = _open_saved(path)
+        saved = None if (path / CONFIG_FILE).is_file() else _read_saved(path)
         if saved is not None:
-            return saved.weights(), from_official_json(saved.notes.model_config)
+            return saved[1], from_official_json(saved[0].notes.model_config)
         return read_folder(path)
     if not path.is_file():
         raise WeightsError(f"{source} is neither a file nor a folder; a hub repository is written {HUB_PREFIX}org/name")
@@ -116,6 +115,12 @@ def _open_saved(folder: Path) -> Checkpoint | None:
     from prolip.checkpoint import open_saved  # torch.distributed.checkpoint takes long to import
 
     return open_saved(folder)
+
+
+def _read_saved(folder: Path) -> tuple[Checkpoint, State] | None:
+    from prolip.checkpoint import read_weights  # as above
+
+    return read_weights(folder)
 
 
 def _download(repository: str) -> Path:

@@ -15,6 +15,8 @@ import pytest
 import torch
 from tests.support.untrained_run import ALONE
 from torch import Tensor, nn
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from prolip.checkpoint import (
     Best,
@@ -33,6 +35,7 @@ from prolip.checkpoint import (
     run_tensors,
 )
 from prolip.checkpoint.folder import commit, partial_path, record
+from prolip.checkpoint.tensors import read_into
 from prolip.checkpoint.verified import CheckpointFiles
 
 NOTES = Notes(
@@ -381,6 +384,41 @@ def test_metadata_that_names_code_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"it names (posix|os)\.system"):
         load_checkpoint(path).model()
     assert not (tmp_path / "harmed").exists()
+
+
+class Marked:
+    """What no weights need."""
+
+
+@pytest.mark.parametrize("what", ["more bytes than there are", "another dtype", "code", "another file"])
+def test_a_strangers_checkpoint_is_refused_with_the_reason(tmp_path: Path, what: str) -> None:
+    path = save(tmp_path, 1)
+    metadata = FileSystemReader(path).read_metadata()
+    about = metadata.state_dict_metadata["model.weight"]
+    assert isinstance(about, TensorStorageMetadata)
+    (index,) = (index for index in metadata.storage_data if index.fqn == "model.weight")
+    wanted = {"weight": torch.zeros(64, 64)}
+    if what == "more bytes than there are":
+        about.size = torch.Size([10**6, 10**6])
+        reason = r"\.metadata names tensors of 4,000,000,000,0\d\d bytes, but the files have"
+    elif what == "another dtype":
+        wanted = {"weight": torch.zeros(64, 64, dtype=torch.int64)}
+        reason = r"model\.weight is torch\.float32 instead of torch\.int64"
+    elif what == "code":
+        torch.save(Marked(), path / "__0_0.distcp")
+        size = (path / "__0_0.distcp").stat().st_size
+        os.truncate(path / "__0_0.distcp", 100_000)
+        metadata.storage_data[index] = dataclasses.replace(metadata.storage_data[index], offset=0, length=size)
+        reason = "its files hold something other than tensors"
+    else:
+        other = dataclasses.replace(metadata.storage_data[index], relative_path="../../../etc/passwd")
+        metadata.storage_data[index] = other
+        reason = r"\.metadata names passwd, which the manifest does not list"
+    (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    sign(path)
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        read_into(load_checkpoint(path).files, {f"model.{name}": tensor for name, tensor in wanted.items()})
+    assert "weights_only" not in str(caught.value)
 
 
 # ---- Replaced during a load ----
