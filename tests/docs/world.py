@@ -155,7 +155,8 @@ def clips(folder: Path, patch: Patch) -> None:
 
     siglips_tokenizer(timm)
     described = siglip.architecture("vit_prolip_lab", 12, width=16, heads=2, layers=1, vocab=20, context=64)
-    described["text_cfg"] |= {"hf_tokenizer_name": "timm/ViT-B-16-SigLIP", "tokenizer_kwargs": {"clean": "canonicalize"}}
+    described["text_cfg"]["hf_tokenizer_name"] = "timm/ViT-B-16-SigLIP"
+    described["text_cfg"]["tokenizer_kwargs"] = {"clean": "canonicalize"}
     (timm / "open_clip_config.json").write_text(json.dumps({"model_cfg": described, "preprocess_cfg": {}}))
     towers = {name: value for name, value in described.items() if name != "custom_text"}
     save_file(open_clip.CustomTextCLIP(**towers).state_dict(), timm / "open_clip_model.safetensors")
