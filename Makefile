@@ -90,7 +90,7 @@ fuzz: $(VENV)/.ready-demo ## run each fuzz target for FUZZ_MINUTES=10, or those 
 GPU_BUNDLE := gpu-bundle
 gpu-bundle: $(VENV)/.ready-demo ## fill gpu-bundle/ with the wheels that `make gpu` needs on another machine (CPython 3.12, Linux, x86-64)
 	rm -rf $(GPU_BUNDLE)
-	env -u MAKEFLAGS $(BIN)/maturin build --quiet --release --locked --out $(GPU_BUNDLE)
+	env -u MAKEFLAGS $(BIN)/maturin build --quiet --release --locked --interpreter $(BIN)/python --out $(GPU_BUNDLE)
 	$(BIN)/python -m tests.gpu.bundle $(GPU_BUNDLE)
 
 OUT ?= runs/gpu

@@ -24,8 +24,8 @@ def curve(job: Job) -> None:
     ours = losses(job, "device", job.place, steps)
     cpu = losses(job, "cpu", _CPU, steps)
     other = losses(job, "cpu-parts", _CPU, steps, "--accumulate", "2")
-    limit = max(10 * distance(other, cpu), 1e-5)
-    why = "10 × the CPU's own distance with sums in another order"
+    limit = max(10 * distance(other, cpu), 1e-4)
+    why = "10 × the CPU's own distance with sums in another order, or what 24 bits may grow to in 50 steps"
     job.check(f"loss of {steps} steps, fp32", distance(ours, cpu), limit, why)
     job.check("last loss, of the first", ours[-1] / ours[0], 0.8, "the model learns")
 

@@ -72,12 +72,19 @@ class Worker:
         said = [line for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         return f"{FAILED}: {said[-1][:300] if said else f'exit status {code}'}"
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         """End the process and all that it has started. One that a driver holds is left behind."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def run_parts(

@@ -86,9 +86,30 @@ def test_the_report_is_whole_after_every_row(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["gpu.json", "gpu.md"]
 
 
+def test_an_interrupted_run_says_so_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers: list[Worker] = []
+
+    def interrupted(worker: Worker, limit: float, on_row: object) -> str:
+        raise KeyboardInterrupt
+
+    def start(name: str, log: Path) -> Worker:
+        workers.append(Worker([sys.executable, "-S", "-c", PROGRAMS[name]], log, os.environ))
+        return workers[-1]
+
+    monkeypatch.setattr(Worker, "run", interrupted)
+    report = Report(tmp_path / "out", tuple(Part(name, "Correct", "", "", 9) for name in ("hangs", "good")), {})
+    with pytest.raises(KeyboardInterrupt):
+        run_parts(report, start, seconds=60, scratch=tmp_path / "scratch", log=tmp_path / "gpu.log")
+    parts = json.loads((tmp_path / "out" / "gpu.json").read_text())["parts"]
+    assert [part["status"] for part in parts] == ["interrupted", "not run yet"]
+    assert [worker.has_ended for worker in workers] == [True, True]
+
+
 def test_what_a_part_has_started_ends_with_it(tmp_path: Path) -> None:
     started = tmp_path / "started"
-    child = f"import subprocess; open({str(started)!r}, 'w').write(str(subprocess.Popen(['sleep', '60']).pid))"
+    # As in a worker, whose standard output is for rows alone.
+    child = f"import subprocess; child = subprocess.Popen(['sleep', '60'], stdout=2); open({str(started)!r}, 'w')"
+    child += ".write(str(child.pid))"
     PROGRAMS["leaves a child"] = SAY + child
     assert run(tmp_path, "leaves a child") == {"leaves a child": PASSED}
     deadline = time.monotonic() + 10

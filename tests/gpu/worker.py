@@ -10,11 +10,12 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import torch
 from tests.gpu.job import Job
 from tests.gpu.parts import PARTS
 
 
-def main() -> int:
+def main() -> int | str:
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=[part.name for part in PARTS])
     parser.add_argument("--device", required=True)
@@ -27,6 +28,8 @@ def main() -> int:
     os.dup2(2, 1)
     faulthandler.enable()
     module, name = next(part.place for part in PARTS if part.name == words.part).split(":")
+    if words.device == "cuda" and not torch.cuda.is_available():
+        return f"torch {torch.__version__} sees no GPU"
     function = getattr(import_module(f"tests.gpu.{module}"), name)
     line = sys.stdin.readline()
     if not line:
