@@ -47,7 +47,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="prolip-gpu-", ignore_cleanup_errors=True) as folder:
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}
         if words.bundle is not None:
-            environment["PYTHONPATH"] = f"{unpack(words.bundle, Path(folder, 'site'))}{os.pathsep}{ROOT}"
+            known = [str(unpack(words.bundle, Path(folder, "site"))), str(ROOT), os.environ.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, known))
         flags = ["--device", words.device, *(["--small"] if words.small else [])]
         flags += ["--scratch", folder, "--results", str(report.json_file)]
         run_parts(
@@ -72,7 +73,14 @@ def unpack(bundle: Path, site: Path) -> Path:
     if not wheels:
         raise SystemExit(f"{bundle} has no wheels: fill it with `make gpu-bundle` on a machine with a network")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
-    install += ["--no-cache-dir", "--disable-pip-version-check", "--target", str(site), *map(str, wheels)]
+    install += [
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+        "--target",
+        str(site),
+        *map(str, wheels),
+    ]
     subprocess.run(install, check=True)
     return site
 

@@ -20,8 +20,8 @@ _ENVIRONMENT = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0", 
 _ENVIRONMENT |= {"platform_system": "Linux", "platform_machine": "x86_64", "implementation_name": "cpython"}
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)]
 _PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
-_ONLY_OPEN_CLIP = {"torchvision", "timm"}
-"""Needed by models of open_clip. The parts use its vocabulary alone."""
+_UNUSED = {"torchvision", "timm", "tensorboard", "hf-xet"}
+"""Not imported by the parts: they read only a vocabulary of open_clip, write no TensorBoard files, download nothing."""
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
 def wanted() -> dict[str, str]:
     """Packages and versions: all that prolip needs, without torch and what torch brings itself."""
     brought = needs("torch")
-    return {name: metadata.version(name) for name in sorted(needs("prolip") - brought - {"torch", *_ONLY_OPEN_CLIP})}
+    return {name: metadata.version(name) for name in sorted(needs("prolip") - brought - {"torch", *_UNUSED})}
 
 
 def needs(package: str) -> set[str]:
@@ -56,7 +56,7 @@ def needs(package: str) -> set[str]:
             if name in found or (requirement.marker and not requirement.marker.evaluate(_ENVIRONMENT)):
                 continue
             found.add(name)
-            if name not in {"torch", *_ONLY_OPEN_CLIP} and has(name):
+            if name not in {"torch", *_UNUSED} and has(name):
                 waiting.append(name)
     return found
 
