@@ -84,18 +84,23 @@ def pattern(job: Job) -> str:
 
 
 def settings(job: Job, name: str, *flags: str) -> TrainConfig:
-    """The recipe of the base model on the made shards, with CLIP's tokenizer; its run is `name` in the scratch folder.
+    """The settings of `words`."""
+    return load_config(words(job, name, *flags))
 
-    Compilation is off unless a flag says otherwise.
+
+def words(job: Job, name: str, *flags: str) -> list[str]:
+    """Words for `prolip train`: the recipe of the base model on the made shards, with CLIP's tokenizer.
+
+    The run is `name` in the scratch folder. Compilation is off unless a flag says otherwise.
     """
-    words = ["--data.tokenizer.kind", "clip", "--data.tokenizer.path", "None", "--data.tokenizer.clean", "None"]
-    words += ["--data.tokenizer.pad_id", "None", "--model.text.vocab_size", str(VOCABULARY)]
-    words += ["--data.shards", pattern(job), "--run_dir", str(job.scratch / "runs" / name)]
-    words += ["--samples_seen", "1000000", "--optim.warmup_steps", "10", "--log.tensorboard", "False"]
-    words += ["--parallel.compile", "False"]
+    found = ["--data.tokenizer.kind", "clip", "--data.tokenizer.path", "None", "--data.tokenizer.clean", "None"]
+    found += ["--data.tokenizer.pad_id", "None", "--model.text.vocab_size", str(VOCABULARY)]
+    found += ["--data.shards", pattern(job), "--run_dir", str(job.scratch / "runs" / name)]
+    found += ["--samples_seen", "1000000", "--optim.warmup_steps", "10", "--log.tensorboard", "False"]
+    found += ["--parallel.compile", "False"]
     if job.small:
-        words += ["--data.num_threads", "1", "--cpu_threads", "1", "--log.peak_tflops", "1"]
-    return load_config([RECIPE, *words, *flags])
+        found += ["--data.num_threads", "1", "--cpu_threads", "1", "--log.peak_tflops", "1"]
+    return [RECIPE, *found, *flags]
 
 
 def trial(job: Job) -> list[str]:

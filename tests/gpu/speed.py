@@ -21,7 +21,8 @@ from prolip.data.device import DeviceBatch, device_batches
 from prolip.models.precision import DTYPES, autocast
 from prolip.train.config import TrainConfig
 from prolip.train.cost import step_memory
-from prolip.train.loop import Run, known_speed, set_up, take_step
+from prolip.train.logging import Speed
+from prolip.train.loop import Run, set_up, take_step
 from prolip.train.optim import learning_rate
 
 FROM_SHARDS, ONE_BATCH = "samples/s from shards", "samples/s, one batch"
@@ -235,11 +236,11 @@ def time_steps(
 
 def report_use(job: Job, run: Run, timed: Timed, size: int) -> None:
     """MFU, and the peak of memory beside its estimate."""
-    speed = known_speed(run)
+    speed = Speed.of_run(run.model, run.config, run.ranks)
     if speed is None:
         job.not_run("MFU", "the peak of this device is not known")
     else:
-        # `known_speed` counts a batch of the run's settings.
+        # Counted for a batch of the run's settings.
         flops = speed.flops_per_step * size / run.config.batch_size
         job.figure("MFU", flops * timed.steps / timed.seconds / speed.peak_flops, "", "without recomputed FLOPs")
     expected = estimate(run, size) / 2**30
