@@ -91,6 +91,7 @@ GPU_BUNDLE := gpu-bundle
 gpu-bundle: $(VENV)/.ready-demo ## fill gpu-bundle/ with the wheels that `make gpu` needs on another machine (CPython 3.12, Linux, x86-64)
 	rm -rf $(GPU_BUNDLE)
 	env -u MAKEFLAGS $(BIN)/maturin build --quiet --release --locked --interpreter $(BIN)/python --out $(GPU_BUNDLE)
+	git describe --always --dirty > $(GPU_BUNDLE)/COMMIT
 	$(BIN)/python -m tests.gpu.bundle $(GPU_BUNDLE)
 
 OUT ?= runs/gpu

@@ -39,6 +39,8 @@ def main() -> int:
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     about = {"device": words.device, "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
+    if words.bundle is not None and (commit := words.bundle / "COMMIT").exists():
+        about["commit"] = commit.read_text(encoding="utf-8").strip()
     # A small run is a test, on machines that do much else.
     slower = _SLOWER if words.small else 1
     parts = tuple(part._replace(seconds=slower * part.seconds) for part in named_parts(words.only))
@@ -73,15 +75,8 @@ def unpack(bundle: Path, site: Path) -> Path:
     if not wheels:
         raise SystemExit(f"{bundle} has no wheels: fill it with `make gpu-bundle` on a machine with a network")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
-    install += [
-        "--no-cache-dir",
-        "--disable-pip-version-check",
-        "--root-user-action=ignore",
-        "--target",
-        str(site),
-        *map(str, wheels),
-    ]
-    subprocess.run(install, check=True)
+    install += ["--no-cache-dir", "--disable-pip-version-check", "--root-user-action=ignore", "--target", str(site)]
+    subprocess.run([*install, *map(str, wheels)], check=True)
     return site
 
 

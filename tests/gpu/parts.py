@@ -31,7 +31,7 @@ PARTS = (
     Part("speed", "Fast", "training steps of ViT-B/16 from shards, bf16, not compiled", "speed:eager", 75),
     Part("batches", "Correct", "device batches under load against the loader's bytes", "batches:under_load", 45),
     Part("published", "Fast", "the published code's step beside ours, one batch", "speed:published", 60),
-    Part("speed, compiled", "Fast", "training steps of ViT-B/16 from shards, bf16, compiled", "speed:compiled", 120),
+    Part("speed, compiled", "Fast", "training steps of ViT-B/16 from shards, bf16, compiled", "speed:compiled", 150),
     Part("ranks", "Correct", "DDP and FSDP2 on one rank against no wrapper, three steps", "ranks:one_rank", 45),
     Part("curve", "Correct", "50 steps of a small model against the CPU's loss curve", "runs:curve", 45),
     Part("resume", "Correct", "a resumed run against one that was not stopped", "runs:resume", 40),
