@@ -11,7 +11,23 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from prolip.cli import bench, bprw, data, demo, embed, eval, explore, export, recipes, report, runs, search, train
+from prolip.cli import (
+    bench,
+    bprw,
+    classify,
+    compare,
+    data,
+    demo,
+    embed,
+    eval,
+    explore,
+    export,
+    recipes,
+    report,
+    runs,
+    search,
+    train,
+)
 from prolip.cli.command import Command, choose
 
 __all__ = ["COMMANDS", "main"]
@@ -25,6 +41,8 @@ COMMANDS = {
     "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", eval.run),
     "report": Command("write the report of an evaluated run, one HTML file", report.run),
     "bprw": Command("weight the prompts of each class by its images (Bayesian prompt re-weighting)", bprw.run),
+    "classify": Command("how probable each label is for an image: prolip classify IMAGE LABEL ...", classify.run),
+    "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
     "embed": Command("embed images and captions into Parquet or safetensors files, under torchrun too", embed.run),
     "search": Command("find embedded images or captions by text or by image", search.run),
     "explore": Command("open a page to try a model: images, captions, their uncertainty", explore.run),

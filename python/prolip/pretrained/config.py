@@ -1,0 +1,49 @@
+"""Settings of `prolip classify` and `prolip compare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from prolip.models.config import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """One image and the model that looks at it."""
+
+    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
+    """The image's file."""
+    checkpoint: str
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
+    open_clip:NAME/TAG."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the one the model was trained with, if it names one."""
+    precision: Precision = "fp32"
+    """Precision of the towers; bf16 and fp16 use autocast."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(ImageOptions):
+    """Classify an image zero-shot: how probable each label is, and how unsure the model is."""
+
+    labels: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="LABEL ...")]
+    """The labels to choose from."""
+    templates: tuple[str, ...] = ("{}",)
+    """Prompts with {} for the label, such as "a photo of a {}"; each label is their ensemble.
+    Name them after the labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(ImageOptions):
+    """Compare an image with texts: distance, uncertainty, and which of the two contains the other."""
+
+    texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT ...")]
+    """The texts."""

@@ -1,0 +1,114 @@
+"""One image beside labels or texts (`prolip classify`, `prolip compare`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from prolip.errors import UserError
+from prolip.gaussian import csd, inclusion_score
+from prolip.pretrained.classify import check_labels
+from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
+
+_NO_VARIANCES = "the model has no variances: uncertainty and inclusion are unknown"
+
+
+def run_classify(options: ClassifyOptions) -> list[str]:
+    """Classify an image, and return the lines to print, the most probable label first.
+
+    Raises:
+        UserError: the model or a label cannot be used, or there is no such image.
+        DataError: the image cannot be decoded.
+    """
+    check_labels(options.labels)
+    model, pixels = _open(options)
+    found = model.classify(pixels, options.labels, templates=options.templates, progress=False)
+    known = model.has_variances
+    rows: list[dict[str, Any]] = [
+        {
+            "label": label,
+            "probability": float(found.probabilities[0, place]),
+            "match": None if found.match is None else float(found.match[0, place]),
+            "uncertainty": float(found.label_uncertainty[place]) if known else None,
+        }
+        for place, label in enumerate(options.labels)
+    ]
+    rows.sort(key=lambda row: -row["probability"])
+    return _lines(options, "labels", rows, float(found.uncertainty[0]) if known else None)
+
+
+def run_compare(options: CompareOptions) -> list[str]:
+    """Compare an image with texts, and return the lines to print, the nearest text first.
+
+    Raises:
+        UserError: the model cannot be used, there is no text, or there is no such image.
+        DataError: the image cannot be decoded.
+    """
+    if not options.texts:
+        raise UserError("texts is empty: give at least one text after the image")
+    model, pixels = _open(options)
+    image = model.encode_images(pixels, progress=False)
+    texts = model.encode_texts(options.texts, progress=False)
+    known = model.has_variances
+    distances, similarities = csd(image, texts)[0].tolist(), (image.mean @ texts.mean.T)[0].tolist()
+    image_in_text = inclusion_score(image, texts).sum(-1).tolist()
+    text_in_image = inclusion_score(texts, image).sum(-1).tolist()
+    rows: list[dict[str, Any]] = [
+        {
+            "text": text,
+            "csd": distances[place],
+            "similarity": similarities[place],
+            "uncertainty": float(texts.uncertainty[place]) if known else None,
+            "image_in_text": image_in_text[place] if known else None,
+            "text_in_image": text_in_image[place] if known else None,
+        }
+        for place, text in enumerate(options.texts)
+    ]
+    rows.sort(key=lambda row: row["csd"])
+    return _lines(options, "texts", rows, float(image.uncertainty[0]) if known else None)
+
+
+def _open(options: ImageOptions) -> tuple[Model, Any]:
+    """The model, and the image as it takes it. The image is looked for first, since a model takes longer.
+
+    Raises:
+        UserError: there is no such image, or the model cannot be used.
+    """
+    if not options.image.is_file():
+        raise UserError(f"{options.image}: there is no such image file")
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+    return model, model.preprocess(options.image)
+
+
+def _lines(options: ImageOptions, name: str, rows: Sequence[dict[str, Any]], uncertainty: float | None) -> list[str]:
+    """The rows as JSON or as a table, below a line about the image."""
+    if options.json:
+        found = {"image": str(options.image), "checkpoint": options.checkpoint, "uncertainty": uncertainty, name: rows}
+        return [json.dumps(found, indent=1, ensure_ascii=False)]
+    head = (
+        f"{options.image}: {_NO_VARIANCES}"
+        if uncertainty is None
+        else f"{options.image}: uncertainty {uncertainty:.4g}"
+    )
+    columns = list(rows[0])
+    cells = [[column.replace("_", " ") for column in columns]]
+    cells += [[_shown(column, row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    table = [
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in cells
+    ]
+    return [head, "", *table]
+
+
+def _shown(column: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    return f"{value:.2%}" if column in {"probability", "match"} else f"{value:.4g}"

@@ -1,0 +1,125 @@
+"""`prolip classify` and `prolip compare`: one image beside labels or texts, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.images import noise
+from tests.support.untrained_run import write_run
+
+import prolip
+from prolip.cli import main
+
+LABELS = ["animals", "food", "a picture of travel"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lab")
+    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    write_open_clip(folder / "clip")
+    noise(1).save(folder / "cat.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def command(lab: Path, name: str, *words: str, model: str = "run") -> int:
+    source = str(lab / "run") if model == "run" else f"open_clip:local-dir:{lab}/clip"
+    return main([name, "--checkpoint", source, "--device", "cpu", *words])
+
+
+def found(lab: Path, capsys: pytest.CaptureFixture[str], name: str, *words: str, model: str = "run") -> dict[str, Any]:
+    assert command(lab, name, str(lab / "cat.png"), *words, "--json", model=model) == 0
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def table(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str], list[str]]:
+    """The line about the image, the columns' names, and the first cell of each row."""
+    head, empty, names, *rows = capsys.readouterr().out.splitlines()
+    assert empty == ""
+    return head, names.split("  "), [row.split("  ")[0] for row in rows]
+
+
+def test_labels_have_the_models_probabilities(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = found(lab, capsys, "classify", *LABELS, "--templates", "a picture of {}", "an emoji: {}")
+    model = prolip.load(lab / "run", device="cpu")
+    expected = model.classify(lab / "cat.png", LABELS, templates=["a picture of {}", "an emoji: {}"])
+    assert expected.match is not None
+    assert answer["uncertainty"] == pytest.approx(float(expected.uncertainty[0]))
+    assert answer["labels"][0]["label"] == expected.labels[0]
+    shares = [row["probability"] for row in answer["labels"]]
+    assert shares == sorted(shares, reverse=True)
+    for row in answer["labels"]:
+        place = LABELS.index(row["label"])
+        assert row["probability"] == pytest.approx(float(expected.probabilities[0, place]), rel=1e-4)
+        assert row["match"] == pytest.approx(float(expected.match[0, place]), rel=1e-4)
+        assert row["uncertainty"] == pytest.approx(float(expected.label_uncertainty[place]), rel=1e-4)
+
+
+def test_texts_have_distance_and_inclusion_both_ways(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = found(lab, capsys, "compare", *LABELS)
+    model = prolip.load(lab / "run", device="cpu")
+    image, texts = model.encode_images(lab / "cat.png"), model.encode_texts(LABELS)
+    distances = [row["csd"] for row in answer["texts"]]
+    assert distances == sorted(distances)
+    assert answer["uncertainty"] == pytest.approx(float(image.uncertainty[0]))
+    for row in answer["texts"]:
+        place = LABELS.index(row["text"])
+        text = texts.rows(slice(place, place + 1))
+        assert row["csd"] == pytest.approx(float(prolip.csd(image, text)), rel=1e-4)
+        assert row["similarity"] == pytest.approx(float(image.mean @ text.mean.T), rel=1e-3)
+        assert row["uncertainty"] == pytest.approx(float(text.uncertainty), rel=1e-4)
+        assert row["image_in_text"] == pytest.approx(float(prolip.inclusion_score(image, text).sum()), rel=1e-3)
+        assert row["text_in_image"] == pytest.approx(-row["image_in_text"], rel=1e-4)
+
+
+def test_the_tables_are_for_people(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, columns in (
+        ("classify", ["label", "probability", "match", "uncertainty"]),
+        ("compare", ["text", "csd", "similarity", "uncertainty", "image in text", "text in image"]),
+    ):
+        assert command(lab, name, str(lab / "cat.png"), *LABELS) == 0
+        head, names, first = table(capsys)
+        assert head.startswith(f"{lab / 'cat.png'}: uncertainty ")
+        assert [word.strip() for word in names if word.strip()] == columns
+        assert sorted(first) == sorted(LABELS)
+
+
+def test_a_model_without_variances_has_no_uncertainty(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rows in (("classify", "labels"), ("compare", "texts")):
+        answer = found(lab, capsys, name, *LABELS, model="clip")
+        assert answer["uncertainty"] is None
+        assert {row["uncertainty"] for row in answer[rows]} == {None}
+        assert command(lab, name, str(lab / "cat.png"), *LABELS, model="clip") == 0
+        head, _, first = table(capsys)
+        assert "the model has no variances" in head
+        assert len(first) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["classify", "absent.png", "a", "an"], "absent.png: there is no such image file"),
+        (["compare", "absent.png", "a"], "absent.png: there is no such image file"),
+        (["classify", "notes.txt", "a", "an"], "notes.txt cannot be read"),
+        (["classify", "cat.png", "a", "a"], "labels has 'a' more than once"),
+        (["classify", "cat.png", "a", "--templates", "no label"], "no label"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    words: list[str], message: str, lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab)
+    assert command(lab, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["classify", "compare"])
+def test_an_image_alone_is_refused(name: str, lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(lab, name, str(lab / "cat.png")) == 2
+    assert "at least one" in capsys.readouterr().err
