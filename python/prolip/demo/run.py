@@ -19,6 +19,7 @@ from prolip.demo.data.build import build_emoji
 from prolip.demo.report import render_report
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.eval_emoji import evaluate_run
+from prolip.distributed import wants_gpu
 from prolip.files import write_atomic
 from prolip.pretrained.open import load
 from prolip.train.config import load_config
@@ -81,10 +82,14 @@ def count_processes() -> int:
 
 
 def machine_flags() -> list[str]:
-    """Return flags that adapt the recipe to this machine: a CPU without bf16 instructions is faster in fp32."""
+    """Return flags that adapt the recipe to this machine: a CPU without bf16 instructions is faster in fp32.
+
+    Raises:
+        UserError: the machine has a GPU that torch cannot use.
+    """
     cpuinfo = Path("/proc/cpuinfo")
     known = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
-    has_bf16 = torch.cuda.is_available() or known & {"avx512_bf16", "amx_bf16", "bf16"}
+    has_bf16 = wants_gpu("auto") or known & {"avx512_bf16", "amx_bf16", "bf16"}
     return [] if has_bf16 else ["--precision", "fp32"]
 
 

@@ -2,7 +2,7 @@
 
 from prolip.distributed.exchange import Exchange, Peers, Visitor
 from prolip.distributed.failure import failing_at_once, log_error
-from prolip.distributed.gpu import wants_gpu
+from prolip.distributed.gpu import find_device, wants_gpu
 from prolip.distributed.ranks import Ranks, agree_on_name, join, meet, start, stop
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Visitor",
     "agree_on_name",
     "failing_at_once",
+    "find_device",
     "join",
     "log_error",
     "meet",

@@ -1,4 +1,4 @@
-"""Whether a process uses a GPU. A GPU that torch cannot use is an error, not a reason to use the CPU."""
+"""The device of a process. A GPU that torch cannot use is an error, not a reason to use the CPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ import torch
 from prolip.errors import UserError
 
 _DEVICE_FILES = Path("/dev")
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """Return the device that is meant: "auto" (a GPU if there is one), or a device of torch, such as "cpu" or "cuda:1".
+
+    Raises:
+        UserError: there is no such device, or torch cannot use it; see `wants_gpu`.
+    """
+    if device == "auto":
+        return torch.device("cuda" if wants_gpu("auto") else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(
+            f"device is {str(device)!r}: it must be auto or a device of torch, such as cpu or cuda:1"
+        ) from error
+    if found.type == "cuda" and wants_gpu("cuda") and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device is {str(device)!r}: torch sees {torch.cuda.device_count()} GPU(s), the first is cuda:0"
+        )
+    return found
 
 
 def wants_gpu(device: str) -> bool:

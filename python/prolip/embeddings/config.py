@@ -10,6 +10,7 @@ import tyro
 
 from prolip.data.config import StoreConfig
 from prolip.eval.config import Score
+from prolip.models.config import Device, Precision
 
 Kind = Literal["image", "text"]
 Format = Literal["parquet", "safetensors"]
@@ -47,9 +48,9 @@ class EmbedOptions:
     """Images of a folder, or lines of a file, per part."""
     batch_size: int = 128
     """Images or captions per forward pass."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the towers; bf16 uses autocast."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "fp32"
+    """Precision of the towers; bf16 and fp16 use autocast."""
+    device: Device = "auto"
     """Where the model runs."""
     num_threads: int = 0
     """The loader's threads; 0 for this process's share of the cores."""
@@ -85,7 +86,7 @@ class SearchOptions:
     """The model; by default the one named when the parts were embedded."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the one named when the parts were embedded, or the model's own."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where the model runs. The search runs on the CPU."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read, for the sheet."""

@@ -15,6 +15,8 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
+from prolip.models.config import Precision
+from prolip.models.precision import autocast
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu
 from prolip.pretrained.image_batches import image_batches
 from prolip.pretrained.model import Model
@@ -272,7 +274,9 @@ def embed_captions(
         return encode_in_batches(model.encode_captions, captions, batch_size, on_progress)
 
 
-def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, bf16: bool) -> dict[str, Gaussian]:
+def embed_batch(
+    model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, precision: Precision
+) -> dict[str, Gaussian]:
     """Embed a batch's images ("image") and first captions ("text"), each [B, D] on the CPU in float32.
 
     The caller puts the model into evaluation mode (`evaluating`) and on the batch's device.
@@ -282,10 +286,10 @@ def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, b
         batch: the batch.
         image: whether to embed the images.
         text: whether to embed the captions.
-        bf16: whether to use torch's autocast to bfloat16.
+        precision: precision of the towers.
     """
     found: dict[str, Gaussian] = {}
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
+    with autocast(precision, batch.images.device):
         if image:
             found["image"] = on_cpu(model.encode_image(batch.images))
         if text:

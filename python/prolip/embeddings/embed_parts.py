@@ -32,6 +32,7 @@ from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
+from prolip.models.precision import autocast
 from prolip.pretrained.forward import evaluating
 from prolip.pretrained.model import square_image_size, weights_digest
 from prolip.pretrained.open import load
@@ -202,8 +203,7 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
         try:
             for batch in batches:
                 write_finished()
-                bf16 = options.precision == "bf16"
-                found = embed_batch(embedder.model, batch, image=image, text=text, bf16=bf16)
+                found = embed_batch(embedder.model, batch, image=image, text=text, precision=options.precision)
                 collected.setdefault(reading.places[0], _Collected([], {})).add(batch.keys, found)
                 reading.places.popleft()
                 count += len(batch.keys)
@@ -240,8 +240,8 @@ def _embed_lines(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar:
     for number, part in mine:
         if isinstance(part, LinesPart):
             assert embedder.tokenizer is not None
-            options, bf16 = embedder.options, embedder.options.precision == "bf16"
-            with torch.autocast(embedder.ranks.device.type, torch.bfloat16, enabled=bf16):
+            options = embedder.options
+            with autocast(options.precision, embedder.ranks.device):
                 found = embed_texts(
                     embedder.model,
                     embedder.tokenizer,

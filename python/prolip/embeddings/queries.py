@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from prolip.distributed import wants_gpu
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
@@ -66,11 +65,7 @@ def open_embedder(options: SearchOptions, manifest: Manifest) -> Model:
         UserError: the model is not the one that made the embeddings.
     """
     source = options.checkpoint or manifest.checkpoint
-    model = load(
-        source,
-        tokenizer=options.tokenizer or manifest.tokenizer,
-        device="cuda" if wants_gpu(options.device) else "cpu",
-    )
+    model = load(source, tokenizer=options.tokenizer or manifest.tokenizer, device=options.device)
     if weights_digest(model.network) != manifest.weights:
         raise UserError(f"checkpoint: {source} is not the model that {options.embeddings} was embedded with")
     return model

@@ -9,6 +9,7 @@ import tyro
 
 from prolip.data import StoreConfig
 from prolip.errors import UserError
+from prolip.models.config import Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class ExploreOptions:
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json. By default the run's own tokenizer; if its file is missing, the file of that name in
     the data folder."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""
     host: str = "127.0.0.1"
     """Address to listen on. The default cannot be reached from other machines."""
     port: int = 7860

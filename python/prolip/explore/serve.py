@@ -30,7 +30,7 @@ def run_explore(options: ExploreOptions) -> list[str]:
     from prolip.explore.show import CSS
 
     folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
-    model = load(options.checkpoint, tokenizer=options.tokenizer, beside=folder)
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, beside=folder)
     items: list[Item] = []
     if options.data:
         items = read_items(options.data, options.caption_keys, options.max_items, options.store)

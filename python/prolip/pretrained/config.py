@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from prolip.models.config import Precision
+from prolip.models.config import Device, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ImageOptions:
     """`clip`, or a tokenizer.json; by default the one the model was trained with, if it names one."""
     precision: Precision = "fp32"
     """Precision of the towers; bf16 and fp16 use autocast."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where the model runs."""
     json: bool = False
     """Print JSON instead of a table."""

@@ -11,6 +11,7 @@ import torch
 from prolip.checkpoint import Checkpoint, open_saved, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.distributed import find_device
 from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import Precision, TextConfig
@@ -57,7 +58,8 @@ def load(
             folder carries; else the tokenizer.json beside the weights; else the one that the configuration names on the
             hub; else CLIP's if the vocabulary has its size. If none is found, only images can be encoded. Not used for
             models of open_clip.
-        device: where the model runs, such as "cuda:1"; "auto" for a GPU if there is one, else the CPU.
+        device: where the model runs, such as "cuda:1"; "auto" for a GPU if there is one, else the CPU. A GPU that
+            torch cannot use is an error.
         precision: precision of the towers: "fp32", or "bf16" or "fp16" by autocast.
         config: the architecture, if the source has none, such as `prolip.models.ARCHITECTURES["ViT-B-16"]`.
         cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
@@ -66,7 +68,7 @@ def load(
     Raises:
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
     """
-    source, place = str(source), _device(device)
+    source, place = str(source), find_device(device)
     if source.startswith(OPEN_CLIP_PREFIX):
         return _load_open_clip(source, place, precision, cache_dir)
     exported = _exported_settings(source, cache_dir)
@@ -102,15 +104,6 @@ def open_run(source: str) -> Checkpoint | None:
         UserError: the checkpoint is damaged, or the run's folder has no usable one.
     """
     return open_saved(Path(source))
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"device is {device!r}: it must be auto or a device of torch, such as cpu or cuda:1") from error
 
 
 def _load_open_clip(source: str, device: torch.device, precision: Precision, cache_dir: str | Path | None) -> Model:

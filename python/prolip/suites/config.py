@@ -10,7 +10,7 @@ import tyro
 
 from prolip.errors import UserError
 from prolip.eval.config import BprwConfig, TraversalConfig
-from prolip.models.config import Precision
+from prolip.models.config import Device, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class SuiteOptions:
     """Images per forward pass."""
     precision: Precision = "fp32"
     """Precision of the towers. bf16 and fp16 use autocast, several times as fast on a GPU."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""
     num_resamples: int = 1000
     """Bootstrap resamples per interval; 0 for no intervals."""
     seed: int = 0
@@ -199,3 +201,5 @@ class ReweightOptions:
     """Best and worst prompts to print per class; at most half of all."""
     batch_size: int = 128
     """Images per forward pass."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""

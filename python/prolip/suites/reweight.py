@@ -60,7 +60,7 @@ def run_reweight(options: ReweightOptions) -> list[str]:
         wanted = "classnames is not given" if options.classnames is None else "vote is labelled"
         raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
     templates = read_templates(options.templates)
-    model = load(options.checkpoint, tokenizer=options.tokenizer)
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
     images = _embed_images(model, options)
     classes = find_classes(options, templates, images)
     texts = [prompt for ensemble in classes.prompts for prompt in ensemble]

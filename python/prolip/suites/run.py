@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -32,11 +30,12 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     if not options.checkpoint:
         raise UserError("checkpoint is (): name at least one model with --checkpoint")
     out = options.out or Path("evals") / name
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = getattr(options, "data", None)
     beside = data if isinstance(data, Path) else None
     results = []
     for source in options.checkpoint:
-        model = load(source, tokenizer=options.tokenizer, device=device, beside=beside, precision=options.precision)
+        model = load(
+            source, tokenizer=options.tokenizer, device=options.device, beside=beside, precision=options.precision
+        )
         results.append(run(model, options, TaskCache(out / "tasks")))
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)

@@ -7,26 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.machines import TOO_OLD, machine
 
-from prolip.distributed import Ranks, join, wants_gpu
+from prolip.distributed import Ranks, find_device, join, wants_gpu
 from prolip.errors import UserError
-
-TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040)."
-
-
-def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, *, gpu: bool, usable: bool) -> None:
-    """A machine with or without a GPU, whose driver is new enough for torch or not."""
-
-    def init() -> None:
-        raise RuntimeError(f"{TOO_OLD}\nPlease update.")
-
-    monkeypatch.setattr("torch.cuda.is_available", lambda: usable)
-    monkeypatch.setattr("torch.cuda.init", init)
-    monkeypatch.setattr("prolip.distributed.gpu._DEVICE_FILES", folder)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    (folder / "nvidiactl").touch()
-    if gpu:
-        (folder / "nvidia0").touch()
 
 
 @pytest.mark.parametrize(("device", "expected"), [("auto", True), ("cuda", True), ("cpu", False)])
@@ -73,3 +57,25 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch, t
     ranks = Ranks(rank=2, local_rank=2, world_size=3, local_world_size=3, device=torch.device("cpu"))
     with pytest.raises(UserError, match="local rank 2 has no GPU, torch sees 2: start one process per GPU"):
         join(ranks, "cuda", timedelta(minutes=1))
+
+
+def test_a_device_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine(monkeypatch, tmp_path, gpu=True, usable=True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, expected in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
+        assert find_device(name) == torch.device(expected)
+    assert find_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    with pytest.raises(UserError, match=r"device is 'cuda:2': torch sees 2 GPU\(s\)"):
+        find_device("cuda:2")
+    with pytest.raises(UserError, match="device is 'gpu': it must be auto or a device of torch"):
+        find_device("gpu")
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0", torch.device("cuda")])
+def test_no_name_falls_back_to_the_cpu(
+    device: str | torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine(monkeypatch, tmp_path, gpu=True, usable=False)
+    with pytest.raises(UserError, match="too old"):
+        find_device(device)
+    assert find_device("cpu") == torch.device("cpu")

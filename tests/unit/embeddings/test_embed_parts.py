@@ -31,6 +31,8 @@ from prolip.embeddings.embed_parts import run_embed
 from prolip.embeddings.input_parts import Reading
 from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import Manifest, Part, complete_parts
+from prolip.models.config import Precision
+from prolip.models.precision import DTYPES
 from prolip.pretrained.open import load
 
 
@@ -101,6 +103,22 @@ def test_parts_hold_what_the_model_says_of_shards(source: Path, tmp_path: Path, 
         np.testing.assert_allclose(mean, gaussian.mean.numpy(), atol=1e-6 if exact else 1e-3)
         np.testing.assert_allclose(log_var, gaussian.log_var.numpy(), atol=1e-5 if exact else 5e-3)
         np.testing.assert_allclose(total_var, gaussian.total_var.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_towers_compute_in_the_precision(
+    source: Path, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types: set[torch.dtype] = set()
+    opened = load(source / "run", device="cpu")
+    for tower in (opened.prolip.visual, opened.prolip.text):  # type: ignore[union-attr]
+        linear = next(module for module in tower.modules() if type(module) is torch.nn.Linear)
+        linear.register_forward_hook(lambda _module, _given, found: types.add(found.dtype))
+    monkeypatch.setattr("prolip.embeddings.embed_parts.load", lambda *_, **__: opened)
+    lines = (source / "lines.txt",)
+    run_embed(options(source, tmp_path / "out", what="both", lines=lines, precision=precision))
+    assert types == {DTYPES[precision]}
+    assert Manifest.read(tmp_path / "out").settings["precision"] == precision
 
 
 def test_a_folder_and_lines_keep_their_names_and_a_bad_picture_is_named(source: Path, tmp_path: Path) -> None:
