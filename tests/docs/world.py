@@ -64,6 +64,9 @@ def images(folder: Path) -> None:
                 picture.save(place / f"{colour}{number}.png")
             (folder / "paired" / f"{colour}{number}.txt").write_text(f"a {colour} {shape}")
             rows.append(f"paired/{colour}{number}.png,a {colour} {shape}")
+            place = folder / "photos"
+            place.mkdir(exist_ok=True)
+            picture.save(place / f"{number:04}_{colour}_{shape}.jpg")
     (folder / "table.csv").write_text("\n".join(rows))
 
 

@@ -58,7 +58,7 @@ def _suites(prog: str, words: list[str]) -> int:
 
 def _folder(prog: str, words: list[str]) -> int:
     def options(config: tyro.conf.OmitArgPrefixes[FolderConfig], out: Path) -> tuple[FolderConfig, Path]:
-        """Shards of the images below a folder: one folder per class, or a .txt beside each image.
+        """Shards of the images below a folder: captions from class folders, texts, file names, or none.
 
         Args:
             config: How they are made.
@@ -99,6 +99,6 @@ def _report(summary: BuildSummary) -> int:
 BUILDERS = {
     "emoji": Command("emoji images and their Unicode names, the demo's data", _emoji),
     "suites": Command("the held-out emoji as a data set for every suite of prolip eval", _suites),
-    "folder": Command("images in class folders, or with a .txt beside each", _folder),
+    "folder": Command("images in class folders, with a .txt beside each, or a flat folder of photos", _folder),
     "csv": Command("a table of image paths and captions", _csv),
 }

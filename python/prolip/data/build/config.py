@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,8 +47,12 @@ class BuildConfig:
 class FolderConfig(BuildConfig):
     """Build shards from a folder of images."""
 
-    captions: Literal["class", "text"] = "class"
-    """`class`: `SOURCE/CLASS/**/image.jpg`, captions made from the class name. `text`: image.jpg beside image.txt."""
+    captions: Literal["class", "text", "name", "none"] = "class"
+    """`class`: `SOURCE/CLASS/**/image.jpg`, captions made from the class name. `text`: image.jpg beside image.txt.
+    `name`: captions made from the image's own file name. `none`: images without captions."""
+    name_pattern: str | None = None
+    """For `name`: a regular expression with one group, such as `^\\d+_(.+)$`, that is searched in the file's name
+    without its extension. What the group matches becomes the caption. By default the whole name."""
     templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
     """Captions of a class, with {} for its name. The first becomes the .txt, all of them "captions" in the JSON."""
 
@@ -58,12 +63,24 @@ class FolderConfig(BuildConfig):
             UserError: a value is out of range; the message names it.
         """
         super().__post_init__()
+        if self.name_pattern is not None:
+            self._check_pattern(self.name_pattern)
         if not self.templates:
             raise UserError("templates: at least one is needed")
         for template in self.templates:
             rest = template.replace("{}", "", 1)
             if rest == template or "{" in rest or "}" in rest:
                 raise UserError(f"templates: {template!r} must contain {{}} once and no other brace")
+
+    def _check_pattern(self, pattern: str) -> None:
+        if self.captions != "name":
+            raise UserError(f"name_pattern needs captions = name, not {self.captions}")
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise UserError(f"name_pattern = {pattern!r}: not a regular expression: {error}") from error
+        if groups != 1:
+            raise UserError(f"name_pattern = {pattern!r}: must have one group in parentheses, not {groups}")
 
 
 @dataclass(frozen=True, kw_only=True)

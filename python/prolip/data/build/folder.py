@@ -1,5 +1,6 @@
-"""Write shards from a folder of images: one subfolder per class, or a text file beside each image."""
+"""Write shards from a folder of images, with captions from class folders, from text files, from names, or none."""
 
+import re
 from pathlib import Path
 
 from prolip.data.build.config import FolderConfig
@@ -7,17 +8,28 @@ from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
 from prolip.errors import UserError
 
+_CHOICES = (
+    "Choose --captions class (one folder per class), text (image.jpg beside image.txt), name (file names, or the part "
+    "that --name_pattern finds) or none; `prolip data build csv` reads captions from a table"
+)
+
 
 def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     """Write shards to `out` from all images below `config.source`. Hidden files and folders are skipped.
 
     Raises:
-        UserError: the source is not a folder, has no image or too many bad ones; or `out` holds other files.
+        UserError: the source is not a folder, has no image or too many bad ones, or none with a caption of the kind
+            that is asked for; or `out` holds other files.
     """
     if not config.source.is_dir():
         raise UserError(f"source: {config.source} is not a folder")
-    make = _by_class if config.captions == "class" else _by_text
+    make = {"class": _by_class, "text": _by_text, "name": _by_name, "none": _without}[config.captions]
     candidates = [make(path, config) for path in find_images(config.source)]
+    if candidates and all(candidate.problem for candidate in candidates):
+        raise UserError(
+            f"source: no image of {config.source} has a caption for captions = {config.captions} "
+            f"({candidates[0].name}: {candidates[0].problem}). {_CHOICES}"
+        )
     classes = sorted({str(image.record["class"]) for image in candidates if "class" in image.record})
     description = {
         "kind": "folder",
@@ -34,7 +46,7 @@ def find_images(source: Path) -> list[Path]:
 
 
 def class_text(folder: str) -> str:
-    """Return the class name in words: the folder's name with spaces for "_" and "-"."""
+    """Return a name in words: the folder's or the file's name with spaces for "_" and "-"."""
     return " ".join(folder.replace("_", " ").replace("-", " ").split())
 
 
@@ -47,7 +59,7 @@ def _by_class(path: Path, config: FolderConfig) -> Candidate:
     name = _name(path, config.source)
     folder, slash, _ = name.partition("/")
     if not slash:
-        problem = "it is not in a class folder; did you mean --captions text?"
+        problem = "it is not in a class folder"
         return Candidate(name, path, name, None, {"path": name}, problem)
     words = class_text(folder)
     captions = [template.format(words) for template in config.templates]
@@ -68,3 +80,23 @@ def _by_text(path: Path, config: FolderConfig) -> Candidate:
     if not caption:
         return Candidate(name, path, name, None, record, f"{beside.name} is empty")
     return Candidate(name, path, name, caption, record)
+
+
+def _by_name(path: Path, config: FolderConfig) -> Candidate:
+    name = _name(path, config.source)
+    stem = _name(path.with_suffix(""), path.parent)
+    record = {"path": name}
+    found = re.search(config.name_pattern or "(.*)", stem)
+    if found is None:
+        return Candidate(
+            name, path, name, None, record, f"name_pattern {config.name_pattern!r} does not match {stem!r}"
+        )
+    caption = class_text(found[1] or "")
+    if not caption:
+        return Candidate(name, path, name, None, record, f"its name {stem!r} has no word for a caption")
+    return Candidate(name, path, name, caption, record)
+
+
+def _without(path: Path, config: FolderConfig) -> Candidate:
+    name = _name(path, config.source)
+    return Candidate(name, path, name, None, {"path": name})

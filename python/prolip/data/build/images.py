@@ -45,9 +45,10 @@ class Candidate(NamedTuple):
     image: str
     """The image's name in the source, shared by all its captions. It does not depend on where the source folder is."""
     caption: str | None
-    """None if there is none; then `problem` says why."""
+    """None for an image without one."""
     record: Json
     problem: str = ""
+    """Why the image is left out, such as a caption that should be there."""
 
 
 class EncodedImage(NamedTuple):
@@ -134,7 +135,7 @@ class _Reader:
             UserError: more than `max_bad_fraction` of all candidates are bad.
         """
         for place, candidate in candidates:
-            if candidate.caption is None:
+            if candidate.problem:
                 self._reject(candidate, candidate.problem)
                 continue
             try:

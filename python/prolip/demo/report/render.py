@@ -45,8 +45,7 @@ def render_report(run_dir: Path, data_dir: Path) -> Path:
         data_dir: the emoji shards that were evaluated, for images and credits.
 
     Raises:
-        FileNotFoundError: the run has no eval.json.
-        ValueError: eval.json is damaged or from another version.
+        UserError: the run has no eval.json, or it is damaged or from another version.
     """
     path = run_dir / "report.html"
     write_atomic(path, build_page(read_inputs(run_dir, data_dir)))

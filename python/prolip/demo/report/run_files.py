@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import math
+import shlex
 import tarfile
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -44,12 +45,14 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
     """Read the files of a run and the gallery's images.
 
     Raises:
-        FileNotFoundError: the run has no eval.json.
-        UserError: eval.json is damaged or from another version.
+        UserError: the run has no eval.json, or it is damaged or from another version.
     """
     path = run_dir / "eval.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: evaluate the run first")
+        if not run_dir.is_dir():
+            raise UserError(f"{run_dir} is not a folder: name a run's folder")
+        command = shlex.join(["prolip", "eval", "emoji", "--checkpoint", str(run_dir), "--data", str(data_dir)])
+        raise UserError(f"{run_dir} has no {path.name}: `{command}` writes it")
     try:
         results = EmojiResults.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -39,7 +39,7 @@ class DryRunOptions(Assumption):
 class RunsOptions:
     """Compare runs in a table: progress, speed, and the last and best values of metrics."""
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("runs"),)
     """Folders of runs, or folders that contain them."""
     metrics: tuple[str, ...] = ()
     """Metrics of metrics.jsonl, such as loss or val/NAME/top1. By default loss and the first metric of each validation

@@ -90,7 +90,10 @@ def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
             else sorted(p.parent for p in folder.glob("*/metrics.jsonl"))
         )
         if not here:
-            raise UserError(f"{folder} has no run: there is no metrics.jsonl in it or in its subfolders")
+            why = (
+                "there is no metrics.jsonl in it or in its subfolders" if folder.is_dir() else "there is no such folder"
+            )
+            raise UserError(f"{folder} has no run: {why}; name the folders of runs, such as `prolip runs runs/demo`")
         found |= dict.fromkeys(here)
     names = [path.resolve().name for path in found]
     ambiguous = {name for name in names if names.count(name) > 1}

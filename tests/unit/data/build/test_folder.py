@@ -15,6 +15,7 @@ from tests.support.images import draw
 
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder, class_text
+from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
 
@@ -93,8 +94,70 @@ def test_a_bad_pair_is_left_out_and_named(
 
 def test_a_picture_in_no_class_is_bad(tmp_path: Path, classes: Path) -> None:
     draw(classes / "loose.jpg")
-    with pytest.raises(ValueError, match=r"loose\.jpg \(it is not in a class folder; did you mean --captions text\?\)"):
+    with pytest.raises(UserError, match=r"1 of 4 images are bad.*: loose\.jpg \(it is not in a class folder\)"):
         build_folder(FolderConfig(source=classes), tmp_path / "out")
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """A flat folder of photos."""
+    for value, name in enumerate(("0007_red-fox.JPG", "0012_two sea_lions.png", "a.b.webp")):
+        draw(tmp_path / "photos" / name, value=value)
+    return tmp_path / "photos"
+
+
+def test_a_flat_folder_has_captions_of_its_file_names(tmp_path: Path, flat: Path, read_back: Read) -> None:
+    assert build_folder(FolderConfig(source=flat, captions="name"), tmp_path / "out").samples == {"train": 3}
+    found = {one["json"]["path"]: one["txt"].decode() for one in read_back(tmp_path / "out")}
+    expected = {"0007_red-fox.JPG": "0007 red fox", "0012_two sea_lions.png": "0012 two sea lions", "a.b.webp": "a.b"}
+    assert found == expected
+
+
+def test_a_pattern_finds_the_caption_in_the_file_name(tmp_path: Path, flat: Path, read_back: Read) -> None:
+    config = FolderConfig(source=flat, captions="name", name_pattern=r"^\d+_(.+)$", max_bad_fraction=0.5)
+    summary = build_folder(config, tmp_path / "out")
+    assert sorted(one["txt"] for one in read_back(tmp_path / "out")) == [b"red fox", b"two sea lions"]
+    assert [bad.name for bad in summary.skipped] == ["a.b.webp"]
+    assert "does not match 'a.b'" in summary.skipped[0].reason
+    with pytest.raises(UserError, match="has no word for a caption"):
+        build_folder(FolderConfig(source=flat, captions="name", name_pattern="(x?)"), tmp_path / "other")
+
+
+def test_a_flat_folder_needs_no_captions(tmp_path: Path, flat: Path, read_back: Read) -> None:
+    assert build_folder(FolderConfig(source=flat, captions="none"), tmp_path / "out").samples == {"train": 3}
+    samples = read_back(tmp_path / "out")
+    assert len(samples) == 3
+    assert not any("txt" in sample for sample in samples)
+
+
+@pytest.mark.parametrize(("captions", "why"), [("class", "not in a class folder"), ("text", "no 0007_red-fox.txt")])
+def test_a_flat_folder_is_told_what_it_can_be(tmp_path: Path, flat: Path, captions: Any, why: str) -> None:
+    with pytest.raises(UserError) as refused:
+        build_folder(FolderConfig(source=flat, captions=captions), tmp_path / "out")
+    for words in (
+        f"captions = {captions}",
+        "0007_red-fox.JPG",
+        why,
+        "--name_pattern",
+        "none",
+        "`prolip data build csv`",
+    ):
+        assert words in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "captions", "message"),
+    [
+        ("(", "name", "not a regular expression"),
+        ("a", "name", "must have one group in parentheses, not 0"),
+        ("(a)(b)", "name", "must have one group in parentheses, not 2"),
+        ("(a)", "class", "name_pattern needs captions = name, not class"),
+    ],
+)
+def test_a_pattern_must_have_one_group(pattern: str, captions: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        FolderConfig(source=Path("in"), captions=captions, name_pattern=pattern)
 
 
 def test_other_formats_become_png_and_it_is_said(tmp_path: Path, read_back: Read) -> None:

@@ -12,6 +12,7 @@ import pytest
 from prolip.demo.report import render_report, words
 from prolip.demo.report.render import linked
 from prolip.demo.suite.results import EmojiResults
+from prolip.errors import UserError
 from prolip.report import charts
 from prolip.train.logging.runs import read_metrics
 
@@ -151,8 +152,13 @@ def test_missing_parts_are_said(tmp_path: Path, emoji_results: EmojiResults) -> 
 
 
 def test_no_results_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="evaluate the run first"):
-        render_report(tmp_path, tmp_path)
+    data = tmp_path / "my data"
+    command = f"`prolip eval emoji --checkpoint {tmp_path} --data '{data}'` writes it"
+    with pytest.raises(UserError, match=rf"has no eval\.json: {re.escape(command)}"):
+        render_report(tmp_path, data)
+    with pytest.raises(UserError, match="absent is not a folder"):
+        render_report(tmp_path / "absent", data)
+    assert not (tmp_path / "absent").exists()
     (tmp_path / "eval.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"eval\.json: EmojiResults: missing"):
         render_report(tmp_path, tmp_path)

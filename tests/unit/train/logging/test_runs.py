@@ -94,6 +94,19 @@ def test_what_cannot_be_shown_is_told(folder: Path, tmp_path: Path, capsys: pyte
     assert len(capsys.readouterr().out.splitlines()) == 10
 
 
+def test_without_arguments_the_runs_below_runs_are_listed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["runs"]) == 2
+    message = "runs has no run: there is no such folder; name the folders of runs, such as `prolip runs runs/demo`"
+    assert capsys.readouterr().err == f"prolip runs: {message}\n"
+    write(tmp_path / "runs" / "mine", [3.0], [])
+    assert cli.main(["runs"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert (header.split()[0], row.split()[0]) == ("run", "mine")
+
+
 def test_which_figures_should_be_small() -> None:
     small = ["loss", "vib", "val/a/image_to_text_mean_rank", "val/a/risk_coverage", "val/a/image_pearson"]
     assert all(map(lower_is_better, small))
