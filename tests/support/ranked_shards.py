@@ -30,7 +30,13 @@ def write_parts(folder: Path, total_vars: list[float], per_part: int) -> None:
         rows = Rows(keys, [f"{number}.tar"] * len(keys), np.ones_like(some), np.log(some))
         notes = PartNotes(number=number, kind="image", rows=len(keys))
         files.append(write_part(folder, rows, notes, "safetensors", "float32").name)
-    made_of: dict[str, Any] = {"checkpoint": "x", "weights": "", "tokenizer": None, "model": {}, "settings": {}}
+    made_of: dict[str, Any] = {
+        "checkpoint": "x",
+        "weights": "",
+        "tokenizer": None,
+        "model": {},
+        "settings": {"caption_key": "txt"},
+    }
     Manifest(
         **made_of, dim=1, format="safetensors", dtype="float32", plan=[], complete=True, parts=files
     ).write(folder)  # fmt: skip

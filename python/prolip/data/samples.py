@@ -32,6 +32,22 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
     Raises:
         ValueError, DataError: the shard is missing or is not an archive.
     """
+    for key, members in read_members(shard, (*EXTENSIONS, *keep), store):
+        image = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
+        yield Sample(key, image, {extension: members[extension] for extension in keep})
+
+
+def read_members(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[tuple[str, dict[str, bytes | None]]]:
+    """Yield key and members of the samples of a shard that have an image, in order, lazily.
+
+    Args:
+        shard: path or address.
+        keep: extensions of the members to return.
+        store: how remote shards are read.
+
+    Raises:
+        ValueError, DataError: the shard is missing or is not an archive.
+    """
     config = LoaderConfig(
         shards=(shard,),
         batch_size=64,
@@ -39,7 +55,7 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
         captions=(),
         shuffle_window=0,
         last_batch="keep",
-        keep_members=(*EXTENSIONS, *keep),
+        keep_members=tuple(dict.fromkeys(keep)),
         max_bad_fraction=1.0,
         store=store,
     )
@@ -50,9 +66,7 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
     with loader:
         for batch in loader:
             for place, key in enumerate(batch.keys):
-                members = {extension: some[place] for extension, some in batch.members.items()}
-                image = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
-                yield Sample(key, image, {extension: members[extension] for extension in keep})
+                yield key, {extension: some[place] for extension, some in batch.members.items()}
 
 
 def read_record(key: str, member: bytes | None) -> Any:

@@ -63,7 +63,7 @@ class SearchOptions:
     """Find the embedded images or captions nearest to text and image queries; the search is exact.
 
     Prints a table of results: score, dot product of the means, uncertainty (total variance), inclusion in the query
-    (positive if the query is the more general of the two), and captions with their text.
+    (positive if the query is the more general of the two), file name and caption if the shards are on this machine.
     """
 
     embeddings: Path
@@ -89,7 +89,7 @@ class SearchOptions:
     device: Device = "auto"
     """Where the model runs. The search runs on the CPU."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How remote shards are read, for the sheet."""
+    """How remote shards are read, for captions and the sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class RankOptions:
     sheet: Path | None = None
     """HTML file that shows these samples with images and captions."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How remote shards are read, for the sheet."""
+    """How remote shards are read, for captions and the sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)

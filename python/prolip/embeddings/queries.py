@@ -10,7 +10,7 @@ import torch
 
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
-from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
+from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch, fetch_local
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
@@ -35,12 +35,13 @@ def run_search(options: SearchOptions) -> list[str]:
     queries = embed_queries(open_embedder(options, manifest), options.text, options.image)
     titles = [*options.text, *map(str, options.image)]
     answers = look_up(parts, nearest(parts, queries.mean.numpy(), options.k, options.score), queries)
-    contents: dict[Name, Contents] = {}
+    names = sorted({(answer.source, answer.key) for found in answers for answer in found})
+    caption_key = manifest.settings["caption_key"]
     if options.sheet is not None or options.find == "text":
-        names = {(answer.source, answer.key) for found in answers for answer in found}
-        contents = fetch(sorted(names), SIDE, options.store, manifest.settings["caption_key"])
-    if options.find == "text":
-        answers = [[answer._replace(caption=_caption(contents, answer)) for answer in found] for found in answers]
+        contents = fetch(names, None if options.sheet is None else SIDE, options.store, caption_key)
+    else:  # a remote shard would have to be downloaded
+        contents = fetch_local(names, options.store, caption_key)
+    answers = [[_described(answer, contents) for answer in found] for found in answers]
     if options.json is not None:
         text = json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)
         write_atomic(options.json, text + "\n")
@@ -53,9 +54,10 @@ def run_search(options: SearchOptions) -> list[str]:
     return [*lines[:-1], *(f"written: {path}" for path in (options.json, options.sheet) if path is not None)]
 
 
-def _caption(contents: Mapping[Name, Contents], answer: Answer) -> str | None:
+def _described(answer: Answer, contents: Mapping[Name, Contents]) -> Answer:
+    """The result with its caption and its file name, if they were fetched."""
     found = contents.get((answer.source, answer.key))
-    return None if found is None else found.caption
+    return answer if found is None else answer._replace(caption=found.caption, file=found.file)
 
 
 def open_embedder(options: SearchOptions, manifest: Manifest) -> Model:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from prolip.embeddings.config import By, Kind, RankOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.parquet import parquet, pyarrow
-from prolip.embeddings.row_contents import fetch
+from prolip.embeddings.row_contents import Contents, Name, fetch, fetch_local
+from prolip.embeddings.search import described
 from prolip.embeddings.storage import ROWS, Block, Manifest, Part, complete_parts
 from prolip.errors import UserError
 from prolip.files import atomic_file, write_atomic
@@ -32,6 +33,9 @@ ENDS: dict[By, tuple[str, str]] = {
     "csd": ("images nearest to their captions", "images farthest from their captions"),
 }
 """Titles of the first and of the last samples."""
+
+
+_UNKNOWN = Contents(None, None)
 
 
 class Chunk(NamedTuple):
@@ -73,9 +77,14 @@ def run_rank(options: RankOptions) -> list[str]:
             start = rows.stop
 
     write(options.out, chunks(), {"by": options.by, "embeddings": str(options.embeddings)})
-    if options.sheet is not None:
-        write_atomic(options.sheet, _sheet(options, shown, len(order)))
-    return _summary(options, shown, len(order))
+    names = sorted((source, key) for source, key, _ in shown.values())
+    caption_key = Manifest.read(options.embeddings).settings["caption_key"]
+    if options.sheet is None:  # a remote shard would have to be downloaded
+        contents = fetch_local(names, options.store, caption_key)
+    else:
+        contents = fetch(names, SIDE, options.store, caption_key)
+        write_atomic(options.sheet, _sheet(options, shown, contents, len(order)))
+    return _summary(options, shown, contents, len(order))
 
 
 def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
@@ -117,13 +126,16 @@ def _gaussian(block: Block) -> Gaussian:
     return Gaussian(torch.tensor(block.mean), torch.tensor(block.log_var))
 
 
-def _summary(options: RankOptions, shown: dict[int, tuple[str, str, float]], count: int) -> list[str]:
+def _summary(
+    options: RankOptions, shown: dict[int, tuple[str, str, float]], contents: Mapping[Name, Contents], count: int
+) -> list[str]:
     lines = [f"{options.out}: {count:,} samples ranked"]
     for title, ranks in zip(ENDS[options.by], _ends(shown, options.show, count), strict=True):
         lines += ["", f"{title}:" if ranks else ""]
-        lines += [
-            f"  {rank:>9,}  {score:12.5f}  {key}  {source}" for rank in ranks for source, key, score in [shown[rank]]
-        ]
+        for rank in ranks:
+            source, key, score = shown[rank]
+            found = contents.get((source, key), _UNKNOWN)
+            lines.append(f"  {rank:>9,}  {score:12.5f}  {key}  {described(source, found.file, found.caption)}")
     return lines if options.show else lines[:1]
 
 
@@ -134,9 +146,9 @@ def _ends(shown: dict[int, tuple[str, str, float]], show: int, count: int) -> tu
     ]
 
 
-def _sheet(options: RankOptions, shown: dict[int, tuple[str, str, float]], count: int) -> str:
-    names = sorted((source, key) for source, key, _ in shown.values())
-    contents = fetch(names, SIDE, options.store, Manifest.read(options.embeddings).settings["caption_key"])
+def _sheet(
+    options: RankOptions, shown: dict[int, tuple[str, str, float]], contents: Mapping[Name, Contents], count: int
+) -> str:
     rows = []
     for title, ranks in zip(ENDS[options.by], _ends(shown, options.show, count), strict=True):
         cells = []

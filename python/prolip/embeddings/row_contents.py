@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prolip.data import DataError, StoreConfig, preprocess_image
 from prolip.data.build.images import UNREADABLE, read_image
-from prolip.data.samples import EXTENSIONS, read_record, read_samples, values_at
+from prolip.data.samples import EXTENSIONS, read_members, read_record, values_at
 from prolip.embeddings.input_parts import read_lines
 from prolip.errors import UserError
 
@@ -27,24 +27,35 @@ Name = tuple[str, str]
 """Source and key of a row."""
 
 
+_FILE_FIELDS = ("path", "image")
+"""Where `prolip data build folder` and `csv` write an image's file name."""
+
+
 class Contents(NamedTuple):
-    """Image and caption of a row; None for what could not be read."""
+    """What a row is; None for what could not be read, or was not asked for."""
 
     image: Pixels | None
     caption: str | None
+    file: str | None = None
+    """The image's own file name, if its key is another: the builders write it into the json of a sample."""
+
+
+def fetch_local(names: Iterable[Name], store: StoreConfig | None, caption_key: str) -> dict[Name, Contents]:
+    """Fetch captions and file names, without images, of rows whose source is on this machine; see `fetch`."""
+    return fetch((name for name in names if Path(name[0]).exists()), None, store, caption_key)
 
 
 def fetch(
-    names: Iterable[Name], side: int, store: StoreConfig | None = None, caption_key: str = "txt"
+    names: Iterable[Name], side: int | None, store: StoreConfig | None = None, caption_key: str = "txt"
 ) -> dict[Name, Contents]:
-    """Fetch the images, cut to squares, and the captions of rows.
+    """Fetch the images, cut to squares, the captions and the file names of rows.
 
     A shard is read up to its last requested sample. If a source cannot be read, a warning is logged, and its rows are
     missing from the result.
 
     Args:
         names: source and key of each row.
-        side: side of the images in pixels.
+        side: side of the images in pixels; None for no images.
         store: how remote shards are read.
         caption_key: `txt`, or a dotted path into a sample's json. If it leads to several texts, all are returned.
     """
@@ -62,7 +73,9 @@ def fetch(
     return found
 
 
-def _from_source(source: str, keys: set[str], side: int, store: StoreConfig, caption_key: str) -> dict[str, Contents]:
+def _from_source(
+    source: str, keys: set[str], side: int | None, store: StoreConfig, caption_key: str
+) -> dict[str, Contents]:
     path = Path(source)
     if path.is_dir():
         return {key: _from_file(path / key, side) for key in keys}
@@ -72,9 +85,11 @@ def _from_source(source: str, keys: set[str], side: int, store: StoreConfig, cap
     return _from_shard(source, keys, side, store, caption_key)
 
 
-def _from_file(path: Path, side: int) -> Contents:
+def _from_file(path: Path, side: int | None) -> Contents:
     caption = path.with_suffix(".txt")
     text = caption.read_text(encoding="utf-8-sig", errors="replace").strip() if caption.is_file() else None
+    if side is None:
+        return Contents(None, text)
     try:
         # Formats that the loader does not read are converted first.
         data = path.read_bytes() if path.suffix.lower()[1:] in EXTENSIONS else read_image(path, None).data
@@ -93,17 +108,30 @@ def _caption(key: str, member: bytes | None, path: str) -> str | None:
     return " / ".join(text.strip() for text in texts if isinstance(text, str)) or None
 
 
-def _from_shard(shard: str, keys: set[str], side: int, store: StoreConfig, caption_key: str) -> dict[str, Contents]:
+def _from_shard(
+    shard: str, keys: set[str], side: int | None, store: StoreConfig, caption_key: str
+) -> dict[str, Contents]:
     beside = "txt" if caption_key == "txt" else "json"
     found: dict[str, Contents] = {}
-    for sample in read_samples(shard, (beside,), store):
+    for key, members in read_members(shard, ("txt", "json", *(EXTENSIONS if side else ())), store):
         # If several samples of the shard have one key, the first is used.
-        if sample.key in keys and sample.key not in found:
-            caption = _caption(sample.key, sample.members[beside], caption_key)
-            found[sample.key] = Contents(_square(sample.image, side), caption)
+        if key in keys and key not in found:
+            encoded = next((members[name] for name in EXTENSIONS if members.get(name) is not None), None)
+            image = None if side is None or encoded is None else _square(encoded, side)
+            found[key] = Contents(image, _caption(key, members[beside], caption_key), _file(key, members["json"]))
             if len(found) == len(keys):
                 break
     return found
+
+
+def _file(key: str, member: bytes | None) -> str | None:
+    """The file name in a sample's json."""
+    try:
+        record = read_record(key, member)
+    except DataError:
+        return None
+    names = [record.get(name) for name in _FILE_FIELDS] if isinstance(record, dict) else []
+    return next((name for name in names if isinstance(name, str) and name), None)
 
 
 def _square(data: bytes, side: int) -> Pixels | None:

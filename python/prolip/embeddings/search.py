@@ -44,8 +44,10 @@ class Answer(NamedTuple):
     """Total variance of the result."""
     inclusion: float
     """H of the result in the query, summed over dimensions; positive if the query is the more general."""
+    file: str | None = None
+    """The image's own file name, if the key is another and it could be fetched."""
     caption: str | None = None
-    """Its text, if captions are searched and it could be fetched."""
+    """Its text, or the image's caption, if it could be fetched."""
 
 
 def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", rows: int = ROWS) -> list[list[Hit]]:
@@ -163,9 +165,14 @@ def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
         f"  {'':>4}  {'key':{width}}  {'score':>8}  {'similarity':>10}  {'uncertainty':>11}  {'inclusion':>9}",
     ]
     for rank, answer in enumerate(answers, start=1):
+        where = described(answer.source, answer.file, answer.caption)
         lines.append(
             f"  {rank:>4}  {answer.key:{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
-            f"{answer.uncertainty:11.5f}  {answer.inclusion:9.2f}  {answer.source}"
-            + ("" if answer.caption is None else f"  “{answer.caption}”")
+            f"{answer.uncertainty:11.5f}  {answer.inclusion:9.2f}  {where}"
         )
     return lines
+
+
+def described(source: str, file: str | None, caption: str | None) -> str:
+    """A row's source, with its file name and its caption if they are known."""
+    return "  ".join([source, *([] if file is None else [file]), *([] if caption is None else [f"“{caption}”"])])

@@ -8,7 +8,7 @@ import pytest
 from tests.support.shards import encoded, write_tar
 
 from prolip.data import DataError, StoreConfig
-from prolip.data.samples import read_samples
+from prolip.data.samples import read_members, read_samples
 
 
 def test_samples_with_pictures_come_in_order_with_the_members_asked_for(tmp_path: Path) -> None:
@@ -17,6 +17,15 @@ def test_samples_with_pictures_come_in_order_with_the_members_asked_for(tmp_path
     write_tar(tmp_path / "0.tar", members)
     found = list(read_samples(str(tmp_path / "0.tar"), ("txt", "json"), StoreConfig()))
     assert found == [("a", first, {"txt": b"one", "json": None}), ("c", b"broken", {"txt": None, "json": None})]
+
+
+def test_members_come_without_the_image_itself(tmp_path: Path) -> None:
+    members = [("a.png", encoded((9, 9, 9))), ("a.txt", b"one"), ("b.png", b"broken"), ("b.json", b"{}")]
+    write_tar(tmp_path / "0.tar", members)
+    assert list(read_members(str(tmp_path / "0.tar"), ("txt", "json", "txt"), StoreConfig())) == [
+        ("a", {"txt": b"one", "json": None}),
+        ("b", {"txt": None, "json": b"{}"}),
+    ]
 
 
 def test_an_archive_without_samples_gives_none_and_another_file_is_an_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
-from prolip.embeddings.row_contents import fetch
+from prolip.embeddings.row_contents import Contents, fetch, fetch_local
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,43 @@ def test_captions_are_shown_with_their_words_wherever_they_are(
     assert "not found" in (tmp_path / "a.html").read_text()
     assert main(ask) == 0
     assert "“" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def built(lab: Path) -> Path:
+    """Shards that `prolip data build` wrote from files with names, embedded."""
+    for number, name in enumerate(("sea_lions/0012_grey.png", "sea_lions/a.webp", "foxes/red.jpg")):
+        path = lab / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), (number * 90, 40, 200)).save(path)
+    assert main(["data", "build", "folder", "--source", str(lab / "photos"), "--out", str(lab / "shards")]) == 0
+    words = ["--data", str(lab / "shards" / "train-*.tar"), "--what", "both", "--device", "cpu"]
+    assert main(["embed", "--checkpoint", str(lab / "run"), *words, "--out", str(lab / "built")]) == 0
+    return lab / "built"
+
+
+def test_images_are_shown_with_their_file_names_and_captions(
+    built: Path, lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    red = lab / "photos" / "foxes" / "red.jpg"
+    out = tmp_path / "found.json"
+    ask = ["search", "--embeddings", str(built), "--device", "cpu", "--image", str(red), "--score", "mean", "--k", "3"]
+    assert main([*ask, "--json", str(out)]) == 0
+    answers = json.loads(out.read_text())[0]["answers"]
+    assert (answers[0]["file"], answers[0]["caption"]) == ("foxes/red.jpg", "foxes")
+    assert {answer["file"] for answer in answers} == {"foxes/red.jpg", "sea_lions/0012_grey.png", "sea_lions/a.webp"}
+    assert "train-000000.tar  foxes/red.jpg  “foxes”" in capsys.readouterr().out
+    assert main(["data", "rank", "--embeddings", str(built), "--out", str(tmp_path / "r.csv")]) == 0
+    assert "train-000000.tar  sea_lions/0012_grey.png  “sea lions”" in capsys.readouterr().out
+
+
+def test_what_is_not_on_this_machine_is_fetched_for_a_sheet_only(
+    lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, far = (str(lab / "pictures"), "red.tif"), ("http://127.0.0.1:9/0.tar", "k")
+    found = fetch_local([here, far], None, "txt")
+    assert found == {here: Contents(None, "a picture", None)}
+    assert not caplog.records
 
 
 def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
