@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from prolip.files import atomic_file, write_atomic
 from prolip.models.config import ModelConfig
 from prolip.models.official_json import to_official_json
 from prolip.models.prolip import ProLIP
@@ -93,17 +94,18 @@ def save_pretrained(
     The files are config.json, model.safetensors (float32), README.md, and tokenizer.json if there is a `tokenizer`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
     }
-    save_file(tensors, folder / MODEL_FILE)
+    with atomic_file(folder / MODEL_FILE, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
+        save_file(tensors, temporary)
     config = json.dumps(to_official_json(model.config), indent=2, sort_keys=True)
-    (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+    write_atomic(folder / CONFIG_FILE, config)
     text = (card or ModelCard()).text(model.config, sum(parameter.numel() for parameter in model.parameters()))
-    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    write_atomic(folder / CARD_FILE, text)
     if tokenizer is not None:
-        (folder / TOKENIZER_FILE).write_bytes(tokenizer.read_bytes())
+        with atomic_file(folder / TOKENIZER_FILE, tokenizer.stat().st_size) as temporary:
+            temporary.write_bytes(tokenizer.read_bytes())
     return folder
 
 

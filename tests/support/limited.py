@@ -1,0 +1,56 @@
+"""Runs commands where they may not write what they want to: on a full disk, or in a folder of the system."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+UNWRITABLE = Path("/sys/prolip")
+"""A folder that not even root can make."""
+
+
+@contextmanager
+def file_limit(size: int) -> Iterator[None]:
+    """Files of this process can't grow beyond `size`: the same error as a full disk, with another number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def small_disk(path: Path, kilobytes: int) -> Iterator[bool]:
+    """Mount a small disk at a path; False where that is not allowed."""
+    path.mkdir()
+    mount = shutil.which("mount")
+    options = f"size={kilobytes}k"
+    made = mount is not None and (
+        subprocess.run([mount, "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, check=False)
+    )
+    if not made or made.returncode:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def ended(words: Sequence[str], limit: int | None = None) -> tuple[int, list[str]]:
+    """Runs `prolip` with a limit on the size of a file; its exit status and what it said on stderr."""
+
+    def begin() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "prolip.cli", *words], preexec_fn=begin, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stderr.splitlines()
