@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from tests.support.limited import UNWRITABLE, ended, small_disk
+from tests.support.limited import UNWRITABLE, file_limit, small_disk
 from tests.support.ranked_shards import rank_numbered
 from tests.support.shards import encoded, write_tar
 from tests.support.small_training import RECIPE, write_shard, write_tokenizer
 from tests.support.untrained_run import write_run
+
+from prolip.cli import main
 
 pytestmark = pytest.mark.timeout(600)
 BIG = encoded((1, 2, 3), (90, 90), "bmp")
@@ -64,6 +68,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("world"))
 
 
+Ended = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
+def ended(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Ended:
+    """Runs a command with a limit on the size of a file; its exit status and what it said of what went wrong."""
+
+    def run(words: list[str], limit: int | None = None) -> tuple[int, list[str]]:
+        caplog.clear()
+        capsys.readouterr()
+        with nullcontext() if limit is None else file_limit(limit):
+            status = main(words)
+        logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+        return status, [*capsys.readouterr().err.splitlines(), *logged]
+
+    return run
+
+
 Words = Callable[[World, Path], list[str]]
 # What does not fit, and the limit of a file's size that the small files stay below.
 COMMANDS: list[tuple[Words, str, int]] = [
@@ -78,8 +100,12 @@ COMMANDS: list[tuple[Words, str, int]] = [
 NAMES = [words.__name__ for words, _, _ in COMMANDS]
 
 
+# A file that could not be flushed tries once more when it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("words", "file", "limit"), COMMANDS, ids=NAMES)
-def test_what_does_not_fit_is_named(world: World, tmp_path: Path, words: Words, file: str, limit: int) -> None:
+def test_what_does_not_fit_is_named(
+    ended: Ended, world: World, tmp_path: Path, words: Words, file: str, limit: int
+) -> None:
     out = tmp_path / "out"
     status, said = ended(words(world, out), limit)
     assert status == 2, said
@@ -97,6 +123,7 @@ def test_what_does_not_fit_is_named(world: World, tmp_path: Path, words: Words, 
     }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("words", "file", "kilobytes"),
     [
@@ -106,7 +133,9 @@ def test_what_does_not_fit_is_named(world: World, tmp_path: Path, words: Words, 
     ],
     ids=["embed", "filter", "train"],
 )
-def test_a_disk_that_is_full(world: World, tmp_path: Path, words: Words, file: str, kilobytes: int) -> None:
+def test_a_disk_that_is_full(
+    ended: Ended, world: World, tmp_path: Path, words: Words, file: str, kilobytes: int
+) -> None:
     with small_disk(tmp_path / "disk", kilobytes) as mounted:
         if not mounted:
             pytest.skip("mounting a small disk is not allowed here")
@@ -118,7 +147,7 @@ def test_a_disk_that_is_full(world: World, tmp_path: Path, words: Words, file: s
 
 
 @pytest.mark.parametrize("words", [words for words, _, _ in COMMANDS], ids=NAMES)
-def test_a_folder_that_may_not_be_written_is_named(world: World, words: Words) -> None:
+def test_a_folder_that_may_not_be_written_is_named(ended: Ended, world: World, words: Words) -> None:
     status, said = ended(words(world, UNWRITABLE))
     assert status == 2, said
     assert "Traceback" not in "".join(said)

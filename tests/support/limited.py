@@ -1,12 +1,11 @@
-"""Runs commands where they may not write what they want to: on a full disk, or in a folder of the system."""
+"""Places where not everything can be written: a full disk, a limit, a folder of the system."""
 
 from __future__ import annotations
 
 import resource
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,16 +40,3 @@ def small_disk(path: Path, kilobytes: int) -> Iterator[bool]:
         yield True
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def ended(words: Sequence[str], limit: int | None = None) -> tuple[int, list[str]]:
-    """Runs `prolip` with a limit on the size of a file; its exit status and what it said on stderr."""
-
-    def begin() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "prolip.cli", *words], preexec_fn=begin, capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stderr.splitlines()

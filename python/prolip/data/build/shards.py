@@ -156,12 +156,15 @@ def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[S
         patterns: patterns of all files that the builder writes, relative to the folder.
 
     Raises:
-        UserError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, holds a file that the builder does not write, or cannot be made.
     """
     check_replaceable(out, patterns)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging, old = (out.with_name(f".{out.name}.{role}-{uuid4().hex[:8]}") for role in ("building", "old"))
-    staging.mkdir()
+    try:
+        staging.mkdir()
+    except OSError as error:
+        raise UserError(f"{out}: {str(error.strerror).lower()}") from error
     try:
         with writing(out):
             yield ShardFolder(staging)
