@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -18,11 +18,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from prolip.errors import UserError
-
-Exchange = Literal["ring", "all_gather"]
-"""How tensors travel. `ring`: rank by rank, one rank's arrive while another's are worked on; memory for two ranks.
-`all_gather`: all in one collective, and all gradients in another; memory for all ranks."""
+from prolip.errors import UserError, sentence
 
 _START_SECONDS = 1800
 
@@ -124,15 +120,16 @@ def log_error(log: logging.Logger, command: str, error: Exception, ranks: Ranks)
 
     Does not wait for the others, since the launcher ends them as soon as one rank has ended.
     """
+    told = sentence(error)
     if ranks.store is None:
-        log.critical("%s: %s", command, error)
+        log.critical("%s: %s", command, told)
         return
     try:
-        is_first = ranks.store.add(f"error/{error}", 1) == 1
+        is_first = ranks.store.add(f"error/{told}", 1) == 1
     except RuntimeError:  # the process that keeps the store has ended
         is_first = True
     if is_first:
-        log.critical("%s: rank %d: %s", command, ranks.rank, error)
+        log.critical("%s: rank %d: %s", command, ranks.rank, told)
 
 
 class Visitor(Protocol):
@@ -160,6 +157,7 @@ class Peers:
         self.group = None if alone else (group or dist.group.WORLD)
         self.rank = 0 if alone else dist.get_rank(self.group)
         self.world_size = 1 if alone else dist.get_world_size(self.group)
+        self.on_nccl = not alone and "nccl" in dist.get_backend(self.group)
         # An operator in a compiled graph cannot hold a process group. It holds this number (see `with_number`).
         self.number = next(_NUMBERS)
         _BY_NUMBER[self.number] = self
@@ -169,9 +167,7 @@ class Peers:
         """Return the object with this `number`. It lives as long as something else holds it."""
         return _BY_NUMBER[number]
 
-    def visit(
-        self, own: Sequence[Tensor], visitor: Visitor, exchange: Exchange, *, with_grads: bool
-    ) -> list[Tensor] | None:
+    def visit(self, own: Sequence[Tensor], visitor: Visitor, *, gathers: bool, with_grads: bool) -> list[Tensor] | None:
         """Run `visitor` on the tensors of every rank; returns what the other ranks computed as gradients of `own`.
 
         The gradients are summed over the other ranks. None without `with_grads`, or without other ranks.
@@ -179,7 +175,9 @@ class Peers:
         Args:
             own: this rank's tensors; every rank's have the same shapes.
             visitor: `local` runs while the first tensors of another rank are on their way.
-            exchange: how the tensors travel; the same on all ranks.
+            gathers: how the tensors travel; the same on all ranks. True: all in one collective, and all gradients in
+                another, with memory for all ranks. False: rank by rank, one rank's arrive while another's are worked
+                on, with memory for two ranks.
             with_grads: whether gradients are wanted; the same on all ranks.
         """
         if self.world_size == 1:
@@ -190,7 +188,7 @@ class Peers:
         def remote(numbers: Tensor, grads: Tensor | None) -> None:
             visitor.remote(_unpack(numbers, own), None if grads is None else _unpack(grads, own))
 
-        walk = self._ring if exchange == "ring" else self._all_gather
+        walk = self._all_gather if gathers else self._ring
         returned = walk(packed, visitor.local, remote, with_grads)
         return None if returned is None else _unpack(returned, own)
 

@@ -6,12 +6,14 @@ import logging
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from prolip.distributed import Ranks, agree_on_name, log_error
+from prolip.distributed import Peers, Ranks, agree_on_name, log_error
 
 
 def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> None:
@@ -57,3 +59,12 @@ def test_ranks_say_the_same_once_and_what_one_alone_met_at_once(caplog: pytest.L
         "train: rank 1: no shard",
         "train: no such key",
     ]
+
+
+@pytest.mark.parametrize(("backend", "on_nccl"), [("gloo", False), ("nccl", True), ("cpu:gloo,cuda:nccl", True)])
+def test_peers_know_the_network_of_gpus(monkeypatch: pytest.MonkeyPatch, backend: str, on_nccl: bool) -> None:
+    assert not Peers().on_nccl
+    group = SimpleNamespace()
+    for name, value in (("is_initialized", True), ("get_rank", 0), ("get_world_size", 2), ("get_backend", backend)):
+        monkeypatch.setattr(dist, name, lambda *_, value=value: value)
+    assert Peers(cast(Any, group)).on_nccl is on_nccl

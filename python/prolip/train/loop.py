@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, log_error, start, stop
 from prolip.errors import UserError
+from prolip.files import write_atomic
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
@@ -48,7 +49,7 @@ from prolip.train.optim import (
     set_learning_rate,
     step_where,
 )
-from prolip.train.parallel import average_whole_gradients, share_model
+from prolip.train.parallel import Loss, average_whole_gradients, compile_loss, share_model
 from prolip.train.stop_signal import StopRequest
 from prolip.train.validation import LoaderSettings, Validation, whole_model
 
@@ -67,7 +68,7 @@ class Run:
     model: ProLIP
     network: nn.Module
     """The model, wrapped by `prolip.train.parallel.share_model`."""
-    loss: Callable[[ProLIPOutput], LossTerms]
+    loss: Loss
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     """Averaged weights, if there are any."""
@@ -102,7 +103,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
-    network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
+    network = share_model(model, config.parallel, ranks, DTYPES[config.precision], accumulates=config.accumulate > 1)
     loss = ProlipLoss(config.loss, Peers())
     optimizer = make_optimizer(model, config.optim)
     low = partial(autocast, config.precision, ranks.device)
@@ -120,7 +121,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         ranks=ranks,
         model=model,
         network=network,
-        loss=torch.compile(loss) if config.parallel.compile else loss,
+        loss=compile_loss(loss, config.parallel, ranks),
         optimizer=optimizer,
         ema=ema,
         scaler=scaler,
@@ -133,8 +134,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
     )
     if ranks.rank == 0:
-        config.folder.mkdir(parents=True, exist_ok=True)
-        (config.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        write_atomic(config.folder / "config.toml", to_toml(config))
         of = count_parameters(model)
         log.info(
             f"{config.folder}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
@@ -267,7 +267,7 @@ def loop(run: Run) -> int:
 def evaluated_model(run: Run) -> ProLIP:
     """Return the model to evaluate: averaged weights if there are any, not sharded, not compiled."""
     average = None if run.ema is None else run.ema.state_dict()
-    return whole_model(run.model, average, copied=run.config.parallel.compile)
+    return whole_model(run.model, average, copied=run.config.parallel.compiles(run.ranks.device.type))
 
 
 def known_speed(run: Run) -> Speed | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,11 +14,13 @@ from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
 from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
+from torch.utils import backend_registration
 
 from prolip.distributed import Peers
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.train.loop import take_step
 
+ROOT = Path(__file__).resolve().parents[3]
 WAITING = {
     "aten::item",
     "aten::_local_scalar_dense",
@@ -58,6 +64,30 @@ def test_what_waits_would_be_seen() -> None:
         value.nonzero()
         bool(value.sum() > 0)
     assert {"aten::item", "aten::nonzero", "aten::is_nonzero"} <= set(waiting_calls(recorded))
+
+
+STEPS: list[dict[str, Any]] = [
+    {"precision": "fp32"},
+    {"precision": "bf16"},
+    {"precision": "bf16", "accumulate": 3},
+    {"precision": "fp16"},
+]
+
+
+def test_no_step_waits_for_a_device_that_counts() -> None:
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip(f"torch {torch.__version__} knows no devices written in Python")
+    command = [sys.executable, "-m", "tests.support.stand_in_device", *map(json.dumps, STEPS)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    for step, changes in zip(found["steps"], STEPS, strict=True):
+        assert step["calls"] > 500, changes
+        assert step["adamw"] > 0, changes
+        assert step["waits"] == {}, changes
+    # Everything that does wait is seen.
+    assert len(found["seen"]) == 7
+    assert all(found["seen"].values()), found["seen"]
 
 
 def test_model_and_loss_are_one_graph() -> None:
