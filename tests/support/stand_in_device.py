@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from unittest import mock
 
 import torch
@@ -68,26 +68,33 @@ class OnDevice(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise AssertionError("the device is used outside its mode")
+        return Device.current.run(func, args, kwargs or {})  # in the thread of the backward pass, which has no mode
 
 
 class Device(TorchDispatchMode):
     """Runs what is on the device, and counts."""
 
+    current: ClassVar[Device]
+
     def __init__(self) -> None:
         super().__init__()
         self.calls = Counter[str]()
         self.waits = Counter[str]()
+        Device.current = self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        return self.run(func, args, kwargs or {})
+
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run an operator on the device."""
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OnDevice)]
         target = kwargs.get("device")
         stays = bool(inputs) if target is None else torch.device(target).type == NAME
         if func is aten.copy_.default:
             stays = isinstance(args[0], OnDevice)
         self.calls[str(func)] += 1
-        if inputs and (func in READ or not stays):
+        by_mask = func is aten.index.Tensor and any(index.dtype == torch.bool for index in inputs[1:])
+        if inputs and (func in READ or by_mask or not stays):
             self.waits[str(func)] += 1
         plain = tree_map_only(OnDevice, lambda tensor: tensor.raw, (args, kwargs))
         positional, named = tree_map_only(torch.device, lambda _: torch.device("cpu"), plain)
@@ -95,7 +102,7 @@ class Device(TorchDispatchMode):
         if not stays or func is aten._local_scalar_dense.default:
             return found
         known = {id(tensor.raw): tensor for tensor in inputs}  # what changes in place stays what it is
-        return tree_map_only(Tensor, lambda tensor: known.get(id(tensor)) or OnDevice(tensor), found)
+        return tree_map_only(Tensor, lambda raw: known[id(raw)] if id(raw) in known else OnDevice(raw), found)
 
 
 def register() -> torch.device:

@@ -102,7 +102,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
-    network = share_model(model, config.parallel, ranks, DTYPES[config.precision], accumulates=config.accumulate > 1)
+    network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
     loss = ProlipLoss(config.loss, Peers())
     optimizer = make_optimizer(model, config.optim)
     low = partial(autocast, config.precision, ranks.device)

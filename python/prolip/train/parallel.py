@@ -28,9 +28,7 @@ _COMPILES_LOSS = "2.15"
 """The torch that was seen to compile the loss. 2.7 does not."""
 
 
-def share_model(
-    model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype, *, accumulates: bool = False
-) -> nn.Module:
+def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype) -> nn.Module:
     """Return the module that a training step calls. Parameters keep their names; "fsdp" makes them DTensors in place.
 
     Make the optimizer afterwards, from the parameters of `model`.
@@ -40,7 +38,6 @@ def share_model(
         config: strategy and options.
         ranks: the processes; a single one needs no wrapper.
         dtype: type of the towers' matrix products.
-        accumulates: whether a step has several backward passes.
     """
     towers = (model.visual, model.text)
     compiled = config.compiles(ranks.device.type)
@@ -58,10 +55,8 @@ def share_model(
         return model
     if config.strategy == "ddp":
         devices = [ranks.device] if ranks.device.type == "cuda" else None
-        # All steps use the same parameters. But a static graph also counts on one backward pass in every step.
-        return DistributedDataParallel(
-            model, device_ids=devices, gradient_as_bucket_view=True, static_graph=not accumulates
-        )
+        # No static graph: it would save nothing, and a resumed run would add in another order (decision 013).
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     low = dtype if config.gather == "precision" and dtype != torch.float32 else None
     # Autocast chooses the type of each operation, so inputs are not cast. Only blocks are gathered in a lower type,
