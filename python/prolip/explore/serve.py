@@ -11,13 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item, read_items
-from prolip.pretrained.open import open_model
+from prolip.pretrained.open import load
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +33,12 @@ def run_explore(options: ExploreOptions) -> list[str]:
             import gradio  # noqa: F401
         except ImportError as error:
             raise UserError("the page needs Gradio: pip install 'prolip[explore]'") from error
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
-        model, tokenizer = open_model(options.checkpoint, options.tokenizer, beside=folder)
+        model = load(options.checkpoint, tokenizer=options.tokenizer, beside=folder)
         items: list[Item] = []
         if options.data:
             items = read_items(options.data, options.caption_keys, options.max_items, options.store)
-        serve(Explorer(model.to(device), tokenizer, items), options)
+        serve(Explorer(model, items), options)
     return []
 
 

@@ -15,7 +15,7 @@ from prolip.files import atomic_file, write_atomic
 from prolip.models.config import ModelConfig
 from prolip.models.official_json import to_official_json
 from prolip.models.prolip import ProLIP
-from prolip.models.weights import CONFIG_FILE, MODEL_FILE
+from prolip.models.weights import CONFIG_FILE, INFERENCE_FILE, MODEL_FILE
 
 CARD_FILE = "README.md"
 TOKENIZER_FILE = "tokenizer.json"
@@ -63,7 +63,8 @@ class ModelCard:
                 f"# {self.name}\n",
                 "A probabilistic language-image model: images and captions become Gaussians. The mean says what",
                 "something is, the variance how unsure the model is about it (ProLIP, arXiv:2410.18857).\n",
-                "```python\nimport prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME\n```\n",
+                "```python\nimport prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME",
+                'images = model.encode_images(["cat.jpg"])\ntexts = model.encode_texts(["a cat", "an animal"])\n```\n',
                 *(_table(title, rows) for title, rows in tables.items()),
                 f"## Configuration\n\n```json\n{written}\n```\n",
             ]
@@ -97,6 +98,7 @@ def save_pretrained(
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
     }
+    # Atomic: who reads the one before must not see it change.
     with atomic_file(folder / MODEL_FILE, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary)
     config = json.dumps(to_official_json(model.config), indent=2, sort_keys=True)
@@ -118,7 +120,7 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
 
     api = HfApi()
     api.create_repo(repository, private=private, exist_ok=True)
-    names = [CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE]
+    names = [CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE, "merges.txt*", INFERENCE_FILE]
     commit = api.upload_folder(
         repo_id=repository,
         folder_path=folder,
