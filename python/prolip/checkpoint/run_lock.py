@@ -19,7 +19,7 @@ from uuid import uuid4
 from prolip.checkpoint.folder import wait_until
 from prolip.checkpoint.group import Group
 from prolip.distributed import Ranks
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 
 LOCK = "lock.json"
 _WAIT_SECONDS = 10.0
@@ -71,7 +71,7 @@ class RunLock:
             try:
                 self._held = _Held(folder)
             except (UserError, OSError) as error:
-                failure = str(error)
+                failure = sentence(error)
         holder = None if self._held is None else self._held.holder
         holder, failure = group.broadcast((holder, failure))
         if failure is None:
