@@ -25,7 +25,7 @@ from prolip.pretrained.carried import (
     read_settings,
     write_settings,
 )
-from prolip.pretrained.sources import load, read_beside
+from prolip.pretrained.sources import load_network, read_beside
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def run_export(options: ExportOptions) -> list[str]:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
     saved = read_weights(Path(options.source), averaged=options.weights == "average")
     if saved is None:
-        model = load(options.source)
+        model = load_network(options.source)
         tokenizer, keep_ratio = _carried_by_folder(options.source)
         card = ModelCard(start=f"converted from {options.source}")
     else:

@@ -20,8 +20,7 @@ from prolip.cli import main
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig, weights
 from prolip.models.hub import save_pretrained
 from prolip.models.weights import ForeignFileError, WeightsError, load_state
-from prolip.pretrained.open import open_network
-from prolip.pretrained.sources import load
+from prolip.pretrained.sources import load_network as load
 
 CONFIG = ModelConfig(
     embed_dim=16,
@@ -118,7 +117,7 @@ def test_numbers_that_are_no_weights_are_refused(folder: Path, spoil: Callable[[
         model.load_state_dict(state)
         write_checkpoint(folder.parent / "spoiled" / "checkpoints", model, "", step=1)
         with pytest.raises(WeightsError, match=message):
-            open_network(str(folder.parent / "spoiled"))
+            load(folder.parent / "spoiled")
 
 
 def test_a_pickle_is_refused_without_advice_to_switch_the_check_off(folder: Path) -> None:

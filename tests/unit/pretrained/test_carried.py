@@ -18,7 +18,7 @@ from prolip.data.tokenizer import CLIP_VOCABULARY, Tokenizer
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES
 from prolip.pretrained.carried import carry, check_image_settings, image_settings, located, read_settings
-from prolip.pretrained.open import open_eval_model, open_model
+from prolip.pretrained.open import load
 
 
 @pytest.fixture
@@ -69,20 +69,20 @@ def test_clips_merges_are_carried_if_they_have_a_file(tmp_path: Path) -> None:
 
 def test_a_carried_tokenizer_comes_before_the_file_that_training_read(run: Path, tmp_path: Path) -> None:
     (tmp_path / "own.json").write_text("{}")
-    found = open_model(str(run), None)[1].config.path
+    found = load(run).require_tokenizer().config.path
     assert found == run / "checkpoints" / "step_000000001" / "tokenizer.json"
     found.write_text(found.read_text().replace("animals", "animels"))
     with pytest.raises(CheckpointError, match=r"has no usable checkpoint; .*tokenizer\.json"):
-        open_model(str(run), None)
+        load(run)
 
 
 def test_a_checkpoint_that_carries_nothing_still_opens(run: Path, tmp_path: Path) -> None:
     old = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7, pad_id=0)
     without(run, "tokenizer.json", tokenizer=old.to_dict(), images=None)
-    assert open_model(str(run), None)[1].config == old
+    assert load(run).require_tokenizer().config == old
     (tmp_path / "data").mkdir()
     (tmp_path / "own.json").rename(tmp_path / "data" / "own.json")
-    found = open_model(str(run), None, beside=tmp_path / "data")[1].config
+    found = load(run, beside=tmp_path / "data").require_tokenizer().config
     assert found == dataclasses.replace(old, path=tmp_path / "data" / "own.json")
 
 
@@ -100,7 +100,7 @@ def test_a_model_of_other_images_is_refused(run: Path, tmp_path: Path) -> None:
     without(run, images=other)
     for source in ("run", "out"):
         with pytest.raises(UserError, match="interpolation 'bilinear'"):
-            open_model(str(tmp_path / source), None)
+            load(tmp_path / source)
 
 
 def test_an_exported_folder_carries_all_settings_of_the_run(run: Path, tmp_path: Path) -> None:
@@ -112,19 +112,17 @@ def test_an_exported_folder_carries_all_settings_of_the_run(run: Path, tmp_path:
     assert one == two
     assert one.images["size"] == image_settings(ARCHITECTURES["demo"])["size"]
     assert one.keep_ratio is not None
-    ids = [open_model(str(tmp_path / name), None)[1].encode(["a picture of food"]) for name in ("out", "again")]
+    ids = [load(tmp_path / name).require_tokenizer().encode(["a picture of food"]) for name in ("out", "again")]
     assert ids[0].tolist() == ids[1].tolist()
     assert ids[0][0, -1] == 0  # the run's padding
     (tmp_path / "again" / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"again has no tokenizer\.json, which its inference\.json names"):
-        open_model(str(tmp_path / "again"), None)
+        load(tmp_path / "again").require_tokenizer()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokenizer": 3, "images": {}, "keep_ratio": 1}', "[" * 100_000])
 def test_a_broken_file_of_settings_is_named(run: Path, tmp_path: Path, content: str) -> None:
-    import torch
-
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
     (tmp_path / "out" / "inference.json").write_text(content)
     with pytest.raises(UserError, match=r"inference\.json (is not JSON|holds no table|is nested|does not hold)"):
-        open_eval_model(str(tmp_path / "out"), None, torch.device("cpu"))
+        load(tmp_path / "out")
