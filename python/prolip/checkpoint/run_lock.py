@@ -80,6 +80,7 @@ class RunLock:
                     f"run_dir is {folder}: {blind} does not see what rank 0 on {holder.host} wrote there; it must be a "
                     "folder that all machines share"
                 )
+            failure = ranks.broadcast(failure)  # with rank 0's name of the folder
         if failure is not None:
             self.close()
             raise UserError(failure)
