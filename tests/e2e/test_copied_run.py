@@ -65,5 +65,5 @@ def test_a_copy_is_all_that_a_command_needs(
     before = Page.shown
     assert main(["explore", "--checkpoint", model, "--data", shard, "--caption_keys", "captions.name"]) == 0
     assert Page.shown == before + 1
-    again, one = load(tmp_path / "again"), load(model)
-    assert again.fingerprint() == one.fingerprint()
+    exported, opened = load("again"), load(model)
+    assert exported.fingerprint() == opened.fingerprint()

@@ -21,7 +21,7 @@ from prolip.models.open_clip import build_named
 from prolip.models.released import find_released
 from prolip.models.weights import INFERENCE_FILE, build
 from prolip.pretrained.carried import InferenceSettings, carried_by, check_image_settings, located, read_settings
-from prolip.pretrained.download import DownloadError, hub_file
+from prolip.pretrained.download import hub_file
 from prolip.pretrained.model import Model, of_open_clip, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, hub_repository, load_network, read_beside
 
@@ -54,9 +54,9 @@ def load(
             - a `.pt`, `.bin` or `.safetensors` file, with `config`,
             - "open_clip:NAME/TAG", "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...": a model
               that runs in open_clip; it has no variances.
-        tokenizer: "clip", or the path of a tokenizer.json. None for the one that the checkpoint or the exported folder
-            carries; else the tokenizer.json beside the weights; else the one that the configuration names on the hub;
-            else CLIP's if the vocabulary has its size. If none is found, only images can be encoded. Not used for
+        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer that the checkpoint or the exported
+            folder carries; else the tokenizer.json beside the weights; else the one that the configuration names on the
+            hub; else CLIP's if the vocabulary has its size. If none is found, only images can be encoded. Not used for
             models of open_clip.
         device: where the model runs, such as "cuda:1"; "auto" for a GPU if there is one, else the CPU.
         precision: precision of the towers: "fp32", or "bf16" or "fp16" by autocast.
@@ -70,28 +70,27 @@ def load(
     source, place = str(source), _device(device)
     if source.startswith(OPEN_CLIP_PREFIX):
         return _load_open_clip(source, place, precision, cache_dir)
-    network, checkpoint = _open_network(source, config, cache_dir)
-    if checkpoint is not None:
-        settings, keep_ratio = None, checkpoint.notes.keep_ratio
-    else:
-        settings = _settings_of(source, network, cache_dir)
-        keep_ratio = None if settings is None else settings.keep_ratio
+    exported = _exported_settings(source, cache_dir)
+    network, checkpoint = _open_network(source, config, exported, cache_dir)
     found: Tokenizer | None = None
     reason = ""
     try:
-        chosen = _choose_tokenizer(source, tokenizer, network.config.text, checkpoint or settings, beside, cache_dir)
+        chosen = None if tokenizer is not None else _carried_tokenizer(source, checkpoint, exported, cache_dir)
+        if chosen is None:
+            chosen = _choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
         found = Tokenizer(chosen)
     except UserError as error:
         if tokenizer is not None:
             raise
         reason = str(error)
         logger.warning("%s: only images can be encoded: %s", source, reason)
+    notes = exported if checkpoint is None else checkpoint.notes
     return of_prolip(
         network,
         found,
         source,
         place,
-        keep_ratio=keep_ratio,
+        keep_ratio=None if notes is None else notes.keep_ratio,
         precision=precision,
         no_tokenizer=reason,
     )
@@ -133,58 +132,53 @@ def _load_open_clip(source: str, device: torch.device, precision: Precision, cac
     return of_open_clip(network.eval(), tokenizer, source, device, precision=precision)
 
 
+def _is_released(source: str) -> bool:
+    """Whether a source is a released repository: these hold weights and architecture, and nothing else."""
+    repository = hub_repository(source)
+    return repository is not None and find_released(repository.partition("@")[0]) is not None
+
+
+def _exported_settings(source: str, cache_dir: str | Path | None) -> InferenceSettings | None:
+    """The settings of an exported model; None if the source is another one."""
+    file = None if _is_released(source) else read_beside(source, INFERENCE_FILE, cache_dir)
+    return None if file is None else read_settings(file)
+
+
 def _open_network(
-    source: str, config: ModelConfig | None, cache_dir: str | Path | None
+    source: str, config: ModelConfig | None, exported: InferenceSettings | None, cache_dir: str | Path | None
 ) -> tuple[ProLIP, Checkpoint | None]:
     """The network of a source, and its checkpoint if the source is a run."""
     saved = read_weights(Path(source))
     if saved is None:
-        return load_network(source, config=config, cache_dir=cache_dir), None
+        model = load_network(source, config=config, cache_dir=cache_dir)
+        if exported is not None:
+            check_image_settings(exported.images, model.config, source)
+        return model, None
     checkpoint, state = saved
-    own = from_official_json(checkpoint.notes.model_config)
-    check_image_settings(checkpoint.notes.images, own, source)
-    return build(own, state), checkpoint
+    found = from_official_json(checkpoint.notes.model_config)
+    check_image_settings(checkpoint.notes.images, found, source)
+    return build(found, state), checkpoint
 
 
-def _settings_of(source: str, network: ProLIP, cache_dir: str | Path | None) -> InferenceSettings | None:
-    """The settings of an exported folder; None if it has none. The released repositories have none."""
-    repository = hub_repository(source)
-    if repository is not None and find_released(repository.partition("@")[0]) is not None:
-        return None
-    try:
-        file = read_beside(source, INFERENCE_FILE, cache_dir)
-    except DownloadError:  # offline, and not in the cache
-        return None
-    if file is None:
-        return None
-    settings = read_settings(file)
-    check_image_settings(settings.images, network.config, source)
-    return settings
-
-
-def _own_tokenizer(
-    source: str, saved: Checkpoint | InferenceSettings | None, beside: Path | None, cache_dir: str | Path | None
+def _carried_tokenizer(
+    source: str, checkpoint: Checkpoint | None, exported: InferenceSettings | None, cache_dir: str | Path | None
 ) -> TokenizerConfig | None:
-    """The tokenizer that a checkpoint or an exported folder carries, or that an older checkpoint names."""
-    if saved is None or isinstance(saved, InferenceSettings):
-        settings = None if saved is None else saved.tokenizer
-        return None if settings is None else _exported_tokenizer(source, settings, cache_dir)
-    if saved.notes.tokenizer is None:
-        return None
-    return carried_by(saved) or find_tokenizer(TokenizerConfig.from_dict(saved.notes.tokenizer), beside)
-
-
-def _exported_tokenizer(source: str, settings: dict[str, Any], cache_dir: str | Path | None) -> TokenizerConfig:
-    """The tokenizer that an exported folder carries.
+    """The tokenizer that a checkpoint or an exported folder carries; None if it carries none.
 
     Raises:
-        UserError: its file is missing.
+        UserError: its file is missing or damaged.
     """
-    name = settings["path"]
-    file = None if name is None else read_beside(source, name, cache_dir)
-    if name is not None and file is None:
-        raise UserError(f"{source} has no {name}, which its {INFERENCE_FILE} names")
-    return located(settings, Path() if file is None else file.parent)
+    if checkpoint is not None:
+        return carried_by(checkpoint)
+    if exported is None or exported.tokenizer is None:
+        return None
+    found = located(exported.tokenizer, Path())
+    if found.path is None:
+        return found
+    file = read_beside(source, found.path.name, cache_dir)
+    if file is None:
+        raise UserError(f"{source} has no {found.path.name}, which its {INFERENCE_FILE} names")
+    return dataclasses.replace(found, path=file.absolute())
 
 
 def _choose_tokenizer(
@@ -202,11 +196,10 @@ def _choose_tokenizer(
     """
     if tokenizer is not None:
         return _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
-    if (own := _own_tokenizer(source, saved, beside, cache_dir)) is not None:
-        return own
-    repository = hub_repository(source)
-    released = repository is not None and find_released(repository.partition("@")[0]) is not None
-    # The released repositories hold no tokenizer: nothing to ask for, which also works offline.
+    if checkpoint is not None and checkpoint.notes.tokenizer is not None:
+        return find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
+    released = _is_released(source)
+    # A released repository is not asked for a tokenizer, which also works offline.
     if not released and (file := _tokenizer_beside(source, cache_dir)) is not None:
         return _named_tokenizer(file, text)
     if text.hf_tokenizer_name is not None:

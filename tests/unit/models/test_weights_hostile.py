@@ -20,7 +20,8 @@ from prolip.cli import main
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig, weights
 from prolip.models.hub import save_pretrained
 from prolip.models.weights import ForeignFileError, WeightsError, load_state
-from prolip.pretrained.sources import load_network as load
+from prolip.pretrained.open import load
+from prolip.pretrained.sources import load_network
 
 CONFIG = ModelConfig(
     embed_dim=16,
@@ -76,7 +77,7 @@ def test_an_absurd_configuration_is_refused_before_anything_is_built(folder: Pat
     change(folder, **changes)
     began = time.monotonic()
     with pytest.raises(WeightsError, match=message) as caught:
-        load(folder)
+        load_network(folder)
     assert len(str(caught.value)) < 12_000
     assert time.monotonic() - began < 20  # a billion layers would take hours
 
@@ -93,7 +94,7 @@ def test_an_absurd_configuration_is_refused_before_anything_is_built(folder: Pat
 def test_a_configuration_that_is_no_table_is_named(folder: Path, content: str | bytes, message: str) -> None:
     (folder / "config.json").write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(WeightsError, match=rf"{folder}/{message}"):
-        load(folder)
+        load_network(folder)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_numbers_that_are_no_weights_are_refused(folder: Path, spoil: Callable[[
     state[BIAS] = spoil(state[BIAS])
     save_file(state, folder / "model.safetensors")
     with pytest.raises(WeightsError, match=message):
-        load(folder)
+        load_network(folder)
     model = ProLIP(CONFIG)
     with pytest.raises(WeightsError, match=message):
         load_state(model, state)
@@ -123,7 +124,7 @@ def test_numbers_that_are_no_weights_are_refused(folder: Path, spoil: Callable[[
 def test_a_pickle_is_refused_without_advice_to_switch_the_check_off(folder: Path) -> None:
     torch.save({"model": Path("code")}, folder.parent / "code.pt")
     with pytest.raises(WeightsError, match=r"code.pt is no checkpoint: it holds something other than") as caught:
-        load(folder.parent / "code.pt", config=CONFIG)
+        load_network(folder.parent / "code.pt", config=CONFIG)
     assert "weights_only" not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -137,15 +138,15 @@ def test_files_that_unpack_to_more_than_they_hold_are_refused(folder: Path) -> N
         for name in whole.namelist():
             small.writestr(name, whole.read(name))
     with pytest.raises(WeightsError, match=r"small.pt is no checkpoint: torch does not compress"):
-        load(packed, config=CONFIG)
+        load_network(packed, config=CONFIG)
     state["text.token_embedding.weight"] = torch.zeros(1).expand(10**9, 16)
     torch.save(state, path)
     with pytest.raises(WeightsError, match=r"token_embedding.weight of shape \[1000000000, 16\] is not stored in full"):
-        load(path, config=CONFIG)
+        load_network(path, config=CONFIG)
     for cut in (10, 1000, path.stat().st_size // 2):
         (folder.parent / "cut.pt").write_bytes(path.read_bytes()[:-cut])
         with pytest.raises(WeightsError, match=r"cut.pt is no checkpoint"):
-            load(folder.parent / "cut.pt", config=CONFIG)
+            load_network(folder.parent / "cut.pt", config=CONFIG)
 
 
 # ---- Replaced during a load ----
@@ -171,7 +172,7 @@ def test_a_load_never_mixes_two_exports(folder: Path, monkeypatch: pytest.Monkey
         return state
 
     monkeypatch.setattr(weights, "read_file", read_and_replace)
-    found = load(one)  # the weights of the first with the configuration of the second would be no error
+    found = load_network(one)  # the weights of the first with the configuration of the second would be no error
     assert found.config.vision.final_norm == "once"
     assert torch.equal(found.state_dict()[BIAS], load_file(one / "model.safetensors")[BIAS])
     assert torch.equal(found.visual.proj, load_file(one / "model.safetensors")["visual.proj"])
@@ -183,10 +184,10 @@ def test_a_file_of_another_export_is_named(folder: Path, monkeypatch: pytest.Mon
     one, two = export(folder, "model", "one"), export(folder, "second", "two")
     (two / "model.safetensors").replace(one / "model.safetensors")
     with pytest.raises(ForeignFileError, match=r"one/model.safetensors is not the file that was exported with"):
-        load(one)
+        load_network(one)
     content = json.loads((one / "inference.json").read_text())
     (one / "inference.json").write_text(json.dumps({**content, "files": {}}))
-    load(one)
+    load_network(one)
 
 
 def test_an_export_over_a_model_that_is_in_use_leaves_its_bytes(folder: Path) -> None:
