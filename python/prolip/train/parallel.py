@@ -56,6 +56,10 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
     if config.strategy == "ddp":
         devices = [ranks.device] if ranks.device.type == "cuda" else None
         # No static graph: it would save nothing, and a resumed run would add in another order (decision 013).
+        # The model's only buffers are masks, which never change: nothing to broadcast at every step. (The option for
+        # that has another name in each version of torch.)
+        masks = [name for name, _ in model.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, masks)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     low = dtype if config.gather == "precision" and dtype != torch.float32 else None

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from tests.support.small_step import CONFIG, LOSS, assert_same, gradients, step_of
 from torch.fx import GraphModule
+from torch.nn.parallel import DistributedDataParallel
+from torch.testing._internal.distributed.fake_pg import FakeStore  # importing it registers the backend
 
 from prolip.distributed import Peers, Ranks
 from prolip.losses import ProlipLoss
@@ -125,6 +128,19 @@ def test_as_many_blocks_run_twice_as_is_said(every: int, runs: int) -> None:
     with torch.no_grad():
         model.encode_text(step_of(4, 0).token_ids[0])
     assert len(calls) == 3
+
+
+def test_masks_are_not_broadcast_at_every_step() -> None:
+    clip = replace(CONFIG.text, embed_cls=False, unc_seen=False, log_var_source="unc", no_causal_mask=False)
+    model = ProLIP(replace(CONFIG, vision=replace(CONFIG.vision, unc_seen=False), text=clip))
+    assert {name for name, _ in model.named_buffers()} == {"visual.mask", "text.mask"}  # they never change
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        network = share_model(model, ParallelConfig(), replace(ALONE, world_size=2), torch.float32)
+    finally:
+        dist.destroy_process_group()
+    assert isinstance(network, DistributedDataParallel)
+    assert not network.will_sync_module_buffers()
 
 
 def test_refusals() -> None:
