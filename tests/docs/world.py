@@ -99,6 +99,13 @@ def emoji_run(folder: Path) -> None:
     images(folder)
 
 
+def many_emoji(folder: Path) -> None:
+    """A run of a tiny model, and more pictures than an index may leave out unseen."""
+    emoji_run(folder)
+    samples = [(f"{number:03}.png", encoded((number % 256, 40 + number // 2, 200))) for number in range(300)]
+    write_tar(folder / "data" / "emoji" / "test-openmoji-001.tar", samples)
+
+
 def emoji_training(folder: Path) -> None:
     """Shards as `prolip data build emoji` writes for training, and a tokenizer."""
     data = folder / "data" / "emoji"
@@ -307,6 +314,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "tokenizers.md": clips,
     "train-on-your-shards.md": alone(siglips_tokenizer),
     "tutorial.md": tutorial,
+    "vector-databases.md": alone(many_emoji),
     "watch-a-run.md": alone(mine),
     "your-own-images.md": alone(images),
 }
