@@ -306,6 +306,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "loader.md": alone(mine),
     "model-zoo.md": alone(released),
     "multi-node.md": multi_node,
+    "onnx.md": alone(emoji_run),
     "open-clip.md": open_clips_training,
     "prompt-weights.md": alone(emoji_run),
     "rank-a-data-set.md": alone(emoji_run),

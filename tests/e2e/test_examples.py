@@ -7,13 +7,20 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.conftest import ROOT
 from tests.support.emoji_build import build_made_up
 from tests.support.untrained_run import write_run_with
 
 import prolip
+from prolip import cli
+from prolip.embeddings import embed_texts
+from prolip.embeddings.queries import embed_queries, read_query
+from prolip.gaussian import csd
+from prolip.pretrained.open import open_model
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,24 @@ def test_embed_and_compare_prints_images_captions_and_inclusions(run) -> None:
     )
     assert [line.split(":")[0] for line in lines[3:6]] == [repr(caption) for caption in captions]
     assert re.fullmatch(r"'a tool' in 'objects': [+-][\d.]+", lines[6])
+
+
+def test_onnx_embed_gives_the_models_own_numbers(run, demo: Path) -> None:
+    """Of a picture that is scaled and cropped, and of captions that need cleaning, cutting and padding."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((90, 50)).save(demo / "picture.png")
+    captions = ["objects", "  A  tool ", "thing " * 40]
+    words = ["export", "runs/demo", "--format", "onnx", "--onnx.uint8_images", "--out", "models/onnx"]
+    assert cli.main(words) == 0
+    lines = run("onnx_embed.py", "models/onnx", "picture.png", *captions).splitlines()
+    found = [[float(number) for number in re.findall(r"(?:uncertainty|CSD) ([\d.]+)", line)] for line in lines]
+    model, tokenizer = open_model("runs/demo", None)
+    image = embed_queries(model, None, [], [read_query(demo / "picture.png", 36)], "cpu")
+    texts = embed_texts(model, tokenizer, captions, torch.device("cpu"))
+    expected = [[float(image.total_var[0])]]
+    expected += [[float(var), float(distance)] for var, distance in zip(texts.total_var, csd(image, texts)[0], strict=True)]
+    assert [len(numbers) for numbers in found] == [1, 2, 2, 2]
+    assert found == [pytest.approx(numbers, abs=2e-4) for numbers in expected]
 
 
 def test_search_prints_the_best_images_first(run) -> None:

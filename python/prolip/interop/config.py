@@ -9,6 +9,20 @@ from typing import Annotated, Literal
 import tyro
 
 
+OnnxPrecision = Literal["fp32", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxConfig:
+    """Settings of the ONNX files."""
+
+    precision: OnnxPrecision = "fp32"
+    """Type of the towers' weights and products. With fp16 the inputs, the last layers and the outputs stay fp32."""
+    uint8_images: bool = False
+    """Take images as uint8 [batch, height, width, 3] and normalise them inside. By default: as normalised float32
+    [batch, 3, height, width]."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Write a model in the hub's layout: config.json, model.safetensors, a model card, and a tokenizer file if any."""
