@@ -25,13 +25,19 @@ class OnnxConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write a model in the hub's layout: config.json, model.safetensors, a model card, and a tokenizer file if any."""
+    """Write a model to a folder or to the hub, in the layout of the released models or of another library."""
 
     source: Annotated[str, tyro.conf.Positional]
     """A run's folder (its newest usable checkpoint), or any source of `prolip.load`: a checkpoint, a folder,
     hf-hub:OWNER/NAME, open_clip:NAME/TAG."""
     out: Path | None = None
     """Folder to write."""
+    format: Literal["prolip", "transformers", "sentence-transformers"] = "prolip"
+    """Layout of the folder. `prolip`: that of the released models, with config.json, model.safetensors, a model card,
+    and a tokenizer file if any. `transformers` and `sentence-transformers`: also with tokenizer, image processor and
+    code, so that these libraries load it without prolip."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the model's own. Every format but `prolip` needs one."""
     push: str | None = None
     """Hub repository to push to, OWNER/NAME."""
     private: bool = False

@@ -1,20 +1,20 @@
-"""`prolip export`: write any model in the hub's layout, with a model card, to a folder or to the hub."""
+"""`prolip export`: write any model, with a model card, to a folder or to the hub."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from prolip.checkpoint import Checkpoint
-from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.interop.config import ExportOptions
 from prolip.models import ProLIP
-from prolip.models.hub import ModelCard, push_to_hub, save_pretrained
+from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
-from prolip.pretrained.open import open_run
+from prolip.pretrained.open import open_model, open_run
 from prolip.pretrained.sources import load
 from prolip.train.config import from_toml
 
@@ -27,15 +27,7 @@ def run_export(options: ExportOptions) -> list[str]:
     """
     if options.out is None and options.push is None:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
-    checkpoint = open_run(options.source)
-    if checkpoint is None:
-        model, tokenizer = load(options.source), None
-        card = ModelCard(start=f"converted from {options.source}")
-    else:
-        model = ProLIP(from_official_json(checkpoint.notes.model_config))
-        model.load_state_dict(checkpoint.weights() if options.weights == "average" else checkpoint.model())
-        card = card_of_run(checkpoint)
-        tokenizer = _tokenizer_file(from_toml(checkpoint.notes.config).data.tokenizer)
+    model, card = _read(options)
     card = dataclasses.replace(
         card,
         name=options.name or card.name,
@@ -44,12 +36,41 @@ def run_export(options: ExportOptions) -> list[str]:
     )
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = save_pretrained(model, options.out or Path(temporary), card=card, tokenizer=tokenizer)
+        folder = options.out or Path(temporary)
+        files = _write(model, folder, card, options)
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
-            lines.append(f"pushed: {push_to_hub(folder, options.push, private=options.private)}")
+            lines.append(f"pushed: {push_to_hub(folder, options.push, files=files, private=options.private)}")
     return lines
+
+
+def _read(options: ExportOptions) -> tuple[ProLIP, ModelCard]:
+    """The model to write, and what is known about it."""
+    checkpoint = open_run(options.source)
+    if checkpoint is None:
+        return load(options.source), ModelCard(start=f"converted from {options.source}")
+    model = ProLIP(from_official_json(checkpoint.notes.model_config))
+    model.load_state_dict(checkpoint.weights() if options.weights == "average" else checkpoint.model())
+    return model, card_of_run(checkpoint)
+
+
+def _write(model: ProLIP, folder: Path, card: ModelCard, options: ExportOptions) -> Sequence[str]:
+    """Write the folder, and return the names of its files."""
+    if options.format == "prolip":
+        found = _tokenizer_file(options)
+        save_pretrained(model, folder, card=card, tokenizer=found)
+        return HUB_FILES
+    tokenizer = open_model(options.source, options.tokenizer)[1].config
+    if options.format == "transformers":
+        from prolip.interop.transformers.folder import TRANSFORMERS_FILES, save_transformers
+
+        save_transformers(model, tokenizer, folder, card)
+        return TRANSFORMERS_FILES
+    from prolip.interop.transformers.folder import SENTENCE_FILES, save_sentence_transformers
+
+    save_sentence_transformers(model, tokenizer, folder, card)
+    return SENTENCE_FILES
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:
@@ -76,6 +97,12 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     )
 
 
-def _tokenizer_file(tokenizer: TokenizerConfig) -> Path | None:
+def _tokenizer_file(options: ExportOptions) -> Path | None:
     """Return the tokenizer's file; None if it is missing or comes with open_clip."""
+    if options.tokenizer is not None:
+        return None if options.tokenizer == "clip" else Path(options.tokenizer)
+    checkpoint = open_run(options.source)
+    if checkpoint is None:
+        return None
+    tokenizer = from_toml(checkpoint.notes.config).data.tokenizer
     return tokenizer.path if tokenizer.kind == "file" and tokenizer.path and tokenizer.path.is_file() else None

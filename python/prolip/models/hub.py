@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from prolip.models.weights import CONFIG_FILE, MODEL_FILE
 
 CARD_FILE = "README.md"
 TOKENIZER_FILE = "tokenizer.json"
+HUB_FILES = (CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE)
+"""The files that `save_pretrained` writes."""
 NOT_STATED = "not stated when it was saved"
 
 
@@ -39,6 +41,10 @@ class ModelCard:
     """Optimizer steps."""
     samples: int | None = None
     """Samples seen, with repetitions."""
+    library: str = "prolip"
+    """Library that loads the folder, by its name on the hub."""
+    usage: str = "import prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME\n"
+    """How to load it there, in Python."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """More tables by title, such as the settings of the loss."""
 
@@ -57,12 +63,13 @@ class ModelCard:
         written = json.dumps(to_official_json(config), indent=2, sort_keys=True)
         return "\n".join(
             [
-                f"---\nlicense: {self.licence}\nlibrary_name: prolip\npipeline_tag: zero-shot-image-classification",
+                f"---\nlicense: {self.licence}\nlibrary_name: {self.library}",
+                "pipeline_tag: zero-shot-image-classification",
                 "tags:\n- prolip\n- probabilistic-embeddings\n- vision-language\n---\n",
                 f"# {self.name}\n",
                 "A probabilistic language-image model: images and captions become Gaussians. The mean says what",
                 "something is, the variance how unsure the model is about it (ProLIP, arXiv:2410.18857).\n",
-                "```python\nimport prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME\n```\n",
+                f"```python\n{self.usage}```\n",
                 *(_table(title, rows) for title, rows in tables.items()),
                 f"## Configuration\n\n```json\n{written}\n```\n",
             ]
@@ -107,8 +114,8 @@ def save_pretrained(
     return folder
 
 
-def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Upload the folder to a hub repository, creating it if needed; returns the commit's address.
+def push_to_hub(folder: Path, repository: str, *, files: Sequence[str] = HUB_FILES, private: bool = False) -> str:
+    """Upload the `files` of a folder to a hub repository, creating it if needed; returns the commit's address.
 
     The hub's client uses the token stored by `hf auth login`.
     """
@@ -116,11 +123,10 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
 
     api = HfApi()
     api.create_repo(repository, private=private, exist_ok=True)
-    names = [CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE]
     commit = api.upload_folder(
         repo_id=repository,
         folder_path=folder,
-        allow_patterns=names,
+        allow_patterns=list(files),
         commit_message="ProLIP model, saved by prolip export",
     )
     return str(commit)

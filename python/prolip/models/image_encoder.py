@@ -14,6 +14,15 @@ from prolip.models.config import VisionConfig
 from prolip.models.transformer import Activation, AttentionPool, Transformer, hide_token
 
 
+def image_mask(config: VisionConfig) -> Tensor | None:
+    """Which tokens each token attends to, bool [L, L]; None if all attend to all."""
+    if not config.embed_unc or config.unc_seen:
+        return None
+    num_specials = 1 + int(config.pool_type == "tok")
+    length = num_specials + config.num_patches
+    return hide_token(torch.ones(length, length, dtype=torch.bool), num_specials - 1)
+
+
 class ImageEncoder(nn.Module):
     """A vision transformer: mean from [CLS] or an attention pool, log variance from [UNC]."""
 
@@ -53,10 +62,7 @@ class ImageEncoder(nn.Module):
         )
         self.uncertainty_proj = nn.Linear(width, embed_dim) if config.embed_unc else None
         self.mask: Tensor | None
-        length = len(self.positional_embedding)
-        hides = config.embed_unc and not config.unc_seen
-        mask = hide_token(torch.ones(length, length, dtype=torch.bool), self.num_specials - 1) if hides else None
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", image_mask(config), persistent=False)
         if self.uncertainty_proj is not None:
             nn.init.normal_(self.uncertainty_proj.weight, std=scale)
             nn.init.constant_(self.uncertainty_proj.bias, config.init_unc_bias)

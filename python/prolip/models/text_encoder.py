@@ -13,6 +13,18 @@ from prolip.models.config import TextConfig
 from prolip.models.transformer import Transformer, hide_token
 
 
+def text_mask(config: TextConfig) -> Tensor | None:
+    """Which tokens each token attends to, bool [L, L]; None if all attend to all."""
+    hides = config.embed_unc and not config.unc_seen
+    if config.no_causal_mask and not hides:
+        return None
+    length = config.context_length + int(config.embed_cls) + int(config.embed_unc)
+    mask = torch.ones(length, length, dtype=torch.bool)
+    if not config.no_causal_mask:
+        mask = mask.tril()
+    return hide_token(mask, length - 1 - int(config.embed_cls)) if hides else mask
+
+
 class TextEncoder(nn.Module):
     """A transformer over tokens, [UNC] and [CLS], in this order; bidirectional in all released models.
 
@@ -50,13 +62,7 @@ class TextEncoder(nn.Module):
         if bare is None:
             self.text_projection = nn.Linear(width, embed_dim)
         self.text_uncertainty_projection = nn.Linear(width, embed_dim) if config.embed_unc else None
-        length = config.context_length + self.num_specials
-        mask = None if config.no_causal_mask else torch.ones(length, length, dtype=torch.bool).tril()
-        if config.embed_unc and not config.unc_seen:
-            mask = hide_token(
-                torch.ones(length, length, dtype=torch.bool) if mask is None else mask, length + self._unc_row
-            )
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", text_mask(config), persistent=False)
         self._initialise(config)
 
     def _initialise(self, config: TextConfig) -> None:

@@ -1,0 +1,164 @@
+"""The exported code is one file that needs no prolip: everything runs in a process that cannot import it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.support.untrained_run import write_run
+
+from prolip.cli import main
+from prolip.data import preprocess_image
+from prolip.gaussian import Gaussian, csd, csd_logits
+from prolip.interop.transformers.single_file import source
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.pretrained.open import open_model
+
+CAPTIONS = ["a picture of animals", "An emoji of FOOD!"]
+WITHOUT_PROLIP = """
+import sys
+sys.modules["prolip"] = None  # importing it fails
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer, pipeline
+
+folder, image, again = sys.argv[1:4]
+captions = sys.argv[4:]
+"""
+TRANSFORMERS = """
+with torch.no_grad():
+    for place in (folder, again):
+        model = AutoModel.from_pretrained(place, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(place, trust_remote_code=True)
+        output = model(**processor(images=[image], text=captions, return_tensors="pt"))
+        if place == folder:
+            model.save_pretrained(again)
+            processor.save_pretrained(again)
+classify = pipeline("zero-shot-image-classification", model=folder, trust_remote_code=True)
+scores = {one["label"]: one["score"] for one in classify(image, captions, hypothesis_template="{}")}
+extract = pipeline("image-feature-extraction", model=folder, trust_remote_code=True)
+np.savez(
+    "found.npz",
+    **{name: value.numpy() for name, value in output.items()},
+    scores=[scores[caption] for caption in captions],
+    features=extract(image, return_tensors=True).numpy(),
+    pooled=extract(image, return_tensors=True, pool=True).numpy(),
+)
+"""
+SENTENCES = """
+from sentence_transformers import SentenceTransformer
+
+for place in (folder, again):
+    model = SentenceTransformer(place, trust_remote_code=True, device="cpu", local_files_only=True)
+    if place == folder:
+        model.save(again)
+images, texts = model.encode([image]), model.encode(captions)
+stored, queries = model.encode_document([image]), model.encode_query(captions)
+np.savez(
+    "found.npz",
+    images=images,
+    texts=texts,
+    similarity=model.similarity(texts, images).numpy(),
+    pairs=model.similarity_pairwise(texts, texts).numpy(),
+    of_queries=model.similarity(queries, stored).numpy(),
+    inner=queries @ stored.T,
+    log_var=np.stack([row["log_var"].numpy() for row in model.encode(captions, output_value=None)]),
+    dimension=model.get_embedding_dimension(),
+)
+"""
+
+
+def _without_prolip(program: str, folder: Path, form: str) -> tuple[dict[str, np.ndarray], Gaussian, Gaussian]:
+    """Export a run, run the program without prolip; what it found, and our own Gaussians of the image and the texts."""
+    write_run(folder / "run", folder / "tokenizer.json", context_length=12)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
+    image = folder / "image.png"
+    Image.fromarray(pixels).save(image)
+    assert main(["export", str(folder / "run"), "--format", form, "--out", str(folder / "out")]) == 0
+    words = [str(folder / "out"), str(image), str(folder / "again"), *CAPTIONS]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_PROLIP + program, *words],
+        check=False,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    network, tokenizer = open_model(str(folder / "run"), None)
+    side = network.config.vision.image_size
+    assert isinstance(side, int)
+    scaled = preprocess_image(image.read_bytes(), side) / np.float32(255.0)
+    normal = (scaled - np.float32(OPENAI_MEAN)) / np.float32(OPENAI_STD)
+    with torch.no_grad():
+        of_image = network.encode_image(torch.from_numpy(normal).permute(2, 0, 1)[None])
+        of_texts = network.encode_text(torch.from_numpy(tokenizer.encode(CAPTIONS)).long())
+    with np.load(folder / "found.npz") as found:
+        return dict(found), of_image, of_texts
+
+
+def _close(found: np.ndarray, expected: torch.Tensor, atol: float = 1e-6) -> None:
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=0, atol=atol)
+
+
+def test_the_file_imports_nothing_of_prolip_and_defines_each_name_once() -> None:
+    tree = ast.parse(source())
+    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    assert modules
+    assert not [module for module in modules if module is None or module.startswith("prolip")]
+    names = Counter(node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
+    assert max(names.values()) == 1
+    assert {"ProLIPConfig", "ProLIPModel", "ProLIPImageProcessor", "ProLIPTokenizer", "ProLIPProcessor"} <= set(names)
+    assert "LockConfig" not in names, "what no class needs is left out"
+
+
+def test_transformers_loads_a_folder_without_prolip(tmp_path: Path) -> None:
+    found, image, texts = _without_prolip(TRANSFORMERS, tmp_path, "transformers")
+    _close(found["image_mean"], image.mean)
+    _close(found["image_log_var"], image.log_var)
+    _close(found["text_mean"], texts.mean)
+    _close(found["text_log_var"], texts.log_var)
+    network, _ = open_model(str(tmp_path / "run"), None)
+    logits = csd_logits(image, texts, network.logit_scale.exp(), network.logit_bias)
+    _close(found["logits_per_image"], logits, atol=1e-5)
+    _close(found["scores"], logits.softmax(-1)[0], atol=1e-5)
+    _close(found["features"], torch.stack(image, 1))
+    _close(found["pooled"], image.mean)
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {
+        path.name for path in (tmp_path / "out").iterdir() if path.name != "README.md"
+    }
+
+
+def test_sentence_transformers_loads_a_folder_without_prolip(tmp_path: Path) -> None:
+    found, image, texts = _without_prolip(SENTENCES, tmp_path, "sentence-transformers")
+    _close(found["images"], torch.cat([image.mean, image.total_var[:, None]], 1))
+    _close(found["texts"], torch.cat([texts.mean, texts.total_var[:, None]], 1))
+    _close(found["log_var"], texts.log_var)
+    _close(found["similarity"], 1 - csd(texts, image) / 2)
+    _close(found["pairs"], 1 - texts.total_var)
+    # Of a query, the variance is left out.
+    _close(found["of_queries"], 1 - csd(texts, image) / 2 + texts.total_var[:, None] / 2)
+    np.testing.assert_allclose(found["inner"], found["of_queries"], rtol=0, atol=1e-6)
+    assert found["dimension"] == image.mean.shape[-1] + 1
+
+
+@pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
+def test_the_card_says_how_to_load_it(form: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
+    assert main(["export", str(tmp_path / "run"), "--format", form, "--out", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"library_name: {form}\n" in card
+    assert "trust_remote_code=True" in card.split("```python\n")[1].split("```")[0]
