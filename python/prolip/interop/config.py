@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,12 +32,15 @@ class ExportOptions:
     hf-hub:OWNER/NAME, open_clip:NAME/TAG."""
     out: Path | None = None
     """Folder to write."""
-    format: Literal["prolip", "transformers", "sentence-transformers"] = "prolip"
+    format: Literal["prolip", "transformers", "sentence-transformers", "onnx"] = "prolip"
     """Layout of the folder. `prolip`: that of the released models, with config.json, model.safetensors, a model card,
     and a tokenizer file if any. `transformers` and `sentence-transformers`: also with tokenizer, image processor and
-    code, so that these libraries load it without prolip."""
+    code, so that these libraries load it without prolip. `onnx`: both towers (needs the extra `onnx`) and a complete
+    tokenizer.json."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the model's own. Every format but `prolip` needs one."""
+    onnx: OnnxConfig = field(default_factory=OnnxConfig)
+    """The ONNX files; only for the format `onnx`."""
     push: str | None = None
     """Hub repository to push to, OWNER/NAME."""
     private: bool = False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prolip.checkpoint import Checkpoint
 from prolip.errors import UserError
-from prolip.interop.config import ExportOptions
+from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.models import ProLIP
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
@@ -23,10 +23,12 @@ def run_export(options: ExportOptions) -> list[str]:
     """Write the model, and return the lines to print.
 
     Raises:
-        UserError: neither a folder nor a repository is named, or the source is not a model.
+        UserError: neither a folder nor a repository is named, the source is not a model, or the format cannot hold it.
     """
     if options.out is None and options.push is None:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
+    if options.format != "onnx" and options.onnx != OnnxConfig():
+        raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
     model, card = _read(options)
     card = dataclasses.replace(
         card,
@@ -62,6 +64,10 @@ def _write(model: ProLIP, folder: Path, card: ModelCard, options: ExportOptions)
         save_pretrained(model, folder, card=card, tokenizer=found)
         return HUB_FILES
     tokenizer = open_model(options.source, options.tokenizer)[1].config
+    if options.format == "onnx":
+        from prolip.interop.onnx import save_onnx
+
+        return save_onnx(model, tokenizer, folder, card, options.onnx)
     if options.format == "transformers":
         from prolip.interop.transformers.folder import TRANSFORMERS_FILES, save_transformers
 

@@ -10,7 +10,10 @@ B batch, L tokens, D embedding.
 from __future__ import annotations
 
 import copy
+import dataclasses
+import logging
 import tempfile
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +23,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.interop.config import OnnxConfig, OnnxPrecision
+from prolip.interop.tokenizer_json import complete_tokenizer
 from prolip.models import ProLIP
+from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+
+logger = logging.getLogger(__name__)
 
 IMAGE_FILE = "image.onnx"
 TEXT_FILE = "text.onnx"
+_USAGE = """from onnxruntime import InferenceSession
+from tokenizers import Tokenizer
+
+image = InferenceSession("image.onnx")  # images: {images}
+text = InferenceSession("text.onnx")  # token_ids: int64 [batch, {length}]
+tokenizer = Tokenizer.from_file("tokenizer.json")
+mean, log_var = text.run(None, {{"token_ids": [tokenizer.encode("a cat").ids]}})
+"""
 
 
 class Difference(NamedTuple):
@@ -39,6 +55,7 @@ class Difference(NamedTuple):
     """Largest difference of a log variance."""
 
 
+_DTYPES: dict[OnnxPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 TOLERANCES: dict[OnnxPrecision, Difference] = {"fp32": Difference(1e-4, 1e-4), "fp16": Difference(2e-3, 2e-2)}
 """Largest differences that an export may have."""
 _IN_SINGLE_PRECISION = {
@@ -78,8 +95,39 @@ class _ImageTower(_Tower):
         return super().forward(pixels.to(self.dtype))
 
 
-def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> list[str]:
-    """Write image.onnx and text.onnx, and return a line for each with its differences from torch.
+def save_onnx(
+    model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard, config: OnnxConfig
+) -> Sequence[str]:
+    """Write image.onnx, text.onnx, tokenizer.json and a model card; return the names of the files.
+
+    Raises:
+        UserError: see `write_towers`.
+    """
+    found = write_towers(model, folder, config)
+    complete_tokenizer(tokenizer).save(str(folder / TOKENIZER_FILE))
+    checked = {
+        name: f"{difference.mean:.1e} in a mean, {difference.log_var:.1e} in a log variance"
+        for name, difference in found.items()
+    }
+    for name, difference in checked.items():
+        logger.info("%s: onnxruntime differs from torch by at most %s", name, difference)
+    height, width = _height_and_width(model)
+    images = f"uint8 [batch, {height}, {width}, 3]"
+    if not config.uint8_images:
+        images = f"float32 [batch, 3, {height}, {width}], normalised"
+    card = dataclasses.replace(
+        card,
+        library="onnx",
+        usage=_USAGE.format(images=images, length=model.config.text.context_length),
+        settings={f"Largest differences from torch, in {config.precision}": checked, **card.settings},
+    )
+    text = card.text(model.config, sum(parameter.numel() for parameter in model.parameters()))
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    return [CARD_FILE, TOKENIZER_FILE, *(f"{name}{end}" for name in found for end in ("", ".data"))]
+
+
+def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, Difference]:
+    """Write image.onnx and text.onnx, and return how far each is from torch in onnxruntime.
 
     The number of items in a batch is free. A tower of more than 2 GB has its weights in NAME.onnx.data. The files'
     metadata hold `logit_scale` and, if the model has one, `logit_bias`.
@@ -89,11 +137,9 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> list[str]:
             gives other numbers than torch.
     """
     model = model.eval().cpu()
-    dtype = torch.float16 if config.precision == "fp16" else torch.float32
-    vision, text = model.config.vision, model.config.text
-    size = vision.image_size
-    height, width = (size, size) if isinstance(size, int) else size
+    text = model.config.text
     noise = torch.Generator().manual_seed(0)
+    height, width = _height_and_width(model)
     if config.uint8_images:
         images = torch.randint(0, 256, (5, height, width, 3), generator=noise, dtype=torch.uint8)
     else:
@@ -103,37 +149,49 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> list[str]:
     if model.logit_bias is not None:
         metadata["logit_bias"] = repr(float(model.logit_bias))
     folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for path, tower, encoder, name, inputs in (
-        (folder / IMAGE_FILE, _ImageTower, model.visual, "images", images),
-        (folder / TEXT_FILE, _Tower, model.text, "token_ids", ids),
-    ):
-        with torch.no_grad():
-            expected = tower(encoder, torch.float32)(inputs)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            written = Path(temporary) / path.name
-            _export(tower(encoder, dtype), inputs[:2], name, metadata, written)
-            found = _difference(written, {name: inputs.numpy()}, expected)
+    found = {}
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        for name, tower, encoder, inputs in (
+            (IMAGE_FILE, _ImageTower, model.visual, {"images": images}),
+            (TEXT_FILE, _Tower, model.text, {"token_ids": ids}),
+        ):
+            path = Path(temporary) / name
+            _export(tower(encoder, _DTYPES[config.precision]), inputs, metadata, path)
+            found[name] = _difference(path, tower(encoder, torch.float32), inputs)
             allowed = TOLERANCES[config.precision]
             # Written so that NaN fails.
-            if not (found.mean <= allowed.mean and found.log_var <= allowed.log_var):
+            if not (found[name].mean <= allowed.mean and found[name].log_var <= allowed.log_var):
                 raise UserError(
-                    f"{path.name} in {config.precision} differs from torch by {found.mean:.1e} (mean) and "
-                    f"{found.log_var:.1e} (log variance): at most {allowed.mean:.0e} and {allowed.log_var:.0e} are allowed"
+                    f"{name} in {config.precision} differs from torch by {found[name].mean:.1e} in a mean and "
+                    f"{found[name].log_var:.1e} in a log variance: at most {allowed.mean:.0e} and "
+                    f"{allowed.log_var:.0e} are allowed"
                 )
-            for file in Path(temporary).iterdir():
-                file.replace(folder / file.name)
-        lines.append(f"{path.name}: {found.mean:.1e} (mean) and {found.log_var:.1e} (log variance) from torch, at most")
-    return lines
+        for name in found:  # an earlier export may have left it
+            (folder / f"{name}.data").unlink(missing_ok=True)
+        for file in Path(temporary).iterdir():
+            file.replace(folder / file.name)
+    return found
 
 
-def _export(tower: nn.Module, inputs: Tensor, name: str, metadata: dict[str, str], path: Path) -> None:
+def _height_and_width(model: ProLIP) -> tuple[int, int]:
+    size = model.config.vision.image_size
+    return (size, size) if isinstance(size, int) else size
+
+
+def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    """Export a tower of one input. It is traced with two items: torch may take one item for a constant."""
     _package("onnxscript")
-    dynamic = ({0: torch.export.Dim("batch")},)
-    names = {"input_names": [name], "output_names": ["mean", "log_var"]}
     try:
         with torch.no_grad():
-            program = torch.onnx.export(tower, (inputs,), dynamic_shapes=dynamic, dynamo=True, verbose=False, **names)
+            program = torch.onnx.export(
+                tower,
+                tuple(tensor[:2] for tensor in inputs.values()),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=list(inputs),
+                output_names=["mean", "log_var"],
+                dynamo=True,
+                verbose=False,
+            )
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"{path.name}: torch cannot export this architecture: {str(error).splitlines()[0]}") from error
     assert program is not None
@@ -142,13 +200,15 @@ def _export(tower: nn.Module, inputs: Tensor, name: str, metadata: dict[str, str
     program.save(path, external_data=size > _LARGEST_FILE)
 
 
-def _difference(path: Path, inputs: dict[str, Any], expected: Gaussian) -> Difference:
-    """Largest differences of the file's outputs in onnxruntime on the CPU."""
+def _difference(path: Path, tower: nn.Module, inputs: dict[str, Tensor]) -> Difference:
+    """Largest differences of the file's outputs, in onnxruntime on the CPU, from those of `tower`."""
+    with torch.no_grad():
+        expected = tower(*inputs.values())
     runtime = _package("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # a hint for every operator that it cannot fold in half precision
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    found = session.run(["mean", "log_var"], inputs)
+    found = session.run(["mean", "log_var"], {name: tensor.numpy() for name, tensor in inputs.items()})
     return Difference(*(_largest(ours, theirs.numpy()) for ours, theirs in zip(found, expected, strict=True)))
 
 
