@@ -69,7 +69,9 @@ def test_onnx_embed_gives_the_models_own_numbers(run, demo: Path) -> None:
     image = embed_queries(model, None, [], [read_query(demo / "picture.png", 36)], "cpu")
     texts = embed_texts(model, tokenizer, captions, torch.device("cpu"))
     expected = [[float(image.total_var[0])]]
-    expected += [[float(var), float(distance)] for var, distance in zip(texts.total_var, csd(image, texts)[0], strict=True)]
+    expected += [
+        [float(var), float(distance)] for var, distance in zip(texts.total_var, csd(image, texts)[0], strict=True)
+    ]
     assert [len(numbers) for numbers in found] == [1, 2, 2, 2]
     assert found == [pytest.approx(numbers, abs=2e-4) for numbers in expected]
 

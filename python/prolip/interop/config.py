@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-
 OnnxPrecision = Literal["fp32", "fp16"]
 
 

@@ -90,7 +90,9 @@ class _ImageTower(_Tower):
     def forward(self, inputs: Tensor) -> Gaussian:
         pixels = inputs
         if inputs.dtype == torch.uint8:
-            mean, std = (torch.tensor(values, device=inputs.device).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD))
+            mean, std = (
+                torch.tensor(values, device=inputs.device).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD)
+            )
             pixels = (inputs.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
         return super().forward(pixels.to(self.dtype))
 
@@ -145,9 +147,9 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
     else:
         images = torch.randn(5, 3, height, width, generator=noise)
     ids = torch.randint(0, text.vocab_size, (5, text.context_length), generator=noise)
-    metadata = {"logit_scale": repr(float(model.logit_scale.exp()))}
+    metadata = {"logit_scale": repr(float(model.logit_scale.detach().exp()))}
     if model.logit_bias is not None:
-        metadata["logit_bias"] = repr(float(model.logit_bias))
+        metadata["logit_bias"] = repr(float(model.logit_bias.detach()))
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     with tempfile.TemporaryDirectory(dir=folder) as temporary:

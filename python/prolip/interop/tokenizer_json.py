@@ -48,7 +48,7 @@ def json_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 
 def complete_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """As `json_tokenizer`, and it cleans captions, cuts them and pads them itself: `encode_batch` gives the loader's rows.
+    """As `json_tokenizer`, and it cleans, cuts and pads captions itself: `encode_batch` gives the loader's rows.
 
     Only ftfy's repair of broken Unicode and HTML entities are left out.
     """
