@@ -267,6 +267,13 @@ def start_from_clip(folder: Path, patch: Patch) -> None:
     captioned(folder / "data" / "long", prefix="train-")
 
 
+def hugging_face(folder: Path, patch: Patch) -> None:
+    """A run, images, and the released model; code that comes with a model is copied into the folder, too."""
+    emoji_run(folder)
+    released(folder)
+    patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder / "modules"))
+
+
 def multi_node(folder: Path, _: Patch) -> None:
     emoji_training(folder)
     siglips_tokenizer(folder)
@@ -301,6 +308,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "embed-and-search.md": alone(emoji_run),
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),
+    "hugging-face.md": hugging_face,
     "index-shards.md": index_shards,
     "iterable-dataset.md": alone(mine),
     "loader.md": alone(mine),

@@ -56,13 +56,19 @@ def test_embed_and_compare_prints_images_captions_and_inclusions(run) -> None:
     assert re.fullmatch(r"'a tool' in 'objects': [+-][\d.]+", lines[6])
 
 
-def test_onnx_embed_gives_the_models_own_numbers(run, demo: Path) -> None:
-    """Of a picture that is scaled and cropped, and of captions that need cleaning, cutting and padding."""
+def test_onnx_embed_gives_the_models_own_numbers(run, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a picture that is scaled and cropped, and of captions that need cutting and padding."""
+    monkeypatch.chdir(demo)
     noise = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((90, 50)).save(demo / "picture.png")
     captions = ["objects", "  A  tool ", "thing " * 40]
     words = ["export", "runs/demo", "--format", "onnx", "--onnx.uint8_images", "--out", "models/onnx"]
     assert cli.main(words) == 0
+    files = {path.name for path in (demo / "models/onnx").iterdir()}
+    assert files == {"README.md", "image.onnx", "text.onnx", "tokenizer.json"}
+    card = (demo / "models/onnx/README.md").read_text()
+    assert re.search(r"\| image\.onnx \| \d\.\de-\d\d in a mean, ", card)
+    assert "images: uint8 [batch, 36, 36, 3]" in card
     lines = run("onnx_embed.py", "models/onnx", "picture.png", *captions).splitlines()
     found = [[float(number) for number in re.findall(r"(?:uncertainty|CSD) ([\d.]+)", line)] for line in lines]
     model, tokenizer = open_model("runs/demo", None)

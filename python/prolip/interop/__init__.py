@@ -1,6 +1,6 @@
-"""Use prolip from other code: a torch dataset, open_clip's training, vector databases, export to the hub's layout.
+"""Use prolip from other code: a torch dataset, open_clip's training, transformers, vector databases, export.
 
-Import `prolip.interop.open_clip` by its own name, because it needs open_clip's training code.
+Import `prolip.interop.open_clip` and `prolip.interop.transformers` by their own names, because they need more packages.
 """
 
 from __future__ import annotations

@@ -19,8 +19,6 @@ _TEXT_IGNORED = (
     "pad_id",
     "final_ln_after_pool",
 )
-_OF_TRANSFORMERS = {"architectures", "auto_map", "dtype", "model_type", "pad_token_id", "transformers_version"}
-"""What transformers adds to the configuration (`prolip.interop.transformers`)."""
 _SUPPORTED_ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "vision_cfg": {
         "pool_type": ("tok", "map"),
@@ -90,9 +88,9 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
         UserError: a setting is unknown, or the official code does not support it either (specification §1).
     """
     known = {"embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "vision_cfg", "text_cfg"}
-    by_transformers = _OF_TRANSFORMERS if given.get("model_type") == "prolip" else set()
+    saved_by_transformers = given.get("model_type") == "prolip"  # which adds settings of its own
     for key in given:
-        if key not in known | by_transformers:
+        if key not in known and not saved_by_transformers:
             raise UserError(f"{key} is not a known setting{_nearest(key, known)}")
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in given:

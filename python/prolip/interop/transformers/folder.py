@@ -71,7 +71,10 @@ def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, c
     network.save_pretrained(folder)
     image_processor = ProLIPImageProcessor(size={"shortest_edge": side})
     ProLIPProcessor(image_processor, transformers_tokenizer(tokenizer)).save_pretrained(folder)
-    card = dataclasses.replace(card, library="transformers", usage=_USAGE)
+    _write_card(model, folder, dataclasses.replace(card, library="transformers", usage=_USAGE))
+
+
+def _write_card(model: ProLIP, folder: Path, card: ModelCard) -> None:
     text = card.text(model.config, sum(parameter.numel() for parameter in model.parameters()))
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
 
@@ -102,8 +105,8 @@ def save_sentence_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder
     Raises:
         UserError: the model's images are not square.
     """
-    card = dataclasses.replace(card, library="sentence-transformers", usage=_SENTENCE_USAGE)
     save_transformers(model, tokenizer, folder, card)
+    _write_card(model, folder, dataclasses.replace(card, library="sentence-transformers", usage=_SENTENCE_USAGE))
     module = {"idx": 0, "name": "0", "path": "", "type": f"{_SENTENCE_MODULE}.ProLIPEncoder"}
     settings = {
         "model_type": "SentenceTransformer",

@@ -69,11 +69,11 @@ class ProLIPEncoder(InputModule):
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_unused: Any) -> dict[str, Any]:
         """Return the model's inputs for a batch of texts or of images."""
-        if infer_batch_modality(inputs, supported_modalities=self.modalities) == "text":
-            captions = [f"{prompt or ''}{caption}" for caption in inputs]
-            return dict(self.processor(text=captions, return_tensors="pt"))
-        images = [item["image"] if isinstance(item, dict) else item for item in inputs]
-        return dict(self.processor(images=images, return_tensors="pt"))
+        modality = infer_batch_modality(inputs, supported_modalities=self.modalities)
+        items = [item[modality] if isinstance(item, dict) else item for item in inputs]
+        if modality == "text":
+            return dict(self.processor(text=[(prompt or "") + caption for caption in items], return_tensors="pt"))
+        return dict(self.processor(images=items, return_tensors="pt"))
 
     def forward(self, features: dict[str, Any], task: str | None = None, **_unused: Any) -> dict[str, Any]:
         """Add `sentence_embedding`, [N, D + 1], and the Gaussians' `mean` and `log_var`, [N, D]."""
@@ -102,9 +102,18 @@ class ProLIPEncoder(InputModule):
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         model_kwargs: dict[str, Any] | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+        config_kwargs: dict[str, Any] | None = None,
+        backend: str = "torch",
         **_unused: Any,
     ) -> ProLIPEncoder:
-        """Load the model and its processor from a folder or from the hub."""
+        """Load the model and its processor from a folder or from the hub.
+
+        Raises:
+            ValueError: the backend is not torch.
+        """
+        if backend != "torch":
+            raise ValueError(f"backend is {backend!r}: a ProLIP model runs in torch here")
         where: dict[str, Any] = {
             "token": token,
             "cache_dir": cache_folder,
@@ -112,8 +121,8 @@ class ProLIPEncoder(InputModule):
             "local_files_only": local_files_only,
             "trust_remote_code": trust_remote_code,
         }
-        model = AutoModel.from_pretrained(model_name_or_path, **where, **(model_kwargs or {}))
-        return cls(model, AutoProcessor.from_pretrained(model_name_or_path, **where))
+        model = AutoModel.from_pretrained(model_name_or_path, **where, **(config_kwargs or {}), **(model_kwargs or {}))
+        return cls(model, AutoProcessor.from_pretrained(model_name_or_path, **where, **(processor_kwargs or {})))
 
     def save(self, output_path: str, *_args: Any, **_unused: Any) -> None:
         """Write the model and its processor."""

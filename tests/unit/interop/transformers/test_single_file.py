@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,52 +20,48 @@ from prolip.cli import main
 from prolip.data import preprocess_image
 from prolip.gaussian import Gaussian, csd, csd_logits
 from prolip.interop.transformers.single_file import source
+from prolip.models import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 from prolip.pretrained.open import open_model
 
 CAPTIONS = ["a picture of animals", "An emoji of FOOD!"]
-WITHOUT_PROLIP = """
+PROGRAM = """
 import sys
 sys.modules["prolip"] = None  # importing it fails
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer, pipeline
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoProcessor, pipeline
 
-folder, image, again = sys.argv[1:4]
-captions = sys.argv[4:]
-"""
-TRANSFORMERS = """
+image, *captions = sys.argv[1:]
 with torch.no_grad():
-    for place in (folder, again):
+    for place in ("transformers", "transformers-again"):
         model = AutoModel.from_pretrained(place, trust_remote_code=True)
         processor = AutoProcessor.from_pretrained(place, trust_remote_code=True)
         output = model(**processor(images=[image], text=captions, return_tensors="pt"))
-        if place == folder:
-            model.save_pretrained(again)
-            processor.save_pretrained(again)
-classify = pipeline("zero-shot-image-classification", model=folder, trust_remote_code=True)
+        if place == "transformers":
+            model.save_pretrained("transformers-again")
+            processor.save_pretrained("transformers-again")
+classify = pipeline("zero-shot-image-classification", model="transformers", trust_remote_code=True)
 scores = {one["label"]: one["score"] for one in classify(image, captions, hypothesis_template="{}")}
-extract = pipeline("image-feature-extraction", model=folder, trust_remote_code=True)
+extract = pipeline("image-feature-extraction", model="transformers", trust_remote_code=True)
 np.savez(
-    "found.npz",
+    "transformers.npz",
     **{name: value.numpy() for name, value in output.items()},
     scores=[scores[caption] for caption in captions],
     features=extract(image, return_tensors=True).numpy(),
     pooled=extract(image, return_tensors=True, pool=True).numpy(),
 )
-"""
-SENTENCES = """
-from sentence_transformers import SentenceTransformer
 
-for place in (folder, again):
+for place in ("sentence-transformers", "sentence-transformers-again"):
     model = SentenceTransformer(place, trust_remote_code=True, device="cpu", local_files_only=True)
-    if place == folder:
-        model.save(again)
+    if place == "sentence-transformers":
+        model.save("sentence-transformers-again")
 images, texts = model.encode([image]), model.encode(captions)
 stored, queries = model.encode_document([image]), model.encode_query(captions)
 np.savez(
-    "found.npz",
+    "sentence-transformers.npz",
     images=images,
     texts=texts,
     similarity=model.similarity(texts, images).numpy(),
@@ -75,20 +72,31 @@ np.savez(
     dimension=model.get_embedding_dimension(),
 )
 """
+FORMS = ("transformers", "sentence-transformers")
 
 
-def _without_prolip(program: str, folder: Path, form: str) -> tuple[dict[str, np.ndarray], Gaussian, Gaussian]:
-    """Export a run, run the program without prolip; what it found, and our own Gaussians of the image and the texts."""
+class Exported(NamedTuple):
+    """A run's two folders, what the libraries found in them, and our own Gaussians."""
+
+    folder: Path
+    found: dict[str, dict[str, np.ndarray]]
+    network: ProLIP
+    image: Gaussian
+    texts: Gaussian
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("exported")
     write_run(folder / "run", folder / "tokenizer.json", context_length=12)
     pixels = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
-    image = folder / "image.png"
-    Image.fromarray(pixels).save(image)
-    assert main(["export", str(folder / "run"), "--format", form, "--out", str(folder / "out")]) == 0
-    words = [str(folder / "out"), str(image), str(folder / "again"), *CAPTIONS]
+    Image.fromarray(pixels).save(folder / "image.png")
+    for form in FORMS:
+        assert main(["export", str(folder / "run"), "--format", form, "--out", str(folder / form)]) == 0
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", WITHOUT_PROLIP + program, *words],
+        [sys.executable, "-W", "error", "-c", PROGRAM, "image.png", *CAPTIONS],
         check=False,
         cwd=folder,
         env=environment,
@@ -100,13 +108,16 @@ def _without_prolip(program: str, folder: Path, form: str) -> tuple[dict[str, np
     network, tokenizer = open_model(str(folder / "run"), None)
     side = network.config.vision.image_size
     assert isinstance(side, int)
-    scaled = preprocess_image(image.read_bytes(), side) / np.float32(255.0)
+    scaled = preprocess_image((folder / "image.png").read_bytes(), side) / np.float32(255.0)
     normal = (scaled - np.float32(OPENAI_MEAN)) / np.float32(OPENAI_STD)
     with torch.no_grad():
-        of_image = network.encode_image(torch.from_numpy(normal).permute(2, 0, 1)[None])
-        of_texts = network.encode_text(torch.from_numpy(tokenizer.encode(CAPTIONS)).long())
-    with np.load(folder / "found.npz") as found:
-        return dict(found), of_image, of_texts
+        image = network.encode_image(torch.from_numpy(normal).permute(2, 0, 1)[None])
+        texts = network.encode_text(torch.from_numpy(tokenizer.encode(CAPTIONS)).long())
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for form in FORMS:
+        with np.load(folder / f"{form}.npz") as arrays:
+            found[form] = dict(arrays)
+    return Exported(folder, found, network, image, texts)
 
 
 def _close(found: np.ndarray, expected: torch.Tensor, atol: float = 1e-6) -> None:
@@ -125,25 +136,23 @@ def test_the_file_imports_nothing_of_prolip_and_defines_each_name_once() -> None
     assert "LockConfig" not in names, "what no class needs is left out"
 
 
-def test_transformers_loads_a_folder_without_prolip(tmp_path: Path) -> None:
-    found, image, texts = _without_prolip(TRANSFORMERS, tmp_path, "transformers")
+def test_transformers_loads_a_folder_without_prolip(exported: Exported) -> None:
+    found, image, texts = exported.found["transformers"], exported.image, exported.texts
     _close(found["image_mean"], image.mean)
     _close(found["image_log_var"], image.log_var)
     _close(found["text_mean"], texts.mean)
     _close(found["text_log_var"], texts.log_var)
-    network, _ = open_model(str(tmp_path / "run"), None)
+    network = exported.network
+    assert network.logit_bias is not None
     logits = csd_logits(image, texts, network.logit_scale.exp(), network.logit_bias)
     _close(found["logits_per_image"], logits, atol=1e-5)
     _close(found["scores"], logits.softmax(-1)[0], atol=1e-5)
     _close(found["features"], torch.stack(image, 1))
     _close(found["pooled"], image.mean)
-    assert {path.name for path in (tmp_path / "again").iterdir()} == {
-        path.name for path in (tmp_path / "out").iterdir() if path.name != "README.md"
-    }
 
 
-def test_sentence_transformers_loads_a_folder_without_prolip(tmp_path: Path) -> None:
-    found, image, texts = _without_prolip(SENTENCES, tmp_path, "sentence-transformers")
+def test_sentence_transformers_loads_a_folder_without_prolip(exported: Exported) -> None:
+    found, image, texts = exported.found["sentence-transformers"], exported.image, exported.texts
     _close(found["images"], torch.cat([image.mean, image.total_var[:, None]], 1))
     _close(found["texts"], torch.cat([texts.mean, texts.total_var[:, None]], 1))
     _close(found["log_var"], texts.log_var)
@@ -155,10 +164,18 @@ def test_sentence_transformers_loads_a_folder_without_prolip(tmp_path: Path) -> 
     assert found["dimension"] == image.mean.shape[-1] + 1
 
 
-@pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
-def test_the_card_says_how_to_load_it(form: str, tmp_path: Path) -> None:
-    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
-    assert main(["export", str(tmp_path / "run"), "--format", form, "--out", str(tmp_path / "out")]) == 0
-    card = (tmp_path / "out" / "README.md").read_text()
+@pytest.mark.parametrize("form", FORMS)
+def test_a_folder_that_was_saved_again_has_the_same_files(form: str, exported: Exported) -> None:
+    files = {path.name for path in (exported.folder / form).iterdir()}
+    again = {path.name for path in (exported.folder / f"{form}-again").iterdir()}
+    assert {"modeling_prolip.py", "model.safetensors"} <= again
+    assert files - {"README.md"} == again - {"README.md"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_card_says_how_to_load_it(form: str, exported: Exported) -> None:
+    card = (exported.folder / form / "README.md").read_text()
     assert f"library_name: {form}\n" in card
-    assert "trust_remote_code=True" in card.split("```python\n")[1].split("```")[0]
+    usage = card.split("```python\n")[1].split("```")[0]
+    assert "trust_remote_code=True" in usage
+    assert f"from {form.replace('-', '_')} import" in usage
