@@ -66,7 +66,7 @@ class ProLIPModel(PreTrainedModel):
         # transformers builds a model that it loads without memory, and fills it later. Other models are complete now.
         if self.logit_scale.device.type != "meta":
             for module in self.modules():
-                module._is_hf_initialized = True  # type: ignore[assignment]
+                module._is_hf_initialized = True
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -80,9 +80,10 @@ class ProLIPImageProcessor(BaseImageProcessor):
 
 def _open(image: Any) -> Image.Image:
     """A PIL image from a path, a URL, another PIL image, or an array."""
-    if isinstance(image, str | Path):
-        return Image.open(image) if Path(image).is_file() else load_image(str(image))
-    return to_pil_image(image)
+    if isinstance(image, str | Path) and Path(image).is_file():
+        return Image.open(image)
+    opened: Image.Image = load_image(image) if isinstance(image, str) else to_pil_image(image)
+    return opened
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:

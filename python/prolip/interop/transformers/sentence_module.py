@@ -36,14 +36,10 @@ def pairwise_csd_similarity(a: Embeddings, b: Embeddings) -> Tensor:
 
 def _rows(embeddings: Embeddings) -> Tensor:
     """Embeddings as a matrix, f32."""
-    whole = (
-        torch.stack(list(embeddings)) if _is_list_of_tensors(embeddings) else torch.as_tensor(np.asarray(embeddings))
-    )
-    return torch.atleast_2d(whole).float()
-
-
-def _is_list_of_tensors(embeddings: Embeddings) -> bool:
-    return isinstance(embeddings, Tensor) or isinstance(next(iter(embeddings), None), Tensor)
+    if not isinstance(embeddings, Tensor | np.ndarray):
+        embeddings = torch.stack([torch.as_tensor(row) for row in embeddings])
+    rows = torch.as_tensor(embeddings).float()
+    return rows if rows.ndim == 2 else rows[None]
 
 
 def _total_var(rows: Tensor) -> Tensor:
@@ -92,7 +88,7 @@ class ProLIPEncoder(InputModule):
         model.similarity_pairwise = pairwise_csd_similarity
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
         model_name_or_path: str,
         *,

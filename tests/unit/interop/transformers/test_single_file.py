@@ -102,7 +102,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     network, tokenizer = open_model(str(folder / "run"), None)
