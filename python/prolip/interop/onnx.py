@@ -198,7 +198,8 @@ def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str
         raise UserError(f"{path.name}: torch cannot export this architecture: {str(error).splitlines()[0]}") from error
     assert program is not None
     graph = program.model.graph
-    for part in (graph, *graph.all_nodes(), *graph.inputs, *graph.initializers.values()):
+    parts: list[Any] = [graph, *graph.all_nodes(), *graph.inputs, *graph.initializers.values()]
+    for part in parts:
         part.metadata_props.clear()  # stack traces with paths of this machine
     program.model.metadata_props.update(metadata)
     size = sum(parameter.numel() * parameter.element_size() for parameter in tower.parameters())
