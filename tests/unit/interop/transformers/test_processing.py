@@ -26,7 +26,7 @@ CAPTIONS = [
     "it's don't I'LL 123 4.5 <b> &amp; Ünïcode 漢字 🐱🐱",
     "",
     "! ! !!",
-    "a picture of travel, and food " * 12,
+    "a picture of travel, and food " * 12 + "an emoji",
     "<start_of_text> hi <end_of_text>",
     "ſ 'ſ ² Ⅷ x²  â€œquotedâ€\x9d",
 ]
