@@ -17,10 +17,6 @@ from tests.support.untrained_run import write_run_with
 
 import prolip
 from prolip import cli
-from prolip.embeddings import embed_texts
-from prolip.embeddings.queries import embed_queries, read_query
-from prolip.gaussian import csd
-from prolip.pretrained.open import open_model
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +43,11 @@ def run(demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 def test_embed_and_compare_prints_images_captions_and_inclusions(run) -> None:
     captions = ["objects", "a tool", "thing 1"]
-    lines = run("embed_and_compare.py", *captions, "--num_images", "3").splitlines()
+    lines = run("embed_and_compare.py", *captions, "--show", "3").splitlines()
     assert len(lines) == 3 + 3 + 2
     assert all(
-        re.fullmatch(r"\S+: uncertainty [\d.]+, nearest caption '(objects|a tool|thing 1)'", line) for line in lines[:3]
+        re.fullmatch(r"image \d: uncertainty [\d.]+, nearest caption '(objects|a tool|thing 1)'", line)
+        for line in lines[:3]
     )
     assert [line.split(":")[0] for line in lines[3:6]] == [repr(caption) for caption in captions]
     assert re.fullmatch(r"'a tool' in 'objects': [+-][\d.]+", lines[6])
@@ -71,12 +68,12 @@ def test_onnx_embed_gives_the_models_own_numbers(run, demo: Path, monkeypatch: p
     assert "images: uint8 [batch, 36, 36, 3]" in card
     lines = run("onnx_embed.py", "models/onnx", "picture.png", *captions).splitlines()[-4:]  # after the export's
     found = [[float(number) for number in re.findall(r"(?:uncertainty|CSD) ([\d.]+)", line)] for line in lines]
-    model, tokenizer = open_model("runs/demo", None)
-    image = embed_queries(model, None, [], [read_query(demo / "picture.png", 36)], "cpu")
-    texts = embed_texts(model, tokenizer, captions, torch.device("cpu"))
+    model = prolip.load("runs/demo")
+    image, texts = model.encode_images("picture.png"), model.encode_texts(captions)
     expected = [[float(image.total_var[0])]]
     expected += [
-        [float(var), float(distance)] for var, distance in zip(texts.total_var, csd(image, texts)[0], strict=True)
+        [float(var), float(distance)]
+        for var, distance in zip(texts.total_var, prolip.csd(image, texts)[0], strict=True)
     ]
     assert [len(numbers) for numbers in found] == [1, 2, 2, 2]
     assert found == [pytest.approx(numbers, abs=2e-4) for numbers in expected]
@@ -93,9 +90,7 @@ def test_search_prints_the_best_images_first(run) -> None:
 def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo: Path) -> None:
     flags = ("--samples_seen", "64", "--batch_size", "16", "--captions", "objects", "--out", "runs/tuned")
     assert re.fullmatch(r"'objects': uncertainty [\d.]+ before, [\d.]+ after\n", run("fine_tune.py", *flags))
-    ids = torch.zeros(1, 20, dtype=torch.long)
-    with torch.no_grad():
-        before, after = (prolip.load(demo / "runs" / name).encode_text(ids) for name in ("demo", "tuned"))
+    before, after = (prolip.load(demo / "runs" / name).encode_texts("objects") for name in ("demo", "tuned"))
     assert torch.equal(before.mean, after.mean)
     assert not torch.equal(before.log_var, after.log_var)
 

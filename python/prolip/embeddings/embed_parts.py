@@ -24,7 +24,7 @@ from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Kind
-from prolip.embeddings.embed import embed_batch, embed_texts, evaluating
+from prolip.embeddings.embed import embed_batch, embed_texts
 from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.embeddings.parquet import parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
@@ -32,8 +32,9 @@ from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
-from prolip.pretrained.eval_model import square_image_size, weights_digest
-from prolip.pretrained.open import open_model, open_network
+from prolip.pretrained.forward import evaluating
+from prolip.pretrained.model import square_image_size, weights_digest
+from prolip.pretrained.open import load
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +101,12 @@ def run_embed(options: EmbedOptions) -> list[str]:
     if options.format == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
     parts = plan_parts(options.data, options.lines, options.rows_per_part)
-    tokenizer: Tokenizer | None = None
-    if options.lines or options.what != "image":
-        model, tokenizer = open_model(options.checkpoint, options.tokenizer)
-    else:
-        model = open_network(options.checkpoint)
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu")
+    network = model.require_prolip()
+    tokenizer = model.require_tokenizer() if options.lines or options.what != "image" else None
     ranks = start(options.device, _PATIENCE)
     with failing_at_once("prolip embed", log, ranks):
-        return _run(Embedder(options, model.to(ranks.device), tokenizer, ranks), parts)
+        return _run(Embedder(options, network.to(ranks.device), tokenizer, ranks), parts)
 
 
 def _run(embedder: Embedder, parts: Sequence[InputPart]) -> list[str]:

@@ -14,8 +14,8 @@ from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.models import ProLIP
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
-from prolip.pretrained.open import open_model, open_run
-from prolip.pretrained.sources import load
+from prolip.pretrained.open import choose_tokenizer, open_run
+from prolip.pretrained.sources import load_network
 from prolip.train.config import from_toml
 
 
@@ -51,7 +51,7 @@ def _read(options: ExportOptions) -> tuple[ProLIP, ModelCard]:
     """The model to write, and what is known about it."""
     checkpoint = open_run(options.source)
     if checkpoint is None:
-        return load(options.source), ModelCard(start=f"converted from {options.source}")
+        return load_network(options.source), ModelCard(start=f"converted from {options.source}")
     model = ProLIP(from_official_json(checkpoint.notes.model_config))
     model.load_state_dict(checkpoint.weights() if options.weights == "average" else checkpoint.model())
     return model, card_of_run(checkpoint)
@@ -63,7 +63,8 @@ def _write(model: ProLIP, folder: Path, card: ModelCard, options: ExportOptions)
         found = _tokenizer_file(options)
         save_pretrained(model, folder, card=card, tokenizer=found)
         return HUB_FILES
-    tokenizer = open_model(options.source, options.tokenizer)[1].config
+    checkpoint = open_run(options.source)
+    tokenizer = choose_tokenizer(options.source, options.tokenizer, model.config.text, checkpoint)
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx
 

@@ -43,7 +43,12 @@ class ModelCard:
     """Samples seen, with repetitions."""
     library: str = "prolip"
     """Library that loads the folder, by its name on the hub."""
-    usage: str = "import prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME\n"
+    usage: str = """import prolip
+
+model = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME
+images = model.encode_images(["cat.jpg"])
+texts = model.encode_texts(["a cat", "an animal"])
+"""
     """How to load it there, in Python."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """More tables by title, such as the settings of the loss."""

@@ -142,7 +142,9 @@ class Validation:
         shape = (len(names), len(job.templates), -1)
         classifier = aggregate_prompts(Gaussian(texts.mean.view(shape), texts.log_var.view(shape)))
         targets = _targets(job, pairs.keys, labels, names)
-        return measure_zero_shot(pairs.image, classifier, targets, min(_NUM_BINS, len(targets)))
+        scale = float(model.logit_scale.detach().exp())
+        bins = min(_NUM_BINS, len(targets))
+        return measure_zero_shot(pairs.image, classifier, targets, bins, logit_scale=scale)
 
     def __enter__(self) -> Self:
         return self

@@ -108,8 +108,8 @@ class TrainConfig:
     """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, and
     the default if `start_from` is set."""
     start_from: str | None = None
-    """Weights to start from instead of random ones: any source of `prolip.load`, such as a folder, a run,
-    hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
+    """Weights to start from instead of random ones: any source of `prolip.load`, such as a released
+    model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
     start_resize: Resize = "off"
     """How to fit position and token tables of another size; "off" refuses them."""
     model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])

@@ -22,7 +22,7 @@ from prolip.gaussian import Gaussian, csd, csd_logits
 from prolip.interop.transformers.single_file import source
 from prolip.models import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.pretrained.open import open_model
+from prolip.pretrained.open import load
 
 CAPTIONS = ["a picture of animals", "An emoji of FOOD!"]
 PROGRAM = """
@@ -105,7 +105,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    network, tokenizer = open_model(str(folder / "run"), None)
+    model = load(folder / "run", device="cpu")
+    network, tokenizer = model.require_prolip(), model.require_tokenizer()
     side = network.config.vision.image_size
     assert isinstance(side, int)
     scaled = preprocess_image((folder / "image.png").read_bytes(), side) / np.float32(255.0)
