@@ -40,7 +40,7 @@ class VectorBlock(NamedTuple):
 def stored_vectors(items: Gaussian) -> Floats:
     """The vectors to store, f32 [N, D + 1]: mean, total variance.
 
-    A mean that is not exactly of unit length changes a product by (|mean'|^2 - 1) / 2, beside -CSD / 2.
+    A mean that is not exactly of unit length changes a product by half of its squared length minus 1.
 
     Raises:
         ValueError: a mean is not of unit length within 1e-3, or a number is not finite.
