@@ -63,8 +63,7 @@ def _write(model: ProLIP, folder: Path, card: ModelCard, options: ExportOptions)
         found = _tokenizer_file(options)
         save_pretrained(model, folder, card=card, tokenizer=found)
         return HUB_FILES
-    checkpoint = open_run(options.source)
-    tokenizer = choose_tokenizer(options.source, options.tokenizer, model.config.text, checkpoint)
+    tokenizer = choose_tokenizer(options.source, options.tokenizer, model.config.text, open_run(options.source))
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx
 

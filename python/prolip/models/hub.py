@@ -21,6 +21,12 @@ TOKENIZER_FILE = "tokenizer.json"
 HUB_FILES = (CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE)
 """The files that `save_pretrained` writes."""
 NOT_STATED = "not stated when it was saved"
+_USAGE = """import prolip
+
+model = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME
+images = model.encode_images(["cat.jpg"])
+texts = model.encode_texts(["a cat", "an animal"])
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +49,7 @@ class ModelCard:
     """Samples seen, with repetitions."""
     library: str = "prolip"
     """Library that loads the folder, by its name on the hub."""
-    usage: str = """import prolip
-
-model = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME
-images = model.encode_images(["cat.jpg"])
-texts = model.encode_texts(["a cat", "an animal"])
-"""
+    usage: str = _USAGE
     """How to load it there, in Python."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """More tables by title, such as the settings of the loss."""

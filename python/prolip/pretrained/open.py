@@ -147,7 +147,7 @@ def choose_tokenizer(
     beside: Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> TokenizerConfig:
-    """The tokenizer of a model; see `load`.
+    """Return the tokenizer of a model; see `load`.
 
     Raises:
         UserError: it is unknown, or cannot be downloaded.

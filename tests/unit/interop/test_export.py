@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,18 @@ def test_other_formats_need_square_images_and_a_tokenizer(
     words[1] = str(tmp_path / "oblong")
     assert main([*words, "--tokenizer", "clip"]) == 2
     assert "vision.image_size is (12, 18): only square images are supported" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_whose_library_is_missing_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
+    for name in [name for name in sys.modules if name.startswith("prolip.interop.transformers")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main(["export", str(tmp_path / "run"), "--format", "transformers", "--out", str(tmp_path / "out")]) == 2
+    assert "pip install 'prolip[transformers]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -25,6 +25,10 @@ __all__ = [
 transformers.AutoConfig.register(ProLIPConfig.model_type, ProLIPConfig)
 transformers.AutoModel.register(ProLIPConfig, ProLIPModel)
 transformers.AutoModelForZeroShotImageClassification.register(ProLIPConfig, ProLIPModel)
-transformers.AutoImageProcessor.register(ProLIPConfig, image_processor_classes={"pil": ProLIPImageProcessor})
+transformers.AutoImageProcessor.register(
+    ProLIPConfig,
+    # transformers looks for torchvision's first, and says so where there is none.
+    image_processor_classes={"torchvision": ProLIPImageProcessor, "pil": ProLIPImageProcessor},
+)
 transformers.AutoTokenizer.register(ProLIPConfig, ProLIPTokenizer)
 transformers.AutoProcessor.register(ProLIPConfig, ProLIPProcessor)

@@ -13,13 +13,13 @@ from tests.support.hub import serving
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
 
-import prolip
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd_logits
 from prolip.interop.transformers import ProLIPConfig, ProLIPModel
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.hub import save_pretrained
 from prolip.models.official_json import to_official_json
+from prolip.pretrained import load_network
 
 CLOSE = {"rtol": 0.0, "atol": 1e-6}
 """The code is the same, but a loaded tensor may lie elsewhere in memory, where a kernel may add in another order."""
@@ -144,13 +144,13 @@ def test_a_released_folder_loads_as_it_is(tmp_path: Path) -> None:
 def test_prolip_loads_what_transformers_saved(tmp_path: Path) -> None:
     model = _model(OPTIONS["clip, hidden"])
     folder = _exported(model, tmp_path, pad_token_id=1)
-    back = prolip.load(folder)
+    back = load_network(folder)
     assert back.config == model.config
     assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"model_type": "clip"}))
     with pytest.raises(UserError, match="architectures is not a known setting"):
-        prolip.load(folder)
+        load_network(folder)
 
 
 def test_pushed_to_the_hub_it_comes_back(tmp_path: Path) -> None:

@@ -16,13 +16,11 @@ import torch
 from PIL import Image
 from tests.support.untrained_run import write_run
 
+import prolip
 from prolip.cli import main
-from prolip.data import preprocess_image
 from prolip.gaussian import Gaussian, csd, csd_logits
 from prolip.interop.transformers.single_file import source
 from prolip.models import ProLIP
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.pretrained.open import load
 
 CAPTIONS = ["a picture of animals", "An emoji of FOOD!"]
 PROGRAM = """
@@ -105,20 +103,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    model = load(folder / "run", device="cpu")
-    network, tokenizer = model.require_prolip(), model.require_tokenizer()
-    side = network.config.vision.image_size
-    assert isinstance(side, int)
-    scaled = preprocess_image((folder / "image.png").read_bytes(), side) / np.float32(255.0)
-    normal = (scaled - np.float32(OPENAI_MEAN)) / np.float32(OPENAI_STD)
-    with torch.no_grad():
-        image = network.encode_image(torch.from_numpy(normal).permute(2, 0, 1)[None])
-        texts = network.encode_text(torch.from_numpy(tokenizer.encode(CAPTIONS)).long())
+    model = prolip.load(folder / "run", device="cpu")
+    assert isinstance(model.network, ProLIP)
+    image, texts = model.encode_images(folder / "image.png"), model.encode_texts(CAPTIONS)
     found: dict[str, dict[str, np.ndarray]] = {}
     for form in FORMS:
         with np.load(folder / f"{form}.npz") as arrays:
             found[form] = dict(arrays)
-    return Exported(folder, found, network, image, texts)
+    return Exported(folder, found, model.network, image, texts)
 
 
 def _close(found: np.ndarray, expected: torch.Tensor, atol: float = 1e-6) -> None:
