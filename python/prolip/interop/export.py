@@ -1,45 +1,65 @@
-"""`prolip export`: write any model, with a model card, to a folder or to the hub."""
+"""`prolip export`: write any model in the hub's layout, with a model card, to a folder or to the hub."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
-from prolip.checkpoint import Checkpoint
+from prolip.checkpoint import Carried, Checkpoint, read_weights
+from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
+from prolip.files import atomic_file
 from prolip.interop.config import ExportOptions, OnnxConfig
-from prolip.models import ProLIP
+from prolip.models import ModelConfig, ProLIP
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
-from prolip.pretrained.open import choose_tokenizer, open_run
-from prolip.pretrained.sources import load_network
+from prolip.models.weights import INFERENCE_FILE, build
+from prolip.pretrained.carried import (
+    carried_by,
+    carry,
+    image_settings,
+    located,
+    read_settings,
+    write_settings,
+)
+from prolip.pretrained.open import choose_tokenizer
+from prolip.pretrained.sources import load_network, read_beside
 from prolip.train.config import from_toml
+
+log = logging.getLogger(__name__)
+
+
+class _Source(NamedTuple):
+    """What is written."""
+
+    model: ProLIP
+    card: ModelCard
+    tokenizer: TokenizerConfig | None
+    """The tokenizer that was asked for, or that the source carries."""
+    keep_ratio: float | None
+    """Share of patches that training kept of masked images; None if unknown."""
 
 
 def run_export(options: ExportOptions) -> list[str]:
     """Write the model, and return the lines to print.
 
     Raises:
-        UserError: neither a folder nor a repository is named, the source is not a model, or the format cannot hold it.
+        UserError: neither a folder nor a repository is named, the source is not a model, or does not suit the format.
     """
     if options.out is None and options.push is None:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
     if options.format != "onnx" and options.onnx != OnnxConfig():
         raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
-    model, card = _read(options)
-    card = dataclasses.replace(
-        card,
-        name=options.name or card.name,
-        data=options.data or card.data,
-        licence=options.licence or card.licence,
-    )
+    source = _read(options)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
-        files = _write(model, folder, card, options)
+        files = _write(source, folder, options)
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
@@ -47,23 +67,37 @@ def run_export(options: ExportOptions) -> list[str]:
     return lines
 
 
-def _read(options: ExportOptions) -> tuple[ProLIP, ModelCard]:
-    """The model to write, and what is known about it."""
-    checkpoint = open_run(options.source)
-    if checkpoint is None:
-        return load_network(options.source), ModelCard(start=f"converted from {options.source}")
-    model = ProLIP(from_official_json(checkpoint.notes.model_config))
-    model.load_state_dict(checkpoint.weights() if options.weights == "average" else checkpoint.model())
-    return model, card_of_run(checkpoint)
+def _read(options: ExportOptions) -> _Source:
+    """Read the model, and what is known about it."""
+    saved = read_weights(Path(options.source), averaged=options.weights == "average")
+    if saved is None:
+        model = load_network(options.source)
+        tokenizer, keep_ratio = _carried_by_folder(options.source)
+        card = ModelCard(start=f"converted from {options.source}")
+    else:
+        checkpoint, state = saved
+        model = build(from_official_json(checkpoint.notes.model_config), state)
+        card, keep_ratio = card_of_run(checkpoint), checkpoint.notes.keep_ratio
+        tokenizer = carried_by(checkpoint) or from_toml(checkpoint.notes.config).data.tokenizer
+    if options.tokenizer is not None:
+        tokenizer = choose_tokenizer(options.source, options.tokenizer, model.config.text)
+    card = dataclasses.replace(
+        card,
+        name=options.name or card.name,
+        data=options.data or card.data,
+        licence=options.licence or card.licence,
+    )
+    return _Source(model, card, tokenizer, keep_ratio)
 
 
-def _write(model: ProLIP, folder: Path, card: ModelCard, options: ExportOptions) -> Sequence[str]:
+def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[str]:
     """Write the folder, and return the names of its files."""
+    model, card, tokenizer, keep_ratio = source
     if options.format == "prolip":
-        found = _tokenizer_file(options)
-        save_pretrained(model, folder, card=card, tokenizer=found)
+        save_pretrained(model, folder, card=card)
+        _write_carried(folder, tokenizer, model.config, keep_ratio)
         return HUB_FILES
-    tokenizer = choose_tokenizer(options.source, options.tokenizer, model.config.text, open_run(options.source))
+    tokenizer = tokenizer or choose_tokenizer(options.source, None, model.config.text)
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx
 
@@ -103,12 +137,27 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     )
 
 
-def _tokenizer_file(options: ExportOptions) -> Path | None:
-    """Return the tokenizer's file; None if it is missing or comes with open_clip."""
-    if options.tokenizer is not None:
-        return None if options.tokenizer == "clip" else Path(options.tokenizer)
-    checkpoint = open_run(options.source)
-    if checkpoint is None:
-        return None
-    tokenizer = from_toml(checkpoint.notes.config).data.tokenizer
-    return tokenizer.path if tokenizer.kind == "file" and tokenizer.path and tokenizer.path.is_file() else None
+def _write_carried(
+    folder: Path, tokenizer: TokenizerConfig | None, model: ModelConfig, keep_ratio: float | None
+) -> None:
+    """Write all that inference needs besides the model."""
+    carried = Carried(images=image_settings(model))
+    if tokenizer is not None:
+        try:
+            carried = carry(tokenizer, model)
+        except FileNotFoundError:  # of an older run
+            log.warning("the tokenizer %s is missing: the model is exported without one", tokenizer.path)
+    for name, content in carried.files.items():
+        with atomic_file(folder / name) as temporary:
+            temporary.write_bytes(content)
+    write_settings(folder, carried, keep_ratio)
+
+
+def _carried_by_folder(source: str) -> tuple[TokenizerConfig | None, float | None]:
+    """The tokenizer and the share of kept patches of a model that is not a run, if it names them."""
+    file = read_beside(source, INFERENCE_FILE)
+    if file is None:
+        return None, None
+    settings = read_settings(file)
+    tokenizer = None if settings.tokenizer is None else located(settings.tokenizer, file.parent)
+    return tokenizer, settings.keep_ratio
