@@ -14,7 +14,7 @@ from prolip.checkpoint import Carried, Checkpoint, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import atomic_file
-from prolip.interop.config import ExportOptions
+from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
@@ -53,6 +53,8 @@ def run_export(options: ExportOptions) -> list[str]:
     """
     if options.out is None and options.push is None:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
+    if options.format != "onnx" and options.onnx != OnnxConfig():
+        raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
     source = _read(options)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -96,6 +98,10 @@ def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[st
         _write_carried(folder, tokenizer, model.config, keep_ratio)
         return HUB_FILES
     tokenizer = tokenizer or choose_tokenizer(options.source, None, model.config.text)
+    if options.format == "onnx":
+        from prolip.interop.onnx import save_onnx
+
+        return save_onnx(model, tokenizer, folder, card, options.onnx)
     if options.format == "transformers":
         from prolip.interop.transformers.folder import TRANSFORMERS_FILES, save_transformers
 

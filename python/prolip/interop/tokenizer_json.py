@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from prolip.data import tokenizer as prolip_tokenizer
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import clip_merges
 
@@ -16,6 +17,21 @@ _WORD_END = "</w>"
 _CLIP_MERGES = 49_152 - 256 - 2
 """Merges that CLIP uses; the published file has more."""
 _CLIP_WORDS = r"(?i)<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+_SPACES = (normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip())
+_CLEANING: dict[str, tuple[normalizers.Normalizer, ...]] = {
+    "none": (),
+    "whitespace": _SPACES,
+    "lower": (*_SPACES, normalizers.Lowercase()),
+    # string.punctuation, of which an underscore becomes a space.
+    "canonicalize": (
+        normalizers.Replace("_", " "),
+        normalizers.Replace(Regex(r"[!-/:-@\[-^`{-~]"), ""),
+        normalizers.Lowercase(),
+        *_SPACES,
+    ),
+}
+"""Cleaning without ftfy and HTML entities, by its name."""
 
 
 def json_tokenizer(config: TokenizerConfig) -> Tokenizer:
@@ -28,6 +44,24 @@ def json_tokenizer(config: TokenizerConfig) -> Tokenizer:
     tokenizer = Tokenizer.from_file(str(config.path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return tokenizer
+
+
+def complete_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """As `json_tokenizer`, and it cleans, cuts and pads captions itself: `encode_batch` gives the loader's rows.
+
+    Only ftfy's repair of broken Unicode and HTML entities are left out.
+    """
+    ours = prolip_tokenizer.Tokenizer(config)
+    tokenizer = json_tokenizer(config)
+    clean = config.clean or ("lower" if config.kind == "clip" else "none")
+    steps = [*_CLEANING[clean], *([] if tokenizer.normalizer is None else [tokenizer.normalizer])]
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    padding, truncation = sides(config)
+    tokenizer.enable_truncation(ours.context_length, direction=truncation)
+    pad_token = tokenizer.id_to_token(ours.pad_id)
+    tokenizer.enable_padding(direction=padding, pad_id=ours.pad_id, pad_token=pad_token, length=ours.context_length)
     return tokenizer
 
 

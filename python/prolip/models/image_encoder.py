@@ -97,7 +97,7 @@ class ImageEncoder(nn.Module):
         special: list[Tensor] = [vector for vector in (self.class_embedding, self.unc_embedding) if vector is not None]
         if special:
             specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
-            tokens = torch.cat([specials.expand(len(images), -1, -1), tokens], 1)
+            tokens = torch.cat([specials.expand(images.shape[0], -1, -1), tokens], 1)
         rows = slice(0, None if self.attn_pool is not None else self.num_specials)
         unc = self.num_specials - 1
         mask = None if self.mask is None else AttentionMask(self.mask, False, unc, unc).of_tokens(0, tokens.shape[1])

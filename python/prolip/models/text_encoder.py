@@ -134,4 +134,4 @@ class TextEncoder(nn.Module):
         if self.pool_type == "last":
             return x[:, -1 - self.num_specials]
         place = (token_ids if self.pool_type == "argmax" else (token_ids == self.eos_id).int()).argmax(-1)
-        return x[torch.arange(len(x), device=x.device), place]
+        return x[torch.arange(x.shape[0], device=x.device), place]

@@ -185,7 +185,8 @@ class Attention(nn.Module):
         width = x.shape[-1]
         if rows is None:
             packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-            if packed.device.type == "cpu":
+            # An exported graph has no gradient, and would copy what is scaled in place.
+            if packed.device.type == "cpu" and not torch.compiler.is_exporting():
                 allowed = None if mask is None else mask.allowed
                 return cast(Tensor, self.out_proj(_SelfAttention.apply(packed, self.heads, allowed)))
             query, key, value = self._split(packed, 3)
@@ -201,7 +202,7 @@ class Attention(nn.Module):
         width = x.shape[-1]
         key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
         probe = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
-        (split,) = self._split(probe.expand(len(x), -1, -1), 1)
+        (split,) = self._split(probe.expand(x.shape[0], -1, -1), 1)
         out: Tensor = self.out_proj(attend(split, key, value).transpose(1, 2).flatten(2))
         return out
 

@@ -179,6 +179,12 @@ def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
     assert {"modules.json", "modeling_prolip.py", "model.safetensors", "tokenizer.json", "README.md"} <= pushed
 
 
+def test_settings_of_onnx_need_its_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(tmp_path), "--out", str(tmp_path / "out"), "--onnx.precision", "fp16"]
+    assert main(words) == 2
+    assert "format is prolip: the settings of onnx need --format onnx" in capsys.readouterr().err
+
+
 def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "x"]) == 2
     assert "--out" in capsys.readouterr().err
