@@ -188,8 +188,8 @@ class LoaderConfig:
     of 4 standard deviations (no margin if this is 0), and exactly at the end of an epoch. The same run always fails at
     the same batch."""
     max_pixels: int = _core.MAX_PIXELS
-    """Largest number of pixels in an image; larger images are bad samples. The default is Pillow's `MAX_IMAGE_PIXELS`, from
-    which on Pillow warns of a decompression bomb: 256 MiB per thread, and as much again for some formats."""
+    """Largest number of pixels in an image; larger images are bad samples. The default is Pillow's
+    `MAX_IMAGE_PIXELS`, beyond which Pillow warns of a decompression bomb."""
     max_member_bytes: int = _core.MAX_MEMBER_BYTES
     """Largest size of a sample's members together, in bytes; larger samples are bad."""
     max_caption_bytes: int = _core.MAX_CAPTION_BYTES

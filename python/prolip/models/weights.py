@@ -101,7 +101,9 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
     expected = model.state_dict()
     problems = _mismatches(expected, fitted)
     if problems:
-        raise WeightsError("the checkpoint does not fit the model:\n" + "\n".join(f"  {printable(line)}" for line in problems))
+        raise WeightsError(
+            "the checkpoint does not fit the model:\n" + "\n".join(f"  {printable(line)}" for line in problems)
+        )
     model.load_state_dict(fitted, strict=True)
 
 

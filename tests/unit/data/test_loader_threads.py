@@ -121,9 +121,7 @@ def test_a_process_that_is_spawned_makes_a_loader_of_its_own(shards: str) -> Non
             pickle.dumps(loader)
 
 
-def test_a_pause_that_a_server_asks_for_is_logged(
-    shards: str, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_pause_that_a_server_asks_for_is_logged(shards: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     answers = iter([503])
 
     class Busy(http.server.SimpleHTTPRequestHandler):
