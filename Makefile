@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.r
 
 .DEFAULT_GOAL := help
 .PHONY: help extension demo test test-rust test-python lint lint-rust lint-python format docs bench bench-model bench-loader bench-kernels coverage \
-  fuzz clean
+  fuzz gpu gpu-bundle clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -85,6 +85,19 @@ FUZZ_MINUTES ?= 10
 FUZZ_TARGETS ?=
 fuzz: $(VENV)/.ready-demo ## run each fuzz target for FUZZ_MINUTES=10, or those of FUZZ_TARGETS="decode archive"
 	PYTHON=$(abspath $(BIN))/python rust/loader/fuzz/run.sh $(FUZZ_MINUTES) $(FUZZ_TARGETS)
+
+# The machine with the GPU has no network and no Rust, but a Python with torch. It gets the working tree with this folder in it.
+GPU_BUNDLE := gpu-bundle
+gpu-bundle: $(VENV)/.ready-demo ## fill gpu-bundle/ with the wheels that `make gpu` needs on another machine (CPython 3.12, Linux, x86-64)
+	rm -rf $(GPU_BUNDLE)
+	env -u MAKEFLAGS $(BIN)/maturin build --quiet --release --locked --interpreter $(BIN)/python --out $(GPU_BUNDLE)
+	git describe --always --dirty > $(GPU_BUNDLE)/COMMIT
+	$(BIN)/python -m tests.gpu.bundle $(GPU_BUNDLE)
+
+OUT ?= runs/gpu
+GPU_FLAGS ?=
+gpu: ## check and measure on a GPU, in nine minutes: OUT=runs/gpu gets gpu.md and gpu.json; PYTHON=python3 has torch
+	$(PYTHON) -m tests.gpu $(if $(wildcard $(GPU_BUNDLE)/*.whl),--bundle $(GPU_BUNDLE)) --out "$(OUT)" $(GPU_FLAGS)
 
 extension: $(VENV)/.ready-demo ## rebuild the extension after a change in rust/
 

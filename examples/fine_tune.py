@@ -6,10 +6,7 @@ python examples/fine_tune.py --start runs/demo --shards 'data/emoji/val-*.tar' -
 import argparse
 import sys
 
-import torch
-
 import prolip
-from prolip.pretrained.open import open_model
 from prolip.train.loop import main as train
 
 
@@ -39,11 +36,8 @@ def main() -> int:
     if status != 0:
         return status
 
-    _, tokenizer = open_model(options.out, None)
-    token_ids = torch.from_numpy(tokenizer.encode(options.captions)).long()
-    with torch.no_grad():
-        before, after = (prolip.load(source).encode_text(token_ids) for source in (options.start, options.out))
-    for caption, old, new in zip(options.captions, before.total_var, after.total_var, strict=True):
+    before, after = (prolip.load(source).encode_texts(options.captions) for source in (options.start, options.out))
+    for caption, old, new in zip(options.captions, before.uncertainty, after.uncertainty, strict=True):
         print(f"{caption!r}: uncertainty {old:.3f} before, {new:.3f} after")
     return 0
 

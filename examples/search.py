@@ -5,12 +5,10 @@ python examples/search.py "a picture of food" "bird"
 
 import argparse
 
-import torch
-
+import prolip
 from prolip.data import expand_shards
-from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.embeddings.embed import embed_shards
 from prolip.eval.retrieval import retrieval_scores
-from prolip.pretrained.open import open_eval_model
 
 
 def main() -> None:
@@ -22,9 +20,9 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=5)
     options = parser.parse_args()
 
-    model = open_eval_model(options.model, None, torch.device("cpu"))
+    model = prolip.load(options.model)
     images = embed_shards(model, expand_shards(options.shards))
-    texts = embed_captions(model, options.texts)
+    texts = model.encode_texts(options.texts)
     best = retrieval_scores(texts, images.gaussian).topk(options.k)  # nearest by the sampled distance
     for text, scores, places in zip(options.texts, best.values, best.indices, strict=True):
         print(text)

@@ -25,7 +25,7 @@ from prolip.demo.suite.measure_sets import measure_levels
 from prolip.demo.suite.results import LevelFigures, ModelFigures
 from prolip.embeddings.embed import embed_pixels
 from prolip.gaussian import Gaussian
-from prolip.pretrained.open import open_model
+from prolip.pretrained.open import load
 
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
 NO_INCLUSION = ("--loss.inclusion_weight", "0")
@@ -159,7 +159,8 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
 
     The variances are calibrated on the training images; the model's own variances are not used.
     """
-    model, tokenizer = open_model(str(source), None, data)
+    opened = load(source, device=CPU, beside=data)
+    model, tokenizer = opened.require_prolip(), opened.require_tokenizer()
     size = model.config.vision.image_size
     assert isinstance(size, int), "emoji are square"
     sets = [read_set(data, name, size) for name in set_names("test")]

@@ -24,6 +24,10 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
   set -- "${recipes[$SLURM_ARRAY_TASK_ID]}" "$@"
 fi
 
+# Seconds that torchrun waits after SIGTERM for the run to save, a little less than --signal reserves above (before torch
+# 2.12 it waits 30, whatever this says).
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"
+[[ " $* " == *" --device"* ]] || set -- "$@" --device cuda # never the CPU by accident
 nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 port=$((20000 + SLURM_JOB_ID % 20000)) # so that jobs on one machine have different ports
 srun --kill-on-bad-exit=1 torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \

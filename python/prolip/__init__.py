@@ -1,27 +1,41 @@
 """Probabilistic language-image pre-training: Gaussian embeddings of images and captions (arXiv:2410.18857).
 
-`prolip.load` opens a model. Import everything else from its own room: `prolip.data`, `prolip.models`, `prolip.losses`,
-`prolip.gaussian`, `prolip.eval`. This module imports nothing heavy, so `import prolip` is quick.
+`prolip.load` opens a model, which encodes and classifies images and texts. Import everything else from its own room:
+`prolip.data`, `prolip.models`, `prolip.losses`, `prolip.gaussian`, `prolip.eval`. This module imports nothing heavy, so
+`import prolip` is quick.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prolip.lazy import lazy_names
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from prolip.gaussian import Gaussian, csd, inclusion_score
+    from prolip.models.released import ReleasedModel, list_models
+    from prolip.pretrained.classify import Classification
+    from prolip.pretrained.model import Model
+    from prolip.pretrained.open import load
 
-    from prolip.models import ModelConfig, ProLIP
-    from prolip.models.config import Resize
+__all__ = [
+    "Classification",
+    "Gaussian",
+    "Model",
+    "ReleasedModel",
+    "csd",
+    "inclusion_score",
+    "list_models",
+    "load",
+]
 
-__all__ = ["load"]
-
-
-def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
-    """Open a model for inference: a run, a checkpoint, a folder, "hf-hub:OWNER/NAME" or "open_clip:NAME/TAG".
-
-    The model is on the CPU, in evaluation mode and in fp32; see `prolip.pretrained.sources.load`.
-    """
-    from prolip.pretrained.sources import load as load_weights
-
-    return load_weights(source, config=config, resize=resize)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "gaussian": ["Gaussian", "csd", "inclusion_score"],
+        "models.released": ["ReleasedModel", "list_models"],
+        "pretrained.classify": ["Classification"],
+        "pretrained.model": ["Model"],
+        "pretrained.open": ["load"],
+    },
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,11 @@ _LOG_2 = math.log(2.0)
 
 
 class Gaussian(NamedTuple):
-    """Diagonal Gaussians, one per row of the leading axes."""
+    """Diagonal Gaussians, one per row of the leading axes.
+
+    An index selects items, as in a tensor: `gaussian[:10]`, `gaussian[mask]`. Unpacking and `len` are the tuple's:
+    `mean, log_var = gaussian`.
+    """
 
     mean: Tensor
     """[..., D]; unit norm, except raw means."""
@@ -49,6 +53,10 @@ class Gaussian(NamedTuple):
         """Gaussians of zero variance, as returned by a model without an uncertainty token."""
         return cls(mean, mean.new_full((), -math.inf).expand_as(mean))
 
+    def __getitem__(self, index: Any) -> Gaussian:  # type: ignore[override]
+        """The items at `index` of the leading axes: a number, a slice, a mask or a tensor of numbers."""
+        return Gaussian(self.mean[index], self.log_var[index])
+
     @property
     def var(self) -> Tensor:
         """Variances, [..., D]."""
@@ -58,6 +66,11 @@ class Gaussian(NamedTuple):
     def total_var(self) -> Tensor:
         """Sum of variances over dimensions, [...]: an item's uncertainty."""
         return self.log_var.exp().sum(-1)
+
+    @property
+    def uncertainty(self) -> Tensor:
+        """How unsure the model is about each item, [...], >= 0: `total_var`; 0 for a point."""
+        return self.total_var
 
     def rows(self, index: Tensor | slice) -> Gaussian:
         """The items at `index` of the last item axis, the one before D."""

@@ -24,7 +24,7 @@ from tests.support.siglip import architecture, pretrain
 from prolip.demo.run import evaluate
 from prolip.demo.suite.results import ModelFigures
 from prolip.models.hub import save_pretrained
-from prolip.pretrained.sources import load
+from prolip.pretrained.sources import load_network
 from prolip.train.loop import main as train
 
 BATCH = 128
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> Iterator[list[str]]:
     start = pretrain(
         options.out / "emoji-siglip", described, recipe(options, 0, options.pretraining), options.pretraining
     )
-    whole = save_pretrained(load(start), options.out / "start", tokenizer=options.data / "tokenizer.json")
+    whole = save_pretrained(load_network(start), options.out / "start", tokenizer=options.data / "tokenizer.json")
     figures = evaluate(whole, options.data, options.out / "start.json").trained
     yield ["the SigLIP model itself", *(f"{100 * measure(figures):.1f}" for measure in MEASURES.values()), ""]
     for kind, flags in KINDS.items():

@@ -191,7 +191,7 @@ def mask_texts(token_ids: Tensor, mask: MaskConfig) -> Tensor:
     """One draw for each token that is no padding (id 1), in order, from the CPU's generator."""
     masked = token_ids.clone()
     present = masked != 1
-    draws = torch.rand(int(present.sum()))
+    draws = torch.rand(int(present.sum())).to(token_ids.device)
     masked[present] = torch.where(draws < mask.text_mask_prob, mask.mask_id, masked[present])
     return masked
 

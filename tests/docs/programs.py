@@ -39,7 +39,7 @@ from prolip.interop import open_clip as adapter
 from prolip.train.config import TrainConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-GENTLY = ["--cpu_threads", "1", "--precision", "fp32"]
+GENTLY = ["--device", "cpu", "--cpu_threads", "1", "--precision", "fp32"]
 """Other tests run beside these, and not every CPU multiplies bf16."""
 BRIEFLY = [
     *("--samples_seen", "32", "--batch_size", "16", "--accumulate", "1"),

@@ -26,9 +26,10 @@ from tests.support.captioned_sets import COUNT, caption, write_hierarchies, writ
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 from tests.support.emoji_build import build_made_up
 from tests.support.emoji_shards import write_emoji
+from tests.support.images import noise
+from tests.support.released_hub import siglips_tokenizer
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import WORDS, write_run
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip import cli
 from prolip.demo.data import build as emoji
@@ -114,18 +115,6 @@ def emoji_training(folder: Path) -> None:
     write_tar(data / "train-000.tar", samples)
 
 
-def siglips_tokenizer(folder: Path) -> None:
-    """Words as tokens, in the two files that SigLIP's tokenizer consists of."""
-    folder.mkdir(parents=True, exist_ok=True)
-    words = {word: place for place, word in enumerate(["<unk>", "</s>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64}
-    settings |= {"pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
 RECIPE = """
 architecture = "demo"
 samples_seen = 32
@@ -165,16 +154,20 @@ def clips(folder: Path, patch: Patch) -> None:
     torch.save(clip.state_dict(), folder / "weights" / "mine.pt")
 
     siglips_tokenizer(timm)
-    described = siglip.architecture("vit_prolip_lab", 12, width=16, heads=2, layers=1, vocab=16, context=64)
+    described = siglip.architecture("vit_prolip_lab", 12, width=16, heads=2, layers=1, vocab=20, context=64)
+    described["text_cfg"]["hf_tokenizer_name"] = "timm/ViT-B-16-SigLIP"
+    described["text_cfg"]["tokenizer_kwargs"] = {"clean": "canonicalize"}
     (timm / "open_clip_config.json").write_text(json.dumps({"model_cfg": described, "preprocess_cfg": {}}))
     towers = {name: value for name, value in described.items() if name != "custom_text"}
     save_file(open_clip.CustomTextCLIP(**towers).state_dict(), timm / "open_clip_model.safetensors")
 
 
 def released(folder: Path) -> None:
-    """The released model, small, and the files of its tokenizer where recipes look for them."""
+    """The released model, small, and the files of its tokenizer where recipes look for them, and on the hub."""
     model = ProLIP(load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "none", *MINUTELY]).model)
-    save_pretrained(model, folder / "hub" / "models" / "SanghyukChun" / "ProLIP-ViT-B-16-DC-1B-12_8B")
+    hub = folder / "hub" / "models"
+    save_pretrained(model, hub / "SanghyukChun" / "ProLIP-ViT-B-16-DC-1B-12_8B")
+    siglips_tokenizer(hub / "timm" / "ViT-B-16-SigLIP")
     siglips_tokenizer(folder)
 
 
@@ -210,9 +203,27 @@ def hierarchies(folder: Path) -> None:
 
 def readme(folder: Path, patch: Patch) -> None:
     emoji_run(folder)
+    released(folder)
+    cat_and_dog(folder)
     write_emoji(folder / "data" / "emoji", {"test-openmoji": 36, "test-goog": 36, "test-twtr": 36, "design-twtr": 60})
     (folder / "data" / "emoji" / "test-openmoji-000.tar").unlink()
     clips(folder, patch)
+
+
+def cat_and_dog(folder: Path) -> None:
+    """Pictures by the names that pages give to them."""
+    for seed, name in enumerate(("cat", "dog")):
+        noise(seed).save(folder / f"{name}.jpg")
+
+
+def model_zoo(folder: Path, _: Patch) -> None:
+    released(folder)
+    cat_and_dog(folder)
+
+
+def use_a_model(folder: Path, _: Patch) -> None:
+    emoji_run(folder)
+    model_zoo(folder, _)
 
 
 def tutorial(folder: Path, patch: Patch) -> None:
@@ -297,7 +308,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "index-shards.md": index_shards,
     "iterable-dataset.md": alone(mine),
     "loader.md": alone(mine),
-    "model-zoo.md": alone(released),
+    "model-zoo.md": model_zoo,
     "multi-node.md": multi_node,
     "open-clip.md": open_clips_training,
     "prompt-weights.md": alone(emoji_run),
@@ -307,6 +318,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "tokenizers.md": clips,
     "train-on-your-shards.md": alone(siglips_tokenizer),
     "tutorial.md": tutorial,
+    "use-a-model.md": use_a_model,
     "watch-a-run.md": alone(mine),
     "your-own-images.md": alone(images),
 }

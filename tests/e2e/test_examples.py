@@ -40,10 +40,11 @@ def run(demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 def test_embed_and_compare_prints_images_captions_and_inclusions(run) -> None:
     captions = ["objects", "a tool", "thing 1"]
-    lines = run("embed_and_compare.py", *captions, "--num_images", "3").splitlines()
+    lines = run("embed_and_compare.py", *captions, "--show", "3").splitlines()
     assert len(lines) == 3 + 3 + 2
     assert all(
-        re.fullmatch(r"\S+: uncertainty [\d.]+, nearest caption '(objects|a tool|thing 1)'", line) for line in lines[:3]
+        re.fullmatch(r"image \d: uncertainty [\d.]+, nearest caption '(objects|a tool|thing 1)'", line)
+        for line in lines[:3]
     )
     assert [line.split(":")[0] for line in lines[3:6]] == [repr(caption) for caption in captions]
     assert re.fullmatch(r"'a tool' in 'objects': [+-][\d.]+", lines[6])
@@ -60,9 +61,7 @@ def test_search_prints_the_best_images_first(run) -> None:
 def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo: Path) -> None:
     flags = ("--samples_seen", "64", "--batch_size", "16", "--captions", "objects", "--out", "runs/tuned")
     assert re.fullmatch(r"'objects': uncertainty [\d.]+ before, [\d.]+ after\n", run("fine_tune.py", *flags))
-    ids = torch.zeros(1, 20, dtype=torch.long)
-    with torch.no_grad():
-        before, after = (prolip.load(demo / "runs" / name).encode_text(ids) for name in ("demo", "tuned"))
+    before, after = (prolip.load(demo / "runs" / name).encode_texts("objects") for name in ("demo", "tuned"))
     assert torch.equal(before.mean, after.mean)
     assert not torch.equal(before.log_var, after.log_var)
 

@@ -14,7 +14,7 @@ from tests.support.small_training import COLOURS, PLACES, Lab, numbers
 from prolip.data import BatchLoader
 from prolip.data.device import device_batches
 from prolip.models.hub import save_pretrained
-from prolip.pretrained.sources import load
+from prolip.pretrained.sources import load_network
 from prolip.train.config import load_config
 from prolip.train.loop import main
 
@@ -29,7 +29,7 @@ def siglip(lab: Lab) -> str:
 
 def accuracy(lab: Lab, run: str) -> float:
     """The share of the pictures whose most similar caption, of 16, names their colour, its first word."""
-    model = load(lab.folder / run)
+    model = load_network(lab.folder / run)
     data = replace(load_config(lab.words(run)).loader(1), mask=None, batch_size=64, shuffle_window=0)
     data = replace(data, augment=replace(data.augment, crop_scale=(1.0, 1.0)))
     with BatchLoader(data) as loader:
@@ -54,7 +54,7 @@ def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab: Lab, s
 
 
 def test_two_processes_train_what_is_not_locked(lab: Lab, siglip: str) -> None:
-    started = load(siglip)
+    started = load_network(siglip)
     save_pretrained(started, lab.folder / "siglip-start")  # what another process can open without timm's new tower
     flags = ("--batch_size", "16", "--samples_seen", "80", "--lock.image", "True", "--loss.contrast", "clip")
     program = (str(Path(__file__).parent / "programs" / "both_strategies.py"),)
@@ -62,7 +62,7 @@ def test_two_processes_train_what_is_not_locked(lab: Lab, siglip: str) -> None:
     unc = {"visual.unc_embedding", "visual.uncertainty_proj.weight", "visual.uncertainty_proj.bias"}
     before = started.state_dict()
     for strategy in ("ddp", "fsdp"):
-        after = load(lab.folder / f"locked-{strategy}").state_dict()
+        after = load_network(lab.folder / f"locked-{strategy}").state_dict()
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert changed == {name for name in before if name.startswith("text.")} | unc | {"logit_scale"}
 
@@ -77,4 +77,4 @@ def test_a_control_without_uncertainty_learns_and_its_rows_are_numbers(lab: Lab)
     assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
     assert {row["image_uncertainty"] for row in rows} == {0.0}
     assert all("logit_bias" not in row for row in rows)
-    assert load(lab.folder / "points").logit_bias is None
+    assert load_network(lab.folder / "points").logit_bias is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,10 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from packaging.version import Version
 from tests.support.small_training import Lab
+from torch.distributed.launcher.api import LaunchConfig
 
-TRAIN = Path(__file__).resolve().parents[2] / "train"
-SHORT = ("--samples_seen", "32")
+from prolip.train.config import known_recipes, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / "train"
+SHORT = ("--samples_seen", "32", "--device", "cpu")
+GRACE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -55,7 +63,7 @@ def test_one_node_starts_a_process_a_gpu(tmp_path: Path, settings: dict[str, str
     stub(tmp_path, "nvidia-smi", "printf 'GPU 0: a\\nGPU 1: b\\nGPU 2: c\\n'")
     assert launch(tmp_path, "one_node.sh", "demo", "--name", "a b", RESTARTS="3", **settings).returncode == 0
     started = f"torchrun --standalone --nproc-per-node {processes} --max-restarts 3 -m prolip.train demo --name a b"
-    assert calls(tmp_path)[-1] == started
+    assert calls(tmp_path)[-1] == f"{started} --device cuda"
 
 
 def test_several_nodes_meet_on_the_first(tmp_path: Path) -> None:
@@ -65,7 +73,7 @@ def test_several_nodes_meet_on_the_first(tmp_path: Path) -> None:
         assert launch(tmp_path, "multi_node.sh", "demo", NODE_RANK=rank, **where).returncode == 0
         assert calls(tmp_path)[-1] == (
             "torchrun --nnodes 2:4 --nproc-per-node 4 --max-restarts 0 --rdzv-backend c10d --rdzv-id prolip "
-            f"--rdzv-endpoint 10.0.0.1:29500 --rdzv-conf is_host={is_host} -m prolip.train demo"
+            f"--rdzv-endpoint 10.0.0.1:29500 --rdzv-conf is_host={is_host} -m prolip.train demo --device cuda"
         )
     unnamed = launch(tmp_path, "multi_node.sh", "demo", NUM_NODES="2", NODE_RANK="0")
     assert unnamed.returncode != 0
@@ -89,7 +97,7 @@ def test_slurm_starts_a_launcher_a_node(tmp_path: Path) -> None:
     slurm(tmp_path)
     stub(tmp_path, "srun", "exit 7")
     assert launch(tmp_path, "slurm.sh", "demo", "--seed", "1", **JOB).returncode == 7
-    assert f"{STEP} demo --seed 1" in calls(tmp_path)
+    assert f"{STEP} demo --seed 1 --device cuda" in calls(tmp_path)
     assert not [call for call in calls(tmp_path) if "requeue" in call]
 
 
@@ -98,10 +106,59 @@ def test_an_arrays_task_trains_its_recipe(tmp_path: Path) -> None:
     stub(tmp_path, "srun")
     words = ("one", "two", "three", "--", "--seed", "1")
     assert launch(tmp_path, "slurm.sh", *words, SLURM_ARRAY_TASK_ID="1", **JOB).returncode == 0
-    assert f"{STEP} two --seed 1" in calls(tmp_path)
+    assert f"{STEP} two --seed 1 --device cuda" in calls(tmp_path)
     unended = launch(tmp_path, "slurm.sh", "one", SLURM_ARRAY_TASK_ID="0", **JOB)
     assert unended.returncode != 0
     assert "the recipes of an array end with --" in unended.stderr
+
+
+NODES = {"NUM_NODES": "2", "NODE_RANK": "0", "FIRST_NODE": "n1"}
+LAUNCHERS = [("one_node.sh", {}, "torchrun"), ("multi_node.sh", NODES, "torchrun"), ("slurm.sh", JOB, "srun")]
+
+
+@pytest.mark.parametrize(("script", "settings", "program"), LAUNCHERS)
+def test_a_device_that_is_named_is_not_replaced(
+    tmp_path: Path, script: str, settings: dict[str, str], program: str
+) -> None:
+    slurm(tmp_path)
+    stub(tmp_path, program)
+    assert launch(tmp_path, script, "demo", "--device", "cpu", **settings).returncode == 0
+    (started,) = (call for call in calls(tmp_path) if call.startswith(program))
+    assert started.endswith("-m prolip.train demo --device cpu")
+
+
+@pytest.mark.parametrize(("script", "settings", "program"), LAUNCHERS)
+def test_a_run_has_almost_as_long_to_save_as_slurm_reserves(
+    tmp_path: Path, script: str, settings: dict[str, str], program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(GRACE, raising=False)
+    slurm(tmp_path)
+    stub(tmp_path, program, f'echo "${GRACE}" > "{tmp_path}/grace"')
+    reserved = re.search(r"^#SBATCH --signal=B:USR1@(\d+)$", (TRAIN / "slurm.sh").read_text(), re.MULTILINE)
+    assert reserved is not None
+    assert launch(tmp_path, script, "demo", **settings).returncode == 0
+    assert int((tmp_path / "grace").read_text()) == int(reserved[1]) - 10
+    assert launch(tmp_path, script, "demo", **settings, **{GRACE: "7"}).returncode == 0
+    assert (tmp_path / "grace").read_text() == "7\n"
+
+
+@pytest.mark.skipif(Version(torch.__version__) < Version("2.12"), reason="torch waits 30 seconds, whatever is set")
+def test_torchrun_waits_as_long_as_the_launchers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(GRACE, "110")
+    assert LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=1).shutdown_timeout == 110
+
+
+def test_every_recipe_can_run_on_each_number_of_machines_that_is_recommended() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *TRAIN.glob("*.sh"), ROOT / "README.md"]
+    ranges = {found for page in pages for found in re.findall(r"NUM_NODES=(\d+):(\d+)", page.read_text())}
+    assert ranges
+    published = [name for name in known_recipes() if name.startswith("vit-")]
+    batches = {name: load_config([name, "--data.shards", "a.tar"]).batch_size for name in published}
+    assert len(batches) > 5
+    for low, high in ranges:
+        for nodes in range(int(low), int(high) + 1):
+            uneven = [name for name, batch in batches.items() if batch % (8 * nodes)]
+            assert not uneven, f"NUM_NODES={low}:{high} may leave {nodes} machines of 8 GPUs"
 
 
 def test_a_preempted_job_queues_itself_again(tmp_path: Path) -> None:
@@ -141,10 +198,12 @@ def test_two_nodes_train_together(lab: Lab, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    where = {"NUM_NODES": "2", "FIRST_NODE": "localhost", "PORT": port, "NPROC": "1"}
+    where = NODES | {"FIRST_NODE": "localhost", "PORT": port, "NPROC": "1"}
     script = ["bash", str(TRAIN / "multi_node.sh"), *lab.words("two_nodes", *SHORT)]
     nodes = [
-        subprocess.Popen(script, env=environment(tmp_path, NODE_RANK=rank, **where), stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            script, env=environment(tmp_path, **where | {"NODE_RANK": rank}), stderr=subprocess.PIPE, text=True
+        )
         for rank in ("0", "1")
     ]
     told = [node.communicate(timeout=120)[1] for node in nodes]

@@ -17,7 +17,7 @@ from prolip.data import BatchLoader
 from prolip.models import ProLIP
 from prolip.models.config import ResizeForm
 from prolip.models.hub import save_pretrained
-from prolip.pretrained.sources import load, new_model
+from prolip.pretrained.sources import load_network, new_model
 from prolip.train.config import load_config
 from prolip.train.loop import main
 
@@ -95,5 +95,5 @@ def test_longprolip_trains_every_position_on_captions_beyond_the_old_context(lab
     assert numbers(rows, "step") == [1, 2, 3]
     assert all(row["masked_text_inclusion"] > 0 for row in rows)
     start = new_model(config.model, config.start_from, config.start_resize).text.positional_embedding
-    moved = (load(lab.folder / "long").text.positional_embedding - start).abs().amax(1)
+    moved = (load_network(lab.folder / "long").text.positional_embedding - start).abs().amax(1)
     assert bool((moved > 0).all())

@@ -245,7 +245,10 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         return found.weight.T, found.var.T
 
     def zero_shot_logits(self, image_mean: Tensor, classifier: Tensor, variances: Tensor | None = None) -> Tensor:
-        return zero_shot.zero_shot_logits(image_mean, classifier.T, None if variances is None else variances.sum(0))
+        total_var = None if variances is None else variances.sum(0)
+        return zero_shot.zero_shot_logits(
+            image_mean, classifier.T, total_var, logit_scale=zero_shot.PUBLISHED_LOGIT_SCALE
+        )
 
     def em_weights(
         self,
@@ -395,7 +398,9 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         unc_weight: Tensor | None,
         n_bins: int,
     ) -> dict[str, float]:
-        logits = zero_shot.zero_shot_logits(image_mean, classifier.T, unc_weight)
+        logits = zero_shot.zero_shot_logits(
+            image_mean, classifier.T, unc_weight, logit_scale=zero_shot.PUBLISHED_LOGIT_SCALE
+        )
         found = zero_shot.evaluate_zero_shot(logits, labels)
         values = Gaussian(image_mean, image_logvar).total_var
         top1, top5 = (

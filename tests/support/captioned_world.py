@@ -15,8 +15,8 @@ from torch import Tensor
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.gaussian import Gaussian
-from prolip.pretrained.eval_model import EvalModel
-from prolip.pretrained.open import open_eval_model
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 from prolip.suites.caption_sets import open_captioned
 
 
@@ -28,7 +28,7 @@ class CaptionedWorld:
         write_hierarchies(self.hierarchies)
         write_run(root / "run", root / "tokenizer.json", context_length=8)
         self.ours, self.theirs = str(root / "run"), write_open_clip(root / "clip")
-        self.model = open_eval_model(self.ours, None, torch.device("cpu"))
+        self.model = load(self.ours, device="cpu")
 
     def run(self, suite: str, *words: str, models: list[str] | None = None) -> dict[str, Any]:
         """The figures of our model and of open_clip's, by task and metric."""
@@ -45,7 +45,7 @@ class CaptionedWorld:
         return {row["metric"]: row["value"][name] for row in found["figures"] if row["value"].get(name) is not None}
 
 
-def embedded(model: EvalModel, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
+def embedded(model: Model, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
     images = embed_shards(model, open_captioned(str(folder), folder).shards).gaussian
     texts = embed_captions(model, [caption(number, place) for number in range(COUNT) for place in range(3)])
     return images, texts, torch.arange(COUNT).repeat_interleave(3)

@@ -19,7 +19,10 @@ import pytest
 from huggingface_hub import constants, hf_api
 
 _API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/(revision|tree|preupload|commit)/[^/]+")
-_FILE = re.compile(r"/(datasets/|)([^/]+/[^/]+)/resolve/[^/]+/(.+)")
+_FILE = re.compile(r"/(datasets/|)([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+
+GATED = ".gated"
+"""A repository with a file of this name must be asked for access."""
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -53,7 +56,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.tell_of(self.repository(asked[1], asked[2]), asked[2], asked[3])
         elif asked := _FILE.fullmatch(path):
             folder = self.repository("datasets" if asked[1] else "models", asked[2])
-            self.give(folder / asked[3], {"X-Repo-Commit": _commit(folder)} if folder.is_dir() else {})
+            if not folder.is_dir():
+                self.refuse("RepoNotFound", 404)
+            elif (folder / GATED).exists():
+                self.refuse("GatedRepo", 403)
+            elif asked[3] not in {"main", _commit(folder)}:
+                self.refuse("RevisionNotFound", 404)
+            else:
+                self.give(folder / asked[4], {"X-Repo-Commit": _commit(folder)})
         else:
             self.give(self.root / "store" / path.lstrip("/"), {})
 
@@ -86,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def tell_of(self, folder: Path, name: str, what: str) -> None:
         if not folder.is_dir():
-            self.reply("", status=404, headers={"X-Error-Code": "RepoNotFound"})
+            self.refuse("RepoNotFound", 404)
         elif what == "revision":
             self.reply(json.dumps({"id": name, "sha": _commit(folder), "siblings": [], "tags": []}))
         else:
@@ -108,6 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
             content, status = content[first : last + 1], 206
         self.reply(content, status=status, headers=headers)
+
+    def refuse(self, code: str, status: int) -> None:
+        self.reply("", status=status, headers={"X-Error-Code": code})
 
     def reply(self, content: str | bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
         content = content.encode() if isinstance(content, str) else content

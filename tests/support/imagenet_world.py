@@ -17,8 +17,8 @@ from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import Classifier, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.eval_model import EvalModel
-from prolip.pretrained.open import open_eval_model
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 from prolip.suites.imagenet import LabelledSet
 
 CLASSES = ["animals", "nature", "food", "travel"]
@@ -64,7 +64,7 @@ class ImagenetWorld:
         words += ["3", "--few_shot.num_neighbors", "2", "--nearest.num_neighbors", "4"]
         assert main(["eval", "imagenet", *words]) == 0
         self.results = json.loads((self.out / "results.json").read_text())
-        self.model = open_eval_model(str(run), None, torch.device("cpu"))
+        self.model = load(str(run), device="cpu")
 
     def figure(self, task: str, metric: str) -> dict[str, Any]:
         (found,) = (row for row in self.results["figures"] if (row["task"], row["metric"]) == (task, metric))
@@ -77,7 +77,7 @@ class ImagenetWorld:
         return value
 
 
-def prompts_of(model: EvalModel, classnames: list[str]) -> Gaussian:
+def prompts_of(model: Model, classnames: list[str]) -> Gaussian:
     rows = [embed_captions(model, [template.format(c=name) for template in TEMPLATES]) for name in classnames]
     return Gaussian(torch.stack([row.mean for row in rows]), torch.stack([row.log_var for row in rows]))
 
@@ -92,5 +92,7 @@ def share(
     pictures: LabelledSet, classifier: Classifier, *, with_var: bool = False, rows: Tensor | None = None
 ) -> float:
     var = classifier.total_var if with_var else None
-    right = zero_shot_logits(pictures.images.mean, classifier.weight, var).argmax(dim=1) == pictures.labels
+    right = (
+        zero_shot_logits(pictures.images.mean, classifier.weight, var, logit_scale=1.0).argmax(dim=1) == pictures.labels
+    )
     return float((right if rows is None else right[rows]).double().mean())

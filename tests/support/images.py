@@ -14,3 +14,8 @@ def draw(path: Path, size: tuple[int, int] = (8, 6), value: int = 0, **options: 
     pixels = np.random.default_rng(value).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
     return path.read_bytes()
+
+
+def noise(seed: int = 0, size: tuple[int, int] = (61, 44)) -> Image.Image:
+    """Random colours, in which every wrong pixel shows."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))

@@ -106,7 +106,12 @@ class Job:
 
     def told(self) -> str:
         """What all ranks wrote, rank by rank."""
-        return "".join(file.read_text() for file in self._told if file.exists())
+        return "".join(map(self.told_by, range(len(self._told))))
+
+    def told_by(self, rank: int) -> str:
+        """What one rank wrote."""
+        file = self._told[rank]
+        return file.read_text() if file.exists() else ""
 
     def wait_for(self, holds: Callable[[], object], seconds: float = 180) -> None:
         """Waits until something is so, while all ranks live."""

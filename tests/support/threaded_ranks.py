@@ -41,14 +41,14 @@ class Group:
     def all_reduce(self, tensor: torch.Tensor) -> None:
         tensor.copy_(torch.stack(self._all(tensor.clone())).sum(0))
 
-    def all_gather_object(self, every: list[Any], mine: Any) -> None:
+    def all_gather_object(self, every: list[Any], mine: Any, group: None) -> None:
         every[:] = self._all(mine)
 
-    def gather_object(self, mine: Any, every: list[Any] | None, dst: int) -> None:
+    def gather_object(self, mine: Any, every: list[Any] | None, dst: int, group: None) -> None:
         given = self._all(mine)
         assert (every is not None) == (self._rank.number == dst)
         if every is not None:
             every[:] = given
 
-    def broadcast_object_list(self, items: list[Any], src: int, device: torch.device) -> None:
+    def broadcast_object_list(self, items: list[Any], src: int, group: None) -> None:
         items[:] = self._all(list(items))[src]

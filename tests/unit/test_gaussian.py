@@ -39,6 +39,7 @@ def test_a_point_has_no_variance() -> None:
     point = Gaussian.point(torch.ones(2, 3))
     assert torch.equal(point.var, torch.zeros(2, 3))
     assert torch.equal(point.total_var, torch.zeros(2))
+    assert torch.equal(point.uncertainty, torch.zeros(2))
     assert torch.equal(csd(point, point), torch.zeros(2, 2))
 
 
@@ -52,6 +53,22 @@ def test_rows_flatten_and_concatenate_keep_mean_and_variance_together() -> None:
     assert slots.rows(slice(0, 2)).mean.shape == (1, 2, 8)
     assert both.to(torch.float32).log_var.dtype == torch.float32
     assert not both.detach().mean.requires_grad
+
+
+def test_an_index_selects_items_and_the_tuple_still_unpacks() -> None:
+    items = some(5)
+    mean, log_var = items
+    assert mean is items.mean
+    assert log_var is items.log_var
+    mask = torch.tensor([True, False, False, True, False])
+    for index in (slice(1, 3), 2, -1, mask, torch.tensor([4, 0]), [1, 1]):
+        part = items[index]
+        assert isinstance(part, Gaussian)
+        assert torch.equal(part.mean, items.mean[index])
+        assert torch.equal(part.log_var, items.log_var[index])
+    assert torch.equal(items[mask].uncertainty, items.uncertainty[mask])
+    assert items._replace(mean=log_var).mean is log_var
+    assert inclusion_score(items[:1], items[1:]).shape == (4, 8)
 
 
 def test_csd_is_the_expected_squared_distance_of_samples() -> None:

@@ -258,15 +258,15 @@ class Normalise:
         out = torch.empty(pixels.shape, dtype=self._dtype, device=pixels.device)
         return torch.addcmul(self._bias, pixels, self._scale, out=out).permute(0, 3, 1, 2)
 
-    def on_cpu(self, pixels: Tensor, memory: _Recycled) -> Tensor:
-        """Normalise into recycled memory: new pages cost more than the arithmetic.
+    def on_cpu(self, pixels: Tensor, memory: _Recycled | None = None) -> Tensor:
+        """Normalise into recycled memory, if there is some: new pages cost more than the arithmetic.
 
         The images are flattened to long rows, a few at a time so that they stay in the cache. Broadcasting over the
         three channels instead is ten times as slow.
         """
         batch, height, width, _ = pixels.shape
         rows = pixels.reshape(batch, -1)
-        out = memory.take(rows.numel() * self._dtype.itemsize).view(self._dtype).view(rows.shape)
+        out = (memory or _Recycled()).take(rows.numel() * self._dtype.itemsize).view(self._dtype).view(rows.shape)
         scale, bias = (row.repeat(height * width) for row in (self._scale, self._bias))
         step = max(1, _CACHED_VALUES // max(1, rows.shape[1]))
         floats = torch.empty(step, rows.shape[1])

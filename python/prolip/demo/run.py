@@ -20,7 +20,7 @@ from prolip.demo.report import render_report
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.eval_emoji import evaluate_run
 from prolip.files import write_atomic
-from prolip.pretrained.open import open_eval_model
+from prolip.pretrained.open import load
 from prolip.train.config import load_config
 
 log = logging.getLogger("prolip.demo")
@@ -94,8 +94,7 @@ def evaluate(source: Path, data: Path, out: Path) -> EmojiResults:
     Raises:
         ValueError: there is no usable checkpoint.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    results = evaluate_run(open_eval_model(str(source), None, device, data), data, "test").results
+    results = evaluate_run(load(source, beside=data), data, "test").results
     write_atomic(out, results.to_json())
     return results
 

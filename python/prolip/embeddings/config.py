@@ -25,7 +25,7 @@ class EmbedOptions:
     """
 
     checkpoint: str
-    """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
     out: Path
     """Output folder: the parts and manifest.json."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER")] = ()

@@ -3,8 +3,7 @@
 N items, M captions, B batch, H/W pixels, L tokens, C caption slots, D dimensions.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,12 +12,12 @@ from torch import Tensor
 from prolip.data import BatchLoader, Members
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.data.tokenizer import Tokenizer
-from prolip.embeddings.image_batches import image_batches
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
-from prolip.models.precision import autocast
-from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu
+from prolip.pretrained.image_batches import image_batches
+from prolip.pretrained.model import Model
 
 
 class Embedded(NamedTuple):
@@ -84,7 +83,7 @@ def embed_images(
     members = _no_members(loader.config.keep_members)
     with evaluating(model):
         for batch in device_batches(loader, device):
-            parts.append(_on_cpu(model.encode_image(batch.images)))
+            parts.append(on_cpu(model.encode_image(batch.images)))
             keys.extend(batch.keys)
             _extend(members, batch.members)
             if on_progress is not None:
@@ -106,10 +105,10 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
     members = _no_members(loader.config.keep_members)
     with evaluating(model):
         for batch in device_batches(loader, device):
-            images.append(_on_cpu(model.encode_image(batch.images)))
+            images.append(on_cpu(model.encode_image(batch.images)))
             slots, items, length = batch.token_ids.shape
             if slots:
-                flat = _on_cpu(model.encode_text(batch.token_ids.view(slots * items, length)))
+                flat = on_cpu(model.encode_text(batch.token_ids.view(slots * items, length)))
                 texts.append(Gaussian(flat.mean.view(slots, items, dim), flat.log_var.view(slots, items, dim)))
                 ids.append(batch.token_ids.cpu())
             keys.extend(batch.keys)
@@ -143,7 +142,7 @@ def decode_images(loader: BatchLoader) -> DecodedImages:
 
 
 def embed_shards(
-    model: EvalModel,
+    model: Model,
     shards: Sequence[str],
     *,
     batch_size: int = 128,
@@ -166,7 +165,7 @@ def embed_shards(
     found = embed_views(
         model,
         shards,
-        {"whole": model.encode_image},
+        {"whole": model.encode_pixels},
         batch_size=batch_size,
         keep=keep,
         on_progress=on_progress,
@@ -175,7 +174,7 @@ def embed_shards(
 
 
 def embed_views(
-    model: EvalModel,
+    model: Model,
     shards: Sequence[str],
     views: Mapping[str, Callable[[Tensor], Gaussian]],
     *,
@@ -192,10 +191,10 @@ def embed_views(
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
     members = _no_members(keep)
-    with evaluating(model.network), autocast(model.precision, model.device):
+    with model.running():
         for batch in image_batches(model.preprocess, shards, model.device, batch_size, keep=keep):
             for name, view in views.items():
-                parts[name].append(_on_cpu(view(batch.images)))
+                parts[name].append(on_cpu(view(batch.images)))
             keys.extend(batch.keys)
             _extend(members, batch.members)
             if on_progress is not None:
@@ -229,7 +228,7 @@ def embed_pixels(
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             kept = None if kept_patches is None else kept_patches[rows].to(device)
-            parts.append(_on_cpu(model.encode_image(images[rows].to(device), kept)))
+            parts.append(on_cpu(model.encode_image(images[rows].to(device), kept)))
     return concatenate(parts)
 
 
@@ -257,11 +256,11 @@ def embed_texts(
         return model.encode_text(torch.from_numpy(tokenizer.encode(list(some))).long().to(device))
 
     with evaluating(model):
-        return _embed_in_batches(encode, captions, batch_size, on_progress)
+        return encode_in_batches(encode, captions, batch_size, on_progress)
 
 
 def embed_captions(
-    model: EvalModel,
+    model: Model,
     captions: Sequence[str],
     batch_size: int = 512,
     *,
@@ -269,26 +268,8 @@ def embed_captions(
 ) -> Gaussian:
     """As `embed_texts`, for any evaluated model and in its precision."""
 
-    def encode(some: Sequence[str]) -> Gaussian:
-        return model.encode_text(model.tokenize(some).to(model.device))
-
-    with evaluating(model.network), autocast(model.precision, model.device):
-        return _embed_in_batches(encode, captions, batch_size, on_progress)
-
-
-def _embed_in_batches(
-    encode: Callable[[Sequence[str]], Gaussian],
-    captions: Sequence[str],
-    batch_size: int,
-    on_progress: Callable[[int], object] | None,
-) -> Gaussian:
-    parts: list[Gaussian] = []
-    for start in range(0, len(captions), batch_size):
-        some = captions[start : start + batch_size]
-        parts.append(_on_cpu(encode(some)))
-        if on_progress is not None:
-            on_progress(len(some))
-    return concatenate(parts)
+    with model.running():
+        return encode_in_batches(model.encode_captions, captions, batch_size, on_progress)
 
 
 def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, bf16: bool) -> dict[str, Gaussian]:
@@ -306,22 +287,10 @@ def embed_batch(model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, b
     found: dict[str, Gaussian] = {}
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
         if image:
-            found["image"] = _on_cpu(model.encode_image(batch.images))
+            found["image"] = on_cpu(model.encode_image(batch.images))
         if text:
-            found["text"] = _on_cpu(model.encode_text(batch.token_ids[0]))
+            found["text"] = on_cpu(model.encode_text(batch.token_ids[0]))
     return found
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the training mode is restored at the end."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
 
 
 def _no_members(extensions: Sequence[str]) -> Members:
@@ -331,7 +300,3 @@ def _no_members(extensions: Sequence[str]) -> Members:
 def _extend(members: Members, more: Members) -> None:
     for extension, some in more.items():
         members[extension].extend(some)
-
-
-def _on_cpu(gaussian: Gaussian) -> Gaussian:
-    return Gaussian(gaussian.mean.float().cpu(), gaussian.log_var.float().cpu())

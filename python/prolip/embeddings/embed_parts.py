@@ -5,6 +5,7 @@ Part files do not depend on the number of processes. A finished part is not embe
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
@@ -15,16 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer
-from prolip.distributed import Ranks, start, stop
+from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Kind
-from prolip.embeddings.embed import embed_batch, embed_texts, evaluating
+from prolip.embeddings.embed import embed_batch, embed_texts
 from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.embeddings.parquet import parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
@@ -32,8 +32,11 @@ from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
-from prolip.pretrained.eval_model import square_image_size, weights_digest
-from prolip.pretrained.open import open_model, open_network
+from prolip.pretrained.forward import evaluating
+from prolip.pretrained.model import square_image_size, weights_digest
+from prolip.pretrained.open import load
+
+log = logging.getLogger(__name__)
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 _PATIENCE = timedelta(days=7)
@@ -98,41 +101,24 @@ def run_embed(options: EmbedOptions) -> list[str]:
     if options.format == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
     parts = plan_parts(options.data, options.lines, options.rows_per_part)
-    tokenizer: Tokenizer | None = None
-    if options.lines or options.what != "image":
-        model, tokenizer = open_model(options.checkpoint, options.tokenizer)
-    else:
-        model = open_network(options.checkpoint)
-    ranks = start(options.device)
-    try:
-        return _run(Embedder(options, model.to(ranks.device), tokenizer, ranks), parts)
-    finally:
-        stop()
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu")
+    network = model.require_prolip()
+    tokenizer = model.require_tokenizer() if options.lines or options.what != "image" else None
+    ranks = start(options.device, _PATIENCE)
+    with failing_at_once("prolip embed", log, ranks):
+        return _run(Embedder(options, network.to(ranks.device), tokenizer, ranks), parts)
 
 
 def _run(embedder: Embedder, parts: Sequence[InputPart]) -> list[str]:
     options, ranks = embedder.options, embedder.ranks
-    group: dist.ProcessGroup | None = None
-    if ranks.world_size > 1:
-        # A separate group: one process may work long after the others, and objects are sent by the CPU.
-        everyone = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        assert isinstance(everyone, dist.ProcessGroup)  # the other type is for ranks outside the group
-        group = everyone
-    missing: list[list[int]] = [[]]
-    if ranks.rank == 0:
-        missing = [_prepare(embedder, parts)]
-    if group is not None:
-        dist.broadcast_object_list(missing, src=0, group=group, device=torch.device("cpu"))
-    mine = [(number, parts[number]) for number in missing[0][ranks.rank :: ranks.world_size]]
+    missing = ranks.broadcast(_prepare(embedder, parts) if ranks.rank == 0 else [])
+    mine = [(number, parts[number]) for number in missing[ranks.rank :: ranks.world_size]]
     with tqdm(desc="embedded", unit="sample", file=sys.stderr, disable=ranks.rank != 0) as bar:
         timings = [_embed_data(embedder, mine, bar), _embed_lines(embedder, mine, bar)]
-    gathered: list[list[Timing]] = [timings]
-    if group is not None:
-        gathered = [[] for _ in range(ranks.world_size)]
-        dist.all_gather_object(gathered, timings, group=group)
+    gathered = ranks.gather(timings)
     if ranks.rank != 0:
         return []
-    made = len(missing[0])
+    made = len(missing)
     return _summary(options, _finish(options, parts, gathered, made), made)
 
 

@@ -8,23 +8,18 @@ from pathlib import Path
 
 import torch
 
-from prolip.data import preprocess_image
-from prolip.data.build.images import UNREADABLE, read_image
-from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import wants_gpu
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
-from prolip.embeddings.embed import embed_pixels, embed_texts
 from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
 from prolip.files import write_atomic
 from prolip.gaussian import Gaussian, concatenate
-from prolip.models import ProLIP
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.pretrained.eval_model import square_image_size, weights_digest
-from prolip.pretrained.open import open_model, open_network
+from prolip.pretrained.model import Model, weights_digest
+from prolip.pretrained.open import load
+from prolip.pretrained.preprocess import Preprocess
 
 
 def run_search(options: SearchOptions) -> list[str]:
@@ -38,9 +33,7 @@ def run_search(options: SearchOptions) -> list[str]:
     if options.k < 1:
         raise UserError(f"k is {options.k}: it must be at least 1")
     manifest, parts = complete_parts(options.embeddings, options.find)
-    model, tokenizer = open_embedder(options, manifest)
-    images = [read_query(path, square_image_size(model)) for path in options.image]
-    queries = embed_queries(model, tokenizer, options.text, images, options.device)
+    queries = embed_queries(open_embedder(options, manifest), options.text, options.image)
     titles = [*options.text, *map(str, options.image)]
     answers = look_up(parts, nearest(parts, queries.mean.numpy(), options.k, options.score), queries)
     contents: dict[Name, Contents] = {}
@@ -53,7 +46,7 @@ def run_search(options: SearchOptions) -> list[str]:
         text = json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)
         write_atomic(options.json, text + "\n")
     if options.sheet is not None:
-        shown = [None] * len(options.text) + [read_query(path, SIDE) for path in options.image]
+        shown = [None] * len(options.text) + [_thumbnail(path) for path in options.image]
         write_atomic(options.sheet, search_sheet(options, titles, shown, answers, contents))
     lines: list[str] = []
     for title, found in zip(titles, answers, strict=True):
@@ -66,50 +59,39 @@ def _caption(contents: Mapping[Name, Contents], answer: Answer) -> str | None:
     return None if found is None else found.caption
 
 
-def open_embedder(options: SearchOptions, manifest: Manifest) -> tuple[ProLIP, Tokenizer | None]:
-    """The model that made the embeddings, and its tokenizer if there are text queries.
+def open_embedder(options: SearchOptions, manifest: Manifest) -> Model:
+    """The model that made the embeddings.
 
     Raises:
         UserError: the model is not the one that made the embeddings.
     """
     source = options.checkpoint or manifest.checkpoint
-    tokenizer: Tokenizer | None = None
-    if options.text:
-        model, tokenizer = open_model(source, options.tokenizer or manifest.tokenizer)
-    else:
-        model = open_network(source)
-    if weights_digest(model) != manifest.weights:
+    model = load(
+        source,
+        tokenizer=options.tokenizer or manifest.tokenizer,
+        device="cuda" if wants_gpu(options.device) else "cpu",
+    )
+    if weights_digest(model.network) != manifest.weights:
         raise UserError(f"checkpoint: {source} is not the model that {options.embeddings} was embedded with")
-    return model, tokenizer
+    return model
 
 
-def read_query(path: Path, side: int) -> Pixels:
-    """Read an image file with the loader's evaluation transform, u8 [side, side, 3].
+def embed_queries(model: Model, texts: Sequence[str], images: Sequence[Path]) -> Gaussian:
+    """Embed the queries, texts first, [Q, D] on the CPU.
 
     Raises:
-        UserError: the file is not an image.
+        UserError, DataError: a file is not an image.
     """
-    try:
-        return preprocess_image(read_image(path, None).data, side)
-    except UNREADABLE as error:
-        raise UserError(f"image: {path} cannot be read: {error}") from error
-
-
-def embed_queries(
-    model: ProLIP, tokenizer: Tokenizer | None, texts: Sequence[str], images: Sequence[Pixels], device: str
-) -> Gaussian:
-    """Embed the queries, texts first, [Q, D] on the CPU."""
-    place = torch.device("cuda" if wants_gpu(device) else "cpu")
-    model = model.to(place)
-    found: list[Gaussian] = []
-    if texts:
-        assert tokenizer is not None
-        found.append(embed_texts(model, tokenizer, texts, place))
+    found = [model.encode_texts(texts, progress=False)] if texts else []
     if images:
-        pixels = torch.stack([torch.from_numpy(image) for image in images]).float() / 255
-        normalised = ((pixels - torch.tensor(OPENAI_MEAN)) / torch.tensor(OPENAI_STD)).permute(0, 3, 1, 2)
-        found.append(embed_pixels(model, normalised, place))
+        pixels = torch.stack([model.preprocess(path) for path in images])
+        found.append(model.encode_images(pixels, progress=False))
     return concatenate(found)
+
+
+def _thumbnail(path: Path) -> Pixels:
+    """A query's image for the sheet, u8 [SIDE, SIDE, 3]."""
+    return Preprocess(size=(SIDE, SIDE)).decode(path, str(path)).numpy()
 
 
 def search_sheet(

@@ -47,26 +47,30 @@ def flat(result: Any, prefix: str = "") -> dict[str, float]:
     return {key: value for name, item in items.items() for key, value in flat(item, f"{joined}{name}").items()}
 
 
-def measure_zero_shot(images: Gaussian, classifier: Classifier, labels: Tensor, num_bins: int = 10) -> dict[str, float]:
+def measure_zero_shot(
+    images: Gaussian, classifier: Classifier, labels: Tensor, num_bins: int = 10, *, logit_scale: float
+) -> dict[str, float]:
     """Zero-shot accuracy with and without class variances, and uncertainty against accuracy.
 
     Keys: `top1`, `top5`, `mean_per_class_recall`, also with the ending `_with_var`; `majority`;
     `uncertainty_pearson_top1` and `_top5` (correlation over bins), `risk_coverage` (area under the curve),
-    `calibration_error` (of the softmax).
+    `calibration_error` (of the softmax with the model's own scale).
 
     Args:
         images: [N, D], unit means.
         classifier: C classes.
         labels: i64 [N].
         num_bins: bins of uncertainty, at most N.
+        logit_scale: the model's own scale.
     """
     measures: dict[str, float] = {}
     for suffix, total_var in (("", None), ("_with_var", classifier.total_var)):
-        found = evaluate_zero_shot(zero_shot_logits(images.mean, classifier.weight, total_var), labels)
+        logits = zero_shot_logits(images.mean, classifier.weight, total_var, logit_scale=logit_scale)
+        found = evaluate_zero_shot(logits, labels)
         names = ("top1", "top5", "mean_per_class_recall")
         measures |= {f"{name}{suffix}": float(getattr(found, name)) for name in names}
         measures["majority"] = found.majority
-    logits = zero_shot_logits(images.mean, classifier.weight)
+    logits = zero_shot_logits(images.mean, classifier.weight, logit_scale=logit_scale)
     uncertainty, top1 = images.total_var, correct_within(logits, labels, 1)
     for k, correct in ((1, top1), (5, correct_within(logits, labels, 5))):
         measures[f"uncertainty_pearson_top{k}"] = uncertainty_bins(uncertainty, correct, num_bins).pearson

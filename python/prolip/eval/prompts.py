@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.eval.zero_shot import Classifier, zero_shot_logits
+from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, zero_shot_logits
 from prolip.gaussian import Gaussian
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -162,12 +162,13 @@ def greedy_counts(
     total_var = prompts.total_var
     limits = total_var.sort(dim=1).values
     counts = [num_prompts] * num_classes
-    logits = zero_shot_logits(image_mean, F.normalize(prompts.mean.mean(dim=1), dim=-1))
+    ensemble = F.normalize(prompts.mean.mean(dim=1), dim=-1)
+    logits = zero_shot_logits(image_mean, ensemble, logit_scale=PUBLISHED_LOGIT_SCALE)
     rows = torch.arange(len(labels), device=labels.device)
     for place in range(num_classes):
         kept = (total_var[place][None] <= limits[place][:, None]).to(prompts.mean)
         ensembles = F.normalize(kept @ prompts.mean[place], dim=-1)
-        own = zero_shot_logits(image_mean, ensembles)
+        own = zero_shot_logits(image_mean, ensembles, logit_scale=PUBLISHED_LOGIT_SCALE)
         logits[:, place] = -torch.inf
         rival = logits.amax(dim=1)
         mine = labels == place

@@ -13,8 +13,10 @@ from torch import Tensor
 from prolip.eval.statistics import rank_of_first_correct
 from prolip.gaussian import Gaussian
 
-LOGIT_SCALE = 100.0
-"""Factor of the published zero-shot logits; it changes no ranking."""
+PUBLISHED_LOGIT_SCALE = 100.0
+"""Factor of the released evaluation's zero-shot logits (docs/specification.md, section 5), for every model alike.
+It changes no ranking, so accuracies are the published ones. But it is not the model's own scale: the softmax of such
+logits is too sure."""
 
 
 class Classifier(NamedTuple):
@@ -56,16 +58,20 @@ def aggregate_prompts(prompts: Gaussian) -> Classifier:
     return Classifier(weight, prompts.var.mean(dim=1))
 
 
-def zero_shot_logits(image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None) -> Tensor:
-    """100 * mean . weight, minus 50 * total variance of the class if given, [N, C].
+def zero_shot_logits(
+    image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None, *, logit_scale: float
+) -> Tensor:
+    """logit_scale * (mean . weight - total variance of the class / 2), [N, C]; without the second term if not given.
 
     Args:
         image_mean: [N, D], unit norm.
         weight: [C, D].
         total_var: [C]; None to classify by means alone.
+        logit_scale: the model's own scale, if the logits become probabilities (`Model.logit_scale`);
+            `PUBLISHED_LOGIT_SCALE` to rank classes as in the released evaluation.
     """
-    logits = LOGIT_SCALE * image_mean @ weight.T
-    return logits if total_var is None else logits - LOGIT_SCALE / 2 * total_var
+    logits = logit_scale * image_mean @ weight.T
+    return logits if total_var is None else logits - logit_scale / 2 * total_var
 
 
 def correct_within(logits: Tensor, labels: Tensor, k: int) -> Tensor:

@@ -19,7 +19,7 @@ class ExploreOptions:
     """
 
     checkpoint: str
-    """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARDS")] = ()
     """Shards of images to choose, browse and weight prompts by: paths, URLs, patterns, or a folder (its test set)."""
     caption_keys: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")

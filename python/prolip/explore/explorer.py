@@ -17,9 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, DataError, preprocess_image
-from prolip.data.tokenizer import Tokenizer
-from prolip.embeddings.embed import embed_pixels, embed_texts
+from prolip.data import DataError
 from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, reweight_prompts
 from prolip.eval.config import BprwConfig, TraversalConfig
@@ -28,8 +26,7 @@ from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.explore.items import Item
 from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
-from prolip.models import ProLIP
-from prolip.pretrained.eval_model import square_image_size
+from prolip.pretrained.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -130,17 +127,16 @@ class Classified:
 
 
 class Explorer:
-    """Answers the questions of the page with a model, its tokenizer and the items of a data set.
+    """Answers the questions of the page with a model and the items of a data set.
 
     Raises:
         UserError: the model's images are not square, or it has no variances.
     """
 
-    def __init__(self, model: ProLIP, tokenizer: Tokenizer, items: Sequence[Item]) -> None:
-        if not (model.config.vision.embed_unc and model.config.text.embed_unc):
+    def __init__(self, model: Model, items: Sequence[Item]) -> None:
+        if not model.has_variances:
             raise UserError("the model has no [UNC] token in both towers: there is no uncertainty to explore")
-        self.model, self.tokenizer = model, tokenizer
-        self._size, self._device = square_image_size(model), next(model.parameters()).device
+        self.model, self.tokenizer = model, model.require_tokenizer()
         self._cache: dict[str, Gaussian] = {}
         self._lock = Lock()
         self.items, self._images = self._embed_items(_with_unique_keys(items))
@@ -260,8 +256,8 @@ class Explorer:
         even = weighted = None
         if image_data is not None:
             mean = self._embed_image(image_data).mean
-            even = _shares(mean, aggregate_prompts(prompts).weight)
-            weighted = None if reweighted is None else _shares(mean, F.normalize(reweighted.classifier, dim=-1))
+            even = self._shares(mean, aggregate_prompts(prompts).weight)
+            weighted = None if reweighted is None else self._shares(mean, F.normalize(reweighted.classifier, dim=-1))
         return Classified(
             names=names,
             templates=templates,
@@ -273,10 +269,16 @@ class Explorer:
 
     # ---- shared by the panels ----
 
+    def _shares(self, image: Tensor, classifier: Tensor) -> list[float]:
+        """Softmax over classes with the model's own scale."""
+        logits = zero_shot_logits(image, classifier, logit_scale=self.model.logit_scale)
+        shares: list[float] = logits[0].softmax(dim=0).tolist()
+        return shares
+
     @cached_property
     def _dataset_captions(self) -> Gaussian:
         """Gaussians of the data set's captions, [N, D]."""
-        return embed_texts(self.model, self.tokenizer, self.all_captions, self._device)
+        return self.model.encode_texts(self.all_captions, progress=False)
 
     def _embed_items(self, items: Sequence[Item]) -> tuple[list[Item], Gaussian | None]:
         """Embed the images of the items; returns the items that can be decoded and their Gaussians (None if no items).
@@ -290,32 +292,26 @@ class Explorer:
             pixels = []
             for item in items[start : start + _EMBED_BATCH]:
                 try:
-                    pixels.append(self._pixels(item.image))
+                    pixels.append(self.model.preprocess(item.image))
                 except DataError as error:
                     log.warning("%s is skipped: %s", item.key, error)
                 else:
                     readable.append(item)
             if pixels:
-                parts.append(embed_pixels(self.model, torch.cat(pixels), self._device))
+                parts.append(self.model.encode_images(torch.stack(pixels), progress=False))
         if items and not readable:
             raise UserError(f"none of the {len(items)} images of the data set can be decoded")
         return readable, concatenate(parts) if parts else None
 
-    def _pixels(self, image_data: bytes) -> Tensor:
-        """Decode and normalise an image for the model, f32 [1, 3, size, size]."""
-        pixels = torch.from_numpy(preprocess_image(image_data, self._size)).permute(2, 0, 1)[None].float() / 255
-        mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_MEAN, OPENAI_STD))
-        return (pixels - mean) / std
-
     def _embed_image(self, image_data: bytes) -> Gaussian:
-        return embed_pixels(self.model, self._pixels(image_data), self._device)
+        return self.model.encode_images(image_data, progress=False)
 
     def _texts(self, captions: Sequence[str]) -> Gaussian:
         """Embed captions, [N, D], using the cache."""
         with self._lock:  # panels call this from several threads
             new = [caption for caption in dict.fromkeys(captions) if caption not in self._cache]
             if new:
-                embedded = embed_texts(self.model, self.tokenizer, new, self._device)
+                embedded = self.model.encode_texts(new, progress=False)
                 if len(self._cache) + len(new) > _CACHED_CAPTIONS:
                     self._cache = {caption: self._cache[caption] for caption in captions if caption in self._cache}
                 for place, caption in enumerate(new):
@@ -332,9 +328,8 @@ class Explorer:
             distance = csd(image, texts)[0].tolist()
             inside = inclusion_score(image, texts).mean(dim=1).tolist()
             if self.model.logit_bias is not None:
-                with torch.inference_mode():
-                    scale, bias = self.model.logit_scale.exp().cpu(), self.model.logit_bias.cpu()
-                    match = csd_logits(image, texts, scale, bias).sigmoid()[0].tolist()
+                logits = csd_logits(image, texts, self.model.logit_scale, self.model.logit_bias)
+                match = logits.sigmoid()[0].tolist()
         return [
             CaptionView(
                 caption=caption,
@@ -375,8 +370,3 @@ def _with_unique_keys(items: Sequence[Item]) -> list[Item]:
 
 def _range(gaussian: Gaussian, of: str) -> Range:
     return Range(float(gaussian.total_var.min()), float(gaussian.total_var.max()), of)
-
-
-def _shares(image: Tensor, classifier: Tensor) -> list[float]:
-    shares: list[float] = zero_shot_logits(image, classifier)[0].softmax(dim=0).tolist()
-    return shares

@@ -6,13 +6,11 @@ import logging
 import socket
 from pathlib import Path
 
-import torch
-
 from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item, read_items
-from prolip.pretrained.open import open_model
+from prolip.pretrained.open import load
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +29,12 @@ def run_explore(options: ExploreOptions) -> list[str]:
     from prolip.explore.page import build_page
     from prolip.explore.show import CSS
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
-    model, tokenizer = open_model(options.checkpoint, options.tokenizer, beside=folder)
+    model = load(options.checkpoint, tokenizer=options.tokenizer, beside=folder)
     items: list[Item] = []
     if options.data:
         items = read_items(options.data, options.caption_keys, options.max_items, options.store)
-    page = build_page(Explorer(model.to(device), tokenizer, items), options.checkpoint)
+    page = build_page(Explorer(model, items), options.checkpoint)
     log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
     page.launch(
         server_name=options.host,

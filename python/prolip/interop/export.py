@@ -15,7 +15,7 @@ from prolip.models import ProLIP
 from prolip.models.hub import ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
 from prolip.pretrained.open import open_run
-from prolip.pretrained.sources import load
+from prolip.pretrained.sources import load_network
 from prolip.train.config import from_toml
 
 
@@ -29,7 +29,7 @@ def run_export(options: ExportOptions) -> list[str]:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
     checkpoint = open_run(options.source)
     if checkpoint is None:
-        model, tokenizer = load(options.source), None
+        model, tokenizer = load_network(options.source), None
         card = ModelCard(start=f"converted from {options.source}")
     else:
         model = ProLIP(from_official_json(checkpoint.notes.model_config))

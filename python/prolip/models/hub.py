@@ -62,7 +62,8 @@ class ModelCard:
                 f"# {self.name}\n",
                 "A probabilistic language-image model: images and captions become Gaussians. The mean says what",
                 "something is, the variance how unsure the model is about it (ProLIP, arXiv:2410.18857).\n",
-                "```python\nimport prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME\n```\n",
+                "```python\nimport prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME",
+                'images = model.encode_images(["cat.jpg"])\ntexts = model.encode_texts(["a cat", "an animal"])\n```\n',
                 *(_table(title, rows) for title, rows in tables.items()),
                 f"## Configuration\n\n```json\n{written}\n```\n",
             ]

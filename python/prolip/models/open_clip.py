@@ -92,17 +92,19 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
     return started.eval()
 
 
-def build_named(named: str) -> tuple[str, nn.Module]:
+def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, nn.Module]:
     """Build the model named after "open_clip:" (NAME/TAG, NAME/FILE, hf-hub:... or local-dir:...); returns name, model.
+
+    Downloads go to `cache_dir`, or to the hub client's cache.
 
     Raises:
         StartError: open_clip knows no such model or weights.
     """
     name, _, weights = (named, "", "") if named.startswith(("hf-hub:", "local-dir:")) else named.partition("/")
-    return name, build(name, weights or None)
+    return name, build(name, weights or None, cache_dir)
 
 
-def build(name: str, pretrained: str | Path | None) -> nn.Module:
+def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None = None) -> nn.Module:
     """Build an open_clip model with the weights of a tag or a file; "hf-hub:..." names bring their own.
 
     Raises:
@@ -112,9 +114,13 @@ def build(name: str, pretrained: str | Path | None) -> nn.Module:
 
     try:
         built: nn.Module = open_clip.create_model(
-            name, pretrained=None if pretrained is None else str(pretrained), weights_only=True, require_pretrained=True
+            name,
+            pretrained=None if pretrained is None else str(pretrained),
+            weights_only=True,
+            require_pretrained=True,
+            cache_dir=None if cache_dir is None else str(cache_dir),
         )
-    except (RuntimeError, FileNotFoundError) as error:
+    except (RuntimeError, OSError) as error:
         raise StartError(f"open_clip cannot build {name} with {pretrained}: {error}") from error
     return built
 

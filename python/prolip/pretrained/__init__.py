@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING
 from prolip.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from prolip.pretrained.eval_model import EvalModel, Preprocess, of_open_clip, of_prolip, weights_digest
-    from prolip.pretrained.open import open_eval_model, open_model, open_network, open_run
-    from prolip.pretrained.sources import load, new_model, read_config
+    from prolip.pretrained.classify import Classification
+    from prolip.pretrained.download import DownloadError
+    from prolip.pretrained.model import Model, Parts, of_open_clip, of_prolip, weights_digest
+    from prolip.pretrained.open import load, open_run
+    from prolip.pretrained.preprocess import Preprocess
+    from prolip.pretrained.sources import load_network, new_model, read_config
 
 __all__ = [
-    "EvalModel",
+    "Classification",
+    "DownloadError",
+    "Model",
+    "Parts",
     "Preprocess",
     "load",
+    "load_network",
     "new_model",
     "of_open_clip",
     "of_prolip",
-    "open_eval_model",
-    "open_model",
-    "open_network",
     "open_run",
     "read_config",
     "weights_digest",
@@ -29,8 +33,11 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "eval_model": ["EvalModel", "Preprocess", "of_open_clip", "of_prolip", "weights_digest"],
-        "open": ["open_eval_model", "open_model", "open_network", "open_run"],
-        "sources": ["load", "new_model", "read_config"],
+        "classify": ["Classification"],
+        "download": ["DownloadError"],
+        "model": ["Model", "Parts", "of_open_clip", "of_prolip", "weights_digest"],
+        "open": ["load", "open_run"],
+        "preprocess": ["Preprocess"],
+        "sources": ["load_network", "new_model", "read_config"],
     },
 )

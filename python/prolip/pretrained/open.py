@@ -1,4 +1,4 @@
-"""Resolve a model source to a model and its tokenizer."""
+"""`load`: resolve a model source to a model with its preprocessing and its tokenizer."""
 
 from __future__ import annotations
 
@@ -12,50 +12,80 @@ from prolip.checkpoint import Checkpoint, open_saved
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
-from prolip.models import ProLIP
+from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import Precision, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named
-from prolip.pretrained.eval_model import EvalModel, of_open_clip, of_prolip
-from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load, read_beside
+from prolip.models.released import find_released
+from prolip.pretrained.download import hub_file
+from prolip.pretrained.model import Model, of_open_clip, of_prolip
+from prolip.pretrained.sources import OPEN_CLIP_PREFIX, hub_repository, load_network, read_beside
 
 logger = logging.getLogger(__name__)
 
 CLIP_TOKENS = 49408
 """Size of CLIP's vocabulary. A model with this many tokens and no tokenizer file is assumed to use CLIP's."""
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
+"""The file beside a tokenizer.json that says which token pads."""
 
 
-def open_eval_model(
-    source: str,
-    tokenizer: str | None,
-    device: torch.device,
-    beside: Path | None = None,
+def load(
+    source: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    device: str | torch.device = "auto",
     precision: Precision = "fp32",
-) -> EvalModel:
-    """Open a model for a suite.
+    config: ModelConfig | None = None,
+    cache_dir: str | Path | None = None,
+    beside: Path | None = None,
+) -> Model:
+    """Open a model with its image preprocessing and its tokenizer.
 
     Args:
-        source: a ProLIP model (see `open_model`), or a model that runs in open_clip: "open_clip:NAME/TAG",
-            "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...".
-        tokenizer: see `open_model`; not used for models of open_clip.
-        device: where the model runs.
-        beside: see `open_model`.
-        precision: precision of the towers.
+        source: one of
+
+            - the name of a released model (`prolip.list_models`),
+            - "hf-hub:OWNER/NAME" or "hf-hub:OWNER/NAME@REVISION": a hub repository in the released layout,
+            - the folder of a run (its newest usable checkpoint), of a checkpoint, or of an exported model,
+            - a `.pt`, `.bin` or `.safetensors` file, with `config`,
+            - "open_clip:NAME/TAG", "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...": a model
+              that runs in open_clip; it has no variances.
+        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer of the run; else the tokenizer.json
+            beside the weights; else the one that the configuration names on the hub; else CLIP's if the vocabulary has
+            its size. If none is found, only images can be encoded. Not used for models of open_clip.
+        device: where the model runs, such as "cuda:1"; "auto" for a GPU if there is one, else the CPU.
+        precision: precision of the towers: "fp32", or "bf16" or "fp16" by autocast.
+        config: the architecture, if the source has none, such as `prolip.models.ARCHITECTURES["ViT-B-16"]`.
+        cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
+        beside: folder to search for the run's tokenizer file if it has moved.
 
     Raises:
-        UserError: there is no such model, or it cannot be evaluated.
+        UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
     """
+    source, place = str(source), _device(device)
     if source.startswith(OPEN_CLIP_PREFIX):
-        import open_clip
-
-        name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX))
-        baseline = of_open_clip(network.eval(), open_clip.get_tokenizer(name), source, device)
-        return dataclasses.replace(baseline, precision=precision)
-    model, found, checkpoint = _open(source, tokenizer, beside)
-    keep_ratio = None if checkpoint is None else checkpoint.notes.keep_ratio
-    opened = of_prolip(model, found, source, device, keep_ratio=keep_ratio)
-    return dataclasses.replace(opened, precision=precision)
+        return _load_open_clip(source, place, precision, cache_dir)
+    network, checkpoint = _open_network(source, config, cache_dir)
+    found: Tokenizer | None = None
+    reason = ""
+    try:
+        chosen = _choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
+        found = Tokenizer(chosen)
+    except UserError as error:
+        if tokenizer is not None:
+            raise
+        reason = str(error)
+        logger.warning("%s: only images can be encoded: %s", source, reason)
+    return of_prolip(
+        network,
+        found,
+        source,
+        place,
+        keep_ratio=None if checkpoint is None else checkpoint.notes.keep_ratio,
+        precision=precision,
+        no_tokenizer=reason,
+    )
 
 
 def open_run(source: str) -> Checkpoint | None:
@@ -67,57 +97,41 @@ def open_run(source: str) -> Checkpoint | None:
     return open_saved(Path(source))
 
 
-def open_model(source: str, tokenizer: str | None, beside: Path | None = None) -> tuple[ProLIP, Tokenizer]:
-    """Open a ProLIP model, on the CPU and in evaluation mode, and its tokenizer.
-
-    Args:
-        source: see `prolip.pretrained.load`.
-        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer of the run, else the tokenizer.json
-            beside the weights, else CLIP's if the vocabulary has its size.
-        beside: folder to search for the run's tokenizer file if it has moved.
-
-    Raises:
-        UserError: there is no usable checkpoint, or the tokenizer is unknown.
-    """
-    model, found, _ = _open(source, tokenizer, beside)
-    return model, found
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device is {device!r}: it must be auto or a device of torch, such as cpu or cuda:1") from error
 
 
-def _open(source: str, tokenizer: str | None, beside: Path | None) -> tuple[ProLIP, Tokenizer, Checkpoint | None]:
-    """As `open_model`, and the checkpoint if the source is a run."""
-    model, checkpoint = _open_network(source)
-    text = model.config.text
-    if tokenizer is not None:
-        chosen = _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
-    elif checkpoint is not None and checkpoint.notes.tokenizer is not None:
-        chosen = find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
-    elif (file := read_beside(source, TOKENIZER_FILE)) is not None:
-        chosen = _named_tokenizer(file, text)
-    elif text.vocab_size == CLIP_TOKENS:
-        logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source, CLIP_TOKENS)
-        chosen = _named_tokenizer(None, text)
-    else:
-        raise UserError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
-    found = Tokenizer(chosen)
-    if found.vocab_size > text.vocab_size:
-        raise UserError(f"the tokenizer has {found.vocab_size} tokens: the model has a table of {text.vocab_size}")
-    return model, found, checkpoint
-
-
-def open_network(source: str) -> ProLIP:
-    """Open a model without a tokenizer, to embed images; see `open_model`.
+def _load_open_clip(source: str, device: torch.device, precision: Precision, cache_dir: str | Path | None) -> Model:
+    """Open a model that runs in open_clip.
 
     Raises:
-        UserError: there is no usable checkpoint.
+        UserError: open_clip knows no such model or weights, or its tokenizer cannot be made.
     """
-    return _open_network(source)[0]
+    import open_clip
+
+    name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX), cache_dir)
+    try:
+        tokenizer = open_clip.get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
+    except ImportError as error:
+        raise UserError(f"the tokenizer of {source} needs transformers: pip install transformers") from error
+    except OSError as error:
+        raise UserError(f"the tokenizer of {source} cannot be opened: {error}") from error
+    return of_open_clip(network.eval(), tokenizer, source, device, precision=precision)
 
 
-def _open_network(source: str) -> tuple[ProLIP, Checkpoint | None]:
+def _open_network(
+    source: str, config: ModelConfig | None, cache_dir: str | Path | None
+) -> tuple[ProLIP, Checkpoint | None]:
+    """The network of a source, and its checkpoint if the source is a run."""
     checkpoint = open_run(source)
     if checkpoint is None:
         try:
-            return load(source), None
+            return load_network(source, config=config, cache_dir=cache_dir), None
         except RuntimeError as error:  # an archive that torch did not write
             raise UserError(f"{source} is damaged, or not a checkpoint") from error
     model = ProLIP(from_official_json(checkpoint.notes.model_config)).eval()
@@ -125,11 +139,67 @@ def _open_network(source: str) -> tuple[ProLIP, Checkpoint | None]:
     return model, checkpoint
 
 
+def _choose_tokenizer(
+    source: str,
+    tokenizer: str | Path | None,
+    text: TextConfig,
+    checkpoint: Checkpoint | None,
+    beside: Path | None,
+    cache_dir: str | Path | None,
+) -> TokenizerConfig:
+    """The tokenizer of a model; see `load`.
+
+    Raises:
+        UserError: it is unknown, or cannot be downloaded.
+    """
+    if tokenizer is not None:
+        return _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
+    if checkpoint is not None and checkpoint.notes.tokenizer is not None:
+        return find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
+    repository = hub_repository(source)
+    released = repository is not None and find_released(repository.partition("@")[0]) is not None
+    # The released repositories hold no tokenizer: nothing to ask for, which also works offline.
+    if not released and (file := _tokenizer_beside(source, cache_dir)) is not None:
+        return _named_tokenizer(file, text)
+    if text.hf_tokenizer_name is not None:
+        return _named_tokenizer(_from_hub(text.hf_tokenizer_name, cache_dir), text)
+    if text.vocab_size == CLIP_TOKENS:
+        if not released:
+            logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source, CLIP_TOKENS)
+        return _named_tokenizer(None, text)
+    raise UserError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
+
+
+def _tokenizer_beside(source: str, cache_dir: str | Path | None) -> Path | None:
+    """The tokenizer.json beside the weights, with its settings; None if there is none."""
+    file = read_beside(source, TOKENIZER_FILE, cache_dir)
+    if file is not None:
+        read_beside(source, _TOKENIZER_SETTINGS, cache_dir)  # downloads it beside the other
+    return file
+
+
+def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:
+    """Download a tokenizer and its settings.
+
+    Raises:
+        UserError: the repository has no tokenizer.json, or it cannot be downloaded.
+    """
+    file = hub_file(repository, TOKENIZER_FILE, cache_dir)
+    if file is None:
+        raise UserError(f"{repository} has no {TOKENIZER_FILE}")
+    hub_file(repository, _TOKENIZER_SETTINGS, cache_dir)
+    return file
+
+
 def _named_tokenizer(path: Path | None, text: TextConfig) -> TokenizerConfig:
-    """CLIP's tokenizer, or a tokenizer.json with the caption cleaning of the model's configuration."""
+    """CLIP's tokenizer, or a tokenizer.json with the caption cleaning of the model's configuration.
+
+    A configuration that names a tokenizer of the hub but no cleaning means open_clip's default, `whitespace`.
+    """
     if path is None:
         return TokenizerConfig(kind="clip", context_length=text.context_length)
-    clean = next((known for known in ("lower", "whitespace", "canonicalize") if known == text.tokenizer_clean), None)
+    named = text.tokenizer_clean or (None if text.hf_tokenizer_name is None else "whitespace")
+    clean = next((known for known in ("lower", "whitespace", "canonicalize") if known == named), None)
     return TokenizerConfig(kind="file", path=path, context_length=text.context_length, clean=clean)
 
 

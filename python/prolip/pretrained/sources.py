@@ -1,15 +1,19 @@
-"""Load a model from any source: the hub, a folder, a run, a checkpoint, a file, or open_clip."""
+"""Read a network from any source: the hub, a folder, a run, a checkpoint, a file, or open_clip."""
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prolip.errors import UserError
 from prolip.models.config import ModelConfig, Resize
 from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named, start_from
 from prolip.models.prolip import ProLIP
+from prolip.models.released import find_released, list_models
 from prolip.models.weights import (
     CONFIG_FILE,
     MODEL_FILE,
@@ -20,6 +24,7 @@ from prolip.models.weights import (
     read_file,
     read_folder,
 )
+from prolip.pretrained.download import DownloadError, hub_file
 
 if TYPE_CHECKING:
     from prolip.checkpoint import Checkpoint
@@ -28,11 +33,34 @@ HUB_PREFIX = "hf-hub:"
 OPEN_CLIP_PREFIX = "open_clip:"
 
 
-def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resize = "off") -> ProLIP:
-    """Load a model in evaluation mode, on the CPU, in fp32.
+def hub_repository(source: str | Path) -> str | None:
+    """The hub repository that a source names, "OWNER/NAME" or "OWNER/NAME@REVISION"; None if it names none.
+
+    A source is a repository if it begins with "hf-hub:", or is the name of a released model and no file or folder.
+    """
+    if isinstance(source, Path):
+        return None
+    if source.startswith(HUB_PREFIX):
+        return source.removeprefix(HUB_PREFIX)
+    name, _, revision = source.partition("@")
+    released = find_released(name)
+    if released is None or Path(source).exists():
+        return None
+    return f"{released.repository}@{revision}" if revision else released.repository
+
+
+def load_network(
+    source: str | Path,
+    *,
+    config: ModelConfig | None = None,
+    resize: Resize = "off",
+    cache_dir: str | Path | None = None,
+) -> ProLIP:
+    """Load a bare ProLIP network in evaluation mode, on the CPU, in fp32. `prolip.load` opens the whole model.
 
     `source` is one of
 
+    - the name of a released model (`prolip.list_models`),
     - "hf-hub:organisation/name", or "hf-hub:organisation/name@revision": a repository in the hub's layout,
     - a folder in that layout (config.json with model.safetensors or pytorch_model.bin),
     - the folder of a run (its newest usable checkpoint), or of a checkpoint,
@@ -44,11 +72,13 @@ def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resiz
         source: where the model is.
         config: the architecture. Needed if the source has none; overrides the one it has.
         resize: whether and how position and token tables of another size are fitted (`prolip.models.position_tables`).
+        cache_dir: folder for downloads; None for huggingface_hub's.
 
     Raises:
         WeightsError: the source is not a checkpoint, has no architecture, or does not match it.
+        DownloadError: a file is neither in the cache nor can be downloaded.
     """
-    state, found = read_checkpoint(source)
+    state, found = read_checkpoint(source, cache_dir)
     config = config or found
     if config is None:
         raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
@@ -58,7 +88,7 @@ def load(source: str | Path, *, config: ModelConfig | None = None, resize: Resiz
 
 
 def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
-    """Build a model to train, with new weights or with those of `start_from` (see `load`), which must match."""
+    """Build a model to train, with new weights or with those of `start_from` (see `load_network`), which must match."""
     model = ProLIP(config)
     if start_from is not None:
         load_state(model, read_checkpoint(start_from)[0], resize=resize)
@@ -66,37 +96,38 @@ def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize
 
 
 def read_config(source: str | Path) -> ModelConfig:
-    """Read the architecture of `source` (see `load`), without its tensors if these are in a separate file.
+    """Read the architecture of `source` (see `load_network`), without its tensors if these are in a separate file.
 
     Raises:
         WeightsError: the source is not a checkpoint, or has no architecture.
+        DownloadError: a file is neither in the cache nor can be downloaded.
     """
-    folder = Path(source)
-    if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        folder = _snapshot(source.removeprefix(HUB_PREFIX), [CONFIG_FILE])
-    if (folder / CONFIG_FILE).is_file():
-        return from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    saved = _open_saved(folder)
+    repository = hub_repository(source)
+    found = Path(source) / CONFIG_FILE if repository is None else _needed(repository, CONFIG_FILE, None)
+    if found.is_file():
+        return from_official_json(json.loads(found.read_text(encoding="utf-8")))
+    saved = _open_saved(Path(source))
     config = read_checkpoint(source)[1] if saved is None else from_official_json(saved.notes.model_config)
     if config is None:
         raise WeightsError(f"{source} carries no architecture")
     return config
 
 
-def read_beside(source: str | Path, name: str) -> Path | None:
-    """Find a file in a folder or hub repository (see `load`), and return its local path; None if there is none."""
-    folder = Path(source)
-    if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        folder = _snapshot(source.removeprefix(HUB_PREFIX), [name])
-    return folder / name if (folder / name).is_file() else None
+def read_beside(source: str | Path, name: str, cache_dir: str | Path | None = None) -> Path | None:
+    """Find a file in a folder or hub repository (see `load_network`): its local path; None if there is none."""
+    repository = hub_repository(source)
+    if repository is not None:
+        return hub_file(repository, name, cache_dir)
+    return Path(source) / name if (Path(source) / name).is_file() else None
 
 
-def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
-    """Read the tensors of `source` (see `load`) under official names, and its architecture if it has one."""
-    if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        return read_folder(_download(source.removeprefix(HUB_PREFIX)))
+def read_checkpoint(source: str | Path, cache_dir: str | Path | None = None) -> tuple[State, ModelConfig | None]:
+    """Read the tensors of a source (see `load_network`) under official names, and its architecture if it has one."""
+    repository = hub_repository(source)
+    if repository is not None:
+        return read_folder(_download(repository, cache_dir))
     if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
-        model = start_from(build_named(source.removeprefix(OPEN_CLIP_PREFIX))[1])
+        model = start_from(build_named(source.removeprefix(OPEN_CLIP_PREFIX), cache_dir)[1])
         return model.state_dict(), model.config
     path = Path(source)
     if path.is_dir():
@@ -105,8 +136,18 @@ def read_checkpoint(source: str | Path) -> tuple[State, ModelConfig | None]:
             return saved.weights(), from_official_json(saved.notes.model_config)
         return read_folder(path)
     if not path.is_file():
-        raise WeightsError(f"{source} is neither a file nor a folder; a hub repository is written {HUB_PREFIX}org/name")
+        raise WeightsError(_unknown(str(source)))
     return read_file(path), None
+
+
+def _unknown(source: str) -> str:
+    """The message for a source that is nothing."""
+    names = [model.name for model in list_models()]
+    close = difflib.get_close_matches(source.rpartition("/")[2], names, n=1, cutoff=0.8)
+    if close:
+        return f"{source} is neither a file nor a folder: did you mean the released model {close[0]!r}?"
+    hint = f": a hub repository is written {HUB_PREFIX}{source}" if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else ""
+    return f"{source} is neither a file nor a folder, nor a released model (prolip.list_models()){hint}"
 
 
 def _open_saved(folder: Path) -> Checkpoint | None:
@@ -118,18 +159,22 @@ def _open_saved(folder: Path) -> Checkpoint | None:
     return open_saved(folder)
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, cache_dir: str | Path | None) -> Path:
     """Download a hub repository's checkpoint; a pickle only if there is no safetensors file."""
+    folder = _needed(repository, CONFIG_FILE, cache_dir).parent
+    refused: UserError = WeightsError(f"{repository} has neither {MODEL_FILE} nor {PICKLE_FILE}")
     for weights in (MODEL_FILE, PICKLE_FILE):
-        folder = _snapshot(repository, [CONFIG_FILE, weights])
-        if (folder / weights).is_file():
-            break
-    return folder
+        try:
+            if hub_file(repository, weights, cache_dir) is not None:
+                return folder
+        except DownloadError as error:  # offline the cache may have the pickle alone
+            refused = error
+    raise refused
 
 
-def _snapshot(repository: str, names: list[str]) -> Path:
-    """Download files of a hub repository ("name@revision" for a revision), and return the local folder."""
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = repository.partition("@")
-    return Path(snapshot_download(name, revision=revision or None, allow_patterns=names))
+def _needed(repository: str, name: str, cache_dir: str | Path | None) -> Path:
+    found = hub_file(repository, name, cache_dir)
+    if found is None:
+        other = f"; for a model of open_clip, write {OPEN_CLIP_PREFIX}{HUB_PREFIX}{repository}"
+        raise WeightsError(f"{repository} has no {name}, which the hub's layout needs{other}")
+    return found

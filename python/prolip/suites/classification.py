@@ -14,9 +14,9 @@ from torch import Tensor
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
 from prolip.eval.prompts import fill_templates
-from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
+from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.model import Model
 from prolip.suites.folders import TaskFolder, read_labels, read_metadata
 from prolip.suites.results import Row, row_of_items
 from prolip.suites.tasks import Metric, Task
@@ -55,7 +55,7 @@ class Answers(NamedTuple):
 
 
 def embed_prompts(
-    model: EvalModel,
+    model: Model,
     classnames: Sequence[str],
     templates: Sequence[str],
     *,
@@ -73,7 +73,7 @@ def embed_prompts(
 
 
 def build_classifier(
-    model: EvalModel,
+    model: Model,
     classnames: Sequence[str],
     templates: Sequence[str],
     *,
@@ -105,7 +105,12 @@ def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answe
     best = [
         torch.cat(
             [
-                zero_shot_logits(images.mean[start : start + _ROWS], classifier.weight, total_var)
+                zero_shot_logits(
+                    images.mean[start : start + _ROWS],
+                    classifier.weight,
+                    total_var,
+                    logit_scale=PUBLISHED_LOGIT_SCALE,
+                )
                 .topk(number, dim=1)
                 .indices
                 for start in range(0, len(images.mean), _ROWS)
@@ -168,7 +173,7 @@ def _hits(best: Tensor, labels: Tensor) -> Tensor:
     return (best == labels[:, None]).cumsum(dim=1).double()
 
 
-def classify(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+def classify(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
     """Run a classification task.
 
     Raises:
@@ -190,7 +195,7 @@ def classify(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def classify_faces(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+def classify_faces(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
     """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`.
 
     Raises:

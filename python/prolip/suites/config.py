@@ -178,7 +178,7 @@ class ReweightOptions:
     """
 
     checkpoint: str
-    """A run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:organisation/name."""
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
     images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
     """Shards of images: paths or patterns."""
     classnames: str | None = None

@@ -16,7 +16,7 @@ from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
 from prolip.eval.config import Score
-from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.model import Model
 from prolip.suites.classification import classify, classify_faces
 from prolip.suites.config import DatacompOptions
 from prolip.suites.csv_datasets import Association, is_table, open_associations, open_captions
@@ -34,7 +34,7 @@ _FEW, _MANY = 6, 10
 """WinoGAViL's tasks with at most so many candidates, and with at least so many, are averaged separately."""
 
 
-def run_datacomp(model: EvalModel, options: DatacompOptions, cache: TaskCache) -> SuiteResult:
+def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> SuiteResult:
     """Run every task whose data exist, and average over them.
 
     Raises:
@@ -88,7 +88,7 @@ def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
 
 
 def run_task(
-    model: EvalModel, task: Task, options: DatacompOptions, cache: TaskCache, fingerprint: str, fetched: Path
+    model: Model, task: Task, options: DatacompOptions, cache: TaskCache, fingerprint: str, fetched: Path
 ) -> TaskResult:
     """Run a task, or read its result from the cache.
 
@@ -147,7 +147,7 @@ def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def retrieve(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+def retrieve(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
     """Recall in both directions; the main figure is the mean recall at 1.
 
     Raises:
@@ -162,7 +162,7 @@ def retrieve(model: EvalModel, task: Task, folder: TaskFolder, batch_size: int) 
 
 
 def associate(
-    model: EvalModel, task: Task, folder: TaskFolder, associations: Sequence[Association], batch_size: int
+    model: Model, task: Task, folder: TaskFolder, associations: Sequence[Association], batch_size: int
 ) -> list[Row]:
     """WinoGAViL: the Jaccard index of the images nearest to a word and those that people chose for it.
 

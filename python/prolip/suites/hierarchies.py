@@ -21,7 +21,7 @@ from prolip.eval.config import InclusionForm, Root, TraversalConfig
 from prolip.eval.hierarchy import including_items, mean_root, string_ids, traverse
 from prolip.eval.statistics import spearman
 from prolip.gaussian import Gaussian, inclusion_score
-from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.model import Model
 from prolip.suites.config import HierarcapsOptions, HierarimgsOptions
 from prolip.suites.csv_datasets import files_of, open_images, read_levels
 from prolip.suites.folders import stamps
@@ -43,7 +43,7 @@ class _Hierarchies(NamedTuple):
     """[D]"""
 
 
-def run_hierarcaps(model: EvalModel, options: HierarcapsOptions, cache: TaskCache) -> SuiteResult:
+def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -> SuiteResult:
     """All walks of HierarCaps.
 
     Raises:
@@ -61,7 +61,7 @@ def run_hierarcaps(model: EvalModel, options: HierarcapsOptions, cache: TaskCach
     return _run("hierarcaps", model, options, cache, embed)
 
 
-def run_hierarimgs(model: EvalModel, options: HierarimgsOptions, cache: TaskCache) -> SuiteResult:
+def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -> SuiteResult:
     """All walks of HierarImgs.
 
     Raises:
@@ -122,7 +122,7 @@ def level_rows(name: str, data: _Hierarchies) -> list[Row]:
 
 def _run(
     suite: str,
-    model: EvalModel,
+    model: Model,
     options: HierarcapsOptions | HierarimgsOptions,
     cache: TaskCache,
     embed: Callable[[], _Hierarchies],
@@ -153,7 +153,7 @@ def _table(folder: Path) -> Path:
     return tables[0]
 
 
-def _embed_images(model: EvalModel, folder: Path, cache: TaskCache, names: Sequence[str], batch_size: int) -> Gaussian:
+def _embed_images(model: Model, folder: Path, cache: TaskCache, names: Sequence[str], batch_size: int) -> Gaussian:
     """Gaussians of the named images, [N, D]; an image that is named several times is embedded once."""
     distinct = list(dict.fromkeys(names))
     shard = open_images(folder, cache.folder.with_name("data"), distinct)

@@ -24,7 +24,7 @@ from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.zero_shot import Classifier, aggregate_prompts
 from prolip.gaussian import Gaussian
-from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.model import Model
 from prolip.suites.classification import answer, build_classifier, embed_prompts
 from prolip.suites.config import SETS, ImagenetOptions
 from prolip.suites.folders import TaskFolder, find_folder, open_folder, read_labels
@@ -45,7 +45,7 @@ class LabelledSet(NamedTuple):
     classnames: list[str]
 
 
-def run_imagenet(model: EvalModel, options: ImagenetOptions, cache: TaskCache) -> SuiteResult:
+def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> SuiteResult:
     """Evaluate every set whose data exist.
 
     Raises:
@@ -87,7 +87,7 @@ def title_of(name: str) -> str:
 class _Source:
     """Opens and embeds the sets; the set of the voters is embedded once at most."""
 
-    def __init__(self, model: EvalModel, options: ImagenetOptions, fetched: Path) -> None:
+    def __init__(self, model: Model, options: ImagenetOptions, fetched: Path) -> None:
         self.model, self.options = model, options
         self._fetched = fetched
         self._labelled: LabelledSet | None = None

@@ -21,7 +21,7 @@ from prolip.eval.coco import Shares, coco_shares
 from prolip.eval.config import Score
 from prolip.eval.retrieval import RECALL_AT, first_ranks
 from prolip.gaussian import Gaussian
-from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.model import Model
 from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.coco_pairs import load_truth
 from prolip.suites.config import RetrievalOptions
@@ -34,7 +34,7 @@ _WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to pic
 _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
 
 
-def run_retrieval(model: EvalModel, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
+def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
     """Evaluate every data set.
 
     Raises:
@@ -58,7 +58,7 @@ def run_retrieval(model: EvalModel, options: RetrievalOptions, cache: TaskCache)
     return SuiteResult(suite="retrieval", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
 
 
-def retrieve_set(model: EvalModel, name: str, folder: TaskFolder, options: RetrievalOptions) -> TaskResult:
+def retrieve_set(model: Model, name: str, folder: TaskFolder, options: RetrievalOptions) -> TaskResult:
     """Recall on a data set; with COCO's ids, all measures of the four COCO benchmarks too.
 
     Raises:

@@ -15,18 +15,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.samples import read_label
-from prolip.embeddings.embed import Embedded, embed_images, embed_texts
+from prolip.embeddings.embed import Embedded, embed_captions, embed_shards
 from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
-from prolip.eval.zero_shot import aggregate_prompts, correct_within, zero_shot_logits
+from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.models import ProLIP
-from prolip.pretrained.eval_model import square_image_size
-from prolip.pretrained.open import open_model
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 from prolip.report.prompt_chart import prompt_chart
 from prolip.suites.config import ReweightOptions
 from prolip.suites.prompt_weights import save_prompt_weights
@@ -62,20 +60,18 @@ def run_reweight(options: ReweightOptions) -> list[str]:
         wanted = "classnames is not given" if options.classnames is None else "vote is labelled"
         raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
     templates = read_templates(options.templates)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = open_model(options.checkpoint, options.tokenizer)
-    model = model.to(device)
-    images = _embed_images(model, options, device)
+    model = load(options.checkpoint, tokenizer=options.tokenizer)
+    images = _embed_images(model, options)
     classes = find_classes(options, templates, images)
     texts = [prompt for ensemble in classes.prompts for prompt in ensemble]
     with tqdm(total=len(texts), desc="prompts", unit="prompt", file=sys.stderr) as bar:
-        flat = embed_texts(model, tokenizer, texts, device, on_progress=bar.update)
+        flat = embed_captions(model, texts, on_progress=bar.update)
     shape = (len(classes.names), len(templates), -1)
     prompts = Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
     with tqdm(total=len(classes.names), desc="weights", unit="class", file=sys.stderr) as bar:
         found = reweight_prompts(
-            prompts.to(device),
-            images.gaussian.to(device),
+            prompts.to(model.device),
+            images.gaussian.to(model.device),
             options.bprw,
             labels=classes.labels if options.vote == "labelled" else None,
             on_progress=bar.update,
@@ -159,7 +155,10 @@ def accuracy_lines(
     lines = [f"{'top-1 of ' + str(int(scored.sum())) + ' images':{width}}  by mean  with variance"]
     hits: dict[str, Tensor] = {}
     for name, classifier in classifiers.items():
-        logits = [zero_shot_logits(images.mean[scored], classifier.weight, var) for var in (None, classifier.total_var)]
+        logits = [
+            zero_shot_logits(images.mean[scored], classifier.weight, var, logit_scale=PUBLISHED_LOGIT_SCALE)
+            for var in (None, classifier.total_var)
+        ]
         hits[name] = torch.stack([correct_within(each, labels[scored], 1) for each in logits], dim=1).double()
         by_mean, with_var = hits[name].mean(dim=0).tolist()
         lines.append(f"{name:{width}}  {by_mean:7.2%}  {with_var:13.2%}")
@@ -174,23 +173,10 @@ def accuracy_lines(
     return [*lines, ""]
 
 
-def _embed_images(model: ProLIP, options: ReweightOptions, device: torch.device) -> Embedded:
-    loading = LoaderConfig(
-        shards=options.images,
-        batch_size=options.batch_size,
-        image_size=square_image_size(model),
-        augment=None,
-        captions=(),
-        mask=None,
-        shuffle_window=0,
-        last_batch="keep",
-        keep_members=() if options.class_key is None else ("json",),
-    )
-    with (
-        BatchLoader(loading) as loader,
-        tqdm(total=loader.num_samples, desc="images", unit="image", file=sys.stderr) as bar,
-    ):
-        return embed_images(model, loader, device, on_progress=bar.update)
+def _embed_images(model: Model, options: ReweightOptions) -> Embedded:
+    keep = () if options.class_key is None else ("json",)
+    with tqdm(desc="images", unit="image", file=sys.stderr) as bar:
+        return embed_shards(model, options.images, batch_size=options.batch_size, keep=keep, on_progress=bar.update)
 
 
 def _read_lines(source: str, option: str, known: list[str]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 
 from prolip.errors import UserError
-from prolip.pretrained.eval_model import EvalModel
-from prolip.pretrained.open import open_eval_model
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 from prolip.suites.config import SuiteOptions
 from prolip.suites.result_files import write_results
 from prolip.suites.results import SuiteResult, TaskCache
@@ -18,7 +18,7 @@ from prolip.suites.results import SuiteResult, TaskCache
 Options = TypeVar("Options", bound=SuiteOptions)
 
 
-def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, TaskCache], SuiteResult]) -> list[str]:
+def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCache], SuiteResult]) -> list[str]:
     """Run a suite on every model, with one model in memory at a time, and return the lines to print.
 
     Args:
@@ -37,6 +37,6 @@ def run_suite(name: str, options: Options, run: Callable[[EvalModel, Options, Ta
     beside = data if isinstance(data, Path) else None
     results = []
     for source in options.checkpoint:
-        model = open_eval_model(source, options.tokenizer, device, beside, options.precision)
+        model = load(source, tokenizer=options.tokenizer, device=device, beside=beside, precision=options.precision)
         results.append(run(model, options, TaskCache(out / "tasks")))
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)

@@ -22,7 +22,7 @@ from prolip.errors import UserError
 from prolip.eval.uncertainty import count_words, uncertainty_bins
 from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.model import Model
 from prolip.report.charts import Line, line_chart
 from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.classification import build_classifier
@@ -34,7 +34,7 @@ _FEWEST_WORDS = 4
 """Fewest words of a caption that is shortened."""
 
 
-def run_uncertainty(model: EvalModel, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:
+def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:
     """Measure every data set.
 
     Raises:
@@ -66,7 +66,7 @@ def run_uncertainty(model: EvalModel, options: UncertaintyOptions, cache: TaskCa
     )
 
 
-def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:
+def measure_set(model: Model, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:
     """Measure one data set.
 
     Raises:
@@ -74,8 +74,8 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
         DataError: an image lacks a class or caption that is needed, or too many images cannot be read.
     """
     views: dict[str, Callable[[Tensor], Gaussian]] = {
-        "whole": model.encode_image,
-        "blurred": lambda images: model.encode_image(blurred(images, options.blur)),
+        "whole": model.encode_pixels,
+        "blurred": lambda images: model.encode_pixels(blurred(images, options.blur)),
     }
     if model.prolip is not None:
         views["hidden"] = hide_patches(model, options.keep_ratio)
@@ -92,7 +92,7 @@ def measure_set(model: EvalModel, name: str, folder: TaskFolder, options: Uncert
     notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
     if labelled:
         classifier = build_classifier(model, folder.classnames, folder.templates)
-        logits = zero_shot_logits(whole.mean, classifier.weight)
+        logits = zero_shot_logits(whole.mean, classifier.weight, logit_scale=model.logit_scale)
         found = accuracy_figures(name, uncertainty, logits, read_labels(folder, embedded["whole"]), options.num_bins)
         rows, charts = [*rows, *found.rows], found.charts
     if options.caption_key is not None:
@@ -107,7 +107,7 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     Args:
         name: name of the data set, for the rows.
         uncertainty: f64 [N].
-        logits: [N, C], zero-shot.
+        logits: [N, C], zero-shot, with the model's own scale: their softmax is the confidence.
         labels: i64 [N].
         num_bins: bins of the curve.
 
@@ -147,7 +147,7 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     return TaskResult(rows=rows, charts=[Chart(title=f"{name}: accuracy by uncertainty", text=text, svg=str(drawn))])
 
 
-def caption_rows(model: EvalModel, name: str, captions: Sequence[str]) -> list[Row]:
+def caption_rows(model: Model, name: str, captions: Sequence[str]) -> list[Row]:
     """Uncertainty of captions, its correlation with their length, and its change when words are removed.
 
     Raises:
@@ -200,7 +200,7 @@ def blurred(images: Tensor, share: float) -> Tensor:
     return found
 
 
-def hide_patches(model: EvalModel, keep_ratio: float) -> Callable[[Tensor], Gaussian]:
+def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor], Gaussian]:
     """A view in which the model sees int(P * keep_ratio) random patches of each image, at least one.
 
     A new view of the same images in the same batches has the same patches.

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import torch.distributed as dist
-
 from prolip.checkpoint import Best, CheckpointError, read_best
 from prolip.distributed import Ranks
 from prolip.errors import UserError
@@ -29,13 +27,14 @@ class BestSoFar:
         self, metric: str | None, better: Literal["max", "min"], folder: Path, ranks: Ranks, step: int
     ) -> None:
         self._metric, self._sign = metric, 1.0 if better == "max" else -1.0
-        kept = [_kept_before(folder, metric, step) if ranks.rank == 0 and metric is not None else None]
-        if ranks.world_size > 1:
-            dist.broadcast_object_list(kept, src=0, device=ranks.device)
-        self._value = -math.inf if kept[0] is None else self._sign * kept[0]
+        self._ranks = ranks
+        kept = ranks.broadcast(_kept_before(folder, metric, step) if ranks.rank == 0 and metric is not None else None)
+        self._value = -math.inf if kept is None else self._sign * kept
 
     def beaten_by(self, row: Mapping[str, float]) -> Best | None:
-        """Update the best value from a row; returns it if it has improved, else None.
+        """Update the best value from a row; returns it if it has improved, else None. All ranks call this.
+
+        Rank 0's value counts, because times and speeds differ between ranks, and all must save at the same step.
 
         Raises:
             UserError: the row should have the metric, but has not.
@@ -47,11 +46,11 @@ class BestSoFar:
             if "loss" in row if not kind else any(name.startswith(f"{kind}/") for name in row):
                 raise UserError(f"keep_best is {self._metric!r}: it must be one of {', '.join(row)}")
             return None
-        value = self._sign * row[self._metric]
-        if not value > self._value:
+        value = self._ranks.broadcast(row[self._metric])
+        if not self._sign * value > self._value:
             return None
-        self._value = value
-        return Best(metric=self._metric, value=row[self._metric])
+        self._value = self._sign * value
+        return Best(metric=self._metric, value=value)
 
 
 def _kept_before(folder: Path, metric: str, step: int) -> float | None:

@@ -15,7 +15,7 @@ from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
-from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, new_model, read_config
+from prolip.pretrained.sources import OPEN_CLIP_PREFIX, hub_repository, new_model, read_config
 from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.cost import (
@@ -245,7 +245,7 @@ def _start(config: TrainConfig) -> str:
     start = config.start_from
     if start is None:
         return "random weights"
-    if start.startswith(HUB_PREFIX):
+    if hub_repository(start) is not None:
         read_config(start)
         return f"{start} exists; its weights were not downloaded"
     if start.startswith(OPEN_CLIP_PREFIX):

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from signal import SIGINT, Signals
 
@@ -24,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
-from prolip.distributed import Peers, Ranks, log_error, start, stop
+from prolip.distributed import Peers, Ranks, failing_at_once, join, log_error, meet
 from prolip.errors import UserError
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
@@ -35,7 +36,7 @@ from prolip.train.accumulate import backward
 from prolip.train.allocator import keep_freed_memory
 from prolip.train.best import BestSoFar
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
-from prolip.train.cost import count_parameters, step_flops
+from prolip.train.cost import count_parameters
 from prolip.train.divergence import Divergence
 from prolip.train.ema import Ema
 from prolip.train.logging import Meter, MetricsLog, Progress, Speed
@@ -94,9 +95,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     loader_config = config.loader(ranks.world_size)
     config.check_vocabulary()
     config.log.check()
-    if ranks.device.type == "cpu":
-        share = len(os.sched_getaffinity(0)) // ranks.local_world_size
-        torch.set_num_threads(config.cpu_threads or max(1, share))
+    torch.set_num_threads(config.cpu_threads or ranks.cores)  # on a GPU, too: validation computes on the host
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
     saved = find_saved(config, ranks)
@@ -206,8 +205,11 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
 # ---- Loop -----------------------------------------------------------------------------------------------------------
 
 
-def loop(run: Run) -> int:
-    """Train until the run is done or a signal ends it; returns the signal's number, 0 if the run is done."""
+def loop(run: Run, opened: ExitStack) -> int:
+    """Train until the run is done or a signal ends it; returns the signal's number, 0 if the run is done.
+
+    What this opens, such as the logs, is closed with `opened`.
+    """
     config, leads = run.config, run.ranks.rank == 0
     batches = device_batches(run.loader, run.ranks.device, dtype=DTYPES[config.precision])
     meter = Meter(
@@ -217,50 +219,49 @@ def loop(run: Run) -> int:
         batch_size=config.batch_size,
         step=run.step,
         elapsed_s=run.elapsed_s,
-        speed=known_speed(run),
+        speed=Speed.of_run(run.model, config, run.ranks),
         scaler=run.scaler,
     )
     open_log = partial(MetricsLog, config.folder, config=config.log, name=config.name, settings=to_toml(config))
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
-    with ExitStack() as open_things:
-        stopping = open_things.enter_context(StopRequest())
-        metrics = open_things.enter_context(open_log(run.step)) if leads else None
-        progress = open_things.enter_context(Progress(config.total_steps)) if leads else None
-        for batch in batches:
-            if rehearsing:
-                # In its first backward pass, DDP decides how to group gradients, and so the order of its sums. Run one
-                # without a step, so that this step adds in the same order as in a run that was not stopped.
-                compute_gradients(run, batch)
-                rehearsing = False
-            terms, output, grad_norm = take_step(run, batch)
-            meter.add(terms)
-            run.saver.check()
-            ended_by, done = stopping.agreed(), run.step == config.total_steps
-            saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
-            validating, best = run.validation.is_due(run.step, done=done), None
-            if saving or validating or run.step % config.log_every == 0:
-                run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
-                lr = learning_rate(config.optim, run.step - 1, config.total_steps)
-                row = meter.row(run.step, output, grad_norm, lr)
-                run.elapsed_s = meter.elapsed_s
-                if metrics is not None and progress is not None:
-                    metrics.write(row)
-                    progress.show(row)
-                best = run.best.beaten_by(row)
-            if metrics is not None:
-                metrics.show_examples(run.step, batch, output, config.data.tokenizer)
-            if validating:
-                figures = run.validation.run(run.step, evaluated_model(run), done=done)
-                if metrics is not None and progress is not None:
-                    metrics.write({"step": run.step, "samples": row["samples"], **figures})
-                    progress.show_validation(run.step, figures)
-                best = run.best.beaten_by(figures) or best
-                meter.pause()
-            if saving or best is not None:
-                save(run, batch.cursor, best)
-            if done or ended_by:
-                run.saver.wait()  # inside the block, where another signal does not end the process
-                return ended_by
+    stopping = opened.enter_context(StopRequest())
+    metrics = opened.enter_context(open_log(run.step)) if leads else None
+    progress = opened.enter_context(Progress(config.total_steps)) if leads else None
+    for batch in batches:
+        if rehearsing:
+            # In its first backward pass, DDP decides how to group gradients, and so the order of its sums. Run one
+            # without a step, so that this step adds in the same order as in a run that was not stopped.
+            compute_gradients(run, batch)
+            rehearsing = False
+        terms, output, grad_norm = take_step(run, batch)
+        meter.add(terms)
+        run.saver.check()
+        ended_by, done = stopping.agreed(), run.step == config.total_steps
+        saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
+        validating, best = run.validation.is_due(run.step, done=done), None
+        if saving or validating or run.step % config.log_every == 0:
+            run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
+            lr = learning_rate(config.optim, run.step - 1, config.total_steps)
+            row = meter.row(run.step, output, grad_norm, lr)
+            run.elapsed_s = meter.elapsed_s
+            if metrics is not None and progress is not None:
+                metrics.write(row)
+                progress.show(row)
+            best = run.best.beaten_by(row)
+        if metrics is not None:
+            metrics.show_examples(run.step, batch, output, config.data.tokenizer)
+        if validating:
+            figures = run.validation.run(run.step, evaluated_model(run), done=done)
+            if metrics is not None and progress is not None:
+                metrics.write({"step": run.step, "samples": row["samples"], **figures})
+                progress.show_validation(run.step, figures)
+            best = run.best.beaten_by(figures) or best
+            meter.pause()
+        if saving or best is not None:
+            save(run, batch.cursor, best)
+        if done or ended_by:
+            run.saver.wait()  # while another signal does not end the process
+            return ended_by
     raise AssertionError("an endless loader ended")
 
 
@@ -268,16 +269,6 @@ def evaluated_model(run: Run) -> ProLIP:
     """Return the model to evaluate: averaged weights if there are any, not sharded, not compiled."""
     average = None if run.ema is None else run.ema.state_dict()
     return whole_model(run.model, average, copied=run.config.parallel.compile)
-
-
-def known_speed(run: Run) -> Speed | None:
-    """Return what model FLOPs utilisation is computed from; None if the device's peak is unknown."""
-    config, world = run.config, run.ranks.world_size
-    own, slots = config.batch_size // world, len(config.data.captions)
-    flops = step_flops(run.model, config.data.masking, batch_size=own, slots=slots, world_size=world).useful
-    shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
-    arithmetic = "tf32" if shortened else config.precision
-    return Speed.of_device(flops, run.ranks.device, arithmetic, config.log.peak_tflops)
 
 
 def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
@@ -296,29 +287,38 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
     run.saver.save(notes, run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks), best)
 
 
+def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
+    """Train on one rank; returns the exit status. What this opens is closed with `opened`."""
+    try:
+        config = load_config(arguments)
+        ranks = join(ranks, config.device, timedelta(minutes=config.timeout_minutes))
+        if ranks.device.type == "cpu":
+            keep_freed_memory()
+        run = set_up(config, ranks)
+    except OSError as error:
+        raise UserError(str(error)) from error
+    if run.step >= run.config.total_steps:
+        log.info("%s is complete: %d steps", run.config.folder, run.step)
+        return 0
+    for each in (run.loader, run.saver, run.validation):
+        opened.enter_context(each)
+    ended_by = loop(run, opened)
+    if ended_by:
+        log.info("%s at step %d, saved: run the same command again to resume", Signals(ended_by).name, run.step)
+    return 130 if ended_by == SIGINT else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status: 0 if done or ended by SIGTERM, 130 after Ctrl-C, 2 for wrong settings or data."""
+    """Train; returns the exit status: 0 if done or ended by SIGTERM, 130 after Ctrl-C, 2 for wrong settings or data.
+
+    On one of several ranks, a failure ends the process (`prolip.distributed.failing_at_once`).
+    """
     leads = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
-    ranks = start()
-    if ranks.device.type == "cpu":
-        keep_freed_memory()
+    ranks = meet()
     try:
-        try:
-            run = set_up(load_config(sys.argv[1:] if arguments is None else arguments), ranks)
-        except (UserError, OSError) as error:
-            log_error(log, "prolip train", error, ranks)
-            return 2
-        if run.step >= run.config.total_steps:
-            log.info("%s is complete: %d steps", run.config.folder, run.step)
-            return 0
-        with run.loader, run.saver, run.validation:
-            ended_by = loop(run)
-        if ended_by:
-            log.info("%s at step %d, saved: run the same command again to resume", Signals(ended_by).name, run.step)
-        return 130 if ended_by == SIGINT else 0
-    except (UserError, DataError) as error:
+        with failing_at_once("prolip train", log, ranks) as opened:
+            return train(sys.argv[1:] if arguments is None else arguments, ranks, opened)
+    except (UserError, DataError) as error:  # of a single process
         log_error(log, "prolip train", error, ranks)
         return 2
-    finally:
-        stop()

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -95,9 +94,9 @@ class Validation:
         return any(done or step % job.every == 0 for job, _ in self._jobs)
 
     def run(self, step: int, model: ProLIP, *, done: bool) -> dict[str, float]:
-        """Evaluate the sets that are due; returns their metrics, the same on every rank. All ranks call this.
+        """Evaluate the sets that are due; returns their metrics. All ranks call this.
 
-        Undefined metrics are NaN.
+        They are the same on every rank, but for `seconds`. Undefined metrics are NaN.
 
         Args:
             step: steps done.
@@ -121,18 +120,13 @@ class Validation:
         with self._precision():
             local = embed_pairs(model, loader, self._ranks.device)
         labels = _labels(job, local.keys, local.members) if job.kind == "zero_shot" else []
-        parts = [(local._replace(members={}), labels)]
-        if self._ranks.world_size > 1:
-            parts = [parts[0]] * self._ranks.world_size
-            dist.gather_object(parts[0], parts if self._ranks.rank == 0 else None, dst=0)
-        result: list[dict[str, float]] = [{}]
+        parts = self._ranks.gather((local._replace(members={}), labels))
+        result: dict[str, float] = {}
         if self._ranks.rank == 0:
             pairs = _concatenate_pairs([pairs for pairs, _ in parts])
             labels = [label for _, part_labels in parts for label in part_labels]
-            result = [self._measure(job, model, pairs, labels)]
-        if self._ranks.world_size > 1:
-            dist.broadcast_object_list(result, src=0, device=self._ranks.device)
-        return result[0]
+            result = self._measure(job, model, pairs, labels)
+        return self._ranks.broadcast(result)
 
     def _measure(self, job: ValidationJob, model: ProLIP, pairs: Paired, labels: list[str | int]) -> dict[str, float]:
         if job.kind == "retrieval":
@@ -148,7 +142,9 @@ class Validation:
         shape = (len(names), len(job.templates), -1)
         classifier = aggregate_prompts(Gaussian(texts.mean.view(shape), texts.log_var.view(shape)))
         targets = _targets(job, pairs.keys, labels, names)
-        return measure_zero_shot(pairs.image, classifier, targets, min(_NUM_BINS, len(targets)))
+        scale = float(model.logit_scale.detach().exp())
+        bins = min(_NUM_BINS, len(targets))
+        return measure_zero_shot(pairs.image, classifier, targets, bins, logit_scale=scale)
 
     def __enter__(self) -> Self:
         return self

@@ -31,7 +31,7 @@ from prolip.embeddings.embed_parts import run_embed
 from prolip.embeddings.input_parts import Reading
 from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import Manifest, Part, complete_parts
-from prolip.pretrained.open import open_model, open_network
+from prolip.pretrained.open import load
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,8 @@ def test_parts_hold_what_the_model_says_of_shards(source: Path, tmp_path: Path, 
     told = run_embed(options(source, tmp_path, what="both", format=form, dtype=dtype))
     assert "12 images, 12 captions in 3 parts, 3 of them new" in told[0]
     assert "the model waited for data" in told[1]
-    model, tokenizer = open_model(str(source / "run"), None)
+    opened = load(source / "run", device="cpu")
+    model, tokenizer = opened.require_prolip(), opened.require_tokenizer()
     shards = tuple(str(source / f"shard{number}.tar") for number in range(3))
     config = LoaderConfig(
         shards=shards, batch_size=5, image_size=36, captions=(), shuffle_window=0, last_batch="keep", num_threads=1
@@ -116,7 +117,8 @@ def test_a_folder_and_lines_keep_their_names_and_a_bad_picture_is_named(source: 
     keys, sources, mean, *_ = read(tmp_path, "text")
     assert keys[-3:] == ["0", "1", "2"]
     assert sources[-1] == str(source / "lines.txt")
-    model, tokenizer = open_model(str(source / "run"), None)
+    opened = load(source / "run", device="cpu")
+    model, tokenizer = opened.require_prolip(), opened.require_tokenizer()
     expected = embed_texts(model, tokenizer, ["a picture of food", "", "an emoji"], torch.device("cpu"))
     np.testing.assert_allclose(mean[-3:], expected.mean.numpy(), atol=0.02)
     manifest = Manifest.read(tmp_path)
@@ -134,7 +136,8 @@ def test_a_folders_captions_are_those_of_their_pictures(source: Path, tmp_path: 
     given = options(source, tmp_path / "out", data=(str(tmp_path / "pictures"),), what="both", rows_per_part=3)
     run_embed(given)
     keys, _, mean, *_ = read(tmp_path / "out", "text")
-    model, tokenizer = open_model(str(source / "run"), None)
+    opened = load(source / "run", device="cpu")
+    model, tokenizer = opened.require_prolip(), opened.require_tokenizer()
     assert keys == [f"{number}.png" for number in range(4)]
     np.testing.assert_allclose(mean, embed_texts(model, tokenizer, words, torch.device("cpu")).mean, atol=1e-5)
     # As many pictures under other names are other data.
@@ -209,8 +212,8 @@ class Interrupt:
 def test_wherever_an_interrupt_comes_no_part_is_wrong(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = open_model(str(source / "run"), None)
-    monkeypatch.setattr("prolip.embeddings.embed_parts.open_model", lambda *_: opened)
+    opened = load(source / "run", device="cpu")
+    monkeypatch.setattr("prolip.embeddings.embed_parts.load", lambda *_, **__: opened)
     data = (str(source / "shard{1..2}.tar"),)
     run_embed(options(source, tmp_path / "whole", data=data, what="both"))
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.parquet")}
@@ -297,7 +300,7 @@ def test_embeddings_of_another_kind_are_not_mixed(
 
 def test_weights_of_one_architecture_are_not_mixed(source: Path, tmp_path: Path) -> None:
     run_embed(options(source, tmp_path / "out"))
-    model, saved = open_network(str(source / "run")), open_saved(source / "run")
+    model, saved = load(source / "run", device="cpu").require_prolip(), open_saved(source / "run")
     assert saved is not None
     with torch.no_grad():
         next(model.parameters()).add_(1e-3)

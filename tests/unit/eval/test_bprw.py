@@ -229,7 +229,7 @@ def test_it_classifies(tmp_path: Path) -> None:
     prompts, images, labels = world()
     found = reweight_prompts(prompts, images, BprwConfig())
     classifier = found.as_classifier()
-    logits = zero_shot_logits(images.mean, classifier.weight, classifier.total_var)
+    logits = zero_shot_logits(images.mean, classifier.weight, classifier.total_var, logit_scale=1.0)
     assert (logits.argmax(1) == labels).double().mean() > 0.9
     save_prompt_weights(found, tmp_path / "new" / "weights.safetensors", {"classnames": ["größer", "b"]})
     again = load_prompt_weights(tmp_path / "new" / "weights.safetensors")

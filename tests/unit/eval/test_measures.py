@@ -38,7 +38,7 @@ def test_results_become_flat() -> None:
 def test_zero_shot_with_and_without_variances() -> None:
     images, classes = gaussians(60, 8, seed=0), gaussians(7, 8, seed=1)
     labels = torch.randint(0, 7, (60,), generator=torch.Generator().manual_seed(2))
-    found = measure_zero_shot(images, Classifier(classes.mean, classes.var), labels, num_bins=4)
+    found = measure_zero_shot(images, Classifier(classes.mean, classes.var), labels, num_bins=4, logit_scale=30.0)
     for suffix, weight in (("", 0.0), ("_with_var", 50.0)):
         first, fifth, by_class = [], [], {}
         for image, label in zip(images.mean, labels.tolist(), strict=True):
@@ -61,7 +61,8 @@ def test_a_sure_model_that_errs_where_it_is_unsure_has_every_uncertainty_figure_
     wrong = torch.arange(40) >= 36
     images = Gaussian(mean, torch.linspace(-9, -3, 40, dtype=torch.float64)[:, None].expand(40, 2))
     labels = torch.where(wrong, 1 - torch.arange(40) % 2, torch.arange(40) % 2)
-    found = measure_zero_shot(images, Classifier(torch.eye(2, dtype=torch.float64), torch.zeros(2, 2)), labels)
+    classifier = Classifier(torch.eye(2, dtype=torch.float64), torch.zeros(2, 2))
+    found = measure_zero_shot(images, classifier, labels, logit_scale=100.0)
     assert found["top1"] == 0.9
     assert found["calibration_error"] == pytest.approx(0.1)  # certain of all, right in 9 of 10
     assert found["uncertainty_pearson_top1"] < 0

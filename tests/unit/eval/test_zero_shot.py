@@ -6,7 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prolip.eval.zero_shot import aggregate_prompts, correct_within, evaluate_zero_shot, zero_shot_logits
+from prolip.eval.zero_shot import (
+    PUBLISHED_LOGIT_SCALE,
+    aggregate_prompts,
+    correct_within,
+    evaluate_zero_shot,
+    zero_shot_logits,
+)
 from prolip.gaussian import Gaussian
 
 T = torch.tensor
@@ -32,16 +38,18 @@ def test_points_have_no_variance() -> None:
     assert aggregate_prompts(Gaussian.point(prompts().mean)).var.eq(0).all()
 
 
-def test_logits_equal_the_definition() -> None:
+@pytest.mark.parametrize("scale", [PUBLISHED_LOGIT_SCALE, 30.0])
+def test_logits_equal_the_definition(scale: float) -> None:
     classifier = aggregate_prompts(prompts())
     images = F.normalize(torch.randn(5, 6, generator=torch.Generator().manual_seed(1)), dim=1)
-    plain = zero_shot_logits(images, classifier.weight)
-    with_var = zero_shot_logits(images, classifier.weight, classifier.total_var)
+    plain = zero_shot_logits(images, classifier.weight, logit_scale=scale)
+    with_var = zero_shot_logits(images, classifier.weight, classifier.total_var, logit_scale=scale)
     for n in range(5):
         for c in range(4):
             dot = float(images[n] @ classifier.weight[c])
-            assert float(plain[n, c]) == pytest.approx(100 * dot, abs=1e-4)
-            assert float(with_var[n, c]) == pytest.approx(100 * dot - 50 * float(classifier.var[c].sum()), abs=1e-4)
+            assert float(plain[n, c]) == pytest.approx(scale * dot, abs=1e-4)
+            spread = float(classifier.var[c].sum())
+            assert float(with_var[n, c]) == pytest.approx(scale * (dot - spread / 2), abs=1e-4)
 
 
 def test_hand_made_table() -> None:

@@ -8,7 +8,6 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ from tests.support.shards import write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.data import DataError
-from prolip.embeddings.embed import embed_texts
 from prolip.eval.bprw import reweight_prompts
 from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import zero_shot_logits
@@ -33,7 +31,8 @@ from prolip.explore.explorer import (
 from prolip.explore.items import Item, read_items
 from prolip.explore.serve import run_explore
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
-from prolip.pretrained.open import open_model
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 
 CAPTIONS = ["a picture", "an animal", "food and travel"]
 
@@ -44,7 +43,7 @@ def explorer(tmp_path_factory: pytest.TempPathFactory) -> Explorer:
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     write_items(folder)
     items = read_items([str(folder)], ("captions.name", "captions.group"), 100)
-    return Explorer(*open_model(str(folder / "run"), None), items)
+    return Explorer(load(folder / "run", device="cpu"), items)
 
 
 def test_a_folders_test_set_is_read_in_order_with_its_captions(explorer: Explorer) -> None:
@@ -76,12 +75,12 @@ def test_captions_beside_a_picture_are_the_models_numbers_nearest_first(explorer
     assert distances == sorted(distances)
     image, bias = explorer._embed_image(explorer.items[5].image), explorer.model.logit_bias
     for view in views:
-        text = embed_texts(explorer.model, explorer.tokenizer, [view.caption], torch.device("cpu"))
+        text = explorer.model.encode_texts([view.caption])
         assert view.similarity == pytest.approx(float(image.mean @ text.mean.T), abs=1e-6)
         assert view.distance == pytest.approx(float(csd(image, text)), rel=1e-5)
         assert view.uncertainty == pytest.approx(float(text.total_var), rel=1e-5)
         assert bias is not None
-        logits = csd_logits(image, text, explorer.model.logit_scale.exp(), bias)
+        logits = csd_logits(image, text, explorer.model.logit_scale, bias)
         assert view.match == pytest.approx(float(logits.detach().sigmoid()), rel=1e-4)
         assert view.image_in_caption == pytest.approx(float(inclusion_score(image, text).mean()), abs=1e-5)
     assert {view.caption: view.num_tokens for view in views}["food and travel"] == 3
@@ -128,7 +127,7 @@ def test_a_classifier_weighs_its_prompts_where_there_are_pictures(explorer: Expl
     found = explorer.classify(explorer.items[0].image, names, templates)
     assert found.weights is not None
     prompts = [template.replace("{}", name) for name in names for template in templates]
-    flat = embed_texts(explorer.model, explorer.tokenizer, prompts, torch.device("cpu"))
+    flat = explorer.model.encode_texts(prompts)
     ensembles = Gaussian(flat.mean.view(3, 3, -1), flat.log_var.view(3, 3, -1))
     assert explorer._images is not None
     expected = reweight_prompts(ensembles, explorer._images, BprwConfig(num_neighbors=10))
@@ -136,14 +135,15 @@ def test_a_classifier_weighs_its_prompts_where_there_are_pictures(explorer: Expl
     assert float((expected.weights - 1 / 3).abs().max()) > 1e-3, "even weights would not do"
     torch.testing.assert_close(torch.tensor(found.uncertainties), ensembles.total_var)
     image = explorer._embed_image(explorer.items[0].image)
-    shares = zero_shot_logits(image.mean, F.normalize(expected.classifier, dim=-1)).softmax(1)[0]
+    scale = explorer.model.logit_scale
+    shares = zero_shot_logits(image.mean, F.normalize(expected.classifier, dim=-1), logit_scale=scale).softmax(1)[0]
     torch.testing.assert_close(torch.tensor(found.weighted), shares, rtol=1e-3, atol=1e-5)
     assert found.even is not None
     assert found.weighted is not None
     assert sum(found.even) == pytest.approx(sum(found.weighted)) == pytest.approx(1.0)
     assert [len(row) for row in found.uncertainties] == [3] * 3
     assert explorer.classify(None, names, templates).even is None
-    alone = Explorer(explorer.model, explorer.tokenizer, [])
+    alone = Explorer(explorer.model, [])
     assert alone.classify(explorer.items[0].image, names, templates).weights is None
     assert "start with --data" in show.classified(alone.classify(None, names, templates))
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_asked_is_said(explorer: Explorer) -> None:
         explorer.compare(picture, ["", " "])
     with pytest.raises(ValueError, match="the root is empty"):
         explorer.walk(picture, None, " ")
-    alone = Explorer(explorer.model, explorer.tokenizer, [])
+    alone = Explorer(explorer.model, [])
     with pytest.raises(ValueError, match="write the captions to walk through"):
         alone.walk(picture, None, "a picture")
     with pytest.raises(ValueError, match=f"{MAX_PROMPTS} at most"):
@@ -187,7 +187,7 @@ def test_unreadable_pictures_of_a_data_set_are_left_out_and_named(
     monkeypatch.setattr("prolip.explore.explorer._EMBED_BATCH", 2)
     broken = [Item(f"x/{number}", b"no picture", ("a bad one",)) for number in range(3)]
     mixed = [explorer.items[0], broken[0], *explorer.items[1:4], *broken[1:]]
-    found = Explorer(explorer.model, explorer.tokenizer, mixed)
+    found = Explorer(explorer.model, mixed)
     assert found.items == explorer.items[:4]
     assert found.all_captions == ["a 0", "an animal", "a 1", "a 2", "a 3"]
     expected = {item.key: value for item, value in explorer.ranked_images()}
@@ -196,13 +196,13 @@ def test_unreadable_pictures_of_a_data_set_are_left_out_and_named(
     )
     assert [record.getMessage().split(" is skipped")[0] for record in caplog.records] == ["x/0", "x/1", "x/2"]
     with pytest.raises(ValueError, match="none of the 3 images of the data set can be decoded"):
-        Explorer(explorer.model, explorer.tokenizer, broken)
+        Explorer(explorer.model, broken)
 
 
 def test_items_of_one_name_are_told_apart(explorer: Explorer) -> None:
     one, other = explorer.items[:2]
     twins = [one, Item(one.key, other.image, other.captions), one]
-    found = Explorer(explorer.model, explorer.tokenizer, twins)
+    found = Explorer(explorer.model, twins)
     assert [item.key for item in found.items] == [one.key, f"{one.key} (2)", f"{one.key} (3)"]
     assert [found.by_key[item.key].image for item in found.items] == [one.image, other.image, one.image]
 
@@ -219,8 +219,8 @@ def test_uncertainties_are_shown_between_those_of_the_data_set(explorer: Explore
     low, high, of = explorer.caption_range()
     values = [value for _, value in explorer.ranked_captions()]
     assert (low, high, of) == (values[0], values[-1], "of the data set's 13 captions")
-    alone = Explorer(explorer.model, explorer.tokenizer, [])
-    texts = embed_texts(explorer.model, explorer.tokenizer, EVERYDAY, torch.device("cpu"))
+    alone = Explorer(explorer.model, [])
+    texts = explorer.model.encode_texts(EVERYDAY)
     assert alone.caption_range()[:2] == pytest.approx((float(texts.total_var.min()), float(texts.total_var.max())))
     assert alone.image_range() is None
     assert alone.ranked_images() == alone.ranked_captions() == []
@@ -229,13 +229,15 @@ def test_uncertainties_are_shown_between_those_of_the_data_set(explorer: Explore
 
 def test_panels_may_ask_at_the_same_time(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.explore.explorer._CACHED_CAPTIONS", 3)
-    fresh = Explorer(explorer.model, explorer.tokenizer, [])
+    fresh = Explorer(explorer.model, [])
 
-    def slow(*values: Any) -> Gaussian:
+    encode = Model.encode_texts
+
+    def slow(model: Model, texts: list[str], *, progress: bool) -> Gaussian:
         time.sleep(0.005)
-        return embed_texts(*values)
+        return encode(model, texts, progress=progress)
 
-    monkeypatch.setattr("prolip.explore.explorer.embed_texts", slow)
+    monkeypatch.setattr(Model, "encode_texts", slow)
     # What one of them remembers the next one forgets.
     questions = [[("food", "travel")[number % 2], f"nature {number}", f"emoji {number}"] for number in range(12)]
     with ThreadPoolExecutor(4) as pool:
@@ -247,7 +249,7 @@ def test_panels_may_ask_at_the_same_time(explorer: Explorer, monkeypatch: pytest
 
 def test_captions_are_cache_within_bounds(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.explore.explorer._CACHED_CAPTIONS", 4)
-    fresh = Explorer(explorer.model, explorer.tokenizer, [])
+    fresh = Explorer(explorer.model, [])
     first = fresh._texts(["food", "travel", "nature"])
     again = fresh._texts(["nature", "an animal", "a picture", "food"])
     assert len(fresh._cache) <= 4

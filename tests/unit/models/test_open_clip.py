@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-import prolip
 from prolip.models import ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.models.open_clip import StartError, start_from
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.pretrained.sources import load
+from prolip.pretrained.sources import load_network
 
 CLIP_VISION = {"layers": 2, "width": 32, "head_width": 8, "patch_size": 8, "image_size": 32}
 CLIP_TEXT = {"context_length": 7, "vocab_size": 40, "width": 24, "heads": 3, "layers": 2}
@@ -172,7 +171,7 @@ def test_unc_is_new_and_the_rest_is_taken_over(name: str, tmp_path: Path) -> Non
     assert silent == {"logit_scale", "logit_bias"}
     # It is a model like any other: saved, loaded, strict.
     save_pretrained(ours, tmp_path)
-    again = load(tmp_path)
+    again = load_network(tmp_path)
     assert again.config == ours.config
     with torch.no_grad():
         assert torch.equal(again.encode_text(ids).mean, ours.encode_text(ids).mean)
@@ -260,7 +259,7 @@ def test_a_start_of_another_size_keeps_what_was_learned(name: str, tmp_path: Pat
         vision=replace(ours.config.vision, image_size=48),
         text=replace(ours.config.text, context_length=12, vocab_size=50),
     )
-    larger = load(tmp_path, config=config, resize="corrected")
+    larger = load_network(tmp_path, config=config, resize="corrected")
     specials = ours.visual.num_specials
     assert torch.equal(larger.visual.positional_embedding[:specials], ours.visual.positional_embedding[:specials])
     assert torch.equal(larger.text.positional_embedding[-1], ours.text.positional_embedding[-1])
@@ -284,7 +283,7 @@ def test_by_name_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form:
         torch.save(state, path)
     config = {"embed_dim": 16, "vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-for-prolip", config)
-    ours = prolip.load(f"open_clip:tiny-for-prolip/{path}")
+    ours = load_network(f"open_clip:tiny-for-prolip/{path}")
     _, ids = inputs(theirs)
     with torch.no_grad():
         close(ours.encode_text(ids).mean, theirs.encode_text(ids, normalize=True))
@@ -293,7 +292,7 @@ def test_by_name_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form:
 def test_a_model_without_weights_or_of_no_name_is_refused() -> None:
     for source in ("open_clip:ViT-nothing/tag", "open_clip:ViT-B-32/no-such-tag"):
         with pytest.raises(StartError, match="open_clip cannot build"):
-            prolip.load(source)
+            load_network(source)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tests.support.untrained_run import write_checkpoint
 
-import prolip
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.hub import ModelCard, save_pretrained
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
 from prolip.models.weights import WeightsError, load_state
 from prolip.pretrained import sources as sources_module
-from prolip.pretrained.sources import load, read_config
+from prolip.pretrained.sources import load_network, read_config
 
 CONFIG = ModelConfig(
     embed_dim=16,
@@ -50,7 +49,7 @@ def test_hub_layout_round_trip(model: ProLIP, tmp_path: Path) -> None:
         "config.json",
         "model.safetensors",
     ]
-    loaded = load(tmp_path / "saved")
+    loaded = load_network(tmp_path / "saved")
     assert loaded.config == CONFIG
     assert not loaded.training
     assert_same(loaded, model)
@@ -71,7 +70,7 @@ def test_a_card_is_written_as_given_and_tensors_in_single_precision(model: ProLI
         "| samples seen | not stated when it was saved |",
     ):
         assert row in card
-    assert load(str(tmp_path)).logit_scale.dtype == torch.float32
+    assert load_network(str(tmp_path)).logit_scale.dtype == torch.float32
 
 
 def test_a_hub_repository_is_fetched_by_its_name(
@@ -80,49 +79,23 @@ def test_a_hub_repository_is_fetched_by_its_name(
     save_pretrained(model, tmp_path)
     asked = []
 
-    def fetch(repository: str) -> Path:
+    def fetch(repository: str, cache_dir: None) -> Path:
+        assert cache_dir is None
         asked.append(repository)
         return tmp_path
 
     monkeypatch.setattr(sources_module, "_download", fetch)
-    assert_same(load("hf-hub:someone/model"), model)
+    assert_same(load_network("hf-hub:someone/model"), model)
     assert asked == ["someone/model"]
-
-
-@pytest.mark.parametrize("held", ["model.safetensors", "pytorch_model.bin", "both"])
-def test_a_hub_repository_is_asked_for_safetensors_first(
-    model: ProLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
-) -> None:
-    hub, cache = tmp_path / "hub", tmp_path / "cache"
-    save_pretrained(model, hub)
-    torch.save(
-        model.state_dict() if held == "pytorch_model.bin" else {"wrong": torch.zeros(1)}, hub / "pytorch_model.bin"
-    )
-    if held == "pytorch_model.bin":
-        (hub / "model.safetensors").unlink()
-    fetched = []
-
-    def snapshot_download(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        assert (repository, revision) == ("someone/model", "v2")
-        cache.mkdir(exist_ok=True)
-        for name in allow_patterns:
-            fetched.append(name)
-            if (hub / name).is_file():
-                (cache / name).write_bytes((hub / name).read_bytes())
-        return str(cache)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert_same(prolip.load("hf-hub:someone/model@v2"), model)
-    assert ("pytorch_model.bin" in fetched) == (held == "pytorch_model.bin")
 
 
 def test_a_runs_folder_stands_for_its_newest_checkpoint(model: ProLIP, tmp_path: Path) -> None:
     older = ProLIP(CONFIG)
     for step, saved in ((9, older), (10, model)):
         newest = write_checkpoint(tmp_path / "checkpoints", saved, "", step=step)
-    assert_same(load(tmp_path), model)
-    assert_same(load(newest), model)
-    assert_same(load(tmp_path / "checkpoints" / "step_000000009"), older)
+    assert_same(load_network(tmp_path), model)
+    assert_same(load_network(newest), model)
+    assert_same(load_network(tmp_path / "checkpoints" / "step_000000009"), older)
     assert read_config(tmp_path) == CONFIG
 
 
@@ -143,9 +116,9 @@ def test_training_files(model: ProLIP, tmp_path: Path, form: str) -> None:
         prefix = "module." if form == "data-parallel" else ""
         named = {prefix + name: tensor for name, tensor in state.items()}
         torch.save({"epoch": 3, "name": "run", "state_dict": named, "optimizer": {"state": {}}}, path)
-    assert_same(load(path, config=CONFIG), model)
+    assert_same(load_network(path, config=CONFIG), model)
     with pytest.raises(WeightsError, match="carries no architecture"):
-        load(path)
+        load_network(path)
 
 
 def test_tensors_that_do_not_fit_are_named_with_their_nearest(model: ProLIP) -> None:
@@ -172,21 +145,21 @@ def test_a_misshapen_tensor_is_named_with_its_nearest_of_that_shape(model: ProLI
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="neither a file nor a folder"):
-        load(tmp_path / "absent.pt")
+        load_network(tmp_path / "absent.pt")
     with pytest.raises(WeightsError, match=r"has no config\.json"):
-        load(tmp_path)
+        load_network(tmp_path)
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(WeightsError, match="holds a list"):
-        load(tmp_path / "list.pt")
+        load_network(tmp_path / "list.pt")
     torch.save({"model": Path("code")}, tmp_path / "code.pt")
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
     for name in ("code.pt", "text.pt", "text.safetensors"):
         with pytest.raises(WeightsError, match=rf"{name} is no checkpoint: "):
-            load(tmp_path / name)
+            load_network(tmp_path / name)
     torch.save({"epoch": 3}, tmp_path / "no_tensors.pt")
     with pytest.raises(WeightsError, match="epoch is a int"):
-        load(tmp_path / "no_tensors.pt")
+        load_network(tmp_path / "no_tensors.pt")
 
 
 @pytest.mark.parametrize("form", ["official", "corrected"])
@@ -198,8 +171,8 @@ def test_a_checkpoint_of_another_size(model: ProLIP, tmp_path: Path, form: str) 
         text=replace(CONFIG.text, context_length=9, vocab_size=40),
     )
     with pytest.raises(WeightsError, match=r"misshapen  visual\.positional_embedding is \[11, 16\]"):
-        load(tmp_path, config=larger)
-    loaded = load(tmp_path, config=larger, resize="official" if form == "official" else "corrected")
+        load_network(tmp_path, config=larger)
+    loaded = load_network(tmp_path, config=larger, resize="official" if form == "official" else "corrected")
     kept = loaded.text.positional_embedding[-2:].detach()
     assert torch.equal(kept, model.text.positional_embedding[-2:].detach()) == (form == "corrected")
     specials = loaded.visual.positional_embedding[:2].detach()

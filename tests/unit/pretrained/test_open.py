@@ -14,16 +14,16 @@ from prolip.data.config import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.pretrained import open as opening
-from prolip.pretrained.eval_model import Preprocess
+from prolip.pretrained.model import Preprocess
 
 CPU = torch.device("cpu")
 
 
 def test_a_folder_without_a_usable_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no config\.json"):
-        opening.open_model(str(tmp_path), None)
+        opening.load(tmp_path)
     with pytest.raises(ValueError, match=r"absent.pt is neither a file nor a folder"):
-        opening.open_model(str(tmp_path / "absent.pt"), None)
+        opening.load(tmp_path / "absent.pt")
 
 
 def test_a_run_is_opened_with_its_own_tokenizer(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_run_is_opened_with_its_own_tokenizer(tmp_path: Path) -> None:
 def test_an_exported_model_brings_its_tokenizer(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
-    ours, theirs = (opening.open_eval_model(str(tmp_path / name), None, CPU) for name in ("run", "out"))
+    ours, theirs = (opening.load(tmp_path / name, device="cpu") for name in ("run", "out"))
     assert ours.tokenize(["a picture of food"]).tolist() == theirs.tokenize(["a picture of food"]).tolist()
     assert ours.fingerprint() == theirs.fingerprint()
     assert ours.keep_ratio is not None
@@ -54,7 +54,7 @@ def test_an_exported_model_brings_its_tokenizer(tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_the_models(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
-    model = opening.open_eval_model(str(tmp_path / "run"), None, CPU)
+    model = opening.load(tmp_path / "run", device="cpu")
     before = model.fingerprint()
     others = [
         replace(model, preprocess=Preprocess(size=model.preprocess.size, mean=(0.5, 0.5, 0.5))),
@@ -79,8 +79,12 @@ def test_without_a_tokenizer_a_model_with_as_many_tokens_takes_clips(
         text = replace(demo.text, layers=1, width=32, heads=2, vocab_size=size)
         small = replace(demo, embed_dim=32, vision=replace(demo.vision, layers=1, width=32, head_width=16), text=text)
         save_pretrained(ProLIP(small), tmp_path / str(size))
-    _, tokenizer = opening.open_model(str(tmp_path / str(opening.CLIP_TOKENS)), None)
+    tokenizer = opening.load(tmp_path / str(opening.CLIP_TOKENS)).require_tokenizer()
     assert tokenizer.config.kind == "clip"
     assert "names no tokenizer" in caplog.text
-    with pytest.raises(ValueError, match="does not say which tokenizer it was trained with"):
-        opening.open_model(str(tmp_path / str(opening.CLIP_TOKENS + 1)), None)
+    unknown = opening.load(tmp_path / str(opening.CLIP_TOKENS + 1))
+    assert "only images can be encoded" in caplog.text
+    assert unknown.encode_images(torch.zeros(2, 3, 36, 36)).mean.shape == (2, 32), "images need no tokenizer"
+    for ask in (unknown.encode_texts, unknown.tokenize, unknown.fingerprint, unknown.require_tokenizer):
+        with pytest.raises(ValueError, match="does not say which tokenizer it was trained with"):
+            ask(*([] if ask in {unknown.fingerprint, unknown.require_tokenizer} else [["a"]]))

@@ -114,7 +114,7 @@ def test_a_part_at_a_time_gives_the_same_answers(world: CaptionedWorld, monkeypa
     classes = Classifier(torch.randn(7, 8, generator=draw), torch.rand(7, 8, generator=draw))
     whole = classification.answer(images, classes, with_var=True)
     assert whole.best.shape == (23, 5)
-    logits = zero_shot_logits(images.mean, classes.weight, classes.total_var)
+    logits = zero_shot_logits(images.mean, classes.weight, classes.total_var, logit_scale=1.0)
     assert whole.best_with_var is not None
     assert whole.best_with_var.equal(logits.argsort(dim=1, descending=True)[:, :5])
     templates = ["a picture of {c}", "{c}", "an emoji: {c}"]

@@ -19,7 +19,7 @@ from tests.support.shards import write_tar
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.embeddings.image_batches import image_batches
+from prolip.pretrained.image_batches import image_batches
 
 
 def within(data: Path, key: str) -> Path:

@@ -12,7 +12,7 @@ from tests.support.captioned_world import WAYS, CaptionedWorld, embedded
 from prolip.cli import main
 from prolip.eval.coco import CocoTruth, Pairs, Shares
 from prolip.eval.measures import measure_retrieval
-from prolip.pretrained.open import open_eval_model
+from prolip.pretrained.open import load
 from prolip.suites.config import RetrievalOptions
 from prolip.suites.retrieval import coco_row
 
@@ -21,7 +21,7 @@ def test_retrieval_gives_the_measures_figures_for_both_kinds_of_model(world: Cap
     found = world.run("retrieval", "--data", str(world.pairs))
     for name in (world.ours, world.theirs):
         values = world.values(found, name)
-        model = open_eval_model(name, None, torch.device("cpu"))
+        model = load(name, device="cpu")
         expected = measure_retrieval(*embedded(model, world.pairs))
         assert values["picture to caption R@5"] == pytest.approx(expected["image_to_text_mean_recall_at_5"])
         assert values["caption to picture R@1"] == pytest.approx(expected["text_to_image_mean_recall_at_1"])

@@ -15,7 +15,7 @@ from tests.support.untrained_run import write_run
 from prolip.cli import main
 from prolip.models import ARCHITECTURES
 from prolip.models.hub import save_pretrained
-from prolip.pretrained.sources import load
+from prolip.pretrained.sources import load_network
 from prolip.report.prompt_chart import prompt_chart
 from prolip.suites.prompt_weights import load_prompt_weights
 from prolip.suites.reweight import class_lines
@@ -26,7 +26,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tokenizer, the model in the hub's layout, and the same model as a run."""
     folder = tmp_path_factory.mktemp("lab")
     write_run(folder / "run", folder / "tokenizer.json", ARCHITECTURES["demo"].text.context_length)
-    save_pretrained(load(folder / "run"), folder / "hub")
+    save_pretrained(load_network(folder / "run"), folder / "hub")
     return folder
 
 
@@ -45,7 +45,8 @@ def test_from_a_run_to_files(lab: Path, emoji_data: Path, capsys: pytest.Capture
     assert "top-1 of 36 images" in shown
     assert "re-weighted over even weights, by mean: " in shown
     assert "% of resamples: " in shown
-    assert all(f"{stage}: 100%" in progress for stage in ("images", "prompts", "weights"))
+    assert "images: 36image" in progress
+    assert all(f"{stage}: 100%" in progress for stage in ("prompts", "weights"))
     weights = load_prompt_weights(emoji_data / "out" / "prompt_weights.safetensors")
     assert weights.weights.shape == (3, 5)
     with safe_open(emoji_data / "out" / "prompt_weights.safetensors", framework="pt") as file:

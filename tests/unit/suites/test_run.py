@@ -18,7 +18,7 @@ from prolip.suites.run import run_suite
 def test_what_a_suite_is_told_reaches_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default they lie in evals/SUITE; the resamples are those of the options."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("prolip.suites.run.open_eval_model", lambda source, *_: SimpleNamespace(name=source))
+    monkeypatch.setattr("prolip.suites.run.load", lambda source, **_: SimpleNamespace(name=source))
 
     def run(model: Any, _: SuiteOptions, finished: TaskCache) -> SuiteResult:
         assert finished.folder.name == "tasks"

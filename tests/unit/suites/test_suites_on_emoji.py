@@ -26,7 +26,7 @@ from prolip.eval.measures import measure_hierarchy, measure_retrieval
 from prolip.eval.uncertainty import area_under_risk_coverage
 from prolip.eval.zero_shot import zero_shot_logits
 from prolip.gaussian import Gaussian
-from prolip.pretrained.open import open_eval_model
+from prolip.pretrained.open import load
 from prolip.suites.config import FEW_SHOT
 
 Record = dict[str, Any]
@@ -45,7 +45,7 @@ class World:
         for seed, folder in enumerate((self.run, self.other)):
             write_run_with(Path(folder), self.emoji / "tokenizer.json", 20, seed)
         assert main(["data", "build", "suites", "--data", str(self.emoji), "--out", str(self.suites)]) == 0
-        self.model = open_eval_model(self.run, None, torch.device("cpu"))
+        self.model = load(self.run, device="cpu")
 
     def eval(self, suite: str, *words: str) -> dict[tuple[str, str], dict[str, Any]]:
         """The figures of a suite by task and metric; its three files are there."""
@@ -203,7 +203,7 @@ def test_the_imagenet_suite(world: World) -> None:
         hits, own, _ = world.hits(f"test-{design}", "group")
         assert values[task, "accuracy, even prompts"] == float(hits.mean())
         images, _ = world.pictures(f"test-{design}")
-        right = (zero_shot_logits(images.mean, weights.weight).argmax(dim=1) == own).double()
+        right = (zero_shot_logits(images.mean, weights.weight, logit_scale=1.0).argmax(dim=1) == own).double()
         assert values[task, "accuracy, BPRW, few-shot"] == float(right.mean())
         assert (task, "accuracy, BPRW, nearest, with class variances") in values
 

@@ -13,16 +13,16 @@ from tests.support.untrained_run import write_run
 
 from prolip import cli
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.pretrained.eval_model import EvalModel
-from prolip.pretrained.open import open_eval_model
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 
 CPU = torch.device("cpu")
 
 
-def open_both(folder: Path) -> list[EvalModel]:
+def open_both(folder: Path) -> list[Model]:
     write_run(folder / "run", folder / "tokenizer.json", context_length=20)
     write_open_clip(folder / "clip")
-    return [open_eval_model(name, None, CPU) for name in (str(folder / "run"), f"open_clip:local-dir:{folder}/clip")]
+    return [load(name, device="cpu") for name in (str(folder / "run"), f"open_clip:local-dir:{folder}/clip")]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

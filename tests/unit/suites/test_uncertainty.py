@@ -90,7 +90,7 @@ def test_what_is_taken_away_makes_more_uncertain(world: CaptionedWorld) -> None:
     found = world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
     values = world.values(found, world.ours)
     images, texts, _ = embedded(world.model, world.pairs)
-    views = {"hidden": hide_patches(world.model, 0.4), "blurred": lambda p: world.model.encode_image(blurred(p, 0.2))}
+    views = {"hidden": hide_patches(world.model, 0.4), "blurred": lambda p: world.model.encode_pixels(blurred(p, 0.2))}
     seen = embed_views(world.model, open_captioned(str(world.pairs), world.root).shards, views)
     for view, said in (("hidden", "60% of its patches hidden"), ("blurred", "blurred")):
         expected = rate(seen[view].gaussian.total_var, images.total_var)
@@ -117,7 +117,7 @@ def test_accuracy_of_the_certain_and_of_the_uncertain(world: CaptionedWorld) -> 
     classifier = aggregate_prompts(
         Gaussian(torch.stack([one.mean for one in prompts]), torch.stack([one.log_var for one in prompts]))
     )
-    logits = zero_shot_logits(images.mean, classifier.weight)
+    logits = zero_shot_logits(images.mean, classifier.weight, logit_scale=world.model.logit_scale)
     right = (logits.argmax(dim=1) == torch.arange(COUNT) % 4).double()
     order = images.total_var.argsort().tolist()
     for said, some in (("most", order[:3]), ("least", order[-3:])):

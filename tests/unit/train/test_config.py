@@ -101,6 +101,7 @@ def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -
         (["demo", "--batch_size", "0"], "batch_size is 0: it must be at least 1"),
         (["demo", "--log_every", "0"], "log_every is 0: it must be at least 1"),
         (["demo", "--cpu_threads", "-1"], "cpu_threads is -1: it must not be negative"),
+        (["demo", "--timeout_minutes", "0"], "timeout_minutes is 0.0: it must be above 0 and at most 1440, a day"),
         (["demo", "--loss.ppcl_weight", "0"], "loss.ppcl_weight is 0: nothing would train"),
         (["demo", "--model.init_logit_bias", "None"], "model.init_logit_bias is None: the contrastive loss needs"),
         (["demo", "--model.text.embed_unc", "False"], "model.text.embed_unc is False: the loss needs log variances"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
@@ -11,9 +14,11 @@ from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from prolip.distributed import Peers
+from prolip.distributed import Peers, Ranks
 from prolip.losses import LossTerms, ProlipLoss
-from prolip.train.loop import take_step
+from prolip.train.config import TrainConfig
+from prolip.train.divergence import Divergence
+from prolip.train.loop import main, set_up, take_step
 
 WAITING = {
     "aten::item",
@@ -21,9 +26,13 @@ WAITING = {
     "aten::is_nonzero",
     "aten::nonzero",
     "aten::equal",
-    "aten::unique",
+    "aten::_unique2",
+    "aten::masked_select",
+    "aten::bincount",
 }
 """Operators whose result, or the size of it, has to be known on the host: on a GPU, the host waits for them."""
+READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__")
+"""Methods of a tensor that read it on the host. On a CPU, some of them call no operator."""
 
 
 def within(event: FunctionEvent, name: str) -> bool:
@@ -37,27 +46,94 @@ def waiting_calls(recorded: profile) -> list[str]:
     return [event.name for event in calls if not within(event, "aten::_fused_adamw_")]
 
 
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the methods that read a tensor on the host, call by call."""
+    found: list[str] = []
+
+    def noted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **settings: Any) -> Any:
+            found.append(name)
+            return method(*arguments, **settings)
+
+        return call
+
+    for name in READS:
+        monkeypatch.setattr(Tensor, name, noted(name, getattr(Tensor, name)))
+    return found
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "accumulate": 3}, {"precision": "fp16"}],
     ids=["plain", "low", "parts", "scaled"],
 )
-def test_a_step_waits_for_nothing(changes: dict[str, Any]) -> None:
+def test_a_step_waits_for_nothing(changes: dict[str, Any], reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Divergence, "check", lambda _: None)  # which a step calls on a CPU only
     run, batch = run_of(model_of(), **changes), cast(Any, step_of(8, 3))
     take_step(run, batch)  # whatever is made once
+    reads.clear()
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         take_step(run, batch)
+        assert reads == []
     assert any(event.name == "prolip::ppcl_pair_sum" for event in recorded.events())
     assert waiting_calls(recorded) == []
 
 
-def test_what_waits_would_be_seen() -> None:
+WAITS: list[Callable[[Tensor], object]] = [
+    lambda value: value.sum().item(),
+    lambda value: value.tolist(),
+    lambda value: value.cpu(),
+    lambda value: value.numpy(),
+    np.asarray,
+    lambda value: float(value.sum()),
+    lambda value: bool(value.sum() > 0),
+    lambda value: value.nonzero(),
+    lambda value: value[value > 0],
+    lambda value: value.masked_select(value > 0),
+    lambda value: value.unique(),
+    lambda value: value.long().bincount(),
+    lambda value: torch.equal(value, value),
+]
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_what_waits_would_be_seen(wait: Callable[[Tensor], object], reads: list[str]) -> None:
     value = torch.tensor([1.0, 0.0])
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
-        value.sum().item()
-        value.nonzero()
-        bool(value.sum() > 0)
-    assert {"aten::item", "aten::nonzero", "aten::is_nonzero"} <= set(waiting_calls(recorded))
+        wait(value)
+    assert [*reads, *waiting_calls(recorded)] != []
+
+
+@pytest.mark.parametrize(("cpu_threads", "expected"), [(0, 4), (3, 3)])
+def test_a_process_gets_its_share_of_cores_on_a_gpu_too(
+    cpu_threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SetUp(Exception): ...
+
+    def stop(*_: object) -> None:
+        raise SetUp
+
+    given: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", given.append)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(TrainConfig, "check_vocabulary", lambda _: None)
+    monkeypatch.setattr("prolip.train.loop.find_saved", stop)
+    config = run_of(model_of(), cpu_threads=cpu_threads).config
+    gpu = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=4, device=torch.device("cuda", 0))
+    with pytest.raises(SetUp):
+        set_up(config, gpu)
+    assert given == [expected]
+
+
+def test_ranks_join_with_the_device_and_the_patience_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
+        raise RuntimeError(f"{device}, {timeout}")
+
+    monkeypatch.setattr("prolip.train.loop.join", refuse)
+    words = ["demo", "--data.shards", "a.tar", "--device", "cuda", "--timeout_minutes", "90"]
+    with pytest.raises(RuntimeError, match=r"^cuda, 1:30:00$"):
+        main(words)
 
 
 def test_model_and_loss_are_one_graph() -> None:

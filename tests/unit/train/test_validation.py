@@ -94,7 +94,7 @@ def test_any_number_of_ranks_gives_the_figures_of_one(
     jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classes=folder / "classes.txt")]
     alone = figures(folder, model, *jobs)
     group = Group(world_size)
-    monkeypatch.setattr("prolip.train.validation.dist", group)
+    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
     for found in group.run(lambda rank: figures(folder, model, *jobs, rank=rank, world_size=world_size)):
         assert found == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
 
@@ -103,7 +103,7 @@ def test_more_ranks_than_pictures(folder: Path, model: ProLIP, tmp_path: Path, m
     write_tar(tmp_path / "one.tar", [("a.png", encoded((9, 9, 9))), ("a.txt", b"red left")])
     small = job(tmp_path, "retrieval")
     group = Group(2)
-    monkeypatch.setattr("prolip.train.validation.dist", group)
+    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
     for found in group.run(lambda rank: figures(folder, model, small, rank=rank, world_size=2)):
         assert found["val/retrieval/image_to_text_recall_at_1"] == 1.0
 
@@ -195,6 +195,21 @@ def test_the_best_is_the_largest_or_the_smallest(tmp_path: Path) -> None:
         assert [None if one is None else one.value for one in found] == wins
     assert best_of(tmp_path, None, "max").beaten_by(rows[0]) is None
     assert best_of(tmp_path, "loss", "min").beaten_by({"loss": 1.0}) == Best(metric="loss", value=1.0)
+
+
+def test_of_a_time_the_figure_of_rank_0_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(2)
+    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
+    seconds = [(3.0, 2.0, 2.5, 1.0), (3.0, 3.5, 1.0, 2.0)]
+
+    def bests(rank: int) -> list[Best | None]:
+        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+        best = BestSoFar("val/a/seconds", "min", tmp_path, ranks, 0)
+        return [best.beaten_by({"val/a/seconds": value}) for value in seconds[rank]]
+
+    one, two = group.run(bests)
+    assert [None if best is None else best.value for best in one] == [3.0, 2.0, None, 1.0]
+    assert two == one
 
 
 def test_a_figure_that_is_none_is_told(tmp_path: Path) -> None:

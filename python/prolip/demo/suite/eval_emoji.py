@@ -11,21 +11,21 @@ from prolip.demo.config import EmojiOptions, Split
 from prolip.demo.suite import Evaluated, evaluate_emoji
 from prolip.errors import UserError
 from prolip.files import write_atomic
-from prolip.pretrained.eval_model import EvalModel
+from prolip.pretrained.model import Model
 from prolip.suites.results import Row, SuiteResult, TaskCache, row_of_items
 from prolip.suites.typed_json import to_json
 
 
-def evaluate_run(model: EvalModel, data: Path, split: Split) -> Evaluated:
+def evaluate_run(model: Model, data: Path, split: Split) -> Evaluated:
     """Evaluate a model with the emoji suite.
 
     Raises:
         UserError: the model is not a ProLIP model with variances, or a shard is missing.
     """
-    if model.prolip is None or model.tokenizer is None or not model.has_variances:
+    if model.prolip is None or not model.has_variances:
         raise UserError(f"{model.name} is not a ProLIP model with variances, which the emoji suite measures")
     given = {} if model.keep_ratio is None else {"keep_ratio": model.keep_ratio}
-    return evaluate_emoji(model.prolip, model.tokenizer, data, model.device, split, **given)
+    return evaluate_emoji(model.prolip, model.require_tokenizer(), data, model.device, split, **given)
 
 
 def results_path(source: Path, split: Split) -> Path | None:
@@ -37,7 +37,7 @@ def results_path(source: Path, split: Split) -> Path | None:
     return folder / ("eval.json" if split == "test" else f"eval-{split}.json")
 
 
-def run_emoji(model: EvalModel, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
+def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
     """Return the headlines of a ProLIP model, and write the full results to its run's folder.
 
     Raises:

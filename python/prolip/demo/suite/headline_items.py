@@ -10,7 +10,7 @@ from torch import Tensor
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample
 from prolip.demo.suite.measure_sets import ClassPrompts, correct_pairs, retrieval_caption
 from prolip.eval.retrieval import first_ranks
-from prolip.eval.zero_shot import correct_within, zero_shot_logits
+from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
 
 
@@ -26,7 +26,8 @@ def zero_shot_items(
         captions: embeddings of all prompts.
         prompts: prompts of all classes.
     """
-    logits = zero_shot_logits(images.mean, prompts.classifier(level, captions).weight)
+    weight = prompts.classifier(level, captions).weight
+    logits = zero_shot_logits(images.mean, weight, logit_scale=PUBLISHED_LOGIT_SCALE)
     return correct_within(logits, prompts.labels(level, samples), 1).double()
 
 

@@ -21,6 +21,7 @@ from prolip.eval.uncertainty import (
     uncertainty_by_level,
 )
 from prolip.eval.zero_shot import (
+    PUBLISHED_LOGIT_SCALE,
     Classifier,
     ZeroShotResult,
     aggregate_prompts,
@@ -204,8 +205,10 @@ def _zero_shot(
 ) -> tuple[ZeroShotResult, ZeroShotResult, Tensor]:
     """Return the results by means and with class variances, and whether each image is correct by means, bool [N]."""
     classifier, labels = prompts.classifier(level, captions), prompts.labels(level, samples)
-    plain = zero_shot_logits(images.mean, classifier.weight)
-    with_var = zero_shot_logits(images.mean, classifier.weight, classifier.total_var)
+    plain, with_var = (
+        zero_shot_logits(images.mean, classifier.weight, total_var, logit_scale=PUBLISHED_LOGIT_SCALE)
+        for total_var in (None, classifier.total_var)
+    )
     return evaluate_zero_shot(plain, labels), evaluate_zero_shot(with_var, labels), correct_within(plain, labels, 1)
 
 

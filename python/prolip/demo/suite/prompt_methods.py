@@ -23,7 +23,13 @@ from prolip.eval.prompts import (
     greedy_counts,
 )
 from prolip.eval.statistics import bootstrap_interval
-from prolip.eval.zero_shot import Classifier, aggregate_prompts, correct_within, zero_shot_logits
+from prolip.eval.zero_shot import (
+    PUBLISHED_LOGIT_SCALE,
+    Classifier,
+    aggregate_prompts,
+    correct_within,
+    zero_shot_logits,
+)
 from prolip.gaussian import Gaussian, concatenate
 
 EVEN, REWEIGHTED = "even weights", "re-weighted (BPRW)"
@@ -69,7 +75,9 @@ def measure_prompting(
     }
     hits = torch.stack(
         [
-            correct_within(zero_shot_logits(images.mean, classifier.weight), labels, 1).double()
+            correct_within(
+                zero_shot_logits(images.mean, classifier.weight, logit_scale=PUBLISHED_LOGIT_SCALE), labels, 1
+            ).double()
             for classifier in classifiers.values()
         ],
         dim=1,

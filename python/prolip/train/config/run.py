@@ -14,6 +14,8 @@ from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
 from prolip.train.config.parts import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
 
+_DAY = 24 * 60
+
 # Keys that are derived from other settings: they cannot be set and are not saved.
 DERIVED_KEYS = frozenset(
     {
@@ -34,6 +36,8 @@ OPERATIONAL_KEYS = frozenset(
         "start_from",
         "accumulate",
         "cpu_threads",
+        "device",
+        "timeout_minutes",
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",
@@ -82,6 +86,10 @@ class TrainConfig:
     """Arithmetic of the towers. bf16 and fp16 use autocast, fp16 also loss scaling; the loss is computed in fp32."""
     fp32_matmul: Literal["highest", "high"] = "highest"
     """Precision of fp32 matrix products on a GPU: `highest` is exact, `high` uses TF32 (10 bits of mantissa)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train. "auto" is a GPU if the machine has one, and an error if torch cannot use it."""
+    timeout_minutes: float = 30.0
+    """How long a process waits for another one before the run fails, for example while rank 0 evaluates."""
     cpu_threads: int = 0
     """Threads for CPU arithmetic per process; 0 divides the machine's cores among its processes."""
     seed: int = 0
@@ -104,8 +112,8 @@ class TrainConfig:
     """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, and
     the default if `start_from` is set."""
     start_from: str | None = None
-    """Weights to start from instead of random ones: any source of `prolip.load`, such as a folder, a run,
-    hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
+    """Weights to start from instead of random ones: any source of `prolip.load`, such as a released
+    model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
     start_resize: Resize = "off"
     """How to fit position and token tables of another size; "off" refuses them."""
     model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
@@ -164,6 +172,8 @@ class TrainConfig:
             raise UserError(
                 f"keep_best is {self.keep_best!r}: validation.jobs are named {', '.join(names) or 'nothing'}"
             )
+        if not 0 < self.timeout_minutes <= _DAY:
+            raise UserError(f"timeout_minutes is {self.timeout_minutes}: it must be above 0 and at most {_DAY}, a day")
         if self.cpu_threads < 0:
             raise UserError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
         if self.loss.ppcl_weight == 0:

@@ -15,8 +15,9 @@ from torch import Tensor
 from prolip.data import LoaderStats
 from prolip.distributed import Ranks
 from prolip.losses import LossTerms
-from prolip.models import ProLIPOutput
+from prolip.models import ProLIP, ProLIPOutput
 from prolip.train import cost
+from prolip.train.config import TrainConfig
 from prolip.train.cost import Arithmetic
 from prolip.train.loss_scaler import LossScaler
 
@@ -46,6 +47,17 @@ class Speed:
     """FLOPs of one process's step, without recomputation."""
     peak_flops: float
     """Peak FLOPs per second of one device."""
+
+    @classmethod
+    def of_run(cls, model: ProLIP, config: TrainConfig, ranks: Ranks) -> Speed | None:
+        """Return the speed figures of a run's step; None if the device's peak is unknown."""
+        own, slots = config.batch_size // ranks.world_size, len(config.data.captions)
+        flops = cost.step_flops(
+            model, config.data.masking, batch_size=own, slots=slots, world_size=ranks.world_size
+        ).useful
+        shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
+        arithmetic = "tf32" if shortened else config.precision
+        return cls.of_device(flops, ranks.device, arithmetic, config.log.peak_tflops)
 
     @classmethod
     def of_device(
@@ -98,7 +110,7 @@ class Meter:
         self._sums += torch.stack(terms).detach()
 
     def row(self, step: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
-        """Return a row of metrics, the same on every rank. All ranks call this.
+        """Return a row of metrics. All ranks call this. It is the same on every rank, but for times and speeds.
 
         Loss terms are means over steps and ranks. `logit_*`, the uncertainties, `lr` and `grad_norm` are those of the
         last step; `loss_scale` (fp16) is that of the next step. `loader/STAGE` is the mean number of threads per rank
@@ -182,11 +194,7 @@ class Meter:
 
     def _sum(self, counts: Counter[str]) -> Counter[str]:
         """Sum counters over ranks. Ranks may have different keys."""
-        every = [counts]
-        if self._ranks.world_size > 1:
-            every = [Counter() for _ in range(self._ranks.world_size)]
-            dist.all_gather_object(every, counts)
-        return sum(every, Counter())
+        return sum(self._ranks.all_gather(counts), Counter())
 
     def _peak_gib(self) -> float:
         """Return the peak of allocated GPU memory over all ranks, in GiB."""

@@ -1,7 +1,5 @@
 //! Compressed local shards give the same batches as plain ones. Damaged streams are used up to the damage.
 
-#![allow(clippy::unwrap_used)]
-
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! The decode-only benchmark: it decodes as many images as asked for and skips bad ones.
 
-#![allow(clippy::unwrap_used)]
-
 use prolip_loader::shards::Location;
 
 use crate::common::{archive, member, png};

@@ -1,7 +1,5 @@
 //! Downloads from servers that break, lie and change.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

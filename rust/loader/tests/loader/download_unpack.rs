@@ -1,7 +1,5 @@
 //! Downloads that are decompressed, commands that write shards, early ends, and files that vanish.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::io::Write;
 use std::path::Path;
 use std::sync::Barrier;

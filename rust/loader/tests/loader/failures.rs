@@ -1,7 +1,5 @@
 //! The loader on bad data and with bad settings: what it counts, and which error it returns.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -285,7 +283,7 @@ fn batches_before_a_failure_are_delivered() {
     };
     let (batches, error) = until_failure(&config, || Err(TokenizeError::Clean("no".into())));
     assert_eq!(batches.len(), 3);
-    assert!(error.contains("begins with sample 12 of"), "{error}");
+    assert!(error.contains("starts with sample 12 of"), "{error}");
 }
 
 #[test]

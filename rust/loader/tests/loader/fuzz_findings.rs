@@ -1,7 +1,5 @@
 //! Inputs found by fuzzing that were once handled wrongly, each with the right result.
 
-#![allow(clippy::unwrap_used)]
-
 use prolip_loader::image::{Decoder, Rgb8};
 
 const PROGRESSIVE: &[u8] = include_bytes!("../data/progressive.jpg");

@@ -1,7 +1,5 @@
 //! Index files: opening, noticing changes, and rejecting damaged bytes.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs::FileTimes;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

@@ -2,6 +2,8 @@
 //!
 //! Beside it stand those that need a process of their own, because they count allocations, memory or time.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/fake.rs"]

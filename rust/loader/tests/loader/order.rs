@@ -1,7 +1,5 @@
 //! Properties of the sample order: each sample once, resumable anywhere, for any changes of the number of ranks.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use prolip_loader::config::LastBatch;

@@ -1,7 +1,5 @@
 //! Epochs over shards drawn with replacement.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

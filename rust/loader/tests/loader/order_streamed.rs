@@ -1,7 +1,5 @@
 //! Epochs over shards of unknown length: the order does not depend on when a length becomes known.
 
-#![allow(clippy::unwrap_used)]
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! A panic in any stage and any number of threads ends the run with one error that names the stage.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

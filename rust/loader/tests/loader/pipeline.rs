@@ -1,7 +1,5 @@
 //! The whole loader on small shards: what it returns, and how it ends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;

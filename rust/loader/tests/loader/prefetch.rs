@@ -1,7 +1,5 @@
 //! Prefetched shards: downloaded in order, within the disk limit, once for all processes of a node.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;

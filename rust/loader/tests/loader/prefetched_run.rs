@@ -1,7 +1,5 @@
 //! A run whose shards arrive late, in any order, or never.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

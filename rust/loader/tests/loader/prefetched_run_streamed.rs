@@ -1,7 +1,5 @@
 //! A run over shards of unknown length, which are read as they are downloaded.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

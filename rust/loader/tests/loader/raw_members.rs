@@ -1,7 +1,5 @@
 //! Raw members are returned with the right samples, complete, and within the size limit.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::path::Path;
 
 use crate::common::{archive, config, member, open, png, read_all};

@@ -1,7 +1,5 @@
 //! Stamps of shards that are not read, and copying one shard to a file.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::sync::atomic::AtomicBool;
 
 use crate::server::{MIB, Page, Reply, Server, config, noise};

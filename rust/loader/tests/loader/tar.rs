@@ -1,7 +1,5 @@
 //! Tar archives, sound and damaged.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::time::Instant;
 
 use crate::common::{archive, entry, header, member, seal};

@@ -1,7 +1,5 @@
 //! The pixels of training batches equal each sample's drawn operations, applied one by one to the whole decoded image.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::collections::HashSet;
 
 use crate::common::{archive, config, member, open, png, read_all};

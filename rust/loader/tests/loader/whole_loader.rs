@@ -1,8 +1,6 @@
 //! Whole loaders on random shards: each sample once per epoch, and the same batches for any ranks and threads and wherever a
 //! run stops.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};

@@ -175,17 +175,21 @@ def test_a_loss_without_a_bias_has_no_row_of_it(clock: Clock) -> None:
 
 def test_two_ranks_tell_the_same_means_and_sums(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(2)
-    monkeypatch.setattr("prolip.train.logging.meter.dist", group)
+    for module in ("prolip.train.logging.meter.dist", "prolip.distributed.ranks.dist"):
+        monkeypatch.setattr(module, group)
 
     def row_of_rank(rank: int) -> Mapping[str, float]:
-        source = Source(ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})
+        source = Source(seconds=1.0, ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})
         ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
         meter = Meter(ranks, source, source, batch_size=8, step=0, elapsed_s=-1.0)
         meter.add(terms(1.0 + rank))
         return row_of(meter, 1)
 
-    monkeypatch.setattr(Meter, "_lap", lambda meter: 1.0)
-    one, two = group.run(row_of_rank)
-    assert one == two
-    expected = {"loss": 1.5, "loader/ready": 1.0, "bad/read": 5, "bad/decode": 2, "samples_per_s": 8.0}
-    assert one == pytest.approx(one | expected | {"samples_per_s_per_device": 4.0, "time_s": 0.0})
+    # Each rank has a clock of its own: for rank 1, the step takes twice as long.
+    monkeypatch.setattr(Meter, "_lap", lambda meter: 1.0 + meter._ranks.rank)
+    rows = [dict(row) for row in group.run(row_of_rank)]
+    timed = ("samples_per_s", "samples_per_s_per_device", "time_s")
+    assert [[row.pop(name) for name in timed] for row in rows] == [[8.0, 4.0, 0.0], [4.0, 2.0, 1.0]]
+    assert rows[0] == rows[1]
+    expected = {"loss": 1.5, "loader/ready": 1.0, "loader/decode": 0.75, "bad/read": 5, "bad/decode": 2}
+    assert {name: rows[0][name] for name in expected} == expected

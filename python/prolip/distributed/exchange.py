@@ -1,138 +1,19 @@
-"""The ranks of a job: start and stop, and the one exchange that the losses need."""
+"""The one exchange that a contrastive loss needs: every rank sees every other rank's tensors, with gradients."""
 
 from __future__ import annotations
 
 import itertools
-import logging
-import os
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
-from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
-
-from prolip.errors import UserError
 
 Exchange = Literal["ring", "all_gather"]
 """How tensors travel. `ring`: rank by rank, one rank's arrive while another's are worked on; memory for two ranks.
 `all_gather`: all in one collective, and all gradients in another; memory for all ranks."""
-
-_START_SECONDS = 1800
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranks:
-    """This process's place in the job."""
-
-    rank: int
-    """0 .. world_size - 1; rank 0 writes files and logs."""
-    local_rank: int
-    """Rank on this machine; also the number of its GPU."""
-    world_size: int
-    """Processes in the job."""
-    local_world_size: int
-    """Processes on this machine, which share its cores."""
-    device: torch.device
-    """Device of this rank."""
-    store: Store | None = field(default=None, repr=False, compare=False)
-    """Key-value store that the ranks share; None in a single process."""
-
-
-def start(device: str = "auto") -> Ranks:
-    """Read this process's place from the launcher's environment, and join the process group if there are several.
-
-    `device` is "auto" (a GPU if there is one), "cpu" or "cuda". A single process needs no launcher.
-    """
-    rank, local_rank, world_size, local_world_size = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1"))
-    )
-    on_gpu = wants_gpu(device)
-    place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(place)
-    own: Store | None = None
-    if world_size > 1:
-        store, _, _ = next(rendezvous("env://"))
-        own = PrefixStore(agree_on_name(store, rank, world_size), store)
-        backend, device_id = ("nccl", place) if on_gpu else ("gloo", None)
-        dist.init_process_group(backend, store=own, rank=rank, world_size=world_size, device_id=device_id)
-    return Ranks(
-        rank=rank,
-        local_rank=local_rank,
-        world_size=world_size,
-        local_world_size=local_world_size,
-        device=place,
-        store=own,
-    )
-
-
-def wants_gpu(device: str) -> bool:
-    """Whether `device`, "auto" (a GPU if there is one), "cpu" or "cuda", means a GPU on this machine.
-
-    Raises:
-        UserError: it is another word, or "cuda" and torch sees no GPU.
-    """
-    if device not in {"auto", "cpu", "cuda"}:
-        raise UserError(f'device is {device!r}: it must be "auto", "cpu" or "cuda"')
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError('device is "cuda", but torch sees no GPU')
-    return device != "cpu" and torch.cuda.is_available()
-
-
-def agree_on_name(store: Store, rank: int, world_size: int) -> str:
-    """Agree with the ranks that start now on a name that was never used in this store before.
-
-    After a restart, torchrun's workers get the store of the workers before them, find their old addresses there, and
-    wait for them forever (pytorch/pytorch#135712). Each node counts restarts for itself, so the count is no name. So
-    every rank draws a random name. Rank 0 publishes those that it sees, its own first, until every rank has confirmed
-    that its own is among them. The name is that of rank 0.
-
-    Raises:
-        RuntimeError: a rank does not start within half an hour.
-    """
-    own, deadline = uuid4().hex, time.monotonic() + _START_SECONDS
-    store.set(f"name/{rank}", own)
-    while time.monotonic() < deadline:
-        if rank == 0:
-            names = [store.get(f"name/{other}").decode() for other in range(world_size)]
-            store.set("names", " ".join(names))
-            if store.check([f"found/{own}/{name}" for name in names[1:]]):
-                return own
-        elif own in (names := store.get("names").decode().split()):
-            store.set(f"found/{names[0]}/{own}", "")
-            return names[0]
-        time.sleep(0.01)
-    raise RuntimeError(f"rank {rank} waited {_START_SECONDS} s for all {world_size} ranks to start")
-
-
-def stop() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def log_error(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
-    """Log what ended this rank, unless another rank has logged the same: often all ranks meet the same error.
-
-    Does not wait for the others, since the launcher ends them as soon as one rank has ended.
-    """
-    if ranks.store is None:
-        log.critical("%s: %s", command, error)
-        return
-    try:
-        is_first = ranks.store.add(f"error/{error}", 1) == 1
-    except RuntimeError:  # the process that keeps the store has ended
-        is_first = True
-    if is_first:
-        log.critical("%s: rank %d: %s", command, ranks.rank, error)
 
 
 class Visitor(Protocol):

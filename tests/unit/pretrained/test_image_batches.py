@@ -16,7 +16,7 @@ from tests.support.shards import write_tar
 
 from prolip.data import DataError
 from prolip.data.samples import read_record
-from prolip.embeddings.image_batches import image_batches
+from prolip.pretrained.image_batches import image_batches
 
 CPU = torch.device("cpu")
 SETTINGS = [

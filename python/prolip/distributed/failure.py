@@ -1,0 +1,79 @@
+"""How a rank ends. After a failure it must not wait for the others, which may wait for it."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from signal import SIGINT
+from typing import NoReturn
+
+from prolip.distributed.ranks import Ranks, stop
+from prolip.errors import DataError, UserError
+
+_CLOSING_SECONDS = 12
+"""How long a rank that has failed may take to close what it has open."""
+
+
+@contextmanager
+def failing_at_once(command: str, log: logging.Logger, ranks: Ranks) -> Iterator[ExitStack]:
+    """Run one rank of a job; yields a stack that closes what the rank opens, and leaves the process group at the end.
+
+    In a single process, a failure is raised. On one of several ranks, a failure ends the process here. The other ranks
+    may wait for this one, so it must not wait for them, as leaving the process group would with NCCL, and perhaps
+    Python's own exit. So the failure is logged first. What is open then has some seconds to close, since the others may
+    still help to finish a checkpoint. The exit status is 2 for a user's error, 130 after Ctrl-C, otherwise 1.
+    """
+    status = 0
+    try:
+        with ExitStack() as opened:
+            try:
+                yield opened
+            except (Exception, KeyboardInterrupt) as error:
+                if ranks.world_size > 1:
+                    status = _report(command, log, error, ranks)
+                raise
+    except (Exception, KeyboardInterrupt) as error:
+        if ranks.world_size == 1:
+            raise
+        _end_process(status or _report(command, log, error, ranks))
+    stop()
+
+
+def _report(command: str, log: logging.Logger, error: BaseException, ranks: Ranks) -> int:
+    """Log what ended this rank; returns the exit status. From now on, the rank has some seconds to end."""
+    faulthandler.dump_traceback_later(_CLOSING_SECONDS, exit=True)
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + SIGINT
+    if isinstance(error, (UserError, DataError)):
+        log_error(log, command, error, ranks)
+        return 2
+    log.critical("%s: rank %d failed", command, ranks.rank, exc_info=error)
+    return 1
+
+
+def _end_process(status: int) -> NoReturn:
+    """End this process at once: no exit handlers, no waiting for threads, no destructors of process groups."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def log_error(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
+    """Log what ended this rank, unless another rank has logged the same: often all ranks meet the same error.
+
+    Does not wait for the others, since the launcher ends them as soon as one rank has ended.
+    """
+    if ranks.store is None:
+        log.critical("%s: %s", command, error)
+        return
+    try:
+        is_first = ranks.store.add(f"error/{error}", 1) == 1
+    except RuntimeError:  # the process that keeps the store has ended
+        is_first = True
+    if is_first:
+        log.critical("%s: rank %d: %s", command, ranks.rank, error)

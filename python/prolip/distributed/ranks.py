@@ -1,0 +1,163 @@
+"""The ranks of a job: how they meet, and how they wait for each other."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TypeVar
+from uuid import uuid4
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from prolip.distributed.gpu import wants_gpu
+from prolip.errors import UserError
+
+_START_SECONDS = 1800
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process's place in the job."""
+
+    rank: int
+    """0 .. world_size - 1; rank 0 writes files and logs."""
+    local_rank: int
+    """Rank on this machine; also the number of its GPU."""
+    world_size: int
+    """Processes in the job."""
+    local_world_size: int
+    """Processes on this machine, which share its cores."""
+    device: torch.device
+    """Device of this rank."""
+    store: Store | None = field(default=None, repr=False, compare=False)
+    """Key-value store that the ranks share; None in a single process."""
+    waiting: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
+    """A gloo group of all ranks, for Python objects and for waiting while one rank works: a GPU would copy the objects,
+    and spin while it waits. None in a single process."""
+
+    @property
+    def cores(self) -> int:
+        """This process's share of the machine's cores, at least 1."""
+        return max(1, len(os.sched_getaffinity(0)) // self.local_world_size)
+
+    def gather(self, item: T) -> list[T]:
+        """Return the items of all ranks in order on rank 0, and [] on other ranks. All ranks call this."""
+        if self.world_size == 1:
+            return [item]
+        items = [item] * self.world_size if self.rank == 0 else None
+        dist.gather_object(item, items, dst=0, group=self.waiting)
+        return items or []
+
+    def all_gather(self, item: T) -> list[T]:
+        """Return the items of all ranks in order. All ranks call this."""
+        items = [item] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(items, item, group=self.waiting)
+        return items
+
+    def broadcast(self, item: T) -> T:
+        """Return rank 0's item. All ranks call this."""
+        items = [item]
+        if self.world_size > 1:
+            dist.broadcast_object_list(items, src=0, group=self.waiting)
+        return items[0]
+
+
+def start(device: str = "auto", timeout: timedelta = timedelta(minutes=30)) -> Ranks:
+    """Meet the other ranks of the job and join their process group; see `meet` and `join`."""
+    return join(meet(), device, timeout)
+
+
+def meet() -> Ranks:
+    """Read this process's place from the launcher's environment, and meet the other ranks in their store.
+
+    A single process needs no launcher. There is no process group yet, and the device is the CPU: see `join`.
+    """
+    rank, local_rank, world_size, local_world_size = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1"))
+    )
+    own: Store | None = None
+    if world_size > 1:
+        store, _, _ = next(rendezvous("env://"))
+        own = PrefixStore(agree_on_name(store, rank, world_size), store)
+    return Ranks(
+        rank=rank,
+        local_rank=local_rank,
+        world_size=world_size,
+        local_world_size=local_world_size,
+        device=torch.device("cpu"),
+        store=own,
+    )
+
+
+def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
+    """Choose the device and join the process group, if there are several ranks; returns the ranks with both.
+
+    Args:
+        ranks: from `meet`.
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        timeout: how long a rank waits for another one before it fails.
+
+    Raises:
+        UserError: the device cannot be used.
+    """
+    on_gpu = wants_gpu(device)
+    place = torch.device("cuda", ranks.local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        if ranks.local_rank >= torch.cuda.device_count():
+            count = torch.cuda.device_count()
+            raise UserError(f"local rank {ranks.local_rank} has no GPU, torch sees {count}: start one process per GPU")
+        torch.cuda.set_device(place)
+    if ranks.world_size == 1:
+        return replace(ranks, device=place)
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=ranks.store,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        timeout=timeout,
+        device_id=place if on_gpu else None,
+    )
+    waiting = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(waiting, dist.ProcessGroup)  # the other type is for ranks outside the group
+    return replace(ranks, device=place, waiting=waiting)
+
+
+def stop() -> None:
+    """Leave the process group, if there is one. All ranks call this, after a success: with NCCL it waits for them."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def agree_on_name(store: Store, rank: int, world_size: int) -> str:
+    """Agree with the ranks that start now on a name that was never used in this store before.
+
+    After a restart, torchrun's workers get the store of the workers before them, find their old addresses there, and
+    wait for them forever (pytorch/pytorch#135712). Each node counts restarts for itself, so the count is no name. So
+    every rank draws a random name. Rank 0 publishes those that it sees, its own first, until every rank has confirmed
+    that its own is among them. The name is that of rank 0.
+
+    Raises:
+        RuntimeError: a rank does not start within half an hour.
+    """
+    own, deadline = uuid4().hex, time.monotonic() + _START_SECONDS
+    store.set(f"name/{rank}", own)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            names = [store.get(f"name/{other}").decode() for other in range(world_size)]
+            store.set("names", " ".join(names))
+            if store.check([f"found/{own}/{name}" for name in names[1:]]):
+                return own
+        elif own in (names := store.get("names").decode().split()):
+            store.set(f"found/{names[0]}/{own}", "")
+            return names[0]
+        time.sleep(0.01)
+    raise RuntimeError(f"rank {rank} waited {_START_SECONDS} s for all {world_size} ranks to start")

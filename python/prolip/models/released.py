@@ -1,0 +1,141 @@
+"""The released models, with everything that belongs to each.
+
+Sources: the models' own cards and config.json files on the hub (by SanghyukChun), and docs/specification.md. The cards
+take images through CLIP's processor (bicubic, centre crop, CLIP's mean and standard deviation) and name the tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prolip.models.architectures import ARCHITECTURES
+from prolip.models.config import ModelConfig
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+
+OWNER = "SanghyukChun"
+"""Who published the models on the hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedModel:
+    """A released model. `prolip.load(name)` opens it."""
+
+    name: str
+    """Name on the hub, without its owner."""
+    architecture: str
+    """Name in `ARCHITECTURES`."""
+    trained_on: str
+    """Training data."""
+    samples: str
+    """Samples seen."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Zero-shot figures in percent, as published; those that we have not found in writing are absent."""
+
+    @property
+    def repository(self) -> str:
+        """Hub repository of the weights (config.json, model.safetensors)."""
+        return f"{OWNER}/{self.name}"
+
+    @property
+    def config(self) -> ModelConfig:
+        """The architecture's configuration."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def tokenizer(self) -> str:
+        """Hub repository of the tokenizer; "clip" for CLIP's own, which comes with open_clip."""
+        return self.config.text.hf_tokenizer_name or "clip"
+
+    @property
+    def context_length(self) -> int:
+        """Token ids per caption."""
+        return self.config.text.context_length
+
+    @property
+    def clean(self) -> str:
+        """How captions are cleaned, by open_clip's names (see `TokenizerConfig.clean`)."""
+        return self.config.text.tokenizer_clean or "lower"
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        size = self.config.vision.image_size
+        assert isinstance(size, int)
+        return size
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Mean of red, green and blue, in [0, 1]; it is subtracted from the images."""
+        return OPENAI_MEAN
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Standard deviation of red, green and blue, in [0, 1], that the images are divided by."""
+        return OPENAI_STD
+
+
+# Tokenizers. B/16 and LongProLIP: card and config.json name timm/ViT-B-16-SigLIP with clean="canonicalize".
+# LongProLIP's cards show context_length=64, but its table has 256 positions, and captions are padded to all of them
+# (specification, section 2). SO400M: the card names timm/ViT-SO400M-14-SigLIP. L/16: the released configuration names
+# timm/ViT-L-16-SigLIP-256; all of timm's SigLIP repositories hold the same tokenizer. H/14: where a configuration names
+# none, the released code takes CLIP's own, padded with 0; and this config.json names none: its 519 bytes on the hub are
+# exactly those of the released configuration without that key.
+_MODELS = (
+    ReleasedModel(
+        name="ProLIP-ViT-B-16-DC-1B-12_8B",
+        architecture="ViT-B-16",
+        trained_on="DataComp-1B",
+        samples="12.8 B",
+        figures={"ImageNet": 74.6, "shifts": 63.0, "VTAB": 63.7, "retrieval": 59.6, "38 tasks": 63.3},
+    ),
+    ReleasedModel(
+        name="ProLIP-ViT-L-16-FT-DC-1B-1_28B",
+        architecture="ViT-L-16",
+        trained_on="SigLIP's weights, then DataComp-1B",
+        samples="1.28 B",
+    ),
+    ReleasedModel(
+        name="ProLIP-ViT-SO400M-14-FT-DC-1B-1_28B",
+        architecture="ViT-SO400M-14",
+        trained_on="SigLIP's weights, then DataComp-1B",
+        samples="1.28 B",
+        figures={"ImageNet": 79.3, "shifts": 69.0, "VTAB": 65.1, "retrieval": 62.5, "38 tasks": 66.6},
+    ),
+    ReleasedModel(
+        name="ProLIP-ViT-H-14-FT-DC-1B-1_28B",
+        architecture="ViT-H-14",
+        trained_on="CLIP's weights, then DataComp-1B",
+        samples="1.28 B",
+    ),
+    ReleasedModel(
+        name="LongProLIP-ViT-B-16-S24M",
+        architecture="ViT-B-16-long",
+        trained_on="the first model, then ShareGPT4V, context 256",
+        samples="24 M",
+        figures={"ImageNet": 70.8, "shifts": 59.1, "VTAB": 60.9, "retrieval": 61.3, "38 tasks": 60.5},
+    ),
+    ReleasedModel(
+        name="LongProLIP-ViT-B-16-S128M",
+        architecture="ViT-B-16-long",
+        trained_on="the first model, then ShareGPT4V, context 256",
+        samples="128 M",
+        figures={"ImageNet": 69.5, "shifts": 58.1, "VTAB": 58.4, "retrieval": 59.6, "38 tasks": 58.7},
+    ),
+    ReleasedModel(
+        name="LongProLIP-ViT-B-16-SHD128M",
+        architecture="ViT-B-16-long",
+        trained_on="the first model, then ShareGPT4V, HYPE's and DFN's data, context 256",
+        samples="128 M",
+    ),
+)
+
+
+def list_models() -> list[ReleasedModel]:
+    """The released models, in the order of docs/model-zoo.md."""
+    return list(_MODELS)
+
+
+def find_released(name: str) -> ReleasedModel | None:
+    """The released model of a name, with or without its owner; None if there is none."""
+    return next((model for model in _MODELS if name in {model.name, model.repository}), None)

@@ -1,0 +1,70 @@
+"""Run a network in evaluation mode, and bring its Gaussians to the CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from prolip.gaussian import Gaussian, concatenate
+
+_PATIENCE_S = 2.0
+"""Seconds before a progress bar appears."""
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the training mode is restored at the end.
+
+    Not torch's inference mode: nobody could train a probe on its tensors.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def on_cpu(gaussian: Gaussian) -> Gaussian:
+    """The same Gaussians on the CPU in float32."""
+    return Gaussian(gaussian.mean.float().cpu(), gaussian.log_var.float().cpu())
+
+
+def encode_in_batches(
+    encode: Callable[[Sequence[str]], Gaussian],
+    captions: Sequence[str],
+    batch_size: int,
+    on_progress: Callable[[int], object] | None,
+) -> Gaussian:
+    """Encode captions, `batch_size` at a time, and collect the Gaussians on the CPU."""
+    parts: list[Gaussian] = []
+    for start in range(0, len(captions), batch_size):
+        some = captions[start : start + batch_size]
+        parts.append(on_cpu(encode(some)))
+        if on_progress is not None:
+            on_progress(len(some))
+    return concatenate(parts)
+
+
+def progress_bar(what: str, total: int | None, progress: bool | None) -> tqdm[Any]:
+    """A progress bar on the standard error.
+
+    Args:
+        what: what is counted.
+        total: how many there are; None if unknown.
+        progress: whether to show it; None for: on a terminal, and if the work takes more than two seconds.
+    """
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=what.removesuffix("s"),
+        file=sys.stderr,
+        disable=None if progress is None else not progress,
+        delay=_PATIENCE_S if progress is None else 0.0,
+    )

@@ -1,0 +1,374 @@
+"""`Model`: a network with its image preprocessing and its tokenizer, as `prolip.load` returns it.
+
+Models of open_clip run in open_clip itself and have no variances. Images come from our loader's code if it gives
+exactly the pixels that the model expects, and otherwise through open_clip's transform.
+
+B batch, N/M items, C labels, K templates, H/W pixels, L tokens, D dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
+from prolip.eval.prompts import fill_templates
+from prolip.gaussian import Gaussian, concatenate
+from prolip.models import ProLIP
+from prolip.models.config import Precision
+from prolip.models.precision import autocast
+from prolip.pretrained.classify import Classification, check_labels, classification
+from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu, progress_bar
+from prolip.pretrained.image_batches import Images, count_images, read_images
+from prolip.pretrained.preprocess import Preprocess
+
+_PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
+
+
+class Parts(NamedTuple):
+    """What a loop of one's own needs of a model."""
+
+    network: nn.Module
+    """The towers, with parameters in fp32, on the model's device: a `ProLIP`, or a model of open_clip."""
+    preprocess: Preprocess
+    """From an image of any kind to f32 [3, H, W] on the CPU."""
+    tokenize: Callable[[str | Sequence[str]], Tensor]
+    """From captions to ids, i64 [N, L] on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model with its preprocessing and tokenizer."""
+
+    name: str
+    """The source it was opened from; its name in results."""
+    network: nn.Module = field(repr=False)
+    """On `device`."""
+    device: torch.device
+    encode_pixels: Callable[[Tensor], Gaussian] = field(repr=False)
+    """From normalised pixels [B, 3, H, W] on `device` to Gaussians [B, D] with means of unit norm, with gradients."""
+    encode_tokens: Callable[[Tensor], Gaussian] = field(repr=False)
+    """From ids [B, L] on `device` to Gaussians [B, D] with means of unit norm, with gradients."""
+    tokenize: Callable[[str | Sequence[str]], Tensor] = field(repr=False)
+    """From captions to ids, i64 [N, L] on the CPU."""
+    preprocess: Preprocess
+    has_variances: bool
+    """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
+    """The tokenizer of a ProLIP model; None for a model of open_clip, or if it is unknown."""
+    keep_ratio: float | None = None
+    """Share of patches that training kept of masked images; None if unknown."""
+    precision: Precision = "fp32"
+    """Precision of the towers; heads and results are always fp32."""
+
+    def encode_images(
+        self, images: Images, *, batch_size: int = 128, num_threads: int = 0, progress: bool | None = None
+    ) -> Gaussian:
+        """Embed images, [N, D] on the CPU in fp32, in order.
+
+        Pixels are the loader's own, which are Pillow's. Images are decoded in threads while the model runs.
+
+        Args:
+            images: one image, or any number of them: paths, encoded bytes, PIL images, arrays u8 [H, W, 3] or [H, W],
+                tensors u8 [3, H, W]; folders, which stand for the images below them in the order of their paths; shards
+                (paths, addresses or patterns, as for training) in their own order; tensors f32 [3, H, W] that
+                `preprocess` returned. An array or tensor with one more axis is several images.
+            batch_size: images per forward pass.
+            num_threads: threads that decode; 0 for this process's share of the cores.
+            progress: whether to show a progress bar; None for: on a terminal, if it takes more than two seconds.
+
+        Raises:
+            UserError: there is no image, one is not of a known kind, or there is no such file; the message names it.
+            DataError: an image cannot be decoded, or a shard is damaged; the message names it.
+        """
+        parts: list[Gaussian] = []
+        batches = read_images(self.preprocess, images, self.device, batch_size, num_threads=num_threads)
+        with self.running(), progress_bar("images", count_images(images), progress) as bar:
+            for pixels in batches:
+                parts.append(on_cpu(self.encode_pixels(pixels)))
+                bar.update(len(pixels))
+        if not parts:
+            raise UserError("images is empty: there is nothing to encode")
+        return concatenate(parts)
+
+    def encode_texts(
+        self, texts: str | Sequence[str], *, batch_size: int = 512, progress: bool | None = None
+    ) -> Gaussian:
+        """Embed captions, [M, D] on the CPU in fp32.
+
+        Args:
+            texts: one caption, or several.
+            batch_size: captions per forward pass.
+            progress: whether to show a progress bar; None for: on a terminal, if it takes more than two seconds.
+
+        Raises:
+            UserError: there is no caption, one is not a text, or the model's tokenizer is unknown.
+        """
+        captions = _captions(texts)
+        with self.running(), progress_bar("captions", len(captions), progress) as bar:
+            return encode_in_batches(self.encode_captions, captions, batch_size, bar.update)
+
+    def encode_captions(self, captions: Sequence[str]) -> Gaussian:
+        """Tokenize and encode a batch of captions in one forward pass, [B, D] on `device`, with gradients."""
+        return self.encode_tokens(self.tokenize(captions).to(self.device))
+
+    def classify(
+        self,
+        images: Images,
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] = ("{}",),
+        prompt_weights: Tensor | None = None,
+        batch_size: int = 128,
+        num_threads: int = 0,
+        progress: bool | None = None,
+    ) -> Classification:
+        """Classify images zero-shot, with the probabilities of the model's own scale and bias.
+
+        Args:
+            images: see `encode_images`.
+            labels: C labels.
+            templates: K prompts with `{}` for the label, such as "a photo of a {}"; each label is their ensemble.
+            prompt_weights: [C, K], the weight of each template for each label, such as `reweight_prompts(...).weights`
+                (BPRW); None for even weights.
+            batch_size: images per forward pass.
+            num_threads: threads that decode.
+            progress: see `encode_images`.
+
+        Raises:
+            UserError: as for `encode_images` and `encode_texts`; or a template has no `{}`, a label occurs twice, or
+                the weights have another shape.
+            DataError: as for `encode_images`.
+        """
+        check_labels(labels)
+        texts = [prompt for ensemble in fill_templates(templates, labels) for prompt in ensemble]
+        flat = self.encode_texts(texts, progress=progress)
+        shape = (len(labels), len(templates), -1)
+        return classification(
+            self.encode_images(images, batch_size=batch_size, num_threads=num_threads, progress=progress),
+            Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape)),
+            labels,
+            weights=prompt_weights,
+            logit_scale=self.logit_scale,
+            logit_bias=self.logit_bias,
+        )
+
+    def parts(self) -> Parts:
+        """Return the network, the image preprocessing and the tokenizer, for a loop of your own.
+
+        `encode_pixels` and `encode_tokens` run the network on what the other two return.
+        """
+        return Parts(self.network, self.preprocess, self.tokenize)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Evaluation mode in the model's precision, without gradients."""
+        with evaluating(self.network), autocast(self.precision, self.device):
+            yield
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor of the similarity that the model learned, above 0."""
+        network: Any = self.network
+        return float(network.logit_scale.detach().exp())
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Bias of the similarity that the model learned; None for a model without one, such as CLIP."""
+        bias = getattr(self.network, "logit_bias", None)
+        return None if bias is None else float(bias.detach())
+
+    @property
+    def prolip(self) -> ProLIP | None:
+        """The network if it is a ProLIP model, else None."""
+        return self.network if isinstance(self.network, ProLIP) else None
+
+    def require_prolip(self) -> ProLIP:
+        """Return the network of a ProLIP model.
+
+        Raises:
+            UserError: it is a model of open_clip.
+        """
+        if not isinstance(self.network, ProLIP):
+            raise UserError(f"{self.name} runs in open_clip: this needs a ProLIP model")
+        return self.network
+
+    def require_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer of a ProLIP model.
+
+        Raises:
+            UserError: it is unknown, or it is a model of open_clip.
+        """
+        self.require_prolip()
+        if self.tokenizer is None:
+            self.tokenize("")  # says why
+        assert self.tokenizer is not None
+        return self.tokenizer
+
+    def fingerprint(self) -> str:
+        """Digest of weights, architecture, tokenizer, preprocessing and precision: 32 hexadecimal digits.
+
+        Models with the same fingerprint have the same results.
+        """
+        digest = hashlib.sha256()
+        shape = self.network.config if isinstance(self.network, ProLIP) else self.network
+        pixels = (self.preprocess.size, self.preprocess.mean, self.preprocess.std)
+        for part in (shape, pixels, self.preprocess.resize_mode, self.preprocess.interpolation, self.has_variances):
+            digest.update(repr(part).encode())
+        digest.update(self.precision.encode())
+        digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())
+        digest.update(weights_digest(self.network).encode())
+        return digest.hexdigest()[:32]
+
+
+def _captions(texts: str | Sequence[str]) -> list[str]:
+    """The captions as a list.
+
+    Raises:
+        UserError: there is none, or one is not a text.
+    """
+    captions = [texts] if isinstance(texts, str) else list(texts)
+    if not captions:
+        raise UserError("texts is empty: there is nothing to encode")
+    for place, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise UserError(f"texts[{place}] is a {type(caption).__name__}: a caption is a text")
+    return captions
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Digest of a network's tensors: 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def square_image_size(model: ProLIP) -> int:
+    """Side of the model's images in pixels.
+
+    Raises:
+        UserError: the images are not square.
+    """
+    size = model.config.vision.image_size
+    if not isinstance(size, int):
+        raise UserError(f"vision.image_size is {size}: only square images are supported")
+    return size
+
+
+def of_prolip(
+    model: ProLIP,
+    tokenizer: Tokenizer | None,
+    name: str,
+    device: torch.device,
+    *,
+    keep_ratio: float | None = None,
+    precision: Precision = "fp32",
+    no_tokenizer: str = "there is no tokenizer",
+) -> Model:
+    """Wrap a ProLIP network, and move it to `device`.
+
+    Args:
+        model: the network.
+        tokenizer: its tokenizer; None if it is unknown, which is an error once captions are encoded.
+        name: name in results.
+        device: where it runs.
+        keep_ratio: share of patches that training kept of masked images.
+        precision: precision of the towers.
+        no_tokenizer: the message of that error.
+
+    Raises:
+        UserError: its images are not square, or the tokenizer has more tokens than the model's table.
+    """
+    size = square_image_size(model)
+    rows = model.config.text.vocab_size
+    if tokenizer is not None and tokenizer.vocab_size > rows:
+        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens: the model has a table of {rows}")
+    model = model.to(device)
+
+    def tokenize(captions: str | Sequence[str]) -> Tensor:
+        if tokenizer is None:
+            raise UserError(no_tokenizer)
+        return torch.from_numpy(tokenizer.encode(_captions(captions))).long()
+
+    return Model(
+        name=name,
+        network=model,
+        device=device,
+        encode_pixels=model.encode_image,
+        encode_tokens=model.encode_text,
+        tokenize=tokenize,
+        preprocess=Preprocess(size=(size, size)),
+        has_variances=model.config.vision.embed_unc and model.config.text.embed_unc,
+        tokenizer=tokenizer,
+        keep_ratio=keep_ratio,
+        precision=precision,
+    )
+
+
+def of_open_clip(
+    model: nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    name: str,
+    device: torch.device,
+    *,
+    precision: Precision = "fp32",
+) -> Model:
+    """Wrap a model of open_clip, which has no variances, and move it to `device`.
+
+    Args:
+        model: a model from `open_clip.create_model`.
+        tokenizer: a tokenizer from `open_clip.get_tokenizer`.
+        name: name in results.
+        device: where it runs.
+        precision: precision of the towers.
+    """
+    network: Any = model.to(device)
+
+    def encode_pixels(images: Tensor) -> Gaussian:
+        return Gaussian.point(F.normalize(network.encode_image(images).float(), dim=-1))
+
+    def encode_tokens(ids: Tensor) -> Gaussian:
+        return Gaussian.point(F.normalize(network.encode_text(ids).float(), dim=-1))
+
+    def tokenize(captions: str | Sequence[str]) -> Tensor:
+        return tokenizer(_captions(captions)).long()
+
+    return Model(
+        name=name,
+        network=network,
+        device=device,
+        encode_pixels=encode_pixels,
+        encode_tokens=encode_tokens,
+        tokenize=tokenize,
+        preprocess=_open_clip_preprocess(network.visual.preprocess_cfg),
+        has_variances=False,
+        precision=precision,
+    )
+
+
+def _open_clip_preprocess(settings: dict[str, Any]) -> Preprocess:
+    """The preprocessing of an open_clip model; without `transform` if the loader gives the same pixels."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = PreprocessCfg(**settings)
+    height, width = (config.size, config.size) if isinstance(config.size, int) else config.size[-2:]
+    same = height == width and config.resize_mode == "shortest" and config.interpolation in {"bicubic", "random"}
+    mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
+    return Preprocess(
+        size=(height, width),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        resize_mode=config.resize_mode,
+        interpolation=config.interpolation,
+        transform=None if same else image_transform_v2(config, is_train=False),
+    )

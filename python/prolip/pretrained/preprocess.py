@@ -1,0 +1,152 @@
+"""Turn one image of any kind into the pixels that a model expects. H/W pixels."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from prolip.data import DataError, preprocess_image
+from prolip.data.build.images import UNREADABLE
+from prolip.data.device import Normalise
+from prolip.errors import UserError
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+
+AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
+"""A file's path, its bytes, a PIL image, an array u8 [H, W, 3] or [H, W], or a tensor u8 [3, H, W] or [1, H, W]."""
+KINDS = "an image is a path, bytes, a PIL image, an array or a tensor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Image preprocessing of a model. Call it with an image of any kind to get the network's input.
+
+    The shortest side is resized and the centre is cropped, unless `resize_mode` says otherwise. EXIF orientation is
+    ignored, as in training.
+    """
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    """Mean of red, green and blue, in [0, 1]; it is subtracted."""
+    std: tuple[float, float, float] = OPENAI_STD
+    """Standard deviation of red, green and blue, in [0, 1]; the difference is divided by it."""
+    resize_mode: str = "shortest"
+    """`shortest`: resize the shortest side and crop the centre; or another mode of open_clip."""
+    interpolation: str = "bicubic"
+    """Filter for resizing."""
+    transform: Callable[[Any], Tensor] | None = None
+    """From a PIL image to f32 [3, H, W]; None if the loader gives the same pixels."""
+
+    def __call__(self, image: AnyImage) -> Tensor:
+        """Return the network's input for an image, f32 [3, H, W], normalised, on the CPU.
+
+        Raises:
+            UserError: it is not an image of a known kind, or there is no such file.
+            DataError: it cannot be decoded.
+        """
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else "the image"
+        decoded = self.decode(image, str(name))
+        if decoded.dtype != torch.uint8:
+            return decoded
+        return Normalise(self.mean, self.std, torch.float32, decoded.device).on_cpu(decoded[None])[0]
+
+    def decode(self, image: AnyImage, name: str) -> Tensor:
+        """Decode, resize and crop an image: u8 [H, W, 3], or f32 [3, H, W] if the model has a transform of its own.
+
+        Args:
+            image: the image.
+            name: how errors refer to it.
+
+        Raises:
+            UserError: it is not an image of a known kind, or there is no such file.
+            DataError: it cannot be decoded.
+        """
+        if self.transform is not None:
+            return self.transform(_as_pil(image, name))
+        data = _as_bytes(image, name)
+        try:
+            return _through_loader(data, self.size[0], name)
+        except DataError as refused:
+            try:
+                # A format that only Pillow reads, such as TIFF.
+                decoded = _as_pil(data, name)
+            except DataError:
+                raise refused from None
+        return _through_loader(_as_bytes(decoded, name), self.size[0], name)
+
+
+def _through_loader(data: bytes, size: int, name: str) -> Tensor:
+    """Decode, resize and crop an encoded image with the loader's own code, u8 [H, W, 3]."""
+    try:
+        return torch.from_numpy(preprocess_image(data, size))
+    except DataError as error:
+        raise DataError(f"{name} cannot be read: {error}") from error
+
+
+def _as_bytes(image: AnyImage, name: str) -> bytes:
+    """The image as an encoded file: what is decoded already as BMP, so that the loader's own code resizes it, too."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | os.PathLike):
+        try:
+            return Path(image).read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{name}: there is no such image file") from None
+        except OSError as error:
+            raise UserError(f"{name} cannot be read: {error.strerror}") from error
+    buffer = io.BytesIO()
+    _as_pil(image, name).save(buffer, format="BMP")
+    return buffer.getvalue()
+
+
+def _as_pil(image: AnyImage, name: str) -> Image.Image:
+    """The image in RGB. RGB comes first, as in the loader: indices into a palette cannot be resized."""
+    if isinstance(image, np.ndarray | Tensor):
+        return Image.fromarray(_as_array(image, name)).convert("RGB")
+    try:
+        if isinstance(image, Image.Image):
+            return image.convert("RGB")
+        with Image.open(io.BytesIO(_as_bytes(image, name))) as opened:
+            return opened.convert("RGB")
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise DataError(f"{name} cannot be read: {error}") from error
+
+
+def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
+    """Pixels as u8 [H, W, 3] or [H, W].
+
+    Raises:
+        UserError: the shape or the dtype is another.
+    """
+    shape = tuple(image.shape)
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8 or image.ndim != 3 or shape[0] not in {1, 3}:
+            raise UserError(
+                f"{name} is a tensor {_dtype(image)} {list(shape)}: it must be uint8 [3, H, W] or [1, H, W], or float "
+                "[3, H, W] from model.preprocess"
+            )
+        pixels: NDArray[Any] = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
+    else:
+        if image.dtype != np.uint8 or image.ndim not in {2, 3} or (image.ndim == 3 and shape[2] not in {1, 3}):
+            raise UserError(
+                f"{name} is an array {image.dtype} {list(shape)}: it must be uint8 [H, W, 3] or [H, W]; convert values "
+                "from 0 to 1 with (255 * array).astype('uint8')"
+            )
+        pixels = np.ascontiguousarray(image)
+    return pixels[:, :, 0] if pixels.shape[-1] == 1 and pixels.ndim == 3 else pixels
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,56 @@
+"""`python -m prolip.train`, in which rank 1 fails at a place: the first word. A file `failing` is written just before.
+
+Nobody can leave the process group, as with NCCL while a rank is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from prolip.checkpoint.tensors import Part
+from prolip.data import DataError
+from prolip.data.device import DeviceBatches
+from prolip.train import loop
+from prolip.train.validation import Validation
+
+PLACES: dict[str, tuple[Any, str, int, Exception]] = {
+    "set-up": (loop, "new_model", 1, RuntimeError("rank 1 broke")),
+    "step": (loop, "take_step", 5, RuntimeError("rank 1 broke")),
+    "loader": (DeviceBatches, "__next__", 5, RuntimeError("rank 1 broke")),
+    "data": (DeviceBatches, "__next__", 5, DataError("rank 1 has no shard")),
+    "saving": (Part, "copy", 2, RuntimeError("rank 1 broke")),
+    "validation": (Validation, "run", 1, RuntimeError("rank 1 broke")),
+}
+"""Where: an object, its function, at which call it fails, and with what."""
+
+
+def failing(call: Callable[..., Any], last: int, error: Exception, note: Path) -> Callable[..., Any]:
+    count = 0
+
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == last:
+            note.touch()
+            raise error
+        return call(*arguments, **settings)
+
+    return counted
+
+
+if __name__ == "__main__":
+    place, words = sys.argv[1], sys.argv[2:]
+    dist.destroy_process_group = lambda: time.sleep(600)
+    if os.environ["RANK"] == "1":
+        where, name, last, error = PLACES[place]
+        note = Path(words[words.index("--run_dir") + 1]) / "failing"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        setattr(where, name, failing(getattr(where, name), last, error, note))
+    sys.exit(loop.main(words))

@@ -1,0 +1,119 @@
+"""Loss and gradients of the device against double precision on the CPU.
+
+The yardstick is the error of the CPU in the same precision: the device may round elsewhere, but not much worse.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from tests.gpu.inputs import settings, trial
+from tests.gpu.job import Job, alone_on
+from torch import Tensor
+
+from prolip.data.device import DeviceBatch, device_batches
+from prolip.models.config import Precision
+from prolip.models.precision import DTYPES
+from prolip.train.loop import Run, compute_gradients, set_up
+
+_FACTOR = {"fp32": 10.0, "bf16": 3.0, "fp16": 3.0}
+"""Times the CPU's error. An error of TF32 is about 1,000 times that of fp32, one of a wrong term far above bf16's."""
+_WHY = {
+    "fp32": "10 × the CPU's error in fp32; TF32 would be 1,000 ×",
+    "bf16": "3 × the CPU's error in bf16",
+    "fp16": "3 × the CPU's error in fp16",
+}
+_CPU = torch.device("cpu")
+
+
+class Result(NamedTuple):
+    """Loss and gradients of one batch, in double precision on the CPU."""
+
+    loss: float
+    gradients: dict[str, Tensor]
+
+
+class Errors(NamedTuple):
+    """Relative errors of a result."""
+
+    loss: float
+    whole: float
+    """Of all gradients as one vector."""
+    tensor: float
+    """Of the worst tensor. Gradients far smaller than the others count less."""
+
+
+def eager(job: Job) -> None:
+    exact = double_precision(job)
+    for precision in DTYPES:
+        errors = yardstick(job, exact, precision)
+        for name, flags in (
+            ("whole", []),
+            ("4 parts", ["--accumulate", "4"]),
+            ("recomputed", ["--parallel.recompute_every", "1"]),
+        ):
+            compare(job, f"{precision}, {name}", exact, errors, precision, flags)
+
+
+def compiled(job: Job) -> None:
+    exact = double_precision(job)
+    job.choose_compiler()
+    # Each precision is compiled anew.
+    for precision in ("bf16", "fp32", "fp16") if job.on_gpu else ("fp32",):
+        errors = yardstick(job, exact, precision)
+        compare(job, f"{precision}, compiled", exact, errors, precision, ["--parallel.compile", "True"])
+
+
+def compare(job: Job, what: str, exact: Result, yardstick: Errors, precision: Precision, flags: list[str]) -> None:
+    found = errors(result(trial_run(job, job.place, precision, flags)), exact)
+    least = torch.finfo(DTYPES[precision]).eps / 2
+    for name, error, of_cpu in zip(("loss", "all gradients", "worst tensor"), found, yardstick, strict=True):
+        job.check(f"{what}: {name}", error, _FACTOR[precision] * max(of_cpu, least), _WHY[precision])
+
+
+def yardstick(job: Job, exact: Result, precision: Precision) -> Errors:
+    return errors(result(trial_run(job, _CPU, precision, [])), exact)
+
+
+def double_precision(job: Job) -> Result:
+    run = trial_run(job, _CPU, "fp32", [])
+    run.model.double()
+    return result(run)
+
+
+def trial_run(job: Job, device: torch.device, precision: Precision, flags: list[str]) -> Run:
+    words = [*trial(job), "--batch_size", "16", "--data.mask.masked_fraction", "0.5", "--precision", precision]
+    return set_up(settings(job, "gradients", *words, *flags), alone_on(device))
+
+
+def result(run: Run) -> Result:
+    """Loss and gradients of the run's first batch. As in training, an overflow in fp16 is tried with a lower scale."""
+    with run.loader:
+        batch = next(device_batches(run.loader, run.ranks.device))
+    dtype = next(run.model.parameters()).dtype
+    batch = batch._replace(images=batch.images.to(dtype))
+    terms = finite_gradients(run, batch)
+    found = {name: p.grad.double().cpu() for name, p in run.model.named_parameters() if p.grad is not None}
+    return Result(terms, found)
+
+
+def finite_gradients(run: Run, batch: DeviceBatch) -> float:
+    while True:
+        loss = compute_gradients(run, batch)[0].total.item()
+        finite = all(bool(p.grad.isfinite().all()) for p in run.model.parameters() if p.grad is not None)
+        if finite or run.scaler is None or not run.scaler.update(torch.tensor(False, device=run.ranks.device)):
+            return loss
+
+
+def errors(found: Result, exact: Result) -> Errors:
+    assert found.gradients.keys() == exact.gradients.keys()
+    distances = {name: float((found.gradients[name] - of).norm()) for name, of in exact.gradients.items()}
+    lengths = {name: float(of.norm()) for name, of in exact.gradients.items()}
+    whole = math.hypot(*lengths.values())
+    return Errors(
+        loss=abs(found.loss - exact.loss) / abs(exact.loss),
+        whole=math.hypot(*distances.values()) / whole,
+        tensor=max(distance / (lengths[name] + 1e-3 * whole) for name, distance in distances.items()),
+    )

@@ -1,0 +1,118 @@
+"""The results of a GPU run, written again after every row: gpu.json for programs, gpu.md for people."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.gpu.parts import PARTS, Part
+
+Row = dict[str, Any]
+"""`what`, and either `error` with `limit`, or `value` with `unit` and perhaps `goal`; `why`; or only `not_run`."""
+RUNNING, PASSED, FAILED = "running", "passed", "failed"
+
+
+@dataclass
+class Outcome:
+    """What is known of one part."""
+
+    part: Part
+    status: str = "not run yet"
+    seconds: float | None = None
+    rows: list[Row] = field(default_factory=list)
+
+
+class Report:
+    """All outcomes so far, in two files that are always whole."""
+
+    def __init__(self, folder: Path, parts: tuple[Part, ...], about: dict[str, Any]) -> None:
+        self._folder, self._about, self._started = folder, about, time.monotonic()
+        self.outcomes = [Outcome(part) for part in parts]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def json_file(self) -> Path:
+        return self._folder / "gpu.json"
+
+    @property
+    def markdown_file(self) -> Path:
+        return self._folder / "gpu.md"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every part ran to its end and every check passed."""
+        return all(outcome.status == PASSED for outcome in self.outcomes)
+
+    def write(self) -> None:
+        seconds = round(time.monotonic() - self._started, 1)
+        parts = [
+            {**outcome.part._asdict(), "limit_s": outcome.part.seconds, "status": outcome.status}
+            | {"seconds": outcome.seconds, "rows": outcome.rows}
+            for outcome in self.outcomes
+        ]
+        content = {**self._about, "seconds": seconds, "good": self.is_good, "parts": parts}
+        _replace(self.json_file, json.dumps(content, indent=1))
+        _replace(self.markdown_file, "\n".join(self.markdown(seconds)) + "\n")
+
+    def markdown(self, seconds: float) -> list[str]:
+        rows = [row for outcome in self.outcomes for row in outcome.rows]
+        checks = [row["passed"] for row in rows if "passed" in row]
+        card = next((row["value"] for row in rows if row["what"] == "device"), "unknown device")
+        lines = [f"# GPU run: {card}", "", ", ".join(f"{name} {value}" for name, value in self._about.items()), ""]
+        lines += [f"{seconds:.0f} s, {checks.count(True)} checks passed, {checks.count(False)} failed.", ""]
+        lines += ["| part | | seconds (limit) | outcome |", "|---|---|---|---|"]
+        for outcome in self.outcomes:
+            took = "" if outcome.seconds is None else f"{outcome.seconds:.0f} ({outcome.part.seconds:.0f})"
+            lines.append(f"| {outcome.part.name} | {outcome.part.about} | {took} | {outcome.status} |")
+        for outcome in self.outcomes:
+            if outcome.rows:
+                lines += ["", f"## {outcome.part.section}: {outcome.part.name}", ""]
+                lines += ["| | found | wanted | | |", "|---|---|---|---|---|"]
+                lines += ["| " + " | ".join(cells(row)) + " |" for row in outcome.rows]
+        return lines
+
+
+def cells(row: Row) -> tuple[str, str, str, str, str]:
+    """What, found, wanted, the verdict and the reason."""
+    what, why = str(row["what"]).replace("|", "\\|"), str(row.get("why", ""))
+    if "not_run" in row:
+        return what, "", "", "not run", row["not_run"]
+    if "limit" in row:
+        return what, shown(row["error"]), f"≤ {shown(row['limit'])}", "ok" if row["passed"] else "**wrong**", why
+    found = f"{shown(row['value'])} {row['unit']}".strip()
+    goal = row.get("goal")
+    if goal is None:
+        return what, found, "", "", why
+    sign, met = ("≥", row["value"] >= goal) if row["more_is_better"] else ("≤", row["value"] <= goal)
+    return what, found, f"{sign} {shown(goal)}", "met" if met else "missed", why
+
+
+def shown(value: object) -> str:
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value).replace("|", "\\|")
+
+
+def known_rows(file: Path, part: str) -> dict[str, Any]:
+    """The figures of a part that ran before, by name; {} if it did not."""
+    parts = json.loads(file.read_text(encoding="utf-8"))["parts"] if file.exists() else []
+    rows = [row for found in parts if found["name"] == part for row in found["rows"]]
+    return {row["what"]: row["value"] for row in rows if "value" in row}
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that it is never there in part. (`prolip.files` needs the bundle.)"""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def named_parts(names: list[str]) -> tuple[Part, ...]:
+    """The parts of these names, in their order; all parts for no name. `machine` writes the shards, so it is in all."""
+    unknown = set(names) - {part.name for part in PARTS}
+    if unknown:
+        raise SystemExit(f"--only {', '.join(sorted(unknown))}: the parts are {', '.join(part.name for part in PARTS)}")
+    return tuple(part for part in PARTS if not names or part.name in {"machine", *names})

@@ -1,0 +1,272 @@
+"""Training steps on the device: samples per second, utilisation, memory and waiting, beside the published step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, cast
+
+import torch
+from tests.bench.published_step import PublishedModel, PublishedStep
+from tests.bench.step_sides import images_and_ids, masked_step
+from tests.gpu.inputs import settings, trial
+from tests.gpu.job import Job
+from tests.gpu.kernels import largest_kernels
+from tests.gpu.report import known_rows
+from torch import Tensor
+
+from prolip.data.device import DeviceBatch, device_batches
+from prolip.models.precision import DTYPES, autocast
+from prolip.train.config import TrainConfig
+from prolip.train.cost import step_memory
+from prolip.train.logging import Speed
+from prolip.train.loop import Run, set_up, take_step
+from prolip.train.optim import learning_rate
+
+FROM_SHARDS, ONE_BATCH = "samples/s from shards", "samples/s, one batch"
+PUBLISHED = "samples/s, published step"
+_GOAL, _OF_PUBLISHED = 2000, 1.5
+_BATCH_SIZES = (512, 384, 256, 128, 64)
+_FILLED = 0.85
+"""Share of the card that the estimate of a large model may fill."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Steps that were timed."""
+
+    steps: int
+    seconds: float
+
+    def rate(self, batch_size: int) -> float:
+        return self.steps * batch_size / self.seconds
+
+
+def eager(job: Job) -> None:
+    train(job, "speed-eager")
+
+
+def compiled(job: Job) -> None:
+    job.choose_compiler()
+    train(job, "speed-compiled", "--parallel.compile", "True")
+
+
+def large(job: Job) -> None:
+    recomputed(job, "ViT-L-16")
+
+
+def so400m(job: Job) -> None:
+    recomputed(job, "ViT-SO400M-14")
+
+
+# ---- The base model -------------------------------------------------------------------------------------------------
+
+
+def train(job: Job, name: str, *flags: str) -> None:
+    """The base model from shards, then on one batch, then under the profiler."""
+    size = 8 if job.small else 512
+    run = set_up(settings(job, name, *sizes(job), "--batch_size", str(size), *flags), job.ranks)
+    reset_peak(job)
+    with run.loader:
+        batches = device_batches(run.loader, job.place, dtype=DTYPES[run.config.precision])
+        started = time.perf_counter()
+        take_step(run, next(batches))
+        job.synchronize()
+        job.figure("first step", time.perf_counter() - started, "s", "compiles, if that is on")
+        waited = 0.0
+
+        def start() -> None:
+            nonlocal waited
+            waited = batches.wait_seconds
+
+        timed = time_steps(job, lambda: take_step(run, next(batches)), seconds=12, on_start=start)
+        rate = timed.rate(size)
+        job.figure(FROM_SHARDS, rate, "", f"batch {size}, {timed.steps} steps", goal=None if job.small else _GOAL)
+        share = (batches.wait_seconds - waited) / timed.seconds
+        job.figure("waiting for data", share, "", "share of the time", goal=0.02, more_is_better=False)
+        report_use(job, run, timed, size)
+        batch = next(batches)
+    again = time_steps(job, lambda: take_step(run, batch), seconds=5).rate(size)
+    job.figure(ONE_BATCH, again, "", "without a loader")
+    theirs = known_rows(job.results, "published").get(PUBLISHED)
+    if theirs:
+        job.figure("published step", again / theirs, "×", "ours, by theirs", goal=None if job.small else _OF_PUBLISHED)
+    largest_kernels(job, lambda: take_step(run, batch))
+
+
+def sizes(job: Job) -> list[str]:
+    """Flags of the base model, or of a small one."""
+    return [*trial(job), "--precision", "bf16"] if job.small else ["--precision", "bf16"]
+
+
+# ---- Beside the published step --------------------------------------------------------------------------------------
+
+
+def published(job: Job) -> None:
+    """Ours and the published step from the same weights on the same batch, one after the other."""
+    for size in (8,) if job.small else (512, 256, 128):
+        try:
+            beside_published(job, size)
+        except torch.OutOfMemoryError:
+            job.figure(f"batch {size}", "out of memory", "", "the next smaller batch is tried")
+            torch.cuda.empty_cache()
+        else:
+            return
+
+
+def beside_published(job: Job, size: int) -> None:
+    config = settings(job, "published", *sizes(job), "--batch_size", str(size))
+    torch.manual_seed(0)
+    images, ids = images_and_ids(config.model, size)
+    ours, weights = our_side(job, config, images, ids)
+    if job.on_gpu:
+        torch.cuda.empty_cache()
+    theirs = their_side(job, config, weights, images, ids)
+    why = "bf16; their residual stream is in bf16, too"
+    job.check("first loss, ours and theirs", abs(ours.loss / theirs.loss - 1), 0.01, why)
+    job.figure("samples/s, our step", ours.rate, "", f"batch {size}, not compiled")
+    job.figure(PUBLISHED, theirs.rate, "", f"batch {size}")
+    job.figure("ours by theirs", ours.rate / theirs.rate, "×", goal=None if job.small else _OF_PUBLISHED)
+    if job.on_gpu:
+        job.figure("peak memory, ours", ours.peak_gib, "GiB")
+        job.figure("peak memory, published", theirs.peak_gib, "GiB")
+    else:
+        job.not_run("peak memory of both")
+
+
+class Side(NamedTuple):
+    """What one side took."""
+
+    loss: float
+    """Of the first step."""
+    rate: float
+    """Samples per second."""
+    peak_gib: float
+
+
+def our_side(job: Job, config: TrainConfig, images: Tensor, ids: Tensor) -> tuple[Side, dict[str, Tensor]]:
+    """Our side, and the weights that it began with."""
+    run, mask = set_up(config, job.ranks), config.data.masking
+    assert mask is not None
+    weights = {name: tensor.to("cpu", copy=True) for name, tensor in run.model.state_dict().items()}
+    torch.manual_seed(1)
+    step = masked_step(config.model, images.to(DTYPES["bf16"]), ids, mask)
+    batch = cast(DeviceBatch, type(step)(*(None if tensor is None else tensor.to(job.place) for tensor in step)))
+    return one_side(job, lambda: take_step(run, batch)[0].total, len(images)), weights
+
+
+def their_side(job: Job, config: TrainConfig, weights: dict[str, Tensor], images: Tensor, ids: Tensor) -> Side:
+    """The published step from these weights."""
+    mask, model = config.data.masking, PublishedModel(config.model)
+    assert mask is not None
+    model.load_state_dict(weights)
+    torch.set_float32_matmul_precision("high")  # as open_clip's training allows
+    torch.backends.cudnn.benchmark = True
+    step = PublishedStep(model.to(job.place), config.loss, config.optim, mask, partial(autocast, "bf16", job.place))
+    images, ids = images.contiguous().to(job.place), ids.to(job.place)
+    lr = learning_rate(config.optim, 0, config.total_steps)
+    torch.manual_seed(1)
+    return one_side(job, lambda: step(images, ids, lr), len(images))
+
+
+def one_side(job: Job, step: Callable[[], Tensor], size: int) -> Side:
+    reset_peak(job)
+    loss = step().item()
+    rate = time_steps(job, step, seconds=6).rate(size)
+    return Side(loss, rate, torch.cuda.max_memory_allocated() / 2**30 if job.on_gpu else 0.0)
+
+
+# ---- Large models ---------------------------------------------------------------------------------------------------
+
+
+def recomputed(job: Job, architecture: str) -> None:
+    """A large model with every block recomputed, on one batch, as large as the estimate lets the card hold."""
+    flags = [*sizes(job), "--parallel.recompute_every", "1"]
+    flags += [] if job.small else ["--architecture", architecture]
+    size = 8 if job.small else 512
+    run = set_up(settings(job, architecture, *flags, "--batch_size", "8"), job.ranks)
+    if job.on_gpu:
+        room = _FILLED * torch.cuda.get_device_properties(0).total_memory
+        size = next((one for one in _BATCH_SIZES if estimate(run, one) <= room), _BATCH_SIZES[-1])
+    with run.loader:
+        first = next(device_batches(run.loader, job.place, dtype=DTYPES["bf16"]))
+    batch = repeated(first, size // 8)
+    reset_peak(job)
+    take_step(run, batch)
+    timed = time_steps(job, lambda: take_step(run, batch), seconds=8)
+    job.figure(ONE_BATCH, timed.rate(size), "", f"{architecture}, batch {size}, every block recomputed, not compiled")
+    report_use(job, run, timed, size)
+
+
+def repeated(batch: DeviceBatch, times: int) -> DeviceBatch:
+    """A larger batch of copies. Masked rows come first, so all of them are at the beginning."""
+    masked, kept = batch.masked_token_ids, batch.kept_patches
+    return batch._replace(
+        images=batch.images.repeat(times, 1, 1, 1).contiguous(memory_format=torch.channels_last),
+        token_ids=batch.token_ids.repeat(1, times, 1),
+        masked_token_ids=None if masked is None else masked.repeat(1, times, 1),
+        kept_patches=None if kept is None else kept.repeat(times, 1),
+    )
+
+
+# ---- Clock and memory -----------------------------------------------------------------------------------------------
+
+
+def time_steps(
+    job: Job, step: Callable[[], object], *, seconds: float, on_start: Callable[[], None] = lambda: None
+) -> Timed:
+    """Time about so many seconds of steps, after three that are not counted. The host waits only at both ends."""
+    step()
+    job.synchronize()
+    begun = time.perf_counter()
+    step()
+    step()
+    job.synchronize()
+    each = (time.perf_counter() - begun) / 2
+    count = 2 if job.small else max(3, min(500, round(seconds / each)))
+    on_start()
+    begun = time.perf_counter()
+    for _ in range(count):
+        step()
+    job.synchronize()
+    return Timed(count, time.perf_counter() - begun)
+
+
+def report_use(job: Job, run: Run, timed: Timed, size: int) -> None:
+    """MFU, and the peak of memory beside its estimate."""
+    speed = Speed.of_run(run.model, run.config, run.ranks)
+    if speed is None:
+        job.not_run("MFU", "the peak of this device is not known")
+    else:
+        # Counted for a batch of the run's settings.
+        flops = speed.flops_per_step * size / run.config.batch_size
+        job.figure("MFU", flops * timed.steps / timed.seconds / speed.peak_flops, "", "without recomputed FLOPs")
+    expected = estimate(run, size) / 2**30
+    if not job.on_gpu:
+        job.not_run("peak memory")
+        return
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    job.figure("peak memory", peak, "GiB", f"{torch.cuda.max_memory_reserved() / 2**30:.1f} reserved")
+    why = f"{expected:.1f} GiB by prolip.train.cost"
+    job.figure("peak memory, off the estimate", abs(peak / expected - 1), "", why, goal=0.1, more_is_better=False)
+
+
+def estimate(run: Run, size: int) -> int:
+    config = run.config
+    return step_memory(
+        run.model,
+        config.data.masking,
+        batch_size=size,
+        slots=len(config.data.captions),
+        low=config.precision != "fp32",
+        accumulate=config.accumulate,
+        recompute_every=config.parallel.recompute_every,
+    ).total
+
+
+def reset_peak(job: Job) -> None:
+    if job.on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,46 @@
+"""What travels to a machine without a network, and how it is used there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from tests.gpu import bundle
+from tests.gpu.__main__ import unpack
+
+
+def test_the_bundle_has_what_prolip_needs_and_torch_does_not_bring() -> None:
+    wanted = bundle.wanted()
+    assert {"numpy", "pillow", "tokenizers", "safetensors", "open-clip-torch", "ftfy", "tyro", "regex"} <= wanted.keys()
+    assert wanted["numpy"] == version("numpy")
+    assert not {"prolip", "torch", "torchvision", "timm", "triton", "sympy", "filelock", "jinja2"} & wanted.keys()
+    assert not [name for name in wanted if name.startswith(("nvidia", "cuda"))]
+
+
+def test_a_bundle_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large-1-py3-none-any.whl").write_bytes(bytes(1001))
+    assert "1 wheels, 0.0 MB" in bundle.summary(tmp_path)
+    monkeypatch.setattr(bundle, "MOST_BYTES", 1000)
+    with pytest.raises(SystemExit, match=r"1,001 bytes, more than 1,000: the largest are large-1-py3-none-any\.whl"):
+        bundle.summary(tmp_path)
+
+
+def test_a_bundle_is_unpacked_beside_what_is_installed(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "carried-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("carried.py", "value = 7\n")
+        wheel.writestr("carried-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carried\nVersion: 1.0\n")
+        wheel.writestr("carried-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("carried-1.0.dist-info/RECORD", "")
+    site = unpack(tmp_path, tmp_path / "site")
+    code = "import carried; print(carried.value)"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(site)}, capture_output=True, check=True)
+    assert done.stdout == b"7\n"
+
+
+def test_an_empty_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="has no wheels: fill it with `make gpu-bundle`"):
+        unpack(tmp_path, tmp_path / "site")

@@ -1,0 +1,49 @@
+"""Metadata as any Python pickles it is read; what else it might call is refused."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.support.untrained_run import ALONE
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
+
+from prolip.checkpoint import CheckpointError, Notes, Saver, checkpoint_path, load_checkpoint
+
+WEIGHTS = {"model.weight": torch.arange(6.0).view(2, 3)}
+NOTES = Notes(step=1, world_size=1, elapsed_s=0.0, cursor={}, config="", model_config={}, scaler=None)
+
+
+def save(folder: Path) -> Path:
+    with Saver(folder, ALONE, keep=1, after=0) as saver:
+        saver.save(NOTES, WEIGHTS)
+    return checkpoint_path(folder, 1)
+
+
+def test_metadata_of_an_early_python_3_11_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11.2, which Debian 12 has, pickles an enum's member as a call of `getattr`."""
+
+    def by_name(member: Any, _: int) -> tuple[Callable[..., Any], tuple[type, str]]:
+        return getattr, (type(member), member.name)
+
+    monkeypatch.setattr(_MEM_FORMAT_ENCODING, "__reduce_ex__", by_name)
+    path = save(tmp_path)
+    assert b"getattr" in (path / ".metadata").read_bytes()
+    assert torch.equal(load_checkpoint(path).model()["weight"], WEIGHTS["model.weight"])
+
+
+def test_getattr_finds_nothing_but_members_of_enums(tmp_path: Path) -> None:
+    path = save(tmp_path)
+
+    class Harm:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[type, str]]:
+            return getattr, (Metadata, "__init__")
+
+    saved = load_checkpoint(path)
+    (path / ".metadata").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(CheckpointError, match=r"it reads Metadata\.__init__, and only members of enums may be read"):
+        saved.model()

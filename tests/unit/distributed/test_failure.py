@@ -1,0 +1,49 @@
+"""What is said when a rank fails; that it ends is in tests/e2e/test_failing.py."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from prolip.distributed import Ranks, failing_at_once, log_error
+
+
+def test_ranks_say_the_same_once_and_what_one_alone_met_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    cpu, log = torch.device("cpu"), logging.getLogger("told")
+    stores = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(2)]
+    one, other = (
+        Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=cpu, store=store)
+        for rank, store in enumerate(stores)
+    )
+    for ranks, error in ((other, "no such key"), (one, "no such key"), (one, "no space"), (other, "no shard")):
+        log_error(log, "train", ValueError(error), ranks)
+    log_error(
+        log,
+        "train",
+        ValueError("no such key"),
+        Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=cpu),
+    )
+    assert caplog.messages == [
+        "train: rank 1: no such key",
+        "train: rank 0: no space",
+        "train: rank 1: no shard",
+        "train: no such key",
+    ]
+
+
+def test_the_failure_of_a_single_process_is_raised_after_all_is_closed() -> None:
+    closed: list[str] = []
+    alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+
+    def fail() -> None:
+        with failing_at_once("prolip train", logging.getLogger("told"), alone) as opened:
+            opened.callback(closed.append, "log")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert closed == ["log"]

@@ -1,0 +1,147 @@
+"""The list of released models: it is the model zoo's, and every entry opens with all that belongs to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import ROOT
+from tests.support.hub import serving
+from tests.support.images import noise
+from tests.support.released_hub import BIAS, SCALE, config_text, write_all_released
+
+import prolip
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.released import ReleasedModel, find_released, list_models
+from prolip.pretrained.sources import hub_repository, load_network, read_config
+
+NAMES = [model.name for model in list_models()]
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.networks: dict[str, ProLIP] = write_all_released(folder / "hub" / "models")
+        noise(1).save(folder / "cat.jpg")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("released")
+    with pytest.MonkeyPatch.context() as patch, serving(folder, folder / "cache"):
+        made = World(folder)
+        patch.chdir(folder)
+        yield made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_three_lines_run_with_every_released_name(world: World, name: str, tmp_path: Path) -> None:
+    """The code of the issue and of the README, beside what the network itself says."""
+    pil_image = noise(2)
+    noise(3).save(tmp_path / "some.png")
+    some_bytes = (tmp_path / "some.png").read_bytes()
+
+    model = prolip.load(name)
+    images = model.encode_images(["cat.jpg", pil_image, some_bytes])
+    texts = model.encode_texts(["a tabby cat", "an animal"])
+    assert images.uncertainty.shape == (3,)
+    assert prolip.csd(images, texts).shape == (3, 2)
+    assert prolip.inclusion_score(texts[:1], texts[1:]).shape == (1, 32)
+    found = model.classify("cat.jpg", ["cat", "dog", "car"])
+    assert found.labels[0] in {"cat", "dog", "car"}
+    assert float(found.probabilities.sum()) == pytest.approx(1.0)
+    network, preprocess, tokenize = model.parts()
+
+    assert isinstance(network, ProLIP)
+    assert all(
+        torch.equal(value, world.networks[name].state_dict()[key]) for key, value in network.state_dict().items()
+    )
+    released = find_released(name)
+    assert released is not None
+    ids = tokenize(["a tabby cat", "an animal"])
+    assert ids.shape == (2, released.context_length)
+    assert preprocess("cat.jpg").shape == (3, released.image_size, released.image_size)
+    assert (preprocess.mean, preprocess.std) == (released.mean, released.std)
+    assert model.logit_scale == pytest.approx(SCALE)
+    assert model.logit_bias == BIAS
+    with torch.no_grad():
+        expected = network.encode_text(ids)
+    torch.testing.assert_close(texts.log_var, expected.log_var, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(texts.mean, expected.mean, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("released", list_models(), ids=lambda released: released.name)
+def test_captions_are_tokenized_as_the_model_was_trained(world: World, released: ReleasedModel) -> None:
+    ids = prolip.load(released.name).tokenize(["A (tabby), cat!"])[0].tolist()
+    if released.tokenizer == "clip":
+        import open_clip
+
+        assert ids == open_clip.SimpleTokenizer(context_length=77)(["A (tabby), cat!"])[0].tolist()
+    else:
+        # Punctuation is removed, </s> ends the caption and pads it to the whole context.
+        words = ["<unk>", "</s>", *_words(Path(f"hub/models/{released.tokenizer}/tokenizer.json"))[2:]]
+        assert ids == [words.index("a"), words.index("tabby"), words.index("cat")] + [1] * (released.context_length - 3)
+
+
+def _words(tokenizer: Path) -> list[str]:
+    from tokenizers import Tokenizer
+
+    vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def test_the_list_is_that_of_the_model_zoo() -> None:
+    page = (ROOT / "docs" / "model-zoo.md").read_text(encoding="utf-8")
+    columns = ("ImageNet", "shifts", "VTAB", "retrieval", "38 tasks")
+    for model in list_models():
+        figures = [f"{model.figures[name]}" if name in model.figures else "" for name in columns]
+        cells = [f"`{model.name}`", model.trained_on, model.samples, *figures]
+        assert re.search(r"\| *" + r" *\| *".join(map(re.escape, cells)) + r" *\|", page), cells
+        tokenizer = "CLIP's own" if model.tokenizer == "clip" else f"`{model.tokenizer}`"
+        cells = [f"`{model.name}`", f"`{model.architecture}`", f"{model.image_size}", tokenizer]
+        cells += [f"{model.context_length}", f"`{model.clean}`"]
+        assert re.search(r"\| *" + r" *\| *".join(map(re.escape, cells)) + r" *\|", page), cells
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("ViT-B-16", 631), ("ViT-H-14", 519)])
+def test_the_hubs_layout_is_the_released_one_to_the_byte(architecture: str, size: int) -> None:
+    """The sizes of both files on the hub. That of H/14 shows that it names no tokenizer."""
+    assert len(config_text(ARCHITECTURES[architecture])) == size
+
+
+@pytest.mark.parametrize("name", [NAMES[0], f"SanghyukChun/{NAMES[0]}", f"hf-hub:SanghyukChun/{NAMES[0]}"])
+def test_a_released_model_has_three_names(world: World, name: str, tmp_path: Path) -> None:
+    assert hub_repository(name) == f"SanghyukChun/{NAMES[0]}"
+    assert torch.equal(load_network(name).visual.proj, world.networks[NAMES[0]].visual.proj)
+    assert read_config(name).embed_dim == 32
+
+
+def test_a_revision_may_follow_the_name(world: World) -> None:
+    assert hub_repository(f"{NAMES[0]}@v2") == f"SanghyukChun/{NAMES[0]}@v2"
+    assert load_network(f"{NAMES[0]}@main").config.embed_dim == 32
+    with pytest.raises(ValueError, match=r"ProLIP-ViT-B-16-DC-1B-12_8B@v2: the repository has no revision 'v2'"):
+        prolip.load(f"{NAMES[0]}@v2")
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAMES[0]).mkdir()
+    assert hub_repository(NAMES[0]) is None
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        prolip.load(NAMES[0])
+
+
+def test_a_mistyped_name_is_answered_with_the_right_one() -> None:
+    with pytest.raises(ValueError, match="did you mean the released model 'ProLIP-ViT-B-16-DC-1B-12_8B'"):
+        prolip.load("ProLIP-ViT-B-16-DC-1B-12.8B")
+    with pytest.raises(ValueError, match=r"prolip\.list_models\(\)\): a hub repository is written hf-hub:me/mine"):
+        prolip.load("me/mine")
+
+
+def test_images_of_any_size_become_the_models(world: World) -> None:
+    pixels = prolip.load(NAMES[1]).preprocess(Image.fromarray(np.zeros((9, 300, 3), dtype=np.uint8)))
+    assert pixels.shape == (3, 256, 256)

@@ -1,0 +1,115 @@
+"""Zero-shot probabilities: the model's own scale and bias, prompt ensembles, prompt weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.errors import UserError
+from prolip.eval.bprw import reweight_prompts
+from prolip.eval.config import BprwConfig
+from prolip.gaussian import Gaussian, csd
+from prolip.pretrained.classify import Classification, check_labels, classification
+
+LABELS = ["cat", "dog", "car"]
+
+
+def some(*shape: int, seed: int = 0) -> Gaussian:
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return Gaussian(F.normalize(mean, dim=-1), torch.randn(*shape, generator=generator, dtype=torch.float64) - 3)
+
+
+def classify(
+    images: Gaussian,
+    prompts: Gaussian,
+    labels: Sequence[str] = LABELS,
+    *,
+    weights: Tensor | None = None,
+    scale: float = 30.0,
+    bias: float | None = -12.0,
+) -> Classification:
+    return classification(images, prompts, labels, weights=weights, logit_scale=scale, logit_bias=bias)
+
+
+def test_probabilities_follow_the_definition() -> None:
+    images, prompts = some(4, 8), some(3, 2, 8, seed=1)
+    found = classify(images, prompts)
+    for n in range(4):
+        logits = []
+        for c in range(3):
+            mean = F.normalize(prompts.mean[c].mean(0), dim=0)
+            var = prompts.var[c].mean(0)
+            logits.append(30 * (float(images.mean[n] @ mean) - float(var.sum()) / 2))
+        total = sum(math.exp(logit) for logit in logits)
+        assert found.probabilities[n].tolist() == pytest.approx([math.exp(logit) / total for logit in logits])
+        assert found.labels[n] == LABELS[max(range(3), key=logits.__getitem__)]
+        assert found.match is not None
+        spread = float(images.total_var[n]) / 2
+        expected = [1 / (1 + math.exp(-(logit - 30 * spread - 12))) for logit in logits]
+        assert found.match[n].tolist() == pytest.approx(expected)
+    assert torch.equal(found.uncertainty, images.total_var)
+    assert torch.allclose(found.label_uncertainty, prompts.total_var.mean(1))
+
+
+def test_match_is_the_probability_of_training() -> None:
+    """One prompt per label: sigmoid of scale * (1 - csd / 2) + bias, for means of unit norm."""
+    images, prompts = some(4, 8), some(3, 1, 8, seed=1)
+    found = classify(images, prompts)
+    expected = (30 * (1 - csd(images, prompts.flatten()) / 2) - 12).sigmoid()
+    assert found.match is not None
+    assert torch.allclose(found.match, expected)
+
+
+def test_the_softmax_is_the_posterior_of_exactly_one_match() -> None:
+    """Of independent pairs, given that exactly one matches: p_c * prod (1 - p_other), normalised."""
+    found = classify(some(4, 8), some(3, 1, 8, seed=1))
+    assert found.match is not None
+    for match, probabilities in zip(found.match, found.probabilities, strict=True):
+        alone = [match[c] * math.prod(float(1 - match[other]) for other in range(3) if other != c) for c in range(3)]
+        assert probabilities.tolist() == pytest.approx([float(one / sum(alone)) for one in alone])
+
+
+def test_the_scale_is_the_models_own_and_not_the_published_one() -> None:
+    images, prompts = some(4, 8), some(3, 1, 8, seed=1)
+    gentle, published = classify(images, prompts, scale=5.0), classify(images, prompts, scale=100.0)
+    assert gentle.labels == published.labels
+    assert float(gentle.probabilities.amax(1).mean()) < 0.9 < float(published.probabilities.amax(1).mean())
+
+
+def test_a_model_without_a_bias_has_no_match() -> None:
+    assert classify(some(2, 8), some(3, 1, 8), bias=None).match is None
+
+
+def test_points_are_classified_by_their_means() -> None:
+    images, prompts = some(4, 8), some(3, 2, 8, seed=1)
+    points = classify(Gaussian.point(images.mean), Gaussian.point(prompts.mean))
+    assert torch.equal(points.uncertainty, torch.zeros(4))
+    mean = F.normalize(prompts.mean.mean(1), dim=-1)
+    assert torch.allclose(points.probabilities, (30 * images.mean @ mean.T).softmax(1))
+
+
+def test_weights_are_those_of_re_weighted_prompts() -> None:
+    images, prompts = some(20, 8), some(3, 4, 8, seed=1)
+    found = reweight_prompts(prompts, images, BprwConfig(num_neighbors=5))
+    weighted = classify(images, prompts, weights=found.weights)
+    classifier = found.as_classifier()
+    logits = 30 * (images.mean @ classifier.weight.T - classifier.total_var / 2)
+    assert torch.allclose(weighted.probabilities, logits.softmax(1))
+    assert not torch.allclose(weighted.probabilities, classify(images, prompts).probabilities, atol=1e-3)
+    with pytest.raises(UserError, match=r"prompt_weights is \[3, 3\]: it must have one row per label .* \[3, 4\]"):
+        classify(images, prompts, weights=found.weights[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [("cat", "labels is the text 'cat'"), ([], "labels is empty"), (["a", "b", "a"], "labels has 'a' more than once")],
+)
+def test_labels_are_checked(labels: Sequence[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_labels(labels)

@@ -1,0 +1,380 @@
+"""The object that `prolip.load` returns: any kind of image, any device and precision, the same for open_clip."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.images import noise
+from tests.support.shards import write_tar
+from tests.support.untrained_run import write_run
+from torch import Tensor
+
+import prolip
+from prolip.data import DataError
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.config import Precision
+from prolip.pretrained.image_batches import read_images
+from prolip.pretrained.preprocess import Preprocess
+
+CPU = torch.device("cpu")
+COUNT = 7
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run, a model of open_clip, and the same images as files, as a folder and in shards."""
+    folder = tmp_path_factory.mktemp("lab")
+    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    write_open_clip(folder / "clip")
+    (folder / "images" / "more").mkdir(parents=True)
+    members = []
+    for number in range(COUNT):
+        buffer = io.BytesIO()
+        noise(number, (50 + number, 41)).save(buffer, "png")
+        place = "more/" if number >= 4 else ""
+        (folder / "images" / f"{place}{number}.png").write_bytes(buffer.getvalue())
+        members.append((f"{number}.png", buffer.getvalue()))
+    write_tar(folder / "shard-000.tar", members[:3])
+    write_tar(folder / "shard-001.tar", members[3:])
+    (folder / "images" / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(lab: Path) -> prolip.Model:
+    return prolip.load(lab / "run", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def files(lab: Path) -> list[Path]:
+    return sorted((lab / "images").rglob("*.png"))
+
+
+@pytest.fixture
+def clip(lab: Path) -> prolip.Model:
+    return prolip.load(f"open_clip:local-dir:{lab}/clip", device="cpu")
+
+
+def assert_close(found: Gaussian, expected: Gaussian) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_the_three_lines_run_with_a_run_from_any_folder(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    noise(1).save("cat.jpg")
+    pil_image, some_bytes = noise(2), Path("cat.jpg").read_bytes()
+    model = prolip.load(lab / "run")
+    images = model.encode_images(["cat.jpg", pil_image, some_bytes])
+    texts = model.encode_texts(["a picture", "an emoji"])
+    assert images.uncertainty.shape == (3,)
+    assert prolip.csd(images, texts).shape == (3, 2)
+    assert prolip.inclusion_score(texts[:1], texts[1:]).shape == (1, 32)
+    found = model.classify("cat.jpg", ["animals", "food", "travel"])
+    assert len(found.labels) == 1
+    assert found.probabilities.shape == (1, 3)
+    assert found.uncertainty.tolist() == pytest.approx(images.uncertainty[:1].tolist(), rel=1e-4)
+    network, preprocess, tokenize = model.parts()
+    assert isinstance(network, ProLIP)
+    with torch.no_grad():
+        pixels = torch.stack([preprocess(image) for image in ("cat.jpg", pil_image, some_bytes)])
+        assert_close(images, network.encode_image(pixels))
+        assert_close(texts, network.encode_text(tokenize(["a picture", "an emoji"])))
+
+
+# ---- images ---------------------------------------------------------------------------------------------------------
+
+
+def pixels_of(preprocess: Preprocess, images: Any, batch_size: int = 3) -> Tensor:
+    return torch.cat(list(read_images(preprocess, images, CPU, batch_size)))
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_every_kind_of_images_gives_the_same_batches(
+    lab: Path, files: list[Path], model: prolip.Model, squashed: bool, batch_size: int
+) -> None:
+    preprocess = model.preprocess
+    if squashed:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        settings = PreprocessCfg(size=preprocess.size[0], resize_mode="squash")
+        preprocess = Preprocess(size=preprocess.size, transform=image_transform_v2(settings, is_train=False))
+    expected = torch.stack([preprocess(path) for path in files])
+    arrays = [np.asarray(Image.open(path)) for path in files]
+    kinds: dict[str, Any] = {
+        "paths": files,
+        "texts": [str(path) for path in files],
+        "bytes": [path.read_bytes() for path in files],
+        "views of bytes": [memoryview(path.read_bytes()) for path in files],
+        "PIL images": [Image.open(path) for path in files],
+        "a generator": (Image.open(path) for path in files),
+        "arrays": arrays,
+        "tensors": [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays],
+        "ready": [preprocess(path) for path in files],
+        "one ready tensor": expected,
+        "a folder": lab / "images",
+        "folders": [str(lab / "images")],
+        "a pattern": str(lab / "shard-{000..001}.tar"),
+        "a glob": f"{lab}/shard-*.tar",
+        "shards": [lab / "shard-000.tar", lab / "shard-001.tar"],
+        "a mixture": [files[0], arrays[1], expected[2], lab / "shard-001.tar"],
+    }
+    for kind, images in kinds.items():
+        assert torch.equal(pixels_of(preprocess, images, batch_size), expected), kind
+    same_size = np.stack([np.asarray(noise(number)) for number in range(4)])
+    rows = torch.stack([preprocess(array) for array in same_size])
+    assert torch.equal(pixels_of(preprocess, same_size, batch_size), rows)
+    assert torch.equal(pixels_of(preprocess, torch.from_numpy(same_size).permute(0, 3, 1, 2), batch_size), rows)
+
+
+def test_one_image_needs_no_list(files: list[Path], model: prolip.Model) -> None:
+    for one in (files[0], str(files[0]), files[0].read_bytes(), Image.open(files[0]), model.preprocess(files[0])):
+        assert model.encode_images(one).mean.shape == (1, 32)
+
+
+def test_results_are_plain_tensors_on_the_cpu(files: list[Path], model: prolip.Model) -> None:
+    """A probe can be trained on them, which torch refuses for tensors of its inference mode."""
+    for found in (model.encode_images(files[:1]), model.encode_texts("a picture")):
+        assert found.mean.dtype == found.log_var.dtype == torch.float32
+        assert found.mean.norm(dim=-1).tolist() == pytest.approx([1.0])
+        probe = torch.nn.Linear(32, 1)
+        probe(found.mean).sum().backward()
+        assert probe.weight.grad is not None
+
+
+def test_training_mode_is_restored(model: prolip.Model, files: list[Path]) -> None:
+    model.network.train()
+    before = model.encode_images(files[0])
+    assert model.network.training
+    model.network.eval()
+    assert torch.equal(before.mean, model.encode_images(files[0]).mean)
+
+
+BAD: list[tuple[Any, type[Exception], str]] = [
+    (["0.png", "absent.jpg"], UserError, "absent.jpg: there is no such image file"),
+    (["0.png", "notes.txt.jpg"], DataError, "notes.txt.jpg cannot be read"),
+    (["0.png", b"no image"], DataError, r"images\[1\] cannot be read"),
+    (["0.png", 7], UserError, r"images\[1\] is a int: an image is a path, bytes, a PIL image, an array or a tensor"),
+    ([np.zeros((2, 4, 4, 9), dtype=np.uint8)], UserError, r"images\[0\]\[0\] is an array uint8 \[4, 4, 9\]"),
+    (torch.zeros(2, 3, 8, 8), UserError, r"images\[0\] is a float tensor \[3, 8, 8\]: the model takes \[3, 36, 36\]"),
+    (torch.zeros(36, 36), UserError, r"images\[0\] is a float tensor \[36, 36\]"),
+    (["https://example.org/cat.jpg"], UserError, "is the address of a file: only shards"),
+    (["empty"], UserError, r"images\[0\]: the folder empty has no image"),
+    (["shards"], UserError, r"the folder shards has no image: for its shards, write 'shards/\*.tar'"),
+    (["absent.tar"], UserError, "absent.tar"),
+    (["bad.tar"], DataError, "k1"),
+    (["cut.tar"], DataError, "cut.tar"),
+    ([], UserError, "images is empty"),
+    (7, UserError, "images is a int"),
+    (None, UserError, "images is a NoneType"),
+]
+
+
+@pytest.mark.parametrize(("images", "kind", "message"), BAD, ids=lambda value: str(value)[:24])
+def test_bad_input_is_named(
+    images: Any,
+    kind: type[Exception],
+    message: str,
+    files: list[Path],
+    model: prolip.Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    png = files[0].read_bytes()
+    Path("0.png").write_bytes(png)
+    Path("notes.txt.jpg").write_text("no image")
+    for name in ("empty", "shards"):
+        Path(name).mkdir()
+    members = [(f"k{number}.png", png if number != 1 else b"no image") for number in range(150)]
+    write_tar(Path("bad.tar"), members)
+    write_tar(Path("shards/a.tar"), members)
+    Path("cut.tar").write_bytes(Path("shards/a.tar").read_bytes()[:20_000])
+    with pytest.raises(kind, match=message):
+        model.encode_images(images)
+
+
+def test_images_are_decoded_in_threads_ahead_of_the_model(
+    files: list[Path], model: prolip.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    decode = Preprocess.decode
+
+    def watched(self: Preprocess, image: Any, name: str) -> Tensor:
+        seen.append(threading.current_thread().name)
+        return decode(self, image, name)
+
+    monkeypatch.setattr(Preprocess, "decode", watched)
+    batches = read_images(model.preprocess, files, CPU, 2, num_threads=2)
+    next(batches)
+    deadline = time.monotonic() + 20
+    while len(seen) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(seen) == 4, "two of the first batch and two of the next, while the model has the first"
+    assert all(name.startswith("decode") for name in seen)
+    batches.close()
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert not threads
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
+def test_progress_is_shown_on_request_or_on_a_terminal(
+    progress: bool | None, shown: bool, files: list[Path], model: prolip.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.encode_images(files, progress=progress)
+    model.encode_texts(["a picture"] * 3, progress=progress)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert (f"images: 100%|██████████| {COUNT}/{COUNT}" in printed.err) == shown
+    assert ("captions: 100%|██████████| 3/3" in printed.err) == shown
+
+
+# ---- texts and classes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "texts is empty"),
+        (["a", 7], r"texts\[1\] is a int: a caption is a text"),
+        ([b"a"], r"texts\[0\] is a bytes"),
+    ],
+)
+def test_bad_captions_are_named(texts: Any, message: str, model: prolip.Model) -> None:
+    with pytest.raises(UserError, match=message):
+        model.encode_texts(texts)
+
+
+def test_captions_in_batches_are_the_same(model: prolip.Model) -> None:
+    texts = ["a picture", "an emoji of travel", "food", "nature and animals", ""]
+    whole, parts = model.encode_texts(texts), model.encode_texts(texts, batch_size=2)
+    assert_close(whole, parts)
+    assert_close(model.encode_texts("food"), whole[2:3])
+
+
+def test_classes_come_from_templates_and_prompt_weights(model: prolip.Model, files: list[Path]) -> None:
+    labels, templates = ["animals", "food", "travel"], ["a picture of {}", "{}", "an emoji: {}"]
+    found = model.classify(files, labels, templates=templates)
+    images = model.encode_images(files)
+    texts = model.encode_texts([template.replace("{}", label) for label in labels for template in templates])
+    mean = torch.nn.functional.normalize(texts.mean.view(3, 3, -1).mean(1), dim=-1)
+    var = texts.var.view(3, 3, -1).mean(1).sum(1)
+    logits = model.logit_scale * (images.mean @ mean.T - var / 2)
+    torch.testing.assert_close(found.probabilities, logits.softmax(1), atol=1e-5, rtol=1e-4)
+    assert found.labels == [labels[place] for place in logits.argmax(1).tolist()]
+    assert found.match is not None
+    first = torch.eye(3)[0].repeat(3, 1)
+    weighted = model.classify(files, labels, templates=templates, prompt_weights=first)
+    alone = model.classify(files, labels, templates=templates[:1])
+    torch.testing.assert_close(weighted.probabilities, alone.probabilities, atol=1e-5, rtol=1e-4)
+    with pytest.raises(UserError, match=r"has no \{\} for the class name"):
+        model.classify(files, labels, templates=["a picture"])
+
+
+# ---- precision, devices, open_clip ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_is_near_and_its_results_are_fp32(lab: Path, files: list[Path], precision: Precision) -> None:
+    for source in (str(lab / "run"), f"open_clip:local-dir:{lab}/clip"):
+        exact, low = (prolip.load(source, device="cpu", precision=one) for one in ("fp32", precision))
+        for found, expected in (
+            (low.encode_images(files), exact.encode_images(files)),
+            (low.encode_texts(["a picture"]), exact.encode_texts(["a picture"])),
+        ):
+            assert found.mean.dtype == torch.float32
+            assert not torch.equal(found.mean, expected.mean)
+            torch.testing.assert_close(found.mean, expected.mean, atol=0.02, rtol=0.05)
+            torch.testing.assert_close(found.mean.norm(dim=-1), torch.ones(len(found.mean)))
+
+
+def test_devices_are_torchs_or_auto(lab: Path) -> None:
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    assert prolip.load(lab / "run").device.type == place
+    with pytest.raises(UserError, match="device is 'gpu': it must be auto or a device of torch"):
+        prolip.load(lab / "run", device="gpu")
+
+
+def test_other_devices_take_normalised_images(files: list[Path], model: prolip.Model) -> None:
+    """torch's meta device stands for one that the loader's own copies do not know."""
+    (batch,) = read_images(model.preprocess, files, torch.device("meta"), 16)
+    assert (batch.device.type, batch.shape) == ("meta", (COUNT, 3, 36, 36))
+
+
+def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
+    clip: prolip.Model, lab: Path, files: list[Path]
+) -> None:
+    import open_clip
+
+    theirs, _, transform = open_clip.create_model_and_transforms(f"local-dir:{lab}/clip")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{lab}/clip")
+    theirs.eval()
+    images, texts = clip.encode_images(files), clip.encode_texts(["a cat", "a dog"])
+    with torch.no_grad():
+        expected = theirs.encode_image(torch.stack([transform(Image.open(path)) for path in files]), normalize=True)
+        torch.testing.assert_close(images.mean, expected, atol=1e-5, rtol=1e-4)
+        expected_text = theirs.encode_text(tokenizer(["a cat", "a dog"]), normalize=True)
+        torch.testing.assert_close(texts.mean, expected_text, atol=1e-5, rtol=1e-4)
+    assert torch.equal(images.uncertainty, torch.zeros(COUNT))
+    torch.testing.assert_close(prolip.csd(images, texts), 2 - 2 * images.mean @ texts.mean.T, atol=1e-5, rtol=1e-4)
+    found = clip.classify(files, ["a cat", "a dog"])
+    assert found.match is None
+    scale = float(theirs.logit_scale.detach().exp())
+    torch.testing.assert_close(found.probabilities, (scale * images.mean @ texts.mean.T).softmax(1))
+    network, preprocess, tokenize = clip.parts()
+    assert torch.equal(tokenize(["a cat"]), tokenizer(["a cat"]))
+    assert preprocess(files[0]).shape == (3, *preprocess.size)
+    assert not isinstance(network, ProLIP)
+    with pytest.raises(UserError, match="runs in open_clip: this needs a ProLIP model"):
+        clip.require_tokenizer()
+
+
+def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
+    network = ProLIP(ARCHITECTURES["demo"])
+    torch.save(network.state_dict(), tmp_path / "epoch_1.pt")
+    with pytest.raises(UserError, match="carries no architecture"):
+        prolip.load(tmp_path / "epoch_1.pt")
+    model = prolip.load(tmp_path / "epoch_1.pt", config=ARCHITECTURES["demo"], device="cpu")
+    assert model.encode_images(torch.zeros(1, 3, 36, 36)).mean.shape == (1, 128)
+
+
+def test_importing_the_package_and_listing_its_models_is_light() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, prolip; prolip.list_models(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_model_is_printed_in_one_line(model: prolip.Model) -> None:
+    assert repr(model).startswith(
+        f"Model(name={model.name!r}, device=device(type='cpu'), preprocess=Preprocess(size=(36"
+    )
+    assert "Conv2d" not in repr(model)
+
+
+def test_gaussians_of_a_model_are_indexed(model: prolip.Model) -> None:
+    texts = model.encode_texts(["a picture", "food", "travel"])
+    assert isinstance(texts[1:], Gaussian)
+    assert torch.equal(texts[1:].mean, texts.mean[1:])
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_are_left() -> Iterator[None]:
+    yield
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]

@@ -1,0 +1,135 @@
+"""One image of any kind: the pixels are the loader's own, which are Pillow's, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from tests.support.images import noise
+from tests.support.shards import write_tar
+
+from prolip.data import BatchLoader, DataError, LoaderConfig, preprocess_image
+from prolip.data.device import device_batches
+from prolip.errors import UserError
+from prolip.pretrained.preprocess import Preprocess
+
+SIZE = 24
+PREPROCESS = Preprocess(size=(SIZE, SIZE))
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_pillow(image: Image.Image) -> np.ndarray[Any, Any]:
+    """Shortest side to SIZE by Pillow's bicubic filter, then the centre, as torchvision does it."""
+    transform = image_transform_v2(PreprocessCfg(size=SIZE, mean=(0, 0, 0), std=(1, 1, 1)), is_train=False)
+    pixels: np.ndarray[Any, Any] = (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()
+    return pixels
+
+
+@pytest.mark.parametrize("size", [(61, 44), (44, 61), (24, 24), (9, 100), (300, 200)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "1"])
+def test_every_kind_of_image_gives_the_same_pixels(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
+    image = noise(7, size).convert(mode)
+    png = encoded(image, "png")
+    (tmp_path / "a.png").write_bytes(png)
+    rgb = image.convert("RGB")
+    array = np.asarray(rgb)
+    kinds: dict[str, Any] = {
+        "path": tmp_path / "a.png",
+        "text": str(tmp_path / "a.png"),
+        "bytes": png,
+        "image": image,
+        "lazy image": Image.open(tmp_path / "a.png"),
+        "array": array,
+        "strided array": np.ascontiguousarray(array[::-1])[::-1],
+        "tensor": torch.from_numpy(array.copy()).permute(2, 0, 1),
+    }
+    expected = with_pillow(rgb)
+    for kind, given in kinds.items():
+        assert np.array_equal(PREPROCESS.decode(given, kind).numpy(), expected), kind
+    assert np.array_equal(preprocess_image(png, SIZE), expected)
+
+
+@pytest.mark.parametrize("shape", [(44, 61), (44, 61, 1)])
+def test_grey_arrays_and_tensors_are_images(shape: tuple[int, ...]) -> None:
+    grey = np.asarray(noise(1).convert("L"))
+    expected = with_pillow(Image.fromarray(grey).convert("RGB"))
+    assert np.array_equal(PREPROCESS.decode(grey.reshape(shape), "grey").numpy(), expected)
+    assert np.array_equal(PREPROCESS.decode(torch.from_numpy(grey.copy())[None], "grey").numpy(), expected)
+
+
+def test_formats_that_only_pillow_reads_are_read(tmp_path: Path) -> None:
+    image = noise(2)
+    image.save(tmp_path / "a.tif")
+    expected = with_pillow(image)
+    for given in (tmp_path / "a.tif", (tmp_path / "a.tif").read_bytes()):
+        assert np.array_equal(PREPROCESS.decode(given, "tiff").numpy(), expected)
+
+
+def test_the_networks_input_is_the_loaders_batch(tmp_path: Path) -> None:
+    png = encoded(noise(3), "png")
+    write_tar(tmp_path / "a.tar", [("a.png", png)])
+    reading = LoaderConfig(shards=(str(tmp_path / "a.tar"),), batch_size=1, image_size=SIZE, captions=())
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    with BatchLoader(reading) as loader:
+        batch = next(device_batches(loader, torch.device("cpu"), mean=mean, std=std))
+        assert torch.equal(Preprocess(size=(SIZE, SIZE), mean=mean, std=std)(png), batch.images[0])
+
+
+def test_a_models_own_transform_takes_every_kind(tmp_path: Path) -> None:
+    transform = image_transform_v2(PreprocessCfg(size=SIZE, resize_mode="squash"), is_train=False)
+    squash = Preprocess(size=(SIZE, SIZE), resize_mode="squash", transform=transform)
+    image = noise(4)
+    image.save(tmp_path / "a.png")
+    array = np.asarray(image)
+    for given in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), image, array):
+        assert torch.equal(squash(given), transform(image))
+    assert not torch.equal(squash(image), PREPROCESS(image))
+
+
+BAD: list[tuple[Any, type[Exception], str]] = [
+    ("absent.jpg", UserError, "absent.jpg: there is no such image file"),
+    ("notes.txt", DataError, "notes.txt cannot be read: "),
+    ("cut.png", DataError, "cut.png cannot be read: "),
+    ("folder", UserError, "folder cannot be read: Is a directory"),
+    (b"no image", DataError, "the image cannot be read: "),
+    (np.zeros((4, 4, 3)), UserError, r"the image is an array float64 \[4, 4, 3\]: it must be uint8 \[H, W, 3\]"),
+    (np.zeros((4, 4, 4), dtype=np.uint8), UserError, r"the image is an array uint8 \[4, 4, 4\]"),
+    (
+        torch.zeros(4, 4, 3, dtype=torch.uint8),
+        UserError,
+        r"the image is a tensor uint8 \[4, 4, 3\]: it must be uint8 \[3, H, W\]",
+    ),
+    (torch.zeros(3, 4, 4), UserError, r"the image is a tensor float32 \[3, 4, 4\]"),
+]
+
+
+@pytest.mark.parametrize(("given", "kind", "message"), BAD, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize("squashed", [False, True])
+def test_what_is_no_image_is_named(
+    given: Any, kind: type[Exception], message: str, squashed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "cut.png").write_bytes(encoded(noise(5), "png")[:300])
+    (tmp_path / "folder").mkdir()
+    transform = image_transform_v2(PreprocessCfg(size=SIZE, resize_mode="squash"), is_train=False)
+    preprocess = Preprocess(size=(SIZE, SIZE), transform=transform if squashed else None)
+    with pytest.raises(kind, match=f"^{message}"):
+        preprocess(given)
+
+
+def test_a_damaged_image_that_is_open_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cut.png").write_bytes(encoded(noise(5), "png")[:300])
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match=r"^the image cannot be read: "):
+        PREPROCESS(image)
