@@ -189,7 +189,8 @@ class LoaderConfig:
     the same batch."""
     max_pixels: int = _core.MAX_PIXELS
     """Largest number of pixels in an image; larger images are bad samples. The default is Pillow's
-    `MAX_IMAGE_PIXELS`, beyond which Pillow warns of a decompression bomb."""
+    `MAX_IMAGE_PIXELS`, beyond which Pillow warns of a decompression bomb. A thread needs 0.3 GB for such a PNG, 0.4 GB
+    for a JPEG, 0.8 GB for a progressive one without chroma subsampling."""
     max_member_bytes: int = _core.MAX_MEMBER_BYTES
     """Largest size of a sample's members together, in bytes; larger samples are bad."""
     max_caption_bytes: int = _core.MAX_CAPTION_BYTES

@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// Largest shuffle window: its permutation is stored as 32-bit indices.
 pub const MAX_WINDOW: usize = 1 << 31;
 
-/// Default limit on the pixels of an image. PIL warns beyond it, of a possible decompression bomb: a quarter of a GiB of pixels.
+/// Default limit on the pixels of an image. PIL warns beyond it, of a possible decompression bomb.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// The key of a caption that comes from the member `.txt`, not from the JSON.

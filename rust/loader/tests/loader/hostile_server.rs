@@ -1,7 +1,5 @@
 //! Servers that send without end, next to nothing, or less than they say.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,5 @@
 //! An index whose checksums are right and whose content is not.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 
 use crate::common::{archive, next, open, sample};
