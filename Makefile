@@ -16,7 +16,7 @@ RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.r
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (about ten minutes on two cores)
+demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (twelve minutes on two cores, a third of it set-up)
 	@$(BIN)/prolip demo
 
 test: test-rust test-python ## cargo test, then pytest over both layers

@@ -8,17 +8,19 @@ import os
 import random
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tests.support.ranks import FORKSERVER
-from tests.support.small_training import SHARDED, Lab, numbers, same_weights, write_shard
+from tests.support.small_training import SHARDED, SHORT, Lab, numbers, same_weights, write_shard
 
-from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint
+from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint, run_lock
 from prolip.train import loop
 from prolip.train.loop import main
 
@@ -81,6 +83,40 @@ def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_sa
     assert numbers(lab.rows("harmed"), "step")[-1] == numbers(lab.rows("unharmed"), "step")[-1] == 80
     assert numbers(lab.rows("harmed"), "loss")[-1] == numbers(lab.rows("unharmed"), "loss")[-1]
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_run_whose_checkpoints_are_damaged_stops_and_keeps_its_log(
+    lab: Lab, short: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.copy(short, "damaged")
+    for file in (lab.folder / "damaged" / "checkpoints").glob("step_*/*"):
+        os.truncate(file, file.stat().st_size // 2)
+    before = lab.rows("damaged")
+    assert lab.here("damaged", *SHORT, "--keep_checkpoints", "1") == 2
+    assert re.search(
+        r"damaged/checkpoints has checkpoints, but none is usable: .*step_000000020: manifest", caplog.text
+    )
+    assert lab.rows("damaged") == before != []
+
+
+def test_two_runs_never_share_a_folder_and_a_killed_one_leaves_it_free(
+    lab: Lab, finished: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 0.5)
+    with lab.start("contested", processes=1) as job:
+        job.wait_for(lab.has("contested", "checkpoints/step_*20"))
+        job.send(0, signal.SIGSTOP)
+        before = lab.rows("contested")
+        assert lab.here("contested") == 2
+        holder = rf"process {job.ranks[0].pid} on {re.escape(socket.gethostname())} since \d{{4}}-"
+        assert re.search(rf"contested is in use by {holder}", caplog.text)
+        assert lab.rows("contested") == before
+        job.send(0, signal.SIGKILL)
+        assert job.wait(60) == [-signal.SIGKILL]
+    assert (lab.folder / "contested" / "lock.json").exists()
+    assert lab.here("contested") == 0
+    assert same_weights(lab.latest("contested"), lab.latest(finished))
+    assert not (lab.folder / "contested" / "lock.json").exists()
 
 
 def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:

@@ -19,6 +19,7 @@ from prolip.checkpoint import (
     Best,
     CheckpointError,
     Notes,
+    RunLock,
     Saver,
     agree_on_checkpoint,
     list_checkpoints,
@@ -27,7 +28,9 @@ from prolip.checkpoint import (
     rng_tensors,
     run_tensors,
 )
+from prolip.checkpoint import folder as folders
 from prolip.distributed import Ranks
+from prolip.errors import UserError
 
 NOTES = Notes(step=1, world_size=2, elapsed_s=0.0, cursor={}, config="", model_config={})
 
@@ -73,6 +76,19 @@ def as_rank(rank: int, folder: Path) -> None:
         torch.manual_seed(9)
         saved.restore_rng(ranks)
         assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(100 + rank).get_state())
+
+    # Folders of one machine each: nothing is committed, and a run does not start.
+    folders.VISIBLE_SECONDS = 0.3
+    saver = Saver(folder / f"of-{rank}", ranks, keep=2)
+    saver.save(NOTES, run_tensors(model, optimizer))
+    with pytest.raises(
+        CheckpointError, match=r"rank 1: .*__1_0\.distcp is missing; all ranks must see the same folder"
+    ):
+        saver.wait()
+    with pytest.raises(UserError, match=r"run_dir is .*of-0: rank 1 on .* does not see what rank 0 on .* wrote there"):
+        RunLock(folder / f"of-{rank}", ranks)
+    with RunLock(folder / "shared", ranks):
+        pass
 
     def full_disk(descriptor: int) -> None:
         raise OSError("no space left")
@@ -136,5 +152,6 @@ def test_the_best_stays_beside_the_newest(folder: Path) -> None:
     assert read_best(folder / "sharded-True") == (1, Best(metric="m", value=1.0))
 
 
-def test_a_save_that_failed_on_one_rank_is_no_checkpoint(folder: Path) -> None:
-    assert list_checkpoints(folder / "full") == []
+@pytest.mark.parametrize("name", ["full", "of-0", "of-1"])
+def test_a_save_that_failed_on_one_rank_is_no_checkpoint(folder: Path, name: str) -> None:
+    assert list_checkpoints(folder / name) == []

@@ -13,6 +13,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.official_json import to_official_json
+from prolip.pretrained.carried import carry
 from prolip.train.config import TrainConfig, to_toml
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
@@ -21,10 +22,15 @@ WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "an
 
 def write_run(run: Path, tokenizer: Path, context_length: int) -> None:
     """Writes a checkpoint into a run's folder, and the tokenizer that it was, so to say, trained with."""
+    write_words(tokenizer)
+    write_run_with(run, tokenizer, context_length)
+
+
+def write_words(tokenizer: Path) -> None:
+    """Writes a tokenizer of a few words."""
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tokenizer))
-    write_run_with(run, tokenizer, context_length)
 
 
 def write_run_with(run: Path, tokenizer: Path, context_length: int, seed: int = 0) -> None:
@@ -76,9 +82,9 @@ def write_checkpoint(
         cursor={"epoch": 0, "legs": []},
         config=config,
         model_config=to_official_json(model.config),
-        tokenizer=None if trained is None else trained.data.tokenizer.to_dict(),
         keep_ratio=None if trained is None else trained.data.mask.keep_ratio,
     )
-    with Saver(folder, ALONE, keep=9, after=step - 1) as saver:
+    carried = None if trained is None else carry(trained.data.tokenizer, model.config)
+    with Saver(folder, ALONE, keep=9, after=step - 1, carried=carried) as saver:
         saver.save(notes, run_tensors(model, torch.optim.AdamW(model.parameters()), average))
     return checkpoint_path(folder, step)

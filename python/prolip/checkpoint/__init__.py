@@ -3,33 +3,40 @@
 from prolip.checkpoint.folder import (
     Best,
     CheckpointError,
+    StorageError,
     checkpoint_path,
     is_checkpoint,
     list_checkpoints,
-    read_best,
 )
 from prolip.checkpoint.resume import agree_on_checkpoint
+from prolip.checkpoint.run_lock import RunLock
 from prolip.checkpoint.saver import Saver
 from prolip.checkpoint.state import (
     Average,
+    Carried,
     Checkpoint,
     Notes,
     find_latest,
     load_checkpoint,
     open_saved,
+    read_weights,
     restore_rng,
     rng_state,
     rng_tensors,
     run_tensors,
 )
+from prolip.checkpoint.verified import read_best
 
 __all__ = [
     "Average",
     "Best",
+    "Carried",
     "Checkpoint",
     "CheckpointError",
     "Notes",
+    "RunLock",
     "Saver",
+    "StorageError",
     "agree_on_checkpoint",
     "checkpoint_path",
     "find_latest",
@@ -38,6 +45,7 @@ __all__ = [
     "load_checkpoint",
     "open_saved",
     "read_best",
+    "read_weights",
     "restore_rng",
     "rng_state",
     "rng_tensors",

@@ -4,6 +4,7 @@ step_000000040/           a complete checkpoint; all its bytes were on disk befo
   __0_0.distcp ...        tensors, one file per rank, in the format of torch.distributed.checkpoint
   .metadata               place of each tensor in these files, in the same format
   run.json                the rest of the run's state
+  tokenizer.json          the tokenizer's file, if it has one
   manifest.json           sizes and checksums of the other files, and its own checksum
 step_000000060.partial/   a checkpoint that is being written, or was when the process died
 aside_000000060/          a checkpoint newer than the one the run resumed from
@@ -13,25 +14,42 @@ best                      a link to the best checkpoint so far, which is never d
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
+import time
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prolip.errors import UserError
 
 MANIFEST = "manifest.json"
 BEST = "best"
-_FORMAT = 1
+FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
-_BLOCK = 1 << 22
+BLOCK = 1 << 22
+VISIBLE_SECONDS = 30.0
+"""A file server's clients may not see for this long what another has written."""
+_PAUSES = (0.5, 1.0, 2.0)
+"""Seconds between attempts to read."""
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""Errors that tell what a folder holds. Other OSErrors tell about the storage: they may pass."""
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be read or written; the message says which and why."""
+    """A checkpoint is damaged, or cannot be written; the message says which and why."""
+
+
+class StorageError(UserError):
+    """The storage of checkpoints does not answer, so nothing is known about them; the message names the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +96,41 @@ def step_of(path: Path) -> int:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Paths of the complete checkpoints in a folder, newest first."""
-    found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := _NAME.fullmatch(path.name))]
+    """Paths of the complete checkpoints in a folder, newest first.
+
+    Raises:
+        StorageError: the folder is there, but cannot be listed.
+    """
+    # Not `Path.glob`, which takes a folder that it cannot read for an empty one.
+    try:
+        names = patiently(folder, lambda: os.listdir(folder))
+    except ABSENT:
+        return []
+    found = [(int(match[1]), folder / name) for name in names if (match := _NAME.fullmatch(name))]
     return [path for _, path in sorted(found, reverse=True)]
+
+
+def patiently(path: Path, read: Callable[[], T]) -> T:
+    """What `read` returns; an input/output error is passing until it has come several times in a row.
+
+    Raises:
+        StorageError: it has.
+        OSError: what says something about the path itself, such as that it does not exist.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            return read()
+        except ABSENT:
+            raise
+        except OSError as error:
+            if pause is None:
+                raise StorageError(
+                    f"{path} could not be read {len(_PAUSES) + 1} times in a row, which does not mean that it is "
+                    f"damaged: {error}"
+                ) from error
+            log.warning("%s could not be read, trying again: %s", path, error)
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
 
 
 # ---- One checkpoint: commit and check ----
@@ -90,17 +140,49 @@ def record(path: Path) -> FileRecord:
     """Size and checksum of a file."""
     checksum, size = 0, 0
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
+        while block := file.read(BLOCK):
             checksum, size = zlib.crc32(block, checksum), size + len(block)
     return FileRecord(size=size, crc32=checksum)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of JSON, and wait until it is on disk."""
+    write_whole(path, json.dumps(content, indent=1).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file, and wait until it is on disk."""
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def wait_until(holds: Callable[[], bool]) -> bool:
+    """Whether something that another machine wrote is seen here, for as long as a file server may hide it."""
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def differing_file(folder: Path, files: Mapping[str, FileRecord]) -> str | None:
+    """Why the first file that is not in the folder, or has another size, is wrong; None if all are there."""
+    for name, expected in files.items():
+        path = folder / name
+        if not wait_until(partial(_has_size, path, expected.size)):
+            found = f"has {path.stat().st_size:,} bytes instead of {expected.size:,}" if path.exists() else "is missing"
+            return f"{path} {found}"
+    return None
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
@@ -109,57 +191,21 @@ def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
     The manifest is written last, and then the folder is renamed. So a folder with this name is always complete.
     """
     content = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "files": {name: asdict(files[name]) for name in sorted(files)},
         "best": None if best is None else asdict(best),
     }
-    partial = partial_path(path)
-    write_json(partial / MANIFEST, {**content, "crc32": _checksum(content)})
-    _sync_folder(partial)
+    written = partial_path(path)
+    write_json(written / MANIFEST, {**content, "crc32": manifest_checksum(content)})
+    _sync_folder(written)
     if path.exists():  # from an earlier start, which this run did not resume from
         set_aside(path)
-    partial.rename(path)
+    written.rename(path)
     _sync_folder(path.parent)
 
 
-def check(path: Path) -> None:
-    """Read every byte of a checkpoint, and compare sizes and checksums.
-
-    Raises:
-        CheckpointError: naming the first file that is missing, has another size or is damaged.
-    """
-    for name, expected in _manifest(path)["files"].items():
-        file = path / name
-        try:
-            size = file.stat().st_size
-            if size != expected["size"]:
-                raise CheckpointError(f"{path}: {name} has {size:,} bytes instead of {expected['size']:,}")
-            if record(file).crc32 != expected["crc32"]:
-                raise CheckpointError(f"{path}: {name} is damaged: its checksum is wrong")
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: {name} is missing") from None
-        except OSError as error:
-            raise CheckpointError(f"{path}: {name} cannot be read: {error}") from error
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((path / MANIFEST).read_bytes())
-        expected = content.pop("crc32")
-        is_whole = _checksum(content) == expected
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: {MANIFEST} is missing: not a checkpoint of a run") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: {MANIFEST} cannot be read: {error}") from error
-    if not is_whole:
-        raise CheckpointError(f"{path}: {MANIFEST} is damaged: its checksum is wrong")
-    if content["format"] != _FORMAT:
-        raise CheckpointError(f"{path}: its format is {content['format']}, and this version reads {_FORMAT}")
-    assert isinstance(content, dict)
-    return content
-
-
-def _checksum(content: dict[str, Any]) -> int:
+def manifest_checksum(content: dict[str, Any]) -> int:
+    """Checksum of a manifest's other entries."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
@@ -198,19 +244,6 @@ def mark_best(path: Path) -> None:
     link.symlink_to(path.name)
     link.replace(path.parent / BEST)
     _sync_folder(path.parent)
-
-
-def read_best(folder: Path) -> tuple[int, Best] | None:
-    """Step of the best checkpoint so far, and why it is the best; None if there is none.
-
-    Raises:
-        CheckpointError: its manifest is damaged.
-    """
-    path = folder / BEST
-    if not path.exists():
-        return None
-    content = _manifest(path)["best"]
-    return None if content is None else (step_of(path), Best(**content))
 
 
 def _sync_folder(folder: Path) -> None:

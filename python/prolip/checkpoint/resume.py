@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-import torch.distributed as dist
-
-from prolip.checkpoint.folder import CheckpointError, checkpoint_path, list_checkpoints
+from prolip.checkpoint.folder import CheckpointError, StorageError, checkpoint_path, list_checkpoints
+from prolip.checkpoint.group import Group
 from prolip.checkpoint.state import Checkpoint, find_latest, load_checkpoint, open_saved
 from prolip.distributed import Ranks
 
@@ -26,23 +26,32 @@ def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint |
         ranks: this process's rank.
 
     Raises:
-        CheckpointError: on all ranks, if the checkpoint that `resume` names cannot be used.
+        CheckpointError: on all ranks, if the checkpoint that `resume` names cannot be used; or if there are checkpoints
+            and none is usable.
+        StorageError: on all ranks, if the storage does not answer.
     """
-    found, failure = None, ""
-    if ranks.rank == 0:
-        try:
-            found = _choose(folder, resume)
-        except (CheckpointError, OSError) as error:
-            failure = str(error)
-    if ranks.world_size > 1:
-        sent = [(None if found is None else found.path, failure)]
-        dist.broadcast_object_list(sent, src=0, device=ranks.device)
-        path, failure = sent[0]
-        if ranks.rank != 0 and path is not None:
-            found = load_checkpoint(path, is_checked=True)
-    if failure:
-        raise CheckpointError(failure)
+    group = Group(ranks)
+    found, failure = _try(lambda: _choose(folder, resume)) if group.leads else (None, None)
+    sent = (None if found is None else (found.path, found.files.checksum), failure)
+    chosen, failure = group.broadcast(sent)
+    if chosen is not None and not group.leads:
+        path, checksum = chosen
+        found, failure = _try(lambda: load_checkpoint(path, checksum=checksum))
+        failure = None if failure is None else type(failure)(f"rank {ranks.rank}: {failure}")
+    failures = [one for one in group.gather(failure) if one is not None]
+    failure = group.broadcast(failures[0] if failures else None)
+    if failure is not None:
+        raise failure
     return found
+
+
+def _try(find: Callable[[], Checkpoint | None]) -> tuple[Checkpoint | None, CheckpointError | StorageError | None]:
+    try:
+        return find(), None
+    except (CheckpointError, StorageError) as error:
+        return None, type(error)(str(error))
+    except OSError as error:
+        return None, StorageError(str(error))
 
 
 def _choose(folder: Path, resume: str) -> Checkpoint | None:
@@ -65,8 +74,12 @@ def _choose(folder: Path, resume: str) -> Checkpoint | None:
 
 def _newest(folder: Path) -> Checkpoint | None:
     found, rejected = find_latest(folder)
+    if rejected and found is None:
+        # Starting again would overwrite the log of all that was done.
+        raise CheckpointError(
+            f"{folder} has checkpoints, but none is usable: {'; '.join(rejected)}; to start at step 0, choose another "
+            "--name, or remove that folder"
+        )
     for reason in rejected:
         log.warning("checkpoint rejected: %s", reason)
-    if rejected and found is None:
-        log.warning("no usable checkpoint in %s: starting from step 0", folder)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from prolip.checkpoint.folder import (
     FileRecord,
     checkpoint_path,
     commit,
+    differing_file,
     list_checkpoints,
     mark_best,
     partial_path,
@@ -27,9 +29,10 @@ from prolip.checkpoint.folder import (
     step_of,
     sweep,
     write_json,
+    write_whole,
 )
 from prolip.checkpoint.group import Group
-from prolip.checkpoint.state import NOTES, Notes, notes_json
+from prolip.checkpoint.state import NOTES, Carried, Notes
 from prolip.checkpoint.tensors import METADATA, Part
 from prolip.distributed import Ranks
 
@@ -51,7 +54,7 @@ class Saver:
     Use it as a context manager: it waits for the last save.
     """
 
-    def __init__(self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0):
+    def __init__(self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0, carried: Carried | None = None):
         """Rank 0 sets checkpoints of later steps aside, because the run will reach these steps again.
 
         Args:
@@ -59,8 +62,9 @@ class Saver:
             ranks: this process's rank.
             keep: recent checkpoints to keep, plus the best.
             after: the step that the run resumes from.
+            carried: what goes with the weights, so that a checkpoint is all that inference needs.
         """
-        self._folder, self._keep = folder, keep
+        self._folder, self._keep, self._carried = folder, keep, carried or Carried()
         if ranks.rank == 0:
             sweep(folder)
             for path in list_checkpoints(folder):
@@ -139,14 +143,20 @@ class Saver:
     def _commit(self, part: Part, path: Path, notes: Notes, best: Best | None, written: list[_Written]) -> str | None:
         """Complete the checkpoint on rank 0 from the files of all ranks; return the reason if that fails."""
         for rank, of_rank in enumerate(written):
-            if of_rank.failure is not None:
-                return f"rank {rank}: {of_rank.failure}"
+            failure = of_rank.failure or differing_file(partial_path(path), of_rank.files)
+            if failure is not None:
+                hint = "" if of_rank.failure else "; all ranks must see the same folder"
+                return f"rank {rank}: {failure}{hint}"
         files = {name: about for of_rank in written for name, about in of_rank.files.items()}
         partial = partial_path(path)
         try:
             files[METADATA] = part.finish(partial, [of_rank.results for of_rank in written])
-            write_json(partial / NOTES, notes_json(notes))
+            notes = dataclasses.replace(notes, tokenizer=self._carried.tokenizer, images=self._carried.images)
+            write_json(partial / NOTES, dataclasses.asdict(notes))
             files[NOTES] = record(partial / NOTES)
+            for name, content in self._carried.files.items():
+                write_whole(partial / name, content)
+                files[name] = record(partial / name)
             commit(path, files, best)
             if best is not None:
                 mark_best(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
-from prolip.checkpoint.folder import CheckpointError, check, is_checkpoint, list_checkpoints
+from prolip.checkpoint.folder import CheckpointError, is_checkpoint, list_checkpoints
 from prolip.checkpoint.tensors import read_into, read_whole, stored_tensors
+from prolip.checkpoint.verified import CheckpointFiles, load_replaceable
 from prolip.distributed import Ranks
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,18 @@ class Average(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What a checkpoint carries for inference besides the model."""
+
+    tokenizer: dict[str, Any] | None = None
+    """`prolip.data.tokenizer.TokenizerConfig.to_dict()`; its path is the name of one of `files`."""
+    images: dict[str, Any] | None = None
+    """How images are prepared: size, resizing, mean and std."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """The tokenizer's file by its name in the checkpoint's folder, if it has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Notes:
     """Everything in a run's state that is not a tensor. Plain containers, which survive JSON unchanged."""
 
@@ -49,12 +62,14 @@ class Notes:
     """The run's configuration as TOML."""
     model_config: dict[str, Any]
     """The model's configuration in the official JSON form. Together with the weights, all that inference needs."""
-    tokenizer: dict[str, Any] | None = None
-    """The model's tokenizer: `prolip.data.tokenizer.TokenizerConfig.to_dict()`."""
     keep_ratio: float | None = None
     """Share of patches that training kept of masked images."""
     scaler: dict[str, Any] | None = None
     """State of fp16's loss scaler."""
+    tokenizer: dict[str, Any] | None = None
+    """See `Carried`, which the saver adds. In older checkpoints the path is where the run found the file."""
+    images: dict[str, Any] | None = None
+    """See `Carried`; None in older checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,8 @@ class Checkpoint:
     """Its folder."""
     notes: Notes
     """Everything that is not a tensor."""
+    files: CheckpointFiles = field(repr=False, compare=False)
+    """Its files, which are read even if another checkpoint gets the same path meanwhile."""
 
     @property
     def step(self) -> int:
@@ -77,15 +94,15 @@ class Checkpoint:
 
     def model(self) -> dict[str, Tensor]:
         """The state dict of the trained model, without averaging, on the CPU."""
-        return read_whole(self.path, _MODEL)
+        return read_whole(self.files, _MODEL)
 
     def average(self) -> dict[str, Tensor]:
         """The averaged weights, on the CPU; {} if the run keeps none."""
-        return read_whole(self.path, _AVERAGE)
+        return read_whole(self.files, _AVERAGE)
 
     def optimizer(self) -> dict[str, Tensor]:
         """The optimizer's state by PARAMETER.KEY, on the CPU."""
-        return read_whole(self.path, _OPTIMIZER)
+        return read_whole(self.files, _OPTIMIZER)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None = None) -> None:
         """Read the state into a model (wrapped and sharded or not), its optimizer and its averaged weights.
@@ -95,9 +112,9 @@ class Checkpoint:
         """
         # Optimizers create their state in the first step; torch takes such a step here, without effect.
         wanted = run_tensors(model, optimizer, average)
-        stored = stored_tensors(self.path)
+        stored = stored_tensors(self.files)
         idle = {name for name in wanted if name.startswith(_OPTIMIZER) and name not in stored}
-        read_into(self.path, {name: tensor for name, tensor in wanted.items() if name not in idle})
+        read_into(self.files, {name: tensor for name, tensor in wanted.items() if name not in idle})
         for name, parameter in model.named_parameters():
             if any(key.startswith(f"{_OPTIMIZER}{name}.") for key in idle):  # it had no gradient yet
                 optimizer.state.pop(parameter, None)
@@ -107,7 +124,7 @@ class Checkpoint:
     def restore_rng(self, ranks: Ranks) -> None:
         """Restore this rank's random generators if the number of ranks is the same; otherwise do nothing."""
         if self.notes.world_size == ranks.world_size:
-            restore_rng(read_whole(self.path, f"{_RNG}{ranks.rank}."), ranks.device)
+            restore_rng(read_whole(self.files, f"{_RNG}{ranks.rank}."), ranks.device)
 
 
 def run_tensors(
@@ -148,28 +165,50 @@ def restore_rng(state: Mapping[str, Tensor], device: torch.device) -> None:
 # ---- From a folder ----
 
 
-def load_checkpoint(path: Path, *, is_checked: bool = False) -> Checkpoint:
-    """Open the checkpoint in a folder, and verify it unless another rank has (`is_checked`).
+def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
+    """Open the checkpoint in a folder, and verify it.
+
+    Args:
+        path: its folder.
+        checksum: of the manifest, if another rank has verified every byte: then only this and sizes are compared.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or not a checkpoint of a run.
+        StorageError: the storage does not answer.
     """
-    if not is_checked:
-        check(path)
+
+    def load(files: CheckpointFiles) -> Checkpoint:
+        if checksum is None:
+            files.verify()
+        elif files.checksum != checksum:
+            raise CheckpointError(f"{path} is not the checkpoint that rank 0 has verified")
+        return Checkpoint(path, _read_notes(files), files)
+
+    return load_replaceable(path, load)
+
+
+def _read_notes(files: CheckpointFiles) -> Notes:
     try:
-        return Checkpoint(path, Notes(**json.loads((path / NOTES).read_bytes())))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {NOTES} cannot be read: {error}") from error
+        return Notes(**json.loads(files.read(NOTES)))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{files.path}: {NOTES} cannot be read: {error}") from error
 
 
 def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest usable checkpoint, or None, and why each newer one is not usable."""
+    """The newest usable checkpoint, or None, and why each newer one is not usable.
+
+    Raises:
+        StorageError: the storage does not answer, so that nothing is known about a checkpoint.
+    """
     rejected: list[str] = []
     for path in list_checkpoints(folder):
         try:
             return load_checkpoint(path), rejected
         except CheckpointError as error:
-            rejected.append(str(error))
+            if path.exists():  # else a run that goes on has deleted it
+                rejected.append(str(error))
     return None, rejected
 
 
@@ -178,6 +217,7 @@ def open_saved(path: Path) -> Checkpoint | None:
 
     Raises:
         CheckpointError: the checkpoint is damaged, or the run has no usable one.
+        StorageError: the storage does not answer.
     """
     if is_checkpoint(path):
         return load_checkpoint(path)
@@ -194,10 +234,28 @@ def open_saved(path: Path) -> Checkpoint | None:
     return found
 
 
+def read_weights(path: Path, *, averaged: bool = True) -> tuple[Checkpoint, dict[str, Tensor]] | None:
+    """Open a saved model (see `open_saved`) and read its weights; once more if a run has deleted it meanwhile.
+
+    Args:
+        path: a checkpoint's or a run's folder.
+        averaged: whether averaged weights are taken if there are any.
+
+    Raises:
+        CheckpointError: it is damaged, or the run has no usable checkpoint.
+        StorageError: the storage does not answer.
+    """
+    for is_last in (False, True):
+        saved = open_saved(path)
+        if saved is None:
+            return None
+        try:
+            return saved, saved.weights() if averaged else saved.model()
+        except CheckpointError:
+            if is_last or not saved.files.were_replaced():
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def notes_json(notes: Notes) -> dict[str, Any]:
-    """The notes as `load_checkpoint` reads them."""
-    return asdict(notes)

@@ -6,8 +6,10 @@ copies and writes only this rank's part, and nothing is exchanged before the nex
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,13 +17,14 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem
 from torch.distributed.checkpoint.storage import WriteResult
 
 from prolip.checkpoint.folder import CheckpointError, FileRecord, record
 from prolip.checkpoint.group import Group
+from prolip.checkpoint.verified import CheckpointFiles
 
 METADATA = ".metadata"
 _CLASSES = {
@@ -120,55 +123,97 @@ def _names(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.d
 # ---- Reading ----
 
 
-def stored_tensors(path: Path) -> dict[str, TensorStorageMetadata]:
-    """Names, shapes and dtypes of the tensors in a checkpoint."""
-    found = _Reader(path).read_metadata().state_dict_metadata
-    return {name: about for name, about in found.items() if isinstance(about, TensorStorageMetadata)}
+def stored_tensors(files: CheckpointFiles) -> dict[str, TensorStorageMetadata]:
+    """Names, shapes and dtypes of the tensors in a checkpoint.
+
+    Raises:
+        CheckpointError: the metadata cannot be read, or promises more than the files hold.
+    """
+    found = _Reader(files).read_metadata().state_dict_metadata
+    tensors = {name: about for name, about in found.items() if isinstance(about, TensorStorageMetadata)}
+    promised = sum(about.size.numel() * about.properties.dtype.itemsize for about in tensors.values())
+    if promised > files.num_bytes:
+        raise CheckpointError(
+            f"{files.path}: {METADATA} names tensors of {promised:,} bytes, but the files have {files.num_bytes:,}"
+        )
+    return tensors
 
 
-def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def read_into(files: CheckpointFiles, tensors: Mapping[str, Tensor]) -> None:
     """Read the named tensors in place; of a sharded tensor, this rank's shard.
 
     Raises:
-        CheckpointError: a tensor is not in the checkpoint, or has another shape.
+        CheckpointError: a tensor is not in the checkpoint, has another shape or dtype, or cannot be read.
     """
-    stored = stored_tensors(path)
+    stored = stored_tensors(files)
     for name, tensor in tensors.items():
         if name not in stored:
-            raise CheckpointError(f"{path}: it has no tensor {name}")
-        if stored[name].size != tensor.shape:
-            raise CheckpointError(f"{path}: {name} is {list(stored[name].size)} instead of {list(tensor.shape)}")
-    reader, planner = _Reader(path), DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+            raise CheckpointError(f"{files.path}: it has no tensor {name}")
+        size, dtype = stored[name].size, stored[name].properties.dtype
+        if size != tensor.shape:
+            raise CheckpointError(f"{files.path}: {name} is {list(size)} instead of {list(tensor.shape)}")
+        if dtype != tensor.dtype:
+            raise CheckpointError(f"{files.path}: {name} is {dtype} instead of {tensor.dtype}")
+    reader, planner = _Reader(files), DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     metadata = reader.read_metadata()
     planner.set_up_planner(dict(tensors), metadata, is_coordinator=True)
     reader.set_up_storage_reader(metadata, is_coordinator=True)
-    plan = planner.finish_plan(reader.prepare_local_plan(planner.create_local_plan()))
-    reader.read_data(plan, planner).wait()
+    try:
+        plan = planner.finish_plan(reader.prepare_local_plan(planner.create_local_plan()))
+        reader.read_data(plan, planner).wait()
+    except (CheckpointError, OSError, torch.OutOfMemoryError):
+        raise
+    except pickle.UnpicklingError as error:
+        # Torch's own message advises to switch the check off.
+        raise CheckpointError(f"{files.path}: its files hold something other than tensors") from error
+    except Exception as error:  # a file that torch did not write can raise anything
+        raise CheckpointError(f"{files.path}: its tensors cannot be read: {error}") from error
 
 
-def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
+def read_whole(files: CheckpointFiles, prefix: str) -> dict[str, Tensor]:
     """Read all tensors whose names begin with `prefix`, whole and on the CPU; the prefix is removed from the names."""
     tensors = {
         name: torch.empty(about.size, dtype=about.properties.dtype)
-        for name, about in stored_tensors(path).items()
+        for name, about in stored_tensors(files).items()
         if name.startswith(prefix)
     }
-    read_into(path, tensors)
+    read_into(files, tensors)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 class _Reader(FileSystemReader):
-    """Reads the metadata without running code from its pickle."""
+    """Reads files that were opened in one folder, and the metadata without running code from its pickle."""
+
+    def __init__(self, files: CheckpointFiles) -> None:
+        super().__init__(files.path)
+        self.fs, self._files = _Streams(files), files
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        path = Path(self.path) / METADATA
         try:
-            with path.open("rb") as file:
+            with self._files.open(METADATA) as file:
                 metadata = _Unpickler(file).load()
-        except (OSError, pickle.UnpicklingError, EOFError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
-        assert isinstance(metadata, Metadata)
+            assert isinstance(metadata, Metadata), f"it is a {type(metadata).__name__}"
+        except (CheckpointError, OSError):
+            raise
+        except Exception as error:  # a pickle can raise anything
+            raise CheckpointError(f"{self._files.path}: {METADATA} cannot be read: {error}") from error
         return metadata
+
+
+class _Streams(FileSystem):
+    """Opens a checkpoint's files by name for torch's reader."""
+
+    def __init__(self, files: CheckpointFiles) -> None:
+        self._files = files
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[IO[bytes]]:  # type: ignore[override]
+        assert mode == "rb"
+        name = os.path.basename(path)
+        if name not in self._files:
+            raise CheckpointError(f"{self._files.path}: {METADATA} names {name}, which the manifest does not list")
+        with self._files.open(name) as file:
+            yield file
 
 
 class _Unpickler(pickle.Unpickler):

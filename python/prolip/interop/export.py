@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from prolip.checkpoint import Checkpoint
+from prolip.checkpoint import Carried, Checkpoint, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
+from prolip.files import atomic_file
 from prolip.interop.config import ExportOptions
-from prolip.models import ProLIP
+from prolip.models import ModelConfig
 from prolip.models.hub import ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
-from prolip.pretrained.open import open_run
-from prolip.pretrained.sources import load_network
+from prolip.models.weights import INFERENCE_FILE, build
+from prolip.pretrained.carried import (
+    carried_by,
+    carry,
+    image_settings,
+    located,
+    read_settings,
+    write_settings,
+)
+from prolip.pretrained.sources import load_network, read_beside
 from prolip.train.config import from_toml
+
+log = logging.getLogger(__name__)
 
 
 def run_export(options: ExportOptions) -> list[str]:
@@ -27,15 +39,16 @@ def run_export(options: ExportOptions) -> list[str]:
     """
     if options.out is None and options.push is None:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
-    checkpoint = open_run(options.source)
-    if checkpoint is None:
-        model, tokenizer = load_network(options.source), None
+    saved = read_weights(Path(options.source), averaged=options.weights == "average")
+    if saved is None:
+        model = load_network(options.source)
+        tokenizer, keep_ratio = _carried_by_folder(options.source)
         card = ModelCard(start=f"converted from {options.source}")
     else:
-        model = ProLIP(from_official_json(checkpoint.notes.model_config))
-        model.load_state_dict(checkpoint.weights() if options.weights == "average" else checkpoint.model())
-        card = card_of_run(checkpoint)
-        tokenizer = _tokenizer_file(from_toml(checkpoint.notes.config).data.tokenizer)
+        checkpoint, state = saved
+        model = build(from_official_json(checkpoint.notes.model_config), state)
+        card, keep_ratio = card_of_run(checkpoint), checkpoint.notes.keep_ratio
+        tokenizer = carried_by(checkpoint) or from_toml(checkpoint.notes.config).data.tokenizer
     card = dataclasses.replace(
         card,
         name=options.name or card.name,
@@ -44,7 +57,8 @@ def run_export(options: ExportOptions) -> list[str]:
     )
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = save_pretrained(model, options.out or Path(temporary), card=card, tokenizer=tokenizer)
+        folder = save_pretrained(model, options.out or Path(temporary), card=card)
+        _write_carried(folder, tokenizer, model.config, keep_ratio)
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
@@ -76,6 +90,27 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     )
 
 
-def _tokenizer_file(tokenizer: TokenizerConfig) -> Path | None:
-    """Return the tokenizer's file; None if it is missing or comes with open_clip."""
-    return tokenizer.path if tokenizer.kind == "file" and tokenizer.path and tokenizer.path.is_file() else None
+def _write_carried(
+    folder: Path, tokenizer: TokenizerConfig | None, model: ModelConfig, keep_ratio: float | None
+) -> None:
+    """Write all that inference needs besides the model."""
+    carried = Carried(images=image_settings(model))
+    if tokenizer is not None:
+        try:
+            carried = carry(tokenizer, model)
+        except FileNotFoundError:  # of an older run
+            log.warning("the tokenizer %s is missing: the model is exported without one", tokenizer.path)
+    for name, content in carried.files.items():
+        with atomic_file(folder / name) as temporary:
+            temporary.write_bytes(content)
+    write_settings(folder, carried, keep_ratio)
+
+
+def _carried_by_folder(source: str) -> tuple[TokenizerConfig | None, float | None]:
+    """The tokenizer and the share of kept patches of a model that is not a run, if it names them."""
+    file = read_beside(source, INFERENCE_FILE)
+    if file is None:
+        return None, None
+    settings = read_settings(file)
+    tokenizer = None if settings.tokenizer is None else located(settings.tokenizer, file.parent)
+    return tokenizer, settings.keep_ratio

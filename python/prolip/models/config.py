@@ -6,10 +6,16 @@ Where the official JSON has a key for a setting, the field has the same name (`p
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from prolip.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 JsonDict = dict[str, Any]
 Gelu = Literal["exact", "tanh"]
@@ -22,10 +28,36 @@ START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 """Where the released loader starts when a checkpoint, such as CLIP's, has no bias."""
 
 
-def _check_sizes(block: str, config: object, names: tuple[str, ...]) -> None:
-    for name in names:
+def _check(block: str, config: DataclassInstance, sizes: tuple[str, ...] = ()) -> None:
+    """Check the type of every field, and that sizes are at least 1. A configuration may come from a stranger's file."""
+    for name, hint in _hints(type(config)).items():
+        value = getattr(config, name)
+        if not _fits(value, hint):
+            kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+            raise UserError(f"{block}{name} is {reprlib.repr(value)}: it must be {kind}")
+    for name in sizes:
         if getattr(config, name) < 1:
-            raise UserError(f"{block}.{name} is {getattr(config, name)}: it must be at least 1")
+            raise UserError(f"{block}{name} is {getattr(config, name)}: it must be at least 1")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value has the type of a field; numbers must be finite."""
+    origin = get_origin(hint)
+    if origin in (UnionType, Union):
+        return any(_fits(value, one) for one in get_args(hint))
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if origin is tuple:
+        parts = get_args(hint)
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if hint is float:
+        return type(value) in (int, float) and abs(cast(float, value)) < 1e300
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +98,7 @@ class VisionConfig:
     """Form of the GELU, unless quick_gelu is set."""
 
     def __post_init__(self) -> None:
-        _check_sizes("vision", self, ("layers", "width", "head_width", "patch_size"))
+        _check("vision.", self, ("layers", "width", "head_width", "patch_size"))
         if self.width % self.heads:
             raise UserError(f"vision.width {self.width} is not a multiple of its {self.heads} heads")
         if min(self.grid) < 1:
@@ -138,7 +170,7 @@ class TextConfig:
     """How that tokenizer cleans text ("canonicalize" for SigLIP's). The model itself does not use it."""
 
     def __post_init__(self) -> None:
-        _check_sizes("text", self, ("layers", "width", "heads", "context_length", "vocab_size"))
+        _check("text.", self, ("layers", "width", "heads", "context_length", "vocab_size"))
         if self.width % self.heads:
             raise UserError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
         if self.embed_unc and not self.unc_seen and self.log_var_source == "mean":
@@ -163,6 +195,7 @@ class ModelConfig:
     """Initial bias of the similarity. A model without one (None) can be loaded, but not trained with PPCL or SigLIP."""
 
     def __post_init__(self) -> None:
+        _check("", self, ("embed_dim",))
         if self.text.embed_unc and self.text.log_var_source == "mean" and self.text.width != self.embed_dim:
             raise UserError(
                 f"text.width {self.text.width} differs from embed_dim {self.embed_dim}: a log-variance head that reads "

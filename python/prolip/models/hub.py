@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from prolip.files import atomic_file, write_atomic
 from prolip.models.config import ModelConfig
 from prolip.models.official_json import to_official_json
 from prolip.models.prolip import ProLIP
-from prolip.models.weights import CONFIG_FILE, MODEL_FILE
+from prolip.models.weights import CONFIG_FILE, INFERENCE_FILE, MODEL_FILE
 
 CARD_FILE = "README.md"
 TOKENIZER_FILE = "tokenizer.json"
@@ -98,11 +99,12 @@ def save_pretrained(
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
     }
-    save_file(tensors, folder / MODEL_FILE)
+    with atomic_file(folder / MODEL_FILE) as temporary:  # who reads the one before must not see it change
+        save_file(tensors, temporary)
     config = json.dumps(to_official_json(model.config), indent=2, sort_keys=True)
-    (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+    write_atomic(folder / CONFIG_FILE, config)
     text = (card or ModelCard()).text(model.config, sum(parameter.numel() for parameter in model.parameters()))
-    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    write_atomic(folder / CARD_FILE, text)
     if tokenizer is not None:
         (folder / TOKENIZER_FILE).write_bytes(tokenizer.read_bytes())
     return folder
@@ -117,7 +119,7 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
 
     api = HfApi()
     api.create_repo(repository, private=private, exist_ok=True)
-    names = [CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE]
+    names = [CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE, "merges.txt*", INFERENCE_FILE]
     commit = api.upload_folder(
         repo_id=repository,
         folder_path=folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -38,8 +39,8 @@ def _norm_eps(block: str, value: object) -> float | None:
     """Return the epsilon in official `norm_kwargs`; None if it is not set."""
     if value is None or value == {}:
         return None
-    if not isinstance(value, Mapping) or set(value) != {"eps"}:
-        raise UserError(f"{block}.norm_kwargs is {value!r}: only {{'eps': number}} is supported")
+    if not isinstance(value, Mapping) or set(value) != {"eps"} or type(value["eps"]) not in (int, float):
+        raise UserError(f"{block}.norm_kwargs is {reprlib.repr(value)}: only {{'eps': number}} is supported")
     return float(value["eps"])
 
 
@@ -48,7 +49,7 @@ def _gelu(block: str, value: object) -> Gelu:
     if value is None or value in ({}, {"approximate": "none"}):
         return "exact"
     if value != {"approximate": "tanh"}:
-        raise UserError(f"{block}.act_kwargs is {value!r}: only {{'approximate': 'tanh'}} is supported")
+        raise UserError(f"{block}.act_kwargs is {reprlib.repr(value)}: only {{'approximate': 'tanh'}} is supported")
     return "tanh"
 
 
@@ -58,7 +59,9 @@ def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: 
     for key, value in given.items():
         supported = _SUPPORTED_ONLY[block].get(key)
         if supported is not None and value not in supported:
-            raise UserError(f"{block}.{key} is {value!r}: only {' or '.join(map(repr, supported))} is supported")
+            raise UserError(
+                f"{block}.{key} is {reprlib.repr(value)}: only {' or '.join(map(repr, supported))} is supported"
+            )
         if key == "act_kwargs":
             read["gelu"] = _gelu(block, value)
         elif key == "norm_kwargs":
@@ -66,8 +69,10 @@ def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: 
             if eps is not None:
                 read["norm_eps"] = eps
         elif key == "tokenizer_kwargs" and block == "text_cfg":
-            if value and set(value) != {"clean"}:
-                raise UserError(f"text_cfg.tokenizer_kwargs is {value!r}: only {{'clean': name}} is supported")
+            if value and not (isinstance(value, Mapping) and set(value) == {"clean"}):
+                raise UserError(
+                    f"text_cfg.tokenizer_kwargs is {reprlib.repr(value)}: only {{'clean': name}} is supported"
+                )
             read["tokenizer_clean"] = value["clean"] if value else None
         elif key in known:
             read[key] = tuple(value) if isinstance(value, list) else value
@@ -94,6 +99,9 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in given:
             raise UserError(f"{key} is missing from the model's configuration")
+    for key in ("vision_cfg", "text_cfg"):
+        if not isinstance(given[key], Mapping):
+            raise UserError(f"{key} is {reprlib.repr(given[key])}: it must be a table")
     vision_fields = {field.name for field in fields(VisionConfig)} - {"norm_eps", "gelu"}
     text_fields = {field.name for field in fields(TextConfig)} - {"norm_eps", "gelu", "tokenizer_clean"}
     text_block = dict(given["text_cfg"])

@@ -9,12 +9,15 @@ from __future__ import annotations
 import difflib
 import json
 import pickle
+import time
 import zipfile
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -29,6 +32,9 @@ State = dict[str, Tensor]
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
+INFERENCE_FILE = "inference.json"
+_REPLACE_SECONDS = 1.0
+"""An export replaces its files one after another within this time."""
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
@@ -41,15 +47,19 @@ class WeightsError(UserError):
         return "\n".join(map(printable, ValueError.__str__(self).split("\n")))
 
 
+class ForeignFileError(WeightsError):
+    """A file of an exported folder is not the one that was exported with the others."""
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # From files to a state dict and a configuration
 
 
 def read_folder(folder: Path) -> tuple[State, ModelConfig]:
-    """Read a folder of the hub's layout.
+    """Read a folder of the hub's layout; once more if it changed meanwhile.
 
     Raises:
-        WeightsError: a file is missing or is not a checkpoint.
+        WeightsError: a file is missing or is not a checkpoint, or the files do not belong together.
     """
     weights = folder / MODEL_FILE
     if not weights.is_file() and (folder / PICKLE_FILE).is_file():
@@ -58,8 +68,94 @@ def read_folder(folder: Path) -> tuple[State, ModelConfig]:
         if not path.is_file():
             other = "; for a model of open_clip, write open_clip: before hf-hub: or local-dir:"
             raise WeightsError(f"{folder} has no {path.name}, which the hub's layout needs{other}")
-    config = from_official_json(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    return read_file(weights), config
+    before = _stamps(folder)
+    try:
+        read = _read_exported(folder, weights)
+        if _stamps(folder) == before:
+            return read
+    except ForeignFileError:
+        pass
+    except (UserError, OSError):
+        if _stamps(folder) == before:
+            raise
+    time.sleep(_REPLACE_SECONDS)  # whoever replaces the folder is between two files
+    before = _stamps(folder)
+    read = _read_exported(folder, weights)
+    if _stamps(folder) != before:
+        raise WeightsError(f"{folder} is being replaced: try again")
+    return read
+
+
+def _read_exported(folder: Path, weights: Path) -> tuple[State, ModelConfig]:
+    read = read_file(weights), read_architecture(folder / CONFIG_FILE)
+    _check_origin(folder)
+    return read
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, ...]]:
+    """What tells each file of a folder from one that replaces it."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            about = path.stat()
+            found[path.name] = (about.st_ino, about.st_size, about.st_mtime_ns)
+    return found
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def _check_origin(folder: Path) -> None:
+    """Check that all files are those that were exported together, if inference.json says which.
+
+    Raises:
+        ForeignFileError: one is not.
+    """
+    listed = read_json(folder / INFERENCE_FILE).get("files", {}) if (folder / INFERENCE_FILE).is_file() else {}
+    for name, expected in listed.items() if isinstance(listed, dict) else ():
+        path = folder / name
+        if name == path.name and path.is_file() and checksum(path) != expected:
+            raise ForeignFileError(
+                f"{path} is not the file that was exported with the others of its folder: export the model again, or "
+                f'remove "files" from {INFERENCE_FILE} if the change is meant'
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a table from a file of JSON.
+
+    Raises:
+        WeightsError: it holds none.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise WeightsError(f"{path} is nested too deeply") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds no table")
+    return content
+
+
+def read_architecture(path: Path) -> ModelConfig:
+    """Read a config.json.
+
+    Raises:
+        WeightsError: it is not the configuration of a model.
+    """
+    try:
+        return from_official_json(read_json(path))
+    except WeightsError:
+        raise
+    except UserError as error:
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def read_file(path: Path) -> State:
@@ -70,20 +166,31 @@ def read_file(path: Path) -> State:
     """
     try:
         return load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (WeightsError, OSError):
+        raise
+    except pickle.UnpicklingError:
+        # Torch's own message advises to switch the check off, which would run the code.
+        raise WeightsError(f"{path} is no checkpoint: it holds something other than tensors and plain values") from None
+    except Exception as error:  # a file of anyone can raise anything
         raise WeightsError(f"{path} is no checkpoint: {error}") from error
 
 
 def _read_pickle(path: Path) -> State:
-    zipfile.ZipFile(path).close()  # any other kind of file could fail in torch in any way
+    with zipfile.ZipFile(path) as archive:  # any other kind of file could fail in torch in any way
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise WeightsError(f"{path} is no checkpoint: torch does not compress what it saves")
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     state = content.get("state_dict") or content
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{path}: state_dict is a {type(state).__name__}, not a table of tensors")
     tensors = {str(name).removeprefix("module."): value for name, value in state.items()}
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise WeightsError(f"{path}: {name} is a {type(value).__name__}, not a tensor: not a checkpoint of a model")
+        if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
+            raise WeightsError(f"{path}: {name} of shape {_shape(value)} is not stored in full")
     return tensors
 
 
@@ -91,20 +198,54 @@ def _read_pickle(path: Path) -> State:
 # From a state dict to a model
 
 
+def build(config: ModelConfig, state: State, *, resize: Resize = "off") -> ProLIP:
+    """Build the model of a configuration with these weights, in evaluation mode, on the CPU, in fp32.
+
+    Raises:
+        WeightsError: they do not fit each other. Then nothing large was allocated.
+    """
+    for tower, prefix, layers in (("vision", "visual", config.vision.layers), ("text", "text", config.text.layers)):
+        blocks = {name.split(".")[3] for name in state if name.startswith(f"{prefix}.transformer.resblocks.")}
+        if len(blocks) != layers:
+            raise WeightsError(f"{tower}.layers is {layers:,} in the configuration, but the weights have {len(blocks)}")
+    tables = () if resize == "off" else (_IMAGE_POSITIONS, _TEXT_POSITIONS, _TOKEN_TABLE, "logit_bias", "logit_scale")
+    try:
+        with torch.device("meta"):
+            expected = ProLIP(config).state_dict()
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise WeightsError(f"no model can have the sizes of this configuration: {error}") from error
+    _compare(
+        {name: tensor for name, tensor in expected.items() if name not in tables},
+        {name: tensor for name, tensor in state.items() if name not in tables},
+    )
+    model = ProLIP(config)
+    load_state(model, state, resize=resize)
+    return model.eval()
+
+
 def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "off") -> None:
     """Copy `state` into `model`, whose tensors keep their type and device.
 
     Raises:
-        WeightsError: a tensor is missing, unexpected or misshapen (after resizing, if asked for).
+        WeightsError: a tensor is missing, unexpected or misshapen (after resizing, if asked for), or its numbers are no
+            weights.
     """
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise WeightsError(f"{name} is {tensor.dtype}: weights must be floating-point numbers")
+        if tensor.numel() and not torch.stack(torch.aminmax(tensor.float())).isfinite().all():
+            raise WeightsError(f"{name} holds NaN or infinity")
     fitted = dict(state) if resize == "off" else fit_state(model, state, resize)
-    expected = model.state_dict()
-    problems = _mismatches(expected, fitted)
+    _compare(model.state_dict(), fitted)
+    model.load_state_dict(fitted, strict=True)
+
+
+def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    problems = _mismatches(expected, given)
     if problems:
         raise WeightsError(
             "the checkpoint does not fit the model:\n" + "\n".join(f"  {printable(line)}" for line in problems)
         )
-    model.load_state_dict(fitted, strict=True)
 
 
 def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from prolip.checkpoint import Checkpoint, open_saved
+from prolip.checkpoint import Checkpoint, open_saved, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
@@ -18,6 +18,8 @@ from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named
 from prolip.models.released import find_released
+from prolip.models.weights import INFERENCE_FILE, build
+from prolip.pretrained.carried import InferenceSettings, carried_by, check_image_settings, located, read_settings
 from prolip.pretrained.download import hub_file
 from prolip.pretrained.model import Model, of_open_clip, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, hub_repository, load_network, read_beside
@@ -51,14 +53,15 @@ def load(
             - a `.pt`, `.bin` or `.safetensors` file, with `config`,
             - "open_clip:NAME/TAG", "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...": a model
               that runs in open_clip; it has no variances.
-        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer of the run; else the tokenizer.json
-            beside the weights; else the one that the configuration names on the hub; else CLIP's if the vocabulary has
-            its size. If none is found, only images can be encoded. Not used for models of open_clip.
+        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer that the checkpoint or the exported
+            folder carries; else the tokenizer.json beside the weights; else the one that the configuration names on the
+            hub; else CLIP's if the vocabulary has its size. If none is found, only images can be encoded. Not used for
+            models of open_clip.
         device: where the model runs, such as "cuda:1"; "auto" for a GPU if there is one, else the CPU.
         precision: precision of the towers: "fp32", or "bf16" or "fp16" by autocast.
         config: the architecture, if the source has none, such as `prolip.models.ARCHITECTURES["ViT-B-16"]`.
         cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
-        beside: folder to search for the run's tokenizer file if it has moved.
+        beside: folder to search for the tokenizer's file of an older run, whose checkpoints do not carry it.
 
     Raises:
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
@@ -66,23 +69,27 @@ def load(
     source, place = str(source), _device(device)
     if source.startswith(OPEN_CLIP_PREFIX):
         return _load_open_clip(source, place, precision, cache_dir)
-    network, checkpoint = _open_network(source, config, cache_dir)
+    exported = _exported_settings(source, cache_dir)
+    network, checkpoint = _open_network(source, config, exported, cache_dir)
     found: Tokenizer | None = None
     reason = ""
     try:
-        chosen = _choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
+        chosen = None if tokenizer is not None else _carried_tokenizer(source, checkpoint, exported, cache_dir)
+        if chosen is None:
+            chosen = _choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
         found = Tokenizer(chosen)
     except UserError as error:
         if tokenizer is not None:
             raise
         reason = str(error)
         logger.warning("%s: only images can be encoded: %s", source, reason)
+    notes = exported if checkpoint is None else checkpoint.notes
     return of_prolip(
         network,
         found,
         source,
         place,
-        keep_ratio=None if checkpoint is None else checkpoint.notes.keep_ratio,
+        keep_ratio=None if notes is None else notes.keep_ratio,
         precision=precision,
         no_tokenizer=reason,
     )
@@ -124,19 +131,53 @@ def _load_open_clip(source: str, device: torch.device, precision: Precision, cac
     return of_open_clip(network.eval(), tokenizer, source, device, precision=precision)
 
 
+def _is_released(source: str) -> bool:
+    """Whether a source is a released repository: these hold weights and architecture, and nothing else."""
+    repository = hub_repository(source)
+    return repository is not None and find_released(repository.partition("@")[0]) is not None
+
+
+def _exported_settings(source: str, cache_dir: str | Path | None) -> InferenceSettings | None:
+    """The settings of an exported model; None if the source is another one."""
+    file = None if _is_released(source) else read_beside(source, INFERENCE_FILE, cache_dir)
+    return None if file is None else read_settings(file)
+
+
 def _open_network(
-    source: str, config: ModelConfig | None, cache_dir: str | Path | None
+    source: str, config: ModelConfig | None, exported: InferenceSettings | None, cache_dir: str | Path | None
 ) -> tuple[ProLIP, Checkpoint | None]:
     """The network of a source, and its checkpoint if the source is a run."""
-    checkpoint = open_run(source)
-    if checkpoint is None:
-        try:
-            return load_network(source, config=config, cache_dir=cache_dir), None
-        except RuntimeError as error:  # an archive that torch did not write
-            raise UserError(f"{source} is damaged, or not a checkpoint") from error
-    model = ProLIP(from_official_json(checkpoint.notes.model_config)).eval()
-    model.load_state_dict(checkpoint.weights())
-    return model, checkpoint
+    saved = read_weights(Path(source))
+    if saved is None:
+        model = load_network(source, config=config, cache_dir=cache_dir)
+        if exported is not None:
+            check_image_settings(exported.images, model.config, source)
+        return model, None
+    checkpoint, state = saved
+    found = from_official_json(checkpoint.notes.model_config)
+    check_image_settings(checkpoint.notes.images, found, source)
+    return build(found, state), checkpoint
+
+
+def _carried_tokenizer(
+    source: str, checkpoint: Checkpoint | None, exported: InferenceSettings | None, cache_dir: str | Path | None
+) -> TokenizerConfig | None:
+    """The tokenizer that a checkpoint or an exported folder carries; None if it carries none.
+
+    Raises:
+        UserError: its file is missing or damaged.
+    """
+    if checkpoint is not None:
+        return carried_by(checkpoint)
+    if exported is None or exported.tokenizer is None:
+        return None
+    found = located(exported.tokenizer, Path())
+    if found.path is None:
+        return found
+    file = read_beside(source, found.path.name, cache_dir)
+    if file is None:
+        raise UserError(f"{source} has no {found.path.name}, which its {INFERENCE_FILE} names")
+    return dataclasses.replace(found, path=file.absolute())
 
 
 def _choose_tokenizer(
@@ -156,9 +197,8 @@ def _choose_tokenizer(
         return _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
     if checkpoint is not None and checkpoint.notes.tokenizer is not None:
         return find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
-    repository = hub_repository(source)
-    released = repository is not None and find_released(repository.partition("@")[0]) is not None
-    # The released repositories hold no tokenizer: nothing to ask for, which also works offline.
+    released = _is_released(source)
+    # A released repository is not asked for a tokenizer, which also works offline.
     if not released and (file := _tokenizer_beside(source, cache_dir)) is not None:
         return _named_tokenizer(file, text)
     if text.hf_tokenizer_name is not None:

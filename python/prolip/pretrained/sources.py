@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,9 @@ from prolip.models.weights import (
     PICKLE_FILE,
     State,
     WeightsError,
+    build,
     load_state,
+    read_architecture,
     read_file,
     read_folder,
 )
@@ -82,9 +83,7 @@ def load_network(
     config = config or found
     if config is None:
         raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
-    model = ProLIP(config)
-    load_state(model, state, resize=resize)
-    return model.eval()
+    return build(config, state, resize=resize)
 
 
 def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
@@ -105,7 +104,7 @@ def read_config(source: str | Path) -> ModelConfig:
     repository = hub_repository(source)
     found = Path(source) / CONFIG_FILE if repository is None else _needed(repository, CONFIG_FILE, None)
     if found.is_file():
-        return from_official_json(json.loads(found.read_text(encoding="utf-8")))
+        return read_architecture(found)
     saved = _open_saved(Path(source))
     config = read_checkpoint(source)[1] if saved is None else from_official_json(saved.notes.model_config)
     if config is None:
@@ -131,9 +130,9 @@ def read_checkpoint(source: str | Path, cache_dir: str | Path | None = None) -> 
         return model.state_dict(), model.config
     path = Path(source)
     if path.is_dir():
-        saved = _open_saved(path)
+        saved = None if (path / CONFIG_FILE).is_file() else _read_saved(path)
         if saved is not None:
-            return saved.weights(), from_official_json(saved.notes.model_config)
+            return saved[1], from_official_json(saved[0].notes.model_config)
         return read_folder(path)
     if not path.is_file():
         raise WeightsError(_unknown(str(source)))
@@ -157,6 +156,12 @@ def _open_saved(folder: Path) -> Checkpoint | None:
     from prolip.checkpoint import open_saved  # torch.distributed.checkpoint takes long to import
 
     return open_saved(folder)
+
+
+def _read_saved(folder: Path) -> tuple[Checkpoint, State] | None:
+    from prolip.checkpoint import read_weights  # as above
+
+    return read_weights(folder)
 
 
 def _download(repository: str, cache_dir: str | Path | None) -> Path:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prolip.checkpoint import Best, Checkpoint, Notes, Saver, agree_on_checkpoint, rng_tensors, run_tensors
+from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, log_error, meet
@@ -31,6 +31,7 @@ from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import DTYPES, autocast
+from prolip.pretrained.carried import carry
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
 from prolip.train.allocator import keep_freed_memory
@@ -80,6 +81,8 @@ class Run:
     """Training data from this step on."""
     saver: Saver
     """Writes checkpoints."""
+    lock: RunLock
+    """Keeps other trainings out of the run's folder."""
     validation: Validation
     """Evaluation during training."""
     best: BestSoFar
@@ -98,6 +101,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
     torch.set_num_threads(config.cpu_threads or ranks.cores)  # on a GPU, too: validation computes on the host
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
+    carried, lock = carry(config.data.tokenizer, config.model), RunLock(config.folder, ranks)
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
@@ -125,7 +129,8 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         scaler=scaler,
         divergence=Divergence(ranks),
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
-        saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step),
+        saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
+        lock=lock,
         validation=Validation(config.validation, LoaderSettings.of_run(config), ranks, low),
         best=BestSoFar(config.keep_best, config.best_is, config.folder / "checkpoints", ranks, step),
         step=step,
@@ -280,7 +285,6 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
         cursor=cursor.to_dict(),
         config=to_toml(run.config),
         model_config=to_official_json(run.config.model),
-        tokenizer=run.config.data.tokenizer.to_dict(),
         keep_ratio=None if run.config.data.mask is None else run.config.data.mask.keep_ratio,
         scaler=None if run.scaler is None else run.scaler.state_dict(),
     )
@@ -300,7 +304,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
     if run.step >= run.config.total_steps:
         log.info("%s is complete: %d steps", run.config.folder, run.step)
         return 0
-    for each in (run.loader, run.saver, run.validation):
+    for each in (run.lock, run.loader, run.saver, run.validation):
         opened.enter_context(each)
     ended_by = loop(run, opened)
     if ended_by:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from tests.support.untrained_run import ALONE
 from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
-from prolip.checkpoint import CheckpointError, Notes, Saver, checkpoint_path, load_checkpoint
+from prolip.checkpoint import Notes, Saver, checkpoint_path, load_checkpoint
+from prolip.checkpoint.tensors import _Unpickler
 
 WEIGHTS = {"model.weight": torch.arange(6.0).view(2, 3)}
 NOTES = Notes(step=1, world_size=1, elapsed_s=0.0, cursor={}, config="", model_config={}, scaler=None)
@@ -36,14 +38,14 @@ def test_metadata_of_an_early_python_3_11_is_read(tmp_path: Path, monkeypatch: p
     assert torch.equal(load_checkpoint(path).model()["weight"], WEIGHTS["model.weight"])
 
 
-def test_getattr_finds_nothing_but_members_of_enums(tmp_path: Path) -> None:
-    path = save(tmp_path)
+def test_getattr_finds_nothing_but_members_of_enums() -> None:
+    """The manifest's checksums refuse such a file already; this is what stands behind them."""
 
     class Harm:
         def __reduce__(self) -> tuple[Callable[..., Any], tuple[type, str]]:
             return getattr, (Metadata, "__init__")
 
-    saved = load_checkpoint(path)
-    (path / ".metadata").write_bytes(pickle.dumps(Harm()))
-    with pytest.raises(CheckpointError, match=r"it reads Metadata\.__init__, and only members of enums may be read"):
-        saved.model()
+    with pytest.raises(
+        pickle.UnpicklingError, match=r"it reads Metadata\.__init__, and only members of enums may be read"
+    ):
+        _Unpickler(io.BytesIO(pickle.dumps(Harm()))).load()

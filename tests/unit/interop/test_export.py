@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.support.untrained_run import write_checkpoint
+from tests.support.untrained_run import write_checkpoint, write_words
 
 import prolip
 from prolip.checkpoint import open_saved
@@ -34,7 +35,7 @@ SMALL = replace(
 def run(tmp_path: Path) -> Path:
     """The folder of a run of 20 steps of 16 pictures."""
     torch.manual_seed(0)
-    (tmp_path / "tokenizer.json").write_text("{}")
+    write_words(tmp_path / "tokenizer.json")
     config = TrainConfig(name="mine", samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("pictures-{0..3}.tar",), tokenizer=tokenizer))
@@ -46,7 +47,8 @@ def run(tmp_path: Path) -> Path:
 def test_a_run_becomes_a_folder_that_loads_the_same_tensors(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["export", str(run), "--out", str(out), "--licence", "mit"]) == 0
-    assert {path.name for path in out.iterdir()} == {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
+    names = {"README.md", "config.json", "inference.json", "model.safetensors", "tokenizer.json"}
+    assert {path.name for path in out.iterdir()} == names
     before, after = (prolip.load(source).network for source in (run, out))
     assert after.config == before.config == SMALL
     assert list(load_file(out / "model.safetensors")) == sorted(before.state_dict())
@@ -112,7 +114,7 @@ class FakeHub:
         assert "prolip" in commit_message
         self.pushed.mkdir()
         for path in Path(folder_path).iterdir():
-            assert path.name in allow_patterns
+            assert any(fnmatch(path.name, pattern) for pattern in allow_patterns), path.name
             (self.pushed / path.name).write_bytes(path.read_bytes())
         self.calls.append(("upload", repo_id))
         return f"hub/{repo_id}/commit"

@@ -1,0 +1,216 @@
+"""Lock a run's folder, so that two trainings never write into it, and check that all ranks see the same folder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import weakref
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from prolip.checkpoint.folder import wait_until
+from prolip.checkpoint.group import Group
+from prolip.distributed import Ranks
+from prolip.errors import UserError
+
+LOCK = "lock.json"
+_WAIT_SECONDS = 10.0
+"""A process that was killed may take this long to end."""
+_BEAT_SECONDS = 5.0
+_BEATS = 3
+"""A holder elsewhere that does not touch its lock for so many beats is dead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Holder:
+    """Who holds a lock."""
+
+    host: str
+    """Name of the machine."""
+    place: str
+    """What process numbers count in: the boot of a machine and a namespace in it."""
+    pid: int
+    started: str
+    """When it took the lock, UTC."""
+    token: str
+    """Drawn for this lock: who reads it sees the holder's folder."""
+
+    @classmethod
+    def this(cls) -> Self:
+        started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return cls(host=socket.gethostname(), place=_place(), pid=os.getpid(), started=started, token=uuid4().hex)
+
+    def has_ended(self) -> bool:
+        """Whether this is known to be a process of this machine that has ended."""
+        return self.place == _place() != "" and not Path(f"/proc/{self.pid}").exists()
+
+
+class RunLock:
+    """Holds a run's folder until the block ends or the process dies. All ranks create one; rank 0 has the lock.
+
+    A lock is the kernel's (flock), so it ends with its process, however that ends. Some storage has no such locks, or
+    has them per machine. So a holder also touches its file every few seconds, and a lock of another machine counts as
+    long as that goes on.
+
+    Raises:
+        UserError: on all ranks, if another process holds the folder, or if a rank does not see what rank 0 wrote.
+    """
+
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
+        group = Group(ranks)
+        failure, self._held = None, None
+        if group.leads:
+            try:
+                self._held = _Held(folder)
+            except (UserError, OSError) as error:
+                failure = str(error)
+        holder = None if self._held is None else self._held.holder
+        holder, failure = group.broadcast((holder, failure))
+        if failure is None:
+            assert holder is not None
+            seen = wait_until(lambda: _read(folder / LOCK) == holder)
+            blind = "" if seen else f"rank {ranks.rank} on {socket.gethostname()}"
+            first = next((one for one in group.gather(blind) if one), None)
+            if group.leads and first is not None:
+                failure = (
+                    f"run_dir is {folder}: {first} does not see what rank 0 on {holder.host} wrote there; it must be "
+                    "a folder that all machines share"
+                )
+            failure = group.broadcast(failure)
+        if failure is not None:
+            self.close()
+            raise UserError(failure)
+
+    def close(self) -> None:
+        """Release the folder."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Held:
+    """A lock that this process holds."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / LOCK
+        descriptor = _acquire(path)
+        self.holder = _Holder.this()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(self.holder), indent=1).encode(), 0)
+        os.fsync(descriptor)
+        ended = threading.Event()
+        threading.Thread(target=_beat, args=(descriptor, ended), name="run lock", daemon=True).start()
+        # Not a method, which would hold this object: a run that failed releases its folder when nothing holds it.
+        self.release = weakref.finalize(self, _release, path, descriptor, ended, os.getpid())
+
+
+def _acquire(path: Path) -> int:
+    """Open and lock a file; returns its descriptor.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        locked = _lock(descriptor)
+        if not _is_at(path, descriptor):  # its holder has just removed it
+            os.close(descriptor)
+            continue
+        holder = _read(path)
+        if locked is not False and (holder is None or not _lives(path, holder, locked=locked is True)):
+            return descriptor
+        os.close(descriptor)
+        if locked is False and time.monotonic() < deadline:
+            time.sleep(0.1)
+        elif locked is False and holder is not None and holder.has_ended():
+            path.unlink(missing_ok=True)  # a process that the holder has started still has its lock
+        else:
+            who = "an unknown process" if holder is None else f"process {holder.pid} on {holder.host}"
+            since = "" if holder is None else f" since {holder.started}"
+            raise UserError(
+                f"{path.parent} is in use by {who}{since}: stop it, or choose another --name (it is in {path.name})"
+            )
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Try to lock a file; False if another process has locked it, None if its storage has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _lives(path: Path, holder: _Holder, *, locked: bool) -> bool:
+    """Whether the process lives that wrote a lock file; with `locked`, the kernel lets us have the lock."""
+    if holder.place == _place() != "":
+        return not locked and not holder.has_ended()
+    before = path.stat().st_mtime_ns
+    deadline = time.monotonic() + _BEATS * _BEAT_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(_BEAT_SECONDS / 10)
+        with path.open("rb") as file:  # opening asks a file server for the times; `stat` may not
+            if os.fstat(file.fileno()).st_mtime_ns != before:
+                return True
+    return False
+
+
+def _beat(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(_BEAT_SECONDS):
+        try:
+            os.utime(descriptor)
+        except OSError:  # may pass
+            continue
+
+
+def _release(path: Path, descriptor: int, ended: threading.Event, pid: int) -> None:
+    if pid != os.getpid():  # a forked child ends
+        return
+    ended.set()
+    if _is_at(path, descriptor):
+        path.unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether a path leads to an open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _read(path: Path) -> _Holder | None:
+    """The holder that a lock file names; None if it names none."""
+    try:
+        return _Holder(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _place() -> str:
+    """What process numbers count in; empty where that is unknown."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""

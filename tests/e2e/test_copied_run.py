@@ -1,0 +1,69 @@
+"""A run's folder, or one of its checkpoints, is all that a model needs: copied elsewhere, used from elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support.small_training import RECIPE, SHORT, Lab, write_shard, write_tokenizer
+
+from prolip.cli import main
+from prolip.pretrained.open import load
+
+
+class Page:
+    """Stands for the page of `prolip explore`, which would not end."""
+
+    def __init__(self, explorer: Any, title: str) -> None:
+        texts = [explorer.tokenizer.encode([caption]) for caption in ("red left", "blue top")]
+        assert not np.array_equal(*texts)
+
+    def launch(self, **_: object) -> None:
+        Page.shown += 1
+
+    shown = 0
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of a run, its checkpoint, its export and its images; the original has gone."""
+    origin, folder = tmp_path_factory.mktemp("origin"), tmp_path_factory.mktemp("elsewhere")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(origin)
+        write_shard(origin / "train.tar")
+        write_tokenizer(origin / "tokenizer.json")
+        (origin / "recipe.toml").write_text(RECIPE.format(folder="."))
+        assert Lab(Path()).here("run", *SHORT) == 0
+        assert main(["export", "run", "--out", str(folder / "export")]) == 0
+    shutil.copytree(origin / "run", folder / "run", symlinks=True)
+    (checkpoint,) = (origin / "run" / "checkpoints").glob("step_*")
+    shutil.copytree(checkpoint, folder / "copied checkpoint")
+    shutil.copy(origin / "train.tar", folder)
+    shutil.rmtree(origin)
+    return folder
+
+
+@pytest.mark.parametrize("source", ["run", "copied checkpoint", "export"])
+def test_a_copy_is_all_that_a_command_needs(
+    elsewhere: Path, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, shard = str(elsewhere / source), str(elsewhere / "train.tar")
+    embed = ["embed", "--checkpoint", model, "--data", shard, "--what", "both", "--caption_key", "captions.name"]
+    assert main([*embed, "--out", "embeddings", "--device", "cpu"]) == 0, capsys.readouterr().err
+    search = ["search", "--embeddings", "embeddings", "--text", "red left", "--device", "cpu"]
+    capsys.readouterr()
+    assert main(search) == 0, capsys.readouterr().err
+    assert "train.tar" in capsys.readouterr().out
+    retrieval = ["eval", "retrieval", "--checkpoint", model, "--data", shard, "--caption_key", "captions.name"]
+    assert main([*retrieval, "--out", "results"]) == 0, capsys.readouterr().err
+    assert main(["export", model, "--out", "again"]) == 0, capsys.readouterr().err
+    monkeypatch.setattr("prolip.explore.page.build_page", Page)
+    before = Page.shown
+    assert main(["explore", "--checkpoint", model, "--data", shard, "--caption_keys", "captions.name"]) == 0
+    assert Page.shown == before + 1
+    exported, opened = load("again"), load(model)
+    assert exported.fingerprint() == opened.fingerprint()

@@ -1,0 +1,126 @@
+"""A run's folder has one holder: a living one is named, a dead one does not block, and all ranks must see it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.untrained_run import ALONE
+
+from prolip.checkpoint import RunLock, folder, run_lock
+from prolip.errors import UserError
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from tests.support.untrained_run import ALONE
+from prolip.checkpoint import RunLock
+lock = RunLock(Path(sys.argv[1]), ALONE)
+forked = os.fork() if sys.argv[2] == "fork" else None
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(run_lock, "_BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(folder, "VISIBLE_SECONDS", 0.3)
+
+
+def hold(path: Path, how: str = "") -> subprocess.Popen[str]:
+    """A process that holds a folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), how], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def named(path: Path, **changes: Any) -> None:
+    """Writes another holder into a lock file."""
+    content = json.loads((path / "lock.json").read_text())
+    (path / "lock.json").write_text(json.dumps({**content, **changes}))
+
+
+def test_a_folder_is_free_after_its_run(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "one"
+    with RunLock(run, ALONE):
+        with pytest.raises(UserError, match=rf"one is in use by process {os.getpid()} on .* since .*UTC: stop it, or"):
+            RunLock(run, ALONE)
+        assert [path.name for path in run.iterdir()] == ["lock.json"]
+    assert list(run.iterdir()) == []
+    RunLock(run, ALONE)
+    RunLock(run, ALONE).close()  # nobody holds the one before
+
+
+def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
+    process = hold(tmp_path)
+    with pytest.raises(UserError, match=rf"in use by process {process.pid} "):
+        RunLock(tmp_path, ALONE)
+    process.kill()
+    process.communicate()
+    assert (tmp_path / "lock.json").exists()
+    RunLock(tmp_path, ALONE).close()
+
+
+def test_a_process_that_is_being_killed_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 30.0)
+    process = hold(tmp_path)
+    killer = threading.Timer(0.5, process.kill)
+    killer.start()
+    RunLock(tmp_path, ALONE).close()
+    assert process.wait(10) == -signal.SIGKILL
+    process.communicate()
+
+
+def test_what_a_killed_process_has_started_does_not_hold_its_folder(tmp_path: Path) -> None:
+    process = hold(tmp_path, "fork")
+    child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+    try:
+        process.kill()
+        process.wait(10)
+        with RunLock(tmp_path, ALONE), pytest.raises(UserError, match=rf"in use by process {os.getpid()} "):
+            RunLock(tmp_path, ALONE)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize("error", [OSError(38, "not implemented"), None])
+def test_where_locks_do_nothing_a_holder_of_another_machine_is_known_by_its_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    def no_lock(*_: int) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    held = RunLock(tmp_path, ALONE)
+    if error is not None:
+        with pytest.raises(UserError, match="in use by process"):  # known by its number
+            RunLock(tmp_path, ALONE)
+    named(tmp_path, place="another boot", host="n2", pid=7)
+    with pytest.raises(UserError, match="in use by process 7 on n2"):
+        RunLock(tmp_path, ALONE)
+    held.close()
+    RunLock(tmp_path, ALONE).close()
+    (tmp_path / "lock.json").write_text(json.dumps({"host": "n2", "place": "x", "pid": 7, "started": "", "token": ""}))
+    began = time.monotonic()
+    RunLock(tmp_path, ALONE).close()  # it does not beat
+    assert time.monotonic() - began >= 0.3
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file"):
+        RunLock(tmp_path / "file", ALONE)

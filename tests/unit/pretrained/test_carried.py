@@ -1,0 +1,128 @@
+"""A checkpoint and an exported folder carry their tokenizer and how images are prepared; older ones still open."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.support.untrained_run import write_run
+
+from prolip.checkpoint import CheckpointError, checkpoint_path, open_saved
+from prolip.checkpoint.folder import commit, partial_path, record
+from prolip.cli import main
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import CLIP_VOCABULARY, Tokenizer
+from prolip.errors import UserError
+from prolip.models import ARCHITECTURES
+from prolip.pretrained.carried import carry, check_image_settings, image_settings, located, read_settings
+from prolip.pretrained.open import load
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
+    return tmp_path / "run"
+
+
+def without(run: Path, *names: str, **notes: object) -> None:
+    """Rewrites a run's checkpoint without some files, and with other notes."""
+    path = checkpoint_path(run / "checkpoints", 1)
+    content = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**content, **notes}))
+    for name in names:
+        (path / name).unlink()
+    files = {file.name: record(file) for file in path.iterdir() if file.name != "manifest.json"}
+    path.rename(partial_path(path))
+    commit(path, files, None)
+
+
+def test_a_checkpoint_carries_the_tokenizers_bytes_and_its_padding(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "of"}')
+    config = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
+    carried = carry(config, ARCHITECTURES["demo"])
+    assert carried.tokenizer is not None
+    assert carried.files == {"tokenizer.json": (tmp_path / "own.json").read_bytes()}
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "tokenizer.json").write_bytes(carried.files["tokenizer.json"])
+    ours, theirs = Tokenizer(config), Tokenizer(located(carried.tokenizer, tmp_path / "copy"))
+    assert ours.pad_id == theirs.pad_id == 5
+    assert ours.encode(["a picture"]).tolist() == theirs.encode(["a picture"]).tolist()
+
+
+def test_clips_merges_are_carried_if_they_have_a_file(tmp_path: Path) -> None:
+    import open_clip
+
+    merges = Path(str(open_clip.__file__)).parent / CLIP_VOCABULARY
+    config = TokenizerConfig(path=Path(shutil.copy(merges, tmp_path / "mine.v1.txt.gz")))
+    carried = carry(config, ARCHITECTURES["demo"])
+    assert carried.tokenizer is not None
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "merges.txt.gz").write_bytes(carried.files["merges.txt.gz"])
+    found = Tokenizer(located(carried.tokenizer, tmp_path / "copy"))
+    assert found.encode(["a cat"]).tolist() == Tokenizer(TokenizerConfig()).encode(["a cat"]).tolist()
+    assert carry(TokenizerConfig(), ARCHITECTURES["demo"]).files == {}
+
+
+def test_a_carried_tokenizer_comes_before_the_file_that_training_read(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text("{}")
+    found = load(run).require_tokenizer().config.path
+    assert found == run / "checkpoints" / "step_000000001" / "tokenizer.json"
+    found.write_text(found.read_text().replace("animals", "animels"))
+    with pytest.raises(CheckpointError, match=r"has no usable checkpoint; .*tokenizer\.json"):
+        load(run)
+
+
+def test_a_checkpoint_that_carries_nothing_still_opens(run: Path, tmp_path: Path) -> None:
+    old = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7, pad_id=0)
+    without(run, "tokenizer.json", tokenizer=old.to_dict(), images=None)
+    assert load(run).require_tokenizer().config == old
+    (tmp_path / "data").mkdir()
+    (tmp_path / "own.json").rename(tmp_path / "data" / "own.json")
+    found = load(run, beside=tmp_path / "data").require_tokenizer().config
+    assert found == dataclasses.replace(old, path=tmp_path / "data" / "own.json")
+
+
+def test_a_model_of_other_images_is_refused(run: Path, tmp_path: Path) -> None:
+    saved = open_saved(run)
+    assert saved is not None
+    assert saved.notes.images is not None
+    assert set(saved.notes.images) == {"size", "resize_mode", "interpolation", "mean", "std"}
+    other = {**saved.notes.images, "interpolation": "bilinear"}
+    with pytest.raises(UserError, match=r"interpolation 'bilinear', and this version of prolip prepares .* 'bicubic'"):
+        check_image_settings(other, ARCHITECTURES["demo"], "x")
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    content = json.loads((tmp_path / "out" / "inference.json").read_text())
+    (tmp_path / "out" / "inference.json").write_text(json.dumps({**content, "images": other}))
+    without(run, images=other)
+    for source in ("run", "out"):
+        with pytest.raises(UserError, match="interpolation 'bilinear'"):
+            load(tmp_path / source)
+
+
+def test_an_exported_folder_carries_all_settings_of_the_run(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    shutil.rmtree(run)
+    (tmp_path / "own.json").unlink()
+    assert main(["export", str(tmp_path / "out"), "--out", str(tmp_path / "again")]) == 0
+    one, two = (read_settings(tmp_path / name / "inference.json") for name in ("out", "again"))
+    assert one == two
+    assert one.images["size"] == image_settings(ARCHITECTURES["demo"])["size"]
+    assert one.keep_ratio is not None
+    ids = [load(tmp_path / name).require_tokenizer().encode(["a picture of food"]) for name in ("out", "again")]
+    assert ids[0].tolist() == ids[1].tolist()
+    assert ids[0][0, -1] == 0  # the run's padding
+    (tmp_path / "again" / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"again has no tokenizer\.json, which its inference\.json names"):
+        load(tmp_path / "again").require_tokenizer()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokenizer": 3, "images": {}, "keep_ratio": 1}', "[" * 100_000])
+def test_a_broken_file_of_settings_is_named(run: Path, tmp_path: Path, content: str) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    (tmp_path / "out" / "inference.json").write_text(content)
+    with pytest.raises(UserError, match=r"inference\.json (is not JSON|holds no table|is nested|does not hold)"):
+        load(tmp_path / "out")
