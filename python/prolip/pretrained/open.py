@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -185,7 +184,7 @@ def _choose_tokenizer(
     source: str,
     tokenizer: str | Path | None,
     text: TextConfig,
-    saved: Checkpoint | InferenceSettings | None,
+    checkpoint: Checkpoint | None,
     beside: Path | None,
     cache_dir: str | Path | None,
 ) -> TokenizerConfig:
