@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from prolip.checkpoint.folder import wait_until
 from prolip.distributed import Ranks
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 
 LOCK = "lock.json"
 _WAIT_SECONDS = 10.0
@@ -70,7 +70,7 @@ class RunLock:
             try:
                 self._held = _Held(folder)
             except (UserError, OSError) as error:
-                failure = str(error)
+                failure = sentence(error)
         holder, failure = ranks.broadcast((None if self._held is None else self._held.holder, failure))
         if holder is not None:
             seen = wait_until(lambda: _read(folder / LOCK) == holder)
