@@ -9,8 +9,19 @@ class NoSampleError(UserError):
     """The shards are intact, but hold no sample."""
 
 
+class DiskFullError(UserError):
+    """A file does not fit on its disk, into a quota, or below a limit. The message names it and the bytes free."""
+
+
 class DataError(Exception):
     """Data that cannot be used: a damaged shard, an image that cannot be decoded, too many bad samples.
 
     The message names the shard and the sample's key.
     """
+
+
+def sentence(error: Exception) -> str:
+    """What is said of an error in one line: of a file, its path and the reason."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return str(error)

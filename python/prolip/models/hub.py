@@ -107,18 +107,19 @@ def save_pretrained(
     The files are config.json, model.safetensors (float32), README.md, and tokenizer.json if there is a `tokenizer`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
     }
-    with atomic_file(folder / MODEL_FILE) as temporary:  # who reads the one before must not see it change
+    # Atomic: who reads the one before must not see it change.
+    with atomic_file(folder / MODEL_FILE, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary)
     config = json.dumps(to_official_json(model.config), indent=2, sort_keys=True)
     write_atomic(folder / CONFIG_FILE, config)
     text = (card or ModelCard()).text(model.config, sum(parameter.numel() for parameter in model.parameters()))
     write_atomic(folder / CARD_FILE, text)
     if tokenizer is not None:
-        (folder / TOKENIZER_FILE).write_bytes(tokenizer.read_bytes())
+        with atomic_file(folder / TOKENIZER_FILE, tokenizer.stat().st_size) as temporary:
+            temporary.write_bytes(tokenizer.read_bytes())
     return folder
 
 

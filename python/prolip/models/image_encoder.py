@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.config import VisionConfig
-from prolip.models.transformer import Activation, AttentionPool, Transformer, hide_token
+from prolip.models.transformer import Activation, AttentionMask, AttentionPool, Transformer, hide_token
 
 
 def image_mask(config: VisionConfig) -> Tensor | None:
@@ -99,7 +99,8 @@ class ImageEncoder(nn.Module):
             specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
             tokens = torch.cat([specials.expand(images.shape[0], -1, -1), tokens], 1)
         rows = slice(0, None if self.attn_pool is not None else self.num_specials)
-        mask = None if self.mask is None else self.mask[: tokens.shape[1], : tokens.shape[1]]
+        unc = self.num_specials - 1
+        mask = None if self.mask is None else AttentionMask(self.mask, False, unc, unc).of_tokens(0, tokens.shape[1])
         x = self.transformer(self.ln_pre(tokens), rows, mask)
         # Heads run in single precision at least, whatever the blocks ran in: their outputs are what the loss compares.
         with torch.autocast(x.device.type, enabled=False):
