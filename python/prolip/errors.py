@@ -1,12 +1,29 @@
 """The errors that a user can cause. The command line prints them in one line; anything else keeps its traceback."""
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, line separators, and the marks that reverse the direction of writing."""
+
+
+def printable(text: str) -> str:
+    """Return text with its control characters escaped, so that names in data add no line and control no terminal."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class UserError(ValueError):
     """Wrong input: a setting, a file, an option. The message names it, its value and the rule."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class NoSampleError(UserError):
     """The shards are intact, but hold no sample."""
+
+
+class DiskFullError(UserError):
+    """A file does not fit on its disk, into a quota, or below a limit. The message names it and the bytes free."""
 
 
 class DataError(Exception):
@@ -14,3 +31,13 @@ class DataError(Exception):
 
     The message names the shard and the sample's key.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def sentence(error: Exception) -> str:
+    """What is said of an error in one line: of a file, its path and the reason."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return str(error)

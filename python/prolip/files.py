@@ -1,25 +1,98 @@
-"""Atomic file writes."""
+"""Atomic file writes, and one sentence about a disk that is full."""
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from safetensors import SafetensorError
+
+from prolip.errors import DiskFullError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""The disk is full, a quota is used up, or a limit on the size of a file is reached."""
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file that replaces `path` when the block succeeds, and is deleted when it raises."""
+def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
+    """A temporary file that replaces `path` when the block succeeds, and is deleted when it raises.
+
+    It has the usual mode of new files, whatever writes it.
+
+    Args:
+        path: the file; its folder is made.
+        size: bytes that it needs, if known.
+
+    Raises:
+        DiskFullError: the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path, size):
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode & 0o777
+            yield temporary
+            temporary.chmod(mode)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    data = text.encode()
+    with atomic_file(path, len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def writing(path: Path, size: int | None = None) -> Iterator[None]:
+    """Raise one sentence if the block, which writes `path`, fails because the disk is full.
+
+    Args:
+        path: the file or folder.
+        size: bytes that it needs, if known.
+
+    Raises:
+        DiskFullError: naming the path, and the bytes needed and free.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        reason = _why_full(error, path, size)
+        if reason is None:
+            raise
+        needed = "" if size is None else f"{size:,} bytes are needed, "
+        free = shutil.disk_usage(_existing(path)).free
+        raise DiskFullError(f"{path}: {os.strerror(reason).lower()}: {needed}{free:,} are free") from error
+
+
+def _why_full(error: BaseException, path: Path, size: int | None) -> int | None:
+    """The number of the error that says that the disk is full; None if it failed for another reason."""
+    if isinstance(error, SafetensorError) and size is not None:
+        # It carries no number. Find out by reserving as much again; what it wrote is deleted.
+        try:
+            with TemporaryFile(dir=_existing(path)) as file:
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        except OSError as reserved:
+            return reserved.errno if reserved.errno in _FULL else None
+    at: BaseException | None = error
+    while at is not None:  # torch wraps the errors of its files
+        if isinstance(at, OSError) and at.errno in _FULL:
+            return at.errno
+        at = at.__cause__ or at.__context__
+    return None
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())

@@ -25,6 +25,7 @@ PUBLIC = (
     "prolip.train.logging",
     "prolip.train.cost",
     "prolip.interop",
+    "prolip.interop.transformers",
 )
 DOCUMENTED = [
     name

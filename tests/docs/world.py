@@ -103,6 +103,13 @@ def emoji_run(folder: Path) -> None:
     images(folder)
 
 
+def many_emoji(folder: Path) -> None:
+    """A run of a tiny model, and more pictures than an index may leave out unseen."""
+    emoji_run(folder)
+    samples = [(f"{number:03}.png", encoded((number % 256, 40 + number // 2, 200))) for number in range(300)]
+    write_tar(folder / "data" / "emoji" / "test-openmoji-001.tar", samples)
+
+
 def emoji_training(folder: Path) -> None:
     """Shards as `prolip data build emoji` writes for training, and a tokenizer."""
     data = folder / "data" / "emoji"
@@ -274,6 +281,13 @@ def start_from_clip(folder: Path, patch: Patch) -> None:
     captioned(folder / "data" / "long", prefix="train-")
 
 
+def hugging_face(folder: Path, patch: Patch) -> None:
+    """A run, images, and the released model; code that comes with a model is copied into the folder, too."""
+    emoji_run(folder)
+    released(folder)
+    patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder / "modules"))
+
+
 def multi_node(folder: Path, _: Patch) -> None:
     emoji_training(folder)
     siglips_tokenizer(folder)
@@ -308,11 +322,13 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "embed-and-search.md": alone(emoji_run),
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),
+    "hugging-face.md": hugging_face,
     "index-shards.md": index_shards,
     "iterable-dataset.md": alone(mine),
     "loader.md": alone(mine),
     "model-zoo.md": model_zoo,
     "multi-node.md": multi_node,
+    "onnx.md": alone(emoji_run),
     "open-clip.md": open_clips_training,
     "prompt-weights.md": alone(emoji_run),
     "rank-a-data-set.md": alone(emoji_run),
@@ -322,6 +338,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "train-on-your-shards.md": alone(siglips_tokenizer),
     "tutorial.md": tutorial,
     "use-a-model.md": use_a_model,
+    "vector-databases.md": alone(many_emoji),
     "watch-a-run.md": alone(mine),
     "your-own-images.md": alone(images),
 }

@@ -7,13 +7,19 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.conftest import ROOT
 from tests.support.emoji_build import build_made_up
+from tests.support.hub import serving
+from tests.support.released_hub import write_released
 from tests.support.untrained_run import write_run_with
 
 import prolip
+from prolip import cli
+from prolip.models.released import find_released
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,40 @@ def test_embed_and_compare_prints_images_captions_and_inclusions(run) -> None:
     )
     assert [line.split(":")[0] for line in lines[3:6]] == [repr(caption) for caption in captions]
     assert re.fullmatch(r"'a tool' in 'objects': [+-][\d.]+", lines[6])
+
+
+RELEASED = "ProLIP-ViT-B-16-DC-1B-12_8B"
+
+
+@pytest.mark.parametrize("source", ["runs/demo", RELEASED])
+def test_onnx_embed_gives_the_models_own_numbers(
+    run, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Of a picture that is scaled and cropped, and of captions that need cleaning, cutting and padding."""
+    monkeypatch.chdir(demo)
+    released = find_released(RELEASED)
+    assert released is not None
+    write_released(tmp_path / "hub" / "models", released)
+    noise = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((90, 50)).save("picture.png")
+    captions = ["objects", "  A  tool ", "thing " * 100, "a tabby cat and a DOG!"]
+    out = str(tmp_path / "onnx")
+    with serving(tmp_path, tmp_path / "cache"):
+        assert cli.main(["export", source, "--format", "onnx", "--onnx.uint8_images", "--out", out]) == 0
+        model = prolip.load(source, device="cpu")
+        image, texts = model.encode_images("picture.png"), model.encode_texts(captions)
+    assert {path.name for path in Path(out).iterdir()} == {"README.md", "image.onnx", "text.onnx", "tokenizer.json"}
+    card = (tmp_path / "onnx" / "README.md").read_text()
+    assert re.search(r"\| image\.onnx \| \d\.\de-\d\d in a mean, ", card)
+    assert f"images: uint8 [batch, {model.preprocess.size[0]}, {model.preprocess.size[1]}, 3]" in card
+
+    lines = run("onnx_embed.py", out, "picture.png", *captions).splitlines()[-5:]  # after the export's
+    found = [[float(number) for number in re.findall(r"(?:uncertainty|CSD) ([\d.]+)", line)] for line in lines]
+    distances = prolip.csd(image, texts)[0]
+    expected = [[float(var), float(csd)] for var, csd in zip(texts.total_var, distances, strict=True)]
+    expected.insert(0, [float(image.total_var[0])])
+    assert [len(numbers) for numbers in found] == [1, 2, 2, 2, 2]
+    assert found == [pytest.approx(numbers, rel=1e-3, abs=2e-4) for numbers in expected]
 
 
 def test_search_prints_the_best_images_first(run) -> None:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,10 +12,8 @@ import pytest
 from playwright.sync_api import Browser, FileChooser, Locator, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from tests.e2e.page_scripts import CONTRASTS, CUT
-from tests.support.explore_items import write_items
-from tests.support.servers import free_port
+from tests.support.explore_items import served_page
 from tests.support.shards import encoded
-from tests.support.untrained_run import write_run
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -40,33 +32,8 @@ TABS = {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("page")
-    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
-    write_items(folder)
-    port = free_port()
-    words = ["explore", "--checkpoint", str(folder / "run"), "--data", str(folder), "--port", str(port)]
-    words += ["--max_upload_mb", "1", "--caption_keys", "captions.name", "captions.group"]
-    log = folder / "log"
-    with log.open("w") as told:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "prolip.cli", *words],
-            stdout=told,
-            stderr=told,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "uploads")},
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.5)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
+    with served_page(tmp_path_factory.mktemp("page")) as page:
+        yield page.address
 
 
 @pytest.fixture(scope="module")

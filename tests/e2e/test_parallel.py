@@ -64,6 +64,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any], name: str) -> None
 def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = {
         "ddp": (),
+        "ddp_parts": ("--accumulate", "3", "--loss.exchange", "all_gather"),
         "fsdp": FSDP,
         "fsdp+again": FSDP,
         "parts": (*FSDP, "--accumulate", "3", "--parallel.recompute_every", "1", "--parallel.reshard", "False"),
@@ -75,7 +76,7 @@ def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.
     found = of_ranks(lab, 2, cases)
     one = alone(lab, monkeypatch, "one-of-two", 2)
     assert min(one["grad_norm"]) > 1  # so that clipping counts
-    for name in ("ddp", "fsdp", "parts", "compiled"):
+    for name in ("ddp", "ddp_parts", "fsdp", "parts", "compiled"):
         assert_same(found[name], one, name)
     # All but the factor and the bias of similarities, which have no dimension.
     assert found["ddp"]["sharded"] == 0

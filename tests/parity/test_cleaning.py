@@ -18,8 +18,9 @@ from open_clip import SimpleTokenizer
 from open_clip.tokenizer import HFTokenizer, basic_clean, canonicalize_text, get_clean_fn
 from tests.parity.test_tokenizer import _byte_level, _captions, _small_bpe, _unigram, _word_piece
 
+from prolip.data.cleaning import clean_canonicalize, clean_captions, clean_whitespace
 from prolip.data.config import TokenizerConfig
-from prolip.data.tokenizer import Tokenizer, clean_canonicalize, clean_captions, clean_whitespace
+from prolip.data.tokenizer import Tokenizer
 
 Clean = Literal["lower", "whitespace", "canonicalize"]
 CLEANS: tuple[Clean, ...] = ("lower", "whitespace", "canonicalize")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from webdataset import tariterators
 
-from prolip.data import BatchLoader, DataError, LoaderConfig, Members, NoSampleError
+from prolip.data import BatchLoader, DataError, LoaderConfig, Members, NoSampleError, StoreConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 
@@ -99,7 +99,8 @@ def usable(sample: dict[str, Any]) -> bool:
     return "txt" in sample and ("png" in sample or "jpg" in sample)
 
 
-def evaluation(*paths: Path) -> BatchLoader:
+def evaluation(*paths: Path, require_end: bool = False) -> BatchLoader:
+    """A loader that accepts archives without an end, as webdataset does."""
     return BatchLoader(
         LoaderConfig(
             shards=tuple(map(str, paths)),
@@ -110,6 +111,7 @@ def evaluation(*paths: Path) -> BatchLoader:
             last_batch="keep",
             max_bad_fraction=1.0,
             keep_members=KEPT,
+            store=StoreConfig(require_archive_end=require_end),
         )
     )
 
@@ -278,6 +280,7 @@ def test_what_shard_writer_writes(tmp_path: Path) -> None:
                 {"__key__": f"{index:04}", "png": png(index), "txt": f"number {index}", "json": {"index": index}}
             )
     assert compare(tmp_path / "0.tar") == 7
+    assert evaluation(tmp_path / "0.tar", require_end=True).num_samples == 7
 
 
 def test_a_duplicate_stops_webdataset_and_is_counted_here(tmp_path: Path) -> None:
@@ -289,6 +292,19 @@ def test_a_duplicate_stops_webdataset_and_is_counted_here(tmp_path: Path) -> Non
     loader = evaluation(path)
     assert [batch.keys for batch in loader] == [["b"]]
     assert loader.stats().bad == {"duplicate": 1}
+
+
+def test_an_archive_that_was_cut_between_samples_is_whole_to_webdataset_and_damaged_here(tmp_path: Path) -> None:
+    """Departure: webdataset says nothing; here the end that is missing is one bad sample."""
+    path = tmp_path / "0.tar"
+    write(path, [entry(name, 1) for name in ("a.png", "a.txt", "b.png", "b.txt")])
+    path.write_bytes(path.read_bytes()[: 2 * 1024])
+    assert [sample["__key__"] for sample in theirs([path]).samples] == ["a"]
+    loader = evaluation(path, require_end=True)
+    assert [batch.keys for batch in loader] == [["a"]]
+    stats = loader.stats()
+    assert stats.bad == {"archive": 1}
+    assert "0.tar, sample no. 1: there is nothing at byte 2048" in stats.bad_samples[0]
 
 
 def test_a_sparse_member_is_refused_by_name(tmp_path: Path) -> None:

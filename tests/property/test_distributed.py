@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from tests.support.ranks import FORKSERVER
 from torch import Tensor
 
-from prolip.distributed import Exchange, Peers, Ranks, start, stop
+from prolip.distributed import Peers, Ranks, start, stop
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.losses import LossTerms, ProlipLoss
-from prolip.losses.config import Contrast, LossConfig
+from prolip.losses.config import Contrast, Exchange, LossConfig
 from prolip.losses.ppcl import ppcl_reference
 from prolip.models import ProLIPOutput
 
@@ -69,7 +69,7 @@ def cases(draw: st.DrawFn) -> Case:
         masked=draw(st.integers(0, items)),
         slots=draw(st.integers(1, 3)),
         dim=draw(st.integers(1, 9)),
-        exchange=draw(st.sampled_from(["ring", "all_gather"])),
+        exchange=draw(st.sampled_from(["auto", "ring", "all_gather"])),
         seed=draw(st.integers(0, 2**20)),
         contrast=draw(st.sampled_from(["ppcl", "siglip", "clip"])),
     )

@@ -1,11 +1,22 @@
-"""Shards for the page of `prolip explore`."""
+"""Shards for the page of `prolip explore`, and the page served over them."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from tests.support.servers import free_port
 from tests.support.shards import encoded, write_tar
+from tests.support.untrained_run import write_run
 
 
 def write_items(folder: Path) -> None:
@@ -19,3 +30,44 @@ def write_items(folder: Path) -> None:
                 (f"{number:03}.json", json.dumps(record).encode()),
             ]
         write_tar(folder / name, samples)
+
+
+class ServedPage(NamedTuple):
+    """A page in a process of its own."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    uploads: Path
+    """Where the page stores files."""
+    log: Path
+
+
+@contextmanager
+def served_page(folder: Path, *more: str) -> Iterator[ServedPage]:
+    """Serves the page of an untrained model, and ends it."""
+    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    write_items(folder)
+    port = free_port()
+    words = ["explore", "--checkpoint", str(folder / "run"), "--data", str(folder), "--port", str(port)]
+    words += ["--max_upload_mb", "1", "--caption_keys", "captions.name", "captions.group", *more]
+    log, uploads = folder / "log", folder / "uploads"
+    with log.open("w") as told:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "prolip.cli", *words],
+            stdout=told,
+            stderr=told,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(uploads)},
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                assert server.poll() is None, log.read_text()
+                time.sleep(0.5)
+        yield ServedPage(url, server, uploads, log)
+    finally:
+        server.terminate()
+        server.wait(30)

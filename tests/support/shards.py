@@ -54,6 +54,12 @@ def config(pattern: str, /, **changes: Any) -> LoaderConfig:
     return dataclasses.replace(base, **changes)
 
 
+def keys(config: LoaderConfig) -> list[list[str]]:
+    """The keys of all batches. A process that is spawned can import this function."""
+    with BatchLoader(config) as loader:
+        return [batch.keys for batch in loader]
+
+
 def contents(loader: BatchLoader) -> list[tuple[Any, ...]]:
     """Batches as values that compare."""
 

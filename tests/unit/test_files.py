@@ -1,12 +1,21 @@
-"""A file takes its place when it is whole."""
+"""A file takes its place when it is whole. A full disk is one sentence."""
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from tests.support.limited import file_limit
 
-from prolip.files import atomic_file, write_atomic
+from prolip.errors import DiskFullError
+from prolip.files import atomic_file, write_atomic, writing
 
 
 def write_half(path: Path) -> None:
@@ -26,3 +35,62 @@ def test_a_file_that_fails_leaves_the_one_before_it(tmp_path: Path) -> None:
     write_atomic(path, "next")
     assert path.read_text() == "next"
     assert list(path.parent.iterdir()) == [path]
+
+
+NUMBERS = np.zeros(5_000, np.float32)
+
+
+def write_text(path: Path) -> None:
+    write_atomic(path, "x" * 20_000)
+
+
+def write_tensors(path: Path) -> None:
+    with atomic_file(path, NUMBERS.nbytes) as temporary:
+        save_file({"numbers": NUMBERS}, temporary)
+
+
+def write_torch(path: Path) -> None:
+    with atomic_file(path, NUMBERS.nbytes) as temporary, temporary.open("wb") as file:
+        torch.save(torch.from_numpy(NUMBERS), file)
+
+
+WRITERS = [write_text, write_tensors, write_torch]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_new_files_have_the_users_mode(tmp_path: Path, write: Callable[[Path], None], mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write(tmp_path / "file")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "file"
+    with file_limit(10_000), pytest.raises(DiskFullError) as raised:
+        write(path)
+    told = str(raised.value)
+    assert told.startswith(f"{path}: file too large: 20,000 bytes are needed, ")
+    assert told.endswith(" are free")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_used_up_quota_are_named(tmp_path: Path, number: int) -> None:
+    with pytest.raises(DiskFullError) as raised, writing(tmp_path / "new" / "file"):
+        raise OSError(number, os.strerror(number))
+    assert str(raised.value).startswith(f"{tmp_path}/new/file: {os.strerror(number).lower()}: ")
+
+
+def test_other_errors_keep_their_type(tmp_path: Path) -> None:
+    for error in (OSError(errno.EIO, "broken"), ValueError("wrong"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as raised, writing(tmp_path):
+            raise error
+        assert raised.value is error
+    # A tensor that safetensors does not take is no full disk.
+    with pytest.raises(SafetensorError, match="dtype"), atomic_file(tmp_path / "file", 8) as temporary:
+        save_file({"objects": np.array([None])}, temporary)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prolip.checkpoint.folder import CheckpointError, StorageError, checkpoint_path, list_checkpoints
-from prolip.checkpoint.group import Group
 from prolip.checkpoint.state import Checkpoint, find_latest, load_checkpoint, open_saved
 from prolip.distributed import Ranks
 
@@ -30,16 +29,13 @@ def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint |
             and none is usable.
         StorageError: on all ranks, if the storage does not answer.
     """
-    group = Group(ranks)
-    found, failure = _try(lambda: _choose(folder, resume)) if group.leads else (None, None)
-    sent = (None if found is None else (found.path, found.files.checksum), failure)
-    chosen, failure = group.broadcast(sent)
-    if chosen is not None and not group.leads:
+    found, failure = _try(lambda: _choose(folder, resume)) if ranks.rank == 0 else (None, None)
+    chosen, failure = ranks.broadcast((None if found is None else (found.path, found.files.checksum), failure))
+    if chosen is not None and ranks.rank != 0:
         path, checksum = chosen
         found, failure = _try(lambda: load_checkpoint(path, checksum=checksum))
         failure = None if failure is None else type(failure)(f"rank {ranks.rank}: {failure}")
-    failures = [one for one in group.gather(failure) if one is not None]
-    failure = group.broadcast(failures[0] if failures else None)
+    failure = next((one for one in ranks.all_gather(failure) if one is not None), None)
     if failure is not None:
         raise failure
     return found

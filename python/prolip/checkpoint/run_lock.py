@@ -17,9 +17,8 @@ from typing import Self
 from uuid import uuid4
 
 from prolip.checkpoint.folder import wait_until
-from prolip.checkpoint.group import Group
 from prolip.distributed import Ranks
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 
 LOCK = "lock.json"
 _WAIT_SECONDS = 10.0
@@ -65,26 +64,23 @@ class RunLock:
     """
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
-        group = Group(ranks)
-        failure, self._held = None, None
-        if group.leads:
+        failure: str | None = None
+        self._held: _Held | None = None
+        if ranks.rank == 0:
             try:
                 self._held = _Held(folder)
             except (UserError, OSError) as error:
-                failure = str(error)
-        holder = None if self._held is None else self._held.holder
-        holder, failure = group.broadcast((holder, failure))
-        if failure is None:
-            assert holder is not None
+                failure = sentence(error)
+        holder, failure = ranks.broadcast((None if self._held is None else self._held.holder, failure))
+        if holder is not None:
             seen = wait_until(lambda: _read(folder / LOCK) == holder)
-            blind = "" if seen else f"rank {ranks.rank} on {socket.gethostname()}"
-            first = next((one for one in group.gather(blind) if one), None)
-            if group.leads and first is not None:
+            places = ranks.all_gather("" if seen else f"rank {ranks.rank} on {socket.gethostname()}")
+            if blind := next((place for place in places if place), None):
                 failure = (
-                    f"run_dir is {folder}: {first} does not see what rank 0 on {holder.host} wrote there; it must be "
-                    "a folder that all machines share"
+                    f"run_dir is {folder}: {blind} does not see what rank 0 on {holder.host} wrote there; it must be a "
+                    "folder that all machines share"
                 )
-            failure = group.broadcast(failure)
+            failure = ranks.broadcast(failure)  # with rank 0's name of the folder
         if failure is not None:
             self.close()
             raise UserError(failure)

@@ -35,6 +35,8 @@ from prolip.checkpoint.group import Group
 from prolip.checkpoint.state import NOTES, Carried, Notes
 from prolip.checkpoint.tensors import METADATA, Part
 from prolip.distributed import Ranks
+from prolip.errors import DiskFullError
+from prolip.files import writing
 
 log = logging.getLogger(__name__)
 
@@ -150,18 +152,19 @@ class Saver:
         files = {name: about for of_rank in written for name, about in of_rank.files.items()}
         partial = partial_path(path)
         try:
-            files[METADATA] = part.finish(partial, [of_rank.results for of_rank in written])
-            notes = dataclasses.replace(notes, tokenizer=self._carried.tokenizer, images=self._carried.images)
-            write_json(partial / NOTES, dataclasses.asdict(notes))
-            files[NOTES] = record(partial / NOTES)
-            for name, content in self._carried.files.items():
-                write_whole(partial / name, content)
-                files[name] = record(partial / name)
-            commit(path, files, best)
+            with writing(partial):
+                files[METADATA] = part.finish(partial, [of_rank.results for of_rank in written])
+                notes = dataclasses.replace(notes, tokenizer=self._carried.tokenizer, images=self._carried.images)
+                write_json(partial / NOTES, dataclasses.asdict(notes))
+                files[NOTES] = record(partial / NOTES)
+                for name, content in self._carried.files.items():
+                    write_whole(partial / name, content)
+                    files[name] = record(partial / name)
+                commit(path, files, best)
             if best is not None:
                 mark_best(path)
             prune(self._folder, keep=self._keep)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, DiskFullError) as error:
             return str(error)
         except Exception as error:  # a bug, but the other ranks must not wait for ever
             log.exception("%s", path)
@@ -173,7 +176,7 @@ def _write_part(part: Part, folder: Path) -> _Written:
     """Write this rank's files. Never raises, because the other ranks wait for the result."""
     try:
         return _Written(*part.write(folder), None)
-    except (OSError, RuntimeError) as error:  # torch's writers wrap some OSErrors
+    except (OSError, RuntimeError, DiskFullError) as error:  # torch's writers wrap some OSErrors
         return _Written([], {}, str(error))
     except Exception as error:
         log.exception("%s", folder)

@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from prolip.checkpoint.folder import CheckpointError, FileRecord, record
 from prolip.checkpoint.group import Group
 from prolip.checkpoint.verified import CheckpointFiles
+from prolip.files import writing
 
 METADATA = ".metadata"
 _CLASSES = {
@@ -88,7 +89,8 @@ class Part:
         """Write the copies to disk, and return what `finish` needs."""
         writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
         folder.mkdir(parents=True, exist_ok=True)
-        results = writer.write_data(self._plan, _Copies(self._copies)).wait()
+        with writing(folder, sum(copy.nbytes for copy in self._copies.values())):
+            results = writer.write_data(self._plan, _Copies(self._copies)).wait()
         names = {result.storage_data.relative_path for result in results}
         return results, {name: record(folder / name) for name in names}
 

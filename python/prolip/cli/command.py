@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
+from types import FrameType
 from typing import NamedTuple, TypeVar
 
 import tyro
 
-from prolip.errors import DataError, UserError
+from prolip.errors import DataError, UserError, sentence
 from prolip.train.allocator import keep_freed_memory
 
 Options = TypeVar("Options")
@@ -47,13 +50,28 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
     except BrokenPipeError:
         raise  # `main` ends quietly
     except (UserError, DataError, OSError) as error:
-        sys.stderr.write(f"{prog}: {error}\n")
+        sys.stderr.write(f"{prog}: {sentence(error)}\n")
         return 2
 
 
 def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:
     """The options in the words: a dataclass, or the result of a function that takes them as arguments."""
     return tyro.cli(options, args=words, prog=prog, use_underscores=True)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that temporary files are deleted. The exit status is 143."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def write_lines(lines: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prolip.cli import data_build, data_filter, data_index, data_rank
-from prolip.cli.command import Command, choose
+from prolip.cli.command import Command, choose, ended_by_sigterm
 
 COMMANDS = {
     "build": Command("make WebDataset shards", data_build.run),
@@ -15,4 +15,5 @@ COMMANDS = {
 
 def run(prog: str, words: list[str]) -> int:
     """Run the command that the first word names."""
-    return choose(prog, COMMANDS, words)
+    with ended_by_sigterm():
+        return choose(prog, COMMANDS, words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import ended_by_sigterm, parse, prepare, write_lines
 from prolip.demo.config import DemoConfig
 
 
@@ -15,6 +15,7 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.demo.run import run_demo
 
-    status, lines = run_demo(config)
+    with ended_by_sigterm():
+        status, lines = run_demo(config)
     write_lines(lines)
     return status

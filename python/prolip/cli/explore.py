@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import ended_by_sigterm, parse, prepare, write_lines
 from prolip.explore.config import ExploreOptions
 
 
@@ -12,5 +12,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.explore.serve import run_explore
 
-    write_lines(run_explore(options))
+    with ended_by_sigterm():
+        write_lines(run_explore(options))
     return 0

@@ -112,22 +112,30 @@ class MaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """How shards are read that are not plain local files. They are downloaded to a local folder."""
+    """How shards are fetched that are not plain local files, and what makes a shard complete."""
 
     allow_pipe: bool = False
     """Whether "pipe:COMMAND" may run commands."""
     connections: int = 8
     """Number of parallel downloads, in ranges of 8 MiB."""
     read_ahead_bytes: int = 4 * 2**30
-    """Disk limit for prefetched shards; allow several."""
+    """Disk limit for prefetched shards; allow several. Shards that a batch waits for may exceed it."""
+    max_shard_bytes: int = 32 * 2**30
+    """Largest size of one shard, as sent and unpacked. A server may send without end."""
     cache_dir: str | None = None
     """Folder for downloaded shards; None for one in the system's temporary folder."""
     cache_bytes: int = 0
     """Disk limit for shards that stay in `cache_dir` after use, shared by all processes that name it; 0 keeps none."""
     retries: int = 10
-    """Retries of a failed request. A request that received bytes before it failed does not count."""
+    """Failures in a row after which a shard is given up. The count starts again after 256 KiB of new data."""
     timeout_s: float = 30.0
     """Seconds without data after which a request has failed."""
+    min_bytes_per_s: int = 1024
+    """Slowest rate, on average over `timeout_s`. A request that is slower has failed."""
+    require_archive_end: bool = True
+    """Whether a tar archive, local ones too, must end with a block of zeros, as tar writes it. Without one the archive
+    may have been cut between two samples, so it counts as damaged there. Set False for writers that don't end their
+    archives. With an index the setting at indexing counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +188,9 @@ class LoaderConfig:
     of 4 standard deviations (no margin if this is 0), and exactly at the end of an epoch. The same run always fails at
     the same batch."""
     max_pixels: int = _core.MAX_PIXELS
-    """Largest number of pixels in an image; larger images are bad samples."""
+    """Largest number of pixels in an image; larger images are bad samples. The default is Pillow's
+    `MAX_IMAGE_PIXELS`, beyond which Pillow warns of a decompression bomb. A thread needs 0.3 GB for such a PNG, 0.4 GB
+    for a JPEG, 0.8 GB for a progressive one without chroma subsampling."""
     max_member_bytes: int = _core.MAX_MEMBER_BYTES
     """Largest size of a sample's members together, in bytes; larger samples are bad."""
     max_caption_bytes: int = _core.MAX_CAPTION_BYTES

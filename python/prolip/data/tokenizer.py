@@ -6,18 +6,16 @@ Shapes: N captions, L tokens (the context length).
 from __future__ import annotations
 
 import gzip
-import html
-import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import ftfy
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
 from prolip import _core
+from prolip.data.cleaning import cleaner
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 
@@ -73,31 +71,6 @@ class Tokenizer:
         return self.core.vocab_size
 
 
-def clean_captions(captions: list[str]) -> list[str]:
-    """Clean captions like open_clip's CLIP tokenizer: ftfy, HTML entities, white space, lower case.
-
-    The loader's threads call this once per batch, with the captions that Rust cannot prove clean.
-    """
-    return [caption.lower() for caption in clean_whitespace(captions)]
-
-
-def clean_whitespace(captions: list[str]) -> list[str]:
-    """Clean captions: ftfy, HTML entities, white space."""
-    return [" ".join(_fixed(caption).split()) for caption in captions]
-
-
-def clean_canonicalize(captions: list[str]) -> list[str]:
-    """Clean captions as in SigLIP's training: ftfy, HTML entities, no ASCII punctuation, lower case."""
-    return [" ".join(_fixed(caption).translate(_NO_PUNCTUATION).lower().split()) for caption in captions]
-
-
-_NO_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
-
-
-def _fixed(caption: str) -> str:
-    return html.unescape(html.unescape(ftfy.fix_text(caption))).strip()
-
-
 def clip_merges(path: Path | None = None) -> bytes:
     """Read CLIP's merges, from `path` or from the installed open_clip, which is not imported because it loads torch.
 
@@ -127,19 +100,13 @@ def _build(config: TokenizerConfig) -> _core.Tokenizer:
         how = config.clean or "lower"
         if how == "none":
             raise UserError("tokenizer.clean is 'none': with tokenizer.kind = 'clip' captions are always cleaned")
-        return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, _cleaner(how), how)
+        return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, cleaner(how), how)
     if config.path is None:
         raise UserError("tokenizer.path is None: with tokenizer.kind = 'file' it must name a tokenizer.json")
     if config.clean in {None, "none"}:
         return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
     way = str(config.clean)
-    return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id, _cleaner(way), way)
-
-
-def _cleaner(how: str) -> Callable[[list[str]], list[str]]:
-    if how == "lower":
-        return clean_captions
-    return clean_whitespace if how == "whitespace" else clean_canonicalize
+    return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id, cleaner(way), way)
 
 
 def _without_lone_surrogates(caption: str) -> str:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-Exchange = Literal["ring", "all_gather"]
-"""How tensors travel. `ring`: rank by rank, one rank's arrive while another's are worked on; memory for two ranks.
-`all_gather`: all in one collective, and all gradients in another; memory for all ranks."""
 
 
 class Visitor(Protocol):
@@ -41,6 +37,7 @@ class Peers:
         self.group = None if alone else (group or dist.group.WORLD)
         self.rank = 0 if alone else dist.get_rank(self.group)
         self.world_size = 1 if alone else dist.get_world_size(self.group)
+        self.on_nccl = not alone and "nccl" in dist.get_backend(self.group)
         # An operator in a compiled graph cannot hold a process group. It holds this number (see `with_number`).
         self.number = next(_NUMBERS)
         _BY_NUMBER[self.number] = self
@@ -50,9 +47,7 @@ class Peers:
         """Return the object with this `number`. It lives as long as something else holds it."""
         return _BY_NUMBER[number]
 
-    def visit(
-        self, own: Sequence[Tensor], visitor: Visitor, exchange: Exchange, *, with_grads: bool
-    ) -> list[Tensor] | None:
+    def visit(self, own: Sequence[Tensor], visitor: Visitor, *, gathers: bool, with_grads: bool) -> list[Tensor] | None:
         """Run `visitor` on the tensors of every rank; returns what the other ranks computed as gradients of `own`.
 
         The gradients are summed over the other ranks. None without `with_grads`, or without other ranks.
@@ -60,7 +55,9 @@ class Peers:
         Args:
             own: this rank's tensors; every rank's have the same shapes.
             visitor: `local` runs while the first tensors of another rank are on their way.
-            exchange: how the tensors travel; the same on all ranks.
+            gathers: how the tensors travel; the same on all ranks. True: all in one collective, and all gradients in
+                another, with memory for all ranks. False: rank by rank, one rank's arrive while another's are worked
+                on, with memory for two ranks.
             with_grads: whether gradients are wanted; the same on all ranks.
         """
         if self.world_size == 1:
@@ -71,7 +68,7 @@ class Peers:
         def remote(numbers: Tensor, grads: Tensor | None) -> None:
             visitor.remote(_unpack(numbers, own), None if grads is None else _unpack(grads, own))
 
-        walk = self._ring if exchange == "ring" else self._all_gather
+        walk = self._all_gather if gathers else self._ring
         returned = walk(packed, visitor.local, remote, with_grads)
         return None if returned is None else _unpack(returned, own)
 

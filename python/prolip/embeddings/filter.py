@@ -23,7 +23,7 @@ from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, show
 from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.rank import Chunk, read_ranking
 from prolip.errors import UserError
-from prolip.files import atomic_file
+from prolip.files import atomic_file, write_atomic
 
 RECORD = "filter.json"
 _BLOCK = 512
@@ -167,8 +167,7 @@ def _check_out(options: FilterOptions, chosen: list[str]) -> None:
             raise UserError(f"out: {options.out} holds a copy by another ranking, rule or choice: name another folder")
     elif options.out.is_dir() and any(options.out.iterdir()):
         raise UserError(f"out: {options.out} holds files, but no {RECORD}: name a new or an empty folder")
-    options.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _kept_by_source(options: FilterOptions, last_rank: int) -> Iterator[tuple[str, set[str], int]]:
@@ -231,7 +230,7 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
         DataError: the shard is not a plain tar file, is truncated or damaged, or lacks one of the keys.
     """
     missing, called = set(keys), name or str(shard)
-    with atomic_file(target) as temporary:
+    with atomic_file(target, shard.stat().st_size) as temporary:
         with shard.open("rb") as source, temporary.open("wb") as copy:
             for key, start, end in _members(called, source):
                 if not key or key in keys:

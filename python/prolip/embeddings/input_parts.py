@@ -23,6 +23,7 @@ from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS
 from prolip.errors import UserError
+from prolip.files import writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +223,8 @@ class Reading:
         else:
             self._scratch.mkdir(parents=True, exist_ok=True)
             shard = str(self._scratch / f"{place}.tar")
-            lost = _pack(part, Path(shard), with_captions=bool(self._config.captions))
+            with writing(Path(shard)):
+                lost = _pack(part, Path(shard), with_captions=bool(self._config.captions))
         try:
             loader = BatchLoader(replace(self._config, shards=(shard,)))
         except NoSampleError:

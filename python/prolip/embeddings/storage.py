@@ -88,7 +88,8 @@ def write_part(folder: Path, rows: Rows, notes: PartNotes, form: Format, stored:
     total_var = np.exp(rows.log_var.astype(np.float64)).sum(axis=1).astype(np.float32)
     mean, log_var = rows.mean.astype(stored), rows.log_var.astype(stored)
     write = _write_parquet if form == "parquet" else _write_safetensors
-    with atomic_file(path) as temporary:
+    size = mean.nbytes + log_var.nbytes + total_var.nbytes + sum(map(len, rows.keys))
+    with atomic_file(path, size) as temporary:
         write(temporary, rows, mean, log_var, total_var, notes)
     return path
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
@@ -22,21 +27,49 @@ def run_explore(options: ExploreOptions) -> list[str]:
         UserError: Gradio is missing, the address is not available, or the checkpoint or the data cannot be used.
     """
     check_address(options.host, options.port)
-    try:
-        import gradio
-    except ImportError as error:
-        raise UserError("the page needs Gradio: pip install 'prolip[explore]'") from error
+    with temporary_folder() as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # read when Gradio is imported
+        try:
+            import gradio  # noqa: F401
+        except ImportError as error:
+            raise UserError("the page needs Gradio: pip install 'prolip[explore]'") from error
+        folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
+        model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, beside=folder)
+        items: list[Item] = []
+        if options.data:
+            items = read_items(options.data, options.caption_keys, options.max_items, options.store)
+        serve(Explorer(model, items), options)
+    return []
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A private folder for all temporary files of this process, deleted at the end."""
+    parent = os.environ.get("GRADIO_TEMP_DIR")
+    if parent:
+        Path(parent).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="prolip-explore-", dir=parent or None) as folder:
+        tempfile.tempdir = folder  # an upload that breaks off stays there
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = None
+
+
+def serve(explorer: Explorer, options: ExploreOptions) -> None:
+    """Serve the page of a model until Ctrl-C."""
+    import gradio
+    import uvicorn
+    from fastapi import FastAPI
+
     from prolip.explore.page import build_page
+    from prolip.explore.same_origin import SameOrigin
     from prolip.explore.show import CSS
 
-    folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
-    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, beside=folder)
-    items: list[Item] = []
-    if options.data:
-        items = read_items(options.data, options.caption_keys, options.max_items, options.store)
-    page = build_page(Explorer(model, items), options.checkpoint)
-    log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
-    page.launch(
+    app = gradio.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        build_page(explorer, options.checkpoint),
+        path="/",
         server_name=options.host,
         server_port=options.port,
         max_file_size=options.max_upload_mb * gradio.FileSize.MB,
@@ -44,11 +77,21 @@ def run_explore(options: ExploreOptions) -> list[str]:
         theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=CSS,
         footer_links=[],
-        share=False,
-        quiet=True,
+        run_history=False,
+        show_error=False,
         ssr_mode=False,
     )
-    return []
+    log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
+    # The page keeps a connection open, so the end does not wait for all of them, and does not tell of that.
+    config = uvicorn.Config(
+        SameOrigin(app, options.host),
+        host=options.host.strip("[]"),
+        port=options.port,
+        log_level="critical",
+        timeout_graceful_shutdown=1,
+    )
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run()
 
 
 def check_address(host: str, port: int) -> None:
@@ -58,7 +101,7 @@ def check_address(host: str, port: int) -> None:
         UserError: another program listens there, or the address is not one of this machine.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+OnnxPrecision = Literal["fp32", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxConfig:
+    """Settings of the ONNX files."""
+
+    precision: OnnxPrecision = "fp32"
+    """Type of the towers' weights and products. With fp16 the inputs, the last layers and the outputs stay fp32."""
+    uint8_images: bool = False
+    """Take images as uint8 [batch, height, width, 3] and normalise them inside. By default: as normalised float32
+    [batch, 3, height, width]."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write a model in the hub's layout: config.json, model.safetensors, a model card, and a tokenizer file if any."""
+    """Write a model to a folder or to the hub, in the layout of the released models or of another library."""
 
     source: Annotated[str, tyro.conf.Positional]
     """A run's folder (its newest usable checkpoint), or any source of `prolip.load`: a checkpoint, a folder,
     hf-hub:OWNER/NAME, open_clip:NAME/TAG."""
     out: Path | None = None
     """Folder to write."""
+    format: Literal["prolip", "transformers", "sentence-transformers", "onnx"] = "prolip"
+    """Layout of the folder. `prolip`: that of the released models, with config.json, model.safetensors, a model card,
+    and a tokenizer file if any. `transformers` and `sentence-transformers`: also with tokenizer, image processor and
+    code, so that these libraries load it without prolip. `onnx`: both towers (needs the extra `onnx`) and a complete
+    tokenizer.json."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the model's own. Every format but `prolip` needs one."""
+    onnx: OnnxConfig = field(default_factory=OnnxConfig)
+    """The ONNX files; only for the format `onnx`."""
     push: str | None = None
     """Hub repository to push to, OWNER/NAME."""
     private: bool = False

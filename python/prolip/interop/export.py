@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from prolip.checkpoint import Carried, Checkpoint, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import atomic_file
-from prolip.interop.config import ExportOptions
-from prolip.models import ModelConfig
-from prolip.models.hub import ModelCard, push_to_hub, save_pretrained
+from prolip.interop.config import ExportOptions, OnnxConfig
+from prolip.models import ModelConfig, ProLIP
+from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
 from prolip.models.weights import INFERENCE_FILE, build
 from prolip.pretrained.carried import (
@@ -25,20 +27,48 @@ from prolip.pretrained.carried import (
     read_settings,
     write_settings,
 )
+from prolip.pretrained.open import choose_tokenizer
 from prolip.pretrained.sources import load_network, read_beside
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)
 
 
+class _Source(NamedTuple):
+    """What is written."""
+
+    model: ProLIP
+    card: ModelCard
+    tokenizer: TokenizerConfig | None
+    """The tokenizer that was asked for, or that the source carries."""
+    keep_ratio: float | None
+    """Share of patches that training kept of masked images; None if unknown."""
+
+
 def run_export(options: ExportOptions) -> list[str]:
     """Write the model, and return the lines to print.
 
     Raises:
-        UserError: neither a folder nor a repository is named, or the source is not a model.
+        UserError: neither a folder nor a repository is named, the source is not a model, or does not suit the format.
     """
     if options.out is None and options.push is None:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
+    if options.format != "onnx" and options.onnx != OnnxConfig():
+        raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
+    source = _read(options)
+    lines: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.out or Path(temporary)
+        files = _write(source, folder, options)
+        if options.out is not None:
+            lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        if options.push is not None:
+            lines.append(f"pushed: {push_to_hub(folder, options.push, files=files, private=options.private)}")
+    return lines
+
+
+def _read(options: ExportOptions) -> _Source:
+    """Read the model, and what is known about it."""
     saved = read_weights(Path(options.source), averaged=options.weights == "average")
     if saved is None:
         model = load_network(options.source)
@@ -49,21 +79,38 @@ def run_export(options: ExportOptions) -> list[str]:
         model = build(from_official_json(checkpoint.notes.model_config), state)
         card, keep_ratio = card_of_run(checkpoint), checkpoint.notes.keep_ratio
         tokenizer = carried_by(checkpoint) or from_toml(checkpoint.notes.config).data.tokenizer
+    if options.tokenizer is not None:
+        tokenizer = choose_tokenizer(options.source, options.tokenizer, model.config.text)
     card = dataclasses.replace(
         card,
         name=options.name or card.name,
         data=options.data or card.data,
         licence=options.licence or card.licence,
     )
-    lines: list[str] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = save_pretrained(model, options.out or Path(temporary), card=card)
+    return _Source(model, card, tokenizer, keep_ratio)
+
+
+def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[str]:
+    """Write the folder, and return the names of its files."""
+    model, card, tokenizer, keep_ratio = source
+    if options.format == "prolip":
+        save_pretrained(model, folder, card=card)
         _write_carried(folder, tokenizer, model.config, keep_ratio)
-        if options.out is not None:
-            lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-        if options.push is not None:
-            lines.append(f"pushed: {push_to_hub(folder, options.push, private=options.private)}")
-    return lines
+        return HUB_FILES
+    tokenizer = tokenizer or choose_tokenizer(options.source, None, model.config.text)
+    if options.format == "onnx":
+        from prolip.interop.onnx import save_onnx
+
+        return save_onnx(model, tokenizer, folder, card, options.onnx)
+    if options.format == "transformers":
+        from prolip.interop.transformers.folder import TRANSFORMERS_FILES, save_transformers
+
+        save_transformers(model, tokenizer, folder, card)
+        return TRANSFORMERS_FILES
+    from prolip.interop.transformers.folder import SENTENCE_FILES, save_sentence_transformers
+
+    save_sentence_transformers(model, tokenizer, folder, card)
+    return SENTENCE_FILES
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:

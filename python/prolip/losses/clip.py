@@ -10,12 +10,12 @@ Shapes: N images and N texts of this rank, C caption slots, D embedding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from prolip.distributed import Exchange, Peers
+from prolip.distributed import Peers
 from prolip.losses.operator import register_gradients
 from prolip.losses.ppcl import TILE
 
@@ -26,7 +26,7 @@ def clip_loss(
     logit_scale: Tensor,
     peers: Peers,
     *,
-    exchange: Exchange = "ring",
+    gathers: bool = False,
     tile: int = TILE,
 ) -> Tensor:
     """Mean cross entropy of every image [N, D] among all texts, and of every text [C, N, D] among all images.
@@ -39,35 +39,34 @@ def clip_loss(
         text_mean: their texts; every rank has as many.
         logit_scale: scalar > 0.
         peers: the ranks that share the batch.
-        exchange: how images and texts travel between ranks.
+        gathers: whether all ranks' items travel in one collective, instead of rank by rank.
         tile: items per tile.
     """
     dtype = torch.promote_types(image_mean.dtype, torch.float32)
     inputs = [image_mean.to(dtype), text_mean.to(dtype), logit_scale.to(dtype)]
     training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    total: Tensor = _entropy_sum(inputs, peers.number, exchange, tile, training)[0]
+    total: Tensor = _entropy_sum(inputs, peers.number, gathers, tile, training)[0]
     slots, items, _ = text_mean.shape
     return total * (1 / (2 * items * slots))
 
 
 @torch.library.custom_op("prolip::clip_entropy_sum", mutates_args=())
 def _entropy_sum(
-    inputs: Sequence[Tensor], peers: int, exchange: str, tile: int, training: bool
+    inputs: Sequence[Tensor], peers: int, gathers: bool, tile: int, training: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """The sum of all cross entropies of this rank's items, and its gradients if `training`.
 
     `inputs` are image means, text means and the scale.
     """
     image, text, scale = inputs
-    way = cast(Exchange, exchange)
     with torch.autocast(image.device.type, enabled=False):
         own, ranks = _Sides(image, text), Peers.with_number(peers)
         sums = _Sums(own, scale, tile)
-        ranks.visit(own, sums, way, with_grads=False)
+        ranks.visit(own, sums, gathers=gathers, with_grads=False)
         if not training:
             return sums.entropy(), []
         slopes = _Slopes(own, scale, tile, sums.log_sum)
-        returned = ranks.visit(own, slopes, way, with_grads=True)
+        returned = ranks.visit(own, slopes, gathers=gathers, with_grads=True)
         return sums.entropy(), slopes.gradients(returned)
 
 

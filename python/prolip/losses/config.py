@@ -11,6 +11,7 @@ from prolip.errors import UserError
 InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]
 Contrast = Literal["ppcl", "siglip", "clip"]
+Exchange = Literal["auto", "ring", "all_gather"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,9 @@ class LossConfig:
     """In the official score, exp(inclusion_eps) scales the distance of the means. Unused by the exact score."""
     vib_form: VibForm = "official"
     """KL divergence of the bottleneck: as in the released code, or the exact one."""
-    exchange: Literal["ring", "all_gather"] = "ring"
-    """How texts reach the other ranks: "ring", rank by rank, or "all_gather", with more memory and fewer messages."""
+    exchange: Exchange = "auto"
+    """How texts reach the other ranks: "ring", rank by rank, or "all_gather", all in one collective, with memory for
+    all ranks' texts. "auto" gathers on GPUs (NCCL), where messages cost more than memory. All give the same loss."""
 
     def __post_init__(self) -> None:
         for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):

@@ -10,13 +10,13 @@ Shapes: N images and N texts of this rank, C caption slots, M texts of a tile, D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.distributed import Exchange, Peers
+from prolip.distributed import Peers
 from prolip.gaussian import Gaussian, csd_logits
 from prolip.losses.operator import register_gradients
 
@@ -43,7 +43,7 @@ def ppcl(
     logit_bias: Tensor,
     peers: Peers,
     *,
-    exchange: Exchange = "ring",
+    gathers: bool = False,
     tile: int = TILE,
 ) -> Tensor:
     """The loss of `ppcl_reference` for this rank's images [N, D] with every rank's texts [C, N, D].
@@ -58,14 +58,14 @@ def ppcl(
         logit_scale: scalar > 0.
         logit_bias: scalar.
         peers: the ranks that share the batch.
-        exchange: how texts travel between ranks.
+        gathers: whether all ranks' texts travel in one collective, instead of rank by rank.
         tile: texts per tile.
     """
     dtype = torch.promote_types(image.mean.dtype, torch.float32)
     image, text = (Gaussian(one.mean.to(dtype), one.log_var.to(dtype)) for one in (image, text))
     inputs = [image.mean, image.total_var], [text.mean, text.total_var], [logit_scale.to(dtype), logit_bias.to(dtype)]
     training = torch.is_grad_enabled() and any(tensor.requires_grad for pair in inputs for tensor in pair)
-    total: Tensor = _pair_sum(*inputs, peers.number, exchange, tile, training)[0]
+    total: Tensor = _pair_sum(*inputs, peers.number, gathers, tile, training)[0]
     slots, items, _ = text.mean.shape
     return total * (1 / (items * slots))
 
@@ -76,7 +76,7 @@ def _pair_sum(
     text: Sequence[Tensor],
     logit: Sequence[Tensor],
     peers: int,
-    exchange: str,
+    gathers: bool,
     tile: int,
     training: bool,
 ) -> tuple[Tensor, list[Tensor]]:
@@ -87,8 +87,7 @@ def _pair_sum(
     """
     with torch.autocast(image[0].device.type, enabled=False):
         visit = _Visit(_Side(*image), _Side(*text), *logit, tile=tile, training=training)
-        way = cast(Exchange, exchange)
-        returned = Peers.with_number(peers).visit(text, visit, way, with_grads=training)
+        returned = Peers.with_number(peers).visit(text, visit, gathers=gathers, with_grads=training)
         return visit.total, visit.gradients(returned)
 
 

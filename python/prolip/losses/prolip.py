@@ -76,6 +76,7 @@ class ProlipLoss:
     def __init__(self, config: LossConfig, peers: Peers) -> None:
         self.config = config
         self.peers = peers
+        self._gathers = config.exchange == "all_gather" or (config.exchange == "auto" and peers.on_nccl)
 
     def __call__(self, output: Embedded) -> LossTerms:
         """Compute the terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
@@ -111,12 +112,12 @@ class ProlipLoss:
     def _contrast(self, image: Gaussian, text: Gaussian, output: Embedded) -> Tensor:
         config, scale, bias = self.config, output.logit_scale, output.logit_bias
         if config.contrast == "clip":
-            return clip_loss(image.mean, text.mean, scale, self.peers, exchange=config.exchange)
+            return clip_loss(image.mean, text.mean, scale, self.peers, gathers=self._gathers)
         if bias is None:
             raise UserError(f"the model has no similarity bias (init_logit_bias), which {config.contrast} needs")
         if config.contrast == "siglip":
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
-        return ppcl(image, text, scale, bias, self.peers, exchange=config.exchange)
+        return ppcl(image, text, scale, bias, self.peers, gathers=self._gathers)
 
     def _inclusion(self, specific: Gaussian, general: Gaussian) -> Tensor:
         config = self.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from prolip.models.weights import CONFIG_FILE, INFERENCE_FILE, MODEL_FILE
 
 CARD_FILE = "README.md"
 TOKENIZER_FILE = "tokenizer.json"
+HUB_FILES = (CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE, "merges.txt*", INFERENCE_FILE)
+"""The files of an exported folder in this layout, as patterns."""
 NOT_STATED = "not stated when it was saved"
+_USAGE = """import prolip
+
+model = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME
+images = model.encode_images(["cat.jpg"])
+texts = model.encode_texts(["a cat", "an animal"])
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,10 @@ class ModelCard:
     """Optimizer steps."""
     samples: int | None = None
     """Samples seen, with repetitions."""
+    library: str = "prolip"
+    """Library that loads the folder, by its name on the hub."""
+    usage: str = _USAGE
+    """How to load it there, in Python."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """More tables by title, such as the settings of the loss."""
 
@@ -58,13 +70,13 @@ class ModelCard:
         written = json.dumps(to_official_json(config), indent=2, sort_keys=True)
         return "\n".join(
             [
-                f"---\nlicense: {self.licence}\nlibrary_name: prolip\npipeline_tag: zero-shot-image-classification",
+                f"---\nlicense: {self.licence}\nlibrary_name: {self.library}",
+                "pipeline_tag: zero-shot-image-classification",
                 "tags:\n- prolip\n- probabilistic-embeddings\n- vision-language\n---\n",
                 f"# {self.name}\n",
                 "A probabilistic language-image model: images and captions become Gaussians. The mean says what",
                 "something is, the variance how unsure the model is about it (ProLIP, arXiv:2410.18857).\n",
-                "```python\nimport prolip\n\nmodel = prolip.load(...)  # this folder, or hf-hub:OWNER/NAME",
-                'images = model.encode_images(["cat.jpg"])\ntexts = model.encode_texts(["a cat", "an animal"])\n```\n',
+                f"```python\n{self.usage}```\n",
                 *(_table(title, rows) for title, rows in tables.items()),
                 f"## Configuration\n\n```json\n{written}\n```\n",
             ]
@@ -95,23 +107,24 @@ def save_pretrained(
     The files are config.json, model.safetensors (float32), README.md, and tokenizer.json if there is a `tokenizer`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
     }
-    with atomic_file(folder / MODEL_FILE) as temporary:  # who reads the one before must not see it change
+    # Atomic: who reads the one before must not see it change.
+    with atomic_file(folder / MODEL_FILE, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary)
     config = json.dumps(to_official_json(model.config), indent=2, sort_keys=True)
     write_atomic(folder / CONFIG_FILE, config)
     text = (card or ModelCard()).text(model.config, sum(parameter.numel() for parameter in model.parameters()))
     write_atomic(folder / CARD_FILE, text)
     if tokenizer is not None:
-        (folder / TOKENIZER_FILE).write_bytes(tokenizer.read_bytes())
+        with atomic_file(folder / TOKENIZER_FILE, tokenizer.stat().st_size) as temporary:
+            temporary.write_bytes(tokenizer.read_bytes())
     return folder
 
 
-def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Upload the folder to a hub repository, creating it if needed; returns the commit's address.
+def push_to_hub(folder: Path, repository: str, *, files: Sequence[str] = HUB_FILES, private: bool = False) -> str:
+    """Upload the `files` of a folder to a hub repository, creating it if needed; returns the commit's address.
 
     The hub's client uses the token stored by `hf auth login`.
     """
@@ -119,11 +132,10 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
 
     api = HfApi()
     api.create_repo(repository, private=private, exist_ok=True)
-    names = [CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE, "merges.txt*", INFERENCE_FILE]
     commit = api.upload_folder(
         repo_id=repository,
         folder_path=folder,
-        allow_patterns=names,
+        allow_patterns=list(files),
         commit_message="ProLIP model, saved by prolip export",
     )
     return str(commit)

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.config import VisionConfig
-from prolip.models.transformer import Activation, AttentionPool, Transformer, hide_token
+from prolip.models.transformer import Activation, AttentionMask, AttentionPool, Transformer, hide_token
+
+
+def image_mask(config: VisionConfig) -> Tensor | None:
+    """Which tokens each token attends to, bool [L, L]; None if all attend to all."""
+    if not config.embed_unc or config.unc_seen:
+        return None
+    num_specials = 1 + int(config.pool_type == "tok")
+    length = num_specials + config.num_patches
+    return hide_token(torch.ones(length, length, dtype=torch.bool), num_specials - 1)
 
 
 class ImageEncoder(nn.Module):
@@ -53,10 +62,7 @@ class ImageEncoder(nn.Module):
         )
         self.uncertainty_proj = nn.Linear(width, embed_dim) if config.embed_unc else None
         self.mask: Tensor | None
-        length = len(self.positional_embedding)
-        hides = config.embed_unc and not config.unc_seen
-        mask = hide_token(torch.ones(length, length, dtype=torch.bool), self.num_specials - 1) if hides else None
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", image_mask(config), persistent=False)
         if self.uncertainty_proj is not None:
             nn.init.normal_(self.uncertainty_proj.weight, std=scale)
             nn.init.constant_(self.uncertainty_proj.bias, config.init_unc_bias)
@@ -91,9 +97,10 @@ class ImageEncoder(nn.Module):
         special: list[Tensor] = [vector for vector in (self.class_embedding, self.unc_embedding) if vector is not None]
         if special:
             specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
-            tokens = torch.cat([specials.expand(len(images), -1, -1), tokens], 1)
+            tokens = torch.cat([specials.expand(images.shape[0], -1, -1), tokens], 1)
         rows = slice(0, None if self.attn_pool is not None else self.num_specials)
-        mask = None if self.mask is None else self.mask[: tokens.shape[1], : tokens.shape[1]]
+        unc = self.num_specials - 1
+        mask = None if self.mask is None else AttentionMask(self.mask, False, unc, unc).of_tokens(0, tokens.shape[1])
         x = self.transformer(self.ln_pre(tokens), rows, mask)
         # Heads run in single precision at least, whatever the blocks ran in: their outputs are what the loss compares.
         with torch.autocast(x.device.type, enabled=False):

@@ -93,8 +93,9 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
         UserError: a setting is unknown, or the official code does not support it either (specification §1).
     """
     known = {"embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "vision_cfg", "text_cfg"}
+    saved_by_transformers = given.get("model_type") == "prolip"  # which adds settings of its own
     for key in given:
-        if key not in known:
+        if key not in known and not saved_by_transformers:
             raise UserError(f"{key} is not a known setting{_nearest(key, known)}")
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in given:

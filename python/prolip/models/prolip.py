@@ -34,7 +34,8 @@ class ProLIPOutput(NamedTuple):
     """Scalar; None for a model without a bias, which only CLIP's loss accepts."""
 
 
-def _normalised(raw: Gaussian) -> Gaussian:
+def normalised(raw: Gaussian) -> Gaussian:
+    """Return the Gaussians with means of unit norm."""
     return Gaussian(F.normalize(raw.mean, dim=-1, eps=1e-12), raw.log_var)
 
 
@@ -57,12 +58,12 @@ class ProLIP(nn.Module):
     def encode_image(self, images: Tensor, kept_patches: Tensor | None = None, *, normalize: bool = True) -> Gaussian:
         """Encode normalised pixels [B, 3, height, width] as Gaussians [B, D]; see `ImageEncoder` for `kept_patches`."""
         raw: Gaussian = self.visual(images, kept_patches)
-        return _normalised(raw) if normalize else raw
+        return normalised(raw) if normalize else raw
 
     def encode_text(self, token_ids: Tensor, *, normalize: bool = True) -> Gaussian:
         """Encode token ids [B, L], padded to the full context, as Gaussians [B, D]."""
         raw: Gaussian = self.text(token_ids)
-        return _normalised(raw) if normalize else raw
+        return normalised(raw) if normalize else raw
 
     def forward(
         self,

@@ -10,7 +10,19 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.config import TextConfig
-from prolip.models.transformer import Transformer, hide_token
+from prolip.models.transformer import AttentionMask, Transformer, hide_token
+
+
+def text_mask(config: TextConfig) -> Tensor | None:
+    """Which tokens each token attends to, bool [L, L]; None if all attend to all."""
+    hides = config.embed_unc and not config.unc_seen
+    if config.no_causal_mask and not hides:
+        return None
+    length = config.context_length + int(config.embed_cls) + int(config.embed_unc)
+    mask = torch.ones(length, length, dtype=torch.bool)
+    if not config.no_causal_mask:
+        mask = mask.tril()
+    return hide_token(mask, length - 1 - int(config.embed_cls)) if hides else mask
 
 
 class TextEncoder(nn.Module):
@@ -50,13 +62,12 @@ class TextEncoder(nn.Module):
         if bare is None:
             self.text_projection = nn.Linear(width, embed_dim)
         self.text_uncertainty_projection = nn.Linear(width, embed_dim) if config.embed_unc else None
+        self.register_buffer("mask", text_mask(config), persistent=False)
+        hides = config.embed_unc and not config.unc_seen
+        # A causal mask hides the last token from the others anyway. If [CLS] comes after it, the mask has neither form.
+        self.is_causal = not config.no_causal_mask and not (hides and config.embed_cls)
         length = config.context_length + self.num_specials
-        mask = None if config.no_causal_mask else torch.ones(length, length, dtype=torch.bool).tril()
-        if config.embed_unc and not config.unc_seen:
-            mask = hide_token(
-                torch.ones(length, length, dtype=torch.bool) if mask is None else mask, length + self._unc_row
-            )
-        self.register_buffer("mask", mask, persistent=False)
+        self.hidden = length + self._unc_row if hides and config.no_causal_mask else None
         self._initialise(config)
 
     def _initialise(self, config: TextConfig) -> None:
@@ -98,8 +109,9 @@ class TextEncoder(nn.Module):
         first = -1 - int(from_unc) if self.pool_type == "cls" else -1 - self.num_specials
         rows = slice(first if self.pool_type in {"cls", "last"} else 0, None)
         short = self.context_length - token_ids.shape[1]
-        mask = None if self.mask is None else self.mask[short:, short:]
-        x = self.transformer(tokens, rows, mask)
+        mask = None if self.mask is None else AttentionMask(self.mask, self.is_causal, self.hidden, self.hidden)
+        length = self.context_length + self.num_specials
+        x = self.transformer(tokens, rows, None if mask is None else mask.of_tokens(short, length))
         # Heads run in single precision at least, whatever the blocks ran in: their outputs are what the loss compares.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_final(x.to(self.ln_final.weight.dtype))
@@ -122,4 +134,4 @@ class TextEncoder(nn.Module):
         if self.pool_type == "last":
             return x[:, -1 - self.num_specials]
         place = (token_ids if self.pool_type == "argmax" else (token_ids == self.eos_id).int()).argmax(-1)
-        return x[torch.arange(len(x), device=x.device), place]
+        return x[torch.arange(x.shape[0], device=x.device), place]

@@ -5,7 +5,7 @@ Shapes: B batch, L tokens, W width, H heads.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +16,65 @@ Activation = Literal["exact", "tanh", "quick"]
 """GELU, its tanh approximation, or x * sigmoid(1.702 x)."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention of every query to the keys where `mask` [Lq, Lk] is true (all if None), [B, H, Lq, W/H].
+class AttentionMask(NamedTuple):
+    """Which tokens each token attends to, and the form of that, which fused kernels know instead of a matrix."""
+
+    allowed: Tensor
+    """bool [Lq, Lk]"""
+    causal: bool = False
+    """Each token attends to itself and to those before it."""
+    hidden: int | None = None
+    """A key that no query attends to, except the query `seer`; all attend to all other keys."""
+    seer: int | None = None
+    """The query of the hidden token, which attends to all keys; None if it is not among the queries."""
+
+    def of_rows(self, rows: slice) -> AttentionMask:
+        """The mask of some of the queries."""
+        first, last, _ = rows.indices(self.allowed.shape[0])
+        is_whole = last - first == self.allowed.shape[0]
+        seer = None if self.seer is None or not first <= self.seer < last else self.seer - first
+        return AttentionMask(self.allowed[rows], self.causal and is_whole, self.hidden, seer)
+
+    def of_tokens(self, first: int, last: int) -> AttentionMask:
+        """The mask of the tokens from `first` to `last`, of a mask of all tokens to all."""
+        hidden = None if self.hidden is None else self.hidden - first
+        return AttentionMask(self.allowed[first:last, first:last], self.causal, hidden, hidden)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None = None) -> Tensor:
+    """Attention of every query to the keys that `mask` allows (all if None), [B, H, Lq, W/H].
 
     On a CPU, two matrix products and a softmax are faster than the fused kernel (docs/benchmarks.md, "A training
     step"). On other devices the fused kernel stores no L x L matrix.
     """
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, mask)
-    out: Tensor = _weights(query * query.shape[-1] ** -0.5, key, mask) @ value
+        return attend_fused(query, key, value, mask)
+    out: Tensor = _weights(query * query.shape[-1] ** -0.5, key, None if mask is None else mask.allowed) @ value
     return out
+
+
+def attend_fused(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None = None) -> Tensor:
+    """`attend` by torch's kernels. Flash attention takes no matrix of what is allowed, so a known form replaces it."""
+    if mask is None:
+        return F.scaled_dot_product_attention(query, key, value)
+    if mask.causal:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    if mask.hidden is None:
+        return F.scaled_dot_product_attention(query, key, value, mask.allowed)
+    seen_key, seen_value = _without(key, mask.hidden), _without(value, mask.hidden)
+    if mask.seer is None:
+        return F.scaled_dot_product_attention(query, seen_key, seen_value)
+    others = F.scaled_dot_product_attention(_without(query, mask.seer), seen_key, seen_value)
+    own = F.scaled_dot_product_attention(query[..., mask.seer : mask.seer + 1, :], key, value)
+    return torch.cat([others[..., : mask.seer, :], own, others[..., mask.seer :, :]], -2)
+
+
+def _without(tokens: Tensor, token: int) -> Tensor:
+    """All tokens [..., L, W] but one; a view if it is the first or the last."""
+    before, after = tokens[..., :token, :], tokens[..., token + 1 :, :]
+    if token == 0:
+        return after
+    return before if after.shape[-2] == 0 else torch.cat([before, after], -2)
 
 
 def _weights(scaled_query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
@@ -128,19 +177,21 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def forward(self, x: Tensor, rows: slice | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None) -> Tensor:
         """Attention outputs of the tokens `rows` (all if None), [B, L', W].
 
-        Each token attends to the tokens where its row of `mask` [L, L] is true (to all if None).
+        `mask` says which tokens each token attends to (to all if None).
         """
         width = x.shape[-1]
         if rows is None:
             packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-            if packed.device.type == "cpu":
-                return cast(Tensor, self.out_proj(_SelfAttention.apply(packed, self.heads, mask)))
+            # An exported graph has no gradient, and would copy what is scaled in place.
+            if packed.device.type == "cpu" and not torch.compiler.is_exporting():
+                allowed = None if mask is None else mask.allowed
+                return cast(Tensor, self.out_proj(_SelfAttention.apply(packed, self.heads, allowed)))
             query, key, value = self._split(packed, 3)
         else:
-            mask = None if mask is None else mask[rows]
+            mask = None if mask is None else mask.of_rows(rows)
             (query,) = self._split(F.linear(x[:, rows], self.in_proj_weight[:width], self.in_proj_bias[:width]), 1)
             key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
         out: Tensor = self.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
@@ -151,7 +202,7 @@ class Attention(nn.Module):
         width = x.shape[-1]
         key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
         probe = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
-        (split,) = self._split(probe.expand(len(x), -1, -1), 1)
+        (split,) = self._split(probe.expand(x.shape[0], -1, -1), 1)
         out: Tensor = self.out_proj(attend(split, key, value).transpose(1, 2).flatten(2))
         return out
 
@@ -221,7 +272,7 @@ class Block(nn.Module):
         self.ls_2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
 
     def forward(
-        self, x: Tensor, rows: slice | None = None, mask: Tensor | None = None, keeps_gelu: bool = False
+        self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None, keeps_gelu: bool = False
     ) -> Tensor:
         """The tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`.
 
@@ -276,7 +327,7 @@ class Transformer(nn.Module):
         """The blocks, from first to last."""
         return [block for block in self.resblocks if isinstance(block, Block)]
 
-    def forward(self, x: Tensor, rows: slice, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, rows: slice, mask: AttentionMask | None = None) -> Tensor:
         """The tokens `rows` after all blocks, [B, L', W]; `mask` as in `Attention`.
 
         The towers need only one or two special tokens. So the last block computes queries and MLP for those alone:

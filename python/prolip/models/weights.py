@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prolip.errors import UserError
+from prolip.errors import UserError, printable
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
 from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
@@ -41,7 +41,10 @@ _TOKEN_TABLE = "text.token_embedding.weight"
 
 
 class WeightsError(UserError):
-    """A file is not a checkpoint, or does not fit the model; the message names the file or the tensors."""
+    """A file is not a checkpoint, or does not fit the model; the message names the file or the tensors, one a line."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, ValueError.__str__(self).split("\n")))
 
 
 class ForeignFileError(WeightsError):
@@ -240,7 +243,9 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
 def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     problems = _mismatches(expected, given)
     if problems:
-        raise WeightsError("the checkpoint does not fit the model:\n" + "\n".join(f"  {line}" for line in problems))
+        raise WeightsError(
+            "the checkpoint does not fit the model:\n" + "\n".join(f"  {printable(line)}" for line in problems)
+        )
 
 
 def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

@@ -78,7 +78,7 @@ def load(
     try:
         chosen = None if tokenizer is not None else _carried_tokenizer(source, checkpoint, exported, cache_dir)
         if chosen is None:
-            chosen = _choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
+            chosen = choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
         found = Tokenizer(chosen)
     except UserError as error:
         if tokenizer is not None:
@@ -173,15 +173,15 @@ def _carried_tokenizer(
     return dataclasses.replace(found, path=file.absolute())
 
 
-def _choose_tokenizer(
+def choose_tokenizer(
     source: str,
     tokenizer: str | Path | None,
     text: TextConfig,
-    checkpoint: Checkpoint | None,
-    beside: Path | None,
-    cache_dir: str | Path | None,
+    checkpoint: Checkpoint | None = None,
+    beside: Path | None = None,
+    cache_dir: str | Path | None = None,
 ) -> TokenizerConfig:
-    """The tokenizer of a model; see `load`.
+    """Return the tokenizer of a model that carries none; see `load`.
 
     Raises:
         UserError: it is unknown, or cannot be downloaded.

@@ -24,6 +24,7 @@ from torch import Tensor
 from prolip.data import DataError
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
+from prolip.files import writing
 
 CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 _HUB = "hf://datasets/"
@@ -123,9 +124,9 @@ def _fetch(root: str, folder: Path, part: str, name: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                shutil.copyfileobj(answer, file)
             size = answer.headers["Content-Length"]
+            with writing(path, None if size is None else int(size)), temporary.open("wb") as file:
+                shutil.copyfileobj(answer, file)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
             error.close()

@@ -20,7 +20,7 @@ def save_prompt_weights(found: PromptWeights, path: Path, notes: Mapping[str, ob
     """Write weights to a safetensors file, with `notes` (settings, class names, templates) as JSON in its header."""
     tensors = {name: getattr(found, name).detach().cpu().contiguous() for name in _TENSORS}
     header = {name: json.dumps(note, ensure_ascii=False) for name, note in (notes or {}).items()}
-    with atomic_file(path) as temporary:
+    with atomic_file(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary, header)
 
 

@@ -22,6 +22,7 @@ from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
 from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
+from prolip.files import write_atomic
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -194,6 +195,6 @@ def _write(options: ReweightOptions, names: list[str], templates: list[str], fou
     tensors, chart = options.out / "prompt_weights.safetensors", options.out / "prompt_weights.svg"
     notes = {"bprw": dataclasses.asdict(options.bprw), "classnames": names, "templates": templates}
     save_prompt_weights(found, tensors, notes)
-    chart.write_text(prompt_chart(templates, found.weights), encoding="utf-8")
+    write_atomic(chart, prompt_chart(templates, found.weights))
     slowest = int(found.rounds.max())
     return [f"{len(names)} classes, at most {slowest} rounds", f"weights: {tensors}", f"chart: {chart}"]

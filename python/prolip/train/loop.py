@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +26,8 @@ from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, log_error, meet
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
+from prolip.files import write_atomic
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
@@ -50,7 +51,7 @@ from prolip.train.optim import (
     set_learning_rate,
     step_where,
 )
-from prolip.train.parallel import average_whole_gradients, share_model
+from prolip.train.parallel import Loss, average_whole_gradients, compile_loss, share_model
 from prolip.train.stop_signal import StopRequest
 from prolip.train.validation import LoaderSettings, Validation, whole_model
 
@@ -69,7 +70,7 @@ class Run:
     model: ProLIP
     network: nn.Module
     """The model, wrapped by `prolip.train.parallel.share_model`."""
-    loss: Callable[[ProLIPOutput], LossTerms]
+    loss: Loss
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     """Averaged weights, if there are any."""
@@ -123,7 +124,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         ranks=ranks,
         model=model,
         network=network,
-        loss=torch.compile(loss) if config.parallel.compile else loss,
+        loss=compile_loss(loss, config.parallel, ranks),
         optimizer=optimizer,
         ema=ema,
         scaler=scaler,
@@ -137,8 +138,7 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
     )
     if ranks.rank == 0:
-        config.folder.mkdir(parents=True, exist_ok=True)
-        (config.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        write_atomic(config.folder / "config.toml", to_toml(config))
         of = count_parameters(model)
         log.info(
             f"{config.folder}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
@@ -273,7 +273,7 @@ def loop(run: Run, opened: ExitStack) -> int:
 def evaluated_model(run: Run) -> ProLIP:
     """Return the model to evaluate: averaged weights if there are any, not sharded, not compiled."""
     average = None if run.ema is None else run.ema.state_dict()
-    return whole_model(run.model, average, copied=run.config.parallel.compile)
+    return whole_model(run.model, average, copied=run.config.parallel.compiles(run.ranks.device.type))
 
 
 def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
@@ -300,7 +300,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
             keep_freed_memory()
         run = set_up(config, ranks)
     except OSError as error:
-        raise UserError(str(error)) from error
+        raise UserError(sentence(error)) from error
     if run.step >= run.config.total_steps:
         log.info("%s is complete: %d steps", run.config.folder, run.step)
         return 0

@@ -20,9 +20,9 @@ class LossScaler:
     """
 
     def __init__(self, device: torch.device, scale: float = _START, *, patience: int = _PATIENCE) -> None:
-        self.scale = torch.tensor(scale, device=device)
+        self.scale = torch.full((), scale, device=device)
         self._patience = patience
-        self._good_steps = torch.tensor(0, device=device)
+        self._good_steps = torch.zeros((), dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def unscale(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -5,7 +5,7 @@ None of them changes the numbers beyond the order of sums (docs/decisions/013-pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,10 +17,15 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from prolip.distributed import Ranks
-from prolip.models import ProLIP
+from prolip.losses import LossTerms
+from prolip.models import ProLIP, ProLIPOutput
 from prolip.train.config.parts import ParallelConfig
 
+Loss = Callable[[ProLIPOutput], LossTerms]
+
 _GRAPHS = 64
+_COMPILES_LOSS = "2.15"
+"""The torch that was seen to compile the loss. 2.7 does not."""
 
 
 def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype) -> nn.Module:
@@ -35,19 +40,26 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
         dtype: type of the towers' matrix products.
     """
     towers = (model.visual, model.text)
-    if config.compile:
+    compiled = config.compiles(ranks.device.type)
+    if compiled:
         # All blocks have the same code. It is compiled for both towers, whole and masked inputs, all rows and those of
         # the last block, with and without gradients: more than the 8 graphs that torch allows by default.
         torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
     for tower in towers:
         tower.transformer.recompute_every = config.recompute_every
-        if config.compile:
+        if compiled:
             for block in tower.transformer.blocks():
-                block.compile()
+                # Each view of a batch has one shape. A graph for all shapes would be slower than one for each.
+                block.compile(dynamic=False)
     if ranks.world_size == 1:
         return model
     if config.strategy == "ddp":
         devices = [ranks.device] if ranks.device.type == "cuda" else None
+        # No static graph: it would save nothing, and a resumed run would add in another order (decision 013).
+        # The model's only buffers are masks, which never change: nothing to broadcast at every step. (The option for
+        # that has another name in each version of torch.)
+        masks = [name for name, _ in model.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, masks)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     low = dtype if config.gather == "precision" and dtype != torch.float32 else None
@@ -61,6 +73,13 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
         # FSDP2 cannot shard scalars.
         fully_shard(tower, mesh=mesh)
     return model
+
+
+def compile_loss(loss: Loss, config: ParallelConfig, ranks: Ranks) -> Loss:
+    """Return the loss, compiled if blocks are and if torch can."""
+    if config.compiles(ranks.device.type) and torch.__version__ >= _COMPILES_LOSS:
+        return torch.compile(loss, dynamic=False)
+    return loss
 
 
 def _fsdp_roots(network: nn.Module) -> list[FSDPModule]:

@@ -47,6 +47,7 @@ def test_a_gpu_that_torch_cannot_use_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(lab)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))  # `explore` sets it, and it is restored here
     machine(monkeypatch, tmp_path, gpu=True, usable=False)
     assert main(words) == 2
     assert f"torch cannot use the GPU {tmp_path}/nvidia0 ({TOO_OLD})" in capsys.readouterr().err
@@ -64,6 +65,7 @@ def test_a_gpu_that_is_asked_for_must_be_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(lab)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))  # `explore` sets it, and it is restored here
     machine(monkeypatch, tmp_path, gpu=False, usable=False)
     assert main([*words, "--device", "cuda"]) == 2
     assert 'device is "cuda", but torch sees no GPU' in capsys.readouterr().err
@@ -73,6 +75,7 @@ def test_the_cpu_is_used_if_it_is_asked_for(
     lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(lab)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))  # `explore` sets it, and it is restored here
     machine(monkeypatch, tmp_path, gpu=True, usable=False)
     for name in ("classify", "search"):
         assert main([*COMMANDS[name], "--device", "cpu"]) == 0

@@ -199,6 +199,8 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"augment": AugmentConfig(gray_prob=2)}, "data.augment.gray_prob is 2: it must be between 0 and 1"),
         ({"store": StoreConfig(connections=0)}, "data.store.connections is 0: it must be between 1 and 1024"),
         ({"store": StoreConfig(read_ahead_bytes=0)}, "data.store.read_ahead_bytes is 0: it must be at least 1"),
+        ({"store": StoreConfig(max_shard_bytes=0)}, "data.store.max_shard_bytes is 0: it must be at least 1"),
+        ({"store": StoreConfig(min_bytes_per_s=-1)}, "data.store.min_bytes_per_s is -1: it must not be negative"),
         (
             {"store": StoreConfig(timeout_s=1e300)},
             "data.store.timeout_s is 1(0+): it must be above 0 and at most a day",

@@ -168,6 +168,32 @@ def test_pillow_reads_none_of_the_bad_pictures() -> None:
             assert not pillow_reads(picture), name
 
 
+def test_an_image_of_more_pixels_than_pillow_takes_without_a_warning_is_bad(tmp_path: Path) -> None:
+    side = 9460
+    assert (side - 1) ** 2 < LoaderConfig.max_pixels == Image.MAX_IMAGE_PIXELS < side**2
+    png = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), chunk(b"IDAT", zlib.compress(bytes(99)))]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(png) + chunk(b"IEND", b"")
+    loader = BatchLoader(of_damage(tmp_path / "0.tar", Damage(captioned("png", data), "decode", "")))
+    assert [key for batch in loader for key in batch.keys] == BEFORE + AFTER
+    assert "9460 x 9460 pixels are more than the limit of 89478485" in loader.stats().bad_samples[0]
+
+
+def test_a_key_with_line_breaks_and_terminal_codes_is_escaped_in_messages(tmp_path: Path) -> None:
+    path = tmp_path / "0\x1b[7m.tar"
+    write_tar(path, [("a\nb\x1b[2J\u202e猫.png", b"no picture"), ("a\nb\x1b[2J\u202e猫.txt", b"text")])
+    loader = BatchLoader(config(str(path), last_batch="keep", max_bad_fraction=1.0))
+    assert list(loader) == []
+    [line] = loader.stats().bad_samples
+    assert r"0\u{1b}[7m.tar, sample a\nb\u{1b}[2J\u{202e}猫: cannot decode" in line
+    strict = BatchLoader(config(str(path), last_batch="keep", max_bad_fraction=0.0))
+    with pytest.raises(DataError) as error:
+        list(strict)
+    assert str(error.value).isprintable()
+    # The batch itself has the key as it is.
+    write_tar(path, members("a\nb", (1, 2, 3)))
+    assert [batch.keys for batch in BatchLoader(config(str(path), last_batch="keep"))] == [["a\nb"]]
+
+
 def test_captions_from_json_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "0.tar"
     captions = (CaptionConfig(sources=(CaptionSource(key="levels.name"),)),)
@@ -236,6 +262,7 @@ HEAD = WHOLE[: 2 * SAMPLE]
 # A shard whose third sample is damaged, and what is said of it.
 SHARDS = {
     "cut in a picture": (WHOLE[: len(HEAD) + 530], 'the archive is truncated: member "a2.png" of .* bytes'),
+    "cut behind a sample": (HEAD, "there is nothing at byte 6144, not even the zeros that end an archive"),
     "cut in a header": (WHOLE[: len(HEAD) + 100], "the archive is truncated: a header"),
     "changed header": (changed(WHOLE, len(HEAD) + 3), "damaged header: the checksum is"),
     "changed checksum": (changed(WHOLE, len(HEAD) + 150), "damaged header: "),
@@ -311,7 +338,7 @@ def test_a_shard_that_vanishes(tmp_path: Path, last_batch: str) -> None:
 def test_a_shard_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     """Its file is open, so that nothing is missing: what lies behind the cut is bad, sample by sample."""
     path = tmp_path / "0.tar"
-    path.write_bytes(archive([f"a{index}" for index in range(40)]))
+    path.write_bytes(archive([f"a{index}" for index in range(40)]) + bytes(1024))
     shards = config(
         str(path),
         last_batch="keep",

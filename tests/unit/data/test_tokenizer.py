@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from prolip import _core
+from prolip.data.cleaning import clean_captions
 from prolip.data.config import TokenizerConfig
-from prolip.data.tokenizer import Tokenizer, clean_captions, clip_merges
+from prolip.data.tokenizer import Tokenizer, clip_merges
 
 MERGES = b"#version\nc a\nca t</w>\n"
 CAT, START, END = 513, 514, 515

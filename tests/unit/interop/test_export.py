@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.support.untrained_run import write_checkpoint, write_words
+from tests.support.hub import serving
+from tests.support.untrained_run import write_checkpoint, write_run, write_words
 
 import prolip
 from prolip.checkpoint import open_saved
@@ -135,6 +137,52 @@ def test_what_is_pushed_comes_back_the_same(
     assert (tmp_path / "out").exists() == keep
     back, sent = (prolip.load(source).network.state_dict() for source in ("hf-hub:me/mine", run))
     assert all(torch.equal(back[name], tensor) for name, tensor in sent.items())
+
+
+@pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
+def test_other_formats_need_square_images_and_a_tokenizer(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_pretrained(ProLIP(SMALL), tmp_path / "none")
+    words = ["export", str(tmp_path / "none"), "--format", form, "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "does not say which tokenizer it was trained with" in capsys.readouterr().err
+    tokens = replace(SMALL, text=replace(SMALL.text, vocab_size=49408))
+    save_pretrained(ProLIP(replace(tokens, vision=replace(SMALL.vision, image_size=(12, 18)))), tmp_path / "oblong")
+    words[1] = str(tmp_path / "oblong")
+    assert main([*words, "--tokenizer", "clip"]) == 2
+    assert "vision.image_size is (12, 18): only square images are supported" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_whose_library_is_missing_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
+    for name in [name for name in sys.modules if name.startswith("prolip.interop.transformers")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main(["export", str(tmp_path / "run"), "--format", "transformers", "--out", str(tmp_path / "out")]) == 2
+    assert "pip install 'prolip[transformers]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine alone")
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
+    words = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--push", "me/mine"]
+    with serving(tmp_path, tmp_path / "cache"):
+        assert main([*words, "--format", "sentence-transformers"]) == 0
+    pushed = {path.name for path in (tmp_path / "hub" / "models" / "me" / "mine").iterdir()}
+    assert pushed == {path.name for path in (tmp_path / "out").iterdir()} - {"notes.txt"}
+    assert {"modules.json", "modeling_prolip.py", "model.safetensors", "tokenizer.json", "README.md"} <= pushed
+
+
+def test_settings_of_onnx_need_its_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(tmp_path), "--out", str(tmp_path / "out"), "--onnx.precision", "fp16"]
+    assert main(words) == 2
+    assert "format is prolip: the settings of onnx need --format onnx" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian, csd_logits
 from prolip.losses import ProlipLoss, inclusion_loss, vib_loss
-from prolip.losses.config import InclusionForm, LossConfig
+from prolip.losses.config import Contrast, Exchange, InclusionForm, LossConfig
 from prolip.losses.ppcl import ppcl
 from prolip.models import ProLIPOutput
 
@@ -56,6 +56,31 @@ def test_ppcl_is_the_sigmoid_loss_of_the_logits() -> None:
         F.binary_cross_entropy_with_logits(logits, torch.eye(BATCH, dtype=torch.float64), reduction="sum") / BATCH
     )
     torch.testing.assert_close(ppcl(given.image, given.text, given.logit_scale, given.logit_bias, Peers()), expected)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "on_nccl", "gathers"),
+    [
+        ("auto", False, False),
+        ("auto", True, True),
+        ("ring", True, False),
+        ("all_gather", False, True),
+    ],
+)
+@pytest.mark.parametrize("contrast", ["ppcl", "clip"])
+def test_gpus_gather_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, contrast: Contrast, exchange: Exchange, on_nccl: bool, gathers: bool
+) -> None:
+    peers, given = Peers(), []
+    peers.on_nccl = on_nccl
+
+    def visit(*_: object, gathers: bool, with_grads: bool) -> None:
+        given.append(gathers)
+
+    monkeypatch.setattr(peers, "visit", visit)
+    ProlipLoss(LossConfig(contrast=contrast, exchange=exchange), peers)(output())
+    assert set(given) == {gathers}
+    assert LossConfig().exchange == "auto"
 
 
 def test_every_term_is_averaged_over_caption_slots() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.official_json import from_official_json, to_official_json
-from prolip.models.transformer import Attention, Mlp, attend
+from prolip.models.transformer import Attention, AttentionMask, Mlp, attend
 
 TINY = ModelConfig(
     embed_dim=16,
@@ -128,14 +128,15 @@ def test_plain_attention_equals_the_fused_kernel() -> None:
 def test_attention_under_a_mask_equals_the_fused_kernel() -> None:
     query, key, value = torch.randn(3, 2, 4, 7, 8).double()
     mask = torch.ones(7, 7, dtype=torch.bool).tril()
-    torch.testing.assert_close(attend(query, key, value, mask), F.scaled_dot_product_attention(query, key, value, mask))
+    expected = F.scaled_dot_product_attention(query, key, value, mask)
+    torch.testing.assert_close(attend(query, key, value, AttentionMask(mask)), expected)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_of_all_tokens_has_the_gradients_of_its_parts(causal: bool) -> None:
     torch.manual_seed(0)
     attention, x = Attention(16, 4).double(), torch.randn(2, 7, 16, dtype=torch.float64, requires_grad=True)
-    mask = torch.ones(7, 7, dtype=torch.bool).tril() if causal else None
+    mask = AttentionMask(torch.ones(7, 7, dtype=torch.bool).tril(), causal=True) if causal else None
     query, key, value = attention._split(F.linear(x, attention.in_proj_weight, attention.in_proj_bias), 3)
     parts = attention.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
     whole = attention(x, None, mask)
@@ -174,7 +175,8 @@ def test_without_cls_the_mean_is_read_from_a_token(pool_type: Any, no_causal_mas
     ids = torch.tensor([[5, 3, 9, 3, 1, 1], [4, 29, 3, 1, 1, 2]])
     read = {"argmax": [2, 1], "last": [5, 5], "eos": [1, 2]}[pool_type]
     tower = model.text
-    whole = tower.ln_final(tower.transformer(tower._tokens(ids), slice(None), tower.mask))
+    mask = None if tower.mask is None else AttentionMask(tower.mask)
+    whole = tower.ln_final(tower.transformer(tower._tokens(ids), slice(None), mask))
     expected = tower.text_projection(whole[torch.arange(2), read])
     torch.testing.assert_close(tower(ids).mean, expected)
     torch.testing.assert_close(tower(ids).log_var, tower.text_uncertainty_projection(whole[:, -1]))

@@ -173,6 +173,9 @@ def test_the_loader_gets_every_setting_of_the_data() -> None:
     # Where the index and the cache lie is no other computation.
     moved = replace(config, data=replace(config.data, index="other.index", store=replace(config.data.store, retries=1)))
     assert differing_keys(moved, to_toml(config)) == []
+    # Where an archive ends decides how many samples it has.
+    lenient = replace(config, data=replace(config.data, store=replace(config.data.store, require_archive_end=False)))
+    assert differing_keys(lenient, to_toml(config)) == ["data.store.require_archive_end"]
     # How processes share the model is none either, but for the type that its weights are rounded to on the way.
     shared = replace(config.parallel, strategy="fsdp", reshard=False, gather="fp32", recompute_every=2, compile=True)
     assert differing_keys(replace(config, parallel=shared), to_toml(config)) == ["parallel.gather"]

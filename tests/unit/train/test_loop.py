@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +17,7 @@ from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
 from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
+from torch.utils import backend_registration
 
 from prolip.distributed import Peers, Ranks
 from prolip.losses import LossTerms, ProlipLoss
@@ -20,6 +25,7 @@ from prolip.train.config import TrainConfig
 from prolip.train.divergence import Divergence
 from prolip.train.loop import main, set_up, take_step
 
+ROOT = Path(__file__).resolve().parents[3]
 WAITING = {
     "aten::item",
     "aten::_local_scalar_dense",
@@ -134,6 +140,30 @@ def test_ranks_join_with_the_device_and_the_patience_of_the_settings(monkeypatch
     words = ["demo", "--data.shards", "a.tar", "--device", "cuda", "--timeout_minutes", "90"]
     with pytest.raises(RuntimeError, match=r"^cuda, 1:30:00$"):
         main(words)
+
+
+STEPS: list[dict[str, Any]] = [
+    {"precision": "fp32"},
+    {"precision": "bf16"},
+    {"precision": "bf16", "accumulate": 3},
+    {"precision": "fp16"},
+]
+
+
+def test_no_step_waits_for_a_device_that_counts() -> None:
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip(f"torch {torch.__version__} knows no devices written in Python")
+    command = [sys.executable, "-m", "tests.support.stand_in_device", *map(json.dumps, STEPS)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    for step, changes in zip(found["steps"], STEPS, strict=True):
+        assert step["calls"] > 500, changes
+        assert step["adamw"] > 0, changes
+        assert step["waits"] == {}, changes
+    # Everything that does wait is seen.
+    assert len(found["seen"]) == 7
+    assert all(found["seen"].values()), found["seen"]
 
 
 def test_model_and_loss_are_one_graph() -> None:

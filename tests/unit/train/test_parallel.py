@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from tests.support.small_step import CONFIG, LOSS, assert_same, gradients, step_of
+from torch.fx import GraphModule
+from torch.nn.parallel import DistributedDataParallel
+from torch.testing._internal.distributed.fake_pg import FakeStore  # importing it registers the backend
 
 from prolip.distributed import Peers, Ranks
 from prolip.losses import ProlipLoss
-from prolip.models import ProLIP
+from prolip.models import ModelConfig, ProLIP
 from prolip.train.accumulate import backward
 from prolip.train.config.parts import ParallelConfig
-from prolip.train.parallel import share_model
+from prolip.train.parallel import compile_loss, share_model
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=3))
 
 
-def model_of() -> ProLIP:
+def model_of(config: ModelConfig = DEEP) -> ProLIP:
     torch.manual_seed(3)
-    return ProLIP(DEEP)
+    return ProLIP(config)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo's own look at it
@@ -51,6 +57,65 @@ def test_how_blocks_run_changes_no_gradient(
     torch._dynamo.reset()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_each_view_has_a_graph_of_its_own_that_every_block_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[GraphModule] = []
+    dynamic: list[object] = []
+
+    def backend(graph: GraphModule, inputs: Sequence[object]) -> GraphModule:
+        graphs.append(graph)
+        dynamic.extend(one for one in inputs if isinstance(one, torch.SymInt))
+        dynamic.extend(
+            side for one in inputs if isinstance(one, torch.Tensor) for side in one.shape if type(side) is not int
+        )
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    network = share_model(model_of(), ParallelConfig(compile=True), ALONE, torch.float32)
+    gradients(network, step_of(7, 3), 1)
+    first = len(graphs)
+    # Two towers, whole and masked, all rows and the last block's; the text tower's views have the same shapes but one.
+    assert 0 < first <= 8
+    for _ in range(2):
+        gradients(network, step_of(7, 3), 1)
+    assert len(graphs) == first
+    gradients(network, step_of(6, 2), 1)  # another batch: other graphs, not one for all sizes
+    assert first < len(graphs) <= 2 * first
+    assert dynamic == []
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.timeout(300)
+def test_what_inductor_makes_gives_the_same_gradients() -> None:
+    # One block per tower and no masked views: a graph takes seconds.
+    config, batch = ParallelConfig(compile=True), step_of(5, 0)
+    plain, model = model_of(CONFIG), model_of(CONFIG)
+    plain_loss = ProlipLoss(LOSS, Peers())
+    network = share_model(model, config, ALONE, torch.float32)
+    loss = compile_loss(plain_loss, config, ALONE)
+    assert (loss is plain_loss) == (torch.__version__ < "2.15")
+    for network_of, loss_of in ((plain, plain_loss), (network, loss)):
+        terms, _ = backward(network_of, loss_of, batch)
+        assert terms.total.isfinite()
+    expected, found = ({name: one.grad for name, one in each.named_parameters()} for each in (plain, model))
+    assert_same(
+        {name: grad for name, grad in found.items() if grad is not None},
+        {name: grad for name, grad in expected.items() if grad is not None},
+    )
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("asked", "on_cpu", "on_gpu"), [(None, False, True), (True, True, True), (False, False, False)]
+)
+def test_gpus_compile_unless_told_otherwise(asked: bool | None, on_cpu: bool, on_gpu: bool) -> None:
+    config = ParallelConfig(compile=asked)
+    assert (config.compiles("cpu"), config.compiles("cuda")) == (on_cpu, on_gpu)
+    assert ParallelConfig().compile is None
+
+
 @pytest.mark.parametrize(("every", "runs"), [(0, 3), (1, 6), (2, 5)])
 def test_as_many_blocks_run_twice_as_is_said(every: int, runs: int) -> None:
     model, calls = model_of(), []
@@ -63,6 +128,19 @@ def test_as_many_blocks_run_twice_as_is_said(every: int, runs: int) -> None:
     with torch.no_grad():
         model.encode_text(step_of(4, 0).token_ids[0])
     assert len(calls) == 3
+
+
+def test_masks_are_not_broadcast_at_every_step() -> None:
+    clip = replace(CONFIG.text, embed_cls=False, unc_seen=False, log_var_source="unc", no_causal_mask=False)
+    model = ProLIP(replace(CONFIG, vision=replace(CONFIG.vision, unc_seen=False), text=clip))
+    assert {name for name, _ in model.named_buffers()} == {"visual.mask", "text.mask"}  # they never change
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        network = share_model(model, ParallelConfig(), replace(ALONE, world_size=2), torch.float32)
+    finally:
+        dist.destroy_process_group()
+    assert isinstance(network, DistributedDataParallel)
+    assert not network.will_sync_module_buffers()
 
 
 def test_refusals() -> None:

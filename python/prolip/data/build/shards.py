@@ -4,17 +4,18 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 from webdataset import ShardWriter
 
 from prolip.errors import UserError
+from prolip.files import writing
 
 logger = logging.getLogger(__name__)
 
@@ -155,23 +156,26 @@ def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[S
         patterns: patterns of all files that the builder writes, relative to the folder.
 
     Raises:
-        UserError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, holds a file that the builder does not write, or cannot be made.
     """
     check_replaceable(out, patterns)
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.building-", dir=out.parent))
+    staging, old = (out.with_name(f".{out.name}.{role}-{uuid4().hex[:8]}") for role in ("building", "old"))
     try:
-        staging.chmod(0o755)
-        yield ShardFolder(staging)
+        staging.mkdir()
+    except OSError as error:
+        raise UserError(f"{out}: {str(error.strerror).lower()}") from error
+    try:
+        with writing(out):
+            yield ShardFolder(staging)
         if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
-            out.rename(old / out.name)
-            staging.rename(out)
-            shutil.rmtree(old)
-        else:
-            staging.rename(out)
+            out.rename(old)
+        staging.rename(out)
     finally:
+        if old.exists() and not out.exists():  # it ended between the two
+            old.rename(out)
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:

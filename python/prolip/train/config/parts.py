@@ -100,12 +100,17 @@ class ParallelConfig:
     products anyway, but norms and biases are rounded too. Gradients are always summed in fp32."""
     recompute_every: int = 0
     """Recompute every n-th block of a tower in the backward pass instead of keeping its activations; 0 for none."""
-    compile: bool = False
-    """Compile the towers' blocks and the loss with torch.compile. torch 2.7 cannot compile the loss, 2.15 can."""
+    compile: bool | None = None
+    """Compile the towers' blocks and the loss with torch.compile (the loss from torch 2.15 on). None compiles on GPUs
+    only: on a CPU that needs a C++ compiler, and the first steps take long."""
 
     def __post_init__(self) -> None:
         if self.recompute_every < 0:
             raise UserError(f"parallel.recompute_every is {self.recompute_every}: it must not be negative")
+
+    def compiles(self, device_type: str) -> bool:
+        """Whether to compile on a device of this type, "cpu" or "cuda"."""
+        return device_type == "cuda" if self.compile is None else self.compile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,11 @@ OPERATIONAL_KEYS = frozenset(
         "resume",
         "data.shards",
         "data.index",
-        *(f"data.store.{field.name}" for field in dataclasses.fields(StoreConfig)),
+        *(
+            f"data.store.{field.name}"
+            for field in dataclasses.fields(StoreConfig)
+            if field.name != "require_archive_end"
+        ),
         "data.tokenizer.path",
         "data.num_threads",
         "data.prefetch_batches",

@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.files import write_atomic
+from prolip.files import write_atomic, writing
 from prolip.models import ProLIPOutput
 from prolip.train.config.parts import LogConfig
 from prolip.train.logging.examples import ExampleBatch, pick_examples, write_examples
@@ -80,16 +80,19 @@ class MetricsLog:
     def write(self, row: Mapping[str, float]) -> None:
         """Write one row, which must have `step`. NaN and infinities are null in metrics.jsonl."""
         plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        self._file.write(json.dumps(plain) + "\n")
-        self._file.flush()
+        line = f"{json.dumps(plain)}\n".encode()
+        with writing(self._folder / "metrics.jsonl", len(line)):
+            while line:  # the file has no buffer, which would fail again when it is closed
+                line = line[self._file.write(line) :]
         grouped = {
             name if "/" in name else f"{_GROUPS.get(name, 'loss')}/{name}": value
             for name, value in row.items()
             if name != "step"
         }
         if self._board is not None:
-            for name, value in grouped.items():
-                self._board.add_scalar(name, value, int(row["step"]))
+            with writing(self._folder / "tensorboard"):
+                for name, value in grouped.items():
+                    self._board.add_scalar(name, value, int(row["step"]))
         if self._wandb is not None:
             self._wandb.log({"step": int(row["step"]), **grouped})
 
@@ -100,7 +103,8 @@ class MetricsLog:
         if self._tokenizer is None:
             self._tokenizer = Tokenizer(tokenizer)
         examples = pick_examples(batch, output, self._tokenizer, self._config.num_examples, step)
-        sheet = write_examples(self._folder / "examples", step, examples)
+        with writing(self._folder / "examples"):
+            sheet = write_examples(self._folder / "examples", step, examples)
         if self._board is not None:
             self._board.add_image("examples", np.asarray(sheet), step, dataformats="HWC")
             lines = [
@@ -136,11 +140,11 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=False) if line.endswith("}")]
 
 
-def _open_lines(path: Path, resumed_step: int) -> TextIO:
+def _open_lines(path: Path, resumed_step: int) -> BinaryIO:
     """Open a file of rows for appending, after dropping the rows of later steps."""
     kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
     write_atomic(path, "".join(f"{line}\n" for line in kept))
-    return path.open("a", encoding="utf-8")
+    return path.open("ab", buffering=0)
 
 
 def _open_wandb(folder: Path, config: LogConfig, name: str, settings: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prolip.errors import UserError
+from prolip.files import write_atomic
 from prolip.losses import LossTerms
 from prolip.report.charts import Line
 from prolip.report.runs_page import Curve, curves_page
@@ -70,8 +71,7 @@ def run_runs(options: RunsOptions) -> list[str]:
     if options.plot is not None:
         if len(runs) > _MAX_CURVES:
             raise UserError(f"plot: {len(runs)} runs are too many, a page draws at most {_MAX_CURVES}")
-        options.plot.parent.mkdir(parents=True, exist_ok=True)
-        options.plot.write_text(curves_page(_cells(summaries), _sections(runs, options.metrics or known)), "utf-8")
+        write_atomic(options.plot, curves_page(_cells(summaries), _sections(runs, options.metrics or known)))
         lines.append(f"curves: {options.plot}")
     return lines
 

@@ -4,6 +4,7 @@
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use prolip_loader::archive::tar::{Part, Scratch};
 use prolip_loader::archive::{Sample, read_sample_headers, scan};
+use prolip_loader::error::TarError;
 
 const BLOCK: usize = 512;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
@@ -14,7 +15,15 @@ fuzz_target!(|bytes: &[u8]| {
         start: 0,
         size: bytes.len() as u64,
     };
-    let Ok(found) = scan(whole) else { return };
+    let Ok(found) = scan(whole, true) else { return };
+    // Whether an end is required changes nothing but the region that stands for its absence.
+    let lenient = scan(whole, false).expect("a shard that is usable with an end");
+    let no_end =
+        matches!(&found.damage, Some(damage) if matches!(damage.error, TarError::NoEnd(_)));
+    assert_eq!(
+        lenient.regions.len() + usize::from(no_end),
+        found.regions.len()
+    );
     let extra_extensions = ["cls", "npy", "txt"].map(str::to_owned);
     let (mut scratch, mut sample) = (Scratch::default(), Sample::with_extra(&extra_extensions));
     let mut end = 0;
@@ -26,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
         );
         end = region.end;
         let (start, stop) = (
-            region.start as usize,
+            (region.start as usize).min(bytes.len()),
             (region.end as usize).min(bytes.len()),
         );
         let part = Part {

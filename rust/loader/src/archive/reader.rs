@@ -13,7 +13,7 @@ use super::index::{Index, Shard};
 use super::raw_members::RawMembers;
 use super::tar::{FileSource, Part, Scratch, Source, TarReader};
 use crate::buffer::first_bytes;
-use crate::error::{SampleError, TarError};
+use crate::error::{IndexError, SampleError, TarError};
 use crate::remote::ShardProvider;
 use crate::shards::{BLOCK, Regions, SampleId, Stamp};
 
@@ -177,11 +177,15 @@ impl Reader {
 }
 
 const GONE: SampleError = SampleError::Archive(TarError::Header("no sample begins here any more"));
+const ANOTHER: SampleError = SampleError::Archive(TarError::Header(
+    "another sample begins inside it, so the index does not fit the shard",
+));
 
 /// Reads the headers of the sample that begins at `start` and ends where the source ends.
 ///
 /// # Errors
-/// The archive is damaged there, or no sample begins there.
+/// The archive is damaged there or ends without its end, no sample begins there, or another sample follows within the
+/// source: then an index is wrong, and the other sample would be lost.
 pub fn read_sample_headers(
     source: impl Source,
     start: u64,
@@ -191,13 +195,13 @@ pub fn read_sample_headers(
     let mut reader = TarReader::new(source, scratch, start);
     while let Some(member) = reader.next_member().map_err(|damage| damage.error)? {
         if !sample.push(&member) {
-            break;
+            return Err(ANOTHER);
         }
     }
-    if sample.key().is_empty() {
-        Err(GONE)
-    } else {
-        Ok(())
+    match (sample.key(), reader.has_end()) {
+        ("", false) => Err(TarError::NoEnd(start).into()),
+        ("", true) => Err(GONE),
+        _ => Ok(()),
     }
 }
 
@@ -325,7 +329,7 @@ fn open_new(
     if let Some(ready) = provider.get(number)? {
         let regions = match ready.regions {
             Some(regions) => regions,
-            None => index.regions(number)?,
+            None => fitting(index.regions(number)?, &ready.file)?,
         };
         let file = ShardFile::Borrowed(Arc::downgrade(&ready.file));
         let open = OpenShard {
@@ -341,10 +345,20 @@ fn open_new(
     };
     let open = OpenShard {
         number,
+        regions: fitting(index.regions(number)?, &file)?,
         file: ShardFile::Own(Arc::clone(&file)),
-        regions: index.regions(number)?,
     };
     Ok((file, open))
+}
+
+/// The regions of an index, if they lie within the file. Two blocks of slack: the padding of the last member may be
+/// missing, and damage has a region of one block.
+fn fitting(regions: Arc<Regions>, file: &File) -> Result<Arc<Regions>, SampleError> {
+    const BEYOND: IndexError = IndexError::Damaged("a shard's samples lie beyond the shard's end");
+    if regions.end() > file.metadata()?.len() + 2 * BLOCK {
+        return Err(BEYOND.into());
+    }
+    Ok(regions)
 }
 
 /// Opens a local shard and checks that it is still the one that was indexed.

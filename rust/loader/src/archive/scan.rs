@@ -31,11 +31,12 @@ impl Scan {
 /// Finds the samples of a shard.
 ///
 /// If a header is damaged or the shard is truncated, the samples before it are used, and one more region stands for
-/// the rest.
+/// the rest. With `require_end`, a shard without a block of zeros behind its last member is truncated: a cut between
+/// two members leaves no other trace.
 ///
 /// # Errors
 /// The first header cannot be read, so this is not an archive; a member is sparse; or the shard is larger than 2 TiB.
-pub fn scan(source: impl Source) -> Result<Scan, Damage> {
+pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
     let mut scratch = Scratch::default();
     let mut reader = TarReader::new(source, &mut scratch, 0);
     let (mut grouper, mut starts, mut damage) = (Grouper::default(), Vec::new(), None);
@@ -46,7 +47,18 @@ pub fn scan(source: impl Source) -> Result<Scan, Damage> {
                     starts.push(block_of(member.header)?);
                 }
             }
-            Ok(None) => break,
+            Ok(None) => {
+                if require_end && !reader.has_end() {
+                    let end = reader.position();
+                    starts.push(block_of(end)?);
+                    damage = Some(Damage {
+                        header: end,
+                        at: end,
+                        error: TarError::NoEnd(end),
+                    });
+                }
+                break;
+            }
             Err(error) if error.header == 0 || !is_damage(&error.error) => return Err(error),
             Err(error) => {
                 starts.push(block_of(error.header)?);
@@ -68,8 +80,8 @@ pub fn scan(source: impl Source) -> Result<Scan, Damage> {
 ///
 /// # Errors
 /// As [`scan`].
-pub fn scan_file(file: &File) -> Result<Regions, TarError> {
-    let scan = scan(FileSource::new(file)?).map_err(|damage| damage.error)?;
+pub fn scan_file(file: &File, require_end: bool) -> Result<Regions, TarError> {
+    let scan = scan(FileSource::new(file)?, require_end).map_err(|damage| damage.error)?;
     Ok(scan.regions)
 }
 

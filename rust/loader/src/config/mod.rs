@@ -9,8 +9,8 @@ use serde::Deserialize;
 /// Largest shuffle window: its permutation is stored as 32-bit indices.
 pub const MAX_WINDOW: usize = 1 << 31;
 
-/// Default limit on the pixels of an image. PIL raises beyond it, calling the file a decompression bomb.
-pub const MAX_PIXELS: u64 = 178_956_970;
+/// Default limit on the pixels of an image. PIL warns beyond it, of a possible decompression bomb.
+pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// The key of a caption that comes from the member `.txt`, not from the JSON.
 pub const TXT: &str = "txt";
@@ -162,14 +162,20 @@ pub struct StoreConfig {
     pub connections: usize,
     /// Disk limit for prefetched shards, in bytes.
     pub read_ahead_bytes: u64,
+    /// Most bytes of one shard, as sent and as unpacked.
+    pub max_shard_bytes: u64,
     /// Folder for fetched bytes. `None`: the system's temporary folder.
     pub cache_dir: Option<PathBuf>,
     /// Limit of the cache of whole shards in that folder, in bytes. All processes that name the folder share it. 0: no cache.
     pub cache_bytes: u64,
-    /// How often a failed request is retried.
+    /// How often a failed request is retried. The count starts again when 256 KiB have come.
     pub retries: u32,
     /// Seconds without a byte after which a request has failed.
     pub timeout_s: f64,
+    /// Fewest bytes per second, on average over `timeout_s`, below which a request has failed.
+    pub min_bytes_per_s: u64,
+    /// Whether an archive must end with a block of zeros, local ones too. One that does not is damaged there.
+    pub require_archive_end: bool,
 }
 
 impl Default for StoreConfig {
@@ -178,10 +184,13 @@ impl Default for StoreConfig {
             allow_pipe: false,
             connections: 8,
             read_ahead_bytes: 4 << 30,
+            max_shard_bytes: 32 << 30,
             cache_dir: None,
             cache_bytes: 0,
             retries: 10,
             timeout_s: 30.0,
+            min_bytes_per_s: 1024,
+            require_archive_end: true,
         }
     }
 }

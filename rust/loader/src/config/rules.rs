@@ -138,6 +138,12 @@ impl StoreConfig {
             "it must be at least 1",
         )?;
         check(
+            self.max_shard_bytes > 0,
+            "data.store.max_shard_bytes",
+            0,
+            "it must be at least 1",
+        )?;
+        check(
             self.timeout_s > 0.0 && self.timeout_s <= MAX_TIMEOUT_S,
             "data.store.timeout_s",
             self.timeout_s,

@@ -22,6 +22,12 @@ pub enum TarError {
         /// Size of the file in bytes.
         size: u64,
     },
+    /// The file ends behind a member, without the block of zeros that ends an archive.
+    #[error(
+        "there is nothing at byte {0}, not even the zeros that end an archive: the file may be cut there \
+         (data.store.require_archive_end = false accepts such files)"
+    )]
+    NoEnd(u64),
     /// The checksum of a header does not match its bytes.
     #[error("damaged header: the checksum is {found}, the header says {expected}")]
     Checksum {

@@ -2,6 +2,7 @@
 
 mod archive;
 mod image;
+mod printable;
 mod remote;
 mod sample;
 mod text;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use archive::{IndexError, TarError};
 pub use image::DecodeError;
+pub use printable::Printable;
 pub use remote::FetchError;
 pub use sample::{Reason, SampleError};
 pub use text::{JsonError, TokenizeError};
@@ -126,7 +128,10 @@ pub enum Error {
         first: String,
     },
     /// The tokenizer failed on a batch.
-    #[error("cannot tokenize the batch that starts with sample {key} of {shard}: {source}")]
+    #[error(
+        "cannot tokenize the batch that starts with sample {} of {shard}: {source}",
+        Printable(key)
+    )]
     Tokenize {
         /// Shard of the first sample in the batch.
         shard: String,

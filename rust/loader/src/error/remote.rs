@@ -1,8 +1,10 @@
 //! Why a shard cannot be fetched.
 
+use super::printable::Printable;
+
 /// Why a shard could not be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{what}{}", named(.address), tried(*.attempts))]
+#[error("{}{}{}", named(.address), Printable(what), tried(*.attempts))]
 pub struct FetchError {
     /// The address without credentials; empty if the error is about no address.
     pub address: String,
@@ -20,7 +22,7 @@ fn named(address: &str) -> String {
     if address.is_empty() {
         String::new()
     } else {
-        format!("shard {address}: ")
+        format!("shard {}: ", Printable(address))
     }
 }
 

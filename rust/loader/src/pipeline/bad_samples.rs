@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Reason, SampleError};
+use crate::error::{Error, Printable, Reason, SampleError};
 
 /// How many bad samples are described, not only counted.
 const MAX_EXAMPLES: usize = 20;
@@ -30,7 +30,8 @@ impl BadSamples {
     pub fn record(&mut self, place: fmt::Arguments<'_>, error: &SampleError) {
         self.by_reason[error.reason() as usize] += 1;
         if self.examples.len() < MAX_EXAMPLES {
-            self.examples.push(format!("{place}: {error}"));
+            let line = format!("{place}: {error}");
+            self.examples.push(Printable(&line).to_string());
         }
     }
 
@@ -181,6 +182,19 @@ mod tests {
             (30, 30, MAX_EXAMPLES)
         );
         assert!(sum.examples[15].starts_with("sample 0: no image"));
+    }
+
+    #[test]
+    fn a_key_cannot_add_a_line() {
+        let mut bad_samples = BadSamples::default();
+        bad_samples.record(format_args!("sample a\nb\u{1b}[31m"), &SampleError::NoImage);
+        let [line] = &*bad_samples.examples else {
+            panic!("{bad_samples:?}")
+        };
+        assert!(
+            line.starts_with("sample a\\nb\\u{1b}[31m: no image"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -92,6 +92,12 @@ impl Pipeline {
         self.shared.stats()
     }
 
+    /// Sentences for the log since the last call, about downloads.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.shared.provider.notes()
+    }
+
     /// Ends the threads, waits for them and frees all memory that no batch uses. A reader that waits for a batch gets
     /// [`Error::Closed`]. Can be called again; a second call during the first returns before the threads have ended.
     pub fn close(&self) {

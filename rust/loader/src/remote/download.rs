@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::cache::Found;
 use super::partial_file::{Meter, PartialFile, PartialFileReader};
-use super::ranges::{Failed, Opened, Transfer};
+use super::ranges::{Failed, Limits, Opened, Transfer};
 use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, write_failure};
 use super::store::{Fetched, Inner, Store, cancelled_error};
 use super::{decompress, pipe};
@@ -97,11 +97,13 @@ impl Inner {
         compression: Option<Compression>,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, FetchError> {
-        let source = self.source(url)?;
+        let (source, address) = (self.source(url)?, shown(url));
         let transfer = Transfer {
             source: &source,
             connections: &self.connections,
             limits: self.limits,
+            address: &address,
+            notes: &self.notes,
         };
         let mut attempts = Attempts::new(self.config.retries);
         loop {
@@ -112,12 +114,11 @@ impl Inner {
                 Ok(fetched) => return Ok(fetched),
                 Err(failed) => failed,
             };
-            let address = shown(url);
             if failure.verdict != Verdict::Changed {
                 return Err(failure.into_error(&address, made));
             }
             let pause = attempts
-                .failed(failure, false)
+                .failed(failure, 0)
                 .map_err(|failure| failure.into_error(&address, attempts.made))?;
             sleep(pause).await;
         }
@@ -134,6 +135,9 @@ impl Inner {
         let once = |failure| (failure, 1);
         let mut opened = transfer.open(attempts).await?;
         let mut identity = opened.identity.clone();
+        self.limits
+            .check_size(identity.size.unwrap_or(0))
+            .map_err(once)?;
         let mut kept = self.cache.as_ref().and_then(|cache| {
             let path = cache.path(url, &identity)?;
             Some((cache, path))
@@ -165,7 +169,7 @@ impl Inner {
                 None => kept = None,
             }
         }
-        meter.set(identity.size.unwrap_or(0));
+        meter.begin(identity.size, compression.is_some());
         let file = match &claim {
             Some(claim) => claim
                 .file
@@ -177,11 +181,18 @@ impl Inner {
             None => (file, None),
             Some(compression) => (self.file().map_err(once)?, Some((compression, file))),
         };
-        let sink = Arc::new(PartialFile::new(arriving));
+        let sink = Arc::new(PartialFile::new(arriving, meter));
         let mut file = self
             .receive(transfer, opened, &sink, unpacked, meter)
             .await?;
-        identity.size = identity.size.or_else(|| size_of(&sink.file));
+        let arrived = sink.file.metadata().map(|metadata| metadata.len());
+        let arrived = arrived.map_err(|error| once(write_failure(&error)))?;
+        if identity.size.is_some_and(|size| size != arrived) {
+            return Err(once(Failure::changed(format!(
+                "{arrived} bytes have come, and the server says another size"
+            ))));
+        }
+        identity.size = Some(arrived);
         if let (Some(claim), Some((cache, path))) = (claim, kept) {
             let cache = cache.clone();
             let keeping = tokio::task::spawn_blocking(move || cache.keep(claim, &path)).await;
@@ -232,15 +243,11 @@ impl Inner {
         meter: &Arc<Meter>,
     ) -> Result<File, Failure> {
         let _permit = self.may_wait().await?;
-        let (meter, limit) = (Arc::clone(meter), self.config.read_ahead_bytes);
-        let work = move || unpack(packed, compression, into, &meter, limit);
+        let (meter, limits) = (Arc::clone(meter), self.limits);
+        let work = move || unpack(packed, compression, into, &meter, limits);
         let joined = tokio::task::spawn_blocking(work).await;
         joined.map_err(|error| Failure::terminal(format!("its unpacking ended: {error}")))?
     }
-}
-
-fn size_of(file: &File) -> Option<u64> {
-    file.metadata().ok().map(|metadata| metadata.len())
 }
 
 struct Ending(Arc<PartialFile>);
@@ -256,12 +263,12 @@ fn unpack(
     compression: Compression,
     mut file: File,
     meter: &Meter,
-    limit: u64,
+    limits: Limits,
 ) -> Result<File, Failure> {
     let failed = |error: io::Error| Failure::terminal(format!("cannot be decompressed: {error}"));
     let mut reader = decompress::reader(packed, compression).map_err(failed)?;
     let mut piece = vec![0; UNPACK_BYTES];
-    let (mut size, packed_bytes) = (0u64, meter.bytes());
+    let mut size = 0u64;
     loop {
         if meter.is_called_off() {
             return Err(Failure::terminal("the loader is closed"));
@@ -277,19 +284,14 @@ fn unpack(
             Err(error) => return Err(failed(error)),
         };
         if got == 0 {
-            meter.set(size);
             return Ok(file);
         }
         size += got as u64;
-        if size > limit {
-            return Err(Failure::terminal(format!(
-                "it unpacks to more than data.store.read_ahead_bytes = {limit}"
-            )));
-        }
+        limits.check_size(size)?;
         file.write_all(&piece[..got])
             .map_err(|error| write_failure(&error))?;
         // Until it is completely unpacked, both files are on disk.
-        meter.at_least(packed_bytes.saturating_add(size));
+        meter.add(got as u64);
     }
 }
 

@@ -103,7 +103,7 @@ impl Inner {
                     Ok(names) => break names,
                     Err(failure) => failure,
                 };
-            let pause = attempts.failed(failure, false);
+            let pause = attempts.failed(failure, 0);
             let pause = pause.map_err(|failure| failed(failure, attempts.made))?;
             tokio::time::sleep(pause).await;
         };

@@ -68,11 +68,17 @@ pub(crate) async fn get(
     let status = response.status();
     let (start, ranged, size) = match (status, want) {
         (StatusCode::PARTIAL_CONTENT, Want::Range(wanted, _)) => {
-            let (start, size) = content_range(headers)
+            let (start, end, size) = content_range(headers)
                 .ok_or_else(|| Failure::again("an answer without its Content-Range"))?;
             if start != wanted {
                 return Err(Failure::again(
                     "an answer with another range than asked for",
+                ));
+            }
+            let length = number(headers, CONTENT_LENGTH);
+            if end > size || length.is_some_and(|length| start.checked_add(length) != Some(end)) {
+                return Err(Failure::again(
+                    "an answer whose Content-Range and Content-Length disagree",
                 ));
             }
             (start, true, Some(size))
@@ -123,10 +129,12 @@ fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Start and size from `bytes START-END/SIZE`.
-fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
+/// Start, end and size from `bytes FIRST-LAST/SIZE`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
     let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let start = range.split_once('-')?.0;
-    Some((start.trim().parse().ok()?, size.trim().parse().ok()?))
+    let (first, last) = range.split_once('-')?;
+    let (start, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let end = last.checked_add(1).filter(|end| *end > start)?;
+    Some((start, end, size.trim().parse().ok()?))
 }

@@ -9,25 +9,88 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+/// How often [`Meter`] says that a shard has grown beyond its expected size.
+const GROWTH_STEP: u64 = 1 << 20;
+
 /// Disk space of one shard, and whether its download is cancelled.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Meter {
-    bytes: AtomicU64,
+    expected: AtomicU64,
+    /// Bytes written, also to a second file that unpacks the first.
+    written: AtomicU64,
+    /// Whether the server has told the size of a plain shard.
+    is_exact: AtomicBool,
     called_off: AtomicBool,
+    /// Called when the shard takes more space than expected.
+    grown: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Meter").field(&self.bytes()).finish()
+    }
 }
 
 impl Meter {
+    /// A meter that calls `grown` when the shard takes more than `expected` bytes, again for every MiB.
+    pub fn watched(expected: u64, grown: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            expected: expected.into(),
+            grown: Some(Box::new(grown)),
+            ..Self::default()
+        }
+    }
+
     /// Bytes on disk, now or expected.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        let expected = self.expected.load(Ordering::Relaxed);
+        expected.max(self.written())
     }
 
-    pub fn set(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Relaxed);
+    /// Bytes written since the beginning, or since the last restart.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
-    pub fn at_least(&self, bytes: u64) {
-        self.bytes.fetch_max(bytes, Ordering::Relaxed);
+    /// The size of a plain shard, once the server has told it.
+    pub fn exact(&self) -> Option<u64> {
+        let exact = self.is_exact.load(Ordering::Relaxed);
+        exact.then(|| self.bytes())
+    }
+
+    /// Begins a shard, perhaps again. `size`: what the server says, of the bytes that it sends.
+    pub fn begin(&self, size: Option<u64>, is_packed: bool) {
+        self.written.store(0, Ordering::Relaxed);
+        let exact = size.is_some() && !is_packed;
+        self.is_exact.store(exact, Ordering::Relaxed);
+        if let Some(size) = size {
+            let before = self.expected.swap(size, Ordering::Relaxed);
+            if size > before {
+                self.tell();
+            }
+        }
+    }
+
+    /// Adds bytes that were written.
+    pub fn add(&self, bytes: u64) {
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        let now = before.saturating_add(bytes);
+        if now > self.expected.load(Ordering::Relaxed) && before / GROWTH_STEP != now / GROWTH_STEP
+        {
+            self.tell();
+        }
+    }
+
+    /// Sets the final size.
+    pub fn settle(&self, bytes: u64) {
+        self.written.store(0, Ordering::Relaxed);
+        self.expected.store(bytes, Ordering::Relaxed);
+    }
+
+    fn tell(&self) {
+        if let Some(grown) = &self.grown {
+            grown();
+        }
     }
 
     pub fn call_off(&self) {
@@ -51,14 +114,16 @@ struct Arrived {
 #[derive(Debug)]
 pub(crate) struct PartialFile {
     pub file: File,
+    meter: Arc<Meter>,
     arrived: Mutex<Arrived>,
     more: Condvar,
 }
 
 impl PartialFile {
-    pub fn new(file: File) -> Self {
+    pub fn new(file: File, meter: &Arc<Meter>) -> Self {
         Self {
             file,
+            meter: Arc::clone(meter),
             arrived: Mutex::default(),
             more: Condvar::new(),
         }
@@ -66,6 +131,7 @@ impl PartialFile {
 
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, at)?;
+        self.meter.add(bytes.len() as u64);
         let end = at + bytes.len() as u64;
         let mut arrived = self.arrived.lock();
         let before = arrived.parts.range(..=at).next_back();
@@ -127,7 +193,10 @@ mod tests {
 
     #[test]
     fn what_comes_in_any_order_is_read_in_order() {
-        let sink = Arc::new(PartialFile::new(tempfile::tempfile().unwrap()));
+        let sink = Arc::new(PartialFile::new(
+            tempfile::tempfile().unwrap(),
+            &Arc::default(),
+        ));
         let mut following = PartialFileReader::new(Arc::clone(&sink));
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
@@ -143,7 +212,10 @@ mod tests {
 
     #[test]
     fn a_reader_learns_that_the_rest_does_not_come() {
-        let sink = Arc::new(PartialFile::new(tempfile::tempfile().unwrap()));
+        let sink = Arc::new(PartialFile::new(
+            tempfile::tempfile().unwrap(),
+            &Arc::default(),
+        ));
         sink.write(0, b"a").unwrap();
         sink.write(2, b"c").unwrap();
         sink.end(false);
@@ -152,5 +224,29 @@ mod tests {
         let mut byte = [0; 8];
         assert_eq!(following.read(&mut byte).unwrap(), 1);
         assert!(following.read(&mut byte).is_err());
+    }
+
+    #[test]
+    fn a_shard_that_grows_beyond_what_was_expected_is_told_of_once_a_mebibyte() {
+        let told = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&told);
+        let meter = Meter::watched(3 << 20, move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let piece = 1 << 18;
+        meter.begin(None, false);
+        (0..12).for_each(|_| meter.add(piece));
+        assert_eq!((told.load(Ordering::Relaxed), meter.bytes()), (0, 3 << 20));
+        (0..8).for_each(|_| meter.add(piece));
+        assert_eq!((told.load(Ordering::Relaxed), meter.bytes()), (2, 5 << 20));
+        assert_eq!(meter.exact(), None);
+        // The server says more than was expected; a second file beside the first has no known size.
+        meter.begin(Some(9 << 20), false);
+        assert_eq!((told.load(Ordering::Relaxed), meter.bytes()), (3, 9 << 20));
+        assert_eq!(meter.exact(), Some(9 << 20));
+        meter.begin(Some(9 << 20), true);
+        assert_eq!((told.load(Ordering::Relaxed), meter.exact()), (3, None));
+        meter.settle(7);
+        assert_eq!(meter.bytes(), 7);
     }
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::partial_file::Meter;
+use super::ranges::Limits;
 use super::retry::{Attempts, Failure, write_failure};
 use super::store::{Fetched, Inner};
 use crate::error::FetchError;
@@ -51,7 +52,7 @@ pub(super) async fn download(
             Err(failure) => failure,
         };
         let pause = attempts
-            .failed(failure, false)
+            .failed(failure, 0)
             .map_err(|failure| failure.into_error(&address, attempts.made))?;
         sleep(pause).await;
     }
@@ -72,9 +73,9 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
     let mut group = Group(Pid::from_raw(child.id() as i32));
     let output = child.stdout.take();
     let output = output.ok_or_else(|| Failure::terminal("its output cannot be read"))?;
-    meter.set(0);
-    let (task, counted) = (Arc::clone(meter), Arc::clone(meter));
-    let mut copying = tokio::task::spawn_blocking(move || copy(child, output, file, &task));
+    meter.begin(None, false);
+    let (task, counted, limits) = (Arc::clone(meter), Arc::clone(meter), inner.limits);
+    let mut copying = tokio::task::spawn_blocking(move || copy(child, output, file, &task, limits));
     let copied = finished(inner, &mut copying, &counted).await?;
     // The process is reaped, so its id may be reused now.
     group.0 = None;
@@ -103,7 +104,7 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
 
 type Copied = Result<(File, bool, String), Failure>;
 
-/// Waits for the copying thread as long as bytes arrive.
+/// Waits for the copying thread as long as enough bytes arrive.
 async fn finished(
     inner: &Inner,
     copying: &mut JoinHandle<Copied>,
@@ -111,20 +112,28 @@ async fn finished(
 ) -> Result<Copied, Failure> {
     let limit = inner.limits.timeout;
     loop {
-        let before = meter.bytes();
+        let before = meter.written();
         match timeout(limit, &mut *copying).await {
             Ok(joined) => {
                 return joined
                     .map_err(|error| Failure::terminal(format!("its thread ended: {error}")));
             }
-            Err(_) if meter.bytes() > before => {}
+            Err(_) if meter.written() > before => {
+                inner.limits.check_rate(meter.written() - before, limit)?;
+            }
             Err(_) => return Err(Failure::again(format!("no byte for {limit:?}"))),
         }
     }
 }
 
-fn copy(mut child: Child, mut output: ChildStdout, mut file: File, meter: &Meter) -> Copied {
-    let copied = copy_output(&mut output, &mut file, meter);
+fn copy(
+    mut child: Child,
+    mut output: ChildStdout,
+    mut file: File,
+    meter: &Meter,
+    limits: Limits,
+) -> Copied {
+    let copied = copy_output(&mut output, &mut file, meter, limits);
     if copied.is_err() {
         drop(Group(Pid::from_raw(child.id() as i32)));
     }
@@ -132,7 +141,12 @@ fn copy(mut child: Child, mut output: ChildStdout, mut file: File, meter: &Meter
     copied.map(|()| (file, status.success(), status.to_string()))
 }
 
-fn copy_output(output: &mut ChildStdout, file: &mut File, meter: &Meter) -> Result<(), Failure> {
+fn copy_output(
+    output: &mut ChildStdout,
+    file: &mut File,
+    meter: &Meter,
+    limits: Limits,
+) -> Result<(), Failure> {
     let mut piece = vec![0; PIECE_BYTES];
     let mut size = 0u64;
     loop {
@@ -140,10 +154,11 @@ fn copy_output(output: &mut ChildStdout, file: &mut File, meter: &Meter) -> Resu
         if got == 0 {
             return Ok(());
         }
+        size += got as u64;
+        limits.check_size(size)?;
         file.write_all(&piece[..got])
             .map_err(|error| write_failure(&error))?;
-        size += got as u64;
-        meter.at_least(size);
+        meter.add(got as u64);
     }
 }
 

@@ -1,7 +1,5 @@
 //! Prefetches the shards of a run in the order of their use, and keeps each until it is released.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
@@ -14,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::partial_file::Meter;
+use super::prefetch_state::{ShardState, State, end};
 use super::provider::{ReadyShard, ShardProvider};
 use super::retry::Failure;
 use super::store::{Fetched, Inner, Store};
@@ -34,7 +33,7 @@ pub struct ShardRequest {
 pub type RequestOf = dyn Fn(u32) -> Option<ShardRequest> + Send + Sync;
 
 /// Finds the samples of a fetched shard by reading its headers.
-pub type ScanShard = fn(&File) -> Result<Regions, TarError>;
+pub type ScanShard = fn(&File, require_end: bool) -> Result<Regions, TarError>;
 
 type Wake = Box<dyn Fn() + Send + Sync>;
 
@@ -53,32 +52,6 @@ struct Shared {
     state: Mutex<State>,
     wake: OnceLock<Wake>,
     closed: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    shards: HashMap<u32, ShardState>,
-    /// Announced, but not started.
-    queue: VecDeque<u32>,
-    /// Queued shards that a batch waits for. They are fetched regardless of the disk limit.
-    wanted: BTreeSet<u32>,
-    lengths: HashMap<u32, u64>,
-    /// Size of the largest shard so far: the estimate for a shard of unknown size.
-    largest: u64,
-}
-
-#[derive(Debug)]
-enum ShardState {
-    Queued,
-    Fetching {
-        meter: Arc<Meter>,
-        task: AbortHandle,
-    },
-    Here {
-        meter: Arc<Meter>,
-        lent: ReadyShard,
-    },
-    Failed(FetchError),
 }
 
 /// The file of a fetched shard, and its samples if they were read.
@@ -128,9 +101,12 @@ impl ShardProvider for Prefetcher {
 
     fn is_ready(&self, shard: u32) -> bool {
         let mut state = self.shared.state.lock();
-        match state.shards.get(&shard) {
+        match state.shards.get_mut(&shard) {
             Some(ShardState::Here { .. } | ShardState::Failed(_)) => return true,
-            Some(ShardState::Fetching { .. }) => return false,
+            Some(ShardState::Fetching { wanted, .. }) => {
+                *wanted = true;
+                return false;
+            }
             Some(ShardState::Queued) => {}
             None if (self.shared.request_of)(shard).is_none() => return true,
             None => state.queue(shard),
@@ -177,6 +153,10 @@ impl ShardProvider for Prefetcher {
         drop(self.shared.wake.set(wake));
     }
 
+    fn notes(&self) -> Vec<String> {
+        self.shared.inner.notes.take()
+    }
+
     fn close(&self) {
         self.shared.closed.store(true, Ordering::Relaxed);
         let mut state = self.shared.state.lock();
@@ -191,28 +171,6 @@ impl ShardProvider for Prefetcher {
 impl Drop for Prefetcher {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// Cancels what is still being fetched.
-fn end(held: Option<ShardState>) {
-    if let Some(ShardState::Fetching { meter, task }) = held {
-        meter.call_off();
-        task.abort();
-    }
-}
-
-impl State {
-    fn queue(&mut self, shard: u32) {
-        if let Entry::Vacant(place) = self.shards.entry(shard) {
-            place.insert(ShardState::Queued);
-            self.queue.push_back(shard);
-        }
-    }
-
-    fn forget(&mut self, shard: u32) {
-        self.queue.retain(|&queued| queued != shard);
-        self.wanted.remove(&shard);
     }
 }
 
@@ -231,7 +189,12 @@ async fn caught(work: impl Future<Output = Arrival>, address: String) -> Arrival
 }
 
 /// Compares a shard with the index or, without an index, reads its headers.
-async fn checked(fetched: Fetched, request: ShardRequest, scan: ScanShard) -> Arrival {
+async fn checked(
+    fetched: Fetched,
+    request: ShardRequest,
+    scan: ScanShard,
+    require_end: bool,
+) -> Arrival {
     let Fetched { file, stamp: now } = fetched;
     let address = request.location.to_string();
     let failed = move |what: String| Failure::terminal(what).into_error(&address, 0);
@@ -244,7 +207,7 @@ async fn checked(fetched: Fetched, request: ShardRequest, scan: ScanShard) -> Ar
         };
     }
     let read = tokio::task::spawn_blocking(move || {
-        let regions = scan(&file).map_err(|error| error.to_string())?;
+        let regions = scan(&file, require_end).map_err(|error| error.to_string())?;
         Ok((file, Some(Arc::new(regions))))
     });
     match read.await {
@@ -266,22 +229,43 @@ impl Shared {
                 state.shards.remove(&shard);
                 continue;
             };
-            let need = request
-                .stamp
-                .as_ref()
-                .map_or(state.largest, |stamp| stamp.size);
-            if wanted.is_none() && !self.has_room(state, need) {
+            let need = match (state.sizes.get(&shard), &request.stamp) {
+                (Some(&size), _) => size,
+                (None, Some(stamp)) if request.location.compression().is_none() => stamp.size,
+                // The size of a compressed shard says little of what it unpacks to.
+                (None, stamp) => state
+                    .largest
+                    .max(stamp.as_ref().map_or(0, |stamp| stamp.size)),
+            };
+            let ahead = wanted.is_none();
+            if ahead && (state.oversized.contains(&shard) || !self.has_room(state, need)) {
                 return;
             }
             state.forget(shard);
-            let held = self.begin(shard, request, need);
+            let (meter, task) = self.begin(shard, request, need);
+            state.begun += 1;
+            let held = ShardState::Fetching {
+                meter,
+                task,
+                turn: state.begun,
+                wanted: !ahead,
+            };
             state.shards.insert(shard, held);
         }
     }
 
-    fn begin(self: &Arc<Self>, shard: u32, request: ShardRequest, need: u64) -> ShardState {
-        let meter = Arc::new(Meter::default());
-        meter.set(need);
+    fn begin(
+        self: &Arc<Self>,
+        shard: u32,
+        request: ShardRequest,
+        need: u64,
+    ) -> (Arc<Meter>, AbortHandle) {
+        let weak = Arc::downgrade(self);
+        let meter = Arc::new(Meter::watched(need, move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.keep_within_limit();
+            }
+        }));
         let (shared, task_meter) = (Arc::clone(self), Arc::clone(&meter));
         let task = self.runtime.spawn(async move {
             let address = request.location.to_string();
@@ -290,36 +274,36 @@ impl Shared {
                     .inner
                     .download(&request.location, &task_meter)
                     .await?;
-                checked(fetched, request, shared.scan).await
+                let require_end = shared.inner.config.require_archive_end;
+                checked(fetched, request, shared.scan, require_end).await
             };
             let arrival = caught(work, address).await;
             shared.arrived(shard, &task_meter, arrival);
         });
-        ShardState::Fetching {
-            meter,
-            task: task.abort_handle(),
+        (meter, task.abort_handle())
+    }
+
+    /// Ends downloads that no batch waits for, the last one first, while more disk is used than allowed. Called when a
+    /// shard turns out larger than expected.
+    fn keep_within_limit(&self) {
+        let mut state = self.state.lock();
+        while state.bytes() > self.inner.config.read_ahead_bytes
+            && let Some(shard) = state.last_unwanted()
+        {
+            state.put_back(shard);
         }
     }
 
     /// Whether another shard of `need` bytes fits beside those held.
     fn has_room(&self, state: &State, need: u64) -> bool {
-        let (mut fetching, mut bytes) = (0, 0u64);
-        for held in state.shards.values() {
-            match held {
-                ShardState::Fetching { meter, .. } => {
-                    fetching += 1;
-                    bytes = bytes.saturating_add(meter.bytes());
-                }
-                ShardState::Here { meter, .. } => bytes = bytes.saturating_add(meter.bytes()),
-                ShardState::Queued | ShardState::Failed(_) => {}
-            }
-        }
+        let is_fetching = |held: &&ShardState| matches!(held, ShardState::Fetching { .. });
+        let fetching = state.shards.values().filter(is_fetching).count();
         let config = &self.inner.config;
         // The size of shards is unknown before the first one has arrived, so fetch that one alone.
         let unknown = need == 0 && fetching > 0;
         fetching < config.connections
             && !unknown
-            && bytes.saturating_add(need) <= config.read_ahead_bytes
+            && state.bytes().saturating_add(need) <= config.read_ahead_bytes
     }
 
     fn arrived(self: &Arc<Self>, shard: u32, meter: &Arc<Meter>, arrival: Arrival) {
@@ -335,8 +319,10 @@ impl Shared {
                     state.lengths.insert(shard, regions.len() as u64);
                 }
                 let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-                meter.set(bytes);
+                meter.settle(bytes);
                 state.largest = state.largest.max(bytes);
+                state.sizes.insert(shard, bytes);
+                state.oversized.remove(&shard);
                 ShardState::Here {
                     meter: Arc::clone(meter),
                     lent: ReadyShard {

@@ -41,6 +41,10 @@ pub trait ShardProvider: Send + Sync + fmt::Debug {
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>);
     /// Ends its threads and removes its files.
     fn close(&self);
+    /// Sentences for the log since the last call. May be called at any time.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Whether all shards are always readable and of known length. Then no other method is called.
     fn is_local(&self) -> bool {
         false

@@ -1,15 +1,17 @@
 //! Fetches a shard in parallel ranges. A broken range is resumed at its last byte.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
+use super::notes::Notes;
 use super::origin::Origin;
 use super::partial_file::PartialFile;
 use super::request::{Answer, Want, in_time};
-use super::retry::{Attempts, Failure, write_failure};
+use super::retry::{Attempts, Failure, Verdict, write_failure};
+use crate::error::Printable;
 use crate::shards::Identity;
 
 /// Bytes of one range: large enough to hide the latency of a request, small enough for several ranges per shard.
@@ -21,9 +23,63 @@ pub(crate) struct Limits {
     pub retries: u32,
     /// Longest wait for the next byte.
     pub timeout: Duration,
+    /// Fewest bytes per second, on average over `timeout`.
+    pub min_rate: u64,
+    /// Most bytes of a shard, as sent and as unpacked.
+    pub max_bytes: u64,
     /// Simultaneous ranges of one shard. Fewer than all connections, so that a slow shard doesn't block the others.
     pub ranges: usize,
     pub range_bytes: u64,
+}
+
+impl Limits {
+    /// Checks the size of a shard.
+    pub fn check_size(&self, bytes: u64) -> Result<(), Failure> {
+        if bytes <= self.max_bytes {
+            return Ok(());
+        }
+        let limit = self.max_bytes;
+        Err(Failure::terminal(format!(
+            "it has more bytes than data.store.max_shard_bytes = {limit} allows"
+        )))
+    }
+
+    /// Checks that `bytes` in `elapsed` are enough.
+    pub fn check_rate(&self, bytes: u64, elapsed: Duration) -> Result<(), Failure> {
+        if bytes as f64 >= self.min_rate as f64 * elapsed.as_secs_f64() {
+            return Ok(());
+        }
+        let rate = self.min_rate;
+        Err(Failure::again(format!(
+            "only {bytes} bytes in {elapsed:.1?}, fewer than data.store.min_bytes_per_s = {rate}"
+        )))
+    }
+}
+
+/// Measures the rate at which a body arrives, in one stretch of time after another.
+struct Pace {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            bytes: 0,
+        }
+    }
+
+    fn arrived(&mut self, bytes: usize, limits: &Limits) -> Result<(), Failure> {
+        self.bytes += bytes as u64;
+        let elapsed = self.since.elapsed();
+        if elapsed < limits.timeout {
+            return Ok(());
+        }
+        limits.check_rate(self.bytes, elapsed)?;
+        *self = Self::new();
+        Ok(())
+    }
 }
 
 /// A failure and the number of attempts.
@@ -36,6 +92,9 @@ pub(crate) struct Transfer<'store> {
     /// Limits the simultaneous requests of all shards.
     pub connections: &'store Semaphore,
     pub limits: Limits,
+    /// The address in notes.
+    pub address: &'store str,
+    pub notes: &'store Notes,
 }
 
 /// A shard after its first response: its identity is known, and the body is still unread.
@@ -78,14 +137,13 @@ impl<'store> Transfer<'store> {
                         (Some(416), Want::Range(..)) => Want::Whole,
                         _ => Want::Range(0, self.limits.range_bytes),
                     };
-                    let pause = attempts.failed(failure, false);
-                    sleep(pause.map_err(|failure| (failure, attempts.made))?).await;
+                    sleep(self.pause(attempts, failure, 0)?).await;
                 }
             }
         }
     }
 
-    /// Fetches the rest. [`Verdict::Changed`](super::retry::Verdict::Changed) means: start again from the beginning.
+    /// Fetches the rest. [`Verdict::Changed`] means: start again from the beginning.
     pub async fn finish(&self, opened: Opened<'store>, sink: &PartialFile) -> Result<(), Failed> {
         let identity = opened.identity.clone();
         let (size, ranged) = (identity.size, opened.answer.ranged);
@@ -129,12 +187,10 @@ impl<'store> Transfer<'store> {
             else {
                 return Ok(());
             };
-            let changed = failure.verdict == super::retry::Verdict::Changed;
-            let pause = attempts.failed(failure.clone(), at > before);
-            match pause {
-                Ok(pause) if !changed => sleep(pause).await,
-                _ => return Err((failure, attempts.made)),
+            if failure.verdict == Verdict::Changed {
+                return Err((failure, attempts.made + 1));
             }
+            sleep(self.pause(&mut attempts, failure, at - before)?).await;
         }
     }
 
@@ -158,12 +214,13 @@ impl<'store> Transfer<'store> {
                 (self.ask(want, Some(identity)).await?, permit)
             }
         };
-        let mut position = answer.start;
+        let (mut position, mut pace) = (answer.start, Pace::new());
         while part.end.is_none_or(|end| *at < end) {
             let Some(piece) = self.in_time(answer.body.next()).await? else {
                 break;
             };
             let piece = piece?;
+            pace.arrived(piece.len(), &self.limits)?;
             // A server without ranges starts from the beginning: skip the bytes we have.
             let had = (*at - position).min(piece.len() as u64);
             position += piece.len() as u64;
@@ -171,6 +228,8 @@ impl<'store> Transfer<'store> {
             let room = part.end.map_or(u64::MAX, |end| end - *at);
             let fresh = &fresh[..fresh.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
             if !fresh.is_empty() {
+                // A server that told no size may send without end.
+                self.limits.check_size(*at + fresh.len() as u64)?;
                 sink.write(*at, fresh)
                     .map_err(|error| write_failure(&error))?;
                 *at += fresh.len() as u64;
@@ -183,6 +242,26 @@ impl<'store> Transfer<'store> {
             None if position < *at => Err(Failure::changed("it is shorter than before")),
             _ => Ok(()),
         }
+    }
+
+    /// The pause before the next attempt. One that the server asks for is noted.
+    fn pause(
+        &self,
+        attempts: &mut Attempts,
+        failure: Failure,
+        new_bytes: u64,
+    ) -> Result<Duration, Failed> {
+        let (asked, what) = (failure.pause, failure.what.clone());
+        let pause = attempts
+            .failed(failure, new_bytes)
+            .map_err(|failure| (failure, attempts.made))?;
+        if let Some(asked) = asked.filter(|asked| !asked.is_zero()) {
+            let (address, what) = (Printable(self.address), Printable(&what));
+            self.notes.add(format!(
+                "shard {address}: {what}, and asks for a pause of {asked:?}: trying again in {pause:?}"
+            ));
+        }
+        Ok(pause)
     }
 
     async fn permit(&self) -> Result<SemaphorePermit<'store>, Failure> {

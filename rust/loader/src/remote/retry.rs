@@ -6,11 +6,14 @@ use std::time::Duration;
 use crate::error::FetchError;
 use crate::shards::without_secrets;
 
-/// Longest pause that a server may request.
+/// Longest pause at a server's request.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Pauses double, from the first to the last.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(20);
+/// New bytes that make up for all failures before them. Fewer do not: a server that sends a kilobyte at a time would be asked
+/// thousands of times for one range.
+const PROGRESS_BYTES: u64 = 256 << 10;
 /// Longest quoted error text, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -41,7 +44,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Failure {
     pub verdict: Verdict,
     pub status: Option<u16>,
-    /// The pause requested by the server.
+    /// The pause requested by the server, however long.
     pub pause: Option<Duration>,
     pub what: String,
 }
@@ -129,7 +132,7 @@ pub(crate) fn write_failure(error: &std::io::Error) -> Failure {
 /// The seconds of a `Retry-After`. A date is ignored, so the usual pause applies.
 pub(crate) fn retry_after(value: &str) -> Option<Duration> {
     let seconds: u64 = value.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
+    Some(Duration::from_secs(seconds))
 }
 
 /// The messages of an error and its causes, without secrets from addresses.
@@ -175,6 +178,8 @@ pub(crate) struct Attempts {
     limit: u32,
     /// Failures since the last progress.
     failures: u32,
+    /// New bytes since then.
+    bytes: u64,
     /// All failed attempts.
     pub made: u32,
 }
@@ -184,21 +189,24 @@ impl Attempts {
         Self {
             limit: retries,
             failures: 0,
+            bytes: 0,
             made: 0,
         }
     }
 
-    /// The pause before the next attempt, or the failure if there is none. `progressed`: the failed attempt delivered new
-    /// bytes, so the count starts again.
-    pub fn failed(&mut self, failure: Failure, progressed: bool) -> Result<Duration, Failure> {
+    /// The pause before the next attempt, or the failure if there is none. `new_bytes` were delivered by the failed attempt;
+    /// the count starts again when enough have come.
+    pub fn failed(&mut self, failure: Failure, new_bytes: u64) -> Result<Duration, Failure> {
         self.made += 1;
-        if progressed {
-            self.failures = 0;
+        self.bytes = self.bytes.saturating_add(new_bytes);
+        if self.bytes >= PROGRESS_BYTES {
+            (self.failures, self.bytes) = (0, 0);
         }
         self.failures += 1;
         match failure.verdict {
             Verdict::Again | Verdict::Changed if self.failures <= self.limit => {
-                Ok(failure.pause.unwrap_or_else(|| backoff(self.failures - 1)))
+                let asked = failure.pause.map(|pause| pause.min(LONGEST_PAUSE));
+                Ok(asked.unwrap_or_else(|| backoff(self.failures - 1)))
             }
             _ => Err(failure),
         }
@@ -243,18 +251,30 @@ mod tests {
     fn attempts_end_unless_bytes_come() {
         let mut attempts = Attempts::new(2);
         let failure = || Failure::of_status(503, None);
-        assert!(attempts.failed(failure(), false).is_ok());
-        assert!(attempts.failed(failure(), false).is_ok());
-        assert!(attempts.failed(failure(), true).is_ok());
-        assert!(attempts.failed(failure(), false).is_ok());
-        let failure = attempts.failed(failure(), false).unwrap_err();
+        assert!(attempts.failed(failure(), 0).is_ok());
+        assert!(attempts.failed(failure(), 0).is_ok());
+        assert!(attempts.failed(failure(), PROGRESS_BYTES).is_ok());
+        assert!(attempts.failed(failure(), 0).is_ok());
+        let failure = attempts.failed(failure(), 0).unwrap_err();
         let error = failure.into_error("http://h/a.tar", attempts.made);
         assert_eq!(
             error.to_string(),
             "shard http://h/a.tar: the server answers 503 (unavailable) (tried 5 times)"
         );
-        let missing = attempts.failed(Failure::of_status(404, None), true);
+        let missing = attempts.failed(Failure::of_status(404, None), PROGRESS_BYTES);
         assert_eq!(missing.unwrap_err().verdict, Verdict::Missing);
+    }
+
+    #[test]
+    fn a_few_bytes_an_attempt_are_no_progress_until_they_are_many() {
+        let count = |bytes| {
+            let mut attempts = Attempts::new(10);
+            let failed = |_: &u32| attempts.failed(Failure::again("it broke"), bytes).is_ok();
+            (0..1000).take_while(failed).count()
+        };
+        assert_eq!(count(1000), 10);
+        assert_eq!(count(PROGRESS_BYTES / 11), 10);
+        assert_eq!(count(PROGRESS_BYTES / 10 + 1), 1000);
     }
 
     #[test]
@@ -278,13 +298,12 @@ mod tests {
         }
         assert_ne!(backoff(5), backoff(5));
         assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("100000"), Some(LONGEST_PAUSE));
+        assert_eq!(retry_after("100000"), Some(Duration::from_secs(100_000)));
         assert_eq!(retry_after("Wed, 21 Oct 2026 07:28:00 GMT"), None);
         let mut attempts = Attempts::new(3);
-        let asked = Failure::of_status(503, retry_after("2"));
-        assert_eq!(
-            attempts.failed(asked, false).unwrap(),
-            Duration::from_secs(2)
-        );
+        for (asked, given) in [("2", Duration::from_secs(2)), ("100000", LONGEST_PAUSE)] {
+            let failure = Failure::of_status(503, retry_after(asked));
+            assert_eq!(attempts.failed(failure, 0).unwrap(), given);
+        }
     }
 }

@@ -75,7 +75,7 @@ impl Store {
 
 impl Inner {
     async fn examine(&self, url: &str) -> Result<Stamp, FetchError> {
-        let source = self.source(url)?;
+        let (source, address) = (self.source(url)?, shown(url));
         let transfer = Transfer {
             source: &source,
             connections: &self.connections,
@@ -83,11 +83,13 @@ impl Inner {
                 range_bytes: 1,
                 ..self.limits
             },
+            address: &address,
+            notes: &self.notes,
         };
         let opened = transfer.open(&mut Attempts::new(self.config.retries)).await;
         match opened {
             Ok(opened) => Ok(Stamp::from(&opened.identity)),
-            Err((failure, made)) => Err(failure.into_error(&shown(url), made)),
+            Err((failure, made)) => Err(failure.into_error(&address, made)),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::address::{Hub, Place, Scheme, resolve};
 use super::cache::Cache;
+use super::notes::Notes;
 use super::origin::Origin;
 use super::ranges::{Limits, RANGE_BYTES};
 use super::retry::{self, Failure};
@@ -49,6 +50,7 @@ pub struct Store {
 pub(super) struct Inner {
     pub(super) config: StoreConfig,
     pub(super) limits: Limits,
+    pub(super) notes: Notes,
     /// Folder for unnamed temporary files.
     pub(super) folder: PathBuf,
     /// The cache of whole shards, if there is one.
@@ -119,9 +121,12 @@ impl Store {
             limits: Limits {
                 retries: config.retries,
                 timeout: Duration::from_secs_f64(config.timeout_s),
+                min_rate: config.min_bytes_per_s,
+                max_bytes: config.max_shard_bytes,
                 ranges: config.connections.div_ceil(2),
                 range_bytes: RANGE_BYTES,
             },
+            notes: Notes::default(),
             folder,
             cache,
             client: http::client().map_err(|failure| setup(failure.what))?,

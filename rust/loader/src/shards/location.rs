@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::error::Printable;
+
 /// Where a shard is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
@@ -60,13 +62,15 @@ impl Location {
     }
 }
 
-/// For messages: without possible passwords and signatures.
+/// For messages: on one line, without possible passwords and signatures.
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.display().fmt(formatter),
-            Self::Url(url) => formatter.write_str(&shown(url)),
-            Self::Pipe(command) => write!(formatter, "pipe:{}", without_secrets(command)),
+            Self::File(path) => Printable(&path.to_string_lossy()).fmt(formatter),
+            Self::Url(url) => Printable(&shown(url)).fmt(formatter),
+            Self::Pipe(command) => {
+                write!(formatter, "pipe:{}", Printable(&without_secrets(command)))
+            }
         }
     }
 }
@@ -127,6 +131,9 @@ mod tests {
         assert_eq!(url.to_string(), "https://h/a.tar?…");
         assert_eq!(url.written(), "https://me:pass@h/a.tar?sig=1");
         assert_eq!(pipe.to_string(), "pipe:curl https://h/a.tar?… | cat");
+        let odd = Location::File("a\n\u{1b}[1m é.tar".into());
+        assert_eq!(odd.to_string(), "a\\n\\u{1b}[1m é.tar");
+        assert_eq!(odd.written(), "a\n\u{1b}[1m é.tar");
         assert_eq!(pipe.written(), "pipe:curl https://h/a.tar?sig=1 | cat");
     }
 

@@ -48,6 +48,12 @@ impl Regions {
         Some(u64::from(*start) * BLOCK..u64::from(*end) * BLOCK)
     }
 
+    /// Where the last sample ends, in bytes.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.0.last().map_or(0, |&end| u64::from(end) * BLOCK)
+    }
+
     /// Appends the encoded regions: the differences of the numbers as varints (7 bits per byte, lowest first).
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut before = 0;

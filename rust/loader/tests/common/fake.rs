@@ -99,7 +99,7 @@ impl Fake {
             });
         }
         let file = File::open(self.folder.join(format!("{shard:03}.tar"))).unwrap();
-        let scan = scan(FileSource::new(&file).unwrap()).unwrap();
+        let scan = scan(FileSource::new(&file).unwrap(), true).unwrap();
         Ok(ReadyShard {
             file: Arc::new(file),
             regions: Some(Arc::new(scan.regions)),

@@ -42,6 +42,16 @@ pub enum Reply {
     Stall(usize, Duration),
     /// Good, after so long.
     Late(Duration),
+    /// So many bytes at a time, with a pause behind each.
+    Drip(usize, Duration),
+    /// An answer to a range that ends after so many of its bytes, in order.
+    Short(usize),
+    /// So many bytes of the file, no size said; the connection ends in order.
+    Unsized(usize),
+    /// Bytes without end, no size said.
+    Endless,
+    /// Good, but for the size of the file, which is this one.
+    Claim(u64),
     /// The file is another from now on; then good.
     Change(Page),
 }
@@ -73,6 +83,8 @@ struct Inner {
     log: Mutex<Vec<Request>>,
     now: AtomicUsize,
     most: AtomicUsize,
+    /// Bytes of bodies without end.
+    endless: AtomicUsize,
     stopping: AtomicBool,
 }
 
@@ -101,6 +113,7 @@ impl Server {
             log: Mutex::default(),
             now: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
+            endless: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
         let shared = Arc::clone(&inner);
@@ -122,6 +135,11 @@ impl Server {
 
     pub fn requests(&self) -> Vec<Request> {
         self.inner.log.lock().unwrap().clone()
+    }
+
+    /// Bytes sent of bodies without end.
+    pub fn endless_bytes(&self) -> usize {
+        self.inner.endless.load(Ordering::SeqCst)
     }
 
     /// The most requests that were answered at the same time.
@@ -208,15 +226,25 @@ impl Inner {
         if request.if_match.is_some() && self.ranges && request.if_match != page.etag {
             return status("412 Precondition Failed", "");
         }
+        if let Reply::Unsized(_) | Reply::Endless = reply {
+            return self.answer_unsized(stream, &page, &reply);
+        }
         let size = page.bytes.len() as u64;
+        let claimed = match reply {
+            Reply::Claim(claimed) => claimed,
+            _ => size,
+        };
         let (head, body) = match request.range.filter(|_| self.ranges) {
             Some((first, _)) if first >= size => {
                 return status("416 No", &format!("Content-Range: bytes */{size}\r\n"));
             }
             Some((first, last)) => {
-                let last = last.min(size - 1);
+                let last = match reply {
+                    Reply::Short(bytes) => last.min(first + bytes as u64 - 1).min(size - 1),
+                    _ => last.min(size - 1),
+                };
                 (
-                    format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{size}"),
+                    format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{claimed}"),
                     &page.bytes[first as usize..=last as usize],
                 )
             }
@@ -249,9 +277,38 @@ impl Inner {
                 stream.write_all(some(bytes))?;
                 std::thread::sleep(pause);
             }
+            Reply::Drip(bytes, pause) => {
+                for piece in body.chunks(bytes) {
+                    stream.write_all(piece)?;
+                    std::thread::sleep(pause);
+                }
+                return Ok(true);
+            }
             _ => {
                 stream.write_all(body)?;
                 return Ok(true);
+            }
+        }
+        stream.shutdown(std::net::Shutdown::Both)?;
+        Ok(false)
+    }
+}
+
+impl Inner {
+    fn answer_unsized(
+        &self,
+        mut stream: &TcpStream,
+        page: &Page,
+        reply: &Reply,
+    ) -> std::io::Result<bool> {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        if let Reply::Unsized(bytes) = reply {
+            stream.write_all(&page.bytes[..page.bytes.len().min(*bytes)])?;
+        } else {
+            let piece = vec![7; 1 << 16];
+            while !self.stopping.load(Ordering::SeqCst) {
+                stream.write_all(&piece)?;
+                self.endless.fetch_add(piece.len(), Ordering::SeqCst);
             }
         }
         stream.shutdown(std::net::Shutdown::Both)?;

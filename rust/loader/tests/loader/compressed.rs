@@ -198,7 +198,7 @@ fn a_few_bytes_that_stand_for_gigabytes_are_not_unpacked() {
     std::fs::write(folder.path().join("a.tar.gz"), gzip(&plain)).unwrap();
     let config = LoaderConfig {
         store: StoreConfig {
-            read_ahead_bytes: 1 << 20,
+            max_shard_bytes: 1 << 20,
             ..StoreConfig::default()
         },
         ..of(folder.path(), &["a.tar.gz", "000.tar"])
@@ -206,7 +206,7 @@ fn a_few_bytes_that_stand_for_gigabytes_are_not_unpacked() {
     let error = open(config.clone(), 0, 1).unwrap_err().to_string();
     assert!(
         error.contains("a.tar.gz")
-            && error.contains("more than data.store.read_ahead_bytes = 1048576"),
+            && error.contains("more bytes than data.store.max_shard_bytes = 1048576"),
         "{error}"
     );
     let (keys, bad_samples, notes) = evaluate(LoaderConfig {

@@ -46,7 +46,7 @@ fn compressed_shards_are_unpacked_as_they_come() {
         assert!(text.contains("cannot be decompressed"), "{text}");
     }
     let small = StoreConfig {
-        read_ahead_bytes: 10 * MIB as u64,
+        max_shard_bytes: 10 * MIB as u64,
         ..config()
     };
     let server = Server::start(
@@ -55,7 +55,7 @@ fn compressed_shards_are_unpacked_as_they_come() {
         |_| Reply::Good,
     );
     let error = fetch(&small, &Location::Url(server.url("a.tgz"))).unwrap_err();
-    assert!(error.to_string().contains("read_ahead_bytes"), "{error}");
+    assert!(error.to_string().contains("max_shard_bytes"), "{error}");
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.tar.gz");
@@ -141,6 +141,7 @@ fn a_command_that_hangs_is_ended_with_all_that_it_started() {
         allow_pipe: true,
         retries: 0,
         timeout_s: 0.3,
+        min_bytes_per_s: 0,
         ..config()
     };
     let command = format!(

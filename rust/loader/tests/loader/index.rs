@@ -20,14 +20,14 @@ fn locations(folder: &Path) -> Vec<Location> {
     expand(&[pattern], OnMissingShard::Raise).unwrap()
 }
 
-fn make(folder: &Path) -> (PathBuf, Summary) {
+pub fn make(folder: &Path) -> (PathBuf, Summary) {
     let out = folder.join("shards.index");
     let summary =
         write_index(&locations(folder), &out, 3, &StoreConfig::default(), &GO_ON).unwrap();
     (out, summary)
 }
 
-fn with_index(folder: &Path, index: &Path) -> LoaderConfig {
+pub fn with_index(folder: &Path, index: &Path) -> LoaderConfig {
     LoaderConfig {
         index: Some(index.to_str().unwrap().to_owned()),
         ..config(folder)

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.support.limited import file_limit
 from tests.support.small_training import write_tokenizer
 from wandb.proto.wandb_internal_pb2 import Record
 
 from prolip.data.config import TokenizerConfig
+from prolip.errors import DiskFullError
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
 from prolip.train.logging import LogConfig, MetricsLog, Progress, format_seconds
@@ -71,6 +73,13 @@ def test_tensorboard_can_be_left_out(tmp_path: Path) -> None:
     with log_of(tmp_path, 0, LogConfig(tensorboard=False)) as log:
         log.write(ROW)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with log_of(tmp_path, 0, LogConfig(tensorboard=False)) as log, file_limit(300):
+        log.write(ROW)
+        with pytest.raises(DiskFullError, match=r"/metrics\.jsonl: file too large: \d+ bytes are needed, "):
+            log.write(ROW)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

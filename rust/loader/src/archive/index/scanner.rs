@@ -49,7 +49,8 @@ impl<'opening> Scanner<'opening> {
             source,
         };
         let source = FileSource::new(&file).map_err(|error| damaged(0, error.into()))?;
-        let scan = scan(source).map_err(|damage| damaged(damage.at, damage.error))?;
+        let scan = scan(source, self.config.require_archive_end)
+            .map_err(|damage| damaged(damage.at, damage.error))?;
         Ok((stamp, scan))
     }
 

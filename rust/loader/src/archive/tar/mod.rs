@@ -1,8 +1,8 @@
 //! Finds the members of a tar archive. Only headers are read.
 //!
 //! Supported: ustar, GNU long names, PAX `path` and `size`, sizes in base 256. Everything but regular files is
-//! skipped. An archive ends at a block of zeros or at the end of the file; anything after a block of zeros is
-//! ignored.
+//! skipped. An archive ends at a block of zeros; anything after it is ignored. Of a file that ends without one, the reader
+//! says so ([`TarReader::has_end`]).
 
 mod header;
 mod source;
@@ -54,6 +54,7 @@ pub struct TarReader<'scratch, S> {
     source: S,
     scratch: &'scratch mut Scratch,
     next: u64,
+    has_end: bool,
 }
 
 /// What extension headers say about the next member. If several say the same thing, the first one counts, as in
@@ -84,6 +85,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
             source,
             scratch,
             next: start,
+            has_end: false,
         }
     }
 
@@ -91,6 +93,12 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
     #[must_use]
     pub fn position(&self) -> u64 {
         self.next
+    }
+
+    /// Whether a block of zeros has been read. After the last member, `false` means that the source just ends there.
+    #[must_use]
+    pub fn has_end(&self) -> bool {
+        self.has_end
     }
 
     /// The next regular file, or `None` at the end of the archive.
@@ -127,6 +135,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
             _ => {}
         }
         if block.iter().all(|&byte| byte == 0) {
+            self.has_end = true;
             return Ok(Step::End);
         }
         let header = Header::new(&block, self.next == 0)?;

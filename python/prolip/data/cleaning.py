@@ -1,0 +1,41 @@
+"""Cleans captions before they are tokenized, as open_clip does."""
+
+from __future__ import annotations
+
+import html
+import string
+from collections.abc import Callable
+
+import ftfy
+
+
+def clean_captions(captions: list[str]) -> list[str]:
+    """Clean captions like open_clip's CLIP tokenizer: ftfy, HTML entities, white space, lower case.
+
+    The loader's threads call this once per batch, with the captions that Rust cannot prove clean.
+    """
+    return [caption.lower() for caption in clean_whitespace(captions)]
+
+
+def clean_whitespace(captions: list[str]) -> list[str]:
+    """Clean captions: ftfy, HTML entities, white space."""
+    return [" ".join(_fixed(caption).split()) for caption in captions]
+
+
+def clean_canonicalize(captions: list[str]) -> list[str]:
+    """Clean captions as in SigLIP's training: ftfy, HTML entities, no ASCII punctuation, lower case."""
+    return [" ".join(_fixed(caption).translate(_NO_PUNCTUATION).lower().split()) for caption in captions]
+
+
+_NO_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+
+
+def _fixed(caption: str) -> str:
+    return html.unescape(html.unescape(ftfy.fix_text(caption))).strip()
+
+
+def cleaner(how: str) -> Callable[[list[str]], list[str]]:
+    """Return the function that cleans captions in the way of this name: lower, whitespace or canonicalize."""
+    if how == "lower":
+        return clean_captions
+    return clean_whitespace if how == "whitespace" else clean_canonicalize

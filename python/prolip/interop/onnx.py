@@ -1,0 +1,231 @@
+"""Write both towers of a model as ONNX files, and check them in onnxruntime.
+
+image.onnx takes `images`: float32 [B, 3, height, width], normalised; or uint8 [B, height, width, 3], the pixels of a
+decoded image, which it normalises itself. text.onnx takes `token_ids`: int64 [B, L], padded to the full context. Both
+return `mean`, float32 [B, D] of unit length, and `log_var`, float32 [B, D].
+
+B batch, L tokens, D embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prolip.data.config import TokenizerConfig
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian
+from prolip.interop.config import OnnxConfig, OnnxPrecision
+from prolip.interop.tokenizer_json import complete_tokenizer
+from prolip.models import ProLIP
+from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+
+logger = logging.getLogger(__name__)
+
+IMAGE_FILE = "image.onnx"
+TEXT_FILE = "text.onnx"
+_USAGE = """from onnxruntime import InferenceSession
+from tokenizers import Tokenizer
+
+image = InferenceSession("image.onnx")  # images: {images}
+text = InferenceSession("text.onnx")  # token_ids: int64 [batch, {length}]
+tokenizer = Tokenizer.from_file("tokenizer.json")
+mean, log_var = text.run(None, {{"token_ids": [tokenizer.encode("a cat").ids]}})
+"""
+
+
+class Difference(NamedTuple):
+    """Differences from the model in torch and single precision."""
+
+    mean: float
+    """Largest difference of a mean's component."""
+    log_var: float
+    """Largest difference of a log variance."""
+
+
+_DTYPES: dict[OnnxPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
+TOLERANCES: dict[OnnxPrecision, Difference] = {"fp32": Difference(1e-4, 1e-4), "fp16": Difference(2e-3, 2e-2)}
+"""Largest differences that an export may have."""
+_IN_SINGLE_PRECISION = {
+    *("ln_post", "proj", "attn_pool", "uncertainty_proj"),
+    *("ln_final", "text_projection", "text_uncertainty_projection"),
+}
+"""Last layers of the towers, which compute what is compared."""
+_LARGEST_FILE = 2_000_000_000
+"""A protobuf holds 2 GiB; weights of larger towers go into a file beside it."""
+
+
+class _Tower(nn.Module):
+    """A tower with numbers of one type in its blocks, and unit means in single precision at its end."""
+
+    def __init__(self, encoder: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.encoder = encoder
+        if dtype != torch.float32:
+            self.encoder = copy.deepcopy(encoder)
+            for name, parameter in self.encoder.named_parameters():
+                if name.split(".")[0] not in _IN_SINGLE_PRECISION:
+                    parameter.data = parameter.data.to(dtype)
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> Gaussian:
+        mean, log_var = self.encoder(inputs)
+        return Gaussian(F.normalize(mean, dim=-1, eps=1e-12), log_var)
+
+
+class _ImageTower(_Tower):
+    def forward(self, inputs: Tensor) -> Gaussian:
+        pixels = inputs
+        if inputs.dtype == torch.uint8:
+            mean, std = (
+                torch.tensor(values, device=inputs.device).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD)
+            )
+            pixels = (inputs.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+        return super().forward(pixels.to(self.dtype))
+
+
+def save_onnx(
+    model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard, config: OnnxConfig
+) -> Sequence[str]:
+    """Write image.onnx, text.onnx, tokenizer.json and a model card; return the names of the files.
+
+    Raises:
+        UserError: see `write_towers`.
+    """
+    found = write_towers(model, folder, config)
+    complete_tokenizer(tokenizer).save(str(folder / TOKENIZER_FILE))
+    checked = {
+        name: f"{difference.mean:.1e} in a mean, {difference.log_var:.1e} in a log variance"
+        for name, difference in found.items()
+    }
+    for name, difference in checked.items():
+        logger.info("%s: onnxruntime differs from torch by at most %s", name, difference)
+    height, width = _height_and_width(model)
+    images = f"uint8 [batch, {height}, {width}, 3]"
+    if not config.uint8_images:
+        images = f"float32 [batch, 3, {height}, {width}], normalised"
+    card = dataclasses.replace(
+        card,
+        library="onnx",
+        usage=_USAGE.format(images=images, length=model.config.text.context_length),
+        settings={f"Largest differences from torch, in {config.precision}": checked, **card.settings},
+    )
+    text = card.text(model.config, sum(parameter.numel() for parameter in model.parameters()))
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    return [CARD_FILE, TOKENIZER_FILE, *(f"{name}{end}" for name in found for end in ("", ".data"))]
+
+
+def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, Difference]:
+    """Write image.onnx and text.onnx, and return how far each is from torch in onnxruntime.
+
+    The number of items in a batch is free. A tower of more than 2 GB has its weights in NAME.onnx.data. The files'
+    metadata hold `logit_scale` and, if the model has one, `logit_bias`.
+
+    Raises:
+        UserError: the packages of the extra `onnx` are missing; torch cannot export the architecture; or onnxruntime
+            gives other numbers than torch.
+    """
+    model = model.eval().cpu()
+    text = model.config.text
+    noise = torch.Generator().manual_seed(0)
+    height, width = _height_and_width(model)
+    if config.uint8_images:
+        images = torch.randint(0, 256, (5, height, width, 3), generator=noise, dtype=torch.uint8)
+    else:
+        images = torch.randn(5, 3, height, width, generator=noise)
+    ids = torch.randint(0, text.vocab_size, (5, text.context_length), generator=noise)
+    metadata = {"logit_scale": repr(float(model.logit_scale.detach().exp()))}
+    if model.logit_bias is not None:
+        metadata["logit_bias"] = repr(float(model.logit_bias.detach()))
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        for name, tower, encoder, inputs in (
+            (IMAGE_FILE, _ImageTower, model.visual, {"images": images}),
+            (TEXT_FILE, _Tower, model.text, {"token_ids": ids}),
+        ):
+            path = Path(temporary) / name
+            _export(tower(encoder, _DTYPES[config.precision]), inputs, metadata, path)
+            found[name] = _difference(path, tower(encoder, torch.float32), inputs)
+            allowed = TOLERANCES[config.precision]
+            # Written so that NaN fails.
+            if not (found[name].mean <= allowed.mean and found[name].log_var <= allowed.log_var):
+                raise UserError(
+                    f"{name} in {config.precision} differs from torch by {found[name].mean:.1e} in a mean and "
+                    f"{found[name].log_var:.1e} in a log variance: at most {allowed.mean:.0e} and "
+                    f"{allowed.log_var:.0e} are allowed"
+                )
+        for name in found:  # an earlier export may have left it
+            (folder / f"{name}.data").unlink(missing_ok=True)
+        for file in Path(temporary).iterdir():
+            file.replace(folder / file.name)
+    return found
+
+
+def _height_and_width(model: ProLIP) -> tuple[int, int]:
+    size = model.config.vision.image_size
+    return (size, size) if isinstance(size, int) else size
+
+
+def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    """Export a tower of one input. It is traced with two items: torch may take one item for a constant."""
+    _package("onnxscript")
+    try:
+        with torch.no_grad():
+            program = torch.onnx.export(
+                tower,
+                tuple(tensor[:2] for tensor in inputs.values()),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=list(inputs),
+                output_names=["mean", "log_var"],
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(f"{path.name}: torch cannot export this architecture: {str(error).splitlines()[0]}") from error
+    assert program is not None
+    graph = program.model.graph
+    parts: list[Any] = [graph, *graph.all_nodes(), *graph.inputs, *graph.initializers.values()]
+    for part in parts:
+        part.metadata_props.clear()  # stack traces with paths of this machine
+    program.model.metadata_props.update(metadata)
+    size = sum(parameter.numel() * parameter.element_size() for parameter in tower.parameters())
+    program.save(path, external_data=size > _LARGEST_FILE)
+
+
+def _difference(path: Path, tower: nn.Module, inputs: dict[str, Tensor]) -> Difference:
+    """Largest differences of the file's outputs, in onnxruntime on the CPU, from those of `tower`."""
+    with torch.no_grad():
+        expected = tower(*inputs.values())
+    runtime = _package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # a hint for every operator that it cannot fold in half precision
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    found = session.run(["mean", "log_var"], {name: tensor.numpy() for name, tensor in inputs.items()})
+    return Difference(*(_largest(ours, theirs.numpy()) for ours, theirs in zip(found, expected, strict=True)))
+
+
+def _largest(found: Any, expected: Any) -> float:
+    """Largest difference; infinities that are equal, the log variances of points, differ by 0."""
+    with np.errstate(invalid="ignore"):
+        return float(np.where(found == expected, 0.0, np.abs(found - expected)).max())
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(f"{name} is not installed: pip install 'prolip[onnx]'") from error

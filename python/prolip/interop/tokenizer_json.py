@@ -1,0 +1,107 @@
+"""Any tokenizer of prolip as a tokenizer.json, which other libraries read."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from prolip.data import tokenizer as prolip_tokenizer
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import clip_merges
+
+Side = Literal["left", "right"]
+_CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
+_WORD_END = "</w>"
+_CLIP_MERGES = 49_152 - 256 - 2
+"""Merges that CLIP uses; the published file has more."""
+_CLIP_WORDS = r"(?i)<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+_SPACES = (normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip())
+_CLEANING: dict[str, tuple[normalizers.Normalizer, ...]] = {
+    "none": (),
+    "whitespace": _SPACES,
+    "lower": (*_SPACES, normalizers.Lowercase()),
+    # string.punctuation, of which an underscore becomes a space.
+    "canonicalize": (
+        normalizers.Replace("_", " "),
+        normalizers.Replace(Regex(r"[!-/:-@\[-^`{-~]"), ""),
+        normalizers.Lowercase(),
+        *_SPACES,
+    ),
+}
+"""Cleaning without ftfy and HTML entities, by its name."""
+
+
+def json_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """Return the tokenizer of these settings for the `tokenizers` package, without padding and truncation.
+
+    It expects captions that are already cleaned (`config.clean`).
+    """
+    if config.kind == "clip":
+        return _clip(config)
+    tokenizer = Tokenizer.from_file(str(config.path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def complete_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """As `json_tokenizer`, and it cleans, cuts and pads captions itself: `encode_batch` gives the loader's rows.
+
+    Only ftfy's repair of broken Unicode and HTML entities are left out.
+    """
+    ours = prolip_tokenizer.Tokenizer(config)
+    tokenizer = json_tokenizer(config)
+    clean = config.clean or ("lower" if config.kind == "clip" else "none")
+    steps = [*_CLEANING[clean], *([] if tokenizer.normalizer is None else [tokenizer.normalizer])]
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    padding, truncation = sides(config)
+    tokenizer.enable_truncation(ours.context_length, direction=truncation)
+    pad_token = tokenizer.id_to_token(ours.pad_id)
+    tokenizer.enable_padding(direction=padding, pad_id=ours.pad_id, pad_token=pad_token, length=ours.context_length)
+    return tokenizer
+
+
+def _clip(config: TokenizerConfig) -> Tokenizer:
+    """CLIP's byte-pair encoding, with open_clip's ids."""
+    lines = clip_merges(config.path).decode("utf-8").splitlines()[1 : 1 + _CLIP_MERGES]
+    merges = [(first, second) for first, second in (line.split() for line in lines if line.strip())]
+    letters = _byte_letters()
+    symbols = [*letters, *(letter + _WORD_END for letter in letters), *(first + second for first, second in merges)]
+    vocabulary = {symbol: id for id, symbol in enumerate([*symbols, *_CLIP_SPECIALS])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=_WORD_END))
+    tokenizer.add_special_tokens(list(_CLIP_SPECIALS))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    start, end = _CLIP_SPECIALS
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=[(token, vocabulary[token]) for token in _CLIP_SPECIALS]
+    )
+    return tokenizer
+
+
+def _byte_letters() -> list[str]:
+    """CLIP's symbol of each byte, in the order of the ids: printable characters first."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = 256 - len(printable)
+    return [chr(code) for code in printable] + [chr(256 + number) for number in range(others)]
+
+
+def sides(config: TokenizerConfig) -> tuple[Side, Side]:
+    """Return the sides on which the tokenizer pads and cuts, from its file or the tokenizer_config.json beside it."""
+    if config.kind == "clip" or config.path is None:
+        return "right", "right"
+    tokenizer = Tokenizer.from_file(str(config.path))
+    beside = config.path.with_name("tokenizer_config.json")
+    settings = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    padding = settings.get("padding_side") or (tokenizer.padding or {}).get("direction")
+    truncation = settings.get("truncation_side") or (tokenizer.truncation or {}).get("direction")
+    return "left" if padding == "left" else "right", "left" if truncation == "left" else "right"

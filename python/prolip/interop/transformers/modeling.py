@@ -1,0 +1,161 @@
+"""ProLIP as a model of transformers: prolip's own towers, so its numbers are those of `prolip.models`.
+
+Shapes: N images, M texts, L tokens, H/W pixels, D embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from prolip.gaussian import Gaussian, csd_logits
+from prolip.interop.transformers.configuration import ProLIPConfig
+from prolip.models.image_encoder import ImageEncoder, image_mask
+from prolip.models.prolip import normalised
+from prolip.models.text_encoder import TextEncoder, text_mask
+
+
+@dataclass
+class ProLIPModelOutput(ModelOutput):
+    """Output of a forward pass. What depends on an input that was not given is None."""
+
+    logits_per_image: Tensor | None = None
+    """[N, M]: scale * (1 - csd / 2) + bias."""
+    logits_per_text: Tensor | None = None
+    """[M, N]: its transpose."""
+    last_hidden_state: Tensor | None = None
+    """[N, 2, D]: mean and log variance, of images or texts alone."""
+    pooler_output: Tensor | None = None
+    """[N, D]: the mean, of images or texts alone."""
+    image_mean: Tensor | None = None
+    """[N, D]; unit norm."""
+    image_log_var: Tensor | None = None
+    """[N, D]; natural log of the variance, minus infinity for a model without it."""
+    text_mean: Tensor | None = None
+    """[M, D]; unit norm."""
+    text_log_var: Tensor | None = None
+    """[M, D]; natural log of the variance, minus infinity for a model without it."""
+
+
+class ProLIPModel(PreTrainedModel):
+    """Probabilistic language-image model (arXiv:2410.18857): images and texts become Gaussians.
+
+    The parameter `logit_scale` is the *log* of the similarity scale, as in the released checkpoints.
+    """
+
+    config_class = ProLIPConfig
+    base_model_prefix = "prolip"
+    main_input_name = "pixel_values"
+    _no_split_modules = ("Block",)
+
+    def __init__(self, config: ProLIPConfig) -> None:
+        super().__init__(config)
+        self.network_config = config.model_config()
+        network = self.network_config
+        self.logit_scale = nn.Parameter(torch.tensor(float(network.init_logit_scale)))
+        self.logit_bias = (
+            None if network.init_logit_bias is None else nn.Parameter(torch.tensor(float(network.init_logit_bias)))
+        )
+        self.visual = ImageEncoder(network.vision, network.embed_dim, quick_gelu=network.quick_gelu)
+        self.text = TextEncoder(network.text, network.embed_dim, quick_gelu=network.quick_gelu)
+        # transformers builds a model that it loads without memory, and fills it later. Other models are complete now.
+        if self.logit_scale.device.type != "meta":
+            for module in self.modules():
+                module._is_hf_initialized = True
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Compute masks, which no checkpoint holds; everything else must come from the checkpoint."""
+        missing = [name for name, _ in module.named_parameters(recurse=False) if not _loaded(module, name)]
+        if missing:
+            place = next(name for name, other in self.named_modules() if other is module)
+            raise ValueError(f"the checkpoint lacks {', '.join(f'{place}.{name}' for name in missing)}")
+        if isinstance(module, ImageEncoder):
+            mask = image_mask(self.network_config.vision)
+        elif isinstance(module, TextEncoder):
+            mask = text_mask(self.network_config.text)
+        else:
+            return
+        module.mask = None if mask is None else mask.to(module.positional_embedding.device)
+
+    def encode_image(self, pixel_values: Tensor) -> Gaussian:
+        """Encode normalised pixels [N, 3, H, W] as Gaussians [N, D]."""
+        return normalised(self.visual(pixel_values.to(self.visual.proj.dtype)))
+
+    def encode_text(self, input_ids: Tensor) -> Gaussian:
+        """Encode token ids [M, L] as Gaussians [M, D]; short rows are padded to the full context first.
+
+        Raises:
+            ValueError: the rows are short, and the configuration has no `pad_token_id`; or they are too long.
+        """
+        short = self.text.context_length - input_ids.shape[1]
+        if short > 0 and self.config.pad_token_id is None:
+            raise ValueError(
+                f"input_ids has rows of {input_ids.shape[1]} ids, config.pad_token_id is None: rows must have "
+                f"{self.text.context_length} ids, as in training"
+            )
+        if short > 0:
+            input_ids = F.pad(input_ids, (0, short), value=self.config.pad_token_id)
+        return normalised(self.text(input_ids))
+
+    def get_image_features(self, pixel_values: Tensor) -> ProLIPModelOutput:
+        """Encode images alone; the same as `forward` without texts."""
+        return _alone("image", self.encode_image(pixel_values))
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> ProLIPModelOutput:
+        """Encode texts alone; the same as `forward` without images."""
+        return _alone("text", self.encode_text(input_ids))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> ProLIPModelOutput | tuple[Tensor, ...]:
+        """Encode images, texts, or both.
+
+        Args:
+            input_ids: token ids [M, L].
+            pixel_values: normalised pixels [N, 3, H, W].
+            attention_mask: not used. The models were trained to attend to padding.
+            return_dict: False for a tuple.
+        """
+        if input_ids is None:
+            if pixel_values is None:
+                raise ValueError("give input_ids, pixel_values, or both")
+            output = self.get_image_features(pixel_values)
+        elif pixel_values is None:
+            output = self.get_text_features(input_ids)
+        else:
+            image, text = self.encode_image(pixel_values), self.encode_text(input_ids)
+            logits = csd_logits(
+                image, text, self.logit_scale.exp(), 0.0 if self.logit_bias is None else self.logit_bias
+            )
+            output = ProLIPModelOutput(
+                logits_per_image=logits,
+                logits_per_text=logits.T,
+                image_mean=image.mean,
+                image_log_var=image.log_var,
+                text_mean=text.mean,
+                text_log_var=text.log_var,
+            )
+        return output.to_tuple() if return_dict is False else output
+
+
+def _alone(kind: str, gaussian: Gaussian) -> ProLIPModelOutput:
+    """The output of one tower."""
+    return ProLIPModelOutput(
+        last_hidden_state=torch.stack(gaussian, 1),
+        pooler_output=gaussian.mean,
+        **{f"{kind}_mean": gaussian.mean, f"{kind}_log_var": gaussian.log_var},
+    )
+
+
+def _loaded(module: nn.Module, name: str) -> bool:
+    return bool(getattr(module.get_parameter(name), "_is_hf_initialized", False))

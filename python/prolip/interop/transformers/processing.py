@@ -1,0 +1,164 @@
+"""Images and captions to a model's inputs, as the loader prepares them.
+
+Shapes: N images or captions, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import BatchEncoding, BatchFeature, PreTrainedTokenizerFast
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_transforms import to_pil_image
+from transformers.image_utils import load_image
+from transformers.processing_utils import ProcessorMixin
+
+from prolip.data.cleaning import cleaner
+from prolip.interop.transformers.single_file import CODE_MODULE, write_code
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+
+
+class ProLIPImageProcessor(BaseImageProcessor):
+    """Resizes the shortest side (bicubic), crops the centre, and normalises: the loader's pixels."""
+
+    model_input_names = ("pixel_values",)
+
+    def __init__(
+        self,
+        *,
+        size: dict[str, int] | None = None,
+        image_mean: Sequence[float] = OPENAI_MEAN,
+        image_std: Sequence[float] = OPENAI_STD,
+        **kwargs: Any,
+    ) -> None:
+        """Takes what a preprocessor_config.json holds.
+
+        Args:
+            size: {"shortest_edge": side of the square images in pixels}; 224 if None.
+            image_mean: mean of red, green and blue, in [0, 1].
+            image_std: standard deviation of red, green and blue, in [0, 1].
+            kwargs: settings of transformers.
+        """
+        super().__init__(**kwargs)
+        self.size = size or {"shortest_edge": 224}
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.auto_map = {"AutoImageProcessor": f"{CODE_MODULE}.ProLIPImageProcessor"}
+
+    def preprocess(self, images: Any, return_tensors: str | None = None, **_unused: Any) -> BatchFeature:
+        """Return {"pixel_values": f32 [N, 3, side, side]}.
+
+        Args:
+            images: one image or a list of them: PIL images, paths, URLs, or arrays. Orientation tags are ignored,
+                as in the loader, except in what is downloaded.
+            return_tensors: "pt" or "np"; a list of tensors if None.
+        """
+        many = images if isinstance(images, list | tuple) else [images]
+        pixels = [self._pixels(image) for image in many]
+        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+
+    def _pixels(self, image: Any) -> Tensor:
+        """Normalised pixels of an image, [3, side, side]."""
+        opened = _open(image)
+        side = self.size["shortest_edge"]
+        square = np.asarray(_square(opened.convert("RGB"), side))
+        scaled = torch.tensor(square).permute(2, 0, 1).float() / 255.0
+        mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
+        return (scaled - mean[:, None, None]) / std[:, None, None]
+
+    def to_json_file(self, json_file_path: str) -> None:
+        """Write the settings, and the code beside them."""
+        super().to_json_file(json_file_path)
+        write_code(Path(json_file_path).parent)
+
+
+def _open(image: Any) -> Image.Image:
+    """A PIL image from a path, a URL, another PIL image, or an array."""
+    if isinstance(image, str | Path) and Path(image).is_file():
+        return Image.open(image)
+    opened: Image.Image = load_image(image) if isinstance(image, str) else to_pil_image(image)
+    return opened
+
+
+def _square(image: Image.Image, side: int) -> Image.Image:
+    """Resize the shortest side to `side`, and crop the centre, with torchvision's rounding."""
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    length = int(side * long / short)
+    resized = (side, length) if width <= height else (length, side)
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling.BICUBIC)
+    left, top = (round((total - side) / 2) for total in resized)
+    return image.crop((left, top, left + side, top + side))
+
+
+class ProLIPTokenizer(PreTrainedTokenizerFast):
+    """Cleans captions and returns rows of token ids, cut and padded to the full context, as in training.
+
+    Settings in tokenizer_config.json: `clean`, how captions are cleaned ("none" for not at all); `pad_id`; and
+    `model_max_length`, the context.
+    """
+
+    model_input_names = ("input_ids",)
+
+    def __call__(
+        self, text: str | Sequence[str], *, return_tensors: str | None = None, **_unused: Any
+    ) -> BatchEncoding:
+        """Return {"input_ids": [N, L]}; without `return_tensors`, the ids of a single caption are one list.
+
+        Other settings of tokenizers have no effect: the models read rows of one length only.
+        """
+        captions = [text] if isinstance(text, str) else list(text)
+        settings = self.init_kwargs
+        if settings["clean"] != "none":
+            captions = cleaner(settings["clean"])(captions)
+        backend = self.backend_tokenizer
+        backend.no_padding()
+        backend.enable_truncation(self.model_max_length, direction=self.truncation_side)
+        rows = [self._padded(encoding.ids) for encoding in backend.encode_batch(captions)]
+        if isinstance(text, str) and return_tensors is None:
+            return BatchEncoding({"input_ids": rows[0]})
+        return BatchEncoding({"input_ids": rows}, tensor_type=return_tensors)
+
+    def _padded(self, ids: list[int]) -> list[int]:
+        padding = [self.init_kwargs["pad_id"]] * (self.model_max_length - len(ids))
+        return padding + ids if self.padding_side == "left" else ids + padding
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Write the code beside the tokenizer; the vocabulary is in tokenizer.json."""
+        write_code(Path(save_directory))
+        return ()
+
+
+class ProLIPProcessor(ProcessorMixin):
+    """The image processor and the tokenizer of a model."""
+
+    def __init__(self, image_processor: ProLIPImageProcessor, tokenizer: ProLIPTokenizer) -> None:
+        super().__init__(image_processor, tokenizer)
+        self.auto_map = {"AutoProcessor": f"{CODE_MODULE}.ProLIPProcessor"}
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        return_tensors: str | None = None,
+        **_unused: Any,
+    ) -> BatchFeature:
+        """Return `pixel_values` of the images and `input_ids` of the texts, as far as they are given."""
+        data: dict[str, Any] = {}
+        if text is not None:
+            data.update(self.tokenizer(text, return_tensors=return_tensors))
+        if images is not None:
+            data.update(self.image_processor(images, return_tensors=return_tensors))
+        return BatchFeature(data)
+
+    def to_json_file(self, json_file_path: str) -> None:
+        """Write the settings, and the code beside them."""
+        super().to_json_file(json_file_path)
+        write_code(Path(json_file_path).parent)

@@ -1,0 +1,116 @@
+"""Vectors for a vector database: their inner products rank items by the sampled distance (CSD).
+
+A stored item is [mean', total_var'], a query is [mean, -1/2]. Their product is mean . mean' - total_var' / 2, the score
+of `prolip search`. Means have unit length, so it equals 1 + total_var / 2 - CSD / 2: the largest product belongs to the
+smallest CSD.
+
+N items, Q queries, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prolip.embeddings.config import Kind
+from prolip.embeddings.storage import ROWS, Floats, complete_parts
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian
+
+LENGTH_TOLERANCE = 1e-3
+"""Largest distance of a mean's length from 1. Rounding to half precision stays below 5e-4."""
+
+
+class VectorBlock(NamedTuple):
+    """Vectors of consecutive rows, with their names."""
+
+    keys: list[str]
+    """N keys: of samples, paths below a folder, or line numbers of a text file from 0."""
+    sources: list[str]
+    """N sources: shards, folders or text files. Two sources may have the same keys."""
+    vectors: Floats
+    """f32 [N, D + 1]."""
+
+
+def stored_vectors(items: Gaussian) -> Floats:
+    """The vectors to store, f32 [N, D + 1]: mean, total variance.
+
+    A mean that is not exactly of unit length changes a product by half of its squared length minus 1.
+
+    Raises:
+        ValueError: a mean is not of unit length within 1e-3, or a number is not finite.
+    """
+    return _stored(_means(items), items.log_var.detach().cpu().double().exp().sum(-1).numpy())
+
+
+def query_vectors(queries: Gaussian) -> Floats:
+    """The vectors to search with, f32 [Q, D + 1]: mean, -1/2.
+
+    The CSD of a result is 2 + queries.total_var - 2 * product.
+
+    Raises:
+        ValueError: a mean is not of unit length within 1e-3, or a number is not finite.
+    """
+    return _queries(_means(queries))
+
+
+def read_vectors(
+    folder: Path, kind: Kind = "image", role: Literal["stored", "query"] = "stored", rows: int = ROWS
+) -> Iterator[VectorBlock]:
+    """Vectors of a folder of `prolip embed`, in order, at most `rows` at a time.
+
+    Args:
+        folder: the embeddings.
+        kind: which of them, images or texts.
+        role: the vectors of `stored_vectors` or of `query_vectors`.
+        rows: rows per block.
+
+    Raises:
+        UserError: the embeddings are not finished, have none of that kind, or have rows that `stored_vectors` refuses.
+    """
+    _, parts = complete_parts(Path(folder), kind)
+    for part in parts:
+        keys, sources = part.names()
+        for block in part.blocks(rows):
+            here = slice(block.start, block.start + len(block.mean))
+            try:
+                vectors = _stored(block.mean, block.total_var) if role == "stored" else _queries(block.mean)
+            except ValueError as error:
+                raise UserError(f"{part.path}, rows from {block.start}: {error}") from error
+            yield VectorBlock(keys[here], sources[here], vectors)
+
+
+def _means(gaussians: Gaussian) -> Floats:
+    mean: Floats = gaussians.mean.detach().to("cpu", torch.float32).numpy()
+    return mean
+
+
+def _stored(mean: Floats, total_var: NDArray[np.floating]) -> Floats:
+    if not np.isfinite(total_var).all():
+        row = int(np.argmin(np.isfinite(total_var)))
+        raise ValueError(f"row {row}: the total variance is {total_var[row]}: it must be finite")
+    return np.concatenate([_checked(mean), total_var[:, None].astype(np.float32)], axis=1)
+
+
+def _queries(mean: Floats) -> Floats:
+    return np.concatenate([_checked(mean), np.full((len(mean), 1), -0.5, np.float32)], axis=1)
+
+
+def _checked(mean: Floats) -> Floats:
+    """The means, if all have unit length."""
+    if mean.ndim != 2:
+        raise ValueError(f"means have the shape {mean.shape}: it must be [N, D]")
+    lengths = np.sqrt(np.einsum("nd,nd->n", mean, mean, dtype=np.float64))
+    unit = np.abs(lengths - 1.0) <= LENGTH_TOLERANCE  # False for NaN, too
+    if not unit.all():
+        row = int(np.argmin(unit))
+        raise ValueError(
+            f"row {row}: the mean has length {lengths[row]:.6g}: it must be 1 within {LENGTH_TOLERANCE}, "
+            "or inner products do not rank by CSD"
+        )
+    return mean

@@ -1,0 +1,47 @@
+//! Text in messages. Names in archives, addresses and what servers say may hold line breaks and terminal codes.
+
+use std::fmt;
+
+/// Shows text with its control characters escaped (`\n`, `\u{1b}`), so that it stays one line and controls no terminal.
+/// Everything that can be read stays as it is, in any language.
+#[derive(Debug, Clone, Copy)]
+pub struct Printable<'text>(pub &'text str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some((place, letter)) =
+            rest.char_indices().find(|(_, letter)| is_control(*letter))
+        {
+            write!(formatter, "{}{}", &rest[..place], letter.escape_default())?;
+            rest = &rest[place + letter.len_utf8()..];
+        }
+        formatter.write_str(rest)
+    }
+}
+
+/// Control characters, line separators, and the marks that reverse the direction of writing.
+fn is_control(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_controls_a_terminal_is_escaped_and_what_is_read_is_not() {
+        for (text, expected) in [
+            ("", ""),
+            ("bär/猫 🐈.jpg", "bär/猫 🐈.jpg"),
+            ("a\\b", "a\\b"),
+            ("a\nshard b: fine\r", "a\\nshard b: fine\\r"),
+            ("\u{1b}[2J\u{7}\0é", "\\u{1b}[2J\\u{7}\\u{0}é"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("gpj.\u{202e}exe\u{2028}", "gpj.\\u{202e}exe\\u{2028}"),
+        ] {
+            assert_eq!(Printable(text).to_string(), expected);
+        }
+    }
+}

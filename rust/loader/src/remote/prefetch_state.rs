@@ -1,0 +1,104 @@
+//! Which shards a run has announced, how far each has come, and how much disk they take.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+use super::partial_file::Meter;
+use super::provider::ReadyShard;
+use crate::error::FetchError;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub shards: HashMap<u32, ShardState>,
+    /// Announced, but not started.
+    pub queue: VecDeque<u32>,
+    /// Queued shards that a batch waits for. They are fetched regardless of the disk limit.
+    pub wanted: BTreeSet<u32>,
+    pub lengths: HashMap<u32, u64>,
+    /// Bytes of the shards that were here, or whose server has told them.
+    pub sizes: HashMap<u32, u64>,
+    /// Shards that took more room than there was and whose size is unknown. They are fetched when a batch waits for them.
+    pub oversized: BTreeSet<u32>,
+    /// How many downloads have begun.
+    pub begun: u64,
+    /// Size of the largest shard so far: the estimate for a shard of unknown size.
+    pub largest: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum ShardState {
+    Queued,
+    Fetching {
+        meter: Arc<Meter>,
+        task: AbortHandle,
+        /// Its place among all downloads that have begun.
+        turn: u64,
+        /// Whether a batch waits for it, so that the disk limit must not end it.
+        wanted: bool,
+    },
+    Here {
+        meter: Arc<Meter>,
+        lent: ReadyShard,
+    },
+    Failed(FetchError),
+}
+
+/// Cancels what is still being fetched.
+pub(super) fn end(held: Option<ShardState>) {
+    if let Some(ShardState::Fetching { meter, task, .. }) = held {
+        meter.call_off();
+        task.abort();
+    }
+}
+
+impl State {
+    pub fn queue(&mut self, shard: u32) {
+        if let Entry::Vacant(place) = self.shards.entry(shard) {
+            place.insert(ShardState::Queued);
+            self.queue.push_back(shard);
+        }
+    }
+
+    pub fn forget(&mut self, shard: u32) {
+        self.queue.retain(|&queued| queued != shard);
+        self.wanted.remove(&shard);
+    }
+
+    /// Bytes on disk, and those that the downloads under way are expected to take.
+    pub fn bytes(&self) -> u64 {
+        let meters = self.shards.values().filter_map(|held| match held {
+            ShardState::Fetching { meter, .. } | ShardState::Here { meter, .. } => Some(meter),
+            ShardState::Queued | ShardState::Failed(_) => None,
+        });
+        meters.fold(0, |sum, meter| sum.saturating_add(meter.bytes()))
+    }
+
+    /// The download that began last of those that no batch waits for.
+    pub fn last_unwanted(&self) -> Option<u32> {
+        let unwanted = self.shards.iter().filter_map(|(&shard, held)| match held {
+            ShardState::Fetching {
+                turn,
+                wanted: false,
+                ..
+            } => Some((*turn, shard)),
+            _ => None,
+        });
+        unwanted.max().map(|(_, shard)| shard)
+    }
+
+    /// Ends a download and puts the shard back at the head of the queue.
+    pub fn put_back(&mut self, shard: u32) {
+        let held = self.shards.insert(shard, ShardState::Queued);
+        if let Some(ShardState::Fetching { meter, .. }) = &held {
+            match meter.exact() {
+                Some(size) => drop(self.sizes.insert(shard, size)),
+                None => drop(self.oversized.insert(shard)),
+            }
+        }
+        end(held);
+        self.queue.push_front(shard);
+    }
+}

@@ -1,0 +1,245 @@
+//! Servers that send without end, next to nothing, or less than they say.
+
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crate::common::{archive, sample};
+use crate::server::{MIB, Page, Reply, Request, SIZE, Server, config, fetch, noise, one};
+use prolip_loader::archive::scan_file;
+use prolip_loader::config::StoreConfig;
+use prolip_loader::remote::{Prefetcher, ShardProvider, ShardRequest, Store};
+use prolip_loader::shards::{Location, Stamp, Version};
+
+fn failure(config: &StoreConfig, location: &Location) -> String {
+    fetch(config, location).unwrap_err().to_string()
+}
+
+// ---- too many bytes ------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_body_without_end_is_ended() {
+    let limited = StoreConfig {
+        max_shard_bytes: 3 * MIB as u64,
+        allow_pipe: true,
+        ..config()
+    };
+    let (server, location) = one(b"x", true, |_| Reply::Endless);
+    let limit = "more bytes than data.store.max_shard_bytes = 3145728 allows (tried once)";
+    let error = failure(&limited, &location);
+    assert!(error.contains(limit), "{error}");
+    // What the sockets hold comes on top.
+    assert!(
+        server.endless_bytes() < 30 * MIB,
+        "{}",
+        server.endless_bytes()
+    );
+    let error = failure(&limited, &Location::Pipe("yes".to_owned()));
+    assert!(
+        error.contains("pipe:yes: it has more bytes than"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_size_beyond_the_limit_is_refused_before_its_bytes_come() {
+    for claim in [SIZE as u64 + 1, u64::MAX] {
+        let (server, location) = one(&noise(SIZE, 1), true, move |_| Reply::Claim(claim));
+        let limited = StoreConfig {
+            max_shard_bytes: SIZE as u64,
+            ..config()
+        };
+        let error = failure(&limited, &location);
+        assert!(error.contains("data.store.max_shard_bytes"), "{error}");
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+/// A prefetcher of these shards of a server, each of which is expected to have `size` bytes.
+fn prefetcher(server: &Server, names: &[&str], size: u64, config: &StoreConfig) -> Prefetcher {
+    let urls: Vec<String> = names.iter().map(|name| server.url(name)).collect();
+    let request_of = move |shard: u32| {
+        Some(ShardRequest {
+            location: Location::Url(urls.get(shard as usize)?.clone()),
+            stamp: Some(Stamp {
+                size,
+                version: Version::Unknown,
+            }),
+        })
+    };
+    Prefetcher::open(config, Box::new(request_of), scan_file).unwrap()
+}
+
+fn wait_for(prefetcher: &Prefetcher, shard: u32) {
+    let begun = Instant::now();
+    while !prefetcher.is_ready(shard) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "shard {shard}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The bytes that no batch waits for stay within the limit, although the server told no size.
+#[test]
+fn a_shard_ahead_that_grows_beyond_the_limit_is_ended_until_a_batch_waits() {
+    let small = noise(MIB, 1);
+    let pages = ["a.tar", "b.tar", "c.tar"].map(|name| (name, Page::new(small.clone(), "\"1\"")));
+    let server = Server::start(pages.to_vec(), true, |request| match &*request.path {
+        "/b.tar" => Reply::Endless,
+        _ => Reply::Good,
+    });
+    let limited = StoreConfig {
+        read_ahead_bytes: 6 * MIB as u64,
+        max_shard_bytes: 40 * MIB as u64,
+        ..config()
+    };
+    let names = ["a.tar", "b.tar", "c.tar"];
+    let prefetcher = prefetcher(&server, &names, MIB as u64, &limited);
+    let asked_for_b = |server: &Server| {
+        let is_b = |request: &&Request| request.path == "/b.tar";
+        server.requests().iter().filter(is_b).count()
+    };
+    prefetcher.request(&[0, 1]);
+    wait_for(&prefetcher, 0);
+    std::thread::sleep(Duration::from_millis(500));
+    let sent = server.endless_bytes();
+    assert!((5 * MIB..30 * MIB).contains(&sent), "{sent}");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!((server.endless_bytes(), asked_for_b(&server)), (sent, 1));
+    // Another shard that a batch waits for is fetched meanwhile.
+    prefetcher.request(&[2]);
+    wait_for(&prefetcher, 2);
+    assert_eq!(asked_for_b(&server), 1);
+    // Now a batch waits for it, so that only the limit of a single shard ends it.
+    wait_for(&prefetcher, 1);
+    assert_eq!(asked_for_b(&server), 2);
+    let error = prefetcher.get(1).unwrap_err().to_string();
+    assert!(
+        error.contains("b.tar: it has more bytes than data.store.max_shard_bytes"),
+        "{error}"
+    );
+}
+
+// ---- too few bytes -------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_byte_at_a_time_is_given_up() {
+    let hasty = StoreConfig {
+        timeout_s: 0.3,
+        retries: 2,
+        allow_pipe: true,
+        ..config()
+    };
+    let pause = Duration::from_millis(20);
+    let (server, location) = one(&noise(MIB, 2), true, move |_| Reply::Drip(1, pause));
+    let begun = Instant::now();
+    let error = failure(&hasty, &location);
+    assert!(
+        error.contains("fewer than data.store.min_bytes_per_s = 1024 (tried 3 times)"),
+        "{error}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!(server.requests().len(), 3);
+    let command = "while true; do echo x; sleep 0.05; done".to_owned();
+    let error = failure(&hasty, &Location::Pipe(command));
+    assert!(error.contains("data.store.min_bytes_per_s"), "{error}");
+    // Slow is fast enough, and 0 asks for no rate.
+    let bytes = noise(60_000, 3);
+    for (rate, least) in [(50_000, 1024), (300, 0)] {
+        let piece = rate / 50;
+        let bytes = &bytes[..rate];
+        let (_server, location) = one(bytes, true, move |_| Reply::Drip(piece, pause));
+        let patient = StoreConfig {
+            retries: 0,
+            min_bytes_per_s: least,
+            ..hasty.clone()
+        };
+        assert!(fetch(&patient, &location).unwrap() == bytes, "{rate}");
+    }
+}
+
+#[test]
+fn answers_of_a_kilobyte_are_not_asked_for_by_the_thousand() {
+    let bytes = noise(2 * MIB, 4);
+    let (server, location) = one(&bytes, true, |_| Reply::Short(1000));
+    let error = failure(&config(), &location);
+    assert!(
+        error.contains("the connection ended at byte 5000 of 2097152 (tried 5 times)"),
+        "{error}"
+    );
+    assert_eq!(server.requests().len(), 5);
+    // Enough at a time is no failure, however often.
+    let (server, location) = one(&bytes, true, |_| Reply::Short(100_000));
+    assert!(fetch(&config(), &location).unwrap() == bytes);
+    assert_eq!(server.requests().len(), bytes.len().div_ceil(100_000));
+}
+
+#[test]
+fn a_pause_that_a_server_asks_for_is_noted() {
+    let server = Server::start(
+        vec![("a.tar", Page::new(noise(MIB, 5), "\"1\""))],
+        true,
+        |request| match request.number {
+            0 => Reply::Status(503, "Retry-After: 1\r\n".to_owned()),
+            _ => Reply::Good,
+        },
+    );
+    let prefetcher = prefetcher(&server, &["a.tar"], MIB as u64, &config());
+    prefetcher.request(&[0]);
+    wait_for(&prefetcher, 0);
+    let [note] = <[String; 1]>::try_from(prefetcher.notes()).unwrap();
+    let expected = "a.tar: the server answers 503 (unavailable), and asks for a pause of 1s: trying again in 1s";
+    assert!(
+        note.starts_with("shard http://") && note.ends_with(expected),
+        "{note}"
+    );
+    assert!(prefetcher.notes().is_empty());
+}
+
+// ---- fewer bytes than there are ------------------------------------------------------------------------------------
+
+#[test]
+fn a_shard_that_was_cut_between_samples_is_damaged_however_it_came() {
+    let samples: Vec<Vec<u8>> = (0..6)
+        .map(|key| sample(&format!("{key}"), [key; 3]))
+        .collect();
+    let bytes = archive(&samples);
+    let half = samples[..3].concat().len();
+    // The server says no size and ends in order; or it says the size of what it has, which is a half.
+    for (page, reply) in [
+        (&bytes[..], Reply::Unsized(half)),
+        (&bytes[..half], Reply::Good),
+    ] {
+        let (_server, location) = one(page, false, move |_| reply.clone());
+        let store = Store::open(&config()).unwrap();
+        let fetched = store.fetch(&location, &AtomicBool::new(false)).unwrap();
+        assert_eq!(fetched.stamp.size, half as u64);
+        // Three samples, and the damage.
+        assert_eq!(scan_file(&fetched.file, true).unwrap().len(), 4);
+        assert_eq!(scan_file(&fetched.file, false).unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn sizes_that_do_not_agree_are_no_answer() {
+    // Without ETag and time the size alone tells that the shard is another one.
+    let plain = |bytes: Vec<u8>| Page {
+        bytes: bytes.into(),
+        etag: None,
+        modified: None,
+    };
+    let new = noise(SIZE + 512, 7);
+    let changed = plain(new.clone());
+    let behaviour = move |request: &Request| match request.number {
+        1 => Reply::Change(changed.clone()),
+        _ => Reply::Good,
+    };
+    let server = Server::start(vec![("a.tar", plain(noise(SIZE, 6)))], true, behaviour);
+    let location = Location::Url(server.url("a.tar"));
+    assert!(fetch(&config(), &location).unwrap() == new);
+    // A size that no range reaches: the ranges behind the end are not there.
+    let (_server, location) = one(&noise(MIB, 8), true, |_| Reply::Claim(3 * MIB as u64));
+    let error = failure(&config(), &location);
+    assert!(
+        error.contains("the server answers 416") || error.contains("the connection ended at"),
+        "{error}"
+    );
+}

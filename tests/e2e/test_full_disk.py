@@ -1,0 +1,154 @@
+"""Every command that writes, on a full disk and where it may not write: one sentence that names the path."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from tests.support.limited import UNWRITABLE, file_limit, small_disk
+from tests.support.ranked_shards import rank_numbered
+from tests.support.shards import encoded, write_tar
+from tests.support.small_training import RECIPE, write_shard, write_tokenizer
+from tests.support.untrained_run import write_run
+
+from prolip.cli import main
+
+pytestmark = pytest.mark.timeout(600)
+BIG = encoded((1, 2, 3), (90, 90), "bmp")
+"""A picture of 24 kB."""
+
+
+class World:
+    """Inputs for every command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+        pictures = [(f"k{number}.{kind}", data) for number in range(60) for kind, data in (("bmp", BIG), ("txt", b"a"))]
+        write_tar(folder / "pictures.tar", pictures)
+        (folder / "classes" / "food").mkdir(parents=True)
+        (folder / "classes" / "food" / "a.jpg").write_bytes(encoded((9, 9, 9), (300, 300), "jpeg") + bytes(40_000))
+        self.ranking = rank_numbered(folder, 60)
+        write_tar(folder / "0.tar", [(f"k{number}.bmp", BIG) for number in range(60)])
+        training = folder / "training"
+        training.mkdir()
+        write_shard(training / "train.tar")
+        write_tokenizer(training / "tokenizer.json")
+        (training / "recipe.toml").write_text(RECIPE.format(folder=training))
+
+    def embed(self, out: Path) -> list[str]:
+        return ["embed", "--checkpoint", str(self.folder / "run"), "--device", "cpu", "--data",
+                str(self.folder / "pictures.tar"), "--out", str(out)]  # fmt: skip
+
+    def embed_tensors(self, out: Path) -> list[str]:
+        return [*self.embed(out), "--format", "safetensors"]
+
+    def export(self, out: Path) -> list[str]:
+        return ["export", str(self.folder / "run"), "--out", str(out)]
+
+    def rank(self, out: Path) -> list[str]:
+        return ["data", "rank", "--embeddings", str(self.folder / "out"), "--out", str(out / "ranking.csv")]
+
+    def filter(self, out: Path) -> list[str]:
+        return ["data", "filter", "--ranking", str(self.ranking), "--out", str(out), "--keep_count", "50"]
+
+    def build(self, out: Path) -> list[str]:
+        return ["data", "build", "folder", "--source", str(self.folder / "classes"), "--out", str(out)]
+
+    def train(self, out: Path) -> list[str]:
+        return ["train", str(self.folder / "training" / "recipe.toml"), "--run_dir", str(out)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+Ended = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
+def ended(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Ended:
+    """Runs a command with a limit on the size of a file; its exit status and what it said of what went wrong."""
+
+    def run(words: list[str], limit: int | None = None) -> tuple[int, list[str]]:
+        caplog.clear()
+        capsys.readouterr()
+        with nullcontext() if limit is None else file_limit(limit):
+            status = main(words)
+        logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+        return status, [*capsys.readouterr().err.splitlines(), *logged]
+
+    return run
+
+
+Words = Callable[[World, Path], list[str]]
+# What does not fit, and the limit of a file's size that the small files stay below.
+COMMANDS: list[tuple[Words, str, int]] = [
+    (World.embed, "image-000000.parquet", 4_000),
+    (World.embed_tensors, "image-000000.safetensors", 4_000),
+    (World.export, "model.safetensors", 4_000),
+    (World.rank, "ranking.csv", 500),
+    (World.filter, "0.tar", 500_000),
+    (World.build, "", 30_000),
+    (World.train, "checkpoints/step_000000020.partial", 16_000),
+]
+NAMES = [words.__name__ for words, _, _ in COMMANDS]
+
+
+# A file that could not be flushed tries once more when it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("words", "file", "limit"), COMMANDS, ids=NAMES)
+def test_what_does_not_fit_is_named(
+    ended: Ended, world: World, tmp_path: Path, words: Words, file: str, limit: int
+) -> None:
+    out = tmp_path / "out"
+    status, said = ended(words(world, out), limit)
+    assert status == 2, said
+    assert "Traceback" not in "".join(said)
+    room = r"([\d,]+ bytes are needed, )?[\d,]+ are free"
+    assert re.search(rf"{re.escape(str(out / file))}: file too large: {room}$", said[-1])
+    # No half file has its name, and the same command goes on where there is room.
+    assert not (out / file).is_file()
+    assert ended(words(world, out))[0] == 0
+    # Other people may read what is new as far as they may read any new file.
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    assert {path.name: oct(path.stat().st_mode) for path in out.rglob("*") if path.is_file()} == {
+        path.name: oct(usual) for path in out.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("words", "file", "kilobytes"),
+    [
+        (World.embed_tensors, "image-000000.safetensors", 16),
+        (World.filter, "0.tar", 500),
+        (World.train, "checkpoints/step_000000020.partial", 90),
+    ],
+    ids=["embed", "filter", "train"],
+)
+def test_a_disk_that_is_full(
+    ended: Ended, world: World, tmp_path: Path, words: Words, file: str, kilobytes: int
+) -> None:
+    with small_disk(tmp_path / "disk", kilobytes) as mounted:
+        if not mounted:
+            pytest.skip("mounting a small disk is not allowed here")
+        out = tmp_path / "disk" / "out"
+        status, said = ended(words(world, out))
+        assert status == 2, said
+        assert f"{out / file}: no space left on device: " in said[-1]
+        assert said[-1].endswith(" are free")
+
+
+@pytest.mark.parametrize("words", [words for words, _, _ in COMMANDS], ids=NAMES)
+def test_a_folder_that_may_not_be_written_is_named(ended: Ended, world: World, words: Words) -> None:
+    status, said = ended(words(world, UNWRITABLE))
+    assert status == 2, said
+    assert "Traceback" not in "".join(said)
+    assert re.search(rf"{UNWRITABLE}\S*: (operation not permitted|permission denied|read-only file system)$", said[-1])

@@ -1,0 +1,90 @@
+"""SIGTERM in commands that write data: status 143, nothing half written, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.ranked_shards import rank_numbered
+from tests.support.shards import encoded
+
+from prolip.cli import main
+
+
+def stopping(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+    """The function, during whose n-th call this process gets SIGTERM."""
+    calls = iter(range(1, 1000))
+
+    def wrapped(*arguments: object) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return function(*arguments)
+
+    return wrapped
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_filter_that_is_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prolip.embeddings import filter as filtering
+
+    ranking = rank_numbered(tmp_path, 30)
+    words = ["data", "filter", "--ranking", str(ranking), "--keep_count", "20", "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(filtering, "_copy_bytes", stopping(filtering._copy_bytes, 7))
+        assert main([*words, str(tmp_path / "copy")]) == 128 + signal.SIGTERM
+    assert tree(tmp_path / "copy").keys() == {"filter.json"}
+    assert main([*words, str(tmp_path / "copy")]) == 0
+    assert tree(tmp_path / "copy") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_build_that_is_stopped_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    from prolip.data.build import images
+
+    source, out = tmp_path / "source" / "food", tmp_path / "built" / "out"
+    source.mkdir(parents=True)
+    for number in range(6):
+        (source / f"{number}.png").write_bytes(encoded((number, 2, 3)))
+    words = ["data", "build", "folder", "--source", str(source.parent), "--out", str(out)]
+    if before:
+        assert main(words) == 0
+        (source / "6.png").write_bytes(encoded((6, 2, 3)))
+    kept = tree(tmp_path / "built")
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "read_image", stopping(images.read_image, 3))
+        assert main(words) == 128 + signal.SIGTERM
+    assert tree(tmp_path / "built") == kept
+    assert main(words) == 0
+    assert set(tree(tmp_path / "built")) == {"out/train-000000.tar", "out/dataset.json"}
+    assert tree(tmp_path / "built") != kept
+
+
+def test_a_build_that_is_stopped_while_it_is_named_keeps_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = tmp_path / "source" / "food", tmp_path / "built" / "out"
+    source.mkdir(parents=True)
+    (source / "0.png").write_bytes(encoded((1, 2, 3)))
+    words = ["data", "build", "folder", "--source", str(source.parent), "--out", str(out)]
+    assert main(words) == 0
+    kept = tree(tmp_path / "built")
+    (source / "1.png").write_bytes(encoded((6, 2, 3)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", stopping(Path.rename, 2))
+        assert main(words) == 128 + signal.SIGTERM
+    assert tree(tmp_path / "built") == kept
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_sigterm_is_as_it_was_afterwards(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["data", "build", "folder", "--source", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,42 @@
+"""Places where not everything can be written: a full disk, a limit, a folder of the system."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UNWRITABLE = Path("/sys/prolip")
+"""A folder that not even root can make."""
+
+
+@contextmanager
+def file_limit(size: int) -> Iterator[None]:
+    """Files of this process can't grow beyond `size`: the same error as a full disk, with another number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def small_disk(path: Path, kilobytes: int) -> Iterator[bool]:
+    """Mount a small disk at a path; False where that is not allowed."""
+    path.mkdir()
+    mount = shutil.which("mount")
+    options = f"size={kilobytes}k"
+    made = mount is not None and (
+        subprocess.run([mount, "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, check=False)
+    )
+    if not made or made.returncode:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)

@@ -1,0 +1,151 @@
+"""Loaders beside threads and processes of the user's own."""
+
+from __future__ import annotations
+
+import http.server
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from tests.support.shards import FULL, config, contents, keys, write_two_shards
+
+from prolip.data import Batch, BatchLoader, StoreConfig
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shards")
+
+
+@pytest.fixture(scope="module")
+def shards(folder: Path) -> str:
+    return write_two_shards(folder)
+
+
+def test_a_loader_for_each_of_several_threads(shards: str) -> None:
+    """The batches of each are those that it gives alone."""
+    settings = config(shards, **FULL)
+    expected = contents(BatchLoader(settings))
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: contents(BatchLoader(settings)), range(8)):
+            assert found == expected
+
+
+def test_several_threads_that_take_turns_get_every_batch_once(shards: str) -> None:
+    settings = config(shards, num_epochs=5)
+    expected = [key for some in keys(settings) for key in some]
+    lock, found = threading.Lock(), []
+
+    def take(batches: Iterator[Batch]) -> None:
+        while True:
+            with lock:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                found.extend(batch.keys)
+
+    with BatchLoader(settings) as loader, ThreadPoolExecutor(4) as pool:
+        batches = iter(loader)
+        for done in [pool.submit(take, batches) for _ in range(4)]:
+            done.result(timeout=60)
+    assert found == expected
+
+
+def test_an_iterator_of_two_threads_at_a_time_is_refused(shards: str, folder: Path) -> None:
+    """Python itself refuses it; nothing is lost: the thread that waits gets its batch."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.set()
+            answer.wait(30)
+            data = (folder / "000.tar").read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server, ThreadPoolExecutor(2) as pool:
+        pool.submit(server.serve_forever)
+        remote = config(f"http://127.0.0.1:{server.server_port}/000.tar", last_batch="keep", shuffle_window=0)
+        with BatchLoader(remote) as loader:
+            batches = iter(loader)
+            first = pool.submit(next, batches)
+            assert asked.wait(30)
+            with pytest.raises(ValueError, match="generator already executing"):
+                next(batches)
+            answer.set()
+            assert first.result(timeout=30).keys == ["s0k0", "s0k1", "s0k2", "s0k3"]
+        server.shutdown()
+
+
+def test_the_second_reader_of_a_loader_ends_the_first(shards: str) -> None:
+    with BatchLoader(config(shards, num_epochs=None)) as loader:
+        first = iter(loader)
+        next(first)
+        ended = []
+
+        def read_on() -> None:
+            try:
+                for _ in first:
+                    pass
+            except RuntimeError as error:
+                ended.append(str(error))
+
+        reader = threading.Thread(target=read_on)
+        reader.start()
+        time.sleep(0.05)
+        second = iter(loader)
+        assert len(next(second).keys) == 4
+        reader.join(timeout=30)
+        assert ended == ["the loader is closed"]
+        assert len(next(second).keys) == 4
+
+
+def test_a_process_that_is_spawned_makes_a_loader_of_its_own(shards: str) -> None:
+    """What crosses is the configuration."""
+    settings = config(shards, **FULL)
+    with BatchLoader(settings) as loader:
+        next(iter(loader))
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            assert pool.submit(keys, settings).result(timeout=120) == keys(settings)
+        with pytest.raises(TypeError, match=r"cannot pickle 'prolip\._core\.BatchLoader' object"):
+            pickle.dumps(loader)
+
+
+def test_a_pause_that_a_server_asks_for_is_logged(shards: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answers = iter([503])
+
+    class Busy(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *words: object) -> None:
+            super().__init__(*words, directory=str(folder))  # type: ignore[arg-type]
+
+        def do_GET(self) -> None:
+            if next(answers, None) is None:
+                super().do_GET()
+                return
+            self.send_response(503)
+            self.send_header("Retry-After", "1")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever)
+        address = f"http://127.0.0.1:{server.server_port}/{{000..001}}.tar"
+        remote = config(address, last_batch="keep", store=StoreConfig(connections=1))
+        with caplog.at_level("WARNING", "prolip.data"):
+            assert sum(map(len, keys(remote))) == 16
+        server.shutdown()
+    [message] = caplog.messages
+    assert message.endswith("answers 503 (unavailable), and asks for a pause of 1s: trying again in 1s")

@@ -1,0 +1,151 @@
+"""ONNX files of both towers: onnxruntime gives torch's Gaussians, for any batch and every architecture option."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import prolip
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian
+from prolip.interop import onnx as onnx_module
+from prolip.interop.config import OnnxConfig
+from prolip.interop.onnx import TOLERANCES, write_towers
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
+from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+
+
+def small(config: ModelConfig, **changes: dict[str, Any]) -> ModelConfig:
+    """The options of an architecture at a size that exports in seconds."""
+    vision = {
+        "layers": 2,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 8,
+        "image_size": 24,
+        **changes.get("vision", {}),
+    }
+    text = {"layers": 2, "width": 32, "heads": 2, "context_length": 9, "vocab_size": 50, **changes.get("text", {})}
+    return replace(config, embed_dim=32, vision=replace(config.vision, **vision), text=replace(config.text, **text))
+
+
+B_16, H_14, DEMO = (ARCHITECTURES[name] for name in ("ViT-B-16", "ViT-H-14", "demo"))
+# Options of released models, then those of CLIP and SigLIP starts.
+CASES = {
+    "ViT-B-16": (small(B_16), OnnxConfig()),
+    "ViT-H-14": (small(H_14), OnnxConfig(precision="fp16", uint8_images=True)),
+    "demo": (small(DEMO), OnnxConfig(uint8_images=True)),
+    "clip": (
+        small(
+            H_14,
+            text={"embed_cls": False, "no_causal_mask": False, "pool_type": "argmax", "proj_bias": False},
+            vision={"image_size": (24, 16), "ls_init_value": 0.5, "embed_unc": False},
+        ),
+        OnnxConfig(),
+    ),
+    "siglip": (
+        small(
+            B_16,
+            vision={"pool_type": "map", "no_ln_pre": True, "gelu": "tanh", "unc_seen": False},
+            text={"embed_cls": False, "pool_type": "last", "unc_seen": False, "log_var_source": "unc"},
+        ),
+        OnnxConfig(),
+    ),
+}
+
+
+def new_model(config: ModelConfig) -> ProLIP:
+    torch.manual_seed(0)
+    model = ProLIP(config).eval()
+    for parameter in model.parameters():  # biases and variances differ between items
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+def run(path: Path, **inputs: Any) -> Gaussian:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return Gaussian(*map(torch.from_numpy, session.run(["mean", "log_var"], inputs)))
+
+
+def pixels_of(config: ModelConfig, count: int) -> np.ndarray:
+    size = config.vision.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return np.random.default_rng(1).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def normalised(pixels: np.ndarray) -> torch.Tensor:
+    scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD))
+    return ((scaled - mean) / std).float()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_onnxruntime_gives_torchs_gaussians(tmp_path: Path, name: str) -> None:
+    config, settings = CASES[name]
+    model = new_model(config)
+    (tmp_path / "image.onnx.data").write_text("of an earlier, larger export")
+    write_towers(model, tmp_path, settings)
+    assert {path.name for path in tmp_path.iterdir()} == {"image.onnx", "text.onnx"}
+    allowed = TOLERANCES[settings.precision]
+    for count in (1, 7):
+        pixels = pixels_of(config, count)
+        ids = torch.randint(0, config.text.vocab_size, (count, config.text.context_length))
+        with torch.no_grad():
+            expected = model.encode_image(normalised(pixels)), model.encode_text(ids)
+        images = pixels if settings.uint8_images else normalised(pixels).numpy()
+        found = run(tmp_path / "image.onnx", images=images), run(tmp_path / "text.onnx", token_ids=ids.numpy())
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.mean.dtype == ours.log_var.dtype == torch.float32
+            torch.testing.assert_close(ours.mean, theirs.mean, rtol=0, atol=allowed.mean)
+            torch.testing.assert_close(ours.log_var, theirs.log_var, rtol=0, atol=allowed.log_var)
+    for file, tower in (("image.onnx", model.visual), ("text.onnx", model.text)):
+        weights = sum(parameter.numel() for parameter in tower.parameters())
+        in_half = sum(
+            math.prod(tensor.dims)
+            for tensor in onnx.load(tmp_path / file).graph.initializer
+            if tensor.data_type == onnx.TensorProto.FLOAT16
+        )
+        assert (0.8 * weights < in_half < weights) if settings.precision == "fp16" else (in_half == 0)
+        assert str(Path(prolip.__file__).parent).encode() not in (tmp_path / file).read_bytes()
+        metadata = onnxruntime.InferenceSession(tmp_path / file).get_modelmeta().custom_metadata_map
+        assert float(metadata["logit_scale"]) == pytest.approx(float(model.logit_scale.detach().exp()), rel=1e-12)
+        assert model.logit_bias is not None
+        assert float(metadata["logit_bias"]) == pytest.approx(float(model.logit_bias.detach()), rel=1e-12)
+
+
+def test_large_towers_keep_their_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_module, "_LARGEST_FILE", 1000)
+    config, _ = CASES["demo"]
+    model, images = new_model(config), normalised(pixels_of(config, 2))
+    write_towers(model, tmp_path, OnnxConfig())
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("image.onnx", "image.onnx.data", "text.onnx", "text.onnx.data"),
+    }
+    with torch.no_grad():
+        expected = model.encode_image(images)
+    found = run(tmp_path / "image.onnx", images=images.numpy())
+    torch.testing.assert_close(found.mean, expected.mean, rtol=0, atol=1e-4)
+
+
+def test_a_file_that_differs_from_torch_is_not_kept(tmp_path: Path) -> None:
+    model = new_model(CASES["demo"][0])
+    assert model.visual.unc_embedding is not None
+    model.visual.unc_embedding.data *= 1e6  # more than half precision holds
+    with pytest.raises(UserError, match=r"image\.onnx in fp16 differs from torch by .* are allowed"):
+        write_towers(model, tmp_path, OnnxConfig(precision="fp16"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"onnxscript is not installed: pip install 'prolip\[onnx\]'"):
+        write_towers(new_model(CASES["demo"][0]), tmp_path, OnnxConfig())

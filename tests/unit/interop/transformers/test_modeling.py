@@ -1,0 +1,225 @@
+"""ProLIP in transformers: the same Gaussians as `prolip.models`, for every option of the architecture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.support.hub import serving
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
+
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian, csd_logits
+from prolip.interop.transformers import ProLIPConfig, ProLIPModel
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.models.hub import save_pretrained
+from prolip.models.official_json import to_official_json
+from prolip.pretrained import load_network
+
+CLOSE = {"rtol": 0.0, "atol": 1e-6}
+"""The code is the same, but a loaded tensor may lie elsewhere in memory, where a kernel may add in another order."""
+SMALL = ModelConfig(
+    embed_dim=16,
+    vision=VisionConfig(width=16, head_width=8, layers=2, patch_size=4, image_size=12, embed_unc=True),
+    text=TextConfig(width=16, heads=2, layers=2, context_length=6, vocab_size=20, norm_eps=1e-6),
+    init_logit_bias=-10.0,
+)
+"""Small, in the layout of the released models."""
+
+
+def _with(vision: dict[str, Any], text: dict[str, Any], **model: Any) -> ModelConfig:
+    return replace(SMALL, vision=replace(SMALL.vision, **vision), text=replace(SMALL.text, **text), **model)
+
+
+OPTIONS = {
+    "released": SMALL,
+    "demo": ARCHITECTURES["demo"],
+    "points": _with({"embed_unc": False}, {"embed_unc": False}),
+    "no bias": _with({}, {}, init_logit_bias=None),
+    "quick gelu": _with({}, {}, quick_gelu=True),
+    "tanh": _with({"gelu": "tanh"}, {"gelu": "tanh"}),
+    "layer scales": _with({"ls_init_value": 0.3}, {"ls_init_value": 0.2}),
+    "no norm before": _with({"no_ln_pre": True, "norm_eps": 1e-6, "mlp_ratio": 3.7362}, {"mlp_ratio": 2.0}),
+    "norm once": _with({"final_norm": "once"}, {"log_var_source": "unc"}),
+    "hidden": _with({"unc_seen": False}, {"unc_seen": False, "log_var_source": "unc"}),
+    "map": _with({"pool_type": "map"}, {"embed_cls": False, "pool_type": "last"}),
+    "map, hidden": _with({"pool_type": "map", "unc_seen": False}, {}),
+    "clip": _with({}, {"embed_cls": False, "no_causal_mask": False, "proj_bias": False}),
+    "clip, hidden": _with(
+        {},
+        {"embed_cls": False, "no_causal_mask": False, "unc_seen": False, "log_var_source": "unc", "pool_type": "eos"},
+    ),
+    "oblong": _with({"image_size": (8, 12)}, {"width": 24, "log_var_source": "unc", "eos_id": 3}),
+}
+
+
+def _model(config: ModelConfig) -> ProLIP:
+    torch.manual_seed(0)
+    model = ProLIP(config).eval()
+    for parameter in model.parameters():  # no parameter that is zero or one and could be left out
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def _exported(model: ProLIP, folder: Path, **settings: Any) -> Path:
+    """The model as transformers saves it."""
+    exported = ProLIPModel(ProLIPConfig(**to_official_json(model.config), **settings))
+    exported.load_state_dict(model.state_dict())
+    exported.save_pretrained(folder)
+    return folder
+
+
+def _inputs(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    size = config.vision.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    text = config.text
+    return torch.randn(3, 3, height, width), torch.randint(0, text.vocab_size, (2, text.context_length))
+
+
+@torch.no_grad()
+def _check_same(loaded: Any, model: ProLIP) -> None:
+    pixels, ids = _inputs(model.config)
+    image, text = model.encode_image(pixels), model.encode_text(ids)
+    bias = 0.0 if model.logit_bias is None else model.logit_bias
+    output = loaded(input_ids=ids, pixel_values=pixels)
+    for found, expected in (
+        (Gaussian(output.image_mean, output.image_log_var), image),
+        (Gaussian(output.text_mean, output.text_log_var), text),
+    ):
+        torch.testing.assert_close(found.mean, expected.mean, **CLOSE)
+        torch.testing.assert_close(found.log_var, expected.log_var, **CLOSE)
+    expected = csd_logits(image, text, model.logit_scale.exp(), bias)
+    torch.testing.assert_close(output.logits_per_image, expected, rtol=0.0, atol=1e-5)
+    torch.testing.assert_close(output.logits_per_text, expected.T, rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_gaussians_and_logits_are_those_of_the_model(name: str, tmp_path: Path) -> None:
+    model = _model(OPTIONS[name])
+    _check_same(ProLIPModel.from_pretrained(_exported(model, tmp_path)), model)
+
+
+def test_every_choice_of_an_architecture_is_among_the_options() -> None:
+    choices = {
+        "vision": {"embed_unc": 2, "unc_seen": 2, "no_ln_pre": 2, "final_norm": 2, "pool_type": 2, "gelu": 2},
+        "text": {
+            "embed_unc": 2,
+            "unc_seen": 2,
+            "proj_bias": 2,
+            "log_var_source": 2,
+            "embed_cls": 2,
+            "no_causal_mask": 2,
+            "pool_type": 3,
+            "gelu": 2,
+        },
+    }
+    for tower, fields in choices.items():
+        for field, count in fields.items():
+            found = {getattr(getattr(config, tower), field) for config in OPTIONS.values()}
+            assert len(found) == count, f"{tower}.{field}: {found}"
+    assert {config.quick_gelu for config in OPTIONS.values()} == {True, False}
+
+
+def test_the_auto_classes_know_the_model(tmp_path: Path) -> None:
+    model = _model(SMALL)
+    folder = _exported(model, tmp_path)
+    assert type(AutoConfig.from_pretrained(folder)) is ProLIPConfig
+    for auto in (AutoModel, AutoModelForZeroShotImageClassification):
+        loaded = auto.from_pretrained(folder)
+        assert type(loaded) is ProLIPModel
+        _check_same(loaded, model)
+
+
+def test_a_released_folder_loads_as_it_is(tmp_path: Path) -> None:
+    model = _model(SMALL)
+    _check_same(ProLIPModel.from_pretrained(save_pretrained(model, tmp_path)), model)
+
+
+def test_prolip_loads_what_transformers_saved(tmp_path: Path) -> None:
+    model = _model(OPTIONS["clip, hidden"])
+    folder = _exported(model, tmp_path, pad_token_id=1)
+    back = load_network(folder)
+    assert back.config == model.config
+    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"model_type": "clip"}))
+    with pytest.raises(UserError, match="architectures is not a known setting"):
+        load_network(folder)
+
+
+def test_pushed_to_the_hub_it_comes_back(tmp_path: Path) -> None:
+    model = _model(SMALL)
+    local = ProLIPModel.from_pretrained(_exported(model, tmp_path / "local"))
+    with serving(tmp_path, tmp_path / "cache"):
+        local.push_to_hub("me/mine")
+        pushed = {path.name for path in (tmp_path / "hub" / "models" / "me" / "mine").iterdir()}
+        assert pushed == {"README.md", "config.json", "model.safetensors", "modeling_prolip.py"}
+        _check_same(ProLIPModel.from_pretrained("me/mine"), model)
+
+
+@torch.no_grad()
+def test_one_tower_alone_gives_mean_and_log_variance() -> None:
+    network = ProLIPModel(ProLIPConfig(**to_official_json(SMALL))).eval()
+    pixels, ids = _inputs(SMALL)
+    for output, kind in ((network(pixel_values=pixels), "image"), (network(input_ids=ids), "text")):
+        assert set(output) == {"last_hidden_state", "pooler_output", f"{kind}_mean", f"{kind}_log_var"}
+        mean, log_var = output.last_hidden_state.unbind(1)
+        assert torch.equal(mean, output[f"{kind}_mean"])
+        assert torch.equal(mean, output.pooler_output)
+        assert torch.equal(log_var, output[f"{kind}_log_var"])
+    assert torch.equal(network(pixel_values=pixels, return_dict=False)[0], network(pixel_values=pixels)[0])
+    assert torch.equal(network.get_image_features(pixels).image_mean, network(pixel_values=pixels).image_mean)
+    assert torch.equal(network.get_text_features(ids).text_mean, network(input_ids=ids).text_mean)
+    with pytest.raises(ValueError, match="give input_ids, pixel_values, or both"):
+        network()
+
+
+@torch.no_grad()
+def test_rows_are_padded_to_the_full_context() -> None:
+    network = ProLIPModel(ProLIPConfig(**to_official_json(SMALL), pad_token_id=1)).eval()
+    short, whole = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 7, 1, 1, 1]])
+    assert torch.equal(network(input_ids=short).text_mean, network(input_ids=whole).text_mean)
+    network.config.pad_token_id = None
+    with pytest.raises(ValueError, match=r"rows of 3 ids, config\.pad_token_id is None: rows must have 6 ids"):
+        network(input_ids=short)
+    with pytest.raises(ValueError, match="7 tokens do not fit the context of 6"):
+        network(input_ids=torch.zeros(1, 7, dtype=torch.long))
+
+
+def test_a_new_model_starts_as_ours_does() -> None:
+    torch.manual_seed(0)
+    ours = ProLIP(SMALL).state_dict()
+    torch.manual_seed(0)
+    new = ProLIPModel(ProLIPConfig(**to_official_json(SMALL))).state_dict()
+    assert list(new) == list(ours)
+    assert all(torch.equal(new[name], tensor) for name, tensor in ours.items())
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    model = _model(SMALL)
+    exported = ProLIPModel(ProLIPConfig(**to_official_json(SMALL)))
+    state = {name: tensor for name, tensor in model.state_dict().items() if "visual.uncertainty_proj" not in name}
+    exported.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ValueError, match=r"lacks visual\.uncertainty_proj\.weight, visual\.uncertainty_proj\.bias"):
+        ProLIPModel.from_pretrained(tmp_path)
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(UserError, match=r"vision_cfg\.widht is not a known setting: did you mean 'width'"):
+        ProLIPModel(ProLIPConfig(embed_dim=16, vision_cfg={"widht": 16}))
+
+
+@torch.no_grad()
+def test_half_precision_is_close(tmp_path: Path) -> None:
+    model = _model(SMALL)
+    half = ProLIPModel.from_pretrained(_exported(model, tmp_path), dtype=torch.bfloat16)
+    pixels, _ = _inputs(SMALL)
+    output = half(pixel_values=pixels)
+    assert output.image_mean.dtype == torch.bfloat16
+    torch.testing.assert_close(output.image_mean.float(), model.encode_image(pixels).mean, rtol=0.0, atol=0.05)

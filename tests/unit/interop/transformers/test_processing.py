@@ -1,0 +1,137 @@
+"""What the processors give a model: the loader's pixels and token ids."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.support.untrained_run import WORDS
+from tokenizers import Tokenizer as JsonTokenizer
+from tokenizers import models, pre_tokenizers, processors
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+
+from prolip.data import OPENAI_MEAN, OPENAI_STD, preprocess_image
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
+from prolip.interop.transformers import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer
+from prolip.interop.transformers.folder import transformers_tokenizer
+
+SIDE = 24
+CAPTIONS = [
+    "A photo of a Cat!",
+    "it's don't I'LL 123 4.5 <b> &amp; Ünïcode 漢字 🐱🐱",
+    "",
+    "! ! !!",
+    "a picture of travel, and food " * 12 + "an emoji",
+    "<start_of_text> hi <end_of_text>",
+    "ſ 'ſ ² Ⅷ x²  â€œquotedâ€\x9d",
+]
+
+
+def _encoded(size: tuple[int, int], mode: str, kind: str) -> bytes:
+    generator = np.random.default_rng(sum(size))
+    image = Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(mode)
+    if kind == "rotated":
+        exif = image.getexif()
+        exif[0x0112] = 6
+        file = io.BytesIO()
+        image.save(file, "jpeg", exif=exif)
+        return file.getvalue()
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("size", [(24, 24), (31, 24), (24, 37), (90, 41), (40, 91), (25, 200), (11, 7), (300, 299)])
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGB", "png"), ("RGB", "rotated"), ("RGBA", "png"), ("P", "png"), ("L", "png")]
+)
+def test_pixels_are_the_loaders(size: tuple[int, int], mode: str, kind: str, tmp_path: Path) -> None:
+    data = _encoded(size, mode, kind)
+    (tmp_path / "image").write_bytes(data)
+    expected = (preprocess_image(data, SIDE) / np.float32(255.0) - np.float32(OPENAI_MEAN)) / np.float32(OPENAI_STD)
+    processor = ProLIPImageProcessor(size={"shortest_edge": SIDE})
+    for image in (Image.open(io.BytesIO(data)), tmp_path / "image", str(tmp_path / "image")):
+        found = processor(image, return_tensors="np")["pixel_values"]
+        np.testing.assert_allclose(found[0].transpose(1, 2, 0), expected, rtol=0, atol=1e-6)
+
+
+def test_images_may_be_arrays_and_tensors() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    processor = ProLIPImageProcessor(size={"shortest_edge": SIDE})
+    images = [Image.fromarray(array), array, torch.from_numpy(array).permute(2, 0, 1)]
+    first, second, third = processor(images, return_tensors="pt")["pixel_values"]
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+
+
+def _word_file(folder: Path) -> Path:
+    words = {word: place for place, word in enumerate([*WORDS, "<s>", "</s>"])}
+    tokenizer = JsonTokenizer(models.WordLevel(words, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", words["<s>"]), ("</s>", words["</s>"])]
+    )
+    tokenizer.enable_padding(direction="left", pad_id=1, length=3)
+    tokenizer.enable_truncation(4, direction="left")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+def _settings(name: str, folder: Path) -> TokenizerConfig:
+    if name == "clip":
+        return TokenizerConfig(context_length=12)
+    file = _word_file(folder)
+    if name == "file":
+        return TokenizerConfig(kind="file", path=file, context_length=9)
+    if name == "canonicalize":
+        return TokenizerConfig(kind="file", path=file, context_length=9, clean="canonicalize", pad_id=0)
+    (folder / "tokenizer_config.json").write_text(
+        '{"pad_token": "</s>", "padding_side": "right", "truncation_side": "right"}'
+    )
+    return TokenizerConfig(kind="file", path=file, context_length=9, clean="whitespace")
+
+
+@pytest.mark.parametrize("name", ["clip", "file", "canonicalize", "beside"])
+def test_token_ids_are_ours(name: str, tmp_path: Path) -> None:
+    settings = _settings(name, tmp_path)
+    expected = Tokenizer(settings).encode(CAPTIONS)
+    made = transformers_tokenizer(settings)
+    made.save_pretrained(tmp_path / "saved")
+    again = ProLIPTokenizer.from_pretrained(tmp_path / "saved")
+    for tokenizer in (made, again):
+        assert np.array_equal(tokenizer(CAPTIONS, return_tensors="np")["input_ids"], expected)
+        # What pipelines and scripts for other models ask for has no effect.
+        asked = tokenizer(CAPTIONS, return_tensors="np", padding=True, truncation=True, max_length=3)
+        assert np.array_equal(asked["input_ids"], expected)
+        assert tokenizer(CAPTIONS[0])["input_ids"] == expected[0].tolist()
+    assert len(again) == len(made) == Tokenizer(settings).vocab_size
+
+
+def test_processors_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    images = ProLIPImageProcessor(size={"shortest_edge": SIDE}, image_mean=(0.1, 0.2, 0.3), image_std=(0.4, 0.5, 0.6))
+    ProLIPProcessor(images, transformers_tokenizer(TokenizerConfig(context_length=12))).save_pretrained(tmp_path)
+    assert (tmp_path / "modeling_prolip.py").is_file()
+    back = ProLIPProcessor.from_pretrained(tmp_path)
+    assert (back.image_processor.size, back.image_processor.image_mean) == ({"shortest_edge": SIDE}, [0.1, 0.2, 0.3])
+    image = Image.new("RGB", (40, 30), "red")
+    both = back(images=[image, image], text=["a cat", "a dog", "an owl"], return_tensors="pt")
+    assert {name: tuple(value.shape) for name, value in both.items()} == {
+        "input_ids": (3, 12),
+        "pixel_values": (2, 3, SIDE, SIDE),
+    }
+    assert set(back(text="a cat", return_tensors="pt")) == {"input_ids"}
+
+
+def test_the_auto_classes_know_the_processors(tmp_path: Path) -> None:
+    made = ProLIPProcessor(ProLIPImageProcessor(), transformers_tokenizer(TokenizerConfig(context_length=12)))
+    made.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "prolip"}')
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is ProLIPProcessor
+    assert type(AutoTokenizer.from_pretrained(tmp_path)) is ProLIPTokenizer
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is ProLIPImageProcessor

@@ -1,0 +1,47 @@
+"""Similarity of embeddings by CSD, for every way in which sentence-transformers hands embeddings over."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prolip.gaussian import Gaussian, csd
+from prolip.interop.transformers import sentence_module
+from prolip.interop.transformers.sentence_module import csd_similarity, pairwise_csd_similarity
+
+
+def _gaussians(count: int, seed: int) -> tuple[Gaussian, Tensor]:
+    """Gaussians, and their embeddings."""
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.nn.functional.normalize(torch.randn(count, 8, generator=generator), dim=-1)
+    gaussian = Gaussian(mean, torch.randn(count, 8, generator=generator) - 5.0)
+    return gaussian, torch.cat([mean, gaussian.total_var[:, None]], 1)
+
+
+def test_similarity_is_one_minus_half_the_csd() -> None:
+    (a, first), (b, second) = _gaussians(3, 0), _gaussians(5, 1)
+    expected = 1 - csd(a, b) / 2
+    for one, other in ((first, second), (first.numpy(), second.numpy()), (list(first), list(second.numpy()))):
+        torch.testing.assert_close(csd_similarity(one, other), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(csd_similarity(first[0], second), expected[:1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(pairwise_csd_similarity(first, second[:3]), expected.diagonal(), rtol=0, atol=1e-6)
+
+
+def test_a_query_keeps_the_order_of_csd() -> None:
+    (a, first), (b, second) = _gaussians(4, 2), _gaussians(50, 3)
+    queries = torch.cat([first[:, :-1], torch.full((4, 1), -0.5)], 1)
+    expected = csd(a, b).argsort(-1)
+    assert torch.equal(csd_similarity(queries, second).argsort(-1, descending=True), expected)
+    assert torch.equal((queries @ second.T).argsort(-1, descending=True), expected)
+    np.testing.assert_allclose(csd_similarity(queries, second), queries @ second.T, rtol=0, atol=1e-6)
+
+
+def test_the_module_imports_nothing_of_prolip() -> None:
+    tree = ast.parse(Path(sentence_module.__file__).read_text(encoding="utf-8"))
+    modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert "transformers" in modules
+    assert not [module for module in modules if module.startswith("prolip")]

@@ -1,0 +1,126 @@
+"""Attention by torch's fused kernels, as on a GPU: equal to attention under a mask, without a mask."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.models.transformer import AttentionMask, Transformer, attend, attend_fused, hide_token
+
+TINY = ModelConfig(
+    embed_dim=16,
+    vision=VisionConfig(layers=2, width=16, head_width=8, patch_size=4, image_size=8, embed_unc=True, unc_seen=False),
+    text=TextConfig(
+        layers=2,
+        width=16,
+        heads=2,
+        context_length=6,
+        vocab_size=30,
+        embed_cls=False,
+        unc_seen=False,
+        log_var_source="unc",
+    ),
+    init_logit_bias=-10.0,
+)
+CLIP = replace(TINY, text=replace(TINY.text, no_causal_mask=False))
+SIGLIP = replace(TINY, vision=replace(TINY.vision, pool_type="map"), text=replace(TINY.text, pool_type="last"))
+FULL = torch.ones(7, 7, dtype=torch.bool)
+
+
+def hiding(token: int) -> AttentionMask:
+    return AttentionMask(hide_token(FULL, token), hidden=token, seer=token)
+
+
+MASKS = {
+    "causal": AttentionMask(FULL.tril(), causal=True),
+    "first hidden": hiding(0),
+    "second hidden": hiding(1),
+    "last hidden": hiding(6),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        *((name, (0, 7)) for name in MASKS),
+        ("causal", (3, 7)),
+        ("first hidden", (0, 4)),
+        ("second hidden", (0, 4)),
+        ("last hidden", (3, 7)),
+    ],
+)
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 1), slice(0, 2), slice(-1, None), slice(-2, None), slice(2, 4)])
+def test_a_known_form_equals_its_matrix(name: str, rows: slice, tokens: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    mask = MASKS[name].of_tokens(*tokens)
+    length = tokens[1] - tokens[0]
+    key, value = (torch.randn(2, 4, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    whole = torch.randn(2, 4, length, 8, dtype=torch.float64, requires_grad=True)
+    query, mask = whole[:, :, rows], mask.of_rows(rows)
+    expected, found = attend(query, key, value, AttentionMask(mask.allowed)), attend_fused(query, key, value, mask)
+    torch.testing.assert_close(found, expected)
+    inputs, upstream = [whole, key, value], torch.randn_like(expected)
+    gradients = [torch.autograd.grad(one, inputs, upstream) for one in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def calls_of(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
+    """Whether each call of the fused kernel has a matrix of what is allowed, and whether it is causal."""
+    calls: list[tuple[bool, bool]] = []
+    kernel = F.scaled_dot_product_attention
+
+    def recorded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
+        calls.append((mask is not None, bool(options.get("is_causal"))))
+        return kernel(query, key, value, mask, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no meta device
+    with torch.device("meta"):  # takes the path of a GPU, and computes nothing
+        model = ProLIP(config)
+        model(torch.empty(3, 3, 8, 8), torch.empty(1, 3, 6, dtype=torch.int64))
+    return calls
+
+
+@pytest.mark.parametrize("config", [CLIP, SIGLIP, TINY], ids=["clip", "siglip", "argmax"])
+def test_no_fine_tuned_model_needs_a_matrix(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = calls_of(config, monkeypatch)
+    assert len(calls) >= 4
+    assert not any(has_matrix for has_matrix, _ in calls)
+    assert any(causal for _, causal in calls) == (config is CLIP)
+
+
+@pytest.mark.parametrize("config", [CLIP, SIGLIP, TINY], ids=["clip", "siglip", "argmax"])
+def test_the_form_that_a_tower_names_is_that_of_its_matrix(
+    config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    masks: list[AttentionMask] = []
+    forward = Transformer.forward
+
+    def recorded(self: Transformer, x: Tensor, rows: slice, mask: AttentionMask | None = None) -> Tensor:
+        if mask is not None:
+            masks.extend([mask, mask.of_rows(rows)])
+        return forward(self, x, rows, mask)
+
+    monkeypatch.setattr(Transformer, "forward", recorded)
+    model, ids = ProLIP(config), torch.randint(0, 30, (1, 3, 6))
+    model(torch.randn(3, 3, 8, 8), ids, ids[:, :2], torch.tensor([0, 2, 3]))
+    model.encode_text(ids[0, :, :4])
+    assert len(masks) == 8  # whole and masked images, texts, short texts
+    for mask in masks:
+        assert mask.causal or mask.hidden is not None or len(mask.allowed) < mask.allowed.shape[1]
+        rows, length = mask.allowed.shape
+        query, key, value = (torch.randn(1, 2, size, 8) for size in (rows, length, length))
+        expected = attend(query, key, value, AttentionMask(mask.allowed))
+        torch.testing.assert_close(attend_fused(query, key, value, mask), expected)
+
+
+def test_masks_are_not_saved() -> None:
+    assert not [name for name in ProLIP(CLIP).state_dict() if "mask" in name]
