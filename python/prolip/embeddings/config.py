@@ -26,7 +26,8 @@ class EmbedOptions:
     """
 
     checkpoint: str
-    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
+    open_clip:NAME/TAG. A model of open_clip has no variances."""
     out: Path
     """Output folder: the parts and manifest.json."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER")] = ()

@@ -9,7 +9,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,20 +21,18 @@ from tqdm import tqdm
 from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
-from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Kind
-from prolip.embeddings.embed import embed_batch, embed_texts
+from prolip.embeddings.embed import embed_batch, embed_captions
+from prolip.embeddings.encoded_batches import EncodedBatches, reading_config
 from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
 from prolip.embeddings.parquet import parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
-from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
-from prolip.models.precision import autocast
 from prolip.pretrained.forward import evaluating
-from prolip.pretrained.model import square_image_size, weights_digest
+from prolip.pretrained.model import Model, square_image_size, weights_digest
 from prolip.pretrained.open import load
 
 log = logging.getLogger(__name__)
@@ -60,27 +58,31 @@ class Embedder:
     """A process's model and output settings."""
 
     options: EmbedOptions
-    model: ProLIP
-    tokenizer: Tokenizer | None
+    model: Model
+    dim: int
     ranks: Ranks
 
     def loading(self) -> LoaderConfig:
         """The loader's configuration."""
-        options = self.options
+        options, network = self.options, self.model.prolip
+        text = options.what != "image"
+        if network is None:
+            config = reading_config(options.batch_size, options.num_threads, text=text, caption_key=options.caption_key)
+            return replace(config, store=options.store)
         captions = (CaptionConfig(sources=(CaptionSource(key=options.caption_key),)),)
         return LoaderConfig(
             shards=(),
             batch_size=options.batch_size,
-            image_size=square_image_size(self.model),
-            captions=captions if options.what != "image" else (),
-            tokenizer=self.tokenizer.config if self.tokenizer else TokenizerConfig(),
+            image_size=square_image_size(network),
+            captions=captions if text else (),
+            tokenizer=self.model.require_tokenizer().config if text else TokenizerConfig(),
             num_threads=options.num_threads,
             store=options.store,
         )
 
     def write(self, number: int, kind: Kind, keys: list[str], source: str, found: list[Gaussian], end: PartEnd) -> None:
         """Write a part file."""
-        options, dim = self.options, self.model.config.embed_dim
+        options, dim = self.options, self.dim
         whole = concatenate(found) if found else Gaussian(torch.zeros(0, dim), torch.zeros(0, dim))
         rows = Rows(keys, [source] * len(keys), whole.mean.numpy(), whole.log_var.numpy())
         notes = PartNotes(number=number, kind=kind, rows=len(keys), bad=end.bad, named=end.named)
@@ -102,12 +104,14 @@ def run_embed(options: EmbedOptions) -> list[str]:
     if options.format == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
     parts = plan_parts(options.data, options.lines, options.rows_per_part)
-    model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu")
-    network = model.require_prolip()
-    tokenizer = model.require_tokenizer() if options.lines or options.what != "image" else None
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
+    if options.lines or options.what != "image":
+        model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
+    dim = model.prolip.config.embed_dim if model.prolip else model.encode_texts("").mean.shape[1]
     ranks = start(options.device, _PATIENCE)
     with failing_at_once("prolip embed", log, ranks):
-        return _run(Embedder(options, network.to(ranks.device), tokenizer, ranks), parts)
+        model.network.to(ranks.device)
+        return _run(Embedder(options, replace(model, device=ranks.device), dim, ranks), parts)
 
 
 def _run(embedder: Embedder, parts: Sequence[InputPart]) -> list[str]:
@@ -132,12 +136,13 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
     options = embedder.options
     manifest = Manifest(
         checkpoint=options.checkpoint,
-        weights=weights_digest(embedder.model),
+        weights=weights_digest(embedder.model.network),
         tokenizer=options.tokenizer,
-        model=to_official_json(embedder.model.config),
-        dim=embedder.model.config.embed_dim,
+        model=_architecture(embedder.model),
+        dim=embedder.dim,
         format=options.format,
         dtype=options.dtype,
+        has_variances=embedder.model.has_variances,
         settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},
         plan=[describe(part) for part in parts],
     )
@@ -154,6 +159,16 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         for number, part in enumerate(parts)
         if not all((options.out / part_name(kind, number, options.format)).exists() for kind in _kinds(part, options))
     ]
+
+
+def _architecture(model: Model) -> dict[str, Any]:
+    """What the manifest says of a model: its architecture, or of a model of open_clip its type and preprocessing."""
+    if model.prolip is not None:
+        return to_official_json(model.prolip.config)
+    pixels = model.preprocess
+    names = ("size", "mean", "std", "resize_mode", "interpolation")
+    shape = {name: list(value) if isinstance(value := getattr(pixels, name), tuple) else value for name in names}
+    return {"open_clip": type(model.network).__name__, "preprocess": shape}
 
 
 def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
@@ -180,14 +195,13 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
     parts = [part for _, part in mine if not isinstance(part, LinesPart)]
     if not parts:
         return Timing(0, 0.0, 0.0)
-    image, text = options.what != "text", options.what != "image"
     count, begun = 0, time.perf_counter()
     collected: dict[int, _Collected] = {}
     with (
         Reading(parts, embedder.loading(), options.out / f".reading-{embedder.ranks.rank}") as reading,
-        evaluating(embedder.model),
+        evaluating(embedder.model.network),
     ):
-        batches = device_batches(reading, embedder.ranks.device)
+        batches = _batches(embedder, reading)
         written = 0
 
         def write_finished() -> None:
@@ -196,22 +210,52 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
             while written in reading.ends and written not in reading.places:
                 # The rows are dropped last: if Ctrl-C comes in between, the part is complete or missing.
                 rows = collected.get(written, _Collected([], {}))
-                _write_part(embedder, numbers[written], parts[written], rows, reading.ends[written])
+                end = reading.ends[written].also(batches.lost.get(written, []))
+                _write_part(embedder, numbers[written], parts[written], rows, end)
                 written += 1
                 collected.pop(written - 1, None)
 
         try:
-            for batch in batches:
+            for keys, found in batches:
                 write_finished()
-                found = embed_batch(embedder.model, batch, image=image, text=text, precision=options.precision)
-                collected.setdefault(reading.places[0], _Collected([], {})).add(batch.keys, found)
+                collected.setdefault(reading.places[0], _Collected([], {})).add(keys, found)
                 reading.places.popleft()
-                count += len(batch.keys)
-                bar.update(len(batch.keys))
+                count += len(keys)
+                bar.update(len(keys))
         finally:
             write_finished()
         waited = batches.wait_seconds
     return Timing(count, time.perf_counter() - begun, waited)
+
+
+class _LoaderBatches:
+    """Keys and Gaussians of one batch after another, for a ProLIP model; see `EncodedBatches`."""
+
+    def __init__(self, embedder: Embedder, reading: Reading, *, image: bool, text: bool) -> None:
+        self._embedder, self._image, self._text = embedder, image, text
+        self._batches = device_batches(reading, embedder.ranks.device)
+        self.lost: dict[int, list[str]] = {}
+        """Always empty: the loader itself names what it cannot decode."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time in which the model waited for data."""
+        return self._batches.wait_seconds
+
+    def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
+        network, precision = self._embedder.model.require_prolip(), self._embedder.options.precision
+        for batch in self._batches:
+            yield batch.keys, embed_batch(network, batch, image=self._image, text=self._text, precision=precision)
+
+
+def _batches(embedder: Embedder, reading: Reading) -> _LoaderBatches | EncodedBatches:
+    options, model = embedder.options, embedder.model
+    image, text = options.what != "text", options.what != "image"
+    if model.prolip is not None:
+        return _LoaderBatches(embedder, reading, image=image, text=text)
+    return EncodedBatches(
+        model, reading, image=image, text=text, caption_key=options.caption_key, num_threads=options.num_threads
+    )
 
 
 class _Collected(NamedTuple):
@@ -239,17 +283,8 @@ def _embed_lines(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar:
     count, begun = 0, time.perf_counter()
     for number, part in mine:
         if isinstance(part, LinesPart):
-            assert embedder.tokenizer is not None
-            options = embedder.options
-            with autocast(options.precision, embedder.ranks.device):
-                found = embed_texts(
-                    embedder.model,
-                    embedder.tokenizer,
-                    part.captions,
-                    embedder.ranks.device,
-                    options.batch_size,
-                    on_progress=bar.update,
-                )
+            size = embedder.options.batch_size
+            found = embed_captions(embedder.model, part.captions, size, on_progress=bar.update)
             keys = [str(part.first + line) for line in range(len(part.captions))]
             embedder.write(number, "text", keys, part.path, [found], PartEnd(0, ()))
             count += len(keys)

@@ -52,6 +52,8 @@ class LinesPart:
     captions: tuple[str, ...]
 
 
+_NAMED = 20
+"""Unusable samples of a part that are described."""
 InputPart = ShardPart | FolderPart | LinesPart
 
 
@@ -140,6 +142,10 @@ class PartEnd(NamedTuple):
     named: tuple[str, ...]
     """Descriptions of the first of them."""
 
+    def also(self, lost: Sequence[str]) -> PartEnd:
+        """These and more unusable samples."""
+        return PartEnd(self.bad + len(lost), (*self.named, *lost[:_NAMED]))
+
 
 class _OpenPart(NamedTuple):
     """A part that is being read."""
@@ -224,7 +230,9 @@ class Reading:
             self._scratch.mkdir(parents=True, exist_ok=True)
             shard = str(self._scratch / f"{place}.tar")
             with writing(Path(shard)):
-                lost = _pack(part, Path(shard), with_captions=bool(self._config.captions))
+                lost = _pack(
+                    part, Path(shard), with_captions=bool(self._config.captions) or "txt" in self._config.keep_members
+                )
         try:
             loader = BatchLoader(replace(self._config, shards=(shard,)))
         except NoSampleError:

@@ -34,7 +34,12 @@ def run_search(options: SearchOptions) -> list[str]:
     manifest, parts = complete_parts(options.embeddings, options.find)
     queries = embed_queries(open_embedder(options, manifest), options.text, options.image)
     titles = [*options.text, *map(str, options.image)]
-    answers = look_up(parts, nearest(parts, queries.mean.numpy(), options.k, options.score), queries)
+    answers = look_up(
+        parts,
+        nearest(parts, queries.mean.numpy(), options.k, options.score),
+        queries,
+        has_variances=manifest.has_variances,
+    )
     names = sorted({(answer.source, answer.key) for found in answers for answer in found})
     caption_key = manifest.settings["caption_key"]
     if options.sheet is not None or options.find == "text":
@@ -91,6 +96,13 @@ def _thumbnail(path: Path) -> Pixels:
     return Preprocess(size=(SIDE, SIDE)).decode(path, str(path)).numpy()
 
 
+def _measures(answer: Answer) -> list[str]:
+    """What the sheet says of a result's variance; nothing if the model has none."""
+    if answer.uncertainty is None or answer.inclusion is None:
+        return []
+    return [f"uncertainty {answer.uncertainty:.5f}, inclusion {answer.inclusion:.2f}"]
+
+
 def search_sheet(
     options: SearchOptions,
     titles: Sequence[str],
@@ -109,7 +121,7 @@ def search_sheet(
                     contents.get((answer.source, answer.key)),
                     [
                         f"score {answer.score:.4f}, similarity {answer.similarity:.4f}",
-                        f"uncertainty {answer.uncertainty:.5f}, inclusion {answer.inclusion:.2f}",
+                        *_measures(answer),
                         answer.source,
                     ],
                 )

@@ -58,6 +58,9 @@ def run_rank(options: RankOptions) -> list[str]:
     if options.show < 0:
         raise UserError(f"show is {options.show}: it must not be negative")
     groups = part_groups(options.embeddings, options.by)
+    manifest = Manifest.read(options.embeddings)
+    if not manifest.has_variances and options.by != "csd":
+        raise UserError(f"by is {options.by}: {manifest.checkpoint} has no variances, which only leaves --by csd")
     scores = np.concatenate([_scores(group, options.by) for group in groups])
     order = np.argsort(-scores if options.by == "inclusion" else scores, kind="stable")
     ranks = np.empty(len(order), np.int64)
@@ -78,7 +81,7 @@ def run_rank(options: RankOptions) -> list[str]:
 
     write(options.out, chunks(), {"by": options.by, "embeddings": str(options.embeddings)})
     names = sorted((source, key) for source, key, _ in shown.values())
-    caption_key = Manifest.read(options.embeddings).settings["caption_key"]
+    caption_key = manifest.settings["caption_key"]
     if options.sheet is None:  # a remote shard would have to be downloaded
         contents = fetch_local(names, options.store, caption_key)
     else:

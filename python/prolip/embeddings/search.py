@@ -40,10 +40,11 @@ class Answer(NamedTuple):
     """The score that ranks the results; larger is nearer."""
     similarity: float
     """Dot product of the means."""
-    uncertainty: float
-    """Total variance of the result."""
-    inclusion: float
-    """H of the result in the query, summed over dimensions; positive if the query is the more general."""
+    uncertainty: float | None
+    """Total variance of the result; None if the model has no variances."""
+    inclusion: float | None
+    """H of the result in the query, summed over dimensions; positive if the query is the more general. None
+    if the model has no variances."""
     file: str | None = None
     """The image's own file name, if the key is another and it could be fetched."""
     caption: str | None = None
@@ -103,7 +104,9 @@ def _exact(query: Floats, rows: Floats, penalty: Floats) -> NDArray[np.float64]:
     return np.asarray(products.sum(axis=1) - penalty, dtype=np.float64)
 
 
-def look_up(parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gaussian) -> list[list[Answer]]:
+def look_up(
+    parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gaussian, *, has_variances: bool = True
+) -> list[list[Answer]]:
     """Keys, sources and measures of the rows found, per query. Only the parts that hold them are read."""
     named: dict[tuple[int, int], tuple[str, str]] = {}
     read: dict[tuple[int, int], tuple[Floats, Floats, float]] = {}
@@ -135,8 +138,8 @@ def look_up(parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gauss
                     *named[hit.part, hit.row],
                     score=hit.score,
                     similarity=float(row_mean.astype(np.float64) @ mean),
-                    uncertainty=total_var,
-                    inclusion=float(inclusion_score(answer, query).sum()),
+                    uncertainty=total_var if has_variances else None,
+                    inclusion=float(inclusion_score(answer, query).sum()) if has_variances else None,
                 )
             )
         answers.append(row_answers)
@@ -168,9 +171,13 @@ def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
         where = described(answer.source, answer.file, answer.caption)
         lines.append(
             f"  {rank:>4}  {answer.key:{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
-            f"{answer.uncertainty:11.5f}  {answer.inclusion:9.2f}  {where}"
+            f"{_number(answer.uncertainty, '.5f'):>11}  {_number(answer.inclusion, '.2f'):>9}  {where}"
         )
     return lines
+
+
+def _number(value: float | None, style: str) -> str:
+    return "-" if value is None else format(value, style)
 
 
 def described(source: str, file: str | None, caption: str | None) -> str:

@@ -156,6 +156,8 @@ class Manifest:
     """Format of the parts."""
     dtype: Stored
     """dtype of means and log variances."""
+    has_variances: bool = True
+    """False for a model of open_clip: every `log_var` is minus infinity, every `total_var` 0."""
     settings: dict[str, Any]
     """Other settings that the numbers depend on."""
     plan: list[dict[str, Any]]

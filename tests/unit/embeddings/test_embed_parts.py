@@ -110,7 +110,7 @@ def test_towers_compute_in_the_precision(
     source: Path, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     types: set[torch.dtype] = set()
-    opened = load(source / "run", device="cpu")
+    opened = load(source / "run", device="cpu", precision=precision)
     for tower in (opened.prolip.visual, opened.prolip.text):  # type: ignore[union-attr]
         linear = next(module for module in tower.modules() if type(module) is torch.nn.Linear)
         linear.register_forward_hook(lambda _module, _given, found: types.add(found.dtype))

@@ -1,0 +1,150 @@
+"""Batches for a model of open_clip: the loader reads, and the model's own preprocessing and tokenizer do the rest.
+
+B batch, H/W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.data import Batch, DataError, LoaderConfig
+from prolip.data.samples import EXTENSIONS, read_record, values_at
+from prolip.embeddings.input_parts import Reading
+from prolip.gaussian import Gaussian
+from prolip.pretrained.forward import on_cpu
+from prolip.pretrained.model import Model
+
+_AHEAD = 2
+"""Batches that are decoded ahead of the model."""
+
+
+def reading_config(batch_size: int, num_threads: int, *, text: bool, caption_key: str) -> LoaderConfig:
+    """How the loader reads encoded images, and the members that hold captions."""
+    beside = () if not text else ("txt",) if caption_key == "txt" else ("json",)
+    return LoaderConfig(
+        shards=(),
+        batch_size=batch_size,
+        image_size=0,
+        captions=(),
+        keep_members=(*EXTENSIONS, *beside),
+        num_threads=num_threads,
+    )
+
+
+class _Decoded(NamedTuple):
+    """A sample as the model takes it."""
+
+    pixels: Tensor | None
+    """f32 [3, H, W]; None if images are not embedded."""
+    caption: str | None
+
+
+class _Pending(NamedTuple):
+    """A batch that is being decoded."""
+
+    place: int
+    """Index of its part in the reading."""
+    keys: list[str]
+    samples: list[Future[_Decoded | str]]
+    """Samples, or why they cannot be used."""
+
+
+class EncodedBatches:
+    """Keys and Gaussians of one batch after another. Iterate once."""
+
+    def __init__(
+        self, model: Model, reading: Reading, *, image: bool, text: bool, caption_key: str, num_threads: int
+    ) -> None:
+        self._model, self._reading = model, reading
+        self._image, self._text, self._caption_key = image, text, caption_key
+        self._num_threads = num_threads or None
+        self.wait_seconds = 0.0
+        """Time in which the model waited for data."""
+        self.lost: dict[int, list[str]] = {}
+        """By index of a part in the reading: samples that could not be decoded."""
+
+    def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
+        """Keys of the usable samples of a batch, and their Gaussians on the CPU; a batch may have none."""
+        batches = iter(self._reading)
+        waiting: deque[_Pending] = deque()
+        with ThreadPoolExecutor(self._num_threads, "decode") as pool:
+            try:
+                while True:
+                    begun = time.perf_counter()
+                    while len(waiting) < _AHEAD and (batch := next(batches, None)) is not None:
+                        futures = [pool.submit(self._decode, batch, row) for row in range(len(batch.keys))]
+                        waiting.append(_Pending(self._reading.places[-1], batch.keys, futures))
+                    if not waiting:
+                        return
+                    keys, samples = self._take(waiting.popleft())
+                    self.wait_seconds += time.perf_counter() - begun
+                    yield keys, self._embed(samples)
+            finally:
+                for pending in waiting:
+                    for future in pending.samples:
+                        future.cancel()
+
+    def _take(self, pending: _Pending) -> tuple[list[str], list[_Decoded]]:
+        """The usable samples of a batch."""
+        keys: list[str] = []
+        samples: list[_Decoded] = []
+        for key, future in zip(pending.keys, pending.samples, strict=True):
+            found = future.result()
+            if isinstance(found, str):
+                self.lost.setdefault(pending.place, []).append(f"{key}: {found}")
+            else:
+                keys.append(key)
+                samples.append(found)
+        return keys, samples
+
+    def _embed(self, samples: Sequence[_Decoded]) -> dict[str, Gaussian]:
+        found: dict[str, Gaussian] = {}
+        if not samples:
+            return found
+        with self._model.running():
+            if self._image:
+                pixels = torch.stack([sample.pixels for sample in samples if sample.pixels is not None])
+                found["image"] = on_cpu(self._model.encode_pixels(pixels.to(self._model.device)))
+            if self._text:
+                captions = [sample.caption for sample in samples if sample.caption is not None]
+                found["text"] = on_cpu(self._model.encode_captions(captions))
+        return found
+
+    def _decode(self, batch: Batch, row: int) -> _Decoded | str:
+        """A sample, or why it cannot be used."""
+        try:
+            caption = self._caption(batch, row) if self._text else None
+            if not self._image:
+                return _Decoded(None, caption)
+            encoded = next(data for name in EXTENSIONS if (data := batch.members[name][row]) is not None)
+            return _Decoded(self._model.preprocess(encoded), caption)
+        except DataError as error:
+            return str(error)
+
+    def _caption(self, batch: Batch, row: int) -> str:
+        """The sample's caption; of several the first.
+
+        Raises:
+            DataError: it has none.
+        """
+        key = batch.keys[row]
+        if self._caption_key == "txt":
+            data = batch.members["txt"][row]
+            if data is None:
+                raise DataError("it has no txt")
+            try:
+                return data.decode("utf-8-sig").strip()
+            except UnicodeDecodeError as error:
+                raise DataError(f"its txt is not UTF-8: {error}") from error
+        texts = values_at(read_record(key, batch.members["json"][row]), self._caption_key)
+        caption = next((text for text in texts if isinstance(text, str)), None)
+        if caption is None:
+            raise DataError(f"its json has no text at {self._caption_key!r}")
+        return caption.strip()
