@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from tests.support.small_training import RECIPE, SHORT, Lab, write_shard, write_tokenizer
 
 from prolip.cli import main
+from prolip.explore.config import ExploreOptions
+from prolip.explore.explorer import Explorer
 from prolip.pretrained.open import load
 
+served: list[Explorer] = []
 
-class Page:
-    """Stands for the page of `prolip explore`, which would not end."""
 
-    def __init__(self, explorer: Any, title: str) -> None:
-        texts = [explorer.tokenizer.encode([caption]) for caption in ("red left", "blue top")]
-        assert not np.array_equal(*texts)
-
-    def launch(self, **_: object) -> None:
-        Page.shown += 1
-
-    shown = 0
+def read_captions(explorer: Explorer, _: ExploreOptions) -> None:
+    """Stands for serving the page, which would not end."""
+    texts = [explorer.tokenizer.encode([caption]) for caption in ("red left", "blue top")]
+    assert not np.array_equal(*texts)
+    served.append(explorer)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +58,9 @@ def test_a_copy_is_all_that_a_command_needs(
     retrieval = ["eval", "retrieval", "--checkpoint", model, "--data", shard, "--caption_key", "captions.name"]
     assert main([*retrieval, "--out", "results"]) == 0, capsys.readouterr().err
     assert main(["export", model, "--out", "again"]) == 0, capsys.readouterr().err
-    monkeypatch.setattr("prolip.explore.page.build_page", Page)
-    before = Page.shown
+    monkeypatch.setattr("prolip.explore.serve.serve", read_captions)
+    served.clear()
     assert main(["explore", "--checkpoint", model, "--data", shard, "--caption_keys", "captions.name"]) == 0
-    assert Page.shown == before + 1
+    assert len(served) == 1
     exported, opened = load("again"), load(model)
     assert exported.fingerprint() == opened.fingerprint()

@@ -79,16 +79,16 @@ def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
     lab: Lab, finished: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lab.copy(finished, "damaged")
-    before = load_network(lab.folder / "damaged").state_dict()
-    newest = list_checkpoints(lab.folder / "damaged" / "checkpoints")[0]
+    lab.copy(finished, "half damaged")
+    before = load_network(lab.folder / "half damaged").state_dict()
+    newest = list_checkpoints(lab.folder / "half damaged" / "checkpoints")[0]
     file = max(newest.iterdir(), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[:1000])
     with caplog.at_level("INFO"):
-        assert lab.here("damaged") == 0
+        assert lab.here("half damaged") == 0
     assert f"checkpoint rejected: {newest}: {file.name} has 1,000 bytes instead of" in caplog.text
     assert "steps 60 to 80" in caplog.text
-    after = load_network(lab.folder / "damaged").state_dict()
+    after = load_network(lab.folder / "half damaged").state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
@@ -139,7 +139,7 @@ def test_data_that_cannot_be_used_ends_with_status_2_and_says_why(lab: Lab, capl
     assert 'its json has no caption at "absent"' in caplog.text
     (lab.folder / "a file").write_text("")
     assert lab.here("a file") == 2
-    assert "File exists" in caplog.text
+    assert "a file: file exists" in caplog.text
 
 
 @pytest.mark.parametrize(

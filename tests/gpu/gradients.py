@@ -6,6 +6,7 @@ The yardstick is the error of the CPU in the same precision: the device may roun
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -85,7 +86,7 @@ def double_precision(job: Job) -> Result:
 
 def trial_run(job: Job, device: torch.device, precision: Precision, flags: list[str]) -> Run:
     words = [*trial(job), "--batch_size", "16", "--data.mask.masked_fraction", "0.5", "--precision", precision]
-    return set_up(settings(job, "gradients", *words, *flags), alone_on(device))
+    return set_up(settings(job, "gradients", *words, *flags), alone_on(device), ExitStack())
 
 
 def result(run: Run) -> Result:

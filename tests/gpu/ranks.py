@@ -6,6 +6,7 @@ One card has room for one rank of NCCL. `share_model` leaves a single process un
 from __future__ import annotations
 
 import datetime
+from contextlib import ExitStack
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -56,7 +57,7 @@ def one_rank(job: Job) -> None:
 def three_steps(job: Job, precision: str, strategy: str, *flags: str) -> list[tuple[float, float]]:
     """Loss and gradient norm of every step."""
     words = [*trial(job), "--batch_size", "16", "--precision", precision, "--optim.clip_norm", "0.5"]
-    run = set_up(settings(job, "ranks", *words, *flags), job.ranks)
+    run = set_up(settings(job, "ranks", *words, *flags), job.ranks, ExitStack())
     if strategy != "none":
         wrap(run, strategy)
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, cast
@@ -67,7 +68,7 @@ def so400m(job: Job) -> None:
 def train(job: Job, name: str, *flags: str) -> None:
     """The base model from shards, then on one batch, then under the profiler."""
     size = 8 if job.small else 512
-    run = set_up(settings(job, name, *sizes(job), "--batch_size", str(size), *flags), job.ranks)
+    run = set_up(settings(job, name, *sizes(job), "--batch_size", str(size), *flags), job.ranks, ExitStack())
     reset_peak(job)
     with run.loader:
         batches = device_batches(run.loader, job.place, dtype=DTYPES[run.config.precision])
@@ -148,7 +149,7 @@ class Side(NamedTuple):
 
 def our_side(job: Job, config: TrainConfig, images: Tensor, ids: Tensor) -> tuple[Side, dict[str, Tensor]]:
     """Our side, and the weights that it began with."""
-    run, mask = set_up(config, job.ranks), config.data.masking
+    run, mask = set_up(config, job.ranks, ExitStack()), config.data.masking
     assert mask is not None
     weights = {name: tensor.to("cpu", copy=True) for name, tensor in run.model.state_dict().items()}
     torch.manual_seed(1)
@@ -186,7 +187,7 @@ def recomputed(job: Job, architecture: str) -> None:
     flags = [*sizes(job), "--parallel.recompute_every", "1"]
     flags += [] if job.small else ["--architecture", architecture]
     size = 8 if job.small else 512
-    run = set_up(settings(job, architecture, *flags, "--batch_size", "8"), job.ranks)
+    run = set_up(settings(job, architecture, *flags, "--batch_size", "8"), job.ranks, ExitStack())
     if job.on_gpu:
         room = _FILLED * torch.cuda.get_device_properties(0).total_memory
         size = next((one for one in _BATCH_SIZES if estimate(run, one) <= room), _BATCH_SIZES[-1])

@@ -96,7 +96,6 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         divergence=Divergence(ALONE),
         loader=cast(Any, None),
         saver=cast(Any, None),
-        lock=cast(Any, None),
         validation=cast(Any, None),
         best=cast(Any, None),
         step=0,

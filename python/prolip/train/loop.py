@@ -82,8 +82,6 @@ class Run:
     """Training data from this step on."""
     saver: Saver
     """Writes checkpoints."""
-    lock: RunLock
-    """Keeps other trainings out of the run's folder."""
     validation: Validation
     """Evaluation during training."""
     best: BestSoFar
@@ -94,15 +92,16 @@ class Run:
     """Seconds of training before the last restart."""
 
 
-def set_up(config: TrainConfig, ranks: Ranks) -> Run:
-    """Start a run, or resume it from its newest usable checkpoint."""
+def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
+    """Start a run, or resume it from its newest usable checkpoint. Its folder is held until `opened` is closed."""
     loader_config = config.loader(ranks.world_size)
     config.check_vocabulary()
     config.log.check()
     torch.set_num_threads(config.cpu_threads or ranks.cores)  # on a GPU, too: validation computes on the host
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
-    carried, lock = carry(config.data.tokenizer, config.model), RunLock(config.folder, ranks)
+    carried = carry(config.data.tokenizer, config.model)
+    opened.enter_context(RunLock(config.folder, ranks))
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
@@ -131,7 +130,6 @@ def set_up(config: TrainConfig, ranks: Ranks) -> Run:
         divergence=Divergence(ranks),
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
-        lock=lock,
         validation=Validation(config.validation, LoaderSettings.of_run(config), ranks, low),
         best=BestSoFar(config.keep_best, config.best_is, config.folder / "checkpoints", ranks, step),
         step=step,
@@ -298,13 +296,13 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
         ranks = join(ranks, config.device, timedelta(minutes=config.timeout_minutes))
         if ranks.device.type == "cpu":
             keep_freed_memory()
-        run = set_up(config, ranks)
+        run = set_up(config, ranks, opened)
     except OSError as error:
         raise UserError(sentence(error)) from error
     if run.step >= run.config.total_steps:
         log.info("%s is complete: %d steps", run.config.folder, run.step)
         return 0
-    for each in (run.lock, run.loader, run.saver, run.validation):
+    for each in (run.loader, run.saver, run.validation):
         opened.enter_context(each)
     ended_by = loop(run, opened)
     if ended_by:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -83,7 +84,7 @@ def whole(tensor: Tensor) -> list[float]:
 
 def record(words: Sequence[str], ranks: Ranks, steps: int) -> dict[str, Any]:
     """The loss terms (means over the ranks) and the gradient's norm of each step; weights and averages at the end."""
-    run = set_up(load_config(words), ranks)
+    run = set_up(load_config(words), ranks, ExitStack())
     if run.scaler is not None and run.step == 0:
         run.scaler.scale.fill_(2.0**18)  # so that the first steps overflow
     rows, scales, dtypes = [], [], {}

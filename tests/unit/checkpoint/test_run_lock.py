@@ -25,8 +25,8 @@ from pathlib import Path
 from tests.support.untrained_run import ALONE
 from prolip.checkpoint import RunLock
 lock = RunLock(Path(sys.argv[1]), ALONE)
-forked = os.fork() if sys.argv[2] == "fork" else None
-print("held", flush=True)
+if sys.argv[2] != "fork" or os.fork() != 0:
+    print("held", flush=True)
 time.sleep(60)
 """
 

@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_and_one_without_a_tokenizer(
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.txt", "b")
     for checkpoint, message in (
-        (archive, "is damaged, or not a checkpoint"),
+        (archive, "archive.pt is no checkpoint: "),
         (bad, "is no checkpoint"),
         (lab / "hub", "does not say which tokenizer"),
     ):

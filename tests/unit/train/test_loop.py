@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -128,7 +129,7 @@ def test_a_process_gets_its_share_of_cores_on_a_gpu_too(
     config = run_of(model_of(), cpu_threads=cpu_threads).config
     gpu = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=4, device=torch.device("cuda", 0))
     with pytest.raises(SetUp):
-        set_up(config, gpu)
+        set_up(config, gpu, ExitStack())
     assert given == [expected]
 
 
