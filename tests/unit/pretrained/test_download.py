@@ -102,6 +102,7 @@ def test_what_cannot_be_downloaded_is_said_in_one_sentence(
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between huggingface_hub's attempts
     why = f"the hub cannot be reached ({address}), and the cache does not have it"
     with pytest.raises(DownloadError, match=re.escape(f"{MODEL.repository}: config.json cannot be downloaded: {why}")):
         prolip.load(MODEL.name, cache_dir=tmp_path / "new")
