@@ -22,7 +22,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
     """A temporary file that replaces `path` when the block succeeds, and is deleted when it raises.
 
-    It has the usual mode of new files, whatever writes it.
+    Its mode is the usual one of new files (umask).
 
     Args:
         path: the file; its folder is made.

@@ -38,7 +38,7 @@ VISIBLE_SECONDS = 30.0
 _PAUSES = (0.5, 1.0, 2.0)
 """Seconds between attempts to read."""
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""Errors that tell what a folder holds. Other OSErrors tell about the storage: they may pass."""
+"""Errors that describe the folder. Any other OSError is one of the storage and may be temporary."""
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class CheckpointError(UserError):
 
 
 class StorageError(UserError):
-    """The storage of checkpoints does not answer, so nothing is known about them; the message names the path."""
+    """Checkpoints cannot be read because of an I/O error, which may be temporary; the message names the path."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,7 +200,7 @@ def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest usable checkpoint, or None, and why each newer one is not usable.
 
     Raises:
-        StorageError: the storage does not answer, so that nothing is known about a checkpoint.
+        StorageError: an I/O error, which may be temporary, prevents reading a checkpoint.
     """
     rejected: list[str] = []
     for path in list_checkpoints(folder):

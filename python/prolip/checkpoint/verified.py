@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class _Stamp(NamedTuple):
-    """What tells a file from another: nobody writes into a checkpoint's files, but they can be replaced."""
+    """Identity of a file. Nobody writes into a checkpoint's files, but they can be replaced."""
 
     inode: int
     size: int
@@ -39,7 +39,7 @@ class _Stamp(NamedTuple):
 
 
 class CheckpointFiles:
-    """The files of one checkpoint, whatever happens to its path meanwhile.
+    """The open files of one checkpoint. They stay the same if its path is replaced.
 
     Raises:
         CheckpointError: the folder is no checkpoint, or its manifest is damaged.

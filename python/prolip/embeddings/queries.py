@@ -97,7 +97,7 @@ def _thumbnail(path: Path) -> Pixels:
 
 
 def _measures(answer: Answer) -> list[str]:
-    """What the sheet says of a result's variance; nothing if the model has none."""
+    """The sheet's note on a result's variance; empty if the model has none."""
     if answer.uncertainty is None or answer.inclusion is None:
         return []
     return [f"uncertainty {answer.uncertainty:.5f}, inclusion {answer.inclusion:.2f}"]

@@ -82,7 +82,7 @@ def serve(explorer: Explorer, options: ExploreOptions) -> None:
         ssr_mode=False,
     )
     log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
-    # The page keeps a connection open, so the end does not wait for all of them, and does not tell of that.
+    # The page keeps a connection open, so shutting down does not wait for it, and does not log that.
     config = uvicorn.Config(
         SameOrigin(app, options.host),
         host=options.host.strip("[]"),

@@ -93,7 +93,7 @@ def _read_exported(folder: Path, weights: Path) -> tuple[State, ModelConfig]:
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, ...]]:
-    """What tells each file of a folder from one that replaces it."""
+    """Identity of each file of a folder; it changes if the file is replaced."""
     found: dict[str, tuple[int, ...]] = {}
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
@@ -202,7 +202,7 @@ def build(config: ModelConfig, state: State, *, resize: Resize = "off") -> ProLI
     """Build the model of a configuration with these weights, in evaluation mode, on the CPU, in fp32.
 
     Raises:
-        WeightsError: they do not fit each other. Then nothing large was allocated.
+        WeightsError: they do not fit each other; nothing large has been allocated.
     """
     for tower, prefix, layers in (("vision", "visual", config.vision.layers), ("text", "text", config.text.layers)):
         blocks = {name.split(".")[3] for name in state if name.startswith(f"{prefix}.transformer.resblocks.")}

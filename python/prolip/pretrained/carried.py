@@ -80,7 +80,7 @@ def carry(tokenizer: TokenizerConfig, model: ModelConfig) -> Carried:
 
 
 def carried_by(checkpoint: Checkpoint) -> TokenizerConfig | None:
-    """The tokenizer that lies in a checkpoint's folder; None if it was saved without its file.
+    """The tokenizer in a checkpoint's folder; None if it was saved without its file.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -93,7 +93,7 @@ def carried_by(checkpoint: Checkpoint) -> TokenizerConfig | None:
 
 
 def located(settings: Mapping[str, Any], folder: Path) -> TokenizerConfig:
-    """The configuration of a carried tokenizer whose file lies in `folder`."""
+    """The configuration of a carried tokenizer whose file is in `folder`."""
     config = TokenizerConfig.from_dict(settings)
     return config if config.path is None else dataclasses.replace(config, path=folder.resolve() / config.path.name)
 
@@ -111,7 +111,7 @@ def image_settings(config: ModelConfig) -> dict[str, Any]:
 
 
 def check_image_settings(found: Mapping[str, Any] | None, config: ModelConfig, source: str) -> None:
-    """Check that images are prepared as when the model was saved; without settings nothing is known.
+    """Check that images are prepared as when the model was saved; a model without settings is not checked.
 
     Raises:
         UserError: they are not.

@@ -140,7 +140,7 @@ def read_checkpoint(source: str | Path, cache_dir: str | Path | None = None) -> 
 
 
 def _unknown(source: str) -> str:
-    """The message for a source that is nothing."""
+    """The message for a source that names no model."""
     names = [model.name for model in list_models()]
     close = difflib.get_close_matches(source.rpartition("/")[2], names, n=1, cutoff=0.8)
     if close:

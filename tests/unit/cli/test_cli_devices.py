@@ -25,6 +25,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def in_lab(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command runs in the lab. `explore` sets a variable of the environment, which is restored here."""
+    monkeypatch.chdir(lab)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+
+
 MODEL = ["--checkpoint", "runs/demo"]
 COMMANDS = {
     "bprw": ["bprw", *MODEL, "--images", "0.tar", "--class_key", "name", "--templates", "emoji"],
@@ -46,8 +53,6 @@ def test_a_gpu_that_torch_cannot_use_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(lab)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))  # `explore` sets it, and it is restored here
     machine(monkeypatch, tmp_path, gpu=True, usable=False)
     assert main(words) == 2
     assert f"torch cannot use the GPU {tmp_path}/nvidia0 ({TOO_OLD})" in capsys.readouterr().err
@@ -58,24 +63,16 @@ def test_a_gpu_that_torch_cannot_use_is_named(
     "words", [words for name, words in COMMANDS.items() if name != "demo"], ids=lambda words: words[0]
 )
 def test_a_gpu_that_is_asked_for_must_be_there(
-    words: list[str],
-    lab: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(lab)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))  # `explore` sets it, and it is restored here
     machine(monkeypatch, tmp_path, gpu=False, usable=False)
     assert main([*words, "--device", "cuda"]) == 2
     assert 'device is "cuda", but torch sees no GPU' in capsys.readouterr().err
 
 
 def test_the_cpu_is_used_if_it_is_asked_for(
-    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(lab)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))  # `explore` sets it, and it is restored here
     machine(monkeypatch, tmp_path, gpu=True, usable=False)
     for name in ("classify", "search"):
         assert main([*COMMANDS[name], "--device", "cpu"]) == 0

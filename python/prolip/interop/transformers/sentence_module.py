@@ -1,6 +1,6 @@
-"""The module of sentence-transformers that encodes with a ProLIP model. A copy lies in each exported folder.
+"""The module of sentence-transformers that encodes with a ProLIP model. Each exported folder has a copy.
 
-So this file imports nothing of prolip. An embedding is [mean, total variance] of a Gaussian; that of a query is
+So this file does not import prolip. An embedding is [mean, total variance] of a Gaussian; that of a query is
 [mean, -1/2], so that its inner product with the others orders them by CSD.
 
 Shapes: N/M items, D dimension of the mean.
