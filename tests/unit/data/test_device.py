@@ -10,17 +10,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.support.given_batches import GivenBatches, batch_of, random_images
 from tests.support.shards import FULL, config, write_two_shards
 from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, BatchLoader, Cursor, DataError
-from prolip.data.cuda import CudaTransfer
 from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
 
 CPU = torch.device("cpu")
@@ -88,10 +87,10 @@ def test_short_types_are_the_float32_values_rounded_once(shards: str, dtype: tor
 def test_both_ways_of_normalising_agree() -> None:
     """More rows than are normalised at a time, and a last part that is smaller."""
     pixels = torch.randint(0, 256, (7, 128, 96, 3), dtype=torch.uint8)
-    batch = _batch(pixels.numpy(), 0)
+    batch = batch_of(pixels.numpy(), 0)
     for dtype, spacing in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):
         normalise = Normalise(OPENAI_MEAN, OPENAI_STD, dtype, CPU)
-        (got,) = DeviceBatches(_Given([batch]), normalise, None, 1)
+        (got,) = DeviceBatches(GivenBatches([batch]), normalise, None, 1)
         expect(got, batch, 0.02)
         torch.testing.assert_close(got.images, normalise.on_device(pixels), rtol=spacing, atol=1e-6)
 
@@ -127,31 +126,6 @@ def test_what_cannot_be_asked_for_is_named(shards: str) -> None:
 # ---- a device beside the host ---------------------------------------------------------------------------------------
 
 _CURSOR = Cursor()
-
-
-def _batch(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
-    rows = len(images)
-    ids = np.full((2, rows, 5), number, dtype=np.int32)
-    patches = np.full((1, 3), number, dtype=np.int64)
-    keys = [f"{number}-{row}" for row in range(rows)]
-    return Batch(images, ids, ids[:, :1].copy(), patches, keys, {}, Cursor(epoch=number))
-
-
-class _Given:
-    """A loader of given batches; `ready` of them lie there, and then a failure may follow."""
-
-    def __init__(self, batches: Sequence[Batch], ready: int = 100, failure: Exception | None = None) -> None:
-        self.batches, self.ready, self.failure, self.taken = batches, ready, failure, 0
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batches:
-            self.taken += 1
-            yield batch
-        if self.failure is not None:
-            raise self.failure
-
-    def stats(self) -> SimpleNamespace:
-        return SimpleNamespace(ready=min(self.ready, len(self.batches) + (self.failure is not None) - self.taken))
 
 
 @dataclass
@@ -226,19 +200,15 @@ class _Device:
             event.done = True
 
 
-def _pictures(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.random.default_rng(number).integers(0, 256, (3, 6, 4, 3), dtype=np.uint8)
-
-
-def _over(given: _Given, ahead: int = 1, dtype: torch.dtype = torch.float32) -> tuple[DeviceBatches, _Device]:
+def _over(given: GivenBatches, ahead: int = 1, dtype: torch.dtype = torch.float32) -> tuple[DeviceBatches, _Device]:
     device = _Device()
     return DeviceBatches(given, Normalise(OPENAI_MEAN, OPENAI_STD, dtype, CPU), device, ahead), device
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_batches_arrive_whole_and_in_order_from_buffers_that_are_written_again(ahead: int) -> None:
-    expected = [_batch(_pictures(number), number) for number in range(12)]
-    batches, device = _over(_Given(expected), ahead)
+    expected = [batch_of(random_images(number), number) for number in range(12)]
+    batches, device = _over(GivenBatches(expected), ahead)
     for got, batch in zip(batches, expected, strict=True):
         expect(got, batch)
     assert len(device.buffers) == ahead + 2
@@ -247,7 +217,7 @@ def test_batches_arrive_whole_and_in_order_from_buffers_that_are_written_again(a
 
 
 def test_one_batch_is_under_way_while_another_is_worked_on() -> None:
-    given = _Given([_batch(_pictures(number), number) for number in range(5)])
+    given = GivenBatches([batch_of(random_images(number), number) for number in range(5)])
     batches, device = _over(given)
     next(batches)
     # The second copy is begun before the first batch is handed out, on the copy stream, each before an event.
@@ -264,7 +234,7 @@ def test_one_batch_is_under_way_while_another_is_worked_on() -> None:
 
 
 def test_a_buffer_is_written_again_only_after_the_event_of_its_copy() -> None:
-    batches, device = _over(_Given([_batch(_pictures(number), number) for number in range(6)]))
+    batches, device = _over(GivenBatches([batch_of(random_images(number), number) for number in range(6)]))
     for _ in range(2):
         next(batches)
     device.log.clear()
@@ -277,7 +247,7 @@ def test_a_buffer_is_written_again_only_after_the_event_of_its_copy() -> None:
 
 
 def test_nothing_is_waited_for_while_a_batch_stands_on_the_device() -> None:
-    given = _Given([_batch(_pictures(number), number) for number in range(5)])
+    given = GivenBatches([batch_of(random_images(number), number) for number in range(5)])
     batches, _ = _over(given)
     next(batches)
     assert given.taken == 2
@@ -290,20 +260,22 @@ def test_nothing_is_waited_for_while_a_batch_stands_on_the_device() -> None:
 
 @pytest.mark.parametrize("failure", [DataError("000.tar: damaged"), RuntimeError("the loader was closed")])
 def test_a_failure_comes_behind_the_batches_before_it(failure: Exception) -> None:
-    batches, _ = _over(_Given([_batch(_pictures(number), number) for number in range(3)], failure=failure), ahead=2)
+    batches, _ = _over(
+        GivenBatches([batch_of(random_images(number), number) for number in range(3)], failure=failure), ahead=2
+    )
     assert [next(batches).cursor.epoch for _ in range(3)] == [0, 1, 2]
     with pytest.raises(type(failure), match=str(failure)):
         next(batches)
 
 
 def test_the_end_comes_behind_the_last_batch_and_stays() -> None:
-    batches, _ = _over(_Given([_batch(_pictures(number), number) for number in range(3)]), ahead=2)
+    batches, _ = _over(GivenBatches([batch_of(random_images(number), number) for number in range(3)]), ahead=2)
     assert len(list(batches)) == 3
     assert next(batches, None) is None
 
 
 def test_waiting_is_what_the_device_waited_by_its_own_clock() -> None:
-    given = _Given([_batch(_pictures(number), number) for number in range(4)], ready=0)
+    given = GivenBatches([batch_of(random_images(number), number) for number in range(4)], ready=0)
     batches, device = _over(given)
     for number, late in enumerate((0.5, 0.0, 0.25)):
         device.clock = float(number)
@@ -326,13 +298,13 @@ def test_waiting_is_what_the_device_waited_by_its_own_clock() -> None:
 
 
 def test_a_slow_loader_is_seen(shards: str) -> None:
-    class Slow(_Given):
+    class Slow(GivenBatches):
         def __iter__(self) -> Iterator[Batch]:
             for batch in super().__iter__():
                 time.sleep(0.02)
                 yield batch
 
-    slow = Slow([_batch(_pictures(number), number) for number in range(5)])
+    slow = Slow([batch_of(random_images(number), number) for number in range(5)])
     batches = DeviceBatches(slow, Normalise(OPENAI_MEAN, OPENAI_STD, torch.float32, CPU), None, 1)
     assert len(list(batches)) == 5
     assert batches.wait_seconds >= 0.1
@@ -340,8 +312,8 @@ def test_a_slow_loader_is_seen(shards: str) -> None:
 
 
 def test_a_smaller_last_batch_fits_the_same_buffers() -> None:
-    expected = [_batch(_pictures(number)[: 3 - number % 2], number) for number in range(9)]
-    batches, device = _over(_Given(expected), dtype=torch.bfloat16)
+    expected = [batch_of(random_images(number)[: 3 - number % 2], number) for number in range(9)]
+    batches, device = _over(GivenBatches(expected), dtype=torch.bfloat16)
     for got, batch in zip(batches, expected, strict=True):
         expect(got, batch, 0.02)
     assert len(device.buffers) <= 6
@@ -357,72 +329,3 @@ def test_a_gpu_gets_the_same(shards: str, dtype: torch.dtype) -> None:
         expect(got, batch, 1e-5 if dtype == torch.float32 else 0.02)
     torch.cuda.synchronize()
     assert batches.wait_seconds >= 0
-
-
-# ---- CUDA's own calls -----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Stream:
-    """A stream that writes down what it is to wait for, and which tensors it is to finish with."""
-
-    name: str
-    waits: list[object] = field(default_factory=list)
-    uses: list[Tensor] = field(default_factory=list)
-
-    def wait_stream(self, stream: _Stream) -> None:
-        self.waits.append(stream)
-
-    def wait_event(self, event: _Recorded) -> None:
-        self.waits.append(event)
-
-
-class _Recorded:
-    """A CUDA event that has passed."""
-
-    def __init__(self, *, enable_timing: bool) -> None:
-        assert enable_timing
-        self.stream: _Stream | None = None
-
-    def record(self, stream: _Stream) -> None:
-        self.stream = stream
-
-    def query(self) -> bool:
-        return True
-
-    def elapsed_time(self, later: _Recorded) -> float:
-        return 0.0
-
-
-def test_the_compute_stream_waits_for_each_batch_and_its_memory_waits_for_the_compute_stream(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compute, copy = _Stream("compute"), _Stream("copy")
-    current = [compute]
-
-    @contextmanager
-    def on(stream: _Stream) -> Iterator[None]:
-        current.append(stream)
-        yield
-        current.pop()
-
-    monkeypatch.setattr("torch.cuda.Stream", lambda device: copy)
-    monkeypatch.setattr("torch.cuda.current_stream", lambda device: current[-1])
-    monkeypatch.setattr("torch.cuda.stream", on)
-    monkeypatch.setattr("torch.cuda.Event", _Recorded)
-    monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: stream.uses.append(tensor))
-    monkeypatch.setattr(CudaTransfer, "pinned", lambda _, size: torch.empty(size, dtype=torch.uint8))
-    expected = [_batch(_pictures(number), number) for number in range(3)]
-    transfer = CudaTransfer(CPU)
-    assert copy.waits == [compute], "the copy stream reads constants that the compute stream makes"
-    for got in DeviceBatches(_Given(expected), Normalise(OPENAI_MEAN, OPENAI_STD, torch.float32, CPU), transfer, 1):
-        (ready,) = compute.waits
-        assert isinstance(ready, _Recorded)
-        assert ready.stream is copy
-        tensors = [got.images, got.token_ids, got.masked_token_ids, got.kept_patches]
-        assert len(compute.uses) == 4
-        assert all(one is other for one, other in zip(compute.uses, tensors, strict=True))
-        compute.waits.clear()
-        compute.uses.clear()
-    assert copy.waits == [compute]
-    assert copy.uses == []

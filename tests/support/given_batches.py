@@ -1,0 +1,42 @@
+"""Batches that are given to the device side in place of a loader's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from prolip.data import Batch, Cursor
+
+
+def random_images(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Three images drawn by `number`, uint8 [3, 6, 4, 3]."""
+    return np.random.default_rng(number).integers(0, 256, (3, 6, 4, 3), dtype=np.uint8)
+
+
+def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
+    """A batch of these images, whose ids, patches and keys are `number`."""
+    rows = len(images)
+    ids = np.full((2, rows, 5), number, dtype=np.int32)
+    patches = np.full((1, 3), number, dtype=np.int64)
+    keys = [f"{number}-{row}" for row in range(rows)]
+    return Batch(images, ids, ids[:, :1].copy(), patches, keys, {}, Cursor(epoch=number))
+
+
+class GivenBatches:
+    """A loader of given batches; `ready` of them are ready at first, and a failure may follow."""
+
+    def __init__(self, batches: Sequence[Batch], ready: int = 100, failure: Exception | None = None) -> None:
+        self.batches, self.ready, self.failure, self.taken = batches, ready, failure, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            self.taken += 1
+            yield batch
+        if self.failure is not None:
+            raise self.failure
+
+    def stats(self) -> SimpleNamespace:
+        return SimpleNamespace(ready=min(self.ready, len(self.batches) + (self.failure is not None) - self.taken))

@@ -1,0 +1,73 @@
+"""Which checkpoint a run begins from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.checkpoints import begin, flip_a_bit, largest, save
+from tests.support.untrained_run import ALONE
+
+from prolip.checkpoint import (
+    CheckpointError,
+    Saver,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run's folder of the checkpoints after 1, 2 and 3 steps, of which the last is the best."""
+    folder = tmp_path / "run" / "checkpoints"
+    save(folder, 1, 2)
+    save(folder, 3, best=1.0)
+    return folder
+
+
+def test_auto_takes_the_newest(folder: Path, tmp_path: Path) -> None:
+    assert begin(folder, "auto") == 3
+    assert begin(tmp_path / "new", "auto") is None
+
+
+def test_never_needs_a_folder_without_checkpoints(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r'resume is "never", but .* holds step_000000003'):
+        begin(folder, "never")
+    assert begin(tmp_path / "new", "never") is None
+
+
+def test_a_step_or_a_path_can_be_named_and_later_ones_are_set_aside(folder: Path) -> None:
+    assert begin(folder, "2") == 2
+    assert begin(folder, str(folder / "step_000000001")) == 1
+    assert begin(folder, str(folder / "best")) == 3
+    with Saver(folder, ALONE, keep=1, after=1):
+        assert {path.name for path in folder.iterdir()} == {"step_000000001", "aside_000000002", "aside_000000003"}
+    assert begin(folder, "auto") == 1
+
+
+def test_another_runs_checkpoint_leaves_both_folders_alone(folder: Path, tmp_path: Path) -> None:
+    before = sorted(folder.iterdir())
+    assert begin(tmp_path / "new", str(folder / "step_000000002")) == 2
+    assert begin(tmp_path / "new", str(folder.parent)) == 3
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("resume", "message"), [("9", "step_000000009 is not a checkpoint"), ("absent", "is not a checkpoint")]
+)
+def test_what_is_no_checkpoint_is_named(folder: Path, resume: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"resume is '{resume}': .*{message}"):
+        begin(folder, resume)
+
+
+def test_a_named_checkpoint_that_is_damaged_is_not_replaced_by_another(folder: Path) -> None:
+    flip_a_bit(largest(folder / "step_000000002"))
+    with pytest.raises(CheckpointError, match=r"step_000000002: __0_0.distcp is damaged"):
+        begin(folder, "2")
+
+
+@pytest.mark.parametrize("resume", ["1", "never"])
+def test_after_a_restart_by_torchrun_the_newest_counts(
+    folder: Path, tmp_path: Path, resume: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert begin(folder, resume) == 3
+    assert begin(tmp_path / "new", str(folder / "step_000000001")) == 1

@@ -1,0 +1,103 @@
+"""Checkpoints are whole or absent; old ones are removed, and the best one is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.checkpoints import NOTES, save, tensors
+from tests.support.untrained_run import ALONE
+
+from prolip.checkpoint import (
+    Best,
+    CheckpointError,
+    Saver,
+    checkpoint_path,
+    find_latest,
+    list_checkpoints,
+    load_checkpoint,
+    open_saved,
+    read_best,
+)
+
+# ---- What stays ----
+
+
+def test_only_the_newest_are_kept_and_what_an_interrupted_save_left_goes(tmp_path: Path) -> None:
+    (tmp_path / "step_000000001.partial").mkdir()
+    assert find_latest(tmp_path) == (None, [])
+    save(tmp_path, 5, 20, 100, keep=2)
+    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 100), checkpoint_path(tmp_path, 20)]
+    assert sorted(tmp_path.iterdir()) == sorted(list_checkpoints(tmp_path))
+
+
+def test_the_best_stays_and_can_be_opened_by_that_name(tmp_path: Path) -> None:
+    assert read_best(tmp_path) is None
+    save(tmp_path, 10, best=0.25)
+    save(tmp_path, 20, 30, keep=1)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000030", "step_000000010"]
+    assert read_best(tmp_path) == (10, Best(metric="recall", value=0.25))
+    opened = open_saved(tmp_path / "best")
+    assert opened is not None
+    assert opened.step == 10
+    save(tmp_path, 40, keep=1, best=0.5)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000040"]
+    assert read_best(tmp_path) == (40, Best(metric="recall", value=0.5))
+
+
+# ---- Saves that fail ----
+
+
+def wait_by_checking(saver: Saver) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        saver.check()
+        time.sleep(0.001)
+
+
+def test_a_save_that_fails_is_told_at_the_next_step_and_leaves_nothing_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = save(tmp_path, 1)
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError("no space left")
+
+    saver = Saver(tmp_path, ALONE, keep=1, after=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full_disk)
+        saver.save(dataclasses.replace(NOTES, step=2), tensors(2))
+        with pytest.raises(CheckpointError, match=r"step_000000002 could not be saved: rank 0: no space left"):
+            wait_by_checking(saver)
+    assert list_checkpoints(tmp_path) == [whole]
+    assert load_checkpoint(save(tmp_path, 2)).step == 2
+
+
+def test_a_fault_of_ours_ends_the_save_on_all_ranks(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, ALONE, keep=1)
+    saver.save(dataclasses.replace(NOTES, cursor={"epoch": object()}), tensors(7))  # no JSON
+    with pytest.raises(CheckpointError, match=r"step_000000007 could not be saved: TypeError"):
+        saver.wait()
+    assert list_checkpoints(tmp_path) == []
+
+
+def save_nowhere(tmp_path: Path, ended_by: Exception | None) -> None:
+    (tmp_path / "file").write_text("")
+    with Saver(tmp_path / "file", ALONE, keep=1) as saver:
+        saver.save(NOTES, tensors(7))
+        if ended_by is not None:
+            raise ended_by
+
+
+def test_the_last_save_is_waited_for_and_does_not_hide_what_ended_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CheckpointError, match="step_000000007 could not be saved"):
+        save_nowhere(tmp_path, None)
+    assert not caplog.text
+    with pytest.raises(KeyError):
+        save_nowhere(tmp_path, KeyError())
+    assert "step_000000007 could not be saved" in caplog.text
