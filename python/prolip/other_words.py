@@ -144,8 +144,8 @@ OPTIONS: dict[str, dict[str, str]] = {
         for suite in ("datacomp", "emoji", "hierarcaps", "hierarimgs", "imagenet", "retrieval", "uncertainty")
     },
 }
-"""By command, what to write instead of a word. A second word in capitals stands for any value; `SHARD` for a word that no
-option stands before, and N for a number in a key."""
+"""By command, what to write instead of a word. A second word in capitals stands for any value, `SHARD` for a word that
+no option stands before, N for a number in a key."""
 
 COMMANDS: dict[str, dict[str, str]] = {
     "prolip": {

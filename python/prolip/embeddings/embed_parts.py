@@ -97,7 +97,9 @@ def run_embed(options: EmbedOptions) -> list[str]:
         DataError: a shard is missing or is not an archive; or no sample could be used.
     """
     if not (options.shards or options.images or options.lines):
-        raise UserError("nothing to embed: name shards (--shards), folders of images (--images) or text files (--lines)")
+        raise UserError(
+            "nothing to embed: name shards (--shards), folders of images (--images) or text files (--lines)"
+        )
     for name in ("rows_per_part", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")

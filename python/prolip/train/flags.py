@@ -147,7 +147,9 @@ def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], wher
             raise UserError(f"key {key}{where} cannot be set: it follows from other keys")
         other = other_key("train", key, in_file=where != "")
         if other is not None:
-            raise UserError(f"there is no {key}{where}: write {other}" if where else f"there is no --{key}: write {other}")
+            raise UserError(
+                f"there is no {key}{where}: write {other}" if where else f"there is no --{key}: write {other}"
+            )
         close = nearest(key, known)
         hint = ": prolip train --help-all lists all" if close is None else f", did you mean {close}"
         raise UserError(f"unknown key {key}{where}{hint}")

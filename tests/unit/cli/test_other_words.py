@@ -23,7 +23,7 @@ def typed(old: str) -> list[str]:
     return [*words, "value"] if len(words) == 1 else [words[0], words[1].lower()]
 
 
-@pytest.mark.parametrize(("command", "old", "new"), TABLE, ids=lambda value: str(value))
+@pytest.mark.parametrize(("command", "old", "new"), TABLE, ids=str)
 def test_another_word_is_answered_with_ours(
     command: str, old: str, new: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -34,7 +34,7 @@ def test_another_word_is_answered_with_ours(
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize(("command", "old", "new"), TABLE, ids=lambda value: str(value))
+@pytest.mark.parametrize(("command", "old", "new"), TABLE, ids=str)
 def test_our_words_exist_and_the_other_ones_do_not(command: str, old: str, new: str) -> None:
     known = known_flags()[command]
     if len(old.split()) == 1:
@@ -94,5 +94,5 @@ def test_what_is_not_alike_is_not_suggested(word: str, meant: str | None) -> Non
 def test_a_word_that_is_like_none_gets_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["zzz"]) == 2
     assert "prolip: no command 'zzz': prolip --help lists them" in capsys.readouterr().err
-    with pytest.raises(UserError, match="^unknown key zzz: prolip train --help-all lists all$"):
+    with pytest.raises(UserError, match=r"^unknown key zzz: prolip train --help-all lists all$"):
         load_config(["demo", "--zzz", "1"])

@@ -8,11 +8,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +63,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(source: Path, out: Path, **changes: object) -> EmbedOptions:
-    given = {"checkpoint": str(source / "run"), "out": out, "shards": (str(source / "shard{0..2}.tar"),), "batch_size": 2}
+    given = {
+        "checkpoint": str(source / "run"),
+        "out": out,
+        "shards": (str(source / "shard{0..2}.tar"),),
+        "batch_size": 2,
+    }
     return EmbedOptions(**(given | {"device": "cpu"} | changes))  # type: ignore[arg-type]
 
 

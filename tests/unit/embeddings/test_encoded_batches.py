@@ -102,7 +102,16 @@ def test_rows_are_what_the_model_says(
 
 
 def test_folders_and_lines_keep_their_names(lab: Path, tmp_path: Path) -> None:
-    words = ["--images", str(lab / "images"), "--lines", str(lab / "lines.txt"), "--what", "both", "--rows_per_part", "3"]
+    words = [
+        "--images",
+        str(lab / "images"),
+        "--lines",
+        str(lab / "lines.txt"),
+        "--what",
+        "both",
+        "--rows_per_part",
+        "3",
+    ]
     embed(lab, tmp_path / "out", "squash", *words)
     model = prolip.load(source(lab, "squash"), device="cpu")
     keys, means = rows(tmp_path / "out", "image")

@@ -41,9 +41,7 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
         columns = next(rows, [])
         for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
             if wanted not in columns:
-                raise UserError(
-                    f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}"
-                )
+                raise UserError(f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}")
         if len(set(columns)) < len(columns):
             raise UserError(f"table: {config.table} has two columns of one name: {', '.join(columns)}")
         try:

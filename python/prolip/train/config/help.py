@@ -60,7 +60,9 @@ def short_help(arguments: Sequence[str]) -> Iterator[str]:
         yield f"\n{title}:"
         for key in keys:
             yield f"  {_SHORT.get(key, f'--{key}')}{_shown(values.get(key))}"
-            yield from textwrap.wrap(_document(type(base), key), width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            yield from textwrap.wrap(
+                _document(type(base), key), width, initial_indent=" " * 6, subsequent_indent=" " * 6
+            )
     rest = len(values) - sum(map(len, GROUPS.values()))
     yield "\nmore:"
     yield "  --dry-run\n      Open everything, compute parameters, memory and hours, and start nothing."

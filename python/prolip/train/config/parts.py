@@ -172,7 +172,7 @@ class ValidationJob:
     captions: tuple[str, ...] = ("txt",)
     """For retrieval and uncertainty: one entry per caption, `txt` or a dotted path into the sample's JSON."""
     class_key: str = CLASS_MEMBER
-    """For zero_shot: where a sample's class is, its member `cls` or a dotted path into its JSON. A class name, or a class
+    """For zero_shot: where a sample's class is, its member `cls` or a dotted path into its JSON. It is a name, or a
     number from 0."""
     classnames: Path | None = None
     """For zero_shot: file of class names, one per line. None for the sorted names that occur as labels."""
