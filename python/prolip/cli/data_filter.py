@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.embeddings.config import FilterOptions
 
 
@@ -12,5 +13,5 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.embeddings.filter import run_filter
 
-    write_lines(run_filter(options))
+    finish(run_filter(options), command("train", "RECIPE", "--shards", f"{options.out}/**/*.tar"), [options.out])
     return 0

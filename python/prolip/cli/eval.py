@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from prolip.cli.command import Command, choose, parse, prepare, write_lines
+from prolip.cli.command import Command, choose, finish, parse, prepare
+from prolip.closing import command
 from prolip.demo.config import EmojiOptions
 from prolip.suites.config import (
     DatacompOptions,
@@ -111,5 +112,11 @@ def _run(suite: Suite, prog: str, words: list[str]) -> int:
     prepare()
     from prolip.suites.run import run_suite
 
-    write_lines(run_suite(prog.rsplit(maxsplit=1)[-1], options, suite.load()))
+    name = prog.rsplit(maxsplit=1)[-1]
+    out = options.folder(name)
+    then = f"open {out / 'results.html'} in a browser"
+    if isinstance(options, EmojiOptions) and options.split == "test":
+        then = command("report", options.checkpoint[0], "--data", options.data)
+    written = [out / f"results.{kind}" for kind in ("json", "md", "html")]
+    finish(run_suite(name, options, suite.load()), then, written)
     return 0

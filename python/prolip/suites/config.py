@@ -36,6 +36,10 @@ class SuiteOptions:
     seed: int = 0
     """Seed for bootstrap resampling."""
 
+    def folder(self, suite: str) -> Path:
+        """Return the folder of the results of a suite with this name."""
+        return self.out or Path("evals") / suite
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatacompOptions(SuiteOptions):

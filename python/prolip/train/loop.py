@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_checkpoint, rng_tensors, run_tensors
+from prolip.closing import closing, command
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, log_error, meet
@@ -137,6 +138,8 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     )
     if ranks.rank == 0:
         write_atomic(config.out / "config.toml", to_toml(config))
+        for remark in config.remarks:
+            log.warning(remark)
         of = count_parameters(model)
         log.info(
             f"{config.out}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
@@ -307,6 +310,8 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
     ended_by = loop(run, opened)
     if ended_by:
         log.info("%s at step %d, saved: run the same command again to resume", Signals(ended_by).name, run.step)
+    else:
+        log.info(closing(f"prolip eval --help, or {command('export', config.out, '--out', 'FOLDER')}", [config.out]))
     return 130 if ended_by == SIGINT else 0
 
 

@@ -139,6 +139,16 @@ class TrainConfig:
         return self.out.absolute().name
 
     @property
+    def remarks(self) -> list[str]:
+        """What may be meant, and is more often a mistake."""
+        if self.optim.warmup_steps < self.total_steps:
+            return []
+        return [
+            f"optim.warmup_steps is {self.optim.warmup_steps:,}, and the run has {self.total_steps:,} steps: it never "
+            "reaches its learning rate"
+        ]
+
+    @property
     def total_steps(self) -> int:
         """Number of full steps in `samples_seen`."""
         return self.samples_seen // self.batch_size

@@ -62,8 +62,7 @@ def test_the_same_as_markdown_and_json(folder: Path) -> None:
 
 def test_a_page_draws_every_figure_of_every_run(folder: Path) -> None:
     page = folder / "pages" / "runs.html"
-    told = run_runs(RunsOptions(folders=(folder,), plot=page))
-    assert told[-1] == f"curves: {page}"
+    run_runs(RunsOptions(folders=(folder,), plot=page))
     text = page.read_text(encoding="utf-8")
     titles = re.findall("<title>(.*?)</title>", text)
     names = ["val/emoji/top1", "val/emoji/top5", "loss", "ppcl", "samples_per_s", "loader/decode"]
