@@ -141,7 +141,16 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
     **{
         f"eval {suite}": {**_MODEL, **_PRECISION, "--images": "--data", "--shards": "--data"}
-        for suite in ("datacomp", "emoji", "hierarcaps", "hierarimgs", "imagenet", "retrieval", "uncertainty")
+        for suite in (
+            "datacomp",
+            "emoji",
+            "hierarcaps",
+            "hierarimgs",
+            "imagenet",
+            "retrieval",
+            "uncertainty",
+            "zero_shot",
+        )
     },
 }
 """By command, what to write instead of a word. A second word in capitals stands for any value, `SHARD` for a word that
@@ -178,7 +187,13 @@ COMMANDS: dict[str, dict[str, str]] = {
         "zero-shot": "classify",
     },
     "prolip data build": {"images": "folder", "photos": "folder", "table": "csv", "tsv": "csv"},
-    "prolip eval": {"coco": "retrieval", "flickr": "retrieval"},
+    "prolip eval": {
+        "classification": "zero_shot",
+        "coco": "retrieval",
+        "flickr": "retrieval",
+        "folder": "zero_shot",
+        "zero-shot": "zero_shot",
+    },
 }
 """By program, what to write instead of a command."""
 

@@ -17,6 +17,7 @@ from prolip.suites.config import (
     RetrievalOptions,
     SuiteOptions,
     UncertaintyOptions,
+    ZeroShotOptions,
 )
 
 
@@ -71,7 +72,14 @@ def _uncertainty() -> Callable[..., Any]:
     return run_uncertainty
 
 
+def _zero_shot() -> Callable[..., Any]:
+    from prolip.suites.zero_shot import run_zero_shot
+
+    return run_zero_shot
+
+
 SUITES = {
+    "zero_shot": Suite("your own images in class folders, by accuracy and recall", ZeroShotOptions, _zero_shot),
     "datacomp": Suite(
         "DataComp's 38 tasks and two fairness extras, or tasks of your own, each by its own metric",
         DatacompOptions,

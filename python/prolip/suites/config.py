@@ -58,6 +58,23 @@ class DatacompOptions(SuiteOptions):
     folders, items, metric, group_column, averages. `all` and any other word under averages names an average."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOptions(SuiteOptions):
+    """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
+
+    A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test, as
+    clip_benchmark reads it).
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """The data set's folder, or of the published layout also its address. May be given several times."""
+    classnames: Path | None = None
+    """File of class names, one per line, in the order of the sorted class folders. By default the folders' names, with
+    spaces for _ and -, or the list of the data set."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the class name. By default the list of the data set, or "a photo of a {}."."""
+
+
 SETS = {
     "imagenet1k": "ImageNet",
     "imagenetv2": "ImageNet-V2",
