@@ -1,4 +1,4 @@
-"""`prolip data filter`: copy shards with the samples that a ranking keeps."""
+"""`prolip data filter`: copy shards or folders of images with the samples that a ranking keeps."""
 
 from __future__ import annotations
 
@@ -13,5 +13,9 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.embeddings.filter import run_filter
 
-    finish(run_filter(options), command("train", "RECIPE", "--shards", f"{options.out}/**/*.tar"), [options.out])
+    lines = run_filter(options)
+    then = command("data", "build", "folder", "--images", options.out, "--out", "FOLDER")
+    if any(options.out.rglob("*.tar")):
+        then = command("train", "RECIPE", "--shards", f"{options.out}/*.tar")
+    finish(lines, then, [options.out])
     return 0

@@ -121,18 +121,18 @@ class RankOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterOptions:
-    """Copy shards with only the samples that a ranking keeps, in their order and byte for byte.
+    """Copy shards, or folders of images, with only the samples that a ranking keeps, in their order and byte for byte.
 
-    A sample is kept if it meets all rules. Shards that are already copied are skipped, and so are shards without a
-    sample to keep.
+    A sample is kept if it meets all rules. What is already copied is skipped, and so are shards without a sample to
+    keep. The caption beside an image is copied with it.
     """
 
     ranking: Path
     """Table from `prolip data rank`. Samples are identified by shard and key, so shards may share keys."""
     out: Path
-    """Output folder. Shards from several folders keep their folders' names."""
+    """Output folder. Shards from several folders keep their folders' names, images their paths below the folder."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")] = ()
-    """Shards to copy, named as when they were embedded; by default all in the ranking."""
+    """Shards and folders to copy, named as when they were embedded; by default all in the ranking."""
     keep_count: int | None = None
     """Keep this many samples of the whole ranking, the first ones."""
     keep_share: float | None = None
