@@ -178,7 +178,7 @@ def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[s
             parts = ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
             yield f"CPU us of {summary.name} by stage: {parts}"
     yield "spread: by how much the fastest round beat the slowest; of floor: rate over that of decode-only"
-    yield "decoding: share of the CPU time that decoding alone takes; others: cores that other programs used, worst round"
+    yield "decoding: share of the CPU time that decoding alone takes; others: cores of other programs, worst round"
     yield from _warnings(summaries)
 
 
