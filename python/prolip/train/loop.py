@@ -304,6 +304,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
         raise UserError(sentence(error)) from error
     if run.step >= run.config.total_steps:
         log.info("%s is complete: %d steps", run.config.out, run.step)
+        log.info(_closing(config))
         return 0
     for each in (run.loader, run.saver, run.validation):
         opened.enter_context(each)
@@ -311,8 +312,12 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
     if ended_by:
         log.info("%s at step %d, saved: run the same command again to resume", Signals(ended_by).name, run.step)
     else:
-        log.info(closing(f"prolip eval --help, or {command('export', config.out, '--out', 'FOLDER')}", [config.out]))
+        log.info(_closing(config))
     return 130 if ended_by == SIGINT else 0
+
+
+def _closing(config: TrainConfig) -> str:
+    return closing(f"prolip eval --help, or {command('export', config.out, '--out', 'FOLDER')}", [config.out])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
