@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_checkpoint, rng_tensors, run_tensors
-from prolip.closing import closing, command
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, log_error, meet
@@ -138,13 +137,11 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     )
     if ranks.rank == 0:
         write_atomic(config.out / "config.toml", to_toml(config))
-        for remark in config.remarks:
-            log.warning(remark)
         of = count_parameters(model)
         log.info(
             f"{config.out}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
             f"{config.total_steps} of {config.batch_size} samples, {ranks.world_size} process(es) on "
-            f"{ranks.device.type}, {config.precision}"
+            f"{ranks.device.type}, {config.precision}{''.join(f'; {remark}' for remark in config.remarks)}"
         )
     return run
 
@@ -304,7 +301,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
         raise UserError(sentence(error)) from error
     if run.step >= run.config.total_steps:
         log.info("%s is complete: %d steps", run.config.out, run.step)
-        log.info(_closing(config))
+        log.info(config.closing)
         return 0
     for each in (run.loader, run.saver, run.validation):
         opened.enter_context(each)
@@ -312,12 +309,8 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
     if ended_by:
         log.info("%s at step %d, saved: run the same command again to resume", Signals(ended_by).name, run.step)
     else:
-        log.info(_closing(config))
+        log.info(config.closing)
     return 130 if ended_by == SIGINT else 0
-
-
-def _closing(config: TrainConfig) -> str:
-    return closing(f"prolip eval --help, or {command('export', config.out, '--out', 'FOLDER')}", [config.out])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
