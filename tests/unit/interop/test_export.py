@@ -78,7 +78,7 @@ def test_of_a_run_with_averages_either_weights_are_exported(run: Path, tmp_path:
 
 def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(["export", str(run), "--out", str(out), "--licence", "cc-by-4.0"]) == 0
+    assert main(["export", str(run), "--out", str(out), "--license", "cc-by-4.0"]) == 0
     card = (out / "README.md").read_text()
     assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))

@@ -236,7 +236,7 @@ def test_a_recipe_that_chooses_the_architecture_of_its_start_may_change_it(
     [
         ((), "optim.lr and optim.warmup_steps are not set"),
         (RATES[:2], "optim.warmup_steps is not set"),
-        (("--optim.warmup_steps=5",), "optim.lr is not set"),
+        (("--optim.warmup-steps=5",), "optim.lr is not set"),
     ],
 )
 def test_a_start_does_not_get_the_rates_of_pre_training(
