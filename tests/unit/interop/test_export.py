@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Path:
     """The folder of a run of 20 steps of 16 pictures."""
     torch.manual_seed(0)
     write_words(tmp_path / "tokenizer.json")
-    config = TrainConfig(name="mine", samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
+    config = TrainConfig(out=Path("runs/mine"), samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("pictures-{0..3}.tar",), tokenizer=tokenizer))
     for step in (10, 20):
