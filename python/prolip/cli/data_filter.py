@@ -15,7 +15,7 @@ def run(prog: str, words: list[str]) -> int:
 
     lines = run_filter(options)
     then = command("data", "build", "folder", "--images", options.out, "--out", "FOLDER")
-    if any(options.out.rglob("*.tar")):
-        then = command("train", "RECIPE", "--shards", f"{options.out}/*.tar")
+    if copies := sorted(options.out.rglob("*.tar")):
+        then = command("train", "RECIPE", "--shards", copies[0].parent / "*.tar")
     finish(lines, then, [options.out])
     return 0

@@ -121,10 +121,11 @@ def _run(suite: Suite, prog: str, words: list[str]) -> int:
     from prolip.suites.run import run_suite
 
     name = prog.rsplit(maxsplit=1)[-1]
+    lines = run_suite(name, options, suite.load())
     out = options.folder(name)
     then = f"open {out / 'results.html'} in a browser"
     if isinstance(options, EmojiOptions) and options.split == "test":
         then = command("report", options.checkpoint[0], "--data", options.data)
     written = [out / f"results.{kind}" for kind in ("json", "md", "html")]
-    finish(run_suite(name, options, suite.load()), then, written)
+    finish(lines, then, written)
     return 0

@@ -127,7 +127,7 @@ def _choose(options: FilterOptions, ranking: RankingSummary) -> list[str]:
     for source in chosen:
         if "://" not in source and not Path(source).exists():
             raise UserError(f"shards: {source} is no file, no folder and no address")
-        if Path(source).suffix == ".txt":
+        if Path(source).is_file() and Path(source).suffix == ".txt":
             raise UserError(f"shards: {source} is a text file: only shards and folders of images can be copied")
     return chosen
 
