@@ -84,6 +84,8 @@ def prolip(words: list[str]) -> None:
         train(words[1:])
     elif words[0] == "explore":
         explore(*words)
+    elif words[0] == "eval" and "--num_resamples" in known_flags()[" ".join(words[:2])]:
+        assert cli.main([*words[:2], "--num_resamples", "20", *words[2:]]) == 0
     else:
         closed(words)
 
