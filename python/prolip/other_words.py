@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from prolip.errors import UserError
 
@@ -212,7 +213,7 @@ def check_options(command: str, words: Sequence[str]) -> None:
     parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     if "SHARD" in table and parts and not parts[0].startswith("-"):
         raise UserError(f"no option stands before {parts[0]}: write {table['SHARD']}")
-    for word, value in zip(parts, [*parts[1:], "-"], strict=True):
+    for word, value in pairwise([*parts, "-"]):
         option = _option(word)
         any_value = [] if value.startswith("-") else [f"{option} FILE"]
         for known in (option, f"{option} {value}", *any_value):
