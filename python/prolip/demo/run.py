@@ -47,7 +47,7 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
     if not is_newer(report, results_path):
         render_report(config.out, config.data)
     results = EmojiResults.from_json(results_path.read_text(encoding="utf-8"))
-    return 0, [*headline_lines(results), f"the report: {report.resolve()}"]
+    return 0, headline_lines(results)
 
 
 def train(words: list[str], processes: int) -> int:

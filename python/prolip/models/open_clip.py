@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from prolip.errors import UserError
@@ -120,7 +121,7 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
             require_pretrained=True,
             cache_dir=None if cache_dir is None else str(cache_dir),
         )
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise StartError(f"open_clip cannot build {name} with {pretrained}: {error}") from error
     return built
 

@@ -90,7 +90,12 @@ def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize
     """Build a model to train, with new weights or with those of `start_from` (see `load_network`), which must match."""
     model = ProLIP(config)
     if start_from is not None:
-        load_state(model, read_checkpoint(start_from)[0], resize=resize)
+        state = read_checkpoint(start_from)[0]
+        try:
+            load_state(model, state, resize=resize)
+        except WeightsError as error:
+            hint = "write --architecture start_from for the start's own architecture"
+            raise WeightsError(f"start_from is {start_from}: {error}\n{hint}") from error
     return model
 
 

@@ -36,6 +36,10 @@ class SuiteOptions:
     seed: int = 0
     """Seed for bootstrap resampling."""
 
+    def folder(self, suite: str) -> Path:
+        """Return the folder of the results of a suite with this name."""
+        return self.out or Path("evals") / suite
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatacompOptions(SuiteOptions):
@@ -52,6 +56,23 @@ class DatacompOptions(SuiteOptions):
     table: Path | None = None
     """Table of the tasks; by default DataComp's. Your own table has the same columns, separated by tabs: key, name,
     folders, items, metric, group_column, averages. `all` and any other word under averages names an average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOptions(SuiteOptions):
+    """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
+
+    A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test, as
+    clip_benchmark reads it).
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """The data set's folder, or of the published layout also its address. May be given several times."""
+    classnames: Path | None = None
+    """File of class names, one per line, in the order of the sorted class folders. By default the folders' names, with
+    spaces for _ and -, or the list of the data set."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the class name. By default the list of the data set, or "a photo of a {}."."""
 
 
 SETS = {
@@ -181,7 +202,7 @@ class ReweightOptions:
 
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
-    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
     """Shards of images: paths or patterns."""
     classnames: str | None = None
     """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`."""

@@ -161,7 +161,7 @@ def open_folder(path: Path) -> TaskFolder:
         shards = sorted(within.glob("*.tar"))
     if not shards:
         raise UserError(f"{within} has no shard")
-    lists = [_lines(path / name) for name in (CLASSNAMES, TEMPLATES)]
+    lists = [read_lines(path / name) for name in (CLASSNAMES, TEMPLATES)]
     for number, template in enumerate(lists[1], start=1):
         if "{c}" not in template and "{}" not in template:
             raise UserError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
@@ -181,7 +181,7 @@ def _count(path: Path) -> int:
     return int(text)
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """The lines without surrounding white space; [] if there is no file."""
     if not path.is_file():
         return []

@@ -197,4 +197,4 @@ def _write(options: ReweightOptions, names: list[str], templates: list[str], fou
     save_prompt_weights(found, tensors, notes)
     write_atomic(chart, prompt_chart(templates, found.weights))
     slowest = int(found.rounds.max())
-    return [f"{len(names)} classes, at most {slowest} rounds", f"weights: {tensors}", f"chart: {chart}"]
+    return [f"{len(names)} classes, at most {slowest} rounds"]
