@@ -15,6 +15,7 @@ from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
+from prolip.models.open_clip import import_open_clip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, hub_repository, new_model, read_config
 from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
@@ -255,8 +256,7 @@ def _start(config: TrainConfig) -> str:
 
 
 def _open_clip_start(config: TrainConfig, start: str) -> str:
-    import open_clip
-
+    open_clip = import_open_clip()
     name, _, weights = start.removeprefix(OPEN_CLIP_PREFIX).partition("/")
     if ":" in name:
         return f"{start} was not checked"

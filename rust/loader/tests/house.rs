@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 5] = [
     &["order", "archive", "image", "text"],
     &["remote"],
     &["shards"],
-    &["config", "error", "rng", "buffer"],
+    &["config", "error", "rng", "buffer", "os"],
 ];
 
 /// The ground floor's rooms may use each other in this direction alone.
