@@ -16,7 +16,7 @@ from prolip.train.config import TrainConfig, load_config
 
 RECIPE = "vit-b16-datacomp-1b-1.28b"
 VOCABULARY = 49_408
-"""Rows of CLIP's token table. Its merges come with open_clip."""
+"""Rows of CLIP's token table."""
 _WORDS = (
     *("red", "green", "blue", "small", "large", "old", "new", "dog", "cat", "horse", "bird", "house"),
     *("river", "street", "market", "table", "running", "photograph", "painting", "with", "near", "under"),
