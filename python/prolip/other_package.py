@@ -1,7 +1,7 @@
 """Notice the official research package (naver-ai/prolip), whose module has this package's name.
 
-Python imports whichever comes first, and files of both in one folder mix. This runs at every import, so it only reads the
-names in the folders of `sys.path`, as Python's own import does.
+Python imports whichever comes first, and files of both in one folder mix. This runs at every import, so it only reads
+the names in the folders of `sys.path`, as Python's own import does.
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ class Tokenizer:
         symbols, _ = clip_vocabulary(self.config.path)
         shown = {id: symbol for id, symbol in enumerate(symbols[: -len(CLIP_SPECIALS)]) if id != self.pad_id}
         codes = {letter: code for code, letter in zip(_byte_codes(), byte_letters(), strict=True)}
+        codes[" "] = ord(" ")
         texts = ["".join(shown.get(id, "") for id in row).replace(_WORD_END, " ") for row in rows]
-        return [bytes(codes.get(letter, ord(" ")) for letter in text).decode(errors="replace").strip() for text in texts]
+        return [bytes(codes[letter] for letter in text).decode(errors="replace").strip() for text in texts]
 
     @property
     def context_length(self) -> int:

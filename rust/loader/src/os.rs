@@ -46,9 +46,7 @@ pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
 mod unix {
     use std::fs::{DirBuilder, File, Metadata, OpenOptions};
     use std::io;
-    use std::os::unix::fs::{
-        DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt,
-    };
+    use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
     use std::path::Path;
     use std::process::{Child, Command};

@@ -289,6 +289,19 @@ fn files_of_a_room_form_no_cycle() {
 }
 
 #[test]
+fn one_file_knows_the_operating_system() {
+    let words = ["std::os::", "cfg(unix)", "cfg(windows)", "rustix"];
+    let krate = Crate::read();
+    let asking: Vec<String> = krate
+        .sources
+        .iter()
+        .filter(|(_, source)| words.iter().any(|word| source.contains(word)))
+        .map(|(module, _)| module.join("::"))
+        .collect();
+    assert_eq!(asking, ["os"]);
+}
+
+#[test]
 fn paths_are_found_in_all_their_forms() {
     let source = "pub use a::{self, b::{C, D as E}, f};\nuse super::super::g::*;\nlet x = crate::h::i(super::j::K);";
     let found: Vec<String> = uses(source)

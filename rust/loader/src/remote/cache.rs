@@ -129,7 +129,11 @@ impl Cache {
     /// may be suspended.
     pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Option<Found>> {
         let part = path.with_extension(PART);
-        let state = || std::fs::metadata(&part).and_then(|part| part.modified()).ok();
+        let state = || {
+            std::fs::metadata(&part)
+                .and_then(|part| part.modified())
+                .ok()
+        };
         let (mut before, mut since) = (state(), Instant::now());
         while since.elapsed() < patience {
             if let Some(found) = self.look(path)? {

@@ -44,9 +44,9 @@ impl Stamp {
     pub fn of_file(metadata: &Metadata) -> Self {
         Self {
             size: metadata.len(),
-            version: metadata
-                .modified()
-                .map_or(Version::Unknown, |time| Version::Modified(nanoseconds(time))),
+            version: metadata.modified().map_or(Version::Unknown, |time| {
+                Version::Modified(nanoseconds(time))
+            }),
         }
     }
 
