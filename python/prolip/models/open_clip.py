@@ -137,7 +137,8 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
             cache_dir=None if cache_dir is None else str(cache_dir),
         )
     except (RuntimeError, OSError) as error:
-        raise StartError(f"open_clip cannot build {name} with {pretrained}: {error}") from error
+        weights = "" if pretrained is None else f" with {pretrained}"
+        raise StartError(f"open_clip cannot build {name}{weights}: {error}") from error
     return built
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -69,6 +70,8 @@ def load(
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
     """
     source, place = str(source), find_device(device)
+    if precision not in get_args(Precision):
+        raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
     if source.startswith(OPEN_CLIP_PREFIX):
         return _load_open_clip(source, place, precision, cache_dir)
     exported = _exported_settings(source, cache_dir)
