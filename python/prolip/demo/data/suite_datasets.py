@@ -169,9 +169,7 @@ def _write(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiImage]]) -> lis
         _write_classes(folder, f"groups-{design}", images, groups, "group")
         _write_classes(folder, f"subgroups-{design}", images, subgroups, "subgroup", metadata=groups)
         named = _with_names(images)
-        pairs: list[dict[str, str | bytes]] = [
-            {"__key__": image.key, "png": image.png, "txt": "\n".join(names)} for image, names in named
-        ]
+        pairs = {image.key: {"png": image.png, "txt": "\n".join(names).encode()} for image, names in named}
         _write_shard(folder, f"names-{design}", pairs)
         tasks += _tasks(design, len(images), len(named))
     columns = ("key", "name", "folders", "items", "metric", "group_column", "averages")
