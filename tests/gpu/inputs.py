@@ -16,7 +16,7 @@ from prolip.train.config import TrainConfig, load_config
 
 RECIPE = "vit-b16-datacomp-1b-1.28b"
 VOCABULARY = 49_408
-"""Rows of CLIP's token table. Its merges come with open_clip."""
+"""Rows of CLIP's token table."""
 _WORDS = (
     *("red", "green", "blue", "small", "large", "old", "new", "dog", "cat", "horse", "bird", "house"),
     *("river", "street", "market", "table", "running", "photograph", "painting", "with", "near", "under"),
@@ -96,7 +96,7 @@ def words(job: Job, name: str, *flags: str) -> list[str]:
     found = ["--data.tokenizer.kind", "clip", "--data.tokenizer.path", "None", "--data.tokenizer.clean", "None"]
     found += ["--data.tokenizer.pad_id", "None", "--model.text.vocab_size", str(VOCABULARY)]
     found += ["--data.shards", pattern(job), "--out", str(job.scratch / "runs" / name)]
-    found += ["--samples_seen", "1000000", "--optim.warmup_steps", "10", "--log.tensorboard", "False"]
+    found += ["--samples_seen", "1000000", "--optim.warmup_steps", "10"]
     found += ["--parallel.compile", "False"]
     if job.small:
         found += ["--data.num_threads", "1", "--cpu_threads", "1", "--log.peak_tflops", "1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -147,7 +146,15 @@ def _acquire(path: Path) -> int:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Try to lock a file; False if another process has locked it, None if its storage has no locks."""
+    """Try to lock a file; False if another process has locked it, None if its storage has no locks.
+
+    Raises:
+        UserError: this is Windows.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError as error:
+        raise UserError("runs need the file locks of Linux or macOS: Windows has others") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -22,6 +22,11 @@ _START_SECONDS = 1800
 T = TypeVar("T")
 
 
+def usable_cores() -> int:
+    """Cores that this process may use; all of the machine's where the system does not limit them (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
     """This process's place in the job."""
@@ -45,7 +50,7 @@ class Ranks:
     @property
     def cores(self) -> int:
         """This process's share of the machine's cores, at least 1."""
-        return max(1, len(os.sched_getaffinity(0)) // self.local_world_size)
+        return max(1, usable_cores() // self.local_world_size)
 
     def gather(self, item: T) -> list[T]:
         """Return the items of all ranks in order on rank 0, and [] on other ranks. All ranks call this."""
