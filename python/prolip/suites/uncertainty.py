@@ -81,9 +81,7 @@ def measure_set(model: Model, name: str, folder: TaskFolder, options: Uncertaint
         views["hidden"] = hide_patches(model, options.keep_ratio)
     labelled = bool(folder.classnames and folder.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
-    embedded = embed_views(
-        model, folder.shards, views, batch_size=options.batch_size, keep=keep, store=folder.store
-    )
+    embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size, keep=keep, store=folder.store)
     keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of pictures", uncertainty, unit="number")]
