@@ -32,7 +32,7 @@ def kill_all(job: Job, folder: Path) -> None:
 
 
 def terminate(job: Job, folder: Path) -> None:
-    """SIGTERM to all ranks, as torchrun forwards it. A run that takes steps saves and ends; at its start it just ends."""
+    """SIGTERM to all ranks, as torchrun forwards it. A run that takes steps saves and ends; one that starts ends."""
     takes_steps = saved_steps(folder) != []
     for rank in range(3):
         job.send(rank, signal.SIGTERM)
