@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from tests.gpu.job import Job
 from tests.support.shards import write_tar
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from prolip.distributed import Ranks
 from prolip.train.config import TrainConfig, load_config
+from prolip.train.loop import Run, set_up
 
 RECIPE = "vit-b16-datacomp-1b-1.28b"
 VOCABULARY = 49_408
@@ -81,6 +85,13 @@ def shards_of(job: Job) -> Path:
 
 def pattern(job: Job) -> str:
     return str(shards_of(job) / "*.tar")
+
+
+@contextmanager
+def opened_run(config: TrainConfig, ranks: Ranks) -> Iterator[Run]:
+    """A new run, which has its folder until the block ends."""
+    with ExitStack() as opened:
+        yield set_up(config, ranks, opened)
 
 
 def settings(job: Job, name: str, *flags: str) -> TrainConfig:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from prolip.data.config import StoreConfig
 from prolip.errors import UserError
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
@@ -42,7 +43,15 @@ class SuiteOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatacompOptions(SuiteOptions):
+class ShardSuiteOptions(SuiteOptions):
+    """Options of suites whose data are shards."""
+
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatacompOptions(ShardSuiteOptions):
     """Evaluate models on DataComp's 38 tasks and two fairness extras, or on your own tasks, each by its own metric.
 
     Missing or damaged data sets are reported, and the others run. A finished task does not run again.
@@ -90,7 +99,7 @@ FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagenetOptions(SuiteOptions):
+class ImagenetOptions(ShardSuiteOptions):
     """Evaluate prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
 
     Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot),
@@ -113,7 +122,7 @@ class ImagenetOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalOptions(SuiteOptions):
+class RetrievalOptions(ShardSuiteOptions):
     """Evaluate retrieval in both directions, by means alone and by sampled distance.
 
     With `image_id_key` and `caption_ids_key` for COCO's ids, also COCO 1K and 5K, CxC and ECCV Caption (needs
@@ -160,7 +169,7 @@ class HierarimgsOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UncertaintyOptions(SuiteOptions):
+class UncertaintyOptions(ShardSuiteOptions):
     """Measure what uncertainty depends on: are uncertain images classified wrongly, are long captions more certain, and
     are images and captions more uncertain after hiding, blurring or shortening?
 
@@ -224,3 +233,5 @@ class ReweightOptions:
     """Images per forward pass."""
     device: Device = "auto"
     """Where the model runs; `auto`: on a GPU if there is one."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prolip.data import DataError
+from prolip.data import DataError, StoreConfig
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
 from prolip.files import writing
@@ -49,6 +49,8 @@ class TaskFolder(NamedTuple):
     """Prompt templates, with `{c}` for the class; empty if there is no such file."""
     fingerprint: str
     """Digest of the two lists and of the shards' names, sizes and modification times."""
+    store: StoreConfig = StoreConfig()
+    """How the shards are read."""
 
 
 def find_folder(places: Sequence[str], names: Sequence[str], fetched: Path) -> Path:
@@ -144,8 +146,8 @@ def _join(*parts: str) -> str:
     return "/".join(filter(None, parts))
 
 
-def open_folder(path: Path) -> TaskFolder:
-    """Open the data set in a local folder.
+def open_folder(path: Path, store: StoreConfig | None = None) -> TaskFolder:
+    """Open the data set in a local folder. `store` says how its shards are read; None for the defaults.
 
     Raises:
         UserError: shards are missing, or a list is damaged.
@@ -166,7 +168,7 @@ def open_folder(path: Path) -> TaskFolder:
         if "{c}" not in template and "{}" not in template:
             raise UserError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
     digest = hashlib.sha256(repr((stamps(shards), lists)).encode()).hexdigest()[:32]
-    return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest)
+    return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest, store or StoreConfig())
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:

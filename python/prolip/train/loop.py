@@ -227,7 +227,7 @@ def loop(run: Run, opened: ExitStack) -> int:
     )
     open_log = partial(MetricsLog, config.out, config=config.log, name=config.name, settings=to_toml(config))
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
-    stopping = opened.enter_context(StopRequest())
+    stopping = opened.enter_context(StopRequest(run.ranks))
     metrics = opened.enter_context(open_log(run.step)) if leads else None
     progress = opened.enter_context(Progress(config.total_steps)) if leads else None
     for batch in batches:

@@ -8,6 +8,7 @@ from typing import Any
 
 from prolip.errors import UserError
 from prolip.models import ModelConfig
+from prolip.models.open_clip import import_open_clip
 from prolip.models.weights import read_json
 from prolip.pretrained.download import hub_file
 from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, hub_repository, new_model, read_config
@@ -59,8 +60,7 @@ def _remote_open_clip(named: str) -> dict[str, Any] | None:
         if file is None:
             raise UserError(f"start_from is {OPEN_CLIP_PREFIX}{named}: {repository} has no {_OPEN_CLIP_CONFIG}")
         return _open_clip_sizes(read_json(file).get("model_cfg", {}))
-    import open_clip
-
+    open_clip = import_open_clip()
     name, _, weights = named.partition("/")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights in tags:

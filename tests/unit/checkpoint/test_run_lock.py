@@ -59,8 +59,7 @@ def test_a_folder_is_free_after_its_run(tmp_path: Path) -> None:
             RunLock(run, ALONE)
         assert [path.name for path in run.iterdir()] == ["lock.json"]
     assert list(run.iterdir()) == []
-    RunLock(run, ALONE)
-    RunLock(run, ALONE).close()  # nobody holds the one before
+    RunLock(run, ALONE).close()
 
 
 def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:

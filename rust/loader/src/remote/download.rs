@@ -51,11 +51,8 @@ impl Inner {
             Location::Url(url) => self.download_url(url, location.compression(), meter).await,
             Location::Pipe(command) => pipe::download(self, command, meter).await,
         };
-        if let Err(error) = &mut brought
-            && error.here
-        {
-            let folder = self.folder.display();
-            error.what = format!("{}; data.store.cache_dir is {folder}", error.what);
+        if let Err(error) = &mut brought {
+            error.name_place("the folder (data.store.cache_dir)", &self.folder);
         }
         brought
     }
