@@ -65,7 +65,7 @@ def classify_set(model: Model, name: str, folder: TaskFolder, batch_size: int) -
         DataError: an image has no class, or too many cannot be read.
     """
     classifier = build_classifier(model, folder.classnames, folder.templates)
-    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("cls",))
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("cls",), store=folder.store)
     found = answer(images.gaussian, classifier, with_var=model.has_variances)
     return TaskResult(rows=accuracy_rows(name, found, read_labels(folder, images)))
 
@@ -84,7 +84,7 @@ def open_classes(source: str, made: Path, options: ZeroShotOptions) -> TaskFolde
     """
     path = Path(source)
     published = not path.is_dir() or (path / CLASSNAMES).is_file() or any(path.glob("*.tar"))
-    folder = open_captioned(source, made) if published else pack_class_folder(path, made)
+    folder = open_captioned(source, made, options.store) if published else pack_class_folder(path, made)
     if options.classnames is not None and not options.classnames.is_file():
         raise UserError(f"classnames is {options.classnames}: there is no such file")
     names = folder.classnames if options.classnames is None else read_lines(options.classnames)
