@@ -22,25 +22,12 @@ use super::islow::{USUAL, islow};
 use super::pixels::{self, Memory};
 use super::planes::{self, Source};
 use super::scan::Group;
-use crate::image::rgb::Rgb8;
-
-/// Whether the processor has the features that the kernels need.
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vbmi")
-        && is_x86_feature_detected!("bmi1")
-        && is_x86_feature_detected!("bmi2")
-        && is_x86_feature_detected!("lzcnt")
-}
 
 islow!(__m512i, "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi");
 
 /// Decodes with these kernels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt")]
-pub(super) fn decode(source: Source<'_>, memory: &mut Memory, into: &mut Rgb8) -> Option<()> {
+pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8]) -> Option<()> {
     let strides = planes::fill(source, &mut memory.planes, |groups, steps, out, stride| {
         samples(groups, steps, out, stride)
     })?;
@@ -48,7 +35,7 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, into: &mut Rgb8) -
         source,
         memory,
         strides,
-        into,
+        pixels,
         |luma, blue, red, out| colours(luma, blue, red, out),
         |luma, out| grays(luma, out),
     );
