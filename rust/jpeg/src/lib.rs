@@ -22,19 +22,17 @@
 //! ```text
 //! header   the marker segments             huffman   tables of codes, the bit reader
 //! scan     entropy-coded data to coefficients       planes   coefficients to planes of samples
-//! islow    the inverse DCT                 pixels    planes to pixels
+//! pixels   planes to pixels                kernels  the inverse DCT and colours, with vectors of any width
 //! level    which vector instructions the kernels use
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 pub mod buffer;
 mod crop_box;
 mod header;
 mod huffman;
-mod islow;
+mod kernels;
 pub mod level;
 mod pixels;
 mod planes;
@@ -42,8 +40,6 @@ mod scan;
 
 pub use crop_box::CropBox;
 pub use header::JpegHeader;
-
-use level::Level;
 
 /// Decodes images, with reused buffers.
 #[derive(Debug, Default)]
@@ -82,12 +78,7 @@ impl JpegDecoder {
             bytes: source,
             part,
         };
-        match level::level() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the features that the kernels are compiled for.
-            Level::Avx512 => unsafe { avx512::decode(source, &mut self.memory, pixels) },
-            _ => None,
-        }
+        kernels::decode(source, &mut self.memory, pixels)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::crop_box::CropBox;
 // libjpeg's colour factors with 16 fractional bits: 1.402 - 1, 1.772 - 2, and -0.34414 with 1 - 0.71414.
 pub(super) const RED: i16 = 26_345;
 pub(super) const BLUE: i16 = -14_942;
-pub(super) const GREEN: i32 = super::islow::pair(-22_554, 18_734);
+pub(super) const GREEN: i32 = super::kernels::pair(-22_554, 18_734);
 
 /// Reused buffers.
 #[derive(Debug, Default)]
