@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::{Path, PathBuf};
+
 use proptest::prelude::*;
 use turbojpeg_sys as tj;
 
 use super::level::{at, runnable};
 use super::{CropBox, JpegDecoder, JpegHeader};
 
-const LIMIT: u64 = 1 << 20;
+const LIMIT: u64 = 1 << 22;
 
 /// Settings of an encoded image.
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ fn settings(sides: std::ops::Range<i32>) -> impl Strategy<Value = Settings> {
     ]);
     let restarts = prop_oneof![Just((0, 0)), (1..9, Just(0)), (Just(0), 1..4)];
     let shape = (sides.clone(), sides, subsampling, 1..=100);
-    let kind = (any::<bool>(), prop::bool::weighted(0.05), restarts);
+    let kind = (any::<bool>(), prop::bool::weighted(0.3), restarts);
     (shape, kind, any::<u64>(), any::<u8>()).prop_map(|(shape, kind, seed, noise)| Settings {
         width: shape.0,
         height: shape.1,
@@ -229,7 +231,7 @@ proptest! {
         let theirs = by_libjpeg(&bytes).unwrap();
         let plain = settings.subsampling != tj::TJSAMP_TJSAMP_440
             && settings.subsampling != tj::TJSAMP_TJSAMP_411
-            && !settings.progressive && settings.width > 4;
+            && settings.width > 4;
         for part in [some_part(part)(theirs.width, theirs.height), theirs.whole()] {
             let ours = here(&bytes, |_, _| part);
             prop_assert!(ours.is_some() || !plain, "left to libjpeg-turbo");
@@ -295,6 +297,24 @@ fn every_small_size_has_the_same_pixels() {
                 let theirs = by_libjpeg(&bytes).unwrap();
                 assert!(ours == theirs.part(part), "{width} x {height}");
             }
+        }
+    }
+}
+
+/// All photographs in the folder that `PROLIP_SHARED` names, or in `shared` beside the repository.
+#[test]
+fn photographs_have_the_same_pixels() {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let shared = std::env::var_os("PROLIP_SHARED").map_or_else(beside, PathBuf::from);
+    let Ok(photos) = std::fs::read_dir(shared.join("photos")) else {
+        return println!("skipped: {} has no photographs", shared.display());
+    };
+    for photo in photos {
+        let path = photo.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        if let Some((ours, part)) = here(&bytes, CropBox::whole) {
+            let theirs = by_libjpeg(&bytes).unwrap();
+            assert!(ours == theirs.part(part), "{}", path.display());
         }
     }
 }
