@@ -73,6 +73,7 @@ bench-loader: $(VENV)/.ready-test
 
 bench-kernels: $(VENV)/.ready-demo
 	cargo bench --locked --package prolip-loader --bench kernels
+	cargo bench --locked --package prolip-loader --bench stages
 
 coverage: $(VENV)/.ready-test ## lines that the tests run, of both layers, in coverage/ (needs cargo-llvm-cov)
 	mkdir -p coverage

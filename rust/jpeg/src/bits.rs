@@ -1,6 +1,6 @@
 //! Reads the coefficients of a block from entropy-coded data.
 
-use super::huffman::{END, PairTable, Table, blocks_ended, number};
+use super::huffman::{END, ONLY_END, PairTable, Table, blocks_ended, number};
 use super::tables::NATURAL;
 
 /// A bit reader over data without byte stuffing, high bits first.
@@ -169,12 +169,13 @@ fn read_codes<const KEEP: bool>(
             block.skip(pair as u32);
             k = next;
         } else if next >= END as usize && first < last {
-            let mut ended = 0;
-            if first == k {
-                ended = blocks_ended(pair as u32, block.buffer);
+            // Without a first step this is a zero in the next place, where a zero is: no branch to predict.
+            put(first, number(pair as u32, block.buffer) as i16);
+            let ended = if pair >> 16 & 0xFFFF == ONLY_END {
+                blocks_ended(pair as u32, block.buffer)
             } else {
-                put(first, number(pair as u32, block.buffer) as i16);
-            }
+                0
+            };
             block.skip(pair as u32);
             return Some(ended);
         } else {

@@ -145,14 +145,16 @@ pub(super) fn number(step: u32, bits: u64) -> i32 {
 ///
 /// An entry packs two steps. The lowest byte is the length of all; the next three are those of the first step. The fifth is how
 /// far both advance, and the highest two are the second number. If there is no second step, its number is of no account. An
-/// end of the block is the second step, also if it comes first; the first then advances by 0. For a code longer than
-/// the index, the fifth byte is [`BEYOND`].
+/// end of the block is the second step, also if it comes first ([`ONLY_END`]). For a code longer than the index, the fifth byte
+/// is [`BEYOND`].
 #[derive(Debug, Clone)]
 pub(super) struct PairTable {
     pub(super) single: Table,
     pairs: Box<[u64; 1 << LOOK]>,
 }
 
+/// The third and fourth byte of an entry that has only the end of a block: an advance by 1 to a number of no bits, which is 0.
+pub(super) const ONLY_END: u64 = 1 << 8 | 63;
 /// The advance of an entry that stands for a long code. No two steps can have it.
 const BEYOND: u64 = 64;
 
@@ -191,7 +193,7 @@ fn pair_of(steps: &[u32; 1 << LOOK], index: usize) -> u64 {
         return BEYOND << 32;
     }
     if advance == END {
-        return u64::from(END) << 32 | u64::from(first & 0x00FF_FFFF);
+        return u64::from(END) << 32 | ONLY_END << 16 | u64::from(first & 0xFFFF);
     }
     let alone = u64::from(advance) << 32 | u64::from(first);
     if used >= LOOK {

@@ -116,35 +116,44 @@ fn encode(settings: &Settings) -> Vec<u8> {
 
 /// Decodes with libjpeg-turbo: the accurate inverse DCT and smooth upsampling. Warnings about the data are errors.
 fn by_libjpeg(bytes: &[u8]) -> Result<Image, String> {
-    // SAFETY: the handle is used by this thread alone and destroyed at the end; the buffer has the size of the header that is
-    // read from the same bytes; the message is copied before the handle is destroyed.
+    // SAFETY: the handle is used by this thread alone and destroyed at the end.
     unsafe {
         let handle = tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as i32);
-        let length = bytes.len() as u64;
-        let mut status = tj::tj3DecompressHeader(handle, bytes.as_ptr(), length);
-        let size = |parameter: tj::TJPARAM| tj::tj3Get(handle, parameter as i32).max(0) as u32;
-        let (width, height) = (
-            size(tj::TJPARAM_TJPARAM_JPEGWIDTH),
-            size(tj::TJPARAM_TJPARAM_JPEGHEIGHT),
-        );
-        let mut pixels = vec![0; width as usize * height as usize * 3];
-        if status == 0 {
-            let (out, format) = (pixels.as_mut_ptr(), tj::TJPF_TJPF_RGB);
-            status = tj::tj3Decompress8(handle, bytes.as_ptr(), length, out, 0, format);
-        }
-        let message = std::ffi::CStr::from_ptr(tj::tj3GetErrorStr(handle));
-        let message = message.to_string_lossy().into_owned();
+        let result = decompress(handle, bytes);
         tj::tj3Destroy(handle);
+        result
+    }
+}
+
+/// Decompresses with a handle.
+///
+/// # Safety
+/// The handle is one of this thread alone.
+unsafe fn decompress(handle: tj::tjhandle, bytes: &[u8]) -> Result<Image, String> {
+    let check = |status: i32| {
+        // SAFETY: the message is copied before the next call.
+        let message = unsafe { std::ffi::CStr::from_ptr(tj::tj3GetErrorStr(handle)) };
+        let message = message.to_string_lossy().into_owned();
         // About a version of the format, for instance.
         let harmless = message.starts_with("Warning: ");
-        (status == 0 || harmless)
-            .then_some(Image {
-                width,
-                height,
-                pixels,
-            })
-            .ok_or(message)
-    }
+        (status == 0 || harmless).then_some(()).ok_or(message)
+    };
+    let length = bytes.len() as u64;
+    // SAFETY: the bytes are as many as said.
+    check(unsafe { tj::tj3DecompressHeader(handle, bytes.as_ptr(), length) })?;
+    // SAFETY: any parameter can be read.
+    let size = |parameter: tj::TJPARAM| unsafe { tj::tj3Get(handle, parameter as i32) } as u32;
+    let width = size(tj::TJPARAM_TJPARAM_JPEGWIDTH);
+    let height = size(tj::TJPARAM_TJPARAM_JPEGHEIGHT);
+    let mut pixels = vec![0; width as usize * height as usize * 3];
+    let (out, format) = (pixels.as_mut_ptr(), tj::TJPF_TJPF_RGB);
+    // SAFETY: the buffer has the size of the header that is read from the same bytes.
+    check(unsafe { tj::tj3Decompress8(handle, bytes.as_ptr(), length, out, 0, format) })?;
+    Ok(Image {
+        width,
+        height,
+        pixels,
+    })
 }
 
 /// A decoded image, packed RGB.
