@@ -10,6 +10,7 @@ from prolip.cli.command import Command, choose, parse, prepare, write_lines
 from prolip.demo.config import EmojiOptions
 from prolip.suites.config import (
     DatacompOptions,
+    DecisionsOptions,
     HierarcapsOptions,
     HierarimgsOptions,
     ImagenetOptions,
@@ -70,6 +71,12 @@ def _uncertainty() -> Callable[..., Any]:
     return run_uncertainty
 
 
+def _decisions() -> Callable[..., Any]:
+    from prolip.suites.decisions import run_decisions
+
+    return run_decisions
+
+
 SUITES = {
     "datacomp": Suite(
         "DataComp's 38 tasks and two fairness extras, or tasks of your own, each by its own metric",
@@ -97,6 +104,11 @@ SUITES = {
         "uncertainty against accuracy and length, and after shortening, masking or blurring",
         UncertaintyOptions,
         _uncertainty,
+    ),
+    "decisions": Suite(
+        "which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere",
+        DecisionsOptions,
+        _decisions,
     ),
 }
 

@@ -70,6 +70,11 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
             parts = [drawn for part in row.mean_of if (drawn := draw(part)) is not None]
             if len(parts) == len(row.mean_of):
                 draws[key] = torch.stack(parts).mean(dim=0)
+        elif key not in draws and row.difference_of:
+            # Rows of one task and of equally many items are resampled alike.
+            first, other = (draw(part) for part in row.difference_of)
+            if first is not None and other is not None:
+                draws[key] = other - first
         return draws.get(key)
 
     for key in table if num_resamples > 0 else ():
@@ -94,7 +99,11 @@ def _difference(first: Row | None, other: Row | None, first_draws: Tensor | None
     if first is None or other is None:
         return ABSENT
     value = other.value - first.value
-    same = (first.num_items, first.mean_of) == (other.num_items, other.mean_of)
+    same = (first.num_items, first.mean_of, first.difference_of) == (
+        other.num_items,
+        other.mean_of,
+        other.difference_of,
+    )
     if not same or first_draws is None or draws is None:
         return Interval(value, math.nan, math.nan)
     return percentile_interval(value, draws - first_draws)

@@ -1,0 +1,102 @@
+"""Calibrate a model on labelled images (`prolip calibrate`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from prolip.decisions.calibration import CALIBRATION_FILE, Calibration, Evidence, Subject, fit_calibration
+from prolip.decisions.calibration import save_calibration as save
+from prolip.decisions.conformal import class_thresholds
+from prolip.decisions.reliability import measure_reliability
+from prolip.errors import UserError
+from prolip.eval.statistics import Interval
+from prolip.pretrained.classify import weigh
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
+from prolip.suites.classification import embed_prompts
+from prolip.suites.config import CalibrateOptions
+from prolip.suites.labelled import LabelledSet, embed_labelled, open_labelled
+
+LEVELS = (0.8, 0.9, 0.95)
+ERRORS = (0.02, 0.05, 0.1)
+
+
+class Calibrated(NamedTuple):
+    """A calibration, and what it was made of."""
+
+    calibration: Calibration
+    evidence: Evidence
+    truth: Tensor
+    """i64 [N]"""
+    held: Tensor
+    """i64 [n], places of the images that were not used to fit."""
+
+
+def run_calibrate(options: CalibrateOptions) -> list[str]:
+    """Calibrate the model, write the file, and return the lines to print.
+
+    Raises:
+        UserError: the model or the data cannot be used, or there is no place for the file.
+        DataError: an image has no label, or too many cannot be read.
+    """
+    out = options.out or Path(options.checkpoint) / CALIBRATION_FILE
+    if options.out is None and not Path(options.checkpoint).is_dir():
+        raise UserError(f"out is not given, and {options.checkpoint} is no folder: name the file with --out")
+    data = open_labelled(options.data, options.templates, out.parent / "data")
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+    found = calibrate(model, data, options)
+    save(found.calibration, out)
+    return [*report_lines(found, options), "", f"calibration: {out}"]
+
+
+def calibrate(model: Model, data: LabelledSet, options: CalibrateOptions) -> Calibrated:
+    """Embed the labelled images and calibrate the model on them; errors as for `run_calibrate`."""
+    images, truth = embed_labelled(model, data, options.batch_size)
+    prompts = embed_prompts(model, data.labels, data.templates)
+    evidence = weigh(images, prompts, None, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
+    subject = Subject(model.name, model.fingerprint(), data.source, data.labels, data.templates)
+    calibration, held = fit_calibration(
+        evidence, truth, subject, score=options.score, fit_share=options.fit_share, seed=options.seed
+    )
+    return Calibrated(calibration, evidence, truth, held)
+
+
+def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
+    """Lines about probabilities before and after, label sets and "don't know"."""
+    calibration, held = found.calibration, found.held
+    logits, truth = found.evidence.logits[held], found.truth[held]
+    draws = {"num_resamples": options.num_resamples, "seed": options.seed}
+    before = measure_reliability(logits, truth, **draws)
+    after = measure_reliability(logits / calibration.temperature, truth, **draws)
+    lines = [
+        f"{len(found.truth)} labelled images, {len(calibration.labels)} labels. {len(found.truth) - len(held)} images "
+        f"fit the temperature, {calibration.temperature:.3g}; the other {len(held)} are measured:",
+        f"{'':20}{'before':>28}{'after':>28}",
+    ]
+    for name in ("calibration_error", "brier", "nll"):
+        cells = [_written(getattr(side, name)) for side in (before, after)]
+        lines.append(f"{name.replace('_', ' '):20}{cells[0]:>28}{cells[1]:>28}")
+    lines += ["(in brackets: 95 % of bootstrap resamples)", ""]
+    for level in LEVELS:
+        basis = Counter(
+            class_thresholds(
+                calibration.held.score, calibration.held.label, len(calibration.labels), level, seed=calibration.seed
+            ).basis
+        )
+        size = float(calibration.label_sets(found.evidence.rows(held), level).sum(dim=1).double().mean())
+        lines.append(
+            f"label sets at {level:.0%}: {size:.2f} labels on average; per label, {basis['class']} labels have a "
+            f"threshold of their own, {basis['cluster']} share one, {basis['all']} have that of all images"
+        )
+    for error in ERRORS:
+        answered = calibration.abstention(error).answered
+        lines.append(f"at most {error:.0%} wrong answers: {answered:.1%} of the images are answered")
+    return [*lines, f"This holds for images like those of {calibration.subject.data}, and for no others."]
+
+
+def _written(value: Interval) -> str:
+    return f"{value.value:.4f} ({value.low:.4f} to {value.high:.4f})"
