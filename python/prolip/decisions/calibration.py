@@ -201,7 +201,8 @@ def fit_calibration(
         UserError: there are too few items for two parts.
     """
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed))
-    fitting, held = order.split([count := int(len(truth) * fit_share), len(truth) - count])
+    count = int(len(truth) * fit_share)
+    fitting, held = order[:count], order[count:]
     if len(fitting) < 2 or len(held) < 2:
         raise UserError(
             f"{subject.data}: {len(truth)} labelled items are too few: each of two parts needs at least two"

@@ -150,7 +150,7 @@ def _clusters(scores: Tensor, labels: Tensor, num_labels: int, most: int) -> Ten
     places = torch.zeros(len(members), dtype=torch.int64)
     for _ in range(_ROUNDS):
         before, places = places, torch.cdist(points, centres).argmin(dim=1)
-        for cluster in places.unique().tolist():
+        for cluster in torch.unique(places).tolist():
             inside = places == cluster
             centres[cluster] = (weights[inside, None] * points[inside]).sum(dim=0) / weights[inside].sum()
         if places.equal(before):

@@ -83,7 +83,7 @@ def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
     """
     if len(means) < 2:
         raise ValueError("a covariance needs at least two items")
-    means, (_, places) = means.double(), labels.unique(return_inverse=True)
+    means, (_, places) = means.double(), torch.unique(labels, return_inverse=True)
     one_hot = F.one_hot(places).double()
     centres = (one_hot.T @ means) / one_hot.sum(dim=0)[:, None]
     # A label with one item has no spread of its own. If all are such, the spread around the common centre is used.

@@ -186,9 +186,10 @@ class DecisionsOptions(SuiteOptions):
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label; by default the data set's own, or the label alone."""
     elsewhere: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Images from elsewhere: a folder of images, or shards. May be given several times. Noise is always tried."""
+    """Images from elsewhere: a folder of images, shards, or a folder of the published layout. May be given several
+    times. Noise is always tried."""
     known: str | None = None
-    """Images that the model was trained on, from which distances are measured: a folder, or shards. By default the
+    """Images that the model was trained on, from which distances are measured: as `elsewhere`. By default the
     other folds of the data."""
     num_folds: int = 5
     """Folds of the images."""

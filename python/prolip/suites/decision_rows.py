@@ -11,7 +11,7 @@ from prolip.decisions.config import Score
 from prolip.decisions.reliability import item_losses, reliability_curve
 from prolip.report.charts import Line, line_chart
 from prolip.suites.decision_scores import BASELINE
-from prolip.suites.results import Chart, Row, row_of_items
+from prolip.suites.results import Chart, Row, Unit, row_of_items
 from prolip.suites.row_statistics import Statistic
 
 _MEASURES: dict[str, Statistic] = {
@@ -21,6 +21,10 @@ _MEASURES: dict[str, Statistic] = {
 }
 _DRAWN = (BASELINE, "image's variance", "probability and variance", "distance to neighbours")
 """Scores whose curves are drawn."""
+_OURS = ("image's variance", "probability over samples", "probability and variance", "distance to neighbours")
+"""Scores whose differences are main figures."""
+_FAR = ("image's variance", "Mahalanobis distance", "distance to neighbours")
+"""The same for images from elsewhere."""
 _POINTS = 40
 
 
@@ -48,16 +52,24 @@ def doubt_rows(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> list
     rows: list[Row] = []
     for measure, statistic in _MEASURES.items():
         groups = (~correct if statistic == "auroc" else correct).long()
-        unit = "share" if statistic == "auroc" else "number"
+        unit: Unit = "share" if statistic == "auroc" else "number"
         own = {
-            name: row_of_items(task, f"{measure} by {name}", doubt, groups, statistic=statistic, unit=unit)
+            name: row_of_items(
+                task,
+                f"{measure} by {name}",
+                doubt,
+                groups,
+                statistic=statistic,
+                unit=unit,
+                main=statistic == "auroc" and name == BASELINE,
+            )
             for name, doubt in doubts.items()
         }
         rows += own.values()
         if statistic != "risk_coverage":  # of the same images it differs as its excess does
-            main = statistic == "auroc"
+            main = _OURS if statistic == "auroc" else ()
             rows += [
-                difference_row(own[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=main)
+                difference_row(own[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name in main)
                 for name, row in own.items()
                 if name != BASELINE
             ]
@@ -150,7 +162,7 @@ def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: M
     return [
         *own.values(),
         *(
-            difference_row(own[BASELINE], row, f"{title}, {name} − {BASELINE}", main="distance" in name)
+            difference_row(own[BASELINE], row, f"{title}, {name} − {BASELINE}", main=name in _FAR)
             for name, row in own.items()
             if name != BASELINE
         ),

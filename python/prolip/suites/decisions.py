@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from prolip.suites.decision_rows import (
     set_rows,
 )
 from prolip.suites.decision_scores import answer_images, doubts_elsewhere, find_doubts, fold_calibrations
+from prolip.suites.folders import open_folder
 from prolip.suites.labelled import LabelledSet, open_labelled
 from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
@@ -42,14 +44,10 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         DataError: images from elsewhere cannot be read.
     """
     fingerprint = model.fingerprint()
-    others = {
-        name: model.encode_images(source, batch_size=options.batch_size, progress=False)
-        for name, source in name_sources(options.elsewhere).items()
-    }
-    others[NOISE] = embed_noise(model, _NUM_NOISE, options.batch_size, options.seed)
-    known = None
-    if options.known is not None:
-        known = model.encode_images(options.known, batch_size=options.batch_size, progress=False)
+    size = options.batch_size
+    others = {name: _embed_images(model, source, size) for name, source in name_sources(options.elsewhere).items()}
+    others[NOISE] = embed_noise(model, _NUM_NOISE, size, options.seed)
+    known = None if options.known is None else _embed_images(model, options.known, size)
     beside = [
         float(images.mean.double().square().mean(0).amax())
         for images in (*others.values(), *([known] if known else []))
@@ -122,3 +120,10 @@ def embed_noise(model: Model, count: int, batch_size: int, seed: int) -> Gaussia
     draws = torch.Generator().manual_seed(seed)
     pixels = (torch.randint(256, (3, *model.preprocess.size), generator=draws, dtype=torch.uint8) for _ in range(count))
     return model.encode_images(pixels, batch_size=batch_size, progress=False)
+
+
+def _embed_images(model: Model, source: str, batch_size: int) -> Gaussian:
+    """Embed the images of a folder, of shards, or of a data set in the published layout."""
+    folder = Path(source)
+    shards = folder.is_dir() and any(folder.rglob("*.tar"))
+    return model.encode_images(open_folder(folder).shards if shards else source, batch_size=batch_size, progress=False)
