@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
 from prolip.suites.config import CalibrateOptions
 
 
@@ -12,5 +12,8 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.suites.calibrate import run_calibrate
 
-    write_lines(run_calibrate(options))
+    then = (
+        "prolip classify ... --guarantee 0.95, and prolip.load(...).classify(..., guarantee=0.95), use the calibration"
+    )
+    finish(run_calibrate(options), then, [options.path])
     return 0

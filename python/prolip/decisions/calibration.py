@@ -27,8 +27,6 @@ from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
 from prolip.errors import UserError
 from prolip.files import atomic_file
 
-CALIBRATION_FILE = "calibration.safetensors"
-"""Name of the file in a model's folder."""
 _FORMAT = "1"
 
 

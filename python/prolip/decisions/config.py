@@ -10,3 +10,5 @@ Score = Literal["lac", "aps", "raps", "csd"]
 """A `Method`, or the sampled distance of image and label, with both variances."""
 Loss = Literal["any", "share"]
 """What counts as a loss in retrieval: no right candidate is kept, or the share of them that is not."""
+CALIBRATION_FILE = "calibration.safetensors"
+"""Name of a calibration in a model's folder."""

@@ -60,6 +60,8 @@ class Decide(NamedTuple):
 
 
 NOTHING = Decide()
+PLAIN = ("{}",)
+"""The label alone, as its only prompt."""
 
 
 def check_labels(labels: Sequence[str]) -> None:
@@ -168,10 +170,10 @@ def check_decision(
     decide: Decide,
     calibration: Calibration | None,
     labels: Sequence[str],
-    templates: Sequence[str],
+    templates: Sequence[str] | None,
     prompt_weights: Tensor | None,
-) -> None:
-    """Check that a model's calibration allows the decision.
+) -> Sequence[str]:
+    """Check that a model's calibration allows the decision, and return its prompts.
 
     Raises:
         UserError: there is none, it is for other labels or prompts, or a guarantee or limit is not between 0 and 1.
@@ -186,7 +188,9 @@ def check_decision(
         raise UserError(
             "prompt_weights cannot be given with guarantee or max_error: the calibration is for even weights"
         )
-    calibration.check_labels(labels, templates)
+    known = calibration.subject.templates
+    calibration.check_labels(labels, known if templates is None else templates)
+    return known
 
 
 def decided(found: Classification, evidence: Evidence, calibration: Calibration, decide: Decide) -> Classification:

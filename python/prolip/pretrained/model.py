@@ -26,7 +26,7 @@ from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.models.precision import autocast
-from prolip.pretrained.classify import Classification, Decide, check_decision, check_labels, classification
+from prolip.pretrained.classify import PLAIN, Classification, Decide, check_decision, check_labels, classification
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu, progress_bar
 from prolip.pretrained.image_batches import Images, count_images, read_images
 from prolip.pretrained.preprocess import Preprocess
@@ -128,7 +128,7 @@ class Model:
         images: Images,
         labels: Sequence[str],
         *,
-        templates: Sequence[str] = ("{}",),
+        templates: Sequence[str] | None = None,
         prompt_weights: Tensor | None = None,
         guarantee: float | None = None,
         per_label: bool = False,
@@ -146,6 +146,7 @@ class Model:
             images: see `encode_images`.
             labels: C labels.
             templates: K prompts with `{}` for the label, such as "a photo of a {}"; each label is their ensemble.
+                None for the label alone; with `guarantee` or `max_error`, for the prompts of the calibration.
             prompt_weights: [C, K], the weight of each template for each label, such as `reweight_prompts(...).weights`
                 (BPRW); None for even weights.
             guarantee: the probability with which a label set shall contain the right label, such as 0.95.
@@ -165,7 +166,8 @@ class Model:
         check_labels(labels)
         decide = Decide(guarantee, per_label, max_error)
         if decide.asked:
-            check_decision(decide, self.calibration, labels, templates, prompt_weights)
+            templates = check_decision(decide, self.calibration, labels, templates, prompt_weights)
+        templates = PLAIN if templates is None else templates
         texts = [prompt for ensemble in fill_templates(templates, labels) for prompt in ensemble]
         flat = self.encode_texts(texts, progress=progress)
         shape = (len(labels), len(templates), -1)

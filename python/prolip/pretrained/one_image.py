@@ -28,14 +28,13 @@ def run_classify(options: ClassifyOptions) -> list[str]:
     if options.labels or not decided:
         check_labels(options.labels)
     model, pixels = _open(options, options.calibration)
-    labels, templates = options.labels, options.templates or ("{}",)
-    if decided and model.calibration is not None:
-        subject = model.calibration.subject
-        labels, templates = options.labels or tuple(subject.labels), options.templates or tuple(subject.templates)
+    labels = options.labels
+    if decided and not labels and model.calibration is not None:
+        labels = tuple(model.calibration.labels)
     found = model.classify(
         pixels,
         labels,
-        templates=templates,
+        templates=options.templates or None,
         guarantee=options.guarantee,
         max_error=options.max_error,
         progress=False,

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from torch import Tensor
 
-from prolip.decisions.calibration import CALIBRATION_FILE, Calibration, Evidence, Subject, fit_calibration
-from prolip.decisions.calibration import save_calibration as save
+from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
 from prolip.decisions.conformal import class_thresholds
 from prolip.decisions.reliability import measure_reliability
-from prolip.errors import UserError
 from prolip.eval.statistics import Interval
 from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.suites.classification import embed_prompts
 from prolip.suites.config import CalibrateOptions
-from prolip.suites.labelled import LabelledSet, embed_labelled, open_labelled
+from prolip.suites.folders import TaskFolder
+from prolip.suites.zero_shot import embed_labelled, open_classes
 
 LEVELS = (0.8, 0.9, 0.95)
 ERRORS = (0.02, 0.05, 0.1)
@@ -40,25 +40,26 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
     """Calibrate the model, write the file, and return the lines to print.
 
     Raises:
-        UserError: the model or the data cannot be used, or there is no place for the file.
+        UserError: the model or the data cannot be used.
         DataError: an image has no label, or too many cannot be read.
     """
-    out = options.out or Path(options.checkpoint) / CALIBRATION_FILE
-    if options.out is None and not Path(options.checkpoint).is_dir():
-        raise UserError(f"out is not given, and {options.checkpoint} is no folder: name the file with --out")
-    data = open_labelled(options.data, options.templates, out.parent / "data")
-    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
-    found = calibrate(model, data, options)
-    save(found.calibration, out)
-    return [*report_lines(found, options), "", f"calibration: {out}"]
+    with TemporaryDirectory() as made:
+        data = open_classes(options.data, Path(made), options.templates, options.classnames)
+        model = load(
+            options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision
+        )
+        found = calibrate(model, data, options)
+    save_calibration(found.calibration, options.path)
+    return report_lines(found, options)
 
 
-def calibrate(model: Model, data: LabelledSet, options: CalibrateOptions) -> Calibrated:
+def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Calibrated:
     """Embed the labelled images and calibrate the model on them; errors as for `run_calibrate`."""
     images, truth = embed_labelled(model, data, options.batch_size)
-    prompts = embed_prompts(model, data.labels, data.templates)
+    prompts = embed_prompts(model, data.classnames, data.templates)
     evidence = weigh(images, prompts, None, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
-    subject = Subject(model.name, model.fingerprint(), data.source, data.labels, data.templates)
+    templates = [template.replace("{c}", "{}") for template in data.templates]
+    subject = Subject(model.name, model.fingerprint(), data.source, data.classnames, templates)
     calibration, held = fit_calibration(
         evidence, truth, subject, score=options.score, fit_share=options.fit_share, seed=options.seed
     )

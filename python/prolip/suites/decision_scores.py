@@ -21,7 +21,8 @@ from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model
 from prolip.suites.classification import embed_prompts
 from prolip.suites.config import DecisionsOptions
-from prolip.suites.labelled import LabelledSet, embed_labelled
+from prolip.suites.folders import TaskFolder
+from prolip.suites.zero_shot import embed_labelled
 
 SCORES: tuple[Score, ...] = ("lac", "aps", "raps", "csd")
 GUARANTEES = (0.8, 0.9, 0.95)
@@ -63,12 +64,12 @@ class Folded(NamedTuple):
     """One per fold, with the score `lac`."""
 
 
-def answer_images(model: Model, data: LabelledSet, options: DecisionsOptions) -> Answered:
+def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> Answered:
     """Embed images and labels, and draw the folds; errors as for `measure_decisions`."""
     images, truth = embed_labelled(model, data, options.batch_size)
     if len(truth) < 4 * options.num_folds:
         raise UserError(f"{data.source} has {len(truth)} images: {options.num_folds} folds need four each")
-    prompts = embed_prompts(model, data.labels, data.templates)
+    prompts = embed_prompts(model, data.classnames, data.templates)
     classifier = aggregate_prompts(prompts)
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(options.seed))
     folds = torch.empty_like(order)
@@ -77,14 +78,14 @@ def answer_images(model: Model, data: LabelledSet, options: DecisionsOptions) ->
     return Answered(images, Gaussian(classifier.weight, classifier.var.log()), truth, evidence, folds)
 
 
-def fold_calibrations(model: Model, data: LabelledSet, answered: Answered, options: DecisionsOptions) -> Folded:
+def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, options: DecisionsOptions) -> Folded:
     """Calibrate on all folds but one, and decide about the images of that one, for every fold."""
     logits = answered.evidence.logits.double().clone()
     within = {
         (score, guarantee): torch.zeros_like(logits, dtype=torch.bool) for score in SCORES for guarantee in GUARANTEES
     }
     given = {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS}
-    subject = Subject(model.name, "", data.source, data.labels, data.templates)
+    subject = Subject(model.name, "", data.source, data.classnames, data.templates)
     calibrations = []
     for fold in range(options.num_folds):
         inside, outside = ((answered.folds == fold) == side for side in (True, False))

@@ -28,9 +28,9 @@ from prolip.suites.decision_rows import (
     set_rows,
 )
 from prolip.suites.decision_scores import answer_images, doubts_elsewhere, find_doubts, fold_calibrations
-from prolip.suites.folders import open_folder
-from prolip.suites.labelled import LabelledSet, open_labelled
+from prolip.suites.folders import TaskFolder, open_folder
 from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.zero_shot import open_classes
 
 NOISE = "noise"
 _NUM_NOISE = 500
@@ -57,10 +57,11 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     charts: list[Chart] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            data = open_labelled(source, options.templates, cache.folder.with_name("data"))
+            data = open_classes(source, cache.folder.with_name("data"), options.templates, options.classnames)
             settings = {
                 "model": fingerprint,
                 "data": data.fingerprint,
+                "lists": [data.classnames, data.templates],
                 "options": [options.num_folds, options.seed, options.known is None, *others],
                 "beside": beside,
             }
@@ -80,7 +81,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
 def measure_decisions(
     model: Model,
     name: str,
-    data: LabelledSet,
+    data: TaskFolder,
     others: dict[str, Gaussian],
     known: Gaussian | None,
     options: DecisionsOptions,

@@ -18,7 +18,7 @@ from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.config import DecisionsOptions
 from prolip.suites.decision_scores import answer_images, find_doubts, fold_calibrations
-from prolip.suites.labelled import open_labelled
+from prolip.suites.zero_shot import open_classes
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,10 @@ def figures(lab: Path) -> dict[str, Any]:
 
 
 def test_figures_are_those_of_the_functions(lab: Path, model: Model, figures: dict[str, Any]) -> None:
-    images, texts = model.encode_images(lab / "mine"), model.encode_texts(LABELS)
+    images, texts = (
+        model.encode_images(lab / "mine"),
+        model.encode_texts([f"a photo of a {label}." for label in LABELS]),
+    )
     truth = torch.arange(3).repeat_interleave(40)
     logits = model.logit_scale * (images.mean @ texts.mean.T - texts.total_var / 2)
     wrong = logits.argmax(dim=1) != truth
@@ -78,7 +81,7 @@ def test_images_from_elsewhere_are_told_apart(figures: dict[str, Any]) -> None:
 def test_a_fold_is_calibrated_on_the_others(lab: Path, model: Model) -> None:
     """If the labels of one fold are all wrong, nothing changes that is said about its images."""
     options = DecisionsOptions(checkpoint=(), data=(), num_folds=3)
-    data = open_labelled(str(lab / "mine"), (), lab)
+    data = open_classes(str(lab / "mine"), lab, ())
     answered = answer_images(model, data, options)
     logits = 2 * F.one_hot(answered.truth) + torch.randn(120, 3, generator=torch.Generator().manual_seed(0))
     answered = answered._replace(evidence=answered.evidence._replace(logits=logits))
@@ -102,6 +105,6 @@ def test_a_fold_is_calibrated_on_the_others(lab: Path, model: Model) -> None:
 def test_too_few_images_and_folds(lab: Path, model: Model) -> None:
     with pytest.raises(UserError, match="num_folds is 1: it must be at least 2"):
         DecisionsOptions(checkpoint=(), data=(), num_folds=1)
-    data = open_labelled(str(lab / "mine"), (), lab)
+    data = open_classes(str(lab / "mine"), lab, ())
     with pytest.raises(UserError, match="has 120 images: 31 folds need four each"):
         answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=31))
