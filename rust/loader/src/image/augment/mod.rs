@@ -4,8 +4,6 @@
 //! the same parameters give on PIL images. The AVX-512 and AVX2 kernels give the same results as the portable ones.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod coefficients;
 mod colour;
@@ -16,6 +14,8 @@ mod hue;
 mod level;
 mod portable;
 mod resize;
+mod slope;
+mod vector;
 
 pub use colour::{adjust_brightness, adjust_contrast, adjust_saturation};
 pub use gray::gray;

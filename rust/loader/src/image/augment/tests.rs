@@ -260,13 +260,28 @@ fn kernel_times() {
         time("resize", &mut |out| {
             resize_box(&image, crop, 224, 224, &mut scratch, out);
         });
-        time("brightness", &mut |out| adjust_brightness(out, 1.01));
-        time("contrast", &mut |out| adjust_contrast(out, 0.99));
-        time("saturation", &mut |out| adjust_saturation(out, 1.01));
+        time("brightness", &mut |out| adjust_brightness(out, 1.0137));
+        time("contrast", &mut |out| adjust_contrast(out, 0.9863));
+        time("saturation", &mut |out| adjust_saturation(out, 1.0137));
         time("hue", &mut |out| adjust_hue(out, 0.02));
         time("grey of a sum", &mut |out| {
             std::hint::black_box(gray::luma_sum(out));
         });
+    }
+}
+
+#[test]
+#[ignore]
+fn profile_resize() {
+    let image = pattern(468, 401);
+    let crop = CropBox { x: 12, y: 9, width: 440, height: 380 };
+    let mut out = resized(&image, crop, 224, 224);
+    let mut scratch = Scratch::default();
+    let wanted = std::env::var("LEVEL").unwrap();
+    for level in runnable().filter(|level| format!("{level:?}") == wanted) {
+        for _ in 0..8000 {
+            at(level, || resize_box(&image, crop, 224, 224, &mut scratch, &mut out));
+        }
     }
 }
 

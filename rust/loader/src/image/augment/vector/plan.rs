@@ -1,0 +1,196 @@
+//! The weights of the resize as the vector kernels read them.
+//!
+//! A weight has 22 fractional bits. In w = low + 65536 high, the lower part fits in 16 signed bits and the upper part in 8. So
+//! the sum over taps of sample * w is two sums of products. The sums of the lower parts have 32 bits. Those of the upper parts
+//! fit in 16 bits for up to [`CHUNK`] taps, because the weights of an output sum to 1 and few are negative. Everything is
+//! exact modulo 2^32, and the whole sum fits in 32 bits.
+
+use super::super::coefficients::Coefficients;
+
+/// Samples of one row that a part of a vector has.
+pub(super) const SAMPLES: usize = 4;
+/// Groups of samples that are stored together.
+pub(super) const GROUPS: usize = 4;
+/// Taps of a step of the pass along the rows.
+const TAPS: usize = 4;
+/// Most taps whose upper sums fit in 16 bits.
+const CHUNK: usize = 64;
+/// Steps of the pass along the rows, and pairs of rows, with that many taps.
+pub(super) const STEPS_IN_CHUNK: usize = CHUNK / TAPS;
+pub(super) const PAIRS_IN_CHUNK: usize = CHUNK / 2;
+/// The largest distance in pixels of neighbouring outputs of which four taps fit in 16 bytes.
+const MOST_APART: u32 = 2;
+
+/// Numbers for the four samples of a part.
+pub(super) type Part = [u8; 16];
+
+/// The weights of four taps of one group of samples.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Step {
+    /// Offset in the row of the 16 bytes with the taps of all samples.
+    pub(super) offset: usize,
+    /// Where the four taps of each sample are in the 16 bytes.
+    pub(super) places: Part,
+    /// The lower parts of the first and third weight of each sample.
+    pub(super) even: Part,
+    /// The lower parts of the second and fourth weight.
+    pub(super) odd: Part,
+    /// The upper parts of the four weights.
+    pub(super) upper: Part,
+}
+
+/// The lower and upper parts of the weights of four taps of one output, as in [`Step`].
+#[derive(Debug, Clone, Copy, Default)]
+struct Parts {
+    even: u32,
+    odd: u32,
+    upper: u32,
+}
+
+/// The weights of the pass along the rows: for each group of samples the same number of steps.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) steps: Vec<Step>,
+    pub(super) steps_per_group: usize,
+    /// Whether a group is one pixel. Else a group is any four samples.
+    pub(super) one_pixel: bool,
+    parts: Vec<Parts>,
+}
+
+impl Plan {
+    /// Prepares rows of `row_bytes` bytes, at least 16.
+    pub(super) fn fill(&mut self, columns: &Coefficients, row_bytes: usize) {
+        let starts = &columns.starts;
+        self.steps_per_group = columns.most().div_ceil(TAPS).max(1);
+        self.one_pixel = starts.windows(2).any(|two| two[1] - two[0] > MOST_APART);
+        self.parts.clear();
+        for output in 0..starts.len() {
+            let (_, weights) = columns.taps(output);
+            for step in 0..self.steps_per_group {
+                self.parts.push(Parts::of(weights.get(step * TAPS..).unwrap_or(&[])));
+            }
+        }
+        let lanes_per_group = if self.one_pixel { 3 } else { SAMPLES };
+        let groups = (starts.len() * 3).div_ceil(lanes_per_group).next_multiple_of(GROUPS);
+        self.steps.clear();
+        for group in 0..groups {
+            let samples = group * lanes_per_group..(group + 1) * lanes_per_group;
+            self.push_group(starts, row_bytes, samples);
+        }
+    }
+
+    /// Adds the steps of a group of samples, some of which may be after the last one.
+    fn push_group(&mut self, starts: &[u32], row_bytes: usize, samples: std::ops::Range<usize>) {
+        let first_byte = |sample: usize| starts[sample / 3] as usize * 3 + sample % 3;
+        let count = starts.len() * 3;
+        let begin = if samples.start < count { first_byte(samples.start) } else { 0 };
+        for step in 0..self.steps_per_group {
+            let bytes_before = step * TAPS * 3;
+            let mut made = Step {
+                // The last steps of a row start earlier, so they don't read past its end.
+                offset: (begin + bytes_before).min(row_bytes - 16),
+                ..Step::default()
+            };
+            for (lane, sample) in samples.clone().take_while(|&sample| sample < count).enumerate() {
+                let parts = self.parts[sample / 3 * self.steps_per_group + step];
+                let place = places(first_byte(sample) + bytes_before - made.offset);
+                let mut set = |part: &mut Part, value: u32| {
+                    part[lane * 4..][..4].copy_from_slice(&value.to_le_bytes());
+                };
+                set(&mut made.places, place);
+                set(&mut made.even, parts.even);
+                set(&mut made.odd, parts.odd);
+                set(&mut made.upper, parts.upper);
+            }
+            self.steps.push(made);
+        }
+    }
+}
+
+/// The indices of four bytes with two between each. Taps beyond the 16 bytes have no weight, so any byte will do for them.
+fn places(first: usize) -> u32 {
+    const APART: u32 = 0x0906_0300;
+    if first <= 6 {
+        return first as u32 * 0x0101_0101 + APART;
+    }
+    u32::from_le_bytes([0, 3, 6, 9].map(|after| (first + after).min(15) as u8))
+}
+
+impl Parts {
+    /// The parts of the first four weights. Missing ones are 0.
+    fn of(weights: &[i32]) -> Self {
+        let mut four = [0; TAPS];
+        let count = weights.len().min(TAPS);
+        four[..count].copy_from_slice(&weights[..count]);
+        let upper = four.map(|weight| upper(weight) as u8);
+        Self {
+            even: two_lower(four[0], four[2]),
+            odd: two_lower(four[1], four[3]),
+            upper: u32::from_le_bytes(upper),
+        }
+    }
+}
+
+/// The upper part of a weight. The lower part is signed.
+fn upper(weight: i32) -> i32 {
+    (weight + 0x8000) >> 16
+}
+
+fn two_lower(one: i32, other: i32) -> u32 {
+    one as u32 & 0xFFFF | (other as u32) << 16
+}
+
+/// Where the newest pairs of rows are: a buffer that is used in a circle.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ring {
+    stride: usize,
+    count: usize,
+}
+
+impl Ring {
+    /// A place for as many pairs as contain `rows` rows, of `stride` bytes each.
+    pub(super) fn new(rows: usize, stride: usize, pairs: &mut Vec<u8>) -> Self {
+        let count = rows / 2 + 1;
+        pairs.resize(count * stride, 0);
+        Self { stride, count }
+    }
+
+    /// Where a pair starts.
+    fn offset(self, pair: usize) -> usize {
+        pair % self.count * self.stride
+    }
+
+    /// The place of a pair.
+    pub(super) fn place(self, pairs: &mut [u8], pair: usize) -> &mut [u8] {
+        &mut pairs[self.offset(pair)..][..self.stride]
+    }
+}
+
+/// The weights of a pair of input rows in one output row.
+#[derive(Debug)]
+pub(super) struct RowPair {
+    /// Where the pair is in the ring.
+    pub(super) offset: usize,
+    /// The lower parts of both weights, for each of four samples.
+    pub(super) lower: Part,
+    /// The upper parts of both weights, for each of eight samples.
+    pub(super) upper: Part,
+}
+
+/// Sets the pairs of the input rows from `first` on, counted from the first row of the first pair.
+pub(super) fn row_pairs(weights: &[i32], first: usize, ring: Ring, pairs: &mut Vec<RowPair>) {
+    pairs.clear();
+    // If the first row is the second one of a pair, the other has no weight.
+    let mut next = -((first % 2) as isize);
+    while next < weights.len() as isize {
+        let weight = |at: isize| usize::try_from(at).ok().and_then(|at| weights.get(at).copied());
+        let (one, other) = (weight(next).unwrap_or(0), weight(next + 1).unwrap_or(0));
+        let both = u16::from_le_bytes([upper(one) as u8, upper(other) as u8]);
+        pairs.push(RowPair {
+            offset: ring.offset(first / 2 + pairs.len()),
+            lower: (two_lower(one, other) as u128 * 0x1_0000_0001_0000_0001_0000_0001).to_le_bytes(),
+            upper: (both as u128 * 0x1_0001_0001_0001_0001_0001_0001_0001).to_le_bytes(),
+        });
+        next += 2;
+    }
+}

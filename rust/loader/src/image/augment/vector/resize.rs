@@ -1,0 +1,248 @@
+//! Pillow's fixed-point resampling, exactly, with products of 8-bit and 16-bit numbers.
+//!
+//! The pass along the rows computes four neighbouring samples of a few rows at a time. The pass along the columns reads pairs
+//! of rows whose samples are stored in turns. Few pairs exist at a time: as soon as the rows of an output
+//! row exist, that row is computed. So the rows between the passes stay in the fastest cache.
+
+use super::plan::{Plan, RowPair};
+
+/// Reused buffers of a resize.
+#[derive(Debug, Default)]
+pub(in super::super) struct Buffers {
+    pub(super) plan: Plan,
+    pub(super) taps: Vec<RowPair>,
+    /// The rows of a strip between the passes.
+    pub(super) strip: Vec<u8>,
+    /// The newest pairs of rows, in turns.
+    pub(super) pairs: Vec<u8>,
+}
+
+/// Where the bytes of four pixels are among four times four bytes.
+pub(super) const WITHOUT_FOURTH: [u8; 16] = [
+    0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 128, 128, 128, 128,
+];
+
+/// Defines `resize` for the operations in scope.
+macro_rules! resize {
+    ($features:literal) => {
+        use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+        use super::super::crop_rows::CropRows;
+        use super::plan::{
+            GROUPS, PAIRS_IN_CHUNK, Plan, Ring, RowPair, STEPS_IN_CHUNK, Step, row_pairs,
+        };
+        use super::resize::{Buffers, WITHOUT_FOURTH};
+
+        const SHIFT: i32 = PRECISION_BITS as i32;
+        /// Vectors that are computed together; each has a row in each of its parts.
+        const STRIP_VECTORS: usize = 4;
+        /// Rows that are computed together.
+        const STRIP: usize = STRIP_VECTORS * PARTS;
+
+        /// Whether the kernels support rows of `width` pixels, resized to `outputs` pixels.
+        pub(in super::super) fn fits(width: u32, outputs: u32) -> bool {
+            width.min(outputs) as usize * 3 >= BYTES
+        }
+
+        /// Four neighbouring samples of each row.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn samples(rows: [[&[u8]; PARTS]; STRIP_VECTORS], steps: &[Step]) -> [V; STRIP_VECTORS] {
+            let mut sums = [start_sum(ROUNDING); STRIP_VECTORS];
+            for steps in steps.chunks(STEPS_IN_CHUNK) {
+                let mut upper = [set16(0); STRIP_VECTORS];
+                for step in steps {
+                    let places = repeat(&step.places);
+                    let weights = [repeat(&step.even), repeat(&step.odd), repeat(&step.upper)];
+                    for (index, rows) in rows.into_iter().enumerate() {
+                        let taps = gather(load_parts(rows, step.offset), places);
+                        sums[index] = add_fours(sums[index], taps, weights[0], weights[1]);
+                        upper[index] = add_upper_fours(upper[index], taps, weights[2]);
+                    }
+                }
+                for (sum, upper) in sums.iter_mut().zip(upper) {
+                    *sum = join_fours(*sum, upper);
+                }
+            }
+            sums.map(|sum| shift_right_signed32::<SHIFT>(total(sum)))
+        }
+
+        /// Resizes the rows of a strip along the rows. They are written to `out`, `stride` bytes apart.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn along_rows<'a>(
+            row: impl Fn(usize) -> &'a [u8],
+            plan: &Plan,
+            stride: usize,
+            out: &mut [u8],
+        ) {
+            let mut rows = [[row(0); PARTS]; STRIP_VECTORS];
+            for (index, rows) in rows.iter_mut().enumerate() {
+                for (part, slot) in rows.iter_mut().enumerate() {
+                    *slot = row(index * PARTS + part);
+                }
+            }
+            let per_store = if plan.one_pixel { 12 } else { 16 };
+            let groups = plan.steps.chunks_exact(plan.steps_per_group * GROUPS);
+            for (at, steps) in groups.enumerate() {
+                let group = |index: usize| {
+                    samples(rows, &steps[index * plan.steps_per_group..][..plan.steps_per_group])
+                };
+                let (a, b, c, d) = (group(0), group(1), group(2), group(3));
+                for index in 0..STRIP_VECTORS {
+                    let mut bytes = narrow_all([a[index], b[index], c[index], d[index]]);
+                    if plan.one_pixel {
+                        bytes = gather(bytes, repeat(&WITHOUT_FOURTH));
+                    }
+                    let out = &mut out[index * PARTS * stride..];
+                    store_parts(out, stride, at * per_store, bytes);
+                }
+            }
+        }
+
+        /// Stores the samples of two rows in turns.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn pair_up(first: &[u8], second: &[u8], out: &mut [u8]) {
+            let length = first.len();
+            for (block, out) in out.chunks_exact_mut(BYTES * 2).enumerate() {
+                // The last block overlaps the one before, so it does not read past the end of the rows.
+                let at = (block * BYTES).min(length - BYTES);
+                let (one, other) = (load(first, at), load(second, at));
+                store(out, 0, low_in_turns(one, other));
+                store(out, BYTES, high_in_turns(one, other));
+            }
+        }
+
+        /// One row of the pass along the columns.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn along_columns(pairs: &[u8], taps: &[RowPair], out: &mut [u8]) {
+            for block in 0..out.len().div_ceil(BYTES) {
+                let mut sums = [start_sum(ROUNDING); 4];
+                for taps in taps.chunks(PAIRS_IN_CHUNK) {
+                    let mut upper = [start_upper(); 2];
+                    for pair in taps {
+                        let samples = &pairs[pair.offset + block * BYTES * 2..][..BYTES * 2];
+                        let weights = [repeat(&pair.lower), repeat(&pair.upper)];
+                        for half in 0..2 {
+                            let samples = load(samples, half * BYTES);
+                            sums[half * 2] = add_twos(sums[half * 2], low16(samples), weights[0]);
+                            sums[half * 2 + 1] =
+                                add_twos(sums[half * 2 + 1], high16(samples), weights[0]);
+                            upper[half] = add_upper_twos(upper[half], samples, weights[1]);
+                        }
+                    }
+                    for (half, upper) in upper.into_iter().enumerate() {
+                        let both = [sums[half * 2], sums[half * 2 + 1]];
+                        [sums[half * 2], sums[half * 2 + 1]] = join_twos(both, upper);
+                    }
+                }
+                let at = (block * BYTES).min(out.len() - BYTES);
+                let sums = sums.map(|sum| shift_right_signed32::<SHIFT>(total(sum)));
+                store(out, at, narrow_all(sums));
+            }
+        }
+
+        /// Resizes a crop. The pass along the columns comes first if `columns_first`.
+        #[target_feature(enable = $features)]
+        pub(in super::super) fn resize(
+            source: CropRows<'_>,
+            columns: &Coefficients,
+            rows: &Coefficients,
+            columns_first: bool,
+            buffers: &mut Buffers,
+            out: &mut [u8],
+        ) {
+            buffers.plan.fill(columns, source.row_bytes);
+            if columns_first {
+                columns_then_rows(source, columns, rows, buffers, out);
+            } else {
+                rows_then_columns(source, columns, rows, buffers, out);
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn rows_then_columns(
+            source: CropRows<'_>,
+            columns: &Coefficients,
+            rows: &Coefficients,
+            buffers: &mut Buffers,
+            out: &mut [u8],
+        ) {
+            let Buffers {
+                plan,
+                taps,
+                strip,
+                pairs,
+            } = buffers;
+            let (first, end) = rows.input_range();
+            let row_bytes = columns.starts.len() * 3;
+            // Groups write a few bytes more than the row has.
+            let stride = row_bytes.next_multiple_of(16) + 48;
+            strip.resize(stride * STRIP, 0);
+            let ring = Ring::new(rows.most() + STRIP, row_bytes.next_multiple_of(BYTES) * 2, pairs);
+            let mut filled = first;
+            for (index, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                let (start, weights) = rows.taps(index);
+                while filled < start + weights.len() {
+                    // Rows after the last have no weight, so any row will do.
+                    let row = |index: usize| source.row((filled + index).min(end - 1));
+                    along_rows(row, plan, stride, strip);
+                    for (pair, rows) in strip.chunks_exact(stride * 2).enumerate() {
+                        let (one, other) = rows.split_at(stride);
+                        let out = ring.place(pairs, (filled - first) / 2 + pair);
+                        pair_up(&one[..row_bytes], &other[..row_bytes], out);
+                    }
+                    filled += STRIP;
+                }
+                row_pairs(weights, start - first, ring, taps);
+                along_columns(pairs, taps, out);
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn columns_then_rows(
+            source: CropRows<'_>,
+            columns: &Coefficients,
+            rows: &Coefficients,
+            buffers: &mut Buffers,
+            out: &mut [u8],
+        ) {
+            let Buffers {
+                plan,
+                taps,
+                strip,
+                pairs,
+            } = buffers;
+            let (first, end) = rows.input_range();
+            let (row_bytes, out_bytes) = (source.row_bytes, columns.starts.len() * 3);
+            let stride = out_bytes.next_multiple_of(16) + 48;
+            strip.resize((row_bytes + stride) * STRIP, 0);
+            let (between, results) = strip.split_at_mut(row_bytes * STRIP);
+            let ring = Ring::new(rows.most() + 2, row_bytes.next_multiple_of(BYTES) * 2, pairs);
+            let mut filled = first;
+            for (strip, out) in out.chunks_mut(out_bytes * STRIP).enumerate() {
+                let count = out.len() / out_bytes;
+                for (row, between) in between.chunks_exact_mut(row_bytes).take(count).enumerate() {
+                    let (start, weights) = rows.taps(strip * STRIP + row);
+                    while filled < start + weights.len() {
+                        let out = ring.place(pairs, (filled - first) / 2);
+                        pair_up(source.row(filled), source.row((filled + 1).min(end - 1)), out);
+                        filled += 2;
+                    }
+                    row_pairs(weights, start - first, ring, taps);
+                    along_columns(pairs, taps, between);
+                }
+                // The last outputs may have fewer rows than a strip. The others are not copied.
+                let row = |index: usize| &between[index * row_bytes..][..row_bytes];
+                along_rows(row, plan, stride, results);
+                for (out, result) in out.chunks_exact_mut(out_bytes).zip(results.chunks_exact(stride)) {
+                    out.copy_from_slice(&result[..out_bytes]);
+                }
+            }
+        }
+    };
+}
+pub(super) use resize;
