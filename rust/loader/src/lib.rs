@@ -10,7 +10,7 @@
 //!    │
 //! shards     paths, addresses and patterns
 //!    │
-//! config, error, rng, buffer
+//! config, error, rng, buffer        (the crate `prolip-jpeg`: the JPEG decoder, and which vector instructions kernels use)
 //! ```
 //! A room uses only rooms on lower floors (`tests/house.rs`).
 //!

@@ -3,11 +3,11 @@
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
 use prolip_loader::config::MAX_PIXELS;
 use prolip_loader::image::augment::{self, Scratch};
-use prolip_loader::image::{Decoder, Rgb8};
+use prolip_loader::image::{Decoder, Rgb8, check_level};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::error::decode_error;
+use crate::error::{config_error, decode_error};
 
 /// Return the evaluation transform of an encoded image, uint8 `[size, size, 3]`, as the loader computes it.
 #[pyfunction]
@@ -28,6 +28,7 @@ pub fn preprocess_image<'py>(
 
 /// Decodes an encoded image.
 pub fn decode(data: &[u8]) -> PyResult<Rgb8> {
+    check_level().map_err(|error| config_error(&error))?;
     let mut image = Rgb8::default();
     Decoder::new(MAX_PIXELS)
         .decode(data, &mut image)

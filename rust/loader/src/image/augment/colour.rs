@@ -2,9 +2,9 @@
 //! truncated (not rounded) to 8 bits.
 
 use super::gray::luma_sum;
-use super::level::by_level;
 use super::portable;
 use super::slope::Slope;
+use super::vector::by_level;
 
 /// Blends every sample with a constant.
 fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {

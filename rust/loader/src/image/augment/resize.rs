@@ -1,9 +1,10 @@
 //! Bicubic resizing with antialiasing in Pillow's fixed-point arithmetic: one pass along the rows and one along the columns,
 //! each rounded and clamped to 8 bits. Every output pixel equals Pillow's.
 
+use prolip_jpeg::level::{Level, level, runnable};
+
 use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::crop_rows::CropRows;
-use super::level::{Level, level};
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::vector;
@@ -127,9 +128,8 @@ fn kernels(crop: CropBox, target: Target) -> Level {
         Level::Neon => neon::fits(width, outputs),
         Level::Portable => true,
     };
-    let slower = Level::ALL.iter().rev().copied();
-    let mut runnable = slower.filter(|&other| other <= level() && fits(other));
-    runnable.next().unwrap_or(Level::Portable)
+    let fitting = runnable().filter(|&other| other <= level() && fits(other));
+    fitting.last().unwrap_or(Level::Portable)
 }
 
 /// Checks the sizes and computes the weights. `None` if there is nothing to compute.

@@ -81,15 +81,21 @@ fn store_parts(rows: &mut [u8], stride: usize, at: usize, value: V) {
 #[target_feature(enable = "avx2")]
 fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
     // The first half of the pixels in the first parts.
-    separate([0, 16, 32].map(|at| load_parts([pixels, &pixels[48..]], at)))
+    let halves: [&[u8]; 2] = [pixels, &pixels[48..]];
+    separate([
+        load_parts(halves, 0),
+        load_parts(halves, 16),
+        load_parts(halves, 32),
+    ])
 }
 
 /// Writes pixels.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_pixels(pixels: &mut [u8; BYTES * 3], channels: [V; 3]) {
-    for (index, value) in join(channels).into_iter().enumerate() {
-        store_parts(pixels, 48, index * 16, value);
+    let thirds = join(channels);
+    for index in 0..3 {
+        store_parts(pixels, 48, index * 16, thirds[index]);
     }
 }
 

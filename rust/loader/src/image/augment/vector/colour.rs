@@ -16,13 +16,13 @@ macro_rules! colour {
         /// PIL's `L` of 16-bit numbers. The weights are 76, 150 and 29 plus 139, 70 and 47 256ths.
         #[inline]
         #[target_feature(enable = $features)]
-        fn luma16(channels: [V; 3]) -> V {
-            let sum = |weights: [i16; 3]| {
-                let [red, green, blue] = [0, 1, 2].map(|c| mul16(channels[c], set16(weights[c])));
-                add16(add16(red, green), blue)
+        fn luma16([red, green, blue]: [V; 3]) -> V {
+            let sum = |of_red, of_green, of_blue| {
+                let red_green = add16(mul16(red, set16(of_red)), mul16(green, set16(of_green)));
+                add16(red_green, mul16(blue, set16(of_blue)))
             };
-            let rest = shift_right16::<8>(sum([139, 70, 47]));
-            let rounded = add16(sum([76, 150, 29]), set16(128));
+            let rest = shift_right16::<8>(sum(139, 70, 47));
+            let rounded = add16(sum(76, 150, 29), set16(128));
             shift_right16::<8>(add16(rounded, rest))
         }
 
@@ -52,16 +52,16 @@ macro_rules! colour {
         pub(in super::super) fn saturate(pixels: &mut [u8], slope: Slope) {
             let (blocks, rest) = pixels.as_chunks_mut::<{ BYTES * 3 }>();
             for block in blocks {
-                let channels = load_pixels(block);
-                let level = luma(channels);
-                let levels = [low16(level), high16(level)];
-                let blended = channels.map(|channel| {
+                let [red, green, blue] = load_pixels(block);
+                let level = luma([red, green, blue]);
+                let (low, high) = (low16(level), high16(level));
+                let blend = |channel| {
                     narrow16(
-                        blend16(levels[0], low16(channel), slope),
-                        blend16(levels[1], high16(channel), slope),
+                        blend16(low, low16(channel), slope),
+                        blend16(high, high16(channel), slope),
                     )
-                });
-                store_pixels(block, blended);
+                };
+                store_pixels(block, [blend(red), blend(green), blend(blue)]);
             }
             portable::saturate(rest, slope);
         }

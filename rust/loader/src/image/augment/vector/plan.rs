@@ -83,7 +83,8 @@ impl Plan {
     fn push_group(&mut self, starts: &[u32], row_bytes: usize, samples: std::ops::Range<usize>) {
         let first_byte = |sample: usize| starts[sample / 3] as usize * 3 + sample % 3;
         let count = starts.len() * 3;
-        let begin = if samples.start < count { first_byte(samples.start) } else { 0 };
+        let begin = samples.clone().filter(|&sample| sample < count).map(first_byte).min();
+        let begin = begin.unwrap_or(0);
         for step in 0..self.steps_per_group {
             let bytes_before = step * TAPS * 3;
             let mut made = Step {

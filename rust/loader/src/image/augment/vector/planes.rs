@@ -31,21 +31,31 @@ macro_rules! planes {
         #[inline]
         #[target_feature(enable = $features)]
         fn separate(thirds: [V; 3]) -> [V; 3] {
-            super::planes::SEPARATE.map(|places| gather_all(thirds, places))
+            let places = &super::planes::SEPARATE;
+            [
+                gather_all(thirds, &places[0]),
+                gather_all(thirds, &places[1]),
+                gather_all(thirds, &places[2]),
+            ]
         }
 
         /// Red, green and blue to packed pixels.
         #[inline]
         #[target_feature(enable = $features)]
         fn join(channels: [V; 3]) -> [V; 3] {
-            super::planes::JOIN.map(|places| gather_all(channels, places))
+            let places = &super::planes::JOIN;
+            [
+                gather_all(channels, &places[0]),
+                gather_all(channels, &places[1]),
+                gather_all(channels, &places[2]),
+            ]
         }
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn gather_all([a, b, c]: [V; 3], [in_a, in_b, in_c]: [[u8; 16]; 3]) -> V {
-            let two = or(gather(a, repeat(&in_a)), gather(b, repeat(&in_b)));
-            or(two, gather(c, repeat(&in_c)))
+        fn gather_all([a, b, c]: [V; 3], [in_a, in_b, in_c]: &[[u8; 16]; 3]) -> V {
+            let two = or(gather(a, repeat(in_a)), gather(b, repeat(in_b)));
+            or(two, gather(c, repeat(in_c)))
         }
     };
 }

@@ -43,6 +43,18 @@ macro_rules! resize {
             width.min(outputs) as usize * 3 >= BYTES
         }
 
+        /// The integer parts of sums.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn whole_parts([a, b, c, d]: [Sum; 4]) -> [V; 4] {
+            [
+                shift_right_signed32::<SHIFT>(total(a)),
+                shift_right_signed32::<SHIFT>(total(b)),
+                shift_right_signed32::<SHIFT>(total(c)),
+                shift_right_signed32::<SHIFT>(total(d)),
+            ]
+        }
+
         /// Four neighbouring samples of each row.
         #[inline]
         #[target_feature(enable = $features)]
@@ -53,17 +65,17 @@ macro_rules! resize {
                 for step in steps {
                     let places = repeat(&step.places);
                     let weights = [repeat(&step.even), repeat(&step.odd), repeat(&step.upper)];
-                    for (index, rows) in rows.into_iter().enumerate() {
-                        let taps = gather(load_parts(rows, step.offset), places);
+                    for index in 0..STRIP_VECTORS {
+                        let taps = gather(load_parts(rows[index], step.offset), places);
                         sums[index] = add_fours(sums[index], taps, weights[0], weights[1]);
                         upper[index] = add_upper_fours(upper[index], taps, weights[2]);
                     }
                 }
-                for (sum, upper) in sums.iter_mut().zip(upper) {
-                    *sum = join_fours(*sum, upper);
+                for index in 0..STRIP_VECTORS {
+                    sums[index] = join_fours(sums[index], upper[index]);
                 }
             }
-            sums.map(|sum| shift_right_signed32::<SHIFT>(total(sum)))
+            whole_parts(sums)
         }
 
         /// Resizes the rows of a strip along the rows. They are written to `out`, `stride` bytes apart.
@@ -132,14 +144,13 @@ macro_rules! resize {
                             upper[half] = add_upper_twos(upper[half], samples, weights[1]);
                         }
                     }
-                    for (half, upper) in upper.into_iter().enumerate() {
+                    for half in 0..2 {
                         let both = [sums[half * 2], sums[half * 2 + 1]];
-                        [sums[half * 2], sums[half * 2 + 1]] = join_twos(both, upper);
+                        [sums[half * 2], sums[half * 2 + 1]] = join_twos(both, upper[half]);
                     }
                 }
                 let at = (block * BYTES).min(out.len() - BYTES);
-                let sums = sums.map(|sum| shift_right_signed32::<SHIFT>(total(sum)));
-                store(out, at, narrow_all(sums));
+                store(out, at, narrow_all(whole_parts(sums)));
             }
         }
 

@@ -68,8 +68,9 @@ fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn store_pixels(pixels: &mut [u8; BYTES * 3], channels: [V; 3]) {
-    for (index, value) in join(channels).into_iter().enumerate() {
-        store(pixels, index * 16, value);
+    let thirds = join(channels);
+    for index in 0..3 {
+        store(pixels, index * 16, thirds[index]);
     }
 }
 

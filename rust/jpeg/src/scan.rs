@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::header::{Header, Sampling};
+use super::header::{JpegHeader, Sampling};
 use super::huffman::{Bits, PADDING, Table, read_block};
 
 /// Longest coefficients, in bits, of a file with 8-bit samples.
@@ -42,7 +42,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(header: &Header) -> Self {
+    pub(super) fn new(header: &JpegHeader) -> Self {
         let (across, down) = header.sampling.luma_blocks();
         let units = (
             (header.width as usize).div_ceil(8 * across),
@@ -82,7 +82,7 @@ impl Layout {
 #[inline(always)]
 pub(super) fn read(
     memory: &mut Memory,
-    header: &Header,
+    header: &JpegHeader,
     source: &[u8],
     wanted: (Range<usize>, Range<usize>),
     mut take: impl FnMut(&Layout, (usize, usize), &[Group]),
@@ -179,7 +179,7 @@ fn list_blocks<'a>(layout: &Layout, blocks: &'a mut [Block; 6]) -> &'a [Block] {
 }
 
 impl Memory {
-    fn make_tables(&mut self, header: &Header) -> Option<()> {
+    fn make_tables(&mut self, header: &JpegHeader) -> Option<()> {
         for component in &header.components[..header.sampling.components()] {
             let (dc, ac) = (
                 usize::from(component.dc_table),

@@ -47,11 +47,13 @@ pub(super) struct Codes {
     pub(super) symbols: [u8; 256],
 }
 
-/// Everything needed to decode the data.
+/// What stands before the data of a file: everything needed to decode them.
 #[derive(Debug, Clone)]
-pub(in crate::image::decode) struct Header {
-    pub(in crate::image::decode) width: u32,
-    pub(in crate::image::decode) height: u32,
+pub struct JpegHeader {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
     pub(super) sampling: Sampling,
     pub(super) components: [Component; 3],
     quantization: [Option<[i16; 64]>; 4],
@@ -70,9 +72,10 @@ pub(super) const NATURAL: [u8; 64] = [
     52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-impl Header {
+impl JpegHeader {
     /// Parses up to the data. `None` for every file that this decoder does not support, valid or not.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut header = Self {
             width: 0,
             height: 0,
@@ -84,6 +87,7 @@ impl Header {
             restart_interval: 0,
             samples: 0,
         };
+        bytes.starts_with(&[0xFF, 0xD8, 0xFF]).then_some(())?;
         let mut colour = Colour::default();
         let mut at = 2;
         let mut count = 0;
@@ -119,7 +123,9 @@ impl Header {
         }
         header.sampling = header.find_sampling(count)?;
         let ids = header.components.map(|component| component.id);
-        (count == 1 || colour.is_ycc(ids)).then_some(header)
+        // With so few columns of chroma, libjpeg's smooth upsampling differs.
+        let few = header.sampling.luma_blocks().0 == 2 && header.width <= 4;
+        (!few && (count == 1 || colour.is_ycc(ids))).then_some(header)
     }
 
     /// The number of components.

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::header::Header;
+use super::header::JpegHeader;
 use super::scan::{self, Group, Layout};
 use crate::buffer::first_bytes;
-use crate::image::rgb::CropBox;
+use crate::crop_box::CropBox;
 
 /// Samples that the kernels process at once. They may read as many from any sample on, even from the last of a plane.
 pub(super) const CHUNK: usize = 64;
@@ -16,7 +16,7 @@ const SIDE: usize = 8;
 /// A file, and the wanted part of its image.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
-    pub(super) header: &'a Header,
+    pub(super) header: &'a JpegHeader,
     pub(super) bytes: &'a [u8],
     pub(super) part: CropBox,
 }
@@ -30,7 +30,7 @@ pub(super) struct Memory {
 }
 
 /// The rows of units, and the strips in them, that the wanted part needs.
-fn needed(layout: &Layout, header: &Header, part: CropBox) -> (Range<usize>, Range<usize>) {
+fn needed(layout: &Layout, header: &JpegHeader, part: CropBox) -> (Range<usize>, Range<usize>) {
     let units = |start: u32, length: u32, whole: u32, blocks: usize| {
         let (start, end) = (start as usize, (start + length) as usize);
         let (first, last) = if blocks == 1 {
