@@ -3,15 +3,15 @@
 //! Only loads and stores access memory. Each checks its bounds.
 
 use std::arch::aarch64::{
-    int16x8_t, vaddq_s16 as add16, vaddq_s32, vandq_s16 as and, vcombine_s16, vdupq_n_s8,
-    vdupq_n_s16 as set16, vdupq_n_s32, vget_high_s16, vget_low_s16, vld1q_s16, vld1q_u8,
-    vmaxvq_u16, vmull_s16, vmulq_s16 as mullo, vorrq_s16 as or, vpaddq_s32, vqmovn_high_s16,
-    vqmovn_s16, vqmovn_s32, vqmovun_high_s16, vqmovun_s16, vreinterpretq_s8_s16,
+    int16x8_t, uint8x16x3_t, vaddq_s16 as add16, vaddq_s32, vandq_s16 as and, vcombine_s16,
+    vdupq_n_s8, vdupq_n_s16 as set16, vdupq_n_s32, veorq_s16 as xor, vget_high_s16, vget_low_s16,
+    vld1q_s16, vld1q_u8, vmaxvq_u16, vmull_s16, vmulq_s16 as mullo, vorrq_s16 as or, vpaddq_s32,
+    vqmovn_high_s16, vqmovn_s16, vqmovn_s32, vqmovun_high_s16, vqmovun_s16, vreinterpretq_s8_s16,
     vreinterpretq_s16_s8, vreinterpretq_s16_s32, vreinterpretq_s16_s64, vreinterpretq_s16_u8,
     vreinterpretq_s32_s16, vreinterpretq_s64_s16, vreinterpretq_u8_s16, vreinterpretq_u16_s16,
     vshlq_s32, vshrn_n_s32, vshrq_n_s16, vst1q_u8, vst3q_u8, vsubq_s16 as sub16, vsubq_s32,
-    veorq_s16 as xor, vzip1q_s8, vzip1q_s16 as low16, vzip1q_s32, vzip1q_s64, vzip2q_s8,
-    vzip2q_s16 as high16, vzip2q_s32, vzip2q_s64, uint8x16x3_t,
+    vzip1q_s8, vzip1q_s16 as low16, vzip1q_s32, vzip1q_s64, vzip2q_s8, vzip2q_s16 as high16,
+    vzip2q_s32, vzip2q_s64,
 };
 
 super::kernels!(

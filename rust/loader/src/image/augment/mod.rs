@@ -1,7 +1,7 @@
 //! Augmentation of training images, and the evaluation transform. An augmentation is drawn first and applied later.
 //!
 //! The draws follow torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale`. The pixels equal bit for bit what
-//! the same parameters give on PIL images. The AVX-512 and AVX2 kernels give the same results as the portable ones.
+//! the same parameters give on PIL images. All vector kernels give the same results as the portable ones.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;

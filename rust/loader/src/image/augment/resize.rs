@@ -3,10 +3,10 @@
 
 use prolip_jpeg::level::{Level, level, runnable};
 
-use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
-use super::crop_rows::CropRows;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
+use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+use super::crop_rows::CropRows;
 use super::vector;
 #[cfg(target_arch = "aarch64")]
 use super::vector::neon;
@@ -95,17 +95,38 @@ pub(super) fn resize(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
         Level::Avx2 => unsafe {
-            avx2::resize(source, columns, rows, columns_first, &mut buffers.vector, out);
+            avx2::resize(
+                source,
+                columns,
+                rows,
+                columns_first,
+                &mut buffers.vector,
+                out,
+            );
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
         Level::Sse4 => unsafe {
-            sse4::resize(source, columns, rows, columns_first, &mut buffers.vector, out);
+            sse4::resize(
+                source,
+                columns,
+                rows,
+                columns_first,
+                &mut buffers.vector,
+                out,
+            );
         },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: likewise.
         Level::Neon => unsafe {
-            neon::resize(source, columns, rows, columns_first, &mut buffers.vector, out);
+            neon::resize(
+                source,
+                columns,
+                rows,
+                columns_first,
+                &mut buffers.vector,
+                out,
+            );
         },
         Level::Portable if columns_first => {
             columns_then_rows(source, columns, rows, &mut buffers.between, out);

@@ -42,9 +42,7 @@ pub(super) const NEXT_SIXTH: [u8; 16] = [
     255, 255, 43, 255, 255, 85, 255, 255, 128, 255, 170, 255, 255, 213, 255, 255,
 ];
 /// Multiples of 85, modulo 256.
-pub(super) const TIMES_85: [u8; 16] = [
-    0, 85, 170, 255, 84, 169, 254, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-];
+pub(super) const TIMES_85: [u8; 16] = [0, 85, 170, 255, 84, 169, 254, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// For each channel and each sixth of a turn, whether the channel has the value: -1 or 0.
 pub(super) const HAS_VALUE: [[u8; 16]; 3] = [
     sixths([1, 0, 0, 0, 0, 1, 1]),
@@ -115,10 +113,7 @@ macro_rules! hue {
                 half(low16(sixth), low16(share), low16(range), low16(high));
             let [high_hue, high_saturation] =
                 half(high16(sixth), high16(share), high16(range), high16(high));
-            let fraction = narrow16(
-                and(low_hue, set16(255)),
-                and(high_hue, set16(255)),
-            );
+            let fraction = narrow16(and(low_hue, set16(255)), and(high_hue, set16(255)));
             let hue = narrow16(shift_right16::<8>(low_hue), shift_right16::<8>(high_hue));
             [
                 rounded_as_pil(hue, fraction),
@@ -133,7 +128,11 @@ macro_rules! hue {
             let half = |dividend, divisor| {
                 let dividend = mul_single(single(dividend), set_single(factor));
                 let quotient = div_single(dividend, single(divisor));
-                if nearest { rounded(quotient) } else { whole(quotient) }
+                if nearest {
+                    rounded(quotient)
+                } else {
+                    whole(quotient)
+                }
             };
             narrow32(
                 half(low32(dividend), low32(divisor)),

@@ -12,9 +12,6 @@ type V = uint8x16_t;
 type F = float32x4_t;
 /// Two sums of products for each of four samples.
 type Sum = [int32x4_t; 2];
-/// Sums of upper products.
-type Upper = V;
-
 /// Bytes of a vector.
 const BYTES: usize = 16;
 /// Parts of a vector.
@@ -164,9 +161,9 @@ operations! { "neon";
             vmlal_high_s16(other, samples, weights),
         ]
     }
-    fn start_upper() -> Upper { set8(0) }
+    fn start_upper() -> V { set8(0) }
     /// Adds the products of four samples and their upper weights: two sums of 16 bits each.
-    fn add_upper_fours(upper: Upper, samples: V, weights: V) -> Upper {
+    fn add_upper_fours(upper: V, samples: V, weights: V) -> V {
         let weights = vreinterpretq_s16_u8(weights);
         let even = vshrq_n_s16::<8>(vshlq_n_s16::<8>(weights));
         let upper = vmlaq_s16(signed_words(upper), signed_words(and(samples, set16(255))), even);
@@ -174,15 +171,14 @@ operations! { "neon";
         of_signed_words(vmlaq_s16(upper, signed_words(shift_right16::<8>(samples)), odd))
     }
     /// Adds the products of two samples and their upper weights.
-    fn add_upper_twos(upper: Upper, samples: V, weights: V) -> Upper { add_upper_fours(upper, samples, weights) }
+    fn add_upper_twos(upper: V, samples: V, weights: V) -> V { add_upper_fours(upper, samples, weights) }
     /// Adds the upper sums, two for each sum.
-    fn join_fours([one, other]: Sum, upper: Upper) -> Sum {
-        [vaddq_s32(one, vshlq_n_s32::<16>(vpaddlq_s16(signed_words(upper)))), other]
+    fn join_fours(sum: Sum, upper: V) -> Sum {
+        add_to_total(sum, vshlq_n_s32::<16>(vpaddlq_s16(signed_words(upper))))
     }
     /// Adds the upper sums, one for each sum.
-    fn join_twos([low, high]: [Sum; 2], upper: Upper) -> [Sum; 2] {
+    fn join_twos([low, high]: [Sum; 2], upper: V) -> [Sum; 2] {
         let upper = signed_words(upper);
-        // The first vector has two sums of products for the first two samples of four, so only their total may change.
         let first = vshll_n_s16::<16>(vget_low_s16(upper));
         let second = vshll_high_n_s16::<16>(upper);
         [add_to_total(low, first), add_to_total(high, second)]

@@ -67,11 +67,14 @@ impl Plan {
         for output in 0..starts.len() {
             let (_, weights) = columns.taps(output);
             for step in 0..self.steps_per_group {
-                self.parts.push(Parts::of(weights.get(step * TAPS..).unwrap_or(&[])));
+                self.parts
+                    .push(Parts::of(weights.get(step * TAPS..).unwrap_or(&[])));
             }
         }
         let lanes_per_group = if self.one_pixel { 3 } else { SAMPLES };
-        let groups = (starts.len() * 3).div_ceil(lanes_per_group).next_multiple_of(GROUPS);
+        let groups = (starts.len() * 3)
+            .div_ceil(lanes_per_group)
+            .next_multiple_of(GROUPS);
         self.steps.clear();
         for group in 0..groups {
             let samples = group * lanes_per_group..(group + 1) * lanes_per_group;
@@ -83,7 +86,11 @@ impl Plan {
     fn push_group(&mut self, starts: &[u32], row_bytes: usize, samples: std::ops::Range<usize>) {
         let first_byte = |sample: usize| starts[sample / 3] as usize * 3 + sample % 3;
         let count = starts.len() * 3;
-        let begin = samples.clone().filter(|&sample| sample < count).map(first_byte).min();
+        let begin = samples
+            .clone()
+            .filter(|&sample| sample < count)
+            .map(first_byte)
+            .min();
         let begin = begin.unwrap_or(0);
         for step in 0..self.steps_per_group {
             let bytes_before = step * TAPS * 3;
@@ -92,7 +99,11 @@ impl Plan {
                 offset: (begin + bytes_before).min(row_bytes - 16),
                 ..Step::default()
             };
-            for (lane, sample) in samples.clone().take_while(|&sample| sample < count).enumerate() {
+            for (lane, sample) in samples
+                .clone()
+                .take_while(|&sample| sample < count)
+                .enumerate()
+            {
                 let parts = self.parts[sample / 3 * self.steps_per_group + step];
                 let place = places(first_byte(sample) + bytes_before - made.offset);
                 let mut set = |part: &mut Part, value: u32| {
@@ -184,14 +195,48 @@ pub(super) fn row_pairs(weights: &[i32], first: usize, ring: Ring, pairs: &mut V
     // If the first row is the second one of a pair, the other has no weight.
     let mut next = -((first % 2) as isize);
     while next < weights.len() as isize {
-        let weight = |at: isize| usize::try_from(at).ok().and_then(|at| weights.get(at).copied());
+        let weight = |at: isize| {
+            usize::try_from(at)
+                .ok()
+                .and_then(|at| weights.get(at).copied())
+        };
         let (one, other) = (weight(next).unwrap_or(0), weight(next + 1).unwrap_or(0));
         let both = u16::from_le_bytes([upper(one) as u8, upper(other) as u8]);
         pairs.push(RowPair {
             offset: ring.offset(first / 2 + pairs.len()),
-            lower: (two_lower(one, other) as u128 * 0x1_0000_0001_0000_0001_0000_0001).to_le_bytes(),
+            lower: (two_lower(one, other) as u128 * 0x1_0000_0001_0000_0001_0000_0001)
+                .to_le_bytes(),
             upper: (both as u128 * 0x1_0001_0001_0001_0001_0001_0001_0001).to_le_bytes(),
         });
         next += 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_upper_parts_fit_in_16_bits() {
+        let sizes = [
+            1, 2, 3, 5, 17, 100, 223, 224, 225, 300, 448, 999, 4000, 20_000,
+        ];
+        let mut columns = Coefficients::default();
+        for input in sizes {
+            for output in [1, 2, 7, 33, 224, 336] {
+                columns.compute(input, output, 0, output);
+                for index in 0..output as usize {
+                    let (_, weights) = columns.taps(index);
+                    for chunk in weights.chunks(CHUNK) {
+                        let sum: i32 = chunk.iter().map(|&weight| upper(weight).abs()).sum();
+                        assert!(
+                            sum * 255 <= i32::from(i16::MAX),
+                            "{input} to {output}: {sum}"
+                        );
+                        assert!(chunk.iter().all(|&weight| upper(weight).abs() < 128));
+                    }
+                }
+            }
+        }
     }
 }

@@ -18,9 +18,8 @@ pub(in super::super) struct Buffers {
 }
 
 /// Where the bytes of four pixels are among four times four bytes.
-pub(super) const WITHOUT_FOURTH: [u8; 16] = [
-    0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 128, 128, 128, 128,
-];
+pub(super) const WITHOUT_FOURTH: [u8; 16] =
+    [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 128, 128, 128, 128];
 
 /// Defines `resize` for the operations in scope.
 macro_rules! resize {
@@ -61,7 +60,7 @@ macro_rules! resize {
         fn samples(rows: [[&[u8]; PARTS]; STRIP_VECTORS], steps: &[Step]) -> [V; STRIP_VECTORS] {
             let mut sums = [start_sum(ROUNDING); STRIP_VECTORS];
             for steps in steps.chunks(STEPS_IN_CHUNK) {
-                let mut upper = [set16(0); STRIP_VECTORS];
+                let mut upper = [start_upper(); STRIP_VECTORS];
                 for step in steps {
                     let places = repeat(&step.places);
                     let weights = [repeat(&step.even), repeat(&step.odd), repeat(&step.upper)];
@@ -97,7 +96,10 @@ macro_rules! resize {
             let groups = plan.steps.chunks_exact(plan.steps_per_group * GROUPS);
             for (at, steps) in groups.enumerate() {
                 let group = |index: usize| {
-                    samples(rows, &steps[index * plan.steps_per_group..][..plan.steps_per_group])
+                    samples(
+                        rows,
+                        &steps[index * plan.steps_per_group..][..plan.steps_per_group],
+                    )
                 };
                 let (a, b, c, d) = (group(0), group(1), group(2), group(3));
                 for index in 0..STRIP_VECTORS {
@@ -192,7 +194,11 @@ macro_rules! resize {
             // Groups write a few bytes more than the row has.
             let stride = row_bytes.next_multiple_of(16) + 48;
             strip.resize(stride * STRIP, 0);
-            let ring = Ring::new(rows.most() + STRIP, row_bytes.next_multiple_of(BYTES) * 2, pairs);
+            let ring = Ring::new(
+                rows.most() + STRIP,
+                row_bytes.next_multiple_of(BYTES) * 2,
+                pairs,
+            );
             let mut filled = first;
             for (index, out) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let (start, weights) = rows.taps(index);
@@ -232,7 +238,11 @@ macro_rules! resize {
             let stride = out_bytes.next_multiple_of(16) + 48;
             strip.resize((row_bytes + stride) * STRIP, 0);
             let (between, results) = strip.split_at_mut(row_bytes * STRIP);
-            let ring = Ring::new(rows.most() + 2, row_bytes.next_multiple_of(BYTES) * 2, pairs);
+            let ring = Ring::new(
+                rows.most() + 2,
+                row_bytes.next_multiple_of(BYTES) * 2,
+                pairs,
+            );
             let mut filled = first;
             for (strip, out) in out.chunks_mut(out_bytes * STRIP).enumerate() {
                 let count = out.len() / out_bytes;
@@ -240,7 +250,11 @@ macro_rules! resize {
                     let (start, weights) = rows.taps(strip * STRIP + row);
                     while filled < start + weights.len() {
                         let out = ring.place(pairs, (filled - first) / 2);
-                        pair_up(source.row(filled), source.row((filled + 1).min(end - 1)), out);
+                        pair_up(
+                            source.row(filled),
+                            source.row((filled + 1).min(end - 1)),
+                            out,
+                        );
                         filled += 2;
                     }
                     row_pairs(weights, start - first, ring, taps);
@@ -249,7 +263,10 @@ macro_rules! resize {
                 // The last outputs may have fewer rows than a strip. The others are not copied.
                 let row = |index: usize| &between[index * row_bytes..][..row_bytes];
                 along_rows(row, plan, stride, results);
-                for (out, result) in out.chunks_exact_mut(out_bytes).zip(results.chunks_exact(stride)) {
+                for (out, result) in out
+                    .chunks_exact_mut(out_bytes)
+                    .zip(results.chunks_exact(stride))
+                {
                     out.copy_from_slice(&result[..out_bytes]);
                 }
             }
