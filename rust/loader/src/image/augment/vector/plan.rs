@@ -5,6 +5,8 @@
 //! fit in 16 bits for up to [`CHUNK`] taps, because the weights of an output sum to 1 and few are negative. Everything is
 //! exact modulo 2^32, and the whole sum fits in 32 bits.
 
+use std::ops::Range;
+
 use super::super::coefficients::Coefficients;
 
 /// Samples of one row that a part of a vector has.
@@ -25,7 +27,7 @@ const MOST_APART: u32 = 2;
 pub(super) type Part = [u8; 16];
 
 /// The weights of four taps of one group of samples.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
     /// Offset in the row of the 16 bytes with the taps of all samples.
     pub(super) offset: usize,
@@ -83,40 +85,50 @@ impl Plan {
     }
 
     /// Adds the steps of a group of samples, some of which may be after the last one.
-    fn push_group(&mut self, starts: &[u32], row_bytes: usize, samples: std::ops::Range<usize>) {
-        let first_byte = |sample: usize| starts[sample / 3] as usize * 3 + sample % 3;
-        let count = starts.len() * 3;
-        let begin = samples
-            .clone()
-            .filter(|&sample| sample < count)
-            .map(first_byte)
-            .min();
-        let begin = begin.unwrap_or(0);
+    fn push_group(&mut self, starts: &[u32], row_bytes: usize, samples: Range<usize>) {
+        // For each lane: the first byte of the first tap, and the parts of the first weights.
+        let mut lanes = [(usize::MAX, 0); SAMPLES];
+        let existing = samples.start..samples.end.min(starts.len() * 3);
+        let count = existing.len();
+        for (lane, sample) in lanes.iter_mut().zip(existing) {
+            let (output, channel) = (sample / 3, sample % 3);
+            *lane = (
+                starts[output] as usize * 3 + channel,
+                output * self.steps_per_group,
+            );
+        }
+        let begin = lanes[0].0.min(lanes[1].0).min(lanes[2].0).min(lanes[3].0);
+        let begin = if count == 0 { 0 } else { begin };
         for step in 0..self.steps_per_group {
             let bytes_before = step * TAPS * 3;
-            let mut made = Step {
-                // The last steps of a row start earlier, so they don't read past its end.
-                offset: (begin + bytes_before).min(row_bytes - 16),
-                ..Step::default()
-            };
-            for (lane, sample) in samples
-                .clone()
-                .take_while(|&sample| sample < count)
-                .enumerate()
-            {
-                let parts = self.parts[sample / 3 * self.steps_per_group + step];
-                let place = places(first_byte(sample) + bytes_before - made.offset);
-                let mut set = |part: &mut Part, value: u32| {
-                    part[lane * 4..][..4].copy_from_slice(&value.to_le_bytes());
-                };
-                set(&mut made.places, place);
-                set(&mut made.even, parts.even);
-                set(&mut made.odd, parts.odd);
-                set(&mut made.upper, parts.upper);
+            // The last steps of a row start earlier, so they don't read past its end.
+            let offset = (begin + bytes_before).min(row_bytes - 16);
+            let mut values = [[0; SAMPLES]; 4];
+            for (lane, &(first, weights)) in lanes[..count].iter().enumerate() {
+                let parts = self.parts[weights + step];
+                values[0][lane] = places(first + bytes_before - offset);
+                values[1][lane] = parts.even;
+                values[2][lane] = parts.odd;
+                values[3][lane] = parts.upper;
             }
-            self.steps.push(made);
+            let [places, even, odd, upper] = values.map(bytes);
+            self.steps.push(Step {
+                offset,
+                places,
+                even,
+                odd,
+                upper,
+            });
         }
     }
+}
+
+fn bytes(values: [u32; SAMPLES]) -> Part {
+    let mut part = Part::default();
+    for (bytes, value) in part.chunks_exact_mut(4).zip(values) {
+        bytes.copy_from_slice(&value.to_le_bytes());
+    }
+    part
 }
 
 /// The indices of four bytes with two between each. Taps beyond the 16 bytes have no weight, so any byte will do for them.
@@ -192,23 +204,22 @@ pub(super) struct RowPair {
 /// Sets the pairs of the input rows from `first` on, counted from the first row of the first pair.
 pub(super) fn row_pairs(weights: &[i32], first: usize, ring: Ring, pairs: &mut Vec<RowPair>) {
     pairs.clear();
-    // If the first row is the second one of a pair, the other has no weight.
-    let mut next = -((first % 2) as isize);
-    while next < weights.len() as isize {
-        let weight = |at: isize| {
-            usize::try_from(at)
-                .ok()
-                .and_then(|at| weights.get(at).copied())
-        };
-        let (one, other) = (weight(next).unwrap_or(0), weight(next + 1).unwrap_or(0));
+    let mut push = |one: i32, other: i32| {
         let both = u16::from_le_bytes([upper(one) as u8, upper(other) as u8]);
         pairs.push(RowPair {
             offset: ring.offset(first / 2 + pairs.len()),
-            lower: (two_lower(one, other) as u128 * 0x1_0000_0001_0000_0001_0000_0001)
-                .to_le_bytes(),
-            upper: (both as u128 * 0x1_0001_0001_0001_0001_0001_0001_0001).to_le_bytes(),
+            lower: bytes([two_lower(one, other); SAMPLES]),
+            upper: bytes([u32::from(both) * 0x1_0001; SAMPLES]),
         });
-        next += 2;
+    };
+    let mut rest = weights;
+    if first % 2 == 1 {
+        // The first row is the second one of a pair. The other has no weight.
+        push(0, weights[0]);
+        rest = &weights[1..];
+    }
+    for two in rest.chunks(2) {
+        push(two[0], two.get(1).copied().unwrap_or(0));
     }
 }
 
