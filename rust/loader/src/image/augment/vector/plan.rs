@@ -13,25 +13,26 @@ use super::super::coefficients::Coefficients;
 pub(super) const SAMPLES: usize = 4;
 /// Groups of samples that are stored together.
 pub(super) const GROUPS: usize = 4;
-/// Taps of a step of the pass along the rows.
+/// Taps of a whole step of the pass along the rows. Half a step has two.
 const TAPS: usize = 4;
 /// Most taps whose upper sums fit in 16 bits.
 const CHUNK: usize = 64;
 /// Steps of the pass along the rows, and pairs of rows, with that many taps.
 pub(super) const STEPS_IN_CHUNK: usize = CHUNK / TAPS;
 pub(super) const PAIRS_IN_CHUNK: usize = CHUNK / 2;
-/// The largest distance in pixels of neighbouring outputs of which four taps fit in 16 bytes.
-const MOST_APART: u32 = 2;
+/// The largest distances in pixels of neighbouring outputs of which four taps, or two, fit in 16 bytes.
+const APART_FOR_FOUR: u32 = 2;
+const APART_FOR_TWO: u32 = 4;
 
 /// Numbers for the four samples of a part.
 pub(super) type Part = [u8; 16];
 
-/// The weights of four taps of one group of samples.
+/// The weights of four taps of one group of samples; or of two taps, which are the even ones then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
     /// Offset in the row of the 16 bytes with the taps of all samples.
     pub(super) offset: usize,
-    /// Where the four taps of each sample are in the 16 bytes.
+    /// Where the four taps of each sample are in the 16 bytes. The odd ones of half a step are nowhere.
     pub(super) places: Part,
     /// The lower parts of the first and third weight of each sample.
     pub(super) even: Part,
@@ -54,6 +55,8 @@ struct Parts {
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) steps_per_group: usize,
+    /// How many of the steps are whole. Half steps follow them.
+    pub(super) whole_steps: usize,
     /// Whether a group is one pixel. Else a group is any four samples.
     pub(super) one_pixel: bool,
     parts: Vec<Parts>,
@@ -63,14 +66,24 @@ impl Plan {
     /// Prepares rows of `row_bytes` bytes, at least 16.
     pub(super) fn fill(&mut self, columns: &Coefficients, row_bytes: usize) {
         let starts = &columns.starts;
-        self.steps_per_group = columns.most().div_ceil(TAPS).max(1);
-        self.one_pixel = starts.windows(2).any(|two| two[1] - two[0] > MOST_APART);
+        let apart = starts.windows(2).map(|two| two[1] - two[0]).max();
+        let apart = apart.unwrap_or(0);
+        self.one_pixel = apart > APART_FOR_TWO;
+        let only_twos = !self.one_pixel && apart > APART_FOR_FOUR;
+        let twos = columns.most().div_ceil(2).max(1);
+        self.whole_steps = if only_twos { 0 } else { twos / 2 };
+        self.steps_per_group = twos - self.whole_steps;
         self.parts.clear();
         for output in 0..starts.len() {
             let (_, weights) = columns.taps(output);
             for step in 0..self.steps_per_group {
-                self.parts
-                    .push(Parts::of(weights.get(step * TAPS..).unwrap_or(&[])));
+                let weights = weights.get(self.taps_before(step)..).unwrap_or(&[]);
+                let parts = if step < self.whole_steps {
+                    Parts::of_four(weights)
+                } else {
+                    Parts::of_two(weights)
+                };
+                self.parts.push(parts);
             }
         }
         let lanes_per_group = if self.one_pixel { 3 } else { SAMPLES };
@@ -82,6 +95,10 @@ impl Plan {
             let samples = group * lanes_per_group..(group + 1) * lanes_per_group;
             self.push_group(starts, row_bytes, samples);
         }
+    }
+
+    fn taps_before(&self, step: usize) -> usize {
+        step.min(self.whole_steps) * TAPS + step.saturating_sub(self.whole_steps) * TAPS / 2
     }
 
     /// Adds the steps of a group of samples, some of which may be after the last one.
@@ -100,7 +117,12 @@ impl Plan {
         let begin = lanes[0].0.min(lanes[1].0).min(lanes[2].0).min(lanes[3].0);
         let begin = if count == 0 { 0 } else { begin };
         for step in 0..self.steps_per_group {
-            let bytes_before = step * TAPS * 3;
+            let bytes_before = self.taps_before(step) * 3;
+            let places = if step < self.whole_steps {
+                four_places
+            } else {
+                two_places
+            };
             // The last steps of a row start earlier, so they don't read past its end.
             let offset = (begin + bytes_before).min(row_bytes - 16);
             let mut values = [[0; SAMPLES]; 4];
@@ -132,7 +154,7 @@ fn bytes(values: [u32; SAMPLES]) -> Part {
 }
 
 /// The indices of four bytes with two between each. Taps beyond the 16 bytes have no weight, so any byte will do for them.
-fn places(first: usize) -> u32 {
+fn four_places(first: usize) -> u32 {
     const APART: u32 = 0x0906_0300;
     if first <= 6 {
         return first as u32 * 0x0101_0101 + APART;
@@ -140,9 +162,26 @@ fn places(first: usize) -> u32 {
     u32::from_le_bytes([0, 3, 6, 9].map(|after| (first + after).min(15) as u8))
 }
 
+/// The indices of two bytes with two between, each followed by the index of no byte.
+fn two_places(first: usize) -> u32 {
+    const NONE: u8 = 128;
+    u32::from_le_bytes([first.min(15) as u8, NONE, (first + 3).min(15) as u8, NONE])
+}
+
 impl Parts {
+    /// The parts of the first two weights. Missing ones are 0.
+    fn of_two(weights: &[i32]) -> Self {
+        let weight = |tap| weights.get(tap).copied().unwrap_or(0);
+        let (one, other) = (weight(0), weight(1));
+        Self {
+            even: two_lower(one, other),
+            odd: 0,
+            upper: u32::from_le_bytes([upper(one) as u8, 0, upper(other) as u8, 0]),
+        }
+    }
+
     /// The parts of the first four weights. Missing ones are 0.
-    fn of(weights: &[i32]) -> Self {
+    fn of_four(weights: &[i32]) -> Self {
         let mut four = [0; TAPS];
         let count = weights.len().min(TAPS);
         four[..count].copy_from_slice(&weights[..count]);

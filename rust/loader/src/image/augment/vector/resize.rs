@@ -54,25 +54,45 @@ macro_rules! resize {
             ]
         }
 
-        /// Four neighbouring samples of each row.
+        /// Four neighbouring samples of each row, from whole steps and half steps.
         #[inline]
         #[target_feature(enable = $features)]
-        fn samples(rows: [[&[u8]; PARTS]; STRIP_VECTORS], steps: &[Step]) -> [V; STRIP_VECTORS] {
+        fn samples(
+            rows: [[&[u8]; PARTS]; STRIP_VECTORS],
+            whole_steps: &[Step],
+            half_steps: &[Step],
+        ) -> [V; STRIP_VECTORS] {
             let mut sums = [start_sum(ROUNDING); STRIP_VECTORS];
-            for steps in steps.chunks(STEPS_IN_CHUNK) {
-                let mut upper = [start_upper(); STRIP_VECTORS];
-                for step in steps {
-                    let places = repeat(&step.places);
-                    let weights = [repeat(&step.even), repeat(&step.odd), repeat(&step.upper)];
+            let mut upper = [start_upper(); STRIP_VECTORS];
+            for (chunk, steps) in whole_steps.chunks(STEPS_IN_CHUNK).enumerate() {
+                if chunk > 0 {
                     for index in 0..STRIP_VECTORS {
-                        let taps = gather(load_parts(rows[index], step.offset), places);
-                        sums[index] = add_fours(sums[index], taps, weights[0], weights[1]);
-                        upper[index] = add_upper_fours(upper[index], taps, weights[2]);
+                        sums[index] = join_fours(sums[index], upper[index]);
+                        upper[index] = start_upper();
                     }
                 }
-                for index in 0..STRIP_VECTORS {
-                    sums[index] = join_fours(sums[index], upper[index]);
+                for step in steps {
+                    let places = repeat(&step.places);
+                    let (even, odd) = (repeat(&step.even), repeat(&step.odd));
+                    let weights = repeat(&step.upper);
+                    for index in 0..STRIP_VECTORS {
+                        let taps = gather(load_parts(rows[index], step.offset), places);
+                        sums[index] = add_fours(sums[index], taps, even, odd);
+                        upper[index] = add_upper_fours(upper[index], taps, weights);
+                    }
                 }
+            }
+            for step in half_steps {
+                let places = repeat(&step.places);
+                let (lower, weights) = (repeat(&step.even), repeat(&step.upper));
+                for index in 0..STRIP_VECTORS {
+                    let taps = gather(load_parts(rows[index], step.offset), places);
+                    sums[index] = add_twos(sums[index], taps, lower);
+                    upper[index] = add_upper_fours(upper[index], taps, weights);
+                }
+            }
+            for index in 0..STRIP_VECTORS {
+                sums[index] = join_fours(sums[index], upper[index]);
             }
             whole_parts(sums)
         }
@@ -96,10 +116,9 @@ macro_rules! resize {
             let groups = plan.steps.chunks_exact(plan.steps_per_group * GROUPS);
             for (at, steps) in groups.enumerate() {
                 let group = |index: usize| {
-                    samples(
-                        rows,
-                        &steps[index * plan.steps_per_group..][..plan.steps_per_group],
-                    )
+                    let steps = &steps[index * plan.steps_per_group..][..plan.steps_per_group];
+                    let (whole, half) = steps.split_at(plan.whole_steps);
+                    samples(rows, whole, half)
                 };
                 let (a, b, c, d) = (group(0), group(1), group(2), group(3));
                 for index in 0..STRIP_VECTORS {
