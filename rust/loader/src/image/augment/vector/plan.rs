@@ -5,8 +5,6 @@
 //! fit in 16 bits for up to [`CHUNK`] taps, because the weights of an output sum to 1 and few are negative. Everything is
 //! exact modulo 2^32, and the whole sum fits in 32 bits.
 
-use std::ops::Range;
-
 use super::super::coefficients::Coefficients;
 
 /// Samples of one row that a part of a vector has.
@@ -20,10 +18,6 @@ const CHUNK: usize = 64;
 /// Steps of the pass along the rows, and pairs of rows, with that many taps.
 pub(super) const STEPS_IN_CHUNK: usize = CHUNK / TAPS;
 pub(super) const PAIRS_IN_CHUNK: usize = CHUNK / 2;
-/// The largest distances in pixels of neighbouring outputs of which four taps, or two, fit in 16 bytes.
-const APART_FOR_FOUR: u32 = 2;
-const APART_FOR_TWO: u32 = 4;
-
 /// Numbers for the four samples of a part.
 pub(super) type Part = [u8; 16];
 
@@ -42,96 +36,80 @@ pub(super) struct Step {
     pub(super) upper: Part,
 }
 
-/// The lower and upper parts of the weights of four taps of one output, as in [`Step`].
-#[derive(Debug, Clone, Copy, Default)]
-struct Parts {
-    even: u32,
-    odd: u32,
-    upper: u32,
-}
-
-/// The weights of the pass along the rows: for each group of samples the same number of steps.
+/// The weights of the pass along the rows: for each group of four samples the same number of steps.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) steps_per_group: usize,
-    /// How many of the steps are whole. Half steps follow them.
+    /// How many of the steps are whole. A half step may follow them.
     pub(super) whole_steps: usize,
-    /// Whether a group is one pixel. Else a group is any four samples.
-    pub(super) one_pixel: bool,
-    parts: Vec<Parts>,
+}
+
+/// A sample whose taps are being put into steps.
+#[derive(Clone, Copy, Default)]
+struct Lane<'a> {
+    /// The place in the row of the next tap.
+    next: usize,
+    /// The weights of the taps from there on.
+    weights: &'a [i32],
 }
 
 impl Plan {
     /// Prepares rows of `row_bytes` bytes, at least 16.
     pub(super) fn fill(&mut self, columns: &Coefficients, row_bytes: usize) {
-        let starts = &columns.starts;
-        let apart = starts.windows(2).map(|two| two[1] - two[0]).max();
-        let apart = apart.unwrap_or(0);
-        self.one_pixel = apart > APART_FOR_TWO;
-        let only_twos = !self.one_pixel && apart > APART_FOR_FOUR;
-        let twos = columns.most().div_ceil(2).max(1);
-        self.whole_steps = if only_twos { 0 } else { twos / 2 };
-        self.steps_per_group = twos - self.whole_steps;
-        self.parts.clear();
-        for output in 0..starts.len() {
-            let (_, weights) = columns.taps(output);
-            for step in 0..self.steps_per_group {
-                let weights = weights.get(self.taps_before(step)..).unwrap_or(&[]);
-                let parts = if step < self.whole_steps {
-                    Parts::of_four(weights)
-                } else {
-                    Parts::of_two(weights)
-                };
-                self.parts.push(parts);
-            }
+        let mut half_steps = columns.most().div_ceil(TAPS / 2).max(1);
+        while !self.fits(columns, row_bytes, half_steps) {
+            half_steps += 1;
         }
-        let lanes_per_group = if self.one_pixel { 3 } else { SAMPLES };
-        let groups = (starts.len() * 3)
-            .div_ceil(lanes_per_group)
-            .next_multiple_of(GROUPS);
+    }
+
+    /// Tries with as many steps as have so many halves. Returns whether they have all taps: if neighbouring outputs are far
+    /// apart, the 16 bytes of a step may not have four taps of each sample.
+    fn fits(&mut self, columns: &Coefficients, row_bytes: usize, half_steps: usize) -> bool {
+        self.whole_steps = half_steps / 2;
+        self.steps_per_group = half_steps.div_ceil(2);
         self.steps.clear();
-        for group in 0..groups {
-            let samples = group * lanes_per_group..(group + 1) * lanes_per_group;
-            self.push_group(starts, row_bytes, samples);
-        }
+        let samples = columns.starts.len() * 3;
+        let groups = samples.div_ceil(SAMPLES).next_multiple_of(GROUPS);
+        (0..groups).all(|group| {
+            let mut lanes = [Lane::default(); SAMPLES];
+            for (lane, sample) in lanes.iter_mut().zip(group * SAMPLES..samples) {
+                let (start, weights) = columns.taps(sample / 3);
+                *lane = Lane {
+                    next: start * 3 + sample % 3,
+                    weights,
+                };
+            }
+            self.push_group(&mut lanes, row_bytes);
+            lanes.iter().all(|lane| lane.weights.is_empty())
+        })
     }
 
-    fn taps_before(&self, step: usize) -> usize {
-        step.min(self.whole_steps) * TAPS + step.saturating_sub(self.whole_steps) * TAPS / 2
-    }
-
-    /// Adds the steps of a group of samples, some of which may be after the last one.
-    fn push_group(&mut self, starts: &[u32], row_bytes: usize, samples: Range<usize>) {
-        // For each lane: the first byte of the first tap, and the parts of the first weights.
-        let mut lanes = [(usize::MAX, 0); SAMPLES];
-        let existing = samples.start..samples.end.min(starts.len() * 3);
-        let count = existing.len();
-        for (lane, sample) in lanes.iter_mut().zip(existing) {
-            let (output, channel) = (sample / 3, sample % 3);
-            *lane = (
-                starts[output] as usize * 3 + channel,
-                output * self.steps_per_group,
-            );
-        }
-        let begin = lanes[0].0.min(lanes[1].0).min(lanes[2].0).min(lanes[3].0);
-        let begin = if count == 0 { 0 } else { begin };
+    /// Adds the steps of a group of samples. In each step, a sample takes the next taps that are in its 16 bytes.
+    fn push_group(&mut self, lanes: &mut [Lane<'_>; SAMPLES], row_bytes: usize) {
         for step in 0..self.steps_per_group {
-            let bytes_before = self.taps_before(step) * 3;
-            let places = if step < self.whole_steps {
-                four_places
-            } else {
-                two_places
-            };
+            let is_whole = step < self.whole_steps;
+            let unfinished = lanes.iter().filter(|lane| !lane.weights.is_empty());
+            let first = unfinished.map(|lane| lane.next).min().unwrap_or(0);
             // The last steps of a row start earlier, so they don't read past its end.
-            let offset = (begin + bytes_before).min(row_bytes - 16);
+            let offset = first.min(row_bytes - 16);
             let mut values = [[0; SAMPLES]; 4];
-            for (lane, &(first, weights)) in lanes[..count].iter().enumerate() {
-                let parts = self.parts[weights + step];
-                values[0][lane] = places(first + bytes_before - offset);
-                values[1][lane] = parts.even;
-                values[2][lane] = parts.odd;
-                values[3][lane] = parts.upper;
+            for (index, lane) in lanes.iter_mut().enumerate() {
+                let place = lane.next.saturating_sub(offset);
+                let in_reach = if place < 16 { (15 - place) / 3 + 1 } else { 0 };
+                let most = if is_whole { TAPS } else { TAPS / 2 };
+                let taken = most.min(in_reach).min(lane.weights.len());
+                let (now, later) = lane.weights.split_at(taken);
+                let step = if is_whole {
+                    four(now, place)
+                } else {
+                    two(now, place)
+                };
+                for (values, value) in values.iter_mut().zip(step) {
+                    values[index] = value;
+                }
+                lane.next += taken * 3;
+                lane.weights = later;
             }
             let [places, even, odd, upper] = values.map(bytes);
             self.steps.push(Step {
@@ -145,53 +123,42 @@ impl Plan {
     }
 }
 
+/// The numbers of a whole step for one sample, in the order of [`Step`]: up to four weights, and where the first tap is.
+fn four(weights: &[i32], place: usize) -> [u32; 4] {
+    let mut all = [0; TAPS];
+    for (all, &weight) in all.iter_mut().zip(weights) {
+        *all = weight;
+    }
+    // The places after the last weight matter to nobody.
+    let places = [0, 3, 6, 9].map(|after| (place + after).min(15) as u8);
+    [
+        u32::from_le_bytes(places),
+        two_lower(all[0], all[2]),
+        two_lower(all[1], all[3]),
+        u32::from_le_bytes(all.map(|weight| upper(weight) as u8)),
+    ]
+}
+
+/// The same for half a step: up to two weights.
+fn two(weights: &[i32], place: usize) -> [u32; 4] {
+    const NONE: u8 = 128;
+    let weight = |tap| weights.get(tap).copied().unwrap_or(0);
+    let (one, other) = (weight(0), weight(1));
+    let places = [place.min(15) as u8, NONE, (place + 3).min(15) as u8, NONE];
+    [
+        u32::from_le_bytes(places),
+        two_lower(one, other),
+        0,
+        u32::from_le_bytes([upper(one) as u8, 0, upper(other) as u8, 0]),
+    ]
+}
+
 fn bytes(values: [u32; SAMPLES]) -> Part {
     let mut part = Part::default();
     for (bytes, value) in part.chunks_exact_mut(4).zip(values) {
         bytes.copy_from_slice(&value.to_le_bytes());
     }
     part
-}
-
-/// The indices of four bytes with two between each. Taps beyond the 16 bytes have no weight, so any byte will do for them.
-fn four_places(first: usize) -> u32 {
-    const APART: u32 = 0x0906_0300;
-    if first <= 6 {
-        return first as u32 * 0x0101_0101 + APART;
-    }
-    u32::from_le_bytes([0, 3, 6, 9].map(|after| (first + after).min(15) as u8))
-}
-
-/// The indices of two bytes with two between, each followed by the index of no byte.
-fn two_places(first: usize) -> u32 {
-    const NONE: u8 = 128;
-    u32::from_le_bytes([first.min(15) as u8, NONE, (first + 3).min(15) as u8, NONE])
-}
-
-impl Parts {
-    /// The parts of the first two weights. Missing ones are 0.
-    fn of_two(weights: &[i32]) -> Self {
-        let weight = |tap| weights.get(tap).copied().unwrap_or(0);
-        let (one, other) = (weight(0), weight(1));
-        Self {
-            even: two_lower(one, other),
-            odd: 0,
-            upper: u32::from_le_bytes([upper(one) as u8, 0, upper(other) as u8, 0]),
-        }
-    }
-
-    /// The parts of the first four weights. Missing ones are 0.
-    fn of_four(weights: &[i32]) -> Self {
-        let mut four = [0; TAPS];
-        let count = weights.len().min(TAPS);
-        four[..count].copy_from_slice(&weights[..count]);
-        let upper = four.map(|weight| upper(weight) as u8);
-        Self {
-            even: two_lower(four[0], four[2]),
-            odd: two_lower(four[1], four[3]),
-            upper: u32::from_le_bytes(upper),
-        }
-    }
 }
 
 /// The upper part of a weight. The lower part is signed.

@@ -17,19 +17,15 @@ pub(in super::super) struct Buffers {
     pub(super) pairs: Vec<u8>,
 }
 
-/// Where the bytes of four pixels are among four times four bytes.
-pub(super) const WITHOUT_FOURTH: [u8; 16] =
-    [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 128, 128, 128, 128];
-
 /// Defines `resize` for the operations in scope.
 macro_rules! resize {
     ($features:literal) => {
         use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
         use super::super::crop_rows::CropRows;
         use super::plan::{
-            GROUPS, PAIRS_IN_CHUNK, Plan, Ring, RowPair, STEPS_IN_CHUNK, Step, row_pairs,
+            GROUPS, PAIRS_IN_CHUNK, Plan, Ring, RowPair, SAMPLES, STEPS_IN_CHUNK, Step, row_pairs,
         };
-        use super::resize::{Buffers, WITHOUT_FOURTH};
+        use super::resize::Buffers;
 
         const SHIFT: i32 = PRECISION_BITS as i32;
         /// Vectors that are computed together; each has a row in each of its parts.
@@ -112,7 +108,6 @@ macro_rules! resize {
                     *slot = row(index * PARTS + part);
                 }
             }
-            let per_store = if plan.one_pixel { 12 } else { 16 };
             let groups = plan.steps.chunks_exact(plan.steps_per_group * GROUPS);
             for (at, steps) in groups.enumerate() {
                 let group = |index: usize| {
@@ -122,12 +117,9 @@ macro_rules! resize {
                 };
                 let (a, b, c, d) = (group(0), group(1), group(2), group(3));
                 for index in 0..STRIP_VECTORS {
-                    let mut bytes = narrow_all([a[index], b[index], c[index], d[index]]);
-                    if plan.one_pixel {
-                        bytes = gather(bytes, repeat(&WITHOUT_FOURTH));
-                    }
+                    let bytes = narrow_all([a[index], b[index], c[index], d[index]]);
                     let out = &mut out[index * PARTS * stride..];
-                    store_parts(out, stride, at * per_store, bytes);
+                    store_parts(out, stride, at * GROUPS * SAMPLES, bytes);
                 }
             }
         }
@@ -210,8 +202,8 @@ macro_rules! resize {
             } = buffers;
             let (first, end) = rows.input_range();
             let row_bytes = columns.starts.len() * 3;
-            // Groups write a few bytes more than the row has.
-            let stride = row_bytes.next_multiple_of(16) + 48;
+            // The last groups may have more samples than the row.
+            let stride = row_bytes.next_multiple_of(GROUPS * SAMPLES);
             strip.resize(stride * STRIP, 0);
             let ring = Ring::new(
                 rows.most() + STRIP,
@@ -254,7 +246,7 @@ macro_rules! resize {
             } = buffers;
             let (first, end) = rows.input_range();
             let (row_bytes, out_bytes) = (source.row_bytes, columns.starts.len() * 3);
-            let stride = out_bytes.next_multiple_of(16) + 48;
+            let stride = out_bytes.next_multiple_of(GROUPS * SAMPLES);
             strip.resize((row_bytes + stride) * STRIP, 0);
             let (between, results) = strip.split_at_mut(row_bytes * STRIP);
             let ring = Ring::new(
