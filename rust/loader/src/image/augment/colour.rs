@@ -1,10 +1,10 @@
 //! Brightness, contrast and saturation as in PIL's `ImageEnhance`: a blend with a degenerate image in single precision,
 //! truncated (not rounded) to 8 bits.
 
+use super::by_level::by_level;
 use super::gray::luma_sum;
 use super::portable;
 use super::slope::Slope;
-use super::vector::by_level;
 
 /// Blends every sample with a constant.
 fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {

@@ -1,6 +1,6 @@
 //! Brightness as in PIL's mode `L`, and conversion to grey.
 
-use super::vector::by_level;
+use super::by_level::by_level;
 
 /// Replaces red, green and blue of each pixel by its brightness.
 pub fn gray(pixels: &mut [u8]) {

@@ -1,6 +1,6 @@
 //! Hue shift as torchvision does it on PIL images: convert to PIL's 8-bit HSV, add to the hue, convert back.
 
-use super::vector::by_level;
+use super::by_level::by_level;
 
 /// Shifts the hue of packed RGB pixels by `shift` turns (-0.5 to 0.5), as torchvision's `adjust_hue` does on PIL images.
 pub fn adjust_hue(pixels: &mut [u8], shift: f32) {

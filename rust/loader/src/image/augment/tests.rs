@@ -209,7 +209,7 @@ fn hue_kernels_agree_on_the_faces_of_the_cube() {
         portable::shift_hue(&mut expected, shift);
         for level in runnable() {
             let mut pixels = colours.clone();
-            at(level, || vector::by_level!(shift_hue(&mut pixels, shift)));
+            at(level, || by_level::by_level!(shift_hue(&mut pixels, shift)));
             assert!(pixels == expected, "{level:?}, shift {shift}");
         }
     }
@@ -227,7 +227,7 @@ fn hue_kernels_agree_on_all_colours() {
             portable::shift_hue(&mut portable, shift);
             for level in runnable() {
                 let mut pixels = colours.clone();
-                at(level, || vector::by_level!(shift_hue(&mut pixels, shift)));
+                at(level, || by_level::by_level!(shift_hue(&mut pixels, shift)));
                 assert!(portable == pixels, "{level:?}, shift {shift}, red {red}");
             }
         }

@@ -93,9 +93,8 @@ fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_pixels(pixels: &mut [u8; BYTES * 3], channels: [V; 3]) {
-    let thirds = join(channels);
-    for index in 0..3 {
-        store_parts(pixels, 48, index * 16, thirds[index]);
+    for (index, &third) in join(channels).iter().enumerate() {
+        store_parts(pixels, 48, index * 16, third);
     }
 }
 

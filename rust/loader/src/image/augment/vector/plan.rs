@@ -45,6 +45,17 @@ pub(super) struct Plan {
     pub(super) whole_steps: usize,
 }
 
+/// Reused buffers of a resize.
+#[derive(Debug, Default)]
+pub(in super::super) struct Buffers {
+    pub(super) plan: Plan,
+    pub(super) taps: Vec<RowPair>,
+    /// The rows of a strip between the passes.
+    pub(super) strip: Vec<u8>,
+    /// The newest pairs of rows, in turns.
+    pub(super) pairs: Vec<u8>,
+}
+
 /// A sample whose taps are being put into steps.
 #[derive(Clone, Copy, Default)]
 struct Lane<'a> {

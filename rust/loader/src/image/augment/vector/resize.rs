@@ -4,28 +4,15 @@
 //! of rows whose samples are stored in turns. Few pairs exist at a time: as soon as the rows of an output
 //! row exist, that row is computed. So the rows between the passes stay in the fastest cache.
 
-use super::plan::{Plan, RowPair};
-
-/// Reused buffers of a resize.
-#[derive(Debug, Default)]
-pub(in super::super) struct Buffers {
-    pub(super) plan: Plan,
-    pub(super) taps: Vec<RowPair>,
-    /// The rows of a strip between the passes.
-    pub(super) strip: Vec<u8>,
-    /// The newest pairs of rows, in turns.
-    pub(super) pairs: Vec<u8>,
-}
-
 /// Defines `resize` for the operations in scope.
 macro_rules! resize {
     ($features:literal) => {
         use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
         use super::super::crop_rows::CropRows;
         use super::plan::{
-            GROUPS, PAIRS_IN_CHUNK, Plan, Ring, RowPair, SAMPLES, STEPS_IN_CHUNK, Step, row_pairs,
+            Buffers, GROUPS, PAIRS_IN_CHUNK, Plan, Ring, RowPair, SAMPLES, STEPS_IN_CHUNK, Step,
+            row_pairs,
         };
-        use super::resize::Buffers;
 
         const SHIFT: i32 = PRECISION_BITS as i32;
         /// Vectors that are computed together; each has a row in each of its parts.
