@@ -21,7 +21,7 @@ import tomllib
 import urllib.request
 from argparse import ArgumentParser
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from importlib.metadata import metadata
 from pathlib import Path
@@ -75,21 +75,43 @@ def parse(words: list[str]) -> None:
 # ---- prolip ---------------------------------------------------------------------------------------------------------
 
 
+CLOSING = re.compile(r"(wrote .+; )?next: .+")
+"""The last line of every command."""
+
+
 def prolip(words: list[str]) -> None:
     if words[0] == "train":
         train(words[1:])
     elif words[0] == "explore":
         explore(*words)
+    elif words[0] == "eval" and "--num_resamples" in known_flags()[" ".join(words[:2])]:
+        assert cli.main([*words[:2], "--num_resamples", "20", *words[2:]]) == 0
     else:
-        assert cli.main(words) == 0
+        closed(words)
+
+
+def closed(words: list[str]) -> None:
+    """Runs a command, which ends by saying what it wrote and what to do next; beside JSON on the standard error."""
+    out, err, log = io.StringIO(), io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(log)
+    logging.getLogger("prolip.train").addHandler(handler)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            status = cli.main(words)
+    finally:
+        logging.getLogger("prolip.train").removeHandler(handler)
+    assert status == 0, err.getvalue()
+    if not {"-h", "--help", "--help-all", "--version"} & set(words):
+        last = [text.getvalue().splitlines()[-1] for text in (out, err, log) if text.getvalue()]
+        assert any(map(CLOSING.fullmatch, last)), last
 
 
 def train(words: list[str]) -> None:
     """Reads the configuration as it stands, then trains by it, shortly and small."""
     if "--dry-run" in words:
-        assert cli.main(["train", *words]) == 0
+        closed(["train", *words])
     else:
-        assert cli.main(["train", *words, *smaller(load_config(words))]) == 0
+        closed(["train", *words, *smaller(load_config(words))])
 
 
 @cache  # two pages have the same line, and Gradio takes seconds to start
@@ -312,8 +334,8 @@ def known_flags() -> dict[str, set[str]]:
     names = [name for name in cli.COMMANDS if name not in {"data", "bench", "eval"}]
     names += ["bench data", "data index", "data rank", "data filter"]
     names += [*(f"data build {builder}" for builder in BUILDERS), *(f"eval {suite}" for suite in SUITES)]
-    found = {name: _flags(cli.main, [*name.split(), "--help"]) for name in names}
-    found["train"] |= {"--dry-run"}
+    found = {name: _flags(cli.main, [*name.split(), "--help-all" if name == "train" else "--help"]) for name in names}
+    found["train"] |= {"--dry-run", "--help-all", "--shards", "--threads"}
     beside = _flags(adapter.main, ["--help"]) | _flags(get_args_parser().parse_args, ["--help"]) | {"--cpus-per-task"}
     return found | {"": set.union(beside, *found.values())}
 

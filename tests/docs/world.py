@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from tests.docs.programs import MINUTELY, ROOT
 from tests.support import siglip
 from tests.support.captioned_sets import COUNT, caption, write_hierarchies, write_pairs
+from tests.support.class_folders import write_class_folders
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 from tests.support.emoji_build import build_made_up
 from tests.support.emoji_shards import write_emoji
@@ -73,7 +74,7 @@ def images(folder: Path) -> None:
 def mine(folder: Path) -> None:
     """The images, and shards of them."""
     images(folder)
-    words = ["data", "build", "folder", "--source", "images", "--out", "data/mine", "--val_share", "0.2"]
+    words = ["data", "build", "folder", "--images", "images", "--out", "data/mine", "--val_share", "0.2"]
     assert cli.main(words) == 0
 
 
@@ -253,6 +254,7 @@ def tutorial(folder: Path, patch: Patch) -> None:
 
 def evaluate(folder: Path, patch: Patch) -> None:
     """A run, emoji shards, a small model of open_clip, and small data sets in the published layout."""
+    images(folder)
     build_made_up(folder / "data" / "emoji")
     write_run(folder / "runs" / "demo", folder / "data" / "emoji" / "tokenizer.json", context_length=20)
     write_run(folder / "runs" / "mine", folder / "mine-tokenizer.json", context_length=20)
@@ -279,6 +281,15 @@ def start_from_clip(folder: Path, patch: Patch) -> None:
     clips(folder, patch)
     released(folder)
     captioned(folder / "data" / "long", prefix="train-")
+
+
+def decide(folder: Path, _: Patch) -> None:
+    """A run, labelled images, and photos from elsewhere."""
+    write_run(folder / "runs" / "demo", folder / "tokenizer.json", context_length=20)
+    write_class_folders(folder / "labelled")
+    for name in ("cat", "dog"):
+        Image.new("RGB", (40, 40), "gray").save(folder / f"{name}.jpg")
+    images(folder)
 
 
 def hugging_face(folder: Path, patch: Patch) -> None:
@@ -319,6 +330,7 @@ def alone(make: Callable[[Path], None]) -> Callable[[Path, Patch], None]:
 
 PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "README.md": readme,
+    "decide.md": decide,
     "embed-and-search.md": alone(emoji_run),
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),
@@ -330,6 +342,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "multi-node.md": multi_node,
     "onnx.md": alone(emoji_run),
     "open-clip.md": open_clips_training,
+    "own-training-loop.md": alone(mine),
     "prompt-weights.md": alone(emoji_run),
     "rank-a-data-set.md": alone(emoji_run),
     "remote-shards.md": remote_shards,

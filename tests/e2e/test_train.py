@@ -106,7 +106,7 @@ def test_fp16s_factor_is_told_and_falls_with_each_step_that_is_skipped(
 ) -> None:
     factor = 2.0**24
     monkeypatch.setattr("prolip.train.loop.LossScaler", lambda device: LossScaler(device, factor))
-    flags = ("--samples_seen", "320", "--log_every", "1", "--log.tensorboard", "False")
+    flags = ("--samples_seen", "320", "--log_every", "1")
     assert lab.here("factor", "--precision", "fp16", *flags) == 0
     rows = lab.rows("factor")
     skipped = [row["grad_norm"] == 0 for row in rows]
@@ -181,7 +181,7 @@ def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.L
 def test_a_recipe_that_was_saved_starts_the_same_run(lab: Lab) -> None:
     assert lab.here("first", "--samples_seen", "64") == 0
     saved = str(Path(lab.folder / "first" / "config.toml"))
-    assert main([saved, "--run_dir", str(lab.folder / "again")]) == 0
+    assert main([saved, "--out", str(lab.folder / "again")]) == 0
     assert same_weights(lab.latest("first"), lab.latest("again"))
 
 

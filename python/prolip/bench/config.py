@@ -22,9 +22,11 @@ class BenchDataConfig:
     """Further contenders, separated by commas or spaces: prolip-float32, webdataset, hand-made, hand-made-cv2."""
     repeats: int = 3
     """Rounds; each contender runs once per round."""
-    images: int = 2048
+    num_images: int = 2048
     """Images to time in each run."""
     batch_size: int = 256
     """Samples per batch."""
+    image_size: int = 224
+    """Side of the images in a batch, in pixels."""
     json: bool = False
     """Print one JSON object per line instead of the table."""

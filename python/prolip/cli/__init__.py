@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from prolip.cli import (
     bench,
     bprw,
+    calibrate,
     classify,
     compare,
     data,
@@ -42,6 +43,7 @@ COMMANDS = {
     "report": Command("write the report of an evaluated run, one HTML file", report.run),
     "bprw": Command("weight the prompts of each class by its images (Bayesian prompt re-weighting)", bprw.run),
     "classify": Command("how probable each label is for an image: prolip classify IMAGE LABEL ...", classify.run),
+    "calibrate": Command('fit probabilities, label sets and "don\'t know" on labelled images', calibrate.run),
     "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
     "embed": Command("embed images and captions into Parquet or safetensors files, under torchrun too", embed.run),
     "search": Command("find embedded images or captions by text or by image", search.run),

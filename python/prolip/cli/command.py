@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import signal
@@ -10,12 +9,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
 import tyro
 
+from prolip.closing import closing
 from prolip.errors import DataError, UserError, sentence
+from prolip.other_words import COMMANDS, check_options, nearest
 from prolip.train.allocator import keep_freed_memory
 
 Options = TypeVar("Options")
@@ -41,8 +43,7 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
         write_lines([version("prolip")])
         return 0
     if words[0] not in commands:
-        close = difflib.get_close_matches(words[0], commands, n=1, cutoff=0.0)
-        sys.stderr.write(f"{prog}: no command {words[0]!r}, did you mean {close[0]!r}?\n")
+        sys.stderr.write(f"{prog}: no command {words[0]!r}{_hint(prog, commands, words[0])}\n")
         return 2
     prog = f"{prog} {words[0]}"
     try:
@@ -54,8 +55,21 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
         return 2
 
 
+def _hint(prog: str, commands: Mapping[str, Command], word: str) -> str:
+    other = COMMANDS.get(prog, {}).get(word.replace("_", "-"))
+    if other is not None:
+        return f": write `{prog} {other}`"
+    close = nearest(word, commands)
+    return f": {prog} --help lists them" if close is None else f", did you mean {close!r}?"
+
+
 def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:
-    """The options in the words: a dataclass, or the result of a function that takes them as arguments."""
+    """The options in the words: a dataclass, or the result of a function that takes them as arguments.
+
+    Raises:
+        UserError: a word is an old one, or one of another program, for an option of ours.
+    """
+    check_options(prog.partition(" ")[2], words)
     return tyro.cli(options, args=words, prog=prog, use_underscores=True)
 
 
@@ -78,6 +92,25 @@ def write_lines(lines: Iterable[str]) -> None:
     """Write lines to the standard output, each as soon as it is there."""
     for line in lines:
         sys.stdout.write(f"{line}\n")
+
+
+def finish(
+    lines: Iterable[str], then: str, wrote: Iterable[str | Path | None] = (), *, for_programs: bool = False
+) -> None:
+    """Write a command's lines, and last what it wrote and what to do next.
+
+    Args:
+        lines: the lines; if there are none, nothing is written, since another process writes them.
+        then: what to do next.
+        wrote: what was written.
+        for_programs: the lines are JSON or TOML, so the last line goes to the standard error.
+    """
+    written = False
+    for line in lines:
+        write_lines([line])
+        written = True
+    if written:
+        (sys.stderr if for_programs else sys.stdout).write(f"{closing(then, wrote)}\n")
 
 
 def share_cores() -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from prolip.data.config import StoreConfig
+from prolip.decisions.config import CALIBRATION_FILE, Score
 from prolip.errors import UserError
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
@@ -36,9 +38,21 @@ class SuiteOptions:
     seed: int = 0
     """Seed for bootstrap resampling."""
 
+    def folder(self, suite: str) -> Path:
+        """Return the folder of the results of a suite with this name."""
+        return self.out or Path("evals") / suite
+
 
 @dataclass(frozen=True, kw_only=True)
-class DatacompOptions(SuiteOptions):
+class ShardSuiteOptions(SuiteOptions):
+    """Options of suites whose data are shards."""
+
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatacompOptions(ShardSuiteOptions):
     """Evaluate models on DataComp's 38 tasks and two fairness extras, or on your own tasks, each by its own metric.
 
     Missing or damaged data sets are reported, and the others run. A finished task does not run again.
@@ -52,6 +66,23 @@ class DatacompOptions(SuiteOptions):
     table: Path | None = None
     """Table of the tasks; by default DataComp's. Your own table has the same columns, separated by tabs: key, name,
     folders, items, metric, group_column, averages. `all` and any other word under averages names an average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOptions(ShardSuiteOptions):
+    """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
+
+    A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test, as
+    clip_benchmark reads it).
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """The data set's folder, or of the published layout also its address. May be given several times."""
+    classnames: Path | None = None
+    """File of class names, one per line, in the order of the sorted class folders. By default the folders' names, with
+    spaces for _ and -, or the list of the data set."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the class name. By default the list of the data set, or "a photo of a {}."."""
 
 
 SETS = {
@@ -69,7 +100,7 @@ FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagenetOptions(SuiteOptions):
+class ImagenetOptions(ShardSuiteOptions):
     """Evaluate prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
 
     Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot),
@@ -92,7 +123,7 @@ class ImagenetOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalOptions(SuiteOptions):
+class RetrievalOptions(ShardSuiteOptions):
     """Evaluate retrieval in both directions, by means alone and by sampled distance.
 
     With `image_id_key` and `caption_ids_key` for COCO's ids, also COCO 1K and 5K, CxC and ECCV Caption (needs
@@ -139,7 +170,7 @@ class HierarimgsOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UncertaintyOptions(SuiteOptions):
+class UncertaintyOptions(ShardSuiteOptions):
     """Measure what uncertainty depends on: are uncertain images classified wrongly, are long captions more certain, and
     are images and captions more uncertain after hiding, blurring or shortening?
 
@@ -172,6 +203,87 @@ class UncertaintyOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecisionsOptions(ShardSuiteOptions):
+    """Measure what can be decided by a model: which answers are wrong, how sure to be, how long label sets are, which
+    images are from elsewhere. Every score of doubt is compared with the largest probability on the same images.
+
+    What must be fitted is fitted on the other folds of the images.
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """Labelled images: a folder of the published layout (wds_imagenet1k_test), or a folder with one folder of images
+    per label. May be given several times."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
+    classnames: Path | None = None
+    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
+    elsewhere: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Images from elsewhere: a folder of images, shards, or a folder of the published layout. May be given several
+    times. Noise is always tried."""
+    known: str | None = None
+    """Images that the model was trained on, from which distances are measured: as `elsewhere`. By default the
+    other folds of the data."""
+    num_folds: int = 5
+    """Folds of the images."""
+
+    def __post_init__(self) -> None:
+        if self.num_folds < 2:
+            raise UserError(f"num_folds is {self.num_folds}: it must be at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """Calibrate a model on labelled images, so that its answers come with guarantees: a temperature for probabilities,
+    label sets that contain the right label, and "don't know" where an answer would be wrong too often.
+
+    The guarantees hold for images like these: drawn in the same way, with the same labels.
+    """
+
+    checkpoint: str
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
+    open_clip:NAME/TAG."""
+    data: str
+    """Labelled images that the model was not trained on: a folder with one folder of images per label, or a data set in
+    the published layout (wds_imagenet1k_test)."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
+    classnames: Path | None = None
+    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
+    score: Score = "lac"
+    """What label sets are made of. `lac`: the smallest sets. `aps` and `raps`: longer sets for harder images. `csd`:
+    the sampled distance, with both variances."""
+    fit_share: float = 0.3
+    """Share of the images that fit the temperature. The others give the guarantees."""
+    out: Path | None = None
+    """The file; by default calibration.safetensors in the model's folder, where the model is opened with it."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
+    batch_size: int = 128
+    """Images per forward pass."""
+    precision: Precision = "fp32"
+    """Precision of the towers. A calibration is for one precision."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""
+    num_resamples: int = 1000
+    """Bootstrap resamples per interval."""
+    seed: int = 0
+    """Seed of the split and of the resampling."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fit_share < 1:
+            raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
+        if self.out is None and not Path(self.checkpoint).is_dir():
+            raise UserError(f"out is not given, and {self.checkpoint} is no folder: name the file with --out")
+
+    @property
+    def path(self) -> Path:
+        """The file that is written."""
+        return self.out or Path(self.checkpoint) / CALIBRATION_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReweightOptions:
     """Weigh each class's prompts by how well they fit the class's images; no labels are needed.
 
@@ -181,7 +293,7 @@ class ReweightOptions:
 
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
-    images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
     """Shards of images: paths or patterns."""
     classnames: str | None = None
     """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`."""
@@ -203,3 +315,5 @@ class ReweightOptions:
     """Images per forward pass."""
     device: Device = "auto"
     """Where the model runs; `auto`: on a GPU if there is one."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""

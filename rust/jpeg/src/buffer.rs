@@ -1,7 +1,7 @@
 //! Buffers that a thread reuses.
 
 /// A buffer may keep this many bytes whatever its next use.
-const KEPT: usize = 32 << 20;
+pub(crate) const KEPT: usize = 32 << 20;
 
 /// The first `length` bytes of a reused buffer. Their content is unspecified.
 ///
@@ -12,7 +12,10 @@ pub fn first_bytes(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
         buffer.truncate(KEPT.max(length));
         buffer.shrink_to(KEPT.max(length));
     }
-    if buffer.len() < length {
+    if buffer.capacity() < length {
+        // Fresh memory is zeros already.
+        *buffer = vec![0; length];
+    } else if buffer.len() < length {
         buffer.resize(length, 0);
     }
     &mut buffer[..length]

@@ -1,11 +1,35 @@
-//! Huffman decoding: tables that return a code's symbol together with the number that follows it, and the bit reader.
+//! Huffman tables that return a code's symbol together with the number that follows it, or two of them at once.
 
-use super::header::{Codes, NATURAL};
+use super::tables::Codes;
 
 /// Bits that index a table. Almost all codes are this short.
-const LOOK: u32 = 10;
+pub(super) const LOOK: u32 = 10;
 /// The advance for the end of a block. No run can have it.
-const END: u32 = 128;
+pub(super) const END: u32 = 128;
+
+/// What the symbols of a table mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Symbols {
+    /// Lengths of numbers.
+    Dc,
+    /// Runs of zeros and lengths of numbers, or the end of the block.
+    Ac,
+    /// As `Ac`, or the end of this block and the next ones.
+    Band,
+}
+
+impl Symbols {
+    /// Whether an ordinary file can have the symbol.
+    fn has(self, symbol: u8) -> bool {
+        // Longest coefficients, in bits, of a file with 8-bit samples.
+        match (self, symbol >> 4, symbol & 15) {
+            (Self::Dc, run, bits) => run == 0 && bits <= 11,
+            (Self::Ac, run, 0) => run == 0 || run == 15,
+            (Self::Band, _, 0) => true,
+            (_, _, bits) => bits <= 10,
+        }
+    }
+}
 
 /// A decoding table: maps codes to steps.
 ///
@@ -14,6 +38,7 @@ const END: u32 = 128;
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     codes: Codes,
+    symbols: Symbols,
     steps: Box<[u32; 1 << LOOK]>,
     /// For each length above `LOOK`: the first value, left-aligned to 16 bits, beyond all codes up to that length, and the
     /// offset from a code to the index of its symbol.
@@ -21,15 +46,10 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Builds the table, unless it was already built from `codes`. `None` if a code is impossible, or may mean a number longer
-    /// than `max_bits` or something that baseline files don't have.
-    pub(super) fn make(
-        slot: &mut Option<Self>,
-        codes: &Codes,
-        max_bits: u8,
-        runs: bool,
-    ) -> Option<()> {
-        if slot.as_ref().is_some_and(|table| table.codes == *codes) {
+    /// Builds the table, unless it was already built. `None` if a code is impossible, or an ordinary file does not have it.
+    pub(super) fn make(slot: &mut Option<Self>, codes: &Codes, symbols: Symbols) -> Option<()> {
+        let same = |table: &Self| table.codes == *codes && table.symbols == symbols;
+        if slot.as_ref().is_some_and(same) {
             return Some(());
         }
         let mut steps = match slot.take() {
@@ -44,14 +64,7 @@ impl Table {
             for _ in 0..count {
                 let symbol = codes.symbols[place];
                 place += 1;
-                let (run, bits) = (symbol >> 4, symbol & 15);
-                let usual = bits <= max_bits
-                    && if bits == 0 {
-                        run == 0 || run == 15
-                    } else {
-                        true
-                    };
-                if code >= 1 << length || !usual || !(runs || run == 0) {
+                if code >= 1 << length || !symbols.has(symbol) {
                     return None;
                 }
                 if length <= LOOK {
@@ -65,18 +78,26 @@ impl Table {
         }
         *slot = Some(Self {
             codes: *codes,
+            symbols,
             steps,
             long,
         });
         Some(())
     }
 
-    /// The step at the start of the bits. Its length is not 0.
+    /// The step at the start of the bits, or 0 if its code is longer than the index.
     #[inline(always)]
-    fn step(&self, bits: u64) -> Option<u32> {
-        match self.steps[(bits >> (64 - LOOK)) as usize] {
-            0 => self.long_step(bits),
-            step => Some(step),
+    pub(super) fn look_up(&self, bits: u64) -> u32 {
+        self.steps[(bits >> (64 - LOOK)) as usize]
+    }
+
+    /// What was found, or the step of a longer code. Its length is not 0.
+    #[inline(always)]
+    pub(super) fn or_long(&self, found: u32, bits: u64) -> Option<u32> {
+        if found == 0 {
+            self.long_step(bits)
+        } else {
+            Some(found)
         }
     }
 
@@ -95,123 +116,98 @@ impl Table {
 
 fn step_of(length: u32, symbol: u8) -> u32 {
     let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-    let advance = if symbol == 0 { END } else { run + 1 };
-    advance << 24 | (63 - size) << 16 | length << 8 | (length + size)
+    if size == 0 && run < 15 {
+        // The end of a block. As many bits as the run says follow, for how many blocks it is the end of.
+        return END << 24 | 63 << 16 | length << 8 | (length + run);
+    }
+    (run + 1) << 24 | (63 - size) << 16 | length << 8 | (length + size)
+}
+
+/// How many blocks after this one a step ends. The bits start with its code.
+#[inline(always)]
+pub(super) fn blocks_ended(step: u32, bits: u64) -> u32 {
+    let (length, total) = (step >> 8 & 0xFF, step & 0xFF);
+    let size = total - length;
+    let behind = bits << (length & 63);
+    (1 << size) - 1 + (behind >> 1 >> (63 - size & 63)) as u32
 }
 
 /// The number of a step. The bits start with its code.
 #[inline(always)]
-fn number(step: u32, bits: u64) -> i32 {
+pub(super) fn number(step: u32, bits: u64) -> i32 {
     let behind = (bits << (step >> 8 & 63)) as i64;
     // If the first bit of a number is 0, it is negative: prepend sign bits and add one.
     let signed = (behind >> 1 ^ i64::MIN) >> (step >> 16 & 63);
     (signed - (signed >> 63)) as i32
 }
 
-/// A bit reader over data without byte stuffing, high bits first.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// The next bits, starting at the highest. Bits beyond `count` are zeros, or the start of the bytes at `at`.
-    buffer: u64,
-    count: u32,
+/// A table that maps the next bits to one step or to two.
+///
+/// An entry packs two steps. The lowest byte is the length of all; the next three are those of the first step. The fifth is how
+/// far both advance, and the highest two are the second number. If there is no second step, its number is of no account. An
+/// end of the block is the second step, also if it comes first ([`ONLY_END`]). For a code longer than the index, the fifth byte
+/// is [`BEYOND`].
+#[derive(Debug, Clone)]
+pub(super) struct PairTable {
+    pub(super) single: Table,
+    pairs: Box<[u64; 1 << LOOK]>,
 }
 
-/// Zero bytes that must follow the data.
-pub(super) const PADDING: usize = WINDOW + 8;
-/// More bytes than a block can use, plus those loaded at its end.
-const WINDOW: usize = 256 + 8;
+/// The third and fourth byte of an entry that has only the end of a block: an advance by 1 to a number of no bits, which is 0.
+pub(super) const ONLY_END: u64 = 1 << 8 | 63;
+/// The advance of an entry that stands for a long code. No two steps can have it.
+const BEYOND: u64 = 64;
 
-impl<'a> Bits<'a> {
-    /// A reader of `bytes`. The last [`PADDING`] bytes don't count.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            at: 0,
-            buffer: 0,
-            count: 0,
+impl PairTable {
+    /// As [`Table::make`].
+    pub(super) fn make(slot: &mut Option<Self>, codes: &Codes, symbols: Symbols) -> Option<()> {
+        let same = |table: &Self| table.single.codes == *codes && table.single.symbols == symbols;
+        if slot.as_ref().is_some_and(same) {
+            return Some(());
         }
+        let (mut single, mut pairs) = match slot.take() {
+            Some(table) => (Some(table.single), table.pairs),
+            None => (None, Box::new([0; 1 << LOOK])),
+        };
+        Table::make(&mut single, codes, symbols)?;
+        let single = single?;
+        for (index, pair) in pairs.iter_mut().enumerate() {
+            *pair = pair_of(&single.steps, index);
+        }
+        *slot = Some(Self { single, pairs });
+        Some(())
     }
 
-    /// Whether exactly all bytes were used.
-    pub(super) fn at_end(&self) -> bool {
-        let counting = (self.bytes.len() - PADDING) as isize * 8;
-        let used = self.at as isize * 8 - self.count as isize;
-        (counting - 7..=counting).contains(&used)
+    /// The steps at the start of the bits.
+    #[inline(always)]
+    pub(super) fn look_up(&self, bits: u64) -> u64 {
+        self.pairs[(bits >> (64 - LOOK)) as usize]
     }
 }
 
-/// Index of each coefficient in a group of four blocks, whose rows are side by side.
-const IN_GROUP: [u8; 64] = {
-    let mut places = [0; 64];
-    let mut k = 0;
-    while k < 64 {
-        places[k] = NATURAL[k] / 8 * 32 + NATURAL[k] % 8;
-        k += 1;
+/// The steps at the start of the bits of an index.
+fn pair_of(steps: &[u32; 1 << LOOK], index: usize) -> u64 {
+    let first = steps[index];
+    let (used, advance) = (first & 0xFF, first >> 24);
+    if first == 0 {
+        return BEYOND << 32;
     }
-    places
-};
-
-/// Reads a block. If it is needed, writes the coefficients to `out`, which must contain zeros.
-#[inline(always)]
-pub(super) fn read_block<const KEEP: bool>(
-    bits: &mut Bits<'_>,
-    dc: &Table,
-    ac: &Table,
-    predicted: &mut i32,
-    out: &mut [i16; 256],
-) -> Option<()> {
-    let window = bits.bytes.get(bits.at..)?.first_chunk::<WINDOW>()?;
-    let (mut at, mut buffer, mut count) = (0usize, bits.buffer, bits.count);
-    macro_rules! refill {
-        () => {
-            let word = window[at & 255..].first_chunk::<8>()?;
-            buffer |= u64::from_be_bytes(*word) >> count;
-            at += ((63 - count) >> 3) as usize;
-            count |= 56;
-        };
+    if advance == END {
+        return u64::from(END) << 32 | ONLY_END << 16 | u64::from(first & 0xFFFF);
     }
-    macro_rules! skip {
-        ($step:ident) => {
-            // The shift uses the low six bits of the step, which are the length, so no mask delays the next step.
-            buffer = buffer.wrapping_shl($step);
-            count -= $step & 0xFF;
-        };
+    let alone = u64::from(advance) << 32 | u64::from(first);
+    if used >= LOOK {
+        return alone;
     }
-    refill!();
-    let step = dc.step(buffer)?;
-    *predicted = predicted.checked_add(number(step, buffer))?;
-    skip!(step);
-    if KEEP {
-        out[0] = *predicted as i16;
+    let bits = (index as u64) << (64 - LOOK) << used;
+    let second = steps[(bits >> (64 - LOOK)) as usize];
+    let total = used + (second & 0xFF);
+    // The number behind the end of several blocks is read only if the end comes first.
+    let ends_several = second >> 24 == END && second & 0xFF != second >> 8 & 0xFF;
+    if second == 0 || total > LOOK || ends_several {
+        return alone;
     }
-    let mut k = 0;
-    macro_rules! step {
-        () => {{
-            let step = ac.step(buffer)?;
-            let number = number(step, buffer);
-            skip!(step);
-            k += (step >> 24) as usize;
-            let Some(&place) = IN_GROUP.get(k) else {
-                break;
-            };
-            if KEEP {
-                out[usize::from(place)] = number as i16;
-            }
-            if k == 63 {
-                break;
-            }
-        }};
-    }
-    // A step uses at most 27 bits, so one refill is enough for two.
-    loop {
-        step!();
-        refill!();
-        step!();
-    }
-    bits.at += at;
-    (bits.buffer, bits.count) = (buffer, count);
-    // The last coefficient, the end of the block, or a run beyond it.
-    (k == 63 || k >= END as usize).then_some(())
+    let number = u64::from(number(second, bits) as i16 as u16);
+    let both = u64::from(advance + (second >> 24));
+    number << 48 | both << 32 | u64::from(first & 0xFFFF_FF00 | total)
 }

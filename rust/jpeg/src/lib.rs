@@ -28,15 +28,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bits;
 pub mod buffer;
 mod crop_box;
+mod data;
 mod header;
 mod huffman;
 mod kernels;
 pub mod level;
 mod pixels;
 mod planes;
+mod progressive;
 mod scan;
+mod tables;
 
 pub use crop_box::CropBox;
 pub use header::JpegHeader;

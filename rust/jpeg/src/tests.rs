@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::{Path, PathBuf};
+
 use proptest::prelude::*;
 use turbojpeg_sys as tj;
 
 use super::level::{at, runnable};
 use super::{CropBox, JpegDecoder, JpegHeader};
 
-const LIMIT: u64 = 1 << 20;
+const LIMIT: u64 = 1 << 22;
 
 /// Settings of an encoded image.
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ fn settings(sides: std::ops::Range<i32>) -> impl Strategy<Value = Settings> {
     ]);
     let restarts = prop_oneof![Just((0, 0)), (1..9, Just(0)), (Just(0), 1..4)];
     let shape = (sides.clone(), sides, subsampling, 1..=100);
-    let kind = (any::<bool>(), prop::bool::weighted(0.05), restarts);
+    let kind = (any::<bool>(), prop::bool::weighted(0.3), restarts);
     (shape, kind, any::<u64>(), any::<u8>()).prop_map(|(shape, kind, seed, noise)| Settings {
         width: shape.0,
         height: shape.1,
@@ -114,35 +116,44 @@ fn encode(settings: &Settings) -> Vec<u8> {
 
 /// Decodes with libjpeg-turbo: the accurate inverse DCT and smooth upsampling. Warnings about the data are errors.
 fn by_libjpeg(bytes: &[u8]) -> Result<Image, String> {
-    // SAFETY: the handle is used by this thread alone and destroyed at the end; the buffer has the size of the header that is
-    // read from the same bytes; the message is copied before the handle is destroyed.
+    // SAFETY: the handle is used by this thread alone and destroyed at the end.
     unsafe {
         let handle = tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as i32);
-        let length = bytes.len() as u64;
-        let mut status = tj::tj3DecompressHeader(handle, bytes.as_ptr(), length);
-        let size = |parameter: tj::TJPARAM| tj::tj3Get(handle, parameter as i32).max(0) as u32;
-        let (width, height) = (
-            size(tj::TJPARAM_TJPARAM_JPEGWIDTH),
-            size(tj::TJPARAM_TJPARAM_JPEGHEIGHT),
-        );
-        let mut pixels = vec![0; width as usize * height as usize * 3];
-        if status == 0 {
-            let (out, format) = (pixels.as_mut_ptr(), tj::TJPF_TJPF_RGB);
-            status = tj::tj3Decompress8(handle, bytes.as_ptr(), length, out, 0, format);
-        }
-        let message = std::ffi::CStr::from_ptr(tj::tj3GetErrorStr(handle));
-        let message = message.to_string_lossy().into_owned();
+        let result = decompress(handle, bytes);
         tj::tj3Destroy(handle);
+        result
+    }
+}
+
+/// Decompresses with a handle.
+///
+/// # Safety
+/// The handle is one of this thread alone.
+unsafe fn decompress(handle: tj::tjhandle, bytes: &[u8]) -> Result<Image, String> {
+    let check = |status: i32| {
+        // SAFETY: the message is copied before the next call.
+        let message = unsafe { std::ffi::CStr::from_ptr(tj::tj3GetErrorStr(handle)) };
+        let message = message.to_string_lossy().into_owned();
         // About a version of the format, for instance.
         let harmless = message.starts_with("Warning: ");
-        (status == 0 || harmless)
-            .then_some(Image {
-                width,
-                height,
-                pixels,
-            })
-            .ok_or(message)
-    }
+        (status == 0 || harmless).then_some(()).ok_or(message)
+    };
+    let length = bytes.len() as u64;
+    // SAFETY: the bytes are as many as said.
+    check(unsafe { tj::tj3DecompressHeader(handle, bytes.as_ptr(), length) })?;
+    // SAFETY: any parameter can be read.
+    let size = |parameter: tj::TJPARAM| unsafe { tj::tj3Get(handle, parameter as i32) } as u32;
+    let width = size(tj::TJPARAM_TJPARAM_JPEGWIDTH);
+    let height = size(tj::TJPARAM_TJPARAM_JPEGHEIGHT);
+    let mut pixels = vec![0; width as usize * height as usize * 3];
+    let (out, format) = (pixels.as_mut_ptr(), tj::TJPF_TJPF_RGB);
+    // SAFETY: the buffer has the size of the header that is read from the same bytes.
+    check(unsafe { tj::tj3Decompress8(handle, bytes.as_ptr(), length, out, 0, format) })?;
+    Ok(Image {
+        width,
+        height,
+        pixels,
+    })
 }
 
 /// A decoded image, packed RGB.
@@ -229,7 +240,7 @@ proptest! {
         let theirs = by_libjpeg(&bytes).unwrap();
         let plain = settings.subsampling != tj::TJSAMP_TJSAMP_440
             && settings.subsampling != tj::TJSAMP_TJSAMP_411
-            && !settings.progressive && settings.width > 4;
+            && settings.width > 4;
         for part in [some_part(part)(theirs.width, theirs.height), theirs.whole()] {
             let ours = here(&bytes, |_, _| part);
             prop_assert!(ours.is_some() || !plain, "left to libjpeg-turbo");
@@ -295,6 +306,24 @@ fn every_small_size_has_the_same_pixels() {
                 let theirs = by_libjpeg(&bytes).unwrap();
                 assert!(ours == theirs.part(part), "{width} x {height}");
             }
+        }
+    }
+}
+
+/// All photographs in the folder that `PROLIP_SHARED` names, or in `shared` beside the repository.
+#[test]
+fn photographs_have_the_same_pixels() {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let shared = std::env::var_os("PROLIP_SHARED").map_or_else(beside, PathBuf::from);
+    let Ok(photos) = std::fs::read_dir(shared.join("photos")) else {
+        return println!("skipped: {} has no photographs", shared.display());
+    };
+    for photo in photos {
+        let path = photo.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        if let Some((ours, part)) = here(&bytes, CropBox::whole) {
+            let theirs = by_libjpeg(&bytes).unwrap();
+            assert!(ours == theirs.part(part), "{}", path.display());
         }
     }
 }

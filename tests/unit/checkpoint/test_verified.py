@@ -143,6 +143,17 @@ def sign(path: Path) -> None:
     commit(path, files, None)
 
 
+def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path, deep = save(tmp_path, 1), "[" * 100_000
+    (path / "run.json").write_text(deep)
+    sign(path)
+    with pytest.raises(CheckpointError, match=r"step_000000001: run\.json cannot be read: "):
+        load_checkpoint(path)
+    (path / "manifest.json").write_text(deep)
+    with pytest.raises(CheckpointError, match=r"step_000000001: manifest\.json cannot be read: "):
+        load_checkpoint(path)
+
+
 def test_metadata_that_names_code_is_not_run(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
 
@@ -234,3 +245,9 @@ def test_a_load_that_fails_because_the_folder_was_replaced_starts_again(
     flip_a_bit(largest(path))
     with pytest.raises(CheckpointError, match="is damaged"):
         load_checkpoint(path)
+
+
+def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    with pytest.raises(CheckpointError, match="are read on Linux and macOS: export the model there"):
+        CheckpointFiles(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 OPEN_LOADER = """
 from prolip.data import BatchLoader, LoaderConfig
-BatchLoader(LoaderConfig(shards=("nowhere.tar",)), None)
+BatchLoader(LoaderConfig(shards=("nowhere.tar",)))
 """
 ONE_IMAGE = """
 from prolip.data import preprocess_image

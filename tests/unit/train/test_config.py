@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from prolip.data import LoaderConfig
-from prolip.models import ARCHITECTURES, ProLIP
+from prolip.errors import UserError
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.train.config import differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.train.config.run import DERIVED_KEYS
@@ -51,20 +52,20 @@ def test_an_architecture_is_a_start_that_keys_change() -> None:
 
 
 def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text('name = "mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
+    (tmp_path / "mine.toml").write_text('out = "runs/mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
     config = load_config(["demo", str(tmp_path / "mine.toml"), "--optim.lr", "1e-4"])
     assert (config.name, config.optim.lr, config.optim.warmup_steps, config.optim.clip_norm) == ("mine", 1e-4, 7, 1.0)
-    assert config.folder == Path("runs/mine")
+    assert config.out == Path("runs/mine")
 
 
 def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     base, mine = tmp_path / "below" / "base.toml", tmp_path / "mine.toml"
-    base.write_text('extends = "demo"\nname = "base"\nbatch_size = 64\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
-    mine.write_text('extends = "below/base.toml"\nname = "mine"\noptim = { lr = 3e-4 }\n')
+    base.write_text('extends = "demo"\nout = "runs/base"\nbatch_size = 64\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
+    mine.write_text('extends = "below/base.toml"\nout = "runs/mine"\noptim = { lr = 3e-4 }\n')
     demo, config = load_config(["demo"]), load_config([str(mine)])
     optim = replace(demo.optim, lr=3e-4, warmup_steps=7)
-    assert config == replace(demo, name="mine", batch_size=64, optim=optim)
+    assert config == replace(demo, out=Path("runs/mine"), batch_size=64, optim=optim)
     assert "extends" not in to_toml(config)
     # What is named later wins as a whole, with what it extends.
     assert load_config([str(mine), "demo"]) == demo
@@ -183,7 +184,7 @@ def test_the_loader_gets_every_setting_of_the_data() -> None:
 
 def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
     first = load_config(["demo"])
-    moved = load_config(["demo", "--run_dir", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
+    moved = load_config(["demo", "--out", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
     other = load_config(["demo", "--optim.lr", "0.5", "--data.captions.1.sources.0.weight", "1"])
     assert differing_keys(moved, to_toml(first)) == []
     assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]
@@ -192,13 +193,74 @@ def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # A start
 
+RATES = ("--optim.lr", "1e-5", "--optim.warmup_steps", "0")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> tuple[str, ModelConfig]:
+    """A small model to start from, and its configuration."""
+    demo = ARCHITECTURES["demo"]
+    small = replace(demo, vision=replace(demo.vision, layers=1, width=32), text=replace(demo.text, vocab_size=49408))
+    save_pretrained(ProLIP(small), tmp_path / "start")
+    return str(tmp_path / "start"), small
+
+
+def test_the_architecture_of_a_start_wins_over_a_recipes_own_model(start: tuple[str, ModelConfig]) -> None:
+    source, small = start
+    words = ["finetune-clip-vit-b16", *SHARDS, "--start_from", source, "--data.tokenizer.context_length", "20"]
+    config = load_config([*words, "--architecture", "start_from"])
+    assert config.model == small
+    # What is said after that choice changes it.
+    changed = load_config([*words, "--architecture", "start_from", "--model.init_logit_bias", "-3"])
+    assert changed.model == replace(small, init_logit_bias=-3)
+
+
+def test_a_recipe_that_chooses_the_architecture_of_its_start_may_change_it(
+    start: tuple[str, ModelConfig], tmp_path: Path
+) -> None:
+    source, small = start
+    (tmp_path / "mine.toml").write_text(
+        f"""
+        extends = "finetune-clip-vit-b16"
+        start_from = "{source}"
+        architecture = "start_from"
+        data.tokenizer.context_length = 20
+        model.init_logit_bias = -3.0
+        """
+    )
+    assert load_config([str(tmp_path / "mine.toml"), *SHARDS]).model == replace(small, init_logit_bias=-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        ((), "optim.lr and optim.warmup_steps are not set"),
+        (RATES[:2], "optim.warmup_steps is not set"),
+        (("--optim.warmup-steps=5",), "optim.lr is not set"),
+    ],
+)
+def test_a_start_does_not_get_the_rates_of_pre_training(
+    start: tuple[str, ModelConfig], flags: tuple[str, ...], missing: str
+) -> None:
+    words = [*SHARDS, "--samples_seen", "51200", "--start_from", start[0], "--data.tokenizer.context_length", "20"]
+    with pytest.raises(UserError, match=f"{missing}: the defaults .* Add a recipe, such as finetune-clip-vit-b16"):
+        load_config([*words, *flags])
+    assert load_config([*words, *RATES]).optim.lr == 1e-5
+
+
+def test_a_warm_up_beyond_the_end_is_remarked() -> None:
+    words = ["demo", "--batch_size", "10", "--optim.warmup_steps", "100"]
+    assert load_config([*words, "--samples_seen", "1010"]).remarks == []
+    (remark,) = load_config([*words, "--samples_seen", "1000"]).remarks
+    assert remark.startswith("optim.warmup_steps is 100, and the run has 100 steps")
+
 
 def test_a_start_brings_its_architecture_and_what_is_saved_needs_it_no_more(tmp_path: Path) -> None:
     small = replace(
         ARCHITECTURES["demo"], vision=replace(ARCHITECTURES["demo"].vision, layers=1, pool_type="map", no_ln_pre=True)
     )
     save_pretrained(ProLIP(small), tmp_path / "start")
-    words = [*SHARDS, "--samples_seen", "512", "--start_from", str(tmp_path / "start")]
+    words = [*SHARDS, "--samples_seen", "512", "--start_from", str(tmp_path / "start"), *RATES]
     config = load_config([*words, "--data.tokenizer.context_length", "20"])
     assert (config.architecture, config.model) == ("start_from", small)
     shutil.rmtree(tmp_path / "start")

@@ -117,8 +117,8 @@ class ParallelConfig:
 class LogConfig:
     """Where to log a run besides metrics.jsonl."""
 
-    tensorboard: bool = True
-    """Write TensorBoard files to `tensorboard` in the run's folder."""
+    tensorboard: bool = False
+    """Write TensorBoard files to `tensorboard` in the run's folder (`pip install 'prolip[tensorboard]'`)."""
     wandb: bool = False
     """Log to Weights & Biases (`pip install 'prolip[wandb]'`). A resumed run continues its run there. W&B's environment
     variables apply, such as WANDB_API_KEY and WANDB_MODE=offline."""
@@ -145,11 +145,15 @@ class LogConfig:
             raise UserError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
 
     def check(self) -> None:
-        """Check that W&B is installed if it is used.
+        """Check that TensorBoard and W&B are installed if they are used.
 
         Raises:
-            UserError: it is not.
+            UserError: one is not.
         """
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise UserError(
+                "log.tensorboard is True, but TensorBoard is not installed: pip install 'prolip[tensorboard]'"
+            )
         if self.wandb and find_spec("wandb") is None:
             raise UserError("log.wandb is True, but W&B is not installed: pip install 'prolip[wandb]'")
 
@@ -171,10 +175,10 @@ class ValidationJob:
     """Images to embed at a time, per process."""
     captions: tuple[str, ...] = ("txt",)
     """For retrieval and uncertainty: one entry per caption, `txt` or a dotted path into the sample's JSON."""
-    label: str = CLASS_MEMBER
-    """For zero_shot: the label of a sample, its member `cls` or a dotted path into its JSON. A class name, or a class
+    class_key: str = CLASS_MEMBER
+    """For zero_shot: where a sample's class is, its member `cls` or a dotted path into its JSON. It is a name, or a
     number from 0."""
-    classes: Path | None = None
+    classnames: Path | None = None
     """For zero_shot: file of class names, one per line. None for the sorted names that occur as labels."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
     """For zero_shot: prompts of a class, with `{}` for its name."""

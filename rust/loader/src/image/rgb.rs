@@ -45,6 +45,14 @@ impl Rgb8 {
         &self.buffer[..self.width as usize * self.height as usize * 3]
     }
 
+    /// The pixels, `height * width * 3` bytes.
+    #[must_use]
+    pub fn into_pixels(mut self) -> Vec<u8> {
+        self.buffer
+            .truncate(self.width as usize * self.height as usize * 3);
+        self.buffer
+    }
+
     /// As [`Self::reshape`], but returns `length` bytes, of which those after the pixels are not part of the image.
     pub(super) fn reshape_loosely(&mut self, width: u32, height: u32, length: usize) -> &mut [u8] {
         (self.width, self.height) = (width, height);
