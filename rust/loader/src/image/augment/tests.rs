@@ -261,7 +261,7 @@ fn kernel_times() {
     let pixels = resized(&image, crop, 224, 224);
     let mut scratch = Scratch::default();
     for level in runnable() {
-        let mut time = |name: &str, work: &mut dyn FnMut(&mut [u8])| {
+        let time = |name: &str, work: &mut dyn FnMut(&mut [u8])| {
             let mut times: Vec<_> = (0..101)
                 .map(|_| {
                     let mut out = pixels.clone();
