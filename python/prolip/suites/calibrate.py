@@ -44,7 +44,7 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
         DataError: an image has no label, or too many cannot be read.
     """
     with TemporaryDirectory() as made:
-        data = open_classes(options.data, Path(made), options.templates, options.classnames)
+        data = open_classes(options.data, Path(made), options.store, options.templates, options.classnames)
         model = load(
             options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision
         )

@@ -69,7 +69,7 @@ class DatacompOptions(ShardSuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(SuiteOptions):
+class ZeroShotOptions(ShardSuiteOptions):
     """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
 
     A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test, as
@@ -203,7 +203,7 @@ class UncertaintyOptions(ShardSuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionsOptions(SuiteOptions):
+class DecisionsOptions(ShardSuiteOptions):
     """Measure what can be decided by a model: which answers are wrong, how sure to be, how long label sets are, which
     images are from elsewhere. Every score of doubt is compared with the largest probability on the same images.
 
@@ -268,6 +268,8 @@ class CalibrateOptions:
     """Bootstrap resamples per interval."""
     seed: int = 0
     """Seed of the split and of the resampling."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fit_share < 1:

@@ -57,7 +57,9 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     charts: list[Chart] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            data = open_classes(source, cache.folder.with_name("data"), options.templates, options.classnames)
+            data = open_classes(
+                source, cache.folder.with_name("data"), options.store, options.templates, options.classnames
+            )
             settings = {
                 "model": fingerprint,
                 "data": data.fingerprint,

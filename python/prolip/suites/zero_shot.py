@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from prolip.data import DataError
+from prolip.data import DataError, StoreConfig
 from prolip.data.build.folder import class_text, find_images
 from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS
@@ -45,7 +45,7 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
             made = cache.folder.with_name("data")
-            folder = open_classes(source, made, options.templates, options.classnames)
+            folder = open_classes(source, made, options.store, options.templates, options.classnames)
             settings = {
                 "model": fingerprint,
                 "data": folder.fingerprint,
@@ -80,16 +80,19 @@ def embed_labelled(model: Model, folder: TaskFolder, batch_size: int) -> tuple[G
     Raises:
         DataError: an image has no class, or too many cannot be read.
     """
-    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("cls",))
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("cls",), store=folder.store)
     return images.gaussian, read_labels(folder, images)
 
 
-def open_classes(source: str, made: Path, templates: Sequence[str], classnames: Path | None = None) -> TaskFolder:
+def open_classes(
+    source: str, made: Path, store: StoreConfig, templates: Sequence[str], classnames: Path | None = None
+) -> TaskFolder:
     """Open a data set, with other class names and templates if any are given.
 
     Args:
         source: a folder of class folders, or what `open_captioned` opens.
         made: where shards of class folders and remote files are stored.
+        store: how shards are read.
         templates: prompts with `{}` for the class; () for the data set's own, or `TEMPLATES`.
         classnames: a file of class names; None for the data set's own.
 
@@ -99,7 +102,7 @@ def open_classes(source: str, made: Path, templates: Sequence[str], classnames: 
     """
     path = Path(source)
     published = not path.is_dir() or (path / CLASSNAMES).is_file() or any(path.glob("*.tar"))
-    folder = open_captioned(source, made) if published else pack_class_folder(path, made)
+    folder = open_captioned(source, made, store) if published else pack_class_folder(path, made)
     if classnames is not None and not classnames.is_file():
         raise UserError(f"classnames is {classnames}: there is no such file")
     names = folder.classnames if classnames is None else read_lines(classnames)
