@@ -292,6 +292,12 @@ def decide(folder: Path, _: Patch) -> None:
     images(folder)
 
 
+def doubt(folder: Path, _: Patch) -> None:
+    """A run, and emoji shards."""
+    build_made_up(folder / "data" / "emoji")
+    write_run(folder / "runs" / "demo", folder / "data" / "emoji" / "tokenizer.json", context_length=20)
+
+
 def hugging_face(folder: Path, patch: Patch) -> None:
     """A run, images, and the released model; code that comes with a model is copied into the folder, too."""
     emoji_run(folder)
@@ -331,6 +337,7 @@ def alone(make: Callable[[Path], None]) -> Callable[[Path, Patch], None]:
 PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "README.md": readme,
     "decide.md": decide,
+    "doubt.md": doubt,
     "embed-and-search.md": alone(emoji_run),
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),
