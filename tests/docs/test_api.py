@@ -20,6 +20,7 @@ PUBLIC = (
     "prolip.checkpoint",
     "prolip.eval",
     "prolip.embeddings",
+    "prolip.adapt",
     "prolip.suites",
     "prolip.train.config",
     "prolip.train.logging",

@@ -281,6 +281,11 @@ def start_from_clip(folder: Path, patch: Patch) -> None:
     captioned(folder / "data" / "long", prefix="train-")
 
 
+def adapt_a_frozen_clip(folder: Path, patch: Patch) -> None:
+    mine(folder)
+    clips(folder, patch)
+
+
 def hugging_face(folder: Path, patch: Patch) -> None:
     """A run, images, and the released model; code that comes with a model is copied into the folder, too."""
     emoji_run(folder)
@@ -319,6 +324,7 @@ def alone(make: Callable[[Path], None]) -> Callable[[Path, Patch], None]:
 
 PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "README.md": readme,
+    "adapt-a-frozen-clip.md": adapt_a_frozen_clip,
     "embed-and-search.md": alone(emoji_run),
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),

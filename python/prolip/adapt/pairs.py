@@ -99,7 +99,10 @@ class NpzFile:
     @property
     def count(self) -> int:
         """Number of rows."""
-        return self._shape("image")[0]
+        counts = [self._shape(name)[0] for name in NAMES]
+        if counts[0] != counts[1]:
+            raise UserError(f"{self.path} has {counts[0]} images and {counts[1]} texts: a row of each is a pair")
+        return counts[0]
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """See `Table`."""
@@ -259,9 +262,6 @@ def _tables(source: Path) -> list[Table]:
     if source.suffix == ".npz":
         if not zipfile.is_zipfile(source):
             raise UserError(f"{source} is not a file of numpy arrays")
-        with zipfile.ZipFile(source) as archive:
-            for name in NAMES:
-                _array(archive, source, name).close()
         return [NpzFile(source)]
     if source.suffix == ".parquet":
         missing = set(NAMES) - set(parquet().read_schema(source).names)

@@ -129,11 +129,12 @@ def find_origin(options: AdaptOptions) -> Origin:
     Raises:
         UserError: it is unknown, or the folders are of different models.
     """
-    manifests = [Manifest.read(path) for path in (*options.embeddings, *options.masked) if path.is_dir()]
+    folders = [path for path in (*options.embeddings, *options.masked) if path.is_dir()]
+    manifests = [Manifest.read(folder) for folder in folders]
     first = manifests[0] if manifests else None
-    for path, manifest in zip((*options.embeddings, *options.masked), manifests, strict=False):
-        if first is not None and manifest.weights != first.weights:
-            raise UserError(f"embeddings: {path} and {options.embeddings[0]} are of different models")
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if manifest.weights != manifests[0].weights:
+            raise UserError(f"embeddings: {folder} and {folders[0]} are of different models")
     source = options.frozen or (None if first is None else first.checkpoint)
     if source is None:
         raise UserError("frozen: name the model that made these embeddings, such as open_clip:ViT-B-32/openai")
@@ -147,5 +148,5 @@ def find_origin(options: AdaptOptions) -> Origin:
     model = load(source, tokenizer=tokenizer, device="cpu")
     digest = weights_digest(model.network)
     if first is not None and digest != first.weights:
-        raise UserError(f"frozen: {source} is not the model that made {options.embeddings[0]}")
+        raise UserError(f"frozen: {source} is not the model that made {folders[0]}")
     return Origin(Frozen(absolute_source(source), digest, tokenizer), model.logit_scale, model.logit_bias)

@@ -90,9 +90,17 @@ def find_adapter(source: str, cache_dir: str | Path | None = None) -> tuple[Adap
 
 
 def absolute_source(source: str) -> str:
-    """The same model source with an absolute path, if it is a path of this machine."""
+    """The same model source with an absolute path, if it is a path of this machine.
+
+    Raises:
+        UserError: there is no such path.
+    """
     prefix, path = _path_in(source)
-    return source if path is None else f"{prefix}{path.absolute()}"
+    if path is None:
+        return source
+    if not path.exists():
+        raise UserError(f"frozen: {source} is not here: name the model that made the embeddings")
+    return f"{prefix}{path.absolute()}"
 
 
 def find_frozen(frozen: Frozen, folder: Path) -> str:
