@@ -1,8 +1,8 @@
 """A Laplace approximation over a linear map on top of each frozen tower (after BayesVLM, arXiv:2412.06014).
 
 BayesVLM treats the last projection of each tower as random. Cached embeddings are what comes after that projection, so
-here a further map W, [D, D], is random, whose most probable value is the identity. Embeddings and their moments are those
-of W z. What differs: directions that the projection itself drops cannot become uncertain.
+here a further map W, [D, D], is random, and its most probable value is the identity. The Gaussians are those of W z.
+What differs: directions that the projection itself drops cannot become uncertain.
 
 For each tower, with the other one fixed:
 

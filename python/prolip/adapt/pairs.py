@@ -237,11 +237,15 @@ def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
     counts = [table.count for table in tables]
     if views and [view.count for view in views] != counts:
         raise UserError(
-            f"masked: {', '.join(map(str, masked))} and {', '.join(map(str, sources))} do not have the same rows: embed "
-            "the same samples in the same order"
+            f"masked: {', '.join(map(str, masked))} and {', '.join(map(str, sources))} do not have the same rows: "
+            "embed the same samples in the same order"
         )
     for table, view in zip(tables, views, strict=False):
-        if isinstance(table, PartPair) and isinstance(view, PartPair) and table.image.names()[0] != view.image.names()[0]:
+        if (
+            isinstance(table, PartPair)
+            and isinstance(view, PartPair)
+            and table.image.names()[0] != view.image.names()[0]
+        ):
             raise UserError(f"masked: {view.name} and {table.name} have other keys: embed the same samples")
     if not sum(counts):
         raise UserError(f"embeddings: {', '.join(map(str, sources))} hold no pairs")

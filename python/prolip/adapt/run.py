@@ -40,7 +40,7 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     """Adapt a frozen model, write it to a folder, and return the lines to print.
 
     Raises:
-        UserError: the embeddings cannot be used, or the frozen model is unknown; or the output folder holds other files.
+        UserError: the embeddings cannot be used, the frozen model is unknown, or the output folder holds other files.
         RuntimeError: the loss is not finite.
     """
     if options.out.is_dir() and any(options.out.iterdir()) and not (options.out / ADAPTER_FILE).is_file():
@@ -84,7 +84,10 @@ def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) 
     start_heads(adapter, fitted)
     first, last = fit_heads(adapter, pairs, options.heads, options.loss)
     shown = ", ".join(f"{name} {float(value):.4g}" for name, value in last._asdict().items() if name != "total")
-    return [f"loss {float(first.total):.4f} at first, {float(last.total):.4f} at last ({shown})", _variances(adapter, pairs)]
+    return [
+        f"loss {float(first.total):.4f} at first, {float(last.total):.4f} at last ({shown})",
+        _variances(adapter, pairs),
+    ]
 
 
 def logits_of(pairs: Pairs, batch_size: int, *, with_bias: bool) -> Logits:

@@ -5,8 +5,9 @@ B batch, D embedding.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.adapt.pairs import PairRows
-from prolip.errors import UserError
 
-MAX_SCALE = 1000.0
-"""Largest scale: on pairs that the model tells apart without an error, the best one is infinite."""
+log = logging.getLogger(__name__)
+
+MIN_SCALE, MAX_SCALE = 1.0, 1000.0
+"""Limits of the scale. On pairs that the model tells apart without an error the best one is infinite; where similarity
+says nothing it is 0 or below."""
 
 
 class Logits(NamedTuple):
@@ -38,20 +41,29 @@ def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
     Args:
         batches: pairs; each image meets the texts of its batch.
         with_bias: which of the losses.
-
-    Raises:
-        UserError: the best scale is not above 0: similarity says nothing about these pairs.
     """
     similarities = [batch.image.double() @ batch.text.double().T for batch in batches]
     images = sum(map(len, similarities))
     scale = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
     bias = torch.tensor(-10.0, dtype=torch.float64, requires_grad=with_bias)
-    free = [scale, bias] if with_bias else [scale]
+    measure = sigmoid_loss if with_bias else softmax_loss
 
     def loss_at() -> Tensor:
-        terms = [(sigmoid_loss if with_bias else softmax_loss)(one, scale, bias) for one in similarities]
-        return torch.stack(terms).sum() / images
+        return torch.stack([measure(one, scale, bias) for one in similarities]).sum() / images
 
+    _minimise(loss_at, [scale, bias] if with_bias else [scale])
+    found = float(scale)
+    if not MIN_SCALE <= found <= MAX_SCALE:
+        if not found >= MIN_SCALE:
+            log.warning("the best scale is %.3g: similarity says little about these pairs; do their rows match?", found)
+        with torch.no_grad():
+            scale.fill_(max(MIN_SCALE, min(found, MAX_SCALE)) if math.isfinite(found) else MIN_SCALE)
+        if with_bias:
+            _minimise(loss_at, [bias])
+    return Logits(float(scale), float(bias) if with_bias else None, float(loss_at()))
+
+
+def _minimise(loss_at: Callable[[], Tensor], free: list[Tensor]) -> None:
     optimizer = torch.optim.LBFGS(free, max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -61,11 +73,6 @@ def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call, arg-type]
-    with torch.no_grad():
-        if not (math.isfinite(float(scale)) and float(scale) > 0):
-            raise UserError(f"embeddings: the best scale is {float(scale):.3g}: images and texts do not match")
-        scale.clamp_(max=MAX_SCALE)
-        return Logits(float(scale), float(bias) if with_bias else None, float(loss_at()))
 
 
 def sigmoid_loss(similarity: Tensor, scale: Tensor, bias: Tensor) -> Tensor:

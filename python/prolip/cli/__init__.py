@@ -45,7 +45,9 @@ COMMANDS = {
     "classify": Command("how probable each label is for an image: prolip classify IMAGE LABEL ...", classify.run),
     "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
     "embed": Command("embed images and captions into Parquet or safetensors files, under torchrun too", embed.run),
-    "adapt": Command("learn uncertainty for a frozen CLIP or SigLIP from its embeddings of pairs, in minutes", adapt.run),
+    "adapt": Command(
+        "learn uncertainty for a frozen CLIP or SigLIP from its embeddings of pairs, in minutes", adapt.run
+    ),
     "search": Command("find embedded images or captions by text or by image", search.run),
     "explore": Command("open a page to try a model: images, captions, their uncertainty", explore.run),
     "runs": Command("tabulate runs side by side, and plot their curves on a page", runs.run),

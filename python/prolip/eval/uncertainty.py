@@ -138,7 +138,9 @@ def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
     """
     lengths = [(one.mean.square().sum(-1) + one.total_var).sqrt() for one in (images, texts)]
     product = lengths[0][:, None] * lengths[1]
-    return CosineMoments(images.mean @ texts.mean.T / product, similarity_std(images, texts).square() / product.square())
+    return CosineMoments(
+        images.mean @ texts.mean.T / product, similarity_std(images, texts).square() / product.square()
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

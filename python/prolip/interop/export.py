@@ -14,8 +14,8 @@ from prolip.checkpoint import Carried, Checkpoint, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import atomic_file
-from prolip.interop.export_adapted import export_adapted
 from prolip.interop.config import ExportOptions, OnnxConfig
+from prolip.interop.export_adapted import export_adapted
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json

@@ -1,7 +1,7 @@
 """Adapters: what turns the embeddings of a frozen CLIP or SigLIP into Gaussians, and its two files.
 
-A head per tower reads an embedding of unit norm and returns a Gaussian. The scale and the bias of the similarity are the
-adapter's own. D embedding.
+A head per tower reads an embedding of unit norm and returns a Gaussian. The similarity has a scale and a bias of its
+own. D embedding.
 """
 
 from __future__ import annotations

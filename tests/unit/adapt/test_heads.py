@@ -49,16 +49,16 @@ def test_gradients_equal_differences(means: Means) -> None:
     batch, measure = PairRows(*rows), ProlipLoss(EXACT, Peers())
     with torch.no_grad():
         for parameter in adapter.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     measure(forward(adapter, batch)).total.backward()  # type: ignore[no-untyped-call]
     for name, parameter in adapter.named_parameters():
         direction = torch.randn_like(parameter)
         values = []
         for sign in (1, -1):
             with torch.no_grad():
-                parameter += sign * 1e-5 * direction
+                parameter.add_(direction, alpha=sign * 1e-5)
                 values.append(float(measure(forward(adapter, batch)).total))
-                parameter -= sign * 1e-5 * direction
+                parameter.sub_(direction, alpha=sign * 1e-5)
         assert parameter.grad is not None
         difference = (values[0] - values[1]) / 2e-5
         assert float((parameter.grad * direction).sum()) == pytest.approx(difference, rel=1e-4, abs=1e-8), name

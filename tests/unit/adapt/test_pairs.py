@@ -92,10 +92,8 @@ def test_an_epoch_has_every_pair_once(tmp_path: Path) -> None:
     sources = [write_folder(tmp_path / "a", [20, 13]), write_npz(tmp_path / "b.npz", *made_up(31, DIM, seed=1))]
     pairs = open_pairs(sources)
     rows = torch.cat([batch.image for batch in islice(pairs.batches(8, 0, buffer=24), 3 * pairs.count // 8)])
-    # Batches are whole, so an epoch's last rows come with the next epoch's first: every pair comes two to four times.
     _, counts = rows.unique(dim=0, return_counts=True)
-    assert len(counts) == pairs.count
-    assert 2 <= int(counts.min()) <= int(counts.max()) <= 4
+    assert counts.tolist() == [3] * pairs.count
     again = torch.cat([batch.image for batch in islice(pairs.batches(8, 0, buffer=24), 3 * pairs.count // 8)])
     assert torch.equal(rows, again), "the same seed"
     other = torch.cat([batch.image for batch in islice(pairs.batches(8, 1, buffer=24), 3 * pairs.count // 8)])
@@ -164,9 +162,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
         ({"image": np.ones((2, 4), np.float32), "text": np.ones((3, 4), np.float32)}, "2 images and 3 texts"),
     ],
 )
-def test_a_file_that_holds_no_pairs_says_why(
-    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
-) -> None:
+def test_a_file_that_holds_no_pairs_says_why(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=message):
         list(open_pairs([tmp_path / "a.npz"]).blocks())
@@ -187,7 +183,7 @@ def test_other_sources_say_what_is_needed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has no manifest\.json"):
         open_pairs([tmp_path / "empty"])
-    with pytest.raises(UserError, match="holds no text embeddings|no text embeddings"):
+    with pytest.raises(UserError, match="no text embeddings"):
         open_pairs([write_folder(tmp_path / "images", [3], what="image")])
 
 
@@ -200,4 +196,6 @@ def test_rows_are_unit_vectors(tmp_path: Path) -> None:
 
 
 def test_a_part_is_named_by_kind_and_number() -> None:
-    assert part_name("text", 3, "parquet").removeprefix("text-") == part_name("image", 3, "parquet").removeprefix("image-")
+    assert part_name("text", 3, "parquet").removeprefix("text-") == part_name("image", 3, "parquet").removeprefix(
+        "image-"
+    )

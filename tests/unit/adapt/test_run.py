@@ -112,9 +112,7 @@ def test_laplace_and_temperature_train_nothing(lab: Path, tmp_path: Path, capsys
     assert scaled.logit_scale != pytest.approx(frozen.logit_scale)
 
 
-def test_files_of_others_need_the_models_name(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_of_others_need_the_models_name(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = ["adapt", "--embeddings", str(write_npz(tmp_path / "pairs.npz", *made_up(20, 16)))]
     out = ["--out", str(tmp_path / "model"), *SHORT]
     assert main([*pairs, *out]) == 2
@@ -123,9 +121,7 @@ def test_files_of_others_need_the_models_name(
     assert bool((prolip.load(tmp_path / "model", device="cpu").encode_texts(CAPTIONS).uncertainty > 0).all())
 
 
-def test_the_name_of_a_run_may_be_relative(
-    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_of_a_run_may_be_relative(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab)
     out = ["--out", str(tmp_path / "model"), "--frozen", "open_clip:local-dir:clip", *SHORT]
     assert main(["adapt", "--embeddings", "name", *out]) == 0
@@ -155,9 +151,7 @@ def test_what_cannot_work_says_why(
     assert not (tmp_path / "out").exists()
 
 
-def test_embeddings_of_two_models_are_refused(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_embeddings_of_two_models_are_refused(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((lab / "general" / "manifest.json").read_text())
     other = tmp_path / "other"
     other.mkdir()

@@ -125,7 +125,7 @@ def test_a_frozen_model_that_is_nowhere_is_named(lab: Path, tmp_path: Path) -> N
     content = json.loads((tmp_path / "alone" / ADAPTER_FILE).read_text())
     content["frozen"]["source"] = "/elsewhere/siglip"
     (tmp_path / "alone" / ADAPTER_FILE).write_text(json.dumps(content))
-    with pytest.raises(UserError, match="adapts the model /elsewhere/siglip, which is not there.*as siglip"):
+    with pytest.raises(UserError, match=r"adapts the model /elsewhere/siglip, which is not there.*as siglip"):
         load(tmp_path / "alone")
 
 
@@ -134,7 +134,7 @@ def test_other_weights_are_refused(lab: Path, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "stale" / ADAPTER_FILE).read_text())
     content["frozen"]["weights"] = "0" * 32
     (tmp_path / "stale" / ADAPTER_FILE).write_text(json.dumps(content))
-    with pytest.raises(UserError, match="adapts other weights than .*run has now: adapt it again"):
+    with pytest.raises(UserError, match=r"adapts other weights than .*run has now: adapt it again"):
         load(tmp_path / "stale")
 
 
