@@ -52,7 +52,7 @@ def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
         return torch.stack([measure(one, scale, bias) for one in similarities]).sum() / images
 
     _minimise(loss_at, [scale, bias] if with_bias else [scale])
-    found = float(scale)
+    found = float(scale.detach())
     if not MIN_SCALE <= found <= MAX_SCALE:
         if not found >= MIN_SCALE:
             log.warning("the best scale is %.3g: similarity says little about these pairs; do their rows match?", found)
@@ -60,7 +60,8 @@ def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
             scale.fill_(max(MIN_SCALE, min(found, MAX_SCALE)) if math.isfinite(found) else MIN_SCALE)
         if with_bias:
             _minimise(loss_at, [bias])
-    return Logits(float(scale), float(bias) if with_bias else None, float(loss_at()))
+    with torch.no_grad():
+        return Logits(float(scale), float(bias) if with_bias else None, float(loss_at()))
 
 
 def _minimise(loss_at: Callable[[], Tensor], free: list[Tensor]) -> None:
@@ -72,7 +73,7 @@ def _minimise(loss_at: Callable[[], Tensor], free: list[Tensor]) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call, arg-type]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
 
 
 def sigmoid_loss(similarity: Tensor, scale: Tensor, bias: Tensor) -> Tensor:

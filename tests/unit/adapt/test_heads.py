@@ -14,6 +14,7 @@ from prolip.adapt.heads import WARM_UP, fit_heads, forward, learning_rate, start
 from prolip.adapt.pairs import PairRows, open_pairs
 from prolip.adapt.temperature import Logits, fit_logits
 from prolip.distributed import Peers
+from prolip.eval.statistics import spearman
 from prolip.losses import LossConfig, ProlipLoss
 from prolip.models.adapter import Adapter, VarianceHead
 from prolip.models.config import AdapterConfig, Means
@@ -75,17 +76,20 @@ def test_fixed_means_stay(tmp_path: Path) -> None:
         torch.testing.assert_close(adapter.image(image).mean.norm(dim=1), torch.ones(64))
 
 
-def test_texts_that_fit_many_images_are_told_from_those_that_fit_one(tmp_path: Path) -> None:
-    """Half of the texts say nothing: they are near every image, and PPCL predicts too many positives for them."""
-    image, text = made_up(512, DIM, noise=0.2)
-    vague = F.normalize(text[256:] + 3 * image.mean(0) + 2 * torch.ones(DIM), dim=1)
-    pairs = open_pairs([write_npz(tmp_path / "a.npz", image, torch.cat([text[:256], vague]))])
+def test_texts_with_too_many_predicted_images_become_wide(tmp_path: Path) -> None:
+    """PPCL widens a text exactly when more positives are predicted for it than there are (docs/ablation.md)."""
+    image, text = made_up(512, DIM, noise=0.4)
+    towards = torch.tensor([1.0] + [0.0] * (DIM - 1))
+    image, text = F.normalize(image + 0.5 * towards, dim=1), F.normalize(text + 0.5 * towards, dim=1)
+    pairs = open_pairs([write_npz(tmp_path / "a.npz", image, text)])
+    start = fit_logits([PairRows(image, text, None, None)], with_bias=True)
+    assert start.bias is not None
+    predicted = (start.scale * image @ text.T + start.bias).sigmoid().sum(0)
     adapter = new(hidden=16)
-    start_heads(adapter, fit_logits([pairs.sample(256)], with_bias=True))
-    first, last = fit_heads(adapter, pairs, HeadsConfig(steps=150, batch_size=128, lr=1e-2), PPCL)
+    start_heads(adapter, start)
+    first, last = fit_heads(adapter, pairs, HeadsConfig(steps=100, batch_size=512, lr=1e-2), PPCL)
     assert float(last.total) < float(first.total)
-    found = adapter.text(torch.cat([text[:256], vague])).uncertainty
-    assert float(found[256:].median()) != pytest.approx(float(found[:256].median()), rel=0.2)
+    assert spearman(predicted, adapter.text(text).uncertainty.detach()) > 0.5
     assert not adapter.training
 
 
@@ -96,7 +100,9 @@ def test_masked_views_become_more_uncertain(tmp_path: Path) -> None:
     masked = write_npz(tmp_path / "masked.npz", *views)
     adapter = new(hidden=16)
     start_heads(adapter, Logits(5.0, -5.0, 0.0))
-    loss = LossConfig(inclusion_form="exact", masked_inclusion_weight=0.1, inclusion_scale=1.0, vib_weight=0)
+    loss = LossConfig(
+        ppcl_weight=0, inclusion_form="exact", masked_inclusion_weight=1, inclusion_scale=1.0, vib_weight=0
+    )
     fit_heads(adapter, open_pairs([whole], [masked]), HeadsConfig(steps=100, batch_size=64, lr=1e-2), loss)
     wider = adapter.image(views[0]).uncertainty > adapter.image(image).uncertainty
     assert float(wider.float().mean()) > 0.95

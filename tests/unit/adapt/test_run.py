@@ -147,7 +147,8 @@ def test_what_cannot_work_says_why(
 ) -> None:
     words = [{"NAME": str(lab / "name"), "LAB": str(lab)}.get(word, word) for word in words]
     assert main(["adapt", *([] if "--out" in words else ["--out", str(tmp_path / "out")]), *words]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err.replace("│", " ")  # the parser's own errors are in a box
+    assert message in " ".join(said.split())
     assert not (tmp_path / "out").exists()
 
 
