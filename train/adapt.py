@@ -1,9 +1,10 @@
-"""Adapt a frozen SigLIP of the demo's data: the runs and the table of docs/adapting.md.
+"""Adapt a frozen model of the demo's data: the runs and the table of docs/adapting.md.
 
-    python train/adapt.py run            # train the SigLIP and adapt it, unless that is done already
+    python train/adapt.py run            # train a SigLIP and adapt it, unless that is done already
     python train/adapt.py table          # measure everything on the test split, and print the table as Markdown
 
-The SigLIP is the demo's recipe without variances and masked views. Every way to adapt it sees only its embeddings.
+The SigLIP is the demo's recipe without variances and masked views; --frozen names another model. Every way to adapt it
+sees only the means of its embeddings.
 """
 
 from __future__ import annotations
@@ -56,9 +57,14 @@ def folders(options: argparse.Namespace, split: str) -> list[Path]:
     return [options.out / "embeddings" / f"{split}-{level}" for level in LEVELS]
 
 
+def frozen(options: argparse.Namespace) -> Path:
+    """The frozen model's folder."""
+    return options.frozen or Path(options.out / "siglip")
+
+
 def run(options: argparse.Namespace) -> int:
     """Train the SigLIP, embed the pairs, and adapt in every way; steps whose result exists are skipped."""
-    siglip, data = options.out / "siglip", options.data
+    siglip, data = frozen(options), options.data
     if not (siglip / "checkpoints").exists():
         read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
         command("prolip.train", "demo", *SIGLIP, *read, "--run_dir", str(siglip), *machine_flags(), *options.flags)
@@ -151,8 +157,8 @@ def auroc(score: Tensor, positive: Tensor) -> float:
 
 def table(options: argparse.Namespace) -> int:
     """Measure the SigLIP, the ProLIP and all that was adapted, and print a table."""
-    sources = {"SigLIP": options.out / "siglip"}
-    if options.prolip.exists():
+    sources = {"frozen": frozen(options)}
+    if options.prolip.exists() and options.prolip != options.frozen:
         sources["ProLIP"] = options.prolip
     for split in SPLITS:
         sources |= {f"{way}, {split}": options.out / f"{way}-{split}" for way in WAYS}
@@ -193,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/adapt"), help="folder of everything that is made")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
     parser.add_argument("--prolip", type=Path, default=Path("runs/demo"), help="a run trained as ProLIP, for the table")
+    parser.add_argument("--frozen", type=Path, help="a run to adapt, instead of a SigLIP that is trained for it")
     commands = parser.add_subparsers(required=True)
     runs = commands.add_parser("run", help="train and adapt")
     runs.add_argument("flags", nargs="*", help="further flags of `prolip train` for the SigLIP, after --")
