@@ -83,7 +83,7 @@ def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossCon
             group["lr"] = learning_rate(config, step) * group["factor"]
         terms = measure(forward(adapter, next(batches)))
         if not bool(terms.total.isfinite()):
-            values = {name: float(value) for name, value in terms._asdict().items()}
+            values = {name: float(value.detach()) for name, value in terms._asdict().items()}
             raise RuntimeError(f"the loss at step {step} is not finite: {values}")
         optimizer.zero_grad()
         terms.total.backward()  # type: ignore[no-untyped-call]
