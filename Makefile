@@ -65,8 +65,8 @@ PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
 bench-loader: $(VENV)/.ready-test
 	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }
 	rm -rf data/bench && mkdir -p data/bench/source && cp -rs "$(abspath $(PHOTOS))" data/bench/source/photos
-	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/orig --samples_per_shard 250
-	$(BIN)/prolip data build folder --source data/bench/source --out data/bench/side512 --samples_per_shard 250 --max_side 512
+	$(BIN)/prolip data build folder --images data/bench/source --out data/bench/orig --samples_per_shard 250
+	$(BIN)/prolip data build folder --images data/bench/source --out data/bench/side512 --samples_per_shard 250 --max_side 512
 	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
 	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset,hand-made || exit 1; \
 	done; done

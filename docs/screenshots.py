@@ -107,7 +107,7 @@ def served(options: ScreenshotOptions) -> Iterator[str]:
     """Run `prolip explore`, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    words = ["explore", "--checkpoint", str(options.run), "--data", str(options.data), "--port", str(port)]
+    words = ["explore", "--checkpoint", str(options.run), "--shards", str(options.data), "--port", str(port)]
     server = subprocess.Popen([sys.executable, "-m", "prolip.cli", *words])
     address = f"http://127.0.0.1:{port}"
     try:

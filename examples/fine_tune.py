@@ -26,8 +26,8 @@ def main() -> int:
     parser.add_argument("--captions", nargs="+", default=["animals and nature", "blowfish"])
     options = parser.parse_args()
 
-    flags = [options.recipe, "--start_from", options.start, "--architecture", "start_from", "--run_dir", options.out]
-    flags += ["--data.shards", options.shards, "--data.tokenizer.path", options.tokenizer, "--precision", "fp32"]
+    flags = [options.recipe, "--start_from", options.start, "--architecture", "start_from", "--out", options.out]
+    flags += ["--shards", options.shards, "--data.tokenizer.path", options.tokenizer, "--precision", "fp32"]
     flags += ["--samples_seen", str(options.samples_seen), "--batch_size", str(options.batch_size)]
     flags += ["--optim.lr", "1e-4", "--optim.warmup_steps", "10"]
     if not options.all:

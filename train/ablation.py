@@ -87,7 +87,7 @@ def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
     """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
     steps, data = options.steps, options.data
     length = ["--samples_seen", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
-    place = ["--run_dir", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
+    place = ["--out", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
     size = () if options.full else SMALLER
     return ["demo", "--seed", str(seed), *length, *place, *read, *size, *machine_flags(), *RECIPES[recipe]]

@@ -33,7 +33,7 @@ from prolip.pretrained import Model
 from prolip.pretrained.classify import classification
 
 SIGLIP = (
-    *("--name", "siglip", "--model.vision.embed_unc", "False", "--model.text.embed_unc", "False"),
+    *("--model.vision.embed_unc", "False", "--model.text.embed_unc", "False"),
     *("--model.init_logit_bias", "-10", "--data.mask.masked_fraction", "0", "--loss.contrast", "siglip"),
     *("--loss.inclusion_weight", "0", "--loss.masked_inclusion_weight", "0", "--loss.vib_weight", "0"),
 )
@@ -67,10 +67,10 @@ def run(options: argparse.Namespace) -> int:
     siglip, data = frozen(options), options.data
     if not (siglip / "checkpoints").exists():
         read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
-        command("prolip.train", "demo", *SIGLIP, *read, "--run_dir", str(siglip), *machine_flags(), *options.flags)
+        command("prolip.train", "demo", *SIGLIP, *read, "--out", str(siglip), *machine_flags(), *options.flags)
     for split, pattern in SPLITS.items():
         for level, folder in zip(LEVELS, folders(options, split), strict=True):
-            words = ["--checkpoint", str(siglip), "--data", f"{data}/{pattern}", "--what", "both", "--device", "cpu"]
+            words = ["--checkpoint", str(siglip), "--shards", f"{data}/{pattern}", "--what", "both", "--device", "cpu"]
             command("prolip.cli", "embed", *words, "--caption_key", f"captions.{level}", "--out", str(folder))
         for way, flags in WAYS.items():
             out = options.out / f"{way}-{split}"

@@ -79,7 +79,7 @@ def measured(options: argparse.Namespace, start: str, kind: str, flags: tuple[st
         # The start's own sizes, random, and the demo's start of scale and bias.
         words[0] = str(options.out / "all trained 0" / "config.toml")
         words += ["--architecture", "demo", "--start_from", "None", "--model.init_logit_bias", "-10"]
-    if train([*words, "--seed", str(seed), "--run_dir", str(place)]) != 0:
+    if train([*words, "--seed", str(seed), "--out", str(place)]) != 0:
         raise ValueError(f"training failed: {place}")
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     if rows[-1]["step"] < options.steps:

@@ -80,6 +80,8 @@ def prolip(words: list[str]) -> None:
         train(words[1:])
     elif words[0] == "explore":
         explore(*words)
+    elif words[0] == "eval" and "--num_resamples" in known_flags()[" ".join(words[:2])]:
+        assert cli.main([*words[:2], "--num_resamples", "20", *words[2:]]) == 0
     else:
         assert cli.main(words) == 0
 
@@ -312,8 +314,8 @@ def known_flags() -> dict[str, set[str]]:
     names = [name for name in cli.COMMANDS if name not in {"data", "bench", "eval"}]
     names += ["bench data", "data index", "data rank", "data filter"]
     names += [*(f"data build {builder}" for builder in BUILDERS), *(f"eval {suite}" for suite in SUITES)]
-    found = {name: _flags(cli.main, [*name.split(), "--help"]) for name in names}
-    found["train"] |= {"--dry-run"}
+    found = {name: _flags(cli.main, [*name.split(), "--help-all" if name == "train" else "--help"]) for name in names}
+    found["train"] |= {"--dry-run", "--help-all", "--shards", "--threads"}
     beside = _flags(adapter.main, ["--help"]) | _flags(get_args_parser().parse_args, ["--help"]) | {"--cpus-per-task"}
     return found | {"": set.union(beside, *found.values())}
 

@@ -100,7 +100,7 @@ def run(block: Block, given: dict[str, Any]) -> None:
     if block.language == "python":
         exec(compile(block.text, str(block), "exec"), given)
     elif block.language == "toml":
-        path = Path(f"{tomllib.loads(block.text)['name']}.toml")
+        path = Path(f"{Path(tomllib.loads(block.text)['out']).name}.toml")
         path.write_text(block.text, encoding="utf-8")
         load_config([str(path)])
     elif block.language in SHELLS:

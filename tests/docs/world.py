@@ -73,7 +73,7 @@ def images(folder: Path) -> None:
 def mine(folder: Path) -> None:
     """The images, and shards of them."""
     images(folder)
-    words = ["data", "build", "folder", "--source", "images", "--out", "data/mine", "--val_share", "0.2"]
+    words = ["data", "build", "folder", "--images", "images", "--out", "data/mine", "--val_share", "0.2"]
     assert cli.main(words) == 0
 
 

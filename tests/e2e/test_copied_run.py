@@ -49,7 +49,7 @@ def test_a_copy_is_all_that_a_command_needs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model, shard = str(elsewhere / source), str(elsewhere / "train.tar")
-    embed = ["embed", "--checkpoint", model, "--data", shard, "--what", "both", "--caption_key", "captions.name"]
+    embed = ["embed", "--checkpoint", model, "--shards", shard, "--what", "both", "--caption_key", "captions.name"]
     assert main([*embed, "--out", "embeddings", "--device", "cpu"]) == 0, capsys.readouterr().err
     search = ["search", "--embeddings", "embeddings", "--text", "red left", "--device", "cpu"]
     capsys.readouterr()
@@ -60,7 +60,7 @@ def test_a_copy_is_all_that_a_command_needs(
     assert main(["export", model, "--out", "again"]) == 0, capsys.readouterr().err
     monkeypatch.setattr("prolip.explore.serve.serve", read_captions)
     served.clear()
-    assert main(["explore", "--checkpoint", model, "--data", shard, "--caption_keys", "captions.name"]) == 0
+    assert main(["explore", "--checkpoint", model, "--shards", shard, "--caption_key", "captions.name"]) == 0
     assert len(served) == 1
     exported, opened = load("again"), load(model)
     assert exported.fingerprint() == opened.fingerprint()

@@ -22,8 +22,8 @@ def test_two_processes_make_the_parts_of_one(tmp_path: Path) -> None:
         write_tar(tmp_path / f"{shard}.tar", samples or [("readme", b"no sample")])
     (tmp_path / "lines.txt").write_text("\n".join(f"a picture of {number}" for number in range(10)))
     data, lines = str(tmp_path / "{0..3}.tar"), str(tmp_path / "lines.txt")
-    words = ["embed", "--checkpoint", str(tmp_path / "run"), "--data", data, "--lines", lines, "--what", "both"]
-    words += ["--batch_size", "4", "--rows_per_part", "4", "--device", "cpu", "--num_threads", "1"]
+    words = ["embed", "--checkpoint", str(tmp_path / "run"), "--shards", data, "--lines", lines, "--what", "both"]
+    words += ["--batch_size", "4", "--rows_per_part", "4", "--device", "cpu", "--threads", "1"]
     # As many threads as each of the two has: sums of another number of threads differ in their last bits.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

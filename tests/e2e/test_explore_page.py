@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, FileChooser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FileChooser, Locator, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from tests.e2e.page_scripts import CONTRASTS, CUT
 from tests.support.explore_items import served_page
@@ -44,12 +44,18 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all tests: its cache keeps Gradio's scripts, which take seconds to fetch."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
         context.set_default_timeout(30_000)
         expect.set_options(timeout=30_000)
-        page = context.new_page()
+        yield context
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    with context.new_page() as page:
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: foreign(request.url, wrong))
@@ -227,7 +233,7 @@ def control(page: Page, name: str) -> Locator:
     return page.locator(f"#{IDS.get(name, name)}").locator("textarea, input").first
 
 
-def test_an_address_keeps_the_state_of_every_panel(page: Page, browser: Browser, address: str) -> None:
+def test_an_address_keeps_the_state_of_every_panel(page: Page, context: BrowserContext, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
     for panel, name, value in FIELDS:
@@ -245,8 +251,7 @@ def test_an_address_keeps_the_state_of_every_panel(page: Page, browser: Browser,
     found = parse_qs(urlsplit(page.url).query)
     assert found == {"panel": ["classify"]} | {name: [value] for _, name, value in FIELDS}
     answers = page.locator("#classify-answer").inner_text()
-    with browser.new_context() as other:
-        again = other.new_page()
+    with context.new_page() as again:
         again.goto(page.url)
         expect(again.get_by_role("tab", name=TABS["classify"])).to_have_attribute("aria-selected", "true")
         expect(again.locator("#classify-answer")).not_to_have_text(answers)  # of the usual classes, unasked
@@ -350,36 +355,33 @@ def test_the_keyboard_is_enough_for_every_panel(page: Page, address: str) -> Non
     expect(page.locator("#classify-answer table").nth(1).locator("tbody tr")).to_have_count(4)
 
 
-def test_a_narrow_screen_shows_everything(browser: Browser, address: str) -> None:
-    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
-        context.set_default_timeout(30_000)
-        page = context.new_page()
-        for panel in TABS:
-            page.goto(f"{address}/?panel={panel}")
-            expect(page.locator(shown(panel)).first).to_be_visible()
-            # Nothing is wider than the screen, and no number or word is cut.
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390, panel
-            assert page.evaluate(CUT) == [], panel
-            tab = page.get_by_role("tab", selected=True)
-            assert tab.evaluate(
-                "one => one.getBoundingClientRect().right <= one.parentElement.getBoundingClientRect().right"
-            )
+def test_a_narrow_screen_shows_everything(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for panel in TABS:  # the row of tabs is too narrow to click on the last ones
+        page.goto(f"{address}/?panel={panel}")
+        expect(page.locator(shown(panel)).first).to_be_visible()
+        # Nothing is wider than the screen, and no number or word is cut.
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, panel
+        assert page.evaluate(CUT) == [], panel
+        tab = page.get_by_role("tab", selected=True)
+        assert tab.evaluate(
+            "one => one.getBoundingClientRect().right <= one.parentElement.getBoundingClientRect().right"
+        )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_what_is_written_can_be_read_by_day_and_by_night(browser: Browser, address: str, scheme: str) -> None:
-    with browser.new_context(color_scheme=scheme) as context:  # type: ignore[arg-type]
-        context.set_default_timeout(30_000)
-        page = context.new_page()
-        for panel in TABS:
-            page.goto(f"{address}/?panel={panel}")
-            expect(page.locator(shown(panel)).first).to_be_visible()
-            contrasts = page.evaluate(CONTRASTS)
-            assert contrasts, panel
-            assert min(contrast for contrast, _ in contrasts) >= 4.5, (panel, min(contrasts))
-            assert page.evaluate(CUT) == [], panel
-        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) is (scheme == "dark")
+def test_what_is_written_can_be_read_by_day_and_by_night(page: Page, address: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(address)
+    for panel, name in TABS.items():
+        open_panel(page, name)
+        expect(page.locator(shown(panel)).first).to_be_visible()
+        contrasts = page.evaluate(CONTRASTS)
+        assert contrasts, panel
+        assert min(contrast for contrast, _ in contrasts) >= 4.5, (panel, min(contrasts))
+        assert page.evaluate(CUT) == [], panel
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) is (scheme == "dark")
 
 
 def test_only_this_machine_can_reach_it(address: str) -> None:

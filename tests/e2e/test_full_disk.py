@@ -41,7 +41,7 @@ class World:
         (training / "recipe.toml").write_text(RECIPE.format(folder=training))
 
     def embed(self, out: Path) -> list[str]:
-        return ["embed", "--checkpoint", str(self.folder / "run"), "--device", "cpu", "--data",
+        return ["embed", "--checkpoint", str(self.folder / "run"), "--device", "cpu", "--shards",
                 str(self.folder / "pictures.tar"), "--out", str(out)]  # fmt: skip
 
     def embed_tensors(self, out: Path) -> list[str]:
@@ -57,10 +57,10 @@ class World:
         return ["data", "filter", "--ranking", str(self.ranking), "--out", str(out), "--keep_count", "50"]
 
     def build(self, out: Path) -> list[str]:
-        return ["data", "build", "folder", "--source", str(self.folder / "classes"), "--out", str(out)]
+        return ["data", "build", "folder", "--images", str(self.folder / "classes"), "--out", str(out)]
 
     def train(self, out: Path) -> list[str]:
-        return ["train", str(self.folder / "training" / "recipe.toml"), "--run_dir", str(out)]
+        return ["train", str(self.folder / "training" / "recipe.toml"), "--out", str(out)]
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,8 @@ def launch(folder: Path, script: str, *words: str, **settings: str) -> subproces
 def test_one_node_starts_a_process_a_gpu(tmp_path: Path, settings: dict[str, str], processes: int) -> None:
     stub(tmp_path, "torchrun")
     stub(tmp_path, "nvidia-smi", "printf 'GPU 0: a\\nGPU 1: b\\nGPU 2: c\\n'")
-    assert launch(tmp_path, "one_node.sh", "demo", "--name", "a b", RESTARTS="3", **settings).returncode == 0
-    started = f"torchrun --standalone --nproc-per-node {processes} --max-restarts 3 -m prolip.train demo --name a b"
+    assert launch(tmp_path, "one_node.sh", "demo", "--out", "a b", RESTARTS="3", **settings).returncode == 0
+    started = f"torchrun --standalone --nproc-per-node {processes} --max-restarts 3 -m prolip.train demo --out a b"
     assert calls(tmp_path)[-1] == f"{started} --device cuda"
 
 

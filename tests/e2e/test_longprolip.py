@@ -83,7 +83,7 @@ def test_positions_of_a_longer_context_are_those_of_the_specification(
 
 
 def test_longprolip_trains_every_position_on_captions_beyond_the_old_context(lab: Lab, short: ProLIP) -> None:
-    run = ("--samples_seen", "24", "--batch_size", "8", "--optim.lr", "1e-3", "--run_dir", str(lab.folder / "long"))
+    run = ("--samples_seen", "24", "--batch_size", "8", "--optim.lr", "1e-3", "--out", str(lab.folder / "long"))
     words = long_words(lab, "official", *run)
     config = load_config(words)
     with BatchLoader(config.loader(1)) as loader:

@@ -84,13 +84,13 @@ def test_the_index_command(
     with servers.nginx(folder, tmp_path) as url, azure(folder, BUCKET) as endpoint:
         azure_settings(monkeypatch, endpoint)
         both = [f"{url}/{{000..002}}.tar", f"az://{BUCKET}/data/00[345].tar"]
-        assert main(["data", "index", *both, "--out", index]) == 0
+        assert main(["data", "index", "--shards", *both, "--out", index]) == 0
         assert f"{NUM_SAMPLES} samples in 6 shards" in capsys.readouterr().out
-        assert main(["data", "index", *both, "--out", index, "--check", "--store.connections", "2"]) == 0
+        assert main(["data", "index", "--shards", *both, "--out", index, "--check", "--store.connections", "2"]) == 0
         assert "matches its shards" in capsys.readouterr().out
-        assert main(["data", "index", f"{url}/*.tar", "--out", index]) == 2
+        assert main(["data", "index", "--shards", f"{url}/*.tar", "--out", index]) == 2
         assert "only object stores" in capsys.readouterr().err
-        assert main(["data", "index", f"{url}/9.tar", "--out", index]) == 2
+        assert main(["data", "index", "--shards", f"{url}/9.tar", "--out", index]) == 2
         assert "/9.tar: the server answers 404 (not found) (tried once)" in capsys.readouterr().err
 
 

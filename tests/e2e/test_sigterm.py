@@ -55,7 +55,7 @@ def test_a_build_that_is_stopped_leaves_what_was_there(
     source.mkdir(parents=True)
     for number in range(6):
         (source / f"{number}.png").write_bytes(encoded((number, 2, 3)))
-    words = ["data", "build", "folder", "--source", str(source.parent), "--out", str(out)]
+    words = ["data", "build", "folder", "--images", str(source.parent), "--out", str(out)]
     if before:
         assert main(words) == 0
         (source / "6.png").write_bytes(encoded((6, 2, 3)))
@@ -73,7 +73,7 @@ def test_a_build_that_is_stopped_while_it_is_named_keeps_one(tmp_path: Path, mon
     source, out = tmp_path / "source" / "food", tmp_path / "built" / "out"
     source.mkdir(parents=True)
     (source / "0.png").write_bytes(encoded((1, 2, 3)))
-    words = ["data", "build", "folder", "--source", str(source.parent), "--out", str(out)]
+    words = ["data", "build", "folder", "--images", str(source.parent), "--out", str(out)]
     assert main(words) == 0
     kept = tree(tmp_path / "built")
     (source / "1.png").write_bytes(encoded((6, 2, 3)))
@@ -86,5 +86,5 @@ def test_a_build_that_is_stopped_while_it_is_named_keeps_one(tmp_path: Path, mon
 
 def test_sigterm_is_as_it_was_afterwards(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    assert main(["data", "build", "folder", "--source", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert main(["data", "build", "folder", "--images", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert signal.getsignal(signal.SIGTERM) is before

@@ -181,7 +181,7 @@ def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.L
 def test_a_recipe_that_was_saved_starts_the_same_run(lab: Lab) -> None:
     assert lab.here("first", "--samples_seen", "64") == 0
     saved = str(Path(lab.folder / "first" / "config.toml"))
-    assert main([saved, "--run_dir", str(lab.folder / "again")]) == 0
+    assert main([saved, "--out", str(lab.folder / "again")]) == 0
     assert same_weights(lab.latest("first"), lab.latest("again"))
 
 

@@ -95,7 +95,7 @@ def words(job: Job, name: str, *flags: str) -> list[str]:
     """
     found = ["--data.tokenizer.kind", "clip", "--data.tokenizer.path", "None", "--data.tokenizer.clean", "None"]
     found += ["--data.tokenizer.pad_id", "None", "--model.text.vocab_size", str(VOCABULARY)]
-    found += ["--data.shards", pattern(job), "--run_dir", str(job.scratch / "runs" / name)]
+    found += ["--data.shards", pattern(job), "--out", str(job.scratch / "runs" / name)]
     found += ["--samples_seen", "1000000", "--optim.warmup_steps", "10", "--log.tensorboard", "False"]
     found += ["--parallel.compile", "False"]
     if job.small:

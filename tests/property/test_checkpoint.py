@@ -85,7 +85,7 @@ def as_rank(rank: int, folder: Path) -> None:
         CheckpointError, match=r"rank 1: .*__1_0\.distcp is missing; all ranks must see the same folder"
     ):
         saver.wait()
-    with pytest.raises(UserError, match=r"run_dir is .*of-0: rank 1 on .* does not see what rank 0 on .* wrote there"):
+    with pytest.raises(UserError, match=r"out is .*of-0: rank 1 on .* does not see what rank 0 on .* wrote there"):
         RunLock(folder / f"of-{rank}", ranks)
     with RunLock(folder / "shared", ranks):
         pass

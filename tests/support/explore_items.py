@@ -48,8 +48,8 @@ def served_page(folder: Path, *more: str) -> Iterator[ServedPage]:
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     write_items(folder)
     port = free_port()
-    words = ["explore", "--checkpoint", str(folder / "run"), "--data", str(folder), "--port", str(port)]
-    words += ["--max_upload_mb", "1", "--caption_keys", "captions.name", "captions.group", *more]
+    words = ["explore", "--checkpoint", str(folder / "run"), "--shards", str(folder), "--port", str(port)]
+    words += ["--max_upload_mb", "1", "--caption_key", "captions.name", "captions.group", *more]
     log, uploads = folder / "log", folder / "uploads"
     with log.open("w") as told:
         server = subprocess.Popen(

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,6 +162,9 @@ def serving(root: Path, cache: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            # transformers keeps a client of its own with the address of this server.
+            if "transformers.utils.hub" in sys.modules:
+                sys.modules["transformers.utils.hub"]._hf_api = None
             huggingface_hub.close_session()
             server.shutdown()
             server.server_close()

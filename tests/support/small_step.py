@@ -79,7 +79,7 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
     settings = {"batch_size": 8, "loss": LOSS, "optim": OptimConfig(warmup_steps=2, clip_norm=0.01), **changes}
     config = TrainConfig(
         samples_seen=640,
-        run_dir=Path("unused"),
+        out=Path("unused"),
         model=CONFIG,
         data=replace(TrainConfig().data, shards=("unused",)),
         **settings,

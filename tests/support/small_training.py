@@ -118,7 +118,7 @@ class Lab:
     folder: Path
 
     def words(self, name: str, *flags: str) -> list[str]:
-        return [str(self.folder / "recipe.toml"), "--run_dir", str(self.folder / name), *flags]
+        return [str(self.folder / "recipe.toml"), "--out", str(self.folder / name), *flags]
 
     def here(self, name: str, *flags: str) -> int:
         """Runs in this process; the exit status."""

@@ -63,9 +63,9 @@ class AdaptOptions:
     masked: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER|FILE")] = ()
     """More general views of the same pairs in the same order, one folder or file for each of `embeddings`: cropped or
     masked images, shortened captions."""
-    frozen: str | None = None
-    """The model that made the embeddings, as for `prolip embed`. Needed for .npz and .parquet files; by default the one
-    that the folder names."""
+    checkpoint: str | None = None
+    """The frozen model, which made the embeddings, as for `prolip embed`; by default the one that the folder names.
+    Needed for .npz and .parquet files."""
     method: Method = "heads"
     """`heads`: small networks predict the log variances. `laplace`: variances from a Laplace approximation, nothing is
     trained. `temperature`: no variances, a new scale and bias of the similarity."""

@@ -138,9 +138,9 @@ def find_origin(options: AdaptOptions) -> Origin:
     for folder, manifest in zip(folders, manifests, strict=True):
         if manifest.weights != manifests[0].weights:
             raise UserError(f"embeddings: {folder} and {folders[0]} are of different models")
-    source = options.frozen or (None if first is None else first.checkpoint)
+    source = options.checkpoint or (None if first is None else first.checkpoint)
     if source is None:
-        raise UserError("frozen: name the model that made these embeddings, such as open_clip:ViT-B-32/openai")
+        raise UserError("checkpoint: name the model that made these embeddings, such as open_clip:ViT-B-32/openai")
     tokenizer = None if first is None else first.tokenizer
     if tokenizer is not None and tokenizer != "clip":
         tokenizer = str(Path(tokenizer).absolute())
@@ -151,5 +151,5 @@ def find_origin(options: AdaptOptions) -> Origin:
     model = load(source, tokenizer=tokenizer, device="cpu")
     digest = weights_digest(model.network)
     if first is not None and digest != first.weights:
-        raise UserError(f"frozen: {source} is not the model that made {folders[0]}")
+        raise UserError(f"checkpoint: {source} is not the model that made {folders[0]}")
     return Origin(Frozen(absolute_source(source), digest, tokenizer), model.logit_scale, model.logit_bias)

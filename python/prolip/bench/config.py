@@ -22,7 +22,7 @@ class BenchDataConfig:
     """Further contenders, separated by commas or spaces: prolip-float32, webdataset, hand-made, hand-made-cv2."""
     repeats: int = 3
     """Rounds; each contender runs once per round."""
-    images: int = 2048
+    num_images: int = 2048
     """Images to time in each run."""
     batch_size: int = 256
     """Samples per batch."""

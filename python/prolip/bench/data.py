@@ -61,7 +61,7 @@ def contenders(config: BenchDataConfig) -> tuple[str, ...]:
     Raises:
         UserError: a baseline is unknown or needs a package that is not installed, or a number is out of range.
     """
-    for name in ("threads", "repeats", "images", "batch_size"):
+    for name in ("threads", "repeats", "num_images", "batch_size"):
         if getattr(config, name) < 1:
             raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
     named = dict.fromkeys(name for words in config.against for name in words.split(",") if name)
@@ -97,7 +97,7 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str]
                 shards=shards,
                 recipe=config.recipe,
                 threads=config.threads,
-                images=config.images,
+                images=config.num_images,
                 batch_size=config.batch_size,
             )
             runs[name].append(_run(task))
@@ -149,7 +149,7 @@ def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[s
     least_cpu = summaries[1].cpu_us
     yield (
         f"recipe {config.recipe}, {config.threads} threads, batches of {config.batch_size}, "
-        f"{config.repeats} rounds of {config.images} images"
+        f"{config.repeats} rounds of {config.num_images} images"
     )
     yield (
         f"{'':15} {'images/s':>8} {'min - max':>13} {'of floor':>8} {'ours is':>8} {'CPU us':>7} {'of floor':>8} "

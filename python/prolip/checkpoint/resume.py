@@ -58,7 +58,7 @@ def _choose(folder: Path, resume: str) -> Checkpoint | None:
     if resume == "never":
         if there:
             raise CheckpointError(
-                f'resume is "never", but {folder} holds {there[0].name}: choose another --name, or remove that folder'
+                f'resume is "never", but {folder} holds {there[0].name}: choose another --out, or remove that folder'
             )
         return None
     path = checkpoint_path(folder, int(resume)) if resume.isdecimal() else Path(resume)
@@ -74,7 +74,7 @@ def _newest(folder: Path) -> Checkpoint | None:
         # Starting again would overwrite the log of all that was done.
         raise CheckpointError(
             f"{folder} has checkpoints, but none is usable: {'; '.join(rejected)}; to start at step 0, choose another "
-            "--name, or remove that folder"
+            "--out, or remove that folder"
         )
     for reason in rejected:
         log.warning("checkpoint rejected: %s", reason)

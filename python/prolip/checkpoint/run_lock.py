@@ -77,7 +77,7 @@ class RunLock:
             places = ranks.all_gather("" if seen else f"rank {ranks.rank} on {socket.gethostname()}")
             if blind := next((place for place in places if place), None):
                 failure = (
-                    f"run_dir is {folder}: {blind} does not see what rank 0 on {holder.host} wrote there; it must be a "
+                    f"out is {folder}: {blind} does not see what rank 0 on {holder.host} wrote there; it must be a "
                     "folder that all machines share"
                 )
             failure = ranks.broadcast(failure)  # with rank 0's name of the folder
@@ -142,7 +142,7 @@ def _acquire(path: Path) -> int:
             who = "an unknown process" if holder is None else f"process {holder.pid} on {holder.host}"
             since = "" if holder is None else f" since {holder.started}"
             raise UserError(
-                f"{path.parent} is in use by {who}{since}: stop it, or choose another --name (it is in {path.name})"
+                f"{path.parent} is in use by {who}{since}: stop it, or choose another --out (it is in {path.name})"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import NamedTuple, TypeVar
 import tyro
 
 from prolip.errors import DataError, UserError, sentence
+from prolip.other_words import COMMANDS, check_options, nearest
 from prolip.train.allocator import keep_freed_memory
 
 Options = TypeVar("Options")
@@ -41,8 +41,7 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
         write_lines([version("prolip")])
         return 0
     if words[0] not in commands:
-        close = difflib.get_close_matches(words[0], commands, n=1, cutoff=0.0)
-        sys.stderr.write(f"{prog}: no command {words[0]!r}, did you mean {close[0]!r}?\n")
+        sys.stderr.write(f"{prog}: no command {words[0]!r}{_hint(prog, commands, words[0])}\n")
         return 2
     prog = f"{prog} {words[0]}"
     try:
@@ -54,8 +53,21 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
         return 2
 
 
+def _hint(prog: str, commands: Mapping[str, Command], word: str) -> str:
+    other = COMMANDS.get(prog, {}).get(word.replace("_", "-"))
+    if other is not None:
+        return f": write `{prog} {other}`"
+    close = nearest(word, commands)
+    return f": {prog} --help lists them" if close is None else f", did you mean {close!r}?"
+
+
 def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:
-    """The options in the words: a dataclass, or the result of a function that takes them as arguments."""
+    """The options in the words: a dataclass, or the result of a function that takes them as arguments.
+
+    Raises:
+        UserError: a word is an old one, or one of another program, for an option of ours.
+    """
+    check_options(prog.partition(" ")[2], words)
     return tyro.cli(options, args=words, prog=prog, use_underscores=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tyro
 
 from prolip.cli.command import share_cores, write_lines
+from prolip.train.config.help import short_help
 from prolip.train.config.options import DryRunOptions
 from prolip.train.config.recipes import load_config
 
@@ -27,7 +28,10 @@ def run(prog: str, words: list[str]) -> int:
         write_lines(run_dry(options, rest))
         return 0
     if {"-h", "--help"} & set(words):
-        load_config(words)  # prints the help and exits, without the seconds that torch takes to import
+        write_lines(short_help(words))
+        return 0
+    if "--help-all" in words:
+        load_config(["--help"])  # prints the help and exits, without the seconds that torch takes to import
     share_cores()
     from prolip.train.loop import main
 

@@ -215,7 +215,7 @@ class LoaderConfig:
 class IndexOptions:
     """Write an index of shards, with the number and positions of their samples, for a loader's `data.index`."""
 
-    shards: Annotated[tuple[str, ...], tyro.conf.Positional]
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
     """Paths, URLs, brace patterns, globs, or text files that list them, named as for the loader."""
     out: Path
     """The index file to write. The loader may read it from a URL."""

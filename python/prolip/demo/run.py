@@ -32,7 +32,7 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
 
     The status is 0 if the report is written, 130 if Ctrl-C ended the training, 1 if the training failed.
     """
-    words = [config.recipe, "--run_dir", str(config.out), *machine_flags()]
+    words = [config.recipe, "--out", str(config.out), *machine_flags()]
     words += ["--data.shards", f"{config.data}/train-*.tar", "--data.tokenizer.path", f"{config.data}/tokenizer.json"]
     last = checkpoint_path(config.out / "checkpoints", load_config(words).total_steps)
     built = build_emoji(EmojiConfig(), config.data)

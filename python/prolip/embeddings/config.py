@@ -15,7 +15,7 @@ from prolip.models.config import Device, Precision
 Kind = Literal["image", "text"]
 Format = Literal["parquet", "safetensors"]
 Stored = Literal["float32", "float16"]
-By = Literal["image", "caption", "inclusion", "csd"]
+By = Literal["image", "text", "inclusion", "csd"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,14 @@ class EmbedOptions:
     open_clip:NAME/TAG. A model of open_clip has no variances."""
     out: Path
     """Output folder: the parts and manifest.json."""
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER")] = ()
-    """Shards (paths, addresses or patterns; one part each) and folders of images."""
-    lines: tuple[Path, ...] = ()
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")] = ()
+    """Shards (paths, addresses or patterns); one part each."""
+    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER")] = ()
+    """Folders of images."""
+    lines: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE")] = ()
     """Text files with one caption per line."""
     what: Literal["image", "text", "both"] = "image"
-    """What to embed of `data`. The caption of an image in a folder is the .txt beside it."""
+    """What to embed of shards and folders. The caption of an image in a folder is the .txt beside it."""
     caption_key: str = "txt"
     """Where a shard's captions are: `txt`, or a dotted path into a sample's json. From a list, one fixed caption is
     used."""
@@ -53,7 +55,7 @@ class EmbedOptions:
     """Precision of the towers; bf16 and fp16 use autocast."""
     device: Device = "auto"
     """Where the model runs."""
-    num_threads: int = 0
+    threads: int = 0
     """The loader's threads; 0 for this process's share of the cores."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read."""
@@ -79,8 +81,8 @@ class SearchOptions:
     """Score: the sampled distance, or the means alone."""
     k: int = 10
     """Results per query."""
-    json: Path | None = None
-    """JSON file for the results."""
+    json: bool = False
+    """Print JSON instead of the table."""
     sheet: Path | None = None
     """HTML file that shows the results with images and captions, which are fetched from their sources."""
     checkpoint: str | None = None
@@ -104,7 +106,7 @@ class RankOptions:
     embeddings: Path
     """Folder that `prolip embed` wrote."""
     by: By = "image"
-    """`image`, `caption`: uncertainty (total variance), smallest first. `inclusion`: how far the image lies inside its
+    """`image`, `text`: uncertainty (total variance), smallest first. `inclusion`: how far the image lies inside its
     caption (H, summed over dimensions), largest first. `csd`: sampled distance of image and caption, smallest first.
     The last two need embeddings made with `--what both`."""
     out: Path

@@ -68,7 +68,7 @@ class Embedder:
         options, network = self.options, self.model.prolip
         text = options.what != "image"
         if network is None:
-            config = reading_config(options.batch_size, options.num_threads, text=text, caption_key=options.caption_key)
+            config = reading_config(options.batch_size, options.threads, text=text, caption_key=options.caption_key)
             return replace(config, store=options.store)
         captions = (CaptionConfig(sources=(CaptionSource(key=options.caption_key),)),)
         return LoaderConfig(
@@ -77,7 +77,7 @@ class Embedder:
             image_size=square_image_size(network),
             captions=captions if text else (),
             tokenizer=self.model.require_tokenizer().config if text else TokenizerConfig(),
-            num_threads=options.num_threads,
+            num_threads=options.threads,
             store=options.store,
         )
 
@@ -97,14 +97,16 @@ def run_embed(options: EmbedOptions) -> list[str]:
         UserError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
         DataError: a shard is missing or is not an archive; or no sample could be used.
     """
-    if not options.data and not options.lines:
-        raise UserError("nothing to embed: name shards or folders (--data) or text files (--lines)")
+    if not (options.shards or options.images or options.lines):
+        raise UserError(
+            "nothing to embed: name shards (--shards), folders of images (--images) or text files (--lines)"
+        )
     for name in ("rows_per_part", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")
     if options.format == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
-    parts = plan_parts(options.data, options.lines, options.rows_per_part)
+    parts = plan_parts(options.shards, options.images, options.lines, options.rows_per_part)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
     if options.lines or options.what != "image":
         model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
@@ -258,7 +260,7 @@ def _batches(embedder: Embedder, reading: Reading) -> _LoaderBatches | EncodedBa
     if model.prolip is not None:
         return _LoaderBatches(embedder, reading, image=image, text=text)
     return EncodedBatches(
-        model, reading, image=image, text=text, caption_key=options.caption_key, num_threads=options.num_threads
+        model, reading, image=image, text=text, caption_key=options.caption_key, num_threads=options.threads
     )
 
 

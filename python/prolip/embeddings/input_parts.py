@@ -71,11 +71,14 @@ def describe(part: InputPart) -> dict[str, Any]:
     return entry
 
 
-def plan_parts(data: Sequence[str], lines: Sequence[Path], rows_per_part: int) -> list[InputPart]:
-    """Divide shards and folders of images, then text files, into parts, in a fixed order.
+def plan_parts(
+    shards: Sequence[str], images: Sequence[Path], lines: Sequence[Path], rows_per_part: int
+) -> list[InputPart]:
+    """Divide shards, then folders of images, then text files, into parts, in a fixed order.
 
     Args:
-        data: shards (paths, addresses or patterns) and folders.
+        shards: paths, addresses or patterns.
+        images: folders of images.
         lines: text files.
         rows_per_part: images of a folder, or lines, per part.
 
@@ -84,24 +87,27 @@ def plan_parts(data: Sequence[str], lines: Sequence[Path], rows_per_part: int) -
             is not UTF-8.
     """
     parts: list[InputPart] = []
-    for name in data:
+    for name in shards:
         if Path(name).is_dir():
-            parts += _of_folder(Path(name), rows_per_part)
-        else:
-            parts += [ShardPart(shard=shard) for shard in expand_shards([name])]
+            raise UserError(f"shards: {name} is a folder: name its shards, '{name}/*.tar', or its images with --images")
+        parts += [ShardPart(shard=shard) for shard in expand_shards([name])]
+    for folder in images:
+        parts += _of_folder(folder, rows_per_part)
     for path in lines:
         parts += _of_lines(path, rows_per_part)
     return parts
 
 
 def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
+    if not folder.is_dir():
+        raise UserError(f"images: {folder} is not a folder")
     names = [str(path.relative_to(folder)) for path in find_images(folder)]
     if not names:
-        hint = f": for its shards, write '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
-        raise UserError(f"data: the folder {folder} has no image{hint}")
+        hint = f": for its shards, write --shards '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
+        raise UserError(f"images: the folder {folder} has no image{hint}")
     for name in names:
         if name.encode(errors="replace").decode() != name:
-            raise UserError(f"data: the name of {name!r} in {folder} is not UTF-8: it cannot be a key")
+            raise UserError(f"images: the name of {name!r} in {folder} is not UTF-8: it cannot be a key")
     starts = range(0, len(names), rows_per_part)
     return [FolderPart(folder=str(folder), names=tuple(names[start : start + rows_per_part])) for start in starts]
 

@@ -47,16 +47,15 @@ def run_search(options: SearchOptions) -> list[str]:
     else:  # a remote shard would have to be downloaded
         contents = fetch_local(names, options.store, caption_key)
     answers = [[_described(answer, contents) for answer in found] for found in answers]
-    if options.json is not None:
-        text = json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)
-        write_atomic(options.json, text + "\n")
     if options.sheet is not None:
         shown = [None] * len(options.text) + [_thumbnail(path) for path in options.image]
         write_atomic(options.sheet, search_sheet(options, titles, shown, answers, contents))
+    if options.json:
+        return [json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)]
     lines: list[str] = []
     for title, found in zip(titles, answers, strict=True):
         lines += [*answers_table(title, found), ""]
-    return [*lines[:-1], *(f"written: {path}" for path in (options.json, options.sheet) if path is not None)]
+    return lines[:-1]
 
 
 def _described(answer: Answer, contents: Mapping[Name, Contents]) -> Answer:

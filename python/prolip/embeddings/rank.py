@@ -28,7 +28,7 @@ from prolip.gaussian import Gaussian, inclusion_score
 COLUMNS = ("key", "source", "score", "rank")
 ENDS: dict[By, tuple[str, str]] = {
     "image": ("the most certain images", "the least certain images"),
-    "caption": ("the most certain captions", "the least certain captions"),
+    "text": ("the most certain captions", "the least certain captions"),
     "inclusion": ("images that lie deepest inside their captions", "images that lie least inside their captions"),
     "csd": ("images nearest to their captions", "images farthest from their captions"),
 }
@@ -96,7 +96,7 @@ def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
     Raises:
         UserError: the embeddings are not finished, or lack what is ranked.
     """
-    if by in {"image", "caption"}:
+    if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
         return [(part,) for part in complete_parts(folder, kind)[1]]
     both = [complete_parts(folder, kind)[1] for kind in ("image", "text")]

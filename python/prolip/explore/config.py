@@ -21,10 +21,11 @@ class ExploreOptions:
 
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARDS")] = ()
-    """Shards of images to choose, browse and weight prompts by: paths, URLs, patterns, or a folder (its test set)."""
-    caption_keys: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")
-    """Where to find a sample's captions: `txt`, or dotted paths into its JSON."""
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER")] = ()
+    """Shards of images to choose, browse and weight prompts by: paths, URLs, patterns, or a folder of shards (its
+    test set)."""
+    caption_key: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")
+    """Where a sample's captions are: `txt`, or dotted paths into its JSON; all that exist are used."""
     max_items: int = 1000
     """Largest number of samples to read."""
     tokenizer: str | None = None

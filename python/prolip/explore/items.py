@@ -45,7 +45,7 @@ def read_items(
         if len(items) < limit:
             items += islice(_items(shard, caption_keys, store or StoreConfig()), limit - len(items))
     if not items:
-        raise UserError(f"data is {', '.join(data)}: its shards have no image")
+        raise UserError(f"shards is {', '.join(data)}: its shards have no image")
     return items
 
 
@@ -56,7 +56,7 @@ def _patterns(source: str) -> list[str]:
     for pattern in ("test-*.tar", "*.tar"):
         if any(folder.glob(pattern)):
             return [str(folder / pattern)]
-    raise UserError(f"data is {source}: the folder has no .tar file")
+    raise UserError(f"shards is {source}: the folder has no .tar file")
 
 
 def _items(shard: str, caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:

@@ -259,7 +259,7 @@ class _Page:
     def _browsed(self, kind: str, least: bool, number: int) -> str:
         image_range = self.explorer.image_range()
         if image_range is None:
-            return show.sentence("There is no data set to browse: start with --data.")
+            return show.sentence("There is no data set to browse: start with --shards.")
         ranking: list[Any] = self.explorer.ranked_images() if kind == "pictures" else self.explorer.ranked_captions()
         first, pages = PER_PAGE * (number - 1), -(-len(ranking) // PER_PAGE)
         rows = (ranking[::-1] if least else ranking)[first : first + PER_PAGE]

@@ -33,11 +33,11 @@ def run_explore(options: ExploreOptions) -> list[str]:
             import gradio  # noqa: F401
         except ImportError as error:
             raise UserError("the page needs Gradio: pip install 'prolip[explore]'") from error
-        folder = next((Path(name) for name in options.data if Path(name).is_dir()), None)
+        folder = next((Path(name) for name in options.shards if Path(name).is_dir()), None)
         model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, beside=folder)
         items: list[Item] = []
-        if options.data:
-            items = read_items(options.data, options.caption_keys, options.max_items, options.store)
+        if options.shards:
+            items = read_items(options.shards, options.caption_key, options.max_items, options.store)
         serve(Explorer(model, items), options)
     return []
 

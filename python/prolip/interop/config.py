@@ -26,7 +26,7 @@ class OnnxConfig:
 class ExportOptions:
     """Write a model to a folder or to the hub, in the layout of the released models or of another library."""
 
-    source: Annotated[str, tyro.conf.Positional]
+    checkpoint: Annotated[str, tyro.conf.Positional]
     """A run's folder (its newest usable checkpoint), or any source of `prolip.load`: a checkpoint, a folder,
     hf-hub:OWNER/NAME, open_clip:NAME/TAG."""
     out: Path | None = None
@@ -48,7 +48,7 @@ class ExportOptions:
     """Title of the model card; by default the run's name."""
     weights: Literal["average", "trained"] = "average"
     """Weights of a run to write: the moving average, if the run keeps one (`ema.decay`), or always the trained ones."""
-    licence: str | None = None
+    licence: Annotated[str | None, tyro.conf.arg(aliases=["--license"])] = None
     """Licence of the weights by its id on the hub, such as mit or cc-by-4.0; by default unknown."""
-    data: str | None = None
+    trained_on: str | None = None
     """Description of the training data; by default the run's shard patterns."""

@@ -57,7 +57,7 @@ def run_export(options: ExportOptions) -> list[str]:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
     if options.format != "onnx" and options.onnx != OnnxConfig():
         raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
-    adapted = find_adapter(options.source)
+    adapted = find_adapter(options.checkpoint)
     source = None if adapted is not None else _read(options)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -76,22 +76,22 @@ def run_export(options: ExportOptions) -> list[str]:
 
 def _read(options: ExportOptions) -> _Source:
     """Read the model, and what is known about it."""
-    saved = read_weights(Path(options.source), averaged=options.weights == "average")
+    saved = read_weights(Path(options.checkpoint), averaged=options.weights == "average")
     if saved is None:
-        model = load_network(options.source)
-        tokenizer, keep_ratio = _carried_by_folder(options.source)
-        card = ModelCard(start=f"converted from {options.source}")
+        model = load_network(options.checkpoint)
+        tokenizer, keep_ratio = _carried_by_folder(options.checkpoint)
+        card = ModelCard(start=f"converted from {options.checkpoint}")
     else:
         checkpoint, state = saved
         model = build(from_official_json(checkpoint.notes.model_config), state)
         card, keep_ratio = card_of_run(checkpoint), checkpoint.notes.keep_ratio
         tokenizer = carried_by(checkpoint) or from_toml(checkpoint.notes.config).data.tokenizer
     if options.tokenizer is not None:
-        tokenizer = choose_tokenizer(options.source, options.tokenizer, model.config.text)
+        tokenizer = choose_tokenizer(options.checkpoint, options.tokenizer, model.config.text)
     card = dataclasses.replace(
         card,
         name=options.name or card.name,
-        data=options.data or card.data,
+        data=options.trained_on or card.data,
         licence=options.licence or card.licence,
     )
     return _Source(model, card, tokenizer, keep_ratio)
@@ -104,7 +104,7 @@ def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[st
         save_pretrained(model, folder, card=card)
         _write_carried(folder, tokenizer, model.config, keep_ratio)
         return HUB_FILES
-    tokenizer = tokenizer or choose_tokenizer(options.source, None, model.config.text)
+    tokenizer = tokenizer or choose_tokenizer(options.checkpoint, None, model.config.text)
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx
 

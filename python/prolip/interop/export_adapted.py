@@ -57,14 +57,14 @@ def export_adapted(
         raise UserError(f"format is {options.format}: an adapted model can be written as prolip or onnx")
     card = ModelCard(
         name=options.name or ModelCard.name,
-        data=options.data or ModelCard.data,
+        data=options.trained_on or ModelCard.data,
         licence=options.licence or ModelCard.licence,
         start=f"`{frozen.source}`, frozen, with heads that `prolip adapt` learned ({adapter.config.method})",
     )
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx
 
-        network = with_heads(options.source)
+        network = with_heads(options.checkpoint)
         tokenizer = choose_tokenizer(find_frozen(frozen, source), options.tokenizer, network.config.text)
         return save_onnx(network, tokenizer, folder, card, options.onnx)
     for name in (ADAPTER_WEIGHTS, ADAPTER_FILE):

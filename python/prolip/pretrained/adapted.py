@@ -99,7 +99,7 @@ def absolute_source(source: str) -> str:
     if path is None:
         return source
     if not path.exists():
-        raise UserError(f"frozen: {source} is not here: name the model that made the embeddings")
+        raise UserError(f"checkpoint: {source} is not here: name the model that made the embeddings")
     return f"{prefix}{path.absolute()}"
 
 

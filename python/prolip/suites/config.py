@@ -181,7 +181,7 @@ class ReweightOptions:
 
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
-    images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
     """Shards of images: paths or patterns."""
     classnames: str | None = None
     """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`."""

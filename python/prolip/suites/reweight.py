@@ -177,7 +177,7 @@ def accuracy_lines(
 def _embed_images(model: Model, options: ReweightOptions) -> Embedded:
     keep = () if options.class_key is None else ("json",)
     with tqdm(desc="images", unit="image", file=sys.stderr) as bar:
-        return embed_shards(model, options.images, batch_size=options.batch_size, keep=keep, on_progress=bar.update)
+        return embed_shards(model, options.shards, batch_size=options.batch_size, keep=keep, on_progress=bar.update)
 
 
 def _read_lines(source: str, option: str, known: list[str]) -> list[str]:

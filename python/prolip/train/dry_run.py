@@ -270,12 +270,12 @@ def _open_clip_start(config: TrainConfig, start: str) -> str:
 
 
 def _folder(config: TrainConfig) -> str:
-    saved, rejected = find_latest(config.folder / "checkpoints")
+    saved, rejected = find_latest(config.out / "checkpoints")
     unusable = "".join(f"; not usable: {reason}" for reason in rejected)
     if saved is None and rejected:
-        raise UserError(f"{config.folder} has checkpoints, but none is usable: {'; '.join(rejected)}")
+        raise UserError(f"{config.out} has checkpoints, but none is usable: {'; '.join(rejected)}")
     if saved is None:
-        return f"{config.folder} has no checkpoint: the run starts at step 0"
+        return f"{config.out} has no checkpoint: the run starts at step 0"
     if keys := differing_keys(config, saved.notes.config):
-        raise UserError(f"{config.folder} has a run with different {', '.join(keys)}: choose another --name")
-    return f"{config.folder} has checkpoints: the run resumes at step {saved.step:,}{unusable}"
+        raise UserError(f"{config.out} has a run with different {', '.join(keys)}: choose another --out")
+    return f"{config.out} has checkpoints: the run resumes at step {saved.step:,}{unusable}"

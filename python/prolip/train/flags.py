@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import json
 import math
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 import tyro
 
 from prolip.errors import UserError
+from prolip.other_words import nearest, other_key
 
 Tree = TypeVar("Tree")
 NamedTable = tuple[str, Mapping[str, Any]]
@@ -145,8 +145,14 @@ def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], wher
             continue
         if key in derived:
             raise UserError(f"key {key}{where} cannot be set: it follows from other keys")
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        raise UserError(f"unknown key {key}{where}, did you mean {close[0]}")
+        other = other_key("train", key, in_file=where != "")
+        if other is not None:
+            raise UserError(
+                f"there is no {key}{where}: write {other}" if where else f"there is no --{key}: write {other}"
+            )
+        close = nearest(key, known)
+        hint = ": prolip train --help-all lists all" if close is None else f", did you mean {close}"
+        raise UserError(f"unknown key {key}{where}{hint}")
 
 
 def to_table(tree: Any, derived: frozenset[str], prefix: str = "") -> dict[str, Any]:

@@ -101,7 +101,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
     carried = carry(config.data.tokenizer, config.model)
-    opened.enter_context(RunLock(config.folder, ranks))
+    opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
@@ -129,17 +129,17 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         scaler=scaler,
         divergence=Divergence(ranks),
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
-        saver=Saver(config.folder / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
+        saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
         validation=Validation(config.validation, LoaderSettings.of_run(config), ranks, low),
-        best=BestSoFar(config.keep_best, config.best_is, config.folder / "checkpoints", ranks, step),
+        best=BestSoFar(config.keep_best, config.best_is, config.out / "checkpoints", ranks, step),
         step=step,
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
     )
     if ranks.rank == 0:
-        write_atomic(config.folder / "config.toml", to_toml(config))
+        write_atomic(config.out / "config.toml", to_toml(config))
         of = count_parameters(model)
         log.info(
-            f"{config.folder}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
+            f"{config.out}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
             f"{config.total_steps} of {config.batch_size} samples, {ranks.world_size} process(es) on "
             f"{ranks.device.type}, {config.precision}"
         )
@@ -152,10 +152,10 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     Raises:
         UserError: it cannot be used, or belongs to a run with other settings.
     """
-    saved = agree_on_checkpoint(config.folder / "checkpoints", config.resume, ranks)
+    saved = agree_on_checkpoint(config.out / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
         raise UserError(
-            f"{saved.path} is of a run with another {', '.join(keys)}: choose another --name, or remove that folder"
+            f"{saved.path} is of a run with another {', '.join(keys)}: choose another --out, or remove that folder"
         )
     return saved
 
@@ -225,7 +225,7 @@ def loop(run: Run, opened: ExitStack) -> int:
         speed=Speed.of_run(run.model, config, run.ranks),
         scaler=run.scaler,
     )
-    open_log = partial(MetricsLog, config.folder, config=config.log, name=config.name, settings=to_toml(config))
+    open_log = partial(MetricsLog, config.out, config=config.log, name=config.name, settings=to_toml(config))
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
     stopping = opened.enter_context(StopRequest())
     metrics = opened.enter_context(open_log(run.step)) if leads else None
@@ -300,7 +300,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
     except OSError as error:
         raise UserError(sentence(error)) from error
     if run.step >= run.config.total_steps:
-        log.info("%s is complete: %d steps", run.config.folder, run.step)
+        log.info("%s is complete: %d steps", run.config.out, run.step)
         return 0
     for each in (run.loader, run.saver, run.validation):
         opened.enter_context(each)

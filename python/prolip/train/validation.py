@@ -86,7 +86,7 @@ class Validation:
                     try:
                         _labels(job, batch.keys, batch.members)
                     except DataError as error:
-                        raise UserError(f"validation.jobs.{place}.label is {job.label!r}: {error}") from error
+                        raise UserError(f"validation.jobs.{place}.class_key is {job.class_key!r}: {error}") from error
                     break
 
     def is_due(self, step: int, *, done: bool) -> bool:
@@ -209,17 +209,17 @@ def _concatenate_pairs(parts: Sequence[Paired]) -> Paired:
 
 
 def _class_names(job: ValidationJob) -> list[str]:
-    if job.classes is None or job.kind != "zero_shot":
+    if job.classnames is None or job.kind != "zero_shot":
         return []
-    names = [line.strip() for line in job.classes.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in job.classnames.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
-        raise UserError(f"{job.classes}: no class name")
+        raise UserError(f"{job.classnames}: no class name")
     return names
 
 
 def _member_of(job: ValidationJob) -> str:
     """Return the member that holds the label."""
-    return CLASS_MEMBER if job.label == CLASS_MEMBER else "json"
+    return CLASS_MEMBER if job.class_key == CLASS_MEMBER else "json"
 
 
 def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str | int]:
@@ -227,24 +227,24 @@ def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[s
 
 
 def _label(job: ValidationJob, key: str, member: bytes | None) -> str | int:
-    if job.label == CLASS_MEMBER:
+    if job.class_key == CLASS_MEMBER:
         text = (member or b"").decode("utf-8", "replace").strip()
         if not text:
             raise DataError(f"sample {key}: it has no member .{CLASS_MEMBER}")
         return int(text) if text.isdecimal() else text
-    return read_label(key, member, job.label)
+    return read_label(key, member, job.class_key)
 
 
 def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int], names: Sequence[str]) -> Tensor:
     """Return the class index of each label, i64 [N]."""
     known: dict[str | int, int] = {name: place for place, name in enumerate(names)}
-    if job.classes is not None:
+    if job.classnames is not None:
         known |= {place: place for place in range(len(names))}
     else:
         known |= {label: known[str(label)] for label in labels}
     for key, label in zip(keys, labels, strict=True):
         if label not in known:
-            raise DataError(f"sample {key}: label {label!r} is not one of the {len(names)} classes of {job.classes}")
+            raise DataError(f"sample {key}: label {label!r} is not one of the {len(names)} classes of {job.classnames}")
     return torch.tensor([known[label] for label in labels])
 
 

@@ -50,7 +50,7 @@ if __name__ == "__main__":
     dist.destroy_process_group = lambda: time.sleep(600)
     if os.environ["RANK"] == "1":
         where, name, last, error = PLACES[place]
-        note = Path(words[words.index("--run_dir") + 1]) / "failing"
+        note = Path(words[words.index("--out") + 1]) / "failing"
         note.parent.mkdir(parents=True, exist_ok=True)
         setattr(where, name, failing(getattr(where, name), last, error, note))
     sys.exit(loop.main(words))

@@ -15,7 +15,7 @@ take_step = train.take_step
 def take_logged_step(run: train.Run, batch: DeviceBatch) -> Any:
     taken = take_step(run, batch)
     ranks = run.ranks
-    with (run.config.folder / f"keys-{ranks.world_size}-{ranks.rank}.jsonl").open("a") as file:
+    with (run.config.out / f"keys-{ranks.world_size}-{ranks.rank}.jsonl").open("a") as file:
         file.write(json.dumps({"step": run.step, "world_size": ranks.world_size, "keys": batch.keys}) + "\n")
     return taken
 

@@ -43,7 +43,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
             members += [(f"k{number}.png", image(number)), (f"k{number}.json", json.dumps(record).encode())]
         write_tar(folder / f"{shard}.tar", members)
     for key in ("name", "general"):
-        words = ["--data", str(folder / "{0..1}.tar"), "--what", "both", "--caption_key", key, "--device", "cpu"]
+        words = ["--shards", str(folder / "{0..1}.tar"), "--what", "both", "--caption_key", key, "--device", "cpu"]
         assert main(["embed", "--checkpoint", source(folder), "--out", str(folder / key), *words]) == 0
     return folder
 
@@ -74,7 +74,7 @@ def test_from_embeddings_to_search(lab: Path, tmp_path: Path, capsys: pytest.Cap
     texts = model.encode_texts(CAPTIONS)
     assert torch.equal(texts.mean, frozen.encode_texts(CAPTIONS).mean)
     assert len(texts.uncertainty.unique()) > COUNT // 2
-    words = ["--data", str(lab / "{0..1}.tar"), "--what", "both", "--caption_key", "name", "--device", "cpu"]
+    words = ["--shards", str(lab / "{0..1}.tar"), "--what", "both", "--caption_key", "name", "--device", "cpu"]
     assert main(["embed", "--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *words]) == 0
     manifest, parts = complete_parts(tmp_path / "out", "text")
     assert manifest.has_variances
@@ -82,8 +82,9 @@ def test_from_embeddings_to_search(lab: Path, tmp_path: Path, capsys: pytest.Cap
     found = np.concatenate([block.total_var for part in parts for block in part.blocks()])
     np.testing.assert_allclose(found, texts.uncertainty.numpy(), rtol=1e-4)
     ask = ["search", "--embeddings", str(tmp_path / "out"), "--text", CAPTIONS[3], "--find", "text", "--device", "cpu"]
-    assert main([*ask, "--score", "mean", "--k", "1", "--json", str(tmp_path / "found.json")]) == 0
-    (answer,) = json.loads((tmp_path / "found.json").read_text())[0]["answers"]
+    capsys.readouterr()
+    assert main([*ask, "--score", "mean", "--k", "1", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)[0]["answers"]
     assert answer["key"] == "k3"
     assert answer["uncertainty"] == pytest.approx(float(texts.uncertainty[3]), rel=1e-4)
     assert "inclusion" in answer
@@ -116,14 +117,14 @@ def test_files_of_others_need_the_models_name(lab: Path, tmp_path: Path, capsys:
     pairs = ["adapt", "--embeddings", str(write_npz(tmp_path / "pairs.npz", *made_up(20, 16)))]
     out = ["--out", str(tmp_path / "model"), *SHORT]
     assert main([*pairs, *out]) == 2
-    assert "frozen: name the model that made these embeddings" in capsys.readouterr().err
-    assert main([*pairs, *out, "--frozen", source(lab)]) == 0
+    assert "checkpoint: name the model that made these embeddings" in capsys.readouterr().err
+    assert main([*pairs, *out, "--checkpoint", source(lab)]) == 0
     assert bool((prolip.load(tmp_path / "model", device="cpu").encode_texts(CAPTIONS).uncertainty > 0).all())
 
 
 def test_the_name_of_a_run_may_be_relative(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab)
-    out = ["--out", str(tmp_path / "model"), "--frozen", "open_clip:local-dir:clip", *SHORT]
+    out = ["--out", str(tmp_path / "model"), "--checkpoint", "open_clip:local-dir:clip", *SHORT]
     assert main(["adapt", "--embeddings", "name", *out]) == 0
     monkeypatch.chdir(tmp_path)
     assert prolip.load(tmp_path / "model", device="cpu").has_variances
@@ -138,7 +139,7 @@ def test_the_name_of_a_run_may_be_relative(lab: Path, tmp_path: Path, monkeypatc
         (["--embeddings", "NAME", "--loss.contrast", "clip"], "loss.contrast is clip"),
         (["--embeddings", "NAME", "--heads.steps", "0"], "heads.steps is 0"),
         (["--embeddings", "NAME", "--heads.lr", "nan"], "heads.lr is nan"),
-        (["--embeddings", "NAME", "--frozen", "absent"], "frozen: absent is not here"),
+        (["--embeddings", "NAME", "--checkpoint", "absent"], "checkpoint: absent is not here"),
         (["--embeddings", "NAME", "--out", "LAB"], r"holds files, but no adapter.json"),
     ],
 )

@@ -62,7 +62,7 @@ def run(rate: float, stage_us: dict[str, float] | None = None) -> Measurement:
 def test_the_loader_and_the_floor_are_measured_from_the_command_line(
     shard: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--threads", "1", "--repeats", "1", "--images", "8", "--batch_size", "2", "--json"]
+    words = ["--threads", "1", "--repeats", "1", "--num_images", "8", "--batch_size", "2", "--json"]
     assert main(["bench", "data", "--shards", shard, "--recipe", "plain", *words]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["name"] for row in rows] == ["prolip", "decode-only"]

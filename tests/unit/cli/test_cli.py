@@ -61,8 +61,8 @@ def test_commands_that_run_a_model_keep_freed_memory(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("prolip.cli.command.keep_freed_memory", lambda: called.append(True))
     model = ["--checkpoint", "absent"]
     for words in (
-        ["embed", *model, "--out", "out", "--data", "x.tar"],
-        ["bprw", *model, "--images", "x.tar"],
+        ["embed", *model, "--out", "out", "--shards", "x.tar"],
+        ["bprw", *model, "--shards", "x.tar"],
         *(["eval", name, *model, "--data", "absent"] for name in SUITES),
     ):
         called.clear()
@@ -81,7 +81,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     [
         (["trian"], "prolip: no command 'trian', did you mean 'train'?"),
         (["data", "build", "emojis"], "prolip data build: no command 'emojis', did you mean 'emoji'?"),
-        (["data", "build", "csv", "--source", "absent.csv", "--out", "x"], "absent.csv is not a file"),
+        (["data", "build", "csv", "--table", "absent.csv", "--out", "x"], "absent.csv is not a file"),
         (["eval", "emojis"], "prolip eval: no command 'emojis', did you mean 'emoji'?"),
         (["eval", "emoji", "--checkpoint", "absent.pt"], "absent.pt is neither a file nor a folder"),
         (["report", "absent"], "prolip report: "),
@@ -118,6 +118,6 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_system_refuses_is_said_with_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
     (tmp_path / "names.csv").write_text("image,caption\na.png,a\n")
-    words = ["data", "build", "csv", "--source", str(tmp_path / "names.csv"), "--max_bad_fraction", "1"]
+    words = ["data", "build", "csv", "--table", str(tmp_path / "names.csv"), "--max_bad_fraction", "1"]
     assert main([*words, "--out", str(tmp_path / "a file" / "out")]) == 2
     assert "prolip data build csv: " in capsys.readouterr().err

@@ -20,7 +20,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(folder / "runs" / "demo", folder / "tokenizer.json", context_length=8)
     (folder / "cat.png").write_bytes(encoded((9, 99, 9)))
     write_tar(folder / "0.tar", [("k.png", encoded((9, 9, 9))), ("k.json", b'{"name": "food"}')])
-    words = ["--checkpoint", str(folder / "runs" / "demo"), "--data", str(folder / "0.tar"), "--device", "cpu"]
+    words = ["--checkpoint", str(folder / "runs" / "demo"), "--shards", str(folder / "0.tar"), "--device", "cpu"]
     assert main(["embed", *words, "--out", str(folder / "out")]) == 0
     return folder
 
@@ -34,11 +34,11 @@ def in_lab(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 MODEL = ["--checkpoint", "runs/demo"]
 COMMANDS = {
-    "bprw": ["bprw", *MODEL, "--images", "0.tar", "--class_key", "name", "--templates", "emoji"],
+    "bprw": ["bprw", *MODEL, "--shards", "0.tar", "--class_key", "name", "--templates", "emoji"],
     "classify": ["classify", "cat.png", "food", "travel", *MODEL],
     "compare": ["compare", "cat.png", "food", *MODEL],
     "demo": ["demo", "--data", "absent", "--out", "new"],
-    "embed": ["embed", *MODEL, "--data", "0.tar", "--out", "new"],
+    "embed": ["embed", *MODEL, "--shards", "0.tar", "--out", "new"],
     "explore": ["explore", *MODEL, "--port", "17861"],
     "search": ["search", "--embeddings", "out", "--text", "food"],
     **{f"eval {name}": ["eval", name, *MODEL, "--data", "."] for name in SUITES},

@@ -20,7 +20,7 @@ def shards(tmp_path: Path) -> str:
 
 
 def make(shards: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(["data", "index", shards, "--out", str(out), "--threads", "2"]) == 0
+    assert main(["data", "index", "--shards", shards, "--out", str(out), "--threads", "2"]) == 0
     return capsys.readouterr().out
 
 
@@ -64,7 +64,7 @@ def test_a_changed_shard_is_named_with_the_index(
 def test_checking_says_what_differs(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = tmp_path / "train.index"
     make(shards, index, capsys)
-    words = ["data", "index", shards, "--out", str(index), "--check"]
+    words = ["data", "index", "--shards", shards, "--out", str(index), "--check"]
     assert main(words) == 0
     assert "matches its shards" in capsys.readouterr().out
     os.utime(tmp_path / "001.tar", ns=(0, 0))
@@ -79,10 +79,10 @@ def test_checking_says_what_differs(shards: str, tmp_path: Path, capsys: pytest.
 def test_what_cannot_be_indexed_is_an_answer(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = tmp_path / "train.index"
     (tmp_path / "001.tar").write_bytes(b"<html>")
-    assert main(["data", "index", shards, "--out", str(index)]) == 2
+    assert main(["data", "index", "--shards", shards, "--out", str(index)]) == 2
     assert "001.tar, byte 0" in capsys.readouterr().err
     assert main(["data", "index", "--out", str(index)]) == 2
-    assert "name at least one shard" in capsys.readouterr().err
+    assert "--shards" in capsys.readouterr().err
     assert not index.exists()
 
 

@@ -29,5 +29,5 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "data" / "ab"[shard % 2]).mkdir(parents=True, exist_ok=True)
         write_tar(folder / "data" / "ab"[shard % 2] / f"{shard}.tar", members)
     run = ["embed", "--checkpoint", str(folder / "run"), "--device", "cpu", "--what", "both"]
-    assert main([*run, "--out", str(folder / "out"), "--data", *map(str, shards(folder))]) == 0
+    assert main([*run, "--out", str(folder / "out"), "--shards", *map(str, shards(folder))]) == 0
     return folder

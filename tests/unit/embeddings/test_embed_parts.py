@@ -8,11 +8,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +63,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(source: Path, out: Path, **changes: object) -> EmbedOptions:
-    given = {"checkpoint": str(source / "run"), "out": out, "data": (str(source / "shard{0..2}.tar"),), "batch_size": 2}
+    given = {
+        "checkpoint": str(source / "run"),
+        "out": out,
+        "shards": (str(source / "shard{0..2}.tar"),),
+        "batch_size": 2,
+    }
     return EmbedOptions(**(given | {"device": "cpu"} | changes))  # type: ignore[arg-type]
 
 
@@ -123,10 +130,8 @@ def test_towers_compute_in_the_precision(
 
 def test_a_folder_and_lines_keep_their_names_and_a_bad_picture_is_named(source: Path, tmp_path: Path) -> None:
     folder = str(source / "pictures")
-    given = options(
-        source, tmp_path, data=(folder,), lines=(source / "lines.txt",), what="both", rows_per_part=2, precision="bf16"
-    )
-    told = run_embed(given)
+    given = options(source, tmp_path, shards=(), images=(Path(folder),), lines=(source / "lines.txt",), rows_per_part=2)
+    told = run_embed(replace(given, what="both", precision="bf16"))
     assert told[2] == "1 samples could not be used:"
     assert told[3].startswith(f"  shard {folder}, sample some.where/a.3.png: cannot decode its image")
     keys, sources, *_ = read(tmp_path, "image")
@@ -151,7 +156,7 @@ def test_a_folders_captions_are_those_of_their_pictures(source: Path, tmp_path: 
     for number, word in enumerate(words):
         (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded((number * 50, 9, 9)))
         (tmp_path / "pictures" / f"{number}.txt").write_text(word)
-    given = options(source, tmp_path / "out", data=(str(tmp_path / "pictures"),), what="both", rows_per_part=3)
+    given = options(source, tmp_path / "out", shards=(), images=(tmp_path / "pictures",), what="both", rows_per_part=3)
     run_embed(given)
     keys, _, mean, *_ = read(tmp_path / "out", "text")
     opened = load(source / "run", device="cpu")
@@ -171,7 +176,7 @@ def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_
     Image.new("RGB", (9, 9), "red").save(folder / "c.tif")
     (folder / "a.tif").write_bytes(b"damaged")
     (folder / "b.tif").write_bytes(b"damaged")
-    told = run_embed(options(source, tmp_path / "out", data=(str(folder),), rows_per_part=rows_per_part))
+    told = run_embed(options(source, tmp_path / "out", shards=(), images=(folder,), rows_per_part=rows_per_part))
     assert f"1 images in {3 // rows_per_part} parts" in told[0]
     assert told[2] == "2 samples could not be used:"
     assert [line.split(": ")[1] for line in told[3:]] == ["a.tif", "b.tif"]
@@ -201,14 +206,14 @@ def test_a_run_that_failed_goes_on_and_more_shards_may_come(source: Path, tmp_pa
     out = tmp_path / "out"
     data = [str(tmp_path / "shard0.tar"), str(tmp_path / "shard1.tar")]
     with pytest.raises(DataError, match=r"shard1\.tar"):
-        run_embed(options(source, out, data=tuple(data)))
+        run_embed(options(source, out, shards=tuple(data)))
     assert (out / "image-000000.parquet").exists()
     with pytest.raises(ValueError, match="is not finished"):
         complete_parts(out, "image")
     shutil.copy(source / "shard1.tar", tmp_path)
-    assert "2 parts, 1 of them new" in run_embed(options(source, out, data=tuple(data)))[0]
+    assert "2 parts, 1 of them new" in run_embed(options(source, out, shards=tuple(data)))[0]
     data.append(str(source / "shard2.tar"))
-    assert "3 parts, 1 of them new" in run_embed(options(source, out, data=tuple(data)))[0]
+    assert "3 parts, 1 of them new" in run_embed(options(source, out, shards=tuple(data)))[0]
     assert len(read(out, "image")[0]) == 12
 
 
@@ -233,12 +238,12 @@ def test_wherever_an_interrupt_comes_no_part_is_wrong(
     opened = load(source / "run", device="cpu")
     monkeypatch.setattr("prolip.embeddings.embed_parts.load", lambda *_, **__: opened)
     data = (str(source / "shard{1..2}.tar"),)
-    run_embed(options(source, tmp_path / "whole", data=data, what="both"))
+    run_embed(options(source, tmp_path / "whole", shards=data, what="both"))
     expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.parquet")}
     assert len(expected) == 4
     for lines in count():
         out = tmp_path / str(lines)
-        given = options(source, out, data=data, what="both")
+        given = options(source, out, shards=data, what="both")
         before = sys.gettrace()
         sys.settrace(Interrupt(lines))
         try:
@@ -295,23 +300,23 @@ def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
         ({"dtype": "float16"}, r"dtype was float32, is float16"),
         ({"precision": "bf16"}, r"settings was .* is .*'bf16'"),
         ({"what": "both"}, r"settings was .* is .*'both'"),
-        ({"data": ("shard1.tar", "shard0.tar")}, r"holds embeddings of other data"),
+        ({"shards": ("shard1.tar", "shard0.tar")}, r"holds embeddings of other data"),
         ({"checkpoint": "other"}, r"the model is another"),
     ],
 )
 def test_embeddings_of_another_kind_are_not_mixed(
     source: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    first = {"data": (str(source / "shard0.tar"),)}
+    first: dict[str, Any] = {"shards": (str(source / "shard0.tar"),)}
     if "rows_per_part" in changes:
-        first = {"data": (str(source / "pictures"),)}
+        first = {"shards": (), "images": (source / "pictures",)}
     run_embed(options(source, tmp_path / "out", **first))
     if "checkpoint" in changes:
         write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
         changes = {"checkpoint": str(tmp_path / "other")}
     given = first | changes
-    if "data" in changes:
-        given["data"] = tuple(str(source / name) for name in given["data"])
+    if "shards" in changes:
+        given["shards"] = tuple(str(source / name) for name in given["shards"])
     with pytest.raises(ValueError, match=message):
         run_embed(options(source, tmp_path / "out", **given))
 
@@ -336,28 +341,28 @@ def test_what_cannot_be_embedded_is_said(
         return capsys.readouterr().err.splitlines()[-1]
 
     assert "nothing to embed" in said()
-    assert "rows_per_part is 0: it must be at least 1" in said("--data", "x", "--rows_per_part", "0")
-    assert "there is no file absent.tar" in said("--data", "absent.tar")
+    assert "rows_per_part is 0: it must be at least 1" in said("--shards", "x", "--rows_per_part", "0")
+    assert "there is no file absent.tar" in said("--shards", "absent.tar")
     (tmp_path / "shards").mkdir()
     shutil.copy(source / "shard0.tar", tmp_path / "shards")
-    assert "has no image: for its shards, write" in said("--data", str(tmp_path / "shards"))
+    assert "has no image: for its shards, write" in said("--images", str(tmp_path / "shards"))
     (tmp_path / "empty.txt").write_text("")
     assert "is empty" in said("--lines", str(tmp_path / "empty.txt"))
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     assert "is not UTF-8" in said("--lines", str(tmp_path / "latin.txt"))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
-    assert "none of 1 samples could be used; the first: shard" in said("--data", str(tmp_path / "bad"))
+    assert "none of 1 samples could be used; the first: shard" in said("--images", str(tmp_path / "bad"))
     assert "no-run is neither a file nor a folder" in said(
-        "--data", str(source / "shard0.tar"), "--checkpoint", "no-run"
+        "--shards", str(source / "shard0.tar"), "--checkpoint", "no-run"
     )
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded((1, 2, 3)))
-    assert "caf\\udce9.png" in said("--data", str(tmp_path / "odd"))
+    assert "caf\\udce9.png" in said("--images", str(tmp_path / "odd"))
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.doc").write_text("")
-    assert "holds files, but no manifest.json" in said("--data", str(source / "shard0.tar"), "--out", str(foreign))
+    assert "holds files, but no manifest.json" in said("--shards", str(source / "shard0.tar"), "--out", str(foreign))
 
 
 def test_without_pyarrow_safetensors_still_work(
@@ -365,7 +370,7 @@ def test_without_pyarrow_safetensors_still_work(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    words = ["embed", "--checkpoint", str(source / "run"), "--data", str(source / "shard0.tar"), "--device", "cpu"]
+    words = ["embed", "--checkpoint", str(source / "run"), "--shards", str(source / "shard0.tar"), "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "a")]) == 2
     assert "pip install 'prolip[eval]'" in capsys.readouterr().err
     assert not (tmp_path / "a").exists(), "it is said before anything is embedded"
@@ -400,7 +405,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 def test_a_signature_is_shown_to_the_server_and_to_nobody_else(source: Path, tmp_path: Path) -> None:
     with serving(source) as address:
-        told = run_embed(options(source, tmp_path / "out", data=(f"{address}/shard0.tar?signed=secret",)))
+        told = run_embed(options(source, tmp_path / "out", shards=(f"{address}/shard0.tar?signed=secret",)))
     assert "5 images in 1 parts" in told[0]
     assert set(read(tmp_path / "out", "image")[1]) == {f"{address}/shard0.tar?…"}
     for path in (tmp_path / "out").iterdir():
@@ -409,10 +414,10 @@ def test_a_signature_is_shown_to_the_server_and_to_nobody_else(source: Path, tmp
 
 def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, tmp_path: Path) -> None:
     with serving(source) as address:
-        told = run_embed(options(source, tmp_path / "far", data=(f"{address}/shard{{0..1}}.tar",)))
+        told = run_embed(options(source, tmp_path / "far", shards=(f"{address}/shard{{0..1}}.tar",)))
         contents = fetch([(f"{address}/shard1.tar", "k2")], 14)
     assert "9 images in 2 parts" in told[0]
-    run_embed(options(source, tmp_path / "near", data=(str(source / "shard{0..1}.tar"),)))
+    run_embed(options(source, tmp_path / "near", shards=(str(source / "shard{0..1}.tar"),)))
     far, near = (read(tmp_path / name, "image") for name in ("far", "near"))
     assert far[0] == near[0]
     assert far[1][-1] == f"{address}/shard1.tar"

@@ -81,7 +81,7 @@ def rows(out: Path, kind: Kind) -> tuple[list[str], np.ndarray]:
 def test_rows_are_what_the_model_says(
     lab: Path, tmp_path: Path, resize: str, form: str, caption_key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = ["--data", str(lab / "{0..1}.tar"), "--what", "both", "--caption_key", caption_key, "--format", form]
+    data = ["--shards", str(lab / "{0..1}.tar"), "--what", "both", "--caption_key", caption_key, "--format", form]
     embed(lab, tmp_path / "out", resize, *data, "--dtype", "float16")
     model = prolip.load(source(lab, resize), device="cpu")
     expected = {
@@ -102,7 +102,16 @@ def test_rows_are_what_the_model_says(
 
 
 def test_folders_and_lines_keep_their_names(lab: Path, tmp_path: Path) -> None:
-    words = ["--data", str(lab / "images"), "--lines", str(lab / "lines.txt"), "--what", "both", "--rows_per_part", "3"]
+    words = [
+        "--images",
+        str(lab / "images"),
+        "--lines",
+        str(lab / "lines.txt"),
+        "--what",
+        "both",
+        "--rows_per_part",
+        "3",
+    ]
     embed(lab, tmp_path / "out", "squash", *words)
     model = prolip.load(source(lab, "squash"), device="cpu")
     keys, means = rows(tmp_path / "out", "image")
@@ -117,7 +126,7 @@ def test_folders_and_lines_keep_their_names(lab: Path, tmp_path: Path) -> None:
 
 
 def test_texts_alone_need_no_readable_image(lab: Path, tmp_path: Path) -> None:
-    embed(lab, tmp_path / "out", "shortest", "--data", str(lab / "1.tar"), "--what", "text")
+    embed(lab, tmp_path / "out", "shortest", "--shards", str(lab / "1.tar"), "--what", "text")
     assert rows(tmp_path / "out", "text")[0] == ["k4", "k5", "k6", "x"]
 
 
@@ -127,29 +136,29 @@ def test_the_towers_compute_in_the_precision(lab: Path, tmp_path: Path, monkeypa
     linear = next(module for module in opened.network.modules() if type(module) is torch.nn.Linear)
     linear.register_forward_hook(lambda _module, _given, found: types.add(found.dtype))
     monkeypatch.setattr("prolip.embeddings.embed_parts.load", lambda *_, **__: opened)
-    embed(lab, tmp_path / "out", "shortest", "--data", str(lab / "0.tar"), "--precision", "fp16")
+    embed(lab, tmp_path / "out", "shortest", "--shards", str(lab / "0.tar"), "--precision", "fp16")
     assert torch.float16 in types
 
 
 def test_search_and_rank_know_that_there_is_no_variance(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    embed(lab, tmp_path / "out", "squash", "--data", str(lab / "{0..1}.tar"), "--what", "both")
+    embed(lab, tmp_path / "out", "squash", "--shards", str(lab / "{0..1}.tar"), "--what", "both")
     (tmp_path / "k5.png").write_bytes(image(5))
-    files = ["--json", str(tmp_path / "found.json"), "--sheet", str(tmp_path / "found.html")]
     ask = ["search", "--embeddings", str(tmp_path / "out"), "--device", "cpu", "--image", str(tmp_path / "k5.png")]
     capsys.readouterr()
-    assert main([*ask, "--k", "2", *files]) == 0
-    first, second = json.loads((tmp_path / "found.json").read_text())[0]["answers"]
+    assert main([*ask, "--k", "2", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)[0]["answers"]
     assert (first["key"], first["caption"]) == ("k5", CAPTIONS[5])
     assert first["similarity"] == pytest.approx(1, abs=1e-5)
     assert first["similarity"] > second["similarity"]
     assert not {"uncertainty", "inclusion"} & first.keys()
+    assert main([*ask, "--k", "2", "--sheet", str(tmp_path / "found.html")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if " k5 " in line)
     assert line.split()[4:6] == ["-", "-"]
     assert "nan" not in (tmp_path / "found.html").read_text().lower().split("base64")[0]
     rank = ["data", "rank", "--embeddings", str(tmp_path / "out"), "--out", str(tmp_path / "r.csv")]
     assert main([*rank, "--by", "csd"]) == 0
-    for by in ("image", "caption", "inclusion"):
+    for by in ("image", "text", "inclusion"):
         assert main([*rank, "--by", by]) == 2
         assert "has no variances, which only leaves --by csd" in capsys.readouterr().err

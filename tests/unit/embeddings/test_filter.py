@@ -86,7 +86,7 @@ def test_a_copy_holds_what_the_ranking_keeps_of_each_shard(lab: Path, tmp_path: 
 
 def test_a_copy_goes_on_where_it_stopped(lab: Path, tmp_path: Path) -> None:
     ranking, out = tmp_path / "ranking.csv", tmp_path / "copy"
-    run_rank(RankOptions(embeddings=lab / "out", out=ranking, by="caption"))
+    run_rank(RankOptions(embeddings=lab / "out", out=ranking, by="text"))
     options = FilterOptions(ranking=ranking, out=out, keep_count=13)
     data = lab / "data" / "b" / "1.tar"
     whole = data.read_bytes()

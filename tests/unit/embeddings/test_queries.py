@@ -6,6 +6,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,11 +33,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pictures" / "blue.png").write_bytes(encoded((0, 0, 255)))
     (folder / "lines.txt").write_text("a picture of food\nan emoji: travel\nnature\n")
     words = ["embed", "--checkpoint", str(folder / "run"), "--device", "cpu", "--what", "both", "--out"]
-    data = [str(folder / "shard{0..1}.tar"), str(folder / "pictures")]
+    data = ["--shards", str(folder / "shard{0..1}.tar"), "--images", str(folder / "pictures")]
     lines = ["--lines", str(folder / "lines.txt")]
     (folder / "pictures" / "red.txt").write_text("a picture")
     (folder / "pictures" / "blue.txt").write_text("an emoji")
-    assert main([*words, str(folder / "out"), "--data", *data, *lines]) == 0
+    assert main([*words, str(folder / "out"), *data, *lines]) == 0
     return folder
 
 
@@ -44,14 +45,19 @@ def search(lab: Path, *words: str) -> int:
     return main(["search", "--embeddings", str(lab / "out"), "--device", "cpu", *words])
 
 
+def found_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    """What a search prints as JSON."""
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
 def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with tarfile.open(lab / "shard1.tar") as archive:
         archive.extract("k2.png", tmp_path, filter="data")
     red = lab / "pictures" / "red.tif"
-    out = tmp_path / "answers.json"
-    words = ["--image", str(tmp_path / "k2.png"), str(red), "--k", "3", "--score", "mean", "--json", str(out)]
-    assert search(lab, *words) == 0
-    found = json.loads(out.read_text())
+    words = ["--image", str(tmp_path / "k2.png"), str(red), "--k", "3", "--score", "mean"]
+    found = found_by(["search", "--embeddings", str(lab / "out"), "--device", "cpu", *words], capsys)
     first = [entry["answers"][0] for entry in found]
     assert [(answer["key"], Path(answer["source"]).name) for answer in first] == [
         ("k2", "shard1.tar"),
@@ -59,30 +65,32 @@ def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, caps
     ]
     assert first[0]["similarity"] == pytest.approx(1, abs=1e-5)
     assert first[0]["inclusion"] == pytest.approx(0, abs=1e-3)
+    assert search(lab, *words) == 0
     shown = capsys.readouterr().out
-    assert f"written: {out}" in shown
     assert shown.count("similarity") == 2
     ranks = [line.split()[0] for line in shown.splitlines() if line.startswith("   ") and "similarity" not in line]
     assert ranks == ["1", "2", "3"] * 2
     assert not [path.name for path in (lab / "out").iterdir() if path.name.startswith(".")], "nothing of the reading"
 
 
-def test_words_and_pictures_ask_together_and_only_pictures_are_shown(lab: Path, tmp_path: Path) -> None:
-    red, sheet, out = lab / "pictures" / "red.tif", tmp_path / "sheet.html", tmp_path / "answers.json"
-    files = ["--sheet", str(sheet), "--json", str(out)]
-    assert search(lab, "--text", "nature", "--image", str(red), "--k", "1", "--score", "mean", *files) == 0
-    found = json.loads(out.read_text())
+def test_words_and_pictures_ask_together_and_only_pictures_are_shown(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    red, sheet = lab / "pictures" / "red.tif", tmp_path / "sheet.html"
+    ask = ["search", "--embeddings", str(lab / "out"), "--device", "cpu", "--text", "nature", "--image", str(red)]
+    found = found_by([*ask, "--k", "1", "--score", "mean", "--sheet", str(sheet)], capsys)
     assert [entry["query"] for entry in found] == ["nature", str(red)]
     assert found[1]["answers"][0]["key"] == "red.tif"
     words, picture = sheet.read_text().split("<h2")[1:]
     assert [part.count("data:image/jpeg") for part in (words, picture)] == [1, 2]
 
 
-def test_words_find_captions_and_the_sheet_shows_all_that_is_found(lab: Path, tmp_path: Path) -> None:
-    sheet, out = tmp_path / "new" / "sheet.html", tmp_path / "other" / "answers.json"
-    files = ["--sheet", str(sheet), "--json", str(out)]
-    assert search(lab, "--text", "nature", "an emoji: travel", "--find", "text", "--k", "13", *files) == 0
-    found = json.loads(out.read_text())
+def test_words_find_captions_and_the_sheet_shows_all_that_is_found(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "new" / "sheet.html"
+    ask = ["search", "--embeddings", str(lab / "out"), "--device", "cpu", "--text", "nature", "an emoji: travel"]
+    found = found_by([*ask, "--find", "text", "--k", "13", "--sheet", str(sheet)], capsys)
     assert [len(entry["answers"]) for entry in found] == [13, 13]
     assert [entry["answers"][0]["key"] for entry in found] == ["2", "1"]
     page = sheet.read_text()
@@ -99,24 +107,21 @@ def test_captions_are_shown_with_their_words_wherever_they_are(
     words = {"a": ["food"], "b": ["travel", "an emoji"], "c": 7}
     members = [(f"{key}.json", json.dumps({"words": {"all": found}}).encode()) for key, found in words.items()]
     write_tar(tmp_path / "j.tar", sorted([*members, *((f"{key}.png", encoded((9, 9, 9))) for key in "abc")]))
-    run = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--data", str(tmp_path / "j.tar")]
+    run = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--shards", str(tmp_path / "j.tar")]
     assert main([*run, "--what", "both", "--caption_key", "words.all", "--out", str(tmp_path / "out")]) == 0
     ask = ["search", "--embeddings", str(tmp_path / "out"), "--device", "cpu", "--text", "food", "--find", "text"]
-    files = ["--json", str(tmp_path / "a.json"), "--sheet", str(tmp_path / "a.html")]
-    capsys.readouterr()
-    assert main([*ask, *files]) == 0
-    first, second = json.loads((tmp_path / "a.json").read_text())[0]["answers"]
+    sheet = ["--sheet", str(tmp_path / "a.html")]
+    first, second = found_by(ask, capsys)[0]["answers"]
     assert (first["key"], first["caption"], second["caption"]) == ("a", "food", "travel / an emoji")
+    assert main([*ask, *sheet]) == 0
     assert "j.tar  “food”" in capsys.readouterr().out
     assert "<blockquote>food</blockquote>" in (tmp_path / "a.html").read_text()
     rank = ["data", "rank", "--embeddings", str(tmp_path / "out"), "--out", str(tmp_path / "r.csv")]
-    assert main([*rank, "--by", "caption", "--sheet", str(tmp_path / "b.html")]) == 0
+    assert main([*rank, "--by", "text", "--sheet", str(tmp_path / "b.html")]) == 0
     assert "<blockquote>travel / an emoji</blockquote>" in (tmp_path / "b.html").read_text()
     # Pictures that are found have no words in the table, and what is gone is said and shown as not found.
     (tmp_path / "j.tar").unlink()
-    capsys.readouterr()
-    assert main([*ask[:-1], "image", *files]) == 0
-    assert "caption" not in json.loads((tmp_path / "a.json").read_text())[0]["answers"][0]
+    assert "caption" not in found_by([*ask[:-1], "image", *sheet], capsys)[0]["answers"][0]
     assert "not found" in (tmp_path / "a.html").read_text()
     assert main(ask) == 0
     assert "“" not in capsys.readouterr().out
@@ -129,8 +134,8 @@ def built(lab: Path) -> Path:
         path = lab / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 20), (number * 90, 40, 200)).save(path)
-    assert main(["data", "build", "folder", "--source", str(lab / "photos"), "--out", str(lab / "shards")]) == 0
-    words = ["--data", str(lab / "shards" / "train-*.tar"), "--what", "both", "--device", "cpu"]
+    assert main(["data", "build", "folder", "--images", str(lab / "photos"), "--out", str(lab / "shards")]) == 0
+    words = ["--shards", str(lab / "shards" / "train-*.tar"), "--what", "both", "--device", "cpu"]
     assert main(["embed", "--checkpoint", str(lab / "run"), *words, "--out", str(lab / "built")]) == 0
     return lab / "built"
 
@@ -139,12 +144,11 @@ def test_images_are_shown_with_their_file_names_and_captions(
     built: Path, lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     red = lab / "photos" / "foxes" / "red.jpg"
-    out = tmp_path / "found.json"
     ask = ["search", "--embeddings", str(built), "--device", "cpu", "--image", str(red), "--score", "mean", "--k", "3"]
-    assert main([*ask, "--json", str(out)]) == 0
-    answers = json.loads(out.read_text())[0]["answers"]
+    answers = found_by(ask, capsys)[0]["answers"]
     assert (answers[0]["file"], answers[0]["caption"]) == ("foxes/red.jpg", "foxes")
     assert {answer["file"] for answer in answers} == {"foxes/red.jpg", "sea_lions/0012_grey.png", "sea_lions/a.webp"}
+    assert main(ask) == 0
     assert "train-000000.tar  foxes/red.jpg  “foxes”" in capsys.readouterr().out
     assert main(["data", "rank", "--embeddings", str(built), "--out", str(tmp_path / "r.csv")]) == 0
     assert "train-000000.tar  sea_lions/0012_grey.png  “sea lions”" in capsys.readouterr().out

@@ -24,7 +24,7 @@ def gaussians(lab: Path, kind: str) -> Gaussian:
     )
 
 
-@pytest.mark.parametrize("by", ["image", "caption", "inclusion", "csd"])
+@pytest.mark.parametrize("by", ["image", "text", "inclusion", "csd"])
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_a_ranking_is_what_the_measures_say(lab: Path, tmp_path: Path, by: str, suffix: str) -> None:
     image, text = gaussians(lab, "image"), gaussians(lab, "text")
@@ -82,7 +82,7 @@ def test_a_long_table_is_read_row_by_row_once(tmp_path: Path, monkeypatch: pytes
 def test_a_ranking_of_pairs_needs_pairs(lab: Path, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("a picture\n")
     words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--out", str(tmp_path / "out")]
-    assert main([*words, "--data", str(shards(lab)[0]), "--lines", str(tmp_path / "lines.txt")]) == 0
+    assert main([*words, "--shards", str(shards(lab)[0]), "--lines", str(tmp_path / "lines.txt")]) == 0
     with pytest.raises(ValueError, match="holds images and captions, but not of the same samples"):
         run_rank(RankOptions(embeddings=tmp_path / "out", by="csd", out=tmp_path / "ranking.csv"))
 
@@ -91,7 +91,7 @@ def test_a_ranking_needs_a_known_name_and_both_kinds(lab: Path, tmp_path: Path) 
     with pytest.raises(ValueError, match=r"a ranking is a \.parquet or a \.csv file"):
         run_rank(RankOptions(embeddings=lab / "out", out=tmp_path / "ranking.txt"))
     alone = tmp_path / "alone"
-    words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--out", str(alone), "--data"]
+    words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--out", str(alone), "--shards"]
     assert main([*words, str(shards(lab)[0])]) == 0
     with pytest.raises(ValueError, match="holds image embeddings, no text embeddings"):
         run_rank(RankOptions(embeddings=alone, by="inclusion", out=tmp_path / "ranking.csv"))

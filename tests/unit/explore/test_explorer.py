@@ -145,7 +145,7 @@ def test_a_classifier_weighs_its_prompts_where_there_are_pictures(explorer: Expl
     assert explorer.classify(None, names, templates).even is None
     alone = Explorer(explorer.model, [])
     assert alone.classify(explorer.items[0].image, names, templates).weights is None
-    assert "start with --data" in show.classified(alone.classify(None, names, templates))
+    assert "start with --shards" in show.classified(alone.classify(None, names, templates))
 
 
 def test_what_cannot_be_asked_is_said(explorer: Explorer) -> None:

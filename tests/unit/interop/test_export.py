@@ -89,7 +89,7 @@ def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> 
     assert (rows["ppcl_weight"], rows["inclusion_form"], rows["lr"]) == ("1.0", "official", "0.0005")
     assert (rows["text_unlocked_groups"], rows["unc_vectors"]) == ("0", "False")
     assert json.loads(card.split("```json\n")[1].split("```")[0]) == to_official_json(SMALL)
-    assert main(["export", str(run), "--out", str(out), "--data", "emoji", "--name", "Emoji"]) == 0
+    assert main(["export", str(run), "--out", str(out), "--trained_on", "emoji", "--name", "Emoji"]) == 0
     card = (out / "README.md").read_text()
     assert "# Emoji\n" in card
     assert "| trained on | emoji |" in card

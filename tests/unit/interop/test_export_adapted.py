@@ -24,7 +24,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of open_clip, adapted."""
     folder = tmp_path_factory.mktemp("lab")
     frozen = write_open_clip(folder / "clip")
-    pairs = ["--embeddings", str(write_npz(folder / "pairs.npz", *made_up(30, 16))), "--frozen", frozen]
+    pairs = ["--embeddings", str(write_npz(folder / "pairs.npz", *made_up(30, 16))), "--checkpoint", frozen]
     assert main(["adapt", *pairs, "--out", str(folder / "model"), "--heads.steps", "3", "--heads.hidden", "4"]) == 0
     return folder
 

@@ -158,5 +158,5 @@ def test_sources_are_absolute_where_they_are_paths(tmp_path: Path, monkeypatch: 
         assert absolute_source(expected) == expected
     for name in ("open_clip:ViT-B-32/openai", "open_clip:hf-hub:a/b", "hf-hub:a/b", "ProLIP-ViT-B-16-DC-1B-12_8B"):
         assert absolute_source(name) == name
-    with pytest.raises(UserError, match="frozen: absent is not here"):
+    with pytest.raises(UserError, match="checkpoint: absent is not here"):
         absolute_source("absent")

@@ -32,7 +32,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words_for(lab: Path, data: Path, *more: str) -> list[str]:
     shards = str(data / "test-openmoji-*.tar")
-    return ["bprw", "--checkpoint", str(lab / "run"), "--images", shards, "--out", str(data / "out"), *more]
+    return ["bprw", "--checkpoint", str(lab / "run"), "--shards", shards, "--out", str(data / "out"), *more]
 
 
 def test_from_a_run_to_files(lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +91,7 @@ def test_names_from_a_file_and_labelled_images(lab: Path, emoji_data: Path, caps
         (["--class_key", "group", "--num_neighbors", "37"], "bprw.num_neighbors is 37: there are only 36 images"),
         (["--class_key", "group", "--tokenizer", "clip"], "the tokenizer has 49408 tokens: the model has a table of"),
         (["--class_key", "group", "--checkpoint", "absent"], "absent"),
-        (["--class_key", "group", "--images", "absent.tar"], "absent.tar"),
+        (["--class_key", "group", "--shards", "absent.tar"], "absent.tar"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(

@@ -51,20 +51,20 @@ def test_an_architecture_is_a_start_that_keys_change() -> None:
 
 
 def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text('name = "mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
+    (tmp_path / "mine.toml").write_text('out = "runs/mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
     config = load_config(["demo", str(tmp_path / "mine.toml"), "--optim.lr", "1e-4"])
     assert (config.name, config.optim.lr, config.optim.warmup_steps, config.optim.clip_norm) == ("mine", 1e-4, 7, 1.0)
-    assert config.folder == Path("runs/mine")
+    assert config.out == Path("runs/mine")
 
 
 def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     base, mine = tmp_path / "below" / "base.toml", tmp_path / "mine.toml"
-    base.write_text('extends = "demo"\nname = "base"\nbatch_size = 64\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
-    mine.write_text('extends = "below/base.toml"\nname = "mine"\noptim = { lr = 3e-4 }\n')
+    base.write_text('extends = "demo"\nout = "runs/base"\nbatch_size = 64\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
+    mine.write_text('extends = "below/base.toml"\nout = "runs/mine"\noptim = { lr = 3e-4 }\n')
     demo, config = load_config(["demo"]), load_config([str(mine)])
     optim = replace(demo.optim, lr=3e-4, warmup_steps=7)
-    assert config == replace(demo, name="mine", batch_size=64, optim=optim)
+    assert config == replace(demo, out=Path("runs/mine"), batch_size=64, optim=optim)
     assert "extends" not in to_toml(config)
     # What is named later wins as a whole, with what it extends.
     assert load_config([str(mine), "demo"]) == demo
@@ -183,7 +183,7 @@ def test_the_loader_gets_every_setting_of_the_data() -> None:
 
 def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
     first = load_config(["demo"])
-    moved = load_config(["demo", "--run_dir", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
+    moved = load_config(["demo", "--out", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
     other = load_config(["demo", "--optim.lr", "0.5", "--data.captions.1.sources.0.weight", "1"])
     assert differing_keys(moved, to_toml(first)) == []
     assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]

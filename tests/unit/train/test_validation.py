@@ -81,7 +81,7 @@ def figures(folder: Path, model: ProLIP, *jobs: ValidationJob, rank: int = 0, wo
 def jobs_of(folder: Path) -> list[ValidationJob]:
     keys = ("captions.0", "txt")
     return [
-        job(folder, "zero_shot", label="class.text", templates=("{}", "{} left")),
+        job(folder, "zero_shot", class_key="class.text", templates=("{}", "{} left")),
         job(folder, "retrieval", captions=keys),
         job(folder, "uncertainty", captions=keys),
     ]
@@ -91,7 +91,7 @@ def jobs_of(folder: Path) -> list[ValidationJob]:
 def test_any_number_of_ranks_gives_the_figures_of_one(
     folder: Path, model: ProLIP, world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classes=folder / "classes.txt")]
+    jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classnames=folder / "classes.txt")]
     alone = figures(folder, model, *jobs)
     group = Group(world_size)
     monkeypatch.setattr("prolip.distributed.ranks.dist", group)
@@ -262,15 +262,15 @@ def test_two_jobs_need_two_names(folder: Path) -> None:
 
 
 def test_what_is_wrong_with_labels_is_told(folder: Path, model: ProLIP, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"validation.jobs.0.label is 'kind': sample 000: its json has no text"):
-        figures(folder, model, job(folder, "zero_shot", label="kind"))
+    with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'kind': sample 000: its json has no text"):
+        figures(folder, model, job(folder, "zero_shot", class_key="kind"))
     few = tmp_path / "classes.txt"
     few.write_text("black\nblue\n")
     with pytest.raises(DataError, match=r"sample 002: label 2 is not one of the 2 classes of .*classes.txt"):
-        figures(folder, model, job(folder, "zero_shot", classes=few))
+        figures(folder, model, job(folder, "zero_shot", classnames=few))
     few.write_text("\n")
     with pytest.raises(ValueError, match=r"classes.txt: no class name"):
-        figures(folder, model, job(folder, "zero_shot", classes=few))
+        figures(folder, model, job(folder, "zero_shot", classnames=few))
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
-    with pytest.raises(ValueError, match=r"validation.jobs.0.label is 'cls': sample a: it has no member .cls"):
+    with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'cls': sample a: it has no member .cls"):
         figures(folder, model, job(tmp_path, "zero_shot"))

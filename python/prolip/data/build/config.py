@@ -14,8 +14,6 @@ from prolip.errors import UserError
 class BuildConfig:
     """Settings that all builders share."""
 
-    source: Path
-    """The folder of images, or the table."""
     max_side: int | None = None
     """Longest side in pixels; larger images are made smaller. By default images are stored unchanged."""
     val_share: float = 0.0
@@ -47,8 +45,10 @@ class BuildConfig:
 class FolderConfig(BuildConfig):
     """Build shards from a folder of images."""
 
+    images: Path
+    """Folder of images."""
     captions: Literal["class", "text", "name", "none"] = "class"
-    """`class`: `SOURCE/CLASS/**/image.jpg`, captions made from the class name. `text`: image.jpg beside image.txt.
+    """`class`: `IMAGES/CLASS/**/image.jpg`, captions made from the class name. `text`: image.jpg beside image.txt.
     `name`: captions made from the image's own file name. `none`: images without captions."""
     name_pattern: str | None = None
     """For `name`: a regular expression with one group, such as `^\\d+_(.+)$`, that is searched in the file's name
@@ -87,6 +87,8 @@ class FolderConfig(BuildConfig):
 class CsvConfig(BuildConfig):
     """Build shards from a table in UTF-8 whose first row names the columns."""
 
+    table: Path
+    """The table, a .csv or .tsv file."""
     image_column: str = "image"
     """Column of image paths; relative paths start at the table's folder."""
     caption_column: str = "caption"

@@ -15,19 +15,19 @@ _CHOICES = (
 
 
 def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
-    """Write shards to `out` from all images below `config.source`. Hidden files and folders are skipped.
+    """Write shards to `out` from all images below `config.images`. Hidden files and folders are skipped.
 
     Raises:
-        UserError: the source is not a folder, has no image or too many bad ones, or none with a caption of the kind
+        UserError: `images` is not a folder, has no image or too many bad ones, or none with a caption of the kind
             that is asked for; or `out` holds other files.
     """
-    if not config.source.is_dir():
-        raise UserError(f"source: {config.source} is not a folder")
+    if not config.images.is_dir():
+        raise UserError(f"images: {config.images} is not a folder")
     make = {"class": _by_class, "text": _by_text, "name": _by_name, "none": _without}[config.captions]
-    candidates = [make(path, config) for path in find_images(config.source)]
+    candidates = [make(path, config) for path in find_images(config.images)]
     if candidates and all(candidate.problem for candidate in candidates):
         raise UserError(
-            f"source: no image of {config.source} has a caption for captions = {config.captions} "
+            f"images: no image of {config.images} has a caption for captions = {config.captions} "
             f"({candidates[0].name}: {candidates[0].problem}). {_CHOICES}"
         )
     classes = sorted({str(image.record["class"]) for image in candidates if "class" in image.record})
@@ -36,7 +36,7 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
         "captions": config.captions,
         "classes": {name: class_text(name) for name in classes},
     }
-    return write_images(candidates, config, out, description)
+    return write_images(candidates, config, out, description, f"images: {config.images}")
 
 
 def find_images(source: Path) -> list[Path]:
@@ -56,7 +56,7 @@ def _name(path: Path, source: Path) -> str:
 
 
 def _by_class(path: Path, config: FolderConfig) -> Candidate:
-    name = _name(path, config.source)
+    name = _name(path, config.images)
     folder, slash, _ = name.partition("/")
     if not slash:
         problem = "it is not in a class folder"
@@ -68,7 +68,7 @@ def _by_class(path: Path, config: FolderConfig) -> Candidate:
 
 
 def _by_text(path: Path, config: FolderConfig) -> Candidate:
-    name = _name(path, config.source)
+    name = _name(path, config.images)
     record = {"path": name}
     beside = path.with_suffix(".txt")
     try:
@@ -83,7 +83,7 @@ def _by_text(path: Path, config: FolderConfig) -> Candidate:
 
 
 def _by_name(path: Path, config: FolderConfig) -> Candidate:
-    name = _name(path, config.source)
+    name = _name(path, config.images)
     stem = _name(path.with_suffix(""), path.parent)
     record = {"path": name}
     found = re.search(config.name_pattern or "(.*)", stem)
@@ -98,5 +98,5 @@ def _by_name(path: Path, config: FolderConfig) -> Candidate:
 
 
 def _without(path: Path, config: FolderConfig) -> Candidate:
-    name = _name(path, config.source)
+    name = _name(path, config.images)
     return Candidate(name, path, name, None, {"path": name})

@@ -91,7 +91,9 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
     return EncodedImage(buffer.getvalue(), extension or "png", None if extension else kind)
 
 
-def write_images(candidates: Sequence[Candidate], config: BuildConfig, out: Path, description: Json) -> BuildSummary:
+def write_images(
+    candidates: Sequence[Candidate], config: BuildConfig, out: Path, description: Json, origin: str
+) -> BuildSummary:
     """Write the candidates' shards and dataset.json to `out`, which is replaced as a whole.
 
     Args:
@@ -99,13 +101,14 @@ def write_images(candidates: Sequence[Candidate], config: BuildConfig, out: Path
         config: settings.
         out: a new folder, an empty one, or one that a builder wrote.
         description: further entries of dataset.json.
+        origin: the option that names the images, and its value, for messages.
 
     Raises:
         UserError: there is no image, too many are bad, or `out` holds files that no builder wrote.
     """
     started = time.monotonic()
     if not candidates:
-        raise UserError(f"source: {config.source} has no image ({', '.join(sorted(EXTENSIONS))})")
+        raise UserError(f"{origin} has no image ({', '.join(sorted(EXTENSIONS))})")
     check_replaceable(out)
     reader = _Reader(config, len(candidates))
     order = sorted(enumerate(candidates), key=lambda pair: hash_rank(config.seed, f"order {pair[0]}"))
@@ -114,7 +117,7 @@ def write_images(candidates: Sequence[Candidate], config: BuildConfig, out: Path
             chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
             folder.write(split, reader.samples(chosen), config.samples_per_shard)
         if not folder.samples:
-            raise UserError(f"source: no image of {config.source} can be read; the first: {_line(reader.bad[0])}")
+            raise UserError(f"{origin} has no image that can be read; the first: {_line(reader.bad[0])}")
         folder.finish({**description, **reader.record()})
         return _summary(out, folder, reader, time.monotonic() - started)
 

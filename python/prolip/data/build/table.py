@@ -11,47 +11,45 @@ from prolip.errors import UserError
 
 
 def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
-    """Write shards to `out` from the rows of `config.source`.
+    """Write shards to `out` from the rows of `config.table`.
 
     Raises:
         UserError: the table cannot be read, lacks a column or has a row of another length; too many images are bad;
             or `out` holds other files.
     """
-    if not config.source.is_file():
-        raise UserError(f"source: {config.source} is not a file")
+    if not config.table.is_file():
+        raise UserError(f"table: {config.table} is not a file")
     try:
         candidates = list(_read_rows(config))
     except UnicodeDecodeError as error:
-        raise UserError(f"source: {config.source} is not in UTF-8: {error}") from error
+        raise UserError(f"table: {config.table} is not in UTF-8: {error}") from error
     if not candidates:
-        raise UserError(f"source: {config.source} has no row below the header")
+        raise UserError(f"table: {config.table} has no row below the header")
     description = {
         "kind": "csv",
         "image_column": config.image_column,
         "caption_column": config.caption_column,
         "columns": list(candidates[0].record),
     }
-    return write_images(candidates, config, out, description)
+    return write_images(candidates, config, out, description, f"table: {config.table}")
 
 
 def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
-    delimiter = config.delimiter or ("\t" if config.source.suffix.lower() == ".tsv" else ",")
-    with config.source.open(encoding="utf-8-sig", newline="") as file:
+    delimiter = config.delimiter or ("\t" if config.table.suffix.lower() == ".tsv" else ",")
+    with config.table.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         columns = next(rows, [])
         for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
             if wanted not in columns:
-                raise UserError(
-                    f"{field} = {wanted!r}: {config.source} has no such column; it has {', '.join(columns)}"
-                )
+                raise UserError(f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}")
         if len(set(columns)) < len(columns):
-            raise UserError(f"source: {config.source} has two columns of one name: {', '.join(columns)}")
+            raise UserError(f"table: {config.table} has two columns of one name: {', '.join(columns)}")
         try:
             for row in rows:
                 if row:
-                    yield _candidate(f"{config.source.name} line {rows.line_num}", columns, row, config)
+                    yield _candidate(f"{config.table.name} line {rows.line_num}", columns, row, config)
         except csv.Error as error:
-            raise UserError(f"{config.source.name} line {rows.line_num}: {error}") from error
+            raise UserError(f"{config.table.name} line {rows.line_num}: {error}") from error
 
 
 def _candidate(name: str, columns: list[str], fields: list[str], config: CsvConfig) -> Candidate:
@@ -60,7 +58,7 @@ def _candidate(name: str, columns: list[str], fields: list[str], config: CsvConf
     row = dict(zip(columns, fields, strict=True))
     caption = row.pop(config.caption_column).strip()
     image = row[config.image_column].strip()
-    path = config.source.parent / image
+    path = config.table.parent / image
     if not image:
         return Candidate(name, path, image, None, row, f"column {config.image_column!r} is empty")
     if not caption:

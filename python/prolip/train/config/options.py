@@ -44,7 +44,9 @@ class RunsOptions:
     metrics: tuple[str, ...] = ()
     """Metrics of metrics.jsonl, such as loss or val/NAME/top1. By default loss and the first metric of each validation
     set; the page then plots every metric."""
-    format: Literal["text", "markdown", "json"] = "text"
+    format: Literal["text", "markdown"] = "text"
     """Format of the table."""
+    json: bool = False
+    """Print JSON instead of the table."""
     plot: Path | None = None
     """File for a page of curves: one HTML file that loads nothing from elsewhere."""

@@ -171,10 +171,10 @@ class ValidationJob:
     """Images to embed at a time, per process."""
     captions: tuple[str, ...] = ("txt",)
     """For retrieval and uncertainty: one entry per caption, `txt` or a dotted path into the sample's JSON."""
-    label: str = CLASS_MEMBER
-    """For zero_shot: the label of a sample, its member `cls` or a dotted path into its JSON. A class name, or a class
+    class_key: str = CLASS_MEMBER
+    """For zero_shot: where a sample's class is, its member `cls` or a dotted path into its JSON. It is a name, or a
     number from 0."""
-    classes: Path | None = None
+    classnames: Path | None = None
     """For zero_shot: file of class names, one per line. None for the sorted names that occur as labels."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
     """For zero_shot: prompts of a class, with `{}` for its name."""

@@ -15,6 +15,8 @@ from prolip.train import flags
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 
 _RECIPES = resources.files("prolip") / "recipes"
+_SHORT = {"--shards": "--data.shards", "--threads": "--data.num_threads"}
+"""Words that every command has. In a recipe they are keys of a table."""
 _OF_START = "start_from"
 """The architecture of the checkpoint that a run starts from."""
 
@@ -29,9 +31,25 @@ def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainCo
     Raises:
         UserError: a recipe or key is unknown, a value cannot be parsed, or a rule is broken; the message has the key.
     """
-    names, words = flags.split(arguments)
+    names, words = flags.split([_in_full(word) for word in arguments])
     layers = [layer for name in names for layer in read_recipe(name)]
     return _build(layers, words, f"{prog} [RECIPE.toml ...]")
+
+
+def _in_full(word: str) -> str:
+    option, equals, value = word.partition("=")
+    return f"{_SHORT.get(option, option)}{equals}{value}"
+
+
+def resolve(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the defaults and what the recipes of a command line set, by dotted key, without parsing its flags.
+
+    Raises:
+        UserError: a recipe is unknown or is not valid TOML.
+    """
+    names, _ = flags.split(arguments)
+    tables = [table for name in names for _, table in read_recipe(name)]
+    return TrainConfig(), {key: value for table in tables for key, value in flags.flatten(table).items()}
 
 
 def from_toml(text: str) -> TrainConfig:

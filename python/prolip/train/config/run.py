@@ -32,7 +32,7 @@ DERIVED_KEYS = frozenset(
 # Keys that may change when a run resumes: locations, logging and scheduling, but nothing that changes the results.
 OPERATIONAL_KEYS = frozenset(
     {
-        "run_dir",
+        "out",
         "start_from",
         "accumulate",
         "cpu_threads",
@@ -72,10 +72,8 @@ def _training_data() -> LoaderConfig:
 class TrainConfig:
     """All settings of a training run."""
 
-    name: str = "run"
-    """Name of the run."""
-    run_dir: Path | None = None
-    """Folder of the run; by default runs/NAME."""
+    out: Path = Path("runs/run")
+    """Folder of the run; its last part is the run's name."""
     samples_seen: int = 0
     """Samples of the whole run, with repetitions. (`data.num_samples` are those of an epoch.)"""
     batch_size: int = 512
@@ -136,9 +134,9 @@ class TrainConfig:
     """What to evaluate during training."""
 
     @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.run_dir if self.run_dir is not None else Path("runs") / self.name
+    def name(self) -> str:
+        """Name of the run."""
+        return self.out.absolute().name
 
     @property
     def total_steps(self) -> int:

@@ -67,7 +67,7 @@ def run_runs(options: RunsOptions) -> list[str]:
     if unknown:
         raise UserError(f"metrics: no run has {', '.join(unknown)}; there are {', '.join(known)}")
     summaries = [summarise(run, options.metrics or _default_metrics(known)) for run in runs]
-    lines = _table_lines(summaries, options.format)
+    lines = _table_lines(summaries, "json" if options.json else options.format)
     if options.plot is not None:
         if len(runs) > _MAX_CURVES:
             raise UserError(f"plot: {len(runs)} runs are too many, a page draws at most {_MAX_CURVES}")

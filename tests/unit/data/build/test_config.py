@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,4 +20,4 @@ from prolip.data.build.config import BuildConfig
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BuildConfig(source=Path("in"), **settings)
+        BuildConfig(**settings)

@@ -32,7 +32,7 @@ def classes(tmp_path: Path) -> Path:
 
 
 def test_class_folders(tmp_path: Path, classes: Path, read_back: Read) -> None:
-    summary = build_folder(FolderConfig(source=classes, templates=("{}", "my {}")), tmp_path / "out")
+    summary = build_folder(FolderConfig(images=classes, templates=("{}", "my {}")), tmp_path / "out")
     assert summary.samples == {"train": 3}
     assert summary.skipped == ()
     samples = {one["json"]["path"]: one for one in read_back(tmp_path / "out")}
@@ -57,7 +57,7 @@ def test_pictures_with_texts(tmp_path: Path, read_back: Read) -> None:
     source = tmp_path / "pairs"
     data = draw(source / "deep" / "a.jpg")
     (source / "deep" / "a.txt").write_text(" a grey cat\n", encoding="utf-8-sig")
-    summary = build_folder(FolderConfig(source=source, captions="text"), tmp_path / "out")
+    summary = build_folder(FolderConfig(images=source, captions="text"), tmp_path / "out")
     (sample,) = read_back(tmp_path / "out")
     assert (sample["txt"], sample["jpg"], sample["json"]) == (b"a grey cat", data, {"path": "deep/a.jpg"})
     assert summary.samples == {"train": 1}
@@ -82,20 +82,20 @@ def test_a_bad_pair_is_left_out_and_named(
         draw(source / f"{name}.jpg", (32, 32))
         (source / f"{name}.txt").write_text(name, encoding="utf-8")
     spoil(source / "b.jpg")
-    summary = build_folder(FolderConfig(source=source, captions="text", max_bad_fraction=0.5), tmp_path / "out")
+    summary = build_folder(FolderConfig(images=source, captions="text", max_bad_fraction=0.5), tmp_path / "out")
     assert sorted(one["txt"] for one in read_back(tmp_path / "out")) == [b"a", b"c"]
     assert [bad.name for bad in summary.skipped] == ["b.jpg"]
     record = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
     assert record["skipped"] == [{"name": "b.jpg", "reason": summary.skipped[0].reason}]
     with pytest.raises(ValueError, match=f"1 of 3 images are bad.*max_bad_fraction = 0.3.*{reason}"):
-        build_folder(FolderConfig(source=source, captions="text", max_bad_fraction=0.3), tmp_path / "other")
+        build_folder(FolderConfig(images=source, captions="text", max_bad_fraction=0.3), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
 def test_a_picture_in_no_class_is_bad(tmp_path: Path, classes: Path) -> None:
     draw(classes / "loose.jpg")
     with pytest.raises(UserError, match=r"1 of 4 images are bad.*: loose\.jpg \(it is not in a class folder\)"):
-        build_folder(FolderConfig(source=classes), tmp_path / "out")
+        build_folder(FolderConfig(images=classes), tmp_path / "out")
 
 
 @pytest.fixture
@@ -107,24 +107,24 @@ def flat(tmp_path: Path) -> Path:
 
 
 def test_a_flat_folder_has_captions_of_its_file_names(tmp_path: Path, flat: Path, read_back: Read) -> None:
-    assert build_folder(FolderConfig(source=flat, captions="name"), tmp_path / "out").samples == {"train": 3}
+    assert build_folder(FolderConfig(images=flat, captions="name"), tmp_path / "out").samples == {"train": 3}
     found = {one["json"]["path"]: one["txt"].decode() for one in read_back(tmp_path / "out")}
     expected = {"0007_red-fox.JPG": "0007 red fox", "0012_two sea_lions.png": "0012 two sea lions", "a.b.webp": "a.b"}
     assert found == expected
 
 
 def test_a_pattern_finds_the_caption_in_the_file_name(tmp_path: Path, flat: Path, read_back: Read) -> None:
-    config = FolderConfig(source=flat, captions="name", name_pattern=r"^\d+_(.+)$", max_bad_fraction=0.5)
+    config = FolderConfig(images=flat, captions="name", name_pattern=r"^\d+_(.+)$", max_bad_fraction=0.5)
     summary = build_folder(config, tmp_path / "out")
     assert sorted(one["txt"] for one in read_back(tmp_path / "out")) == [b"red fox", b"two sea lions"]
     assert [bad.name for bad in summary.skipped] == ["a.b.webp"]
     assert "does not match 'a.b'" in summary.skipped[0].reason
     with pytest.raises(UserError, match="has no word for a caption"):
-        build_folder(FolderConfig(source=flat, captions="name", name_pattern="(x?)"), tmp_path / "other")
+        build_folder(FolderConfig(images=flat, captions="name", name_pattern="(x?)"), tmp_path / "other")
 
 
 def test_a_flat_folder_needs_no_captions(tmp_path: Path, flat: Path, read_back: Read) -> None:
-    assert build_folder(FolderConfig(source=flat, captions="none"), tmp_path / "out").samples == {"train": 3}
+    assert build_folder(FolderConfig(images=flat, captions="none"), tmp_path / "out").samples == {"train": 3}
     samples = read_back(tmp_path / "out")
     assert len(samples) == 3
     assert not any("txt" in sample for sample in samples)
@@ -133,7 +133,7 @@ def test_a_flat_folder_needs_no_captions(tmp_path: Path, flat: Path, read_back: 
 @pytest.mark.parametrize(("captions", "why"), [("class", "not in a class folder"), ("text", "no 0007_red-fox.txt")])
 def test_a_flat_folder_is_told_what_it_can_be(tmp_path: Path, flat: Path, captions: Any, why: str) -> None:
     with pytest.raises(UserError) as refused:
-        build_folder(FolderConfig(source=flat, captions=captions), tmp_path / "out")
+        build_folder(FolderConfig(images=flat, captions=captions), tmp_path / "out")
     for words in (
         f"captions = {captions}",
         "0007_red-fox.JPG",
@@ -157,14 +157,14 @@ def test_a_flat_folder_is_told_what_it_can_be(tmp_path: Path, flat: Path, captio
 )
 def test_a_pattern_must_have_one_group(pattern: str, captions: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        FolderConfig(source=Path("in"), captions=captions, name_pattern=pattern)
+        FolderConfig(images=Path("in"), captions=captions, name_pattern=pattern)
 
 
 def test_other_formats_become_png_and_it_is_said(tmp_path: Path, read_back: Read) -> None:
     for suffix in ("bmp", "tiff"):
         draw(tmp_path / "in" / "x" / f"a.{suffix}")
     Image.new("P", (4, 4), 3).save(tmp_path / "in" / "x" / "b.gif")
-    summary = build_folder(FolderConfig(source=tmp_path / "in"), tmp_path / "out")
+    summary = build_folder(FolderConfig(images=tmp_path / "in"), tmp_path / "out")
     for sample in read_back(tmp_path / "out"):
         with (
             Image.open(tmp_path / "in" / sample["json"]["path"]) as before,
@@ -178,7 +178,7 @@ def test_other_formats_become_png_and_it_is_said(tmp_path: Path, read_back: Read
 def test_the_content_names_the_format(tmp_path: Path, read_back: Read) -> None:
     data = draw(tmp_path / "in" / "x" / "really.png")
     (tmp_path / "in" / "x" / "really.png").rename(tmp_path / "in" / "x" / "no.jpg")
-    build_folder(FolderConfig(source=tmp_path / "in"), tmp_path / "out")
+    build_folder(FolderConfig(images=tmp_path / "in"), tmp_path / "out")
     assert read_back(tmp_path / "out")[0]["png"] == data
 
 
@@ -186,7 +186,7 @@ def test_the_content_names_the_format(tmp_path: Path, read_back: Read) -> None:
 def test_larger_pictures_are_made_smaller(tmp_path: Path, read_back: Read, suffix: str, kind: str) -> None:
     draw(tmp_path / "in" / "x" / f"large.{suffix}", (100, 50))
     small = draw(tmp_path / "in" / "x" / f"small.{suffix}", (20, 10))
-    build_folder(FolderConfig(source=tmp_path / "in", max_side=20), tmp_path / "out")
+    build_folder(FolderConfig(images=tmp_path / "in", max_side=20), tmp_path / "out")
     by_path = {one["json"]["path"]: one for one in read_back(tmp_path / "out")}
     extension = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[kind]
     with Image.open(io.BytesIO(by_path[f"x/large.{suffix}"][extension])) as image:
@@ -200,7 +200,7 @@ def test_validation_pictures_are_the_same_wherever_the_folder_lies(tmp_path: Pat
     for home in ("one", "two"):
         for number in range(40):
             draw(tmp_path / home / "in" / "x" / f"{number}.png")
-        config = FolderConfig(source=tmp_path / home / "in", val_share=0.25, samples_per_shard=7)
+        config = FolderConfig(images=tmp_path / home / "in", val_share=0.25, samples_per_shard=7)
         summary = build_folder(config, tmp_path / home / "out")
         val = {one["json"]["path"] for one in read_back(tmp_path / home / "out", "val-*.tar")}
         train = {one["json"]["path"] for one in read_back(tmp_path / home / "out", "train-*.tar")}
@@ -216,7 +216,7 @@ def test_validation_pictures_are_the_same_wherever_the_folder_lies(tmp_path: Pat
 def test_training_order_is_mixed_and_repeatable(tmp_path: Path, read_back: Read) -> None:
     for number in range(30):
         draw(tmp_path / "in" / "x" / f"{number:02d}.png")
-    config = FolderConfig(source=tmp_path / "in")
+    config = FolderConfig(images=tmp_path / "in")
     for out in ("one", "two"):
         build_folder(config, tmp_path / out)
     first, again = ((tmp_path / out / "train-000000.tar").read_bytes() for out in ("one", "two"))
@@ -226,20 +226,20 @@ def test_training_order_is_mixed_and_repeatable(tmp_path: Path, read_back: Read)
 
 
 def test_folders_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"source: .*nowhere is not a folder"):
-        build_folder(FolderConfig(source=tmp_path / "nowhere"), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"images: .*nowhere is not a folder"):
+        build_folder(FolderConfig(images=tmp_path / "nowhere"), tmp_path / "out")
     (tmp_path / "in").mkdir()
-    with pytest.raises(ValueError, match=r"source: .* has no image \(\.bmp"):
-        build_folder(FolderConfig(source=tmp_path / "in"), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"images: .* has no image \(\.bmp"):
+        build_folder(FolderConfig(images=tmp_path / "in"), tmp_path / "out")
     (tmp_path / "in" / "x").mkdir()
     (tmp_path / "in" / "x" / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"no image of .* can be read; the first: x/a\.jpg"):
-        build_folder(FolderConfig(source=tmp_path / "in", max_bad_fraction=1.0), tmp_path / "out")
+        build_folder(FolderConfig(images=tmp_path / "in", max_bad_fraction=1.0), tmp_path / "out")
 
 
 @pytest.mark.parametrize("template", ["no place", "{} and {}", "{name}", "{0}", "{}}"])
 def test_templates_must_have_one_place(template: str) -> None:
     with pytest.raises(ValueError, match="templates: "):
-        FolderConfig(source=Path("in"), templates=(template,))
+        FolderConfig(images=Path("in"), templates=(template,))
     with pytest.raises(ValueError, match="templates: at least one"):
-        FolderConfig(source=Path("in"), templates=())
+        FolderConfig(images=Path("in"), templates=())

@@ -30,7 +30,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 
 def test_a_table(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
     source = table('caption,image,year\n"a cat, asleep",img/a.png,1999\n\nein Hündchen,img/b.png,2001\n')
-    build_csv(CsvConfig(source=source), tmp_path / "out")
+    build_csv(CsvConfig(table=source), tmp_path / "out")
     samples = {one["json"]["image"]: one for one in read_back(tmp_path / "out")}
     assert samples["img/a.png"]["txt"] == b"a cat, asleep"
     assert samples["img/b.png"]["txt"].decode() == "ein Hündchen"
@@ -43,7 +43,7 @@ def test_delimiters_and_columns(
     tmp_path: Path, table: Callable[..., Path], read_back: Read, name: str, mark: str, given: str | None
 ) -> None:
     source = table(f"file{mark}text\nimg/a.png{mark}a cat\n", name)
-    config = CsvConfig(source=source, image_column="file", caption_column="text", delimiter=given)
+    config = CsvConfig(table=source, image_column="file", caption_column="text", delimiter=given)
     build_csv(config, tmp_path / "out")
     (sample,) = read_back(tmp_path / "out")
     assert (sample["txt"], sample["json"]) == (b"a cat", {"file": "img/a.png"})
@@ -68,20 +68,20 @@ def test_what_is_wrong_with_a_table_is_named(
     tmp_path: Path, table: Callable[..., Path], text: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        build_csv(CsvConfig(source=table(text)), tmp_path / "out")
+        build_csv(CsvConfig(table=table(text)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_tables_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"source: .*none\.csv is not a file"):
-        build_csv(CsvConfig(source=tmp_path / "none.csv"), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"table: .*none\.csv is not a file"):
+        build_csv(CsvConfig(table=tmp_path / "none.csv"), tmp_path / "out")
     (tmp_path / "latin.csv").write_bytes(b"image,caption\na.png,caf\xe9\n")
-    with pytest.raises(ValueError, match=r"source: .*latin\.csv is not in UTF-8"):
-        build_csv(CsvConfig(source=tmp_path / "latin.csv"), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"table: .*latin\.csv is not in UTF-8"):
+        build_csv(CsvConfig(table=tmp_path / "latin.csv"), tmp_path / "out")
     with pytest.raises(ValueError, match="delimiter = '::': must be one character"):
-        CsvConfig(source=tmp_path / "none.csv", delimiter="::")
+        CsvConfig(table=tmp_path / "none.csv", delimiter="::")
     with pytest.raises(ValueError, match="must differ"):
-        CsvConfig(source=tmp_path / "none.csv", image_column="x", caption_column="x")
+        CsvConfig(table=tmp_path / "none.csv", image_column="x", caption_column="x")
 
 
 def test_captions_of_one_picture_stay_on_one_side(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
@@ -89,7 +89,7 @@ def test_captions_of_one_picture_stay_on_one_side(tmp_path: Path, table: Callabl
         draw(tmp_path / "img" / f"{number}.png", value=number)
     rows = [f"img/{number}.png,caption {turn} of {number}" for turn in range(3) for number in range(20)]
     source = table("image,caption\n" + "\n".join(rows) + "\n")
-    build_csv(CsvConfig(source=source, val_share=0.4), tmp_path / "out")
+    build_csv(CsvConfig(table=source, val_share=0.4), tmp_path / "out")
     val = {one["json"]["image"] for one in read_back(tmp_path / "out", "val-*.tar")}
     train = {one["json"]["image"] for one in read_back(tmp_path / "out", "train-*.tar")}
     assert val

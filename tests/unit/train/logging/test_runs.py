@@ -52,7 +52,7 @@ def test_the_same_as_markdown_and_json(folder: Path) -> None:
         "| small | 30 of 100 | 1,920 | 32 | 1:00 | 0.9 | 0.9 |",
         "| lar\\|ge | 20 of 100 | 1,280 | 32 | 0:40 | – | – |",
     ]
-    (text,) = run_runs(RunsOptions(folders=runs, format="json"))
+    (text,) = run_runs(RunsOptions(folders=runs, json=True))
     small, large = json.loads(text)
     assert small["steps"] == 30
     assert small["of"] == 100

@@ -1,0 +1,244 @@
+"""Words that people type for our options and commands: those of other programs, and old ones. Each has one answer.
+
+A word that is in no table gets a suggestion only if it is nearly one of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from prolip.errors import UserError
+
+_ALIKE = 0.75
+"""How alike two words must be, from 0 to 1, for a typing error: nproc is not wandb_project."""
+_FILES = "--shards for shards, --images for folders of images"
+_TORCHRUN = "torchrun --nproc-per-node N -m prolip.train ..."
+_SAMPLES = "--samples_seen, the samples of the whole run with repetitions"
+_OUT = "--out, the run's folder"
+_KEY = "--data.captions.0.sources.0.key"
+
+_MODEL = {
+    "--cpu": "--device cpu",
+    "--cuda": "--device cuda",
+    "--gpu": "--device cuda",
+    "--model": "--checkpoint",
+    "--pretrained": "--checkpoint open_clip:NAME/TAG",
+}
+_PRECISION = {"--amp": "--precision bf16", "--bf16": "--precision bf16", "--fp16": "--precision fp16"}
+
+OPTIONS: dict[str, dict[str, str]] = {
+    "adapt": {
+        "--batch_size": "--heads.batch_size",
+        "--data": "--embeddings",
+        "--lr": "--heads.lr",
+        "--model": "--checkpoint",
+        "--pairs": "--embeddings",
+        "--steps": "--heads.steps",
+    },
+    "bench data": {"--data": "--shards", "--images": "--num_images", "--num_threads": "--threads"},
+    "bprw": {**_MODEL, "--data": "--shards", "--images": "--shards"},
+    "classify": {
+        **_MODEL,
+        **_PRECISION,
+        "--image": "the image without an option: prolip classify IMAGE LABEL ...",
+        "--labels": "the labels without an option: prolip classify IMAGE LABEL ...",
+    },
+    "compare": {
+        **_MODEL,
+        **_PRECISION,
+        "--image": "the image without an option: prolip compare IMAGE TEXT ...",
+        "--text": "the texts without an option: prolip compare IMAGE TEXT ...",
+    },
+    "data build csv": {"--source": "--table", "--csv": "--table"},
+    "data build folder": {"--source": "--images", "--folder": "--images", "--data": "--images"},
+    "data filter": {"--data": "--shards"},
+    "data index": {"SHARD": "--shards SHARD ...", "--data": "--shards", "--num_threads": "--threads"},
+    "data rank": {"--by caption": "--by text"},
+    "demo": {"--name": "--out", "--run_dir": "--out"},
+    "embed": {
+        **_MODEL,
+        **_PRECISION,
+        "--data": _FILES,
+        "--num_threads": "--threads",
+        "--num_workers": "--threads",
+        "--output": "--out",
+        "--source": _FILES,
+        "--workers": "--threads",
+    },
+    "explore": {**_MODEL, "--caption_keys": "--caption_key", "--data": "--shards"},
+    "export": {
+        "--checkpoint": "the model without an option: prolip export CHECKPOINT --out FOLDER",
+        "--data": "--trained_on",
+        "--source": "the model without an option: prolip export CHECKPOINT --out FOLDER",
+    },
+    "runs": {"--format json": "--json"},
+    "search": {**_MODEL, "--json FILE": "--json > FILE"},
+    "train": {
+        # Old words, and those of our other commands.
+        "--name": "--out runs/NAME",
+        "--run_dir": "--out",
+        "--validation.jobs.N.classes": "--validation.jobs.N.classnames",
+        "--validation.jobs.N.label": "--validation.jobs.N.class_key",
+        "--caption_key": _KEY,
+        "--checkpoint": "--start_from, or --resume for a run's own checkpoint",
+        "--data": "--shards",
+        "--data.threads": "--threads",
+        "--images": "--shards; prolip data build makes shards of images",
+        "--num_threads": "--threads",
+        "--tokenizer": "--data.tokenizer.path",
+        # Words of open_clip, transformers, lightning and torchrun.
+        "--accum_freq": "--accumulate",
+        "--beta1": "--optim.betas",
+        "--beta2": "--optim.betas",
+        "--betas": "--optim.betas",
+        "--clip_grad": "--optim.clip_norm",
+        "--context_length": "--data.tokenizer.context_length",
+        "--csv_caption_key": _KEY,
+        "--dataset_resampled": "--data.mode resampled",
+        "--devices": _TORCHRUN,
+        "--ema_decay": "--ema.decay",
+        "--epochs": _SAMPLES,
+        "--eps": "--optim.eps",
+        "--fp16": "--precision fp16",
+        "--bf16": "--precision bf16",
+        "--gpus": f"{_TORCHRUN}; --gpus belongs to --dry-run",
+        "--grad_checkpointing": "--parallel.recompute_every 1",
+        "--grad_clip_norm": "--optim.clip_norm",
+        "--gradient_accumulation_steps": "--accumulate",
+        "--gradient_checkpointing": "--parallel.recompute_every 1",
+        "--image_size": "--model.vision.image_size",
+        "--learning_rate": "--optim.lr",
+        "--lock_image": "--lock.image",
+        "--lock_text": "--lock.text",
+        "--log_dir": _OUT,
+        "--logging_steps": "--log_every",
+        "--logs": _OUT,
+        "--lr": "--optim.lr",
+        "--lr_scheduler": "--optim.schedule",
+        "--lr_scheduler_type": "--optim.schedule",
+        "--max_epochs": _SAMPLES,
+        "--max_grad_norm": "--optim.clip_norm",
+        "--max_steps": _SAMPLES,
+        "--nnodes": "torchrun --nnodes N ... -m prolip.train ...",
+        "--nproc": _TORCHRUN,
+        "--nproc_per_node": _TORCHRUN,
+        "--num_epochs": _SAMPLES,
+        "--num_train_epochs": _SAMPLES,
+        "--num_workers": "--threads",
+        "--output": _OUT,
+        "--output_dir": _OUT,
+        "--per_device_train_batch_size": "--batch_size, the samples of a step over all processes",
+        "--pretrained": "--start_from open_clip:NAME/TAG",
+        "--save_frequency": "--checkpoint_every",
+        "--save_steps": "--checkpoint_every",
+        "--steps": _SAMPLES,
+        "--torchcompile": "--parallel.compile True",
+        "--train_data": "--shards",
+        "--train_num_samples": "--data.num_samples",
+        "--val_data": "--validation.jobs.0.shards",
+        "--vocab_size": "--model.text.vocab_size",
+        "--wandb": "--log.wandb",
+        "--wandb_project_name": "--log.wandb_project",
+        "--warmup": "--optim.warmup_steps",
+        "--warmup_steps": "--optim.warmup_steps",
+        "--wd": "--optim.weight_decay",
+        "--weight_decay": "--optim.weight_decay",
+        "--workers": "--threads",
+    },
+    **{
+        f"eval {suite}": {**_MODEL, **_PRECISION, "--images": "--data", "--shards": "--data"}
+        for suite in ("datacomp", "emoji", "hierarcaps", "hierarimgs", "imagenet", "retrieval", "uncertainty")
+    },
+}
+"""By command, what to write instead of a word. A second word in capitals stands for any value, `SHARD` for a word that
+no option stands before, N for a number in a key."""
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "prolip": {
+        "app": "explore",
+        "benchmark": "bench",
+        "build": "data build",
+        "convert": "export",
+        "encode": "embed",
+        "evaluate": "eval",
+        "extract": "embed",
+        "filter": "data filter",
+        "finetune": "train",
+        "fine-tune": "train",
+        "fit": "train",
+        "index": "data index",
+        "infer": "classify",
+        "pack": "data build",
+        "plot": "runs --plot FILE",
+        "predict": "classify",
+        "push": "export",
+        "query": "search",
+        "rank": "data rank",
+        "reweight": "bprw",
+        "retrieve": "search",
+        "serve": "explore",
+        "similarity": "compare",
+        "test": "eval",
+        "ui": "explore",
+        "upload": "export",
+        "zero-shot": "classify",
+    },
+    "prolip data build": {"images": "folder", "photos": "folder", "table": "csv", "tsv": "csv"},
+    "prolip eval": {"coco": "retrieval", "flickr": "retrieval"},
+}
+"""By program, what to write instead of a command."""
+
+
+def check_options(command: str, words: Sequence[str]) -> None:
+    """Check that no word is one that `OPTIONS` has another word for.
+
+    Args:
+        command: the command without `prolip`, such as "data index".
+        words: the words after it.
+
+    Raises:
+        UserError: one is; the message says what to write.
+    """
+    table = OPTIONS.get(command, {})
+    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if "SHARD" in table and parts and not parts[0].startswith("-"):
+        raise UserError(f"no option stands before {parts[0]}: write {table['SHARD']}")
+    for word, value in zip(parts, [*parts[1:], "-"], strict=True):
+        option = _option(word)
+        any_value = [] if value.startswith("-") else [f"{option} FILE"]
+        for known in (option, f"{option} {value}", *any_value):
+            if option.startswith("--") and known in table:
+                raise UserError(f"there is no {known}: write {table[known]}")
+
+
+def _option(word: str) -> str:
+    """The option as the tables have it: with underscores."""
+    return f"--{word[2:].replace('-', '_')}" if word.startswith("--") else word
+
+
+def other_key(command: str, key: str, *, in_file: bool) -> str | None:
+    """What to write instead of a key of a recipe or a flag; None if `OPTIONS` does not have it."""
+    numbers = re.findall(r"(?<=\.)\d+(?=\.)", key)
+    found = OPTIONS.get(command, {}).get(f"--{re.sub(r'(?<=[.])[0-9]+(?=[.])', 'N', key)}")
+    if found is None:
+        return None
+    for number in numbers:
+        found = found.replace(".N.", f".{number}.", 1)
+    return found[2:] if in_file and re.fullmatch(r"--[\w.]+", found) else found
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word or dotted key that was nearly typed; None if none is alike.
+
+    Only the last parts are compared: two keys of one table are alike in their first part, whatever they mean.
+    """
+    last = word.rpartition(".")[2]
+    scores: Mapping[str, float] = {
+        key: difflib.SequenceMatcher(a=last, b=key.rpartition(".")[2]).ratio() for key in known
+    }
+    alike = [key for key, score in scores.items() if score >= _ALIKE]
+    return max(
+        alike, key=lambda key: (scores[key], difflib.SequenceMatcher(a=word, b=key).ratio(), -len(key)), default=None
+    )
