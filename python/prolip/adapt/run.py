@@ -34,6 +34,8 @@ class Origin(NamedTuple):
     frozen: Frozen
     scale: float
     bias: float | None
+    has_variances: bool
+    """Whether it has variances of its own, which its scale and bias belong to."""
 
 
 def run_adapt(options: AdaptOptions) -> list[str]:
@@ -73,8 +75,10 @@ def run_adapt(options: AdaptOptions) -> list[str]:
 def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) -> list[str]:
     """Fit the adapter, and return the lines that say how it went."""
     if options.method == "laplace":
-        batches = _one_pass(pairs, options.heads.batch_size)
-        found = fit_laplace(adapter, batches, origin.scale, origin.bias)
+        scale, bias = origin.scale, origin.bias
+        if origin.has_variances:
+            scale, bias, _ = logits_of(pairs, options.heads.batch_size, with_bias=origin.bias is not None)
+        found = fit_laplace(adapter, _one_pass(pairs, options.heads.batch_size), scale, bias)
         shown = " and ".join(f"{one.precision:.3g}" for one in found)
         return [f"prior precision {shown} (images and texts)", _variances(adapter, pairs)]
     fitted = logits_of(pairs, options.heads.batch_size, with_bias=options.method == "heads" or origin.bias is not None)
@@ -105,7 +109,7 @@ def _one_pass(pairs: Pairs, batch_size: int) -> Iterator[PairRows]:
 
 @torch.no_grad()
 def _variances(adapter: Adapter, pairs: Pairs) -> str:
-    some = pairs.sample(BUFFER)
+    some = pairs.sample(4096)
     image, text = adapter.image(some.image).uncertainty, adapter.text(some.text).uncertainty
     return (
         f"uncertainty of images {image.mean():.4g} ± {image.std():.2g}, of texts {text.mean():.4g} ± {text.std():.2g} "
@@ -146,10 +150,11 @@ def find_origin(options: AdaptOptions) -> Origin:
         tokenizer = str(Path(tokenizer).absolute())
     if first is not None and first.logit_scale is not None:
         frozen = Frozen(absolute_source(source), first.weights, tokenizer)
-        return Origin(frozen, first.logit_scale, first.logit_bias)
+        return Origin(frozen, first.logit_scale, first.logit_bias, first.has_variances)
     log.info("opening %s for the scale and bias of its similarity", source)
     model = load(source, tokenizer=tokenizer, device="cpu")
     digest = weights_digest(model.network)
     if first is not None and digest != first.weights:
         raise UserError(f"checkpoint: {source} is not the model that made {folders[0]}")
-    return Origin(Frozen(absolute_source(source), digest, tokenizer), model.logit_scale, model.logit_bias)
+    frozen = Frozen(absolute_source(source), digest, tokenizer)
+    return Origin(frozen, model.logit_scale, model.logit_bias, model.has_variances)
