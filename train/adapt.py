@@ -48,8 +48,11 @@ WAYS: dict[str, tuple[str, ...]] = {
     "heads": (),
     "residual": ("--heads.means", "residual"),
     "bottleneck": ("--loss.vib_weight", "1"),
+    "general": ("--loss.inclusion_scale", "1", "--loss.masked_inclusion_weight", "10"),
 }
-"""Flags of `prolip adapt`."""
+"""Flags of `prolip adapt`. "general" also names `MORE_GENERAL` as the masked views."""
+MORE_GENERAL = {"name": "subgroup", "subgroup": "group", "group": "group"}
+"""A more general caption of the same image, by level."""
 
 
 def folders(options: argparse.Namespace, split: str) -> list[Path]:
@@ -75,8 +78,11 @@ def run(options: argparse.Namespace) -> int:
         for way, flags in WAYS.items():
             out = options.out / f"{way}-{split}"
             if not (out / "cost.json").exists():
-                sources = map(str, folders(options, split))
-                cost = command("prolip.cli", "adapt", "--embeddings", *sources, "--out", str(out), *flags)
+                words = ["--embeddings", *map(str, folders(options, split)), "--out", str(out), *flags]
+                if way == "general":
+                    general = (options.out / "embeddings" / f"{split}-{level}" for level in MORE_GENERAL.values())
+                    words += ["--masked", *map(str, general)]
+                cost = command("prolip.cli", "adapt", *words)
                 (out / "cost.json").write_text(json.dumps(cost))
     return 0
 
