@@ -157,7 +157,7 @@ $(VENV)/.ready-demo: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
 
 $(VENV)/.ready-test: $(VENV)/.ready-demo
 	@$(SUBMAKE) test-tools
-	$(call stage,packages-test,Python packages for the tests,$(call pip,eval onnx wandb test) && $(pip_gradio))
+	$(call stage,packages-test,Python packages for the tests,$(call pip,eval onnx open_clip tensorboard wandb test) && $(pip_gradio))
 	@touch $@
 
 $(VENV)/.ready-lint: $(VENV)/.ready-demo

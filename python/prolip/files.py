@@ -80,6 +80,8 @@ def _why_full(error: BaseException, path: Path, size: int | None) -> int | None:
     """The number of the error that says that the disk is full; None if it failed for another reason."""
     if isinstance(error, SafetensorError) and size is not None:
         # It carries no number. Find out by reserving as much again; what it wrote is deleted.
+        if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+            return errno.ENOSPC if shutil.disk_usage(_existing(path)).free < size else None
         try:
             with TemporaryFile(dir=_existing(path)) as file:
                 os.posix_fallocate(file.fileno(), 0, max(size, 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from prolip.errors import UserError
 
@@ -149,7 +150,16 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
     **{
         f"eval {suite}": {**_MODEL, **_PRECISION, "--images": "--data", "--shards": "--data"}
-        for suite in ("datacomp", "emoji", "hierarcaps", "hierarimgs", "imagenet", "retrieval", "uncertainty")
+        for suite in (
+            "datacomp",
+            "emoji",
+            "hierarcaps",
+            "hierarimgs",
+            "imagenet",
+            "retrieval",
+            "uncertainty",
+            "zero_shot",
+        )
     },
 }
 """By command, what to write instead of a word. A second word in capitals stands for any value, `SHARD` for a word that
@@ -186,7 +196,13 @@ COMMANDS: dict[str, dict[str, str]] = {
         "zero-shot": "classify",
     },
     "prolip data build": {"images": "folder", "photos": "folder", "table": "csv", "tsv": "csv"},
-    "prolip eval": {"coco": "retrieval", "flickr": "retrieval"},
+    "prolip eval": {
+        "classification": "zero_shot",
+        "coco": "retrieval",
+        "flickr": "retrieval",
+        "folder": "zero_shot",
+        "zero-shot": "zero_shot",
+    },
 }
 """By program, what to write instead of a command."""
 
@@ -205,7 +221,7 @@ def check_options(command: str, words: Sequence[str]) -> None:
     parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     if "SHARD" in table and parts and not parts[0].startswith("-"):
         raise UserError(f"no option stands before {parts[0]}: write {table['SHARD']}")
-    for word, value in zip(parts, [*parts[1:], "-"], strict=True):
+    for word, value in pairwise([*parts, "-"]):
         option = _option(word)
         any_value = [] if value.startswith("-") else [f"{option} FILE"]
         for known in (option, f"{option} {value}", *any_value):

@@ -21,7 +21,7 @@ import tomllib
 import urllib.request
 from argparse import ArgumentParser
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from importlib.metadata import metadata
 from pathlib import Path
@@ -75,6 +75,10 @@ def parse(words: list[str]) -> None:
 # ---- prolip ---------------------------------------------------------------------------------------------------------
 
 
+CLOSING = re.compile(r"(wrote .+; )?next: .+")
+"""The last line of every command."""
+
+
 def prolip(words: list[str]) -> None:
     if words[0] == "train":
         train(words[1:])
@@ -85,15 +89,31 @@ def prolip(words: list[str]) -> None:
     elif words[0] == "adapt" and not {"--method", "--heads.steps"} & set(words):
         assert cli.main([*words, "--heads.steps", "5"]) == 0
     else:
-        assert cli.main(words) == 0
+        closed(words)
+
+
+def closed(words: list[str]) -> None:
+    """Runs a command, which ends by saying what it wrote and what to do next; beside JSON on the standard error."""
+    out, err, log = io.StringIO(), io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(log)
+    logging.getLogger("prolip.train").addHandler(handler)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            status = cli.main(words)
+    finally:
+        logging.getLogger("prolip.train").removeHandler(handler)
+    assert status == 0, err.getvalue()
+    if not {"-h", "--help", "--help-all", "--version"} & set(words):
+        last = [text.getvalue().splitlines()[-1] for text in (out, err, log) if text.getvalue()]
+        assert any(map(CLOSING.fullmatch, last)), last
 
 
 def train(words: list[str]) -> None:
     """Reads the configuration as it stands, then trains by it, shortly and small."""
     if "--dry-run" in words:
-        assert cli.main(["train", *words]) == 0
+        closed(["train", *words])
     else:
-        assert cli.main(["train", *words, *smaller(load_config(words))]) == 0
+        closed(["train", *words, *smaller(load_config(words))])
 
 
 @cache  # two pages have the same line, and Gradio takes seconds to start

@@ -253,6 +253,7 @@ def tutorial(folder: Path, patch: Patch) -> None:
 
 def evaluate(folder: Path, patch: Patch) -> None:
     """A run, emoji shards, a small model of open_clip, and small data sets in the published layout."""
+    images(folder)
     build_made_up(folder / "data" / "emoji")
     write_run(folder / "runs" / "demo", folder / "data" / "emoji" / "tokenizer.json", context_length=20)
     write_run(folder / "runs" / "mine", folder / "mine-tokenizer.json", context_length=20)
@@ -336,6 +337,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "multi-node.md": multi_node,
     "onnx.md": alone(emoji_run),
     "open-clip.md": open_clips_training,
+    "own-training-loop.md": alone(mine),
     "prompt-weights.md": alone(emoji_run),
     "rank-a-data-set.md": alone(emoji_run),
     "remote-shards.md": remote_shards,

@@ -20,8 +20,8 @@ _ENVIRONMENT = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0", 
 _ENVIRONMENT |= {"platform_system": "Linux", "platform_machine": "x86_64", "implementation_name": "cpython"}
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)]
 _PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
-_UNUSED = {"torchvision", "timm", "tensorboard", "hf-xet"}
-"""Not imported by the parts: they read only a vocabulary of open_clip, write no TensorBoard files, download nothing."""
+_UNUSED = {"hf-xet"}
+"""Not imported by the parts: they download nothing."""
 
 
 def main() -> int:

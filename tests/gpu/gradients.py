@@ -6,18 +6,18 @@ The yardstick is the error of the CPU in the same precision: the device may roun
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
-from tests.gpu.inputs import settings, trial
+from tests.gpu.inputs import opened_run, settings, trial
 from tests.gpu.job import Job, alone_on
 from torch import Tensor
 
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.models.config import Precision
 from prolip.models.precision import DTYPES
-from prolip.train.loop import Run, compute_gradients, set_up
+from prolip.train.loop import Run, compute_gradients
 
 _FACTOR = {"fp32": 10.0, "bf16": 3.0, "fp16": 3.0}
 """Times the CPU's error. An error of TF32 is about 1,000 times that of fp32, one of a wrong term far above bf16's."""
@@ -68,25 +68,27 @@ def compiled(job: Job) -> None:
 
 
 def compare(job: Job, what: str, exact: Result, yardstick: Errors, precision: Precision, flags: list[str]) -> None:
-    found = errors(result(trial_run(job, job.place, precision, flags)), exact)
+    with trial_run(job, job.place, precision, flags) as run:
+        found = errors(result(run), exact)
     least = torch.finfo(DTYPES[precision]).eps / 2
     for name, error, of_cpu in zip(("loss", "all gradients", "worst tensor"), found, yardstick, strict=True):
         job.check(f"{what}: {name}", error, _FACTOR[precision] * max(of_cpu, least), _WHY[precision])
 
 
 def yardstick(job: Job, exact: Result, precision: Precision) -> Errors:
-    return errors(result(trial_run(job, _CPU, precision, [])), exact)
+    with trial_run(job, _CPU, precision, []) as run:
+        return errors(result(run), exact)
 
 
 def double_precision(job: Job) -> Result:
-    run = trial_run(job, _CPU, "fp32", [])
-    run.model.double()
-    return result(run)
+    with trial_run(job, _CPU, "fp32", []) as run:
+        run.model.double()
+        return result(run)
 
 
-def trial_run(job: Job, device: torch.device, precision: Precision, flags: list[str]) -> Run:
+def trial_run(job: Job, device: torch.device, precision: Precision, flags: list[str]) -> AbstractContextManager[Run]:
     words = [*trial(job), "--batch_size", "16", "--data.mask.masked_fraction", "0.5", "--precision", precision]
-    return set_up(settings(job, "gradients", *words, *flags), alone_on(device), ExitStack())
+    return opened_run(settings(job, "gradients", *words, *flags), alone_on(device))
 
 
 def result(run: Run) -> Result:

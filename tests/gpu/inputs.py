@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ from tests.gpu.job import Job
 from tests.support.shards import write_tar
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from prolip.distributed import Ranks
 from prolip.train.config import TrainConfig, load_config
+from prolip.train.loop import Run, set_up
 
 RECIPE = "vit-b16-datacomp-1b-1.28b"
 VOCABULARY = 49_408
-"""Rows of CLIP's token table. Its merges come with open_clip."""
+"""Rows of CLIP's token table."""
 _WORDS = (
     *("red", "green", "blue", "small", "large", "old", "new", "dog", "cat", "horse", "bird", "house"),
     *("river", "street", "market", "table", "running", "photograph", "painting", "with", "near", "under"),
@@ -83,6 +87,13 @@ def pattern(job: Job) -> str:
     return str(shards_of(job) / "*.tar")
 
 
+@contextmanager
+def opened_run(config: TrainConfig, ranks: Ranks) -> Iterator[Run]:
+    """A new run, which has its folder until the block ends."""
+    with ExitStack() as opened:
+        yield set_up(config, ranks, opened)
+
+
 def settings(job: Job, name: str, *flags: str) -> TrainConfig:
     """The settings of `words`."""
     return load_config(words(job, name, *flags))
@@ -96,7 +107,7 @@ def words(job: Job, name: str, *flags: str) -> list[str]:
     found = ["--data.tokenizer.kind", "clip", "--data.tokenizer.path", "None", "--data.tokenizer.clean", "None"]
     found += ["--data.tokenizer.pad_id", "None", "--model.text.vocab_size", str(VOCABULARY)]
     found += ["--data.shards", pattern(job), "--out", str(job.scratch / "runs" / name)]
-    found += ["--samples_seen", "1000000", "--optim.warmup_steps", "10", "--log.tensorboard", "False"]
+    found += ["--samples_seen", "1000000", "--optim.warmup_steps", "10"]
     found += ["--parallel.compile", "False"]
     if job.small:
         found += ["--data.num_threads", "1", "--cpu_threads", "1", "--log.peak_tflops", "1"]

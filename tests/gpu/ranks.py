@@ -6,20 +6,19 @@ One card has room for one rank of NCCL. `share_model` leaves a single process un
 from __future__ import annotations
 
 import datetime
-from contextlib import ExitStack
 from dataclasses import replace
 from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from tests.gpu.inputs import settings, trial
+from tests.gpu.inputs import opened_run, settings, trial
 from tests.gpu.job import Job
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import stop
 from prolip.models.precision import DTYPES
-from prolip.train.loop import Run, set_up, take_step
+from prolip.train.loop import Run, take_step
 from prolip.train.optim import make_optimizer
 from prolip.train.parallel import share_model
 
@@ -57,11 +56,10 @@ def one_rank(job: Job) -> None:
 def three_steps(job: Job, precision: str, strategy: str, *flags: str) -> list[tuple[float, float]]:
     """Loss and gradient norm of every step."""
     words = [*trial(job), "--batch_size", "16", "--precision", precision, "--optim.clip_norm", "0.5"]
-    run = set_up(settings(job, "ranks", *words, *flags), job.ranks, ExitStack())
-    if strategy != "none":
-        wrap(run, strategy)
     found = []
-    with run.loader:
+    with opened_run(settings(job, "ranks", *words, *flags), job.ranks) as run, run.loader:
+        if strategy != "none":
+            wrap(run, strategy)
         batches = device_batches(run.loader, job.place, dtype=DTYPES[run.config.precision])
         for _ in range(_STEPS):
             found.append(step(run, next(batches)))

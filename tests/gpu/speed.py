@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, cast
@@ -12,7 +11,7 @@ from typing import NamedTuple, cast
 import torch
 from tests.bench.published_step import PublishedModel, PublishedStep
 from tests.bench.step_sides import images_and_ids, masked_step
-from tests.gpu.inputs import settings, trial
+from tests.gpu.inputs import opened_run, settings, trial
 from tests.gpu.job import Job
 from tests.gpu.kernels import largest_kernels
 from tests.gpu.report import known_rows
@@ -23,7 +22,7 @@ from prolip.models.precision import DTYPES, autocast
 from prolip.train.config import TrainConfig
 from prolip.train.cost import step_memory
 from prolip.train.logging import Speed
-from prolip.train.loop import Run, set_up, take_step
+from prolip.train.loop import Run, take_step
 from prolip.train.optim import learning_rate
 
 FROM_SHARDS, ONE_BATCH = "samples/s from shards", "samples/s, one batch"
@@ -68,7 +67,21 @@ def so400m(job: Job) -> None:
 def train(job: Job, name: str, *flags: str) -> None:
     """The base model from shards, then on one batch, then under the profiler."""
     size = 8 if job.small else 512
-    run = set_up(settings(job, name, *sizes(job), "--batch_size", str(size), *flags), job.ranks, ExitStack())
+    config = settings(job, name, *sizes(job), "--batch_size", str(size), *flags)
+    with opened_run(config, job.ranks) as run:
+        batch = from_shards(job, run)
+        again = time_steps(job, lambda: take_step(run, batch), seconds=5).rate(size)
+        job.figure(ONE_BATCH, again, "", "without a loader")
+        theirs = known_rows(job.results, "published").get(PUBLISHED)
+        if theirs:
+            goal = None if job.small else _OF_PUBLISHED
+            job.figure("published step", again / theirs, "×", "ours, by theirs", goal=goal)
+        largest_kernels(job, lambda: take_step(run, batch))
+
+
+def from_shards(job: Job, run: Run) -> DeviceBatch:
+    """Time steps from shards; returns the batch after them."""
+    size = run.config.batch_size
     reset_peak(job)
     with run.loader:
         batches = device_batches(run.loader, job.place, dtype=DTYPES[run.config.precision])
@@ -88,13 +101,7 @@ def train(job: Job, name: str, *flags: str) -> None:
         share = (batches.wait_seconds - waited) / timed.seconds
         job.figure("waiting for data", share, "", "share of the time", goal=0.02, more_is_better=False)
         report_use(job, run, timed, size)
-        batch = next(batches)
-    again = time_steps(job, lambda: take_step(run, batch), seconds=5).rate(size)
-    job.figure(ONE_BATCH, again, "", "without a loader")
-    theirs = known_rows(job.results, "published").get(PUBLISHED)
-    if theirs:
-        job.figure("published step", again / theirs, "×", "ours, by theirs", goal=None if job.small else _OF_PUBLISHED)
-    largest_kernels(job, lambda: take_step(run, batch))
+        return next(batches)
 
 
 def sizes(job: Job) -> list[str]:
@@ -149,13 +156,14 @@ class Side(NamedTuple):
 
 def our_side(job: Job, config: TrainConfig, images: Tensor, ids: Tensor) -> tuple[Side, dict[str, Tensor]]:
     """Our side, and the weights that it began with."""
-    run, mask = set_up(config, job.ranks, ExitStack()), config.data.masking
+    mask = config.data.masking
     assert mask is not None
-    weights = {name: tensor.to("cpu", copy=True) for name, tensor in run.model.state_dict().items()}
-    torch.manual_seed(1)
-    step = masked_step(config.model, images.to(DTYPES["bf16"]), ids, mask)
-    batch = cast(DeviceBatch, type(step)(*(None if tensor is None else tensor.to(job.place) for tensor in step)))
-    return one_side(job, lambda: take_step(run, batch)[0].total, len(images)), weights
+    with opened_run(config, job.ranks) as run:
+        weights = {name: tensor.to("cpu", copy=True) for name, tensor in run.model.state_dict().items()}
+        torch.manual_seed(1)
+        step = masked_step(config.model, images.to(DTYPES["bf16"]), ids, mask)
+        batch = cast(DeviceBatch, type(step)(*(None if tensor is None else tensor.to(job.place) for tensor in step)))
+        return one_side(job, lambda: take_step(run, batch)[0].total, len(images)), weights
 
 
 def their_side(job: Job, config: TrainConfig, weights: dict[str, Tensor], images: Tensor, ids: Tensor) -> Side:
@@ -184,21 +192,27 @@ def one_side(job: Job, step: Callable[[], Tensor], size: int) -> Side:
 
 def recomputed(job: Job, architecture: str) -> None:
     """A large model with every block recomputed, on one batch, as large as the estimate lets the card hold."""
-    flags = [*sizes(job), "--parallel.recompute_every", "1"]
+    flags = [*sizes(job), "--parallel.recompute_every", "1", "--batch_size", "8"]
     flags += [] if job.small else ["--architecture", architecture]
-    size = 8 if job.small else 512
-    run = set_up(settings(job, architecture, *flags, "--batch_size", "8"), job.ranks, ExitStack())
-    if job.on_gpu:
-        room = _FILLED * torch.cuda.get_device_properties(0).total_memory
-        size = next((one for one in _BATCH_SIZES if estimate(run, one) <= room), _BATCH_SIZES[-1])
-    with run.loader:
-        first = next(device_batches(run.loader, job.place, dtype=DTYPES["bf16"]))
-    batch = repeated(first, size // 8)
-    reset_peak(job)
-    take_step(run, batch)
-    timed = time_steps(job, lambda: take_step(run, batch), seconds=8)
-    job.figure(ONE_BATCH, timed.rate(size), "", f"{architecture}, batch {size}, every block recomputed, not compiled")
-    report_use(job, run, timed, size)
+    with opened_run(settings(job, architecture, *flags), job.ranks) as run:
+        size = 8 if job.small else largest_batch(run)
+        with run.loader:
+            first = next(device_batches(run.loader, job.place, dtype=DTYPES["bf16"]))
+        batch = repeated(first, size // 8)
+        reset_peak(job)
+        take_step(run, batch)
+        timed = time_steps(job, lambda: take_step(run, batch), seconds=8)
+        why = f"{architecture}, batch {size}, every block recomputed, not compiled"
+        job.figure(ONE_BATCH, timed.rate(size), "", why)
+        report_use(job, run, timed, size)
+
+
+def largest_batch(run: Run) -> int:
+    """The largest batch whose estimate the card can hold."""
+    if run.ranks.device.type != "cuda":
+        return _BATCH_SIZES[0]
+    room = _FILLED * torch.cuda.get_device_properties(0).total_memory
+    return next((one for one in _BATCH_SIZES if estimate(run, one) <= room), _BATCH_SIZES[-1])
 
 
 def repeated(batch: DeviceBatch, times: int) -> DeviceBatch:

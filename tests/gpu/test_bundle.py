@@ -15,7 +15,7 @@ from tests.gpu.__main__ import unpack
 
 def test_the_bundle_has_what_prolip_needs_and_torch_does_not_bring() -> None:
     wanted = bundle.wanted()
-    assert {"numpy", "pillow", "tokenizers", "safetensors", "open-clip-torch", "ftfy", "tyro", "regex"} <= wanted.keys()
+    assert {"numpy", "pillow", "tokenizers", "safetensors", "ftfy", "tyro"} <= wanted.keys()
     assert wanted["numpy"] == version("numpy")
     assert not {"prolip", "torch", "torchvision", "timm", "triton", "sympy", "filelock", "jinja2"} & wanted.keys()
     assert not [name for name in wanted if name.startswith(("nvidia", "cuda"))]

@@ -19,7 +19,7 @@ from open_clip import SimpleTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from prolip.data.config import TokenizerConfig
-from prolip.data.tokenizer import Tokenizer
+from prolip.data.tokenizer import Tokenizer, clip_vocabulary
 
 # Longer than CLIP's 77, so that truncation hides little; 77 has its own test.
 LENGTH = 160
@@ -134,6 +134,21 @@ def test_a_sample_of_all_assigned_characters(clip: Tokenizer, reference: SimpleT
 @given(captions=st.lists(st.text(max_size=60), min_size=1, max_size=8))
 def test_any_text(captions: list[str], clip: Tokenizer, reference: SimpleTokenizer) -> None:
     assert _differences(captions, clip, reference) == []
+
+
+def test_the_merges_are_those_of_the_reference(reference: SimpleTokenizer) -> None:
+    symbols, merges = clip_vocabulary()
+    assert symbols[-2:] == ["<start_of_text>", "<end_of_text>"]
+    assert {symbol: id for id, symbol in enumerate(symbols)} == reference.encoder
+    assert {merge: rank for rank, merge in enumerate(merges)} == reference.bpe_ranks
+
+
+def test_ids_are_decoded_as_by_the_reference(clip: Tokenizer, reference: SimpleTokenizer) -> None:
+    captions = [*_captions(300, seed=3), "", "日本 語", "caf\u00e9 \x80 ok"]
+    special = {reference.sot_token_id, reference.eot_token_id, 0}
+    rows = clip.encode(captions).tolist()
+    expected = [reference.decode([id for id in row if id not in special]).strip() for row in rows]
+    assert clip.decode(rows) == expected
 
 
 def test_lone_surrogates(clip: Tokenizer, reference: SimpleTokenizer) -> None:

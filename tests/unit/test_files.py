@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,3 +95,14 @@ def test_other_errors_keep_their_type(tmp_path: Path) -> None:
     # A tensor that safetensors does not take is no full disk.
     with pytest.raises(SafetensorError, match="dtype"), atomic_file(tmp_path / "file", 8) as temporary:
         save_file({"objects": np.array([None])}, temporary)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(100, DiskFullError), (1000, SafetensorError)])
+def test_a_full_disk_is_named_where_no_space_can_be_reserved(
+    free: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On macOS and Windows."""
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr("prolip.files.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(expected), writing(tmp_path / "file", 500):
+        raise SafetensorError("I/O error")

@@ -26,5 +26,7 @@ class BenchDataConfig:
     """Images to time in each run."""
     batch_size: int = 256
     """Samples per batch."""
+    image_size: int = 224
+    """Side of the images in a batch, in pixels."""
     json: bool = False
     """Print one JSON object per line instead of the table."""

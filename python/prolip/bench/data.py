@@ -33,6 +33,17 @@ PACKAGES = {"cv2": "opencv-python-headless"}
 """Packages whose name differs from their module's."""
 
 
+_HEADINGS = [
+    "",
+    *("images/s", "min - max", "spread", "of floor", "ours is", "CPU us", "decoding"),
+    *("RSS MB", "PSS MB", "imports", "1st batch", "others"),
+]
+MAX_SPREAD = 1.15
+"""Fastest over slowest round of a contender, above which its figures are called inexact."""
+MAX_OTHERS = 0.1
+"""Cores that other programs may keep busy."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """All runs of one contender."""
@@ -50,6 +61,12 @@ class Summary:
         return self.median(lambda run: run.images_per_s)
 
     @property
+    def spread(self) -> float:
+        """The fastest run's rate over the slowest one's."""
+        rates = [run.images_per_s for run in self.runs]
+        return max(rates) / min(rates)
+
+    @property
     def cpu_us(self) -> float:
         """Median CPU time per image in microseconds."""
         return self.median(lambda run: run.cpu_us)
@@ -61,7 +78,7 @@ def contenders(config: BenchDataConfig) -> tuple[str, ...]:
     Raises:
         UserError: a baseline is unknown or needs a package that is not installed, or a number is out of range.
     """
-    for name in ("threads", "repeats", "num_images", "batch_size"):
+    for name in ("threads", "repeats", "num_images", "batch_size", "image_size"):
         if getattr(config, name) < 1:
             raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
     named = dict.fromkeys(name for words in config.against for name in words.split(",") if name)
@@ -99,6 +116,7 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str]
                 threads=config.threads,
                 images=config.num_images,
                 batch_size=config.batch_size,
+                image_size=config.image_size,
             )
             runs[name].append(_run(task))
             log(f"round {number + 1} of {config.repeats}: {name} {runs[name][-1].images_per_s:.0f} images/s")
@@ -145,31 +163,59 @@ def json_lines(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Itera
 
 def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[str]:
     """Yield the lines of a table for people."""
-    ours, floor = summaries[0].images_per_s, summaries[1].images_per_s
-    least_cpu = summaries[1].cpu_us
     yield (
-        f"recipe {config.recipe}, {config.threads} threads, batches of {config.batch_size}, "
+        f"recipe {config.recipe}, {config.threads} threads, batches of {config.batch_size} at {config.image_size} px, "
         f"{config.repeats} rounds of {config.num_images} images"
     )
-    yield (
-        f"{'':15} {'images/s':>8} {'min - max':>13} {'of floor':>8} {'ours is':>8} {'CPU us':>7} {'of floor':>8} "
-        f"{'RSS MB':>7} {'PSS MB':>7} {'imports':>7} {'1st batch':>9} {'others':>6}"
-    )
-    for summary in summaries:
-        rates = [run.images_per_s for run in summary.runs]
-        first = summary.median(lambda run: run.first_batch_s)
-        yield (
-            f"{summary.name:15} {summary.images_per_s:8.0f} {f'{min(rates):.0f} - {max(rates):.0f}':>13} "
-            f"{summary.images_per_s / floor:8.2f} {f'{ours / summary.images_per_s:.2f} x':>8} "
-            f"{summary.cpu_us:7.0f} {least_cpu / summary.cpu_us:8.2f} {summary.median(lambda run: run.rss_mb):7.0f} "
-            f"{summary.median(lambda run: run.pss_mb):7.0f} {summary.median(lambda run: run.import_mb):7.0f} "
-            f"{f'{first:.2f} s' if first else '-':>9} {max(run.others_cores for run in summary.runs):6.2f}"
+    cells = [_HEADINGS, *(_cells(summary, summaries) for summary in summaries)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, *rest in cells:
+        yield "  ".join(
+            [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
         )
     for summary in summaries:
         if stages := _stages(summary):
             parts = ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
             yield f"CPU us of {summary.name} by stage: {parts}"
-    yield "others: cores that the rest of the machine kept busy, worst round; above 0.1 the figures are disturbed"
+    yield "spread: by how much the fastest round beat the slowest; of floor: rate over that of decode-only"
+    yield "decoding: share of the CPU time that decoding alone takes; others: cores of other programs, worst round"
+    yield from _warnings(summaries)
+
+
+def _cells(summary: Summary, summaries: tuple[Summary, ...]) -> list[str]:
+    """A contender's row of the table."""
+    ours, floor = summaries[:2]
+    rates = [run.images_per_s for run in summary.runs]
+    first = summary.median(lambda run: run.first_batch_s)
+    return [
+        summary.name,
+        f"{summary.images_per_s:.0f}",
+        f"{min(rates):.0f} - {max(rates):.0f}",
+        f"{summary.spread - 1:.0%}",
+        f"{summary.images_per_s / floor.images_per_s:.2f}",
+        f"{ours.images_per_s / summary.images_per_s:.2f} x",
+        f"{summary.cpu_us:.0f}",
+        f"{floor.cpu_us / summary.cpu_us:.2f}",
+        f"{summary.median(lambda run: run.rss_mb):.0f}",
+        f"{summary.median(lambda run: run.pss_mb):.0f}",
+        f"{summary.median(lambda run: run.import_mb):.0f}",
+        f"{first:.2f} s" if first else "-",
+        f"{max(run.others_cores for run in summary.runs):.2f}",
+    ]
+
+
+def _warnings(summaries: tuple[Summary, ...]) -> Iterator[str]:
+    """Yield what makes the figures inexact."""
+    uneven = [summary for summary in summaries if summary.spread > MAX_SPREAD]
+    if uneven:
+        worst = max(uneven, key=lambda summary: summary.spread)
+        yield (
+            f"warning: the rounds of {', '.join(summary.name for summary in uneven)} differ by up to "
+            f"{worst.spread - 1:.0%}: these figures are not exact; repeat on a quiet machine, or with more --repeats"
+        )
+    busy = max(run.others_cores for summary in summaries for run in summary.runs)
+    if busy > MAX_OTHERS:
+        yield f"warning: other programs kept {busy:.1f} cores busy, which slows every contender down"
 
 
 def _stages(summary: Summary) -> dict[str, float]:

@@ -26,7 +26,7 @@ class Task:
     """Smallest number of images to time."""
     batch_size: int
     """Samples per batch."""
-    image_size: int = 224
+    image_size: int
     """Side of the images in a batch, in pixels."""
     context_length: int = 77
     """Ids per caption."""

@@ -16,11 +16,7 @@ class Group:
 
     def __init__(self, ranks: Ranks):
         self._ranks = ranks
-        self._group: dist.ProcessGroup | None = None
-        if ranks.world_size > 1:
-            group = dist.new_group(backend="gloo")
-            assert isinstance(group, dist.ProcessGroup)  # the other type is for ranks outside the group
-            self._group = group
+        self._group = ranks.new_group()
 
     @property
     def leads(self) -> bool:

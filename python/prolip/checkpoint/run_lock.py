@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import threading
 import time
-import weakref
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,10 +109,22 @@ class _Held:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(self.holder), indent=1).encode(), 0)
         os.fsync(descriptor)
-        ended = threading.Event()
-        threading.Thread(target=_beat, args=(descriptor, ended), name="run lock", daemon=True).start()
-        # Not a method, which would hold this object: a run that failed releases its folder when nothing holds it.
-        self.release = weakref.finalize(self, _release, path, descriptor, ended, os.getpid())
+        self._path, self._descriptor, self._ended = path, descriptor, threading.Event()
+        threading.Thread(target=self._beat, name="run lock", daemon=True).start()
+
+    def release(self) -> None:
+        """Remove the file and the lock."""
+        self._ended.set()
+        if _is_at(self._path, self._descriptor):
+            self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_BEAT_SECONDS):
+            try:
+                os.utime(self._descriptor)
+            except OSError:  # may pass
+                continue
 
 
 def _acquire(path: Path) -> int:
@@ -147,7 +157,15 @@ def _acquire(path: Path) -> int:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Try to lock a file; False if another process has locked it, None if its storage has no locks."""
+    """Try to lock a file; False if another process has locked it, None if its storage has no locks.
+
+    Raises:
+        UserError: this is Windows.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError as error:
+        raise UserError("runs need the file locks of Linux or macOS: Windows has others") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -169,23 +187,6 @@ def _lives(path: Path, holder: _Holder, *, locked: bool) -> bool:
             if os.fstat(file.fileno()).st_mtime_ns != before:
                 return True
     return False
-
-
-def _beat(descriptor: int, ended: threading.Event) -> None:
-    while not ended.wait(_BEAT_SECONDS):
-        try:
-            os.utime(descriptor)
-        except OSError:  # may pass
-            continue
-
-
-def _release(path: Path, descriptor: int, ended: threading.Event, pid: int) -> None:
-    if pid != os.getpid():  # a forked child ends
-        return
-    ended.set()
-    if _is_at(path, descriptor):
-        path.unlink(missing_ok=True)
-    os.close(descriptor)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -48,6 +48,8 @@ class CheckpointFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not hasattr(os, "O_DIRECTORY"):  # Windows
+            raise CheckpointError(f"{path}: checkpoints of runs are read on Linux and macOS: export the model there")
         try:
             self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except ABSENT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from prolip.bench.config import BenchDataConfig
-from prolip.cli.command import Command, choose, parse, write_lines
+from prolip.cli.command import Command, choose, finish, parse
 
 
 def run(prog: str, words: list[str]) -> int:
@@ -18,5 +18,6 @@ def _data(prog: str, words: list[str]) -> int:
     from prolip.bench.data import contenders, json_lines, measure, table
 
     summaries = measure(config, contenders(config), lambda line: sys.stderr.write(f"{line}\n"))
-    write_lines((json_lines if config.json else table)(config, summaries))
+    then = "--against webdataset,hand-made measures other loaders too" if not config.against else "prolip train RECIPE"
+    finish((json_lines if config.json else table)(config, summaries), then, for_programs=config.json)
     return 0

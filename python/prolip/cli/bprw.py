@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
 from prolip.suites.config import ReweightOptions
 
 
@@ -12,5 +12,9 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.suites.reweight import run_reweight
 
-    write_lines(run_reweight(options))
+    finish(
+        run_reweight(options),
+        "prolip.load(...).classify(..., prompt_weights=...) uses the weights",
+        [options.out / "prompt_weights.safetensors", options.out / "prompt_weights.svg"],
+    )
     return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.pretrained.config import ClassifyOptions
 
 
@@ -12,5 +13,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.pretrained.one_image import run_classify
 
-    write_lines(run_classify(options))
+    then = command("compare", options.image, "TEXT", "...", "--checkpoint", options.checkpoint)
+    finish(run_classify(options), then, for_programs=options.json)
     return 0

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
 import tyro
 
+from prolip.closing import closing
 from prolip.errors import DataError, UserError, sentence
 from prolip.other_words import COMMANDS, check_options, nearest
 from prolip.train.allocator import keep_freed_memory
@@ -90,6 +92,25 @@ def write_lines(lines: Iterable[str]) -> None:
     """Write lines to the standard output, each as soon as it is there."""
     for line in lines:
         sys.stdout.write(f"{line}\n")
+
+
+def finish(
+    lines: Iterable[str], then: str, wrote: Iterable[str | Path | None] = (), *, for_programs: bool = False
+) -> None:
+    """Write a command's lines, and last what it wrote and what to do next.
+
+    Args:
+        lines: the lines; if there are none, nothing is written, since another process writes them.
+        then: what to do next.
+        wrote: what was written.
+        for_programs: the lines are JSON or TOML, so the last line goes to the standard error.
+    """
+    written = False
+    for line in lines:
+        write_lines([line])
+        written = True
+    if written:
+        (sys.stderr if for_programs else sys.stdout).write(f"{closing(then, wrote)}\n")
 
 
 def share_cores() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.pretrained.config import CompareOptions
 
 
@@ -12,5 +13,5 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.pretrained.one_image import run_compare
 
-    write_lines(run_compare(options))
+    finish(run_compare(options), command("explore", "--checkpoint", options.checkpoint), for_programs=options.json)
     return 0

@@ -9,7 +9,7 @@ COMMANDS = {
     "build": Command("make WebDataset shards", data_build.run),
     "index": Command("index shards, so that training opens them at once", data_index.run),
     "rank": Command("rank embedded samples by uncertainty, or by how well caption and image fit", data_rank.run),
-    "filter": Command("copy shards with the samples that a ranking keeps", data_filter.run),
+    "filter": Command("copy the shards, or the images of a folder, that a ranking keeps", data_filter.run),
 }
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from prolip.cli.command import Command, choose, parse, write_lines
+from prolip.cli.command import Command, choose, finish, parse
+from prolip.closing import command
 from prolip.data.build.config import CsvConfig, FolderConfig
 from prolip.demo.config import EmojiConfig, SuitesConfig
 
@@ -35,7 +36,7 @@ def _emoji(prog: str, words: list[str]) -> int:
     config, out = parse(options, prog, words)
     from prolip.demo.data.build import build_emoji
 
-    return _report(build_emoji(config, out))
+    return _report(build_emoji(config, out), command("demo", "--data", out))
 
 
 def _suites(prog: str, words: list[str]) -> int:
@@ -53,7 +54,8 @@ def _suites(prog: str, words: list[str]) -> int:
     config, out = parse(options, prog, words)
     from prolip.demo.data.suite_datasets import build_suites
 
-    return _report(build_suites(config, out))
+    then = command("eval", "datacomp", "--checkpoint", "runs/demo", "--data", out, "--table", out / "emoji-tasks.tsv")
+    return _report(build_suites(config, out), then)
 
 
 def _folder(prog: str, words: list[str]) -> int:
@@ -69,7 +71,11 @@ def _folder(prog: str, words: list[str]) -> int:
     config, out = parse(options, prog, words)
     from prolip.data.build.folder import build_folder
 
-    return _report(build_folder(config, out))
+    shards = f"{out}/train-*.tar"
+    then = command("embed", "--checkpoint", "MODEL", "--shards", shards, "--out", "FOLDER")
+    if config.captions != "none":
+        then = f"{command('train', 'finetune-clip-vit-b16', '--shards', shards)}, or {then}"
+    return _report(build_folder(config, out), then)
 
 
 def _csv(prog: str, words: list[str]) -> int:
@@ -85,14 +91,14 @@ def _csv(prog: str, words: list[str]) -> int:
     config, out = parse(options, prog, words)
     from prolip.data.build.table import build_csv
 
-    return _report(build_csv(config, out))
+    return _report(build_csv(config, out), command("train", "finetune-clip-vit-b16", "--shards", f"{out}/train-*.tar"))
 
 
-def _report(summary: BuildSummary) -> int:
+def _report(summary: BuildSummary, then: str) -> int:
     sets = ", ".join(f"{name} {count}" for name, count in summary.samples.items())
     done = "was already built" if summary.already_built else f"built in {summary.seconds:.0f} s"
-    write_lines([f"{summary.out} {done}: {sets}", *summary.notes])
-    write_lines(f"left out {bad.name}: {bad.reason}" for bad in summary.skipped)
+    left_out = [f"left out {bad.name}: {bad.reason}" for bad in summary.skipped]
+    finish([f"{summary.out} {done}: {sets}", *summary.notes, *left_out], then, [summary.out])
     return 0
 
 

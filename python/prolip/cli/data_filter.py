@@ -1,8 +1,9 @@
-"""`prolip data filter`: copy shards with the samples that a ranking keeps."""
+"""`prolip data filter`: copy shards or folders of images with the samples that a ranking keeps."""
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.embeddings.config import FilterOptions
 
 
@@ -12,5 +13,9 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.embeddings.filter import run_filter
 
-    write_lines(run_filter(options))
+    lines = run_filter(options)
+    then = command("data", "build", "folder", "--images", options.out, "--out", "FOLDER")
+    if copies := sorted(options.out.rglob("*.tar")):
+        then = command("train", "RECIPE", "--shards", copies[0].parent / "*.tar")
+    finish(lines, then, [options.out])
     return 0

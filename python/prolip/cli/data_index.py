@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, write_lines
+from prolip.cli.command import finish, parse
+from prolip.closing import command
 from prolip.data.config import IndexOptions
 
 
@@ -12,5 +13,9 @@ def run(prog: str, words: list[str]) -> int:
     from prolip.data.index import run_index
 
     status, lines = run_index(options)
-    write_lines(lines)
+    again = ("--shards", *options.shards)
+    then = command("train", "RECIPE", *again, "--data.index", options.out)
+    if status:
+        then = command("data", "index", *again, "--out", options.out)
+    finish(lines, then, [] if options.check else [options.out])
     return status

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.embeddings.config import RankOptions
 
 
@@ -12,5 +13,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.embeddings.rank import run_rank
 
-    write_lines(run_rank(options))
+    then = command("data", "filter", "--ranking", options.out, "--keep_share", "0.8", "--out", "FOLDER")
+    finish(run_rank(options), then, [options.out, options.sheet])
     return 0

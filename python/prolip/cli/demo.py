@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from prolip.cli.command import ended_by_sigterm, parse, prepare, write_lines
+from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
+from prolip.closing import command
 from prolip.demo.config import DemoConfig
 
 
@@ -17,5 +18,7 @@ def run(prog: str, words: list[str]) -> int:
 
     with ended_by_sigterm():
         status, lines = run_demo(config)
-    write_lines(lines)
+    report = (config.out / "report.html").resolve()
+    then = command("explore", "--checkpoint", config.out, "--shards", config.data)
+    finish(lines, f"open {report} in a browser, or {then}", [report])
     return status

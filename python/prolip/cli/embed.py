@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.embeddings.config import EmbedOptions
 
 
@@ -12,5 +13,5 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.embeddings.embed_parts import run_embed
 
-    write_lines(run_embed(options))
+    finish(run_embed(options), command("search", "--embeddings", options.out, "--text", "a caption"), [options.out])
     return 0

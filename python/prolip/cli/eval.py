@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from prolip.cli.command import Command, choose, parse, prepare, write_lines
+from prolip.cli.command import Command, choose, finish, parse, prepare
+from prolip.closing import command
 from prolip.demo.config import EmojiOptions
 from prolip.suites.config import (
     DatacompOptions,
@@ -16,6 +17,7 @@ from prolip.suites.config import (
     RetrievalOptions,
     SuiteOptions,
     UncertaintyOptions,
+    ZeroShotOptions,
 )
 
 
@@ -70,7 +72,14 @@ def _uncertainty() -> Callable[..., Any]:
     return run_uncertainty
 
 
+def _zero_shot() -> Callable[..., Any]:
+    from prolip.suites.zero_shot import run_zero_shot
+
+    return run_zero_shot
+
+
 SUITES = {
+    "zero_shot": Suite("your own images in class folders, by accuracy and recall", ZeroShotOptions, _zero_shot),
     "datacomp": Suite(
         "DataComp's 38 tasks and two fairness extras, or tasks of your own, each by its own metric",
         DatacompOptions,
@@ -111,5 +120,12 @@ def _run(suite: Suite, prog: str, words: list[str]) -> int:
     prepare()
     from prolip.suites.run import run_suite
 
-    write_lines(run_suite(prog.rsplit(maxsplit=1)[-1], options, suite.load()))
+    name = prog.rsplit(maxsplit=1)[-1]
+    lines = run_suite(name, options, suite.load())
+    out = options.folder(name)
+    then = f"open {out / 'results.html'} in a browser"
+    if isinstance(options, EmojiOptions) and options.split == "test":
+        then = command("report", options.checkpoint[0], "--data", options.data)
+    written = [out / f"results.{kind}" for kind in ("json", "md", "html")]
+    finish(lines, then, written)
     return 0

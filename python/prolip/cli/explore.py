@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prolip.cli.command import ended_by_sigterm, parse, prepare, write_lines
+from prolip.closing import closing, command
 from prolip.explore.config import ExploreOptions
 
 
@@ -13,5 +14,6 @@ def run(prog: str, words: list[str]) -> int:
     from prolip.explore.serve import run_explore
 
     with ended_by_sigterm():
-        write_lines(run_explore(options))
+        run_explore(options)
+    write_lines([closing(command("classify", "IMAGE", "LABEL", "...", "--checkpoint", options.checkpoint))])
     return 0

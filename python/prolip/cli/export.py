@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.interop.config import ExportOptions
+
+
+def _next(options: ExportOptions) -> str:
+    target = options.push if options.out is None else options.out
+    match options.format:
+        case "prolip":
+            source = f"hf-hub:{target}" if options.out is None else str(target)
+            return command("classify", "IMAGE", "LABEL", "...", "--checkpoint", source)
+        case "transformers":
+            return f'transformers.AutoModel.from_pretrained("{target}", trust_remote_code=True)'
+        case "sentence-transformers":
+            return f'sentence_transformers.SentenceTransformer("{target}", trust_remote_code=True)'
+        case "onnx":
+            return "onnxruntime.InferenceSession opens both towers (examples/onnx_embed.py)"
 
 
 def run(prog: str, words: list[str]) -> int:
@@ -12,5 +27,5 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.interop.export import run_export
 
-    write_lines(run_export(options))
+    finish(run_export(options), _next(options), [options.out, options.push])
     return 0

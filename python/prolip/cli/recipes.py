@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.train.config.options import RecipesOptions
 
 
@@ -12,5 +13,8 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.train.dry_run import run_recipes
 
-    write_lines(run_recipes(options))
+    then = command("train", options.name or "RECIPE", "--shards", "SHARD", "...", "--dry-run")
+    if options.name is None:
+        then = f"prolip recipes RECIPE prints one in full, {then} checks a run"
+    finish(run_recipes(options), then, for_programs=options.name is not None)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prolip.cli.command import parse, write_lines
+from prolip.closing import closing
 from prolip.demo.config import ReportOptions
 
 
@@ -11,5 +12,6 @@ def run(prog: str, words: list[str]) -> int:
     options = parse(ReportOptions, prog, words)
     from prolip.demo.report import render_report
 
-    write_lines([str(render_report(options.run, options.data))])
+    page = render_report(options.run, options.data)
+    write_lines([closing(f"open {page.resolve()} in a browser", [page])])
     return 0

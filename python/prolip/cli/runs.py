@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
 from prolip.train.config.options import RunsOptions
 
 
@@ -12,5 +12,8 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.train.logging.runs import run_runs
 
-    write_lines(run_runs(options))
+    then = (
+        "prolip runs --plot runs.html draws the curves" if options.plot is None else f"open {options.plot} in a browser"
+    )
+    finish(run_runs(options), then, [options.plot], for_programs=options.json)
     return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.embeddings.config import SearchOptions
 
 
@@ -12,5 +13,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.embeddings.queries import run_search
 
-    write_lines(run_search(options))
+    then = command("data", "rank", "--embeddings", options.embeddings, "--out", "ranking.csv")
+    finish(run_search(options), then, [options.sheet], for_programs=options.json)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tyro
 
-from prolip.cli.command import share_cores, write_lines
+from prolip.cli.command import finish, share_cores, write_lines
 from prolip.train.config.help import short_help
 from prolip.train.config.options import DryRunOptions
 from prolip.train.config.recipes import load_config
@@ -25,7 +25,7 @@ def run(prog: str, words: list[str]) -> int:
         share_cores()
         from prolip.train.dry_run import run_dry
 
-        write_lines(run_dry(options, rest))
+        finish(run_dry(options, rest), "the same command without --dry-run")
         return 0
     if {"-h", "--help"} & set(words):
         write_lines(short_help(words))

@@ -23,7 +23,7 @@ class TokenizerConfig:
     kind: Literal["clip", "file"] = "clip"
     """`clip`: the ids of open_clip's SimpleTokenizer. `file`: a Hugging Face tokenizer.json."""
     path: Path | None = None
-    """The tokenizer.json. For `clip`, the merges (.txt or .txt.gz); by default those of the installed open_clip."""
+    """The tokenizer.json. For `clip`, the merges (.txt or .txt.gz); by default CLIP's own."""
     context_length: int = 64
     """Ids per caption. Longer captions are cut, keeping special tokens; shorter ones are padded."""
     pad_id: int | None = None
@@ -215,7 +215,7 @@ class LoaderConfig:
 class IndexOptions:
     """Write an index of shards, with the number and positions of their samples, for a loader's `data.index`."""
 
-    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
     """Paths, URLs, brace patterns, globs, or text files that list them, named as for the loader."""
     out: Path
     """The index file to write. The loader may read it from a URL."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,13 @@ from prolip.data.cleaning import cleaner
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 
-CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+CLIP_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
+"""CLIP's merges, in order: the first line is a heading. The published file has more, which CLIP does not use."""
+CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
+_MAX_MERGES = 49_152 - 256 - 2
+_WORD_END = "</w>"
+_UNPRINTABLE = [*range(ord("!")), *range(ord("~") + 1, ord("¡")), ord("¬") + 1]
+"""Bytes whose Latin-1 character cannot be seen."""
 
 
 class Tokenizer:
@@ -31,7 +36,7 @@ class Tokenizer:
         Raises:
             UserError: a setting is wrong, or the file is not a tokenizer. The message names the field or the file, and
                 the rule.
-            FileNotFoundError: `clip` without a path, and open_clip is not installed.
+            FileNotFoundError: the file does not exist.
         """
         self.config = config
         self.core = _build(config)
@@ -49,11 +54,12 @@ class Tokenizer:
         if self.config.kind == "file":
             decoder = tokenizers.Tokenizer.from_file(str(self.config.path))
             return [decoder.decode([id for id in row if id != self.pad_id]) for row in rows]
-        from open_clip.tokenizer import SimpleTokenizer  # slow to import
-
-        simple = SimpleTokenizer(**({} if self.config.path is None else {"bpe_path": str(self.config.path)}))
-        special = {simple.sot_token_id, simple.eot_token_id, self.pad_id}
-        return [simple.decode([id for id in row if id not in special]).strip() for row in rows]
+        symbols, _ = clip_vocabulary(self.config.path)
+        shown = {id: symbol for id, symbol in enumerate(symbols[: -len(CLIP_SPECIALS)]) if id != self.pad_id}
+        codes = {letter: code for code, letter in zip(_byte_codes(), byte_letters(), strict=True)}
+        codes[" "] = ord(" ")
+        texts = ["".join(shown.get(id, "") for id in row).replace(_WORD_END, " ") for row in rows]
+        return [bytes(codes[letter] for letter in text).decode(errors="replace").strip() for text in texts]
 
     @property
     def context_length(self) -> int:
@@ -72,21 +78,38 @@ class Tokenizer:
 
 
 def clip_merges(path: Path | None = None) -> bytes:
-    """Read CLIP's merges, from `path` or from the installed open_clip, which is not imported because it loads torch.
+    """Read CLIP's merges from `path`; None for CLIP's own.
 
     Raises:
-        FileNotFoundError: the file does not exist, or open_clip is not installed.
+        FileNotFoundError: the file does not exist.
     """
-    if path is None:
-        spec = find_spec("open_clip")
-        folders = spec.submodule_search_locations if spec is not None else None
-        if not folders:
-            raise FileNotFoundError(
-                "tokenizer.kind is 'clip': its merges come with open_clip, try pip install open_clip_torch"
-            )
-        path = Path(folders[0]) / CLIP_VOCABULARY
+    path = path or CLIP_MERGES
     data = path.read_bytes()
     return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the symbols of a byte-pair encoding like CLIP's, in the order of their ids, and its merges.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+    """
+    lines = clip_merges(path).decode("utf-8").splitlines()[1 : 1 + _MAX_MERGES]
+    merges = [(first, second) for first, second in (line.split() for line in lines if line.strip())]
+    letters = byte_letters()
+    merged = [first + second for first, second in merges]
+    return [*letters, *(letter + _WORD_END for letter in letters), *merged, *CLIP_SPECIALS], merges
+
+
+def byte_letters() -> list[str]:
+    """CLIP's symbol of each byte, in the order of the ids: printable characters first."""
+    printable = 256 - len(_UNPRINTABLE)
+    return [chr(code) for code in _byte_codes()[:printable]] + [chr(256 + place) for place in range(len(_UNPRINTABLE))]
+
+
+def _byte_codes() -> list[int]:
+    """The bytes in the order of their ids."""
+    return [code for code in range(256) if code not in _UNPRINTABLE] + _UNPRINTABLE
 
 
 def _build(config: TokenizerConfig) -> _core.Tokenizer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import uuid
 from pathlib import Path
@@ -19,7 +18,7 @@ from prolip.demo.data.build import build_emoji
 from prolip.demo.report import render_report
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.eval_emoji import evaluate_run
-from prolip.distributed import wants_gpu
+from prolip.distributed import usable_cores, wants_gpu
 from prolip.files import write_atomic
 from prolip.pretrained.open import load
 from prolip.train.config import load_config
@@ -47,7 +46,7 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
     if not is_newer(report, results_path):
         render_report(config.out, config.data)
     results = EmojiResults.from_json(results_path.read_text(encoding="utf-8"))
-    return 0, [*headline_lines(results), f"the report: {report.resolve()}"]
+    return 0, headline_lines(results)
 
 
 def train(words: list[str], processes: int) -> int:
@@ -77,7 +76,7 @@ def train(words: list[str], processes: int) -> int:
 
 def count_processes() -> int:
     """Choose the number of training processes: one per GPU, or up to four on the CPU's cores; a power of two."""
-    available = torch.cuda.device_count() or min(4, len(os.sched_getaffinity(0)))
+    available = torch.cuda.device_count() or min(4, usable_cores())
     return 1 << (available.bit_length() - 1)
 
 

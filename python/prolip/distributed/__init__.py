@@ -3,7 +3,7 @@
 from prolip.distributed.exchange import Peers, Visitor
 from prolip.distributed.failure import failing_at_once, log_error
 from prolip.distributed.gpu import find_device, wants_gpu
-from prolip.distributed.ranks import Ranks, agree_on_name, join, meet, start, stop
+from prolip.distributed.ranks import Ranks, agree_on_name, join, meet, start, stop, usable_cores
 
 __all__ = [
     "Peers",
@@ -17,5 +17,6 @@ __all__ = [
     "meet",
     "start",
     "stop",
+    "usable_cores",
     "wants_gpu",
 ]

@@ -18,8 +18,14 @@ from prolip.distributed.gpu import wants_gpu
 from prolip.errors import UserError
 
 _START_SECONDS = 1800
+_TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; all of the machine's where the system does not limit them (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,8 @@ class Ranks:
     """Device of this rank."""
     store: Store | None = field(default=None, repr=False, compare=False)
     """Key-value store that the ranks share; None in a single process."""
+    timeout: timedelta = _TIMEOUT
+    """How long a rank waits for another one before it fails."""
     waiting: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
     """A gloo group of all ranks, for Python objects and for waiting while one rank works: a GPU would copy the objects,
     and spin while it waits. None in a single process."""
@@ -45,7 +53,18 @@ class Ranks:
     @property
     def cores(self) -> int:
         """This process's share of the machine's cores, at least 1."""
-        return max(1, len(os.sched_getaffinity(0)) // self.local_world_size)
+        return max(1, usable_cores() // self.local_world_size)
+
+    def new_group(self) -> dist.ProcessGroup | None:
+        """Return a new gloo group of all ranks, with the job's timeout; None in a single process. All ranks call this.
+
+        Whatever runs beside other exchanges, such as a save in a thread, needs a group of its own.
+        """
+        if self.world_size == 1:
+            return None
+        group = dist.new_group(backend="gloo", timeout=self.timeout)
+        assert isinstance(group, dist.ProcessGroup)  # the other type is for ranks outside the group
+        return group
 
     def gather(self, item: T) -> list[T]:
         """Return the items of all ranks in order on rank 0, and [] on other ranks. All ranks call this."""
@@ -70,7 +89,7 @@ class Ranks:
         return items[0]
 
 
-def start(device: str = "auto", timeout: timedelta = timedelta(minutes=30)) -> Ranks:
+def start(device: str = "auto", timeout: timedelta = _TIMEOUT) -> Ranks:
     """Meet the other ranks of the job and join their process group; see `meet` and `join`."""
     return join(meet(), device, timeout)
 
@@ -104,7 +123,7 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
     Args:
         ranks: from `meet`.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        timeout: how long a rank waits for another one before it fails.
+        timeout: how long a rank waits for another one before it fails, in this group and all others.
 
     Raises:
         UserError: the device cannot be used.
@@ -126,9 +145,8 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
         timeout=timeout,
         device_id=place if on_gpu else None,
     )
-    waiting = dist.new_group(backend="gloo", timeout=timeout)
-    assert isinstance(waiting, dist.ProcessGroup)  # the other type is for ranks outside the group
-    return replace(ranks, device=place, waiting=waiting)
+    joined = replace(ranks, device=place, timeout=timeout)
+    return replace(joined, waiting=joined.new_group())
 
 
 def stop() -> None:

@@ -30,11 +30,11 @@ class EmbedOptions:
     open_clip:NAME/TAG. A model of open_clip has no variances."""
     out: Path
     """Output folder: the parts and manifest.json."""
-    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")] = ()
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")] = ()
     """Shards (paths, addresses or patterns); one part each."""
-    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER")] = ()
+    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER ...")] = ()
     """Folders of images."""
-    lines: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE")] = ()
+    lines: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = ()
     """Text files with one caption per line."""
     what: Literal["image", "text", "both"] = "image"
     """What to embed of shards and folders. The caption of an image in a folder is the .txt beside it."""
@@ -121,18 +121,18 @@ class RankOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterOptions:
-    """Copy shards with only the samples that a ranking keeps, in their order and byte for byte.
+    """Copy shards, or folders of images, with only the samples that a ranking keeps, in their order and byte for byte.
 
-    A sample is kept if it meets all rules. Shards that are already copied are skipped, and so are shards without a
-    sample to keep.
+    A sample is kept if it meets all rules. What is already copied is skipped, and so are shards without a sample to
+    keep. The caption beside an image is copied with it.
     """
 
     ranking: Path
     """Table from `prolip data rank`. Samples are identified by shard and key, so shards may share keys."""
     out: Path
-    """Output folder. Shards from several folders keep their folders' names."""
-    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")] = ()
-    """Shards to copy, named as when they were embedded; by default all in the ranking."""
+    """Output folder. Shards from several folders keep their folders' names, images their paths below the folder."""
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")] = ()
+    """Shards and folders to copy, named as when they were embedded; by default all in the ranking."""
     keep_count: int | None = None
     """Keep this many samples of the whole ranking, the first ones."""
     keep_share: float | None = None

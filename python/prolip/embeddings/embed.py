@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.data import BatchLoader, Members
+from prolip.data import BatchLoader, Members, StoreConfig
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
@@ -149,6 +149,7 @@ def embed_shards(
     *,
     batch_size: int = 128,
     keep: Sequence[str] = (),
+    store: StoreConfig | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> Embedded:
     """Embed all images of some shards, in order, with the model's own preprocessing. Unreadable images are left out.
@@ -158,6 +159,7 @@ def embed_shards(
         shards: paths, addresses or patterns.
         batch_size: images per forward pass.
         keep: extensions of members to keep.
+        store: how shards are read; None for the defaults.
         on_progress: called with the number of images of each batch.
 
     Raises:
@@ -170,6 +172,7 @@ def embed_shards(
         {"whole": model.encode_pixels},
         batch_size=batch_size,
         keep=keep,
+        store=store,
         on_progress=on_progress,
     )
     return found["whole"]
@@ -182,6 +185,7 @@ def embed_views(
     *,
     batch_size: int = 128,
     keep: Sequence[str] = (),
+    store: StoreConfig | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> dict[str, Embedded]:
     """As `embed_shards`, in several ways at once. Each view maps images f32 [B, 3, H, W] to Gaussians [B, D].
@@ -194,7 +198,7 @@ def embed_views(
     keys: list[str] = []
     members = _no_members(keep)
     with model.running():
-        for batch in image_batches(model.preprocess, shards, model.device, batch_size, keep=keep):
+        for batch in image_batches(model.preprocess, shards, model.device, batch_size, keep=keep, store=store):
             for name, view in views.items():
                 parts[name].append(on_cpu(view(batch.images)))
             keys.extend(batch.keys)

@@ -1,4 +1,4 @@
-"""Copy shards with only the samples that a ranking keeps, byte for byte (`prolip data filter`).
+"""Copy shards and folders of images with only the samples that a ranking keeps, byte for byte (`prolip data filter`).
 
 Shards are copied one at a time, member by member. Remote or compressed shards are downloaded or unpacked first.
 """
@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shown_shard
 from prolip.embeddings.config import FilterOptions
+from prolip.embeddings.copy_images import copy_images
 from prolip.embeddings.rank import Chunk, read_ranking
 from prolip.errors import UserError
 from prolip.files import atomic_file, write_atomic
@@ -53,7 +54,8 @@ def run_filter(options: FilterOptions) -> list[str]:
     last_rank = _last_rank(options, ranking.rows)
     places = _places(chosen, options.out)
     _check_out(options, chosen)
-    kept_samples = kept_bytes = copied = 0
+    kept_samples = kept_bytes = 0
+    copied = {"shards": 0, "images": 0}
     for source, keys, rows in _kept_by_source(options, last_rank):
         if source not in places:
             continue
@@ -61,14 +63,22 @@ def run_filter(options: FilterOptions) -> list[str]:
         if not keys:
             continue
         target = places[source]
+        if Path(source).is_dir():
+            images, size = copy_images(Path(source), keys, target)
+            copied["images"] += images
+            kept_bytes += size
+            continue
         if not target.exists():
             with _plain_file(source, target, options.store) as shard:
                 copy_samples(shard, keys, target, source)
-            copied += 1
+            copied["shards"] += 1
         kept_bytes += target.stat().st_size
+    folders = [Path(source).is_dir() for source in chosen]
+    kinds = [*(["images"] if any(folders) else []), *([] if all(folders) else ["shards"])]
+    now = " and ".join(f"{copied[kind]:,} {kind}" for kind in kinds)
     return [
         f"{options.out}: {kept_samples:,} of {ranking.rows:,} ranked samples kept, {kept_bytes:,} bytes; "
-        f"{copied:,} shards copied now"
+        f"{now} copied now"
     ]
 
 
@@ -109,18 +119,22 @@ def summarize(ranking: Path) -> RankingSummary:
 
 
 def _choose(options: FilterOptions, ranking: RankingSummary) -> list[str]:
-    chosen = (
-        [shown_shard(shard) for shard in expand_shards(list(options.shards))] if options.shards else ranking.sources
-    )
+    chosen = [source for name in options.shards for source in _expand(name)] if options.shards else ranking.sources
     unknown = sorted(set(chosen) - set(ranking.sources))
     if unknown:
         first = ", ".join(ranking.sources[:2])
         raise UserError(f"shards: {unknown[0]} is not in {options.ranking}, whose sources are {first}, …")
     for source in chosen:
-        if "://" not in source and not Path(source).is_file():
-            kind = "a folder" if Path(source).is_dir() else "no file and no address"
-            raise UserError(f"shards: {source} is {kind}: only shards can be copied")
+        if "://" not in source and not Path(source).exists():
+            raise UserError(f"shards: {source} is no file, no folder and no address")
+        if Path(source).is_file() and Path(source).suffix == ".txt":
+            raise UserError(f"shards: {source} is a text file: only shards and folders of images can be copied")
     return chosen
+
+
+def _expand(name: str) -> list[str]:
+    """The sources that a name stands for: a folder, or the shards of a pattern."""
+    return [str(Path(name))] if Path(name).is_dir() else [shown_shard(shard) for shard in expand_shards([name])]
 
 
 def _last_rank(options: FilterOptions, rows: int) -> int:
@@ -130,13 +144,17 @@ def _last_rank(options: FilterOptions, rows: int) -> int:
 
 
 def _places(shards: list[str], out: Path) -> dict[str, Path]:
-    """Path of each shard's copy: its path below the common folder of all shards, without the ending of compression.
+    """Path of each copy: its path below the common folder of all, without the ending of compression.
+
+    The copy of a single folder of images is `out` itself.
 
     Raises:
         UserError: two copies would have the same path.
     """
     if not shards:
         return {}
+    if len(shards) == 1 and Path(shards[0]).is_dir():
+        return {shards[0]: out}
     common = os.path.commonpath([os.path.abspath(os.path.dirname(shard)) for shard in shards])
     places: dict[str, Path] = {}
     of: dict[Path, str] = {}

@@ -21,7 +21,7 @@ class ExploreOptions:
 
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
-    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER")] = ()
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER ...")] = ()
     """Shards of images to choose, browse and weight prompts by: paths, URLs, patterns, or a folder of shards (its
     test set)."""
     caption_key: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")
@@ -30,7 +30,7 @@ class ExploreOptions:
     """Largest number of samples to read."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json. By default the run's own tokenizer; if its file is missing, the file of that name in
-    the data folder."""
+    the folder of shards."""
     device: Device = "auto"
     """Where the model runs; `auto`: on a GPU if there is one."""
     host: str = "127.0.0.1"

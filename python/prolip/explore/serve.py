@@ -20,8 +20,8 @@ from prolip.pretrained.open import load
 log = logging.getLogger(__name__)
 
 
-def run_explore(options: ExploreOptions) -> list[str]:
-    """Serve the page until it is interrupted. There are no lines to print afterwards.
+def run_explore(options: ExploreOptions) -> None:
+    """Serve the page until it is interrupted.
 
     Raises:
         UserError: Gradio is missing, the address is not available, or the checkpoint or the data cannot be used.
@@ -39,7 +39,6 @@ def run_explore(options: ExploreOptions) -> list[str]:
         if options.shards:
             items = read_items(options.shards, options.caption_key, options.max_items, options.store)
         serve(Explorer(model, items), options)
-    return []
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Run open_clip's training with this loader.
 
 `python -m prolip.interop.open_clip FLAGS` is `python -m open_clip_train.main FLAGS`, except that this loader reads
-`--train-data`. `open_clip_data` returns the data alone, for your own loop.
+`--train-data`. `open_clip_data` returns the data alone, for your own loop. Both releases of open_clip's training are
+known: 3.3 takes pairs of tensors, its main branch (to become 4.0) dictionaries.
 
 B samples per batch, H/W pixels, L tokens.
 """
@@ -12,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +33,17 @@ _PROBES = [
 ]
 
 
+# Flags of open_clip's main branch, and the only values that this loader supports.
+_SUPPORTED: dict[str, Any] = {
+    "use_naflex": False,
+    "variable_text": False,
+    "length_bucketing": False,
+    "image_key": "jpg;png;jpeg;webp",
+    "text_key": "txt",
+    "json_text_key": None,
+}
+
+
 @dataclass
 class OpenClipData:
     """The equivalent of open_clip's DataInfo: what its training takes as `data["train"]` or `data["val"]`."""
@@ -43,7 +56,10 @@ class OpenClipData:
 
 
 class OpenClipLoader:
-    """Batches as in open_clip: (normalised images [B, 3, H, W], token ids int64 [B, L])."""
+    """Batches as the installed open_clip takes them: normalised images [B, 3, H, W] and token ids int64 [B, L].
+
+    In 3.3 a batch is the pair (images, texts), in main the dictionary {"image": images, "text": texts}.
+    """
 
     def __init__(self, epochs: Epochs):
         if epochs.num_batches is None or epochs.num_samples is None:
@@ -56,15 +72,22 @@ class OpenClipLoader:
         """Batches per epoch on this rank."""
         self.num_samples = epochs.num_samples
         """Samples per epoch over all ranks."""
+        self._named = _takes_names()
 
     def __len__(self) -> int:
         """Return the batches per epoch on this rank."""
         return self.num_batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor] | dict[str, Tensor]]:
         """Iterate over one epoch."""
         for batch in self.epochs:
-            yield batch.images, batch.token_ids[0]
+            images, texts = batch.images, batch.token_ids[0]
+            yield {"image": images, "text": texts} if self._named else (images, texts)
+
+
+def _takes_names() -> bool:
+    """Whether batches are dictionaries in the installed open_clip, which is so since it trains tasks."""
+    return find_spec("open_clip") is not None and find_spec("open_clip.task") is not None
 
 
 def open_clip_data(
@@ -153,12 +176,16 @@ def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
 
 
 def get_data(
-    args: argparse.Namespace, preprocess_fns: tuple[Any, Any], epoch: int = 0, tokenizer: Any = None
+    args: argparse.Namespace,
+    preprocess_fns: tuple[Any, Any],
+    epoch: int = 0,
+    tokenizer: Any = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Replace `open_clip_train.data.get_data`: this loader reads the training shards.
 
     `--workers` sets its threads. Without `--dataset-resampled` an epoch is every sample once, and `--train-num-samples`
-    is ignored. Evaluation data are read by open_clip.
+    is ignored. Evaluation data are read by open_clip, which gets `more`.
 
     Raises:
         UserError: the training data are not shards, or a flag is not supported.
@@ -167,11 +194,15 @@ def get_data(
     from open_clip_train import data as original
 
     others = argparse.Namespace(**{**vars(args), "train_data": None})
-    data: dict[str, Any] = original.get_data(others, preprocess_fns, epoch, tokenizer)
+    data: dict[str, Any] = original.get_data(others, preprocess_fns, epoch, tokenizer, **more)
     if not args.train_data:
         return data
     if args.dataset_type not in {"webdataset", "auto"}:
         raise UserError(f"--dataset-type is {args.dataset_type}: the loader only reads webdataset")
+    for name, supported in _SUPPORTED.items():
+        if (found := getattr(args, name, supported)) != supported:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is {found}: the loader does not support it in open_clip's command")
     transform, resampled = read_transform(preprocess_fns[0]), bool(args.dataset_resampled)
     factors = args.train_data_upsampling_factors
     config = LoaderConfig(

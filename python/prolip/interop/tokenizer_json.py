@@ -9,13 +9,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from prolip.data import tokenizer as prolip_tokenizer
 from prolip.data.config import TokenizerConfig
-from prolip.data.tokenizer import clip_merges
+from prolip.data.tokenizer import CLIP_SPECIALS, clip_vocabulary
 
 Side = Literal["left", "right"]
-_CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
 _WORD_END = "</w>"
-_CLIP_MERGES = 49_152 - 256 - 2
-"""Merges that CLIP uses; the published file has more."""
 _CLIP_WORDS = r"(?i)<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 _SPACES = (normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip())
@@ -67,13 +64,10 @@ def complete_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 def _clip(config: TokenizerConfig) -> Tokenizer:
     """CLIP's byte-pair encoding, with open_clip's ids."""
-    lines = clip_merges(config.path).decode("utf-8").splitlines()[1 : 1 + _CLIP_MERGES]
-    merges = [(first, second) for first, second in (line.split() for line in lines if line.strip())]
-    letters = _byte_letters()
-    symbols = [*letters, *(letter + _WORD_END for letter in letters), *(first + second for first, second in merges)]
-    vocabulary = {symbol: id for id, symbol in enumerate([*symbols, *_CLIP_SPECIALS])}
+    symbols, merges = clip_vocabulary(config.path)
+    vocabulary = {symbol: id for id, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=_WORD_END))
-    tokenizer.add_special_tokens(list(_CLIP_SPECIALS))
+    tokenizer.add_special_tokens(list(CLIP_SPECIALS))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True),
@@ -81,18 +75,11 @@ def _clip(config: TokenizerConfig) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    start, end = _CLIP_SPECIALS
+    start, end = CLIP_SPECIALS
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A {end}", special_tokens=[(token, vocabulary[token]) for token in _CLIP_SPECIALS]
+        single=f"{start} $A {end}", special_tokens=[(token, vocabulary[token]) for token in CLIP_SPECIALS]
     )
     return tokenizer
-
-
-def _byte_letters() -> list[str]:
-    """CLIP's symbol of each byte, in the order of the ids: printable characters first."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = 256 - len(printable)
-    return [chr(code) for code in printable] + [chr(256 + number) for number in range(others)]
 
 
 def sides(config: TokenizerConfig) -> tuple[Side, Side]:

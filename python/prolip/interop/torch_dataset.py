@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from prolip.data import LoaderConfig
 from prolip.data.device import DeviceBatch
@@ -15,6 +16,25 @@ _NO_WORKERS = (
     "DataLoader(num_workers=...) must be 0 for a BatchDataset: it has threads of its own (num_threads of its "
     "configuration), and copying batches between processes would cost more than it saves"
 )
+
+
+_NO_BATCHES = (
+    "DataLoader(batch_size=...) must be None for a BatchDataset: its items are whole batches already, and "
+    "batch_size of its configuration is their size"
+)
+
+
+def _refuse(batch: Sequence[DeviceBatch], *, collate_fn_map: object = None) -> NoReturn:
+    """Refuse to make one batch of several; torch's own collation fails on them with a riddle.
+
+    Raises:
+        RuntimeError: always.
+    """
+    del batch, collate_fn_map
+    raise RuntimeError(_NO_BATCHES)
+
+
+default_collate_fn_map[DeviceBatch] = _refuse
 
 
 class BatchDataset(IterableDataset[DeviceBatch]):

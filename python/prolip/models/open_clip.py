@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from prolip.errors import UserError
@@ -92,12 +93,28 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
     return started.eval()
 
 
+def import_open_clip() -> Any:
+    """Import open_clip, which the plain package does not bring.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import open_clip
+    except ModuleNotFoundError as error:
+        if error.name != "open_clip":
+            raise
+        raise UserError("models of open_clip need open_clip: pip install 'prolip[open_clip]'") from error
+    return open_clip
+
+
 def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, nn.Module]:
     """Build the model named after "open_clip:" (NAME/TAG, NAME/FILE, hf-hub:... or local-dir:...); returns name, model.
 
     Downloads go to `cache_dir`, or to the hub client's cache.
 
     Raises:
+        UserError: open_clip is not installed.
         StartError: open_clip knows no such model or weights.
     """
     name, _, weights = (named, "", "") if named.startswith(("hf-hub:", "local-dir:")) else named.partition("/")
@@ -108,10 +125,10 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
     """Build an open_clip model with the weights of a tag or a file; "hf-hub:..." names bring their own.
 
     Raises:
+        UserError: open_clip is not installed.
         StartError: open_clip knows no such model or weights.
     """
-    import open_clip
-
+    open_clip = import_open_clip()
     try:
         built: nn.Module = open_clip.create_model(
             name,
@@ -120,8 +137,9 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
             require_pretrained=True,
             cache_dir=None if cache_dir is None else str(cache_dir),
         )
-    except (RuntimeError, OSError) as error:
-        raise StartError(f"open_clip cannot build {name} with {pretrained}: {error}") from error
+    except (RuntimeError, OSError, SafetensorError) as error:
+        weights = "" if pretrained is None else f" with {pretrained}"
+        raise StartError(f"open_clip cannot build {name}{weights}: {error}") from error
     return built
 
 

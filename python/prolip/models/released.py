@@ -44,7 +44,7 @@ class ReleasedModel:
 
     @property
     def tokenizer(self) -> str:
-        """Hub repository of the tokenizer; "clip" for CLIP's own, which comes with open_clip."""
+        """Hub repository of the tokenizer; "clip" for CLIP's own."""
         return self.config.text.hf_tokenizer_name or "clip"
 
     @property

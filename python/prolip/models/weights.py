@@ -34,6 +34,8 @@ MODEL_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 INFERENCE_FILE = "inference.json"
 _REPLACE_SECONDS = 1.0
+_NAMED = 12
+"""Most tensors that a message names."""
 """An export replaces its files one after another within this time."""
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
@@ -243,9 +245,9 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
 def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     problems = _mismatches(expected, given)
     if problems:
-        raise WeightsError(
-            "the checkpoint does not fit the model:\n" + "\n".join(f"  {printable(line)}" for line in problems)
-        )
+        more = [] if len(problems) <= _NAMED else [f"and {len(problems) - _NAMED} more"]
+        lines = [f"  {printable(line)}" for line in [*problems[:_NAMED], *more]]
+        raise WeightsError("the checkpoint does not fit the model:\n" + "\n".join(lines))
 
 
 def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

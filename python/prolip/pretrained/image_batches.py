@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prolip.data import Batch, BatchLoader, Cursor, DataError, LoaderConfig, Members
+from prolip.data import Batch, BatchLoader, Cursor, DataError, LoaderConfig, Members, StoreConfig
 from prolip.data.build.folder import find_images
 from prolip.data.device import Source, device_batches
 from prolip.data.samples import EXTENSIONS
@@ -59,6 +59,7 @@ def image_batches(
     keep: Sequence[str] = (),
     num_threads: int = 0,
     max_bad_fraction: float = MAX_BAD_FRACTION,
+    store: StoreConfig | None = None,
 ) -> Iterator[ImageBatch]:
     """All images of the shards, in order; unreadable images are left out.
 
@@ -70,6 +71,7 @@ def image_batches(
         keep: extensions of members to keep.
         num_threads: threads that decode; 0 for this process's share of the cores.
         max_bad_fraction: largest share of unreadable images.
+        store: how shards are read; None for the defaults.
 
     Raises:
         ValueError: the shards cannot be read with this preprocessing.
@@ -85,6 +87,7 @@ def image_batches(
         keep_members=tuple(keep),
         num_threads=num_threads,
         max_bad_fraction=max_bad_fraction,
+        store=store or StoreConfig(),
     )
     if preprocess.transform is not None:
         yield from _transformed(preprocess, reading, device)

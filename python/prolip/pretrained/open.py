@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -17,7 +18,7 @@ from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import Precision, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.official_json import from_official_json
-from prolip.models.open_clip import build_named
+from prolip.models.open_clip import build_named, import_open_clip
 from prolip.models.released import find_released
 from prolip.models.weights import INFERENCE_FILE, build
 from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
@@ -71,6 +72,8 @@ def load(
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
     """
     source, place = str(source), find_device(device)
+    if precision not in get_args(Precision):
+        raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
     if source.startswith(OPEN_CLIP_PREFIX):
         return _load_open_clip(source, place, precision, cache_dir)
     if not _is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:
@@ -124,13 +127,11 @@ def _load_open_clip(source: str, device: torch.device, precision: Precision, cac
     """Open a model that runs in open_clip.
 
     Raises:
-        UserError: open_clip knows no such model or weights, or its tokenizer cannot be made.
+        UserError: open_clip is not installed, knows no such model or weights, or cannot make its tokenizer.
     """
-    import open_clip
-
     name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX), cache_dir)
     try:
-        tokenizer = open_clip.get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
+        tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
     except ImportError as error:
         raise UserError(f"the tokenizer of {source} needs transformers: pip install transformers") from error
     except OSError as error:

@@ -90,7 +90,12 @@ def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize
     """Build a model to train, with new weights or with those of `start_from` (see `load_network`), which must match."""
     model = ProLIP(config)
     if start_from is not None:
-        load_state(model, read_checkpoint(start_from)[0], resize=resize)
+        state = read_checkpoint(start_from)[0]
+        try:
+            load_state(model, state, resize=resize)
+        except WeightsError as error:
+            hint = "write --architecture start_from for the start's own architecture"
+            raise WeightsError(f"start_from is {start_from}: {error}\n{hint}") from error
     return model
 
 
@@ -142,7 +147,7 @@ def read_checkpoint(source: str | Path, cache_dir: str | Path | None = None) -> 
 def _unknown(source: str) -> str:
     """The message for a source that names no model."""
     names = [model.name for model in list_models()]
-    close = difflib.get_close_matches(source.rpartition("/")[2], names, n=1, cutoff=0.8)
+    close = difflib.get_close_matches(source.rpartition("/")[2], names, n=1, cutoff=0.6)
     if close:
         return f"{source} is neither a file nor a folder: did you mean the released model {close[0]!r}?"
     hint = f": a hub repository is written {HUB_PREFIX}{source}" if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else ""

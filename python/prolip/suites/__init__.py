@@ -14,6 +14,7 @@ from prolip.suites.config import (
     ReweightOptions,
     SuiteOptions,
     UncertaintyOptions,
+    ZeroShotOptions,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from prolip.suites.tasks import Task, read_tasks
     from prolip.suites.templates import imagenet_classnames, imagenet_templates
     from prolip.suites.uncertainty import run_uncertainty
+    from prolip.suites.zero_shot import run_zero_shot
 
 __all__ = [
     "Chart",
@@ -47,6 +49,7 @@ __all__ = [
     "TaskCache",
     "TaskResult",
     "UncertaintyOptions",
+    "ZeroShotOptions",
     "imagenet_classnames",
     "imagenet_templates",
     "load_prompt_weights",
@@ -61,6 +64,7 @@ __all__ = [
     "run_reweight",
     "run_suite",
     "run_uncertainty",
+    "run_zero_shot",
     "save_prompt_weights",
     "write_results",
 ]
@@ -82,5 +86,6 @@ __getattr__ = lazy_names(
         "tasks": ["Task", "read_tasks"],
         "templates": ["imagenet_classnames", "imagenet_templates"],
         "uncertainty": ["run_uncertainty"],
+        "zero_shot": ["run_zero_shot"],
     },
 )

@@ -51,27 +51,29 @@ _SHARD = re.compile(r"\.(tar|tgz)\b")
 """Tells the address of a shard from that of a folder."""
 
 
-def open_captioned(source: str, fetched: Path) -> TaskFolder:
+def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None) -> TaskFolder:
     """Open a folder of the published layout, or shards.
 
     Args:
         source: a folder's path, http(s) address or repository on the hub (`hf://datasets/OWNER/NAME`), whose files are
             downloaded; or a path, address or pattern of shards, which are read in place.
         fetched: where the files of remote folders are stored.
+        store: how shards are read; None for the defaults.
 
     Raises:
         UserError: there is no shard.
         DataError, OSError: a server does not have it, or does not answer.
     """
     if Path(source).is_dir():
-        return open_folder(Path(source))
+        return open_folder(Path(source), store)
     if "://" in source and not _SHARD.search(source):
         place, _, name = source.rstrip("/").rpartition("/")
-        return open_folder(find_folder((place,), (name,), fetched))
-    found = examine_shards([source], StoreConfig())
+        return open_folder(find_folder((place,), (name,), fetched), store)
+    store = store or StoreConfig()
+    found = examine_shards([source], store)
     seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]
     digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
-    return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest)
+    return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest, store)
 
 
 def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:

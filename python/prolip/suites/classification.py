@@ -184,7 +184,7 @@ def classify(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> l
         raise UserError(f"{folder.source} has no class names or no templates")
     classifier = build_classifier(model, folder.classnames, folder.templates)
     keep = ("cls",) if task.group_column is None else ("cls", "npy")
-    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep)
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep, store=folder.store)
     labels = read_labels(folder, images)
     metadata = None if task.group_column is None else read_metadata(folder, images, task.group_column + 1)
     return task_rows(task, answer(images.gaussian, classifier, with_var=model.has_variances), labels, metadata)
@@ -202,7 +202,7 @@ def classify_faces(model: Model, task: Task, folder: TaskFolder, batch_size: int
         UserError: an objective has no class names or templates.
         DataError: an image has no metadata, or too many cannot be read.
     """
-    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("npy",))
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("npy",), store=folder.store)
     answers: dict[str, Tensor] = {}
     names: dict[str, list[str]] = {}
     for objective in OBJECTIVES:

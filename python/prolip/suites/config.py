@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from prolip.data.config import StoreConfig
 from prolip.errors import UserError
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
@@ -36,9 +37,21 @@ class SuiteOptions:
     seed: int = 0
     """Seed for bootstrap resampling."""
 
+    def folder(self, suite: str) -> Path:
+        """Return the folder of the results of a suite with this name."""
+        return self.out or Path("evals") / suite
+
 
 @dataclass(frozen=True, kw_only=True)
-class DatacompOptions(SuiteOptions):
+class ShardSuiteOptions(SuiteOptions):
+    """Options of suites whose data are shards."""
+
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatacompOptions(ShardSuiteOptions):
     """Evaluate models on DataComp's 38 tasks and two fairness extras, or on your own tasks, each by its own metric.
 
     Missing or damaged data sets are reported, and the others run. A finished task does not run again.
@@ -52,6 +65,23 @@ class DatacompOptions(SuiteOptions):
     table: Path | None = None
     """Table of the tasks; by default DataComp's. Your own table has the same columns, separated by tabs: key, name,
     folders, items, metric, group_column, averages. `all` and any other word under averages names an average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOptions(SuiteOptions):
+    """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
+
+    A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test, as
+    clip_benchmark reads it).
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """The data set's folder, or of the published layout also its address. May be given several times."""
+    classnames: Path | None = None
+    """File of class names, one per line, in the order of the sorted class folders. By default the folders' names, with
+    spaces for _ and -, or the list of the data set."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the class name. By default the list of the data set, or "a photo of a {}."."""
 
 
 SETS = {
@@ -69,7 +99,7 @@ FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagenetOptions(SuiteOptions):
+class ImagenetOptions(ShardSuiteOptions):
     """Evaluate prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
 
     Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot),
@@ -92,7 +122,7 @@ class ImagenetOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalOptions(SuiteOptions):
+class RetrievalOptions(ShardSuiteOptions):
     """Evaluate retrieval in both directions, by means alone and by sampled distance.
 
     With `image_id_key` and `caption_ids_key` for COCO's ids, also COCO 1K and 5K, CxC and ECCV Caption (needs
@@ -139,7 +169,7 @@ class HierarimgsOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UncertaintyOptions(SuiteOptions):
+class UncertaintyOptions(ShardSuiteOptions):
     """Measure what uncertainty depends on: are uncertain images classified wrongly, are long captions more certain, and
     are images and captions more uncertain after hiding, blurring or shortening?
 
@@ -181,7 +211,7 @@ class ReweightOptions:
 
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
-    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD")]
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
     """Shards of images: paths or patterns."""
     classnames: str | None = None
     """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`."""
@@ -203,3 +233,5 @@ class ReweightOptions:
     """Images per forward pass."""
     device: Device = "auto"
     """Where the model runs; `auto`: on a GPU if there is one."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""

@@ -101,7 +101,7 @@ def run_task(
     if task.metric == "associations":
         folder, associations = open_associations(path, fetched)
     else:
-        folder = open_captions(path, fetched) if is_table(path) else open_folder(path)
+        folder = open_captions(path, fetched) if is_table(path) else open_folder(path, options.store)
     match task.metric:
         case "retrieval":
             run = partial(retrieve, model, task, folder, options.batch_size)
@@ -153,7 +153,7 @@ def retrieve(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> l
     Raises:
         DataError: an image has no caption, or too many cannot be read.
     """
-    embedded = embed_shards(model, folder.shards, batch_size=batch_size, keep=("txt",))
+    embedded = embed_shards(model, folder.shards, batch_size=batch_size, keep=("txt",), store=folder.store)
     captions = read_captions(folder, embedded)
     texts = embed_captions(model, [caption for some in captions for caption in some])
     image_of_text = torch.tensor([place for place, some in enumerate(captions) for _ in some])
@@ -169,7 +169,7 @@ def associate(
     Raises:
         UserError: an image cannot be read.
     """
-    images = embed_shards(model, folder.shards, batch_size=batch_size)
+    images = embed_shards(model, folder.shards, batch_size=batch_size, store=folder.store)
     places = {int(key): row for row, key in enumerate(images.keys)}
     texts = embed_captions(model, [with_article(one.cue) for one in associations])
     scores = []

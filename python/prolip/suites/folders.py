@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prolip.data import DataError
+from prolip.data import DataError, StoreConfig
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
 from prolip.files import writing
@@ -49,6 +49,8 @@ class TaskFolder(NamedTuple):
     """Prompt templates, with `{c}` for the class; empty if there is no such file."""
     fingerprint: str
     """Digest of the two lists and of the shards' names, sizes and modification times."""
+    store: StoreConfig = StoreConfig()
+    """How the shards are read."""
 
 
 def find_folder(places: Sequence[str], names: Sequence[str], fetched: Path) -> Path:
@@ -144,8 +146,8 @@ def _join(*parts: str) -> str:
     return "/".join(filter(None, parts))
 
 
-def open_folder(path: Path) -> TaskFolder:
-    """Open the data set in a local folder.
+def open_folder(path: Path, store: StoreConfig | None = None) -> TaskFolder:
+    """Open the data set in a local folder. `store` says how its shards are read; None for the defaults.
 
     Raises:
         UserError: shards are missing, or a list is damaged.
@@ -161,12 +163,12 @@ def open_folder(path: Path) -> TaskFolder:
         shards = sorted(within.glob("*.tar"))
     if not shards:
         raise UserError(f"{within} has no shard")
-    lists = [_lines(path / name) for name in (CLASSNAMES, TEMPLATES)]
+    lists = [read_lines(path / name) for name in (CLASSNAMES, TEMPLATES)]
     for number, template in enumerate(lists[1], start=1):
         if "{c}" not in template and "{}" not in template:
             raise UserError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
     digest = hashlib.sha256(repr((stamps(shards), lists)).encode()).hexdigest()[:32]
-    return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest)
+    return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest, store or StoreConfig())
 
 
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
@@ -181,7 +183,7 @@ def _count(path: Path) -> int:
     return int(text)
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """The lines without surrounding white space; [] if there is no file."""
     if not path.is_file():
         return []

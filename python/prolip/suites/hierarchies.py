@@ -157,7 +157,7 @@ def _embed_images(model: Model, folder: Path, cache: TaskCache, names: Sequence[
     """Gaussians of the named images, [N, D]; an image that is named several times is embedded once."""
     distinct = list(dict.fromkeys(names))
     shard = open_images(folder, cache.folder.with_name("data"), distinct)
-    embedded = embed_shards(model, shard.shards, batch_size=batch_size)
+    embedded = embed_shards(model, shard.shards, batch_size=batch_size, store=shard.store)
     places = {distinct[int(key)]: row for row, key in enumerate(embedded.keys)}
     lost = [name for name in distinct if name not in places]
     if lost:

@@ -94,7 +94,7 @@ class _Source:
 
     def folder(self, name: str) -> TaskFolder:
         """Open a set's folder."""
-        return open_folder(find_folder(self.options.data, (f"wds_{name}_test",), self._fetched))
+        return open_folder(find_folder(self.options.data, (f"wds_{name}_test",), self._fetched), self.options.store)
 
     def voters(self) -> str | None:
         """Fingerprint of the voters' folder; None if it is missing or damaged, which few-shot re-weighting reports."""
@@ -115,7 +115,12 @@ class _Source:
         folder = self.folder(name)
         with tqdm(desc=f"{title_of(name)}, images", unit="image", file=sys.stderr, leave=False) as bar:
             embedded = embed_shards(
-                self.model, folder.shards, batch_size=self.options.batch_size, keep=("cls",), on_progress=bar.update
+                self.model,
+                folder.shards,
+                batch_size=self.options.batch_size,
+                keep=("cls",),
+                store=folder.store,
+                on_progress=bar.update,
             )
         found = LabelledSet(embedded.gaussian, read_labels(folder, embedded), folder.classnames)
         if name == self.options.voters:

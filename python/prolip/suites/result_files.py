@@ -50,7 +50,7 @@ class ResultsJson:
 
 
 def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples: int, seed: int) -> list[str]:
-    """Write the three files, and return the lines to print: the main figures, the notes, and the files' paths.
+    """Write the three files, and return the lines to print: the main figures and the notes.
 
     Args:
         folder: where the files go.
@@ -93,7 +93,7 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     shown = dict(tables)
     remarks = [f"{model}: {note}" for model, lines in notes.items() for note in lines]
     table = markdown_table(names, shown.get(MAIN) or shown.get(REST, []))
-    return [*table, "", *remarks, f"results: {folder}/results.json, .md, .html"]
+    return [*table, *(["", *remarks] if remarks else [])]
 
 
 def difference_chart(first: str, other: str, place: int, compared: Sequence[Compared]) -> str:

@@ -45,7 +45,7 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
     notes: list[str] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            folder = open_captioned(source, cache.folder.with_name("data"))
+            folder = open_captioned(source, cache.folder.with_name("data"), options.store)
             keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
             settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
             rows += cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options)).rows
@@ -67,7 +67,8 @@ def retrieve_set(model: Model, name: str, folder: TaskFolder, options: Retrieval
     """
     truth = None if options.image_id_key is None else load_truth()
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
-    embedded = embed_shards(model, folder.shards, batch_size=options.batch_size, keep=caption_members(*where))
+    keep = caption_members(*where)
+    embedded = embed_shards(model, folder.shards, batch_size=options.batch_size, keep=keep, store=folder.store)
     found = captions_of(folder, embedded, *where)
     texts = embed_captions(model, list(chain.from_iterable(found.texts)))
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])

@@ -177,7 +177,14 @@ def accuracy_lines(
 def _embed_images(model: Model, options: ReweightOptions) -> Embedded:
     keep = () if options.class_key is None else ("json",)
     with tqdm(desc="images", unit="image", file=sys.stderr) as bar:
-        return embed_shards(model, options.shards, batch_size=options.batch_size, keep=keep, on_progress=bar.update)
+        return embed_shards(
+            model,
+            options.shards,
+            batch_size=options.batch_size,
+            keep=keep,
+            store=options.store,
+            on_progress=bar.update,
+        )
 
 
 def _read_lines(source: str, option: str, known: list[str]) -> list[str]:
@@ -197,4 +204,4 @@ def _write(options: ReweightOptions, names: list[str], templates: list[str], fou
     save_prompt_weights(found, tensors, notes)
     write_atomic(chart, prompt_chart(templates, found.weights))
     slowest = int(found.rounds.max())
-    return [f"{len(names)} classes, at most {slowest} rounds", f"weights: {tensors}", f"chart: {chart}"]
+    return [f"{len(names)} classes, at most {slowest} rounds"]

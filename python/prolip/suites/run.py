@@ -29,7 +29,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     """
     if not options.checkpoint:
         raise UserError("checkpoint is (): name at least one model with --checkpoint")
-    out = options.out or Path("evals") / name
+    out = options.folder(name)
     data = getattr(options, "data", None)
     beside = data if isinstance(data, Path) else None
     results = []

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from prolip.errors import UserError
+
 PLAIN_TEMPLATES = ("{}", "a picture of {}", "an emoji of {}")
 """Templates of the emoji captions that take one phrase."""
 CHAINED_TEMPLATES = ("{}", "a picture: {}", "{}, emoji")
@@ -17,7 +19,7 @@ def imagenet_classnames() -> list[str]:
     """ImageNet's 1,000 class names as CLIP is evaluated with them, in the order of the labels.
 
     Raises:
-        FileNotFoundError: open_clip is not installed.
+        UserError: open_clip is not installed.
     """
     return list(_open_clip_names()["IMAGENET_CLASSNAMES"])
 
@@ -26,7 +28,7 @@ def imagenet_templates(kind: Literal["all", "simple"] = "all") -> list[str]:
     """CLIP's 80 prompt templates for ImageNet, or CLIP's subset of seven, with `{}` for the class name.
 
     Raises:
-        FileNotFoundError: open_clip is not installed.
+        UserError: open_clip is not installed.
     """
     names = {"all": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
     return [template("{}") for template in _open_clip_names()[names[kind]]]
@@ -38,5 +40,5 @@ def _open_clip_names() -> dict[str, Any]:
     folders = spec.submodule_search_locations if spec is not None else None
     path = Path(folders[0]) / "zero_shot_metadata.py" if folders else None
     if path is None or not path.is_file():
-        raise FileNotFoundError("ImageNet's names come with open_clip, which is missing: pip install open_clip_torch")
+        raise UserError("ImageNet's names and templates come with open_clip: pip install 'prolip[open_clip]'")
     return runpy.run_path(str(path))

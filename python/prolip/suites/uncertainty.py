@@ -48,7 +48,7 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
     charts: list[Chart] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            folder = open_captioned(source, cache.folder.with_name("data"))
+            folder = open_captioned(source, cache.folder.with_name("data"), options.store)
             settings = {
                 "model": fingerprint,
                 "data": folder.fingerprint,
@@ -81,7 +81,7 @@ def measure_set(model: Model, name: str, folder: TaskFolder, options: Uncertaint
         views["hidden"] = hide_patches(model, options.keep_ratio)
     labelled = bool(folder.classnames and folder.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
-    embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size, keep=keep)
+    embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size, keep=keep, store=folder.store)
     keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of pictures", uncertainty, unit="number")]

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 from prolip.checkpoint import find_latest
 from prolip.data import BatchLoader, DataError, LoaderConfig
@@ -15,7 +14,6 @@ from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
-from prolip.pretrained.sources import OPEN_CLIP_PREFIX, hub_repository, new_model, read_config
 from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.cost import (
@@ -28,6 +26,7 @@ from prolip.train.cost import (
     step_flops,
     step_memory,
 )
+from prolip.train.start import check_start
 
 _NO_SHARDS = ("--data.shards", "SHARDS")
 
@@ -114,7 +113,6 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
         numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         yield "  ".join(names + numbers)
     yield f"\nGPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
-    yield "prolip recipes NAME prints a recipe in full; prolip train NAME --dry-run checks a run."
 
 
 def _architecture(config: TrainConfig) -> str:
@@ -150,15 +148,16 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     yield to_toml(config)
     yield from _cost(config, options)
     problems: list[str] = []
-    for title, check in (("tokenizer", _tokenizer), ("shards", _shards), ("start", _start), ("folder", _folder)):
+    for title, check in (("tokenizer", _tokenizer), ("shards", _shards), ("start", check_start), ("folder", _folder)):
         try:
             yield f"{title:9}  {check(config)}"
         except (UserError, OSError, DataError) as error:
             problems.append(str(error))
             yield f"{title:9}  wrong: {error}"
+    yield from (f"note       {remark}" for remark in config.remarks)
     if problems:
         raise UserError("; ".join(problems))
-    yield "ready      run the same command without --dry-run to start"
+    yield "ready"
 
 
 def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
@@ -238,35 +237,6 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
         for batch in loader:
             return f"sample {batch.keys[0]} of {pattern}"
         raise UserError(f"data.shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
-
-
-def _start(config: TrainConfig) -> str:
-    """Load local start weights into the model; of remote ones, only check that they exist."""
-    start = config.start_from
-    if start is None:
-        return "random weights"
-    if hub_repository(start) is not None:
-        read_config(start)
-        return f"{start} exists; its weights were not downloaded"
-    if start.startswith(OPEN_CLIP_PREFIX):
-        return _open_clip_start(config, start)
-    new_model(config.model, start, config.start_resize)
-    return f"{start} fits"
-
-
-def _open_clip_start(config: TrainConfig, start: str) -> str:
-    import open_clip
-
-    name, _, weights = start.removeprefix(OPEN_CLIP_PREFIX).partition("/")
-    if ":" in name:
-        return f"{start} was not checked"
-    if weights in open_clip.list_pretrained_tags_by_model(name):
-        return f"{start} exists; its weights were not downloaded"
-    if not Path(weights).is_file():
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none: open_clip has no such model"
-        raise UserError(f"start_from is {start}: {weights!r} is neither a file nor a tag of {name}, which has {tags}")
-    new_model(config.model, start, config.start_resize)
-    return f"{start} fits"
 
 
 def _folder(config: TrainConfig) -> str:

@@ -39,10 +39,9 @@ def last_value(words: Sequence[str], key: str) -> str | None:
     """Return the last value that the flags set for a key; None if they don't set it."""
     value = None
     for word, following in pairwise([*words, ""]):
-        if word == f"--{key}":
-            value = following
-        elif word.startswith(f"--{key}="):
-            value = word.split("=", 1)[1]
+        name, equals, given = word.partition("=")
+        if name.startswith("--") and name[2:].replace("-", "_") == key:
+            value = given if equals else following
     return value
 
 

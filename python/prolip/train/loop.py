@@ -141,7 +141,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         log.info(
             f"{config.out}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
             f"{config.total_steps} of {config.batch_size} samples, {ranks.world_size} process(es) on "
-            f"{ranks.device.type}, {config.precision}"
+            f"{ranks.device.type}, {config.precision}{''.join(f'; {remark}' for remark in config.remarks)}"
         )
     return run
 
@@ -227,7 +227,7 @@ def loop(run: Run, opened: ExitStack) -> int:
     )
     open_log = partial(MetricsLog, config.out, config=config.log, name=config.name, settings=to_toml(config))
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
-    stopping = opened.enter_context(StopRequest())
+    stopping = opened.enter_context(StopRequest(run.ranks))
     metrics = opened.enter_context(open_log(run.step)) if leads else None
     progress = opened.enter_context(Progress(config.total_steps)) if leads else None
     for batch in batches:
@@ -301,12 +301,15 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
         raise UserError(sentence(error)) from error
     if run.step >= run.config.total_steps:
         log.info("%s is complete: %d steps", run.config.out, run.step)
+        log.info(config.closing)
         return 0
     for each in (run.loader, run.saver, run.validation):
         opened.enter_context(each)
     ended_by = loop(run, opened)
     if ended_by:
         log.info("%s at step %d, saved: run the same command again to resume", Signals(ended_by).name, run.step)
+    else:
+        log.info(config.closing)
     return 130 if ended_by == SIGINT else 0
 
 

@@ -9,6 +9,8 @@ from typing import Self
 import torch
 import torch.distributed as dist
 
+from prolip.distributed import Ranks
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -21,14 +23,10 @@ class StopRequest:
     A context manager: on exit the earlier signal handlers are restored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
         self._received = 0
         self._pending: tuple[torch.Tensor, dist.Work] | None = None
-        self._group: dist.ProcessGroup | None = None
-        if dist.is_initialized():
-            group = dist.new_group(backend="gloo")
-            assert isinstance(group, dist.ProcessGroup)  # the other type is returned on ranks outside the group
-            self._group = group
+        self._group = ranks.new_group()
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def agreed(self) -> int:

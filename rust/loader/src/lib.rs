@@ -10,7 +10,7 @@
 //!    │
 //! shards     paths, addresses and patterns
 //!    │
-//! config, error, rng, buffer
+//! config, error, rng, buffer, os
 //! ```
 //! A room uses only rooms on lower floors (`tests/house.rs`).
 //!
@@ -26,6 +26,7 @@ pub mod config;
 pub mod error;
 pub mod image;
 pub mod order;
+mod os;
 pub mod pipeline;
 pub mod remote;
 pub mod rng;

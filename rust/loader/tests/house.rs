@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 5] = [
     &["order", "archive", "image", "text"],
     &["remote"],
     &["shards"],
-    &["config", "error", "rng", "buffer"],
+    &["config", "error", "rng", "buffer", "os"],
 ];
 
 /// The ground floor's rooms may use each other in this direction alone.
@@ -286,6 +286,19 @@ fn files_of_a_room_form_no_cycle() {
     }
     // Rooms cannot form one, as the other test shows, so this looks at all files at once.
     assert_eq!(cycle(&edges), None);
+}
+
+#[test]
+fn one_file_knows_the_operating_system() {
+    let words = ["std::os::", "cfg(unix)", "cfg(windows)", "rustix"];
+    let krate = Crate::read();
+    let asking: Vec<String> = krate
+        .sources
+        .iter()
+        .filter(|(_, source)| words.iter().any(|word| source.contains(word)))
+        .map(|(module, _)| module.join("::"))
+        .collect();
+    assert_eq!(asking, ["os"]);
 }
 
 #[test]

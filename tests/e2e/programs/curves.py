@@ -26,7 +26,7 @@ from prolip.data.device import device_batches
 from prolip.distributed import Ranks, start, stop
 from prolip.losses import LossTerms
 from prolip.train.config import load_config
-from prolip.train.loop import save, set_up, take_step
+from prolip.train.loop import Run, save, set_up, take_step
 
 
 class Joined:
@@ -84,7 +84,12 @@ def whole(tensor: Tensor) -> list[float]:
 
 def record(words: Sequence[str], ranks: Ranks, steps: int) -> dict[str, Any]:
     """The loss terms (means over the ranks) and the gradient's norm of each step; weights and averages at the end."""
-    run = set_up(load_config(words), ranks, ExitStack())
+    with ExitStack() as opened:
+        return record_run(set_up(load_config(words), ranks, opened), steps)
+
+
+def record_run(run: Run, steps: int) -> dict[str, Any]:
+    ranks = run.ranks
     if run.scaler is not None and run.step == 0:
         run.scaler.scale.fill_(2.0**18)  # so that the first steps overflow
     rows, scales, dtypes = [], [], {}

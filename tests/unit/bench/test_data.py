@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.support.shards import write_tar
 
 from prolip.bench import contender, proc_stats
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.data import BASELINES, Summary, contenders, json_lines, table
+from prolip.bench.data import BASELINES, Summary, contenders, json_lines, measure, table
 from prolip.bench.task import Measurement, Task
 from prolip.cli import main
 from prolip.data import decode_only, expand_shards
@@ -132,7 +133,34 @@ def test_figures_are_medians_and_ratios() -> None:
     lines = list(table(config, (ours, floor, other)))
     assert "CPU us of prolip by stage: decode 900" in lines
     assert "CPU us of prolip-float32 by stage: decode 500, augment 90" in lines
-    assert lines[2].split()[:6] == ["prolip", "900", "800", "-", "1000", "0.82"]
+    assert lines[2].split()[:7] == ["prolip", "900", "800", "-", "1000", "25%", "0.82"]
+    assert lines[1].count("of floor") == 1, "a heading names one column"
+    assert "batches of 256 at 224 px" in lines[0]
+
+
+def test_rounds_that_differ_are_warned_of() -> None:
+    config = BenchDataConfig(shards=("a.tar",), repeats=2)
+    even, uneven = (Summary(name=name, runs=(run(1000), run(rate))) for name, rate in (("prolip", 1100), ("x", 500)))
+    floor = Summary(name="decode-only", runs=(run(1000),))
+    told = "\n".join(table(config, (even, floor)))
+    assert "warning" not in told
+    *_, last = table(config, (even, floor, uneven))
+    assert last.startswith("warning: the rounds of x differ by up to 100%: these figures are not exact")
+    busy = Summary(name="decode-only", runs=(replace(run(1000), others_cores=1.5),))
+    *_, last = table(config, (even, busy))
+    assert last == "warning: other programs kept 1.5 cores busy, which slows every contender down"
+
+
+def test_the_size_of_images_reaches_every_contender(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: list[Task] = []
+
+    def measured(given: Task) -> Measurement:
+        tasks.append(given)
+        return run(100)
+
+    monkeypatch.setattr("prolip.bench.data._run", measured)
+    measure(BenchDataConfig(shards=(shard,), image_size=48, repeats=1), ("prolip", "decode-only"), lambda _: None)
+    assert [given.image_size for given in tasks] == [48, 48]
 
 
 def test_decoding_alone(shard: str, tmp_path: Path) -> None:

@@ -59,8 +59,7 @@ def test_a_folder_is_free_after_its_run(tmp_path: Path) -> None:
             RunLock(run, ALONE)
         assert [path.name for path in run.iterdir()] == ["lock.json"]
     assert list(run.iterdir()) == []
-    RunLock(run, ALONE)
-    RunLock(run, ALONE).close()  # nobody holds the one before
+    RunLock(run, ALONE).close()
 
 
 def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
@@ -124,3 +123,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file"):
         RunLock(tmp_path / "file", ALONE)
+
+
+def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(UserError, match="runs need the file locks of Linux or macOS"):
+        RunLock(tmp_path, ALONE)

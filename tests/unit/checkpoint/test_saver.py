@@ -6,9 +6,10 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support.checkpoints import NOTES, save, tensors
+from tests.support.checkpoints import NOTES, cut_short, save, tensors
 from tests.support.untrained_run import ALONE
 
 from prolip.checkpoint import (
@@ -22,6 +23,7 @@ from prolip.checkpoint import (
     open_saved,
     read_best,
 )
+from prolip.checkpoint.tensors import Part
 
 # ---- What stays ----
 
@@ -74,6 +76,24 @@ def test_a_save_that_fails_is_told_at_the_next_step_and_leaves_nothing_under_its
             wait_by_checking(saver)
     assert list_checkpoints(tmp_path) == [whole]
     assert load_checkpoint(save(tmp_path, 2)).step == 2
+
+
+def test_a_file_that_is_not_there_in_full_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Part.write
+
+    def write_and_cut(part: Part, folder: Path) -> Any:
+        written = write(part, folder)
+        cut_short(folder / "__0_0.distcp")
+        return written
+
+    monkeypatch.setattr(Part, "write", write_and_cut)
+    monkeypatch.setattr("prolip.checkpoint.folder.VISIBLE_SECONDS", 0.0)
+    saver = Saver(tmp_path, ALONE, keep=1)
+    saver.save(NOTES, tensors(7))
+    message = r"rank 0: .*__0_0\.distcp has [\d,]+ bytes instead of [\d,]+; all ranks must see the same folder"
+    with pytest.raises(CheckpointError, match=message):
+        saver.wait()
+    assert list_checkpoints(tmp_path) == []
 
 
 def test_a_fault_of_ours_ends_the_save_on_all_ranks(tmp_path: Path) -> None:

@@ -234,3 +234,9 @@ def test_a_load_that_fails_because_the_folder_was_replaced_starts_again(
     flip_a_bit(largest(path))
     with pytest.raises(CheckpointError, match="is damaged"):
         load_checkpoint(path)
+
+
+def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    with pytest.raises(CheckpointError, match="are read on Linux and macOS: export the model there"):
+        CheckpointFiles(tmp_path)

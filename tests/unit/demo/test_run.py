@@ -11,6 +11,7 @@ import torch
 from prolip.demo import run as demo
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.results import Headline
+from prolip.distributed import usable_cores
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,13 @@ def test_processes_fit_the_machine(gpus: int, cores: int, expected: int, monkeyp
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert demo.count_processes() == expected
+
+
+def test_a_system_that_limits_no_cores_gives_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS and Windows."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert usable_cores() == 3
 
 
 def test_a_file_is_newer_when_it_was_written_after(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from multiprocessing.connection import Connection
 
+import pytest
 import torch
 import torch.distributed as dist
 from tests.support.ranks import FORKSERVER
 
+from prolip.checkpoint.group import Group
 from prolip.distributed import Ranks, agree_on_name, join
+from prolip.train.stop_signal import StopRequest
 
 
 def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> None:
@@ -38,21 +41,31 @@ def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> 
 
 
 def serve(rank: int, port: int, answers: Connection) -> None:
-    """A rank of two, which exchanges objects; then rank 1 keeps rank 0 waiting for too long."""
+    """A rank of two, which exchanges objects; then rank 1 keeps rank 0 waiting for too long, in every group."""
     store = dist.TCPStore("localhost", port, wait_for_workers=False)
     cpu = torch.device("cpu")
     met = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=cpu, store=store)
     ranks = join(met, "cpu", timedelta(seconds=3))
     exchanged = [ranks.gather((rank, "a")), ranks.all_gather(rank), ranks.broadcast(f"of {rank}")]
-    waits: list[Callable[[], object]] = [lambda: ranks.all_gather(rank), lambda: dist.all_reduce(torch.ones(1))]
-    failures, started = [], time.monotonic()
-    for wait in waits if rank == 0 else []:
-        try:
-            wait()
-        except RuntimeError as error:
-            failures.append(type(error).__name__)
-    answers.send((exchanged, dist.get_backend(ranks.waiting), failures, time.monotonic() - started))
+    saving, stopping = Group(ranks), StopRequest(ranks)
+    waits: dict[str, Callable[[], object]] = {
+        "all": lambda: dist.all_reduce(torch.ones(1)),
+        "waiting": lambda: ranks.all_gather(rank),
+        "saving": lambda: saving.gather(rank),
+        "stopping": lambda: [stopping.agreed(), stopping.agreed()],
+    }
+    with ThreadPoolExecutor(len(waits)) as threads:  # at once, since they take as long as they may
+        begun = {name: threads.submit(seconds_to_fail, wait) for name, wait in waits.items() if rank == 0}
+    seconds = {name: each.result() for name, each in begun.items()}
+    answers.send((exchanged, dist.get_backend(ranks.waiting), seconds))
     answers.recv()
+
+
+def seconds_to_fail(wait: Callable[[], object]) -> float:
+    started = time.monotonic()
+    with pytest.raises(RuntimeError):
+        wait()
+    return time.monotonic() - started
 
 
 def test_ranks_exchange_objects_and_do_not_wait_longer_than_they_are_told() -> None:
@@ -68,6 +81,7 @@ def test_ranks_exchange_objects_and_do_not_wait_longer_than_they_are_told() -> N
         here.send(None)  # so that rank 1 stays connected until then
     assert answers[0][0] == [[(0, "a"), (1, "a")], [0, 1], "of 0"]
     assert answers[1][0] == [[], [0, 1], "of 0"]
-    assert [backend for _, backend, _, _ in answers] == ["gloo", "gloo"]
-    assert answers[0][2] == ["RuntimeError", "RuntimeError"]
-    assert 3 <= answers[0][3] < 20
+    assert [backend for _, backend, _ in answers] == ["gloo", "gloo"]
+    assert answers[0][2].keys() == {"all", "waiting", "saving", "stopping"}
+    for name, seconds in answers[0][2].items():
+        assert 2.9 <= seconds < 20, name

@@ -21,6 +21,7 @@ from prolip.data import DataError
 from prolip.embeddings.config import FilterOptions, RankOptions
 from prolip.embeddings.filter import copy_samples, run_filter
 from prolip.embeddings.rank import read_ranking, run_rank
+from prolip.errors import UserError
 
 
 def copied(folder: Path) -> list[str]:
@@ -136,7 +137,7 @@ def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
         (["--keep_count", "1", "--ranking", "absent.csv"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "absent.parquet"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
-        (["--keep_count", "9", "--ranking", "gone.csv"], "is no file and no address: only shards can be copied"),
+        (["--keep_count", "9", "--ranking", "gone.csv"], "is no file, no folder and no address"),
         (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),
         (["--keep_count", "1", "--out", "."], "holds files, but no filter.json"),
     ],
@@ -209,3 +210,71 @@ def test_any_choice_of_any_shard(
     copy_samples(folder / "a.tar", keys, folder / "b.tar")
     assert read_tar(folder / "b.tar") == [entry for entry in entries if entry[0].split(".")[0] in keys]
     shutil.rmtree(folder)
+
+
+# ---- folders of images ----------------------------------------------------------------------------------------------
+
+
+def ranked_folder(tmp_path: Path, *keys: str) -> tuple[Path, Path]:
+    """A folder of images with captions, as `prolip embed --images` names them, and its ranking."""
+    photos = tmp_path / "photos"
+    rows = ["key,source,score,rank"]
+    for rank, key in enumerate(keys, start=1):
+        file = photos / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(f"image {key}".encode())
+        if rank % 2:
+            file.with_suffix(".txt").write_text(f"caption {key}")
+        rows.append(f"{key},{photos},{rank}.0,{rank}")
+    (tmp_path / "ranking.csv").write_text("\n".join(rows) + "\n")
+    return photos, tmp_path / "ranking.csv"
+
+
+def test_of_a_folder_the_kept_images_are_copied_with_their_captions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, ranking = ranked_folder(tmp_path, "foxes/1.png", "foxes/2.png", "lions/1.png", "4.png")
+    out = tmp_path / "copy"
+    words = ["data", "filter", "--ranking", str(ranking), "--keep_count", "3", "--out", str(out)]
+    assert main(words) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "3 of 4 ranked samples kept" in said[0]
+    assert "3 images copied now" in said[0]
+    assert said[-1] == f"wrote {out}; next: prolip data build folder --images {out} --out FOLDER"
+    names = ["foxes/1.png", "foxes/1.txt", "foxes/2.png", "lions/1.png", "lions/1.txt"]
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*") if path.name != "filter.json") == names
+    assert all((out / name).read_bytes() == (photos / name).read_bytes() for name in names)
+    (out / "foxes" / "2.png").unlink()
+    assert main(words) == 0
+    assert "1 images copied now" in capsys.readouterr().out, "the rest was there"
+
+
+def test_folders_and_shards_are_copied_beside_each_other(tmp_path: Path) -> None:
+    _, ranking = ranked_folder(tmp_path, "1.png", "2.png")
+    write_tar(tmp_path / "a.tar", [("k0.txt", b"0"), ("k1.txt", b"1")])
+    with ranking.open("a") as file:
+        file.write(f"k0,{tmp_path}/a.tar,3.0,3\nk1,{tmp_path}/a.tar,4.0,4\n")
+    (told,) = run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", keep_count=3))
+    (only,) = run_filter(
+        FilterOptions(ranking=ranking, out=tmp_path / "only", shards=(str(tmp_path / "photos"),), keep_count=3)
+    )
+    assert "2 images copied now" in only
+    assert "2 images and 1 shards copied now" in told
+    assert (tmp_path / "copy" / "photos" / "2.png").is_file()
+    assert [name for name, _ in read_tar(tmp_path / "copy" / "a.tar")] == ["k0.txt"]
+
+
+def test_a_folder_that_does_not_fit_its_ranking_is_named(tmp_path: Path) -> None:
+    photos, ranking = ranked_folder(tmp_path, "1.png", "2.png")
+    (photos / "2.png").unlink()
+    with pytest.raises(DataError, match=r"photos: has no image 2\.png, which the ranking keeps"):
+        run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", keep_count=2))
+    (tmp_path / "secret.png").write_bytes(b"x")
+    ranking.write_text(f"key,source,score,rank\n../secret.png,{photos},1.0,1\n")
+    with pytest.raises(UserError, match="leads out of that folder"):
+        run_filter(FilterOptions(ranking=ranking, out=tmp_path / "other", keep_count=1))
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a\n")
+    ranking.write_text(f"key,source,score,rank\n0,{lines},1.0,1\n")
+    with pytest.raises(UserError, match="is a text file: only shards and folders of images can be copied"):
+        run_filter(FilterOptions(ranking=ranking, out=tmp_path / "third", keep_count=1))

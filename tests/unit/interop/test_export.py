@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Path:
     """The folder of a run of 20 steps of 16 pictures."""
     torch.manual_seed(0)
     write_words(tmp_path / "tokenizer.json")
-    config = TrainConfig(name="mine", samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
+    config = TrainConfig(out=Path("runs/mine"), samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("pictures-{0..3}.tar",), tokenizer=tokenizer))
     for step in (10, 20):
@@ -78,7 +78,7 @@ def test_of_a_run_with_averages_either_weights_are_exported(run: Path, tmp_path:
 
 def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(["export", str(run), "--out", str(out), "--licence", "cc-by-4.0"]) == 0
+    assert main(["export", str(run), "--out", str(out), "--license", "cc-by-4.0"]) == 0
     card = (out / "README.md").read_text()
     assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))

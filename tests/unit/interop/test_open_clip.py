@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from argparse import Namespace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import open_clip
 import pytest
 import torch
 from open_clip_train.scheduler import const_lr
-from open_clip_train.train import evaluate, train_one_epoch
+from open_clip_train.train import evaluate
 from PIL import Image
 from tests.support.shards import write_tar
 
@@ -29,6 +30,8 @@ TINY = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
     "text_cfg": {"context_length": 12, "vocab_size": 49_408, "width": 32, "heads": 2, "layers": 1},
 }
+MAIN = find_spec("open_clip.task") is not None
+"""Whether this is open_clip's main branch, whose batches are dictionaries."""
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
@@ -52,6 +55,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 def settings(shards: str, **changes: Any) -> LoaderConfig:
     tokenizer = TokenizerConfig(context_length=12)
     return LoaderConfig(shards=(shards,), image_size=32, tokenizer=tokenizer, **({"batch_size": 4} | changes))
+
+
+def both(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and texts of a batch."""
+    return (batch["image"], batch["text"]) if MAIN else batch
 
 
 def arguments(**changes: Any) -> Namespace:
@@ -86,7 +94,8 @@ def test_batches_are_open_clips_own_transform_and_tokens(shards: str) -> None:
     kept = settings(shards, last_batch="keep", shuffle_window=0, batch_size=16)
     data = adapter.open_clip_data(kept, mean=MEAN, std=STD)
     assert (data.dataloader.num_batches, data.dataloader.num_samples, len(data.dataloader)) == (1, 16, 1)
-    ((images, texts),) = data.dataloader
+    (batch,) = data.dataloader
+    images, texts = both(batch)
     transform = open_clip.image_transform(32, is_train=False, mean=MEAN, std=STD)
     tokens = open_clip.SimpleTokenizer(context_length=12)([f"No {index % 8}!" for index in range(16)])
     assert torch.equal(texts, tokens)
@@ -98,22 +107,38 @@ def test_batches_are_open_clips_own_transform_and_tokens(shards: str) -> None:
         torch.testing.assert_close(images[place], transform(Image.open(buffer)), rtol=0, atol=1e-5)
 
 
+def train_epochs(model: torch.nn.Module, data: adapter.OpenClipData, epochs: int, args: Namespace) -> None:
+    """Train with open_clip's own loop, as its command calls it in 3.3 or in main."""
+    from open_clip_train import train as loop
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    scheduler = const_lr(optimizer, 1e-3, 1, epochs * data.dataloader.num_batches // args.accum_freq)
+    if not MAIN:
+        for epoch in range(epochs):
+            loss = open_clip.ClipLoss()
+            loop.train_one_epoch(model, {"train": data}, loss, epoch, optimizer, None, scheduler, None, args)
+        return
+    from open_clip.task import CLIPTask
+
+    state = loop.TrainState(
+        task=CLIPTask(model, open_clip.ClipLoss()), optimizer=optimizer, scaler=None, scheduler=scheduler, epoch=0
+    )
+    for epoch in range(epochs):
+        state.epoch = epoch
+        loop.train_one_epoch(state, {"train": data}, args)
+
+
 @pytest.mark.parametrize("accum_freq", [1, 2])
 def test_open_clips_loop_trains_on_it(shards: str, accum_freq: int, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     model = open_clip.CLIP(**TINY, output_dict=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     data = adapter.open_clip_data(settings(shards, augment=AugmentConfig()))
-    args = arguments(accum_freq=accum_freq)
-    total = data.dataloader.num_batches // accum_freq * 2
-    assert total == (8 if accum_freq == 1 else 4)
+    assert data.dataloader.num_batches == 4
     before = [parameter.detach().clone() for parameter in model.parameters()]
     with caplog.at_level(logging.INFO):
-        for epoch in range(2):
-            scheduler = const_lr(optimizer, 1e-3, 1, total)
-            train_one_epoch(model, {"train": data}, open_clip.ClipLoss(), epoch, optimizer, None, scheduler, None, args)
+        train_epochs(model, data, 2, arguments(accum_freq=accum_freq))
     steps = [record.message for record in caplog.records if record.message.startswith("Train Epoch")]
-    assert len(steps) == total
+    assert len(steps) == (8 if accum_freq == 1 else 4)
     assert "Train Epoch: 1 [16/16 (100%)]" in steps[-1]
     assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True) if old.ndim > 1)
 
@@ -128,11 +153,11 @@ def test_open_clips_evaluation_reads_it(shards: str) -> None:
 
 def test_epochs_differ_and_can_be_named(shards: str) -> None:
     data = adapter.open_clip_data(settings(shards))
-    epochs = [torch.cat([texts for _, texts in data.dataloader]) for _ in range(2)]
+    epochs = [torch.cat([both(batch)[1] for batch in data.dataloader]) for _ in range(2)]
     assert not torch.equal(epochs[0], epochs[1])
     assert torch.equal(epochs[0].sort(dim=0).values, epochs[1].sort(dim=0).values), "every sample once"
     data.set_epoch(0)
-    assert torch.equal(torch.cat([texts for _, texts in data.dataloader]), epochs[0])
+    assert torch.equal(torch.cat([both(batch)[1] for batch in data.dataloader]), epochs[0])
 
 
 def test_what_open_clip_does_not_know_is_refused(shards: str) -> None:
@@ -140,6 +165,19 @@ def test_what_open_clip_does_not_know_is_refused(shards: str) -> None:
         adapter.open_clip_data(settings(shards, captions=(CaptionConfig(), CaptionConfig())))
     with pytest.raises(ValueError, match=r"data\.mask is set"):
         adapter.open_clip_data(settings(shards, mask=MaskConfig(num_patches=4)))
+
+
+@pytest.mark.skipif(MAIN, reason="this is the main branch")
+def test_batches_are_dictionaries_where_open_clip_trains_tasks(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its main branch does, which no registry has: the loader's side of it."""
+    plain = list(adapter.open_clip_data(settings(shards)).dataloader)
+    monkeypatch.setattr(adapter, "find_spec", lambda name: name)
+    named = list(adapter.open_clip_data(settings(shards)).dataloader)
+    assert [list(batch) for batch in named] == [["image", "text"]] * 4
+    for (images, texts), batch in zip(plain, named, strict=True):
+        assert isinstance(batch, dict)
+        assert torch.equal(images, batch["image"])
+        assert torch.equal(texts, batch["text"])
 
 
 # ---- open_clip's command line ---------------------------------------------------------------------------------------
@@ -166,6 +204,24 @@ def test_another_tokenizer_is_refused(shards: str) -> None:
         adapter.read_tokenizer(open_clip.SimpleTokenizer(clean="canonicalize"))
     with pytest.raises(ValueError, match="is not CLIP's"):
         adapter.read_tokenizer(open_clip.SimpleTokenizer(context_length=20, reduction_mask="simple"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("use_naflex", True), ("text_key", "txt;caption")])
+def test_flags_of_main_that_the_loader_has_no_part_in_are_refused(
+    name: str, value: object, shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what else main passes reaches open_clip."""
+    passed: dict[str, object] = {}
+
+    def original(*_: object, **more: object) -> dict[str, object]:
+        passed.update(more)
+        return {}
+
+    monkeypatch.setattr("open_clip_train.data.get_data", original)
+    args = arguments(train_data=shards, dataset_type="auto", **{name: value})
+    with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')} is {value}: the loader does not support it"):
+        adapter.get_data(args, (None, None), naflex_data_config=7)
+    assert passed == {"naflex_data_config": 7}
 
 
 def test_open_clips_command_trains_and_resumes(shards: str, tmp_path: Path) -> None:

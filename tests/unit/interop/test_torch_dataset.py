@@ -132,3 +132,11 @@ def test_worker_processes_are_refused(shards: str) -> None:
         next(iter(loader))
     with pytest.raises(RuntimeError, match="must be 0 for a BatchDataset"):
         pickle.dumps(dataset)
+
+
+@pytest.mark.parametrize("size", [{}, {"batch_size": 4}])
+def test_batches_of_batches_are_refused(shards: str, size: dict[str, int]) -> None:
+    """Torch makes batches of one item by default, and fails on a batch's keys and cursor with a riddle."""
+    loader: DataLoader[DeviceBatch] = DataLoader(BatchDataset(settings(shards)), **size)
+    with pytest.raises(RuntimeError, match=r"DataLoader\(batch_size=...\) must be None for a BatchDataset"):
+        next(iter(loader))

@@ -14,7 +14,7 @@ from prolip.checkpoint import CheckpointError, checkpoint_path, open_saved
 from prolip.checkpoint.folder import commit, partial_path, record
 from prolip.cli import main
 from prolip.data.config import TokenizerConfig
-from prolip.data.tokenizer import CLIP_VOCABULARY, Tokenizer
+from prolip.data.tokenizer import CLIP_MERGES, Tokenizer
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES
 from prolip.pretrained.carried import carry, check_image_settings, image_settings, located, read_settings
@@ -54,10 +54,7 @@ def test_a_checkpoint_carries_the_tokenizers_bytes_and_its_padding(tmp_path: Pat
 
 
 def test_clips_merges_are_carried_if_they_have_a_file(tmp_path: Path) -> None:
-    import open_clip
-
-    merges = Path(str(open_clip.__file__)).parent / CLIP_VOCABULARY
-    config = TokenizerConfig(path=Path(shutil.copy(merges, tmp_path / "mine.v1.txt.gz")))
+    config = TokenizerConfig(path=Path(shutil.copy(CLIP_MERGES, tmp_path / "mine.v1.txt.gz")))
     carried = carry(config, ARCHITECTURES["demo"])
     assert carried.tokenizer is not None
     (tmp_path / "copy").mkdir()

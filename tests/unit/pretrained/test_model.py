@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -308,6 +309,17 @@ def test_devices_are_torchs_or_auto(lab: Path) -> None:
     assert prolip.load(lab / "run").device.type == place
     with pytest.raises(UserError, match="device is 'gpu': it must be auto or a device of torch"):
         prolip.load(lab / "run", device="gpu")
+
+
+def test_an_unknown_precision_is_refused(lab: Path) -> None:
+    with pytest.raises(UserError, match="precision is 'fp8': it must be one of fp32, bf16, fp16"):
+        prolip.load(lab / "run", precision="fp8")  # type: ignore[arg-type]
+
+
+def test_a_missing_open_clip_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(UserError, match=r"models of open_clip need open_clip: pip install 'prolip\[open_clip\]'"):
+        prolip.load("open_clip:ViT-B-32/openai")
 
 
 def test_other_devices_take_normalised_images(files: list[Path], model: prolip.Model) -> None:

@@ -40,7 +40,8 @@ def found(lab: Path, capsys: pytest.CaptureFixture[str], name: str, *words: str,
 
 def table(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str], list[str]]:
     """The line about the image, the columns' names, and the first cell of each row."""
-    head, empty, names, *rows = capsys.readouterr().out.splitlines()
+    head, empty, names, *rows, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("next: prolip ")
     assert empty == ""
     return head, names.split("  "), [row.split("  ")[0] for row in rows]
 

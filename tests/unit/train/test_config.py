@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from prolip.data import LoaderConfig
-from prolip.models import ARCHITECTURES, ProLIP
+from prolip.errors import UserError
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.train.config import differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.train.config.run import DERIVED_KEYS
@@ -192,13 +193,74 @@ def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # A start
 
+RATES = ("--optim.lr", "1e-5", "--optim.warmup_steps", "0")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> tuple[str, ModelConfig]:
+    """A small model to start from, and its configuration."""
+    demo = ARCHITECTURES["demo"]
+    small = replace(demo, vision=replace(demo.vision, layers=1, width=32), text=replace(demo.text, vocab_size=49408))
+    save_pretrained(ProLIP(small), tmp_path / "start")
+    return str(tmp_path / "start"), small
+
+
+def test_the_architecture_of_a_start_wins_over_a_recipes_own_model(start: tuple[str, ModelConfig]) -> None:
+    source, small = start
+    words = ["finetune-clip-vit-b16", *SHARDS, "--start_from", source, "--data.tokenizer.context_length", "20"]
+    config = load_config([*words, "--architecture", "start_from"])
+    assert config.model == small
+    # What is said after that choice changes it.
+    changed = load_config([*words, "--architecture", "start_from", "--model.init_logit_bias", "-3"])
+    assert changed.model == replace(small, init_logit_bias=-3)
+
+
+def test_a_recipe_that_chooses_the_architecture_of_its_start_may_change_it(
+    start: tuple[str, ModelConfig], tmp_path: Path
+) -> None:
+    source, small = start
+    (tmp_path / "mine.toml").write_text(
+        f"""
+        extends = "finetune-clip-vit-b16"
+        start_from = "{source}"
+        architecture = "start_from"
+        data.tokenizer.context_length = 20
+        model.init_logit_bias = -3.0
+        """
+    )
+    assert load_config([str(tmp_path / "mine.toml"), *SHARDS]).model == replace(small, init_logit_bias=-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        ((), "optim.lr and optim.warmup_steps are not set"),
+        (RATES[:2], "optim.warmup_steps is not set"),
+        (("--optim.warmup-steps=5",), "optim.lr is not set"),
+    ],
+)
+def test_a_start_does_not_get_the_rates_of_pre_training(
+    start: tuple[str, ModelConfig], flags: tuple[str, ...], missing: str
+) -> None:
+    words = [*SHARDS, "--samples_seen", "51200", "--start_from", start[0], "--data.tokenizer.context_length", "20"]
+    with pytest.raises(UserError, match=f"{missing}: the defaults .* Add a recipe, such as finetune-clip-vit-b16"):
+        load_config([*words, *flags])
+    assert load_config([*words, *RATES]).optim.lr == 1e-5
+
+
+def test_a_warm_up_beyond_the_end_is_remarked() -> None:
+    words = ["demo", "--batch_size", "10", "--optim.warmup_steps", "100"]
+    assert load_config([*words, "--samples_seen", "1010"]).remarks == []
+    (remark,) = load_config([*words, "--samples_seen", "1000"]).remarks
+    assert remark.startswith("optim.warmup_steps is 100, and the run has 100 steps")
+
 
 def test_a_start_brings_its_architecture_and_what_is_saved_needs_it_no_more(tmp_path: Path) -> None:
     small = replace(
         ARCHITECTURES["demo"], vision=replace(ARCHITECTURES["demo"].vision, layers=1, pool_type="map", no_ln_pre=True)
     )
     save_pretrained(ProLIP(small), tmp_path / "start")
-    words = [*SHARDS, "--samples_seen", "512", "--start_from", str(tmp_path / "start")]
+    words = [*SHARDS, "--samples_seen", "512", "--start_from", str(tmp_path / "start"), *RATES]
     config = load_config([*words, "--data.tokenizer.context_length", "20"])
     assert (config.architecture, config.model) == ("start_from", small)
     shutil.rmtree(tmp_path / "start")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support.datacomp_sets import write_open_clip
 from tests.support.servers import python_server
 from tests.support.shards import members, write_tar
 from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
@@ -161,6 +164,52 @@ def test_a_run_that_is_there_goes_on_or_is_another(lab: Lab, capsys: pytest.Capt
     assert "has a run with different optim.lr" in capsys.readouterr().err
 
 
+# ---- starts ---------------------------------------------------------------------------------------------------------
+
+OF_START = ("--architecture", "start_from", "--data.tokenizer.context_length", "16")
+
+
+def test_a_local_start_is_loaded_into_the_model(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    start = write_open_clip(lab.folder / "clip")
+    assert rehearse(lab, "--start_from", start, *OF_START) == 0
+    assert f"start      {start} fits" in capsys.readouterr().out
+    # The recipe's own model has other sizes.
+    assert rehearse(lab, "--start_from", start, "--architecture", "demo") == 2
+    told = capsys.readouterr()
+    assert "the checkpoint does not fit the model" in told.err
+    assert "write --architecture start_from" in told.err
+    assert "ready" not in told.out
+    (lab.folder / "clip" / "open_clip_model.safetensors").write_bytes(b"cut")
+    assert rehearse(lab, "--start_from", start, "--architecture", "demo") == 2
+
+
+def test_the_sizes_of_a_remote_start_are_compared(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = load_config(lab.words("run")).model
+    vision = {"layers": 1, "width": 16, "patch_size": 6, "image_size": 12}
+    text = {"layers": 1, "width": 16, "heads": 2, "context_length": 4, "vocab_size": 10}
+    described = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    file = lab.folder / "open_clip_config.json"
+    monkeypatch.setattr("prolip.train.start.hub_file", lambda *_: file)
+    start = ("--architecture", "demo", "--start_from", "open_clip:hf-hub:us/clip")
+    file.write_text(json.dumps({"model_cfg": described}))
+    assert rehearse(lab, *start) == 0
+    assert "open_clip:hf-hub:us/clip exists, and its sizes fit; its weights were not" in capsys.readouterr().out
+    file.write_text(json.dumps({"model_cfg": {**described, "text_cfg": {**text, "width": 32, "context_length": 9}}}))
+    assert rehearse(lab, *start) == 2
+    wrong = "model.text.width is 16, the start's is 32; model.text.context_length is 4, the start's is 9: write --arch"
+    assert wrong in capsys.readouterr().err
+    assert rehearse(lab, *start, "--start_resize", "corrected") == 2
+    assert "model.text.width is 16, the start's is 32: write --arch" in capsys.readouterr().err
+    # A repository of ours, and a tag of open_clip.
+    monkeypatch.setattr("prolip.train.start.read_config", lambda _: replace(own, embed_dim=8))
+    assert rehearse(lab, *start[:2], "--start_from", "hf-hub:us/prolip") == 2
+    assert "model.embed_dim is 16, the start's is 8" in capsys.readouterr().err
+    assert rehearse(lab, *start[:2], "--start_from", "open_clip:ViT-B-16/laion2b_s34b_b88k") == 2
+    assert "model.vision.layers is 1, the start's is 12" in capsys.readouterr().err
+
+
 # ---- many sources ---------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +223,7 @@ def test_sources_are_drawn_by_their_weights(lab: Lab) -> None:
     (lab.folder / "two.toml").write_text(
         f"""
         extends = "recipe.toml"
-        name = "two"
+        out = "runs/two"
         [data]
         shards = ["{lab.folder}/few/{{0..1}}.tar", "{lab.folder}/many/*.tar"]
         weights = [1.0, 3.0]

@@ -1,18 +1,18 @@
 """Write a folder of WebDataset shards atomically: into a temporary folder beside it, which then takes its place."""
 
 import hashlib
+import io
 import json
 import logging
 import shutil
+import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
-
-from webdataset import ShardWriter
 
 from prolip.errors import UserError
 from prolip.files import writing
@@ -20,6 +20,8 @@ from prolip.files import writing
 logger = logging.getLogger(__name__)
 
 RECORD = "dataset.json"
+MAX_SHARD_BYTES = 3_000_000_000
+"""A shard with more bytes gets no further samples."""
 OUR_FILES = ("*.tar", RECORD, "tokenizer.json", "ATTRIBUTION.md")
 """Patterns of all files that a builder writes. A folder that holds any other file is never replaced."""
 
@@ -87,21 +89,18 @@ class ShardFolder:
 
         The same samples give the same bytes: no time and no user name is recorded.
         """
-        # ShardWriter fills in the number with %, so a percent sign in the folder's name must be doubled.
-        pattern = str(self.path).replace("%", "%%") + f"/{name}-%06d.tar"
-        writer: ShardWriter | None = None
-        count = 0
-        try:
+        count, number, shard = 0, 0, None
+        with ExitStack() as opened:
             for sample in samples:
-                if writer is None:
-                    writer = _open_writer(pattern, samples_per_shard)
-                writer.write(_members(sample))
+                file = f"{name}-{number:06}.tar"
+                if shard is None:
+                    shard = opened.enter_context(tarfile.open(self.path / file, "w"))
+                add_sample(shard, sample.key, _members(sample))
                 count += 1
-                file = Path(writer.fname).name
                 self.shards[file] = self.shards.get(file, 0) + 1
-        finally:
-            if writer is not None:
-                writer.close()
+                if self.shards[file] == samples_per_shard or shard.offset >= MAX_SHARD_BYTES:
+                    opened.close()
+                    number, shard = number + 1, None
         if count:
             self.samples[name] = count
 
@@ -124,18 +123,17 @@ def dump_json(value: object, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def _open_writer(pattern: str, samples_per_shard: int) -> ShardWriter:
-    return ShardWriter(
-        pattern, maxcount=samples_per_shard, verbose=0, encoder=False, mtime=0, user="prolip", group="prolip"
-    )
+def add_sample(shard: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> None:
+    """Add a sample to a shard: its members by extension, in alphabetical order, without a time and a user's name."""
+    for extension in sorted(members):
+        member = tarfile.TarInfo(f"{key}.{extension}")
+        member.size, member.mode = len(members[extension]), 0o444
+        member.uname = member.gname = "prolip"
+        shard.addfile(member, io.BytesIO(members[extension]))
 
 
-def _members(sample: Sample) -> dict[str, str | bytes]:
-    members: dict[str, str | bytes] = {
-        "__key__": sample.key,
-        sample.extension: sample.image,
-        "json": dump_json(sample.record).encode(),
-    }
+def _members(sample: Sample) -> dict[str, bytes]:
+    members = {sample.extension: sample.image, "json": dump_json(sample.record).encode()}
     if sample.caption is not None:
         members["txt"] = sample.caption.encode()
     return members

@@ -27,12 +27,12 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from webdataset import TarWriter
 
 from prolip.data.build.shards import (
     RECORD,
     BuildSummary,
     ShardFolder,
+    add_sample,
     check_replaceable,
     dump_json,
     read_complete,
@@ -169,9 +169,7 @@ def _write(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiImage]]) -> lis
         _write_classes(folder, f"groups-{design}", images, groups, "group")
         _write_classes(folder, f"subgroups-{design}", images, subgroups, "subgroup", metadata=groups)
         named = _with_names(images)
-        pairs: list[dict[str, str | bytes]] = [
-            {"__key__": image.key, "png": image.png, "txt": "\n".join(names)} for image, names in named
-        ]
+        pairs = {image.key: {"png": image.png, "txt": "\n".join(names).encode()} for image, names in named}
         _write_shard(folder, f"names-{design}", pairs)
         tasks += _tasks(design, len(images), len(named))
     columns = ("key", "name", "folders", "items", "metric", "group_column", "averages")
@@ -224,26 +222,25 @@ def _write_classes(
     within.mkdir()
     for file, lines in (("classnames.txt", classes), ("zeroshot_classification_templates.txt", TEMPLATES)):
         (within / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    samples: list[dict[str, str | bytes]] = []
+    samples: dict[str, dict[str, bytes]] = {}
     for image in images:
         label = classes.index(getattr(image, level))
-        samples.append({"__key__": image.key, "png": image.png, "cls": str(label), "txt": image.name})
+        samples[image.key] = {"png": image.png, "cls": str(label).encode(), "txt": image.name.encode()}
         if metadata is not None:
             buffer = io.BytesIO()
             np.save(buffer, np.array([metadata.index(image.group)], dtype=np.int64))
-            samples[-1]["npy"] = buffer.getvalue()
+            samples[image.key]["npy"] = buffer.getvalue()
     _write_shard(folder, name, samples)
 
 
-def _write_shard(folder: ShardFolder, name: str, samples: Sequence[Mapping[str, str | bytes]]) -> None:
-    """Write one shard; its bytes depend only on the samples, which have `__key__` and members by extension."""
+def _write_shard(folder: ShardFolder, name: str, samples: Mapping[str, Mapping[str, bytes]]) -> None:
+    """Write one shard; its bytes depend only on the samples: by key, their members by extension."""
     within = Path(f"wds_emoji-{name}_test") / "test"
     path = folder.path / within
     path.mkdir(parents=True)
-    with TarWriter(str(path / "0.tar"), encoder=False, mtime=0, user="prolip", group="prolip") as writer:
-        for sample in samples:
-            members = {name: data.encode() if isinstance(data, str) else data for name, data in sample.items()}
-            writer.write({**members, "__key__": sample["__key__"]})
+    with tarfile.open(path / "0.tar", "w") as shard:
+        for key, members in samples.items():
+            add_sample(shard, key, members)
     (path / "nshards.txt").write_text("1\n", encoding="utf-8")
     folder.samples[f"emoji-{name}"] = folder.shards[(within / "0.tar").as_posix()] = len(samples)
 

@@ -117,8 +117,8 @@ class ParallelConfig:
 class LogConfig:
     """Where to log a run besides metrics.jsonl."""
 
-    tensorboard: bool = True
-    """Write TensorBoard files to `tensorboard` in the run's folder."""
+    tensorboard: bool = False
+    """Write TensorBoard files to `tensorboard` in the run's folder (`pip install 'prolip[tensorboard]'`)."""
     wandb: bool = False
     """Log to Weights & Biases (`pip install 'prolip[wandb]'`). A resumed run continues its run there. W&B's environment
     variables apply, such as WANDB_API_KEY and WANDB_MODE=offline."""
@@ -145,11 +145,15 @@ class LogConfig:
             raise UserError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
 
     def check(self) -> None:
-        """Check that W&B is installed if it is used.
+        """Check that TensorBoard and W&B are installed if they are used.
 
         Raises:
-            UserError: it is not.
+            UserError: one is not.
         """
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise UserError(
+                "log.tensorboard is True, but TensorBoard is not installed: pip install 'prolip[tensorboard]'"
+            )
         if self.wandb and find_spec("wandb") is None:
             raise UserError("log.wandb is True, but W&B is not installed: pip install 'prolip[wandb]'")
 

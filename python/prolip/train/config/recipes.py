@@ -12,11 +12,13 @@ from typing import Any
 from prolip.errors import UserError
 from prolip.models.architectures import ARCHITECTURES
 from prolip.train import flags
+from prolip.train.config.parts import OptimConfig
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 
 _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"--shards": "--data.shards", "--threads": "--data.num_threads"}
 """Words that every command has. In a recipe they are keys of a table."""
+_RATES = ("optim.lr", "optim.warmup_steps")
 _OF_START = "start_from"
 """The architecture of the checkpoint that a run starts from."""
 
@@ -63,6 +65,8 @@ def _build(tables: Sequence[flags.NamedTable], words: list[str], prog: str, *, i
     start = flags.last_value(words, "start_from") or (starts or ["None"])[-1]
     default = TrainConfig.architecture if start == "None" else _OF_START
     architecture = flags.last_value(words, "architecture") or (chosen or [default])[-1]
+    if not is_saved:
+        _check_rates(start, tables, words)
     if architecture == _OF_START and start == "None":
         raise UserError(f"architecture is {_OF_START!r}, and start_from names no checkpoint")
     if architecture not in {*ARCHITECTURES, _OF_START}:
@@ -74,10 +78,44 @@ def _build(tables: Sequence[flags.NamedTable], words: list[str], prog: str, *, i
     else:
         from prolip.pretrained.sources import read_config  # imports torch, which --help must not wait for
 
+        tables = _own_architecture(tables, words)
         base = TrainConfig(architecture=architecture, model=read_config(start))
     config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
     config.validate()
     return config
+
+
+def _own_architecture(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> list[flags.NamedTable]:
+    """The tables without those `model` that stand before the choice of the start's architecture.
+
+    They change another architecture, that of the recipe's own start.
+    """
+    chosen = [place for place, (_, table) in enumerate(tables) if "architecture" in table]
+    by_flag = flags.last_value(words, "architecture") is not None
+    first = len(tables) if by_flag else (chosen or [0])[-1]
+    return [
+        (name, {key: value for key, value in table.items() if key != "model" or place >= first})
+        for place, (name, table) in enumerate(tables)
+    ]
+
+
+def _check_rates(start: str, tables: Sequence[flags.NamedTable], words: Sequence[str]) -> None:
+    """Check that a run that starts from a trained model says how fast it changes it.
+
+    Raises:
+        UserError: it would get the learning rate and the warm-up of pre-training.
+    """
+    given = {key for _, table in tables for key in flags.flatten(table)}
+    wanted = [key for key in _RATES if key not in given and flags.last_value(words, key) is None]
+    if start == "None" or not wanted or "--help" in words:
+        return
+    usual = OptimConfig()
+    are = "is" if len(wanted) == 1 else "are"
+    raise UserError(
+        f"start_from is {start}, and {' and '.join(wanted)} {are} not set: the defaults "
+        f"(a rate of {usual.lr:g} after {usual.warmup_steps:,} steps) are for random weights and would undo the start. "
+        "Add a recipe, such as finetune-clip-vit-b16, or write --optim.lr 1e-5 --optim.warmup_steps 1000"
+    )
 
 
 def known_recipes() -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from prolip.closing import closing, command
 from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
 from prolip.errors import UserError
 from prolip.losses.config import LossConfig
@@ -137,6 +138,21 @@ class TrainConfig:
     def name(self) -> str:
         """Name of the run."""
         return self.out.absolute().name
+
+    @property
+    def closing(self) -> str:
+        """The last line of a run that is done."""
+        return closing(f"prolip eval --help, or {command('export', self.out, '--out', 'FOLDER')}", [self.out])
+
+    @property
+    def remarks(self) -> list[str]:
+        """What may be meant, and is more often a mistake."""
+        if self.optim.warmup_steps < self.total_steps:
+            return []
+        return [
+            f"optim.warmup_steps is {self.optim.warmup_steps:,}, and the run has {self.total_steps:,} steps: it never "
+            "reaches its learning rate"
+        ]
 
     @property
     def total_steps(self) -> int:

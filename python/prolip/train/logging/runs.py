@@ -72,7 +72,6 @@ def run_runs(options: RunsOptions) -> list[str]:
         if len(runs) > _MAX_CURVES:
             raise UserError(f"plot: {len(runs)} runs are too many, a page draws at most {_MAX_CURVES}")
         write_atomic(options.plot, curves_page(_cells(summaries), _sections(runs, options.metrics or known)))
-        lines.append(f"curves: {options.plot}")
     return lines
 
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -14,6 +13,7 @@ use super::raw_members::RawMembers;
 use super::tar::{FileSource, Part, Scratch, Source, TarReader};
 use crate::buffer::first_bytes;
 use crate::error::{IndexError, SampleError, TarError};
+use crate::os::{read_at, read_exact_at};
 use crate::remote::ShardProvider;
 use crate::shards::{BLOCK, Regions, SampleId, Stamp};
 
@@ -138,7 +138,7 @@ impl Reader {
             for span in &self.sample.extra {
                 match span {
                     Some(span) => {
-                        file.read_exact_at(raw_members.room(span.size as usize), span.offset)?
+                        read_exact_at(&file, raw_members.room(span.size as usize), span.offset)?
                     }
                     None => raw_members.push(None),
                 }
@@ -267,7 +267,7 @@ fn read_spans<'buffer>(
     for (part, span) in parts.iter_mut().zip(spans) {
         let Some(span) = span else { continue };
         let (mine, behind) = std::mem::take(&mut rest).split_at_mut(span.size as usize);
-        file.read_exact_at(mine, span.offset)?;
+        read_exact_at(file, mine, span.offset)?;
         (*part, rest) = (Some(&*mine), behind);
     }
     let [image, txt, json] = parts;
@@ -282,7 +282,7 @@ fn read_spans<'buffer>(
 fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+        match read_at(file, &mut buffer[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(length) => filled += length,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -7,14 +7,14 @@
 //! A file in the cache is trusted to be the shard, so others must not be able to replace it: a folder that everyone may write
 //! to is refused, and links are not followed.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use ring::digest::{Context, SHA256};
 
+use crate::os::{is_at, is_open_to_all, no_links};
 use crate::shards::Identity;
 
 /// How often a process checks whether another one has fetched the shard.
@@ -23,10 +23,6 @@ const WHOLE: &str = "shard";
 const PART: &str = "part";
 /// Length of a file's name without its suffix: two hex digits for each byte of the shortened digest.
 const NAME_LETTERS: usize = 40;
-/// Flag to open no symbolic links.
-const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-/// Permission bit: everyone may write.
-const WRITABLE_BY_ALL: u32 = 0o002;
 
 /// A folder of whole shards.
 #[derive(Debug, Clone)]
@@ -57,7 +53,7 @@ impl Cache {
     /// # Errors
     /// Everyone may write to the folder, or its metadata cannot be read.
     pub fn new(folder: PathBuf, limit: u64) -> io::Result<Self> {
-        if std::fs::metadata(&folder)?.mode() & WRITABLE_BY_ALL != 0 {
+        if is_open_to_all(&std::fs::metadata(&folder)?) {
             return Err(io::Error::other(
                 "everyone may write into it, so shards that are kept there could be anybody's",
             ));
@@ -104,12 +100,11 @@ impl Cache {
             Whole::Missing => {}
         }
         let part = path.with_extension(PART);
-        let file = OpenOptions::new()
+        let file = no_links()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
-            .custom_flags(NO_LINK)
             .open(&part)?;
         if !locked(file.try_lock())? || !is_at(&file, &part)? {
             return Ok(None);
@@ -134,8 +129,11 @@ impl Cache {
     /// may be suspended.
     pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Option<Found>> {
         let part = path.with_extension(PART);
-        let state =
-            || std::fs::metadata(&part).map_or((0, 0), |part| (part.mtime(), part.mtime_nsec()));
+        let state = || {
+            std::fs::metadata(&part)
+                .and_then(|part| part.modified())
+                .ok()
+        };
         let (mut before, mut since) = (state(), Instant::now());
         while since.elapsed() < patience {
             if let Some(found) = self.look(path)? {
@@ -157,7 +155,8 @@ impl Cache {
         file.sync_data()?;
         std::fs::rename(&claim.part, path)?;
         claim.kept = true;
-        // After renaming: changing to a shared lock releases it for a moment, and anyone could take an unlocked `.part`.
+        // After renaming: between the two locks there is none, and anyone could take an unlocked `.part`.
+        file.unlock()?;
         file.lock_shared()?;
         self.trim();
         Ok(file)
@@ -234,10 +233,7 @@ fn open_whole(path: &Path) -> io::Result<Whole> {
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(NO_LINK)
-        .open(path)
+    no_links().read(true).open(path)
 }
 
 fn remove_unused(path: &Path) -> io::Result<bool> {
@@ -255,13 +251,6 @@ fn locked(result: Result<(), TryLockError>) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-/// Whether the path still refers to the open file.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let opened = file.metadata()?;
-    Ok(std::fs::metadata(path)
-        .is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -15,6 +14,7 @@ use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, write_failure};
 use super::store::{Fetched, Inner, Store, cancelled_error};
 use super::{decompress, pipe};
 use crate::error::FetchError;
+use crate::os::write_all_at;
 use crate::shards::{BLOCK, Compression, Location, Stamp, shown};
 
 /// Bytes to unpack at once. At most this many bytes before damaged data are lost with it.
@@ -51,11 +51,8 @@ impl Inner {
             Location::Url(url) => self.download_url(url, location.compression(), meter).await,
             Location::Pipe(command) => pipe::download(self, command, meter).await,
         };
-        if let Err(error) = &mut brought
-            && error.here
-        {
-            let folder = self.folder.display();
-            error.what = format!("{}; data.store.cache_dir is {folder}", error.what);
+        if let Err(error) = &mut brought {
+            error.name_place("the folder (data.store.cache_dir)", &self.folder);
         }
         brought
     }
@@ -300,5 +297,5 @@ fn unpack(
 fn damaged_at(file: &File, size: u64) -> io::Result<()> {
     let end = size / BLOCK * BLOCK;
     file.set_len(end)?;
-    file.write_all_at(b"?", end)
+    write_all_at(file, b"?", end)
 }

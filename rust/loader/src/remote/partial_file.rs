@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::os::{read_at, write_all_at};
 
 /// How often [`Meter`] says that a shard has grown beyond its expected size.
 const GROWTH_STEP: u64 = 1 << 20;
@@ -130,7 +131,7 @@ impl PartialFile {
     }
 
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, at)?;
+        write_all_at(&self.file, bytes, at)?;
         self.meter.add(bytes.len() as u64);
         let end = at + bytes.len() as u64;
         let mut arrived = self.arrived.lock();
@@ -181,7 +182,7 @@ impl Read for PartialFileReader {
         };
         drop(arrived);
         let length = into.len().min((end - self.at) as usize);
-        let got = self.sink.file.read_at(&mut into[..length], self.at)?;
+        let got = read_at(&self.sink.file, &mut into[..length], self.at)?;
         self.at += got as u64;
         Ok(got)
     }

@@ -2,11 +2,9 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -15,6 +13,7 @@ use super::ranges::Limits;
 use super::retry::{Attempts, Failure, write_failure};
 use super::store::{Fetched, Inner};
 use crate::error::FetchError;
+use crate::os;
 use crate::shards::{Identity, Location, without_secrets};
 
 /// Bytes to read at once: the capacity of a pipe.
@@ -23,13 +22,12 @@ const PIECE_BYTES: usize = 64 * 1024;
 const COMPLAINT_BYTES: i64 = 200;
 
 /// Kills a command and its children on drop, if it still runs.
-struct Group(Option<Pid>);
+struct KillOnDrop(Option<os::Group>);
 
-impl Drop for Group {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // It may already have ended.
-            let _ = kill_process_group(group, Signal::KILL);
+        if let Some(group) = &self.0 {
+            group.kill();
         }
     }
 }
@@ -62,15 +60,14 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
     let _permit = inner.may_wait().await?;
     let (file, mut complaint) = (inner.file()?, inner.file()?);
     let cannot = |error: std::io::Error| Failure::terminal(format!("cannot be run: {error}"));
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
+    let mut child = os::shell(command)
+        .map_err(cannot)?
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::from(complaint.try_clone().map_err(cannot)?))
-        .process_group(0)
         .spawn()
         .map_err(cannot)?;
-    let mut group = Group(Pid::from_raw(child.id() as i32));
+    let mut group = KillOnDrop(os::Group::of(&child));
     let output = child.stdout.take();
     let output = output.ok_or_else(|| Failure::terminal("its output cannot be read"))?;
     meter.begin(None, false);
@@ -135,7 +132,7 @@ fn copy(
 ) -> Copied {
     let copied = copy_output(&mut output, &mut file, meter, limits);
     if copied.is_err() {
-        drop(Group(Pid::from_raw(child.id() as i32)));
+        drop(KillOnDrop(os::Group::of(&child)));
     }
     let status = child.wait().map_err(broke)?;
     copied.map(|()| (file, status.success(), status.to_string()))

@@ -1,7 +1,10 @@
 //! Failures of requests: which of them are retried, and when.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::time::Duration;
+
+use rustix::fs::statvfs;
 
 use crate::error::FetchError;
 use crate::shards::without_secrets;
@@ -21,6 +24,20 @@ impl FetchError {
     /// The error if a store cannot be set up.
     pub(crate) fn setup(what: String) -> Self {
         Failure::here(what).into_error("", 0)
+    }
+
+    /// If this machine cannot store the bytes, adds the path to the message, and how many bytes are free there.
+    /// `called`: what the path is.
+    pub(crate) fn name_place(&mut self, called: &str, path: &Path) {
+        if !self.here {
+            return;
+        }
+        let disk = path.ancestors().find_map(|path| statvfs(path).ok());
+        let free = disk.map_or_else(String::new, |disk| {
+            let bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+            format!(", where {bytes} bytes are free")
+        });
+        self.what = format!("{}; {called} is {}{free}", self.what, path.display());
     }
 }
 
@@ -286,6 +303,31 @@ mod tests {
         assert!(!is_untrusted_certificate(&std::io::Error::other(
             "no route to host"
         )));
+    }
+
+    #[test]
+    fn a_place_without_room_is_named_with_the_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("not/there");
+        let full = std::io::Error::from_raw_os_error(28);
+        let mut error = write_failure(&full).into_error("http://h/a.tar", 1);
+        error.name_place("the file", &absent);
+        let said = error.to_string();
+        let (before, free) = said.split_once(", where ").unwrap();
+        assert_eq!(
+            before,
+            format!(
+                "shard http://h/a.tar: its bytes cannot be kept: {full}; the file is {}",
+                absent.display()
+            )
+        );
+        let (bytes, rest) = free.split_once(' ').unwrap();
+        assert_eq!(rest, "bytes are free (tried once)");
+        assert!(bytes.parse::<u64>().unwrap() > 0);
+        let mut other = Failure::again("it broke").into_error("http://h/a.tar", 1);
+        let before = other.clone();
+        other.name_place("the file", &absent);
+        assert_eq!(other, before);
     }
 
     #[test]

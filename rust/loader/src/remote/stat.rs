@@ -60,7 +60,11 @@ pub fn fetch_into(
     });
     match written {
         Ok(_) => Ok(()),
-        Err(error) => Err(write_failure(&error).into_error(&shard.to_string(), 0)),
+        Err(error) => {
+            let mut failed = write_failure(&error).into_error(&shard.to_string(), 0);
+            failed.name_place("the file", path);
+            Err(failed)
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! The store: the threads, connections and folder that all downloads share.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +22,7 @@ use super::retry::{self, Failure};
 use super::{http, object_storage};
 use crate::config::StoreConfig;
 use crate::error::FetchError;
+use crate::os::private_folders;
 use crate::shards::{Identity, Stamp, shown};
 
 /// Network threads: they only copy bytes.
@@ -102,10 +102,7 @@ impl Store {
             setup(format!("data.store.cache_dir {folder} {what}: {error}"))
         };
         // A folder created here is private to the user.
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder);
+        let made = private_folders().recursive(true).create(&folder);
         made.map_err(|error| unusable("cannot be made", error))?;
         let cache = match config.cache_bytes {
             0 => None,

@@ -2,7 +2,7 @@
 
 use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::time::SystemTime;
 
 use super::location::Location;
 
@@ -42,10 +42,11 @@ impl Stamp {
     /// The stamp of an open file.
     #[must_use]
     pub fn of_file(metadata: &Metadata) -> Self {
-        let seconds = metadata.mtime().saturating_mul(1_000_000_000);
         Self {
             size: metadata.len(),
-            version: Version::Modified(seconds.saturating_add(metadata.mtime_nsec())),
+            version: metadata.modified().map_or(Version::Unknown, |time| {
+                Version::Modified(nanoseconds(time))
+            }),
         }
     }
 
@@ -60,6 +61,15 @@ impl Stamp {
         } else {
             None
         }
+    }
+}
+
+/// Nanoseconds since 1970; before it, negative.
+fn nanoseconds(time: SystemTime) -> i64 {
+    let limited = |nanoseconds| i64::try_from(nanoseconds).unwrap_or(i64::MAX);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => limited(after.as_nanos()),
+        Err(before) => -limited(before.duration().as_nanos()),
     }
 }
 

@@ -202,6 +202,21 @@ fn no_file_is_left_in_the_folder() {
         "the file has no name while it is used"
     );
     assert_eq!(content(fetched).len(), MIB);
+    // A folder that is gone, as one that is full, is named.
+    std::fs::remove_dir(folder.path()).unwrap();
+    let error = store
+        .fetch(&location, &AtomicBool::new(false))
+        .unwrap_err()
+        .to_string();
+    let place = format!(
+        "; the folder (data.store.cache_dir) is {}, where ",
+        folder.path().display()
+    );
+    assert!(
+        error.contains("no file can be made: ") && error.contains(&place),
+        "{error}"
+    );
+    std::fs::create_dir(folder.path()).unwrap();
     let nowhere = StoreConfig {
         cache_dir: Some(folder.path().join("file/none")),
         ..config

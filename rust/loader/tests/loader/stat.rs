@@ -84,8 +84,12 @@ fn a_shard_is_written_into_a_file_as_it_is_unpacked() {
     let nowhere = folder.path().join("no/out");
     let shard = Location::Url(server.url("a.tar"));
     let error = fetch_into(&shard, &nowhere, &config(), &AtomicBool::new(false)).unwrap_err();
+    let expected = format!(
+        "cannot be kept: No such file or directory (os error 2); the file is {}, where ",
+        nowhere.display()
+    );
     assert!(
-        error.here && error.to_string().contains("cannot be kept"),
+        error.here && error.to_string().contains(&expected),
         "{error}"
     );
 }

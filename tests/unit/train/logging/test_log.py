@@ -39,10 +39,10 @@ ROW = {
 }
 
 
-DEFAULT = LogConfig()
+BOARD = LogConfig(tensorboard=True)
 
 
-def log_of(folder: Path, step: int, config: LogConfig = DEFAULT) -> MetricsLog:
+def log_of(folder: Path, step: int, config: LogConfig = BOARD) -> MetricsLog:
     return MetricsLog(folder, step, config, name="mine", settings="[optim]\nlr = 1e-3\n")
 
 
@@ -69,14 +69,14 @@ def test_a_run_from_the_start_drops_the_rows_of_an_earlier_one(tmp_path: Path) -
     assert steps(tmp_path) == [5]
 
 
-def test_tensorboard_can_be_left_out(tmp_path: Path) -> None:
-    with log_of(tmp_path, 0, LogConfig(tensorboard=False)) as log:
+def test_only_the_rows_are_written_by_default(tmp_path: Path) -> None:
+    with log_of(tmp_path, 0, LogConfig()) as log:
         log.write(ROW)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    with log_of(tmp_path, 0, LogConfig(tensorboard=False)) as log, file_limit(300):
+    with log_of(tmp_path, 0, LogConfig()) as log, file_limit(300):
         log.write(ROW)
         with pytest.raises(DiskFullError, match=r"/metrics\.jsonl: file too large: \d+ bytes are needed, "):
             log.write(ROW)
@@ -130,7 +130,7 @@ def finished_records(path: Path) -> list[Any]:
 def test_weights_and_biases_offline_goes_on_as_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = LogConfig(tensorboard=False, wandb=True, wandb_project="pictures", examples_every=10, num_examples=1)
+    config = LogConfig(wandb=True, wandb_project="pictures", examples_every=10, num_examples=1)
     write_tokenizer(tmp_path / "tokenizer.json")
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4)
     tower = Gaussian(torch.zeros(2, 4), torch.zeros(2, 4))
@@ -156,11 +156,13 @@ def test_weights_and_biases_offline_goes_on_as_the_same_run(tmp_path: Path, monk
         assert (told["step"], told["loss/ppcl"], told["optim/lr"]) == (step, 3.0, 0.001)
 
 
-def test_weights_and_biases_that_is_not_installed_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_that_is_not_installed_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.train.config.parts.find_spec", lambda name: None)
     LogConfig().check()
     with pytest.raises(ValueError, match=r"log.wandb is True, but W&B is not installed: pip install 'prolip\[wandb\]'"):
         LogConfig(wandb=True).check()
+    with pytest.raises(ValueError, match=r"log.tensorboard is True, .* pip install 'prolip\[tensorboard\]'"):
+        LogConfig(tensorboard=True).check()
 
 
 @pytest.mark.parametrize("peak", [0.0, -1.0, math.inf])

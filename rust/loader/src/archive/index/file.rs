@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -12,6 +11,7 @@ use super::parallel::in_order;
 use super::scanner::Scanner;
 use crate::config::StoreConfig;
 use crate::error::{Error, IndexError};
+use crate::os::{read_exact_at, usual_permissions};
 use crate::remote::Store;
 use crate::shards::{Location, Regions};
 
@@ -79,7 +79,7 @@ impl IndexFile {
     /// The regions of a shard with `count` samples.
     pub(super) fn regions(&self, extent: FileRange, count: u32) -> Result<Regions, IndexError> {
         let mut bytes = vec![0; extent.length as usize];
-        self.file.read_exact_at(&mut bytes, extent.offset)?;
+        read_exact_at(&self.file, &mut bytes, extent.offset)?;
         if crc32fast::hash(&bytes) != extent.crc {
             return Err(IndexError::Damaged("a shard's regions have changed"));
         }
@@ -102,14 +102,14 @@ fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
     if size < HEAD as u64 {
         return Err(IndexError::NotAnIndex);
     }
-    file.read_exact_at(&mut head, 0)?;
+    read_exact_at(file, &mut head, 0)?;
     let head = Head::parse(&head)?;
     if head.table.checked_add(head.length) != Some(size) {
         return Err(CUT);
     }
     // The file has this length, so the allocation is safe.
     let mut bytes = vec![0; head.length as usize];
-    file.read_exact_at(&mut bytes, head.table)?;
+    read_exact_at(file, &mut bytes, head.table)?;
     if crc32fast::hash(&bytes) != head.crc {
         return Err(IndexError::Damaged("its table has changed"));
     }
@@ -181,11 +181,7 @@ pub fn write_index(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // The usual permissions of a new file. A temporary file is private by default.
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let file = tempfile::Builder::new()
-        .prefix(".index-")
-        .permissions(permissions)
+    let file = usual_permissions(tempfile::Builder::new().prefix(".index-"))
         .tempfile_in(folder)
         .map_err(wrong)?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);

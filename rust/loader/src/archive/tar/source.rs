@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+
+use crate::os::read_exact_at;
 
 /// Bytes read from a file at once: enough for several small members, not too wasteful between large ones.
 const WINDOW: usize = 16 * 1024;
@@ -72,7 +73,7 @@ impl Source for FileSource<'_> {
         let into = &mut into[..length];
         let end = offset + length as u64;
         if length > WINDOW {
-            self.file.read_exact_at(into, offset)?;
+            read_exact_at(self.file, into, offset)?;
             return Ok(length);
         }
         if offset < self.start || end > self.start + self.window.len() as u64 {
@@ -81,7 +82,7 @@ impl Source for FileSource<'_> {
             self.window.clear();
             self.window.resize(size, 0);
             self.start = offset;
-            if let Err(error) = self.file.read_exact_at(&mut self.window, offset) {
+            if let Err(error) = read_exact_at(self.file, &mut self.window, offset) {
                 self.window.clear();
                 return Err(error);
             }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import pytest
-from tests.docs.programs import known_flags
 
 from prolip.cli import main
 from prolip.errors import UserError
@@ -15,6 +17,16 @@ from prolip.other_words import COMMANDS, OPTIONS, nearest
 from prolip.train.config import load_config
 
 TABLE = [(command, old, new) for command, words in OPTIONS.items() for old, new in words.items()]
+
+
+@cache
+def flags(command: str) -> set[str]:
+    """The options in a command's help."""
+    told = io.StringIO()
+    with redirect_stdout(told):
+        assert main([*command.split(), "--help-all" if command == "train" else "--help"]) == 0
+    also = {"--shards", "--threads"} if command == "train" else set()
+    return also | set(re.findall(r"(?<![\w-])--[a-zA-Z][\w.-]*", told.getvalue()))
 
 
 def typed(old: str) -> list[str]:
@@ -36,7 +48,7 @@ def test_another_word_is_answered_with_ours(
 
 @pytest.mark.parametrize(("command", "old", "new"), TABLE, ids=str)
 def test_our_words_exist_and_the_other_ones_do_not(command: str, old: str, new: str) -> None:
-    known = known_flags()[command]
+    known = flags(command)
     if len(old.split()) == 1:
         assert old not in known
     ours = set(re.findall(r"(?<![\w-])--[a-z][\w.]*", new)) - {"--nproc", "--nnodes", "--dry", "--gpus"}
@@ -70,7 +82,7 @@ def test_another_command_is_answered_with_ours(
 
 
 def keys() -> Iterator[str]:
-    yield from (flag[2:] for flag in known_flags()["train"])
+    yield from (flag[2:] for flag in flags("train"))
 
 
 @pytest.mark.parametrize(

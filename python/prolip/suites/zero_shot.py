@@ -1,0 +1,135 @@
+"""Suite `zero_shot`: the user's own images, in one folder per class or in the published layout."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import tarfile
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.data.build.folder import class_text, find_images
+from prolip.data.build.images import UNREADABLE, read_image
+from prolip.data.samples import EXTENSIONS
+from prolip.embeddings.embed import embed_shards
+from prolip.errors import UserError
+from prolip.files import atomic_file
+from prolip.pretrained.model import Model
+from prolip.suites.caption_sets import name_sources, open_captioned
+from prolip.suites.classification import accuracy_rows, answer, build_classifier
+from prolip.suites.config import ZeroShotOptions
+from prolip.suites.datacomp import NO_VARIANCES
+from prolip.suites.folders import CLASSNAMES, TaskFolder, read_labels, read_lines
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult
+
+TEMPLATES = ("a photo of a {}.",)
+"""The prompts of a class if neither the data set nor the user names any."""
+
+
+def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> SuiteResult:
+    """Classify the images of every data set.
+
+    Raises:
+        UserError: none could be evaluated.
+    """
+    fingerprint = model.fingerprint()
+    rows: list[Row] = []
+    notes: list[str] = []
+    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
+        try:
+            folder = open_classes(source, cache.folder.with_name("data"), options)
+            settings = {
+                "model": fingerprint,
+                "data": folder.fingerprint,
+                "lists": [folder.classnames, folder.templates],
+            }
+            run = partial(classify_set, model, name, folder, options.batch_size)
+            rows += cache.get_or_run(name, settings, run).rows
+        except (UserError, DataError, OSError) as error:
+            notes.append(f"{name}: {error}")
+    if not rows:
+        raise UserError("; ".join(notes))
+    if not model.has_variances:
+        notes.append(NO_VARIANCES)
+    return SuiteResult(suite="zero_shot", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
+
+
+def classify_set(model: Model, name: str, folder: TaskFolder, batch_size: int) -> TaskResult:
+    """Accuracy on a data set.
+
+    Raises:
+        DataError: an image has no class, or too many cannot be read.
+    """
+    classifier = build_classifier(model, folder.classnames, folder.templates)
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("cls",))
+    found = answer(images.gaussian, classifier, with_var=model.has_variances)
+    return TaskResult(rows=accuracy_rows(name, found, read_labels(folder, images)))
+
+
+def open_classes(source: str, made: Path, options: ZeroShotOptions) -> TaskFolder:
+    """Open a data set, with the class names and templates of the options if they have any.
+
+    Args:
+        source: a folder of class folders, or what `open_captioned` opens.
+        made: where shards of class folders and remote files are stored.
+        options: the suite's options.
+
+    Raises:
+        UserError: there is no class, or not one name per class.
+        DataError, OSError: a server does not have it, or does not answer.
+    """
+    path = Path(source)
+    published = not path.is_dir() or (path / CLASSNAMES).is_file() or any(path.glob("*.tar"))
+    folder = open_captioned(source, made) if published else pack_class_folder(path, made)
+    if options.classnames is not None and not options.classnames.is_file():
+        raise UserError(f"classnames is {options.classnames}: there is no such file")
+    names = folder.classnames if options.classnames is None else read_lines(options.classnames)
+    if not names:
+        raise UserError(f"{folder.source} has no {CLASSNAMES}: name the classes with --classnames")
+    if folder.classnames and len(names) != len(folder.classnames):
+        raise UserError(f"{options.classnames} has {len(names)} names: {source} has {len(folder.classnames)} classes")
+    return folder._replace(classnames=names, templates=list(options.templates) or folder.templates or list(TEMPLATES))
+
+
+def pack_class_folder(folder: Path, made: Path) -> TaskFolder:
+    """A shard of the images in class folders, in the published layout; reused while the files are unchanged.
+
+    Raises:
+        UserError: there is no image, one is in no class folder, or one cannot be read; the message names it.
+    """
+    files = find_images(folder)
+    if not files:
+        raise UserError(f"{folder} has no image")
+    for path in files:
+        if path.parent == folder:
+            raise UserError(f"{path} is in no class folder: a data set has one folder of images per class")
+    classes = sorted({path.relative_to(folder).parts[0] for path in files})
+    seen = [(str(path.relative_to(folder)), (about := path.stat()).st_size, about.st_mtime_ns) for path in files]
+    digest = hashlib.sha256(repr(seen).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    shard = made / f"{folder.resolve().name}-{digest[:16]}.tar"
+    if not shard.is_file():
+        with atomic_file(shard) as temporary, tarfile.open(temporary, "w") as archive:
+            for place, path in enumerate(files):
+                extension, data = _stored(path)
+                label = str(classes.index(path.relative_to(folder).parts[0])).encode()
+                for ending, content in ((extension, data), ("cls", label)):
+                    entry = tarfile.TarInfo(f"{place:07}.{ending}")
+                    entry.size = len(content)
+                    archive.addfile(entry, io.BytesIO(content))
+    return TaskFolder(str(folder), (str(shard),), [class_text(name) for name in classes], [], digest)
+
+
+def _stored(path: Path) -> tuple[str, bytes]:
+    """Extension and bytes of an image: the file's own if the loader reads its format."""
+    extension = path.suffix.lower().removeprefix(".")
+    if extension in EXTENSIONS:
+        return extension, path.read_bytes()
+    try:
+        image = read_image(path, None)
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return image.extension, image.data

@@ -1,0 +1,226 @@
+//! What operating systems do differently with files and processes. No other file asks which one this is.
+//!
+//! A file that is read or written by position must not also be read in order: on Windows that moves its position.
+
+use std::fs::File;
+use std::io;
+
+#[cfg(unix)]
+pub(crate) use unix::*;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+/// Fills `into` with the bytes at `offset`.
+pub(crate) fn read_exact_at(file: &File, mut into: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !into.is_empty() {
+        match read_at(file, into, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(got) => {
+                into = &mut into[got..];
+                offset += got as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all bytes at `offset`.
+pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match write_at(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(put) => {
+                bytes = &bytes[put..];
+                offset += put as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+    use std::io;
+    use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    use std::path::Path;
+    use std::process::{Child, Command};
+
+    use rustix::fs::OFlags;
+    use rustix::process::{Pid, Signal, kill_process_group};
+
+    /// Permission bit: everyone may write.
+    const WRITABLE_BY_ALL: u32 = 0o002;
+
+    /// Reads some bytes at `offset`; none at the end.
+    pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(into, offset)
+    }
+
+    /// Writes some of the bytes at `offset`.
+    pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(bytes, offset)
+    }
+
+    /// Whether the path refers to the open file.
+    pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+        let opened = file.metadata()?;
+        Ok(std::fs::metadata(path)
+            .is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())))
+    }
+
+    /// Options that open no symbolic link.
+    pub(crate) fn no_links() -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.custom_flags(OFlags::NOFOLLOW.bits() as i32);
+        options
+    }
+
+    /// Whether everyone may write to a folder.
+    pub(crate) fn is_open_to_all(folder: &Metadata) -> bool {
+        folder.mode() & WRITABLE_BY_ALL != 0
+    }
+
+    /// A builder of folders that are private to the user.
+    pub(crate) fn private_folders() -> DirBuilder {
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        builder
+    }
+
+    /// Gives a temporary file the usual permissions of a new file. It is private by default.
+    pub(crate) fn usual_permissions<'a, 'name>(
+        builder: &'a mut tempfile::Builder<'name, 'name>,
+    ) -> &'a mut tempfile::Builder<'name, 'name> {
+        builder.permissions(PermissionsExt::from_mode(0o666))
+    }
+
+    /// A shell that runs a command, in a process group of its own.
+    pub(crate) fn shell(command: &str) -> io::Result<Command> {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", command]).process_group(0);
+        Ok(shell)
+    }
+
+    /// The process group of a command from [`shell`].
+    pub(crate) struct Group(Pid);
+
+    impl Group {
+        /// The group, unless the process number is none.
+        pub(crate) fn of(child: &Child) -> Option<Self> {
+            Pid::from_raw(child.id() as i32).map(Self)
+        }
+
+        /// Kills the command and its children. They may already have ended.
+        pub(crate) fn kill(&self) {
+            let _ = kill_process_group(self.0, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(windows)]
+mod windows {
+    use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+    use std::io;
+    use std::os::windows::fs::{FileExt, OpenOptionsExt};
+    use std::path::Path;
+    use std::process::{Child, Command};
+
+    use same_file::Handle;
+
+    /// `FILE_FLAG_OPEN_REPARSE_POINT`: opens a link itself.
+    const OPEN_LINK_ITSELF: u32 = 0x0020_0000;
+
+    /// Reads some bytes at `offset`; none at the end.
+    pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.seek_read(into, offset)
+    }
+
+    /// Writes some of the bytes at `offset`.
+    pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.seek_write(bytes, offset)
+    }
+
+    /// Whether the path refers to the open file.
+    pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+        let opened = Handle::from_file(file.try_clone()?)?;
+        Ok(Handle::from_path(path).is_ok_and(|named| named == opened))
+    }
+
+    /// Options that follow no symbolic link.
+    pub(crate) fn no_links() -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.custom_flags(OPEN_LINK_ITSELF);
+        options
+    }
+
+    /// Windows' permissions are not read: a folder counts as private.
+    pub(crate) fn is_open_to_all(_folder: &Metadata) -> bool {
+        false
+    }
+
+    /// A builder of folders, which get the permissions of the folder that they are in.
+    pub(crate) fn private_folders() -> DirBuilder {
+        DirBuilder::new()
+    }
+
+    /// A temporary file has the usual permissions of a new file.
+    pub(crate) fn usual_permissions<'a, 'name>(
+        builder: &'a mut tempfile::Builder<'name, 'name>,
+    ) -> &'a mut tempfile::Builder<'name, 'name> {
+        builder
+    }
+
+    /// There is no shell that the commands are written for.
+    pub(crate) fn shell(_command: &str) -> io::Result<Command> {
+        let why = "pipe: needs a POSIX shell, which Windows does not have";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
+
+    /// No command runs.
+    pub(crate) struct Group;
+
+    impl Group {
+        pub(crate) fn of(_child: &Child) -> Option<Self> {
+            None
+        }
+
+        pub(crate) fn kill(&self) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::{is_at, read_exact_at, write_all_at};
+
+    #[test]
+    fn bytes_come_from_where_they_were_put() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(&file, b"world", 6).unwrap();
+        write_all_at(&file, b"hello ", 0).unwrap();
+        let mut found = [0; 5];
+        read_exact_at(&file, &mut found, 3).unwrap();
+        assert_eq!(&found, b"lo wo");
+        let beyond = read_exact_at(&file, &mut found, 7).unwrap_err();
+        assert_eq!(beyond.kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_replaced_file_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let first = std::fs::File::create(&path).unwrap();
+        assert!(is_at(&first, &path).unwrap());
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        assert!(!is_at(&first, &path).unwrap());
+        std::fs::File::create(&path).unwrap();
+        assert!(!is_at(&first, &path).unwrap());
+    }
+}

@@ -1,0 +1,114 @@
+"""`prolip eval zero_shot`: a user's class folders, and the same images in the published layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.support.shards import encoded, write_tar
+from tests.support.untrained_run import write_run
+
+import prolip
+from prolip.cli import main
+
+CLASSES = ["red_fox", "sea-lion", "travel"]
+COUNTS = [3, 2, 4]
+PROMPTS = ["a photo of {}", "{} again"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, images in class folders with equal file names, and the same images in the published layout."""
+    folder = tmp_path_factory.mktemp("lab")
+    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    members = []
+    for label, (name, count) in enumerate(zip(CLASSES, COUNTS, strict=True)):
+        (folder / "animals" / name).mkdir(parents=True)
+        for number in range(count):
+            image = encoded((label * 110, number * 60, 9))
+            (folder / "animals" / name / f"{number}.png").write_bytes(image)
+            members += [(f"{len(members):04}.png", image), (f"{len(members):04}.cls", str(label).encode())]
+    layout = folder / "wds_animals_test"
+    (layout / "test").mkdir(parents=True)
+    write_tar(layout / "test" / "0.tar", members)
+    (layout / "classnames.txt").write_text("red fox\nsea lion\ntravel\n")
+    (layout / "zeroshot_classification_templates.txt").write_text("\n".join(PROMPTS))
+    return folder
+
+
+def evaluate(lab: Path, out: Path, *words: str) -> dict[str, float]:
+    given = ["eval", "zero_shot", "--checkpoint", str(lab / "run"), "--out", str(out), "--num_resamples", "0"]
+    assert main([*given, *words]) == 0
+    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return {row["metric"]: next(iter(row["value"].values())) for row in found["figures"]}
+
+
+def test_class_folders_are_what_the_model_says(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = evaluate(lab, tmp_path / "folders", "--data", str(lab / "animals"), "--templates", *PROMPTS)
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"wrote {tmp_path}/folders/results.json")
+    assert said.endswith("in a browser")
+    model = prolip.load(lab / "run", device="cpu")
+    words = ["red fox", "sea lion", "travel"]
+    answers = model.classify(lab / "animals", words, templates=PROMPTS).labels
+    right = [name for name, count in zip(words, COUNTS, strict=True) for _ in range(count)]
+    hits = [answer == name for answer, name in zip(answers, right, strict=True)]
+    assert 0 < sum(hits) < len(hits), "the test would see nothing"
+    assert folders["accuracy"] == pytest.approx(sum(hits) / len(hits))
+    # The published layout brings names and prompts of its own.
+    assert evaluate(lab, tmp_path / "layout", "--data", str(lab / "wds_animals_test")) == pytest.approx(folders)
+    # Names of the user's own, in the order of the folders.
+    (tmp_path / "names.txt").write_text("travel\nsea lion\nred fox\n")
+    data = ["--data", str(lab / "animals"), "--templates", *PROMPTS]
+    renamed = evaluate(lab, tmp_path / "renamed", *data, "--classnames", str(tmp_path / "names.txt"))
+    turned = {"red fox": "travel", "travel": "red fox"}
+    hits = [turned.get(answer, answer) == name for answer, name in zip(answers, right, strict=True)]
+    assert renamed["accuracy"] == pytest.approx(sum(hits) / len(hits))
+
+
+def test_a_changed_image_is_evaluated_again(lab: Path, tmp_path: Path) -> None:
+    (tmp_path / "set" / "food").mkdir(parents=True)
+    (tmp_path / "set" / "travel").mkdir()
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "set" / "food" / "a.tif")  # the loader reads no TIFF
+    (tmp_path / "set" / "travel" / "a.png").write_bytes(encoded((0, 0, 200)))
+    words = ("--data", str(tmp_path / "set"))
+    evaluate(lab, tmp_path / "out", *words)
+    evaluate(lab, tmp_path / "out", *words)
+    assert (
+        len(list((tmp_path / "out" / "tasks").glob("*.json"))) == len(list((tmp_path / "out" / "data").iterdir())) == 1
+    )
+    (tmp_path / "set" / "travel" / "b.png").write_bytes(encoded((9, 0, 200)))
+    evaluate(lab, tmp_path / "out", *words)
+    assert len(list((tmp_path / "out" / "tasks").glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "message"),
+    [
+        ((), (), "has no image"),
+        (("a.png",), (), "a.png is in no class folder: a data set has one folder of images per class"),
+        (("x/a.png",), ("--classnames", "names.txt"), "names.txt has 2 names: set has 1 classes"),
+        (("x/a.png",), ("--classnames", "absent.txt"), "classnames is absent.txt: there is no such file"),
+        (("x/a.png",), ("--templates", "a photo"), "template 'a photo' has no {}"),
+    ],
+)
+def test_what_is_no_data_set_is_said(
+    lab: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: tuple[str, ...],
+    words: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("set").mkdir()
+    Path("names.txt").write_text("one\ntwo\n")
+    for file in files:
+        Path("set", file).parent.mkdir(exist_ok=True)
+        Path("set", file).write_bytes(encoded((1, 2, 3)))
+    assert main(["eval", "zero_shot", "--checkpoint", str(lab / "run"), "--data", "set", *words]) == 2
+    assert message in capsys.readouterr().err
