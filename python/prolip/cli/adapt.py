@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from prolip.adapt.config import AdaptOptions
-from prolip.cli.command import parse, prepare, write_lines
+from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 
 
 def run(prog: str, words: list[str]) -> int:
@@ -12,5 +13,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.adapt.run import run_adapt
 
-    write_lines(run_adapt(options))
+    then = command("classify", "IMAGE", "LABEL", "...", "--checkpoint", options.out)
+    finish(run_adapt(options), then, [options.out])
     return 0

@@ -109,15 +109,21 @@ def test_the_precision_maximises_the_evidence() -> None:
     assert best_precision(torch.zeros(DIM, DIM)) < 1e-20, "without data nothing is known"
 
 
-def test_more_pairs_make_images_more_certain() -> None:
-    config = AdapterConfig(method="laplace", embed_dim=DIM, has_bias=True)
-    few, many = Adapter(config), Adapter(config)
-    image, text = made_up(640, DIM, noise=1.0)
-    batches = [PairRows(image[n : n + 32], text[n : n + 32], None, None) for n in range(0, 640, 32)]
-    fit_laplace(few, batches[:1], SCALE, -1.0)
-    fit_laplace(many, batches, SCALE, -1.0)
-    assert bool((few.image(image).uncertainty > many.image(image).uncertainty).all())
-    assert float(many.logit_scale.exp()) == pytest.approx(SCALE)
+def test_the_heads_get_the_posteriors_of_their_towers() -> None:
+    batches = [double_pairs(9, seed) for seed in range(3)]
+    adapter = Adapter(AdapterConfig(method="laplace", embed_dim=DIM, has_bias=True))
+    found = fit_laplace(adapter, batches, SCALE, -1.0)
+    for one, head, factors in zip(
+        found, (adapter.image, adapter.text), kronecker_factors(batches, DIM, SCALE, -1.0), strict=True
+    ):
+        expected = posterior(*factors)
+        torch.testing.assert_close(one.spread, expected.spread)
+        assert one.precision == pytest.approx(expected.precision)
+        torch.testing.assert_close(head.directions, expected.directions.float())
+        torch.testing.assert_close(head.spread, expected.spread.float())
+    assert found[0].precision != found[1].precision
+    assert adapter.logit_bias is not None
+    assert (float(adapter.logit_scale.exp()), float(adapter.logit_bias)) == pytest.approx((SCALE, -1.0))
 
 
 def test_directions_without_data_are_the_most_uncertain() -> None:
