@@ -123,7 +123,9 @@ def test_the_heads_get_the_posteriors_of_their_towers() -> None:
         torch.testing.assert_close(head.spread, expected.spread.float())
     assert found[0].precision != found[1].precision
     assert adapter.logit_bias is not None
-    assert (float(adapter.logit_scale.exp()), float(adapter.logit_bias)) == pytest.approx((SCALE, -1.0))
+    assert (float(adapter.logit_scale.detach().exp()), float(adapter.logit_bias.detach())) == pytest.approx(
+        (SCALE, -1.0)
+    )
 
 
 def test_directions_without_data_are_the_most_uncertain() -> None:
