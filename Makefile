@@ -22,7 +22,7 @@ demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs
 test: test-rust test-python ## cargo test, then pytest over both layers
 
 test-rust: $(VENV)/.ready-test
-	cargo test --locked --package prolip-loader
+	cargo test --locked --package prolip-jpeg --package prolip-loader
 
 # As many tests at a time as there are cores. Whoever has none left takes some of another's.
 PYTEST_WORKERS ?= auto
@@ -73,13 +73,14 @@ bench-loader: $(VENV)/.ready-test
 
 bench-kernels: $(VENV)/.ready-demo
 	cargo bench --locked --package prolip-loader --bench kernels
+	cargo bench --locked --package prolip-loader --bench stages
 
 coverage: $(VENV)/.ready-test ## lines that the tests run, of both layers, in coverage/ (needs cargo-llvm-cov)
 	mkdir -p coverage
 	$(BIN)/python -m pytest --cov=prolip --cov-report=html:coverage/python
-	cargo llvm-cov --locked --package prolip-loader --html --output-dir coverage/rust
+	cargo llvm-cov --locked --package prolip-jpeg --package prolip-loader --html --output-dir coverage/rust
 	@{ echo '## Python'; $(BIN)/python -m coverage report --format=markdown; \
-	  echo '## Rust'; echo '```'; cargo llvm-cov report --locked --package prolip-loader --summary-only; echo '```'; } > coverage/summary.md
+	  echo '## Rust'; echo '```'; cargo llvm-cov report --locked --package prolip-jpeg --package prolip-loader --summary-only; echo '```'; } > coverage/summary.md
 
 FUZZ_MINUTES ?= 10
 FUZZ_TARGETS ?=

@@ -165,7 +165,7 @@ def test_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" in project["project"]["dynamic"], "the version stands in Cargo.toml alone"
     assert cargo["workspace"]["package"]["version"]
-    for crate in ("loader", "python"):
+    for crate in ("jpeg", "loader", "python"):
         manifest = tomllib.loads((ROOT / "rust" / crate / "Cargo.toml").read_text(encoding="utf-8"))
         assert manifest["package"]["version"] == {"workspace": True}
         assert manifest["lints"] == {"workspace": True}

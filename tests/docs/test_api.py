@@ -19,6 +19,7 @@ PUBLIC = (
     "prolip.losses",
     "prolip.checkpoint",
     "prolip.eval",
+    "prolip.decisions",
     "prolip.embeddings",
     "prolip.adapt",
     "prolip.suites",

@@ -43,7 +43,7 @@ def exists(name: str) -> bool:
 def test_names_and_places_exist(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     assert [name for name in set(NAME.findall(text)) if not exists(name)] == []
-    roots = (ROOT, ROOT / "python", ROOT / "python/prolip", ROOT / "rust/loader")
+    roots = (ROOT, ROOT / "python", ROOT / "python/prolip", ROOT / "rust/loader", ROOT / "rust/jpeg")
     places = {place for place in PLACE.findall(text) if not any(place.startswith(start) for start in ELSEWHERE)}
     missing = [place for place in places if not any((root / place).exists() for root in roots)]
     assert missing == []

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from tests.docs.programs import MINUTELY, ROOT
 from tests.support import siglip
 from tests.support.captioned_sets import COUNT, caption, write_hierarchies, write_pairs
+from tests.support.class_folders import write_class_folders
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 from tests.support.emoji_build import build_made_up
 from tests.support.emoji_shards import write_emoji
@@ -287,6 +288,15 @@ def adapt_a_frozen_clip(folder: Path, patch: Patch) -> None:
     clips(folder, patch)
 
 
+def decide(folder: Path, _: Patch) -> None:
+    """A run, labelled images, and photos from elsewhere."""
+    write_run(folder / "runs" / "demo", folder / "tokenizer.json", context_length=20)
+    write_class_folders(folder / "labelled")
+    for name in ("cat", "dog"):
+        Image.new("RGB", (40, 40), "gray").save(folder / f"{name}.jpg")
+    images(folder)
+
+
 def hugging_face(folder: Path, patch: Patch) -> None:
     """A run, images, and the released model; code that comes with a model is copied into the folder, too."""
     emoji_run(folder)
@@ -326,6 +336,7 @@ def alone(make: Callable[[Path], None]) -> Callable[[Path, Patch], None]:
 PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "README.md": readme,
     "adapt-a-frozen-clip.md": adapt_a_frozen_clip,
+    "decide.md": decide,
     "embed-and-search.md": alone(emoji_run),
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),

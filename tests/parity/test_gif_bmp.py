@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 from tests.parity.test_pixels import by_pil, encode, scene, with_alpha
 
-from prolip._core import testing
-from prolip.data import DataError
+from prolip.data import DataError, decode
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -59,9 +58,9 @@ def check(name: str, data: bytes) -> bool:
     expected = as_pil(data)
     if expected is None:  # such as 4 bits with a ramp of greys
         with contextlib.suppress(DataError):
-            testing.decode_image(data)
+            decode(data)
         return False
-    pixels = testing.decode_image(data)
+    pixels = decode(data)
     assert pixels.shape == expected.shape, name
     assert np.array_equal(pixels, expected), name
     return True
@@ -245,7 +244,7 @@ def test_cut_files_raise(files) -> None:
         half = [] if name.startswith("header") or "animation" in name or "bytes behind" in name else [len(data) // 2]
         for left in (2, 13, *half):
             with pytest.raises(DataError):
-                testing.decode_image(data[:left])
+                decode(data[:left])
 
 
 @pytest.mark.parametrize("files", [gifs, bmps], ids=["gif", "bmp"])
@@ -260,7 +259,7 @@ def test_damaged_files_give_pixels_or_a_data_error(files) -> None:
         if generator.random() < 0.3:
             del data[generator.randrange(len(data)) :]
         try:
-            pixels = testing.decode_image(bytes(data))
+            pixels = decode(bytes(data))
             assert pixels.ndim == 3
             assert pixels.size
             found["pixels"] += 1

@@ -15,8 +15,7 @@ import pytest
 from tests.parity.test_gif_bmp import _is_large, as_pil, check
 from tests.parity.test_pixels import encode, jpegs, pngs, raw_png, scene, webps, with_sampling
 
-from prolip._core import testing
-from prolip.data import DataError
+from prolip.data import DataError, decode
 
 PICTURE = scene(37, 51)
 
@@ -181,7 +180,7 @@ def test_damaged_files_fail_where_pil_raises(files: Callable[[], dict[str, bytes
 def _compare(data: bytes) -> str:
     expected = as_pil(data)
     try:
-        pixels = testing.decode_image(data)
+        pixels = decode(data)
     except DataError:
         return "refused" if expected is None else "more refused"
     assert expected is not None, f"PIL refuses {data.hex()}"

@@ -18,7 +18,7 @@ from torchvision.transforms import functional as F
 
 from prolip import _core
 from prolip._core import testing
-from prolip.data import DataError
+from prolip.data import DataError, decode
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -184,7 +184,7 @@ def pngs() -> dict[str, bytes]:
 def test_decoding_equals_pil(files) -> None:
     for name, data in files().items():
         expected = by_pil(data)
-        pixels = testing.decode_image(data)
+        pixels = decode(data)
         assert pixels.shape == expected.shape, name
         assert np.array_equal(pixels, expected), name
 
@@ -201,9 +201,9 @@ def test_truncated_files_fail_where_pil_raises(file_format: str, options: dict[s
         expected = by_pil(data)
     except OSError:
         with pytest.raises(DataError):
-            testing.decode_image(data)
+            decode(data)
     else:
-        assert np.array_equal(testing.decode_image(data), expected)
+        assert np.array_equal(decode(data), expected)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_truncated_files_fail_where_pil_raises(file_format: str, options: dict[s
 )
 def test_what_is_no_picture_fails(data: bytes) -> None:
     with pytest.raises(DataError):
-        testing.decode_image(data)
+        decode(data)
 
 
 def resized_by_pil(image: Pixels, box: tuple[int, int, int, int], size: tuple[int, int]) -> Pixels:
@@ -313,7 +313,7 @@ def test_photographs(photos: list[Path]) -> None:
     generator = random.Random(1)
     for photo in photos:
         data = photo.read_bytes()
-        image = testing.decode_image(data)
+        image = decode(data)
         assert np.array_equal(image, by_pil(data)), photo.name
         check_resizing(image, generator, least=0.5)
         if PIL_VERSION >= 13 or image.shape[0] <= 2 * image.shape[1]:

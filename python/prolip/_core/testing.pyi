@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["colour_jitter", "decode_image", "gray", "mask_tokens", "resize_box"]
+__all__ = ["colour_jitter", "gray", "mask_tokens", "resize_box"]
 
 def colour_jitter(
     image: NDArray[np.uint8],
@@ -13,7 +13,6 @@ def colour_jitter(
     hue: float | None,
     order: tuple[int, int, int, int],
 ) -> NDArray[np.uint8]: ...
-def decode_image(data: bytes) -> NDArray[np.uint8]: ...
 def gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
 def mask_tokens(
     ids: NDArray[np.int32], draws: NDArray[np.float64], num_masked: int, prob: float, mask_id: int, pad_id: int

@@ -15,6 +15,7 @@ from prolip.cli import (
     adapt,
     bench,
     bprw,
+    calibrate,
     classify,
     compare,
     data,
@@ -43,6 +44,7 @@ COMMANDS = {
     "report": Command("write the report of an evaluated run, one HTML file", report.run),
     "bprw": Command("weight the prompts of each class by its images (Bayesian prompt re-weighting)", bprw.run),
     "classify": Command("how probable each label is for an image: prolip classify IMAGE LABEL ...", classify.run),
+    "calibrate": Command('fit probabilities, label sets and "don\'t know" on labelled images', calibrate.run),
     "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
     "embed": Command("embed images and captions into Parquet or safetensors files, under torchrun too", embed.run),
     "adapt": Command(

@@ -11,6 +11,7 @@ from prolip.closing import command
 from prolip.demo.config import EmojiOptions
 from prolip.suites.config import (
     DatacompOptions,
+    DecisionsOptions,
     HierarcapsOptions,
     HierarimgsOptions,
     ImagenetOptions,
@@ -72,6 +73,12 @@ def _uncertainty() -> Callable[..., Any]:
     return run_uncertainty
 
 
+def _decisions() -> Callable[..., Any]:
+    from prolip.suites.decisions import run_decisions
+
+    return run_decisions
+
+
 def _zero_shot() -> Callable[..., Any]:
     from prolip.suites.zero_shot import run_zero_shot
 
@@ -106,6 +113,11 @@ SUITES = {
         "uncertainty against accuracy and length, and after shortening, masking or blurring",
         UncertaintyOptions,
         _uncertainty,
+    ),
+    "decisions": Suite(
+        "which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere",
+        DecisionsOptions,
+        _decisions,
     ),
 }
 

@@ -29,7 +29,7 @@ from prolip.lazy import lazy_names
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 if TYPE_CHECKING:
-    from prolip.data.loader import Batch, BatchLoader, Cursor, Leg, Members, preprocess_image
+    from prolip.data.loader import Batch, BatchLoader, Cursor, Leg, Members, decode, preprocess_image
     from prolip.data.tokenizer import Tokenizer
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerConfig",
     "check_index",
+    "decode",
     "decode_only",
     "examine_shards",
     "expand_shards",
@@ -65,7 +66,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "loader": ("Batch", "BatchLoader", "Cursor", "Leg", "Members", "preprocess_image"),
+        "loader": ("Batch", "BatchLoader", "Cursor", "Leg", "Members", "decode", "preprocess_image"),
         "tokenizer": ("Tokenizer",),
     },
 )

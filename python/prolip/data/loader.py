@@ -184,6 +184,17 @@ class BatchLoader:
         self.close()
 
 
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """Return the pixels of an image file, uint8 [H, W, 3].
+
+    They equal those of PIL's `Image.open(...).convert("RGB")`. Other Python threads run meanwhile.
+
+    Raises:
+        DataError: The bytes cannot be decoded as an image, or it has more pixels than PIL allows.
+    """
+    return _core.decode(data)
+
+
 def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:
     """Decode an image and apply the evaluation transform, uint8 [size, size, 3].
 

@@ -4,11 +4,15 @@ Q queries, C candidates, N items.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_BLOCK = 2**22
+"""Counts of a block of resamples."""
 
 
 def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
@@ -104,15 +108,36 @@ def resampled(statistic: Callable[..., float], *items: Tensor, num_resamples: in
     lengths = {len(item) for item in items}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"items of lengths {sorted(lengths)} cannot be resampled together")
+    (length,) = lengths
+    draws = _draws(length, num_resamples, seed)
+    found = [statistic(*(item[rows.to(item.device)] for item in items)) for rows in draws]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def count_blocks(num_items: int, *, num_resamples: int = 1000, seed: int = 0) -> Iterator[Tensor]:
+    """How often each resample of `resampled` draws each item, f64 [R, N] in blocks of resamples that fit into memory.
+
+    Raises:
+        ValueError: there is no item, or `num_resamples` is below 1.
+    """
+    if num_items < 1:
+        raise ValueError("there is no item to resample")
+    draws = _draws(num_items, num_resamples, seed)
+    while some := list(islice(draws, max(1, _BLOCK // num_items))):
+        yield torch.stack([torch.bincount(rows, minlength=num_items) for rows in some]).double()
+
+
+def _draws(length: int, num_resamples: int, seed: int) -> Iterator[Tensor]:
+    """The items that each resample draws, i64 [N].
+
+    Raises:
+        ValueError: `num_resamples` is below 1.
+    """
     if num_resamples < 1:
         raise ValueError(f"num_resamples is {num_resamples}: it must be at least 1")
-    (length,) = lengths
     generator = torch.Generator().manual_seed(seed)
-    found = []
     for _ in range(num_resamples):
-        rows = torch.randint(length, (length,), generator=generator)
-        found.append(statistic(*(item[rows.to(item.device)] for item in items)))
-    return torch.tensor(found, dtype=torch.float64)
+        yield torch.randint(length, (length,), generator=generator)
 
 
 def percentile_interval(value: float, draws: Tensor, level: float = 0.95) -> Interval:

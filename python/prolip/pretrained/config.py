@@ -34,11 +34,19 @@ class ImageOptions:
 class ClassifyOptions(ImageOptions):
     """Classify an image zero-shot: how probable each label is, and how unsure the model is."""
 
-    labels: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="LABEL ...")]
-    """The labels to choose from."""
-    templates: tuple[str, ...] = ("{}",)
+    labels: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="LABEL ...")] = ()
+    """The labels to choose from; with a guarantee, those of the calibration, which need not be named."""
+    templates: tuple[str, ...] = ()
     """Prompts with {} for the label, such as "a photo of a {}"; each label is their ensemble.
-    Name them after the labels."""
+    Name them after the labels. With a guarantee, those of the calibration."""
+    guarantee: float | None = None
+    """Also print a set of labels that contains the right one with this probability, such as 0.95. The model must have
+    been calibrated (prolip calibrate). It holds for images like those of the calibration."""
+    max_error: float | None = None
+    """Also print an answer, or "don't know" where more than this share of the answers would be wrong, such as 0.05.
+    Under the same conditions."""
+    calibration: Path | None = None
+    """The calibration; by default calibration.safetensors in the model's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

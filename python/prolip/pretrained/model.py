@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.data.tokenizer import Tokenizer
+from prolip.decisions.calibration import Calibration
 from prolip.errors import UserError
 from prolip.eval.prompts import fill_templates
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.models.precision import autocast
-from prolip.pretrained.classify import Classification, check_labels, classification
+from prolip.pretrained.classify import PLAIN, Classification, Decide, check_decision, check_labels, classification
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu, progress_bar
 from prolip.pretrained.image_batches import Images, count_images, read_images
 from prolip.pretrained.preprocess import Preprocess
@@ -69,6 +70,8 @@ class Model:
     """Share of patches that training kept of masked images; None if unknown."""
     precision: Precision = "fp32"
     """Precision of the towers; heads and results are always fp32."""
+    calibration: Calibration | None = field(default=None, repr=False)
+    """What `prolip calibrate` measured for this model; needed for guarantees."""
 
     def encode_images(
         self, images: Images, *, batch_size: int = 128, num_threads: int = 0, progress: bool | None = None
@@ -126,30 +129,46 @@ class Model:
         images: Images,
         labels: Sequence[str],
         *,
-        templates: Sequence[str] = ("{}",),
+        templates: Sequence[str] | None = None,
         prompt_weights: Tensor | None = None,
+        guarantee: float | None = None,
+        per_label: bool = False,
+        max_error: float | None = None,
         batch_size: int = 128,
         num_threads: int = 0,
         progress: bool | None = None,
     ) -> Classification:
         """Classify images zero-shot, with the probabilities of the model's own scale and bias.
 
+        With `guarantee` or `max_error` probabilities are calibrated. Both hold for images that are like those of the
+        calibration: drawn in the same way, with the same labels. They say nothing about other images.
+
         Args:
             images: see `encode_images`.
             labels: C labels.
             templates: K prompts with `{}` for the label, such as "a photo of a {}"; each label is their ensemble.
+                None for the label alone; with `guarantee` or `max_error`, for the prompts of the calibration.
             prompt_weights: [C, K], the weight of each template for each label, such as `reweight_prompts(...).weights`
                 (BPRW); None for even weights.
+            guarantee: the probability with which a label set shall contain the right label, such as 0.95.
+            per_label: whether this shall hold for the images of each label as far as the calibration allows
+                (`prolip.decisions.class_thresholds`), and not only over all images.
+            max_error: the largest share of wrong answers, such as 0.05. Where that cannot be kept, the answer is None:
+                "don't know". Kept for 19 of 20 calibrations.
             batch_size: images per forward pass.
             num_threads: threads that decode.
             progress: see `encode_images`.
 
         Raises:
-            UserError: as for `encode_images` and `encode_texts`; or a template has no `{}`, a label occurs twice, or
-                the weights have another shape.
+            UserError: as for `encode_images` and `encode_texts`; or a template has no `{}`, a label occurs twice, the
+                weights have another shape, or the model was not calibrated with these labels and templates.
             DataError: as for `encode_images`.
         """
         check_labels(labels)
+        decide = Decide(guarantee, per_label, max_error)
+        if decide.asked:
+            templates = check_decision(decide, self.calibration, labels, templates, prompt_weights)
+        templates = PLAIN if templates is None else templates
         texts = [prompt for ensemble in fill_templates(templates, labels) for prompt in ensemble]
         flat = self.encode_texts(texts, progress=progress)
         shape = (len(labels), len(templates), -1)
@@ -160,6 +179,8 @@ class Model:
             weights=prompt_weights,
             logit_scale=self.logit_scale,
             logit_bias=self.logit_bias,
+            decide=decide,
+            calibration=self.calibration,
         )
 
     def parts(self) -> Parts:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prolip.errors import UserError
 from prolip.gaussian import csd, inclusion_score
-from prolip.pretrained.classify import check_labels
+from prolip.pretrained.classify import Classification, check_labels
 from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -23,9 +24,21 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         UserError: the model or a label cannot be used, or there is no such image.
         DataError: the image cannot be decoded.
     """
-    check_labels(options.labels)
-    model, pixels = _open(options)
-    found = model.classify(pixels, options.labels, templates=options.templates, progress=False)
+    decided = options.guarantee is not None or options.max_error is not None
+    if options.labels or not decided:
+        check_labels(options.labels)
+    model, pixels = _open(options, options.calibration)
+    labels = options.labels
+    if decided and not labels and model.calibration is not None:
+        labels = tuple(model.calibration.labels)
+    found = model.classify(
+        pixels,
+        labels,
+        templates=options.templates or None,
+        guarantee=options.guarantee,
+        max_error=options.max_error,
+        progress=False,
+    )
     known = model.has_variances
     rows: list[dict[str, Any]] = [
         {
@@ -34,10 +47,39 @@ def run_classify(options: ClassifyOptions) -> list[str]:
             "match": None if found.match is None else float(found.match[0, place]),
             "uncertainty": float(found.label_uncertainty[place]) if known else None,
         }
-        for place, label in enumerate(options.labels)
+        for place, label in enumerate(labels)
     ]
     rows.sort(key=lambda row: -row["probability"])
-    return _lines(options, "labels", rows, float(found.uncertainty[0]) if known else None)
+    lines = _lines(options, "labels", rows, float(found.uncertainty[0]) if known else None, _decisions(found))
+    if decided and not options.json:
+        lines += ["", *_decision_lines(options, model, found)]
+    return lines
+
+
+def _decisions(found: Classification) -> dict[str, Any]:
+    """What was decided about the image, for JSON."""
+    decided: dict[str, Any] = {}
+    if found.label_sets is not None:
+        decided["label_set"] = found.label_sets[0]
+    if found.answers is not None:
+        decided["answer"] = found.answers[0]
+    if found.usual is not None:
+        decided["usual"] = float(found.usual[0])
+    return decided
+
+
+def _decision_lines(options: ClassifyOptions, model: Model, found: Classification) -> list[str]:
+    """What was decided about the image, in sentences."""
+    assert model.calibration is not None, "classify has checked it"
+    lines = []
+    if found.label_sets is not None and options.guarantee is not None:
+        lines.append(f"one of these is right with {100 * options.guarantee:g}%: {', '.join(found.label_sets[0])}")
+    if found.answers is not None and options.max_error is not None:
+        answer = found.answers[0] or "don't know"
+        lines.append(f"answer, if at most {100 * options.max_error:g}% may be wrong: {answer}")
+    if found.usual is not None:
+        lines.append(f"{float(found.usual[0]):.0%} of the calibration's images are at least as unusual as this one")
+    return [*lines, f"This holds for images like those of {model.calibration.subject.data}, and for no others."]
 
 
 def run_compare(options: CompareOptions) -> list[str]:
@@ -71,7 +113,7 @@ def run_compare(options: CompareOptions) -> list[str]:
     return _lines(options, "texts", rows, float(image.uncertainty[0]) if known else None)
 
 
-def _open(options: ImageOptions) -> tuple[Model, Any]:
+def _open(options: ImageOptions, calibration: Path | None = None) -> tuple[Model, Any]:
     """The model, and the image as it takes it. The image is looked for first, since a model takes longer.
 
     Raises:
@@ -79,14 +121,27 @@ def _open(options: ImageOptions) -> tuple[Model, Any]:
     """
     if not options.image.is_file():
         raise UserError(f"{options.image}: there is no such image file")
-    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+    model = load(
+        options.checkpoint,
+        tokenizer=options.tokenizer,
+        device=options.device,
+        precision=options.precision,
+        calibration=calibration,
+    )
     return model, model.preprocess(options.image)
 
 
-def _lines(options: ImageOptions, name: str, rows: Sequence[dict[str, Any]], uncertainty: float | None) -> list[str]:
+def _lines(
+    options: ImageOptions,
+    name: str,
+    rows: Sequence[dict[str, Any]],
+    uncertainty: float | None,
+    more: Mapping[str, Any] | None = None,
+) -> list[str]:
     """The rows as JSON or as a table, below a line about the image."""
     if options.json:
         found = {"image": str(options.image), "checkpoint": options.checkpoint, "uncertainty": uncertainty, name: rows}
+        found |= more or {}
         return [json.dumps(found, indent=1, ensure_ascii=False)]
     head = (
         f"{options.image}: {_NO_VARIANCES}"

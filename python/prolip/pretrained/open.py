@@ -12,6 +12,8 @@ import torch
 from prolip.checkpoint import Checkpoint, open_saved, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.decisions.calibration import load_calibration
+from prolip.decisions.config import CALIBRATION_FILE
 from prolip.distributed import find_device
 from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
@@ -44,6 +46,7 @@ def load(
     config: ModelConfig | None = None,
     cache_dir: str | Path | None = None,
     beside: Path | None = None,
+    calibration: str | Path | None = None,
 ) -> Model:
     """Open a model with its image preprocessing and its tokenizer.
 
@@ -67,6 +70,8 @@ def load(
         config: the architecture, if the source has none, such as `prolip.models.ARCHITECTURES["ViT-B-16"]`.
         cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
         beside: folder to search for the tokenizer's file of an older run, whose checkpoints do not carry it.
+        calibration: the file that `prolip calibrate` wrote, for guarantees; None for calibration.safetensors in the
+            source's folder, if it is there and for this model.
 
     Raises:
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
@@ -75,7 +80,7 @@ def load(
     if precision not in get_args(Precision):
         raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
     if source.startswith(OPEN_CLIP_PREFIX):
-        return _load_open_clip(source, place, precision, cache_dir)
+        return _with_calibration(_load_open_clip(source, place, precision, cache_dir), calibration)
     if not _is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:
         adapter, frozen, folder = found_adapter
         below = load(
@@ -87,7 +92,7 @@ def load(
             beside=beside,
         )
         check_frozen(below, frozen, folder)
-        return adapted(below, adapter, source)
+        return _with_calibration(adapted(below, adapter, source), calibration)
     exported = _exported_settings(source, cache_dir)
     network, checkpoint = _open_network(source, config, exported, cache_dir)
     found: Tokenizer | None = None
@@ -103,7 +108,7 @@ def load(
         reason = str(error)
         logger.warning("%s: only images can be encoded: %s", source, reason)
     notes = exported if checkpoint is None else checkpoint.notes
-    return of_prolip(
+    model = of_prolip(
         network,
         found,
         source,
@@ -112,6 +117,27 @@ def load(
         precision=precision,
         no_tokenizer=reason,
     )
+    return _with_calibration(model, calibration)
+
+
+def _with_calibration(model: Model, given: str | Path | None) -> Model:
+    """The model with its calibration: the given file, or the one in its folder.
+
+    Raises:
+        UserError: the given file is not there, holds no calibration, or is for another model.
+    """
+    path = Path(model.name) / CALIBRATION_FILE if given is None else Path(given)
+    if given is None and not path.is_file():
+        return model
+    try:
+        found = load_calibration(path)
+        found.check_model(model.fingerprint())
+    except UserError as error:
+        if given is not None:
+            raise UserError(f"{path}: {error}") from error
+        logger.warning("%s is not used: %s", path, error)
+        return model
+    return dataclasses.replace(model, calibration=found)
 
 
 def open_run(source: str) -> Checkpoint | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prolip.eval.statistics import Interval, percentile_interval, resampled
+from prolip.suites.counted_statistics import COUNTED, counted
 from prolip.suites.results import Row, SuiteResult
 from prolip.suites.row_statistics import STATISTICS
 
@@ -64,17 +65,30 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
         if key not in draws and row.items:
             # Tasks are resampled independently, so that the interval of an average over tasks is right.
             own = seed + zlib.crc32(row.task.encode())
-            statistic = STATISTICS[row.statistic]
-            draws[key] = resampled(statistic, *_tensors(row), num_resamples=num_resamples, seed=own)
+            draws[key] = _draw(row, num_resamples, own)
         elif key not in draws and row.mean_of:
             parts = [drawn for part in row.mean_of if (drawn := draw(part)) is not None]
             if len(parts) == len(row.mean_of):
                 draws[key] = torch.stack(parts).mean(dim=0)
+        elif key not in draws and row.difference_of:
+            # Rows of one task and of equally many items are resampled alike.
+            first, other = (draw(part) for part in row.difference_of)
+            if first is not None and other is not None:
+                draws[key] = other - first
         return draws.get(key)
 
     for key in table if num_resamples > 0 else ():
         draw(key)
     return draws
+
+
+def _draw(row: Row, num_resamples: int, seed: int) -> Tensor:
+    """The figure on every resample, f64 [R]."""
+    items, groups = _tensors(row)
+    fast = COUNTED.get(row.statistic)
+    if fast is not None:
+        return counted(fast, items, groups, num_resamples=num_resamples, seed=seed)
+    return resampled(STATISTICS[row.statistic], items, groups, num_resamples=num_resamples, seed=seed)
 
 
 def _tensors(row: Row) -> tuple[Tensor, Tensor]:
@@ -94,7 +108,11 @@ def _difference(first: Row | None, other: Row | None, first_draws: Tensor | None
     if first is None or other is None:
         return ABSENT
     value = other.value - first.value
-    same = (first.num_items, first.mean_of) == (other.num_items, other.mean_of)
+    same = (first.num_items, first.mean_of, first.difference_of) == (
+        other.num_items,
+        other.mean_of,
+        other.difference_of,
+    )
     if not same or first_draws is None or draws is None:
         return Interval(value, math.nan, math.nan)
     return percentile_interval(value, draws - first_draws)

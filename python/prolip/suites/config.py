@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from prolip.data.config import StoreConfig
+from prolip.decisions.config import CALIBRATION_FILE, Score
 from prolip.errors import UserError
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
@@ -68,7 +69,7 @@ class DatacompOptions(ShardSuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(SuiteOptions):
+class ZeroShotOptions(ShardSuiteOptions):
     """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
 
     A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test, as
@@ -199,6 +200,87 @@ class UncertaintyOptions(ShardSuiteOptions):
         ):
             if not right:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be {rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionsOptions(ShardSuiteOptions):
+    """Measure what can be decided by a model: which answers are wrong, how sure to be, how long label sets are, which
+    images are from elsewhere. Every score of doubt is compared with the largest probability on the same images.
+
+    What must be fitted is fitted on the other folds of the images.
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """Labelled images: a folder of the published layout (wds_imagenet1k_test), or a folder with one folder of images
+    per label. May be given several times."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
+    classnames: Path | None = None
+    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
+    elsewhere: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Images from elsewhere: a folder of images, shards, or a folder of the published layout. May be given several
+    times. Noise is always tried."""
+    known: str | None = None
+    """Images that the model was trained on, from which distances are measured: as `elsewhere`. By default the
+    other folds of the data."""
+    num_folds: int = 5
+    """Folds of the images."""
+
+    def __post_init__(self) -> None:
+        if self.num_folds < 2:
+            raise UserError(f"num_folds is {self.num_folds}: it must be at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """Calibrate a model on labelled images, so that its answers come with guarantees: a temperature for probabilities,
+    label sets that contain the right label, and "don't know" where an answer would be wrong too often.
+
+    The guarantees hold for images like these: drawn in the same way, with the same labels.
+    """
+
+    checkpoint: str
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
+    open_clip:NAME/TAG."""
+    data: str
+    """Labelled images that the model was not trained on: a folder with one folder of images per label, or a data set in
+    the published layout (wds_imagenet1k_test)."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
+    classnames: Path | None = None
+    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
+    score: Score = "lac"
+    """What label sets are made of. `lac`: the smallest sets. `aps` and `raps`: longer sets for harder images. `csd`:
+    the sampled distance, with both variances."""
+    fit_share: float = 0.3
+    """Share of the images that fit the temperature. The others give the guarantees."""
+    out: Path | None = None
+    """The file; by default calibration.safetensors in the model's folder, where the model is opened with it."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
+    batch_size: int = 128
+    """Images per forward pass."""
+    precision: Precision = "fp32"
+    """Precision of the towers. A calibration is for one precision."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""
+    num_resamples: int = 1000
+    """Bootstrap resamples per interval."""
+    seed: int = 0
+    """Seed of the split and of the resampling."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and what makes one complete."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fit_share < 1:
+            raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
+        if self.out is None and not Path(self.checkpoint).is_dir():
+            raise UserError(f"out is not given, and {self.checkpoint} is no folder: name the file with --out")
+
+    @property
+    def path(self) -> Path:
+        """The file that is written."""
+        return self.out or Path(self.checkpoint) / CALIBRATION_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

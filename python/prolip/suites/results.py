@@ -47,6 +47,8 @@ class Row:
     statistic: Statistic = "mean"
     mean_of: list[str] = field(default_factory=list)
     """For an average over tasks: the `key` of each row in it."""
+    difference_of: list[str] = field(default_factory=list)
+    """For a difference: the `key` of two rows of the same items; the second minus the first."""
 
     @property
     def key(self) -> str:

@@ -9,11 +9,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from prolip.decisions.reliability import equal_mass_calibration_error
+from prolip.decisions.selective import auroc, excess_risk_coverage
 from prolip.eval.statistics import spearman
 from prolip.eval.uncertainty import area_under_risk_coverage, expected_calibration_error
 
 Statistic = Literal[
-    "mean", "mean_per_group", "worst_group", "f1_macro", "rank_correlation", "risk_coverage", "calibration_error"
+    "mean",
+    "mean_per_group",
+    "worst_group",
+    "f1_macro",
+    "rank_correlation",
+    "risk_coverage",
+    "excess_risk_coverage",
+    "calibration_error",
+    "equal_mass_error",
+    "auroc",
 ]
 
 
@@ -63,5 +74,9 @@ STATISTICS: Mapping[Statistic, Callable[[Tensor, Tensor], float]] = {
     "rank_correlation": spearman,
     # `items` holds uncertainties or confidences, `groups` 1 for a right answer and 0 for a wrong one.
     "risk_coverage": area_under_risk_coverage,
+    "excess_risk_coverage": excess_risk_coverage,
     "calibration_error": expected_calibration_error,
+    "equal_mass_error": equal_mass_calibration_error,
+    # `items` holds doubts, `groups` 1 for a wrong answer or an image from elsewhere, else 0.
+    "auroc": auroc,
 }

@@ -6,18 +6,21 @@ import hashlib
 import io
 import sys
 import tarfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
-from prolip.data import DataError
+from prolip.data import DataError, StoreConfig
 from prolip.data.build.folder import class_text, find_images
 from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS
 from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError
 from prolip.files import atomic_file
+from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.suites.caption_sets import name_sources, open_captioned
 from prolip.suites.classification import accuracy_rows, answer, build_classifier
@@ -41,7 +44,8 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
     notes: list[str] = []
     for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
         try:
-            folder = open_classes(source, cache.folder.with_name("data"), options)
+            made = cache.folder.with_name("data")
+            folder = open_classes(source, made, options.store, options.templates, options.classnames)
             settings = {
                 "model": fingerprint,
                 "data": folder.fingerprint,
@@ -65,18 +69,32 @@ def classify_set(model: Model, name: str, folder: TaskFolder, batch_size: int) -
         DataError: an image has no class, or too many cannot be read.
     """
     classifier = build_classifier(model, folder.classnames, folder.templates)
-    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("cls",))
-    found = answer(images.gaussian, classifier, with_var=model.has_variances)
-    return TaskResult(rows=accuracy_rows(name, found, read_labels(folder, images)))
+    images, labels = embed_labelled(model, folder, batch_size)
+    found = answer(images, classifier, with_var=model.has_variances)
+    return TaskResult(rows=accuracy_rows(name, found, labels))
 
 
-def open_classes(source: str, made: Path, options: ZeroShotOptions) -> TaskFolder:
-    """Open a data set, with the class names and templates of the options if they have any.
+def embed_labelled(model: Model, folder: TaskFolder, batch_size: int) -> tuple[Gaussian, Tensor]:
+    """Embed the images of a data set: Gaussians [N, D] and their classes, i64 [N].
+
+    Raises:
+        DataError: an image has no class, or too many cannot be read.
+    """
+    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("cls",), store=folder.store)
+    return images.gaussian, read_labels(folder, images)
+
+
+def open_classes(
+    source: str, made: Path, store: StoreConfig, templates: Sequence[str], classnames: Path | None = None
+) -> TaskFolder:
+    """Open a data set, with other class names and templates if any are given.
 
     Args:
         source: a folder of class folders, or what `open_captioned` opens.
         made: where shards of class folders and remote files are stored.
-        options: the suite's options.
+        store: how shards are read.
+        templates: prompts with `{}` for the class; () for the data set's own, or `TEMPLATES`.
+        classnames: a file of class names; None for the data set's own.
 
     Raises:
         UserError: there is no class, or not one name per class.
@@ -84,15 +102,15 @@ def open_classes(source: str, made: Path, options: ZeroShotOptions) -> TaskFolde
     """
     path = Path(source)
     published = not path.is_dir() or (path / CLASSNAMES).is_file() or any(path.glob("*.tar"))
-    folder = open_captioned(source, made) if published else pack_class_folder(path, made)
-    if options.classnames is not None and not options.classnames.is_file():
-        raise UserError(f"classnames is {options.classnames}: there is no such file")
-    names = folder.classnames if options.classnames is None else read_lines(options.classnames)
+    folder = open_captioned(source, made, store) if published else pack_class_folder(path, made)
+    if classnames is not None and not classnames.is_file():
+        raise UserError(f"classnames is {classnames}: there is no such file")
+    names = folder.classnames if classnames is None else read_lines(classnames)
     if not names:
         raise UserError(f"{folder.source} has no {CLASSNAMES}: name the classes with --classnames")
     if folder.classnames and len(names) != len(folder.classnames):
-        raise UserError(f"{options.classnames} has {len(names)} names: {source} has {len(folder.classnames)} classes")
-    return folder._replace(classnames=names, templates=list(options.templates) or folder.templates or list(TEMPLATES))
+        raise UserError(f"{classnames} has {len(names)} names: {source} has {len(folder.classnames)} classes")
+    return folder._replace(classnames=names, templates=list(templates) or folder.templates or list(TEMPLATES))
 
 
 def pack_class_folder(folder: Path, made: Path) -> TaskFolder:

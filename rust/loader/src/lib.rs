@@ -10,7 +10,7 @@
 //!    │
 //! shards     paths, addresses and patterns
 //!    │
-//! config, error, rng, buffer, os
+//! config, error, rng, buffer, os    (the crate `prolip-jpeg`: the JPEG decoder, and which vector instructions kernels use)
 //! ```
 //! A room uses only rooms on lower floors (`tests/house.rs`).
 //!

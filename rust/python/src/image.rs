@@ -1,13 +1,15 @@
-//! The evaluation transform for a single image.
+//! Single images: decoding, and the evaluation transform.
+
+use std::cell::RefCell;
 
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
 use prolip_loader::config::MAX_PIXELS;
 use prolip_loader::image::augment::{self, Scratch};
-use prolip_loader::image::{Decoder, Rgb8};
+use prolip_loader::image::{Decoder, Rgb8, check_level};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::error::decode_error;
+use crate::error::{config_error, decode_error};
 
 /// Return the evaluation transform of an encoded image, uint8 `[size, size, 3]`, as the loader computes it.
 #[pyfunction]
@@ -18,7 +20,7 @@ pub fn preprocess_image<'py>(
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
     check_size("size", size)?;
     let pixels = py.detach(|| {
-        let image = decode(data)?;
+        let image = decoded(data)?;
         let mut pixels = vec![0; size as usize * size as usize * 3];
         augment::evaluate(&image, size, &mut Scratch::default(), &mut pixels);
         Ok::<_, PyErr>(pixels)
@@ -26,11 +28,23 @@ pub fn preprocess_image<'py>(
     to_array(py, pixels, size as usize, size as usize)
 }
 
-/// Decodes an encoded image.
-pub fn decode(data: &[u8]) -> PyResult<Rgb8> {
+/// Return the pixels of an encoded image, uint8 `[H, W, 3]`, as PIL's `convert("RGB")` gives them.
+#[pyfunction]
+pub fn decode<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    let image = py.detach(|| decoded(data))?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    to_array(py, image.into_pixels(), height, width)
+}
+
+/// Decodes an encoded image. Each thread keeps its decoder, and so the memory for all but the pixels.
+fn decoded(data: &[u8]) -> PyResult<Rgb8> {
+    thread_local! {
+        static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new(MAX_PIXELS));
+    }
+    check_level().map_err(|error| config_error(&error))?;
     let mut image = Rgb8::default();
-    Decoder::new(MAX_PIXELS)
-        .decode(data, &mut image)
+    DECODER
+        .with_borrow_mut(|decoder| decoder.decode(data, &mut image))
         .map_err(|error| decode_error(&error))?;
     Ok(image)
 }

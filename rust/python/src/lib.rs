@@ -25,7 +25,7 @@ mod _core {
     #[pymodule_export]
     use crate::bench::decode_only;
     #[pymodule_export]
-    use crate::image::preprocess_image;
+    use crate::image::{decode, preprocess_image};
     #[pymodule_export]
     use crate::index::{check_index, write_index};
     #[pymodule_export]
@@ -41,7 +41,7 @@ mod _core {
     #[pymodule]
     mod testing {
         #[pymodule_export]
-        use crate::testing::{colour_jitter, decode_image, gray, mask_tokens, resize_box};
+        use crate::testing::{colour_jitter, gray, mask_tokens, resize_box};
     }
 
     #[pymodule_init]

@@ -11,15 +11,7 @@ use prolip_loader::text::mask::{self, Padding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::image::{check_size, decode, to_array};
-
-/// Return the pixels of an encoded image, uint8 `[H, W, 3]`, as PIL's `convert("RGB")` gives them.
-#[pyfunction]
-pub fn decode_image<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let decoded = py.detach(|| decode(data))?;
-    let (width, height) = (decoded.width() as usize, decoded.height() as usize);
-    to_array(py, decoded.pixels().to_vec(), height, width)
-}
+use crate::image::{check_size, to_array};
 
 /// Return a part of an image, (x, y, width, height), resized by bicubic interpolation with antialiasing.
 #[pyfunction]

@@ -54,11 +54,11 @@ if __name__ == "__main__":
 
     def held_step(run: loop.Run, batch: DeviceBatch) -> Any:
         if run.step == 8:
-            wait_for(run.config.folder / "go")
+            wait_for(run.config.out / "go")
         return take_step(run, batch)
 
     if os.environ["RANK"] == rank:
         where, name, number = MOMENTS[moment]
-        setattr(where, name, pausing(getattr(where, name), number, Path(words[words.index("--run_dir") + 1])))
+        setattr(where, name, pausing(getattr(where, name), number, Path(words[words.index("--out") + 1])))
         loop.take_step = held_step
     sys.exit(loop.main(words))

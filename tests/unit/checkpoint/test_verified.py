@@ -143,6 +143,17 @@ def sign(path: Path) -> None:
     commit(path, files, None)
 
 
+def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path, deep = save(tmp_path, 1), "[" * 100_000
+    (path / "run.json").write_text(deep)
+    sign(path)
+    with pytest.raises(CheckpointError, match=r"step_000000001: run\.json cannot be read: "):
+        load_checkpoint(path)
+    (path / "manifest.json").write_text(deep)
+    with pytest.raises(CheckpointError, match=r"step_000000001: manifest\.json cannot be read: "):
+        load_checkpoint(path)
+
+
 def test_metadata_that_names_code_is_not_run(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
 

@@ -126,3 +126,19 @@ def test_two_rows_of_one_name_are_a_bug() -> None:
     row = row_of_items("t", "m", hits(0.5))
     with pytest.raises(AssertionError, match="a key names one row"):
         compare([result("a", row, row)], num_resamples=0)
+
+
+def test_a_difference_of_two_figures_is_resampled_pair_by_pair() -> None:
+    """Of the same items, a difference is surer than either figure; a part without items leaves it open."""
+    shared = hits(0.5)
+    better = shared.clone()
+    better[:20] = 1.0
+    rows = [row_of_items("t", "one", shared), row_of_items("t", "two", better)]
+    value = rows[1].value - rows[0].value
+    rows.append(Row(task="t", metric="two − one", value=value, num_items=COUNT, difference_of=[r.key for r in rows]))
+    one, _, difference = compare([result("a", *rows)], num_resamples=200)
+    assert 0 < difference.values[0].low < value < difference.values[0].high
+    assert difference.values[0].high - difference.values[0].low < (one.values[0].high - one.values[0].low) / 3
+    rows[0] = Row(task="t", metric="one", value=0.5, num_items=COUNT)
+    (*_, alone) = compare([result("a", *rows)], num_resamples=20)
+    assert math.isnan(alone.values[0].low)

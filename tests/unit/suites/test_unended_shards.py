@@ -13,11 +13,12 @@ from prolip.cli import main
 
 COLUMNS = ("key", "name", "folders", "items", "metric", "group_column", "averages")
 COMMANDS = {
+    "zero_shot": ["eval", "zero_shot", "--data", "{data}/wds_pairs_test"],
     "retrieval": ["eval", "retrieval", "--data", "{data}/wds_pairs_test"],
     "uncertainty": ["eval", "uncertainty", "--data", "{data}/wds_pairs_test", "--num_bins", "2"],
     "imagenet": ["eval", "imagenet", "--data", "{data}", "--sets", "pairs", "--voters", "pairs"],
     "datacomp": ["eval", "datacomp", "--data", "{data}", "--table", "{data}/table.tsv"],
-    "bprw": ["bprw", "--images", "{data}/wds_pairs_test/test/*.tar", "--classnames", "{data}/names.txt"],
+    "bprw": ["bprw", "--shards", "{data}/wds_pairs_test/test/*.tar", "--classnames", "{data}/names.txt"],
 }
 
 

@@ -1,9 +1,11 @@
-//! Any bytes as a picture: dispatch by the first bytes, then each format's decoder, whole and in part.
+//! Any bytes as a picture: dispatch by the first bytes, then each format's decoder, whole and in part, with the vector
+//! instructions of every level that the processor has.
 #![no_main]
 
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
+use prolip_jpeg::level::{at, runnable};
 use prolip_loader::image::{CropBox, Decoder, Rgb8};
 use prolip_loader::rng::SampleRng;
 
@@ -16,31 +18,39 @@ thread_local! {
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    // A fresh decoder that leaves JPEG to libjpeg-turbo gives the same pixels, or none as well.
+    let mut expected = Rgb8::default();
+    let sound = Decoder::of_libraries(MAX_PIXELS).decode(bytes, &mut expected);
+    let expected = sound.is_ok().then_some(&expected);
     STATE.with_borrow_mut(|(decoder, picture)| {
-        // A fresh decoder that leaves JPEG to libjpeg-turbo gives the same pixels, or none as well.
-        let mut expected = Rgb8::default();
-        let sound = Decoder::of_libraries(MAX_PIXELS).decode(bytes, &mut expected);
-        assert_eq!(decoder.decode(bytes, picture).is_ok(), sound.is_ok());
-        if sound.is_err() {
-            return;
-        }
-        let (width, height) = (picture.width(), picture.height());
-        assert_eq!((width, height), (expected.width(), expected.height()));
-        assert!((1..=MAX_PIXELS).contains(&(u64::from(width) * u64::from(height))));
-        assert_eq!(picture.pixels(), expected.pixels());
-        let part = part(width, height, bytes.len() as u64);
-        decoder
-            .decode_part(bytes, picture, |_, _| part)
-            .expect("decoded before");
-        let row = |picture: &Rgb8, y: u32| {
-            let start = (y as usize * width as usize + part.x as usize) * 3;
-            picture.pixels()[start..start + part.width as usize * 3].to_vec()
-        };
-        for y in part.y..part.y + part.height {
-            assert_eq!(row(picture, y), row(&expected, y));
+        for level in runnable() {
+            at(level, || check(decoder, picture, bytes, expected));
         }
     });
 });
+
+/// Decodes the picture and a part of it.
+fn check(decoder: &mut Decoder, picture: &mut Rgb8, bytes: &[u8], expected: Option<&Rgb8>) {
+    assert_eq!(decoder.decode(bytes, picture).is_ok(), expected.is_some());
+    let Some(expected) = expected else {
+        return;
+    };
+    let (width, height) = (picture.width(), picture.height());
+    assert_eq!((width, height), (expected.width(), expected.height()));
+    assert!((1..=MAX_PIXELS).contains(&(u64::from(width) * u64::from(height))));
+    assert_eq!(picture.pixels(), expected.pixels());
+    let part = part(width, height, bytes.len() as u64);
+    decoder
+        .decode_part(bytes, picture, |_, _| part)
+        .expect("decoded before");
+    let row = |picture: &Rgb8, y: u32| {
+        let start = (y as usize * width as usize + part.x as usize) * 3;
+        picture.pixels()[start..start + part.width as usize * 3].to_vec()
+    };
+    for y in part.y..part.y + part.height {
+        assert_eq!(row(picture, y), row(expected, y));
+    }
+}
 
 /// Some part of a picture.
 fn part(width: u32, height: u32, seed: u64) -> CropBox {

@@ -2,9 +2,11 @@
 
 pub mod augment;
 mod decode;
+mod level;
 mod prepare;
 mod rgb;
 
 pub use decode::Decoder;
+pub use level::check_level;
 pub(crate) use prepare::ImagePreparer;
 pub use rgb::{CropBox, Rgb8};

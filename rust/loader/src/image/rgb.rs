@@ -1,4 +1,6 @@
-//! An image in memory as packed RGB pixels, and a part of one.
+//! An image in memory as packed RGB pixels.
+
+pub use prolip_jpeg::CropBox;
 
 use crate::buffer::first_bytes;
 use crate::error::DecodeError;
@@ -43,55 +45,24 @@ impl Rgb8 {
         &self.buffer[..self.width as usize * self.height as usize * 3]
     }
 
-    /// As [`Self::reshape`], with `behind` extra bytes after the pixels, which are not part of the image.
-    pub(super) fn reshape_loosely(&mut self, width: u32, height: u32, behind: usize) -> &mut [u8] {
+    /// The pixels, `height * width * 3` bytes.
+    #[must_use]
+    pub fn into_pixels(mut self) -> Vec<u8> {
+        self.buffer
+            .truncate(self.width as usize * self.height as usize * 3);
+        self.buffer
+    }
+
+    /// As [`Self::reshape`], but returns `length` bytes, of which those after the pixels are not part of the image.
+    pub(super) fn reshape_loosely(&mut self, width: u32, height: u32, length: usize) -> &mut [u8] {
         (self.width, self.height) = (width, height);
-        first_bytes(
-            &mut self.buffer,
-            width as usize * height as usize * 3 + behind,
-        )
+        first_bytes(&mut self.buffer, length)
     }
 
     /// Sets a new size and returns the pixels. Their content is unspecified.
     pub(super) fn reshape(&mut self, width: u32, height: u32) -> &mut [u8] {
         (self.width, self.height) = (width, height);
         first_bytes(&mut self.buffer, width as usize * height as usize * 3)
-    }
-}
-
-/// A rectangular part of an image, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CropBox {
-    /// Columns left of it.
-    pub x: u32,
-    /// Rows above it.
-    pub y: u32,
-    /// Width.
-    pub width: u32,
-    /// Height.
-    pub height: u32,
-}
-
-impl CropBox {
-    /// The whole image.
-    #[must_use]
-    pub fn whole(width: u32, height: u32) -> Self {
-        Self {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        }
-    }
-
-    pub(super) fn check(self, width: u32, height: u32) {
-        let inside = |start: u32, length: u32, whole: u32| {
-            length > 0 && u64::from(start) + u64::from(length) <= u64::from(whole)
-        };
-        assert!(
-            inside(self.x, self.width, width) && inside(self.y, self.height, height),
-            "the part lies outside the image"
-        );
     }
 }
 

@@ -9,6 +9,7 @@ use crate::archive::index::{Index, OpenOptions, Shard};
 use crate::archive::{WantedMembers, scan_file};
 use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
+use crate::image::check_level;
 use crate::order::{Cursor, OrderSettings, Partition};
 use crate::remote::{LocalFiles, Prefetcher, ShardProvider, ShardRequest};
 use crate::shards::Location;
@@ -47,6 +48,7 @@ impl Dataset {
         cancelled: &AtomicBool,
     ) -> Result<Self, Error> {
         config.validate()?;
+        check_level()?;
         if world_size == 0 {
             return Err(ConfigError::new("world_size", world_size, "it must be at least 1").into());
         }

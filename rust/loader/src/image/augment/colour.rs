@@ -1,8 +1,9 @@
 //! Brightness, contrast and saturation as in PIL's `ImageEnhance`: a blend with a degenerate image in single precision,
 //! truncated (not rounded) to 8 bits.
 
+use prolip_jpeg::level::{Level, level};
+
 use super::gray::luma_sum;
-use super::level::{Level, level};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -53,6 +54,6 @@ pub fn adjust_saturation(pixels: &mut [u8], factor: f32) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
         Level::Avx2 => unsafe { avx2::colour::saturate(pixels, factor) },
-        Level::Portable => portable::saturate(pixels, factor),
+        _ => portable::saturate(pixels, factor),
     }
 }

@@ -1,6 +1,7 @@
 //! Brightness as in PIL's mode `L`, and conversion to grey.
 
-use super::level::{Level, level};
+use prolip_jpeg::level::{Level, level};
+
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -14,7 +15,7 @@ pub fn gray(pixels: &mut [u8]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
         Level::Avx2 => unsafe { avx2::colour::gray(pixels) },
-        Level::Portable => portable::gray(pixels),
+        _ => portable::gray(pixels),
     }
 }
 
@@ -27,6 +28,6 @@ pub(super) fn luma_sum(pixels: &[u8]) -> u64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
         Level::Avx2 => unsafe { avx2::colour::luma_sum(pixels) },
-        Level::Portable => portable::luma_sum(pixels),
+        _ => portable::luma_sum(pixels),
     }
 }

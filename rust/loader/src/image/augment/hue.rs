@@ -1,6 +1,7 @@
 //! Hue shift as torchvision does it on PIL images: convert to PIL's 8-bit HSV, add to the hue, convert back.
 
-use super::level::{Level, level};
+use prolip_jpeg::level::{Level, level};
+
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -15,7 +16,7 @@ pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
         Level::Avx2 => unsafe { avx2::colour::shift_hue(pixels, shift) },
-        Level::Portable => portable::shift_hue(pixels, shift),
+        _ => portable::shift_hue(pixels, shift),
     }
 }
 

@@ -13,7 +13,6 @@ mod crop;
 mod crop_rows;
 mod gray;
 mod hue;
-mod level;
 mod portable;
 mod resize;
 

@@ -1,9 +1,10 @@
 //! Bicubic resizing with antialiasing in Pillow's fixed-point arithmetic: one pass along the rows and one along the columns,
 //! each rounded and clamped to 8 bits. Every output pixel equals Pillow's.
 
+use prolip_jpeg::level::{Level, level};
+
 use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::crop_rows::CropRows;
-use super::level::{Level, level};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::image::rgb::{CropBox, Rgb8};
@@ -99,10 +100,10 @@ pub(super) fn resize(
                 }
             }
         }
-        Level::Portable if columns_first => {
+        _ if columns_first => {
             columns_then_rows(source, columns, rows, &mut buffers.between, out);
         }
-        Level::Portable => rows_then_columns(source, columns, rows, &mut buffers.between, out),
+        _ => rows_then_columns(source, columns, rows, &mut buffers.between, out),
     }
 }
 

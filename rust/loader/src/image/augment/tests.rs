@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use prolip_jpeg::level::{at, runnable};
 use proptest::prelude::*;
 
-use super::level::test_hook::{at, runnable};
 use super::resize::{Target, resize};
 use super::*;
 

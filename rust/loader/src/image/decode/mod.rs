@@ -1,15 +1,16 @@
 //! Decodes images to packed RGB, with the pixels of PIL's `Image.open(…).convert("RGB")`.
 //!
-//! Ordinary JPEG files are decoded by our own code, others by libjpeg-turbo; WebP by libwebp; PNG, GIF and BMP by the crates
+//! Ordinary JPEG files are decoded by `prolip-jpeg`, others by libjpeg-turbo; WebP by libwebp; PNG, GIF and BMP by the crates
 //! `png`, `gif` and `image`. The format is detected from the first bytes, never from the file name. As in PIL, orientation tags,
 //! colour profiles and gamma are ignored. What PIL rejects, such as a truncated file, is an error.
 
-mod baseline;
 mod bmp;
 mod gif;
 mod jpeg;
 mod png;
 mod webp;
+
+use prolip_jpeg::{JpegDecoder, JpegHeader};
 
 use super::rgb::{CropBox, Rgb8, check_size};
 use crate::error::DecodeError;
@@ -19,7 +20,7 @@ use crate::error::DecodeError;
 pub struct Decoder {
     max_pixels: u64,
     // `None` if libjpeg-turbo decodes every JPEG.
-    baseline: Option<baseline::Baseline>,
+    jpeg: Option<JpegDecoder>,
     scratch: Vec<u8>,
 }
 
@@ -29,7 +30,7 @@ impl Decoder {
     pub fn new(max_pixels: u64) -> Self {
         Self {
             max_pixels,
-            baseline: Some(baseline::Baseline::default()),
+            jpeg: Some(JpegDecoder::default()),
             scratch: Vec::new(),
         }
     }
@@ -38,7 +39,7 @@ impl Decoder {
     #[must_use]
     pub fn of_libraries(max_pixels: u64) -> Self {
         Self {
-            baseline: None,
+            jpeg: None,
             ..Self::new(max_pixels)
         }
     }
@@ -69,9 +70,11 @@ impl Decoder {
         if let Some(header) = self.plain_header(bytes)? {
             let part = choose(header.width, header.height);
             part.check(header.width, header.height);
-            let baseline = self.baseline.as_mut();
-            if baseline
-                .and_then(|own| own.decode(&header, bytes, part, into))
+            let (width, height, length) = (header.width, header.height, header.buffer_length());
+            let pixels = into.reshape_loosely(width, height, length);
+            let own = self.jpeg.as_mut();
+            if own
+                .and_then(|own| own.decode(&header, bytes, part, pixels))
                 .is_none()
             {
                 self.decode_whole(bytes, into)?;
@@ -85,11 +88,8 @@ impl Decoder {
     }
 
     /// The header, if our own code can decode this JPEG.
-    fn plain_header(&self, bytes: &[u8]) -> Result<Option<baseline::Header>, DecodeError> {
-        if self.baseline.is_none() || !bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-            return Ok(None);
-        }
-        let header = baseline::header(bytes);
+    fn plain_header(&self, bytes: &[u8]) -> Result<Option<JpegHeader>, DecodeError> {
+        let header = self.jpeg.as_ref().and_then(|_| JpegHeader::read(bytes));
         if let Some(header) = &header {
             check_size(header.width, header.height, self.max_pixels)?;
         }

@@ -8,11 +8,6 @@ pub(super) mod resize;
 
 use std::arch::x86_64::*;
 
-/// Whether the processor has the features that the kernels need.
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-}
-
 /// Loads 32 bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]

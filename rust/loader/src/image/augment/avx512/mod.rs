@@ -8,16 +8,6 @@ pub(super) mod resize;
 
 use std::arch::x86_64::*;
 
-/// Whether the processor has the features that the kernels need.
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vbmi")
-        && is_x86_feature_detected!("avx512vnni")
-}
-
 /// Loads 64 bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]

@@ -1,13 +1,13 @@
 //! Converts planes to the pixels of the wanted part, with kernels from the caller.
 
-use super::header::{Header, Sampling};
+use super::header::{JpegHeader, Sampling};
 use super::planes::{self, CHUNK, Source};
-use crate::image::rgb::{CropBox, Rgb8};
+use crate::crop_box::CropBox;
 
 // libjpeg's colour factors with 16 fractional bits: 1.402 - 1, 1.772 - 2, and -0.34414 with 1 - 0.71414.
 pub(super) const RED: i16 = 26_345;
 pub(super) const BLUE: i16 = -14_942;
-pub(super) const GREEN: i32 = super::islow::pair(-22_554, 18_734);
+pub(super) const GREEN: i32 = super::kernels::pair(-22_554, 18_734);
 
 /// Reused buffers.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) fn make(
     source: Source<'_>,
     memory: &mut Memory,
     strides: [usize; 2],
-    into: &mut Rgb8,
+    pixels: &mut [u8],
     colours: impl Fn(&[u8], &[u8], &[u8], &mut [u8]),
     grays: impl Fn(&[u8], &mut [u8]),
 ) {
@@ -38,7 +38,6 @@ pub(super) fn make(
     let row_bytes = header.width as usize * 3;
     let width = (part.width as usize).next_multiple_of(CHUNK);
     // The last chunk of a row may run into the next row, which is written later, or past the image.
-    let pixels = into.reshape_loosely(header.width, header.height, CHUNK * 3);
     for y in part.y as usize..(part.y + part.height) as usize {
         let at = y * row_bytes + part.x as usize * 3;
         let out = &mut pixels[at..at + width * 3];
@@ -63,7 +62,7 @@ pub(super) fn make(
 
 /// The chroma rows of the part.
 struct Rows<'a> {
-    header: &'a Header,
+    header: &'a JpegHeader,
     part: CropBox,
     strides: [usize; 2],
 }

@@ -2,12 +2,10 @@
 
 use std::ops::Range;
 
-use super::header::{Header, Sampling};
-use super::huffman::{Bits, PADDING, Table, read_block};
-
-/// Longest coefficients, in bits, of a file with 8-bit samples.
-const DC_BITS: u8 = 11;
-const AC_BITS: u8 = 10;
+use super::bits::{Bits, PADDING, read_block};
+use super::data::Data;
+use super::header::{JpegHeader, Sampling};
+use super::huffman::{PairTable, Symbols, Table};
 
 /// The coefficients of four neighbouring blocks of a plane. Row k of all four starts at `32 k`.
 pub(super) type Group = [i16; 256];
@@ -24,11 +22,8 @@ const GROUPS: usize = 6 * WIDTH + 1;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     dc: [Option<Table>; 4],
-    ac: [Option<Table>; 4],
-    /// The data without byte stuffing. Padding follows each part between restarts.
-    bytes: Vec<u8>,
-    /// The end of each part, padding included.
-    parts: Vec<usize>,
+    ac: [Option<PairTable>; 4],
+    data: Data,
 }
 
 /// How the units of a row map to groups.
@@ -42,7 +37,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(header: &Header) -> Self {
+    pub(super) fn new(header: &JpegHeader) -> Self {
         let (across, down) = header.sampling.luma_blocks();
         let units = (
             (header.width as usize).div_ceil(8 * across),
@@ -69,6 +64,28 @@ impl Layout {
         }
     }
 
+    /// Blocks of a plane in a unit: across, down.
+    pub(super) fn unit_blocks(&self, component: usize) -> (usize, usize) {
+        if component == 0 {
+            self.sampling.luma_blocks()
+        } else {
+            (1, 1)
+        }
+    }
+
+    /// Blocks that the samples of a plane fill: across, down.
+    pub(super) fn own_blocks(&self, header: &JpegHeader, component: usize) -> (usize, usize) {
+        let (across, down) = self.sampling.luma_blocks();
+        let (wide, high) = self.unit_blocks(component);
+        let blocks = |length: u32, own: usize, most: usize| {
+            (length as usize * own).div_ceil(most).div_ceil(8)
+        };
+        (
+            blocks(header.width, wide, across),
+            blocks(header.height, high, down),
+        )
+    }
+
     /// Groups of a strip, over all planes.
     fn groups(&self) -> usize {
         let (across, down) = self.sampling.luma_blocks();
@@ -82,19 +99,20 @@ impl Layout {
 #[inline(always)]
 pub(super) fn read(
     memory: &mut Memory,
-    header: &Header,
+    header: &JpegHeader,
     source: &[u8],
     wanted: (Range<usize>, Range<usize>),
     mut take: impl FnMut(&Layout, (usize, usize), &[Group]),
 ) -> Option<()> {
     let layout = Layout::new(header);
     let units = layout.units.0 * layout.units.1;
-    let interval = match header.restart_interval {
+    let interval = match header.tables.restart_interval {
         0 => units,
         interval => interval,
     };
-    memory.unstuff(source.get(header.samples..)?)?;
-    (memory.parts.len() == units.div_ceil(interval)).then_some(())?;
+    let (end, _) = memory.data.fill(source.get(header.samples..)?)?;
+    (end == 0xD9).then_some(())?;
+    (memory.data.parts.len() == units.div_ceil(interval)).then_some(())?;
     memory.make_tables(header)?;
     let mut blocks = [Block::default(); 6];
     let blocks = list_blocks(&layout, &mut blocks);
@@ -111,8 +129,8 @@ pub(super) fn read(
     let tables =
         tables.map(|(dc, ac)| (dc.as_ref().unwrap_or(luma.0), ac.as_ref().unwrap_or(luma.1)));
     let mut coefficients = [[0; 256]; GROUPS];
-    let mut parts = memory.parts.iter();
-    let (mut start, mut bits, mut left) = (0, Bits::new(&[0; PADDING]), 0);
+    let mut parts = memory.data.parts.iter();
+    let (mut start, mut bits, mut left) = (0, Bits::new(&[0; PADDING])?, 0);
     let mut predicted = [0; 3];
     for row in 0..layout.units.1 {
         for strip in 0..layout.strips {
@@ -121,7 +139,7 @@ pub(super) fn read(
                 if left == 0 {
                     bits.at_end().then_some(())?;
                     let &end = parts.next()?;
-                    (bits, start) = (Bits::new(memory.bytes.get(start..end)?), end);
+                    (bits, start) = (Bits::new(memory.data.bytes.get(start..end)?)?, end);
                     (left, predicted) = (interval, [0; 3]);
                 }
                 left -= 1;
@@ -179,76 +197,16 @@ fn list_blocks<'a>(layout: &Layout, blocks: &'a mut [Block; 6]) -> &'a [Block] {
 }
 
 impl Memory {
-    fn make_tables(&mut self, header: &Header) -> Option<()> {
+    fn make_tables(&mut self, header: &JpegHeader) -> Option<()> {
         for component in &header.components[..header.sampling.components()] {
             let (dc, ac) = (
                 usize::from(component.dc_table),
                 usize::from(component.ac_table),
             );
-            Table::make(self.dc.get_mut(dc)?, header.dc_codes(dc)?, DC_BITS, false)?;
-            Table::make(self.ac.get_mut(ac)?, header.ac_codes(ac)?, AC_BITS, true)?;
+            let (dc_codes, ac_codes) = (header.tables.dc_codes(dc)?, header.tables.ac_codes(ac)?);
+            Table::make(self.dc.get_mut(dc)?, dc_codes, Symbols::Dc)?;
+            PairTable::make(self.ac.get_mut(ac)?, ac_codes, Symbols::Ac)?;
         }
         Some(())
-    }
-
-    /// Copies the entropy-coded bytes without the zeros after each 0xFF. The restart markers must be in order, followed by the
-    /// end-of-image marker.
-    #[inline(always)]
-    fn unstuff(&mut self, source: &[u8]) -> Option<()> {
-        const CHUNK: usize = 32;
-        self.parts.clear();
-        let out = &mut self.bytes;
-        // The padding is longer than the two bytes of a restart marker that it replaces. A file of only markers has few bits.
-        let needed = source.len() + CHUNK + PADDING;
-        if out.len() < needed {
-            out.resize(needed, 0);
-        }
-        let (mut at, mut length, mut restart) = (0, 0, 0xD0);
-        loop {
-            while let Some(chunk) = source
-                .get(at..)
-                .and_then(|rest| rest.first_chunk::<CHUNK>())
-            {
-                *out.get_mut(length..)?.first_chunk_mut::<CHUNK>()? = *chunk;
-                let plain = if chunk
-                    .iter()
-                    .fold(false, |found, &byte| found | (byte == 0xFF))
-                {
-                    chunk.iter().position(|&byte| byte == 0xFF).unwrap_or(CHUNK)
-                } else {
-                    CHUNK
-                };
-                (at, length) = (at + plain, length + plain);
-                if plain < CHUNK {
-                    break;
-                }
-            }
-            match (source.get(at)?, source.get(at + 1)) {
-                (0xFF, Some(0)) => {
-                    *out.get_mut(length)? = 0xFF;
-                    (at, length) = (at + 2, length + 1);
-                }
-                (0xFF, Some(&marker)) => {
-                    out.get_mut(length..length + PADDING)?.fill(0);
-                    length += PADDING;
-                    self.parts.push(length);
-                    if marker == 0xD9 {
-                        return Some(());
-                    }
-                    if marker != restart {
-                        return None;
-                    }
-                    restart = 0xD0 | (restart + 1) & 7;
-                    at += 2;
-                    if out.len() < length + (source.len() - at) + CHUNK + PADDING {
-                        out.resize(length + (source.len() - at) + CHUNK + PADDING, 0);
-                    }
-                }
-                (&byte, _) => {
-                    *out.get_mut(length)? = byte;
-                    (at, length) = (at + 1, length + 1);
-                }
-            }
-        }
     }
 }

@@ -22,30 +22,30 @@ pub(super) const F2_562: i32 = 20995;
 pub(super) const F3_072: i32 = 25172;
 
 /// The two factors of a sum of two products.
-pub(super) const fn pair(first: i32, second: i32) -> i32 {
+pub(crate) const fn pair(first: i32, second: i32) -> i32 {
     second << 16 | first & 0xFFFF
 }
 
 /// Defines `one_pass` and `transpose` for the vector type and operations in scope.
 macro_rules! islow {
-    ($vector:ty, $features:literal) => {
+    ($vector:ty, $(#[$instructions:meta])*) => {
         /// One pass of the transform. Vector k holds input k of all columns, and the same for the output, descaled by `shift` bits.
         #[inline]
-        #[target_feature(enable = $features)]
+        $(#[$instructions])*
         fn one_pass(rows: [$vector; 8], shift: i32) -> [$vector; 8] {
-            use super::islow::*;
+            use $crate::kernels::islow::*;
             let [x0, x1, x2, x3, x4, x5, x6, x7] = rows;
             let (sum, difference) = (add16(x0, x4), sub16(x0, x4));
             let (z3, z4) = (add16(x3, x7), add16(x1, x5));
-            let (round, shift) = (set32(1 << (shift - 1)), set32(shift));
+            let round = set32(1 << (shift - 1));
             macro_rules! half {
                 ($join:ident) => {{
                     let even = $join(x2, x6);
                     let t3 = madd(even, set32(pair(F0_541 + F0_765, F0_541)));
                     let t2 = madd(even, set32(pair(F0_541, F0_541 - F1_847)));
                     // 16 bits in the upper half of 32, shifted down to 13 fractional bits.
-                    let t0 = shift32($join(zero(), sum), set32(3));
-                    let t1 = shift32($join(zero(), difference), set32(3));
+                    let t0 = shift32($join(zero(), sum), 3);
+                    let t1 = shift32($join(zero(), difference), 3);
                     let (t10, t13) = (add32(t0, t3), sub32(t0, t3));
                     let (t11, t12) = (add32(t1, t2), sub32(t1, t2));
                     let odd = $join(z3, z4);
@@ -86,7 +86,7 @@ macro_rules! islow {
 
         /// Transposes rows and columns within each lane.
         #[inline]
-        #[target_feature(enable = $features)]
+        $(#[$instructions])*
         fn transpose(rows: [$vector; 8]) -> [$vector; 8] {
             let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
             let (a0, a1, a2, a3) = (low16(r0, r1), high16(r0, r1), low16(r2, r3), high16(r2, r3));

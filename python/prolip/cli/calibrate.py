@@ -1,0 +1,19 @@
+"""`prolip calibrate`: fit a model's probabilities, label sets and "don't know" on labelled images."""
+
+from __future__ import annotations
+
+from prolip.cli.command import finish, parse, prepare
+from prolip.suites.config import CalibrateOptions
+
+
+def run(prog: str, words: list[str]) -> int:
+    """Parse the options, run the command, write its lines."""
+    options = parse(CalibrateOptions, prog, words)
+    prepare()
+    from prolip.suites.calibrate import run_calibrate
+
+    then = (
+        "prolip classify ... --guarantee 0.95, and prolip.load(...).classify(..., guarantee=0.95), use the calibration"
+    )
+    finish(run_calibrate(options), then, [options.path])
+    return 0

@@ -1,0 +1,300 @@
+"""`Calibration`: what a labelled set says about a model's answers, kept in a file beside the model.
+
+The labelled items are split at random. One part fits: the temperature, the factor and bias of pairs, the order of
+thresholds, what known items look like. The other part was not used for any of these. Its scores give label sets and
+"don't know" their guarantees, which hold for items that are exchangeable with it. N new items, n calibration items, C
+labels, D dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from prolip.decisions.abstain import Abstention, abstention_threshold, threshold_order
+from prolip.decisions.config import Score
+from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold
+from prolip.decisions.doubt import Known, fit_known, outlier_p_values
+from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
+from prolip.errors import UserError
+from prolip.files import atomic_file
+
+_FORMAT = "1"
+
+
+class Evidence(NamedTuple):
+    """What a model says about items and labels."""
+
+    logits: Tensor
+    """[N, C]; their softmax is the probability of each label."""
+    distance: Tensor
+    """[N, C], the sampled distance of item and label, with both variances."""
+    pair_logits: Tensor | None
+    """[N, C], of each pair on its own; None for a model without a bias."""
+    means: Tensor
+    """[N, D], the items' means."""
+
+    def rows(self, places: Tensor) -> Evidence:
+        """The evidence on some items."""
+        pairs = None if self.pair_logits is None else self.pair_logits[places]
+        return Evidence(self.logits[places], self.distance[places], pairs, self.means[places])
+
+
+class Subject(NamedTuple):
+    """What was calibrated, and on what."""
+
+    model: str
+    """The model's name."""
+    fingerprint: str
+    """The model's fingerprint."""
+    data: str
+    """Where the labelled items are from."""
+    labels: list[str]
+    """C labels."""
+    templates: list[str]
+    """The prompts of each label."""
+
+
+class Held(NamedTuple):
+    """The part of the labelled items that was not used to fit."""
+
+    score: Tensor
+    """f64 [n], score of the right label."""
+    label: Tensor
+    """i64 [n]"""
+    confidence: Tensor
+    """f64 [n], the largest probability."""
+    correct: Tensor
+    """i64 [n], 1 if the most probable label is right."""
+    distance: Tensor
+    """f64 [n], from the known items."""
+
+
+class Fitted(NamedTuple):
+    """The answers on the part that was used to fit; they order the thresholds of "don't know"."""
+
+    confidence: Tensor
+    """f64 [a]"""
+    correct: Tensor
+    """i64 [a]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A model's answers on labelled items, and what was fitted to them."""
+
+    subject: Subject
+    score: Score
+    """How well a label fits an item, for label sets."""
+    seed: int
+    """Seed of the split."""
+    temperature: float
+    """Logits are divided by it."""
+    pairs: PairScale | None
+    """Factor and bias of pair logits; None for a model without a bias."""
+    held: Held
+    fitted: Fitted
+    known: Known
+
+    @property
+    def labels(self) -> list[str]:
+        """The C labels."""
+        return self.subject.labels
+
+    def label_sets(self, evidence: Evidence, guarantee: float, *, per_label: bool = False) -> Tensor:
+        """Which labels are in each item's set, bool [N, C]; the most probable label always is.
+
+        Without that label, coverage would be as asked for, and some sets empty; with it, it can only be higher.
+
+        Args:
+            evidence: on N items.
+            guarantee: probability that the right label is in the set, between 0 and 1.
+            per_label: whether it shall hold for the items of each label (`class_thresholds`), not only over all items.
+        """
+        scores = score_labels(evidence, self.score, self.temperature)
+        value: Tensor | float = conformal_threshold(self.held.score, guarantee)
+        if per_label:
+            held = self.held
+            value = class_thresholds(held.score, held.label, len(self.labels), guarantee, seed=self.seed).value
+        best = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, evidence.logits.argmax(dim=1, keepdim=True), True)
+        return (scores <= value) | best
+
+    def abstention(self, max_error: float, *, delta: float = 0.05) -> Abstention:
+        """The threshold on the largest probability below which the answer is "don't know".
+
+        Args:
+            max_error: largest share of wrong answers among those given, between 0 and 1.
+            delta: probability that a calibration set misleads, between 0 and 1.
+        """
+        order = threshold_order(self.fitted.confidence, self.fitted.correct, max_error)
+        return abstention_threshold(self.held.confidence, self.held.correct, order, max_error, delta=delta)
+
+    def usual(self, means: Tensor) -> Tensor:
+        """How usual items with these means [N, D] are, f64 [N], in (0, 1]; small is unusual (`outlier_p_values`)."""
+        return outlier_p_values(self.known.distance(means), self.held.distance)
+
+    def check_model(self, fingerprint: str) -> None:
+        """Check that the calibration is for this model.
+
+        Raises:
+            UserError: it is for another one.
+        """
+        if fingerprint != self.subject.fingerprint:
+            raise UserError(
+                f"the calibration is for other weights or settings than this model has (it was made for "
+                f"{self.subject.model}): make a new one with prolip calibrate"
+            )
+
+    def check_labels(self, labels: Sequence[str], templates: Sequence[str]) -> None:
+        """Check that the calibration is for these labels, in this order, and these templates.
+
+        Raises:
+            UserError: it is for others; the message says which.
+        """
+        known = self.subject.labels
+        if list(labels) != known:
+            other = [label for label in labels if label not in known]
+            missing = [label for label in known if label not in labels]
+            what = f"{other[0]!r} is not" if other else f"{missing[0]!r} is missing" if missing else "the order differs"
+            raise UserError(f"labels must be the {len(known)} that the model was calibrated with: {what}")
+        if list(templates) != self.subject.templates:
+            raise UserError(f"templates is {list(templates)}: the model was calibrated with {self.subject.templates}")
+
+
+def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor:
+    """The score of every label of every item, f64 [N, C]; small if the label fits."""
+    if score == "csd":
+        return evidence.distance.double()
+    return conformal_scores((evidence.logits.double() / temperature).softmax(dim=1), score)
+
+
+def fit_calibration(
+    evidence: Evidence,
+    truth: Tensor,
+    subject: Subject,
+    *,
+    score: Score = "lac",
+    fit_share: float = 0.3,
+    seed: int = 0,
+) -> tuple[Calibration, Tensor]:
+    """A calibration, and the places of the items that were not used to fit, i64 [n].
+
+    Args:
+        evidence: on the labelled items.
+        truth: i64, the right label of each.
+        subject: what is calibrated.
+        score: for label sets.
+        fit_share: share of the items that fit the temperature and the rest, between 0 and 1.
+        seed: seed of the split.
+
+    Raises:
+        UserError: there are too few items for two parts.
+    """
+    order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed))
+    count = int(len(truth) * fit_share)
+    fitting, held = order[:count], order[count:]
+    if len(fitting) < 2 or len(held) < 2:
+        raise UserError(
+            f"{subject.data}: {len(truth)} labelled items are too few: each of two parts needs at least two"
+        )
+    some, rest = evidence.rows(fitting), evidence.rows(held)
+    temperature = fit_temperature(some.logits, truth[fitting])
+    pairs = None
+    if some.pair_logits is not None and len(subject.labels) > 1:
+        match = torch.nn.functional.one_hot(truth[fitting], len(subject.labels)).bool()
+        pairs = fit_pairs(some.pair_logits, match)
+    known = fit_known(some.means, truth[fitting])
+    confidence, correct = _answers(rest, truth[held], temperature)
+    found = Calibration(
+        subject=subject,
+        score=score,
+        seed=seed,
+        temperature=temperature,
+        pairs=pairs,
+        held=Held(
+            score=score_labels(rest, score, temperature).gather(1, truth[held, None])[:, 0],
+            label=truth[held],
+            confidence=confidence,
+            correct=correct,
+            distance=known.distance(rest.means),
+        ),
+        fitted=Fitted(*_answers(some, truth[fitting], temperature)),
+        known=known,
+    )
+    return found, held
+
+
+def _answers(evidence: Evidence, truth: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The largest probability of each item, and whether its label is right."""
+    confidence, answer = (evidence.logits.double() / temperature).softmax(dim=1).max(dim=1)
+    return confidence, (answer == truth).long()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The file
+# ---------------------------------------------------------------------------------------------------------------------
+
+_PARTS: dict[str, type[Held] | type[Fitted] | type[Known]] = {"held": Held, "fitted": Fitted, "known": Known}
+
+
+def save_calibration(found: Calibration, path: Path) -> None:
+    """Write a calibration to a safetensors file; what is no tensor is JSON in its header."""
+    tensors: dict[str, Tensor] = {
+        f"{part}.{name}": tensor.detach().cpu().contiguous()
+        for part in _PARTS
+        for name, tensor in getattr(found, part)._asdict().items()
+    }
+    header = {
+        "subject": found.subject._asdict(),
+        "score": found.score,
+        "seed": found.seed,
+        "temperature": found.temperature,
+        "pairs": None if found.pairs is None else found.pairs._asdict(),
+    }
+    written = {"format": _FORMAT, "calibration": json.dumps(header, ensure_ascii=False)}
+    with atomic_file(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
+        save_file(tensors, temporary, written)
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read the file that `save_calibration` wrote.
+
+    Raises:
+        UserError: there is no such file, or it holds no calibration.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT or "calibration" not in metadata:
+                raise UserError(f"{path} holds no calibration: prolip calibrate writes one")
+            header = json.loads(metadata["calibration"])
+            parts = {
+                part: kind(**{name: file.get_tensor(f"{part}.{name}") for name in kind._fields})
+                for part, kind in _PARTS.items()
+            }
+        if header["score"] not in get_args(Score):
+            raise UserError(f"{path} has the unknown score {header['score']!r}")
+        return Calibration(
+            subject=Subject(**header["subject"]),
+            score=header["score"],
+            seed=int(header["seed"]),
+            temperature=float(header["temperature"]),
+            pairs=None if header["pairs"] is None else PairScale(**header["pairs"]),
+            held=parts["held"],  # type: ignore[arg-type]
+            fitted=parts["fitted"],  # type: ignore[arg-type]
+            known=parts["known"],  # type: ignore[arg-type]
+        )
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such calibration") from None
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} holds no calibration: {error}") from error

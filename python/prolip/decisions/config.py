@@ -1,0 +1,14 @@
+"""Words that options and functions share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Method = Literal["lac", "aps", "raps"]
+"""A score of probabilities for label sets (`prolip.decisions.conformal_scores`)."""
+Score = Literal["lac", "aps", "raps", "csd"]
+"""A `Method`, or the sampled distance of image and label, with both variances."""
+Loss = Literal["any", "share"]
+"""What counts as a loss in retrieval: no right candidate is kept, or the share of them that is not."""
+CALIBRATION_FILE = "calibration.safetensors"
+"""Name of a calibration in a model's folder."""

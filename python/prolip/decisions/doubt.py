@@ -1,0 +1,121 @@
+"""Scores of doubt, one per item; larger is more doubtful.
+
+Two kinds are apart. What an item leaves open: its variance, or how evenly its probabilities are spread. What the model
+has not learned: how far the item lies from items that it knows. N items, M known items, C labels, D dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.eval.uncertainty import similarity_std
+from prolip.gaussian import Gaussian
+
+
+def logit_doubts(logits: Tensor) -> dict[str, Tensor]:
+    """The usual scores of logits [N, C], each f64 [N]; they cost nothing.
+
+    - `max probability`: 1 - largest probability (arXiv:1610.02136).
+    - `margin`: 1 - (largest - second largest probability).
+    - `entropy` of the probabilities, in nats.
+    - `energy`: -ln sum exp(logit) (arXiv:2010.03759), which the softmax leaves out.
+    """
+    logits = logits.double()
+    log_probabilities = logits.log_softmax(dim=1)
+    probabilities = log_probabilities.exp()
+    best = probabilities.topk(min(2, logits.shape[1]), dim=1).values
+    second = best[:, 1] if best.shape[1] > 1 else torch.zeros_like(best[:, 0])
+    return {
+        "max probability": 1 - best[:, 0],
+        "margin": 1 - (best[:, 0] - second),
+        "entropy": -(probabilities * log_probabilities).sum(dim=1),
+        "energy": -logits.logsumexp(dim=1),
+    }
+
+
+def expected_probabilities(images: Gaussian, classes: Gaussian, logit_scale: float) -> Tensor:
+    """The softmax when both Gaussians are sampled, approximately, f64 [N, C].
+
+    The similarity of two samples has the mean of the means' similarity and the variance of `similarity_std`. Each logit
+    is divided by sqrt(1 + pi / 8 * its variance), the mean-field approximation of the expected softmax
+    (arXiv:2006.07584).
+
+    Args:
+        images: [N, D].
+        classes: [C, D].
+        logit_scale: the scale of the similarity.
+    """
+    images, classes = images.to(torch.float64), classes.to(torch.float64)
+    logits = logit_scale * images.mean @ classes.mean.T
+    spread = logit_scale * similarity_std(images, classes)
+    return (logits / (1 + torch.pi / 8 * spread.square()).sqrt()).softmax(dim=1)
+
+
+class Known(NamedTuple):
+    """What known items look like: a centre per label, and one covariance for all (Mahalanobis distance)."""
+
+    centres: Tensor
+    """f64 [C, D], of the labels that occur."""
+    precision: Tensor
+    """f64 [D, D], the inverse of the covariance within labels."""
+
+    def distance(self, means: Tensor) -> Tensor:
+        """Squared Mahalanobis distance of means [N, D] from the nearest centre, f64 [N] (arXiv:1807.03888)."""
+        root = torch.linalg.cholesky(self.precision)
+        return torch.cdist(means.double() @ root, self.centres @ root).square().amin(dim=1)
+
+
+def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
+    """Centres and covariance of labelled items.
+
+    Args:
+        means: [M, D].
+        labels: i64 [M].
+        shrinkage: share of the covariance that is replaced by its mean variance on the diagonal, above 0, so that few
+            items are enough.
+
+    Raises:
+        ValueError: there are fewer than two items.
+    """
+    if len(means) < 2:
+        raise ValueError("a covariance needs at least two items")
+    means, (_, places) = means.double(), torch.unique(labels, return_inverse=True)
+    one_hot = F.one_hot(places).double()
+    centres = (one_hot.T @ means) / one_hot.sum(dim=0)[:, None]
+    # A label with one item has no spread of its own. If all are such, the spread around the common centre is used.
+    inner = means - (centres[places] if len(centres) < len(means) else means.mean(dim=0))
+    covariance = inner.T @ inner / max(1, len(means) - len(centres))
+    variance = covariance.diagonal().mean().clamp_min(1e-12)
+    eye = torch.eye(means.shape[1], dtype=torch.float64, device=means.device)
+    return Known(centres, torch.linalg.inv((1 - shrinkage) * covariance + shrinkage * variance * eye))
+
+
+def neighbour_distance(means: Tensor, known: Tensor, num_neighbors: int = 5) -> Tensor:
+    """1 - cosine similarity to the k-th nearest known item, f64 [N] (arXiv:2204.06507).
+
+    Args:
+        means: [N, D], unit norm.
+        known: [M, D], unit norm.
+        num_neighbors: k; M if there are fewer.
+    """
+    near = (means.double() @ known.double().T).topk(min(num_neighbors, len(known)), dim=1).values
+    return 1 - near[:, -1]
+
+
+def outlier_p_values(distances: Tensor, calibration: Tensor) -> Tensor:
+    """How usual each distance is: (1 + number of calibration distances at least as large) / (n + 1), f64 [N].
+
+    A conformal p-value: for an item exchangeable with the calibration items it is at most t with probability t at most
+    (arXiv:2104.08279). Small is unusual.
+
+    Args:
+        distances: [N].
+        calibration: [n], of items that did not fit what the distance is measured from.
+    """
+    ordered = calibration.double().sort().values
+    below = torch.searchsorted(ordered, distances.double())
+    return (1 + len(ordered) - below).double() / (len(ordered) + 1)

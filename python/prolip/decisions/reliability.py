@@ -1,0 +1,108 @@
+"""How well probabilities agree with what happens: negative log-likelihood, Brier score and calibration error.
+
+N items, C labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.eval.statistics import Interval, bootstrap_interval
+
+NUM_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """How well probabilities agree with the labels, each with a bootstrap interval; small is good."""
+
+    nll: Interval
+    """Mean of -ln p(label)."""
+    brier: Interval
+    """Mean of sum over labels of (p - 1 if it is the right one)^2, in [0, 2]."""
+    calibration_error: Interval
+    """`equal_mass_calibration_error` of the largest probability, in [0, 1]."""
+
+
+def item_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The negative log-likelihood and the Brier score of each item, f64 [N] each.
+
+    Args:
+        logits: [N, C], after any temperature.
+        labels: i64 [N].
+    """
+    log_probabilities = logits.double().log_softmax(dim=1)
+    nll = -log_probabilities.gather(1, labels[:, None])[:, 0]
+    right = F.one_hot(labels, logits.shape[1])
+    return nll, (log_probabilities.exp() - right).square().sum(dim=1)
+
+
+def equal_mass_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = NUM_BINS) -> float:
+    """Mean distance of accuracy from confidence over bins of equally many items, weighted by items; in [0, 1].
+
+    Items are sorted by confidence, and bins differ by one item at most (arXiv:2012.08668). Bins of equal
+    width are `prolip.eval.uncertainty.expected_calibration_error`. They leave most bins of a confident model nearly
+    empty.
+
+    Args:
+        confidence: [N], the probability that each answer is right.
+        correct: [N], 0 or 1 (or bool).
+        num_bins: at least 1; no more than there are items are used.
+
+    Raises:
+        ValueError: there is no item.
+    """
+    if len(confidence) == 0:
+        raise ValueError("a calibration error needs at least one item")
+    order = confidence.argsort(stable=True)
+    gaps = (correct.double() - confidence.double())[order]
+    sums = torch.cat([gaps.new_zeros(1), gaps.cumsum(0)])[_edges(len(gaps), num_bins)]
+    return float(sums.diff().abs().sum()) / len(gaps)
+
+
+def measure_reliability(
+    logits: Tensor, labels: Tensor, *, num_bins: int = NUM_BINS, num_resamples: int = 1000, seed: int = 0
+) -> Reliability:
+    """Measure the softmax of logits, each figure with the interval of 95 % of its resamples.
+
+    Args:
+        logits: [N, C], after any temperature.
+        labels: i64 [N].
+        num_bins: bins of the calibration error.
+        num_resamples: bootstrap resamples.
+        seed: seed of the resampling; equal seeds resample equal items.
+    """
+    nll, brier = item_losses(logits, labels)
+    confidence, answer = logits.double().softmax(dim=1).max(dim=1)
+
+    def mean(items: Tensor) -> float:
+        return float(items.mean())
+
+    def error(some: Tensor, correct: Tensor) -> float:
+        return equal_mass_calibration_error(some, correct, num_bins)
+
+    draws = {"num_resamples": num_resamples, "seed": seed}
+    return Reliability(
+        nll=bootstrap_interval(mean, nll, **draws),
+        brier=bootstrap_interval(mean, brier, **draws),
+        calibration_error=bootstrap_interval(error, confidence, (answer == labels).double(), **draws),
+    )
+
+
+def reliability_curve(confidence: Tensor, correct: Tensor, num_bins: int = NUM_BINS) -> tuple[Tensor, Tensor]:
+    """Mean confidence and accuracy in bins of equally many items, f64 [bins] each, for a chart."""
+    order, edges = confidence.argsort(stable=True), _edges(len(confidence), num_bins)
+    mean_confidence, accuracy = (
+        torch.cat([edges.new_zeros(1).double(), side.double()[order].cumsum(0)])[edges].diff() / edges.diff()
+        for side in (confidence, correct)
+    )
+    return mean_confidence, accuracy
+
+
+def _edges(num_items: int, num_bins: int) -> Tensor:
+    """Where bins of equally many items begin and end, i64 [bins + 1]."""
+    return torch.linspace(0, num_items, min(num_bins, num_items) + 1, dtype=torch.float64).round().long()

@@ -1,0 +1,39 @@
+"""How well a score of doubt tells wrong answers from right ones, or unknown items from known ones. N items."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from prolip.eval.statistics import average_ranks
+from prolip.eval.uncertainty import area_under_risk_coverage
+
+
+def auroc(doubt: Tensor, positive: Tensor) -> float:
+    """Probability that a positive item has the larger doubt; a tie counts half. NaN if one kind is missing.
+
+    Args:
+        doubt: [N].
+        positive: [N], 0 or 1 (or bool): whether the answer is wrong, or the item is from elsewhere.
+    """
+    positive = positive.bool()
+    num_positive = int(positive.sum())
+    num_pairs = num_positive * (len(positive) - num_positive)
+    if num_pairs == 0:
+        return math.nan
+    ranks = average_ranks(doubt.double())[positive].sum()
+    return float((ranks - num_positive * (num_positive - 1) / 2) / num_pairs)
+
+
+def excess_risk_coverage(doubt: Tensor, correct: Tensor) -> float:
+    """Area under risk and coverage minus that of the best order, >= 0 (E-AURC, arXiv:1805.08206).
+
+    The best order has all right answers first. So unlike the area itself, this does not grow with the error rate alone.
+
+    Args:
+        doubt: [N].
+        correct: [N], 0 or 1 (or bool).
+    """
+    correct = correct.double()
+    return area_under_risk_coverage(doubt, correct) - area_under_risk_coverage(1 - correct, correct)

@@ -1,0 +1,103 @@
+"""Calibrate a model on labelled images (`prolip calibrate`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from torch import Tensor
+
+from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
+from prolip.decisions.conformal import class_thresholds
+from prolip.decisions.reliability import measure_reliability
+from prolip.eval.statistics import Interval
+from prolip.pretrained.classify import weigh
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
+from prolip.suites.classification import embed_prompts
+from prolip.suites.config import CalibrateOptions
+from prolip.suites.folders import TaskFolder
+from prolip.suites.zero_shot import embed_labelled, open_classes
+
+LEVELS = (0.8, 0.9, 0.95)
+ERRORS = (0.02, 0.05, 0.1)
+
+
+class Calibrated(NamedTuple):
+    """A calibration, and what it was made of."""
+
+    calibration: Calibration
+    evidence: Evidence
+    truth: Tensor
+    """i64 [N]"""
+    held: Tensor
+    """i64 [n], places of the images that were not used to fit."""
+
+
+def run_calibrate(options: CalibrateOptions) -> list[str]:
+    """Calibrate the model, write the file, and return the lines to print.
+
+    Raises:
+        UserError: the model or the data cannot be used.
+        DataError: an image has no label, or too many cannot be read.
+    """
+    with TemporaryDirectory() as made:
+        data = open_classes(options.data, Path(made), options.store, options.templates, options.classnames)
+        model = load(
+            options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision
+        )
+        found = calibrate(model, data, options)
+    save_calibration(found.calibration, options.path)
+    return report_lines(found, options)
+
+
+def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Calibrated:
+    """Embed the labelled images and calibrate the model on them; errors as for `run_calibrate`."""
+    images, truth = embed_labelled(model, data, options.batch_size)
+    prompts = embed_prompts(model, data.classnames, data.templates)
+    evidence = weigh(images, prompts, None, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
+    templates = [template.replace("{c}", "{}") for template in data.templates]
+    subject = Subject(model.name, model.fingerprint(), data.source, data.classnames, templates)
+    calibration, held = fit_calibration(
+        evidence, truth, subject, score=options.score, fit_share=options.fit_share, seed=options.seed
+    )
+    return Calibrated(calibration, evidence, truth, held)
+
+
+def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
+    """Lines about probabilities before and after, label sets and "don't know"."""
+    calibration, held = found.calibration, found.held
+    logits, truth = found.evidence.logits[held], found.truth[held]
+    draws = {"num_resamples": options.num_resamples, "seed": options.seed}
+    before = measure_reliability(logits, truth, **draws)
+    after = measure_reliability(logits / calibration.temperature, truth, **draws)
+    lines = [
+        f"{len(found.truth)} labelled images, {len(calibration.labels)} labels. {len(found.truth) - len(held)} images "
+        f"fit the temperature, {calibration.temperature:.3g}; the other {len(held)} are measured:",
+        f"{'':20}{'before':>28}{'after':>28}",
+    ]
+    for name in ("calibration_error", "brier", "nll"):
+        cells = [_written(getattr(side, name)) for side in (before, after)]
+        lines.append(f"{name.replace('_', ' '):20}{cells[0]:>28}{cells[1]:>28}")
+    lines += ["(in brackets: 95 % of bootstrap resamples)", ""]
+    for level in LEVELS:
+        basis = Counter(
+            class_thresholds(
+                calibration.held.score, calibration.held.label, len(calibration.labels), level, seed=calibration.seed
+            ).basis
+        )
+        size = float(calibration.label_sets(found.evidence.rows(held), level).sum(dim=1).double().mean())
+        lines.append(
+            f"label sets at {level:.0%}: {size:.2f} labels on average; per label, {basis['class']} labels have a "
+            f"threshold of their own, {basis['cluster']} share one, {basis['all']} have that of all images"
+        )
+    for error in ERRORS:
+        answered = calibration.abstention(error).answered
+        lines.append(f"at most {error:.0%} wrong answers: {answered:.1%} of the images are answered")
+    return [*lines, f"This holds for images like those of {calibration.subject.data}, and for no others."]
+
+
+def _written(value: Interval) -> str:
+    return f"{value.value:.4f} ({value.low:.4f} to {value.high:.4f})"

@@ -1,0 +1,195 @@
+"""Rows and charts of the suite `decisions`. N images, M images from elsewhere, C labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from prolip.decisions.config import Score
+from prolip.decisions.reliability import item_losses, reliability_curve
+from prolip.report.charts import Line, line_chart
+from prolip.suites.decision_scores import BASELINE
+from prolip.suites.results import Chart, Row, Unit, row_of_items
+from prolip.suites.row_statistics import Statistic
+
+_MEASURES: dict[str, Statistic] = {
+    "AUROC of errors": "auroc",
+    "area under risk and coverage": "risk_coverage",
+    "excess area under risk and coverage": "excess_risk_coverage",
+}
+_DRAWN = (BASELINE, "image's variance", "probability and variance", "distance to neighbours")
+"""Scores whose curves are drawn."""
+_OURS = ("image's variance", "probability over samples", "probability and variance", "distance to neighbours")
+"""Scores whose differences are main figures."""
+_FAR = ("image's variance", "Mahalanobis distance", "distance to neighbours")
+"""The same for images from elsewhere."""
+_POINTS = 40
+
+
+def difference_row(first: Row, other: Row, metric: str, *, main: bool = False) -> Row:
+    """The row of `other` minus `first`, two figures of the same items."""
+    return Row(
+        task=other.task,
+        metric=metric,
+        value=other.value - first.value,
+        num_items=other.num_items,
+        main=main,
+        unit=other.unit,
+        difference_of=[first.key, other.key],
+    )
+
+
+def doubt_rows(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> list[Row]:
+    """How well each score tells wrong answers from right ones, and its difference from the largest probability.
+
+    Args:
+        task: name of the data set.
+        doubts: f64 [N] by name; larger is more doubtful.
+        correct: bool [N].
+    """
+    rows: list[Row] = []
+    for measure, statistic in _MEASURES.items():
+        groups = (~correct if statistic == "auroc" else correct).long()
+        unit: Unit = "share" if statistic == "auroc" else "number"
+        own = {
+            name: row_of_items(
+                task,
+                f"{measure} by {name}",
+                doubt,
+                groups,
+                statistic=statistic,
+                unit=unit,
+                main=statistic == "auroc" and name == BASELINE,
+            )
+            for name, doubt in doubts.items()
+        }
+        rows += own.values()
+        if statistic != "risk_coverage":  # of the same images it differs as its excess does
+            main = _OURS if statistic == "auroc" else ()
+            rows += [
+                difference_row(own[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name in main)
+                for name, row in own.items()
+                if name != BASELINE
+            ]
+    return rows
+
+
+def probability_rows(task: str, before: Tensor, after: Tensor, truth: Tensor) -> list[Row]:
+    """How well probabilities agree with the labels, without and with temperature.
+
+    Args:
+        task: name of the data set.
+        before: [N, C], the model's own logits.
+        after: [N, C], divided by the temperature of the other folds.
+        truth: i64 [N].
+    """
+    rows: list[Row] = []
+    found: list[dict[str, Row]] = []
+    for name, logits in (("own scale", before), ("temperature", after)):
+        confidence, answer = logits.double().softmax(dim=1).max(dim=1)
+        nll, brier = item_losses(logits, truth)
+        right = (answer == truth).long()
+        found.append(
+            {
+                "calibration error": row_of_items(
+                    task, f"calibration error, {name}", confidence, right, statistic="equal_mass_error", main=True
+                ),
+                "Brier score": row_of_items(task, f"Brier score, {name}", brier, unit="number"),
+                "negative log-likelihood": row_of_items(task, f"negative log-likelihood, {name}", nll, unit="number"),
+            }
+        )
+        rows += found[-1].values()
+    return rows + [
+        difference_row(found[0][name], found[1][name], f"{name}, temperature − own scale") for name in found[0]
+    ]
+
+
+def set_rows(
+    task: str,
+    sets: Mapping[tuple[Score, float], Tensor],
+    answered: Mapping[float, Tensor],
+    truth: Tensor,
+    correct: Tensor,
+) -> list[Row]:
+    """Coverage and size of label sets; how many images are answered within a limit of errors, and how many wrongly.
+
+    Args:
+        task: name of the data set.
+        sets: bool [N, C], by score and guarantee.
+        answered: bool [N], by limit.
+        truth: i64 [N].
+        correct: bool [N].
+    """
+    rows: list[Row] = []
+    for (score, guarantee), within in sets.items():
+        title = f"label sets at {guarantee:.0%} by {score}"
+        main = score == "lac" and guarantee == 0.9
+        covered = within.gather(1, truth[:, None])[:, 0].double()
+        rows.append(row_of_items(task, f"{title}: contain the label", covered, main=main))
+        rows.append(row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number", main=main))
+    for limit, given in answered.items():
+        title = f"at most {limit:.0%} wrong"
+        rows.append(row_of_items(task, f"{title}: answered", given.double()))
+        if bool(given.any()):
+            rows.append(row_of_items(task, f"{title}: wrong among the answered", (~correct[given]).double()))
+    return rows
+
+
+def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[Row]:
+    """How well each score tells images from elsewhere, and its difference from the largest probability.
+
+    Args:
+        task: name of the data set.
+        other: name of the images from elsewhere.
+        doubts: f64 [N] by name, of the data set's images.
+        there: f64 [M] by name, of the images from elsewhere; a score that is missing there is left out.
+    """
+    own: dict[str, Row] = {}
+    for name, elsewhere in there.items():
+        items = torch.cat([doubts[name], elsewhere])
+        groups = torch.cat([torch.zeros(len(doubts[name])), torch.ones(len(elsewhere))]).long()
+        own[name] = row_of_items(
+            f"{task}, {other}",
+            f"AUROC of images from elsewhere by {name}",
+            items,
+            groups,
+            statistic="auroc",
+            main=name == BASELINE,
+        )
+    title = "AUROC of images from elsewhere"
+    return [
+        *own.values(),
+        *(
+            difference_row(own[BASELINE], row, f"{title}, {name} − {BASELINE}", main=name in _FAR)
+            for name, row in own.items()
+            if name != BASELINE
+        ),
+    ]
+
+
+def risk_chart(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> Chart:
+    """Share of wrong answers among the least doubtful images, by how many of them are answered."""
+    count = len(correct)
+    places = torch.linspace(max(1, count // 20), count, min(_POINTS, count)).round().long()
+    lines = []
+    for name in _DRAWN:
+        if name in doubts:
+            wrong = (~correct)[doubts[name].argsort(stable=True)].double().cumsum(0)
+            lines.append(Line(name=name, x=(places / count).tolist(), y=(wrong[places - 1] / places).tolist()))
+    text = f"Wrong answers among those given, for {task}, if only the least doubtful images are answered."
+    drawn = line_chart("Risk and coverage", text, lines, x_label="share answered", y_scale="from zero", percent=True)
+    return Chart(title=f"{task}: wrong answers by share answered", text=text, svg=str(drawn))
+
+
+def reliability_chart(task: str, before: Tensor, after: Tensor, correct: Tensor) -> Chart:
+    """Accuracy by confidence, without and with temperature; on the diagonal they agree."""
+    lines = []
+    for name, logits in (("own scale", before), ("temperature", after)):
+        confidence, accuracy = reliability_curve(logits.double().softmax(dim=1).amax(dim=1), correct, 10)
+        lines.append(Line(name=name, x=confidence.tolist(), y=accuracy.tolist()))
+    lines.append(Line(name="agreement", x=[0.0, 1.0], y=[0.0, 1.0]))
+    text = f"Accuracy by confidence, for {task}, in ten bins of equally many images."
+    drawn = line_chart("Reliability", text, lines, x_label="confidence", y_scale="share", percent=True, marks=True)
+    return Chart(title=f"{task}: accuracy by confidence", text=text, svg=str(drawn))

@@ -1,0 +1,161 @@
+"""Answers of a model about labelled images, calibrations on folds of them, and scores of doubt about each image.
+
+N images, M other images, C labels, D dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
+from prolip.decisions.config import Score
+from prolip.decisions.doubt import expected_probabilities, logit_doubts, neighbour_distance
+from prolip.decisions.logistic import fit_logistic
+from prolip.errors import UserError
+from prolip.eval.zero_shot import aggregate_prompts
+from prolip.gaussian import Gaussian
+from prolip.pretrained.classify import weigh
+from prolip.pretrained.model import Model
+from prolip.suites.classification import embed_prompts
+from prolip.suites.config import DecisionsOptions
+from prolip.suites.folders import TaskFolder
+from prolip.suites.zero_shot import embed_labelled
+
+SCORES: tuple[Score, ...] = ("lac", "aps", "raps", "csd")
+GUARANTEES = (0.8, 0.9, 0.95)
+ERROR_LIMITS = (0.05, 0.1, 0.2)
+BASELINE = "max probability"
+"""The score that the others are compared with."""
+_RIDGE = 1e-3
+
+
+class Answered(NamedTuple):
+    """What a model says about labelled images."""
+
+    images: Gaussian
+    """[N, D]"""
+    classes: Gaussian
+    """[C, D], the even ensemble of each label's prompts."""
+    truth: Tensor
+    """i64 [N]"""
+    evidence: Evidence
+    folds: Tensor
+    """i64 [N], the fold of each image."""
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether the most probable label is right, bool [N]."""
+        return self.evidence.logits.argmax(dim=1) == self.truth
+
+
+class Folded(NamedTuple):
+    """What calibrations on the other folds say about each image."""
+
+    logits: Tensor
+    """f64 [N, C], divided by the temperature."""
+    sets: dict[tuple[Score, float], Tensor]
+    """bool [N, C], label sets by score and guarantee."""
+    answered: dict[float, Tensor]
+    """bool [N], by limit of the share of wrong answers."""
+    calibrations: list[Calibration]
+    """One per fold, with the score `lac`."""
+
+
+def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> Answered:
+    """Embed images and labels, and draw the folds; errors as for `measure_decisions`."""
+    images, truth = embed_labelled(model, data, options.batch_size)
+    if len(truth) < 4 * options.num_folds:
+        raise UserError(f"{data.source} has {len(truth)} images: {options.num_folds} folds need four each")
+    prompts = embed_prompts(model, data.classnames, data.templates)
+    classifier = aggregate_prompts(prompts)
+    order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(options.seed))
+    folds = torch.empty_like(order)
+    folds[order] = torch.arange(len(order)) % options.num_folds
+    evidence = weigh(images, prompts, None, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
+    return Answered(images, Gaussian(classifier.weight, classifier.var.log()), truth, evidence, folds)
+
+
+def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, options: DecisionsOptions) -> Folded:
+    """Calibrate on all folds but one, and decide about the images of that one, for every fold."""
+    logits = answered.evidence.logits.double().clone()
+    within = {
+        (score, guarantee): torch.zeros_like(logits, dtype=torch.bool) for score in SCORES for guarantee in GUARANTEES
+    }
+    given = {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS}
+    subject = Subject(model.name, "", data.source, data.classnames, data.templates)
+    calibrations = []
+    for fold in range(options.num_folds):
+        inside, outside = ((answered.folds == fold) == side for side in (True, False))
+        here, there = answered.evidence.rows(inside), answered.evidence.rows(outside)
+        for score in SCORES:
+            fitted, _ = fit_calibration(there, answered.truth[outside], subject, score=score, seed=options.seed)
+            for guarantee in GUARANTEES:
+                within[score, guarantee][inside] = fitted.label_sets(here, guarantee)
+            if score == SCORES[0]:
+                calibrations.append(fitted)
+                logits[inside] /= fitted.temperature
+                confidence = logits[inside].softmax(dim=1).amax(dim=1)
+                for limit in ERROR_LIMITS:
+                    given[limit][inside] = confidence >= fitted.abstention(limit).threshold
+    return Folded(logits, within, given, calibrations)
+
+
+def find_doubts(model: Model, answered: Answered, folded: Folded, known: Gaussian | None) -> dict[str, Tensor]:
+    """Every score of doubt about each image, f64 [N]; what is fitted comes from the other folds.
+
+    Args:
+        model: the model.
+        answered: N images.
+        folded: calibrations on the other folds.
+        known: images that the model was trained on; None for the images of the other folds.
+    """
+    doubts = plain_doubts(model, answered.images, answered.classes)
+    doubts["calibrated probability"] = 1 - folded.logits.softmax(dim=1).amax(dim=1)
+    features = doubts[BASELINE].clamp(1e-9, 1 - 1e-9).logit()[:, None]
+    if model.has_variances:
+        features = torch.cat([features, answered.images.total_var.double().log()[:, None]], dim=1)
+    mahalanobis, near, combined = (torch.zeros(len(answered.truth), dtype=torch.float64) for _ in range(3))
+    for fold, calibration in enumerate(folded.calibrations):
+        inside = answered.folds == fold
+        means = answered.images.mean[inside]
+        mahalanobis[inside] = calibration.known.distance(means)
+        near[inside] = neighbour_distance(means, _known_means(answered, known, fold))
+        weights = fit_logistic(features[~inside], ~answered.correct[~inside], ridge=_RIDGE)
+        combined[inside] = (features[inside] @ weights[:-1] + weights[-1]).sigmoid()
+    doubts |= {"Mahalanobis distance": mahalanobis, "distance to neighbours": near}
+    return {**doubts, "probability and variance": combined} if model.has_variances else doubts
+
+
+def doubts_elsewhere(
+    model: Model, answered: Answered, folded: Folded, images: Gaussian, known: Gaussian | None
+) -> dict[str, Tensor]:
+    """Scores of doubt about M images from elsewhere, f64 [M]; what is fitted comes from the first fold."""
+    doubts, calibration = plain_doubts(model, images, answered.classes), folded.calibrations[0]
+    return doubts | {
+        "Mahalanobis distance": calibration.known.distance(images.mean),
+        "distance to neighbours": neighbour_distance(images.mean, _known_means(answered, known, 0)),
+    }
+
+
+def plain_doubts(model: Model, images: Gaussian, classes: Gaussian) -> dict[str, Tensor]:
+    """The scores that need no labelled images; those of variances only for a model that has them."""
+    prompts = Gaussian(classes.mean[:, None], classes.log_var[:, None])
+    evidence = weigh(images, prompts, None, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
+    doubts = logit_doubts(evidence.logits)
+    if model.has_variances:
+        answer = evidence.logits.argmax(dim=1)
+        expected = expected_probabilities(images, classes, model.logit_scale)
+        doubts |= {
+            "image's variance": images.total_var.double(),
+            "answer's variance": classes.total_var.double()[answer],
+            "distance to the answer": evidence.distance.double().gather(1, answer[:, None])[:, 0],
+            "probability over samples": 1 - expected.amax(dim=1),
+        }
+    return doubts
+
+
+def _known_means(answered: Answered, known: Gaussian | None, fold: int) -> Tensor:
+    return answered.images.mean[answered.folds != fold] if known is None else known.mean

@@ -1,0 +1,132 @@
+"""Suite `decisions`: which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere.
+
+Every score of doubt is compared with the largest probability on the same images. What must be fitted is fitted on the
+other folds of the images.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian
+from prolip.pretrained.model import Model
+from prolip.suites.caption_sets import name_sources
+from prolip.suites.config import DecisionsOptions
+from prolip.suites.decision_rows import (
+    doubt_rows,
+    elsewhere_rows,
+    probability_rows,
+    reliability_chart,
+    risk_chart,
+    set_rows,
+)
+from prolip.suites.decision_scores import answer_images, doubts_elsewhere, find_doubts, fold_calibrations
+from prolip.suites.folders import TaskFolder, open_folder
+from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.zero_shot import open_classes
+
+NOISE = "noise"
+_NUM_NOISE = 500
+
+
+def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> SuiteResult:
+    """Measure every data set.
+
+    Raises:
+        UserError: no data set could be measured, or images from elsewhere cannot be read.
+        DataError: images from elsewhere cannot be read.
+    """
+    fingerprint = model.fingerprint()
+    size = options.batch_size
+    others = {name: _embed_images(model, source, size) for name, source in name_sources(options.elsewhere).items()}
+    others[NOISE] = embed_noise(model, _NUM_NOISE, size, options.seed)
+    known = None if options.known is None else _embed_images(model, options.known, size)
+    beside = [
+        float(images.mean.double().square().mean(0).amax())
+        for images in (*others.values(), *([known] if known else []))
+    ]
+    rows: list[Row] = []
+    notes: list[str] = []
+    charts: list[Chart] = []
+    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
+        try:
+            data = open_classes(
+                source, cache.folder.with_name("data"), options.store, options.templates, options.classnames
+            )
+            settings = {
+                "model": fingerprint,
+                "data": data.fingerprint,
+                "lists": [data.classnames, data.templates],
+                "options": [options.num_folds, options.seed, options.known is None, *others],
+                "beside": beside,
+            }
+            run = partial(measure_decisions, model, name, data, others, known, options)
+            found = cache.get_or_run(name, settings, run)
+        except (UserError, DataError, OSError) as error:
+            notes.append(f"{name}: {error}")
+        else:
+            rows, notes, charts = [*rows, *found.rows], [*notes, *found.notes], [*charts, *found.charts]
+    if not rows:
+        raise UserError("; ".join(notes))
+    return SuiteResult(
+        suite="decisions", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes, charts=charts
+    )
+
+
+def measure_decisions(
+    model: Model,
+    name: str,
+    data: TaskFolder,
+    others: dict[str, Gaussian],
+    known: Gaussian | None,
+    options: DecisionsOptions,
+) -> TaskResult:
+    """Measure one data set.
+
+    Args:
+        model: any evaluated model.
+        name: name of the data set, for the rows.
+        data: the labelled images.
+        others: images from elsewhere, by name.
+        known: images that the model was trained on; None for the other folds.
+        options: number of folds, seed, batch size.
+
+    Raises:
+        UserError: there are too few images for the folds.
+        DataError: an image has no label, or too many cannot be read.
+    """
+    answered = answer_images(model, data, options)
+    folded = fold_calibrations(model, data, answered, options)
+    doubts = find_doubts(model, answered, folded, known)
+    right = answered.correct
+    rows = [
+        row_of_items(name, "accuracy", right.double(), main=True),
+        *doubt_rows(name, doubts, right),
+        *probability_rows(name, answered.evidence.logits, folded.logits, answered.truth),
+        *set_rows(name, folded.sets, folded.answered, answered.truth, right),
+    ]
+    for other, images in others.items():
+        rows += elsewhere_rows(name, other, doubts, doubts_elsewhere(model, answered, folded, images, known))
+    charts = [risk_chart(name, doubts, right), reliability_chart(name, answered.evidence.logits, folded.logits, right)]
+    return TaskResult(rows=rows, charts=charts)
+
+
+def embed_noise(model: Model, count: int, batch_size: int, seed: int) -> Gaussian:
+    """Embed images of independent uniform pixels."""
+    draws = torch.Generator().manual_seed(seed)
+    pixels = (torch.randint(256, (3, *model.preprocess.size), generator=draws, dtype=torch.uint8) for _ in range(count))
+    return model.encode_images(pixels, batch_size=batch_size, progress=False)
+
+
+def _embed_images(model: Model, source: str, batch_size: int) -> Gaussian:
+    """Embed the images of a folder, of shards, or of a data set in the published layout."""
+    folder = Path(source)
+    shards = folder.is_dir() and any(folder.rglob("*.tar"))
+    return model.encode_images(open_folder(folder).shards if shards else source, batch_size=batch_size, progress=False)

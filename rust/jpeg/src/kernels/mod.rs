@@ -1,0 +1,163 @@
+//! The kernels, once for vectors of any width: coefficients to samples, and samples to pixels.
+//!
+//! The macro `kernels!` defines them for the vector type and the operations in scope. The modules define those: they differ in
+//! nothing but the instructions, and give the same bytes.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod islow;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod sse4;
+
+use crate::level::{Level, level};
+use crate::pixels::Memory;
+use crate::planes::Source;
+
+/// Decodes with the kernels of the current level.
+pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8]) -> Option<()> {
+    match level() {
+        Level::Portable => portable::decode(source, memory, pixels),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has the instructions of its level.
+        Level::Sse4 => unsafe { sse4::decode(source, memory, pixels) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: likewise.
+        Level::Avx2 => unsafe { avx2::decode(source, memory, pixels) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: likewise.
+        Level::Avx512 => unsafe { avx512::decode(source, memory, pixels) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: likewise.
+        Level::Neon => unsafe { neon::decode(source, memory, pixels) },
+    }
+}
+
+/// Defines `decode` for a vector type of so many bytes. In scope are the operations on it, named after what they do in each
+/// lane of 128 bits; the attributes name the instructions that they need.
+macro_rules! kernels {
+    ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
+        $crate::kernels::islow::islow!($vector, $(#[$instructions])*);
+
+        /// Decodes with these kernels.
+        $(#[$instructions])*
+        pub(super) fn decode(
+            source: $crate::planes::Source<'_>,
+            memory: &mut $crate::pixels::Memory,
+            pixels: &mut [u8],
+        ) -> Option<()> {
+            let samples = |groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride| {
+                samples(groups, steps, out, stride)
+            };
+            let strides = $crate::planes::fill(source, &mut memory.planes, samples)?;
+            let colours = |luma: &[u8], blue: &[u8], red: &[u8], out: &mut [u8]| {
+                colours(luma, blue, red, out)
+            };
+            let grays = |luma: &[u8], out: &mut [u8]| grays(luma, out);
+            $crate::pixels::make(source, memory, strides, pixels, colours, grays);
+            Some(())
+        }
+
+        /// Computes the samples of a row of groups: eight rows of `out`, `stride` bytes apart. Returns whether all coefficients
+        /// are in the usual range.
+        #[inline]
+        $(#[$instructions])*
+        fn samples(groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride: usize) -> bool {
+            // Coefficients of a row in a vector: of one, two or four blocks.
+            const LANES: usize = $bytes / 2;
+            let steps: [$vector; 8] = std::array::from_fn(|row| repeat(&steps[row * 8..row * 8 + 8]));
+            let mut beyond = zero();
+            for (number, group) in groups.iter().enumerate() {
+                for part in 0..32 / LANES {
+                    let rows: [$vector; 8] = std::array::from_fn(|row| {
+                        mullo(load16(&group[row * 32 + part * LANES..][..LANES]), steps[row])
+                    });
+                    // The upper two bits of a usual one are zeros then.
+                    beyond = or(beyond, add16(rows[0], set16($crate::kernels::islow::USUAL)));
+                    let rows = transpose(one_pass(transpose(one_pass(rows, 11)), 18));
+                    for pair in 0..4 {
+                        let both = packs16(rows[2 * pair], rows[2 * pair + 1]);
+                        let at = 2 * pair * stride + number * 32 + part * LANES;
+                        store_rows(xor(both, set8(-128)), &mut out[at..], stride);
+                    }
+                }
+            }
+            !any(and(beyond, set16(-2 * $crate::kernels::islow::USUAL)))
+        }
+
+        /// Converts luma and chroma to RGB, a vector at a time.
+        #[inline]
+        $(#[$instructions])*
+        fn colours(luma: &[u8], blue: &[u8], red: &[u8], out: &mut [u8]) {
+            for (number, out) in out.as_chunks_mut::<{ 3 * $bytes }>().0.iter_mut().enumerate() {
+                let here = number * $bytes..number * $bytes + $bytes;
+                let y = load8(&luma[here.clone()]);
+                let (cb, cr) = (load8(&blue[here.clone()]), load8(&red[here]));
+                let low = rgb(low8(y, zero()), low8(cb, zero()), low8(cr, zero()));
+                let high = rgb(high8(y, zero()), high8(cb, zero()), high8(cr, zero()));
+                store_pixels(
+                    packus16(low[0], high[0]),
+                    packus16(low[1], high[1]),
+                    packus16(low[2], high[2]),
+                    out,
+                );
+            }
+        }
+
+        /// Red, green and blue of half a vector of pixels, not yet clamped to 8 bits.
+        #[inline]
+        $(#[$instructions])*
+        fn rgb(luma: $vector, blue: $vector, red: $vector) -> [$vector; 3] {
+            use $crate::pixels::{BLUE, GREEN, RED};
+            let (blue, red) = (sub16(blue, set16(128)), sub16(red, set16(128)));
+            // Half of the upper 16 bits of a product, rounded, equals the rounded product with 16 fractional bits.
+            let scaled = |twice, factor| halve16(add16(mulhi(twice, set16(factor)), set16(1)));
+            let (twice_blue, twice_red) = (add16(blue, blue), add16(red, red));
+            let r = add16(add16(luma, red), scaled(twice_red, RED));
+            let b = add16(add16(luma, twice_blue), scaled(twice_blue, BLUE));
+            let round = set32(1 << 15);
+            let low = add32(madd(low16(blue, red), set32(GREEN)), round);
+            let high = add32(madd(high16(blue, red), set32(GREEN)), round);
+            let green = packs32(shift32(low, 16), shift32(high, 16));
+            [r, sub16(add16(luma, green), red), b]
+        }
+
+        /// Copies luma to all three channels, a vector at a time.
+        #[inline]
+        $(#[$instructions])*
+        fn grays(luma: &[u8], out: &mut [u8]) {
+            for (number, out) in out.as_chunks_mut::<{ 3 * $bytes }>().0.iter_mut().enumerate() {
+                let y = load8(&luma[number * $bytes..][..$bytes]);
+                store_pixels(y, y, y, out);
+            }
+        }
+    };
+}
+pub(super) use islow::pair;
+use kernels;
+
+/// For each channel, the pixel of each byte in three vectors of RGB of 16 pixels, modulo the length of a vector: no two of
+/// a channel's bytes are in the same place.
+#[cfg(target_arch = "x86_64")]
+const PLACES: [[u8; 16]; 3] = bytes_of_rgb().0;
+/// For each of the three vectors, which bytes are red and which are green.
+#[cfg(target_arch = "x86_64")]
+const RED_BYTES: [[u8; 16]; 3] = bytes_of_rgb().1[0];
+#[cfg(target_arch = "x86_64")]
+const GREEN_BYTES: [[u8; 16]; 3] = bytes_of_rgb().1[1];
+
+#[cfg(target_arch = "x86_64")]
+const fn bytes_of_rgb() -> ([[u8; 16]; 3], [[[u8; 16]; 3]; 3]) {
+    let (mut places, mut channels) = ([[0; 16]; 3], [[[0; 16]; 3]; 3]);
+    let mut at = 0;
+    while at < 48 {
+        places[at % 3][at % 16] = (at / 3) as u8;
+        channels[at % 3][at / 16][at % 16] = 0xFF;
+        at += 1;
+    }
+    (places, channels)
+}

@@ -1,0 +1,172 @@
+//! The operations on vectors of 128 bits, with NEON.
+//!
+//! Only loads and stores access memory. Each checks its bounds.
+
+use std::arch::aarch64::{
+    int16x8_t, uint8x16x3_t, vaddq_s16 as add16, vaddq_s32, vandq_s16 as and, vcombine_s16,
+    vdupq_n_s8, vdupq_n_s16 as set16, vdupq_n_s32, veorq_s16 as xor, vget_high_s16, vget_low_s16,
+    vld1q_s16, vld1q_u8, vmaxvq_u16, vmull_s16, vmulq_s16 as mullo, vorrq_s16 as or, vpaddq_s32,
+    vqmovn_high_s16, vqmovn_s16, vqmovn_s32, vqmovun_high_s16, vqmovun_s16, vreinterpretq_s8_s16,
+    vreinterpretq_s16_s8, vreinterpretq_s16_s32, vreinterpretq_s16_s64, vreinterpretq_s16_u8,
+    vreinterpretq_s32_s16, vreinterpretq_s64_s16, vreinterpretq_u8_s16, vreinterpretq_u16_s16,
+    vshlq_s32, vshrn_n_s32, vshrq_n_s16, vst1q_u8, vst3q_u8, vsubq_s16 as sub16, vsubq_s32,
+    vzip1q_s8, vzip1q_s16 as low16, vzip1q_s32, vzip1q_s64, vzip2q_s8, vzip2q_s16 as high16,
+    vzip2q_s32, vzip2q_s64,
+};
+
+super::kernels!(
+    int16x8_t,
+    16,
+    #[target_feature(enable = "neon")]
+);
+
+/// Defines an operation on lanes of another width.
+macro_rules! operations {
+    ($($name:ident: $operation:ident, $into:ident, $back:ident;)*) => { $(
+        #[inline]
+        #[target_feature(enable = "neon")]
+        fn $name(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+            $back($operation($into(a), $into(b)))
+        }
+    )* };
+}
+
+operations! {
+    add32: vaddq_s32, vreinterpretq_s32_s16, vreinterpretq_s16_s32;
+    sub32: vsubq_s32, vreinterpretq_s32_s16, vreinterpretq_s16_s32;
+    low8: vzip1q_s8, vreinterpretq_s8_s16, vreinterpretq_s16_s8;
+    high8: vzip2q_s8, vreinterpretq_s8_s16, vreinterpretq_s16_s8;
+    low32: vzip1q_s32, vreinterpretq_s32_s16, vreinterpretq_s16_s32;
+    high32: vzip2q_s32, vreinterpretq_s32_s16, vreinterpretq_s16_s32;
+    low64: vzip1q_s64, vreinterpretq_s64_s16, vreinterpretq_s16_s64;
+    high64: vzip2q_s64, vreinterpretq_s64_s16, vreinterpretq_s16_s64;
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn zero() -> int16x8_t {
+    set16(0)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn set8(value: i8) -> int16x8_t {
+    vreinterpretq_s16_s8(vdupq_n_s8(value))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn set32(value: i32) -> int16x8_t {
+    vreinterpretq_s16_s32(vdupq_n_s32(value))
+}
+
+/// Products of numbers of 16 bits, neighbouring ones added.
+#[inline]
+#[target_feature(enable = "neon")]
+fn madd(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+    let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+    let high = vmull_s16(vget_high_s16(a), vget_high_s16(b));
+    vreinterpretq_s16_s32(vpaddq_s32(low, high))
+}
+
+/// The upper 16 bits of products.
+#[inline]
+#[target_feature(enable = "neon")]
+fn mulhi(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+    let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+    let high = vmull_s16(vget_high_s16(a), vget_high_s16(b));
+    vcombine_s16(vshrn_n_s32::<16>(low), vshrn_n_s32::<16>(high))
+}
+
+/// Numbers of 16 bits from 32, saturated.
+#[inline]
+#[target_feature(enable = "neon")]
+fn packs32(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+    let (a, b) = (vreinterpretq_s32_s16(a), vreinterpretq_s32_s16(b));
+    vcombine_s16(vqmovn_s32(a), vqmovn_s32(b))
+}
+
+/// Numbers of 8 bits from 16, saturated.
+#[inline]
+#[target_feature(enable = "neon")]
+fn packs16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+    vreinterpretq_s16_s8(vqmovn_high_s16(vqmovn_s16(a), b))
+}
+
+/// Numbers of 8 bits without sign from 16, saturated.
+#[inline]
+#[target_feature(enable = "neon")]
+fn packus16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+    vreinterpretq_s16_u8(vqmovun_high_s16(vqmovun_s16(a), b))
+}
+
+/// Half of each number of 16 bits, rounded down.
+#[inline]
+#[target_feature(enable = "neon")]
+fn halve16(value: int16x8_t) -> int16x8_t {
+    vshrq_n_s16::<1>(value)
+}
+
+/// Each number of 32 bits, shifted right.
+#[inline]
+#[target_feature(enable = "neon")]
+fn shift32(value: int16x8_t, bits: i32) -> int16x8_t {
+    vreinterpretq_s16_s32(vshlq_s32(vreinterpretq_s32_s16(value), vdupq_n_s32(-bits)))
+}
+
+/// Whether any bit is set.
+#[inline]
+#[target_feature(enable = "neon")]
+fn any(value: int16x8_t) -> bool {
+    vmaxvq_u16(vreinterpretq_u16_s16(value)) != 0
+}
+
+/// Loads 16 bytes.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load8(bytes: &[u8]) -> int16x8_t {
+    let bytes = &bytes[..16];
+    // SAFETY: the slice is 16 bytes long, and the load needs no alignment.
+    vreinterpretq_s16_u8(unsafe { vld1q_u8(bytes.as_ptr()) })
+}
+
+/// Loads 8 numbers.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load16(numbers: &[i16]) -> int16x8_t {
+    let numbers = &numbers[..8];
+    // SAFETY: the slice is 8 numbers long, and the load needs no alignment.
+    unsafe { vld1q_s16(numbers.as_ptr()) }
+}
+
+/// Loads 8 numbers into each lane, of which there is one.
+#[inline]
+#[target_feature(enable = "neon")]
+fn repeat(numbers: &[i16]) -> int16x8_t {
+    load16(numbers)
+}
+
+/// Writes two rows of 8 bytes, `stride` bytes apart: the lower and the upper half.
+#[inline]
+#[target_feature(enable = "neon")]
+fn store_rows(both: int16x8_t, out: &mut [u8], stride: usize) {
+    let mut bytes = [0; 16];
+    // SAFETY: the array is 16 bytes long, and the store needs no alignment.
+    unsafe { vst1q_u8(bytes.as_mut_ptr(), vreinterpretq_u8_s16(both)) }
+    out[..8].copy_from_slice(&bytes[..8]);
+    out[stride..stride + 8].copy_from_slice(&bytes[8..]);
+}
+
+/// Writes 16 pixels of RGB.
+#[inline]
+#[target_feature(enable = "neon")]
+fn store_pixels(red: int16x8_t, green: int16x8_t, blue: int16x8_t, out: &mut [u8; 48]) {
+    let channels = [red, green, blue].map(|channel| vreinterpretq_u8_s16(channel));
+    // SAFETY: the array is 48 bytes long, and the store needs no alignment.
+    unsafe {
+        vst3q_u8(
+            out.as_mut_ptr(),
+            uint8x16x3_t(channels[0], channels[1], channels[2]),
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! Which vector instructions the kernels use: the best that the processor has, or those that `PROLIP_SIMD` names.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::OnceLock;
+
+/// The environment variable that selects a level. It is read once.
+pub const VARIABLE: &str = "PROLIP_SIMD";
+
+/// A set of vector instructions. Kernels of all levels give the same bytes. A later level is faster, and the processor has the
+/// instructions of the earlier ones too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What every processor of the architecture has.
+    Portable,
+    /// Vectors of 128 bits, SSSE3 and SSE4.1: nearly every x86-64 processor since 2008.
+    #[cfg(target_arch = "x86_64")]
+    Sse4,
+    /// Vectors of 256 bits, AVX2, FMA, BMI and LZCNT: Haswell, Zen and later.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// Vectors of 512 bits, AVX-512 with VNNI and VBMI: Ice Lake, Zen 4 and later.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// Vectors of 128 bits on Arm.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+/// All levels of this architecture, slowest first.
+const ALL: &[Level] = &[
+    Level::Portable,
+    #[cfg(target_arch = "x86_64")]
+    Level::Sse4,
+    #[cfg(target_arch = "x86_64")]
+    Level::Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Level::Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Level::Neon,
+];
+
+impl Level {
+    /// Its name in `PROLIP_SIMD`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Sse4 => "sse4",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+        }
+    }
+}
+
+/// A value of `PROLIP_SIMD` that is no level of this processor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownLevel {
+    /// The value.
+    pub value: String,
+    /// What it must be.
+    pub rule: String,
+}
+
+impl fmt::Display for UnknownLevel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{VARIABLE} is {}: {}", self.value, self.rule)
+    }
+}
+
+impl std::error::Error for UnknownLevel {}
+
+thread_local! {
+    static LIMIT: Cell<Option<Level>> = const { Cell::new(None) };
+}
+
+/// The level of this thread's kernels: that of the process, or the one requested by [`at`]. The processor has its instructions.
+#[must_use]
+pub fn level() -> Level {
+    match LIMIT.get() {
+        Some(level) => level.min(fastest()),
+        // A wrong value is an error where a user can see it: whoever calls `check`.
+        None => check().unwrap_or_else(|_| fastest()),
+    }
+}
+
+/// The level of the process: that of `PROLIP_SIMD`, or the fastest of this processor.
+///
+/// # Errors
+/// `PROLIP_SIMD` is not the name of a level, or the processor lacks its instructions.
+pub fn check() -> Result<Level, UnknownLevel> {
+    static CHOSEN: OnceLock<Result<Level, UnknownLevel>> = OnceLock::new();
+    let choose = || {
+        let value = std::env::var_os(VARIABLE).unwrap_or_default();
+        choose(&value.to_string_lossy(), fastest())
+    };
+    CHOSEN.get_or_init(choose).clone()
+}
+
+/// The level of this name. An empty name means the fastest level.
+fn choose(name: &str, fastest: Level) -> Result<Level, UnknownLevel> {
+    if name.is_empty() {
+        return Ok(fastest);
+    }
+    let mut possible = ALL.iter().filter(|&&level| level <= fastest);
+    possible
+        .clone()
+        .find(|level| level.name() == name)
+        .copied()
+        .ok_or_else(|| {
+            let names: Vec<_> = possible.by_ref().map(|level| level.name()).collect();
+            UnknownLevel {
+                value: name.to_owned(),
+                rule: format!("this processor can run {}", names.join(", ")),
+            }
+        })
+}
+
+/// The levels that this processor can run, slowest first.
+pub fn runnable() -> impl Iterator<Item = Level> {
+    ALL.iter().copied().filter(|&level| level <= fastest())
+}
+
+/// Runs `work` with the kernels of `level` on this thread: for tests and benchmarks. If the processor cannot run them, its
+/// fastest ones are used.
+pub fn at<T>(level: Level, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Level>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LIMIT.set(self.0);
+        }
+    }
+    let _restore = Restore(LIMIT.replace(Some(level)));
+    work()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn fastest() -> Level {
+    macro_rules! has {
+        ($($feature:tt),*) => { $(is_x86_feature_detected!($feature))&&* };
+    }
+    if !has!("ssse3", "sse4.1", "popcnt") {
+        Level::Portable
+    } else if !has!("avx2", "fma", "bmi1", "bmi2", "lzcnt") {
+        Level::Sse4
+    } else if !(has!("avx512f", "avx512bw", "avx512dq", "avx512vl")
+        && has!("avx512vbmi", "avx512vnni"))
+    {
+        Level::Avx2
+    } else {
+        Level::Avx512
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn fastest() -> Level {
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        Level::Neon
+    } else {
+        Level::Portable
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn fastest() -> Level {
+    Level::Portable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_select_levels_that_the_processor_has() {
+        for (number, &level) in ALL.iter().enumerate() {
+            assert_eq!(choose(level.name(), level), Ok(level));
+            assert_eq!(choose("", level), Ok(level));
+            assert_eq!(choose("portable", level), Ok(Level::Portable));
+            for faster in &ALL[number + 1..] {
+                let error = choose(faster.name(), level).unwrap_err();
+                let message = error.to_string();
+                let rule = format!(
+                    "PROLIP_SIMD is {}: this processor can run portable",
+                    faster.name()
+                );
+                assert!(message.starts_with(&rule), "{message}");
+                assert!(message.ends_with(level.name()), "{message}");
+            }
+        }
+        assert!(choose("AVX2", *ALL.last().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_level_holds_for_one_thread_and_one_piece_of_work() {
+        let before = level();
+        at(Level::Portable, || {
+            assert_eq!(level(), Level::Portable);
+            let elsewhere = std::thread::spawn(level).join().unwrap();
+            assert_eq!(elsewhere, before);
+            for inner in runnable() {
+                at(inner, || assert_eq!(level(), inner));
+            }
+            assert_eq!(level(), Level::Portable);
+        });
+        assert_eq!(level(), before);
+        let failed = std::panic::catch_unwind(|| at(Level::Portable, || panic!("in between")));
+        assert!(failed.is_err());
+        assert_eq!(level(), before);
+    }
+
+    #[test]
+    fn the_processor_runs_what_is_listed() {
+        assert_eq!(runnable().last(), Some(fastest()));
+        for level in ALL {
+            assert_eq!(at(*level, super::level), (*level).min(fastest()));
+        }
+    }
+}

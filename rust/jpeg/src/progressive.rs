@@ -1,0 +1,293 @@
+//! Progressive files: decodes all scans to the coefficients of the whole image.
+
+use super::bits::{Band, Bits, PADDING, read_band, read_dc, refine_band, refine_dc};
+use super::buffer::KEPT;
+use super::data::Data;
+use super::header::JpegHeader;
+use super::huffman::{PairTable, Symbols, Table};
+use super::scan::{Group, Layout};
+use super::tables::Tables;
+
+/// Most scans. Encoders write about ten.
+const MAX_SCANS: usize = 100;
+/// The low bit of a coefficient before its first scan.
+const UNKNOWN: u8 = 0xFF;
+
+/// Reused tables and buffers.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    dc: [Option<Table>; 4],
+    ac: [Option<PairTable>; 4],
+    data: Data,
+    planes: [Coefficients; 3],
+}
+
+/// The coefficients of a plane.
+#[derive(Debug, Default)]
+pub(super) struct Coefficients {
+    /// Groups of four blocks, row by row, and one more that is only read.
+    groups: Vec<Group>,
+    /// For each block a bit for each coefficient, in file order: whether it is not zero.
+    nonzero: Vec<u64>,
+    /// Groups in a row.
+    across: usize,
+    /// The lowest bit that is known of each coefficient, in file order.
+    known: Vec<u8>,
+    /// The quantization table at the plane's first scan.
+    pub(super) steps: Option<[i16; 64]>,
+}
+
+/// The parameters of a scan.
+struct Scan {
+    /// The planes, and their numbers of DC and AC tables.
+    planes: Vec<(usize, usize, usize)>,
+    band: Band,
+    /// Whether the coefficients are known down to the bit above.
+    refines: bool,
+    /// Units between restarts. 0: no restarts.
+    restart_interval: usize,
+}
+
+/// What is forgotten at a restart.
+#[derive(Default)]
+struct State {
+    predicted: [i32; 3],
+    /// For how many blocks the band has ended.
+    ended: u32,
+}
+
+/// Reads all scans. `None` if anything is irregular, or the coefficients are not known to the last bit.
+#[inline(always)]
+pub(super) fn read(memory: &mut Memory, header: &JpegHeader, source: &[u8]) -> Option<()> {
+    let layout = Layout::new(header);
+    let planes = header.sampling.components();
+    for (component, plane) in memory.planes.iter_mut().enumerate().take(planes) {
+        plane.clear(&layout, component);
+    }
+    let (mut tables, mut at, mut scans) = (header.tables.clone(), header.first_scan, 0);
+    loop {
+        if source.get(at..)?.starts_with(&[0xFF, 0xD9]) {
+            break;
+        }
+        let &[0xFF, marker, high, low] = source.get(at..)?.first_chunk::<4>()? else {
+            return None;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let segment = source.get(at + 4..at + 2 + length)?;
+        at += 2 + length;
+        if marker == 0xDA {
+            scans += 1;
+            (scans <= MAX_SCANS).then_some(())?;
+            let scan = memory.begin(header, &tables, segment)?;
+            at += memory.data.fill(source.get(at..)?)?.1;
+            memory.make_tables(&tables, &scan)?;
+            memory.read_scan(&layout, header, &scan)?;
+        } else {
+            tables.read(marker, segment)?;
+        }
+    }
+    let complete = |plane: &Coefficients| plane.known.iter().all(|&low| low == 0);
+    memory.planes[..planes].iter().all(complete).then_some(())
+}
+
+impl Coefficients {
+    fn clear(&mut self, layout: &Layout, component: usize) {
+        let (down, across, _) = layout.plane(component);
+        self.across = layout.strips * across;
+        let groups = self.across * down * layout.units.1;
+        // As in `first_bytes`: one huge image must not hold its memory.
+        let kept = KEPT / size_of::<Group>();
+        if self.groups.capacity() > kept && self.groups.capacity() / 4 > groups {
+            (self.groups, self.nonzero) = (Vec::new(), Vec::new());
+        }
+        self.groups.clear();
+        self.groups.resize(groups + 1, [0; 256]);
+        self.nonzero.clear();
+        self.nonzero.resize(groups * 4, 0);
+        self.known.clear();
+        self.known.resize(64, UNKNOWN);
+        self.steps = None;
+    }
+
+    /// A row of groups of blocks.
+    pub(super) fn row(&self, row: usize) -> &[Group] {
+        &self.groups[row * self.across..][..self.across]
+    }
+
+    /// The coefficients of a block, and which are not zero.
+    #[inline(always)]
+    fn block(&mut self, x: usize, y: usize) -> Option<(&mut [i16; 256], &mut u64)> {
+        let number = y * self.across * 4 + x;
+        let first = number / 4 * 256 + number % 4 * 8;
+        let flat = self.groups.as_flattened_mut().get_mut(first..)?;
+        Some((flat.first_chunk_mut()?, self.nonzero.get_mut(number)?))
+    }
+}
+
+impl Memory {
+    pub(super) fn plane(&self, component: usize) -> &Coefficients {
+        &self.planes[component]
+    }
+
+    /// Checks the parameters of a scan against the scans before.
+    fn begin(&mut self, header: &JpegHeader, tables: &Tables, segment: &[u8]) -> Option<Scan> {
+        let (&number, rest) = segment.split_first()?;
+        let (own, rest) = rest.split_at_checked(2 * usize::from(number))?;
+        let &[first, last, bits] = rest.first_chunk::<3>()?;
+        let (high, low) = (bits >> 4, bits & 15);
+        let all = &header.components[..header.sampling.components()];
+        let mut planes: Vec<(usize, usize, usize)> = Vec::with_capacity(3);
+        for own in own.chunks_exact(2) {
+            let component = all.iter().position(|component| component.id == own[0])?;
+            // In the order of the frame.
+            let (dc, ac) = (usize::from(own[1] >> 4), usize::from(own[1] & 15));
+            planes
+                .last()
+                .is_none_or(|&(before, ..)| before < component)
+                .then_some(())?;
+            planes.push((component, dc, ac));
+        }
+        let band = if first == 0 {
+            last == 0
+        } else {
+            first <= last && last < 64 && planes.len() == 1
+        };
+        let refines = high > 0;
+        let bits = low <= 13 && (!refines || low + 1 == high);
+        (rest.len() == 3 && !planes.is_empty() && band && bits).then_some(())?;
+        for &(component, ..) in &planes {
+            let plane = &mut self.planes[component];
+            let expected = if refines { high } else { UNKNOWN };
+            // The first scan of a plane has its DC terms.
+            (first == 0 || plane.known[0] != UNKNOWN).then_some(())?;
+            for known in &mut plane.known[usize::from(first)..=usize::from(last)] {
+                (*known == expected).then_some(())?;
+                *known = low;
+            }
+            if plane.steps.is_none() {
+                plane.steps = Some(*tables.quantization(all[component].quantization)?);
+            }
+        }
+        Some(Scan {
+            planes,
+            band: Band {
+                first: first.into(),
+                last: last.into(),
+                low: low.into(),
+            },
+            refines,
+            restart_interval: tables.restart_interval,
+        })
+    }
+
+    fn make_tables(&mut self, tables: &Tables, scan: &Scan) -> Option<()> {
+        for &(_, dc, ac) in &scan.planes {
+            if scan.band.first > 0 {
+                PairTable::make(self.ac.get_mut(ac)?, tables.ac_codes(ac)?, Symbols::Band)?;
+            } else if !scan.refines {
+                Table::make(self.dc.get_mut(dc)?, tables.dc_codes(dc)?, Symbols::Dc)?;
+            }
+        }
+        Some(())
+    }
+
+    /// Reads the data of a scan.
+    #[inline(always)]
+    fn read_scan(&mut self, layout: &Layout, header: &JpegHeader, scan: &Scan) -> Option<()> {
+        let blocks = Blocks {
+            layout,
+            header,
+            scan,
+            data: &self.data,
+        };
+        let (band, planes) = (scan.band, &mut self.planes);
+        if band.first == 0 && scan.refines {
+            return blocks.each(|bits, _, (component, x, y)| {
+                refine_dc(bits, band, planes[component].block(x, y)?.0)
+            });
+        }
+        if band.first == 0 {
+            let mut dc = [None; 3];
+            for &(component, number, _) in &scan.planes {
+                dc[component] = self.dc[number].as_ref();
+            }
+            return blocks.each(|bits, state, (component, x, y)| {
+                let (out, _) = planes[component].block(x, y)?;
+                let predicted = &mut state.predicted[component];
+                read_dc(bits, dc[component]?, predicted, band, out)
+            });
+        }
+        let &(component, _, ac) = scan.planes.first()?;
+        let (ac, plane) = (self.ac[ac].as_ref()?, &mut planes[component]);
+        if scan.refines {
+            return blocks.each(|bits, state, (_, x, y)| {
+                let (out, nonzero) = plane.block(x, y)?;
+                state.ended = refine_band(bits, ac, band, out, nonzero, state.ended)?;
+                Some(())
+            });
+        }
+        blocks.each(|bits, state, (_, x, y)| {
+            if state.ended > 0 {
+                state.ended -= 1;
+                return Some(());
+            }
+            let (out, nonzero) = plane.block(x, y)?;
+            state.ended = read_band(bits, ac, band, out, nonzero)?;
+            Some(())
+        })
+    }
+}
+
+/// The blocks of a scan.
+struct Blocks<'a> {
+    layout: &'a Layout,
+    header: &'a JpegHeader,
+    scan: &'a Scan,
+    data: &'a Data,
+}
+
+impl Blocks<'_> {
+    /// Calls `work` for each block: its plane, column and row.
+    #[inline(always)]
+    fn each(
+        &self,
+        mut work: impl FnMut(&mut Bits<'_>, &mut State, (usize, usize, usize)) -> Option<()>,
+    ) -> Option<()> {
+        let Self {
+            layout, scan, data, ..
+        } = *self;
+        // Alone, a plane has no more blocks than its samples fill, row by row. Several planes have whole units.
+        let alone = (scan.planes.len() == 1).then(|| scan.planes[0].0);
+        let (across, down) = alone.map_or(layout.units, |component| {
+            layout.own_blocks(self.header, component)
+        });
+        let interval = match scan.restart_interval {
+            0 => across * down,
+            interval => interval,
+        };
+        (data.parts.len() == (across * down).div_ceil(interval)).then_some(())?;
+        let (mut parts, mut start, mut left) = (data.parts.iter(), 0, 0);
+        let (mut bits, mut state) = (Bits::new(&[0; PADDING])?, State::default());
+        for (y, x) in (0..down).flat_map(|y| (0..across).map(move |x| (y, x))) {
+            if left == 0 {
+                (bits.at_end() && state.ended == 0).then_some(())?;
+                let &end = parts.next()?;
+                (bits, start) = (Bits::new(data.bytes.get(start..end)?)?, end);
+                (left, state) = (interval, State::default());
+            }
+            left -= 1;
+            if let Some(component) = alone {
+                work(&mut bits, &mut state, (component, x, y))?;
+                continue;
+            }
+            for &(component, ..) in &scan.planes {
+                let (wide, high) = layout.unit_blocks(component);
+                for block in 0..wide * high {
+                    let place = (x * wide + block % wide, y * high + block / wide);
+                    work(&mut bits, &mut state, (component, place.0, place.1))?;
+                }
+            }
+        }
+        (bits.at_end() && state.ended == 0).then_some(())
+    }
+}

@@ -1,0 +1,11 @@
+"""What the release workflow runs with every wheel works here, too."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support import smoke
+
+
+def test_the_smoke_test_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    smoke.main()
+    assert " works with Python 3." in capsys.readouterr().out

@@ -1,0 +1,113 @@
+"""Guarantees, counted over a thousand random splits: sets contain the label as promised, and limits are kept."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from prolip.decisions.abstain import abstention_threshold, threshold_order
+from prolip.decisions.config import Method
+from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold
+from prolip.decisions.risk_control import retrieval_threshold
+from prolip.decisions.selective import auroc
+
+SPLITS, CALIBRATION, ITEMS, LABELS = 1000, 200, 1000, 6
+
+
+def population(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Probabilities of a model that is too sure, and labels: the guarantees need no good probabilities."""
+    draws = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(ITEMS, LABELS, generator=draws, dtype=torch.float64)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=draws)[:, 0]
+    return (2.5 * logits).softmax(dim=1), labels
+
+
+def splits(seed: int = 1) -> Tensor:
+    """Random orders of the items, i64 [SPLITS, ITEMS]; the first `CALIBRATION` of each calibrate."""
+    draws = torch.Generator().manual_seed(seed)
+    return torch.rand(SPLITS, ITEMS, generator=draws).argsort(dim=1)
+
+
+@pytest.mark.parametrize("method", ["lac", "aps", "raps"])
+@pytest.mark.parametrize("randomised", [False, True])
+def test_sets_contain_the_label_as_often_as_promised(method: Method, randomised: bool) -> None:
+    probabilities, labels = population()
+    draws = torch.rand(ITEMS, generator=torch.Generator().manual_seed(2), dtype=torch.float64) if randomised else None
+    right = conformal_scores(probabilities, method, draws=draws).gather(1, labels[:, None])[:, 0]
+    drawn = right[splits()]
+    for guarantee in (0.8, 0.9, 0.95):
+        threshold = torch.tensor([conformal_threshold(some, guarantee) for some in drawn[:, :CALIBRATION]])
+        coverage = float((drawn[:, CALIBRATION:] <= threshold[:, None]).double().mean())
+        assert abs(coverage - guarantee) < 0.01, (method, guarantee, coverage)
+
+
+def test_the_guarantee_holds_for_every_label_with_items_enough() -> None:
+    """One label is hard. The threshold of all items fails it; its own keeps the promise."""
+    probabilities, labels = population()
+    right = 1 - probabilities.gather(1, labels[:, None])[:, 0] + 2.0 * (labels == 0)
+    own, common = [], []
+    for order in splits()[:200]:
+        some, rest = order[:CALIBRATION], order[CALIBRATION:]
+        found = class_thresholds(right[some], labels[some], LABELS, 0.9)
+        assert found.basis[0] == "class"
+        hard = right[rest][labels[rest] == 0]
+        own.append((hard <= found.value[0]).double().mean())
+        common.append((hard <= conformal_threshold(right[some], 0.9)).double().mean())
+    assert abs(float(torch.stack(own).mean()) - 0.9) < 0.02
+    assert float(torch.stack(common).mean()) < 0.7
+
+
+@pytest.mark.parametrize("loss", ["any", "share"])
+def test_the_risk_of_retrieval_is_as_promised(loss: str) -> None:
+    draws = torch.Generator().manual_seed(3)
+    correct = torch.rand(ITEMS, 8, generator=draws) < 0.25
+    correct[:, 0] = True
+    scores = torch.randn(ITEMS, 8, generator=draws, dtype=torch.float64) + 1.5 * correct
+    best = scores.masked_fill(~correct, -math.inf).amax(dim=1)
+    for risk in (0.05, 0.2):
+        lost = []
+        for order in splits()[:300]:
+            some, rest = order[:CALIBRATION], order[CALIBRATION:]
+            threshold = retrieval_threshold(scores[some], correct[some], risk, loss)  # type: ignore[arg-type]
+            missing = (scores[rest] < threshold) & correct[rest]
+            share = (best[rest] < threshold).double() if loss == "any" else missing.sum(1) / correct[rest].sum(1)
+            lost.append(share.double().mean())
+        assert abs(float(torch.stack(lost).mean()) - risk) < 0.01
+
+
+def test_the_limit_of_errors_is_broken_no_more_often_than_allowed() -> None:
+    """Confidence u is uniform. An answer is wrong with probability (1 - u)^2: above t, a share (1 - t)^2 / 3 is."""
+    draws = torch.Generator().manual_seed(4)
+    limit, delta, answered, broken = 0.1, 0.1, 0, 0
+    for _ in range(SPLITS):
+        confidence = torch.rand(300, generator=draws, dtype=torch.float64)
+        correct = torch.rand(300, generator=draws, dtype=torch.float64) > (1 - confidence).square()
+        order = threshold_order(confidence[:100], correct[:100], limit)
+        found = abstention_threshold(confidence[100:], correct[100:], order, limit, delta=delta)
+        answered += found.answered > 0
+        broken += found.answered > 0 and (1 - found.threshold) ** 2 / 3 > limit
+    assert answered > SPLITS / 2, "else the test says nothing"
+    assert 0 < broken / SPLITS <= delta + 3 * math.sqrt(delta * (1 - delta) / SPLITS)
+
+
+@given(st.integers(0, 999), st.sampled_from(["lac", "aps", "raps"]), st.floats(0.05, 0.9), st.floats(0.05, 0.9))
+def test_a_stronger_guarantee_never_shortens_a_set(seed: int, method: Method, one: float, other: float) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    probabilities = torch.randn(30, 4, generator=draws, dtype=torch.float64).softmax(dim=1)
+    scores = conformal_scores(probabilities, method)
+    weak, strong = (conformal_threshold(scores[:, 0], value) for value in sorted((one, other)))
+    assert weak <= strong
+    assert bool((scores.argmin(dim=1) == probabilities.argmax(dim=1)).all()), "the likeliest label comes first"
+
+
+@given(st.integers(0, 999))
+def test_auroc_turns_with_its_sides(seed: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    doubt, wrong = torch.randint(4, (20,), generator=draws), torch.rand(20, generator=draws) < 0.5
+    assert auroc(doubt, wrong) + auroc(-doubt, wrong) == pytest.approx(1, nan_ok=True)
+    assert auroc(doubt, wrong) + auroc(doubt, ~wrong) == pytest.approx(1, nan_ok=True)

@@ -1,0 +1,39 @@
+"""`prolip.data.decode`: one image at a time, from any thread. `tests/parity` compares its pixels with PIL's."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prolip.data import DataError, decode
+
+
+def encoded(width: int, height: int, seed: int, *, progressive: bool = False) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG", progressive=progressive)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_threads_share_nothing(progressive: bool) -> None:
+    files = [encoded(20 + seed, 90 - seed, seed, progressive=progressive) for seed in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        images = list(threads.map(decode, files))
+    for file, image in zip(files, images, strict=True):
+        assert image.dtype == np.uint8
+        assert np.array_equal(image, np.asarray(Image.open(io.BytesIO(file)).convert("RGB")))
+
+
+def test_an_error_names_what_is_wrong_and_spoils_nothing() -> None:
+    file = encoded(30, 20, 1)
+    before = decode(file)
+    with pytest.raises(DataError, match="truncated"):
+        decode(file[:-2])
+    with pytest.raises(DataError, match="not a JPEG, PNG"):
+        decode(b"text")
+    assert np.array_equal(decode(file), before)

@@ -1,0 +1,55 @@
+"""The exact test behind "don't know"; how often the limit is broken is in tests/property."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.stats import binom
+
+from prolip.decisions.abstain import abstention_threshold, binomial_p_values, threshold_order
+
+
+def test_p_values_are_scipys() -> None:
+    wrong, answered = torch.tensor([0, 3, 40, 200, 0, 5]), torch.tensor([10, 100, 500, 1000, 0, 5])
+    for rate in (0.01, 0.1, 0.3):
+        expected = binom.cdf(wrong.numpy(), answered.numpy(), rate)
+        assert binomial_p_values(wrong, answered, rate).tolist() == pytest.approx(expected.tolist(), rel=1e-9)
+
+
+def test_thresholds_are_lowered_until_one_fails() -> None:
+    """Hundred sure answers are right, then every second one is wrong."""
+    confidence = torch.linspace(1, 0.01, 200)
+    correct = torch.tensor([True] * 100 + [True, False] * 50)
+    found = abstention_threshold(confidence, correct, confidence[59:], 0.1)
+    answered = int(found.answered * 200 + 0.5)
+    wrong = int(found.error * answered + 0.5)
+    assert 100 < answered < 125
+    assert confidence[answered - 1] == pytest.approx(found.threshold)
+    assert float(binomial_p_values(torch.tensor([wrong]), torch.tensor([answered]), 0.1)) <= 0.05
+    nothing = abstention_threshold(confidence, ~correct, confidence[59:], 0.1)
+    assert (nothing.threshold, nothing.answered) == (math.inf, 0.0)
+    assert math.isnan(nothing.error)
+
+
+def test_a_threshold_that_fails_stops_the_tests() -> None:
+    """Few answers cannot show a small error: the first of these is not rejected, and no later one is tried."""
+    confidence, correct = torch.linspace(1, 0, 100), torch.ones(100)
+    assert abstention_threshold(confidence, correct, confidence[10:], 0.05).threshold == math.inf
+    assert abstention_threshold(confidence, correct, confidence[80:], 0.05).answered == 1.0
+
+
+def test_the_order_starts_where_other_items_speak_most_clearly() -> None:
+    confidence = torch.linspace(1, 0, 300)
+    correct = torch.arange(300) < 150
+    order = threshold_order(confidence, correct, 0.1)
+    assert float(order[0]) == pytest.approx(float(confidence[149]), abs=0.01)
+    assert bool((order.diff() < 0).all())
+    assert len(threshold_order(confidence[:0], correct[:0], 0.1)) == 0
+
+
+def test_settings_are_probabilities() -> None:
+    for settings in ({"max_error": 0.0}, {"max_error": 0.1, "delta": 1.0}):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            abstention_threshold(torch.ones(3), torch.ones(3), torch.ones(1), **settings)

@@ -1,0 +1,61 @@
+"""Scores and thresholds of label sets by hand; how often sets contain the label is in tests/property."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold, items_needed
+
+P = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], dtype=torch.float64)
+
+
+def test_scores_by_hand() -> None:
+    torch.testing.assert_close(conformal_scores(P, "lac"), 1 - P)
+    aps = conformal_scores(P, "aps")
+    torch.testing.assert_close(aps, torch.tensor([[1.0, 0.5, 0.8], [0.9, 1.0, 0.8]], dtype=torch.float64))
+    half = conformal_scores(P, "aps", draws=torch.tensor([0.5, 0.0]))
+    torch.testing.assert_close(half, torch.tensor([[0.9, 0.25, 0.65], [0.8, 0.9, 0.0]], dtype=torch.float64))
+    raps = conformal_scores(P, "raps", penalty=0.5, free_labels=1)
+    torch.testing.assert_close(raps - aps, torch.tensor([[1.0, 0.0, 0.5], [0.5, 1.0, 0.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("guarantee", "needed", "of_nineteen"), [(0.8, 4, 16), (0.9, 9, 18), (0.95, 19, 19), (0.5, 1, 10)]
+)
+def test_the_threshold_is_a_score_of_finite_samples(guarantee: float, needed: int, of_nineteen: int) -> None:
+    assert items_needed(guarantee) == needed
+    scores = torch.arange(1.0, 20.0)[torch.randperm(19)]
+    assert conformal_threshold(scores, guarantee) == of_nineteen
+    assert conformal_threshold(torch.arange(1.0, needed + 1), guarantee) == needed
+    assert conformal_threshold(torch.arange(1.0, needed), guarantee) == math.inf
+
+
+def test_a_guarantee_is_a_probability() -> None:
+    for value in (0.0, 1.0, 95.0):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            items_needed(value)
+
+
+def test_labels_with_enough_items_have_thresholds_of_their_own() -> None:
+    """At 80 %: four items are needed. Label 2 has three, and label 3 none."""
+    scores = torch.tensor([1, 2, 3, 4, 10, 20, 30, 40, 50, 7, 8, 9], dtype=torch.float64)
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2])
+    found = class_thresholds(scores, labels, 4, 0.8)
+    assert found.basis == ["class", "class", "all", "all"]
+    everything = conformal_threshold(scores, 0.8)
+    assert found.value.tolist() == [4, 50, everything, everything]
+
+
+def test_rare_labels_share_the_threshold_of_labels_like_them() -> None:
+    """Twenty labels with 18 items each, at 95 %: one too few for a threshold of their own. Half of them are hard."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(20).repeat_interleave(18)
+    scores = torch.rand(360, generator=draws, dtype=torch.float64) + 10 * (labels % 2)
+    found = class_thresholds(scores, labels, 20, 0.95)
+    assert found.basis == ["cluster"] * 20
+    assert bool((found.value[::2] <= 1).all())
+    assert bool((found.value[1::2] > 10).all())
+    assert found.value.equal(class_thresholds(scores, labels, 20, 0.95).value)

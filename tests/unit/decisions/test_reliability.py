@@ -1,0 +1,52 @@
+"""Measures of probabilities against their definitions and scikit-learn's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import brier_score_loss, log_loss
+
+from prolip.decisions.reliability import (
+    equal_mass_calibration_error,
+    item_losses,
+    measure_reliability,
+    reliability_curve,
+)
+
+
+def test_losses_of_items_are_scikit_learns() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(60, 4, generator=draws), torch.randint(4, (60,), generator=draws)
+    nll, brier = item_losses(logits, labels)
+    probabilities = logits.double().softmax(dim=1)
+    assert float(nll.mean()) == pytest.approx(log_loss(labels, probabilities, labels=range(4)))
+    by_class = [brier_score_loss(labels == place, probabilities[:, place]) for place in range(4)]
+    assert float(brier.mean()) == pytest.approx(sum(by_class))
+
+
+def test_calibration_error_by_hand() -> None:
+    confidence = torch.tensor([0.9, 0.2, 0.6, 0.3, 0.8])
+    correct = torch.tensor([1, 0, 0, 1, 1])
+    # Two bins: .2 .3 (wrong, right; of five items the first bin ends at 2) and .6 .8 .9 (wrong, right, right).
+    assert equal_mass_calibration_error(confidence, correct, 2) == pytest.approx((abs(1 - 0.5) + abs(2 - 2.3)) / 5)
+    assert equal_mass_calibration_error(confidence, correct, 1) == pytest.approx(abs(3 - 2.8) / 5)
+    alone = equal_mass_calibration_error(confidence, correct, 99)
+    assert alone == pytest.approx(float((correct - confidence).abs().mean()))
+    mean_confidence, accuracy = reliability_curve(confidence, correct, 2)
+    assert mean_confidence.tolist() == pytest.approx([0.25, 2.3 / 3])
+    assert accuracy.tolist() == pytest.approx([0.5, 2 / 3])
+    with pytest.raises(ValueError, match="at least one"):
+        equal_mass_calibration_error(confidence[:0], correct[:0])
+
+
+def test_the_true_probabilities_are_the_most_reliable() -> None:
+    draws = torch.Generator().manual_seed(1)
+    logits = 2 * torch.randn(3000, 5, generator=draws)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=draws)[:, 0]
+    right, sharp = (measure_reliability(factor * logits, labels, num_resamples=20) for factor in (1.0, 3.0))
+    for name in ("nll", "brier", "calibration_error"):
+        value = getattr(right, name)
+        assert value.low <= value.value <= value.high or name == "calibration_error", (
+            "resamples only add error to this one"
+        )
+        assert value.high < getattr(sharp, name).low, name

@@ -1,0 +1,56 @@
+"""The temperature is where the likelihood is largest, and what it does at the ends."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from prolip.decisions.temperature import BOUND, fit_pairs, fit_temperature
+
+
+def drawn(seed: int, true_temperature: float, count: int = 400) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(count, 5, generator=draws, dtype=torch.float64)
+    labels = torch.multinomial((logits / true_temperature).softmax(dim=1), 1, generator=draws)[:, 0]
+    return logits, labels
+
+
+@given(st.integers(0, 999), st.floats(0.3, 4.0))
+def test_no_other_temperature_makes_the_labels_likelier(seed: int, true_temperature: float) -> None:
+    logits, labels = drawn(seed, true_temperature)
+    found = fit_temperature(logits, labels)
+    best = float(F.cross_entropy(logits / found, labels))
+    for factor in (0.5, 0.99, 1.01, 2.0):
+        assert best <= float(F.cross_entropy(logits / (found * factor), labels)) + 1e-12
+
+
+def test_the_true_temperature_is_found() -> None:
+    logits, labels = drawn(0, 1.7, count=20000)
+    assert fit_temperature(logits, labels) == pytest.approx(1.7, rel=0.03)
+    assert fit_temperature(logits * 10, labels) == pytest.approx(10 * fit_temperature(logits, labels))
+
+
+def test_the_ends() -> None:
+    logits, labels = drawn(0, 1.0)
+    assert fit_temperature(logits, logits.argmax(dim=1)) == pytest.approx(1 / BOUND, rel=1e-3)
+    assert fit_temperature(logits, logits.argmin(dim=1)) == pytest.approx(BOUND, rel=1e-3)
+    assert fit_temperature(logits + 1e6, labels) == pytest.approx(fit_temperature(logits, labels), rel=1e-6)
+    with pytest.raises(ValueError, match="at least one"):
+        fit_temperature(logits[:0], labels[:0])
+
+
+def test_factor_and_bias_of_pairs_are_found() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(5000, 6, generator=draws, dtype=torch.float64) - 10
+    match = torch.rand(logits.shape, generator=draws, dtype=torch.float64) < (0.5 * logits + 3).sigmoid()
+    found = fit_pairs(logits, match)
+    assert found.factor == pytest.approx(0.5, rel=0.05)
+    assert found.bias == pytest.approx(3.0, rel=0.05)
+    apart = fit_pairs(torch.tensor([[-1.0, 1.0]]), torch.tensor([[False, True]]))
+    assert (apart.factor, apart.bias) == pytest.approx((torch.tensor(2 / 3).logit().item(), 0.0), abs=1e-6)
+    with pytest.raises(ValueError, match="belong together"):
+        fit_pairs(logits, torch.ones_like(match))

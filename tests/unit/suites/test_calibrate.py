@@ -1,0 +1,173 @@
+"""`prolip calibrate`, and what a calibrated model says: label sets, "don't know", and errors in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.class_folders import LABELS, write_calibrated_world
+from torch import Tensor
+
+import prolip
+from prolip.cli import main
+from prolip.decisions import items_needed, load_calibration
+from prolip.errors import UserError
+from prolip.pretrained.model import Model
+from prolip.suites.calibrate import calibrate
+from prolip.suites.config import CalibrateOptions
+from prolip.suites.zero_shot import open_classes
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, calibrated on its labelled images."""
+    root = tmp_path_factory.mktemp("calibrated")
+    write_calibrated_world(root)
+    assert command(root, "--num_resamples", "5") == 0
+    return root
+
+
+def command(root: Path, *words: str) -> int:
+    given = ["--checkpoint", str(root / "run"), "--data", str(root / "mine"), "--device", "cpu"]
+    return main(["calibrate", *given, *words])
+
+
+@pytest.fixture(scope="module")
+def model(lab: Path) -> Model:
+    return prolip.load(lab / "run", device="cpu")
+
+
+def evidence_of(lab: Path, model: Model) -> tuple[Tensor, Tensor]:
+    """The labels of the labelled images, and the places that gave the guarantees."""
+    options = CalibrateOptions(checkpoint="", data=str(lab / "mine"), out=lab / "unused")
+    found = calibrate(model, open_classes(options.data, lab, ()), options)
+    return found.truth, found.held
+
+
+def test_the_report_says_what_was_measured(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(lab, "--num_resamples", "5", "--out", str(lab / "other.safetensors")) == 0
+    shown = capsys.readouterr().out
+    assert "120 labelled images, 3 labels. 36 images fit the temperature" in shown
+    assert "the other 84 are measured" in shown
+    for words in ("calibration error", "brier", "nll", "label sets at 95%", "at most 5% wrong answers", "no others"):
+        assert words in shown
+
+
+def test_sets_contain_the_labels_of_the_calibration_itself(lab: Path, model: Model) -> None:
+    """Of the n images that gave the threshold, the sets contain the labels of ceil((n + 1) * guarantee) at least."""
+    assert model.calibration is not None
+    truth, held = evidence_of(lab, model)
+    found = model.classify(lab / "mine", LABELS, guarantee=0.9, progress=False)
+    assert found.label_sets is not None
+    assert found.answers is None
+    inside = torch.tensor([LABELS[place] in some for place, some in zip(truth, found.label_sets, strict=True)])
+    assert int(inside[held].sum()) >= 77  # ceil(85 * .9)
+    for label, some in zip(found.labels, found.label_sets, strict=True):
+        assert some[0] == label
+    most = model.classify(lab / "mine", LABELS, guarantee=0.999, progress=False)
+    assert items_needed(0.999) > len(held)
+    assert most.label_sets == [[LABELS[place] for place in row] for row in most.probabilities.argsort(1, True).tolist()]
+    raw = model.classify(lab / "mine", LABELS, templates=["a photo of a {}."], progress=False)
+    expected = (raw.probabilities.double().log() / model.calibration.temperature).softmax(dim=1)
+    torch.testing.assert_close(most.probabilities.double(), expected, rtol=1e-3, atol=1e-6)
+    assert raw.label_sets is None
+    assert raw.usual is None
+
+
+def test_dont_know_follows_the_threshold(lab: Path, model: Model) -> None:
+    assert model.calibration is not None
+    threshold = model.calibration.abstention(0.6).threshold
+    found = model.classify(lab / "mine", LABELS, max_error=0.6, progress=False)
+    sure = found.probabilities.amax(dim=1) >= threshold - 1e-6
+    assert found.answers == [label if known else None for label, known in zip(found.labels, sure.tolist(), strict=True)]
+    never = model.classify(lab / "mine", LABELS, max_error=0.001, progress=False)
+    assert never.answers == [None] * 120, "84 images cannot show that one answer in a thousand is wrong"
+
+
+def test_images_from_elsewhere_are_unusual(lab: Path, model: Model) -> None:
+    mine = model.classify(lab / "mine", LABELS, guarantee=0.9, progress=False).usual
+    elsewhere = model.classify(lab / "elsewhere", LABELS, guarantee=0.9, progress=False).usual
+    assert mine is not None
+    assert elsewhere is not None
+    assert float(elsewhere.max()) < 0.05 < float(mine.median())
+
+
+def test_per_label_each_has_its_own_threshold(lab: Path, model: Model) -> None:
+    assert model.calibration is not None
+    truth, held = evidence_of(lab, model)
+    found = model.classify(lab / "mine", LABELS, guarantee=0.8, per_label=True, progress=False)
+    assert found.label_sets is not None
+    for place, label in enumerate(LABELS):
+        own = [item for item in held.tolist() if truth[item] == place]
+        inside = sum(label in found.label_sets[item] for item in own)
+        assert inside >= 0.8 * (len(own) + 1) - 1e-9
+
+
+def test_what_was_saved_is_read_back(lab: Path, model: Model) -> None:
+    found = load_calibration(lab / "run" / "calibration.safetensors")
+    assert model.calibration is not None
+    assert found.subject == model.calibration.subject
+    assert found.subject.labels == list(LABELS)
+    assert found.pairs == model.calibration.pairs
+    assert found.pairs is not None
+    assert found.held.score.equal(model.calibration.held.score)
+
+
+def test_a_calibration_is_for_its_labels_templates_and_model(
+    lab: Path, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = lab / "mine" / "food" / "000.png"
+    for labels, message in (
+        (["animals", "food"], "'travel' is missing"),
+        ([*LABELS, "nature"], "'nature' is not"),
+        (["food", "animals", "travel"], "the order differs"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.classify(images, labels, guarantee=0.9)
+    with pytest.raises(UserError, match=r"templates is \['a \{\}'\]: the model was calibrated with"):
+        model.classify(images, LABELS, templates=["a {}"], guarantee=0.9)
+    with pytest.raises(UserError, match="prompt_weights cannot be given"):
+        model.classify(images, LABELS, guarantee=0.9, prompt_weights=torch.ones(3, 1))
+    with pytest.raises(UserError, match=r"guarantee is 95: it must be between 0 and 1"):
+        model.classify(images, LABELS, guarantee=95)
+    calibration = lab / "run" / "calibration.safetensors"
+    other = prolip.load(lab / "run", device="cpu", precision="bf16")
+    assert other.calibration is None
+    assert "is not used: the calibration is for other weights or settings" in caplog.text
+    with pytest.raises(UserError, match="need a calibrated model: make a calibration with prolip calibrate"):
+        other.classify(images, LABELS, max_error=0.1)
+    with pytest.raises(UserError, match=r"calibration\.safetensors: the calibration is for other weights"):
+        prolip.load(lab / "run", device="cpu", precision="bf16", calibration=calibration)
+    with pytest.raises(UserError, match="there is no such calibration"):
+        prolip.load(lab / "run", device="cpu", calibration=lab / "absent")
+    with pytest.raises(UserError, match="holds no calibration"):
+        load_calibration(lab / "tokenizer.json")
+
+
+def test_one_image_is_decided_in_words(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["classify", str(lab / "mine" / "food" / "000.png"), "--checkpoint", str(lab / "run"), "--device", "cpu"]
+    assert main([*words, "--guarantee", "0.999", "--max_error", "0.001"]) == 0
+    shown = capsys.readouterr().out
+    assert "one of these is right with 99.9%: " in shown
+    assert "answer, if at most 0.1% may be wrong: don't know" in shown
+    assert f"This holds for images like those of {lab / 'mine'}, and for no others." in shown
+    assert main([*words, "--max_error", "0.6", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {"answer", "usual", "labels"} <= answer.keys()
+    assert "label_set" not in answer
+    assert main([*words]) == 2
+    assert "labels is empty" in capsys.readouterr().err
+
+
+def test_too_few_images_and_no_place_for_the_file(tmp_path: Path, lab: Path, model: Model) -> None:
+    one = tmp_path / "few" / "food"
+    one.mkdir(parents=True)
+    (one / "a.png").write_bytes((lab / "mine" / "food" / "000.png").read_bytes())
+    options = CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused")
+    with pytest.raises(UserError, match="1 labelled items are too few"):
+        calibrate(model, open_classes(str(tmp_path / "few"), tmp_path, ()), options)
+    assert main(["calibrate", "--checkpoint", "open_clip:x/y", "--data", str(lab / "mine")]) == 2
+    with pytest.raises(UserError, match="fit_share is 1: it must be between 0 and 1"):
+        CalibrateOptions(checkpoint="", data="", fit_share=1)
