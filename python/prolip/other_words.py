@@ -40,6 +40,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
     "bench data": {"--data": "--shards", "--images": "--num_images", "--num_threads": "--threads"},
     "bprw": {**_MODEL, "--data": "--shards", "--images": "--shards"},
+    "calibrate": {**_MODEL, **_PRECISION, "--images": "--data", "--shards": "--data"},
     "classify": {
         **_MODEL,
         **_PRECISION,
@@ -152,6 +153,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         f"eval {suite}": {**_MODEL, **_PRECISION, "--images": "--data", "--shards": "--data"}
         for suite in (
             "datacomp",
+            "decisions",
             "emoji",
             "hierarcaps",
             "hierarimgs",

@@ -30,7 +30,7 @@ def test_a_ranking_is_what_the_measures_say(lab: Path, tmp_path: Path, by: str, 
     image, text = gaussians(lab, "image"), gaussians(lab, "text")
     expected = {
         "image": image.total_var,
-        "caption": text.total_var,
+        "text": text.total_var,
         "inclusion": inclusion_score(image, text).sum(1),
         "csd": csd(image, text).diagonal(),
     }[by]

@@ -136,10 +136,10 @@ def test_retrieval_is_that_of_the_evaluation(folder: Path, model: ProLIP) -> Non
 def test_labels_are_names_numbers_or_members(folder: Path, model: ProLIP) -> None:
     classes = folder / "classes.txt"
     ways = [
-        {"label": "class.text"},
-        {"label": "class.text", "classes": classes},
-        {"label": "class.number", "classes": classes},
-        {"classes": classes},
+        {"class_key": "class.text"},
+        {"class_key": "class.text", "classnames": classes},
+        {"class_key": "class.number", "classnames": classes},
+        {"classnames": classes},
     ]
     found = [figures(folder, model, job(folder, "zero_shot", templates=("{}",), **way)) for way in ways]
     assert found[0]["val/zero_shot/majority"] == pytest.approx(6 / 22)
