@@ -115,9 +115,10 @@ def test_no_unfinished_marks() -> None:
 
 # One a foreign library or a family of SIMD kernels, with the functions that choose a kernel by what the processor has.
 UNSAFE = {
+    "jpeg/src/kernels": "SIMD kernels of JPEG, and who calls them once the processor is known",
+    "jpeg/src/tests.rs": "libjpeg-turbo, which the tests compare with",
     "loader/src/image/augment": "SIMD kernels of resizing and colours, and who calls them once the processor is known",
     "loader/src/pipeline/row_slots.rs": "rows of one batch written by several threads",
-    "loader/src/image/decode/baseline": "SIMD kernels of baseline JPEG",
     "loader/src/image/decode/jpeg.rs": "libjpeg-turbo",
     "loader/src/image/decode/webp.rs": "libwebp",
     "loader/tests/allocations.rs": "an allocator that counts and hands every call on",

@@ -129,7 +129,7 @@ pub(super) fn blocks_ended(step: u32, bits: u64) -> u32 {
     let (length, total) = (step >> 8 & 0xFF, step & 0xFF);
     let size = total - length;
     let behind = bits << (length & 63);
-    (1 << size) - 1 + (behind >> 1 >> (63 - size & 63)) as u32
+    (1 << size) - 1 + (behind >> 1 >> ((63 - size) & 63)) as u32
 }
 
 /// The number of a step. The bits start with its code.
