@@ -19,12 +19,14 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from prolip.checkpoint import (
+    Checkpoint,
     CheckpointError,
     StorageError,
     agree_on_checkpoint,
     find_latest,
     load_checkpoint,
     open_saved,
+    read_weights,
 )
 from prolip.checkpoint.folder import commit, partial_path, record
 from prolip.checkpoint.tensors import read_into
@@ -251,3 +253,21 @@ def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delattr(os, "O_DIRECTORY")
     with pytest.raises(CheckpointError, match="are read on Linux and macOS: export the model there"):
         CheckpointFiles(tmp_path)
+
+
+def test_weights_that_a_run_deletes_while_they_are_read_are_read_from_its_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = save(tmp_path / "checkpoints", 1).parent
+    read = Checkpoint.model
+
+    def save_and_read(saved: Checkpoint) -> dict[str, torch.Tensor]:
+        if saved.step == 1:
+            save(checkpoints, 2, keep=1)
+        return read(saved)
+
+    monkeypatch.setattr(Checkpoint, "model", save_and_read)
+    found = read_weights(tmp_path)
+    assert found is not None
+    assert found[0].step == 2
+    assert torch.equal(found[1]["weight"], tensors(2)["model.weight"])
