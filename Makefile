@@ -16,7 +16,7 @@ RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.r
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (twelve minutes on two cores, a third of it set-up)
+demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (twelve minutes on two cores with bf16 instructions, half an hour without)
 	@$(BIN)/prolip demo
 
 test: test-rust test-python ## cargo test, then pytest over both layers
@@ -150,7 +150,7 @@ SUBMAKE := $(MAKE) --no-print-directory
 
 # The packages are downloaded while the extension is compiled. Without MAKEFLAGS, because cargo takes the job slots that they name.
 $(VENV)/.ready-demo: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
-	@[ -e $@ ] || echo 'Setting up once, about four minutes on two cores. Seconds of each stage:'
+	@[ -e $@ ] || echo 'Setting up once, four to seven minutes on two cores. Seconds of each stage:'
 	@$(SUBMAKE) $(VENV)/.maturin
 	@$(SUBMAKE) --jobs=2 $(VENV)/.packages $(VENV)/.extension
 	$(call stage,prolip,the package prolip itself,$(MATURIN))

@@ -30,6 +30,14 @@ _MODEL = {
 _PRECISION = {"--amp": "--precision bf16", "--bf16": "--precision bf16", "--fp16": "--precision fp16"}
 
 OPTIONS: dict[str, dict[str, str]] = {
+    "adapt": {
+        "--batch_size": "--heads.batch_size",
+        "--data": "--embeddings",
+        "--lr": "--heads.lr",
+        "--model": "--checkpoint",
+        "--pairs": "--embeddings",
+        "--steps": "--heads.steps",
+    },
     "bench data": {"--data": "--shards", "--images": "--num_images", "--num_threads": "--threads"},
     "bprw": {**_MODEL, "--data": "--shards", "--images": "--shards"},
     "classify": {

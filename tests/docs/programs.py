@@ -86,6 +86,8 @@ def prolip(words: list[str]) -> None:
         explore(*words)
     elif words[0] == "eval" and "--num_resamples" in known_flags()[" ".join(words[:2])]:
         assert cli.main([*words[:2], "--num_resamples", "20", *words[2:]]) == 0
+    elif words[0] == "adapt" and not {"--method", "--heads.steps"} & set(words):
+        assert cli.main([*words, "--heads.steps", "5"]) == 0
     else:
         closed(words)
 
@@ -179,7 +181,7 @@ def python(words: list[str]) -> None:
 
 
 def parse_python(words: list[str]) -> None:
-    assert words[0] == "train/ablation.py"
+    assert words[0] in {"train/ablation.py", "train/adapt.py"}
     main = runpy.run_path(str(ROOT / words[0]))["main"]
     for command in ("run", "table", "neighbours"):
         main.__globals__[command] = lambda _: 0

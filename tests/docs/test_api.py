@@ -21,6 +21,7 @@ PUBLIC = (
     "prolip.eval",
     "prolip.decisions",
     "prolip.embeddings",
+    "prolip.adapt",
     "prolip.suites",
     "prolip.train.config",
     "prolip.train.logging",

@@ -283,6 +283,11 @@ def start_from_clip(folder: Path, patch: Patch) -> None:
     captioned(folder / "data" / "long", prefix="train-")
 
 
+def adapt_a_frozen_clip(folder: Path, patch: Patch) -> None:
+    mine(folder)
+    clips(folder, patch)
+
+
 def decide(folder: Path, _: Patch) -> None:
     """A run, labelled images, and photos from elsewhere."""
     write_run(folder / "runs" / "demo", folder / "tokenizer.json", context_length=20)
@@ -290,6 +295,12 @@ def decide(folder: Path, _: Patch) -> None:
     for name in ("cat", "dog"):
         Image.new("RGB", (40, 40), "gray").save(folder / f"{name}.jpg")
     images(folder)
+
+
+def doubt(folder: Path, _: Patch) -> None:
+    """A run, and emoji shards."""
+    build_made_up(folder / "data" / "emoji")
+    write_run(folder / "runs" / "demo", folder / "data" / "emoji" / "tokenizer.json", context_length=20)
 
 
 def hugging_face(folder: Path, patch: Patch) -> None:
@@ -330,7 +341,9 @@ def alone(make: Callable[[Path], None]) -> Callable[[Path, Patch], None]:
 
 PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "README.md": readme,
+    "adapt-a-frozen-clip.md": adapt_a_frozen_clip,
     "decide.md": decide,
+    "doubt.md": doubt,
     "embed-and-search.md": alone(emoji_run),
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),

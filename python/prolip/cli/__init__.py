@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from prolip.cli import (
+    adapt,
     bench,
     bprw,
     calibrate,
@@ -46,6 +47,9 @@ COMMANDS = {
     "calibrate": Command('fit probabilities, label sets and "don\'t know" on labelled images', calibrate.run),
     "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
     "embed": Command("embed images and captions into Parquet or safetensors files, under torchrun too", embed.run),
+    "adapt": Command(
+        "learn uncertainty for a frozen CLIP or SigLIP from its embeddings of pairs, in minutes", adapt.run
+    ),
     "search": Command("find embedded images or captions by text or by image", search.run),
     "explore": Command("open a page to try a model: images, captions, their uncertainty", explore.run),
     "runs": Command("tabulate runs side by side, and plot their curves on a page", runs.run),

@@ -57,7 +57,7 @@ def threshold_order(confidence: Tensor, correct: Tensor, max_error: float) -> Te
         correct: [N], 0 or 1 (or bool), whether their answers are right.
         max_error: the limit.
     """
-    values = torch.unique(confidence.double()).flip(0)
+    values: Tensor = torch.unique(confidence.double()).flip(0)
     if len(values) > MOST_THRESHOLDS:
         values = values[torch.linspace(0, len(values) - 1, MOST_THRESHOLDS).round().long()]
     if len(values) == 0:

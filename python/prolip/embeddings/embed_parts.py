@@ -31,6 +31,7 @@ from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows,
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models.official_json import to_official_json
+from prolip.pretrained.adapted import AdaptedNetwork
 from prolip.pretrained.forward import evaluating
 from prolip.pretrained.model import Model, square_image_size, weights_digest
 from prolip.pretrained.open import load
@@ -145,6 +146,8 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         format=options.format,
         dtype=options.dtype,
         has_variances=embedder.model.has_variances,
+        logit_scale=embedder.model.logit_scale,
+        logit_bias=embedder.model.logit_bias,
         settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},
         plan=[describe(part) for part in parts],
     )
@@ -164,13 +167,14 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
 
 
 def _architecture(model: Model) -> dict[str, Any]:
-    """What the manifest says of a model: its architecture, or of a model of open_clip its type and preprocessing."""
+    """What the manifest says of a model: its architecture, or without one of ours its type and preprocessing."""
     if model.prolip is not None:
         return to_official_json(model.prolip.config)
     pixels = model.preprocess
     names = ("size", "mean", "std", "resize_mode", "interpolation")
     shape = {name: list(value) if isinstance(value := getattr(pixels, name), tuple) else value for name in names}
-    return {"open_clip": type(model.network).__name__, "preprocess": shape}
+    kind = "adapted" if isinstance(model.network, AdaptedNetwork) else "open_clip"
+    return {kind: type(model.network).__name__, "preprocess": shape}
 
 
 def _check_same(old: Manifest, new: Manifest, out: Path) -> None:

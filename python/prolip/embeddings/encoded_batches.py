@@ -1,4 +1,4 @@
-"""Batches for a model of open_clip: the loader reads, and the model's own preprocessing and tokenizer do the rest.
+"""Batches for models other than ProLIP's: the loader reads; the model's own preprocessing and tokenizer do the rest.
 
 B batch, H/W pixels.
 """

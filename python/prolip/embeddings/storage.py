@@ -158,6 +158,10 @@ class Manifest:
     """dtype of means and log variances."""
     has_variances: bool = True
     """False for a model of open_clip: every `log_var` is minus infinity, every `total_var` 0."""
+    logit_scale: float | None = None
+    """Scale of the model's similarity; None in older folders."""
+    logit_bias: float | None = None
+    """Its bias; None for a model without one."""
     settings: dict[str, Any]
     """Other settings that the numbers depend on."""
     plan: list[dict[str, Any]]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,6 +116,31 @@ def similarity_std(images: Gaussian, texts: Gaussian) -> Tensor:
     var_a, var_b = images.var, texts.var
     variance = images.mean.square() @ var_b.T + var_a @ (texts.mean.square() + var_b).T
     return variance.sqrt()
+
+
+class CosineMoments(NamedTuple):
+    """Mean and variance of the cosine of every pair, [N, M]."""
+
+    mean: Tensor
+    var: Tensor
+
+
+def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
+    """Approximate mean and variance of the cosine between independent samples of the two Gaussians.
+
+    The moments of the dot product are divided by those of the lengths: mean_a . mean_b / (l_a l_b) and
+    Var(z_a . z_b) / (l_a l_b)^2 with l^2 = E |z|^2 = |mean|^2 + total_var (BayesVLM, arXiv:2412.06014). The variance is
+    too large where the cosine is near 1: variance along the mean changes the length and not the cosine.
+
+    Args:
+        images: [N, D] with variances.
+        texts: [M, D] with variances.
+    """
+    lengths = [(one.mean.square().sum(-1) + one.total_var).sqrt() for one in (images, texts)]
+    product = lengths[0][:, None] * lengths[1]
+    return CosineMoments(
+        images.mean @ texts.mean.T / product, similarity_std(images, texts).square() / product.square()
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -135,8 +135,10 @@ class Explorer:
 
     def __init__(self, model: Model, items: Sequence[Item]) -> None:
         if not model.has_variances:
-            raise UserError("the model has no [UNC] token in both towers: there is no uncertainty to explore")
-        self.model, self.tokenizer = model, model.require_tokenizer()
+            raise UserError("the model has no variances of both images and texts: there is no uncertainty to explore")
+        self.model = model
+        # Every tokenizer fills the context behind an empty caption.
+        self._padding = int(model.tokenize("")[0, -1])
         self._cache: dict[str, Gaussian] = {}
         self._lock = Lock()
         self.items, self._images = self._embed_items(_with_unique_keys(items))
@@ -321,7 +323,7 @@ class Explorer:
     def _views(self, captions: Sequence[str], image: Gaussian | None) -> list[CaptionView]:
         captions = _clean_lines(captions)
         texts = self._texts(captions)
-        lengths = (self.tokenizer.encode(captions) != self.tokenizer.pad_id).sum(axis=1).tolist()
+        lengths = (self.model.tokenize(captions) != self._padding).sum(dim=1).tolist()
         similarity = distance = match = inside = None
         if image is not None:
             similarity = (image.mean @ texts.mean.T)[0].tolist()

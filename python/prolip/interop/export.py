@@ -15,10 +15,12 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import atomic_file
 from prolip.interop.config import ExportOptions, OnnxConfig
+from prolip.interop.export_adapted import export_adapted
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.official_json import from_official_json
 from prolip.models.weights import INFERENCE_FILE, build
+from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import (
     carried_by,
     carry,
@@ -55,11 +57,16 @@ def run_export(options: ExportOptions) -> list[str]:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
     if options.format != "onnx" and options.onnx != OnnxConfig():
         raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
-    source = _read(options)
+    adapted = find_adapter(options.checkpoint)
+    source = None if adapted is not None else _read(options)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
-        files = _write(source, folder, options)
+        if adapted is not None:
+            files = export_adapted(options, *adapted, folder)
+        else:
+            assert source is not None
+            files = _write(source, folder, options)
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:

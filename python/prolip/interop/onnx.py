@@ -61,8 +61,9 @@ TOLERANCES: dict[OnnxPrecision, Difference] = {"fp32": Difference(1e-4, 1e-4), "
 _IN_SINGLE_PRECISION = {
     *("ln_post", "proj", "attn_pool", "uncertainty_proj"),
     *("ln_final", "text_projection", "text_uncertainty_projection"),
+    "head",
 }
-"""Last layers of the towers, which compute what is compared."""
+"""Last layers of the towers, which compute what is compared, by a part of their names."""
 _LARGEST_FILE = 2_000_000_000
 """A protobuf holds 2 GiB; weights of larger towers go into a file beside it."""
 
@@ -77,7 +78,7 @@ class _Tower(nn.Module):
         if dtype != torch.float32:
             self.encoder = copy.deepcopy(encoder)
             for name, parameter in self.encoder.named_parameters():
-                if name.split(".")[0] not in _IN_SINGLE_PRECISION:
+                if not _IN_SINGLE_PRECISION & set(name.split(".")):
                     parameter.data = parameter.data.to(dtype)
         self.eval()
 

@@ -25,6 +25,10 @@ Device = Literal["auto", "cpu", "cuda"]
 """Where a model runs; `auto`: on a GPU if there is one, and a GPU that torch cannot use is an error."""
 ResizeForm = Literal["official", "corrected"]
 Resize = Literal["off"] | ResizeForm
+Method = Literal["heads", "laplace", "temperature"]
+"""How a frozen model is adapted (`prolip adapt`)."""
+Means = Literal["fixed", "residual"]
+"""Means of an adapted model: those of the frozen one, or with a learned residual."""
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 """Where the released loader starts when a checkpoint, such as CLIP's, has no bias."""
@@ -238,3 +242,25 @@ class LockConfig:
                 )
         if self.unc_vectors and not (self.image or self.text):
             raise UserError("lock.unc_vectors is True: no tower is locked (lock.image, lock.text)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What turns the embeddings of a frozen model into Gaussians (`prolip.models.adapter`)."""
+
+    method: Method
+    """`heads`: networks predict the log variances. `laplace`: variances of a Laplace approximation. `temperature`: only
+    the scale and the bias of the similarity are new, and images and texts are points."""
+    embed_dim: int
+    """Dimension of the embeddings."""
+    has_bias: bool
+    """Whether the similarity has a bias."""
+    hidden: int = 0
+    """Hidden size of the heads; 0 for linear heads."""
+    means: Means = "fixed"
+    """Means of the heads."""
+
+    def __post_init__(self) -> None:
+        _check("adapter.", self, ("embed_dim",))
+        if self.hidden < 0:
+            raise UserError(f"adapter.hidden is {self.hidden}: it must not be negative")

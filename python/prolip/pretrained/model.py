@@ -38,7 +38,8 @@ class Parts(NamedTuple):
     """What a loop of one's own needs of a model."""
 
     network: nn.Module
-    """The towers, with parameters in fp32, on the model's device: a `ProLIP`, or a model of open_clip."""
+    """The towers, with parameters in fp32, on the model's device: a `ProLIP`, a model of open_clip, or an
+    `AdaptedNetwork` on top of one of these."""
     preprocess: Preprocess
     """From an image of any kind to f32 [3, H, W] on the CPU."""
     tokenize: Callable[[str | Sequence[str]], Tensor]
@@ -216,10 +217,10 @@ class Model:
         """Return the network of a ProLIP model.
 
         Raises:
-            UserError: it is a model of open_clip.
+            UserError: it is a model of open_clip, or an adapted one.
         """
         if not isinstance(self.network, ProLIP):
-            raise UserError(f"{self.name} runs in open_clip: this needs a ProLIP model")
+            raise UserError(f"{self.name} is a model of open_clip or an adapted model: this needs a ProLIP network")
         return self.network
 
     def require_tokenizer(self) -> Tokenizer:

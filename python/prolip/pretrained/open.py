@@ -23,6 +23,7 @@ from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import build_named, import_open_clip
 from prolip.models.released import find_released
 from prolip.models.weights import INFERENCE_FILE, build
+from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
 from prolip.pretrained.carried import InferenceSettings, carried_by, check_image_settings, located, read_settings
 from prolip.pretrained.download import hub_file
 from prolip.pretrained.model import Model, of_open_clip, of_prolip
@@ -55,6 +56,7 @@ def load(
             - the name of a released model (`prolip.list_models`),
             - "hf-hub:OWNER/NAME" or "hf-hub:OWNER/NAME@REVISION": a hub repository in the released layout,
             - the folder of a run (its newest usable checkpoint), of a checkpoint, or of an exported model,
+            - the folder or repository of an adapted model (`prolip adapt`); it opens the frozen model, too,
             - a `.pt`, `.bin` or `.safetensors` file, with `config`,
             - "open_clip:NAME/TAG", "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...": a model
               that runs in open_clip; it has no variances.
@@ -79,6 +81,18 @@ def load(
         raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
     if source.startswith(OPEN_CLIP_PREFIX):
         return _with_calibration(_load_open_clip(source, place, precision, cache_dir), calibration)
+    if not _is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:
+        adapter, frozen, folder = found_adapter
+        below = load(
+            find_frozen(frozen, folder),
+            tokenizer=tokenizer or frozen.tokenizer,
+            device=place,
+            precision=precision,
+            cache_dir=cache_dir,
+            beside=beside,
+        )
+        check_frozen(below, frozen, folder)
+        return _with_calibration(adapted(below, adapter, source), calibration)
     exported = _exported_settings(source, cache_dir)
     network, checkpoint = _open_network(source, config, exported, cache_dir)
     found: Tokenizer | None = None

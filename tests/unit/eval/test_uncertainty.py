@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from prolip.eval.uncertainty import (
     area_under_risk_coverage,
+    cosine_moments,
     expected_calibration_error,
     share_more_uncertain,
     share_ordered,
@@ -129,3 +130,24 @@ def test_calibration_of_the_sure_and_right() -> None:
     for wrong in (T([1.1]), T([math.nan]), T([])):
         with pytest.raises(ValueError, match="confidences must be in"):
             expected_calibration_error(wrong, torch.ones(len(wrong)))
+
+
+def test_cosine_moments_are_near_those_of_samples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pair = Gaussian(
+        F.normalize(torch.randn(2, 64, generator=generator, dtype=torch.float64), dim=1),
+        (torch.randn(2, 64, generator=generator, dtype=torch.float64) * 0.5 - 6.0),
+    )
+    noise = torch.randn(40_000, 2, 64, generator=generator, dtype=torch.float64)
+    drawn = F.normalize(pair.mean + noise * pair.var.sqrt(), dim=-1)
+    cosines = (drawn[:, 0] * drawn[:, 1]).sum(-1)
+    found = cosine_moments(pair.rows(slice(0, 1)), pair.rows(slice(1, 2)))
+    assert float(found.mean[0, 0]) == pytest.approx(float(cosines.mean()), abs=2e-3)
+    assert float(found.var[0, 0]) == pytest.approx(float(cosines.var()), rel=0.05)
+
+
+def test_cosine_moments_of_points_are_the_cosine() -> None:
+    means = F.normalize(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = cosine_moments(Gaussian.point(means), Gaussian.point(means[:2]))
+    torch.testing.assert_close(found.mean, means @ means[:2].T)
+    assert not found.var.any()

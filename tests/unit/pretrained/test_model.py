@@ -352,7 +352,7 @@ def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
     assert torch.equal(tokenize(["a cat"]), tokenizer(["a cat"]))
     assert preprocess(files[0]).shape == (3, *preprocess.size)
     assert not isinstance(network, ProLIP)
-    with pytest.raises(UserError, match="runs in open_clip: this needs a ProLIP model"):
+    with pytest.raises(UserError, match="is a model of open_clip or an adapted model"):
         clip.require_tokenizer()
 
 

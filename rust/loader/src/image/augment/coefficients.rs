@@ -71,6 +71,11 @@ impl Coefficients {
         (first as usize, end as usize)
     }
 
+    /// The largest number of input positions of an output position.
+    pub(super) fn most(&self) -> usize {
+        self.counts.iter().copied().max().unwrap_or(0) as usize
+    }
+
     /// First input position and weights of output position `index`, counted from the first one computed.
     pub(super) fn taps(&self, index: usize) -> (usize, &[i32]) {
         let weights = &self.weights[index * self.stride..];

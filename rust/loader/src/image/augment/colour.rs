@@ -1,26 +1,22 @@
 //! Brightness, contrast and saturation as in PIL's `ImageEnhance`: a blend with a degenerate image in single precision,
 //! truncated (not rounded) to 8 bits.
 
-use prolip_jpeg::level::{Level, level};
-
+use super::by_level::by_level;
 use super::gray::luma_sum;
 use super::portable;
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::slope::Slope;
 
-/// Blends every sample with a constant, using a lookup table.
+/// Blends every sample with a constant.
 fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {
     if factor == 1.0 {
         return;
     }
+    if let Some(slope) = Slope::of(factor) {
+        return by_level!(blend_with_constant(pixels, constant, slope));
+    }
     let mut table = [0u8; 256];
     for (entry, sample) in table.iter_mut().zip(0..=255) {
         *entry = portable::blend(constant, sample, factor);
-    }
-    #[cfg(target_arch = "x86_64")]
-    if level() == Level::Avx512 {
-        // SAFETY: the processor has the features that the kernel is compiled for.
-        return unsafe { avx512::colour::look_up(pixels, &table) };
     }
     for sample in pixels {
         *sample = table[usize::from(*sample)];
@@ -47,13 +43,8 @@ pub fn adjust_saturation(pixels: &mut [u8], factor: f32) {
     if factor == 1.0 {
         return;
     }
-    match level() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has the features that the kernel is compiled for.
-        Level::Avx512 => unsafe { avx512::colour::saturate(pixels, factor) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: likewise.
-        Level::Avx2 => unsafe { avx2::colour::saturate(pixels, factor) },
-        _ => portable::saturate(pixels, factor),
+    match Slope::of(factor) {
+        Some(slope) => by_level!(saturate(pixels, slope)),
+        None => portable::saturate_by(pixels, factor),
     }
 }

@@ -1,23 +1,11 @@
 //! Hue shift as torchvision does it on PIL images: convert to PIL's 8-bit HSV, add to the hue, convert back.
 
-use prolip_jpeg::level::{Level, level};
-
-use super::portable;
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::by_level::by_level;
 
 /// Shifts the hue of packed RGB pixels by `shift` turns (-0.5 to 0.5), as torchvision's `adjust_hue` does on PIL images.
 pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
     let shift = hue_steps(shift);
-    match level() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has the features that the kernel is compiled for.
-        Level::Avx512 => unsafe { avx512::colour::shift_hue(pixels, shift) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: likewise.
-        Level::Avx2 => unsafe { avx2::colour::shift_hue(pixels, shift) },
-        _ => portable::shift_hue(pixels, shift),
-    }
+    by_level!(shift_hue(pixels, shift));
 }
 
 /// The shift in PIL's 255 steps per turn, truncated towards zero, to be added modulo 256.

@@ -1,12 +1,11 @@
 //! Augmentation of training images, and the evaluation transform. An augmentation is drawn first and applied later.
 //!
 //! The draws follow torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale`. The pixels equal bit for bit what
-//! the same parameters give on PIL images. The AVX-512 and AVX2 kernels give the same results as the portable ones.
+//! the same parameters give on PIL images. All vector kernels give the same results as the portable ones.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
 mod avx512;
+mod by_level;
 mod coefficients;
 mod colour;
 mod crop;
@@ -15,6 +14,8 @@ mod gray;
 mod hue;
 mod portable;
 mod resize;
+mod slope;
+mod vector;
 
 pub use colour::{adjust_brightness, adjust_contrast, adjust_saturation};
 pub use gray::gray;

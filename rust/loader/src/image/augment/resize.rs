@@ -1,12 +1,17 @@
 //! Bicubic resizing with antialiasing in Pillow's fixed-point arithmetic: one pass along the rows and one along the columns,
 //! each rounded and clamped to 8 bits. Every output pixel equals Pillow's.
 
-use prolip_jpeg::level::{Level, level};
+use prolip_jpeg::level::{Level, level, runnable};
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::crop_rows::CropRows;
+use super::vector;
+#[cfg(target_arch = "aarch64")]
+use super::vector::neon;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::vector::{avx2, sse4};
 use crate::image::rgb::{CropBox, Rgb8};
 
 /// Reused buffers: the weights, and the rows between the two passes.
@@ -15,8 +20,7 @@ pub struct Scratch {
     columns: Coefficients,
     rows: Coefficients,
     between: Vec<u8>,
-    #[cfg(target_arch = "x86_64")]
-    avx2: avx2::resize::Buffers,
+    vector: vector::Buffers,
     #[cfg(target_arch = "x86_64")]
     avx512: avx512::resize::Buffers,
 }
@@ -89,35 +93,64 @@ pub(super) fn resize(
             }
         }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => {
-            let own = &mut buffers.avx2;
-            // SAFETY: the processor has the features that the kernels are compiled for.
-            unsafe {
-                if columns_first {
-                    avx2::resize::columns_then_rows(source, columns, rows, own, out);
-                } else {
-                    avx2::resize::rows_then_columns(source, columns, rows, own, out);
-                }
-            }
-        }
-        _ if columns_first => {
+        // SAFETY: likewise.
+        Level::Avx2 => unsafe {
+            avx2::resize(
+                source,
+                columns,
+                rows,
+                columns_first,
+                &mut buffers.vector,
+                out,
+            );
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: likewise.
+        Level::Sse4 => unsafe {
+            sse4::resize(
+                source,
+                columns,
+                rows,
+                columns_first,
+                &mut buffers.vector,
+                out,
+            );
+        },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: likewise.
+        Level::Neon => unsafe {
+            neon::resize(
+                source,
+                columns,
+                rows,
+                columns_first,
+                &mut buffers.vector,
+                out,
+            );
+        },
+        Level::Portable if columns_first => {
             columns_then_rows(source, columns, rows, &mut buffers.between, out);
         }
-        _ => rows_then_columns(source, columns, rows, &mut buffers.between, out),
+        Level::Portable => rows_then_columns(source, columns, rows, &mut buffers.between, out),
     }
 }
 
 /// The kernels for this processor and these sizes. Rows shorter than a vector need slower kernels.
 fn kernels(crop: CropBox, target: Target) -> Level {
-    match level() {
+    let (width, outputs) = (crop.width, target.window.width);
+    let fits = |level: Level| match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if avx512::resize::fits(crop.width) => Level::Avx512,
+        Level::Avx512 => avx512::resize::fits(width),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::Avx512 if avx2::resize::fits(crop.width, target.window.width) => {
-            Level::Avx2
-        }
-        _ => Level::Portable,
-    }
+        Level::Avx2 => avx2::fits(width, outputs),
+        #[cfg(target_arch = "x86_64")]
+        Level::Sse4 => sse4::fits(width, outputs),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => neon::fits(width, outputs),
+        Level::Portable => true,
+    };
+    let fitting = runnable().filter(|&other| other <= level() && fits(other));
+    fitting.last().unwrap_or(Level::Portable)
 }
 
 /// Checks the sizes and computes the weights. `None` if there is nothing to compute.

@@ -1,9 +1,8 @@
-//! The kernels for processors with AVX-512 (VNNI and VBMI: Ice Lake, Zen 4 and later). Each gives the same bytes as its
-//! portable version; a property test checks this.
+//! The resize for processors with AVX-512 (VNNI and VBMI: Ice Lake, Zen 4 and later). It gives the same bytes as the portable
+//! version; a property test checks this.
 //!
 //! Only the functions of this file access memory. Each checks its bounds.
 
-pub(super) mod colour;
 pub(super) mod resize;
 
 use std::arch::x86_64::*;
@@ -15,19 +14,6 @@ fn load(bytes: &[u8], at: usize) -> __m512i {
     let bytes = &bytes[at..at + 64];
     // SAFETY: the slice is 64 bytes long, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-/// Loads up to 64 bytes, followed by zeros.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn load_first(bytes: &[u8]) -> __m512i {
-    let mask = if bytes.len() >= 64 {
-        u64::MAX
-    } else {
-        (1 << bytes.len()) - 1
-    };
-    // SAFETY: the mask has a bit for bytes of the slice only, and no more than 64.
-    unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
 }
 
 /// Writes 64 bytes from `at` on.
@@ -50,22 +36,6 @@ fn store_first(bytes: &mut [u8], value: __m512i) {
     };
     // SAFETY: the mask has a bit for bytes of the slice only, and no more than 64.
     unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
-}
-
-/// Overwrites `bytes`, usually 48 and at most that, with the first bytes of `value`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn store_48(bytes: &mut [u8], value: __m512i) {
-    if bytes.len() != 48 {
-        return store_first(bytes, value);
-    }
-    // Two plain stores: a masked store counts as 64 bytes, so the load of the next block would wait for it.
-    // SAFETY: the slice is 48 bytes long, and the stores need no alignment.
-    unsafe {
-        let at = bytes.as_mut_ptr();
-        _mm256_storeu_si256(at.cast(), _mm512_castsi512_si256(value));
-        _mm_storeu_si128(at.add(32).cast(), _mm512_extracti32x4_epi32::<2>(value));
-    }
 }
 
 /// Overwrites `bytes`, at most 16, with the first bytes of `value`.

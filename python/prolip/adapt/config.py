@@ -1,0 +1,87 @@
+"""Settings of `prolip adapt`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from prolip.errors import UserError
+from prolip.losses.config import LossConfig
+from prolip.models.config import Means, Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """The heads of the method `heads` and their training, with AdamW and a learning rate that falls to 0."""
+
+    hidden: int = 256
+    """Hidden size of a head; 0 for a linear one."""
+    means: Means = "fixed"
+    """`fixed`: the means are the frozen model's embeddings. `residual`: the heads also move them."""
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 512
+    """Pairs per step; every image meets the texts of all others."""
+    lr: float = 1e-3
+    """Largest learning rate."""
+    weight_decay: float = 0.1
+    """Weight decay of the matrices."""
+    seed: int = 0
+    """Seed of the weights and of the order of the pairs."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"heads.{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("lr", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"heads.{name} is {value}: it must be finite and not negative")
+
+
+def _loss() -> LossConfig:
+    """The exact forms, with the demo's weights."""
+    return LossConfig(inclusion_form="exact", vib_form="exact", inclusion_weight=1e-4, masked_inclusion_weight=4e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptOptions:
+    """Learn Gaussians for a frozen CLIP or SigLIP from cached embeddings of image-text pairs, without its towers.
+
+    The pairs should be new to the frozen model: on those it was trained on it is too sure.
+    """
+
+    embeddings: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER|FILE")]
+    """Folders that `prolip embed --what both` wrote; or .npz or .parquet files with `image` and `text`, one row per
+    pair."""
+    out: Path
+    """Folder of the adapted model, which `prolip.load` opens."""
+    masked: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER|FILE")] = ()
+    """More general views of the same pairs in the same order, one folder or file for each of `embeddings`: cropped or
+    masked images, shortened captions."""
+    checkpoint: str | None = None
+    """The frozen model, which made the embeddings, as for `prolip embed`; by default the one that the folder names.
+    Needed for .npz and .parquet files."""
+    method: Method = "heads"
+    """`heads`: small networks predict the log variances. `laplace`: variances from a Laplace approximation, nothing is
+    trained. `temperature`: no variances, a new scale and bias of the similarity."""
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    """The heads; only for that method."""
+    loss: LossConfig = field(default_factory=_loss)
+    """The loss of the heads."""
+
+    def __post_init__(self) -> None:
+        if not self.embeddings:
+            raise UserError("embeddings is empty: name at least one folder or file")
+        if self.masked and len(self.masked) != len(self.embeddings):
+            raise UserError(
+                f"masked names {len(self.masked)} and embeddings {len(self.embeddings)}: name as many of both"
+            )
+        if self.method != "heads" and (self.heads != HeadsConfig() or self.loss != _loss() or self.masked):
+            raise UserError(f"method is {self.method}: heads, loss and masked belong to the method heads")
+        if self.loss.contrast != "ppcl":
+            raise UserError(f"loss.contrast is {self.loss.contrast}: adapting a model needs ppcl")

@@ -1,0 +1,122 @@
+"""Train heads that predict variances from frozen embeddings.
+
+B batch, D embedding.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from prolip.adapt.config import HeadsConfig
+from prolip.adapt.pairs import PairRows, Pairs
+from prolip.adapt.temperature import Logits
+from prolip.distributed import Peers
+from prolip.gaussian import Gaussian
+from prolip.losses import LossConfig, LossTerms, ProlipLoss
+from prolip.models.adapter import Adapter, VarianceHead
+
+WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
+LOGIT_LR_FACTOR = 10.0
+"""Factor on the learning rate of scale and bias."""
+
+
+class HeadsOutput(NamedTuple):
+    """What the loss needs, see `prolip.losses.prolip.Embedded`."""
+
+    image: Gaussian
+    """[B, D]"""
+    text: Gaussian
+    """[1, B, D]"""
+    masked_image: Gaussian | None
+    masked_text: Gaussian | None
+    logit_scale: Tensor
+    logit_bias: Tensor | None
+
+
+def start_heads(adapter: Adapter, start: Logits) -> None:
+    """Start an adapter where the frozen model is: every variance is the same, and moves a logit by half a nat.
+
+    The total variance of an item is 1 / scale, so a pair's logit is lower by 1, which the bias makes up for.
+    """
+    assert start.bias is not None
+    adapter.set_logits(start.scale, start.bias + 1.0)
+    for head in (adapter.image, adapter.text):
+        assert isinstance(head, VarianceHead)
+        nn.init.constant_(head.log_var.bias, -math.log(start.scale * adapter.config.embed_dim))
+
+
+def forward(adapter: Adapter, batch: PairRows) -> HeadsOutput:
+    """The Gaussians of a batch of pairs and of their masked views."""
+    text: Gaussian = adapter.text(batch.text[None])
+    masked_image = None if batch.masked_image is None else adapter.image(batch.masked_image)
+    masked_text = None if batch.masked_text is None else adapter.text(batch.masked_text[None])
+    scale = adapter.logit_scale.exp()
+    return HeadsOutput(adapter.image(batch.image), text, masked_image, masked_text, scale, adapter.logit_bias)
+
+
+def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossConfig) -> list[LossTerms]:
+    """Train an adapter's heads, scale and bias; returns the terms of the first and of the last tenth of the steps.
+
+    Args:
+        adapter: with the method `heads`; start it with `start_heads`.
+        pairs: the frozen embeddings.
+        config: how to train.
+        loss: weights and forms of the terms.
+
+    Raises:
+        RuntimeError: the loss is not finite.
+    """
+    measure = ProlipLoss(loss, Peers())
+    optimizer = _optimizer(adapter, config)
+    batches = pairs.batches(config.batch_size, config.seed)
+    history: list[LossTerms] = []
+    adapter.train()
+    for step in tqdm(range(config.steps), desc="heads", unit="step", file=sys.stderr, disable=None):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step) * group["factor"]
+        terms = measure(forward(adapter, next(batches)))
+        if not bool(terms.total.isfinite()):
+            values = {name: float(value.detach()) for name, value in terms._asdict().items()}
+            raise RuntimeError(f"the loss at step {step} is not finite: {values}")
+        optimizer.zero_grad()
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
+        optimizer.step()
+        history.append(LossTerms(*(term.detach() for term in terms)))
+    adapter.eval()
+    share = max(1, config.steps // 10)
+    return [_mean(history[:share]), _mean(history[-share:])]
+
+
+def _mean(terms: list[LossTerms]) -> LossTerms:
+    return LossTerms(*(torch.stack(list(column)).mean() for column in zip(*terms, strict=True)))
+
+
+def _optimizer(adapter: Adapter, config: HeadsConfig) -> torch.optim.AdamW:
+    logits = [one for one in (adapter.logit_scale, adapter.logit_bias) if one is not None]
+    heads = [*adapter.image.parameters(), *adapter.text.parameters()]
+    return torch.optim.AdamW(
+        [
+            {"params": [one for one in heads if one.ndim > 1], "weight_decay": config.weight_decay, "factor": 1.0},
+            {"params": [one for one in heads if one.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
+            {"params": logits, "weight_decay": 0.0, "factor": LOGIT_LR_FACTOR},
+        ],
+        lr=config.lr,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+def learning_rate(config: HeadsConfig, step: int) -> float:
+    """The learning rate of `step`: a linear warm-up, then half a cosine."""
+    warm_up = max(1, int(WARM_UP * config.steps))
+    if step < warm_up:
+        return config.lr * (step + 1) / warm_up
+    return 0.5 * config.lr * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, config.steps - warm_up)))

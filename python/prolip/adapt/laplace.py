@@ -1,0 +1,141 @@
+"""A Laplace approximation over a linear map on top of each frozen tower (after BayesVLM, arXiv:2412.06014).
+
+BayesVLM treats the last projection of each tower as random. Cached embeddings are what comes after that projection, so
+here a further map W, [D, D], is random, and its most probable value is the identity. The Gaussians are those of W z.
+What differs: directions that the projection itself drops cannot become uncertain.
+
+For each tower, with the other one fixed:
+
+- Likelihood: of each image, the contrastive loss with the texts of its batch (SigLIP's if the similarity has a bias,
+  else CLIP's softmax over the batch); of each text the same with the images.
+- Curvature: the generalised Gauss-Newton matrix of that loss at W = 1, as one Kronecker product,
+  sum_i (z_i z_i^T) x (J_i^T L_i J_i) ~ A x B with A = mean of z z^T and B = sum of J^T L J. J is the Jacobian of the
+  logits by W z, through its normalisation, and L is the loss's Hessian by the logits.
+- Prior: N(0, 1 / precision) on each element of W; the precision maximises the evidence.
+
+The posterior covariance of W z is then, in the eigenvectors u of A and v of B, with eigenvalues a and b,
+sum_j v_j v_j^T sum_i (u_i . z)^2 / (a_i b_j + precision). Its diagonal is the variance.
+
+B batch, D embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.adapt.pairs import PairRows
+from prolip.models.adapter import Adapter, LaplaceHead
+
+
+class Factors(NamedTuple):
+    """Kronecker factors of a tower's curvature, f64 [D, D]."""
+
+    inputs: Tensor
+    """A: mean of z z^T."""
+    outputs: Tensor
+    """B: sum of J^T L J."""
+
+
+class Posterior(NamedTuple):
+    """The posterior of a tower's map, as its head uses it."""
+
+    directions: Tensor
+    """[D, D], eigenvectors u of A, one per column."""
+    spread: Tensor
+    """[D, D]: sum_j v_jd^2 / (a_i b_j + precision)."""
+    precision: float
+    """Precision of the prior."""
+
+
+def fit_laplace(
+    adapter: Adapter, batches: Iterable[PairRows], scale: float, bias: float | None
+) -> tuple[Posterior, Posterior]:
+    """Fill the adapter's heads with the posteriors of images and texts, and return these. One pass over the batches.
+
+    Args:
+        adapter: with the method `laplace`.
+        batches: the pairs; each image meets the texts of its batch.
+        scale: the frozen model's scale.
+        bias: its bias; None for a model without one.
+    """
+    factors = kronecker_factors(batches, adapter.config.embed_dim, scale, bias)
+    found = [posterior(*one) for one in factors]
+    for head, one in zip((adapter.image, adapter.text), found, strict=True):
+        assert isinstance(head, LaplaceHead)
+        head.directions.copy_(one.directions)
+        head.spread.copy_(one.spread)
+    adapter.set_logits(scale, bias)
+    image, text = found
+    return image, text
+
+
+def kronecker_factors(
+    batches: Iterable[PairRows], dim: int, scale: float, bias: float | None
+) -> tuple[Factors, Factors]:
+    """The factors of images and of texts, summed over batches."""
+    sums = [torch.zeros(dim, dim, dtype=torch.float64) for _ in range(4)]
+    count = 0
+    for batch in batches:
+        for place, (own, others) in enumerate(((batch.image, batch.text), (batch.text, batch.image))):
+            sums[2 * place] += (own.T @ own).double()
+            sums[2 * place + 1] += output_factor(own, others, scale, bias).double()
+        count += len(batch.image)
+    return Factors(sums[0] / count, sums[1]), Factors(sums[2] / count, sums[3])
+
+
+def output_factor(own: Tensor, others: Tensor, scale: float, bias: float | None) -> Tensor:
+    """Sum over rows of J^T L J, [D, D], for embeddings `own` [B, D] that meet `others` [B, D], both of unit norm.
+
+    With P = 1 - z z^T, the Jacobian of normalising at unit norm, row i adds scale^2 P_i (sum_j w_ij h_j h_j^T) P_i with
+    w = p (1 - p) for the sigmoid. The softmax has w = p, and subtracts the square of P_i sum_j p_ij h_j. Everything is
+    written as products of matrices over the batch.
+    """
+    similarity = own @ others.T
+    logits = scale * similarity
+    if bias is not None:
+        share = (logits + bias).sigmoid()
+        weight = share * (1 - share)
+    else:
+        weight = logits.softmax(1)
+    moved = weight * similarity
+    cross = own.T @ (moved @ others)
+    total = others.T @ (weight.sum(0)[:, None] * others) - cross - cross.T
+    total += own.T @ ((moved * similarity).sum(1)[:, None] * own)
+    if bias is None:
+        mean = weight @ others
+        mean -= (own * mean).sum(1, keepdim=True) * own
+        total -= mean.T @ mean
+    return scale**2 * total
+
+
+def posterior(inputs: Tensor, outputs: Tensor) -> Posterior:
+    """The posterior of a map from its factors A and B, with the prior's precision that maximises the evidence."""
+    a, u = torch.linalg.eigh(inputs)
+    b, v = torch.linalg.eigh(outputs)
+    curvature = a.clamp_min(0)[:, None] * b.clamp_min(0)
+    precision = best_precision(curvature)
+    return Posterior(u, (1 / (curvature + precision)) @ v.square().T, precision)
+
+
+def best_precision(curvature: Tensor) -> float:
+    """The prior precision p that maximises the evidence of the identity map, from the curvature's eigenvalues [D, D].
+
+    Up to a constant the log evidence is (D^2 ln p - p |1|^2 - sum ln(curvature + p)) / 2 with |1|^2 = D. At its maximum
+    p D = sum of curvature / (curvature + p): the share of the map that the pairs determine. The right side falls with p
+    and the left rises, so bisection finds it.
+    """
+    dim = len(curvature)
+    low, high = -60.0, math.log(dim) + 1.0  # p is at most D, since every share is at most 1
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        p = math.exp(middle)
+        if float((curvature / (curvature + p)).sum()) > p * dim:
+            low = middle
+        else:
+            high = middle
+    return math.exp(0.5 * (low + high))

@@ -1,0 +1,320 @@
+"""Cached embeddings of image-text pairs, streamed: memory does not grow with their number.
+
+Pairs come from folders of `prolip embed`, from .npz files, or from Parquet files of others. Batches are drawn from a
+buffer of a few thousand rows that is refilled from files in a random order.
+
+N pairs, D embedding.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prolip.embeddings.parquet import parquet
+from prolip.embeddings.storage import MANIFEST, Part, complete_parts
+from prolip.errors import UserError
+
+BLOCK = 1024
+"""Rows that are read from a file at a time."""
+BUFFER = 16_384
+"""Rows to draw batches from."""
+NAMES = ("image", "text")
+"""Arrays of a .npz file and columns of a Parquet file, one row per pair."""
+
+
+class PairRows(NamedTuple):
+    """Embeddings of pairs, of unit norm, f32 [N, D]."""
+
+    image: Tensor
+    text: Tensor
+    masked_image: Tensor | None
+    """A more general view of each image; None without such views."""
+    masked_text: Tensor | None
+
+    def rows(self, index: Tensor | slice) -> PairRows:
+        """The pairs at `index`."""
+        return PairRows(*(None if one is None else one[index] for one in self))  # type: ignore[arg-type]
+
+
+class Table(Protocol):
+    """A file, or two files of a folder, with rows of images and of their texts."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+
+    def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Images and texts [N, D], at most `rows` at a time, in order."""
+
+
+@dataclass(frozen=True)
+class PartPair:
+    """The images and the texts of the same samples, as `prolip embed` wrote them."""
+
+    image: Part
+    text: Part
+
+    @property
+    def name(self) -> str:
+        """The path of the images."""
+        return str(self.image.path)
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.image.notes.rows
+
+    def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """See `Table`."""
+        for image, text in zip(self.image.blocks(rows), self.text.blocks(rows), strict=True):
+            yield image.mean, text.mean
+
+
+@dataclass(frozen=True)
+class NpzFile:
+    """A file of numpy arrays, compressed or not."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        counts = [self._shape(name)[0] for name in NAMES]
+        if counts[0] != counts[1]:
+            raise UserError(f"{self.path} has {counts[0]} images and {counts[1]} texts: a row of each is a pair")
+        return counts[0]
+
+    def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """See `Table`."""
+        with zipfile.ZipFile(self.path) as archive:
+            yield from zip(*(_array_blocks(archive, self.path, name, rows) for name in NAMES), strict=True)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        with zipfile.ZipFile(self.path) as archive, _array(archive, self.path, name) as file:
+            return _header(file, self.path, name)[0]
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """A Parquet file of others, with lists of numbers."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return int(parquet().read_metadata(self.path).num_rows)
+
+    def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """See `Table`."""
+        with parquet().ParquetFile(self.path, memory_map=True) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=list(NAMES)):
+                image, text = (np.stack(batch.column(name).to_numpy(zero_copy_only=False)) for name in NAMES)
+                yield image, text
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of one or several sources."""
+
+    tables: tuple[Table, ...]
+    masked: tuple[Table, ...]
+    """More general views of the same pairs, table by table; empty without."""
+    count: int
+    """N"""
+    dim: int
+    """D"""
+
+    def blocks(self, order: Iterable[int] | None = None, rows: int = BLOCK) -> Iterator[PairRows]:
+        """All pairs, at most `rows` at a time; the tables in the given order.
+
+        Raises:
+            UserError: a row is not finite or is zero, or the masked views are not of the same pairs.
+        """
+        for place in range(len(self.tables)) if order is None else order:
+            table = self.tables[place]
+            views = self.masked[place].blocks(rows) if self.masked else cycle([(None, None)])
+            for (image, text), view in zip(table.blocks(rows), views, strict=bool(self.masked)):
+                name = self.masked[place].name if self.masked else ""
+                masked = [None if one is None else _unit(one, name, self.dim) for one in view]
+                yield PairRows(_unit(image, table.name, self.dim), _unit(text, table.name, self.dim), *masked)
+
+    def batches(self, size: int, seed: int, *, buffer: int = BUFFER) -> Iterator[PairRows]:
+        """Batches of `size` pairs (all pairs, if there are fewer) in a random order, epoch after epoch, without end."""
+        generator = torch.Generator().manual_seed(seed)
+        size = min(size, self.count)
+        held: list[PairRows] = []
+        while True:
+            for block in self.blocks(torch.randperm(len(self.tables), generator=generator).tolist()):
+                held.append(block)
+                if sum(len(one.image) for one in held) >= max(buffer, 2 * size):
+                    pool = _shuffled(held, generator)
+                    kept = max(buffer // 2, size)
+                    yield from _cut(pool, size, len(pool.image) - kept)
+                    held = [pool.rows(slice(_whole(len(pool.image) - kept, size), None))]
+            pool = _shuffled(held, generator)
+            yield from _cut(pool, size, len(pool.image))
+            rest = pool.rows(slice(_whole(len(pool.image), size), None))
+            held = [rest] if len(rest.image) else []
+
+    def sample(self, rows: int, seed: int = 0) -> PairRows:
+        """A random sample of at most `rows` pairs (of the first `BUFFER` in a random order of tables)."""
+        return next(self.batches(min(rows, BUFFER), seed))
+
+
+def _whole(rows: int, size: int) -> int:
+    """The rows of whole batches among `rows`."""
+    return rows // size * size
+
+
+def _cut(pool: PairRows, size: int, rows: int) -> Iterator[PairRows]:
+    for start in range(0, _whole(rows, size), size):
+        yield pool.rows(slice(start, start + size))
+
+
+def _shuffled(held: Sequence[PairRows], generator: torch.Generator) -> PairRows:
+    columns = [None if column[0] is None else torch.cat(column) for column in zip(*held, strict=True)]
+    pool = PairRows(*columns)  # type: ignore[arg-type]
+    return pool.rows(torch.randperm(len(pool.image), generator=generator))
+
+
+def _unit(rows: NDArray[Any], name: str, dim: int) -> Tensor:
+    """Rows of unit norm, f32 [N, D].
+
+    Raises:
+        UserError: a row has another dimension, is not finite, or is zero.
+    """
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise UserError(f"{name} has embeddings of the shape {rows.shape}: it must be [N, {dim}]")
+    tensor = torch.from_numpy(np.array(rows, dtype=np.float32))
+    lengths = tensor.norm(dim=1)
+    bad = ~(lengths.isfinite() & (lengths > 0))
+    if bool(bad.any()):
+        raise UserError(f"{name} has an embedding of length {float(lengths[bad][0])}: it must be finite and not 0")
+    return F.normalize(tensor, dim=1)
+
+
+# ---- Opening --------------------------------------------------------------------------------------------------------
+
+
+def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
+    """Open folders of `prolip embed`, .npz files and Parquet files.
+
+    Args:
+        sources: where the pairs are.
+        masked: where more general views of the same pairs are, one for each source; or nothing.
+
+    Raises:
+        UserError: a source is not one of these, has no pairs, or the views have another number of rows.
+    """
+    tables = [table for source in sources for table in _tables(source)]
+    views = [table for source in masked for table in _tables(source)]
+    counts = [table.count for table in tables]
+    if views and [view.count for view in views] != counts:
+        raise UserError(
+            f"masked: {', '.join(map(str, masked))} and {', '.join(map(str, sources))} do not have the same rows: "
+            "embed the same samples in the same order"
+        )
+    for table, view in zip(tables, views, strict=False):
+        if (
+            isinstance(table, PartPair)
+            and isinstance(view, PartPair)
+            and table.image.names()[0] != view.image.names()[0]
+        ):
+            raise UserError(f"masked: {view.name} and {table.name} have other keys: embed the same samples")
+    if not sum(counts):
+        raise UserError(f"embeddings: {', '.join(map(str, sources))} hold no pairs")
+    first = next(block for table in tables for block in table.blocks(1))[0]
+    return Pairs(tuple(tables), tuple(views), sum(counts), int(np.shape(first)[-1]))
+
+
+def _tables(source: Path) -> list[Table]:
+    """The tables of a source.
+
+    Raises:
+        UserError: it is not a source of pairs.
+    """
+    if source.is_dir():
+        return [*_folder_tables(source)]
+    if not source.is_file():
+        raise UserError(f"embeddings: {source} is neither a folder of `prolip embed` nor a file")
+    if source.suffix == ".npz":
+        if not zipfile.is_zipfile(source):
+            raise UserError(f"{source} is not a file of numpy arrays")
+        return [NpzFile(source)]
+    if source.suffix == ".parquet":
+        missing = set(NAMES) - set(parquet().read_schema(source).names)
+        if missing:
+            raise UserError(f"{source} has no column {min(missing)!r}: it needs image and text")
+        return [ParquetFile(source)]
+    raise UserError(f"embeddings: {source} is neither a folder of `prolip embed` nor an .npz or .parquet file")
+
+
+def _folder_tables(folder: Path) -> Iterator[PartPair]:
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"embeddings: {folder} has no {MANIFEST}: it was not written by `prolip embed`")
+    texts = {part.path.name.removeprefix("text-"): part for part in complete_parts(folder, "text")[1]}
+    for part in complete_parts(folder, "image")[1]:
+        text = texts.get(part.path.name.removeprefix("image-"))
+        if text is None:
+            raise UserError(f"embeddings: {folder} has no texts for {part.path.name}: embed with --what both")
+        if part.notes.rows:
+            yield PartPair(part, text)
+
+
+# ---- numpy's files --------------------------------------------------------------------------------------------------
+
+
+def _array(archive: zipfile.ZipFile, path: Path, name: str) -> IO[bytes]:
+    try:
+        return archive.open(f"{name}.npy")
+    except KeyError:
+        raise UserError(f"{path} has no array {name!r}: it needs image and text") from None
+
+
+def _header(file: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array.
+
+    Raises:
+        UserError: it is not a table of numbers, or not stored row by row.
+    """
+    reader = np.lib.format
+    version = reader.read_magic(file)
+    read = reader.read_array_header_1_0 if version == (1, 0) else reader.read_array_header_2_0
+    shape, columns_first, dtype = read(file)
+    if len(shape) != 2 or dtype.kind != "f" or (columns_first and min(shape) > 1):
+        raise UserError(f"{path}: {name} is {dtype} {list(shape)}: it must be floats [N, D] in C order")
+    return shape, dtype
+
+
+def _array_blocks(archive: zipfile.ZipFile, path: Path, name: str, rows: int) -> Iterator[NDArray[Any]]:
+    with _array(archive, path, name) as file:
+        (count, dim), dtype = _header(file, path, name)
+        for start in range(0, count, rows):
+            some = min(rows, count - start)
+            yield np.frombuffer(file.read(some * dim * dtype.itemsize), dtype).reshape(some, dim)

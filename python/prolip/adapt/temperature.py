@@ -1,0 +1,90 @@
+"""Fit the scale and the bias of the similarity to pairs, with the embeddings as they are.
+
+B batch, D embedding.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.adapt.pairs import PairRows
+
+log = logging.getLogger(__name__)
+
+MIN_SCALE, MAX_SCALE = 1.0, 1000.0
+"""Limits of the scale. On pairs that the model tells apart without an error the best one is infinite; where similarity
+says nothing it is 0 or below."""
+
+
+class Logits(NamedTuple):
+    """A similarity's scale and bias, and their loss."""
+
+    scale: float
+    bias: float | None
+    loss: float
+    """Loss per image in nats."""
+
+
+def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
+    """The scale, and with a bias also the bias, that minimise the contrastive loss of the batches.
+
+    With a bias that is SigLIP's loss, in which every pair is a yes or no; without, CLIP's, the mean of both softmaxes
+    over a batch. Both are convex in scale and bias, so the result does not depend on the start.
+
+    Args:
+        batches: pairs; each image meets the texts of its batch.
+        with_bias: which of the losses.
+    """
+    similarities = [batch.image.double() @ batch.text.double().T for batch in batches]
+    images = sum(map(len, similarities))
+    scale = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
+    bias = torch.tensor(-10.0, dtype=torch.float64, requires_grad=with_bias)
+    measure = sigmoid_loss if with_bias else softmax_loss
+
+    def loss_at() -> Tensor:
+        return torch.stack([measure(one, scale, bias) for one in similarities]).sum() / images
+
+    _minimise(loss_at, [scale, bias] if with_bias else [scale])
+    found = float(scale.detach())
+    if not MIN_SCALE <= found <= MAX_SCALE:
+        if not found >= MIN_SCALE:
+            log.warning("the best scale is %.3g: similarity says little about these pairs; do their rows match?", found)
+        with torch.no_grad():
+            scale.fill_(max(MIN_SCALE, min(found, MAX_SCALE)) if math.isfinite(found) else MIN_SCALE)
+        if with_bias:
+            _minimise(loss_at, [bias])
+    with torch.no_grad():
+        return Logits(float(scale), float(bias) if with_bias else None, float(loss_at()))
+
+
+def _minimise(loss_at: Callable[[], Tensor], free: list[Tensor]) -> None:
+    optimizer = torch.optim.LBFGS(free, max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_at()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+
+def sigmoid_loss(similarity: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """SigLIP's loss [N, N] -> scalar, summed over images."""
+    logits = scale * similarity + bias
+    return F.softplus(logits).sum() - logits.diagonal().sum()
+
+
+def softmax_loss(similarity: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """CLIP's loss [N, N] -> scalar, summed over images; a bias has no effect."""
+    del bias
+    logits = scale * similarity
+    both = logits.logsumexp(1).sum() + logits.logsumexp(0).sum()
+    return 0.5 * both - logits.diagonal().sum()

@@ -1,0 +1,178 @@
+"""Adapters: what turns the embeddings of a frozen CLIP or SigLIP into Gaussians, and its two files.
+
+A head per tower reads an embedding of unit norm and returns a Gaussian. The similarity has a scale and a bias of its
+own. D embedding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from prolip.errors import UserError
+from prolip.files import atomic_file, write_atomic
+from prolip.gaussian import Gaussian
+from prolip.models.config import AdapterConfig
+from prolip.models.weights import WeightsError, checksum, read_json
+
+ADAPTER_FILE = "adapter.json"
+ADAPTER_WEIGHTS = "adapter.safetensors"
+_SMALLEST_VAR = 1e-30
+"""Smallest variance of a Laplace approximation: its logarithm is finite in single precision."""
+
+
+class VarianceHead(nn.Module):
+    """Predicts log variances from embeddings: layer norm, then a linear map or a network with one hidden layer."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        dim, width = config.embed_dim, config.hidden or config.embed_dim
+        self.norm = nn.LayerNorm(dim)
+        self.hidden = nn.Linear(dim, config.hidden) if config.hidden else None
+        self.log_var = nn.Linear(width, dim)
+        self.residual = nn.Linear(width, dim) if config.means == "residual" else None
+        for last in (self.log_var, self.residual):
+            if last is not None:
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+
+    def forward(self, features: Tensor) -> Gaussian:
+        """From embeddings [..., D] of unit norm to Gaussians [..., D] with means of unit norm."""
+        inner = self.norm(features)
+        if self.hidden is not None:
+            inner = F.gelu(self.hidden(inner))
+        mean = features if self.residual is None else F.normalize(features + self.residual(inner), dim=-1)
+        return Gaussian(mean, self.log_var(inner))
+
+
+class LaplaceHead(nn.Module):
+    """Variances of `prolip.adapt.laplace`: var_d(z) = sum_i (z . directions_i)^2 spread_id."""
+
+    directions: Tensor
+    spread: Tensor
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.register_buffer("directions", torch.eye(config.embed_dim))
+        self.register_buffer("spread", torch.zeros(config.embed_dim, config.embed_dim))
+
+    def forward(self, features: Tensor) -> Gaussian:
+        """From embeddings [..., D] to Gaussians [..., D]; the means are the embeddings."""
+        var = (features @ self.directions).square() @ self.spread
+        return Gaussian(features, var.clamp_min(_SMALLEST_VAR).log())
+
+
+class PointHead(nn.Module):
+    """Leaves embeddings as they are: Gaussians of zero variance."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        del config
+
+    def forward(self, features: Tensor) -> Gaussian:
+        """From embeddings [..., D] to points [..., D]."""
+        return Gaussian.point(features)
+
+
+_HEADS = {"heads": VarianceHead, "laplace": LaplaceHead, "temperature": PointHead}
+
+
+class Adapter(nn.Module):
+    """A head for images, a head for texts, and the similarity's scale and bias.
+
+    Like a ProLIP network's, the parameter `logit_scale` is the *log* of the scale.
+    """
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image = _HEADS[config.method](config)
+        self.text = _HEADS[config.method](config)
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.logit_bias = nn.Parameter(torch.zeros(())) if config.has_bias else None
+
+    @property
+    def has_variances(self) -> bool:
+        """Whether the heads return variances."""
+        return self.config.method != "temperature"
+
+    @torch.no_grad()
+    def set_logits(self, scale: float, bias: float | None) -> None:
+        """Set the scale (above 0) and the bias of the similarity."""
+        self.logit_scale.copy_(torch.tensor(scale).log())
+        if self.logit_bias is not None:
+            assert bias is not None
+            self.logit_bias.fill_(bias)
+
+
+class Frozen(NamedTuple):
+    """The model whose embeddings an adapter reads."""
+
+    source: str
+    """The model, as `prolip.load` takes it; paths of this machine are absolute."""
+    weights: str | None
+    """Digest of its tensors; None if unknown."""
+    tokenizer: str | None
+    """Its tokenizer, as `prolip.load` takes it; None for the model's own."""
+
+
+def save_adapter(adapter: Adapter, frozen: Frozen, folder: Path, notes: Mapping[str, Any]) -> None:
+    """Write adapter.safetensors (float32) and adapter.json.
+
+    Args:
+        adapter: the adapter.
+        frozen: the model whose embeddings it reads.
+        folder: where the files go.
+        notes: what else to record, such as the settings of the training.
+    """
+    tensors = {name: tensor.detach().float().contiguous() for name, tensor in adapter.state_dict().items()}
+    with atomic_file(folder / ADAPTER_WEIGHTS, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
+        save_file(tensors, temporary)
+    content = {
+        "frozen": frozen._asdict(),
+        "adapter": dataclasses.asdict(adapter.config),
+        "checksum": checksum(folder / ADAPTER_WEIGHTS),
+        "notes": dict(notes),
+    }
+    write_atomic(folder / ADAPTER_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
+    """Read an adapter in evaluation mode, on the CPU, and the model that it belongs to.
+
+    Args:
+        described: its adapter.json.
+        weights: its adapter.safetensors.
+
+    Raises:
+        WeightsError: a file is not of an adapter, or they do not belong together.
+    """
+    content = read_json(described)
+    try:
+        frozen = Frozen(**content["frozen"])
+        config = AdapterConfig(**content["adapter"])
+        expected = content["checksum"]
+    except (KeyError, TypeError, UserError) as error:
+        raise WeightsError(f"{described} does not describe an adapter: {error!r}") from error
+    if not isinstance(frozen.source, str):
+        raise WeightsError(f"{described}: frozen.source is {frozen.source!r}: it must be a text")
+    if checksum(weights) != expected:
+        raise WeightsError(f"{weights} is not the file that was written with {described.name}")
+    try:
+        state = load_file(weights)
+        with torch.device("meta"):
+            adapter = Adapter(config)
+        adapter.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True)
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise WeightsError("it holds NaN or infinity")
+    except Exception as error:  # a file of anyone can raise anything
+        raise WeightsError(f"{weights} does not hold the adapter of {described.name}: {error}") from error
+    return adapter.eval(), frozen

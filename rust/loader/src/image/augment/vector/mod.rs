@@ -1,0 +1,37 @@
+//! One source for the kernels of SSE4.1, AVX2 and NEON.
+//!
+//! Each instruction set has a file of operations with the same names ([`sse4`], [`avx2`], [`neon`]). The kernels are macros
+//! over these operations, because a function must name the processor features that it is compiled for. A vector consists of
+//! parts of 16 bytes: one for SSE4.1 and NEON, two for AVX2. Operations that reorder bytes do so within each part.
+//!
+//! Only the load and store functions of the operations access memory. Each checks its bounds.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+mod colour;
+mod hue;
+mod hue_tables;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
+mod plan;
+mod planes;
+mod resize;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod sse4;
+
+/// Defines operations that are a line each.
+macro_rules! operations {
+    ($features:literal; $(
+        $(#[$doc:meta])*
+        fn $name:ident $(<$(const $bits:ident: i32),+>)? ($($argument:tt: $kind:ty),*) -> $result:ty { $($body:tt)* }
+    )*) => {$(
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name $(<$(const $bits: i32),+>)? ($($argument: $kind),*) -> $result {
+            $($body)*
+        }
+    )*};
+}
+use operations;
+pub(super) use plan::Buffers;

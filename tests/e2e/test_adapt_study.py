@@ -1,0 +1,69 @@
+"""The study of docs/adapting.md: its flags are what they say, and it measures every kind of adapted model."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.untrained_run import write_run
+
+from prolip.adapt import AdaptOptions, run_adapt
+from prolip.cli.command import parse
+from prolip.train.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def study() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "train" / "adapt.py"))
+
+
+def test_the_frozen_model_is_a_siglip(study: dict[str, Any]) -> None:
+    demo, siglip = load_config(["demo"]), load_config(["demo", *study["SIGLIP"]])
+    assert siglip.loss.contrast == "siglip"
+    assert not siglip.loss.reads_log_var
+    assert not siglip.model.vision.embed_unc
+    assert not siglip.model.text.embed_unc
+    assert siglip.data.mask.masked_fraction == 0
+    assert (siglip.samples_seen, siglip.optim) == (demo.samples_seen, demo.optim)
+
+
+def test_each_way_is_a_line_of_flags(study: dict[str, Any]) -> None:
+    given = ["--embeddings", "a", "--out", "b"]
+    ways = {name: parse(AdaptOptions, "prolip adapt", [*given, *flags]) for name, flags in study["WAYS"].items()}
+    assert [ways[name].method for name in ("temperature", "laplace", "heads")] == ["temperature", "laplace", "heads"]
+    assert ways["heads"] == parse(AdaptOptions, "prolip adapt", given)
+    assert ways["residual"].heads.means == "residual"
+    assert ways["bottleneck"].loss.vib_weight == 1
+
+
+def test_everything_is_measured(
+    study: dict[str, Any], emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
+    pairs = write_npz(tmp_path / "pairs.npz", *made_up(40, 32))
+    for method in ("temperature", "laplace"):
+        out = tmp_path / "runs" / f"{method}-new"
+        run_adapt(AdaptOptions(embeddings=(pairs,), out=out, checkpoint=str(tmp_path / "run"), method=method))  # type: ignore[arg-type]
+    (tmp_path / "runs" / "laplace-new" / "cost.json").write_text('{"seconds": 61.2, "megabytes": 500}')
+    arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data), "--frozen", str(tmp_path / "run")]
+    assert study["main"]([*arguments, "table"]) == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head == "|  | frozen | temperature, new | laplace, new |"
+    table = {row.split(" | ")[0].removeprefix("| "): row.rstrip(" |").split(" | ")[1:] for row in rows}
+    assert table["seconds"] == ["-", "-", "61"]
+    assert table["right caption in the first 10"][1] != "-"
+    assert table["P(group > name)"][1] == "-", "a model without variances has no order"
+    assert "-" not in (table["P(group > name)"][0], table["group, AURC"][1], table["group, AUROC of image σ²"][2])
+
+
+def test_measures_by_hand(study: dict[str, Any]) -> None:
+    assert study["auroc"](torch.tensor([3.0, 1.0, 2.0]), torch.tensor([True, False, False])) == 1
+    assert study["auroc"](torch.tensor([1.0, 1.0]), torch.tensor([True, False])) == 0.5
+    assert study["shown"]("group, ECE", 0.1234) == "0.123"
+    assert study["shown"]("group, right", 0.1234) == "12.3"

@@ -1,0 +1,140 @@
+"""The heads start where the frozen model is, their gradients are right, and they learn what there is to learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.support.frozen_pairs import made_up, write_npz
+
+from prolip.adapt.config import HeadsConfig
+from prolip.adapt.heads import WARM_UP, fit_heads, forward, learning_rate, start_heads
+from prolip.adapt.pairs import PairRows, open_pairs
+from prolip.adapt.temperature import Logits, fit_logits
+from prolip.distributed import Peers
+from prolip.eval.statistics import spearman
+from prolip.losses import LossConfig, ProlipLoss
+from prolip.models.adapter import Adapter, VarianceHead
+from prolip.models.config import AdapterConfig, Means
+
+DIM = 8
+PPCL = LossConfig(inclusion_weight=0, masked_inclusion_weight=0, vib_weight=0)
+EXACT = LossConfig(inclusion_form="exact", vib_form="exact", inclusion_weight=0.1, inclusion_scale=1.0, vib_weight=0.1)
+
+
+def new(hidden: int = 4, means: Means = "fixed") -> Adapter:
+    torch.manual_seed(0)
+    return Adapter(AdapterConfig(method="heads", embed_dim=DIM, has_bias=True, hidden=hidden, means=means))
+
+
+@pytest.mark.parametrize("hidden", [0, 4])
+@pytest.mark.parametrize("means", ["fixed", "residual"])
+def test_the_start_is_the_frozen_model(hidden: int, means: Means) -> None:
+    batch = PairRows(*made_up(20, DIM), None, None)
+    start = fit_logits([batch], with_bias=True)
+    adapter = new(hidden, means)
+    start_heads(adapter, start)
+    output = forward(adapter, batch)
+    torch.testing.assert_close(output.image.mean, batch.image)
+    torch.testing.assert_close(output.text.uncertainty, torch.full((1, 20), 1 / start.scale))
+    assert float(ProlipLoss(PPCL, Peers())(output).total.detach()) == pytest.approx(start.loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("means", ["fixed", "residual"])
+def test_gradients_equal_differences(means: Means) -> None:
+    adapter = new(means=means).double()
+    start_heads(adapter, Logits(5.0, -3.0, 0.0))
+    rows = [F.normalize(torch.randn(6, DIM, dtype=torch.float64), dim=1) for _ in range(4)]
+    batch, measure = PairRows(*rows), ProlipLoss(EXACT, Peers())
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    measure(forward(adapter, batch)).total.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in adapter.named_parameters():
+        direction = torch.randn_like(parameter)
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.add_(direction, alpha=sign * 1e-5)
+                values.append(float(measure(forward(adapter, batch)).total))
+                parameter.sub_(direction, alpha=sign * 1e-5)
+        assert parameter.grad is not None
+        difference = (values[0] - values[1]) / 2e-5
+        assert float((parameter.grad * direction).sum()) == pytest.approx(difference, rel=1e-4, abs=1e-8), name
+
+
+def test_fixed_means_stay(tmp_path: Path) -> None:
+    image, text = made_up(64, DIM)
+    pairs = open_pairs([write_npz(tmp_path / "a.npz", image, text)])
+    for means, same in (("fixed", True), ("residual", False)):
+        adapter = new(means=means)  # type: ignore[arg-type]
+        start_heads(adapter, Logits(5.0, -3.0, 0.0))
+        fit_heads(adapter, pairs, HeadsConfig(steps=5, batch_size=16), PPCL)
+        assert torch.equal(adapter.image(image).mean, image) == same
+        torch.testing.assert_close(adapter.image(image).mean.norm(dim=1), torch.ones(64))
+
+
+def test_texts_with_too_many_predicted_images_become_wide(tmp_path: Path) -> None:
+    """PPCL widens a text exactly when more positives are predicted for it than there are (docs/ablation.md)."""
+    image, text = made_up(512, DIM, noise=0.4)
+    towards = torch.tensor([1.0] + [0.0] * (DIM - 1))
+    image, text = F.normalize(image + 0.5 * towards, dim=1), F.normalize(text + 0.5 * towards, dim=1)
+    pairs = open_pairs([write_npz(tmp_path / "a.npz", image, text)])
+    start = fit_logits([PairRows(image, text, None, None)], with_bias=True)
+    assert start.bias is not None
+    predicted = (start.scale * image @ text.T + start.bias).sigmoid().sum(0)
+    adapter = new(hidden=16)
+    start_heads(adapter, start)
+    first, last = fit_heads(adapter, pairs, HeadsConfig(steps=100, batch_size=512, lr=1e-2), PPCL)
+    assert float(last.total) < float(first.total)
+    assert spearman(predicted, adapter.text(text).uncertainty.detach()) > 0.5
+    assert not adapter.training
+
+
+def test_masked_views_become_more_uncertain(tmp_path: Path) -> None:
+    image, text = made_up(256, DIM, seed=1)
+    views = tuple(F.normalize(one * torch.tensor([1.0] * 4 + [0.1] * 4), dim=1) for one in (image, text))
+    whole = write_npz(tmp_path / "whole.npz", image, text)
+    masked = write_npz(tmp_path / "masked.npz", *views)
+    adapter = new(hidden=16)
+    start_heads(adapter, Logits(5.0, -5.0, 0.0))
+    loss = LossConfig(
+        ppcl_weight=0, inclusion_form="exact", masked_inclusion_weight=1, inclusion_scale=1.0, vib_weight=0
+    )
+    fit_heads(adapter, open_pairs([whole], [masked]), HeadsConfig(steps=100, batch_size=64, lr=1e-2), loss)
+    wider = adapter.image(views[0]).uncertainty > adapter.image(image).uncertainty
+    assert float(wider.float().mean()) > 0.95
+
+
+def test_the_same_seed_gives_the_same_heads(tmp_path: Path) -> None:
+    pairs = open_pairs([write_npz(tmp_path / "a.npz", *made_up(64, DIM))])
+    found = []
+    for _ in range(2):
+        adapter = new()
+        start_heads(adapter, Logits(5.0, -3.0, 0.0))
+        fit_heads(adapter, pairs, HeadsConfig(steps=3, batch_size=16), EXACT)
+        found.append(adapter.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
+    pairs = open_pairs([write_npz(tmp_path / "a.npz", *made_up(64, DIM))])
+    adapter = new()
+    start_heads(adapter, Logits(5.0, -3.0, 0.0))
+    assert isinstance(adapter.image, VarianceHead)
+    torch.nn.init.constant_(adapter.image.log_var.bias, float("nan"))
+    with pytest.raises(RuntimeError, match="the loss at step 0 is not finite"):
+        fit_heads(adapter, pairs, HeadsConfig(steps=3, batch_size=16), PPCL)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    config = HeadsConfig(steps=100, lr=1.0)
+    rates = [learning_rate(config, step) for step in range(100)]
+    top = int(WARM_UP * 100)
+    assert max(rates) == rates[top - 1] == rates[top] == 1.0
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert 0 < rates[-1] < 0.01
+    assert learning_rate(HeadsConfig(steps=1, lr=1.0), 0) == 1.0

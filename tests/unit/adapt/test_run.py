@@ -1,0 +1,165 @@
+"""`prolip adapt` from shards to search: a small model of open_clip gets variances from its cached embeddings."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.images import noise
+from tests.support.shards import write_tar
+
+import prolip
+from prolip.cli import main
+from prolip.embeddings.storage import Manifest, complete_parts
+from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
+from prolip.pretrained import Model
+
+COUNT = 24
+SHORT = ["--heads.steps", "4", "--heads.batch_size", "8", "--heads.hidden", "8"]
+CAPTIONS = [f"a photo of {number} cats" for number in range(COUNT)]
+
+
+def image(number: int) -> bytes:
+    buffer = io.BytesIO()
+    noise(number, (32, 31)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of open_clip, two shards, and their embeddings: with names, and with more general captions."""
+    folder = tmp_path_factory.mktemp("lab")
+    write_open_clip(folder / "clip")
+    for shard in range(2):
+        members = []
+        for number in range(shard * COUNT // 2, (shard + 1) * COUNT // 2):
+            record = {"name": CAPTIONS[number], "general": "cats"}
+            members += [(f"k{number}.png", image(number)), (f"k{number}.json", json.dumps(record).encode())]
+        write_tar(folder / f"{shard}.tar", members)
+    for key in ("name", "general"):
+        words = ["--shards", str(folder / "{0..1}.tar"), "--what", "both", "--caption_key", key, "--device", "cpu"]
+        assert main(["embed", "--checkpoint", source(folder), "--out", str(folder / key), *words]) == 0
+    return folder
+
+
+def source(lab: Path) -> str:
+    return f"open_clip:local-dir:{lab}/clip"
+
+
+def adapt(lab: Path, out: Path, *words: str, short: bool = True) -> Model:
+    given = ["--embeddings", str(lab / "name"), "--out", str(out), *words, *(SHORT if short else [])]
+    assert main(["adapt", *given]) == 0
+    return prolip.load(out, device="cpu")
+
+
+def test_the_manifest_knows_scale_and_bias(lab: Path) -> None:
+    manifest, model = Manifest.read(lab / "name"), prolip.load(source(lab), device="cpu")
+    assert manifest.logit_scale == pytest.approx(model.logit_scale)
+    assert manifest.logit_bias is model.logit_bias is None
+
+
+def test_from_embeddings_to_search(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = adapt(lab, tmp_path / "model")
+    said = capsys.readouterr().out
+    assert f"heads on {COUNT} pairs of 16 dimensions" in said
+    assert "the frozen model's: 14.29, none" in said
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [ADAPTER_FILE, ADAPTER_WEIGHTS]
+    frozen = prolip.load(source(lab), device="cpu")
+    texts = model.encode_texts(CAPTIONS)
+    assert torch.equal(texts.mean, frozen.encode_texts(CAPTIONS).mean)
+    assert len(texts.uncertainty.unique()) > COUNT // 2
+    words = ["--shards", str(lab / "{0..1}.tar"), "--what", "both", "--caption_key", "name", "--device", "cpu"]
+    assert main(["embed", "--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *words]) == 0
+    manifest, parts = complete_parts(tmp_path / "out", "text")
+    assert manifest.has_variances
+    assert manifest.model["adapted"] == "AdaptedNetwork"
+    found = np.concatenate([block.total_var for part in parts for block in part.blocks()])
+    np.testing.assert_allclose(found, texts.uncertainty.numpy(), rtol=1e-4)
+    ask = ["search", "--embeddings", str(tmp_path / "out"), "--text", CAPTIONS[3], "--find", "text", "--device", "cpu"]
+    capsys.readouterr()
+    assert main([*ask, "--score", "mean", "--k", "1", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)[0]["answers"]
+    assert answer["key"] == "k3"
+    assert answer["uncertainty"] == pytest.approx(float(texts.uncertainty[3]), rel=1e-4)
+    assert "inclusion" in answer
+
+
+def test_several_sources_and_masked_views(lab: Path, tmp_path: Path) -> None:
+    model = adapt(lab, tmp_path / "model", "--masked", str(lab / "general"))
+    assert model.has_variances
+    notes = json.loads((tmp_path / "model" / ADAPTER_FILE).read_text())["notes"]
+    assert notes["masked"] == [str(lab / "general")]
+    out = ["--out", str(tmp_path / "both"), *SHORT]
+    assert main(["adapt", "--embeddings", str(lab / "name"), str(lab / "general"), *out]) == 0
+    assert json.loads((tmp_path / "both" / ADAPTER_FILE).read_text())["notes"]["pairs"] == 2 * COUNT
+
+
+def test_laplace_and_temperature_train_nothing(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frozen = prolip.load(source(lab), device="cpu")
+    laplace = adapt(lab, tmp_path / "laplace", "--method", "laplace", short=False)
+    assert "prior precision" in capsys.readouterr().out
+    assert bool((laplace.encode_texts(CAPTIONS).uncertainty > 0).all())
+    assert laplace.logit_scale == pytest.approx(frozen.logit_scale, rel=1e-5)
+    assert laplace.logit_bias is None
+    scaled = adapt(lab, tmp_path / "scaled", "--method", "temperature", short=False)
+    assert not scaled.has_variances
+    assert scaled.logit_bias is None
+    assert scaled.logit_scale != pytest.approx(frozen.logit_scale)
+
+
+def test_files_of_others_need_the_models_name(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = ["adapt", "--embeddings", str(write_npz(tmp_path / "pairs.npz", *made_up(20, 16)))]
+    out = ["--out", str(tmp_path / "model"), *SHORT]
+    assert main([*pairs, *out]) == 2
+    assert "checkpoint: name the model that made these embeddings" in capsys.readouterr().err
+    assert main([*pairs, *out, "--checkpoint", source(lab)]) == 0
+    assert bool((prolip.load(tmp_path / "model", device="cpu").encode_texts(CAPTIONS).uncertainty > 0).all())
+
+
+def test_the_name_of_a_run_may_be_relative(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lab)
+    out = ["--out", str(tmp_path / "model"), "--checkpoint", "open_clip:local-dir:clip", *SHORT]
+    assert main(["adapt", "--embeddings", "name", *out]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert prolip.load(tmp_path / "model", device="cpu").has_variances
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--embeddings", "absent"], "embeddings: absent is neither a folder of `prolip embed` nor a file"),
+        (["--embeddings", "NAME", "--masked", "NAME", "NAME"], "masked names 2 and embeddings 1"),
+        (["--embeddings", "NAME", "--method", "laplace", "--heads.lr", "1"], "belong to the method heads"),
+        (["--embeddings", "NAME", "--loss.contrast", "clip"], "loss.contrast is clip"),
+        (["--embeddings", "NAME", "--heads.steps", "0"], "heads.steps is 0"),
+        (["--embeddings", "NAME", "--heads.lr", "nan"], "heads.lr is nan"),
+        (["--embeddings", "NAME", "--checkpoint", "absent"], "checkpoint: absent is not here"),
+        (["--embeddings", "NAME", "--out", "LAB"], r"holds files, but no adapter.json"),
+    ],
+)
+def test_what_cannot_work_says_why(
+    lab: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [{"NAME": str(lab / "name"), "LAB": str(lab)}.get(word, word) for word in words]
+    assert main(["adapt", *([] if "--out" in words else ["--out", str(tmp_path / "out")]), *words]) == 2
+    said = capsys.readouterr().err.replace("│", " ")  # the parser's own errors are in a box
+    assert message in " ".join(said.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_embeddings_of_two_models_are_refused(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = json.loads((lab / "general" / "manifest.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in (lab / "general").iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "weights": "another"}))
+    both = ["--embeddings", str(lab / "name"), str(other), "--out", str(tmp_path / "out")]
+    assert main(["adapt", *both]) == 2
+    assert "are of different models" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Adapted models are exported: two files and a card, or both towers with their heads as ONNX files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.frozen_pairs import made_up, write_npz
+
+import prolip
+from prolip.cli import main
+from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
+
+TEXTS = ["a photo of a red fox", "a car"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of open_clip, adapted."""
+    folder = tmp_path_factory.mktemp("lab")
+    frozen = write_open_clip(folder / "clip")
+    pairs = ["--embeddings", str(write_npz(folder / "pairs.npz", *made_up(30, 16))), "--checkpoint", frozen]
+    assert main(["adapt", *pairs, "--out", str(folder / "model"), "--heads.steps", "3", "--heads.hidden", "4"]) == 0
+    return folder
+
+
+def test_the_two_files_are_copied_with_a_card(lab: Path, tmp_path: Path) -> None:
+    assert (
+        main(["export", str(lab / "model"), "--out", str(tmp_path / "out"), "--licence", "mit", "--name", "Mine"]) == 0
+    )
+    names = {ADAPTER_FILE, ADAPTER_WEIGHTS, "README.md"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# Mine" in card
+    assert "license: mit" in card
+    assert "open_clip:local-dir:" in card
+    ours, theirs = (
+        prolip.load(folder, device="cpu").encode_texts(TEXTS) for folder in (lab / "model", tmp_path / "out")
+    )
+    assert torch.equal(ours.log_var, theirs.log_var)
+    assert main(["export", str(tmp_path / "out"), "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / ADAPTER_FILE).read_text())["adapter"]["method"] == "heads"
+
+
+def test_other_layouts_are_refused(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(lab / "model"), "--out", str(tmp_path / "out"), "--format", "transformers"]
+    assert main(words) == 2
+    assert "can be written as prolip or onnx" in capsys.readouterr().err
+
+
+def test_onnx_files_have_the_heads(lab: Path, tmp_path: Path) -> None:
+    assert main(["export", str(lab / "model"), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
+    model = prolip.load(lab / "model", device="cpu")
+    images = torch.randn(3, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
+    ids = model.tokenize(TEXTS)
+    for name, key, given, expected in (
+        ("image", "images", images, model.encode_images(images, progress=False)),
+        ("text", "token_ids", ids, model.encode_texts(TEXTS, progress=False)),
+    ):
+        session = onnxruntime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        mean, log_var = session.run(None, {key: given.numpy()})
+        np.testing.assert_allclose(mean, expected.mean.numpy(), atol=1e-4)
+        np.testing.assert_allclose(log_var, expected.log_var.numpy(), atol=1e-4)
+        known = session.get_modelmeta().custom_metadata_map
+        assert float(known["logit_scale"]) == pytest.approx(model.logit_scale, rel=1e-5)
+        assert float(known["logit_bias"]) == pytest.approx(model.logit_bias, rel=1e-5)

@@ -1,0 +1,119 @@
+"""Adapters are written and read; damaged files say what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from prolip.errors import UserError
+from prolip.models.adapter import (
+    ADAPTER_FILE,
+    ADAPTER_WEIGHTS,
+    Adapter,
+    Frozen,
+    read_adapter,
+    save_adapter,
+)
+from prolip.models.config import AdapterConfig
+from prolip.models.weights import WeightsError, checksum
+
+DIM = 6
+FROZEN = Frozen("open_clip:ViT-B-32/openai", "digest", None)
+CONFIGS: list[dict[str, Any]] = [
+    {"method": "heads"},
+    {"method": "heads", "hidden": 3},
+    {"method": "heads", "hidden": 3, "means": "residual"},
+    {"method": "laplace", "has_bias": False},
+    {"method": "temperature"},
+]
+
+
+def new(**settings: Any) -> Adapter:
+    torch.manual_seed(0)
+    adapter = Adapter(AdapterConfig(**{"embed_dim": DIM, "has_bias": True, "method": "heads", **settings}))
+    with torch.no_grad():
+        for tensor in adapter.state_dict().values():
+            tensor.copy_(torch.rand_like(tensor))
+    return adapter
+
+
+@pytest.mark.parametrize("settings", CONFIGS, ids=str)
+def test_a_written_adapter_is_read_back(tmp_path: Path, settings: dict[str, Any]) -> None:
+    adapter = new(**settings)
+    save_adapter(adapter, FROZEN, tmp_path, {"pairs": 3})
+    read, frozen = read_adapter(tmp_path / ADAPTER_FILE, tmp_path / ADAPTER_WEIGHTS)
+    assert (read.config, frozen) == (adapter.config, FROZEN)
+    assert not read.training
+    features = F.normalize(torch.randn(4, DIM), dim=1)
+    for mine, theirs in ((adapter.image, read.image), (adapter.text, read.text)):
+        for one, other in zip(mine(features), theirs(features), strict=True):
+            assert torch.equal(one, other)
+    assert torch.equal(adapter.logit_scale, read.logit_scale)
+    assert (read.logit_bias is None) == (adapter.logit_bias is None) == (settings.get("has_bias") is False)
+    assert json.loads((tmp_path / ADAPTER_FILE).read_text())["notes"] == {"pairs": 3}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ADAPTER_FILE, ADAPTER_WEIGHTS]
+
+
+def test_heads_return_gaussians_with_unit_means() -> None:
+    features = F.normalize(torch.randn(2, 3, DIM), dim=-1)
+    moved = new(hidden=3, means="residual").image(features)
+    assert moved.mean.shape == moved.log_var.shape == features.shape
+    torch.testing.assert_close(moved.mean.norm(dim=-1), torch.ones(2, 3))
+    assert not torch.allclose(moved.mean, features)
+    assert new(method="temperature").image(features).uncertainty.count_nonzero() == 0
+    assert bool((new(method="laplace").image(features).uncertainty > 0).all())
+    assert [new(method=name).has_variances for name in ("heads", "laplace", "temperature")] == [True, True, False]
+
+
+def test_logits_are_set() -> None:
+    adapter = new()
+    adapter.set_logits(20.0, -3.0)
+    assert adapter.logit_bias is not None
+    assert float(adapter.logit_scale.detach().exp()) == pytest.approx(20.0)
+    assert float(adapter.logit_bias.detach()) == -3.0
+
+
+def damage_table(folder: Path, name: str, value: Any) -> None:
+    content = json.loads((folder / ADAPTER_FILE).read_text())
+    place, _, key = name.rpartition(".")
+    (content[place] if place else content)[key] = value
+    (folder / ADAPTER_FILE).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("adapter.method", "magic", "adapter.method is 'magic'"),
+        ("adapter.embed_dim", 0, "adapter.embed_dim is 0"),
+        ("adapter.embed_dim", DIM + 1, "does not hold the adapter"),
+        ("adapter.hidden", -1, "adapter.hidden is -1"),
+        ("adapter.has_bias", "yes", "adapter.has_bias is 'yes'"),
+        ("adapter.other", 1, "does not describe an adapter"),
+        ("frozen.source", 3, "frozen.source is 3"),
+        ("frozen", {}, "does not describe an adapter"),
+        ("checksum", 7, "is not the file that was written with"),
+    ],
+)
+def test_a_damaged_description_says_what_is_wrong(tmp_path: Path, name: str, value: Any, message: str) -> None:
+    save_adapter(new(), FROZEN, tmp_path, {})
+    damage_table(tmp_path, name, value)
+    with pytest.raises(WeightsError, match=message):
+        read_adapter(tmp_path / ADAPTER_FILE, tmp_path / ADAPTER_WEIGHTS)
+
+
+def test_weights_that_are_none_say_so(tmp_path: Path) -> None:
+    save_adapter(new(), FROZEN, tmp_path, {})
+    weights = tmp_path / ADAPTER_WEIGHTS
+    tensors = load_file(weights)
+    tensors["logit_scale"] = torch.tensor(float("nan"))
+    for write in (lambda: save_file(tensors, weights), lambda: weights.write_bytes(b"no tensors")):
+        write()
+        damage_table(tmp_path, "checksum", checksum(weights))
+        with pytest.raises(UserError, match="does not hold the adapter"):
+            read_adapter(tmp_path / ADAPTER_FILE, weights)

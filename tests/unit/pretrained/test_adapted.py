@@ -1,0 +1,162 @@
+"""A frozen model with an adapter is a model like any other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.images import noise
+from tests.support.untrained_run import write_run
+
+import prolip
+from prolip.errors import UserError
+from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, Frozen, VarianceHead, save_adapter
+from prolip.models.config import AdapterConfig
+from prolip.pretrained.adapted import AdaptedNetwork, absolute_source
+from prolip.pretrained.model import Model, weights_digest
+
+LABELS = ["a picture", "an emoji of food", "animals and travel"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of open_clip, a run of ours, and an adapter of each."""
+    folder = tmp_path_factory.mktemp("lab")
+    write_open_clip(folder / "clip")
+    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    adapt(f"open_clip:local-dir:{folder}/clip", folder / "on-clip")
+    adapt(str(folder / "run"), folder / "on-run")
+    return folder
+
+
+def adapt(source: str, out: Path, method: str = "heads") -> None:
+    frozen = prolip.load(source, device="cpu")
+    dim = frozen.encode_texts("").mean.shape[1]
+    torch.manual_seed(0)
+    config = AdapterConfig(method=method, embed_dim=dim, has_bias=True, hidden=4 if method == "heads" else 0)  # type: ignore[arg-type]
+    adapter = Adapter(config)
+    adapter.set_logits(20.0, -5.0)
+    if isinstance(adapter.image, VarianceHead):
+        for head in (adapter.image, adapter.text):
+            torch.nn.init.normal_(head.log_var.weight)
+            torch.nn.init.constant_(head.log_var.bias, -3.0)
+    save_adapter(adapter, Frozen(source, weights_digest(frozen.network), None), out, {})
+
+
+def load(folder: Path) -> Model:
+    return prolip.load(folder, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["clip", "run"])
+def test_means_are_the_frozen_models_and_variances_are_the_heads(lab: Path, name: str) -> None:
+    source = f"open_clip:local-dir:{lab}/clip" if name == "clip" else str(lab / "run")
+    frozen, model = prolip.load(source, device="cpu"), load(lab / f"on-{name}")
+    images = [noise(seed) for seed in range(3)]
+    assert isinstance(model.network, AdaptedNetwork)
+    for ours, theirs, head in (
+        (model.encode_images(images), frozen.encode_images(images), model.network.adapter.image),
+        (model.encode_texts(LABELS), frozen.encode_texts(LABELS), model.network.adapter.text),
+    ):
+        torch.testing.assert_close(ours.mean, theirs.mean, atol=1e-6, rtol=0)
+        torch.testing.assert_close(ours.log_var, head(ours.mean).log_var.detach())
+        assert len(ours.uncertainty.unique()) == 3
+    assert model.has_variances
+    assert model.logit_scale == pytest.approx(20.0)
+    assert model.logit_bias == -5.0
+    found = model.classify(images, LABELS)
+    assert found.match is not None
+    torch.testing.assert_close(found.probabilities.sum(1), torch.ones(3))
+    assert model.preprocess == frozen.preprocess
+    assert torch.equal(model.tokenize(LABELS), frozen.tokenize(LABELS))
+
+
+def test_the_heads_compute_in_single_precision(lab: Path) -> None:
+    model = prolip.load(lab / "on-clip", device="cpu", precision="bf16")
+    exact = load(lab / "on-clip")
+    found = model.encode_texts(LABELS)
+    assert found.log_var.dtype == torch.float32
+    assert isinstance(model.network, AdaptedNetwork)
+    torch.testing.assert_close(found.log_var, model.network.adapter.text(found.mean).log_var.detach())
+    torch.testing.assert_close(found.mean, exact.encode_texts(LABELS).mean, atol=0.05, rtol=0)
+
+
+def test_only_the_adapter_has_gradients(lab: Path) -> None:
+    model = load(lab / "on-run")
+    model.encode_captions(LABELS).log_var.sum().backward()  # type: ignore[no-untyped-call]
+    network = model.network
+    assert isinstance(network, AdaptedNetwork)
+    assert not any(parameter.requires_grad for parameter in network.frozen.parameters())
+    assert network.adapter.text.log_var.bias.grad is not None
+
+
+def test_a_temperature_alone_has_no_variances(lab: Path, tmp_path: Path) -> None:
+    adapt(str(lab / "run"), tmp_path / "scaled", method="temperature")
+    model = load(tmp_path / "scaled")
+    assert not model.has_variances
+    assert not model.encode_texts(LABELS).uncertainty.any()
+    assert model.logit_scale == pytest.approx(20.0)
+
+
+def test_the_fingerprint_knows_the_adapter(lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "on-clip", tmp_path / "copied")
+    assert load(tmp_path / "copied").fingerprint() == load(lab / "on-clip").fingerprint()
+    adapt(f"open_clip:local-dir:{lab}/clip", tmp_path / "other", method="temperature")
+    assert load(tmp_path / "other").fingerprint() != load(lab / "on-clip").fingerprint()
+
+
+def test_a_moved_model_is_found_in_the_folder_or_beside_it(lab: Path, tmp_path: Path) -> None:
+    expected = load(lab / "on-clip").encode_texts(LABELS)
+    for name, place in (("inside", tmp_path / "inside"), ("beside", tmp_path)):
+        write_open_clip(tmp_path / "made" / name / "clip")
+        adapt(f"open_clip:local-dir:{tmp_path}/made/{name}/clip", tmp_path / name)
+        with_it = load(tmp_path / name).encode_texts(LABELS)
+        shutil.move(tmp_path / "made" / name / "clip", place / "clip")
+        moved = load(tmp_path / name).encode_texts(LABELS)
+        assert torch.equal(moved.log_var, with_it.log_var)
+        assert torch.equal(moved.mean, expected.mean)
+
+
+def test_a_frozen_model_that_is_nowhere_is_named(lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "on-run", tmp_path / "alone")
+    content = json.loads((tmp_path / "alone" / ADAPTER_FILE).read_text())
+    content["frozen"]["source"] = "/elsewhere/siglip"
+    (tmp_path / "alone" / ADAPTER_FILE).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"adapts the model /elsewhere/siglip, which is not there.*as siglip"):
+        load(tmp_path / "alone")
+
+
+def test_other_weights_are_refused(lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "on-run", tmp_path / "stale")
+    content = json.loads((tmp_path / "stale" / ADAPTER_FILE).read_text())
+    content["frozen"]["weights"] = "0" * 32
+    (tmp_path / "stale" / ADAPTER_FILE).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"adapts other weights than .*run has now: adapt it again"):
+        load(tmp_path / "stale")
+
+
+def test_a_folder_without_its_weights_is_named(lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "on-run", tmp_path / "half")
+    (tmp_path / "half" / ADAPTER_WEIGHTS).unlink()
+    with pytest.raises(UserError, match=r"half has no adapter\.safetensors"):
+        load(tmp_path / "half")
+
+
+def test_sources_are_absolute_where_they_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine.pt").touch()
+    for source, expected in (
+        ("run", f"{tmp_path}/run"),
+        ("open_clip:local-dir:run", f"open_clip:local-dir:{tmp_path}/run"),
+        ("open_clip:ViT-B-32/mine.pt", f"open_clip:ViT-B-32/{tmp_path}/mine.pt"),
+    ):
+        assert absolute_source(source) == expected
+        assert absolute_source(expected) == expected
+    for name in ("open_clip:ViT-B-32/openai", "open_clip:hf-hub:a/b", "hf-hub:a/b", "ProLIP-ViT-B-16-DC-1B-12_8B"):
+        assert absolute_source(name) == name
+    with pytest.raises(UserError, match="checkpoint: absent is not here"):
+        absolute_source("absent")
