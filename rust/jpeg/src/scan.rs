@@ -116,18 +116,7 @@ pub(super) fn read(
     memory.make_tables(header)?;
     let mut blocks = [Block::default(); 6];
     let blocks = list_blocks(&layout, &mut blocks);
-    let components = header.components;
-    // A missing component has table numbers 0, but table 0 may not exist.
-    let mut tables = [(&memory.dc[0], &memory.ac[0]); 3];
-    for (tables, component) in tables.iter_mut().zip(components) {
-        *tables = (
-            &memory.dc[usize::from(component.dc_table & 3)],
-            &memory.ac[usize::from(component.ac_table & 3)],
-        );
-    }
-    let luma = (tables[0].0.as_ref()?, tables[0].1.as_ref()?);
-    let tables =
-        tables.map(|(dc, ac)| (dc.as_ref().unwrap_or(luma.0), ac.as_ref().unwrap_or(luma.1)));
+    let tables = memory.tables_of(header)?;
     let mut coefficients = [[0; 256]; GROUPS];
     let mut parts = memory.data.parts.iter();
     let (mut start, mut bits, mut left) = (0, Bits::new(&[0; PADDING])?, 0);
@@ -197,6 +186,20 @@ fn list_blocks<'a>(layout: &Layout, blocks: &'a mut [Block; 6]) -> &'a [Block] {
 }
 
 impl Memory {
+    /// The tables of each component.
+    fn tables_of(&self, header: &JpegHeader) -> Option<[(&Table, &PairTable); 3]> {
+        let [first, others @ ..] = header.components.map(|component| {
+            (
+                self.dc[usize::from(component.dc_table & 3)].as_ref(),
+                self.ac[usize::from(component.ac_table & 3)].as_ref(),
+            )
+        });
+        let luma = (first.0?, first.1?);
+        // A missing component has table numbers 0, but table 0 may not exist.
+        let [blue, red] = others.map(|(dc, ac)| (dc.unwrap_or(luma.0), ac.unwrap_or(luma.1)));
+        Some([luma, blue, red])
+    }
+
     fn make_tables(&mut self, header: &JpegHeader) -> Option<()> {
         for component in &header.components[..header.sampling.components()] {
             let (dc, ac) = (

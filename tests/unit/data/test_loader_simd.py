@@ -11,7 +11,7 @@ import pytest
 
 OPEN_LOADER = """
 from prolip.data import BatchLoader, LoaderConfig
-BatchLoader(LoaderConfig(shards=("nowhere.tar",)))
+BatchLoader(LoaderConfig(shards=("nowhere.tar",), batch_size=1, image_size=8))
 """
 ONE_IMAGE = """
 from prolip.data import preprocess_image
