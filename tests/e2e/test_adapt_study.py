@@ -52,6 +52,7 @@ def test_everything_is_measured(
         run_adapt(AdaptOptions(embeddings=(pairs,), out=out, checkpoint=str(tmp_path / "run"), method=method))  # type: ignore[arg-type]
     (tmp_path / "runs" / "laplace-new" / "cost.json").write_text('{"seconds": 61.2, "megabytes": 500}')
     arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data), "--frozen", str(tmp_path / "run")]
+    arguments += ["--prolip", str(tmp_path / "none")]
     assert study["main"]([*arguments, "table"]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert head == "|  | frozen | temperature, new | laplace, new |"

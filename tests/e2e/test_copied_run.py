@@ -19,7 +19,7 @@ served: list[Explorer] = []
 
 def read_captions(explorer: Explorer, _: ExploreOptions) -> None:
     """Stands for serving the page, which would not end."""
-    texts = [explorer.tokenizer.encode([caption]) for caption in ("red left", "blue top")]
+    texts = [explorer.model.tokenize(caption).numpy() for caption in ("red left", "blue top")]
     assert not np.array_equal(*texts)
     served.append(explorer)
 

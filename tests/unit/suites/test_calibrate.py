@@ -12,6 +12,7 @@ from torch import Tensor
 
 import prolip
 from prolip.cli import main
+from prolip.data import StoreConfig
 from prolip.decisions import items_needed, load_calibration
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
@@ -42,7 +43,7 @@ def model(lab: Path) -> Model:
 def evidence_of(lab: Path, model: Model) -> tuple[Tensor, Tensor]:
     """The labels of the labelled images, and the places that gave the guarantees."""
     options = CalibrateOptions(checkpoint="", data=str(lab / "mine"), out=lab / "unused")
-    found = calibrate(model, open_classes(options.data, lab, ()), options)
+    found = calibrate(model, open_classes(options.data, lab, StoreConfig(), ()), options)
     return found.truth, found.held
 
 
@@ -167,7 +168,7 @@ def test_too_few_images_and_no_place_for_the_file(tmp_path: Path, lab: Path, mod
     (one / "a.png").write_bytes((lab / "mine" / "food" / "000.png").read_bytes())
     options = CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused")
     with pytest.raises(UserError, match="1 labelled items are too few"):
-        calibrate(model, open_classes(str(tmp_path / "few"), tmp_path, ()), options)
+        calibrate(model, open_classes(str(tmp_path / "few"), tmp_path, StoreConfig(), ()), options)
     assert main(["calibrate", "--checkpoint", "open_clip:x/y", "--data", str(lab / "mine")]) == 2
     with pytest.raises(UserError, match="fit_share is 1: it must be between 0 and 1"):
         CalibrateOptions(checkpoint="", data="", fit_share=1)

@@ -13,6 +13,7 @@ from tests.support.class_folders import LABELS, write_calibrated_world
 
 import prolip
 from prolip.cli import main
+from prolip.data import StoreConfig
 from prolip.decisions import auroc, equal_mass_calibration_error, excess_risk_coverage, logit_doubts
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
@@ -81,7 +82,7 @@ def test_images_from_elsewhere_are_told_apart(figures: dict[str, Any]) -> None:
 def test_a_fold_is_calibrated_on_the_others(lab: Path, model: Model) -> None:
     """If the labels of one fold are all wrong, nothing changes that is said about its images."""
     options = DecisionsOptions(checkpoint=(), data=(), num_folds=3)
-    data = open_classes(str(lab / "mine"), lab, ())
+    data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
     answered = answer_images(model, data, options)
     logits = 2 * F.one_hot(answered.truth) + torch.randn(120, 3, generator=torch.Generator().manual_seed(0))
     answered = answered._replace(evidence=answered.evidence._replace(logits=logits))
@@ -105,6 +106,6 @@ def test_a_fold_is_calibrated_on_the_others(lab: Path, model: Model) -> None:
 def test_too_few_images_and_folds(lab: Path, model: Model) -> None:
     with pytest.raises(UserError, match="num_folds is 1: it must be at least 2"):
         DecisionsOptions(checkpoint=(), data=(), num_folds=1)
-    data = open_classes(str(lab / "mine"), lab, ())
+    data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
     with pytest.raises(UserError, match="has 120 images: 31 folds need four each"):
         answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=31))

@@ -114,7 +114,7 @@ def test_what_waits_would_be_seen(wait: Callable[[Tensor], object], reads: list[
 
 @pytest.mark.parametrize(("cpu_threads", "expected"), [(0, 4), (3, 3)])
 def test_a_process_gets_its_share_of_cores_on_a_gpu_too(
-    cpu_threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    cpu_threads: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class SetUp(Exception): ...
 
@@ -122,14 +122,15 @@ def test_a_process_gets_its_share_of_cores_on_a_gpu_too(
         raise SetUp
 
     given: list[int] = []
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.set_num_threads", given.append)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.setattr(TrainConfig, "check_vocabulary", lambda _: None)
     monkeypatch.setattr("prolip.train.loop.find_saved", stop)
     config = run_of(model_of(), cpu_threads=cpu_threads).config
     gpu = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=4, device=torch.device("cuda", 0))
-    with pytest.raises(SetUp):
-        set_up(config, gpu, ExitStack())
+    with ExitStack() as opened, pytest.raises(SetUp):
+        set_up(config, gpu, opened)
     assert given == [expected]
 
 
