@@ -95,13 +95,15 @@ def prolip(words: list[str]) -> None:
 def closed(words: list[str]) -> None:
     """Runs a command, which ends by saying what it wrote and what to do next; beside JSON on the standard error."""
     out, err, log = io.StringIO(), io.StringIO(), io.StringIO()
-    handler = logging.StreamHandler(log)
-    logging.getLogger("prolip.train").addHandler(handler)
+    handler, logger = logging.StreamHandler(log), logging.getLogger("prolip.train")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)  # as the program does, where pytest has not set up logging before
     try:
         with redirect_stdout(out), redirect_stderr(err):
             status = cli.main(words)
     finally:
-        logging.getLogger("prolip.train").removeHandler(handler)
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
     assert status == 0, err.getvalue()
     if not {"-h", "--help", "--help-all", "--version"} & set(words):
         last = [text.getvalue().splitlines()[-1] for text in (out, err, log) if text.getvalue()]

@@ -51,7 +51,7 @@ mod unix {
     use std::path::Path;
     use std::process::{Child, Command};
 
-    use rustix::fs::OFlags;
+    use rustix::fs::{OFlags, statvfs};
     use rustix::process::{Pid, Signal, kill_process_group};
 
     /// Permission bit: everyone may write.
@@ -72,6 +72,12 @@ mod unix {
         let opened = file.metadata()?;
         Ok(std::fs::metadata(path)
             .is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())))
+    }
+
+    /// Bytes that a user may still write to the disk of this path; `None` if the path does not exist.
+    pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+        let disk = statvfs(path).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Options that open no symbolic link.
@@ -150,6 +156,11 @@ mod windows {
     pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
         let opened = Handle::from_file(file.try_clone()?)?;
         Ok(Handle::from_path(path).is_ok_and(|named| named == opened))
+    }
+
+    /// Windows is not asked.
+    pub(crate) fn free_bytes(_path: &Path) -> Option<u64> {
+        None
     }
 
     /// Options that follow no symbolic link.

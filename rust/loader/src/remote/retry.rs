@@ -4,9 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::statvfs;
-
 use crate::error::FetchError;
+use crate::os;
 use crate::shards::without_secrets;
 
 /// Longest pause at a server's request.
@@ -32,9 +31,8 @@ impl FetchError {
         if !self.here {
             return;
         }
-        let disk = path.ancestors().find_map(|path| statvfs(path).ok());
-        let free = disk.map_or_else(String::new, |disk| {
-            let bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let bytes = path.ancestors().find_map(os::free_bytes);
+        let free = bytes.map_or_else(String::new, |bytes| {
             format!(", where {bytes} bytes are free")
         });
         self.what = format!("{}; {called} is {}{free}", self.what, path.display());
