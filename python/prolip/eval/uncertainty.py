@@ -129,8 +129,9 @@ def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
     """Approximate mean and variance of the cosine between independent samples of the two Gaussians.
 
     The moments of the dot product are divided by those of the lengths: mean_a . mean_b / (l_a l_b) and
-    Var(z_a . z_b) / (l_a l_b)^2 with l^2 = E |z|^2 = |mean|^2 + total_var (BayesVLM, arXiv:2412.06014). The variance is
-    too large where the cosine is near 1: variance along the mean changes the length and not the cosine.
+    Var(z_a . z_b) / (l_a l_b)^2, with the expected squared length l_a^2 = mean_a . mean_a + total_var_a (BayesVLM,
+    arXiv:2412.06014). The variance is too large where the cosine is near 1: variance along the mean changes the length
+    and not the cosine.
 
     Args:
         images: [N, D] with variances.
