@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from prolip.adapt.config import HeadsConfig
@@ -19,25 +18,13 @@ from prolip.adapt.temperature import Logits
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
 from prolip.losses import LossConfig, LossTerms, ProlipLoss
+from prolip.models import ProLIPOutput
 from prolip.models.adapter import Adapter, VarianceHead
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
 LOGIT_LR_FACTOR = 10.0
 """Factor on the learning rate of scale and bias."""
-
-
-class HeadsOutput(NamedTuple):
-    """What the loss needs, see `prolip.losses.prolip.Embedded`."""
-
-    image: Gaussian
-    """[B, D]"""
-    text: Gaussian
-    """[1, B, D]"""
-    masked_image: Gaussian | None
-    masked_text: Gaussian | None
-    logit_scale: Tensor
-    logit_bias: Tensor | None
 
 
 def start_heads(adapter: Adapter, start: Logits) -> None:
@@ -52,13 +39,13 @@ def start_heads(adapter: Adapter, start: Logits) -> None:
         nn.init.constant_(head.log_var.bias, -math.log(start.scale * adapter.config.embed_dim))
 
 
-def forward(adapter: Adapter, batch: PairRows) -> HeadsOutput:
+def forward(adapter: Adapter, batch: PairRows) -> ProLIPOutput:
     """The Gaussians of a batch of pairs and of their masked views."""
     text: Gaussian = adapter.text(batch.text[None])
     masked_image = None if batch.masked_image is None else adapter.image(batch.masked_image)
     masked_text = None if batch.masked_text is None else adapter.text(batch.masked_text[None])
     scale = adapter.logit_scale.exp()
-    return HeadsOutput(adapter.image(batch.image), text, masked_image, masked_text, scale, adapter.logit_bias)
+    return ProLIPOutput(adapter.image(batch.image), text, masked_image, masked_text, scale, adapter.logit_bias)
 
 
 def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossConfig) -> list[LossTerms]:

@@ -188,7 +188,7 @@ def classified(found: Classified) -> str:
         why = (
             "there is only one template"
             if len(found.templates) == 1
-            else "this needs pictures of a data set: start with --shards"
+            else "this needs images of a data set: start with --shards"
         )
         parts.append(_block(f"Prompts are not weighted: {why}.", ""))
         return "".join(parts)

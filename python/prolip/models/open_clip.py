@@ -94,7 +94,7 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
 
 
 def import_open_clip() -> Any:
-    """Import open_clip, which the plain package does not bring.
+    """Import open_clip, which only the extra `open_clip` installs.
 
     Raises:
         UserError: it is not installed.

@@ -6,15 +6,11 @@ other folds of the images.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from prolip.data import DataError
-from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.suites.caption_sets import name_sources
@@ -28,8 +24,9 @@ from prolip.suites.decision_rows import (
     set_rows,
 )
 from prolip.suites.decision_scores import answer_images, doubts_elsewhere, find_doubts, fold_calibrations
+from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import TaskFolder, open_folder
-from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.results import SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.suites.zero_shot import open_classes
 
 NOISE = "noise"
@@ -43,7 +40,6 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         UserError: no data set could be measured, or images from elsewhere cannot be read.
         DataError: images from elsewhere cannot be read.
     """
-    fingerprint = model.fingerprint()
     size = options.batch_size
     others = {name: _embed_images(model, source, size) for name, source in name_sources(options.elsewhere).items()}
     others[NOISE] = embed_noise(model, _NUM_NOISE, size, options.seed)
@@ -52,32 +48,21 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         float(images.mean.double().square().mean(0).amax())
         for images in (*others.values(), *([known] if known else []))
     ]
-    rows: list[Row] = []
-    notes: list[str] = []
-    charts: list[Chart] = []
-    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
-        try:
-            data = open_classes(
-                source, cache.folder.with_name("data"), options.store, options.templates, options.classnames
-            )
-            settings = {
-                "model": fingerprint,
-                "data": data.fingerprint,
-                "lists": [data.classnames, data.templates],
-                "options": [options.num_folds, options.seed, options.known is None, *others],
-                "beside": beside,
-            }
-            run = partial(measure_decisions, model, name, data, others, known, options)
-            found = cache.get_or_run(name, settings, run)
-        except (UserError, DataError, OSError) as error:
-            notes.append(f"{name}: {error}")
-        else:
-            rows, notes, charts = [*rows, *found.rows], [*notes, *found.notes], [*charts, *found.charts]
-    if not rows:
-        raise UserError("; ".join(notes))
-    return SuiteResult(
-        suite="decisions", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes, charts=charts
-    )
+
+    def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
+        made = cache.folder.with_name("data")
+        data = open_classes(source, made, options.store, options.templates, options.classnames)
+        settings = {
+            "model": fingerprint,
+            "data": data.fingerprint,
+            "lists": [data.classnames, data.templates],
+            "options": [options.num_folds, options.seed, options.known is None, *others],
+            "beside": beside,
+        }
+        run = partial(measure_decisions, model, name, data, others, known, options)
+        return cache.get_or_run(name, settings, run)
+
+    return evaluate_sets("decisions", model, options.data, evaluate)
 
 
 def measure_decisions(

@@ -5,26 +5,23 @@ N images, M captions, D dimensions.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.errors import UserError
 from prolip.eval.coco import Shares, coco_shares
 from prolip.eval.config import Score
 from prolip.eval.retrieval import RECALL_AT, first_ranks
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
-from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
 from prolip.suites.coco_pairs import load_truth
 from prolip.suites.config import RetrievalOptions
+from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import TaskFolder
 from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
@@ -40,22 +37,17 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
     Raises:
         UserError: none could be evaluated.
     """
-    fingerprint = model.fingerprint()
-    rows: list[Row] = []
-    notes: list[str] = []
-    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
-        try:
-            folder = open_captioned(source, cache.folder.with_name("data"), options.store)
-            keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
-            settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
-            rows += cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options)).rows
-        except (UserError, DataError, OSError) as error:
-            notes.append(f"{name}: {error}")
-    if not rows:
-        raise UserError("; ".join(notes))
+
+    def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
+        folder = open_captioned(source, cache.folder.with_name("data"), options.store)
+        keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
+        settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
+        return cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options))
+
+    result = evaluate_sets("retrieval", model, options.data, evaluate)
     if not model.has_variances:
-        notes.append(NO_DISTANCE)
-    return SuiteResult(suite="retrieval", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
+        result.notes.append(NO_DISTANCE)
+    return result
 
 
 def retrieve_set(model: Model, name: str, folder: TaskFolder, options: RetrievalOptions) -> TaskResult:

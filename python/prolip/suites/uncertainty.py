@@ -6,7 +6,6 @@ N images, M captions, P patches, K kept patches, C classes.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -14,9 +13,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
-from tqdm import tqdm
 
-from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_views
 from prolip.errors import UserError
 from prolip.eval.uncertainty import count_words, uncertainty_bins
@@ -24,9 +21,10 @@ from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.report.charts import Line, line_chart
-from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
 from prolip.suites.classification import build_classifier
 from prolip.suites.config import UncertaintyOptions
+from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import TaskFolder, read_labels
 from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
@@ -42,28 +40,17 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
     """
     if not model.has_variances:
         raise UserError(f"{model.name} has no variances: there is no uncertainty to measure")
-    fingerprint = model.fingerprint()
-    rows: list[Row] = []
-    notes: list[str] = []
-    charts: list[Chart] = []
-    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
-        try:
-            folder = open_captioned(source, cache.folder.with_name("data"), options.store)
-            settings = {
-                "model": fingerprint,
-                "data": folder.fingerprint,
-                "options": [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show],
-            }
-            found = cache.get_or_run(name, settings, partial(measure_set, model, name, folder, options))
-        except (UserError, DataError, OSError) as error:
-            notes.append(f"{name}: {error}")
-        else:
-            rows, notes, charts = [*rows, *found.rows], [*notes, *found.notes], [*charts, *found.charts]
-    if not rows:
-        raise UserError("; ".join(notes))
-    return SuiteResult(
-        suite="uncertainty", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes, charts=charts
-    )
+
+    def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
+        folder = open_captioned(source, cache.folder.with_name("data"), options.store)
+        settings = {
+            "model": fingerprint,
+            "data": folder.fingerprint,
+            "options": [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show],
+        }
+        return cache.get_or_run(name, settings, partial(measure_set, model, name, folder, options))
+
+    return evaluate_sets("uncertainty", model, options.data, evaluate)
 
 
 def measure_set(model: Model, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 import tarfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
-from tqdm import tqdm
 
-from prolip.data import DataError, StoreConfig
+from prolip.data import StoreConfig
 from prolip.data.build.folder import class_text, find_images
 from prolip.data.build.images import UNREADABLE, read_image
 from prolip.data.samples import EXTENSIONS
@@ -22,12 +20,13 @@ from prolip.errors import UserError
 from prolip.files import atomic_file
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
-from prolip.suites.caption_sets import name_sources, open_captioned
+from prolip.suites.caption_sets import open_captioned
 from prolip.suites.classification import accuracy_rows, answer, build_classifier
 from prolip.suites.config import ZeroShotOptions
 from prolip.suites.datacomp import NO_VARIANCES
+from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import CLASSNAMES, TaskFolder, read_labels, read_lines
-from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult
+from prolip.suites.results import SuiteResult, TaskCache, TaskResult
 
 TEMPLATES = ("a photo of a {}.",)
 """The prompts of a class if neither the data set nor the user names any."""
@@ -39,27 +38,18 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
     Raises:
         UserError: none could be evaluated.
     """
-    fingerprint = model.fingerprint()
-    rows: list[Row] = []
-    notes: list[str] = []
-    for name, source in tqdm(name_sources(options.data).items(), desc=model.name, unit="set", file=sys.stderr):
-        try:
-            made = cache.folder.with_name("data")
-            folder = open_classes(source, made, options.store, options.templates, options.classnames)
-            settings = {
-                "model": fingerprint,
-                "data": folder.fingerprint,
-                "lists": [folder.classnames, folder.templates],
-            }
-            run = partial(classify_set, model, name, folder, options.batch_size)
-            rows += cache.get_or_run(name, settings, run).rows
-        except (UserError, DataError, OSError) as error:
-            notes.append(f"{name}: {error}")
-    if not rows:
-        raise UserError("; ".join(notes))
+
+    def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
+        made = cache.folder.with_name("data")
+        folder = open_classes(source, made, options.store, options.templates, options.classnames)
+        lists = [folder.classnames, folder.templates]
+        settings = {"model": fingerprint, "data": folder.fingerprint, "lists": lists}
+        return cache.get_or_run(name, settings, partial(classify_set, model, name, folder, options.batch_size))
+
+    result = evaluate_sets("zero_shot", model, options.data, evaluate)
     if not model.has_variances:
-        notes.append(NO_VARIANCES)
-    return SuiteResult(suite="zero_shot", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
+        result.notes.append(NO_VARIANCES)
+    return result
 
 
 def classify_set(model: Model, name: str, folder: TaskFolder, batch_size: int) -> TaskResult:
