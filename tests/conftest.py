@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many tests run at a time as there are cores, and some start processes: each has one thread, which does not
@@ -19,6 +20,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # send one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A single example may take long on a busy machine; the whole test has pytest's timeout.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
 

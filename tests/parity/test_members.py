@@ -76,7 +76,7 @@ def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
     return LoaderConfig(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(SAMPLE, min_size=1, max_size=6), min_size=1, max_size=3),
     st.integers(1, 4),

@@ -130,7 +130,7 @@ def test_a_sample_of_all_assigned_characters(clip: Tokenizer, reference: SimpleT
     assert _differences(captions, clip, reference) == []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(captions=st.lists(st.text(max_size=60), min_size=1, max_size=8))
 def test_any_text(captions: list[str], clip: Tokenizer, reference: SimpleTokenizer) -> None:
     assert _differences(captions, clip, reference) == []

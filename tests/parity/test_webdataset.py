@@ -255,7 +255,7 @@ SHARD = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(SHARD, min_size=1, max_size=3))
 def test_grouping_of_anything(shards: list[tuple[list[tuple[str, bytes]], int, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

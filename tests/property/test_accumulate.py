@@ -23,7 +23,7 @@ from prolip.train.accumulate import backward
 
 
 @given(items=st.integers(1, 9), masked=st.integers(0, 9), parts=st.integers(2, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_parts_equal_the_whole(items: int, masked: int, parts: int) -> None:
     batch = step_of(items, min(masked, items))
     model = model_of().double()

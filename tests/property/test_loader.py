@@ -63,7 +63,7 @@ def values(batches: list[Batch]) -> list[object]:
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(lambda sizes: sum(sizes) >= 6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     SIZES, st.integers(1, 3), st.integers(1, 2), st.sampled_from([0, 1, 4, 1000]), st.integers(0, 2**63 - 1), st.data()
 )
@@ -93,7 +93,7 @@ def test_runs_are_the_same_however_they_are_run(
         assert values(list(resumed)) == values(whole[rank][stop + 1 :])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(SIZES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**63 - 1))
 def test_an_evaluation_sees_each_sample_once(sizes: list[int], batch_size: int, world_size: int, seed: int) -> None:
     with shards(sizes) as pattern:

@@ -156,7 +156,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_what_python_writes_is_read(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """NaN, half pairs of surrogates, escapes, big numbers, equal keys: what `json.loads` takes is taken."""

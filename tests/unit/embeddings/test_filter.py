@@ -199,7 +199,7 @@ def test_damage_is_found_and_named(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 1300)), max_size=12), st.sets(st.integers(0, 6)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_choice_of_any_shard(
     tmp_path_factory: pytest.TempPathFactory, members: list[tuple[int, int]], kept: set[int]
 ) -> None:

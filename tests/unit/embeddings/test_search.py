@@ -59,7 +59,7 @@ def brute_force(parts: list[Part], queries: np.ndarray, k: int, score: Score) ->
     score=st.sampled_from(["csd", "mean"]),
     stored=st.sampled_from(["float32", "float16"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_blocks_and_parts_do_not_change_what_is_found(
     seed: int, size: int, distinct: int, k: int, block: int, cuts: list[int], score: Score, stored: Stored
 ) -> None:

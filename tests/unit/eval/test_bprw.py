@@ -66,7 +66,7 @@ def test_nearest_images_are_those_of_the_largest_product() -> None:
         nearest_images(prompts, images, 61)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(labels=st.lists(st.integers(-1, 3), max_size=30), count=st.integers(1, 6))
 def test_labelled_images_are_the_first_of_each_class(labels: list[int], count: int) -> None:
     expected = [[i for i, label in enumerate(labels) if label == c][:count] for c in range(4)]

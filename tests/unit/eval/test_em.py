@@ -55,7 +55,7 @@ def slow_weights(
     return weights, rounds
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=problems, alpha=st.sampled_from([1.0, 1.5, 5.0, 100.0]))
 def test_every_round_raises_the_posterior(shape: dict[str, float], alpha: float) -> None:
     table, start, counts = problem(**shape)  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def test_every_round_raises_the_posterior(shape: dict[str, float], alpha: float)
         before = after
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=problems, alpha=st.sampled_from([0.9, 1.0, 2.0, 100.0]), rounds=st.sampled_from([1, 3, 200]))
 def test_it_equals_a_class_by_class_loop(shape: dict[str, float], alpha: float, rounds: int) -> None:
     table, start, counts = problem(**shape)  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tenso
     steps=st.sampled_from([1, 2, 7, 50]),
     seed=st.integers(0, 2**20),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_met_captions_are_the_best_of_all(walks: int, captions: int, shared: bool, steps: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     # Few different values, so that there are ties at the start, at the root and on the way.

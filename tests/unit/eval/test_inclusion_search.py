@@ -19,7 +19,7 @@ def gaussians(count: int, dim: int, seed: int, log_var: float, spread: float) ->
     return Gaussian(mean, log_var + spread * torch.randn(count, dim, generator=noise, dtype=torch.float64))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 12),
     st.integers(1, 40),
@@ -36,7 +36,7 @@ def test_it_is_the_argmax_of_the_matrix(
     assert most_including(specific, general).equal(official_inclusion_test_matrix(specific, general).argmax(dim=1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 2.0]))
 def test_no_test_is_above_its_bound(seed: int, spread: float) -> None:
     specific, general = gaussians(7, 20, seed, -7, spread), gaussians(30, 20, seed + 1, -6, spread)

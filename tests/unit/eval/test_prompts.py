@@ -61,7 +61,7 @@ def slow_limit(table: list[list[float]], row: list[float], rule: PromptFilter) -
             return rule.threshold
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(table=tables, rule=rules)
 def test_what_is_kept(table: list[list[float]], rule: PromptFilter) -> None:
     found = kept_prompts(torch.tensor(table, dtype=torch.float64), rule)
@@ -73,7 +73,7 @@ def test_what_is_kept(table: list[list[float]], rule: PromptFilter) -> None:
         assert kept == (expected if any(expected) else [value == min(row) for value in row])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(table=tables, count=st.integers(1, 7))
 def test_a_count_for_every_class(table: list[list[float]], count: int) -> None:
     total_var = torch.tensor(table)

@@ -22,7 +22,7 @@ T = torch.tensor
 values = st.floats(1e-3, 1e3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(values, st.integers(0, 9)), min_size=1, max_size=40))
 def test_means_by_length_are_those_of_a_loop(items: list[tuple[float, int]]) -> None:
     uncertainty, length = (T(column) for column in zip(*items, strict=True))
@@ -42,7 +42,7 @@ def test_longer_and_more_certain_gives_minus_one_with_its_interval() -> None:
     assert (found.spearman.value, found.spearman.low, found.spearman.high) == pytest.approx((-1, -1, -1))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 20), st.integers(2, 4), st.integers(0, 1000))
 def test_chains_are_those_of_a_loop(count: int, levels: int, seed: int) -> None:
     chains = torch.randint(1, 5, (count, levels), generator=torch.Generator().manual_seed(seed)).double()

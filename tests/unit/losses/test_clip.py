@@ -69,7 +69,7 @@ def tiled(leaves: Leaves, tile: int) -> Tensor:
 
 
 @given(items=st.integers(1, 70), slots=st.integers(1, 3), dim=st.integers(1, 9), tile=st.integers(1, 80))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_tiles_give_the_whole_loss_and_its_gradients(items: int, slots: int, dim: int, tile: int) -> None:
     leaves = leaves_of(items, slots, dim)
     found, expected = tiled(leaves, tile), open_clips("clip", leaves)

@@ -60,7 +60,7 @@ def test_the_reference_is_the_equation() -> None:
 
 
 @given(items=st.integers(1, 70), slots=st.integers(1, 3), dim=st.integers(1, 9), tile=st.integers(1, 80))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_tiles_give_the_reference_and_its_gradients(items: int, slots: int, dim: int, tile: int) -> None:
     leaves = leaves_of(items, slots, dim)
     expected, found = reference(leaves), tiled(leaves, tile)

@@ -18,7 +18,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics as theirs
@@ -387,7 +387,6 @@ def test_figures_equal_open_clips_own_loop(preprocess: dict[str, Any], tmp_path:
             assert row["value"][source] == figures[row["metric"]], (key, row["metric"])
 
 
-@settings(deadline=None)
 @given(
     st.integers(2, 12).flatmap(
         lambda n: st.tuples(

@@ -17,7 +17,6 @@ PREDICTIONS = st.integers(1, 40).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(PREDICTIONS)
 def test_statistics_are_scikit_learns(given: tuple[list[int], list[int]]) -> None:
     predicted, labels = (torch.tensor(side) for side in given)
@@ -31,7 +30,7 @@ def test_statistics_are_scikit_learns(given: tuple[list[int], list[int]]) -> Non
     assert group_means(hits, labels).tolist() == pytest.approx(recalls.tolist(), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), min_size=3, max_size=30))
 def test_the_rank_correlation_is_scipys(pairs: list[tuple[int, int]]) -> None:
     items, lengths = (torch.tensor(side) for side in zip(*pairs, strict=True))

@@ -18,7 +18,7 @@ from prolip.train.ema import Ema
     every=st.integers(1, 4),
     warmup=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_average_is_that_of_a_plain_loop(weights: list[float], decay: float, every: int, warmup: bool) -> None:
     model = nn.Linear(2, 1, dtype=torch.float64)
     nn.init.constant_(model.weight, 3.0)

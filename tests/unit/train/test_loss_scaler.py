@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 @given(overflows=st.lists(st.booleans(), max_size=20), patience=st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_factor_is_that_of_torch(overflows: list[bool], patience: int) -> None:
     ours = LossScaler(CPU, 2.0**24, patience=patience)
     theirs = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=patience)

@@ -1,0 +1,39 @@
+"""One data set that fails is noted, and the others are evaluated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.support.captioned_world import CaptionedWorld
+from tests.support.suite_results import row_of_items
+
+from prolip.errors import UserError
+from prolip.pretrained.open import load
+from prolip.suites.each_set import evaluate_sets
+from prolip.suites.results import TaskResult
+
+
+def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
+    if source.endswith("wrong"):
+        raise UserError("it has no shard")
+    if source.endswith("gone"):
+        raise FileNotFoundError("no such folder")
+    return TaskResult(rows=[row_of_items(name, fingerprint, torch.tensor([1.0, 0.0]))], notes=[f"{name}: small"])
+
+
+def test_what_fails_is_noted_and_the_others_run(world: CaptionedWorld) -> None:
+    model = load(world.ours)
+    found = evaluate_sets("retrieval", model, ["a/one", "a/wrong", "a/gone", "a/two"], evaluate)
+    assert [(row.task, row.metric) for row in found.rows] == [(name, model.fingerprint()) for name in ("one", "two")]
+    assert found.notes == ["one: small", "wrong: it has no shard", "gone: no such folder", "two: small"]
+    assert (found.suite, found.model, found.fingerprint) == ("retrieval", model.name, model.fingerprint())
+
+
+def test_nothing_evaluated_is_an_error(world: CaptionedWorld) -> None:
+    with pytest.raises(UserError, match="wrong: it has no shard; gone: no such folder"):
+        evaluate_sets("retrieval", load(world.ours), ["a/wrong", "a/gone"], evaluate)
+
+
+def test_a_bug_is_no_note(world: CaptionedWorld) -> None:
+    with pytest.raises(ZeroDivisionError):
+        evaluate_sets("retrieval", load(world.ours), ["a"], lambda *_: TaskResult(rows=[1 // 0]))  # type: ignore[list-item]
