@@ -20,10 +20,10 @@ from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import Precision, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.official_json import from_official_json
-from prolip.models.open_clip import build_named, import_open_clip
 from prolip.models.released import find_released
 from prolip.models.weights import INFERENCE_FILE, build
 from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
+from prolip.pretrained.build_open_clip import build_named, import_open_clip
 from prolip.pretrained.carried import InferenceSettings, carried_by, check_image_settings, located, read_settings
 from prolip.pretrained.download import hub_file
 from prolip.pretrained.model import Model, of_open_clip, of_prolip

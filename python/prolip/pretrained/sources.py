@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prolip.errors import UserError
 from prolip.models.config import ModelConfig, Resize
 from prolip.models.official_json import from_official_json
-from prolip.models.open_clip import build_named, start_from
+from prolip.models.open_clip import start_from
 from prolip.models.prolip import ProLIP
 from prolip.models.released import find_released, list_models
 from prolip.models.weights import (
@@ -25,6 +25,7 @@ from prolip.models.weights import (
     read_file,
     read_folder,
 )
+from prolip.pretrained.build_open_clip import build_named
 from prolip.pretrained.download import DownloadError, hub_file
 
 if TYPE_CHECKING:

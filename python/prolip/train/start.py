@@ -8,8 +8,8 @@ from typing import Any
 
 from prolip.errors import UserError
 from prolip.models import ModelConfig
-from prolip.models.open_clip import import_open_clip
 from prolip.models.weights import read_json
+from prolip.pretrained.build_open_clip import import_open_clip
 from prolip.pretrained.download import hub_file
 from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, hub_repository, new_model, read_config
 from prolip.train.config import TrainConfig
