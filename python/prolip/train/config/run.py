@@ -108,11 +108,11 @@ class TrainConfig:
     """Where to start: `auto`, after the newest usable checkpoint in the run's folder, if any; `never`, at step 0, in a
     folder without checkpoints; a step in the run's folder; or the path of a checkpoint or of another run."""
     architecture: str = "ViT-B-16"
-    """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, and
-    the default if `start_from` is set."""
+    """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, which
+    is taken unless another is named with `start_from` or after it."""
     start_from: str | None = None
-    """Weights to start from instead of random ones: any source of `prolip.load`, such as a released
-    model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
+    """Model to start from instead of random weights: any source of `prolip.load`, such as a released
+    model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG. It brings its architecture and tokenizer."""
     start_resize: Resize = "off"
     """How to fit position and token tables of another size; "off" refuses them."""
     model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
