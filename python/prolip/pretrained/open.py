@@ -20,7 +20,7 @@ from prolip.models.config import Precision
 from prolip.models.official_json import from_official_json
 from prolip.models.weights import build
 from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
-from prolip.pretrained.build_open_clip import build_named, import_open_clip
+from prolip.pretrained.build_open_clip import build_named, import_open_clip, without_steps
 from prolip.pretrained.carried import InferenceSettings, check_image_settings
 from prolip.pretrained.model import Model, of_open_clip, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load_network
@@ -149,7 +149,8 @@ def _load_open_clip(source: str, device: torch.device, precision: Precision, cac
     """
     name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX), cache_dir)
     try:
-        tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
+        with without_steps():
+            tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
     except ImportError as error:
         raise UserError(f"the tokenizer of {source} needs transformers: pip install transformers") from error
     except OSError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.support.datacomp_sets import write_open_clip
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
@@ -21,6 +23,14 @@ def test_a_folder_without_a_usable_checkpoint_is_named(tmp_path: Path) -> None:
         opening.load(tmp_path)
     with pytest.raises(ValueError, match=r"absent.pt is neither a file nor a folder"):
         opening.load(tmp_path / "absent.pt")
+
+
+def test_a_model_of_open_clip_is_opened_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    opening.load(write_open_clip(tmp_path / "clip"), device="cpu")
+    assert caplog.messages == []
+    logging.getLogger().info("afterwards all is logged")
+    assert len(caplog.messages) == 1
 
 
 def test_an_exported_model_brings_its_tokenizer(tmp_path: Path) -> None:

@@ -78,5 +78,5 @@ def test_a_tokenizer_that_cannot_be_downloaded_is_an_error(monkeypatch: pytest.M
         raise DownloadError(f"{repository} cannot be reached")
 
     monkeypatch.setattr("prolip.pretrained.tokenizer_choice.hub_file", unreachable)
-    with pytest.raises(DownloadError, match="timm/ViT-L-16-SigLIP-256 cannot be reached"):
-        own_tokenizer("open_clip:ViT-L-16-SigLIP-256/webli", ARCHITECTURES["ViT-L-16"].text)
+    with pytest.raises(DownloadError, match="timm/ViT-B-16-SigLIP cannot be reached"):
+        own_tokenizer("open_clip:ViT-B-16-SigLIP/webli", ARCHITECTURES["ViT-B-16"].text)

@@ -55,6 +55,12 @@ def test_an_architecture_is_a_start_that_keys_change() -> None:
     assert config.model == replace(large, vision=replace(large.vision, layers=3))
 
 
+def test_the_length_of_a_run_in_epochs() -> None:
+    config = load_config(["demo", "--samples_seen", "25600000"])
+    assert config.epochs(29) == ", 882,758.6 epochs"
+    assert config.epochs(None) == config.epochs(0) == ""
+
+
 def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('out = "runs/mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
     config = load_config(["demo", str(tmp_path / "mine.toml"), "--optim.lr", "1e-4"])

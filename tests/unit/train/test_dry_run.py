@@ -100,7 +100,7 @@ def test_a_rehearsal_says_what_the_run_will_be(lab: Lab, capsys: pytest.CaptureF
         "H100 at 30% of its 67 TFLOPS in fp32",
         "MB for each of 8 samples",
         "tokenizer  10 ids for 10 rows",
-        "shards     64 samples per epoch; test read OK: sample 00",
+        "shards     64 samples per epoch, 20.0 epochs; test read OK: sample 00",
         "start      random weights",
         "the run starts at step 0",
         "ready",

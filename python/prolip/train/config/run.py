@@ -159,6 +159,10 @@ class TrainConfig:
         """Number of full steps in `samples_seen`."""
         return self.samples_seen // self.batch_size
 
+    def epochs(self, num_samples: int | None) -> str:
+        """How often the run sees each of `num_samples` samples, for the line that begins it; empty if unknown."""
+        return "" if not num_samples else f", {self.samples_seen / num_samples:,.1f} epochs"
+
     def validate(self) -> None:
         """Check the rules between fields.
 
