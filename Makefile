@@ -152,11 +152,11 @@ pip = $(BIN)/python -c "$$NEEDS" $(1) | $(PIP) --requirement /dev/stdin
 pip_gradio = $(BIN)/python -c "$$NEEDS" explore | $(PIP) --no-deps --requirement /dev/stdin && $(BIN)/python -c "$$GRADIO_NEEDS" | $(PIP) --requirement /dev/stdin
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
 MATURIN := env -u MAKEFLAGS VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
-SUBMAKE := $(MAKE) --no-print-directory
+SUBMAKE := $(MAKE) --silent --no-print-directory
 
 # $(call beside_extension,TARGET): packages are downloaded while the extension is compiled.
 define beside_extension
-@[ -e $(VENV)/.ready-demo ] || echo 'Setting up once, four to seven minutes on two cores. Seconds of each stage:'
+@[ -e $(VENV)/.maturin ] || echo 'Setting up once, four to seven minutes on two cores. Seconds of each stage:'
 @$(SUBMAKE) $(VENV)/.maturin
 @$(SUBMAKE) --jobs=2 $(1) $(VENV)/.extension
 endef
@@ -178,7 +178,7 @@ set-up: ## install what all targets here need
 
 # One after another: pip cannot install twice at a time.
 all-packages:
-	@for part in test lint docs; do $(SUBMAKE) $(VENV)/.packages-$$part || exit 1; done
+	+@for part in test lint docs; do $(SUBMAKE) $(VENV)/.packages-$$part || exit 1; done
 
 $(VENV)/.maturin: pyproject.toml $(CONSTRAINTS)
 	$(call stage,maturin,a Python environment in $(VENV) with maturin,$(CHECK_PYTHON) && $(PYTHON) -m venv $(VENV) && $(call pip,build))
