@@ -1,4 +1,4 @@
-"""The ablation's runner: its recipes are what they say, it runs, and its table tells means and deviations."""
+"""train/ablation.py: its recipes, a small run of it, and its table."""
 
 from __future__ import annotations
 

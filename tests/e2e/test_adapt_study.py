@@ -1,4 +1,4 @@
-"""The study of docs/adapting.md: its flags are what they say, and it measures every kind of adapted model."""
+"""train/adapt.py: its flags, and its measures of every kind of adapted model."""
 
 from __future__ import annotations
 

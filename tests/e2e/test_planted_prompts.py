@@ -1,4 +1,4 @@
-"""The study of docs/planted-prompts.md: what it plants, and that it scores every way on the same images."""
+"""train/planted_prompts.py: what it plants, and that all ways are scored on the same images."""
 
 from __future__ import annotations
 
