@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.forked import Forked
 from tests.support.servers import free_port
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
@@ -36,7 +36,7 @@ class ServedPage(NamedTuple):
     """A page in a process of its own."""
 
     address: str
-    process: subprocess.Popen[bytes]
+    process: Forked
     uploads: Path
     """Where the page stores files."""
     log: Path
@@ -52,7 +52,7 @@ def served_page(folder: Path, *more: str) -> Iterator[ServedPage]:
     words += ["--max_upload_mb", "1", "--caption_key", "captions.name", "captions.group", *more]
     log, uploads = folder / "log", folder / "uploads"
     with log.open("w") as told:
-        server = subprocess.Popen(
+        server = Forked(
             [sys.executable, "-m", "prolip.cli", *words],
             stdout=told,
             stderr=told,
