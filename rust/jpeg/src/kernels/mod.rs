@@ -14,8 +14,8 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod sse4;
 
+use crate::Memory;
 use crate::level::{Level, level};
-use crate::pixels::Memory;
 use crate::planes::Source;
 
 /// Decodes with the kernels of the current level.
@@ -47,19 +47,20 @@ macro_rules! kernels {
         $(#[$instructions])*
         pub(super) fn decode(
             source: $crate::planes::Source<'_>,
-            memory: &mut $crate::pixels::Memory,
+            memory: &mut $crate::Memory,
             pixels: &mut [u8],
         ) -> Option<()> {
             let samples = |groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride| {
                 samples(groups, steps, out, stride)
             };
-            let strides = $crate::planes::fill(source, &mut memory.planes, samples)?;
             let colours = |luma: &[u8], blue: &[u8], red: &[u8], out: &mut [u8]| {
                 colours(luma, blue, red, out)
             };
             let grays = |luma: &[u8], out: &mut [u8]| grays(luma, out);
-            $crate::pixels::make(source, memory, strides, pixels, colours, grays);
-            Some(())
+            let $crate::Memory { planes, pixels: buffers } = memory;
+            $crate::planes::decode(source, planes, samples, |planes, rows| {
+                $crate::pixels::make(source, planes, rows, buffers, pixels, colours, grays);
+            })
         }
 
         /// Computes the samples of a row of groups: eight rows of `out`, `stride` bytes apart. Returns whether all coefficients
