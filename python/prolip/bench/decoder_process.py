@@ -95,7 +95,7 @@ class Answers:
         """Return a checksum of each file's pixels."""
         import numpy as np
 
-        return [zlib.crc32(np.ascontiguousarray(self.decode(data))) for data in self.files(folder)]
+        return [zlib.crc32(np.ascontiguousarray(self.decode(data)).data) for data in self.files(folder)]
 
     def time(self, request: Request) -> Pass:
         """Decode the images of a request."""
@@ -125,7 +125,7 @@ class Answers:
 
         torch.set_num_threads(1)
         if request not in self.loaders:
-            files = _Files(self.files(request.folder), self.decode, request.images)
+            files: Any = _Files(self.files(request.folder), self.decode, request.images)
             workers = request.workers or 0
             loader: Any = DataLoader(
                 files, BATCH, collate_fn=list, num_workers=workers, persistent_workers=bool(workers)

@@ -96,7 +96,8 @@ def _kornia_turbo() -> Decode:
 
 def _kornia_zune() -> Decode:
     kornia: Any = import_module("kornia_rs")
-    return kornia.io.decode_image_jpeg
+    decode: Decode = kornia.io.decode_image_jpeg
+    return decode
 
 
 def _imageio() -> Decode:
