@@ -22,6 +22,7 @@ from pathlib import Path
 from torch import Tensor
 
 import prolip
+from prolip.decisions.selective import auroc
 from prolip.demo.run import machine_flags
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions
 from prolip.demo.suite.evaluate import gather_captions, held_out, read_set, set_names
@@ -153,12 +154,6 @@ def zero_shot(
     mean = images.mean @ aggregate_prompts(gaussian).weight.T
     var = model.logit_scale**2 * moments.var.reshape(shape).mean(-1)
     return (model.logit_scale * mean * (1 + math.pi / 8 * var).rsqrt()).softmax(1)
-
-
-def auroc(score: Tensor, positive: Tensor) -> float:
-    """Share of pairs of a positive and another item in which the positive one has the larger score; ties count half."""
-    yes, no = score[positive].double(), score[~positive].double()
-    return float(((yes[:, None] > no).double() + (yes[:, None] == no).double() / 2).mean())
 
 
 def table(options: argparse.Namespace) -> int:
