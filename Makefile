@@ -13,7 +13,7 @@ RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.r
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help extension demo test test-rust test-python lint lint-rust lint-python format docs bench bench-model bench-loader bench-kernels coverage \
+.PHONY: help extension demo test test-rust test-python lint lint-rust lint-python format docs bench bench-model bench-targets bench-loader bench-kernels coverage \
   fuzz gpu gpu-bundle clean
 
 help: ## this list
@@ -62,12 +62,16 @@ format: $(VENV)/.ready-lint ## rewrite Rust and Python sources in the project's 
 docs: $(VENV)/.ready-docs ## build docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
-bench: bench-model bench-loader bench-kernels ## losses and measures beside the published ones, the loader beside others (photographs in PHOTOS=DIR), its kernels
+bench: bench-model bench-targets bench-loader bench-kernels ## losses and measures beside the published ones, loader and decoder beside others and their targets (photographs in PHOTOS=DIR), their kernels
 
 bench-model: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -q -m bench -s tests/bench
 
 PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
+bench-targets: $(VENV)/.ready-test
+	$(BIN)/prolip bench targets --images "$(PHOTOS)"
+	$(BIN)/prolip bench decode --images "$(PHOTOS)" --workers 0 2
+
 bench-loader: $(VENV)/.ready-test
 	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }
 	rm -rf data/bench && mkdir -p data/bench/source && cp -rs "$(abspath $(PHOTOS))" data/bench/source/photos
