@@ -278,7 +278,7 @@ def test_averages_are_those_of_the_published_table(world: World) -> None:
 
 def test_what_has_no_variances_says_so(world: World) -> None:
     (notes,) = world.results["notes"].values()
-    assert "figures with variances: the model has none" in notes
+    assert "figures with variances: the model has no variances" in notes
     assert not any("variances" in metric or "sampled distance" in metric for _, metric in world.figures)
 
 
