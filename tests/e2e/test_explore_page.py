@@ -26,7 +26,7 @@ TABS = {
     "captions": "Vague and precise",
     "walk": "From picture",
     "browse": "Most and least certain",
-    "classify": "Classifier and prompts",
+    "classify": "Classifier",
     "rely": "What can I rely on",
 }
 
@@ -183,7 +183,7 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
 
 def test_a_classifier_and_the_prompts_that_it_prefers(page: Page, address: str) -> None:
     page.goto(address)
-    open_panel(page, "Classifier and prompts")
+    open_panel(page, "Classifier")
     expect(page.locator("#classify-answer tbody tr").first).to_be_visible()
     page.get_by_label("Class names, one per line").fill("animals\nfood")
     page.locator("#classify-run").click()
@@ -204,13 +204,13 @@ def slide(page: Page, name: str, value: int) -> None:
 def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     page.goto(f"{address}/?panel=rely&guarantee=99&limit=1")
     answer = page.locator("#rely-answer")
-    expect(answer).to_contain_text("One of these 3 labels is right with at least 99\u00a0%")
+    expect(answer).to_contain_text("One of these 3 labels is right with a probability of at least 99\u00a0%")
     expect(answer).to_contain_text("Don't know: the calibration cannot promise that at most 1\u00a0%")
     assert sorted(rows(page, "rely")[:3]) == ["animals", "food", "travel"]
     assert rows(page, "rely")[3:] == ["what the picture leaves open", "what the model has not learned"]
     expect(answer).to_contain_text("mine, and for no others")
     slide(page, "guarantee", 80)
-    expect(answer).to_contain_text("right with at least 80\u00a0%")
+    expect(answer).to_contain_text("right with a probability of at least 80\u00a0%")
     slide(page, "limit", 50)
     expect(answer).to_contain_text("50\u00a0% of the answers")
     page.wait_for_url(lambda url: "guarantee=80" in url and "limit=50" in url)
@@ -226,14 +226,14 @@ def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
 def test_an_address_brings_the_page_back(page: Page, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
-    open_panel(page, "Classifier and prompts")
+    open_panel(page, "Classifier")
     page.get_by_label("Class names, one per line").fill("food\ntravel")
     page.wait_for_url(lambda url: "classes=food" in url and "panel=classify" in url)
     assert "templates=" not in page.url
     link = page.url
     page.goto("about:blank")
     page.goto(link)
-    expect(page.get_by_role("tab", name="Classifier and prompts")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Classifier")).to_have_attribute("aria-selected", "true")
     expect(page.get_by_label("Class names, one per line")).to_have_value("food\ntravel")
     expect(page.locator("#classify-answer")).to_contain_text("travel")
 
@@ -255,7 +255,7 @@ FIELDS = [
     ("rely", "rely-item", "test-000/008"),
     ("rely", "labels", "food\nanimals"),
     ("rely", "guarantee", "95"),
-    ("rely", "limit", "20"),
+    ("rely", "limit", "30"),
 ]
 LABELS = {"captions": "Captions, one per line", "pool": "Captions to walk through"}
 IDS = {"place": "browse-page", "kind": "browse-kind", "end": "browse-end"}
@@ -391,7 +391,7 @@ def test_the_keyboard_is_enough_for_every_panel(page: Page, address: str) -> Non
     panel("rely")
     write("#guarantee input[type=number]", "85")
     run("rely")
-    expect(page.locator("#rely-answer")).to_contain_text("right with at least 85\u00a0%")
+    expect(page.locator("#rely-answer")).to_contain_text("right with a probability of at least 85\u00a0%")
 
 
 def test_a_narrow_screen_shows_everything(page: Page, address: str) -> None:

@@ -12,6 +12,8 @@ from prolip.explore.explorer import Range
 CSS = """
 .pl { font-size: .95rem; line-height: 1.45; }
 .pl + .pl { margin-top: 1.6rem; }
+/* Six tabs fit beside each other on a laptop. */
+.tab-container button { padding-left: .45rem; padding-right: .45rem; font-size: .9rem; }
 /* Gradio's own: names of pictures end before the arrow, names of tabs are not cut. */
 [id$="-item"] input { text-overflow: ellipsis; padding-right: 1.2rem; }
 .pl p { margin: 0 0 .7rem; color: var(--body-text-color); opacity: .85; max-width: 58em; }

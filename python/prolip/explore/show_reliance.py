@@ -39,7 +39,7 @@ def _decided(found: Reliance) -> str:
     rest = "" if count == len(found.labels) else f" The table shows {count} of {len(found.labels)} labels."
     names = ", ".join(f"“{name}”" for name, inside in zip(found.labels, found.within, strict=True) if inside)
     one = "This label is right" if number == 1 else f"One of these {number} labels is right"
-    text = f"{_answer(found)} {one} with at least {percent(found.guarantee, 0)}: {names}.{rest}"
+    text = f"{_answer(found)} {one} with a probability of at least {percent(found.guarantee, 0)}: {names}.{rest}"
     return block(text, table([*heads, Head("label set", f"at {percent(found.guarantee, 0)}")], rows))
 
 

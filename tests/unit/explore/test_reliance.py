@@ -140,7 +140,7 @@ def written(found: Reliance) -> str:
 def test_a_set_an_answer_and_doubts_are_written_out() -> None:
     page = written(reliance())
     assert "Answer: “cat”. At most 10 % of the answers given are wrong." in page
-    assert "One of these 2 labels is right with at least 90 %: “cat”, “&lt;dog&gt;”." in page
+    assert "One of these 2 labels is right with a probability of at least 90 %: “cat”, “&lt;dog&gt;”." in page
     assert page.count("in the set") == 2
     assert re.findall(r"<b>(.*?)</b>", page) == [
         "60.0 %",
@@ -153,7 +153,9 @@ def test_a_set_an_answer_and_doubts_are_written_out() -> None:
     assert "distance 12.50, beside others" in page
     assert "pictures like those of my &lt;images&gt;, and for no others" in page
     assert "unlike" not in page.replace("is unlike what the model knows", "")
-    assert "This label is right with at least 90 %: “cat”." in written(reliance(within=[True, False, False]))
+    assert "This label is right with a probability of at least 90 %: “cat”." in written(
+        reliance(within=[True, False, False])
+    )
 
 
 def test_dont_know_says_what_would_be_needed() -> None:
