@@ -1,4 +1,4 @@
-"""What every test may use: where the optional inputs lie."""
+"""Fixtures for every test: where the optional inputs are."""
 
 from __future__ import annotations
 

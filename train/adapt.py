@@ -21,6 +21,7 @@ from pathlib import Path
 from torch import Tensor
 
 import prolip
+from prolip.decisions.selective import auroc
 from prolip.demo.run import machine_flags
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions
 from prolip.demo.suite.evaluate import gather_captions, held_out, read_set, set_names
@@ -145,12 +146,6 @@ def zero_shot(
     """Probabilities of the classes, [N, C], as `model.classify` returns them."""
     gaussian, labels = prompts.gaussian(level, captions), prompts.names(level)
     return classification(images, gaussian, labels, weights=None, similarity=model.similarity).probabilities
-
-
-def auroc(score: Tensor, positive: Tensor) -> float:
-    """Share of pairs of a positive and another item in which the positive one has the larger score; ties count half."""
-    yes, no = score[positive].double(), score[~positive].double()
-    return float(((yes[:, None] > no).double() + (yes[:, None] == no).double() / 2).mean())
 
 
 def table(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The page of `prolip explore` in a real browser: every panel used, as a person would."""
+"""The page of `prolip explore` in a real browser: every panel, used as a person would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels to a machine without a network, and how it is used there."""
+"""The bundle for a machine without a network: what it holds, and how it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU run in its small form on a CPU, so that it works when a GPU comes."""
+"""The whole GPU run in its small form, on a CPU."""
 
 from __future__ import annotations
 

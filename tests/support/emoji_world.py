@@ -1,4 +1,4 @@
-"""A small made-up world of emoji with known structure: no model, no compiled loader."""
+"""A small synthetic world of emoji with known structure: no model, no compiled loader."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""`prolip bench data` on tiny shards: the figures that it gives, and what it refuses."""
+"""`prolip bench data` on tiny shards: its figures and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder has one holder: a living one is named, a dead one does not block, and all ranks must see it."""
+"""One run per folder: a live holder is named, a stale lock is taken over, and all ranks must see the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's parts that need no training: what fits the machine, what is done already, what it tells."""
+"""The demo without training: flags for this machine, finished stages, printed lines."""
 
 from __future__ import annotations
 

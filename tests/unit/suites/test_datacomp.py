@@ -1,4 +1,4 @@
-"""DataComp's evaluation: every task on a small set of its layout, by its own metric, worked out here by other means."""
+"""DataComp's evaluation: every task on a small set in its layout, its metric computed in another way."""
 
 from __future__ import annotations
 

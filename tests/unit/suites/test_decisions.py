@@ -1,4 +1,4 @@
-"""`prolip eval decisions` against the functions behind it, and that folds know nothing of their own images' labels."""
+"""`prolip eval decisions` against the functions behind it; no fold uses its own labels."""
 
 from __future__ import annotations
 

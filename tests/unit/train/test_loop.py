@@ -1,4 +1,4 @@
-"""A training step: it compiles into one graph, and nothing in it waits for a number to come back from the device."""
+"""A training step compiles into one graph, and never waits for a number from the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: self-contained, escaped, complete, and honest about what is missing."""
+"""The report is self-contained, escaped and complete, and says what is missing."""
 
 import dataclasses
 import json

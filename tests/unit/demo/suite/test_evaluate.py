@@ -1,4 +1,4 @@
-"""The emoji suite: its records, its measures on a made-up world, and a whole run of a tiny model."""
+"""The emoji suite: its records, its measures on a synthetic world, and a whole run of a tiny model."""
 
 import dataclasses
 import json
