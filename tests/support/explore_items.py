@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.class_folders import write_calibrated_world
 from tests.support.forked import Forked
 from tests.support.servers import free_port
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
+
+from prolip.cli import main
 
 
 def write_items(folder: Path) -> None:
@@ -43,9 +46,14 @@ class ServedPage(NamedTuple):
 
 
 @contextmanager
-def served_page(folder: Path, *more: str) -> Iterator[ServedPage]:
+def served_page(folder: Path, *more: str, calibrated: bool = False) -> Iterator[ServedPage]:
     """Serves the page of an untrained model, and ends it."""
-    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    if calibrated:
+        write_calibrated_world(folder)
+        given = ["--checkpoint", str(folder / "run"), "--data", str(folder / "mine"), "--device", "cpu"]
+        assert main(["calibrate", *given, "--num_resamples", "1"]) == 0
+    else:
+        write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     write_items(folder)
     port = free_port()
     words = ["explore", "--checkpoint", str(folder / "run"), "--shards", str(folder), "--port", str(port)]
