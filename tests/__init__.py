@@ -1,1 +1,1 @@
-"""The tests, and the parts of `make gpu`: a package, so that no other one of this name is found first."""
+"""The tests and `make gpu`. A package, so that no other package named `tests` is imported instead."""

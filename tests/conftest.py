@@ -1,4 +1,4 @@
-"""What every test may use: where the optional inputs lie."""
+"""Fixtures for every test: where the optional inputs are."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+LONGEST = (
+    *("tests/gpu/test_small.py", "tests/e2e/test_parallel.py", "tests/e2e/test_resume.py"),
+    *("tests/unit/interop/test_onnx.py", "tests/e2e/test_explore", "tests/docs/test_pages.py::test_a_page_runs"),
+)
+"""The tests that take longest, by the beginning of their names."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest first. A worker without tests takes another's last: those are short, so all end together."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_collection_finish() -> None:

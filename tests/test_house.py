@@ -71,7 +71,10 @@ def test_nothing_prints_but_the_command_line() -> None:
 
 
 # Who else writes to its standard output.
-SPEAKING = {"bench/contender.py": "a process that tells its parent what it measured"}
+SPEAKING = {
+    "bench/contender.py": "a process that tells its parent what it measured",
+    "bench/decoder_process.py": "the same",
+}
 
 
 def test_nothing_but_the_command_line_writes_to_the_terminal() -> None:

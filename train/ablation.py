@@ -3,6 +3,7 @@
     python train/ablation.py run            # train and evaluate the runs that do not exist yet
     python train/ablation.py table          # print the table of the existing runs, as Markdown
     python train/ablation.py neighbours     # print the order that calibrated variances would give, by logit scale
+    python train/ablation.py doubt RUN ...  # print which scores of an image tell wrong answers (docs/doubt.md)
 
 Each recipe is the demo's recipe with more flags of `prolip train`. Runs of one recipe differ only in their seed.
 """
@@ -18,13 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prolip.decisions.selective import auroc
 from prolip.demo.run import evaluate, machine_flags
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.evaluate import embed_everything, gather_captions, read_set, set_names
-from prolip.demo.suite.measure_sets import measure_levels
+from prolip.demo.suite.measure_sets import measure_levels, retrieval_caption
 from prolip.demo.suite.results import LevelFigures, ModelFigures
 from prolip.embeddings.embed import embed_pixels
 from prolip.gaussian import Gaussian
+from prolip.pretrained.classify import classification
 from prolip.pretrained.open import load
 
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
@@ -178,14 +181,52 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
     return shares
 
 
-def calibrated_var(captions: Gaussian, pictures: Gaussian, scale: float) -> torch.Tensor:
-    """Compute the total variances at which all captions predict equally many positives, up to a constant, f64 [N].
+def calibrated_var(items: Gaussian, others: Gaussian, scale: float) -> torch.Tensor:
+    """Compute the total variances at which all items predict equally many positives, up to a constant, f64 [N].
 
-    (2 / scale) ln sum_i exp(scale (mean_i . mean - var_i / 2)). Positives are rare, so a prediction is nearly the
-    exponential of its logit (docs/ablation.md).
+    (2 / scale) ln sum_i exp(scale (mean_i . mean - var_i / 2)) over `others`: images for captions, or the reverse.
+    Positives are rare, so a prediction is nearly the exponential of its logit (docs/ablation.md).
     """
-    similarity = captions.mean.double() @ pictures.mean.double().T - pictures.total_var.double() / 2
+    similarity = items.mean.double() @ others.mean.double().T - others.total_var.double() / 2
     return (2 / scale) * (scale * similarity).logsumexp(1)
+
+
+def doubt(options: argparse.Namespace) -> int:
+    """Print, for each run, which scores of held-out images tell wrong answers: the AUROC in each of three designs."""
+    heads = ["run", "right", "largest probability", "own variance", *(f"calibrated at {scale:g}" for scale in SCALES)]
+    rows: list[Sequence[str]] = [heads, ["---"] * len(heads)]
+    for source in options.sources:
+        columns = zip(*image_doubt(source, options.data), strict=True)
+        rows.append([source.name, *(", ".join(f"{100 * value:.0f}" for value in column) for column in columns)])
+    sys.stdout.writelines(f"{_row(row)}\n" for row in rows)
+    return 0
+
+
+def image_doubt(source: Path, data: Path) -> list[list[float]]:
+    """Measure a model's answers to "which group?" on the three designs of held-out emoji.
+
+    Returns:
+        For each design: the share of right answers, then the AUROC of one minus the largest probability, of the image's
+        variance, and of the variance that is calibrated on the trained names at each of `SCALES`.
+    """
+    model = load(source, device=CPU, beside=data)
+    size, _ = model.preprocess.size
+    sets = [read_set(data, name, size) for name in set_names("test")]
+    _, prompts = gather_captions(sets)
+    labels, texts = prompts.names("group"), prompts.texts("group")
+    flat = model.encode_texts([text for ensemble in texts for text in ensemble], progress=False)
+    groups = Gaussian(*(part.reshape(len(labels), len(texts[0]), -1) for part in flat))
+    trained = sorted({retrieval_caption(sample) for sample in read_set(data, "train", size).samples})
+    names = model.encode_texts(trained, progress=False)
+    rows = []
+    for pictures in sets[:3]:
+        images = model.encode_images(pictures.images, progress=False)
+        found = classification(images, groups, labels, weights=None, similarity=model.similarity)
+        confidence, answers = found.probabilities.max(1)
+        wrong = answers != prompts.labels("group", pictures.samples)
+        scores = [-confidence, images.uncertainty, *(calibrated_var(images, names, scale) for scale in SCALES)]
+        rows.append([1 - float(wrong.double().mean()), *(auroc(score, wrong) for score in scores)])
+    return rows
 
 
 def spread(shares: Sequence[float]) -> str:
@@ -216,6 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.set_defaults(command=run)
     commands.add_parser("table", help="print the table").set_defaults(command=table)
     commands.add_parser("neighbours", help="print the order by logit scale").set_defaults(command=neighbours)
+    doubts = commands.add_parser("doubt", help="print which scores of an image tell wrong answers")
+    doubts.add_argument("sources", nargs="+", type=Path, help="runs trained on the emoji")
+    doubts.set_defaults(command=doubt)
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)

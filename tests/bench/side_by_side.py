@@ -1,4 +1,4 @@
-"""Two sides measured in turns in one process, and a table of what came out."""
+"""Measure two sides in turns in one process, and print a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the prose names exists: modules and their attributes, files and folders of the repository, settings of a run."""
+"""Names in the prose exist: modules, attributes, files, folders, settings of a run."""
 
 from __future__ import annotations
 

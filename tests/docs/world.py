@@ -281,8 +281,11 @@ def start_from_clip(folder: Path, patch: Patch) -> None:
 
 
 def adapt_a_frozen_clip(folder: Path, patch: Patch) -> None:
+    """Models of open_clip, pairs for them, labelled images and one more."""
     mine(folder)
     clips(folder, patch)
+    write_class_folders(folder / "labelled")
+    cat_and_dog(folder)
 
 
 def decide(folder: Path, _: Patch) -> None:

@@ -1,4 +1,4 @@
-"""The laboratories of the end-to-end tests."""
+"""Fixtures of the end-to-end tests: folders with trained runs that several tests share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a browser is asked about a page, in JavaScript."""
+"""JavaScript that asks a browser about a page."""
 
 # Texts that are wider than what they stand in.
 CUT = """() => [...document.querySelectorAll(".pl *, label span, button")]

@@ -1,4 +1,4 @@
-"""The ablation's runner: its recipes are what they say, it runs, and its table tells means and deviations."""
+"""train/ablation.py: its recipes, a small run of it, and its table."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_demo_itself_differs_in_length_and_image_tower_alone(ablation: dict[
     assert small.model.vision.num_patches == 16
 
 
-def test_it_trains_evaluates_and_passes_over_what_is_there(
+def test_it_trains_evaluates_and_skips_what_exists(
     ablation: dict[str, Any], emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
@@ -85,6 +85,12 @@ def test_it_trains_evaluates_and_passes_over_what_is_there(
     assert "| ppcl (1) |" in capsys.readouterr().out
     assert ablation["main"]([*arguments, "neighbours"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(ablation["SCALES"])
+    evaluated = EmojiResults.from_json(found.read_text()).trained.sets
+    rows = ablation["image_doubt"](found.parent, emoji_data)
+    assert [row[0] for row in rows] == pytest.approx([each.group_with_var.top1 for each in evaluated[:3]])
+    assert {len(row) for row in rows} == {3 + len(ablation["SCALES"])}
+    assert ablation["main"]([*arguments, "doubt", str(found.parent)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| ppcl-0 | ")
 
 
 def test_the_table_tells_means_and_deviations(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder, or one of its checkpoints, is all that a model needs: copied elsewhere, used from elsewhere."""
+"""A run's folder or one checkpoint, copied elsewhere, is all that a command needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prolip embed` by two processes: the parts that one process makes, byte for byte."""
+"""`prolip embed` with two processes writes the same bytes as with one."""
 
 from __future__ import annotations
 

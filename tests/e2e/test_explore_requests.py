@@ -1,4 +1,4 @@
-"""Who may use the page of `prolip explore`: requests over HTTP, as other sites and other names would send them."""
+"""Which HTTP requests the page of `prolip explore` answers: other sites and host names are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One rank of several fails: its traceback is seen, and all processes end, though none can leave the process group."""
+"""One rank of several fails: its traceback is printed, and all processes end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command that writes, on a full disk and where it may not write: one sentence that names the path."""
+"""Commands on a full disk or a read-only folder: one sentence that names the path."""
 
 from __future__ import annotations
 

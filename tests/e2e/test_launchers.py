@@ -1,4 +1,4 @@
-"""The launchers: what they start, and that two of them train."""
+"""The launch scripts: what they start, and that one and two nodes train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LongProLIP: a model of captions of 64 tokens goes on as one of captions of 256, by the published recipe."""
+"""LongProLIP: a model with captions of 64 tokens continues with 256, by the published recipe."""
 
 from __future__ import annotations
 

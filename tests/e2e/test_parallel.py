@@ -1,4 +1,4 @@
-"""Whatever shares the model among processes, and however its blocks run: the loss curve is that of one process."""
+"""Every parallel strategy has the loss curve of a single process."""
 
 from __future__ import annotations
 

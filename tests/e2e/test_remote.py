@@ -1,4 +1,4 @@
-"""Shards on real servers give the batches that they give on the disk: pixels, ids and keys, none lost, none twice."""
+"""Shards on real servers give the same batches as on the disk: pixels, ids and keys."""
 
 from __future__ import annotations
 

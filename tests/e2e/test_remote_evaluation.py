@@ -1,4 +1,4 @@
-"""Evaluation, pages and copies of shards on real servers: what they say of the same shards on the disk."""
+"""Evaluation, pages and copies give the same results from real servers as from the disk."""
 
 from __future__ import annotations
 

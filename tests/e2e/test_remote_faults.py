@@ -1,4 +1,4 @@
-"""What breaks, fills up, vanishes and is killed while shards come: no sample is lost, and errors say what it was."""
+"""Servers and disks that fail while shards are read: no sample is lost, and errors name the cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed and started again, and what that changes: nothing."""
+"""Runs that are stopped, killed and restarted end with the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM in commands that write data: status 143, nothing half written, and the same command goes on."""
+"""SIGTERM in commands that write data: status 143, no partial files, and a rerun completes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the release workflow runs with every wheel works here, too."""
+"""The smoke test of the release workflow passes here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remote shards without an index are read as they come: opening asks nobody, and a run is the same every time."""
+"""Remote shards without an index: opening sends no request, and batches are reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs of a small recipe: it learns, survives being killed, and does the same on any number of processes."""
+"""Whole runs of a small recipe: loss curves, checkpoints, divergence, errors of wrong data and recipes."""
 
 from __future__ import annotations
 

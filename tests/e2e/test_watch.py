@@ -1,4 +1,4 @@
-"""Whole runs that are watched: evaluated, shown and told of, and the training is what it was without."""
+"""Runs with validation, logging and progress: the training itself is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made shards and the settings of the runs, large enough for a GPU or small enough for a test."""
+"""Shards and settings of the GPU run, in full and in small."""
 
 from __future__ import annotations
 

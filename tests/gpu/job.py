@@ -1,4 +1,4 @@
-"""What a part gets, and how it says what it found."""
+"""What a part of the GPU run receives, and how it reports."""
 
 from __future__ import annotations
 

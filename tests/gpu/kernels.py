@@ -1,4 +1,4 @@
-"""What a step spends the device's time on, by torch's profiler."""
+"""Which kernels a step spends the device's time on, by torch's profiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The card and the versions, two ceilings of the card, and the shards of the other parts."""
+"""The card and the versions, two ceilings of the card, and the shards for the other parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of the parts notice what they are there for."""
+"""The checks of the GPU run fail when they should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts run in processes of their own: whatever one does, the others run, and the report is whole at all times."""
+"""Parts run in their own processes: one that fails or hangs stops no other, and the report is always complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of one part: imports, waits for the word, runs the part, and writes its rows to standard output."""
+"""The process of one part: imports, waits for the start signal, runs the part, writes rows to standard output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GIF and BMP: the pixels of sound files equal PIL's; damaged files raise or give pixels, and nothing else."""
+"""GIF and BMP: valid files give PIL's pixels; damaged files raise an error or give pixels."""
 
 from __future__ import annotations
 

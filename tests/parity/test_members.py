@@ -1,4 +1,4 @@
-"""Members that batches carry beside Python's tarfile: the same bytes for the same samples, on any threads and ranks."""
+"""Members that batches carry are the bytes that Python's tarfile reads, for any threads and ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JPEG, PNG and WebP files as hardly anybody writes them, and damaged ones: the pixels of PIL, or an error as there."""
+"""Unusual and damaged JPEG, PNG and WebP files: PIL's pixels, or an error where PIL has one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our reading of archives against webdataset's: the same samples with the same bytes, in the same order."""
+"""Archives are read as webdataset reads them: the same samples, bytes and order."""
 
 from __future__ import annotations
 

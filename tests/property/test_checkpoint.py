@@ -1,4 +1,4 @@
-"""Several ranks save what one process reads, whole or sharded, and tell each other when one of them cannot."""
+"""Several ranks save what one process reads, and a failure on one rank reaches all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guarantees, counted over a thousand random splits: sets contain the label as promised, and limits are kept."""
+"""Guarantees over a thousand random splits: coverage of label sets, and limits of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interpreter never hangs: loaders are closed, dropped, forked, interrupted and read to the end at any moment."""
+"""Loaders that are closed, dropped, forked or interrupted at any moment never hang the interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the loader over random shards, through the binding: each sample once, threads and stops change nothing."""
+"""Properties of the loader over random shards: each sample once; threads and restarts change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inner products of the vectors for databases rank by CSD, within a bound that the page states."""
+"""Inner products of the vectors for databases rank by CSD, within the documented bound."""
 
 from __future__ import annotations
 

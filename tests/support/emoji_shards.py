@@ -1,4 +1,4 @@
-"""Made-up emoji: what stands in their shards, and the shards."""
+"""Synthetic emoji samples, and shards of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings of image-text pairs, as a frozen model would have them, made up or in files."""
+"""Synthetic embeddings of image-text pairs of a frozen model, in memory or in files."""
 
 from __future__ import annotations
 

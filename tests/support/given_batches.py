@@ -1,4 +1,4 @@
-"""Batches that are given to the device side in place of a loader's."""
+"""A stand-in for a loader that returns given batches."""
 
 from __future__ import annotations
 

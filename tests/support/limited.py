@@ -1,4 +1,4 @@
-"""Places where not everything can be written: a full disk, a limit, a folder of the system."""
+"""Places with limited writing: a full disk, a quota, a read-only folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines with and without a GPU, which torch can use or cannot."""
+"""Simulated machines: without a GPU, with one, with one that torch cannot use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Object stores on loopback, and the environment that leads a client to them."""
+"""Object stores on loopback, and the environment variables that point a client to them."""
 
 from __future__ import annotations
 

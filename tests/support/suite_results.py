@@ -1,4 +1,4 @@
-"""Results of a made-up suite for made-up models."""
+"""Results of a synthetic suite for synthetic models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks that are threads of this process, for what exchanges little: they start in no time."""
+"""Ranks as threads of one process, for tests that exchange little: no processes to start."""
 
 from __future__ import annotations
 

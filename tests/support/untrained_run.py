@@ -1,4 +1,4 @@
-"""A run of a tiny untrained model, for tests that only need one to be there."""
+"""A run of a tiny untrained model, for tests that need any run."""
 
 from __future__ import annotations
 

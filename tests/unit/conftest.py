@@ -1,4 +1,4 @@
-"""What tests of several rooms share: a made-up world of emoji, shards read back by webdataset, the real art."""
+"""Fixtures of several rooms: a synthetic world of emoji, shards read by webdataset, the real art."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last line of every command says what it wrote and what to do next, and never stands in JSON or TOML."""
+"""Every command's last line says what it wrote and what to do next, except in JSON and TOML output."""
 
 from __future__ import annotations
 

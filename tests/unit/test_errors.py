@@ -1,4 +1,4 @@
-"""What users see of an error: one line, whatever the names in their data hold."""
+"""Users see an error as one line, whatever characters their data's names hold."""
 
 from __future__ import annotations
 

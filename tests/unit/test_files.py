@@ -1,4 +1,4 @@
-"""A file takes its place when it is whole. A full disk is one sentence."""
+"""Atomic file writes; a full disk is one sentence."""
 
 from __future__ import annotations
 

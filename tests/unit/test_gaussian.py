@@ -1,4 +1,4 @@
-"""Measures of Gaussians: laws they obey, and what each number means."""
+"""Properties and values of the measures of Gaussians."""
 
 from __future__ import annotations
 

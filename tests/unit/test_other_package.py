@@ -1,4 +1,4 @@
-"""The official research package installs a module of the same name: it is noticed at import."""
+"""The official research package has a module of the same name: a warning at import."""
 
 from __future__ import annotations
 

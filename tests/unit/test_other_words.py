@@ -1,4 +1,4 @@
-"""Words of old versions and other programs are answered with ours; what is not alike gets no suggestion."""
+"""Words of old versions and other programs get an error with ours; other words get no suggestion."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Recipe = Literal["full", "plain"]
@@ -28,5 +29,43 @@ class BenchDataConfig:
     """Samples per batch."""
     image_size: int = 224
     """Side of the images in a batch, in pixels."""
+    json: bool = False
+    """Print one JSON object per line instead of the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchDecodeConfig:
+    """Measure decoders of JPEG files on a folder of photographs, in turns."""
+
+    images: Path
+    """Folder of JPEG files."""
+    decoders: tuple[str, ...] = ()
+    """Names, separated by commas or spaces; by default all that are installed."""
+    workers: tuple[int, ...] = ()
+    """Worker processes of a torch DataLoader that decodes, such as `0 2`; without any, only the loop is measured."""
+    repeats: int = 5
+    """Rounds; each decoder has one turn per round."""
+    num_images: int = 500
+    """Images to time in each turn."""
+    json: bool = False
+    """Print one JSON object per line instead of the tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchTargetsConfig:
+    """Measure loader and decoder with each set of vector instructions, and compare them with their targets."""
+
+    images: Path
+    """Folder of JPEG files."""
+    levels: tuple[str, ...] = ()
+    """Of avx512, avx2, sse4, portable (on Arm neon, portable); by default all that this processor has."""
+    threads: int = 2
+    """Threads of the loader."""
+    repeats: int = 5
+    """Rounds; each contender has one turn per round."""
+    num_images: int = 1024
+    """Images to load in each turn of the loader."""
+    gpu_images: int = 2400
+    """Images per second that one GPU takes in training: 2400 for ViT-B/16 on an H100."""
     json: bool = False
     """Print one JSON object per line instead of the table."""

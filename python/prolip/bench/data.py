@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from prolip.bench.config import BenchDataConfig
+from prolip.bench.rounds import align, rates, warnings
 from prolip.bench.task import Measurement, Task
 from prolip.data import expand_shards
 from prolip.errors import UserError
@@ -38,10 +39,8 @@ _HEADINGS = [
     *("images/s", "min - max", "spread", "of floor", "ours is", "CPU us", "decoding"),
     *("RSS MB", "PSS MB", "imports", "1st batch", "others"),
 ]
-MAX_SPREAD = 1.15
-"""Fastest over slowest round of a contender, above which its figures are called inexact."""
-MAX_OTHERS = 0.1
-"""Cores that other programs may keep busy."""
+LEVEL_VARIABLE = "PROLIP_SIMD"
+"""The environment variable that selects the vector instructions of our kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +117,25 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str]
                 batch_size=config.batch_size,
                 image_size=config.image_size,
             )
-            runs[name].append(_run(task))
+            runs[name].append(run_task(task))
             log(f"round {number + 1} of {config.repeats}: {name} {runs[name][-1].images_per_s:.0f} images/s")
     return tuple(Summary(name=name, runs=tuple(found)) for name, found in runs.items())
 
 
-def _run(task: Task) -> Measurement:
-    """Run one contender in its own process. Numeric libraries get one thread: contenders have their own workers."""
+def run_task(task: Task, level: str | None = None) -> Measurement:
+    """Run one contender in its own process, with the vector instructions of `level`, or those of the environment.
+
+    Numeric libraries get one thread: contenders have their own workers.
+
+    Raises:
+        RuntimeError: the contender failed; the message ends with what it wrote.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "prolip.bench.contender"],
         input=task.to_json(),
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **({} if level is None else {LEVEL_VARIABLE: level})},
         check=False,
     )
     if done.returncode:
@@ -168,18 +173,15 @@ def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[s
         f"{config.repeats} rounds of {config.num_images} images"
     )
     cells = [_HEADINGS, *(_cells(summary, summaries) for summary in summaries)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for first, *rest in cells:
-        yield "  ".join(
-            [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        )
+    yield from align(cells)
     for summary in summaries:
         if stages := _stages(summary):
             parts = ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
             yield f"CPU us of {summary.name} by stage: {parts}"
     yield "spread: by how much the fastest round beat the slowest; of floor: rate over that of decode-only"
     yield "decoding: share of the CPU time that decoding alone takes; others: cores of other programs, worst round"
-    yield from _warnings(summaries)
+    busy = max(run.others_cores for summary in summaries for run in summary.runs)
+    yield from warnings(((summary.name, rates(summary.runs)) for summary in summaries), busy)
 
 
 def _cells(summary: Summary, summaries: tuple[Summary, ...]) -> list[str]:
@@ -202,20 +204,6 @@ def _cells(summary: Summary, summaries: tuple[Summary, ...]) -> list[str]:
         f"{first:.2f} s" if first else "-",
         f"{max(run.others_cores for run in summary.runs):.2f}",
     ]
-
-
-def _warnings(summaries: tuple[Summary, ...]) -> Iterator[str]:
-    """Yield what makes the figures inexact."""
-    uneven = [summary for summary in summaries if summary.spread > MAX_SPREAD]
-    if uneven:
-        worst = max(uneven, key=lambda summary: summary.spread)
-        yield (
-            f"warning: the rounds of {', '.join(summary.name for summary in uneven)} differ by up to "
-            f"{worst.spread - 1:.0%}: these figures are not exact; repeat on a quiet machine, or with more --repeats"
-        )
-    busy = max(run.others_cores for summary in summaries for run in summary.runs)
-    if busy > MAX_OTHERS:
-        yield f"warning: other programs kept {busy:.1f} cores busy, which slows every contender down"
 
 
 def _stages(summary: Summary) -> dict[str, float]:

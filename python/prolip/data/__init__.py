@@ -13,6 +13,7 @@ from prolip._core import (
     expand_shards,
     fetch_shard,
     shown_shard,
+    simd_levels,
     write_index,
 )
 from prolip.data.config import (
@@ -60,6 +61,7 @@ __all__ = [
     "fetch_shard",
     "preprocess_image",
     "shown_shard",
+    "simd_levels",
     "write_index",
 ]
 

@@ -48,7 +48,14 @@ pub use header::JpegHeader;
 /// Decodes images, with reused buffers.
 #[derive(Debug, Default)]
 pub struct JpegDecoder {
-    memory: pixels::Memory,
+    memory: Memory,
+}
+
+/// Reused buffers.
+#[derive(Debug, Default)]
+struct Memory {
+    planes: planes::Memory,
+    pixels: pixels::Memory,
 }
 
 /// Bytes after the pixels of an image that the decoder may write to.

@@ -1,7 +1,9 @@
 //! Converts planes to the pixels of the wanted part, with kernels from the caller.
 
+use std::ops::Range;
+
 use super::header::{JpegHeader, Sampling};
-use super::planes::{self, CHUNK, Source};
+use super::planes::{CHUNK, Newest, Source};
 use crate::crop_box::CropBox;
 
 // libjpeg's colour factors with 16 fractional bits: 1.402 - 1, 1.772 - 2, and -0.34414 with 1 - 0.71414.
@@ -12,65 +14,66 @@ pub(super) const GREEN: i32 = super::kernels::pair(-22_554, 18_734);
 /// Reused buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    pub(super) planes: planes::Memory,
     sums: Vec<u16>,
     /// One row of chroma, upsampled to the columns of luma.
     lines: [Vec<u8>; 2],
 }
 
-/// Converts the planes, with rows `strides` bytes apart, to the pixels of the wanted part.
+/// Makes some rows of pixels of the wanted part.
 #[inline(always)]
 pub(super) fn make(
     source: Source<'_>,
+    planes: Newest<'_>,
+    rows: Range<usize>,
     memory: &mut Memory,
-    strides: [usize; 2],
     pixels: &mut [u8],
     colours: impl Fn(&[u8], &[u8], &[u8], &mut [u8]),
     grays: impl Fn(&[u8], &mut [u8]),
 ) {
     let Source { header, part, .. } = source;
-    let [luma, blue, red] = &memory.planes.planes;
-    let rows = Rows {
+    let chroma = Chroma {
         header,
         part,
-        strides,
+        planes,
     };
     let row_bytes = header.width as usize * 3;
-    let width = (part.width as usize).next_multiple_of(CHUNK);
+    let (x, width) = (
+        part.x as usize,
+        (part.width as usize).next_multiple_of(CHUNK),
+    );
     // The last chunk of a row may run into the next row, which is written later, or past the image.
-    for y in part.y as usize..(part.y + part.height) as usize {
-        let at = y * row_bytes + part.x as usize * 3;
+    for y in rows {
+        let at = y * row_bytes + x * 3;
         let out = &mut pixels[at..at + width * 3];
-        let luma = &luma[y * strides[0] + part.x as usize..];
+        let luma = &planes.from_row(0, y)[x..];
         match header.sampling {
             Sampling::Gray => grays(luma, out),
             Sampling::Full => {
-                let at = y * strides[1] + part.x as usize;
-                colours(luma, &blue[at..], &red[at..], out);
+                let [blue, red] = [1, 2].map(|plane| &planes.from_row(plane, y)[x..]);
+                colours(luma, blue, red, out);
             }
             Sampling::HalfColumns | Sampling::Quarter => {
-                for (plane, line) in [blue, red].into_iter().zip(&mut memory.lines) {
-                    rows.upsample(plane, y, &mut memory.sums, line);
+                for (plane, line) in (1..).zip(&mut memory.lines) {
+                    chroma.upsample(plane, y, &mut memory.sums, line);
                 }
                 let [blue, red] = &memory.lines;
-                let at = part.x as usize % 2;
-                colours(luma, &blue[at..], &red[at..], out);
+                colours(luma, &blue[x % 2..], &red[x % 2..], out);
             }
         }
     }
 }
 
-/// The chroma rows of the part.
-struct Rows<'a> {
+/// The chroma of the part.
+struct Chroma<'a> {
     header: &'a JpegHeader,
     part: CropBox,
-    strides: [usize; 2],
+    planes: Newest<'a>,
 }
 
-impl Rows<'_> {
+impl Chroma<'_> {
     /// A row of chroma, upsampled to the columns of luma, from the even column at or before the start of the part.
     #[inline(always)]
-    fn upsample(&self, plane: &[u8], y: usize, sums: &mut Vec<u16>, line: &mut Vec<u8>) {
+    fn upsample(&self, plane: usize, y: usize, sums: &mut Vec<u16>, line: &mut Vec<u8>) {
         let first = self.part.x as usize / 2;
         let end = (self.part.x + self.part.width).div_ceil(2) as usize;
         let last = (self.header.width as usize).div_ceil(2) - 1;
@@ -78,7 +81,7 @@ impl Rows<'_> {
         let (left, right) = (first.saturating_sub(1), end.min(last));
         let inner = 1..end - first + 1;
         sums.resize(inner.end + 1, 0);
-        let row = |y: usize| &plane[y * self.strides[1]..][..self.strides[1]];
+        let row = |y: usize| &self.planes.from_row(plane, y)[..self.planes.chroma_stride()];
         let quarter = self.header.sampling == Sampling::Quarter;
         if quarter {
             let lowest = (self.header.height as usize).div_ceil(2) - 1;

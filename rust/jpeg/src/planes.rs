@@ -1,4 +1,6 @@
 //! Decodes the file to planes of samples: luma, and chroma at its own resolution.
+//!
+//! The planes hold only the newest rows, which stay in the fastest caches until they are pixels.
 
 use std::ops::Range;
 
@@ -28,7 +30,69 @@ pub(super) struct Memory {
     scan: scan::Memory,
     progressive: progressive::Memory,
     /// Luma, blue chroma, red chroma.
-    pub(super) planes: [Vec<u8>; 3],
+    planes: [Vec<u8>; 3],
+}
+
+/// Rows of units that the planes hold: smooth upsampling needs the row of chroma before the newest.
+const HELD: usize = 2;
+
+/// The newest rows of the planes.
+#[derive(Clone, Copy)]
+pub(super) struct Newest<'a> {
+    planes: &'a [Vec<u8>; 3],
+    shape: Shape,
+}
+
+/// Of the planes of luma, and of chroma.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Bytes from a row to the next.
+    strides: [usize; 2],
+    /// Rows that are held, a power of two.
+    held: [usize; 2],
+}
+
+impl Shape {
+    fn new(layout: &Layout) -> Self {
+        let planes = [layout.plane(0), layout.plane(1)];
+        Self {
+            strides: planes.map(|(_, across, _)| layout.strips * across * 4 * SIDE),
+            held: planes.map(|(down, _, _)| HELD * down * SIDE),
+        }
+    }
+
+    /// Where a row of a plane starts.
+    fn start(self, component: usize, y: usize) -> usize {
+        let kind = component.min(1);
+        (y & (self.held[kind] - 1)) * self.strides[kind]
+    }
+}
+
+impl<'a> Newest<'a> {
+    /// The samples of a row of a plane, and what is after them.
+    pub(super) fn from_row(self, component: usize, y: usize) -> &'a [u8] {
+        &self.planes[component][self.shape.start(component, y)..]
+    }
+
+    /// Samples from a row of chroma to the next.
+    pub(super) fn chroma_stride(self) -> usize {
+        self.shape.strides[1]
+    }
+}
+
+/// The rows of pixels that can be made when a row of units is there, and could not be before.
+fn ready(layout: &Layout, part: CropBox, row: usize, is_last: bool) -> Range<usize> {
+    let (_, down) = layout.sampling.luma_blocks();
+    // Smooth upsampling needs the next row of chroma for the last row of pixels.
+    let missing = down - 1;
+    let (start, end) = (part.y as usize, (part.y + part.height) as usize);
+    let before = (row * down * SIDE).saturating_sub(missing);
+    let now = if is_last {
+        end
+    } else {
+        (row + 1) * down * SIDE - missing
+    };
+    before.max(start)..now.min(end)
 }
 
 /// The rows of units, and the strips in them, that the wanted part needs.
@@ -51,34 +115,32 @@ fn needed(layout: &Layout, header: &JpegHeader, part: CropBox) -> (Range<usize>,
     )
 }
 
-/// Fills the planes as far as the part needs them. Returns the strides of luma and chroma, or `None` if libjpeg-turbo must
-/// decode the file.
+/// Decodes to planes as far as the part needs them, and calls `make` for the rows of pixels that can be made, from top to
+/// bottom. `None` if libjpeg-turbo must decode the file; rows may have been made.
 ///
 /// The kernel converts a row of groups to eight rows of samples with the given stride, and returns whether all coefficients
 /// are in the usual range.
 #[inline(always)]
-pub(super) fn fill(
+pub(super) fn decode(
     source: Source<'_>,
     memory: &mut Memory,
     samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
-) -> Option<[usize; 2]> {
-    let Source { header, part, .. } = source;
+    make: impl FnMut(Newest<'_>, Range<usize>),
+) -> Option<()> {
+    let header = source.header;
     let layout = Layout::new(header);
-    let stride = |kind: usize| layout.strips * layout.plane(kind).1 * 4 * SIDE;
-    let strides = [stride(0), stride(1)];
+    let shape = Shape::new(&layout);
     let components = header.sampling.components();
     for (component, plane) in memory.planes.iter_mut().enumerate().take(components) {
-        let (down, _, _) = layout.plane(component);
-        let bytes = strides[component.min(1)] * layout.units.1 * down * SIDE;
-        first_bytes(plane, bytes + CHUNK);
+        let kind = component.min(1);
+        first_bytes(plane, shape.strides[kind] * shape.held[kind] + CHUNK);
     }
-    let wanted = needed(&layout, header, part);
     let usual = if header.progressive {
-        of_all_scans(memory, source, wanted, strides, samples)?
+        of_all_scans(memory, source, &layout, shape, samples, make)?
     } else {
-        of_one_scan(memory, source, wanted, strides, samples)?
+        of_one_scan(memory, source, &layout, shape, samples, make)?
     };
-    usual.then_some(strides)
+    usual.then_some(())
 }
 
 /// Reads a file with one scan strip by strip. Returns whether all coefficients are in the usual range.
@@ -86,9 +148,10 @@ pub(super) fn fill(
 fn of_one_scan(
     memory: &mut Memory,
     source: Source<'_>,
-    wanted: (Range<usize>, Range<usize>),
-    strides: [usize; 2],
+    layout: &Layout,
+    shape: Shape,
     samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
+    mut make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<bool> {
     let header = source.header;
     let components = header.sampling.components();
@@ -97,6 +160,8 @@ fn of_one_scan(
         *steps = header.tables.quantization(component.quantization)?;
     }
     let planes = &mut memory.planes;
+    let wanted = needed(layout, header, source.part);
+    let (last_row, last_strip) = (wanted.0.end - 1, wanted.1.end - 1);
     let mut usual = true;
     scan::read(
         &mut memory.scan,
@@ -106,12 +171,17 @@ fn of_one_scan(
         |layout, (row, strip), groups| {
             for component in 0..components {
                 let (down, across, first) = layout.plane(component);
-                let (plane, stride) = (&mut planes[component], strides[component.min(1)]);
+                let (plane, stride) = (&mut planes[component], shape.strides[component.min(1)]);
                 for y in 0..down {
                     let groups = &groups[first + y * across..][..across];
-                    let at = (row * down + y) * SIDE * stride + strip * across * 4 * SIDE;
+                    let start = shape.start(component, (row * down + y) * SIDE);
+                    let at = start + strip * across * 4 * SIDE;
                     usual &= samples(groups, steps[component], &mut plane[at..], stride);
                 }
+            }
+            if strip == last_strip {
+                let rows = ready(layout, source.part, row, row == last_row);
+                make(Newest { planes, shape }, rows);
             }
         },
     )?;
@@ -123,24 +193,35 @@ fn of_one_scan(
 fn of_all_scans(
     memory: &mut Memory,
     source: Source<'_>,
-    (rows, strips): (Range<usize>, Range<usize>),
-    strides: [usize; 2],
+    layout: &Layout,
+    shape: Shape,
     samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
+    mut make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<bool> {
     let header = source.header;
     progressive::read(&mut memory.progressive, header, source.bytes)?;
-    let layout = Layout::new(header);
+    let (rows, strips) = needed(layout, header, source.part);
     let mut usual = true;
-    for component in 0..header.sampling.components() {
-        let (down, across, _) = layout.plane(component);
-        let (plane, stride) = (&mut memory.planes[component], strides[component.min(1)]);
-        let coefficients = memory.progressive.plane(component);
-        let steps = coefficients.steps.as_ref()?;
-        for row in rows.start * down..rows.end * down {
-            let groups = &coefficients.row(row)[strips.start * across..strips.end * across];
-            let at = row * SIDE * stride + strips.start * across * 4 * SIDE;
-            usual &= samples(groups, steps, &mut plane[at..], stride);
+    for row in rows.clone() {
+        for component in 0..header.sampling.components() {
+            let (down, across, _) = layout.plane(component);
+            let (plane, stride) = (
+                &mut memory.planes[component],
+                shape.strides[component.min(1)],
+            );
+            let coefficients = memory.progressive.plane(component);
+            let steps = coefficients.steps.as_ref()?;
+            for y in row * down..(row + 1) * down {
+                let groups = &coefficients.row(y)[strips.start * across..strips.end * across];
+                let at = shape.start(component, y * SIDE) + strips.start * across * 4 * SIDE;
+                usual &= samples(groups, steps, &mut plane[at..], stride);
+            }
         }
+        let newest = Newest {
+            planes: &memory.planes,
+            shape,
+        };
+        make(newest, ready(layout, source.part, row, row + 1 == rows.end));
     }
     Some(usual)
 }

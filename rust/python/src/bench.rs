@@ -1,4 +1,4 @@
-//! The decode-only benchmark.
+//! The decode-only benchmark, and the levels of vector instructions that benchmarks compare.
 
 use prolip_loader::config::{MAX_PIXELS, OnMissingShard};
 use prolip_loader::shards;
@@ -30,4 +30,10 @@ pub fn decode_only(
         .detach(|| prolip_loader::pipeline::decode_only(&locations, images, threads, MAX_PIXELS))
         .map_err(|error| loader_error(py, &error))?;
     Ok((run.images, run.seconds))
+}
+
+/// The names that `PROLIP_SIMD` may have on this processor, slowest first.
+#[pyfunction]
+pub fn simd_levels() -> Vec<&'static str> {
+    prolip_loader::image::level_names()
 }

@@ -1,4 +1,4 @@
-"""A run that cannot begin: rank 1 alone does not find its shard."""
+"""A run that cannot start: rank 1 alone does not find its shard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heads start where the frozen model is, their gradients are right, and they learn what there is to learn."""
+"""The heads start at the frozen model, have the right gradients, and learn a planted structure."""
 
 from __future__ import annotations
 

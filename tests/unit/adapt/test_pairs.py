@@ -1,4 +1,4 @@
-"""Pairs are read from files in blocks, shuffled, and checked."""
+"""Pairs are read in blocks, shuffled and checked."""
 
 from __future__ import annotations
 

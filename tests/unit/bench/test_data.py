@@ -1,4 +1,4 @@
-"""`prolip bench data` on tiny shards: the figures that it gives, and what it refuses."""
+"""`prolip bench data` on tiny shards: its figures and its errors."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_the_size_of_images_reaches_every_contender(shard: str, monkeypatch: pyt
         tasks.append(given)
         return run(100)
 
-    monkeypatch.setattr("prolip.bench.data._run", measured)
+    monkeypatch.setattr("prolip.bench.data.run_task", measured)
     measure(BenchDataConfig(shards=(shard,), image_size=48, repeats=1), ("prolip", "decode-only"), lambda _: None)
     assert [given.image_size for given in tasks] == [48, 48]
 

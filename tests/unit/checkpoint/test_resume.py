@@ -1,4 +1,4 @@
-"""Which checkpoint a run begins from."""
+"""Which checkpoint a run resumes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is saved loads equal, and restores a run."""
+"""Saved state loads equal, and restores a run."""
 
 from __future__ import annotations
 

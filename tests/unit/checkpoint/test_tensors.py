@@ -1,4 +1,4 @@
-"""Metadata as any Python pickles it is read; what else it might call is refused."""
+"""Pickled metadata is read; anything that a pickle could call is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: quick, helpful, and a wrong word is an answer, not a traceback."""
+"""The command line: quick `--help`, and a wrong word is one sentence, not a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that run a model say that torch cannot use the GPU; none of them uses the CPU instead."""
+"""Commands that run a model refuse a GPU that torch cannot use, and do not fall back to the CPU."""
 
 from __future__ import annotations
 

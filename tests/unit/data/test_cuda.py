@@ -1,4 +1,4 @@
-"""The streams of CUDA wait for each other, and memory is not reused before they are done. No GPU is needed."""
+"""CUDA streams wait for each other, and memory is not reused too early. No GPU is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions of prolip.data: the member or the part of a json that they come from, and what is no caption."""
+"""Where captions come from: a member, or a field of a JSON member; and what is not a caption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of damage, through a loader: its reason, what is named, what goes on, when it stops."""
+"""Every kind of damaged shard: the reason, the names in the message, and what is still read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader's bad samples, threads and endings: counted, joined, never hanging."""
+"""Bad samples are counted; threads are joined; nothing hangs."""
 
 from __future__ import annotations
 

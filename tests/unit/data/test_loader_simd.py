@@ -1,4 +1,4 @@
-"""`PROLIP_SIMD` selects the vector instructions. A wrong value is the user's error."""
+"""`PROLIP_SIMD` selects the vector instructions; a wrong value is an error."""
 
 from __future__ import annotations
 

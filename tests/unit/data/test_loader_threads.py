@@ -1,4 +1,4 @@
-"""Loaders beside threads and processes of the user's own."""
+"""Loaders used from several threads, and in a spawned process."""
 
 from __future__ import annotations
 

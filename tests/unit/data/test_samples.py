@@ -1,4 +1,4 @@
-"""Samples of shards as they lie there."""
+"""Raw samples of shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said when a rank fails; that it ends is in tests/e2e/test_failing.py."""
+"""What a failing rank prints. (That all ranks end is tested in tests/e2e/test_failing.py.)"""
 
 from __future__ import annotations
 

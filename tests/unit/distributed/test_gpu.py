@@ -1,4 +1,4 @@
-"""Whether a process uses a GPU: never the CPU instead of a GPU that torch cannot use."""
+"""Whether a process uses a GPU; it never falls back to the CPU when torch cannot use the GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ranks meet."""
+"""How ranks connect and exchange objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of embeddings share."""
+"""Fixtures of the tests of embeddings."""
 
 from __future__ import annotations
 

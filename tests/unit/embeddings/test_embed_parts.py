@@ -1,4 +1,4 @@
-"""`prolip embed`: parts that hold what the model says, whatever was interrupted, left out or done before."""
+"""`prolip embed`: its parts hold the model's embeddings, also after interruptions and reruns."""
 
 from __future__ import annotations
 

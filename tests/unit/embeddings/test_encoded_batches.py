@@ -1,4 +1,4 @@
-"""`prolip embed` with a model of open_clip: its own pixels and tokens, no variances, and search and rank know it."""
+"""`prolip embed` with an open_clip model: its own pixels and tokens, no variances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prolip search`: by words and by pictures, in pictures and in captions, with a sheet that shows them."""
+"""`prolip search` by text and by image, in images and in captions, with a contact sheet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prolip data rank`: the order that the measures say."""
+"""`prolip data rank`: the order by each measure."""
 
 from __future__ import annotations
 

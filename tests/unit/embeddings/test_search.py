@@ -1,4 +1,4 @@
-"""The nearest of embedded parts: what is found depends on neither blocks nor parts, and is what brute force finds."""
+"""Nearest-neighbour search equals brute force, for any blocks and parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompt re-weighting: who votes, how likely what is seen is, and what no setting may change."""
+"""Prompt re-weighting: voters, likelihoods, and settings that must not change the result."""
 
 from __future__ import annotations
 

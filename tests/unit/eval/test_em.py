@@ -1,4 +1,4 @@
-"""Mixing weights: the laws of expectation-maximisation, against a slow restatement."""
+"""Mixing weights: properties of expectation-maximisation, and a slow reference."""
 
 from __future__ import annotations
 

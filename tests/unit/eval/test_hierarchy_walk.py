@@ -1,4 +1,4 @@
-"""The HierarCaps walk against a walk with embedded queries, and the captions that it meets."""
+"""The HierarCaps walk against a walk with embedded queries."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The most including item from a bound is that of the whole matrix."""
+"""The search for the most including item, with a bound, equals the whole matrix."""
 
 import math
 

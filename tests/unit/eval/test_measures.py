@@ -1,4 +1,4 @@
-"""One call for a family of measures, each figure against a plain loop."""
+"""Families of measures in one call, each figure against a plain loop."""
 
 import math
 

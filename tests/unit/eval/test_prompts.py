@@ -1,4 +1,4 @@
-"""Prompt filters against a slow restatement, ties and single prompts included; the greedy choice; names."""
+"""Prompt filters against a slow reference, with ties and single prompts; the greedy choice; names."""
 
 from __future__ import annotations
 

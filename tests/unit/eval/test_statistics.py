@@ -1,4 +1,4 @@
-"""Bootstrap intervals against the textbook; ranks and correlations against tables and slow restatements."""
+"""Bootstrap intervals against the textbook; ranks and correlations against tables and slow references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page of `prolip explore` asks of a model, and how answers are written."""
+"""What the page of `prolip explore` asks the model, and how it formats answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of other sites are refused, over WebSocket too."""
+"""Requests from other sites are refused, over WebSocket too."""
 
 from __future__ import annotations
 

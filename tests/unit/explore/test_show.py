@@ -1,4 +1,4 @@
-"""How the page writes its answers: bars with their numbers, and what is said beside them."""
+"""How the page formats its answers: bars, numbers and explanations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prolip export`: runs and models in the hub's layout, a card that says what they are, and the way to the hub."""
+"""`prolip export`: runs and models in the hub's layout, the model card, and the upload."""
 
 from __future__ import annotations
 

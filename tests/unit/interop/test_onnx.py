@@ -25,23 +25,23 @@ from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 
 def small(config: ModelConfig, **changes: dict[str, Any]) -> ModelConfig:
-    """The options of an architecture at a size that exports in seconds."""
+    """The options of an architecture at a size that exports in seconds: each block takes two of them."""
     vision = {
-        "layers": 2,
+        "layers": 1,
         "width": 32,
         "head_width": 16,
         "patch_size": 8,
         "image_size": 24,
         **changes.get("vision", {}),
     }
-    text = {"layers": 2, "width": 32, "heads": 2, "context_length": 9, "vocab_size": 50, **changes.get("text", {})}
+    text = {"layers": 1, "width": 32, "heads": 2, "context_length": 9, "vocab_size": 50, **changes.get("text", {})}
     return replace(config, embed_dim=32, vision=replace(config.vision, **vision), text=replace(config.text, **text))
 
 
 B_16, H_14, DEMO = (ARCHITECTURES[name] for name in ("ViT-B-16", "ViT-H-14", "demo"))
 # Options of released models, then those of CLIP and SigLIP starts.
 CASES = {
-    "ViT-B-16": (small(B_16), OnnxConfig()),
+    "ViT-B-16": (small(B_16, vision={"layers": 2}, text={"layers": 2}), OnnxConfig()),
     "ViT-H-14": (small(H_14), OnnxConfig(precision="fp16", uint8_images=True)),
     "demo": (small(DEMO), OnnxConfig(uint8_images=True)),
     "clip": (

@@ -1,4 +1,4 @@
-"""The complete tokenizer.json gives the loader's rows in the `tokenizers` package: cleaned, cut and padded."""
+"""The complete tokenizer.json gives the loader's ids in the `tokenizers` package: cleaned, cut and padded."""
 
 from __future__ import annotations
 

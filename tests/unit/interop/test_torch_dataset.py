@@ -1,4 +1,4 @@
-"""The loader as a torch data set: an epoch an iteration, a place that can be saved, no worker processes."""
+"""The loader as a torch data set: one iteration per epoch, a saved position, no worker processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors for databases: what they hold, and that FAISS, LanceDB and Qdrant find what `prolip search` finds."""
+"""Vectors for databases: their contents, and that FAISS, LanceDB and Qdrant agree with `prolip search`."""
 
 from __future__ import annotations
 

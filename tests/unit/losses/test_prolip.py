@@ -1,4 +1,4 @@
-"""The loss and its terms: averages over slots, precision, memory, refusals."""
+"""The loss and its terms: averages over slots, precision, memory, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters are written and read; damaged files say what is wrong."""
+"""Adapters are written and read; errors name what is damaged."""
 
 from __future__ import annotations
 

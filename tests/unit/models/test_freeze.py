@@ -1,4 +1,4 @@
-"""Locked towers: which parameters a step changes, exactly, and what their backward pass costs."""
+"""Locked towers: which parameters a step changes, and what their backward pass costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A start from open_clip's models: the same embeddings without [UNC], and what [UNC] adds."""
+"""Starting from open_clip's models: the same embeddings without [UNC], and what [UNC] adds."""
 
 from __future__ import annotations
 

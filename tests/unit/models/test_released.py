@@ -1,4 +1,4 @@
-"""The list of released models: it is the model zoo's, and every entry opens with all that belongs to it."""
+"""The list of released models matches the model zoo, and every entry opens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the hub's layout, released training files, our runs', and those of another size."""
+"""Checkpoints in the hub's layout, released training files, our runs, and other sizes."""
 
 from __future__ import annotations
 

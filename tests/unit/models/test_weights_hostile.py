@@ -1,4 +1,4 @@
-"""Files of strangers: each broken one is named in a sentence, at once, and nothing large is allocated for it."""
+"""Untrusted files: each broken one is named in one sentence, before anything large is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A frozen model with an adapter is a model like any other."""
+"""A frozen model with an adapter behaves like any other model."""
 
 from __future__ import annotations
 

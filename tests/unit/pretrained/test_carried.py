@@ -1,4 +1,4 @@
-"""A checkpoint and an exported folder carry their tokenizer and how images are prepared; older ones still open."""
+"""Checkpoints and exported folders carry their tokenizer and image preprocessing; older ones still open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of hub repositories: the cache, the offline mode, and one sentence when something cannot be downloaded."""
+"""Files from hub repositories: cache, offline mode, and one sentence if a download fails."""
 
 from __future__ import annotations
 

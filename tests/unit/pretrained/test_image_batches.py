@@ -1,4 +1,4 @@
-"""Pictures as models want them: the loader's pixels are open_clip's, and its own transform where they are not."""
+"""Image batches of models: the loader's pixels, or open_clip's own transform where they differ."""
 
 from __future__ import annotations
 

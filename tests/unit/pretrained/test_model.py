@@ -1,4 +1,4 @@
-"""The object that `prolip.load` returns: any kind of image, any device and precision, the same for open_clip."""
+"""The object that `prolip.load` returns: any kind of image, any device and precision, also for open_clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may name as a model, and the tokenizer that belongs to it."""
+"""Every model source that a user may name, and the tokenizer that belongs to it."""
 
 from __future__ import annotations
 

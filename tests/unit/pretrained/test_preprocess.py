@@ -1,4 +1,4 @@
-"""One image of any kind: the pixels are the loader's own, which are Pillow's, and what cannot be read is named."""
+"""One image of any kind: the loader's pixels, which are Pillow's; unreadable images are named."""
 
 from __future__ import annotations
 

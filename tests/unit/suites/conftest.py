@@ -1,4 +1,4 @@
-"""Small data sets and models, made once for each file of tests that asks for them."""
+"""Small data sets and models, made once per test file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prolip calibrate`, and what a calibrated model says: label sets, "don't know", and errors in words."""
+"""`prolip calibrate`, and label sets and "don't know" of a calibrated model."""
 
 from __future__ import annotations
 

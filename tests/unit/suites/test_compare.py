@@ -1,4 +1,4 @@
-"""Models side by side: which difference stands where, and what its interval is."""
+"""Models side by side: differences and their intervals."""
 
 from __future__ import annotations
 

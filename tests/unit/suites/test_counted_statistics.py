@@ -1,4 +1,4 @@
-"""Statistics from counts equal the statistics on the resamples themselves, ties and missing kinds included."""
+"""Statistics from counts equal those of the resamples themselves, with ties and missing classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fault of each kind in a data set of its own: each names itself and its file, and the rest runs."""
+"""Faulty data sets: each error names its cause and file, and the others are evaluated."""
 
 from __future__ import annotations
 

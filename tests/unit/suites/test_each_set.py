@@ -1,4 +1,4 @@
-"""One data set that fails is noted, and the others are evaluated."""
+"""A data set that fails is reported, and the others are evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published data sets: found in folders, on servers and on the hub; tables with zips of pictures as shards."""
+"""Published data sets in folders, on servers and on the hub; tables with zips of images as shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a data set on its way here and on the disk: each names itself, and nothing stale is taken."""
+"""Damaged and stale data sets: each error names its cause, and nothing stale is used."""
 
 from __future__ import annotations
 

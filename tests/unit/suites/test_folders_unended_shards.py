@@ -1,4 +1,4 @@
-"""Shards whose writer does not end its archives: the error says which setting accepts them, and each command has it."""
+"""Shards without an end of archive: the error names the setting that accepts them, in every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ImageNet with prompts: the suite's figures against the functions behind them, on small sets of the layout."""
+"""ImageNet with prompts against the functions behind the suite, on small sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three files of a suite: what they say of one model and of several."""
+"""The three result files of a suite, for one model and for several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all suites share: statistics of rows, what is kept of finished tasks, models side by side, the three files."""
+"""What all suites share: row statistics, saved results of finished tasks, models side by side, result files."""
 
 from __future__ import annotations
 

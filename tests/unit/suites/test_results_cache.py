@@ -1,4 +1,4 @@
-"""When a finished task is run again: whenever its model, its data or a setting of its figures changes, and else not."""
+"""A finished task is run again exactly if its model, its data or a setting of its figures changed."""
 
 from __future__ import annotations
 

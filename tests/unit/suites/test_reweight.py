@@ -1,4 +1,4 @@
-"""`prolip bprw` from words to files: a tiny model in the hub's layout, made-up pictures with known classes."""
+"""`prolip bprw` from the command line to its files, on a tiny model."""
 
 from __future__ import annotations
 

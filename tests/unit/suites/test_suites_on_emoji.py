@@ -1,4 +1,4 @@
-"""Every suite on the emoji set by its plain command: real pictures, against what the shards themselves give."""
+"""Every suite on the emoji set by its plain command, against figures computed from the shards."""
 
 from __future__ import annotations
 

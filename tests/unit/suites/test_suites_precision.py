@@ -1,4 +1,4 @@
-"""What the towers compute in when a suite asks for it."""
+"""The precision of the towers in suites."""
 
 from __future__ import annotations
 

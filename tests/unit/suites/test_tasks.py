@@ -1,4 +1,4 @@
-"""A table of one's own for `prolip eval datacomp`: read, refused with the place of what is wrong, and run."""
+"""A custom task table for `prolip eval datacomp`: read, run, and its errors."""
 
 from __future__ import annotations
 

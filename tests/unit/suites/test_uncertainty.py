@@ -1,4 +1,4 @@
-"""`prolip eval uncertainty` against the functions behind it and by hand, on small data."""
+"""`prolip eval uncertainty` against the functions behind it, on small data."""
 
 from __future__ import annotations
 

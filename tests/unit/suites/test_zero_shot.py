@@ -1,4 +1,4 @@
-"""`prolip eval zero_shot`: a user's class folders, and the same images in the published layout."""
+"""`prolip eval zero_shot`: class folders, and the same images in the published layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Freed memory that is used again."""
+"""Freed memory is reused."""
 
 from __future__ import annotations
 

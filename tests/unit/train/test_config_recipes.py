@@ -1,4 +1,4 @@
-"""The recipes: what the published runs were, what a control or an ablation changes, what a start is made of."""
+"""The recipes: published runs, controls, ablations and starts from other models."""
 
 from __future__ import annotations
 

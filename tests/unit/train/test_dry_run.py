@@ -1,4 +1,4 @@
-"""`prolip recipes`, and the rehearsal of `prolip train --dry-run`."""
+"""`prolip recipes` and `prolip train --dry-run`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Averaged weights are what a loop over plain numbers gives."""
+"""Averaged weights against a loop over plain numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One parser for files and flags: what it reads, what it refuses, and that writing and reading agree."""
+"""One parser for files and flags: what it reads and refuses; writing and reading agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation within a run: the same figures on any number of ranks, labels from wherever they stand, no trace left."""
+"""Validation within a run: the same figures on any number of ranks, and training is unchanged."""
 
 from __future__ import annotations
 

@@ -82,19 +82,24 @@ fn repeat_bytes(bytes: &[u8; 16]) -> __m256i {
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
-/// Writes two rows of 16 bytes, `stride` bytes apart: the lower and the upper halves of the lanes.
+/// Writes eight rows of 16 bytes, `stride` bytes apart: two of each vector, the lower and the upper halves of the lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store_rows(both: __m256i, out: &mut [u8], stride: usize) {
-    let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(both);
-    let halves = [
-        _mm256_castsi256_si128(both),
-        _mm256_extracti128_si256::<1>(both),
-    ];
-    for (row, half) in halves.into_iter().enumerate() {
-        let out = &mut out[row * stride..row * stride + 16];
-        // SAFETY: the slice is 16 bytes long, and the store needs no alignment.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), half) }
+fn store_rows(pairs: [__m256i; 4], out: &mut [u8], stride: usize) {
+    let out = &mut out[..super::end_of_rows(stride, 16)];
+    for (pair, both) in pairs.into_iter().enumerate() {
+        let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(both);
+        let halves = [
+            _mm256_castsi256_si128(both),
+            _mm256_extracti128_si256::<1>(both),
+        ];
+        for (half, row) in halves.into_iter().enumerate() {
+            // SAFETY: the last of the eight rows ends where the slice does, and the store needs no alignment.
+            unsafe {
+                let out = out.as_mut_ptr().add((2 * pair + half) * stride);
+                _mm_storeu_si128(out.cast(), row);
+            }
+        }
     }
 }
 

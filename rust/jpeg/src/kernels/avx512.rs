@@ -72,19 +72,22 @@ fn repeat(numbers: &[i16]) -> __m512i {
     _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) })
 }
 
-/// Writes two rows of 32 bytes, `stride` bytes apart: the lower and the upper halves of the lanes.
+/// Writes eight rows of 32 bytes, `stride` bytes apart: two of each vector, the lower and the upper halves of the lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store_rows(both: __m512i, out: &mut [u8], stride: usize) {
-    let both = _mm512_permutexvar_epi64(_mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0), both);
-    let halves = [
-        _mm512_castsi512_si256(both),
-        _mm512_extracti64x4_epi64::<1>(both),
-    ];
-    for (row, half) in halves.into_iter().enumerate() {
-        let out = &mut out[row * stride..row * stride + 32];
-        // SAFETY: the slice is 32 bytes long, and the store needs no alignment.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), half) }
+fn store_rows(pairs: [__m512i; 4], out: &mut [u8], stride: usize) {
+    for (pair, both) in pairs.into_iter().enumerate() {
+        let both = _mm512_permutexvar_epi64(_mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0), both);
+        let halves = [
+            _mm512_castsi512_si256(both),
+            _mm512_extracti64x4_epi64::<1>(both),
+        ];
+        for (half, row) in halves.into_iter().enumerate() {
+            let at = (2 * pair + half) * stride;
+            let out = &mut out[at..at + 32];
+            // SAFETY: the slice is 32 bytes long, and the store needs no alignment.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), row) }
+        }
     }
 }
 

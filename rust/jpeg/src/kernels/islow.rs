@@ -26,7 +26,8 @@ pub(crate) const fn pair(first: i32, second: i32) -> i32 {
     second << 16 | first & 0xFFFF
 }
 
-/// Defines `one_pass` and `transpose` for the vector type and operations in scope.
+/// Defines the two passes of the transform, whole and for blocks with coefficients in one corner, for the vector type and
+/// operations in scope.
 macro_rules! islow {
     ($vector:ty, $(#[$instructions:meta])*) => {
         /// One pass of the transform. Vector k holds input k of all columns, and the same for the output, descaled by `shift` bits.
@@ -37,6 +38,7 @@ macro_rules! islow {
             let [x0, x1, x2, x3, x4, x5, x6, x7] = rows;
             let (sum, difference) = (add16(x0, x4), sub16(x0, x4));
             let (z3, z4) = (add16(x3, x7), add16(x1, x5));
+            // Every output has one of the first two terms, so the rounding is part of them.
             let round = set32(1 << (shift - 1));
             macro_rules! half {
                 ($join:ident) => {{
@@ -44,8 +46,8 @@ macro_rules! islow {
                     let t3 = madd(even, set32(pair(F0_541 + F0_765, F0_541)));
                     let t2 = madd(even, set32(pair(F0_541, F0_541 - F1_847)));
                     // 16 bits in the upper half of 32, shifted down to 13 fractional bits.
-                    let t0 = shift32($join(zero(), sum), 3);
-                    let t1 = shift32($join(zero(), difference), 3);
+                    let t0 = add32(shift32($join(zero(), sum), 3), round);
+                    let t1 = add32(shift32($join(zero(), difference), 3), round);
                     let (t10, t13) = (add32(t0, t3), sub32(t0, t3));
                     let (t11, t12) = (add32(t1, t2), sub32(t1, t2));
                     let odd = $join(z3, z4);
@@ -57,21 +59,56 @@ macro_rules! islow {
                     let inner = $join(x5, x3);
                     let t1 = add32(madd(inner, set32(pair(F2_053 - F2_562, -F2_562))), z4);
                     let t2 = add32(madd(inner, set32(pair(-F2_562, F3_072 - F2_562))), z3);
-                    let descale = |sum| shift32(add32(sum, round), shift);
-                    [
-                        descale(add32(t10, t3)),
-                        descale(add32(t11, t2)),
-                        descale(add32(t12, t1)),
-                        descale(add32(t13, t0)),
-                        descale(sub32(t13, t0)),
-                        descale(sub32(t12, t1)),
-                        descale(sub32(t11, t2)),
-                        descale(sub32(t10, t3)),
-                    ]
+                    descaled([t10, t11, t12, t13], [t3, t2, t1, t0], shift)
                 }};
             }
-            let low = half!(low16);
-            let high = half!(high16);
+            packed(half!(low16), half!(high16))
+        }
+
+        /// Half of a pass whose last four inputs are zeros: from the first and third in turns, and the fourth and second.
+        #[inline]
+        $(#[$instructions])*
+        fn half_of_four(even: $vector, odd: $vector, shift: i32) -> [$vector; 8] {
+            use $crate::kernels::islow::*;
+            const ONE: i32 = 1 << 13;
+            let round = set32(1 << (shift - 1));
+            let with = |first, second| add32(madd(even, set32(pair(first, second))), round);
+            let even = [
+                with(ONE, F0_541 + F0_765),
+                with(ONE, F0_541),
+                with(ONE, -F0_541),
+                with(ONE, -F0_541 - F0_765),
+            ];
+            // The terms of `one_pass`, with the factors of each input added up.
+            let odd = [
+                madd(odd, set32(pair(F1_175, F1_175 - F0_390 + F1_501 - F0_899))),
+                madd(odd, set32(pair(F1_175 - F1_961 + F3_072 - F2_562, F1_175))),
+                madd(odd, set32(pair(F1_175 - F2_562, F1_175 - F0_390))),
+                madd(odd, set32(pair(F1_175 - F1_961, F1_175 - F0_899))),
+            ];
+            descaled(even, odd, shift)
+        }
+
+        /// The outputs of half a pass.
+        #[inline]
+        $(#[$instructions])*
+        fn descaled(even: [$vector; 4], odd: [$vector; 4], shift: i32) -> [$vector; 8] {
+            [
+                shift32(add32(even[0], odd[0]), shift),
+                shift32(add32(even[1], odd[1]), shift),
+                shift32(add32(even[2], odd[2]), shift),
+                shift32(add32(even[3], odd[3]), shift),
+                shift32(sub32(even[3], odd[3]), shift),
+                shift32(sub32(even[2], odd[2]), shift),
+                shift32(sub32(even[1], odd[1]), shift),
+                shift32(sub32(even[0], odd[0]), shift),
+            ]
+        }
+
+        /// Joins the halves of each output.
+        #[inline]
+        $(#[$instructions])*
+        fn packed(low: [$vector; 8], high: [$vector; 8]) -> [$vector; 8] {
             [
                 packs32(low[0], high[0]),
                 packs32(low[1], high[1]),
@@ -82,6 +119,27 @@ macro_rules! islow {
                 packs32(low[6], high[6]),
                 packs32(low[7], high[7]),
             ]
+        }
+
+        /// Both passes for blocks whose coefficients are in the first four rows and columns. Vector k of the result holds
+        /// column k, as after `one_pass`, `transpose` and `one_pass`.
+        #[inline]
+        $(#[$instructions])*
+        fn passes_of_corner([x0, x1, x2, x3]: [$vector; 4]) -> [$vector; 8] {
+            let rows = half_of_four(low16(x0, x2), low16(x3, x1), 11);
+            // Rows k and k + 4 of four columns, then the transposed.
+            let (a0, a1) = (packs32(rows[0], rows[4]), packs32(rows[1], rows[5]));
+            let (a2, a3) = (packs32(rows[2], rows[6]), packs32(rows[3], rows[7]));
+            let (b0, b1) = (low16(a0, a1), high16(a0, a1));
+            let (b2, b3) = (low16(a2, a3), high16(a2, a3));
+            let (c0, c1) = (low32(b0, b2), high32(b0, b2));
+            let (c2, c3) = (low32(b1, b3), high32(b1, b3));
+            let (x0, x1) = (low64(c0, c2), high64(c0, c2));
+            let (x2, x3) = (low64(c1, c3), high64(c1, c3));
+            packed(
+                half_of_four(low16(x0, x2), low16(x3, x1), 18),
+                half_of_four(high16(x0, x2), high16(x3, x1), 18),
+            )
         }
 
         /// Transposes rows and columns within each lane.
@@ -103,6 +161,20 @@ macro_rules! islow {
                 low64(b3, b7),
                 high64(b3, b7),
             ]
+        }
+
+        /// Rows of samples from columns, two in each lane of a vector. As bytes, half as many are moved.
+        #[inline]
+        $(#[$instructions])*
+        fn rows_of_bytes(columns: [$vector; 8]) -> [$vector; 4] {
+            let [c0, c1, c2, c3, c4, c5, c6, c7] = columns;
+            let (a0, a1) = (packs16(c0, c4), packs16(c1, c5));
+            let (a2, a3) = (packs16(c2, c6), packs16(c3, c7));
+            let (b0, b1) = (low8(a0, a1), high8(a0, a1));
+            let (b2, b3) = (low8(a2, a3), high8(a2, a3));
+            let (d0, d1) = (low16(b0, b2), high16(b0, b2));
+            let (d2, d3) = (low16(b1, b3), high16(b1, b3));
+            [low32(d0, d2), high32(d0, d2), low32(d1, d3), high32(d1, d3)]
         }
     };
 }

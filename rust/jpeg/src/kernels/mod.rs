@@ -14,8 +14,8 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod sse4;
 
+use crate::Memory;
 use crate::level::{Level, level};
-use crate::pixels::Memory;
 use crate::planes::Source;
 
 /// Decodes with the kernels of the current level.
@@ -47,19 +47,20 @@ macro_rules! kernels {
         $(#[$instructions])*
         pub(super) fn decode(
             source: $crate::planes::Source<'_>,
-            memory: &mut $crate::pixels::Memory,
+            memory: &mut $crate::Memory,
             pixels: &mut [u8],
         ) -> Option<()> {
             let samples = |groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride| {
                 samples(groups, steps, out, stride)
             };
-            let strides = $crate::planes::fill(source, &mut memory.planes, samples)?;
             let colours = |luma: &[u8], blue: &[u8], red: &[u8], out: &mut [u8]| {
                 colours(luma, blue, red, out)
             };
             let grays = |luma: &[u8], out: &mut [u8]| grays(luma, out);
-            $crate::pixels::make(source, memory, strides, pixels, colours, grays);
-            Some(())
+            let $crate::Memory { planes, pixels: buffers } = memory;
+            $crate::planes::decode(source, planes, samples, |planes, rows| {
+                $crate::pixels::make(source, planes, rows, buffers, pixels, colours, grays);
+            })
         }
 
         /// Computes the samples of a row of groups: eight rows of `out`, `stride` bytes apart. Returns whether all coefficients
@@ -78,12 +79,17 @@ macro_rules! kernels {
                     });
                     // The upper two bits of a usual one are zeros then.
                     beyond = or(beyond, add16(rows[0], set16($crate::kernels::islow::USUAL)));
-                    let rows = transpose(one_pass(transpose(one_pass(rows, 11)), 18));
-                    for pair in 0..4 {
-                        let both = packs16(rows[2 * pair], rows[2 * pair + 1]);
-                        let at = 2 * pair * stride + number * 32 + part * LANES;
-                        store_rows(xor(both, set8(-128)), &mut out[at..], stride);
-                    }
+                    let lower = or(or(rows[4], rows[5]), or(rows[6], rows[7]));
+                    let upper = or(or(rows[0], rows[1]), or(rows[2], rows[3]));
+                    let columns = if any(or(lower, high64(upper, zero()))) {
+                        one_pass(transpose(one_pass(rows, 11)), 18)
+                    } else {
+                        passes_of_corner([rows[0], rows[1], rows[2], rows[3]])
+                    };
+                    let [a, b, c, d] = rows_of_bytes(columns);
+                    let center = set8(-128);
+                    let pairs = [xor(a, center), xor(b, center), xor(c, center), xor(d, center)];
+                    store_rows(pairs, &mut out[number * 32 + part * LANES..], stride);
                 }
             }
             !any(and(beyond, set16(-2 * $crate::kernels::islow::USUAL)))
@@ -93,10 +99,13 @@ macro_rules! kernels {
         #[inline]
         $(#[$instructions])*
         fn colours(luma: &[u8], blue: &[u8], red: &[u8], out: &mut [u8]) {
-            for (number, out) in out.as_chunks_mut::<{ 3 * $bytes }>().0.iter_mut().enumerate() {
-                let here = number * $bytes..number * $bytes + $bytes;
-                let y = load8(&luma[here.clone()]);
-                let (cb, cr) = (load8(&blue[here.clone()]), load8(&red[here]));
+            let out = out.as_chunks_mut::<{ 3 * $bytes }>().0;
+            // Checked once, so the loop need not.
+            let count = out.len() * $bytes;
+            let [luma, blue, red] =
+                [&luma[..count], &blue[..count], &red[..count]].map(|plane| plane.as_chunks::<$bytes>().0);
+            for (((out, y), cb), cr) in out.iter_mut().zip(luma).zip(blue).zip(red) {
+                let (y, cb, cr) = (load8(y), load8(cb), load8(cr));
                 let low = rgb(low8(y, zero()), low8(cb, zero()), low8(cr, zero()));
                 let high = rgb(high8(y, zero()), high8(cb, zero()), high8(cr, zero()));
                 store_pixels(
@@ -139,6 +148,13 @@ macro_rules! kernels {
 }
 pub(super) use islow::pair;
 use kernels;
+
+/// Where the last of eight rows of so many bytes ends; their starts are `stride` bytes apart.
+#[cfg(target_arch = "x86_64")]
+fn end_of_rows(stride: usize, bytes: usize) -> usize {
+    // No slice is that long, so a stride that overflows fails where the slice is taken.
+    stride.saturating_mul(7).saturating_add(bytes)
+}
 
 /// For each channel, the pixel of each byte in three vectors of RGB of 16 pixels, modulo the length of a vector: no two of
 /// a channel's bytes are in the same place.

@@ -146,15 +146,19 @@ fn repeat(numbers: &[i16]) -> int16x8_t {
     load16(numbers)
 }
 
-/// Writes two rows of 8 bytes, `stride` bytes apart: the lower and the upper half.
+/// Writes eight rows of 8 bytes, `stride` bytes apart: two of each vector, its lower and its upper half.
 #[inline]
 #[target_feature(enable = "neon")]
-fn store_rows(both: int16x8_t, out: &mut [u8], stride: usize) {
-    let mut bytes = [0; 16];
-    // SAFETY: the array is 16 bytes long, and the store needs no alignment.
-    unsafe { vst1q_u8(bytes.as_mut_ptr(), vreinterpretq_u8_s16(both)) }
-    out[..8].copy_from_slice(&bytes[..8]);
-    out[stride..stride + 8].copy_from_slice(&bytes[8..]);
+fn store_rows(pairs: [int16x8_t; 4], out: &mut [u8], stride: usize) {
+    for (pair, both) in pairs.into_iter().enumerate() {
+        let mut bytes = [0; 16];
+        // SAFETY: the array is 16 bytes long, and the store needs no alignment.
+        unsafe { vst1q_u8(bytes.as_mut_ptr(), vreinterpretq_u8_s16(both)) }
+        for (half, row) in bytes.as_chunks::<8>().0.iter().enumerate() {
+            let at = (2 * pair + half) * stride;
+            out[at..at + 8].copy_from_slice(row);
+        }
+    }
 }
 
 /// Writes 16 pixels of RGB.

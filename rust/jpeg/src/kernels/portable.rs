@@ -235,12 +235,15 @@ fn repeat(numbers: &[i16]) -> Vector {
     load16(numbers)
 }
 
-/// Writes two rows of 8 bytes, `stride` bytes apart: the lower and the upper half.
+/// Writes eight rows of 8 bytes, `stride` bytes apart: two of each vector, its lower and its upper half.
 #[inline(always)]
-fn store_rows(both: Vector, out: &mut [u8], stride: usize) {
-    let bytes = both.bytes();
-    out[..8].copy_from_slice(&bytes[..8]);
-    out[stride..stride + 8].copy_from_slice(&bytes[8..]);
+fn store_rows(pairs: [Vector; 4], out: &mut [u8], stride: usize) {
+    for (pair, both) in pairs.into_iter().enumerate() {
+        for (half, row) in both.bytes().as_chunks::<8>().0.iter().enumerate() {
+            let at = (2 * pair + half) * stride;
+            out[at..at + 8].copy_from_slice(row);
+        }
+    }
 }
 
 /// Writes 16 pixels of RGB.

@@ -69,14 +69,19 @@ fn repeat(numbers: &[i16]) -> __m128i {
     load16(numbers)
 }
 
-/// Writes two rows of 8 bytes, `stride` bytes apart: the lower and the upper half.
+/// Writes eight rows of 8 bytes, `stride` bytes apart: two of each vector, its lower and its upper half.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn store_rows(both: __m128i, out: &mut [u8], stride: usize) {
-    for (row, half) in [both, high64(both, both)].into_iter().enumerate() {
-        let out = &mut out[row * stride..row * stride + 8];
-        // SAFETY: the slice is 8 bytes long, and the store needs no alignment.
-        unsafe { _mm_storel_epi64(out.as_mut_ptr().cast(), half) }
+fn store_rows(pairs: [__m128i; 4], out: &mut [u8], stride: usize) {
+    let out = &mut out[..super::end_of_rows(stride, 8)];
+    for (pair, both) in pairs.into_iter().enumerate() {
+        for (half, row) in [both, high64(both, both)].into_iter().enumerate() {
+            // SAFETY: the last of the eight rows ends where the slice does, and the store needs no alignment.
+            unsafe {
+                let out = out.as_mut_ptr().add((2 * pair + half) * stride);
+                _mm_storel_epi64(out.cast(), row);
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Checks the choice of vector instructions.
+//! Checks the choice of vector instructions, and lists what there is to choose from.
 
 use prolip_jpeg::level;
 
@@ -13,4 +13,10 @@ pub fn check_level() -> Result<(), ConfigError> {
         Ok(_) => Ok(()),
         Err(error) => Err(ConfigError::new(level::VARIABLE, error.value, error.rule)),
     }
+}
+
+/// The names that `PROLIP_SIMD` may have on this processor, slowest first.
+#[must_use]
+pub fn level_names() -> Vec<&'static str> {
+    level::runnable().map(level::Level::name).collect()
 }

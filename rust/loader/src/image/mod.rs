@@ -7,6 +7,6 @@ mod prepare;
 mod rgb;
 
 pub use decode::Decoder;
-pub use level::check_level;
+pub use level::{check_level, level_names};
 pub(crate) use prepare::ImagePreparer;
 pub use rgb::{CropBox, Rgb8};

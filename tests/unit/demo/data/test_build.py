@@ -1,4 +1,4 @@
-"""The emoji shards: on a small made-up table always, on the real art where it is installed."""
+"""The emoji shards, from a small synthetic table, and from the real art where it is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suites' data made of emoji shards: the published layouts, on made-up emoji."""
+"""Suites' data sets built from emoji shards, in the published layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's figures of the untrained model: beside the trained ones, everywhere, and never in their place."""
+"""The report shows figures of the untrained model beside the trained ones."""
 
 import dataclasses
 import html

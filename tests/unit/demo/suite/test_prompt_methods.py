@@ -1,4 +1,4 @@
-"""Ways to use prompts, on a made-up world in which it is known which prompts are bad."""
+"""Ways to use prompts, on a synthetic world in which the bad prompts are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed results survive JSON, and misfits name their place."""
+"""Typed results survive JSON, and wrong ones are errors that name the field."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What the processors give a model: the loader's pixels and token ids."""
+"""The processors give the loader's pixels and token ids."""
 
 from __future__ import annotations
 

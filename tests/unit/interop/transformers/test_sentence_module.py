@@ -1,4 +1,4 @@
-"""Similarity of embeddings by CSD, for every way in which sentence-transformers hands embeddings over."""
+"""Similarity by CSD, for every form in which sentence-transformers passes embeddings."""
 
 from __future__ import annotations
 

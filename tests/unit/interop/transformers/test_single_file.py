@@ -1,4 +1,4 @@
-"""The exported code is one file that needs no prolip: everything runs in a process that cannot import it."""
+"""The exported code is one file that works where prolip cannot be imported."""
 
 from __future__ import annotations
 

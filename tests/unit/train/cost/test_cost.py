@@ -1,4 +1,4 @@
-"""What a step costs, beside what torch counts of a real one."""
+"""The estimated cost of a step against torch's own counters."""
 
 from __future__ import annotations
 

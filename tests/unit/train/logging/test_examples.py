@@ -1,4 +1,4 @@
-"""Examples of a batch: the right ones, as the model saw them, with what their tokens say."""
+"""Logged examples: the right samples, as the model saw them, with their tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of metrics: each step once, whatever was interrupted; a line of progress for people and for logs."""
+"""Metrics rows: each step once, also after interruptions; the progress line in a terminal and in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of metrics from steps: means, rates, the loader's stages, bad samples by reason, over one rank and two."""
+"""Metrics rows from steps: means, rates, loader stages, bad samples by reason, over one rank and two."""
 
 from __future__ import annotations
 

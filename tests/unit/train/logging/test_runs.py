@@ -1,4 +1,4 @@
-"""Runs side by side: how far, how fast, last and best, as text, Markdown, JSON, and on a page that draws them."""
+"""`prolip runs`: progress, speed, last and best figures, as text, Markdown, JSON and a page."""
 
 from __future__ import annotations
 

@@ -1,0 +1,265 @@
+"""`prolip bench decode`: our JPEG decoder beside others, on the same files, in turns.
+
+Follows the protocol of the public imread_benchmark: files are in memory before the clock starts, pixels come as uint8
+RGB arrays, and each decoder is timed in a loop on one thread, then inside a torch `DataLoader` with batches of 32.
+Each decoder has a process of its own, which lives for the whole run and decodes only in its turn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from PIL import Image
+
+from prolip.bench import proc_stats
+from prolip.bench.config import BenchDecodeConfig
+from prolip.bench.data import LEVEL_VARIABLE
+from prolip.bench.decoder_process import BATCH, Pass, Request
+from prolip.bench.decoders import DECODERS, LIBJPEG, OURS, PILLOW
+from prolip.bench.rounds import align, cpu_ratio, cpu_us, rate_ratio, rates, warnings
+from prolip.errors import UserError
+
+AS_THEY_ARE, AT_MOST_512, PROGRESSIVE = "as they are", "at most 512", "progressive"
+"""The sets of files: photographs as they are, and saved again with quality 95, or as progressive files with 90."""
+Log = Callable[[str], object]
+
+
+class Contender(NamedTuple):
+    """A decoder; for ours, with some vector instructions."""
+
+    decoder: str
+    """Its name among the decoders."""
+    level: str | None = None
+    """The vector instructions; None for those that our kernels choose by themselves."""
+
+    def __str__(self) -> str:
+        return self.decoder if self.level is None or self.decoder != OURS else f"{self.decoder} {self.level}"
+
+
+class Key(NamedTuple):
+    """What the turns of all contenders have in common."""
+
+    files: str
+    """The set of files."""
+    workers: int | None
+    """Workers of the torch `DataLoader`; None for the loop without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What the decoders did."""
+
+    turns: dict[Key, dict[Contender, list[Pass]]]
+    """For each set and number of workers, the turns of each contender, one per round."""
+    same: dict[str, dict[Contender, float]]
+    """For each set and contender, the share of files with the same pixels as Pillow's."""
+    others_cores: float
+    """Cores that the rest of the machine kept busy on average."""
+
+
+def contenders(config: BenchDecodeConfig) -> tuple[list[Contender], list[str]]:
+    """Return what to measure, ours first, and which decoders are not installed.
+
+    Raises:
+        UserError: a decoder is unknown or not installed, or a number is out of range.
+    """
+    for name in ("repeats", "num_images"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
+    for workers in config.workers:
+        if workers < 0:
+            raise UserError(f"workers is {workers}: it must be at least 0")
+    asked = dict.fromkeys(name for words in config.decoders for name in words.split(",") if name)
+    absent = [name for name, decoder in DECODERS.items() if not decoder.installed()]
+    for name in asked:
+        if name not in DECODERS:
+            raise UserError(f"decoders is {name!r}: it must be one of {', '.join(DECODERS)}")
+        if name in absent:
+            package = DECODERS[name].package
+            raise UserError(f"decoders is {name!r}: it needs {package}, try `pip install {package}`")
+    chosen = [name for name in DECODERS if name not in absent and (name in asked or not asked)]
+    # Ours is what the others are compared with, and Pillow's pixels are the right ones.
+    names = dict.fromkeys([OURS, *chosen, PILLOW])
+    return [Contender(name, "portable" if name == LIBJPEG else None) for name in names], [] if asked else absent
+
+
+def write_sets(images: Path, into: Path) -> dict[str, Path]:
+    """Write the sets of files made of a folder's JPEG files, and return the folder of each.
+
+    Raises:
+        UserError: there is no such folder, or no JPEG file in it.
+    """
+    folders = {name: into / name.replace(" ", "-") for name in (AS_THEY_ARE, AT_MOST_512, PROGRESSIVE)}
+    for folder in folders.values():
+        folder.mkdir()
+    paths = sorted(images.iterdir()) if images.is_dir() else []
+    found = 0
+    for path in paths:
+        if path.suffix.lower() not in {".jpg", ".jpeg"}:
+            continue
+        with Image.open(path) as image:
+            if image.mode not in {"RGB", "L"}:
+                continue  # Not all decoders turn inks into RGB.
+            name = f"{found:06}.jpg"
+            (folders[AS_THEY_ARE] / name).symlink_to(path.absolute())
+            pixels = image.convert("RGB")
+        pixels.save(folders[PROGRESSIVE] / name, quality=90, progressive=True)
+        pixels.thumbnail((512, 512))
+        pixels.save(folders[AT_MOST_512] / name, quality=95, subsampling="4:2:0")
+        found += 1
+    if not found:
+        raise UserError(f"images is {images}: no folder of JPEG files")
+    return folders
+
+
+class _Process:
+    """The process of a contender."""
+
+    def __init__(self, contender: Contender):
+        self.contender = contender
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed at the end of the block
+        level = {} if contender.level is None else {LEVEL_VARIABLE: contender.level}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "prolip.bench.decoder_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", **level},
+        )
+        self._write(contender.decoder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self.errors, self.process:
+            self.process.terminate()
+
+    def ask(self, request: Request) -> str:
+        """Return the line that answers a request.
+
+        Raises:
+            RuntimeError: the process ended; the message ends with what it wrote.
+        """
+        self._write(request.to_json())
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            raise RuntimeError(f"{self.contender} ended: {self.errors.read().strip()[-2000:]}")
+        return line
+
+    def _write(self, line: str) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # There is no answer then, which `ask` notices.
+
+
+def measure(
+    of: list[Contender],
+    folders: dict[str, Path],
+    workers: Iterable[int | None],
+    *,
+    repeats: int,
+    num_images: int,
+    log: Log,
+) -> Decoded:
+    """Let the contenders take turns on each set and number of workers, `repeats` times.
+
+    Raises:
+        RuntimeError: a decoder failed; the message ends with what it wrote.
+    """
+    keys = [Key(files, number) for files in folders for number in workers]
+    turns: dict[Key, dict[Contender, list[Pass]]] = {key: {contender: [] for contender in of} for key in keys}
+    same: dict[str, dict[Contender, float]] = {}
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_Process(contender)) for contender in of]
+        for files, folder in folders.items():
+            asked = Request(folder=str(folder), images=0)
+            sums = {process.contender: json.loads(process.ask(asked)) for process in processes}
+            right = next(found for contender, found in sums.items() if contender.decoder == PILLOW)
+            same[files] = {
+                contender: sum(a == b for a, b in zip(found, right, strict=True)) / len(right)
+                for contender, found in sums.items()
+            }
+        before, started = (proc_stats.machine_seconds(), proc_stats.cpu_seconds(proc_stats.tree())), time.monotonic()
+        for number in range(repeats):
+            for key in keys:
+                request = Request(folder=str(folders[key.files]), images=num_images, workers=key.workers)
+                for process in processes:
+                    turns[key][process.contender].append(Pass.from_json(process.ask(request)))
+            log(f"round {number + 1} of {repeats} of the decoders")
+        own = proc_stats.cpu_seconds(proc_stats.tree()) - before[1]
+        others = max(0.0, proc_stats.machine_seconds() - before[0] - own) / (time.monotonic() - started)
+    return Decoded(turns=turns, same=same, others_cores=others)
+
+
+def run(config: BenchDecodeConfig, log: Log) -> tuple[Decoded, list[str]]:
+    """Measure the decoders on the sets made of a folder; also returns the names of those not installed.
+
+    Raises:
+        UserError: as `contenders` and `write_sets`.
+        RuntimeError: a decoder failed.
+    """
+    of, absent = contenders(config)
+    with tempfile.TemporaryDirectory() as into:
+        folders = write_sets(config.images, Path(into))
+        workers = (None, *config.workers)
+        found = measure(of, folders, workers, repeats=config.repeats, num_images=config.num_images, log=log)
+    return found, absent
+
+
+def json_lines(found: Decoded) -> Iterator[str]:
+    """Yield one JSON object per set, number of workers and contender."""
+    for key, turns in found.turns.items():
+        for contender, passes in turns.items():
+            record = {"name": str(contender), **key._asdict(), "version": DECODERS[contender.decoder].version()}
+            spread = {"images_per_s": rates(passes)._asdict(), "cpu_us": cpu_us(passes)._asdict()}
+            same = found.same[key.files][contender]
+            yield json.dumps({**record, **spread, "same_pixels": same, "others_cores": round(found.others_cores, 2)})
+
+
+def table(config: BenchDecodeConfig, found: Decoded, absent: list[str]) -> Iterator[str]:
+    """Yield the lines of a table for each set and number of workers, for people."""
+    yield f"{config.repeats} rounds of {config.num_images} images; the least and the most in brackets"
+    for key, turns in found.turns.items():
+        how = "one thread" if key.workers is None else f"DataLoader, {key.workers} workers, batches of {BATCH}"
+        ours = next(passes for contender, passes in turns.items() if contender.decoder == OURS)
+        rows = [[f"{key.files}, {how}", "images/s", "CPU us", "ours is", "by CPU time", "same pixels"]]
+        for contender, passes in turns.items():
+            version = DECODERS[contender.decoder].version()
+            rows.append(
+                [
+                    f"{contender} {version}",
+                    rates(passes).text(),
+                    cpu_us(passes).text(),
+                    f"{rate_ratio(ours, passes).text(2)} x",
+                    f"{cpu_ratio(ours, passes).text(2)} x",
+                    f"{found.same[key.files][contender]:.1%}",
+                ]
+            )
+        yield from ("", *align(rows))
+    yield "same pixels: share of files with Pillow's pixels; CPU us: CPU time per image, over all threads and processes"
+    if absent:
+        yield f"not installed: {', '.join(absent)}"
+    spreads = [
+        (f"{contender} ({key.files})", rates(passes))
+        for key, turns in found.turns.items()
+        for contender, passes in turns.items()
+    ]
+    yield from warnings(spreads, found.others_cores)

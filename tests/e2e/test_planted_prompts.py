@@ -1,0 +1,93 @@
+"""train/planted_prompts.py: what it plants, and that all ways are scored on the same images."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.gaussian import Gaussian
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = [[f"{template} {name}" for template in ("a", "the")] for name in ("cat", "dog", "tree", "car", "cup")]
+VAGUE = ["something", "anything", "a thing"]
+
+
+@pytest.fixture(scope="module")
+def study() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "train" / "planted_prompts.py"))
+
+
+def test_vague_prompts_name_no_class(study: dict[str, Any]) -> None:
+    planted = study["plant"]("vague", 4, GOOD, VAGUE, 0)
+    assert [len(each) for each in planted] == [4] * 5
+    assert all(set(each) == set(VAGUE) for each in planted)
+
+
+def test_wrong_prompts_are_of_different_other_classes(study: dict[str, Any]) -> None:
+    for place, each in enumerate(study["plant"]("wrong", 4, GOOD, VAGUE, 0)):
+        assert {text.split()[1] for text in each} == {texts[0].split()[1] for texts in GOOD} - {
+            GOOD[place][0].split()[1]
+        }
+
+
+def test_prompts_of_one_wrong_class_agree(study: dict[str, Any]) -> None:
+    for place, each in enumerate(study["plant"]("one wrong class", 3, GOOD, VAGUE, 0)):
+        named = {text.split()[1] for text in each}
+        assert len(named) == 1
+        assert GOOD[place][0].split()[1] not in named
+
+
+def test_draws_differ_by_seed_alone(study: dict[str, Any]) -> None:
+    first, again, other = (study["plant"]("wrong", 3, GOOD, VAGUE, seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def near(direction: Tensor, count: int, seed: int) -> Tensor:
+    noise = torch.randn(count, len(direction), generator=torch.Generator().manual_seed(seed))
+    return F.normalize(direction + 0.05 * noise, dim=1)
+
+
+class Planted:
+    """Three classes along three axes: two good prompts each, and two of the next class. Four images of each class."""
+
+    def __init__(self, study: dict[str, Any]) -> None:
+        axes = torch.eye(3, 8)
+        rows = [torch.cat([near(axes[c], 2, c), near(axes[(c + 1) % 3], 2, 5 + c)]) for c in range(3)]
+        self.labels = torch.arange(3).repeat_interleave(4)
+        self.images = Gaussian(torch.cat([near(axes[c], 4, 9 + c) for c in range(3)]), torch.full((12, 8), -6.0))
+        means = torch.stack(rows)
+        prompts = Gaussian(means, torch.full_like(means, -6.0))
+        self.ways = {name: rest for name, *rest in study["classifiers"](prompts, self.images, self.labels, 2, 4)}
+
+
+def test_labelled_images_find_the_planted_prompts(study: dict[str, Any]) -> None:
+    planted = Planted(study)
+    share = {name: float(weights[:, 2:].sum(1).mean()) for name, (_, weights) in planted.ways.items()}
+    assert share["even weights"] == pytest.approx(0.5)
+    assert share["BPRW, labelled images"] < 0.1
+    assert share["good prompts alone"] == 0
+    classifier, _ = planted.ways["BPRW, labelled images"]
+    assert bool(((planted.images.mean @ classifier.T).argmax(1) == planted.labels).all())
+    for _, weights in planted.ways.values():
+        torch.testing.assert_close(weights.sum(1).double(), torch.ones(3, dtype=torch.float64))
+
+
+def test_without_labels_that_way_is_left_out(study: dict[str, Any]) -> None:
+    images = Gaussian(torch.eye(4, 8), torch.full((4, 8), -6.0))
+    prompts = Gaussian(near(torch.ones(8), 6, 0).reshape(2, 3, 8), torch.full((2, 3, 8), -6.0))
+    names = [name for name, *_ in study["classifiers"](prompts, images, None, 2, 2)]
+    assert "BPRW, labelled images" not in names
+    assert len(names) == 5
+
+
+def test_a_cell_has_the_gain_and_the_planted_weight(study: dict[str, Any]) -> None:
+    even, better = torch.tensor([1.0, 0.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
+    assert study["cell"](even, 0.5, even) == "25.0 [50]"
+    assert study["cell"](better, 0.25, even).startswith("+25.0 (")
+    assert study["cell"](better, 0.25, even).endswith(" [25]")
