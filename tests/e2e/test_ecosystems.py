@@ -28,10 +28,12 @@ from prolip.interop.vectors import query_vectors, read_vectors
 
 Found = np.ndarray | torch.Tensor
 
-STEPS = 20
+STEPS = 8
 NUM_IMAGES, K = 12, 10
 CLOSE = 1e-6
-"""The same arithmetic in another program."""
+"""The same arithmetic in another program, where a kernel may add in another order."""
+LOG_VAR = 3e-6
+"""Log variances are six times as large as means."""
 ONNX = {"fp32": {"mean": 1e-4, "log_var": 1e-4}, "fp16": {"mean": 2e-3, "log_var": 2e-2}}
 """What the export promises."""
 PRODUCT = 1e-6
@@ -75,9 +77,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     if "PROLIP_DEMO" in os.environ:
         return Demo(Path(os.environ["PROLIP_DEMO"]).absolute(), folder / "images")
     build_made_up(folder / "data" / "emoji")
-    words = ["--out", f"{folder}/runs/demo", "--data.shards", f"{folder}/data/emoji/train-*.tar", "--batch_size", "32"]
-    words += ["--data.tokenizer.path", f"{folder}/data/emoji/tokenizer.json", "--samples_seen", str(32 * STEPS)]
+    words = ["--out", f"{folder}/runs/demo", "--data.shards", f"{folder}/data/emoji/train-*.tar", "--batch_size", "16"]
+    words += ["--data.tokenizer.path", f"{folder}/data/emoji/tokenizer.json", "--samples_seen", str(16 * STEPS)]
     words += ["--precision", "fp32", "--device", "cpu", "--cpu_threads", "1", "--optim.warmup_steps", "2"]
+    words += ["--model.vision.layers", "1", "--model.text.layers", "1"]  # to be quick
     assert cli.main(["train", "demo", *words]) == 0
     return Demo(folder, folder / "images")
 
@@ -124,7 +127,7 @@ def test_automodel_gives_our_gaussians_and_logits(demo: Demo, exported: Callable
         output = model(**inputs)
     for kind, ours in (("image", demo.image), ("text", demo.text)):
         close(f"AutoModel, {kind} means", output[f"{kind}_mean"], ours.mean, CLOSE)
-        close(f"AutoModel, {kind} log variances", output[f"{kind}_log_var"], ours.log_var, 1e-5)
+        close(f"AutoModel, {kind} log variances", output[f"{kind}_log_var"], ours.log_var, LOG_VAR)
     logits = demo.model.logit_scale * (1 - prolip.csd(demo.image, demo.text) / 2) + demo.model.logit_bias
     close("AutoModel, logits", output.logits_per_image, logits, 1e-4)
 
@@ -141,7 +144,7 @@ def test_both_pipelines_give_our_probabilities_and_gaussians(demo: Demo, exporte
     extract = pipeline("image-feature-extraction", model=folder, trust_remote_code=True, device="cpu")
     features = torch.cat([extract(str(path), return_tensors=True) for path in demo.images])
     close("feature pipeline, means", features[:, 0], demo.image.mean, CLOSE)
-    close("feature pipeline, log variances", features[:, 1], demo.image.log_var, 1e-5)
+    close("feature pipeline, log variances", features[:, 1], demo.image.log_var, LOG_VAR)
 
 
 def test_sentence_transformers_gives_our_vectors_and_order(demo: Demo, exported: Callable[..., Path]) -> None:

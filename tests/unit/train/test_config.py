@@ -238,7 +238,8 @@ def test_the_architecture_of_a_start_wins_over_a_recipes_own_model(start: tuple[
 def test_a_recipe_that_resizes_its_start_keeps_its_architecture(start: tuple[str, ModelConfig]) -> None:
     words = ["longprolip-vit-b16-24m", *SHARDS, "--start_from", start[0]]
     assert load_config(words).model == ARCHITECTURES["ViT-B-16-long"]
-    assert load_config([*words, "--start_resize", "corrected"]).model == start[1]
+    assert load_config([*words, "--start_resize", "corrected"]).model == ARCHITECTURES["ViT-B-16-long"]
+    assert load_config([*words, "--start_resize", "off"]).model == start[1]
 
 
 def test_a_start_brings_its_tokenizer_unless_another_is_asked_for(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Origin(NamedTuple):
 def find_origin(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> Origin:
     """Return the start and the architecture that recipes and flags choose; later choices win.
 
-    A start brings its architecture unless one is named with it or later.
+    A start brings its architecture unless one is named with it or later, or its tables are resized.
 
     Raises:
         UserError: there is no such architecture, or no start whose architecture is wanted.
@@ -45,11 +45,10 @@ def find_origin(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> Ori
     start = None if chosen.get("start_from", "None") == "None" else chosen["start_from"]
     architecture = chosen.get("architecture", TrainConfig.architecture if start is None else OF_START)
     first = latest.get("architecture", 0)
-    later = latest.get("start_from", 0)
-    # A recipe that resizes its start, such as LongProLIP's, wants its own architecture of any start.
-    resized = chosen.get("start_resize", "off") != "off" and latest["start_resize"] < later
-    if start is not None and architecture != OF_START and later > first and not resized:
-        architecture, first = OF_START, later
+    # A start that is resized, such as LongProLIP's, takes the architecture of the recipe.
+    resized = chosen.get("start_resize", "off") != "off"
+    if start is not None and architecture != OF_START and latest["start_from"] > first and not resized:
+        architecture, first = OF_START, latest["start_from"]
     if architecture == OF_START and start is None:
         raise UserError(f"architecture is {OF_START!r}, and start_from names no checkpoint")
     if architecture not in {*ARCHITECTURES, OF_START}:

@@ -109,7 +109,7 @@ class TrainConfig:
     folder without checkpoints; a step in the run's folder; or the path of a checkpoint or of another run."""
     architecture: str = "ViT-B-16"
     """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, which
-    is taken unless another is named with `start_from` or after it."""
+    is taken unless another is named with `start_from` or after it, or `start_resize` is set."""
     start_from: str | None = None
     """Model to start from instead of random weights: any source of `prolip.load`, such as a released
     model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG. It brings its architecture and tokenizer."""
