@@ -141,6 +141,12 @@ def _with_lengths(default: Any, table: Mapping[str, Any]) -> Any:
     return dataclasses.replace(default, **changes)
 
 
+def unknown_keys(base: object, table: Mapping[str, Any], derived: frozenset[str]) -> list[str]:
+    """Return the dotted keys of a table that the tree does not have."""
+    known = flatten(to_table(_with_lengths(base, table), derived))
+    return [key for key in flatten(table) if key not in known]
+
+
 def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], where: str) -> None:
     known = flatten(to_table(base, derived))
     for key in keys:

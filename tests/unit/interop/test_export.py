@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_run_of_an_older_version_is_loaded_and_neither_exported_nor_resumed(
+def test_a_run_of_another_version_is_loaded_and_neither_exported_nor_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_words(tmp_path / "tokenizer.json")

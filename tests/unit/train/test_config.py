@@ -200,12 +200,12 @@ def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
     assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]
 
 
-def test_settings_of_an_older_version_are_said_to_be_old() -> None:
+def test_settings_of_another_version_are_said_to_be_so() -> None:
     config = load_config(["demo"])
-    old = to_toml(config).replace("out = ", 'name = "demo"\nrun_dir = ')
+    other = to_toml(config).replace("out = ", 'name = "demo"\nrun_dir = ')
     for read in (from_toml, partial(differing_keys, config)):
-        with pytest.raises(UserError, match=r"an older version of prolip, .* \(name, run_dir\): it can be loaded and"):
-            read(old)
+        with pytest.raises(UserError, match=r"another version of prolip, .* \(name, run_dir\): it can be loaded and"):
+            read(other)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

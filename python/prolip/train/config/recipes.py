@@ -11,7 +11,6 @@ from typing import Any
 
 from prolip.errors import UserError
 from prolip.models.architectures import ARCHITECTURES
-from prolip.other_words import other_key
 from prolip.train import flags
 from prolip.train.config.follow import OF_START, fill_in, find_origin, of_the_start
 from prolip.train.config.parts import OptimConfig
@@ -58,18 +57,18 @@ def from_toml(text: str) -> TrainConfig:
     """Return the settings that `to_toml` wrote.
 
     Raises:
-        UserError: an older version of prolip wrote them.
+        UserError: another version of prolip wrote them.
     """
     return _build([("saved configuration", _read_saved(text))], [], "prolip train", is_saved=True)
 
 
 def _read_saved(text: str) -> dict[str, Any]:
     table = tomllib.loads(text)
-    old = [key for key in flags.flatten(table) if other_key("train", key, in_file=True) is not None]
-    if old:
+    unknown = flags.unknown_keys(TrainConfig(), table, DERIVED_KEYS)
+    if unknown:
         raise UserError(
-            f"this run was trained by an older version of prolip, whose settings had other names ({', '.join(old)}): "
-            "it can be loaded and evaluated, but not resumed or exported"
+            f"this run was trained by another version of prolip, with settings that this one does not have "
+            f"({', '.join(unknown)}): it can be loaded and evaluated, but not resumed or exported"
         )
     return table
 
@@ -161,7 +160,7 @@ def differing_keys(config: TrainConfig, saved: str) -> list[str]:
     """List the dotted keys that change what a run computes, compared with the settings in the TOML `saved`.
 
     Raises:
-        UserError: an older version of prolip wrote them.
+        UserError: another version of prolip wrote them.
     """
     new, old = flags.flatten(tomllib.loads(to_toml(config))), flags.flatten(_read_saved(saved))
     keys = sorted((new.keys() | old.keys()) - OPERATIONAL_KEYS)
