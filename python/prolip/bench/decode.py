@@ -25,7 +25,7 @@ from PIL import Image
 from prolip.bench import proc_stats
 from prolip.bench.config import BenchDecodeConfig
 from prolip.bench.data import LEVEL_VARIABLE
-from prolip.bench.decoder_process import BATCH, Pass, Request
+from prolip.bench.decoder_process import BATCH, READY, Pass, Request
 from prolip.bench.decoders import DECODERS, LIBJPEG, OURS, PILLOW
 from prolip.bench.rounds import align, cpu_ratio, cpu_us, rate_ratio, rates, warnings
 from prolip.errors import UserError
@@ -66,6 +66,8 @@ class Decoded:
     """For each set and contender, the share of files with the same pixels as Pillow's."""
     others_cores: float
     """Cores that the rest of the machine kept busy on average."""
+    failed: dict[str, str]
+    """Decoders that are installed but cannot be used, with the end of what they wrote."""
 
 
 def contenders(config: BenchDecodeConfig) -> tuple[list[Contender], list[str]]:
@@ -131,14 +133,15 @@ class _Process:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed at the end of the block
         level = {} if contender.level is None else {LEVEL_VARIABLE: contender.level}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "prolip.bench.decoder_process"],
+            [sys.executable, "-m", "prolip.bench.decoder_process", contender.decoder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", **level},
         )
-        self._write(contender.decoder)
+        # Nothing is written before this: a broken pipe would end the command without a word.
+        self.is_ready = self._read().strip() == READY
 
     def __enter__(self) -> Self:
         return self
@@ -153,21 +156,23 @@ class _Process:
         Raises:
             RuntimeError: the process ended; the message ends with what it wrote.
         """
-        self._write(request.to_json())
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        assert self.process.stdin is not None
+        if self.is_ready:
+            self.process.stdin.write(f"{request.to_json()}\n")
+            self.process.stdin.flush()
+        line = self._read()
         if not line:
-            self.errors.seek(0)
-            raise RuntimeError(f"{self.contender} ended: {self.errors.read().strip()[-2000:]}")
+            raise RuntimeError(f"{self.contender} ended: {self.told()}")
         return line
 
-    def _write(self, line: str) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(f"{line}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # There is no answer then, which `ask` notices.
+    def told(self) -> str:
+        """Return the end of what the process wrote to its standard error."""
+        self.errors.seek(0)
+        return self.errors.read().strip()[-2000:]
+
+    def _read(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
 
 
 def measure(
@@ -181,17 +186,21 @@ def measure(
 ) -> Decoded:
     """Let the contenders take turns on each set and number of workers, `repeats` times.
 
+    Those of other packages that cannot be opened are left out.
+
     Raises:
-        RuntimeError: a decoder failed; the message ends with what it wrote.
+        RuntimeError: a decoder failed later, or ours or Pillow at all; the message ends with what it wrote.
     """
     keys = [Key(files, number) for files in folders for number in workers]
-    turns: dict[Key, dict[Contender, list[Pass]]] = {key: {contender: [] for contender in of} for key in keys}
+    turns: dict[Key, dict[Contender, list[Pass]]] = {key: {} for key in keys}
     same: dict[str, dict[Contender, float]] = {}
     with ExitStack() as stack:
-        processes = [stack.enter_context(_Process(contender)) for contender in of]
+        opened = [stack.enter_context(_Process(contender)) for contender in of]
+        usable = [process for process in opened if process.is_ready or process.contender.decoder in {OURS, PILLOW}]
+        failed = {str(unfit.contender): unfit.told().splitlines()[-1] for unfit in opened if unfit not in usable}
         for files, folder in folders.items():
             asked = Request(folder=str(folder), images=0)
-            sums = {process.contender: json.loads(process.ask(asked)) for process in processes}
+            sums = {process.contender: json.loads(process.ask(asked)) for process in usable}
             right = next(found for contender, found in sums.items() if contender.decoder == PILLOW)
             same[files] = {
                 contender: sum(a == b for a, b in zip(found, right, strict=True)) / len(right)
@@ -201,12 +210,12 @@ def measure(
         for number in range(repeats):
             for key in keys:
                 request = Request(folder=str(folders[key.files]), images=num_images, workers=key.workers)
-                for process in processes:
-                    turns[key][process.contender].append(Pass.from_json(process.ask(request)))
+                for process in usable:
+                    turns[key].setdefault(process.contender, []).append(Pass.from_json(process.ask(request)))
             log(f"round {number + 1} of {repeats} of the decoders")
         own = proc_stats.cpu_seconds(proc_stats.tree()) - before[1]
         others = max(0.0, proc_stats.machine_seconds() - before[0] - own) / (time.monotonic() - started)
-    return Decoded(turns=turns, same=same, others_cores=others)
+    return Decoded(turns=turns, same=same, others_cores=others, failed=failed)
 
 
 def run(config: BenchDecodeConfig, log: Log) -> tuple[Decoded, list[str]]:
@@ -257,6 +266,8 @@ def table(config: BenchDecodeConfig, found: Decoded, absent: list[str]) -> Itera
     yield "same pixels: share of files with Pillow's pixels; CPU us: CPU time per image, over all threads and processes"
     if absent:
         yield f"not installed: {', '.join(absent)}"
+    for name, reason in found.failed.items():
+        yield f"{name} cannot be used: {reason}"
     spreads = [
         (f"{contender} ({key.files})", rates(passes))
         for key, turns in found.turns.items()

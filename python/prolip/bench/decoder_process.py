@@ -1,6 +1,7 @@
 """Measure one decoder in its own process, whenever the parent asks: a line with a request, a line with the answer.
 
-The first line of the standard input names the decoder. All files of a folder are read before the clock starts.
+The first argument names the decoder. A line that says so comes first, once it is open. All files of a folder are read
+before the clock starts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any, Self
 from prolip.bench import proc_stats
 from prolip.bench.decoders import DECODERS, Decode
 
+READY = "ready"
+"""The first line of the standard output."""
 BATCH = 32
 """Images per batch of the torch `DataLoader`."""
 
@@ -66,8 +69,9 @@ class Pass:
 def main() -> int:
     """Answer each request, until the standard input ends."""
     warnings.simplefilter("ignore")
-    decode = DECODERS[sys.stdin.readline().strip()].open()
-    answers = Answers(decode)
+    answers = Answers(DECODERS[sys.argv[1]].open())
+    sys.stdout.write(f"{READY}\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         request = Request.from_json(line)
         # Before a folder is timed, its pixels are compared, which also warms everything up.

@@ -89,6 +89,8 @@ def measure(config: BenchTargetsConfig, log: decode.Log) -> tuple[list[Row], flo
         of = [*(Contender(OURS, level) for level in levels), *of[1:]]
         log(f"not installed, so not measured: {', '.join(absent) or 'nothing'}")
         decoded = decode.measure(of, folders, [None], repeats=config.repeats, num_images=DECODE_IMAGES, log=log)
+        for name, reason in decoded.failed.items():
+            log(f"{name} cannot be used: {reason}")
     rows = [*_loader_rows(loaded, levels), *_decode_rows(decoded, levels)]
     others = [run.others_cores for turns in loaded.values() for run in turns]
     return rows, max(*others, decoded.others_cores)

@@ -45,11 +45,11 @@ pub(super) fn make(
     for y in rows {
         let at = y * row_bytes + x * 3;
         let out = &mut pixels[at..at + width * 3];
-        let luma = &planes.from_row(0, y)[x..];
+        let luma = &planes.row_on(0, y)[x..];
         match header.sampling {
             Sampling::Gray => grays(luma, out),
             Sampling::Full => {
-                let [blue, red] = [1, 2].map(|plane| &planes.from_row(plane, y)[x..]);
+                let [blue, red] = [1, 2].map(|plane| &planes.row_on(plane, y)[x..]);
                 colours(luma, blue, red, out);
             }
             Sampling::HalfColumns | Sampling::Quarter => {
@@ -81,7 +81,7 @@ impl Chroma<'_> {
         let (left, right) = (first.saturating_sub(1), end.min(last));
         let inner = 1..end - first + 1;
         sums.resize(inner.end + 1, 0);
-        let row = |y: usize| &self.planes.from_row(plane, y)[..self.planes.chroma_stride()];
+        let row = |y: usize| &self.planes.row_on(plane, y)[..self.planes.chroma_stride()];
         let quarter = self.header.sampling == Sampling::Quarter;
         if quarter {
             let lowest = (self.header.height as usize).div_ceil(2) - 1;

@@ -70,7 +70,7 @@ impl Shape {
 
 impl<'a> Newest<'a> {
     /// The samples of a row of a plane, and what is after them.
-    pub(super) fn from_row(self, component: usize, y: usize) -> &'a [u8] {
+    pub(super) fn row_on(self, component: usize, y: usize) -> &'a [u8] {
         &self.planes[component][self.shape.start(component, y)..]
     }
 

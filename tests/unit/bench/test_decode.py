@@ -108,6 +108,7 @@ def test_a_table_compares_ours_with_each_other_decoder() -> None:
         turns={Key(AS_THEY_ARE, None): turns, Key(AS_THEY_ARE, 2): turns},
         same={AS_THEY_ARE: {ours: 1.0, other: 0.5}},
         others_cores=0.7,
+        failed={"opencv": "ImportError: no libGL"},
     )
     config = BenchDecodeConfig(images=Path("photos"), repeats=2)
     told = list(table(config, found, ["simplejpeg"]))
@@ -117,8 +118,9 @@ def test_a_table_compares_ours_with_each_other_decoder() -> None:
     assert "1.50 (1.50 - 1.50) x" in rows[0]
     assert rows[0].endswith("50.0%")
     assert any("DataLoader, 2 workers" in line for line in told)
-    assert told[-2:] == [
+    assert told[-3:] == [
         "not installed: simplejpeg",
+        "opencv cannot be used: ImportError: no libGL",
         "warning: other programs kept 0.7 cores busy, which slows every contender down",
     ]
 
@@ -158,3 +160,11 @@ def test_a_decoder_that_fails_is_named(tmp_path: Path) -> None:
     (tmp_path / "0.jpg").write_bytes(b"not a photograph")
     with pytest.raises(RuntimeError, match=r"(?s)pillow ended: .*cannot identify image"):
         measure([Contender(PILLOW)], {"broken": tmp_path}, [None], repeats=1, num_images=1, log=sys.stderr.write)
+
+
+def test_a_package_that_cannot_be_opened_is_left_out(images: Path, tmp_path: Path) -> None:
+    folders = {AS_THEY_ARE: write_sets(images, tmp_path)[AS_THEY_ARE]}
+    of = [Contender(PILLOW), Contender("no such decoder")]
+    found = measure(of, folders, [None], repeats=1, num_images=1, log=sys.stderr.write)
+    assert list(found.turns[Key(AS_THEY_ARE, None)]) == [Contender(PILLOW)]
+    assert found.failed == {"no such decoder": "KeyError: 'no such decoder'"}

@@ -38,16 +38,15 @@ macro_rules! islow {
             let [x0, x1, x2, x3, x4, x5, x6, x7] = rows;
             let (sum, difference) = (add16(x0, x4), sub16(x0, x4));
             let (z3, z4) = (add16(x3, x7), add16(x1, x5));
-            // Every output has one of the first two terms, so the rounding is part of them.
-            let round = set32(1 << (shift - 1));
+            // Every output has one of the first two terms, so the rounding is part of them: 16 times the second factor.
+            let (sixteen, scale) = (set16(16), set32(pair(1 << 13, 1 << (shift - 5))));
             macro_rules! half {
                 ($join:ident) => {{
                     let even = $join(x2, x6);
                     let t3 = madd(even, set32(pair(F0_541 + F0_765, F0_541)));
                     let t2 = madd(even, set32(pair(F0_541, F0_541 - F1_847)));
-                    // 16 bits in the upper half of 32, shifted down to 13 fractional bits.
-                    let t0 = add32(shift32($join(zero(), sum), 3), round);
-                    let t1 = add32(shift32($join(zero(), difference), 3), round);
+                    let t0 = madd($join(sum, sixteen), scale);
+                    let t1 = madd($join(difference, sixteen), scale);
                     let (t10, t13) = (add32(t0, t3), sub32(t0, t3));
                     let (t11, t12) = (add32(t1, t2), sub32(t1, t2));
                     let odd = $join(z3, z4);
@@ -140,6 +139,22 @@ macro_rules! islow {
                 half_of_four(low16(x0, x2), low16(x3, x1), 18),
                 half_of_four(high16(x0, x2), high16(x3, x1), 18),
             )
+        }
+
+        /// Both passes for blocks with no coefficient but the first, as rows of bytes, which are all equal.
+        #[inline]
+        $(#[$instructions])*
+        fn passes_of_first(row: $vector) -> $vector {
+            let pass = |row: $vector, shift: i32| {
+                let whole = shift32(low16(zero(), row), 3);
+                let sum = shift32(add32(whole, set32(1 << (shift - 1))), shift);
+                packs32(sum, sum)
+            };
+            let two = |column| low16(column, column);
+            let four = |column| low32(column, column);
+            let column = four(two(pass(row, 11)));
+            let samples = pass(column, 18);
+            packs16(samples, samples)
         }
 
         /// Transposes rows and columns within each lane.

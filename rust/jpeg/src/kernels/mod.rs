@@ -71,6 +71,7 @@ macro_rules! kernels {
             // Coefficients of a row in a vector: of one, two or four blocks.
             const LANES: usize = $bytes / 2;
             let steps: [$vector; 8] = std::array::from_fn(|row| repeat(&steps[row * 8..row * 8 + 8]));
+            let behind_first = repeat(&[0, -1, -1, -1, -1, -1, -1, -1]);
             let mut beyond = zero();
             for (number, group) in groups.iter().enumerate() {
                 for part in 0..32 / LANES {
@@ -81,12 +82,13 @@ macro_rules! kernels {
                     beyond = or(beyond, add16(rows[0], set16($crate::kernels::islow::USUAL)));
                     let lower = or(or(rows[4], rows[5]), or(rows[6], rows[7]));
                     let upper = or(or(rows[0], rows[1]), or(rows[2], rows[3]));
-                    let columns = if any(or(lower, high64(upper, zero()))) {
-                        one_pass(transpose(one_pass(rows, 11)), 18)
+                    let [a, b, c, d] = if any(or(lower, high64(upper, zero()))) {
+                        rows_of_bytes(one_pass(transpose(one_pass(rows, 11)), 18))
+                    } else if any(or(or(rows[1], and(rows[0], behind_first)), or(rows[2], rows[3]))) {
+                        rows_of_bytes(passes_of_corner([rows[0], rows[1], rows[2], rows[3]]))
                     } else {
-                        passes_of_corner([rows[0], rows[1], rows[2], rows[3]])
+                        [passes_of_first(rows[0]); 4]
                     };
-                    let [a, b, c, d] = rows_of_bytes(columns);
                     let center = set8(-128);
                     let pairs = [xor(a, center), xor(b, center), xor(c, center), xor(d, center)];
                     store_rows(pairs, &mut out[number * 32 + part * LANES..], stride);
