@@ -35,6 +35,7 @@ from tests.support.ranks import Job
 from torch.distributed.run import get_args_parser
 
 from prolip import cli
+from prolip.cli.bench import BENCHMARKS
 from prolip.cli.data_build import BUILDERS
 from prolip.cli.eval import SUITES
 from prolip.interop import open_clip as adapter
@@ -333,7 +334,7 @@ def known_flags() -> dict[str, set[str]]:
     They are read from the helps, which tell what a user may write.
     """
     names = [name for name in cli.COMMANDS if name not in {"data", "bench", "eval"}]
-    names += ["bench data", "data index", "data rank", "data filter"]
+    names += ["data index", "data rank", "data filter", *(f"bench {benchmark}" for benchmark in BENCHMARKS)]
     names += [*(f"data build {builder}" for builder in BUILDERS), *(f"eval {suite}" for suite in SUITES)]
     found = {name: _flags(cli.main, [*name.split(), "--help-all" if name == "train" else "--help"]) for name in names}
     found["train"] |= {"--dry-run", "--help-all", "--shards", "--threads"}
