@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 LOGS := $(VENV)/log
 RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.rs" -o -name Cargo.toml \) -print) Cargo.toml Cargo.lock
 
+# Some machines set it, containers above all. Every process would then compile PyTorch's modules again when it imports them: six seconds.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help extension demo test test-rust test-python lint lint-rust lint-python format docs bench bench-model bench-targets bench-loader bench-kernels coverage \
   fuzz gpu gpu-bundle clean
@@ -21,8 +24,11 @@ demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs
 
 test: test-rust test-python ## cargo test, then pytest over both layers
 
+# In release mode the crates that the extension needs are compiled once for all targets here, if they have the same features: so
+# prolip-python is named, which has no tests. Our own are compiled again, with the checks of a debug build.
+CHECKED := --release $(foreach crate,prolip-jpeg prolip-loader,$(foreach check,debug-assertions overflow-checks,--config profile.release.package.$(crate).$(check)=true))
 test-rust: $(VENV)/.ready-test
-	cargo test --locked --package prolip-jpeg --package prolip-loader
+	cargo test --locked $(CHECKED) --package prolip-jpeg --package prolip-loader --package prolip-python --features pyo3/extension-module
 
 # As many tests at a time as there are cores. Whoever has none left takes some of another's.
 PYTEST_WORKERS ?= auto
@@ -35,16 +41,17 @@ lint: lint-rust lint-python ## formatting, clippy, ruff, mypy --strict, stubtest
 FUZZ := rust/loader/fuzz/Cargo.toml
 lint-rust: $(VENV)/.ready-demo
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked $(CHECKED) --workspace --all-targets --features pyo3/extension-module,prolip-loader/bench -- -D warnings
 	cargo fmt --manifest-path $(FUZZ) --check
 	@cp Cargo.lock $(dir $(FUZZ))
-	CUSTOM_LIBFUZZER_PATH=/not/linked/libfuzzer.a cargo clippy --manifest-path $(FUZZ) --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
+	CUSTOM_LIBFUZZER_PATH=/not/linked/libfuzzer.a cargo clippy $(CHECKED) --manifest-path $(FUZZ) --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
 
+# stubtest compares names and signatures; with all that the stub imports it would take a minute.
 lint-python: $(VENV)/.ready-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=python $(BIN)/python -m mypy.stubtest prolip._core
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest prolip._core --mypy-config-file <(printf '[mypy]\nfollow_imports = skip\n')
 	$(BIN)/lint-imports
 
 format: $(VENV)/.ready-lint ## rewrite Rust and Python sources in the project's format
@@ -76,7 +83,7 @@ bench-loader: $(VENV)/.ready-test
 	done; done
 
 bench-kernels: $(VENV)/.ready-demo
-	cargo bench --locked --package prolip-loader --bench kernels
+	cargo bench --locked --package prolip-loader --features bench --bench kernels
 	cargo bench --locked --package prolip-loader --bench stages
 
 coverage: $(VENV)/.ready-test ## lines that the tests run, of both layers, in coverage/ (needs cargo-llvm-cov)
@@ -150,28 +157,33 @@ pip = $(BIN)/python -c "$$NEEDS" $(1) | $(PIP) --requirement /dev/stdin
 pip_gradio = $(BIN)/python -c "$$NEEDS" explore | $(PIP) --no-deps --requirement /dev/stdin && $(BIN)/python -c "$$GRADIO_NEEDS" | $(PIP) --requirement /dev/stdin
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
 MATURIN := env -u MAKEFLAGS VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
-SUBMAKE := $(MAKE) --no-print-directory
+SUBMAKE := $(MAKE) --silent --no-print-directory
 
-# The packages are downloaded while the extension is compiled. Without MAKEFLAGS, because cargo takes the job slots that they name.
+# $(call beside_extension,TARGET): packages are downloaded while the extension is compiled.
+define beside_extension
+@[ -e $(VENV)/.maturin ] || echo 'Setting up once, four to seven minutes on two cores. Seconds of each stage:'
+@$(SUBMAKE) $(VENV)/.maturin
+@$(SUBMAKE) --jobs=2 $(1) $(VENV)/.extension
+endef
+
 $(VENV)/.ready-demo: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
-	@[ -e $@ ] || echo 'Setting up once, four to seven minutes on two cores. Seconds of each stage:'
-	@$(SUBMAKE) $(VENV)/.maturin
-	@$(SUBMAKE) --jobs=2 $(VENV)/.packages $(VENV)/.extension
+	$(call beside_extension,$(VENV)/.packages)
 	$(call stage,prolip,the package prolip itself,$(MATURIN))
 	@touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready-demo
-	@$(SUBMAKE) test-tools
-	$(call stage,packages-test,Python packages for the tests,$(call pip,eval onnx open_clip tensorboard wandb test) && $(pip_gradio))
+$(VENV)/.ready-test $(VENV)/.ready-lint $(VENV)/.ready-docs: $(VENV)/.ready-%: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
+	$(call beside_extension,$(VENV)/.packages-$*)
+	@$(SUBMAKE) $(VENV)/.ready-demo $(if $(filter test,$*),test-tools)
 	@touch $@
 
-$(VENV)/.ready-lint: $(VENV)/.ready-demo
-	$(call stage,packages-lint,Python packages for the lints,$(call pip,lint))
-	@touch $@
+.PHONY: set-up all-packages
+set-up: ## install what all targets here need
+	$(call beside_extension,all-packages)
+	@$(SUBMAKE) $(VENV)/.ready-test $(VENV)/.ready-lint $(VENV)/.ready-docs
 
-$(VENV)/.ready-docs: $(VENV)/.ready-demo
-	$(call stage,packages-docs,Python packages for the documentation,$(call pip,docs))
-	@touch $@
+# One after another: pip cannot install twice at a time.
+all-packages:
+	+@for part in test lint docs; do $(SUBMAKE) $(VENV)/.packages-$$part || exit 1; done
 
 $(VENV)/.maturin: pyproject.toml $(CONSTRAINTS)
 	$(call stage,maturin,a Python environment in $(VENV) with maturin,$(CHECK_PYTHON) && $(PYTHON) -m venv $(VENV) && $(call pip,build))
@@ -181,6 +193,19 @@ $(VENV)/.packages: pyproject.toml $(CONSTRAINTS)
 	$(call stage,packages,Python packages for the demo (PyTorch is large),$(call pip,project demo))
 	@touch $@
 
+$(VENV)/.packages-test: $(VENV)/.packages
+	$(call stage,packages-test,Python packages for the tests,$(call pip,eval onnx open_clip tensorboard wandb test) && $(pip_gradio))
+	@touch $@
+
+$(VENV)/.packages-lint: $(VENV)/.packages
+	$(call stage,packages-lint,Python packages for the lints,$(call pip,lint))
+	@touch $@
+
+$(VENV)/.packages-docs: $(VENV)/.packages
+	$(call stage,packages-docs,Python packages for the documentation,$(call pip,docs))
+	@touch $@
+
+# Without MAKEFLAGS, because cargo takes the job slots that they name.
 $(VENV)/.extension: $(RUST_SOURCES) | build-tools
 	$(call stage,extension,the Rust extension in release mode,$(MATURIN) --skip-install)
 	@touch $@

@@ -26,7 +26,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
-PANELS = ("compare", "captions", "walk", "browse", "classify")
+PANELS = ("compare", "captions", "walk", "browse", "classify", "rely")
 WIDTH = 1180
 TALLEST = 1500
 """Largest height in pixels; screenshots are cut off below."""

@@ -28,6 +28,18 @@ settings.load_profile("tests")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+LONGEST = (
+    *("tests/gpu/test_small.py", "tests/e2e/test_parallel.py", "tests/e2e/test_resume.py"),
+    *("tests/unit/interop/test_onnx.py", "tests/e2e/test_explore", "tests/docs/test_pages.py::test_a_page_runs"),
+)
+"""The tests that take longest, by the beginning of their names."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest first. A worker without tests takes another's last: those are short, so all end together."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
 def pytest_collection_finish() -> None:
     """Takes all that was imported out of the garbage collector, whose full runs take half a second otherwise."""
     gc.collect()

@@ -221,8 +221,7 @@ def image_doubt(source: Path, data: Path) -> list[list[float]]:
     rows = []
     for pictures in sets[:3]:
         images = model.encode_images(pictures.images, progress=False)
-        scale, bias = model.logit_scale, model.logit_bias
-        found = classification(images, groups, labels, weights=None, logit_scale=scale, logit_bias=bias)
+        found = classification(images, groups, labels, weights=None, similarity=model.similarity)
         confidence, answers = found.probabilities.max(1)
         wrong = answers != prompts.labels("group", pictures.samples)
         scores = [-confidence, images.uncertainty, *(calibrated_var(images, names, scale) for scale in SCALES)]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
@@ -27,9 +26,9 @@ from prolip.demo.run import machine_flags
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions
 from prolip.demo.suite.evaluate import gather_captions, held_out, read_set, set_names
 from prolip.demo.suite.measure_sets import ClassPrompts, correct_pairs, measure_levels, retrieval_caption
+from prolip.eval.config import Score
 from prolip.eval.retrieval import evaluate_retrieval
-from prolip.eval.uncertainty import area_under_risk_coverage, cosine_moments, expected_calibration_error
-from prolip.eval.zero_shot import aggregate_prompts
+from prolip.eval.uncertainty import area_under_risk_coverage, expected_calibration_error
 from prolip.pretrained import Model
 from prolip.pretrained.classify import classification
 
@@ -131,8 +130,9 @@ def measure(model: Model, data: Path) -> dict[str, float]:
             found[f"{level}, AUROC of image σ²"] = auroc(images.uncertainty, ~right)
     images = model.encode_images(last.images, progress=False)
     texts, correct = captions.of(map(retrieval_caption, last.samples)), correct_pairs(last.samples)
-    found["right caption in the first 10"] = evaluate_retrieval(images, texts, correct).recall_at_10
-    found["right image in the first 10"] = evaluate_retrieval(texts, images, correct.T).recall_at_10
+    score: Score = "csd" if model.has_csd else "mean"
+    found["right caption in the first 10"] = evaluate_retrieval(images, texts, correct, score).recall_at_10
+    found["right image in the first 10"] = evaluate_retrieval(texts, images, correct.T, score).recall_at_10
     if model.has_variances:
         for pair in measure_levels(held_out(sets), captions).pairs:
             found[f"P({pair.general} > {pair.specific})"] = pair.share
@@ -143,17 +143,9 @@ def measure(model: Model, data: Path) -> dict[str, float]:
 def zero_shot(
     model: Model, level: str, images: prolip.Gaussian, prompts: ClassPrompts, captions: EmbeddedCaptions
 ) -> Tensor:
-    """Probabilities of the classes, [N, C]. A Laplace model's are expected ones, by the moments of the cosine."""
-    gaussian = prompts.gaussian(level, captions)
-    labels = prompts.names(level)
-    if "laplace" not in model.name:
-        scale, bias = model.logit_scale, model.logit_bias
-        return classification(images, gaussian, labels, weights=None, logit_scale=scale, logit_bias=bias).probabilities
-    moments = cosine_moments(images, gaussian.flatten())
-    shape = (len(images.mean), *gaussian.mean.shape[:2])
-    mean = images.mean @ aggregate_prompts(gaussian).weight.T
-    var = model.logit_scale**2 * moments.var.reshape(shape).mean(-1)
-    return (model.logit_scale * mean * (1 + math.pi / 8 * var).rsqrt()).softmax(1)
+    """Probabilities of the classes, [N, C], as `model.classify` returns them."""
+    gaussian, labels = prompts.gaussian(level, captions), prompts.names(level)
+    return classification(images, gaussian, labels, weights=None, similarity=model.similarity).probabilities
 
 
 def table(options: argparse.Namespace) -> int:

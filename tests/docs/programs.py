@@ -30,6 +30,8 @@ from typing import Any
 import pytest
 import tyro
 from packaging.requirements import Requirement
+from tests.support.forked import Forked
+from tests.support.ranks import Job
 from torch.distributed.run import get_args_parser
 
 from prolip import cli
@@ -125,21 +127,19 @@ def explore(*words: str) -> None:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "prolip.cli", *words, "--port", port]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as page:
-        try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=30).close()
-                    break
-                except OSError:
-                    assert page.poll() is None, page.stderr and page.stderr.read()
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
-            page.send_signal(signal.SIGINT)
-            assert page.wait(60) in {0, 130}
-        finally:
-            page.kill()
+    told = Path("explore.log")
+    with told.open("w") as log, Forked(command, stderr=log) as page:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=30).close()
+                break
+            except OSError:
+                assert page.poll() is None, told.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        page.send_signal(signal.SIGINT)
+        assert page.wait(60) in {0, 130}
 
 
 def smaller(config: TrainConfig) -> list[str]:
@@ -191,21 +191,18 @@ def parse_python(words: list[str]) -> None:
 
 
 def torchrun(words: list[str]) -> None:
-    """Starts two processes that train. What else there is to start is run here, as one process.
+    """Trains in two processes; e2e/test_launchers.py has torchrun start such. All else runs here, as one process.
 
-    Starting takes ten seconds: e2e/test_embed.py does it for `prolip embed`. open_clip's other processes would know
-    nothing of its small models.
+    e2e/test_embed.py has two processes for `prolip embed`. open_clip's other processes would know nothing of its small
+    models.
     """
     module, rest = started(words)
     if module != "prolip.train":
         MODULES[module](rest)
         return
-    place = ["--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, "-m", "torch.distributed.run", *place, "-m", module, *rest, *smaller(load_config(rest))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "2 process(es)" in done.stderr
+    with Job(["-m", module, *rest, *smaller(load_config(rest))], processes=2, told=Path("ranks")) as job:
+        assert job.wait(200) == [0, 0], job.told()
+        assert "2 process(es)" in job.told()
 
 
 def started(words: list[str]) -> tuple[str, list[str]]:

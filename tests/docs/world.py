@@ -26,7 +26,6 @@ from tests.support.captioned_sets import COUNT, caption, write_hierarchies, writ
 from tests.support.class_folders import write_class_folders
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 from tests.support.emoji_build import build_made_up
-from tests.support.emoji_shards import write_emoji
 from tests.support.images import noise
 from tests.support.released_hub import siglips_tokenizer
 from tests.support.shards import encoded, write_tar
@@ -216,8 +215,6 @@ def readme(folder: Path, patch: Patch) -> None:
     emoji_run(folder)
     released(folder)
     cat_and_dog(folder)
-    write_emoji(folder / "data" / "emoji", {"test-openmoji": 36, "test-goog": 36, "test-twtr": 36, "design-twtr": 60})
-    (folder / "data" / "emoji" / "test-openmoji-000.tar").unlink()
     clips(folder, patch)
 
 
@@ -284,8 +281,11 @@ def start_from_clip(folder: Path, patch: Patch) -> None:
 
 
 def adapt_a_frozen_clip(folder: Path, patch: Patch) -> None:
+    """Models of open_clip, pairs for them, labelled images and one more."""
     mine(folder)
     clips(folder, patch)
+    write_class_folders(folder / "labelled")
+    cat_and_dog(folder)
 
 
 def decide(folder: Path, _: Patch) -> None:

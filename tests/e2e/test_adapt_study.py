@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tests.support.frozen_pairs import made_up, write_npz
 from tests.support.untrained_run import write_run
 

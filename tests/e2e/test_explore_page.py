@@ -26,13 +26,14 @@ TABS = {
     "captions": "Vague and precise",
     "walk": "From picture",
     "browse": "Most and least certain",
-    "classify": "Classifier and prompts",
+    "classify": "Classifier",
+    "rely": "What can I rely on",
 }
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served_page(tmp_path_factory.mktemp("page")) as page:
+    with served_page(tmp_path_factory.mktemp("page"), calibrated=True) as page:
         yield page.address
 
 
@@ -182,7 +183,7 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
 
 def test_a_classifier_and_the_prompts_that_it_prefers(page: Page, address: str) -> None:
     page.goto(address)
-    open_panel(page, "Classifier and prompts")
+    open_panel(page, "Classifier")
     expect(page.locator("#classify-answer tbody tr").first).to_be_visible()
     page.get_by_label("Class names, one per line").fill("animals\nfood")
     page.locator("#classify-run").click()
@@ -193,17 +194,46 @@ def test_a_classifier_and_the_prompts_that_it_prefers(page: Page, address: str) 
     expect(page.locator(".toast-body").first).to_contain_text("no place")
 
 
+def slide(page: Page, name: str, value: int) -> None:
+    """Move a slider, as its number field does."""
+    field = page.locator(f"#{name} input[type=number]")
+    field.fill(str(value))
+    field.blur()
+
+
+def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
+    page.goto(f"{address}/?panel=rely&guarantee=99&limit=1")
+    answer = page.locator("#rely-answer")
+    expect(answer).to_contain_text("One of these 3 labels is right with a probability of at least 99\u00a0%")
+    expect(answer).to_contain_text("Don't know: the calibration cannot promise that at most 1\u00a0%")
+    assert sorted(rows(page, "rely")[:3]) == ["animals", "food", "travel"]
+    assert rows(page, "rely")[3:] == ["what the picture leaves open", "what the model has not learned"]
+    expect(answer).to_contain_text("mine, and for no others")
+    slide(page, "guarantee", 80)
+    expect(answer).to_contain_text("right with a probability of at least 80\u00a0%")
+    slide(page, "limit", 50)
+    expect(answer).to_contain_text("50\u00a0% of the answers")
+    page.wait_for_url(lambda url: "guarantee=80" in url and "limit=50" in url)
+    # A picture of one's own, and labels that the calibration does not know.
+    picture = {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9), (40, 30))}
+    page.locator("#rely-picture input[type=file]").set_input_files(files=[picture])  # type: ignore[list-item]
+    expect(page.locator("#rely-item input")).to_have_value("")
+    page.get_by_label("Labels, one per line").fill("a picture\nfood")
+    page.locator("#rely-run").click()
+    expect(answer).to_contain_text("no guarantee for these labels")
+
+
 def test_an_address_brings_the_page_back(page: Page, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
-    open_panel(page, "Classifier and prompts")
+    open_panel(page, "Classifier")
     page.get_by_label("Class names, one per line").fill("food\ntravel")
     page.wait_for_url(lambda url: "classes=food" in url and "panel=classify" in url)
     assert "templates=" not in page.url
     link = page.url
     page.goto("about:blank")
     page.goto(link)
-    expect(page.get_by_role("tab", name="Classifier and prompts")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Classifier")).to_have_attribute("aria-selected", "true")
     expect(page.get_by_label("Class names, one per line")).to_have_value("food\ntravel")
     expect(page.locator("#classify-answer")).to_contain_text("travel")
 
@@ -222,6 +252,10 @@ FIELDS = [
     ("classify", "classify-item", "test-000/006"),
     ("classify", "classes", "food\ntravel"),
     ("classify", "templates", "{}\nan emoji of {}"),
+    ("rely", "rely-item", "test-000/008"),
+    ("rely", "labels", "food\nanimals"),
+    ("rely", "guarantee", "95"),
+    ("rely", "limit", "30"),
 ]
 LABELS = {"captions": "Captions, one per line", "pool": "Captions to walk through"}
 IDS = {"place": "browse-page", "kind": "browse-kind", "end": "browse-end"}
@@ -230,7 +264,7 @@ IDS = {"place": "browse-page", "kind": "browse-kind", "end": "browse-end"}
 def control(page: Page, name: str) -> Locator:
     if name in LABELS:
         return page.get_by_label(LABELS[name])
-    return page.locator(f"#{IDS.get(name, name)}").locator("textarea, input").first
+    return page.locator(f"#{IDS.get(name, name)}").locator("textarea, input:not([type=range])").first
 
 
 def test_an_address_keeps_the_state_of_every_panel(page: Page, context: BrowserContext, address: str) -> None:
@@ -249,12 +283,14 @@ def test_an_address_keeps_the_state_of_every_panel(page: Page, context: BrowserC
             field.blur()
         page.wait_for_url(lambda url: name in parse_qs(urlsplit(url).query) and f"panel={panel}" in url)  # noqa: B023
     found = parse_qs(urlsplit(page.url).query)
-    assert found == {"panel": ["classify"]} | {name: [value] for _, name, value in FIELDS}
-    answers = page.locator("#classify-answer").inner_text()
+    assert found == {"panel": ["rely"]} | {name: [value] for _, name, value in FIELDS}
+    link = page.url
+    open_panel(page, TABS["classify"])
+    answers = page.locator("#classify-answer").inner_text()  # of the usual classes, unasked
     with context.new_page() as again:
-        again.goto(page.url)
-        expect(again.get_by_role("tab", name=TABS["classify"])).to_have_attribute("aria-selected", "true")
-        expect(again.locator("#classify-answer")).not_to_have_text(answers)  # of the usual classes, unasked
+        again.goto(link)
+        expect(again.get_by_role("tab", name=TABS["rely"])).to_have_attribute("aria-selected", "true")
+        expect(again.locator("#rely-answer")).to_contain_text("no guarantee for these labels")
         for panel, name, value in FIELDS:
             open_panel(again, TABS[panel])
             if name in {"kind", "end"}:
@@ -264,6 +300,8 @@ def test_an_address_keeps_the_state_of_every_panel(page: Page, context: BrowserC
             else:
                 expect(control(again, name)).to_have_value(value)
         # And what stands there is answered.
+        open_panel(again, TABS["classify"])
+        expect(again.locator("#classify-answer")).not_to_have_text(answers)
         expect(again.locator("#compare-answer tbody tr")).to_have_count(2)
         expect(again.locator("#captions-answer")).to_contain_text("an emoji of food")
         expect(again.locator("#walk-answer")).to_contain_text("towards “an emoji”")
@@ -272,6 +310,7 @@ def test_an_address_keeps_the_state_of_every_panel(page: Page, context: BrowserC
 
 def test_an_address_that_says_nothing_possible_is_passed_over(page: Page, address: str) -> None:
     wrong = "panel=other&place=x&kind=videos&end=no&compare-item=gone&walk-item=gone&classify-item=gone&number=3"
+    wrong += "&rely-item=gone&guarantee=100&limit=x"
     page.goto(f"{address}/?{wrong}")
     assert "a 0" in rows(page, "compare")
     for panel, tab in TABS.items():
@@ -353,6 +392,10 @@ def test_the_keyboard_is_enough_for_every_panel(page: Page, address: str) -> Non
     write("#classes", "food\ntravel")
     run("classify")
     expect(page.locator("#classify-answer table").nth(1).locator("tbody tr")).to_have_count(4)
+    panel("rely")
+    write("#guarantee input[type=number]", "85")
+    run("rely")
+    expect(page.locator("#rely-answer")).to_contain_text("right with a probability of at least 85\u00a0%")
 
 
 def test_a_narrow_screen_shows_everything(page: Page, address: str) -> None:

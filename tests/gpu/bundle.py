@@ -1,6 +1,7 @@
 """Download the wheels that prolip needs beside torch on the machine of `make gpu`: `python -m tests.gpu.bundle FOLDER`.
 
-The versions are those of this environment, which the tests pass with. Our own wheel is in the folder already.
+Our own wheel is in the folder already and says what it needs: what is installed here may be older. The versions are
+those of this environment, which the tests pass with.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -26,10 +28,11 @@ _UNUSED = {"hf-xet"}
 
 def main() -> int:
     folder = Path(sys.argv[1])
-    if not list(folder.glob("prolip-*.whl")):
+    ours = next(folder.glob("prolip-*.whl"), None)
+    if ours is None:
         raise SystemExit(f"{folder} has no wheel of prolip: run `make gpu-bundle`")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
-        pins.write("".join(f"{name}=={version}\n" for name, version in wanted().items()))
+        pins.write("".join(f"{name}=={version}\n" for name, version in wanted(ours).items()))
         pins.flush()
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--only-binary=:all:", "--python-version", PYTHON, "--implementation", "cp"]
@@ -39,25 +42,25 @@ def main() -> int:
     return 0
 
 
-def wanted() -> dict[str, str]:
-    """Packages and versions: all that prolip needs, without torch and what torch brings itself."""
-    brought = needs("torch")
-    return {name: metadata.version(name) for name in sorted(needs("prolip") - brought - {"torch", *_UNUSED})}
+def wanted(wheel: Path) -> dict[str, str]:
+    """Packages and versions: all that the wheel needs, without torch and what torch brings itself."""
+    (ours,) = metadata.distributions(path=[str(wheel)])
+    brought = needs(metadata.requires("torch"))
+    return {name: metadata.version(name) for name in sorted(needs(ours.requires) - brought - {"torch", *_UNUSED})}
 
 
-def needs(package: str) -> set[str]:
-    """What a package needs on that machine, directly and through others. Nothing is needed through torch."""
+def needs(requirements: Iterable[str] | None) -> set[str]:
+    """The packages that meet requirements on that machine, and what they need. Nothing is needed through torch."""
     found: set[str] = set()
-    waiting = [package]
+    waiting = list(requirements or [])
     while waiting:
-        for text in metadata.requires(waiting.pop()) or []:
-            requirement = Requirement(text)
-            name = canonicalize_name(requirement.name)
-            if name in found or (requirement.marker and not requirement.marker.evaluate(_ENVIRONMENT)):
-                continue
-            found.add(name)
-            if name not in {"torch", *_UNUSED} and has(name):
-                waiting.append(name)
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        if name in found or (requirement.marker and not requirement.marker.evaluate(_ENVIRONMENT)):
+            continue
+        found.add(name)
+        if name not in {"torch", *_UNUSED} and has(name):
+            waiting += metadata.requires(name) or []
     return found
 
 

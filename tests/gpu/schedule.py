@@ -6,12 +6,12 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
 
 from tests.gpu.report import FAILED, PASSED, RUNNING, Outcome, Report
@@ -27,12 +27,12 @@ class Worker:
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.log = log
         with log.open("w", encoding="utf-8") as errors:
-            self._process = subprocess.Popen(
+            self._process = Popen(
                 command,
                 cwd=ROOT,
                 env=dict(environment),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=PIPE,
+                stdout=PIPE,
                 stderr=errors,
                 start_new_session=True,
             )
@@ -61,7 +61,7 @@ class Worker:
                 on_row(json.loads(line))
         try:
             code = self._process.wait(max(1.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self.kill()
             return f"did not end by its limit of {limit:.0f} s"
         self.kill()  # what it has started
@@ -80,7 +80,7 @@ class Worker:
         """End the process and all that it has started. One that a driver holds is left behind."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutExpired):
             self._process.wait(10)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

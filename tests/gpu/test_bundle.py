@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
 from tests.gpu import bundle
 from tests.gpu.__main__ import unpack
 
 
-def test_the_bundle_has_what_prolip_needs_and_torch_does_not_bring() -> None:
-    wanted = bundle.wanted()
+def test_the_bundle_has_what_the_wheel_needs_and_torch_does_not_bring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is installed of prolip: it may be older, and need more."""
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    lines = [
+        f"Requires-Dist: {need}" for need in [*needs, "onnx>=1; extra == 'onnx'", "gone>=1; python_version < '3.12'"]
+    ]
+    with zipfile.ZipFile(tmp_path / "prolip-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("prolip-1.dist-info/METADATA", "\n".join(["Name: prolip", "Version: 1", *lines, ""]))
+    read = metadata.requires
+    monkeypatch.setattr(metadata, "requires", lambda name: ["pytest"] if name == "prolip" else read(name))
+    wanted = bundle.wanted(tmp_path / "prolip-1-py3-none-any.whl")
     assert {"numpy", "pillow", "tokenizers", "safetensors", "ftfy", "tyro"} <= wanted.keys()
-    assert wanted["numpy"] == version("numpy")
+    assert wanted["numpy"] == metadata.version("numpy")
+    assert not {"pytest", "onnx", "gone", "maturin"} & wanted.keys()
     assert not {"prolip", "torch", "torchvision", "timm", "triton", "sympy", "filelock", "jinja2"} & wanted.keys()
     assert not [name for name in wanted if name.startswith(("nvidia", "cuda"))]
 

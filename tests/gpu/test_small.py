@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests.gpu.__main__ import main
 from tests.gpu.parts import PARTS
+from tests.support.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 ONLY_THERE = {"needs CUDA", "the machine has fewer cores"}
@@ -17,13 +20,18 @@ ONLY_THERE = {"needs CUDA", "the machine has fewer cores"}
 
 
 @pytest.mark.timeout(600)
-def test_every_part_runs_small_on_a_cpu(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.gpu", "--device", "cpu", "--small", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--seconds", "580"], cwd=ROOT, capture_output=True, text=True, timeout=590, check=False
-    )
+def test_every_part_runs_small_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In processes that need not import PyTorch, which would take most of the time; the next test starts real ones."""
+    monkeypatch.setattr("tests.gpu.schedule.Popen", Forked)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    words = ["--device", "cpu", "--small", "--out", str(tmp_path), "--seconds", "580"]
+    monkeypatch.setattr(sys, "argv", ["tests.gpu", *words])
+    status = main()
     log = (tmp_path / "gpu.log").read_text(encoding="utf-8")
-    assert done.returncode == 0, done.stdout + done.stderr + log
+    told = capsys.readouterr().out
+    assert status == 0, told + log
     report = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert report["good"]
     assert [part["name"] for part in report["parts"]] == [part.name for part in PARTS]
@@ -33,7 +41,16 @@ def test_every_part_runs_small_on_a_cpu(tmp_path: Path) -> None:
         assert {row["not_run"] for row in part["rows"] if "not_run" in row} <= ONLY_THERE
         assert part["section"] != "Correct" or any("passed" in row for row in part["rows"]), part
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.log", "gpu.md"]
-    assert done.stdout.endswith((tmp_path / "gpu.md").read_text(encoding="utf-8") + "\n")
+    assert told.endswith((tmp_path / "gpu.md").read_text(encoding="utf-8") + "\n")
+
+
+def test_a_part_runs_from_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.gpu", "--device", "cpu", "--small", "--only", "machine"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("machine: passed\n")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

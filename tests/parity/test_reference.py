@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tests.parity.adapter import Adapter
 from tests.parity.check_reference import Case, cases, check
+from tests.support import forked
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -44,7 +44,7 @@ def test_the_checker_finds_a_wrong_number() -> None:
 
 
 def run(checker: list[str]) -> str:
-    found = subprocess.run([sys.executable, *checker], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = forked.run([sys.executable, *checker], cwd=ROOT)
     assert found.returncode == 0, found.stdout + found.stderr
     return found.stdout
 

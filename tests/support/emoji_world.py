@@ -13,10 +13,12 @@ from torch import Tensor
 from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample, ImageSet, parse_sample
 from prolip.demo.suite.evaluate import Embeddings, headlines, measure_prompting_everywhere
 from prolip.demo.suite.gallery import make_gallery
+from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
 from prolip.demo.suite.results import EmojiResults, ModelFigures
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
+from prolip.pretrained.classify import Similarity
 
 DIM = 32
 SETS = ("test-openmoji", "test-goog", "test-twtr", "design-twtr")
@@ -95,12 +97,18 @@ def emoji_results(emoji_sets: list[ImageSet]) -> EmojiResults:
     trained, images, captions = figures(emoji_sets, 1.0, 1)
     random, _, _ = figures(emoji_sets, 0.0, 2)
     chance = {pictures.name: chance_recall(correct_pairs(pictures.samples), 10) for pictures in emoji_sets}
+    validation, similarity = images["test-twtr"], Similarity(20.0, None)
+    prompts = ClassPrompts([sample for pictures in emoji_sets for sample in pictures.samples])
+    others = LabelledImages("val-twtr", validation, emoji_sets[2].samples)
+    calibration = calibrate_groups([others], captions, prompts, similarity, "made up")
+    held_out = [LabelledImages(one.name, images[one.name], one.samples) for one in emoji_sets[:2]]
     return EmojiResults(
         split="test",
         headlines=headlines("test", trained, random, chance),
         trained=trained,
         random=random,
         gallery=make_gallery(emoji_sets, images, captions),
+        decisions=measure_decisions(calibration, held_out, captions, prompts, similarity),
         chance_recall_at_10=chance,
         seconds=12.3,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 import urllib.error
@@ -14,9 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.class_folders import write_calibrated_world
+from tests.support.forked import Forked
 from tests.support.servers import free_port
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
+
+from prolip.cli import main
 
 
 def write_items(folder: Path) -> None:
@@ -36,23 +39,28 @@ class ServedPage(NamedTuple):
     """A page in a process of its own."""
 
     address: str
-    process: subprocess.Popen[bytes]
+    process: Forked
     uploads: Path
     """Where the page stores files."""
     log: Path
 
 
 @contextmanager
-def served_page(folder: Path, *more: str) -> Iterator[ServedPage]:
+def served_page(folder: Path, *more: str, calibrated: bool = False) -> Iterator[ServedPage]:
     """Serves the page of an untrained model, and ends it."""
-    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
+    if calibrated:
+        write_calibrated_world(folder)
+        given = ["--checkpoint", str(folder / "run"), "--data", str(folder / "mine"), "--device", "cpu"]
+        assert main(["calibrate", *given, "--num_resamples", "1"]) == 0
+    else:
+        write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     write_items(folder)
     port = free_port()
     words = ["explore", "--checkpoint", str(folder / "run"), "--shards", str(folder), "--port", str(port)]
     words += ["--max_upload_mb", "1", "--caption_key", "captions.name", "captions.group", *more]
     log, uploads = folder / "log", folder / "uploads"
     with log.open("w") as told:
-        server = subprocess.Popen(
+        server = Forked(
             [sys.executable, "-m", "prolip.cli", *words],
             stdout=told,
             stderr=told,

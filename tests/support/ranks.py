@@ -26,6 +26,8 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
     [
         "torch._dynamo",
+        "torch._dynamo.backends.debugging",  # and the next are what a first compilation imports, in four seconds
+        "torch._inductor.compile_fx",
         "torch.distributed.fsdp",
         "torch.utils.tensorboard",
         "prolip.embeddings.embed_parts",
@@ -129,9 +131,17 @@ def _run(command: list[str], environment: Mapping[str, str], told: Path) -> None
     os.dup2(output, 1)
     os.dup2(output, 2)
     torch.set_num_threads(1)
-    module = command[0] == "-m"
-    sys.argv = command[module:]
-    if module:
+    run_python(command)
+
+
+def run_python(command: Sequence[str]) -> None:
+    """Runs in this process what Python would with such words: `-m MODULE`, `-c CODE` or a script, and its words."""
+    kind = command[0] if command[0] in {"-m", "-c"} else ""
+    sys.argv = list(command[1:] if kind == "-m" else command)
+    if kind == "-m":
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        sys.argv = ["-c", *command[2:]]
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -62,14 +62,26 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     lines = _fit(adapter, pairs, origin, options)
     seconds = time.monotonic() - begun
     save_adapter(adapter, origin.frozen, options.out, _notes(options, pairs, seconds))
-    bias = "no bias" if adapter.logit_bias is None else f"bias {float(adapter.logit_bias.detach()):.2f}"
     return [
         f"{options.out}: {options.method} on {pairs.count:,} pairs of {pairs.dim} dimensions in {seconds:.0f} s",
         *lines,
-        f"similarity: scale {float(adapter.logit_scale.detach().exp()):.2f}, {bias}; the frozen model's: "
-        f"{origin.scale:.2f}, {'none' if origin.bias is None else f'{origin.bias:.2f}'}",
+        *similarity_lines(adapter, origin),
         f"frozen model: {origin.frozen.source}",
     ]
+
+
+def similarity_lines(adapter: Adapter, origin: Origin) -> list[str]:
+    """Say how scale and bias changed, and warn if similarities no longer count."""
+    scale = float(adapter.logit_scale.detach().exp())
+    bias = "no bias" if adapter.logit_bias is None else f"bias {float(adapter.logit_bias.detach()):.2f}"
+    before = "none" if origin.bias is None else f"{origin.bias:.2f}"
+    lines = [f"similarity: scale {scale:.2f}, {bias}; the frozen model's: {origin.scale:.2f}, {before}"]
+    if scale < 1:
+        lines.append(
+            "warning: with a scale below 1 the model hardly looks at similarities, and will classify badly: "
+            "give more pairs, fewer steps (--heads.steps) or a smaller --loss.vib_weight"
+        )
+    return lines
 
 
 def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) -> list[str]:

@@ -22,6 +22,7 @@ from prolip.bench.task import Measurement, Task
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, decode_only
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
+from prolip.errors import UserError
 
 WARM_BATCHES = 2
 """Smallest number of batches to drop; one per worker if there are more workers."""
@@ -38,9 +39,14 @@ Start = Callable[[], Iterator[_Array]]
 
 
 def main() -> int:
-    """Measure the task on standard input."""
+    """Measure the task on standard input; returns the exit status, 2 for wrong settings."""
     task = Task.from_json(sys.stdin.read())
-    sys.stdout.write(f"{CONTENDERS[task.contender](task).to_json()}\n")
+    try:
+        measured = CONTENDERS[task.contender](task)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{measured.to_json()}\n")
     sys.stdout.flush()
     return 0
 

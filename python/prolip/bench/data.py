@@ -101,7 +101,7 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str]
         log: called with a line after each run.
 
     Raises:
-        UserError: no shard matches.
+        UserError: no shard matches, or they hold less than a batch.
         RuntimeError: a contender failed; the message ends with what it wrote.
     """
     shards = tuple(expand_shards(list(config.shards)))
@@ -138,6 +138,8 @@ def run_task(task: Task, level: str | None = None) -> Measurement:
         env={**os.environ, "OMP_NUM_THREADS": "1", **({} if level is None else {LEVEL_VARIABLE: level})},
         check=False,
     )
+    if done.returncode == 2:
+        raise UserError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise RuntimeError(f"{task.contender} ended with status {done.returncode}: {done.stderr.strip()[-2000:]}")
     return Measurement.from_json(done.stdout.splitlines()[-1])

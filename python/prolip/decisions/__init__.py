@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from prolip.decisions.reliability import Reliability, equal_mass_calibration_error, measure_reliability
     from prolip.decisions.risk_control import retrieval_threshold
-    from prolip.decisions.selective import auroc, excess_risk_coverage
+    from prolip.decisions.selective import auroc, excess_risk_coverage, risk_curve
     from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "neighbour_distance",
     "outlier_p_values",
     "retrieval_threshold",
+    "risk_curve",
     "save_calibration",
     "threshold_order",
 ]
@@ -98,7 +99,7 @@ __getattr__ = lazy_names(
         ],
         "reliability": ["Reliability", "equal_mass_calibration_error", "measure_reliability"],
         "risk_control": ["retrieval_threshold"],
-        "selective": ["auroc", "excess_risk_coverage"],
+        "selective": ["auroc", "excess_risk_coverage", "risk_curve"],
         "temperature": ["PairScale", "fit_pairs", "fit_temperature"],
     },
 )

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prolip.decisions.abstain import Abstention, abstention_threshold, threshold_order
-from prolip.decisions.config import Score
+from prolip.decisions.config import NO_CSD, Score
 from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold
 from prolip.decisions.doubt import Known, fit_known, outlier_p_values
 from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
@@ -35,8 +35,9 @@ class Evidence(NamedTuple):
 
     logits: Tensor
     """[N, C]; their softmax is the probability of each label."""
-    distance: Tensor
-    """[N, C], the sampled distance of item and label, with both variances."""
+    distance: Tensor | None
+    """[N, C], the sampled distance of item and label, with both variances; None for a model whose variances say what it
+    has not learned, and are no distance."""
     pair_logits: Tensor | None
     """[N, C], of each pair on its own; None for a model without a bias."""
     means: Tensor
@@ -45,7 +46,8 @@ class Evidence(NamedTuple):
     def rows(self, places: Tensor) -> Evidence:
         """The evidence on some items."""
         pairs = None if self.pair_logits is None else self.pair_logits[places]
-        return Evidence(self.logits[places], self.distance[places], pairs, self.means[places])
+        distance = None if self.distance is None else self.distance[places]
+        return Evidence(self.logits[places], distance, pairs, self.means[places])
 
 
 class Subject(NamedTuple):
@@ -170,8 +172,14 @@ class Calibration:
 
 
 def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor:
-    """The score of every label of every item, f64 [N, C]; small if the label fits."""
+    """The score of every label of every item, f64 [N, C]; small if the label fits.
+
+    Raises:
+        UserError: the score is the sampled distance, and the model has none.
+    """
     if score == "csd":
+        if evidence.distance is None:
+            raise UserError(f"score is csd: {NO_CSD}; take lac, aps or raps")
         return evidence.distance.double()
     return conformal_scores((evidence.logits.double() / temperature).softmax(dim=1), score)
 

@@ -10,5 +10,7 @@ Score = Literal["lac", "aps", "raps", "csd"]
 """A `Method`, or the sampled distance of image and label, with both variances."""
 Loss = Literal["any", "share"]
 """What counts as a loss in retrieval: no right candidate is kept, or the share of them that is not."""
+NO_CSD = "the model's variances say what it has not learned, and the sampled distance would charge for that"
+"""Why CSD is not used for a model with a Laplace approximation."""
 CALIBRATION_FILE = "calibration.safetensors"
 """Name of a calibration in a model's folder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from prolip.eval.statistics import average_ranks
@@ -24,6 +25,23 @@ def auroc(doubt: Tensor, positive: Tensor) -> float:
         return math.nan
     ranks = average_ranks(doubt.double())[positive].sum()
     return float((ranks - num_positive * (num_positive - 1) / 2) / num_pairs)
+
+
+def risk_curve(doubt: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Tensor, Tensor]:
+    """Shares of items that are answered, and of wrong answers among them, f64 [points] each, for a chart.
+
+    The least doubtful items are answered; equal doubts are in the items' order. The first point is 5 % of the items,
+    since fewer say little.
+
+    Args:
+        doubt: [N].
+        correct: [N], 0 or 1 (or bool).
+        num_points: at most so many.
+    """
+    count = len(correct)
+    places = torch.linspace(max(1, count // 20), count, min(num_points, count)).round().long()
+    wrong = (1 - correct.double())[doubt.argsort(stable=True)].cumsum(0)
+    return places.double() / count, wrong[places - 1] / places
 
 
 def excess_risk_coverage(doubt: Tensor, correct: Tensor) -> float:

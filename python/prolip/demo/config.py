@@ -81,7 +81,7 @@ class EmojiOptions(SuiteOptions):
     """Evaluate ProLIP models on the emoji shards, beside untrained models.
 
     The full results of a run are written to its folder as eval.json (test split) or eval-val.json; `prolip report`
-    reads eval.json.
+    reads eval.json. A run that has no calibration gets one, on validation emoji.
     """
 
     data: Path = Path("data/emoji")

@@ -13,11 +13,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from prolip.checkpoint import checkpoint_path
+from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo.config import DemoConfig, EmojiConfig
 from prolip.demo.data.build import build_emoji
 from prolip.demo.report import render_report
 from prolip.demo.suite import EmojiResults
-from prolip.demo.suite.eval_emoji import evaluate_run
+from prolip.demo.suite.eval_emoji import evaluate_run, keep_calibration
 from prolip.distributed import usable_cores, wants_gpu
 from prolip.files import write_atomic
 from prolip.pretrained.open import load
@@ -41,7 +42,7 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
         if status != 0:
             return status, []
     report, results_path = config.out / "report.html", config.out / "eval.json"
-    if not is_newer(results_path, last):
+    if not is_newer(results_path, last) or not (config.out / CALIBRATION_FILE).is_file():
         evaluate(config.out, config.data, results_path)
     if not is_newer(report, results_path):
         render_report(config.out, config.data)
@@ -95,12 +96,16 @@ def machine_flags() -> list[str]:
 def evaluate(source: Path, data: Path, out: Path) -> EmojiResults:
     """Evaluate a run (its newest checkpoint) or a checkpoint on the test split, and write the results to `out`.
 
+    The calibration on validation emoji goes into the run's folder, if there is no other one for the model.
+
     Raises:
         ValueError: there is no usable checkpoint.
     """
-    results = evaluate_run(load(source, beside=data), data, "test").results
-    write_atomic(out, results.to_json())
-    return results
+    model = load(source, beside=data)
+    found = evaluate_run(model, data, "test")
+    keep_calibration(model, found.calibration)
+    write_atomic(out, found.results.to_json())
+    return found.results
 
 
 def headline_lines(results: EmojiResults) -> list[str]:

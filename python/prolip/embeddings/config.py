@@ -77,8 +77,9 @@ class SearchOptions:
     """Image queries: files."""
     find: Kind = "image"
     """What to search: images or captions."""
-    score: Score = "csd"
-    """Score: the sampled distance, or the means alone."""
+    score: Score | None = None
+    """Score: the sampled distance, or the means alone. By default `csd`; for a Laplace model `mean`, since its
+    variances are no distance."""
     k: int = 10
     """Results per query."""
     json: bool = False

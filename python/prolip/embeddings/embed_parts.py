@@ -33,8 +33,9 @@ from prolip.gaussian import Gaussian, concatenate
 from prolip.models.official_json import to_official_json
 from prolip.pretrained.adapted import AdaptedNetwork
 from prolip.pretrained.forward import evaluating
-from prolip.pretrained.model import Model, square_image_size, weights_digest
+from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
+from prolip.pretrained.preprocess import square_image_size
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         format=options.format,
         dtype=options.dtype,
         has_variances=embedder.model.has_variances,
+        epistemic=embedder.model.epistemic,
         logit_scale=embedder.model.logit_scale,
         logit_bias=embedder.model.logit_bias,
         settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},

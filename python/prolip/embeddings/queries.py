@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from prolip.decisions.config import NO_CSD
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch, fetch_local
@@ -32,11 +33,13 @@ def run_search(options: SearchOptions) -> list[str]:
     if options.k < 1:
         raise UserError(f"k is {options.k}: it must be at least 1")
     manifest, parts = complete_parts(options.embeddings, options.find)
+    if manifest.epistemic and options.score == "csd":
+        raise UserError(f"score is csd: {NO_CSD}; leave --score out")
     queries = embed_queries(open_embedder(options, manifest), options.text, options.image)
     titles = [*options.text, *map(str, options.image)]
     answers = look_up(
         parts,
-        nearest(parts, queries.mean.numpy(), options.k, options.score),
+        nearest(parts, queries.mean.numpy(), options.k, options.score or ("mean" if manifest.epistemic else "csd")),
         queries,
         has_variances=manifest.has_variances,
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prolip.decisions.config import NO_CSD
 from prolip.embeddings.config import By, Kind, RankOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.parquet import parquet, pyarrow
@@ -61,6 +62,8 @@ def run_rank(options: RankOptions) -> list[str]:
     manifest = Manifest.read(options.embeddings)
     if not manifest.has_variances and options.by != "csd":
         raise UserError(f"by is {options.by}: {manifest.checkpoint} has no variances, which only leaves --by csd")
+    if manifest.epistemic and options.by in {"inclusion", "csd"}:
+        raise UserError(f"by is {options.by}: {NO_CSD}; rank by image or text")
     scores = np.concatenate([_scores(group, options.by) for group in groups])
     order = np.argsort(-scores if options.by == "inclusion" else scores, kind="stable")
     ranks = np.empty(len(order), np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -28,6 +29,9 @@ class ExploreOptions:
     """Where a sample's captions are: `txt`, or dotted paths into its JSON; all that exist are used."""
     max_items: int = 1000
     """Largest number of samples to read."""
+    calibration: Path | None = None
+    """The file that `prolip calibrate` wrote, for label sets and "don't know"; by default calibration.safetensors in
+    the model's folder."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json. By default the run's own tokenizer; if its file is missing, the file of that name in
     the folder of shards."""

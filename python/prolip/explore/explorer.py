@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.data import DataError
+from prolip.decisions.config import NO_CSD
 from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, reweight_prompts
 from prolip.eval.config import BprwConfig, TraversalConfig
@@ -25,7 +26,9 @@ from prolip.eval.hierarchy import visited_items
 from prolip.eval.prompts import fill_templates
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.explore.items import Item
+from prolip.explore.reliance import Doubt, Reliance, rely_on
 from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
+from prolip.pretrained.classify import Decide
 from prolip.pretrained.model import Model
 
 log = logging.getLogger(__name__)
@@ -130,12 +133,14 @@ class Explorer:
     """Answers the questions of the page with a model and the items of a data set.
 
     Raises:
-        UserError: the model's images are not square, or it has no variances.
+        UserError: the model's images are not square, it has no variances, or they say what it has not learned.
     """
 
     def __init__(self, model: Model, items: Sequence[Item]) -> None:
         if not model.has_variances:
             raise UserError("the model has no variances of both images and texts: there is no uncertainty to explore")
+        if model.epistemic:
+            raise UserError(f"the page compares by sampled distance: {NO_CSD}")
         self.model = model
         # Every tokenizer fills the context behind an empty caption.
         self._padding = int(model.tokenize("")[0, -1])
@@ -156,10 +161,8 @@ class Explorer:
         """
         image = self._embed_image(image_data)
         views = sorted(self._views(captions, image), key=lambda view: view.distance or 0.0)
-        uncertainty, share = float(image.total_var), None
-        if self._images is not None:
-            share = float((self._images.total_var < uncertainty).double().mean())
-        return Compared(views=views, uncertainty=uncertainty, more_certain=share)
+        uncertainty = float(image.total_var)
+        return Compared(views=views, uncertainty=uncertainty, more_certain=self._more_certain(uncertainty))
 
     def pair(self, first: str, second: str) -> Pair:
         """Compare two captions.
@@ -269,7 +272,23 @@ class Explorer:
             uncertainties=prompts.total_var.tolist(),
         )
 
+    def rely(self, image_data: bytes, labels: Sequence[str], decide: Decide) -> Reliance:
+        """Say which labels of an image can be relied on, by the model's calibration.
+
+        Raises:
+            UserError: there are no labels, or too many.
+            prolip.data.DataError: the bytes cannot be decoded as an image.
+        """
+        labels, image = _clean_lines(labels, "write labels"), self._embed_image(image_data)
+        uncertainty = float(image.total_var)
+        left_open = Doubt(uncertainty, self._more_certain(uncertainty), "the data set's pictures")
+        return rely_on(self.model, image, labels, self._texts, decide, left_open)
+
     # ---- shared by the panels ----
+
+    def _more_certain(self, uncertainty: float) -> float | None:
+        """Share of the data set's images that are more certain; None without a data set."""
+        return None if self._images is None else float((self._images.total_var < uncertainty).double().mean())
 
     def _shares(self, image: Tensor, classifier: Tensor) -> list[float]:
         """Softmax over classes with the model's own scale."""

@@ -15,11 +15,14 @@ from prolip.data import DataError, preprocess_image
 from prolip.embeddings.contact_sheet import SIDE, data_uri
 from prolip.errors import UserError
 from prolip.explore import show
+from prolip.explore.drawing import sentence
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item
+from prolip.explore.show_reliance import relied_on
+from prolip.pretrained.classify import Decide
 from prolip.suites.templates import PLAIN_TEMPLATES
 
-PANELS = ("compare", "captions", "walk", "browse", "classify")
+PANELS = ("compare", "captions", "walk", "browse", "classify", "rely")
 """Names of the tabs in the address."""
 PER_PAGE = 24
 _THUMBNAIL = 240
@@ -38,6 +41,7 @@ def build_page(explorer: Explorer, name: str) -> Any:
             page.walk()
             page.browse()
             page.classify()
+            page.rely()
         page.sync_address(blocks, tabs)
     return blocks
 
@@ -131,7 +135,7 @@ class _Page:
 
     def classify(self) -> None:
         """Add the panel of a zero-shot classifier and its prompts."""
-        with gr.Tab("Classifier and prompts", id="classify"):
+        with gr.Tab("Classifier", id="classify"):
             with gr.Row():
                 with gr.Column(scale=2, min_width=260):
                     item, upload = self._image_input("classify")
@@ -157,6 +161,38 @@ class _Page:
 
             self._connect(run, [item, upload, classes, templates], answer, button)
             self.fields |= {"classes": classes, "templates": templates}
+
+    def rely(self) -> None:
+        """Add the panel of label sets, "don't know" and both kinds of doubt."""
+        with gr.Tab("What can I rely on", id="rely"):
+            with gr.Row():
+                with gr.Column(scale=2, min_width=260):
+                    item, upload = self._image_input("rely")
+                    calibration = self.explorer.model.calibration
+                    labels = gr.Textbox(
+                        "\n".join(self._example_classes() if calibration is None else calibration.labels),
+                        label="Labels, one per line",
+                        lines=5,
+                        elem_id="labels",
+                    )
+                    guarantee = gr.Slider(
+                        80, 99, 90, step=1, label="The set contains the right label in at least, %", elem_id="guarantee"
+                    )
+                    limit = gr.Slider(1, 50, 20, step=1, label="Wrong answers at most, %", elem_id="limit")
+                    button = gr.Button("Decide", variant="primary", elem_id="rely-run")
+                with gr.Column(scale=5, min_width=320):
+                    answer = gr.HTML(elem_id="rely-answer", min_height=60)
+
+            def run(item: str | None, uploaded: bytes | None, labels: str, guarantee: float, limit: float) -> str:
+                decide = Decide(guarantee=guarantee / 100, max_error=limit / 100)
+                found = self.explorer.rely(self._image_data(item, uploaded), labels.splitlines(), decide)
+                return relied_on(found)
+
+            inputs = [item, upload, labels, guarantee, limit]
+            self._connect(run, inputs, answer, button)
+            moved = [guarantee.release, limit.release, item.input]
+            gr.on(moved, _error_in_place(run), inputs, answer, trigger_mode="always_last", **_QUIET)
+            self.fields |= {"labels": labels, "guarantee": guarantee, "limit": limit}
 
     def sync_address(self, blocks: gr.Blocks, tabs: gr.Tabs) -> None:
         """Keep the open panel and its inputs in the page's address, and restore them from it."""
@@ -259,13 +295,13 @@ class _Page:
     def _browsed(self, kind: str, least: bool, number: int) -> str:
         image_range = self.explorer.image_range()
         if image_range is None:
-            return show.sentence("There is no data set to browse: start with --shards.")
+            return sentence("There is no data set to browse: start with --shards.")
         ranking: list[Any] = self.explorer.ranked_images() if kind == "pictures" else self.explorer.ranked_captions()
         first, pages = PER_PAGE * (number - 1), -(-len(ranking) // PER_PAGE)
         rows = (ranking[::-1] if least else ranking)[first : first + PER_PAGE]
         if not rows:
             last = f"the last page is {pages}" if pages else f"the data set has no {kind}"
-            return show.sentence(f"There is no page {number}: {last}.")
+            return sentence(f"There is no page {number}: {last}.")
         heading = f"Page {number} of {pages}: places {first + 1:,} to {first + len(rows):,} of {len(ranking):,}."
         if kind == "captions":
             return show.ranked_captions(rows, heading, self.explorer.caption_range())
@@ -277,11 +313,14 @@ class _Page:
     def _value_from_address(self, name: str, text: str | None) -> Any:
         """Return the update of a component to its value in the address; no update if that value is not valid."""
         component = self.fields[name]
-        if name == "place":
-            text = text if text and re.fullmatch(r"[1-9]\d{0,6}", text) else None
+        number = isinstance(component, gr.Number | gr.Slider)
+        if number:
+            largest = component.maximum or 10_000_000
+            valid = text and re.fullmatch(r"[1-9]\d{0,6}", text) and component.minimum <= int(text) <= largest
+            text = text if valid else None
         elif isinstance(component, gr.Dropdown | gr.Radio) and text not in {value for _, value in component.choices}:
             text = None
-        return gr.skip() if text is None else gr.update(value=int(text) if name == "place" else text)
+        return gr.skip() if text is None else gr.update(value=int(text) if number else text)
 
 
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -307,7 +346,7 @@ def _error_in_place(run: Callable[..., str]) -> Callable[..., str]:
         try:
             return run(*values)
         except (UserError, DataError) as error:
-            return show.sentence(f"No answer yet: {error}.")
+            return sentence(f"No answer yet: {error}.")
 
     return wrapped
 

@@ -34,7 +34,13 @@ def run_explore(options: ExploreOptions) -> None:
         except ImportError as error:
             raise UserError("the page needs Gradio: pip install 'prolip[explore]'") from error
         folder = next((Path(name) for name in options.shards if Path(name).is_dir()), None)
-        model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, beside=folder)
+        model = load(
+            options.checkpoint,
+            tokenizer=options.tokenizer,
+            device=options.device,
+            beside=folder,
+            calibration=options.calibration,
+        )
         items: list[Item] = []
         if options.shards:
             items = read_items(options.shards, options.caption_key, options.max_items, options.store)
@@ -61,9 +67,9 @@ def serve(explorer: Explorer, options: ExploreOptions) -> None:
     import uvicorn
     from fastapi import FastAPI
 
+    from prolip.explore.drawing import CSS
     from prolip.explore.page import build_page
     from prolip.explore.same_origin import SameOrigin
-    from prolip.explore.show import CSS
 
     app = gradio.mount_gradio_app(
         FastAPI(openapi_url=None),

@@ -29,8 +29,8 @@ from prolip.pretrained.carried import (
     read_settings,
     write_settings,
 )
-from prolip.pretrained.open import choose_tokenizer
 from prolip.pretrained.sources import load_network, read_beside
+from prolip.pretrained.tokenizer_choice import choose_tokenizer
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from prolip.models.hub import CARD_FILE, ModelCard
 from prolip.models.open_clip import start_from
 from prolip.models.prolip import normalised
 from prolip.pretrained.adapted import AdaptedNetwork, find_frozen
-from prolip.pretrained.open import choose_tokenizer, load
+from prolip.pretrained.open import load
+from prolip.pretrained.tokenizer_choice import choose_tokenizer
 
 ADAPTED_FILES = (ADAPTER_FILE, ADAPTER_WEIGHTS, CARD_FILE)
 

@@ -2,7 +2,7 @@
 
 A stored item is [mean', total_var'], a query is [mean, -1/2]. Their product is mean . mean' - total_var' / 2, the score
 of `prolip search`. Means have unit length, so it equals 1 + total_var / 2 - CSD / 2: the largest product belongs to the
-smallest CSD.
+smallest CSD. For a Laplace model, total_var' counts as 0: its variances are no distance, and search takes its means.
 
 N items, Q queries, D embedding.
 """
@@ -73,13 +73,14 @@ def read_vectors(
     Raises:
         UserError: the embeddings are not finished, have none of that kind, or have rows that `stored_vectors` refuses.
     """
-    _, parts = complete_parts(Path(folder), kind)
+    manifest, parts = complete_parts(Path(folder), kind)
     for part in parts:
         keys, sources = part.names()
         for block in part.blocks(rows):
             here = slice(block.start, block.start + len(block.mean))
             try:
-                vectors = _stored(block.mean, block.total_var) if role == "stored" else _queries(block.mean)
+                total_var = np.zeros_like(block.total_var) if manifest.epistemic else block.total_var
+                vectors = _stored(block.mean, total_var) if role == "stored" else _queries(block.mean)
             except ValueError as error:
                 raise UserError(f"{part.path}, rows from {block.start}: {error}") from error
             yield VectorBlock(keys[here], sources[here], vectors)

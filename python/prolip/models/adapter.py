@@ -104,6 +104,11 @@ class Adapter(nn.Module):
         """Whether the heads return variances."""
         return self.config.method != "temperature"
 
+    @property
+    def epistemic(self) -> bool:
+        """Whether the variances say what has not been learned."""
+        return self.config.method == "laplace"
+
     @torch.no_grad()
     def set_logits(self, scale: float, bias: float | None) -> None:
         """Set the scale (above 0) and the bias of the similarity."""

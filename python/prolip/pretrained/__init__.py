@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prolip.pretrained.open import load, open_run
     from prolip.pretrained.preprocess import Preprocess
     from prolip.pretrained.sources import load_network, new_model, read_config
+    from prolip.pretrained.tokenizer_choice import own_tokenizer
 
 __all__ = [
     "Classification",
@@ -26,6 +27,7 @@ __all__ = [
     "of_open_clip",
     "of_prolip",
     "open_run",
+    "own_tokenizer",
     "read_config",
     "weights_digest",
 ]
@@ -39,5 +41,6 @@ __getattr__ = lazy_names(
         "open": ["load", "open_run"],
         "preprocess": ["Preprocess"],
         "sources": ["load_network", "new_model", "read_config"],
+        "tokenizer_choice": ["own_tokenizer"],
     },
 )

@@ -69,6 +69,7 @@ def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
         encode_pixels=on_top(frozen.encode_pixels, adapter.image),
         encode_tokens=on_top(frozen.encode_tokens, adapter.text),
         has_variances=adapter.has_variances,
+        epistemic=adapter.epistemic,
         calibration=None,  # the frozen model's
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,21 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
     return name, build(name, weights or None, cache_dir)
 
 
+@contextmanager
+def without_steps() -> Iterator[None]:
+    """Drop what open_clip logs of each step, ten lines per model, on the root logger itself; warnings stay."""
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    root = logging.getLogger()
+    root.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_warning)
+
+
 def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None = None) -> nn.Module:
     """Build an open_clip model with the weights of a tag or a file; "hf-hub:..." names bring their own.
 
@@ -49,13 +67,14 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
     """
     open_clip = import_open_clip()
     try:
-        built: nn.Module = open_clip.create_model(
-            name,
-            pretrained=None if pretrained is None else str(pretrained),
-            weights_only=True,
-            require_pretrained=True,
-            cache_dir=None if cache_dir is None else str(cache_dir),
-        )
+        with without_steps():
+            built: nn.Module = open_clip.create_model(
+                name,
+                pretrained=None if pretrained is None else str(pretrained),
+                weights_only=True,
+                require_pretrained=True,
+                cache_dir=None if cache_dir is None else str(cache_dir),
+            )
     except (RuntimeError, OSError, SafetensorError) as error:
         weights = "" if pretrained is None else f" with {pretrained}"
         raise StartError(f"open_clip cannot build {name}{weights}: {error}") from error

@@ -5,6 +5,7 @@ N images, C labels, K templates, D dimensions.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence
 from prolip.errors import UserError
+from prolip.eval.uncertainty import cosine_moments
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian, csd
 
@@ -59,6 +61,17 @@ class Decide(NamedTuple):
         return self.guarantee is not None or self.max_error is not None
 
 
+class Similarity(NamedTuple):
+    """How a model turns the Gaussians of an image and a text into a logit."""
+
+    logit_scale: float
+    logit_bias: float | None
+    """None for a model without one."""
+    epistemic: bool = False
+    """Whether variances say what the model has not learned. Then they make answers less sure (`expected_evidence`), and
+    there is no sampled distance."""
+
+
 NOTHING = Decide()
 PLAIN = ("{}",)
 """The label alone, as its only prompt."""
@@ -102,28 +115,50 @@ def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
     return Classifier(weight, torch.einsum("ck,ckd->cd", weights.square(), prompts.var))
 
 
-def weigh(
-    images: Gaussian, prompts: Gaussian, weights: Tensor | None, *, logit_scale: float, logit_bias: float | None
-) -> Evidence:
+def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarity: Similarity) -> Evidence:
     """What embedded images and labels say about each other.
 
     A pair's logit is that of training: `scale * (mean . mean - (total_var + total_var) / 2) + bias`. For the softmax
-    over labels, bias and the image's variance are left out: they cancel there.
+    over labels, bias and the image's variance are left out: they cancel there. For a model whose variances say what it
+    has not learned, see `expected_evidence`.
 
     Args:
         images: [N, D], unit means.
         prompts: [C, K, D], unit means.
         weights: [C, K], see `weighted_classifier`; None for the uniform ensemble.
-        logit_scale: the model's scale.
-        logit_bias: the model's bias; None if it has none.
+        similarity: the model's.
 
     Raises:
         UserError: the weights have another shape.
     """
     classifier = aggregate_prompts(prompts) if weights is None else weighted_classifier(prompts, weights)
-    logits = zero_shot_logits(images.mean, classifier.weight, classifier.total_var, logit_scale=logit_scale)
-    pairs = None if logit_bias is None else logits - 0.5 * logit_scale * images.total_var[:, None] + logit_bias
-    return Evidence(logits, csd(images, Gaussian(classifier.weight, classifier.var.log())), pairs, images.mean)
+    classes = Gaussian(classifier.weight, classifier.var.log())
+    if similarity.epistemic:
+        return expected_evidence(images, classes, similarity)
+    scale, bias = similarity.logit_scale, similarity.logit_bias
+    logits = zero_shot_logits(images.mean, classifier.weight, classifier.total_var, logit_scale=scale)
+    pairs = None if bias is None else logits - 0.5 * scale * images.total_var[:, None] + bias
+    return Evidence(logits, csd(images, classes), pairs, images.mean)
+
+
+def expected_evidence(images: Gaussian, classes: Gaussian, similarity: Similarity) -> Evidence:
+    """What images and labels say about each other if their variances say what the model has not learned.
+
+    More variance makes an answer less sure, and not less likely. Logits are those of the means, divided by
+    sqrt(1 + pi / 8 * their variance) with the variance of the cosine (`cosine_moments`): so softmax and sigmoid of them
+    are about their expected values (arXiv:2006.07584; BayesVLM, arXiv:2412.06014). One departure: BayesVLM also divides
+    the mean by the expected lengths. That ranks labels of large variance lower, as the sampled distance does: on the
+    demo's subgroups 35 % of the answers were right instead of 45 %.
+
+    Args:
+        images: [N, D], unit means.
+        classes: [C, D].
+        similarity: the model's.
+    """
+    scale, bias = similarity.logit_scale, similarity.logit_bias
+    logits = zero_shot_logits(images.mean, classes.mean, logit_scale=scale)
+    shrink = (1 + math.pi / 8 * scale**2 * cosine_moments(images, classes).var).rsqrt()
+    return Evidence(logits * shrink, None, None if bias is None else (logits + bias) * shrink, images.mean)
 
 
 def classification(
@@ -132,8 +167,7 @@ def classification(
     labels: Sequence[str],
     *,
     weights: Tensor | None,
-    logit_scale: float,
-    logit_bias: float | None,
+    similarity: Similarity,
     decide: Decide = NOTHING,
     calibration: Calibration | None = None,
 ) -> Classification:
@@ -147,15 +181,14 @@ def classification(
         prompts: [C, K, D], unit means.
         labels: C labels.
         weights: [C, K], see `weighted_classifier`; None for the uniform ensemble.
-        logit_scale: the model's scale.
-        logit_bias: the model's bias; None if it has none.
+        similarity: the model's.
         decide: what to decide; checked by `check_decision`.
         calibration: the model's, for these labels.
 
     Raises:
         UserError: the weights have another shape.
     """
-    evidence = weigh(images, prompts, weights, logit_scale=logit_scale, logit_bias=logit_bias)
+    evidence = weigh(images, prompts, weights, similarity)
     found = Classification(
         labels=[labels[place] for place in evidence.logits.argmax(dim=1).tolist()],
         probabilities=evidence.logits.softmax(dim=1),

@@ -20,16 +20,25 @@ from torch import Tensor, nn
 
 from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration
+from prolip.decisions.config import NO_CSD
 from prolip.errors import UserError
 from prolip.eval.prompts import fill_templates
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.models.precision import autocast
-from prolip.pretrained.classify import PLAIN, Classification, Decide, check_decision, check_labels, classification
+from prolip.pretrained.classify import (
+    PLAIN,
+    Classification,
+    Decide,
+    Similarity,
+    check_decision,
+    check_labels,
+    classification,
+)
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu, progress_bar
 from prolip.pretrained.image_batches import Images, count_images, read_images
-from prolip.pretrained.preprocess import Preprocess
+from prolip.pretrained.preprocess import Preprocess, square_image_size
 
 _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
 
@@ -64,6 +73,9 @@ class Model:
     preprocess: Preprocess
     has_variances: bool
     """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
+    epistemic: bool = False
+    """Whether the variances say what the model has not learned (a Laplace approximation), and not what an input leaves
+    open. Then probabilities are expected ones, and the sampled distance is not used: it would charge for variance."""
     tokenizer: Tokenizer | None = field(default=None, repr=False)
     """The tokenizer of a ProLIP model; None for a model of open_clip, or if it is unknown."""
     keep_ratio: float | None = None
@@ -177,8 +189,7 @@ class Model:
             Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape)),
             labels,
             weights=prompt_weights,
-            logit_scale=self.logit_scale,
-            logit_bias=self.logit_bias,
+            similarity=self.similarity,
             decide=decide,
             calibration=self.calibration,
         )
@@ -207,6 +218,16 @@ class Model:
         """Bias of the similarity that the model learned; None for a model without one, such as CLIP."""
         bias = getattr(self.network, "logit_bias", None)
         return None if bias is None else float(bias.detach())
+
+    @property
+    def similarity(self) -> Similarity:
+        """Scale and bias, and what variances say."""
+        return Similarity(self.logit_scale, self.logit_bias, self.epistemic)
+
+    @property
+    def has_csd(self) -> bool:
+        """Whether the sampled distance (CSD) compares images and texts: there are variances, and not epistemic ones."""
+        return self.has_variances and not self.epistemic
 
     @property
     def prolip(self) -> ProLIP | None:
@@ -251,6 +272,11 @@ class Model:
         return digest.hexdigest()[:32]
 
 
+def missing_csd(model: Model) -> str:
+    """Why the sampled distance cannot compare a model's images and texts."""
+    return NO_CSD if model.has_variances else "the model has no variances"
+
+
 def _captions(texts: str | Sequence[str]) -> list[str]:
     """The captions as a list.
 
@@ -273,18 +299,6 @@ def weights_digest(network: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
-
-
-def square_image_size(model: ProLIP) -> int:
-    """Side of the model's images in pixels.
-
-    Raises:
-        UserError: the images are not square.
-    """
-    size = model.config.vision.image_size
-    if not isinstance(size, int):
-        raise UserError(f"vision.image_size is {size}: only square images are supported")
-    return size
 
 
 def of_prolip(

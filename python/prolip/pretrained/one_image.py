@@ -94,22 +94,22 @@ def run_compare(options: CompareOptions) -> list[str]:
     model, pixels = _open(options)
     image = model.encode_images(pixels, progress=False)
     texts = model.encode_texts(options.texts, progress=False)
-    known = model.has_variances
+    known, comparable = model.has_variances, not model.epistemic
     distances, similarities = csd(image, texts)[0].tolist(), (image.mean @ texts.mean.T)[0].tolist()
     image_in_text = inclusion_score(image, texts).sum(-1).tolist()
     text_in_image = inclusion_score(texts, image).sum(-1).tolist()
     rows: list[dict[str, Any]] = [
         {
             "text": text,
-            "csd": distances[place],
+            "csd": distances[place] if comparable else None,
             "similarity": similarities[place],
             "uncertainty": float(texts.uncertainty[place]) if known else None,
-            "image_in_text": image_in_text[place] if known else None,
-            "text_in_image": text_in_image[place] if known else None,
+            "image_in_text": image_in_text[place] if model.has_csd else None,
+            "text_in_image": text_in_image[place] if model.has_csd else None,
         }
         for place, text in enumerate(options.texts)
     ]
-    rows.sort(key=lambda row: row["csd"])
+    rows.sort(key=lambda row: row["csd"] if comparable else -row["similarity"])
     return _lines(options, "texts", rows, float(image.uncertainty[0]) if known else None)
 
 

@@ -10,31 +10,23 @@ from typing import get_args
 import torch
 
 from prolip.checkpoint import Checkpoint, open_saved, read_weights
-from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import load_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.distributed import find_device
 from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
-from prolip.models.config import Precision, TextConfig
-from prolip.models.hub import TOKENIZER_FILE
+from prolip.models.config import Precision
 from prolip.models.official_json import from_official_json
-from prolip.models.released import find_released
-from prolip.models.weights import INFERENCE_FILE, build
+from prolip.models.weights import build
 from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
-from prolip.pretrained.build_open_clip import build_named, import_open_clip
-from prolip.pretrained.carried import InferenceSettings, carried_by, check_image_settings, located, read_settings
-from prolip.pretrained.download import hub_file
+from prolip.pretrained.build_open_clip import build_named, import_open_clip, without_steps
+from prolip.pretrained.carried import InferenceSettings, check_image_settings
 from prolip.pretrained.model import Model, of_open_clip, of_prolip
-from prolip.pretrained.sources import OPEN_CLIP_PREFIX, hub_repository, load_network, read_beside
+from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load_network
+from prolip.pretrained.tokenizer_choice import carried_tokenizer, choose_tokenizer, exported_settings, is_released
 
 logger = logging.getLogger(__name__)
-
-CLIP_TOKENS = 49408
-"""Size of CLIP's vocabulary. A model with this many tokens and no tokenizer file is assumed to use CLIP's."""
-_TOKENIZER_SETTINGS = "tokenizer_config.json"
-"""The file beside a tokenizer.json that says which token pads."""
 
 
 def load(
@@ -81,7 +73,7 @@ def load(
         raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
     if source.startswith(OPEN_CLIP_PREFIX):
         return _with_calibration(_load_open_clip(source, place, precision, cache_dir), calibration)
-    if not _is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:
+    if not is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:
         adapter, frozen, folder = found_adapter
         below = load(
             find_frozen(frozen, folder),
@@ -93,12 +85,12 @@ def load(
         )
         check_frozen(below, frozen, folder)
         return _with_calibration(adapted(below, adapter, source), calibration)
-    exported = _exported_settings(source, cache_dir)
+    exported = exported_settings(source, cache_dir)
     network, checkpoint = _open_network(source, config, exported, cache_dir)
     found: Tokenizer | None = None
     reason = ""
     try:
-        chosen = None if tokenizer is not None else _carried_tokenizer(source, checkpoint, exported, cache_dir)
+        chosen = None if tokenizer is not None else carried_tokenizer(source, checkpoint, exported, cache_dir)
         if chosen is None:
             chosen = choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
         found = Tokenizer(chosen)
@@ -157,24 +149,13 @@ def _load_open_clip(source: str, device: torch.device, precision: Precision, cac
     """
     name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX), cache_dir)
     try:
-        tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
+        with without_steps():
+            tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
     except ImportError as error:
         raise UserError(f"the tokenizer of {source} needs transformers: pip install transformers") from error
     except OSError as error:
         raise UserError(f"the tokenizer of {source} cannot be opened: {error}") from error
     return of_open_clip(network.eval(), tokenizer, source, device, precision=precision)
-
-
-def _is_released(source: str) -> bool:
-    """Whether a source is a released repository: these hold weights and architecture, and nothing else."""
-    repository = hub_repository(source)
-    return repository is not None and find_released(repository.partition("@")[0]) is not None
-
-
-def _exported_settings(source: str, cache_dir: str | Path | None) -> InferenceSettings | None:
-    """The settings of an exported model; None if the source is another one."""
-    file = None if _is_released(source) else read_beside(source, INFERENCE_FILE, cache_dir)
-    return None if file is None else read_settings(file)
 
 
 def _open_network(
@@ -191,102 +172,3 @@ def _open_network(
     found = from_official_json(checkpoint.notes.model_config)
     check_image_settings(checkpoint.notes.images, found, source)
     return build(found, state), checkpoint
-
-
-def _carried_tokenizer(
-    source: str, checkpoint: Checkpoint | None, exported: InferenceSettings | None, cache_dir: str | Path | None
-) -> TokenizerConfig | None:
-    """The tokenizer that a checkpoint or an exported folder carries; None if it carries none.
-
-    Raises:
-        UserError: its file is missing or damaged.
-    """
-    if checkpoint is not None:
-        return carried_by(checkpoint)
-    if exported is None or exported.tokenizer is None:
-        return None
-    found = located(exported.tokenizer, Path())
-    if found.path is None:
-        return found
-    file = read_beside(source, found.path.name, cache_dir)
-    if file is None:
-        raise UserError(f"{source} has no {found.path.name}, which its {INFERENCE_FILE} names")
-    return dataclasses.replace(found, path=file.absolute())
-
-
-def choose_tokenizer(
-    source: str,
-    tokenizer: str | Path | None,
-    text: TextConfig,
-    checkpoint: Checkpoint | None = None,
-    beside: Path | None = None,
-    cache_dir: str | Path | None = None,
-) -> TokenizerConfig:
-    """Return the tokenizer of a model that carries none; see `load`.
-
-    Raises:
-        UserError: it is unknown, or cannot be downloaded.
-    """
-    if tokenizer is not None:
-        return _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
-    if checkpoint is not None and checkpoint.notes.tokenizer is not None:
-        return find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
-    released = _is_released(source)
-    # A released repository is not asked for a tokenizer, which also works offline.
-    if not released and (file := _tokenizer_beside(source, cache_dir)) is not None:
-        return _named_tokenizer(file, text)
-    if text.hf_tokenizer_name is not None:
-        return _named_tokenizer(_from_hub(text.hf_tokenizer_name, cache_dir), text)
-    if text.vocab_size == CLIP_TOKENS:
-        if not released:
-            logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source, CLIP_TOKENS)
-        return _named_tokenizer(None, text)
-    raise UserError(f"{source} does not say which tokenizer it was trained with: give `clip` or a tokenizer.json")
-
-
-def _tokenizer_beside(source: str, cache_dir: str | Path | None) -> Path | None:
-    """The tokenizer.json beside the weights, with its settings; None if there is none."""
-    file = read_beside(source, TOKENIZER_FILE, cache_dir)
-    if file is not None:
-        read_beside(source, _TOKENIZER_SETTINGS, cache_dir)  # downloads it beside the other
-    return file
-
-
-def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:
-    """Download a tokenizer and its settings.
-
-    Raises:
-        UserError: the repository has no tokenizer.json, or it cannot be downloaded.
-    """
-    file = hub_file(repository, TOKENIZER_FILE, cache_dir)
-    if file is None:
-        raise UserError(f"{repository} has no {TOKENIZER_FILE}")
-    hub_file(repository, _TOKENIZER_SETTINGS, cache_dir)
-    return file
-
-
-def _named_tokenizer(path: Path | None, text: TextConfig) -> TokenizerConfig:
-    """CLIP's tokenizer, or a tokenizer.json with the caption cleaning of the model's configuration.
-
-    A configuration that names a tokenizer of the hub but no cleaning means open_clip's default, `whitespace`.
-    """
-    if path is None:
-        return TokenizerConfig(kind="clip", context_length=text.context_length)
-    named = text.tokenizer_clean or (None if text.hf_tokenizer_name is None else "whitespace")
-    clean = next((known for known in ("lower", "whitespace", "canonicalize") if known == named), None)
-    return TokenizerConfig(kind="file", path=path, context_length=text.context_length, clean=clean)
-
-
-def find_tokenizer(trained: TokenizerConfig, beside: Path | None) -> TokenizerConfig:
-    """The tokenizer of a run; if its file is missing, the file of the same name in `beside`.
-
-    Raises:
-        UserError: both files are missing.
-    """
-    if trained.path is None or trained.path.is_file() or beside is None:
-        return trained
-    other = beside / trained.path.name
-    if not other.is_file():
-        raise UserError(f"the run's tokenizer {trained.path} is missing, and {beside} has no {trained.path.name}")
-    logger.warning("the run's tokenizer %s is missing: using %s", trained.path, other)
-    return dataclasses.replace(trained, path=other)

@@ -19,6 +19,7 @@ from prolip.data import DataError, preprocess_image
 from prolip.data.build.images import UNREADABLE
 from prolip.data.device import Normalise
 from prolip.errors import UserError
+from prolip.models import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
@@ -150,3 +151,15 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def square_image_size(model: ProLIP) -> int:
+    """Side of the model's images in pixels.
+
+    Raises:
+        UserError: the images are not square.
+    """
+    size = model.config.vision.image_size
+    if not isinstance(size, int):
+        raise UserError(f"vision.image_size is {size}: only square images are supported")
+    return size

@@ -57,7 +57,7 @@ def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Cali
     """Embed the labelled images and calibrate the model on them; errors as for `run_calibrate`."""
     images, truth = embed_labelled(model, data, options.batch_size)
     prompts = embed_prompts(model, data.classnames, data.templates)
-    evidence = weigh(images, prompts, None, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
+    evidence = weigh(images, prompts, None, model.similarity)
     templates = [template.replace("{c}", "{}") for template in data.templates]
     subject = Subject(model.name, model.fingerprint(), data.source, data.classnames, templates)
     calibration, held = fit_calibration(

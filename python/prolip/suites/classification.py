@@ -187,7 +187,7 @@ def classify(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> l
     images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep, store=folder.store)
     labels = read_labels(folder, images)
     metadata = None if task.group_column is None else read_metadata(folder, images, task.group_column + 1)
-    return task_rows(task, answer(images.gaussian, classifier, with_var=model.has_variances), labels, metadata)
+    return task_rows(task, answer(images.gaussian, classifier, with_var=model.has_csd), labels, metadata)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

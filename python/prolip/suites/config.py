@@ -220,6 +220,9 @@ class DecisionsOptions(ShardSuiteOptions):
     elsewhere: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Images from elsewhere: a folder of images, shards, or a folder of the published layout. May be given several
     times. Noise is always tried."""
+    beside: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Further models, such as adapted ones (`prolip adapt`): their doubts about the answers of `checkpoint`, and their
+    probabilities of the same images, stand beside its own, with paired intervals. May be given several times."""
     known: str | None = None
     """Images that the model was trained on, from which distances are measured: as `elsewhere`. By default the
     other folds of the data."""

@@ -16,7 +16,7 @@ from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
 from prolip.eval.config import Score
-from prolip.pretrained.model import Model
+from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.classification import classify, classify_faces
 from prolip.suites.config import DatacompOptions
 from prolip.suites.csv_datasets import Association, is_table, open_associations, open_captions
@@ -27,7 +27,6 @@ from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
 
 logger = logging.getLogger(__name__)
 
-NO_VARIANCES = "figures with variances: the model has none"
 _NAMED = 5
 """Most data sets that a note names."""
 _FEW, _MANY = 6, 10
@@ -68,8 +67,8 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
     if smaller:
         more = f" and {len(smaller) - _NAMED} more" if len(smaller) > _NAMED else ""
         notes.append(f"smaller than published: {', '.join(smaller[:_NAMED])}{more}")
-    if not model.has_variances:
-        notes.append(NO_VARIANCES)
+    if not model.has_csd:
+        notes.append(f"figures with variances: {missing_csd(model)}")
     title = options.table.stem if options.table else "datacomp"
     found_rows = [*average_rows(table, rows), *rows]
     return SuiteResult(suite=title, model=model.name, fingerprint=fingerprint, rows=found_rows, notes=notes)
@@ -157,7 +156,7 @@ def retrieve(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> l
     captions = read_captions(folder, embedded)
     texts = embed_captions(model, [caption for some in captions for caption in some])
     image_of_text = torch.tensor([place for place, some in enumerate(captions) for _ in some])
-    scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
+    scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
     return recall_rows(task.name, embedded.gaussian, texts, image_of_text, scores)
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from prolip.decisions.config import Score
 from prolip.decisions.reliability import item_losses, reliability_curve
+from prolip.decisions.selective import risk_curve
 from prolip.report.charts import Line, line_chart
-from prolip.suites.decision_scores import BASELINE
+from prolip.suites.decision_scores import BASELINE, Answered, Folded
 from prolip.suites.results import Chart, Row, Unit, row_of_items
 from prolip.suites.row_statistics import Statistic
 
@@ -25,7 +26,11 @@ _OURS = ("image's variance", "probability over samples", "probability and varian
 """Scores whose differences are main figures."""
 _FAR = ("image's variance", "Mahalanobis distance", "distance to neighbours")
 """The same for images from elsewhere."""
-_POINTS = 40
+
+
+def _score(name: str) -> str:
+    """The score of a name, which may also say whose it is: "image's variance of heads"."""
+    return name.partition(" of ")[0]
 
 
 def difference_row(first: Row, other: Row, metric: str, *, main: bool = False) -> Row:
@@ -69,40 +74,63 @@ def doubt_rows(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> list
         if statistic != "risk_coverage":  # of the same images it differs as its excess does
             main = _OURS if statistic == "auroc" else ()
             rows += [
-                difference_row(own[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name in main)
+                difference_row(own[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=_score(name) in main)
                 for name, row in own.items()
                 if name != BASELINE
             ]
     return rows
 
 
-def probability_rows(task: str, before: Tensor, after: Tensor, truth: Tensor) -> list[Row]:
-    """How well probabilities agree with the labels, without and with temperature.
+def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth: Tensor) -> list[Row]:
+    """How well probabilities agree with the labels, and what other logits of the same images change.
 
     Args:
         task: name of the data set.
-        before: [N, C], the model's own logits.
-        after: [N, C], divided by the temperature of the other folds.
+        own: [N, C], the model's own logits.
+        others: [N, C] by name: divided by the temperature of the other folds, or those of other models.
         truth: i64 [N].
     """
     rows: list[Row] = []
-    found: list[dict[str, Row]] = []
-    for name, logits in (("own scale", before), ("temperature", after)):
+    found: dict[str, dict[str, Row]] = {}
+    for name, logits in {"own scale": own, **others}.items():
         confidence, answer = logits.double().softmax(dim=1).max(dim=1)
         nll, brier = item_losses(logits, truth)
         right = (answer == truth).long()
-        found.append(
-            {
-                "calibration error": row_of_items(
-                    task, f"calibration error, {name}", confidence, right, statistic="equal_mass_error", main=True
-                ),
-                "Brier score": row_of_items(task, f"Brier score, {name}", brier, unit="number"),
-                "negative log-likelihood": row_of_items(task, f"negative log-likelihood, {name}", nll, unit="number"),
-            }
-        )
-        rows += found[-1].values()
+        found[name] = {
+            "calibration error": row_of_items(
+                task, f"calibration error, {name}", confidence, right, statistic="equal_mass_error", main=True
+            ),
+            "Brier score": row_of_items(task, f"Brier score, {name}", brier, unit="number"),
+            "negative log-likelihood": row_of_items(task, f"negative log-likelihood, {name}", nll, unit="number"),
+        }
+        rows += found[name].values()
+    first = found.pop("own scale")
     return rows + [
-        difference_row(found[0][name], found[1][name], f"{name}, temperature − own scale") for name in found[0]
+        difference_row(first[measure], row, f"{measure}, {name} − own scale")
+        for name, measures in found.items()
+        for measure, row in measures.items()
+    ]
+
+
+def beside_rows(task: str, model: str, accuracy: Row, answered: Answered, folded: Folded) -> list[Row]:
+    """Accuracy of another model beside the model's own, and its 90 % label sets.
+
+    Args:
+        task: name of the data set.
+        model: the other model's name.
+        accuracy: the model's own.
+        answered: what the other model says about the same images.
+        folded: its calibrations on the other folds.
+    """
+    own = row_of_items(task, f"accuracy, by {model}", answered.correct.double())
+    within = folded.sets["lac", 0.9]
+    covered = within.gather(1, answered.truth[:, None])[:, 0].double()
+    title = f"label sets of {model} at 90% by lac"
+    return [
+        own,
+        difference_row(accuracy, own, f"accuracy, by {model} − own"),
+        row_of_items(task, f"{title}: contain the label", covered),
+        row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number"),
     ]
 
 
@@ -162,7 +190,7 @@ def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: M
     return [
         *own.values(),
         *(
-            difference_row(own[BASELINE], row, f"{title}, {name} − {BASELINE}", main=name in _FAR)
+            difference_row(own[BASELINE], row, f"{title}, {name} − {BASELINE}", main=_score(name) in _FAR)
             for name, row in own.items()
             if name != BASELINE
         ),
@@ -171,13 +199,11 @@ def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: M
 
 def risk_chart(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> Chart:
     """Share of wrong answers among the least doubtful images, by how many of them are answered."""
-    count = len(correct)
-    places = torch.linspace(max(1, count // 20), count, min(_POINTS, count)).round().long()
     lines = []
     for name in _DRAWN:
         if name in doubts:
-            wrong = (~correct)[doubts[name].argsort(stable=True)].double().cumsum(0)
-            lines.append(Line(name=name, x=(places / count).tolist(), y=(wrong[places - 1] / places).tolist()))
+            answered, wrong = risk_curve(doubts[name], correct)
+            lines.append(Line(name=name, x=answered.tolist(), y=wrong.tolist()))
     text = f"Wrong answers among those given, for {task}, if only the least doubtful images are answered."
     drawn = line_chart("Risk and coverage", text, lines, x_label="share answered", y_scale="from zero", percent=True)
     return Chart(title=f"{task}: wrong answers by share answered", text=text, svg=str(drawn))

@@ -74,15 +74,19 @@ def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> 
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(options.seed))
     folds = torch.empty_like(order)
     folds[order] = torch.arange(len(order)) % options.num_folds
-    evidence = weigh(images, prompts, None, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
+    evidence = weigh(images, prompts, None, model.similarity)
     return Answered(images, Gaussian(classifier.weight, classifier.var.log()), truth, evidence, folds)
 
 
 def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, options: DecisionsOptions) -> Folded:
-    """Calibrate on all folds but one, and decide about the images of that one, for every fold."""
+    """Calibrate on all folds but one, and decide about the images of that one, for every fold.
+
+    Without a sampled distance, there are no sets of the score `csd`.
+    """
     logits = answered.evidence.logits.double().clone()
+    scores = [score for score in SCORES if score != "csd" or answered.evidence.distance is not None]
     within = {
-        (score, guarantee): torch.zeros_like(logits, dtype=torch.bool) for score in SCORES for guarantee in GUARANTEES
+        (score, guarantee): torch.zeros_like(logits, dtype=torch.bool) for score in scores for guarantee in GUARANTEES
     }
     given = {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS}
     subject = Subject(model.name, "", data.source, data.classnames, data.templates)
@@ -90,11 +94,11 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
     for fold in range(options.num_folds):
         inside, outside = ((answered.folds == fold) == side for side in (True, False))
         here, there = answered.evidence.rows(inside), answered.evidence.rows(outside)
-        for score in SCORES:
+        for score in scores:
             fitted, _ = fit_calibration(there, answered.truth[outside], subject, score=score, seed=options.seed)
             for guarantee in GUARANTEES:
                 within[score, guarantee][inside] = fitted.label_sets(here, guarantee)
-            if score == SCORES[0]:
+            if score == scores[0]:
                 calibrations.append(fitted)
                 logits[inside] /= fitted.temperature
                 confidence = logits[inside].softmax(dim=1).amax(dim=1)
@@ -141,15 +145,19 @@ def doubts_elsewhere(
 
 
 def plain_doubts(model: Model, images: Gaussian, classes: Gaussian) -> dict[str, Tensor]:
-    """The scores that need no labelled images; those of variances only for a model that has them."""
+    """The scores that need no labelled images; those of variances only for a model that has them.
+
+    If variances say what the model has not learned, they are in its probabilities, and there is no distance.
+    """
     prompts = Gaussian(classes.mean[:, None], classes.log_var[:, None])
-    evidence = weigh(images, prompts, None, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
+    evidence = weigh(images, prompts, None, model.similarity)
     doubts = logit_doubts(evidence.logits)
     if model.has_variances:
+        doubts |= {"image's variance": images.total_var.double()}
+    if evidence.distance is not None and model.has_variances:
         answer = evidence.logits.argmax(dim=1)
         expected = expected_probabilities(images, classes, model.logit_scale)
         doubts |= {
-            "image's variance": images.total_var.double(),
             "answer's variance": classes.total_var.double()[answer],
             "distance to the answer": evidence.distance.double().gather(1, answer[:, None])[:, 0],
             "probability over samples": 1 - expected.amax(dim=1),

@@ -6,16 +6,21 @@ other folds of the images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 from prolip.suites.caption_sets import name_sources
 from prolip.suites.config import DecisionsOptions
 from prolip.suites.decision_rows import (
+    beside_rows,
     doubt_rows,
     elsewhere_rows,
     probability_rows,
@@ -23,7 +28,13 @@ from prolip.suites.decision_rows import (
     risk_chart,
     set_rows,
 )
-from prolip.suites.decision_scores import answer_images, doubts_elsewhere, find_doubts, fold_calibrations
+from prolip.suites.decision_scores import (
+    answer_images,
+    doubts_elsewhere,
+    find_doubts,
+    fold_calibrations,
+    plain_doubts,
+)
 from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import TaskFolder, open_folder
 from prolip.suites.results import SuiteResult, TaskCache, TaskResult, row_of_items
@@ -33,6 +44,14 @@ NOISE = "noise"
 _NUM_NOISE = 500
 
 
+class Other(NamedTuple):
+    """Images from elsewhere, and a model that they were embedded with."""
+
+    model: Model
+    images: dict[str, Gaussian]
+    """[M, D], by name."""
+
+
 def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> SuiteResult:
     """Measure every data set.
 
@@ -40,11 +59,13 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         UserError: no data set could be measured, or images from elsewhere cannot be read.
         DataError: images from elsewhere cannot be read.
     """
-    size = options.batch_size
-    others = {name: _embed_images(model, source, size) for name, source in name_sources(options.elsewhere).items()}
-    others[NOISE] = embed_noise(model, _NUM_NOISE, size, options.seed)
-    known = None if options.known is None else _embed_images(model, options.known, size)
-    beside = [
+    others = embed_elsewhere(model, options)
+    known = None if options.known is None else _embed_images(model, options.known, options.batch_size)
+    beside: dict[str, Other] = {}
+    for name, source in name_sources(options.beside).items():
+        found = load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+        beside[name] = Other(found, embed_elsewhere(found, options))
+    read = [
         float(images.mean.double().square().mean(0).amax())
         for images in (*others.values(), *([known] if known else []))
     ]
@@ -57,9 +78,10 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
             "data": data.fingerprint,
             "lists": [data.classnames, data.templates],
             "options": [options.num_folds, options.seed, options.known is None, *others],
-            "beside": beside,
+            "elsewhere": read,
+            "beside": {label: other.model.fingerprint() for label, other in beside.items()},
         }
-        run = partial(measure_decisions, model, name, data, others, known, options)
+        run = partial(measure_decisions, model, name, data, others, known, options, beside)
         return cache.get_or_run(name, settings, run)
 
     return evaluate_sets("decisions", model, options.data, evaluate)
@@ -72,6 +94,7 @@ def measure_decisions(
     others: dict[str, Gaussian],
     known: Gaussian | None,
     options: DecisionsOptions,
+    beside: Mapping[str, Other],
 ) -> TaskResult:
     """Measure one data set.
 
@@ -82,6 +105,7 @@ def measure_decisions(
         others: images from elsewhere, by name.
         known: images that the model was trained on; None for the other folds.
         options: number of folds, seed, batch size.
+        beside: other models, by name, whose doubts about the model's answers stand beside its own.
 
     Raises:
         UserError: there are too few images for the folds.
@@ -91,16 +115,38 @@ def measure_decisions(
     folded = fold_calibrations(model, data, answered, options)
     doubts = find_doubts(model, answered, folded, known)
     right = answered.correct
+    seen = {label: answer_images(other.model, data, options) for label, other in beside.items()}
+    for label, other in beside.items():
+        doubts |= _named(plain_doubts(other.model, seen[label].images, seen[label].classes), label)
+    scaled = {"temperature": folded.logits} | {f"by {label}": one.evidence.logits for label, one in seen.items()}
+    accuracy = row_of_items(name, "accuracy", right.double(), main=True)
     rows = [
-        row_of_items(name, "accuracy", right.double(), main=True),
+        accuracy,
         *doubt_rows(name, doubts, right),
-        *probability_rows(name, answered.evidence.logits, folded.logits, answered.truth),
+        *probability_rows(name, answered.evidence.logits, scaled, answered.truth),
         *set_rows(name, folded.sets, folded.answered, answered.truth, right),
     ]
-    for other, images in others.items():
-        rows += elsewhere_rows(name, other, doubts, doubts_elsewhere(model, answered, folded, images, known))
+    for label, one in seen.items():
+        rows += beside_rows(name, label, accuracy, one, fold_calibrations(beside[label].model, data, one, options))
+    for outside, images in others.items():
+        there = doubts_elsewhere(model, answered, folded, images, known)
+        for label, other in beside.items():
+            there |= _named(plain_doubts(other.model, other.images[outside], seen[label].classes), label)
+        rows += elsewhere_rows(name, outside, doubts, there)
     charts = [risk_chart(name, doubts, right), reliability_chart(name, answered.evidence.logits, folded.logits, right)]
     return TaskResult(rows=rows, charts=charts)
+
+
+def _named(doubts: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
+    """Scores under the name of another model."""
+    return {f"{name} of {model}": doubt for name, doubt in doubts.items()}
+
+
+def embed_elsewhere(model: Model, options: DecisionsOptions) -> dict[str, Gaussian]:
+    """Embed the images from elsewhere, and noise, by name."""
+    size = options.batch_size
+    found = {name: _embed_images(model, source, size) for name, source in name_sources(options.elsewhere).items()}
+    return found | {NOISE: embed_noise(model, _NUM_NOISE, size, options.seed)}
 
 
 def embed_noise(model: Model, count: int, batch_size: int, seed: int) -> Gaussian:

@@ -21,13 +21,13 @@ from prolip.eval.config import InclusionForm, Root, TraversalConfig
 from prolip.eval.hierarchy import including_items, mean_root, string_ids, traverse
 from prolip.eval.statistics import spearman
 from prolip.gaussian import Gaussian, inclusion_score
-from prolip.pretrained.model import Model
+from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.config import HierarcapsOptions, HierarimgsOptions
 from prolip.suites.csv_datasets import files_of, open_images, read_levels
 from prolip.suites.folders import stamps
 from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
-NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption: the model has no variances"
+NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption"
 
 
 class _Hierarchies(NamedTuple):
@@ -137,9 +137,9 @@ def _run(
     found = cache.get_or_run(
         suite,
         settings,
-        lambda: TaskResult(rows=walk_rows(name, embed(), options.walk, with_var=model.has_variances)),
+        lambda: TaskResult(rows=walk_rows(name, embed(), options.walk, with_var=model.has_csd)),
     )
-    notes = [] if model.has_variances else [NEEDS_VARIANCES]
+    notes = [] if model.has_csd else [f"{NEEDS_VARIANCES}: {missing_csd(model)}"]
     return SuiteResult(suite=suite, model=model.name, fingerprint=fingerprint, rows=found.rows, notes=notes)
 
 

@@ -24,7 +24,7 @@ from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.zero_shot import Classifier, aggregate_prompts
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
+from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.classification import answer, build_classifier, embed_prompts
 from prolip.suites.config import SETS, ImagenetOptions
 from prolip.suites.folders import TaskFolder, find_folder, open_folder, read_labels
@@ -32,7 +32,7 @@ from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_o
 from prolip.suites.templates import imagenet_templates
 
 EVEN, WITH_VAR = "even prompts", "with class variances"
-NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class variances: the model has no variances"
+NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class variances"
 
 
 class LabelledSet(NamedTuple):
@@ -74,8 +74,8 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
             notes += found.notes
     if not rows:
         raise UserError("; ".join(notes))
-    if not model.has_variances:
-        notes.append(NEEDS_VARIANCES)
+    if not model.has_csd:
+        notes.append(f"{NEEDS_VARIANCES}: {missing_csd(model)}")
     return SuiteResult(suite="imagenet", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
 
 
@@ -138,7 +138,7 @@ def evaluate_set(source: _Source, name: str) -> TaskResult:
     model, options, folder = source.model, source.options, source.folder(name)
     templates, title = source.templates(folder), title_of(name)
     data = source.embedded(name)
-    if not model.has_variances:
+    if not model.has_csd:
         classifier = build_classifier(model, folder.classnames, templates)
         return TaskResult(rows=method_rows(title, EVEN, classifier, data, with_var=False, main=True))
     total = len(templates) * len(folder.classnames)

@@ -17,7 +17,7 @@ from prolip.eval.coco import Shares, coco_shares
 from prolip.eval.config import Score
 from prolip.eval.retrieval import RECALL_AT, first_ranks
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
+from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
 from prolip.suites.coco_pairs import load_truth
 from prolip.suites.config import RetrievalOptions
@@ -25,7 +25,6 @@ from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import TaskFolder
 from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
-NO_DISTANCE = "figures by sampled distance: the model has no variances"
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
 _WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
 _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
@@ -45,8 +44,8 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
         return cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options))
 
     result = evaluate_sets("retrieval", model, options.data, evaluate)
-    if not model.has_variances:
-        result.notes.append(NO_DISTANCE)
+    if not model.has_csd:
+        result.notes.append(f"figures by sampled distance: {missing_csd(model)}")
     return result
 
 
@@ -64,7 +63,7 @@ def retrieve_set(model: Model, name: str, folder: TaskFolder, options: Retrieval
     found = captions_of(folder, embedded, *where)
     texts = embed_captions(model, list(chain.from_iterable(found.texts)))
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
-    scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
+    scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
     rows = recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
     if truth is not None and found.image_ids is not None and found.caption_ids is not None:
         caption_ids = list(chain.from_iterable(found.caption_ids))

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data.samples import read_label
+from prolip.decisions.config import NO_CSD
 from prolip.embeddings.embed import Embedded, embed_captions, embed_shards
 from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
@@ -62,6 +63,8 @@ def run_reweight(options: ReweightOptions) -> list[str]:
         raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
     templates = read_templates(options.templates)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
+    if model.epistemic:
+        raise UserError(f"checkpoint: prompts are weighted by their Gaussians: {NO_CSD}")
     images = _embed_images(model, options)
     classes = find_classes(options, templates, images)
     texts = [prompt for ensemble in classes.prompts for prompt in ensemble]

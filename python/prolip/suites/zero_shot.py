@@ -19,11 +19,10 @@ from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError
 from prolip.files import atomic_file
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
+from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.caption_sets import open_captioned
 from prolip.suites.classification import accuracy_rows, answer, build_classifier
 from prolip.suites.config import ZeroShotOptions
-from prolip.suites.datacomp import NO_VARIANCES
 from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import CLASSNAMES, TaskFolder, read_labels, read_lines
 from prolip.suites.results import SuiteResult, TaskCache, TaskResult
@@ -47,8 +46,8 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
         return cache.get_or_run(name, settings, partial(classify_set, model, name, folder, options.batch_size))
 
     result = evaluate_sets("zero_shot", model, options.data, evaluate)
-    if not model.has_variances:
-        result.notes.append(NO_VARIANCES)
+    if not model.has_csd:
+        result.notes.append(f"figures with variances: {missing_csd(model)}")
     return result
 
 
@@ -60,7 +59,7 @@ def classify_set(model: Model, name: str, folder: TaskFolder, batch_size: int) -
     """
     classifier = build_classifier(model, folder.classnames, folder.templates)
     images, labels = embed_labelled(model, folder, batch_size)
-    found = answer(images, classifier, with_var=model.has_variances)
+    found = answer(images, classifier, with_var=model.has_csd)
     return TaskResult(rows=accuracy_rows(name, found, labels))
 
 

@@ -217,7 +217,8 @@ def _shards(config: TrainConfig) -> str:
     with BatchLoader(settings) as loader:
         total = loader.num_samples
     found = [_first_sample(settings, pattern) for pattern in config.data.shards]
-    known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch"
+    epochs = config.epochs(total)
+    known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch{epochs}"
     return f"{known}; test read OK: {', '.join(found)}"
 
 

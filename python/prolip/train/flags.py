@@ -45,6 +45,11 @@ def last_value(words: Sequence[str], key: str) -> str | None:
     return value
 
 
+def named(words: Sequence[str]) -> list[str]:
+    """Return the keys that the flags set."""
+    return [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+
+
 def parse(
     base: Tree, tables: Sequence[NamedTable], words: Sequence[str], *, derived: frozenset[str], prog: str
 ) -> Tree:
@@ -64,8 +69,7 @@ def parse(
         _check_keys(flatten(table), _with_lengths(base, table), derived, f" in {name}")
     merged: dict[str, Any] = reduce(_merge, (table for _, table in tables), {})
     base = _with_lengths(base, merged)
-    named = [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
-    _check_keys((key for key in named if key != "help"), base, derived, "")
+    _check_keys((key for key in named(words) if key != "help"), base, derived, "")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -135,6 +139,12 @@ def _with_lengths(default: Any, table: Mapping[str, Any]) -> Any:
             item = typing.get_args(hints[name])[0]
             changes[name] = tuple(_with_lengths(item(), each) for each in value)
     return dataclasses.replace(default, **changes)
+
+
+def unknown_keys(base: object, table: Mapping[str, Any], derived: frozenset[str]) -> list[str]:
+    """Return the dotted keys of a table that the tree does not have."""
+    known = flatten(to_table(_with_lengths(base, table), derived))
+    return [key for key in flatten(table) if key not in known]
 
 
 def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], where: str) -> None:

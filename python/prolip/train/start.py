@@ -12,9 +12,9 @@ from prolip.models.weights import read_json
 from prolip.pretrained.build_open_clip import import_open_clip
 from prolip.pretrained.download import hub_file
 from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, hub_repository, new_model, read_config
+from prolip.pretrained.tokenizer_choice import OPEN_CLIP_CONFIG
 from prolip.train.config import TrainConfig
 
-_OPEN_CLIP_CONFIG = "open_clip_config.json"
 _SIZES = {
     "vision": ("layers", "width", "patch_size", "image_size"),
     "text": ("layers", "width", "heads", "context_length", "vocab_size"),
@@ -56,9 +56,9 @@ def _remote_open_clip(named: str) -> dict[str, Any] | None:
         return None
     if named.startswith(HUB_PREFIX):
         repository = named.removeprefix(HUB_PREFIX)
-        file = hub_file(repository, _OPEN_CLIP_CONFIG)
+        file = hub_file(repository, OPEN_CLIP_CONFIG)
         if file is None:
-            raise UserError(f"start_from is {OPEN_CLIP_PREFIX}{named}: {repository} has no {_OPEN_CLIP_CONFIG}")
+            raise UserError(f"start_from is {OPEN_CLIP_PREFIX}{named}: {repository} has no {OPEN_CLIP_CONFIG}")
         return _open_clip_sizes(read_json(file).get("model_cfg", {}))
     open_clip = import_open_clip()
     name, _, weights = named.partition("/")

@@ -19,7 +19,7 @@ export RUSTFLAGS="--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 -Cpasses=s
 export "CFLAGS_${host//-/_}=-fsanitize=address"
 # The same versions as everywhere; cargo adds libfuzzer-sys and what it needs.
 cp "$root/Cargo.lock" Cargo.lock
-cargo build --quiet --release --target "$host"
+cargo build --quiet --profile fuzz --target "$host"
 
 "${PYTHON:-python3}" seeds.py "$work/corpus"
 mkdir -p "$work/found"
@@ -27,7 +27,7 @@ export ASAN_OPTIONS=allocator_may_return_null=1:detect_odr_violation=0
 for target in "$@"; do
   echo "== $target, $minutes minutes"
   mkdir -p "$work/corpus/$target"
-  "$work/$host/release/$target" "$work/corpus/$target" -max_total_time=$((minutes * 60)) -rss_limit_mb=2048 -timeout=20 \
+  "$work/$host/fuzz/$target" "$work/corpus/$target" -max_total_time=$((minutes * 60)) -rss_limit_mb=2048 -timeout=20 \
     -max_len=4096 -artifact_prefix="$work/found/$target-" -print_final_stats=1 > "$work/$target.log" 2>&1 || failed="$failed $target"
   grep -E 'panicked|^SUMMARY|stat::number_of_executed_units' "$work/$target.log" || true
   grep -E 'cov: ' "$work/$target.log" | tail -1

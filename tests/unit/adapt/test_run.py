@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from tests.support.images import noise
 from tests.support.shards import write_tar
 
 import prolip
+from prolip.adapt.run import Origin, similarity_lines
 from prolip.cli import main
 from prolip.embeddings.storage import Manifest, complete_parts
-from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
+from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, AdapterConfig, Frozen
 from prolip.pretrained import Model
 
 COUNT = 24
@@ -163,3 +165,14 @@ def test_embeddings_of_two_models_are_refused(lab: Path, tmp_path: Path, capsys:
     both = ["--embeddings", str(lab / "name"), str(other), "--out", str(tmp_path / "out")]
     assert main(["adapt", *both]) == 2
     assert "are of different models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(0.14, True), (1.1, False)])
+def test_a_scale_that_collapsed_is_a_warning(scale: float, warned: bool) -> None:
+    adapter = Adapter(AdapterConfig(method="heads", embed_dim=4, has_bias=True, hidden=4, means="fixed"))
+    with torch.no_grad():
+        adapter.logit_scale.fill_(math.log(scale))
+    frozen = Frozen(source="open_clip:ViT-B-32", weights=None, tokenizer=None)
+    lines = similarity_lines(adapter, Origin(frozen, 24.41, -11.27, has_variances=False))
+    assert lines[0].endswith("the frozen model's: 24.41, -11.27")
+    assert any("--heads.steps" in line for line in lines) == warned

@@ -97,6 +97,14 @@ def test_baselines_give_normalised_pictures_and_ids(shard: str, recipe: str) -> 
         assert tuple(ids.shape) == (2, 77)
 
 
+def test_shards_with_less_than_a_batch_are_named(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "data", "--shards", shard, "--repeats", "1", "--num_images", "8"]) == 2
+    said = capsys.readouterr().err
+    assert "batch_size is 256" in said
+    assert "an epoch has 6" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

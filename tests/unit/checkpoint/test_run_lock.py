@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.forked import Forked
 from tests.support.untrained_run import ALONE
 
 from prolip.checkpoint import RunLock, folder, run_lock
@@ -38,11 +39,11 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "VISIBLE_SECONDS", 5.0)
 
 
-def hold(path: Path, how: str = "") -> subprocess.Popen[str]:
+def hold(path: Path, how: str = "") -> Forked:
     """A process that holds a folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), how], stdout=subprocess.PIPE, text=True)
+    process = Forked([sys.executable, "-c", HOLD, str(path), how], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+    assert process.stdout.readline() == b"held\n"
     return process
 
 
@@ -63,36 +64,32 @@ def test_a_folder_is_free_after_its_run(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
-    process = hold(tmp_path)
-    with pytest.raises(UserError, match=rf"in use by process {process.pid} "):
+    with hold(tmp_path) as process, pytest.raises(UserError, match=rf"in use by process {process.pid} "):
         RunLock(tmp_path, ALONE)
-    process.kill()
-    process.communicate()
     assert (tmp_path / "lock.json").exists()
     RunLock(tmp_path, ALONE).close()
 
 
 def test_a_process_that_is_being_killed_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 30.0)
-    process = hold(tmp_path)
-    killer = threading.Timer(0.5, process.kill)
-    killer.start()
-    RunLock(tmp_path, ALONE).close()
-    assert process.wait(10) == -signal.SIGKILL
-    process.communicate()
+    with hold(tmp_path) as process:
+        killer = threading.Timer(0.5, os.kill, (process.pid, signal.SIGKILL))
+        killer.start()
+        RunLock(tmp_path, ALONE).close()
+        assert process.wait(10) == -signal.SIGKILL
 
 
 def test_what_a_killed_process_has_started_does_not_hold_its_folder(tmp_path: Path) -> None:
     process = hold(tmp_path, "fork")
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
     try:
-        process.kill()
-        process.wait(10)
+        with process:
+            process.kill()
+            process.wait(10)
         with RunLock(tmp_path, ALONE), pytest.raises(UserError, match=rf"in use by process {os.getpid()} "):
             RunLock(tmp_path, ALONE)
     finally:
         os.kill(child, signal.SIGKILL)
-        process.communicate()
 
 
 @pytest.mark.parametrize("error", [OSError(38, "not implemented"), None])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from prolip.checkpoint import checkpoint_path
+from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo import run as demo
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.results import Headline
 from prolip.distributed import usable_cores
+from prolip.train.config import load_config
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,30 @@ def test_the_headlines_are_a_table() -> None:
     lines = demo.headline_lines(results)
     assert len(lines) == 2
     assert lines[1].split() == ["Group", "57.1%", "8.0%", "20.0%", "(largest", "group)"]
+
+
+def test_a_finished_demo_without_a_calibration_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emoji_results: EmojiResults
+) -> None:
+    config = demo.DemoConfig(out=tmp_path / "run", data=tmp_path / "data")
+    words = ["demo", "--out", str(config.out), "--data.shards", "x", "--data.tokenizer.path", "x"]
+    checkpoint_path(config.out / "checkpoints", load_config(words).total_steps).mkdir(parents=True)
+    done: list[str] = []
+
+    def evaluate(source: Path, data: Path, out: Path) -> None:
+        done.append("evaluate")
+        out.write_text(emoji_results.to_json())
+        (source / CALIBRATION_FILE).touch()
+
+    monkeypatch.setattr(demo, "build_emoji", lambda *_: SimpleNamespace(samples={"train": 1}))
+    monkeypatch.setattr(demo, "evaluate", evaluate)
+    monkeypatch.setattr(demo, "render_report", lambda run, data: (run / "report.html").touch())
+    for expected in (["evaluate"], ["evaluate"]):
+        assert demo.run_demo(config)[0] == 0
+        assert done == expected
+    (config.out / CALIBRATION_FILE).unlink()
+    assert demo.run_demo(config)[0] == 0
+    assert done == ["evaluate", "evaluate"]
 
 
 def test_a_wrong_recipe_is_told_before_anything_is_built(tmp_path: Path) -> None:

@@ -240,13 +240,25 @@ def test_of_a_folder_the_kept_images_are_copied_with_their_captions(
     said = capsys.readouterr().out.splitlines()
     assert "3 of 4 ranked samples kept" in said[0]
     assert "3 images copied now" in said[0]
-    assert said[-1] == f"wrote {out}; next: prolip data build folder --images {out} --out FOLDER"
+    assert said[-1] == f"wrote {out}; next: prolip data build folder --images {out} --captions text --out FOLDER"
     names = ["foxes/1.png", "foxes/1.txt", "foxes/2.png", "lions/1.png", "lions/1.txt"]
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*") if path.name != "filter.json") == names
     assert all((out / name).read_bytes() == (photos / name).read_bytes() for name in names)
     (out / "foxes" / "2.png").unlink()
     assert main(words) == 0
     assert "1 images copied now" in capsys.readouterr().out, "the rest was there"
+
+
+@pytest.mark.parametrize(("key", "captions"), [("a_fox.png", " --captions name"), ("foxes/1.png", "")])
+def test_the_next_command_takes_the_captions_that_there_are(
+    key: str, captions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, ranking = ranked_folder(tmp_path, key)
+    (photos / key).with_suffix(".txt").unlink()
+    out = tmp_path / "copy"
+    assert main(["data", "filter", "--ranking", str(ranking), "--keep_count", "1", "--out", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"wrote {out}; next: prolip data build folder --images {out}{captions} --out FOLDER"
 
 
 def test_folders_and_shards_are_copied_beside_each_other(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.support.untrained_run import write_checkpoint, write_run, write_words
 import prolip
 from prolip.checkpoint import open_saved
 from prolip.cli import main
+from prolip.data import MaskConfig
 from prolip.data.config import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
@@ -44,6 +45,30 @@ def run(tmp_path: Path) -> Path:
     for step in (10, 20):
         write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0)
     return tmp_path / "run"
+
+
+def test_a_run_of_another_version_is_loaded_and_neither_exported_nor_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_words(tmp_path / "tokenizer.json")
+    tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
+    config = TrainConfig(samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
+    mask = MaskConfig(text_mode="remove")
+    config = replace(config, data=replace(config.data, shards=("x.tar",), tokenizer=tokenizer, mask=mask))
+    old = to_toml(config).replace('out = "runs/run"', 'name = "run"\nrun_dir = "runs/run"')
+    write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), old, step=10, trained=config)
+    assert prolip.load(tmp_path / "run", device="cpu").encode_texts("a picture").mean.shape == (1, 128)
+    (tmp_path / "again.toml").write_text(to_toml(config))
+    for words in (
+        ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")],
+        ["train", str(tmp_path / "again.toml"), "--out", str(tmp_path / "run")],
+        ["train", str(tmp_path / "again.toml"), "--out", str(tmp_path / "run"), "--dry-run"],
+    ):
+        capsys.readouterr()
+        caplog.clear()
+        assert main(words) == 2
+        said = capsys.readouterr().err + caplog.text
+        assert said.strip().endswith("it can be loaded and evaluated, but not resumed or exported"), said
 
 
 def test_a_run_becomes_a_folder_that_loads_the_same_tensors(run: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import subprocess
 import sys
 from argparse import Namespace
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ import torch
 from open_clip_train.scheduler import const_lr
 from open_clip_train.train import evaluate
 from PIL import Image
+from tests.support import forked
 from tests.support.shards import write_tar
 
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
@@ -239,7 +239,7 @@ open_clip.add_model_config({str(Path(shards).parent / "prolip-test-tiny.json")!r
 assert main({[*words, "--name", "run", "--epochs", "1"]!r}) == 0
 assert main({more!r}) == 0
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=200)
+    done = forked.run([sys.executable, "-c", script], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "more" / "checkpoints" / "epoch_2.pt").exists()
     told = (tmp_path / "more" / "out.log").read_text()

@@ -14,7 +14,7 @@ from prolip.errors import UserError
 from prolip.eval.bprw import reweight_prompts
 from prolip.eval.config import BprwConfig
 from prolip.gaussian import Gaussian, csd
-from prolip.pretrained.classify import Classification, check_labels, classification
+from prolip.pretrained.classify import Classification, Similarity, check_labels, classification, weigh
 
 LABELS = ["cat", "dog", "car"]
 
@@ -34,7 +34,7 @@ def classify(
     scale: float = 30.0,
     bias: float | None = -12.0,
 ) -> Classification:
-    return classification(images, prompts, labels, weights=weights, logit_scale=scale, logit_bias=bias)
+    return classification(images, prompts, labels, weights=weights, similarity=Similarity(scale, bias))
 
 
 def test_probabilities_follow_the_definition() -> None:
@@ -113,3 +113,34 @@ def test_weights_are_those_of_re_weighted_prompts() -> None:
 def test_labels_are_checked(labels: Sequence[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_labels(labels)
+
+
+def test_variances_that_say_what_was_not_learned_make_an_answer_less_sure() -> None:
+    """Expected probabilities against samples of both Gaussians; and where CSD would change the answer, they do not."""
+    draws = torch.Generator().manual_seed(0)
+    labels = Gaussian(torch.eye(3, 32), torch.full((3, 32), -6.5))
+    mean = torch.cat([torch.tensor([0.1, 0.0, -0.1]), torch.ones(29)])[None]
+    image = Gaussian(F.normalize(mean, dim=1), torch.full((1, 32), -6.5))
+    similarity = Similarity(40.0, -3.0, epistemic=True)
+    prompts = Gaussian(labels.mean[:, None], labels.log_var[:, None])
+    found = weigh(image, prompts, None, similarity)
+    assert found.distance is None
+    assert found.pair_logits is not None
+    samples = [
+        F.normalize(one.mean + one.var.sqrt() * torch.randn(20_000, *one.mean.shape, generator=draws), dim=-1)
+        for one in (image, labels)
+    ]
+    logits = 40 * (samples[0] * samples[1]).sum(-1)
+    expected = (logits - 3).sigmoid().mean(0)
+    torch.testing.assert_close(found.pair_logits[0].sigmoid(), expected, atol=0.02, rtol=0)
+    torch.testing.assert_close(found.logits.softmax(dim=1)[0], logits.softmax(dim=1).mean(0), atol=0.05, rtol=0)
+    sure = 40 * image.mean @ labels.mean.T
+    assert float(expected[0] - (sure - 3).sigmoid()[0, 0]) > 0.05, "without variances it would be surer"
+    assert float(sure.softmax(dim=1)[0, 0] - found.logits.softmax(dim=1)[0, 0]) > 0.05
+    # A label of which little was learned is less sure, but stays the answer; the sampled distance would drop it.
+    wide = prompts.log_var.clone()
+    wide[0] = -4.0
+    unsure = Gaussian(prompts.mean, wide)
+    assert int(weigh(image, unsure, None, similarity).logits.argmax()) == 0
+    assert int(weigh(image, unsure, None, similarity._replace(epistemic=False)).logits.argmax()) != 0
+    assert weigh(image, unsure, None, similarity).logits[0, 0] < found.logits[0, 0]

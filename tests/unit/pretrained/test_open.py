@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.support.datacomp_sets import write_open_clip
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
-from prolip.data.config import TokenizerConfig
-from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.hub import save_pretrained
 from prolip.pretrained import open as opening
 from prolip.pretrained.model import Preprocess
 
@@ -26,20 +25,12 @@ def test_a_folder_without_a_usable_checkpoint_is_named(tmp_path: Path) -> None:
         opening.load(tmp_path / "absent.pt")
 
 
-def test_a_run_is_opened_with_its_own_tokenizer(tmp_path: Path) -> None:
-    clip = TokenizerConfig(kind="clip")
-    assert opening.find_tokenizer(clip, tmp_path) is clip
-    own, data = TokenizerConfig(kind="file", path=tmp_path / "own.json"), tmp_path / "data"
-    with pytest.raises(ValueError, match=r"own.json is missing, and .*data has no own.json"):
-        opening.find_tokenizer(own, data)
-    data.mkdir()
-    (data / "tokenizer.json").write_text("{}")  # another one
-    with pytest.raises(ValueError, match=r"data has no own.json"):
-        opening.find_tokenizer(own, data)
-    (data / "own.json").write_text("{}")
-    assert opening.find_tokenizer(own, data).path == data / "own.json"
-    (tmp_path / "own.json").write_text("{}")
-    assert opening.find_tokenizer(own, data) is own
+def test_a_model_of_open_clip_is_opened_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    opening.load(write_open_clip(tmp_path / "clip"), device="cpu")
+    assert caplog.messages == []
+    logging.getLogger().info("afterwards all is logged")
+    assert len(caplog.messages) == 1
 
 
 def test_an_exported_model_brings_its_tokenizer(tmp_path: Path) -> None:
@@ -68,22 +59,3 @@ def test_the_fingerprint_is_the_models(tmp_path: Path) -> None:
     next(model.network.parameters()).data[...] += 1e-3
     found.append(model.fingerprint())
     assert len({before, *found}) == 1 + len(others) + 1
-
-
-def test_without_a_tokenizer_a_model_with_as_many_tokens_takes_clips(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    demo = ARCHITECTURES["demo"]
-    for size in (opening.CLIP_TOKENS, opening.CLIP_TOKENS + 1):
-        text = replace(demo.text, layers=1, width=32, heads=2, vocab_size=size)
-        small = replace(demo, embed_dim=32, vision=replace(demo.vision, layers=1, width=32, head_width=16), text=text)
-        save_pretrained(ProLIP(small), tmp_path / str(size))
-    tokenizer = opening.load(tmp_path / str(opening.CLIP_TOKENS)).require_tokenizer()
-    assert tokenizer.config.kind == "clip"
-    assert "names no tokenizer" in caplog.text
-    unknown = opening.load(tmp_path / str(opening.CLIP_TOKENS + 1))
-    assert "only images can be encoded" in caplog.text
-    assert unknown.encode_images(torch.zeros(2, 3, 36, 36)).mean.shape == (2, 32), "images need no tokenizer"
-    for ask in (unknown.encode_texts, unknown.tokenize, unknown.fingerprint, unknown.require_tokenizer):
-        with pytest.raises(ValueError, match="does not say which tokenizer it was trained with"):
-            ask(*([] if ask in {unknown.fingerprint, unknown.require_tokenizer} else [["a"]]))

@@ -278,7 +278,7 @@ def test_averages_are_those_of_the_published_table(world: World) -> None:
 
 def test_what_has_no_variances_says_so(world: World) -> None:
     (notes,) = world.results["notes"].values()
-    assert "figures with variances: the model has none" in notes
+    assert "figures with variances: the model has no variances" in notes
     assert not any("variances" in metric or "sampled distance" in metric for _, metric in world.figures)
 
 
@@ -430,6 +430,6 @@ def test_only_a_set_smaller_than_the_published_one_is_said_to_be(
         )
 
     monkeypatch.setattr("prolip.suites.datacomp.run_task", run_task)
-    model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_variances=True)
+    model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_variances=True, has_csd=True)
     found = run_datacomp(model, DatacompOptions(checkpoint=("m",), data=("y",)), TaskCache(tmp_path))
     assert found.notes == ["smaller than published: MNIST (9,999 of 10,000), Flickr (999 of 1,000)"]

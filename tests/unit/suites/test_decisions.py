@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.support.class_folders import LABELS, write_calibrated_world
+from tests.support.untrained_run import write_run_with
 
 import prolip
 from prolip.cli import main
@@ -109,3 +110,32 @@ def test_too_few_images_and_folds(lab: Path, model: Model) -> None:
     data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
     with pytest.raises(UserError, match="has 120 images: 31 folds need four each"):
         answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=31))
+
+
+def test_other_models_stand_beside_the_model(lab: Path, model: Model) -> None:
+    """Their doubts are about the model's own answers; the same model beside itself differs in nothing."""
+    write_run_with(lab / "other", lab / "tokenizer.json", context_length=8, seed=1)
+    words = ["--checkpoint", str(lab / "run"), "--data", str(lab / "mine"), "--out", str(lab / "beside")]
+    words += ["--beside", str(lab / "run"), "--beside", str(lab / "other"), "--num_resamples", "20"]
+    assert main(["eval", "decisions", *words, "--device", "cpu"]) == 0
+    rows = json.loads((lab / "beside" / "results.json").read_text())["figures"]
+    found = {f"{row['task']}: {row['metric']}": row for row in rows}
+    other = prolip.load(lab / "other", device="cpu")
+    truth = torch.arange(3).repeat_interleave(40)
+    texts, images = (
+        model.encode_texts([f"a photo of a {label}." for label in LABELS]),
+        model.encode_images(lab / "mine"),
+    )
+    wrong = (model.logit_scale * (images.mean @ texts.mean.T - texts.total_var / 2)).argmax(dim=1) != truth
+    variance = other.encode_images(lab / "mine").total_var.double()
+    (value,) = found["mine: AUROC of errors by image's variance of other"]["value"].values()
+    assert value == pytest.approx(auroc(variance, wrong), abs=1e-3)
+    for measure in ("AUROC of errors, max probability of run − max probability", "accuracy, by run − own"):
+        row = found[f"mine: {measure}"]
+        assert [*row["value"].values(), *row["low"].values(), *row["high"].values()] == pytest.approx([0, 0, 0])
+    row = found["mine: negative log-likelihood, by other − own scale"]
+    (low,), (value,), (high,) = row["low"].values(), row["value"].values(), row["high"].values()
+    assert low < value < high
+    assert found["mine: AUROC of errors, image's variance of other − max probability"]["main"]
+    assert "mine, noise: AUROC of images from elsewhere by image's variance of other" in found
+    assert "mine: label sets of other at 90% by lac: size" in found

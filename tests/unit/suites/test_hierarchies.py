@@ -65,7 +65,7 @@ def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None
     for suite in ("hierarcaps", "hierarimgs"):
         found = world.run(suite, "--data", str(world.hierarchies))
         values = world.values(found, world.ours)
-        assert found["notes"] == {world.ours: [], world.theirs: [NEEDS_VARIANCES]}
+        assert found["notes"] == {world.ours: [], world.theirs: [f"{NEEDS_VARIANCES}: the model has no variances"]}
         made = open_captioned(str(next((world.root / suite / "data").glob("*.tar"))), world.root).shards
         pictures = embed_shards(world.model, made).gaussian
         if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tomllib
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.untrained_run import write_run, write_words
 
 from prolip.data import LoaderConfig
+from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
 from prolip.models.hub import save_pretrained
@@ -45,10 +50,15 @@ def test_published_runs_have_the_settings_of_their_scripts(scale: str, samples: 
 
 
 def test_an_architecture_is_a_start_that_keys_change() -> None:
-    config = load_config(["demo", "--architecture", "ViT-L-16", "--model.vision.layers", "3", *SHARDS,
-                          "--data.tokenizer.context_length", "64"])  # fmt: skip
+    config = load_config(["demo", "--architecture", "ViT-L-16", "--model.vision.layers", "3", *SHARDS])
     large = ARCHITECTURES["ViT-L-16"]
     assert config.model == replace(large, vision=replace(large.vision, layers=3))
+
+
+def test_the_length_of_a_run_in_epochs() -> None:
+    config = load_config(["demo", "--samples_seen", "25600000"])
+    assert config.epochs(29) == ", 882,758.6 epochs"
+    assert config.epochs(None) == config.epochs(0) == ""
 
 
 def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
@@ -190,6 +200,14 @@ def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
     assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]
 
 
+def test_settings_of_another_version_are_said_to_be_so() -> None:
+    config = load_config(["demo"])
+    other = to_toml(config).replace("out = ", 'name = "demo"\nrun_dir = ')
+    for read in (from_toml, partial(differing_keys, config)):
+        with pytest.raises(UserError, match=r"another version of prolip, .* \(name, run_dir\): it can be loaded and"):
+            read(other)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # A start
 
@@ -207,12 +225,77 @@ def start(tmp_path: Path) -> tuple[str, ModelConfig]:
 
 def test_the_architecture_of_a_start_wins_over_a_recipes_own_model(start: tuple[str, ModelConfig]) -> None:
     source, small = start
-    words = ["finetune-clip-vit-b16", *SHARDS, "--start_from", source, "--data.tokenizer.context_length", "20"]
-    config = load_config([*words, "--architecture", "start_from"])
-    assert config.model == small
-    # What is said after that choice changes it.
-    changed = load_config([*words, "--architecture", "start_from", "--model.init_logit_bias", "-3"])
-    assert changed.model == replace(small, init_logit_bias=-3)
+    words = ["finetune-clip-vit-b16", *SHARDS, "--start_from", source]
+    for choice in ([], ["--architecture", "start_from"]):
+        config = load_config([*words, *choice])
+        assert (config.architecture, config.model) == ("start_from", small)
+        # What is said after that choice changes it.
+        changed = load_config([*words, *choice, "--model.init_logit_bias", "-3"])
+        assert changed.model == replace(small, init_logit_bias=-3)
+    assert load_config([*words, "--architecture", "ViT-L-16"]).architecture == "ViT-L-16"
+
+
+def test_a_recipe_that_resizes_its_start_keeps_its_architecture(start: tuple[str, ModelConfig]) -> None:
+    words = ["longprolip-vit-b16-24m", *SHARDS, "--start_from", start[0]]
+    assert load_config(words).model == ARCHITECTURES["ViT-B-16-long"]
+    assert load_config([*words, "--start_resize", "corrected"]).model == ARCHITECTURES["ViT-B-16-long"]
+    assert load_config([*words, "--start_resize", "off"]).model == start[1]
+
+
+def test_a_start_brings_its_tokenizer_unless_another_is_asked_for(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
+    words = [*SHARDS, "--start_from", str(tmp_path / "run"), "--samples_seen", "51200", *RATES]
+    for recipe in ([], ["finetune-siglip-vit-b16"], ["vit-b16-datacomp-1b-1.28b"]):
+        config = load_config([*recipe, *words])
+        tokenizer = config.data.tokenizer
+        assert (tokenizer.kind, tokenizer.context_length, tokenizer.pad_id) == ("file", 7, 0)
+        assert tokenizer.path is not None
+        assert tokenizer.path.read_bytes() == (tmp_path / "own.json").read_bytes()
+        config.check_vocabulary()
+    (tmp_path / "mine.toml").write_text(f'data.tokenizer.path = "{tmp_path}/own.json"')
+    by_recipe = load_config(["finetune-siglip-vit-b16", str(tmp_path / "mine.toml"), *words])
+    by_flag = load_config([*words, "--data.tokenizer.path", str(tmp_path / "own.json")])
+    for config in (by_recipe, by_flag):
+        assert config.data.tokenizer == TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_start_of_open_clip_dictates_what_follows_from_it(tmp_path: Path, named: bool) -> None:
+    """Its tokenizer is CLIP's, or the file beside it if it names one."""
+    start = write_open_clip(tmp_path / "clip")
+    expected, masks = TokenizerConfig(kind="clip", context_length=16), "remove"  # each of CLIP's ids is a word
+    if named:
+        write_words(tmp_path / "clip" / "tokenizer.json")
+        file = tmp_path / "clip" / "open_clip_config.json"
+        described = json.loads(file.read_text())
+        described["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "x/y", "tokenizer_kwargs": {"clean": "lower"}}
+        file.write_text(json.dumps(described))
+        path = tmp_path / "clip" / "tokenizer.json"
+        expected, masks = TokenizerConfig(kind="file", path=path, clean="lower", context_length=16), "replace"
+    config = load_config(["finetune-siglip-vit-b16", *SHARDS, "--start_from", start])
+    assert config.model.text.context_length == 16
+    assert config.data.tokenizer == expected
+    assert load_config([*SHARDS, "--samples_seen", "512", "--start_from", start, *RATES]).data.mask.text_mode == masks
+    config.check_vocabulary()
+
+
+def test_what_follows_from_the_tokenizer_need_not_be_set(tmp_path: Path) -> None:
+    words = [*SHARDS, "--samples_seen", "512"]
+    demo = load_config([*words, "--architecture", "demo"])
+    assert (demo.model.text.vocab_size, demo.data.tokenizer.context_length) == (49408, 20)
+    assert demo.data.mask.text_mode == "remove"  # each of CLIP's ids is a word
+    longer = load_config([*words, "--architecture", "demo", "--model.text.context_length", "30"])
+    assert longer.data.tokenizer.context_length == 30
+    write_words(tmp_path / "own.json")
+    own = load_config([*words, "--data.tokenizer.path", str(tmp_path / "own.json")])
+    assert own.data.tokenizer.kind == "file"
+    assert own.model == ARCHITECTURES["ViT-B-16"]
+    assert own.data.mask.text_mode == "replace"  # the id 32,000 is free in a table of 32,100
+    # What is asked for stays.
+    asked = ["--data.mask.text_mode", "replace", "--model.text.vocab_size", "50000"]
+    config = load_config([*words, "--architecture", "demo", *asked])
+    assert (config.model.text.vocab_size, config.data.mask.text_mode) == (50000, "replace")
+    assert load_config([*words, "--data.mask.mask_id", "7"]).data.mask.text_mode == "replace"
 
 
 def test_a_recipe_that_chooses_the_architecture_of_its_start_may_change_it(
@@ -224,7 +307,6 @@ def test_a_recipe_that_chooses_the_architecture_of_its_start_may_change_it(
         extends = "finetune-clip-vit-b16"
         start_from = "{source}"
         architecture = "start_from"
-        data.tokenizer.context_length = 20
         model.init_logit_bias = -3.0
         """
     )
@@ -242,7 +324,7 @@ def test_a_recipe_that_chooses_the_architecture_of_its_start_may_change_it(
 def test_a_start_does_not_get_the_rates_of_pre_training(
     start: tuple[str, ModelConfig], flags: tuple[str, ...], missing: str
 ) -> None:
-    words = [*SHARDS, "--samples_seen", "51200", "--start_from", start[0], "--data.tokenizer.context_length", "20"]
+    words = [*SHARDS, "--samples_seen", "51200", "--start_from", start[0]]
     with pytest.raises(UserError, match=f"{missing}: the defaults .* Add a recipe, such as finetune-clip-vit-b16"):
         load_config([*words, *flags])
     assert load_config([*words, *RATES]).optim.lr == 1e-5
@@ -261,12 +343,13 @@ def test_a_start_brings_its_architecture_and_what_is_saved_needs_it_no_more(tmp_
     )
     save_pretrained(ProLIP(small), tmp_path / "start")
     words = [*SHARDS, "--samples_seen", "512", "--start_from", str(tmp_path / "start"), *RATES]
-    config = load_config([*words, "--data.tokenizer.context_length", "20"])
+    config = load_config(words)
     assert (config.architecture, config.model) == ("start_from", small)
     shutil.rmtree(tmp_path / "start")
     assert from_toml(to_toml(config)) == config
     named = load_config([*words, "--architecture", "ViT-B-16"])
-    assert named.model == ARCHITECTURES["ViT-B-16"]
+    large = ARCHITECTURES["ViT-B-16"]
+    assert named.model == replace(large, text=replace(large.text, vocab_size=49408))  # CLIP's, by default
     with pytest.raises(ValueError, match="neither a file nor a folder"):
         load_config(words)
     with pytest.raises(ValueError, match="start_from names no checkpoint"):

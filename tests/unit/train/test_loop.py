@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from tests.support import forked
 from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
 from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
@@ -156,7 +156,7 @@ def test_no_step_waits_for_a_device_that_counts() -> None:
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip(f"torch {torch.__version__} knows no devices written in Python")
     command = [sys.executable, "-m", "tests.support.stand_in_device", *map(json.dumps, STEPS)]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = forked.run(command, cwd=ROOT)
     assert told.returncode == 0, told.stderr
     found = json.loads(told.stdout)
     for step, changes in zip(found["steps"], STEPS, strict=True):

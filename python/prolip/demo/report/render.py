@@ -8,9 +8,10 @@ from typing import Any, Literal
 from markupsafe import Markup, escape
 
 from prolip.demo.report import words
+from prolip.demo.report.decision_section import reliability_chart, risk_chart, risk_sentence
 from prolip.demo.report.prompt_section import gain_chart, prompting_sentence, weight_chart
 from prolip.demo.report.run_files import ReportInputs, column, read_inputs
-from prolip.demo.suite.results import ModelFigures, SetFigures
+from prolip.demo.suite.results import DecisionFigures, ModelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
 from prolip.files import write_atomic
 from prolip.report import charts
@@ -61,6 +62,8 @@ def build_page(inputs: ReportInputs) -> str:
         signed=words.signed,
         relative=words.relative,
         span=words.span,
+        percent_range=words.percent_range,
+        number_range=words.number_range,
         set_label=words.set_label,
         bullet=charts.bullet,
         linked=linked,
@@ -87,6 +90,7 @@ def build_page(inputs: ReportInputs) -> str:
         "inclusion_charts": inclusion_charts(inputs.results.trained.sets, inputs.results.random.sets),
         "not_longer": not_longer(inputs.results.trained, inputs.results.random),
         "bin_charts": bin_charts(inputs),
+        **decision_context(inputs.results.decisions),
         "curves": training_curves(inputs),
         "findings": [
             *words.findings(inputs.results),
@@ -99,6 +103,18 @@ def build_page(inputs: ReportInputs) -> str:
         "attribution_text": None if inputs.attribution_text is None else linked(inputs.attribution_text),
     }
     return environment.get_template("report.html.j2").render(context)
+
+
+def decision_context(decisions: DecisionFigures | None) -> dict[str, Any]:
+    """What the section on decisions shows."""
+    if decisions is None:
+        return {"decisions": None}
+    return {
+        "decisions": decisions,
+        "risk_chart": risk_chart(decisions),
+        "risk_sentence": risk_sentence(decisions),
+        "reliability_chart": reliability_chart(decisions),
+    }
 
 
 def not_longer(trained: ModelFigures, random: ModelFigures) -> dict[str, tuple[float, float]]:

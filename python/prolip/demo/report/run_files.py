@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prolip.demo.suite.results import EmojiResults, Gallery
+from prolip.demo.suite.results import DecidedImage, EmojiResults, Gallery
 from prolip.errors import UserError
 from prolip.train.flags import flatten
 from prolip.train.logging.runs import read_metrics
@@ -66,7 +66,9 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
         config=flatten(tomllib.loads(config_text)) if config_text is not None else {},
         attributions=read_attributions(data_dir / "dataset.json"),
         attribution_text=_text(data_dir / "ATTRIBUTION.md"),
-        images=read_gallery_images(data_dir, results.gallery),
+        images=read_gallery_images(
+            data_dir, results.gallery, results.decisions.examples if results.decisions is not None else []
+        ),
     )
 
 
@@ -81,13 +83,17 @@ def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
     return [row.get(name, math.nan) for row in rows]
 
 
-def read_gallery_images(data_dir: Path, gallery: Gallery) -> dict[tuple[str, str], str]:
-    """Read the gallery's images from the shards, as data URIs."""
+def read_gallery_images(
+    data_dir: Path, gallery: Gallery, examples: Sequence[DecidedImage]
+) -> dict[tuple[str, str], str]:
+    """Read the images of the gallery and of the examples of decisions from the shards, as data URIs."""
     wanted: dict[str, set[str]] = {}
     for image in (*gallery.pictures, *gallery.most_certain, *gallery.least_certain):
         wanted.setdefault(image.set_name, set()).add(image.key)
     for chain in gallery.chains:
         wanted.setdefault(chain.set_name, set()).add(chain.key)
+    for example in examples:
+        wanted.setdefault(example.set_name, set()).add(example.key)
     return {
         (set_name, key): uri
         for set_name, keys in wanted.items()

@@ -2,7 +2,7 @@
 
 import math
 
-from prolip.demo.suite.results import EmojiResults, LevelFigures, SetFigures
+from prolip.demo.suite.results import EmojiResults, LevelFigures, Range, SetFigures
 from prolip.eval.uncertainty import AccuracyBins
 
 LEVEL_NAMES = {
@@ -43,6 +43,20 @@ def relative(value: float) -> str:
 def span(low: float, high: float) -> str:
     """Format a range of shares in percent, without a line break: "79–103 %"."""
     return f"{100 * low:.0f}–\u2060{100 * high:.0f}{THIN}%" if math.isfinite(low + high) else "n/a"
+
+
+def percent_range(figure: Range) -> str:
+    """Format a share with its range: "91.0 % (88 to 94)"; "n/a" for NaN."""
+    if not math.isfinite(figure.low + figure.high):
+        return percent(figure.value)
+    return f"{percent(figure.value)} ({100 * figure.low:.0f} to {100 * figure.high:.0f})"
+
+
+def number_range(figure: Range) -> str:
+    """Format a number with its range; "n/a" for NaN."""
+    if not math.isfinite(figure.value):
+        return "n/a"
+    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})".replace("-", "−")
 
 
 def set_label(name: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from prolip.decisions.calibration import Calibration, save_calibration
+from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo.config import EmojiOptions, Split
 from prolip.demo.suite import Evaluated, evaluate_emoji
 from prolip.errors import UserError
@@ -25,7 +27,17 @@ def evaluate_run(model: Model, data: Path, split: Split) -> Evaluated:
     if model.prolip is None or not model.has_variances:
         raise UserError(f"{model.name} is not a ProLIP model with variances, which the emoji suite measures")
     given = {} if model.keep_ratio is None else {"keep_ratio": model.keep_ratio}
-    return evaluate_emoji(model.prolip, model.require_tokenizer(), data, model.device, split, **given)
+    found = evaluate_emoji(model.prolip, model.require_tokenizer(), data, model.device, split, **given)
+    if found.calibration is None:
+        return found
+    subject = found.calibration.subject._replace(model=model.name, fingerprint=model.fingerprint())
+    return found._replace(calibration=dataclasses.replace(found.calibration, subject=subject))
+
+
+def keep_calibration(model: Model, calibration: Calibration | None) -> None:
+    """Write a calibration into the model's folder, unless it has one already."""
+    if calibration is not None and model.calibration is None and Path(model.name).is_dir():
+        save_calibration(calibration, Path(model.name) / CALIBRATION_FILE)
 
 
 def results_path(source: Path, split: Split) -> Path | None:
@@ -38,14 +50,15 @@ def results_path(source: Path, split: Split) -> Path | None:
 
 
 def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
-    """Return the headlines of a ProLIP model, and write the full results to its run's folder.
+    """Return the headlines of a ProLIP model; write the full results and a calibration to its run's folder.
 
     Raises:
         UserError: it is not a ProLIP model, a shard is missing, or the precision is not fp32.
     """
     if options.precision != "fp32":
         raise UserError(f"precision is {options.precision}: the emoji suite only measures in fp32")
-    results, trained, random = evaluate_run(model, options.data, options.split)
+    results, trained, random, calibration = evaluate_run(model, options.data, options.split)
+    keep_calibration(model, calibration)
     path = results_path(Path(model.name), options.split)
     if path is not None:
         write_atomic(path, to_json(results))

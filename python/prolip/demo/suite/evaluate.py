@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.decisions.calibration import Calibration
 from prolip.demo.suite.emoji_samples import (
     CaptionBook,
     EmbeddedCaptions,
@@ -21,6 +22,7 @@ from prolip.demo.suite.emoji_samples import (
 )
 from prolip.demo.suite.gallery import make_gallery
 from prolip.demo.suite.headline_items import order_items, recall_items, zero_shot_items
+from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import (
     ClassPrompts,
     blurred,
@@ -32,12 +34,20 @@ from prolip.demo.suite.measure_sets import (
     zoomed,
 )
 from prolip.demo.suite.prompt_methods import measure_prompting
-from prolip.demo.suite.results import EmojiResults, Headline, ModelFigures, PromptSetFigures, ViewFigures
+from prolip.demo.suite.results import (
+    DecisionFigures,
+    EmojiResults,
+    Headline,
+    ModelFigures,
+    PromptSetFigures,
+    ViewFigures,
+)
 from prolip.embeddings.embed import decode_images, embed_pixels, embed_texts
 from prolip.errors import UserError
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
+from prolip.pretrained.classify import Similarity
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +72,8 @@ class Evaluated(NamedTuple):
     results: EmojiResults
     trained: dict[str, Tensor]
     random: dict[str, Tensor]
+    calibration: Calibration | None
+    """Of the groups, on validation emoji; it does not name the model. None where `results.decisions` is."""
 
 
 def evaluate_emoji(
@@ -103,16 +115,50 @@ def evaluate_emoji(
             measure_model(network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
         )
     chance = {image_set.name: chance_recall(correct_pairs(image_set.samples), 10) for image_set in sets}
+    calibration, decisions = None, None
+    if split == "test" and has_set(data_dir, set_names("val")[0]):
+        calibration, decisions = decide_groups(model, data_dir, sets[:-1], embedded[0], prompts, device)
     results = EmojiResults(
         split=split,
         headlines=headlines(split, figures[0], figures[1], chance),
         trained=figures[0],
         random=figures[1],
         gallery=make_gallery(sets, embedded[0].images, embedded[0].captions),
+        decisions=decisions,
         chance_recall_at_10=chance,
         seconds=time.monotonic() - started,
     )
-    return Evaluated(results, *(headline_items(sets, one, prompts, trained_emoji) for one in embedded))
+    trained, random = (headline_items(sets, one, prompts, trained_emoji) for one in embedded)
+    return Evaluated(results, trained, random, calibration)
+
+
+def decide_groups(
+    model: ProLIP,
+    data_dir: Path,
+    held_out: Sequence[ImageSet],
+    embedded: Embeddings,
+    prompts: ClassPrompts,
+    device: torch.device,
+) -> tuple[Calibration, DecisionFigures]:
+    """Calibrate a model on the validation emoji of all designs, and measure decisions about held-out emoji.
+
+    Raises:
+        UserError: a set of validation emoji is missing.
+    """
+    image_size = model.config.vision.image_size
+    assert isinstance(image_size, int), "checked before"
+    validation = [read_set(data_dir, name, image_size) for name in set_names("val")]
+    bias = None if model.logit_bias is None else float(model.logit_bias.detach())
+    similarity = Similarity(float(model.logit_scale.detach().exp()), bias)
+    calibration = calibrate_groups(
+        [LabelledImages(one.name, embed_pixels(model, one.images, device), one.samples) for one in validation],
+        embedded.captions,
+        prompts,
+        similarity,
+        f"{data_dir} (validation emoji)",
+    )
+    labelled = [LabelledImages(one.name, embedded.images[one.name], one.samples) for one in held_out]
+    return calibration, measure_decisions(calibration, labelled, embedded.captions, prompts, similarity)
 
 
 def gather_captions(sets: Sequence[ImageSet]) -> tuple[CaptionBook, ClassPrompts]:
@@ -200,6 +246,11 @@ def set_names(split: Split) -> list[str]:
     return [*held_out, DESIGN_SET] if split == "test" else held_out
 
 
+def has_set(data_dir: Path, name: str) -> bool:
+    """Whether the folder has shards of a set."""
+    return any(data_dir.glob(f"{name}-*.tar"))
+
+
 def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
     """Read the base images (no skin-tone variants) of a set, decoded and normalised.
 
@@ -207,7 +258,7 @@ def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
         UserError: the set has no shard or no base image.
     """
     shards = tuple(str(path) for path in sorted(data_dir.glob(f"{name}-*.tar")))
-    if not shards:
+    if not has_set(data_dir, name):
         raise UserError(f"{data_dir} has no shard {name}-*.tar: build it with `prolip data build emoji`")
     config = LoaderConfig(
         shards=shards,

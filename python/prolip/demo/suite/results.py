@@ -216,6 +216,102 @@ class Gallery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range:
+    """A figure, and the range of 95 % of bootstrap resamples of emoji; NaN if there is nothing to measure."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetDecisions:
+    """Label sets and answers on one set of held-out emoji, or on several together."""
+
+    name: str
+    """Name of the set; "" for all sets together."""
+    num_pictures: int
+    right: Range
+    """Share of images whose most probable label is right."""
+    covered: Range
+    """Share of images whose set contains the right label."""
+    size: Range
+    """Mean number of labels in a set."""
+    answered: Range
+    """Share of images that get an answer."""
+    wrong: Range
+    """Share of wrong answers among those given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskCurve:
+    """Share of wrong answers if only the least doubtful images are answered."""
+
+    name: str
+    """The score of doubt."""
+    answered: list[float]
+    wrong: list[float]
+    auroc: Range
+    """Probability that a wrong answer has more doubt than a right one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliabilities:
+    """How well probabilities agree with the labels, with one scale."""
+
+    name: str
+    calibration_error: Range
+    nll: Range
+    """Negative log-likelihood, in nats."""
+    confidence: list[float]
+    """Mean largest probability of ten bins of equally many images."""
+    accuracy: list[float]
+    """Share of right answers of these bins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecidedImage:
+    """A held-out image with its label set and its answer."""
+
+    set_name: str
+    key: str
+    emoji: str
+    name: str
+    label: str
+    """The right one."""
+    probability: float
+    """Of the most probable label."""
+    label_set: list[str]
+    """The most probable label first."""
+    answered: bool
+    """Whether the answer is the most probable label, or "don't know"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionFigures:
+    """What can be decided about the group of held-out emoji by a calibration on validation emoji."""
+
+    guarantee: float
+    max_error: float
+    num_labels: int
+    num_fitted: int
+    """Validation images that fit the temperature."""
+    num_held: int
+    """Validation images that give the guarantees."""
+    temperature: float
+    sets: list[SetDecisions]
+    """All sets together, then each."""
+    risk: list[RiskCurve]
+    """By the largest probability, then by the image's variance."""
+    auroc_difference: Range
+    """Of the second minus the first."""
+    reliability: list[Reliabilities]
+    """With the model's own scale, then with the temperature."""
+    examples: list[DecidedImage]
+    """Images of the first set at even distances in their order by probability."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Headline:
     """One of the five headline numbers."""
 
@@ -238,6 +334,8 @@ class EmojiResults:
     trained: ModelFigures
     random: ModelFigures
     gallery: Gallery
+    decisions: DecisionFigures | None
+    """None for the validation split, or without validation emoji."""
     chance_recall_at_10: dict[str, float]
     """Expected image-to-text recall at 10 of a random order, by set."""
     seconds: float

@@ -22,7 +22,7 @@ from prolip.models import ProLIP
 from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
 from prolip.models.official_json import to_official_json
 from prolip.models.weights import CONFIG_FILE, MODEL_FILE
-from prolip.pretrained.model import square_image_size
+from prolip.pretrained.preprocess import square_image_size
 
 TRANSFORMERS_FILES = (
     CARD_FILE,

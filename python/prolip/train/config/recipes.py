@@ -12,6 +12,7 @@ from typing import Any
 from prolip.errors import UserError
 from prolip.models.architectures import ARCHITECTURES
 from prolip.train import flags
+from prolip.train.config.follow import OF_START, fill_in, find_origin, of_the_start
 from prolip.train.config.parts import OptimConfig
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 
@@ -19,8 +20,6 @@ _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"--shards": "--data.shards", "--threads": "--data.num_threads"}
 """Words that every command has. In a recipe they are keys of a table."""
 _RATES = ("optim.lr", "optim.warmup_steps")
-_OF_START = "start_from"
-"""The architecture of the checkpoint that a run starts from."""
 
 
 def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainConfig:
@@ -55,51 +54,41 @@ def resolve(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def from_toml(text: str) -> TrainConfig:
-    """Return the settings that `to_toml` wrote."""
-    return _build([("saved configuration", tomllib.loads(text))], [], "prolip train", is_saved=True)
+    """Return the settings that `to_toml` wrote.
+
+    Raises:
+        UserError: another version of prolip wrote them.
+    """
+    return _build([("saved configuration", _read_saved(text))], [], "prolip train", is_saved=True)
+
+
+def _read_saved(text: str) -> dict[str, Any]:
+    table = tomllib.loads(text)
+    unknown = flags.unknown_keys(TrainConfig(), table, DERIVED_KEYS)
+    if unknown:
+        raise UserError(
+            f"this run was trained by another version of prolip, with settings that this one does not have "
+            f"({', '.join(unknown)}): it can be loaded and evaluated, but not resumed or exported"
+        )
+    return table
 
 
 def _build(tables: Sequence[flags.NamedTable], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
-    chosen = [table["architecture"] for _, table in tables if "architecture" in table]
-    starts = [table["start_from"] for _, table in tables if "start_from" in table]
-    start = flags.last_value(words, "start_from") or (starts or ["None"])[-1]
-    default = TrainConfig.architecture if start == "None" else _OF_START
-    architecture = flags.last_value(words, "architecture") or (chosen or [default])[-1]
-    if not is_saved:
-        _check_rates(start, tables, words)
-    if architecture == _OF_START and start == "None":
-        raise UserError(f"architecture is {_OF_START!r}, and start_from names no checkpoint")
-    if architecture not in {*ARCHITECTURES, _OF_START}:
-        raise UserError(f"architecture is {architecture!r}: it must be one of {', '.join(ARCHITECTURES)}")
-    if architecture != _OF_START:
-        base = TrainConfig(model=ARCHITECTURES[architecture])
-    elif is_saved:  # the table `model` is complete
-        base = TrainConfig(architecture=architecture)
+    origin = find_origin(tables, words)
+    base = TrainConfig(model=ARCHITECTURES.get(origin.architecture, TrainConfig().model))
+    if is_saved:  # the tables are complete
+        config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
     else:
-        from prolip.pretrained.sources import read_config  # imports torch, which --help must not wait for
-
-        tables = _own_architecture(tables, words)
-        base = TrainConfig(architecture=architecture, model=read_config(start))
-    config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
+        _check_rates(origin.start, tables, words)
+        if origin.architecture == OF_START:
+            base, tables = of_the_start(base, tables, words, origin)
+        config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
+        config = fill_in(config, tables, words, origin)
     config.validate()
     return config
 
 
-def _own_architecture(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> list[flags.NamedTable]:
-    """The tables without those `model` that stand before the choice of the start's architecture.
-
-    They change another architecture, that of the recipe's own start.
-    """
-    chosen = [place for place, (_, table) in enumerate(tables) if "architecture" in table]
-    by_flag = flags.last_value(words, "architecture") is not None
-    first = len(tables) if by_flag else (chosen or [0])[-1]
-    return [
-        (name, {key: value for key, value in table.items() if key != "model" or place >= first})
-        for place, (name, table) in enumerate(tables)
-    ]
-
-
-def _check_rates(start: str, tables: Sequence[flags.NamedTable], words: Sequence[str]) -> None:
+def _check_rates(start: str | None, tables: Sequence[flags.NamedTable], words: Sequence[str]) -> None:
     """Check that a run that starts from a trained model says how fast it changes it.
 
     Raises:
@@ -107,7 +96,7 @@ def _check_rates(start: str, tables: Sequence[flags.NamedTable], words: Sequence
     """
     given = {key for _, table in tables for key in flags.flatten(table)}
     wanted = [key for key in _RATES if key not in given and flags.last_value(words, key) is None]
-    if start == "None" or not wanted or "--help" in words:
+    if start is None or not wanted or "--help" in words:
         return
     usual = OptimConfig()
     are = "is" if len(wanted) == 1 else "are"
@@ -168,7 +157,11 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def differing_keys(config: TrainConfig, saved: str) -> list[str]:
-    """List the dotted keys that change what a run computes, compared with the settings in the TOML `saved`."""
-    new, old = flags.flatten(tomllib.loads(to_toml(config))), flags.flatten(tomllib.loads(saved))
+    """List the dotted keys that change what a run computes, compared with the settings in the TOML `saved`.
+
+    Raises:
+        UserError: another version of prolip wrote them.
+    """
+    new, old = flags.flatten(tomllib.loads(to_toml(config))), flags.flatten(_read_saved(saved))
     keys = sorted((new.keys() | old.keys()) - OPERATIONAL_KEYS)
     return [key for key in keys if new.get(key) != old.get(key) and not key.startswith("validation.")]

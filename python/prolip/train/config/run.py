@@ -108,11 +108,11 @@ class TrainConfig:
     """Where to start: `auto`, after the newest usable checkpoint in the run's folder, if any; `never`, at step 0, in a
     folder without checkpoints; a step in the run's folder; or the path of a checkpoint or of another run."""
     architecture: str = "ViT-B-16"
-    """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, and
-    the default if `start_from` is set."""
+    """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, which
+    is taken unless another is named with `start_from` or after it, or `start_resize` is set."""
     start_from: str | None = None
-    """Weights to start from instead of random ones: any source of `prolip.load`, such as a released
-    model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
+    """Model to start from instead of random weights: any source of `prolip.load`, such as a released
+    model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG. It brings its architecture and tokenizer."""
     start_resize: Resize = "off"
     """How to fit position and token tables of another size; "off" refuses them."""
     model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
@@ -158,6 +158,10 @@ class TrainConfig:
     def total_steps(self) -> int:
         """Number of full steps in `samples_seen`."""
         return self.samples_seen // self.batch_size
+
+    def epochs(self, num_samples: int | None) -> str:
+        """How often the run sees each of `num_samples` samples, for the line that begins it; empty if unknown."""
+        return "" if not num_samples else f", {self.samples_seen / num_samples:,.1f} epochs"
 
     def validate(self) -> None:
         """Check the rules between fields.

@@ -1,5 +1,6 @@
 """The report is self-contained, escaped and complete, and says what is missing."""
 
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from prolip.demo.report import render_report, words
+from prolip.demo.report.decision_section import risk_sentence
 from prolip.demo.report.render import linked
-from prolip.demo.suite.results import EmojiResults
+from prolip.demo.suite.results import EmojiResults, Range
 from prolip.errors import UserError
 from prolip.report import charts
 from prolip.train.logging.runs import read_metrics
@@ -120,7 +122,9 @@ def test_page_shows_every_part(run_dir: Path, emoji_data: Path, emoji_results: E
     assert f"; before training {before} and " in page.text
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     gallery = emoji_results.gallery
+    assert emoji_results.decisions is not None
     shown = len(gallery.pictures) + len(gallery.most_certain) + len(gallery.least_certain) + len(gallery.chains)
+    shown += len(emoji_results.decisions.examples)
     assert len(pictures) == shown
     assert all(picture["alt"] for picture in pictures)
     assert str(page.text).count("None") == 0
@@ -139,13 +143,43 @@ def test_every_chart_says_what_it_shows(run_dir: Path, emoji_data: Path) -> None
             assert tree.findtext("desc")
 
 
+def test_decisions_are_shown_with_their_ranges(run_dir: Path, emoji_data: Path, emoji_results: EmojiResults) -> None:
+    decisions = emoji_results.decisions
+    assert decisions is not None
+    text = Page(render_report(run_dir, emoji_data).read_text(encoding="utf-8")).text
+    section = text[text.index("What can you rely on?") : text.index("The most and the least certain")]
+    for row in decisions.sets:
+        for cell in (words.percent_range(row.covered), words.number_range(row.size), words.percent_range(row.wrong)):
+            assert cell in section
+    assert f"{decisions.num_held} others give the guarantees" in section
+    assert risk_sentence(decisions) in section
+    for one in decisions.examples:
+        assert (f"answer: {one.label_set[0]}" if one.answered else "don't know") in section
+    for one in decisions.reliability:
+        assert words.percent_range(one.calibration_error) in section
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.3, -0.1, "tells wrong answers worse"), (0.1, 0.2, "tells wrong answers better"), (-0.1, 0.1, "Neither")],
+)
+def test_which_doubt_is_better_follows_from_the_range(
+    low: float, high: float, verdict: str, emoji_results: EmojiResults
+) -> None:
+    assert emoji_results.decisions is not None
+    difference = Range(value=(low + high) / 2, low=low, high=high)
+    decisions = dataclasses.replace(emoji_results.decisions, auroc_difference=difference)
+    assert verdict in risk_sentence(decisions)
+
+
 def test_missing_parts_are_said(tmp_path: Path, emoji_results: EmojiResults) -> None:
     run, data = tmp_path / "run", tmp_path / "nothing"
     run.mkdir()
     data.mkdir()
-    (run / "eval.json").write_text(emoji_results.to_json(), encoding="utf-8")
+    without = dataclasses.replace(emoji_results, decisions=None)
+    (run / "eval.json").write_text(without.to_json(), encoding="utf-8")
     page = Page(render_report(run, data).read_text(encoding="utf-8"))
-    for missing in ("No curves", "No settings", "No attributions"):
+    for missing in ("No decisions", "No curves", "No settings", "No attributions"):
         assert missing in page.text
     assert not any(tag == "img" for tag, _ in page.tags)
     assert "◆" in page.text

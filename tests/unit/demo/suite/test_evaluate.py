@@ -216,7 +216,9 @@ def test_batches_of_captions_change_nothing(model: ProLIP) -> None:
 
 def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[ImageSet]) -> None:
     before = torch.random.get_rng_state()
-    results, *items = evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
+    results, *items, calibration = evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
+    assert calibration is None
+    assert results.decisions is None
     assert torch.equal(torch.random.get_rng_state(), before), "evaluation leaves the generator alone"
     assert [figures.name for figures in results.trained.sets] == [pictures.name for pictures in emoji_sets]
     assert results.trained.sets[-1].num_pictures == 120

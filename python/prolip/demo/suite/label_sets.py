@@ -1,0 +1,246 @@
+"""Calibrate the groups of emoji on validation emoji, and measure on held-out ones what can be decided by that.
+
+N images, C groups, K prompts per group, D dimensions.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
+from prolip.decisions.reliability import equal_mass_calibration_error, item_losses, reliability_curve
+from prolip.decisions.selective import auroc, risk_curve
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, evenly_spaced
+from prolip.demo.suite.measure_sets import ClassPrompts
+from prolip.demo.suite.results import DecidedImage, DecisionFigures, Range, Reliabilities, RiskCurve, SetDecisions
+from prolip.eval.prompts import fill_templates
+from prolip.eval.statistics import percentile_interval, resampled
+from prolip.gaussian import Gaussian, concatenate
+from prolip.pretrained.classify import Similarity, weigh
+
+GUARANTEE, MAX_ERROR = 0.9, 0.2
+NUM_EXAMPLES = 6
+_NUM_BINS = 10
+_NUM_RESAMPLES = 400
+
+
+class LabelledImages(NamedTuple):
+    """A set of images."""
+
+    name: str
+    images: Gaussian
+    """[N, D]"""
+    samples: Sequence[EmojiSample]
+
+
+class Decided(NamedTuple):
+    """Decisions about N images."""
+
+    evidence: Evidence
+    truth: Tensor
+    """i64 [N]"""
+    correct: Tensor
+    """bool [N]"""
+    within: Tensor
+    """bool [N, C], the label sets."""
+    confidence: Tensor
+    """f64 [N], the largest probability."""
+    answered: Tensor
+    """bool [N]"""
+    uncertainty: Tensor
+    """f64 [N], the images' total variance."""
+    emoji: Tensor
+    """i64 [N]: intervals resample emoji, because the designs of one tend to be right or wrong together."""
+
+    def rows(self, places: Tensor) -> "Decided":
+        """The decisions about some images."""
+        return Decided(self.evidence.rows(places), *(tensor[places] for tensor in self[1:]))
+
+
+def calibrate_groups(
+    validation: Sequence[LabelledImages],
+    captions: EmbeddedCaptions,
+    prompts: ClassPrompts,
+    similarity: Similarity,
+    data: str,
+) -> Calibration:
+    """The model's calibration for the groups of emoji, on all validation images.
+
+    Args:
+        validation: sets of images that the model was not trained on.
+        captions: embeddings of the prompts.
+        prompts: prompts of all groups.
+        similarity: the model's.
+        data: where the images are from. The caller names the model.
+
+    Raises:
+        UserError: there are too few images.
+    """
+    labels, templates = _words(prompts)
+    images = concatenate([group.images for group in validation])
+    truth = prompts.labels("group", [sample for group in validation for sample in group.samples])
+    evidence = weigh(images, prompts.gaussian("group", captions), None, similarity)
+    calibration, _ = fit_calibration(evidence, truth, Subject("", "", data, labels, templates))
+    return calibration
+
+
+def measure_decisions(
+    calibration: Calibration,
+    held_out: Sequence[LabelledImages],
+    captions: EmbeddedCaptions,
+    prompts: ClassPrompts,
+    similarity: Similarity,
+) -> DecisionFigures:
+    """Measure label sets, "don't know", doubts and probabilities on held-out images.
+
+    Args:
+        calibration: on other images, with the same prompts.
+        held_out: sets of images.
+        captions: embeddings of the prompts.
+        prompts: prompts of all groups.
+        similarity: the model's.
+    """
+    samples = [sample for group in held_out for sample in group.samples]
+    images = concatenate([group.images for group in held_out])
+    ensembles = prompts.gaussian("group", captions)
+    evidence = weigh(images, ensembles, None, similarity)
+    truth = prompts.labels("group", samples)
+    confidence, answer = (evidence.logits.double() / calibration.temperature).softmax(dim=1).max(dim=1)
+    decided = Decided(
+        evidence=evidence,
+        truth=truth,
+        correct=answer == truth,
+        within=calibration.label_sets(evidence, GUARANTEE),
+        confidence=confidence,
+        answered=confidence >= calibration.abstention(MAX_ERROR).threshold,
+        uncertainty=images.total_var.double(),
+        emoji=codes([sample.codepoint for sample in samples]),
+    )
+    set_of = torch.arange(len(held_out)).repeat_interleave(torch.tensor([len(group.samples) for group in held_out]))
+    parts = [("", decided)] + [
+        (group.name, decided.rows((set_of == place).nonzero().flatten())) for place, group in enumerate(held_out)
+    ]
+    risk, difference = _risk(decided)
+    return DecisionFigures(
+        guarantee=GUARANTEE,
+        max_error=MAX_ERROR,
+        num_labels=len(calibration.labels),
+        num_fitted=len(calibration.fitted.correct),
+        num_held=len(calibration.held.correct),
+        temperature=calibration.temperature,
+        sets=[_set_decisions(name, some) for name, some in parts],
+        risk=risk,
+        auroc_difference=difference,
+        reliability=[
+            _reliability("own scale", decided, decided.evidence.logits),
+            _reliability("temperature", decided, decided.evidence.logits / calibration.temperature),
+        ],
+        examples=_examples(held_out[0], parts[1][1], calibration.labels),
+    )
+
+
+def _words(prompts: ClassPrompts) -> tuple[list[str], list[str]]:
+    """The groups in words, and the templates that make the prompts of each of them."""
+    ensembles = prompts.texts("group")
+    labels = [ensemble[0] for ensemble in ensembles]
+    templates = [prompt.replace(labels[0], "{}") for prompt in ensembles[0]]
+    assert fill_templates(templates, labels) == ensembles, "each group has its prompts by the same templates"
+    return labels, templates
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _by_emoji(statistic: Callable[..., float], emoji: Tensor, *items: Tensor) -> Range:
+    """A statistic of items [N], with its interval over resamples of emoji."""
+    return _range(*_draws(statistic, emoji, *items))
+
+
+def _range(value: float, draws: Tensor) -> Range:
+    """A figure with the range of 95 % of its draws."""
+    return Range(**percentile_interval(value, draws)._asdict())
+
+
+def _draws(statistic: Callable[..., float], emoji: Tensor, *items: Tensor) -> tuple[float, Tensor]:
+    """A statistic of items, and the same on resamples of emoji, f64 [resamples]."""
+    distinct, code = torch.unique(emoji, return_inverse=True)
+
+    def of_emoji(rows: Tensor) -> float:
+        times = torch.bincount(rows, minlength=len(distinct))[code]
+        return statistic(*(item.repeat_interleave(times, dim=0) for item in items))
+
+    return statistic(*items), resampled(of_emoji, torch.arange(len(distinct)), num_resamples=_NUM_RESAMPLES)
+
+
+def _mean(items: Tensor) -> float:
+    return float(items.double().mean())
+
+
+def _set_decisions(name: str, some: Decided) -> SetDecisions:
+    covered = some.within.gather(1, some.truth[:, None])[:, 0]
+    given = some.answered
+
+    def wrong(answered: Tensor, correct: Tensor) -> float:
+        return float((answered & ~correct).sum() / answered.sum())  # NaN if none is answered
+
+    return SetDecisions(
+        name=name,
+        num_pictures=len(some.truth),
+        right=_by_emoji(_mean, some.emoji, some.correct),
+        covered=_by_emoji(_mean, some.emoji, covered),
+        size=_by_emoji(_mean, some.emoji, some.within.sum(dim=1)),
+        answered=_by_emoji(_mean, some.emoji, given),
+        wrong=_by_emoji(wrong, some.emoji, given, some.correct),
+    )
+
+
+def _risk(decided: Decided) -> tuple[list[RiskCurve], Range]:
+    """Curves and AUROC by the largest probability and by the image's variance, and the difference of these."""
+    doubts = {"largest probability": 1 - decided.confidence, "picture's uncertainty": decided.uncertainty}
+    curves, draws = [], []
+    for name, doubt in doubts.items():
+        answered, wrong = risk_curve(doubt, decided.correct)
+        value, resamples = _draws(auroc, decided.emoji, doubt, ~decided.correct)
+        auroc_range = _range(value, resamples)
+        curves.append(RiskCurve(name=name, answered=answered.tolist(), wrong=wrong.tolist(), auroc=auroc_range))
+        draws.append(resamples)
+    return curves, _range(curves[1].auroc.value - curves[0].auroc.value, draws[1] - draws[0])
+
+
+def _reliability(name: str, decided: Decided, logits: Tensor) -> Reliabilities:
+    confidence = logits.double().softmax(dim=1).amax(dim=1)
+    nll, _ = item_losses(logits, decided.truth)
+    mean_confidence, accuracy = reliability_curve(confidence, decided.correct, _NUM_BINS)
+    return Reliabilities(
+        name=name,
+        calibration_error=_by_emoji(equal_mass_calibration_error, decided.emoji, confidence, decided.correct),
+        nll=_by_emoji(_mean, decided.emoji, nll),
+        confidence=mean_confidence.tolist(),
+        accuracy=accuracy.tolist(),
+    )
+
+
+def _examples(group: LabelledImages, decided: Decided, labels: Sequence[str]) -> list[DecidedImage]:
+    """Images at even distances in their order by probability, the surest first: chosen by rank, never by hand."""
+    order = decided.confidence.argsort(descending=True, stable=True).tolist()
+    examples = []
+    for place in (order[rank] for rank in evenly_spaced(len(order), NUM_EXAMPLES)):
+        sample = group.samples[place]
+        ranked = decided.evidence.logits[place].argsort(descending=True, stable=True).tolist()
+        examples.append(
+            DecidedImage(
+                set_name=group.name,
+                key=sample.key,
+                emoji=sample.emoji,
+                name=sample.name,
+                label=labels[int(decided.truth[place])],
+                probability=float(decided.confidence[place]),
+                label_set=[labels[label] for label in ranked if decided.within[place, label]],
+                answered=bool(decided.answered[place]),
+            )
+        )
+    return examples

@@ -1,0 +1,135 @@
+"""Python programs in processes forked from the server of `ranks`, which has imported PyTorch: they start in no time.
+
+For tests that do not ask how a program starts or how its interpreter ends: these processes do neither. Variables that
+libraries read when they are imported (HF_HOME) come too late.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+from tests.support.ranks import FORKSERVER, run_python
+
+
+class Forked:
+    """What tests use of `subprocess.Popen`; the command is that of a Python: `-m MODULE`, `-c CODE` or a script."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int | None = None,
+        stdout: IO[Any] | int | None = None,
+        stderr: IO[Any] | int | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        start_new_session: bool = False,
+    ) -> None:
+        assert command[0] == sys.executable
+        assert stderr != subprocess.PIPE, "a file can be read when it has ended"
+        theirs: dict[int, Connection] = {}
+        self.stdin: IO[bytes] | None = None
+        self.stdout: IO[bytes] | None = None
+        if stdin == subprocess.PIPE:
+            theirs[0], written = FORKSERVER.Pipe(duplex=False)
+            self.stdin = os.fdopen(os.dup(written.fileno()), "wb", 0)
+            written.close()
+        if stdout == subprocess.PIPE:
+            read, theirs[1] = FORKSERVER.Pipe(duplex=False)
+            self.stdout = os.fdopen(os.dup(read.fileno()), "rb")
+            read.close()
+        for number, file in ((1, stdout), (2, stderr)):
+            if file is not None and not isinstance(file, int):
+                theirs[number] = Connection(os.dup(file.fileno()), readable=False)
+        arguments = (list(command[1:]), dict(env or os.environ), str(cwd or Path.cwd()), theirs, start_new_session)
+        self._process = FORKSERVER.Process(target=_run, args=arguments, daemon=True)
+        self._process.start()
+        for connection in theirs.values():
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kills it, if it still lives."""
+        self.kill()
+        self.wait()
+        for pipe in (self.stdin, self.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code; None of a process that lives."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, when it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it still lives after so many seconds.
+        """
+        self._process.join(timeout)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run(command: Sequence[str], *, cwd: Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end, as `subprocess.run` does."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with Forked(command, stdout=out, stderr=err, cwd=cwd) as process:
+            code = process.wait(timeout)
+        told = []
+        for file in (out, err):
+            file.seek(0)
+            told.append(file.read())
+    return subprocess.CompletedProcess(command, code, *told)
+
+
+def _run(
+    command: list[str], environment: Mapping[str, str], folder: str, files: Mapping[int, Connection], session: bool
+) -> None:
+    if session:
+        os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, connection in files.items():
+        os.dup2(connection.fileno(), number)
+        connection.close()
+    if 0 in files:
+        sys.stdin = os.fdopen(0, closefd=False)
+    torch.set_num_threads(1)
+    try:
+        run_python(command)
+    finally:
+        sys.stdout.flush()
+        atexit._run_exitfuncs()

@@ -1,0 +1,143 @@
+"""A model with a Laplace approximation, wherever others are compared by sampled distance: right, or refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.support.class_folders import LABELS, write_calibrated_world
+
+import prolip
+from prolip.cli import main
+from prolip.decisions.config import NO_CSD
+from prolip.eval.uncertainty import cosine_moments
+from prolip.explore.explorer import Explorer
+from prolip.gaussian import Gaussian
+from prolip.interop.vectors import read_vectors
+from prolip.models.adapter import Adapter, Frozen, LaplaceHead, save_adapter
+from prolip.models.config import AdapterConfig
+from prolip.pretrained.classify import weigh
+from prolip.pretrained.model import Model, weights_digest
+from prolip.suites.config import DecisionsOptions
+from prolip.suites.decision_scores import answer_images, fold_calibrations, plain_doubts
+from prolip.suites.zero_shot import open_classes
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mine`: labelled images; `laplace`: a model whose texts differ much in variance; `embeddings`: of pairs."""
+    root = tmp_path_factory.mktemp("laplace")
+    write_calibrated_world(root)
+    frozen = prolip.load(root / "run", device="cpu")
+    adapter = Adapter(AdapterConfig(method="laplace", embed_dim=32, has_bias=True))
+    adapter.set_logits(20.0, -5.0)
+    draws = torch.Generator().manual_seed(0)
+    for head, size in ((adapter.image, 0.02), (adapter.text, 2.0)):
+        assert isinstance(head, LaplaceHead)
+        head.spread.copy_(size * torch.rand(32, 32, generator=draws).pow(4))
+    save_adapter(adapter, Frozen(str(root / "run"), weights_digest(frozen.network), None), root / "laplace", {})
+    for path in (root / "mine").rglob("*.png"):
+        path.with_suffix(".txt").write_text(path.parent.name)
+    given = ["--checkpoint", str(root / "laplace"), "--device", "cpu"]
+    words = [*given, "--images", str(root / "mine"), "--what", "both", "--out", str(root / "embeddings")]
+    assert main(["embed", *words, "--format", "safetensors"]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(lab: Path) -> Model:
+    return prolip.load(lab / "laplace", device="cpu")
+
+
+def test_probabilities_are_expected_ones(lab: Path, model: Model) -> None:
+    assert model.epistemic
+    assert model.has_variances
+    assert not model.has_csd
+    found = model.classify(lab / "mine", LABELS, progress=False)
+    images, texts = model.encode_images(lab / "mine", progress=False), model.encode_texts(LABELS, progress=False)
+    logits = 20 * images.mean @ texts.mean.T
+    shrink = (1 + math.pi / 8 * 400 * cosine_moments(images, texts).var).rsqrt()
+    torch.testing.assert_close(found.probabilities, (logits * shrink).softmax(dim=1), rtol=1e-3, atol=1e-5)
+    assert found.match is not None
+    torch.testing.assert_close(found.match, ((logits - 5) * shrink).sigmoid(), rtol=1e-3, atol=1e-5)
+    plain = model.similarity._replace(epistemic=False)
+    prompts = Gaussian(texts.mean[:, None], texts.log_var[:, None])
+    by_distance = weigh(images, prompts, None, plain).logits.softmax(dim=1)
+    assert float((by_distance - found.probabilities).abs().max()) > 0.1, "the distance would give other ones"
+
+
+def test_search_takes_the_means(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["search", "--embeddings", str(lab / "embeddings"), "--find", "text", "--device", "cpu", "--k", "120"]
+    words += ["--image", str(lab / "mine" / "food" / "003.png"), "--json"]
+    assert main(words) == 0
+    (answers,) = json.loads(capsys.readouterr().out)
+    similarities = [one["similarity"] for one in answers["answers"]]
+    assert [one["score"] for one in answers["answers"]] == pytest.approx(similarities, abs=1e-5)
+    assert main([*words, "--score", "csd"]) != 0
+    assert f"score is csd: {NO_CSD}; leave --score out" in capsys.readouterr().err
+    vectors = np.concatenate([block.vectors for block in read_vectors(lab / "embeddings", "text")])
+    assert not vectors[:, -1].any(), "a database ranks as search does"
+    assert model.encode_texts(LABELS).uncertainty.min() > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "csd", "--out", "{lab}/r.csv"], "by is csd"),
+        (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "inclusion", "--out", "{lab}/r.csv"], "by is"),
+        (["calibrate", "--checkpoint", "{lab}/laplace", "--data", "{lab}/mine", "--score", "csd"], "score is csd"),
+        (
+            ["bprw", "--checkpoint", "{lab}/laplace", "--shards", "none.tar", "--classnames", "{lab}/names.txt"],
+            "checkpoint: prompts are weighted",
+        ),
+    ],
+)
+def test_what_needs_the_distance_is_refused(
+    lab: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lab / "names.txt").write_text("\n".join(LABELS))
+    assert main([word.replace("{lab}", str(lab)) for word in words]) != 0
+    said = capsys.readouterr().err
+    assert message in said
+    assert NO_CSD in said
+
+
+def test_the_page_is_refused(model: Model) -> None:
+    with pytest.raises(ValueError, match=NO_CSD):
+        Explorer(model, [])
+
+
+def test_an_image_beside_texts_has_similarities_alone(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(lab / "mine" / "food" / "003.png")
+    assert main(["compare", image, *LABELS, "--checkpoint", str(lab / "laplace"), "--device", "cpu", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["texts"]
+    assert {row["csd"] for row in rows} == {row["image_in_text"] for row in rows} == {None}
+    similarities = [row["similarity"] for row in rows]
+    assert similarities == sorted(similarities, reverse=True)
+    assert all(row["uncertainty"] > 0 for row in rows)
+
+
+def test_a_calibration_and_the_suites_leave_the_distance_out(
+    lab: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--checkpoint", str(lab / "laplace"), "--data", str(lab / "mine"), "--device", "cpu"]
+    assert main(["calibrate", *given, "--num_resamples", "1", "--out", str(lab / "c.safetensors")]) == 0
+    calibrated = prolip.load(lab / "laplace", device="cpu", calibration=lab / "c.safetensors")
+    sets = calibrated.classify(lab / "mine", LABELS, guarantee=0.9, progress=False).label_sets
+    assert sets is not None
+    assert main(["eval", "zero_shot", *given, "--out", str(lab / "zero"), "--num_resamples", "1"]) == 0
+    assert NO_CSD in capsys.readouterr().out
+    metrics = [row["metric"] for row in json.loads((lab / "zero" / "results.json").read_text())["figures"]]
+    assert "accuracy" in metrics
+    assert not [metric for metric in metrics if "variance" in metric]
+    options = DecisionsOptions(checkpoint=(), data=())
+    data = open_classes(str(lab / "mine"), lab, options.store, ())
+    answered = answer_images(model, data, options)
+    folded = fold_calibrations(model, data, answered, options)
+    assert {score for score, _ in folded.sets} == {"lac", "aps", "raps"}
+    doubts = plain_doubts(model, answered.images, answered.classes)
+    assert set(doubts) == {"max probability", "margin", "entropy", "energy", "image's variance"}
