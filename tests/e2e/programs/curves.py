@@ -36,6 +36,7 @@ class Joined:
     """
 
     num_ranks = 2
+    num_samples = None
 
     def __init__(self, config: LoaderConfig, *, rank: int, world_size: int, resume: Cursor | None):
         assert (rank, world_size) == (0, 1)

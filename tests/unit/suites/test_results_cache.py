@@ -45,9 +45,10 @@ class Recording(TaskCache):
 
 
 class Named:
-    """A model of which nothing but its name, its fingerprint and whether it has variances is asked."""
+    """A model of which nothing but its name, its fingerprint and its kind of variances is asked."""
 
     has_variances = True
+    has_csd = True
 
     def __init__(self, fingerprint: str = "f") -> None:
         self.name = "m"

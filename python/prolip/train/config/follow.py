@@ -58,16 +58,30 @@ def find_origin(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> Ori
 
 
 def of_the_start(
-    base: TrainConfig, tables: Sequence[flags.NamedTable], words: Sequence[str], origin: Origin
+    base: TrainConfig,
+    tables: Sequence[flags.NamedTable],
+    words: Sequence[str],
+    origin: Origin,
+    saved: TrainConfig | None,
 ) -> tuple[TrainConfig, list[flags.NamedTable]]:
-    """Return the defaults and the tables with the architecture and the tokenizer of the start, where it has them."""
+    """Return the defaults and the tables with the architecture and the tokenizer of the start, where it has them.
+
+    If the run began earlier, they are in its saved settings, and the start is not opened: it may be gone by now.
+    """
     from prolip.pretrained import own_tokenizer, read_config  # import torch, which --help must not wait for
 
     assert origin.start is not None
-    base = dataclasses.replace(base, model=read_config(origin.start))
+    begun = saved is not None and saved.start_from == origin.start
+    base = dataclasses.replace(base, model=saved.model if saved and begun else read_config(origin.start))
     asked = _given(tables[origin.described :], words)
     another = _is_set(asked, _TOKENIZER)
-    known = None if another else own_tokenizer(origin.start, base.model.text)
+    known = None
+    if not another and saved and begun:
+        path = saved.data.tokenizer.path
+        gone = path is not None and not path.is_file()  # its copy in the run's checkpoints is as good
+        known = own_tokenizer(str(saved.out), base.model.text) if gone else saved.data.tokenizer
+    elif not another:
+        known = own_tokenizer(origin.start, base.model.text)
     if known is not None:
         base = dataclasses.replace(base, data=dataclasses.replace(base.data, tokenizer=known))
     drops = another or known is not None

@@ -19,6 +19,8 @@ from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"--shards": "--data.shards", "--threads": "--data.num_threads"}
 """Words that every command has. In a recipe they are keys of a table."""
+RUN_SETTINGS = "config.toml"
+"""The file in a run's folder with its settings."""
 _RATES = ("optim.lr", "optim.warmup_steps")
 
 
@@ -81,11 +83,21 @@ def _build(tables: Sequence[flags.NamedTable], words: list[str], prog: str, *, i
     else:
         _check_rates(origin.start, tables, words)
         if origin.architecture == OF_START:
-            base, tables = of_the_start(base, tables, words, origin)
+            base, tables = of_the_start(base, tables, words, origin, _saved_settings(tables, words))
         config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
         config = fill_in(config, tables, words, origin)
     config.validate()
     return config
+
+
+def _saved_settings(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> TrainConfig | None:
+    """The settings of the run that its folder has; None without a run of this version."""
+    named = [table["out"] for _, table in tables if "out" in table]
+    out = flags.last_value(words, "out") or (named[-1] if named else TrainConfig().out)
+    try:
+        return from_toml((Path(out) / RUN_SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # what is wrong with the folder is said when the run resumes
+        return None
 
 
 def _check_rates(start: str | None, tables: Sequence[flags.NamedTable], words: Sequence[str]) -> None:
