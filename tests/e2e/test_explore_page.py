@@ -215,8 +215,9 @@ def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     expect(answer).to_contain_text("50\u00a0% of the answers")
     page.wait_for_url(lambda url: "guarantee=80" in url and "limit=50" in url)
     # A picture of one's own, and labels that the calibration does not know.
-    picture = {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9), (40, 30))}
-    page.locator("#rely-picture input[type=file]").set_input_files(files=[picture])  # type: ignore[list-item]
+    page.locator("#rely-picture input[type=file]").set_input_files(
+        files=[{"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9), (40, 30))}]
+    )
     expect(page.locator("#rely-item input")).to_have_value("")
     page.get_by_label("Labels, one per line").fill("a picture\nfood")
     page.locator("#rely-run").click()

@@ -18,7 +18,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from tests.support.shards import write_tar
 
-from prolip.pretrained.model import Preprocess, of_open_clip
+from prolip.pretrained.build_open_clip import of_open_clip
+from prolip.pretrained.preprocess import Preprocess
 from prolip.suites.tasks import Task, read_tasks
 
 TASKS = {task.key: task for task in read_tasks()}

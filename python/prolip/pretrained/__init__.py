@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from prolip.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from prolip.pretrained.build_open_clip import of_open_clip
     from prolip.pretrained.classify import Classification
     from prolip.pretrained.download import DownloadError
-    from prolip.pretrained.model import Model, Parts, of_open_clip, of_prolip, weights_digest
+    from prolip.pretrained.model import Model, Parts, of_prolip, weights_digest
     from prolip.pretrained.open import load, open_run
     from prolip.pretrained.preprocess import Preprocess
     from prolip.pretrained.sources import load_network, new_model, read_config
@@ -35,9 +36,10 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "build_open_clip": ["of_open_clip"],
         "classify": ["Classification"],
         "download": ["DownloadError"],
-        "model": ["Model", "Parts", "of_open_clip", "of_prolip", "weights_digest"],
+        "model": ["Model", "Parts", "of_prolip", "weights_digest"],
         "open": ["load", "open_run"],
         "preprocess": ["Preprocess"],
         "sources": ["load_network", "new_model", "read_config"],

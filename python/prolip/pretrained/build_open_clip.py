@@ -1,18 +1,24 @@
-"""Build models of open_clip by name, with open_clip itself, which is an extra."""
+"""Build models of open_clip by name, with open_clip itself, which is an extra, and wrap them as a `Model`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian
+from prolip.models.config import Precision
 from prolip.models.open_clip import StartError
+from prolip.pretrained.model import Model, as_captions
+from prolip.pretrained.preprocess import Preprocess
 
 
 def import_open_clip() -> Any:
@@ -79,3 +85,62 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
         weights = "" if pretrained is None else f" with {pretrained}"
         raise StartError(f"open_clip cannot build {name}{weights}: {error}") from error
     return built
+
+
+def of_open_clip(
+    model: nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    name: str,
+    device: torch.device,
+    *,
+    precision: Precision = "fp32",
+) -> Model:
+    """Wrap a model of open_clip, which has no variances, and move it to `device`.
+
+    Args:
+        model: a model from `open_clip.create_model`.
+        tokenizer: a tokenizer from `open_clip.get_tokenizer`.
+        name: name in results.
+        device: where it runs.
+        precision: precision of the towers.
+    """
+    network: Any = model.to(device)
+
+    def encode_pixels(images: Tensor) -> Gaussian:
+        return Gaussian.point(F.normalize(network.encode_image(images).float(), dim=-1))
+
+    def encode_tokens(ids: Tensor) -> Gaussian:
+        return Gaussian.point(F.normalize(network.encode_text(ids).float(), dim=-1))
+
+    def tokenize(captions: str | Sequence[str]) -> Tensor:
+        return tokenizer(as_captions(captions)).long()
+
+    return Model(
+        name=name,
+        network=network,
+        device=device,
+        encode_pixels=encode_pixels,
+        encode_tokens=encode_tokens,
+        tokenize=tokenize,
+        preprocess=_open_clip_preprocess(network.visual.preprocess_cfg),
+        has_variances=False,
+        precision=precision,
+    )
+
+
+def _open_clip_preprocess(settings: dict[str, Any]) -> Preprocess:
+    """The preprocessing of an open_clip model; without `transform` if the loader gives the same pixels."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = PreprocessCfg(**settings)
+    height, width = (config.size, config.size) if isinstance(config.size, int) else config.size[-2:]
+    same = height == width and config.resize_mode == "shortest" and config.interpolation in {"bicubic", "random"}
+    mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
+    return Preprocess(
+        size=(height, width),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        resize_mode=config.resize_mode,
+        interpolation=config.interpolation,
+        transform=None if same else image_transform_v2(config, is_train=False),
+    )

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.data.tokenizer import Tokenizer
@@ -128,7 +127,7 @@ class Model:
         Raises:
             UserError: there is no caption, one is not a text, or the model's tokenizer is unknown.
         """
-        captions = _captions(texts)
+        captions = as_captions(texts)
         with self.running(), progress_bar("captions", len(captions), progress) as bar:
             return encode_in_batches(self.encode_captions, captions, batch_size, bar.update)
 
@@ -277,7 +276,7 @@ def missing_csd(model: Model) -> str:
     return NO_CSD if model.has_variances else "the model has no variances"
 
 
-def _captions(texts: str | Sequence[str]) -> list[str]:
+def as_captions(texts: str | Sequence[str]) -> list[str]:
     """The captions as a list.
 
     Raises:
@@ -334,7 +333,7 @@ def of_prolip(
     def tokenize(captions: str | Sequence[str]) -> Tensor:
         if tokenizer is None:
             raise UserError(no_tokenizer)
-        return torch.from_numpy(tokenizer.encode(_captions(captions))).long()
+        return torch.from_numpy(tokenizer.encode(as_captions(captions))).long()
 
     return Model(
         name=name,
@@ -348,63 +347,4 @@ def of_prolip(
         tokenizer=tokenizer,
         keep_ratio=keep_ratio,
         precision=precision,
-    )
-
-
-def of_open_clip(
-    model: nn.Module,
-    tokenizer: Callable[[list[str]], Tensor],
-    name: str,
-    device: torch.device,
-    *,
-    precision: Precision = "fp32",
-) -> Model:
-    """Wrap a model of open_clip, which has no variances, and move it to `device`.
-
-    Args:
-        model: a model from `open_clip.create_model`.
-        tokenizer: a tokenizer from `open_clip.get_tokenizer`.
-        name: name in results.
-        device: where it runs.
-        precision: precision of the towers.
-    """
-    network: Any = model.to(device)
-
-    def encode_pixels(images: Tensor) -> Gaussian:
-        return Gaussian.point(F.normalize(network.encode_image(images).float(), dim=-1))
-
-    def encode_tokens(ids: Tensor) -> Gaussian:
-        return Gaussian.point(F.normalize(network.encode_text(ids).float(), dim=-1))
-
-    def tokenize(captions: str | Sequence[str]) -> Tensor:
-        return tokenizer(_captions(captions)).long()
-
-    return Model(
-        name=name,
-        network=network,
-        device=device,
-        encode_pixels=encode_pixels,
-        encode_tokens=encode_tokens,
-        tokenize=tokenize,
-        preprocess=_open_clip_preprocess(network.visual.preprocess_cfg),
-        has_variances=False,
-        precision=precision,
-    )
-
-
-def _open_clip_preprocess(settings: dict[str, Any]) -> Preprocess:
-    """The preprocessing of an open_clip model; without `transform` if the loader gives the same pixels."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
-    config = PreprocessCfg(**settings)
-    height, width = (config.size, config.size) if isinstance(config.size, int) else config.size[-2:]
-    same = height == width and config.resize_mode == "shortest" and config.interpolation in {"bicubic", "random"}
-    mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
-    return Preprocess(
-        size=(height, width),
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-        resize_mode=config.resize_mode,
-        interpolation=config.interpolation,
-        transform=None if same else image_transform_v2(config, is_train=False),
     )

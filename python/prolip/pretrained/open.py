@@ -20,9 +20,9 @@ from prolip.models.config import Precision
 from prolip.models.official_json import from_official_json
 from prolip.models.weights import build
 from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
-from prolip.pretrained.build_open_clip import build_named, import_open_clip, without_steps
+from prolip.pretrained.build_open_clip import build_named, import_open_clip, of_open_clip, without_steps
 from prolip.pretrained.carried import InferenceSettings, check_image_settings
-from prolip.pretrained.model import Model, of_open_clip, of_prolip
+from prolip.pretrained.model import Model, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load_network
 from prolip.pretrained.tokenizer_choice import carried_tokenizer, choose_tokenizer, exported_settings, is_released
 

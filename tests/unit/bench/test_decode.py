@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,10 +134,10 @@ def test_a_table_compares_ours_with_each_other_decoder() -> None:
         ({"workers": (0, -1)}, "workers is -1"),
     ],
 )
-def test_what_cannot_be_measured_is_named(changes: dict[str, object], message: str) -> None:
+def test_what_cannot_be_measured_is_named(changes: dict[str, Any], message: str) -> None:
     values = {"images": Path("photos"), **changes}
     with pytest.raises(UserError, match=message):
-        contenders(BenchDecodeConfig(**values))  # type: ignore[arg-type]
+        contenders(BenchDecodeConfig(**values))
 
 
 def test_absent_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,10 +106,10 @@ def test_every_level_is_compared_with_the_floor_and_the_decoders(photos: Path, m
         ({"gpu_images": 0}, "gpu_images is 0"),
     ],
 )
-def test_what_cannot_be_measured_is_named(changes: dict[str, object], message: str) -> None:
+def test_what_cannot_be_measured_is_named(changes: dict[str, Any], message: str) -> None:
     values = {"images": Path("photos"), **changes}
     with pytest.raises(UserError, match=message):
-        measure(BenchTargetsConfig(**values), lambda _: None)  # type: ignore[arg-type]
+        measure(BenchTargetsConfig(**values), lambda _: None)
 
 
 def test_a_folder_without_photographs_ends_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,8 +114,8 @@ def test_other_labels_than_the_calibrations_have_no_guarantee(explorer: Explorer
         explorer.rely(explorer.items[0].image, [" "], DECIDE)
 
 
-def reliance(**values: object) -> Reliance:
-    usual: dict[str, object] = {
+def reliance(**values: Any) -> Reliance:
+    usual: dict[str, Any] = {
         "labels": ["cat", "<dog>", "cow"],
         "probabilities": [0.6, 0.3, 0.1],
         "guarantee": 0.9,
@@ -127,7 +128,7 @@ def reliance(**values: object) -> Reliance:
         "left_open": Doubt(3.25, 0.25, "some"),
         "not_learned": Doubt(12.5, 0.5, "others"),
     }
-    return Reliance(**(usual | values))  # type: ignore[arg-type]
+    return Reliance(**(usual | values))
 
 
 def written(found: Reliance) -> str:
