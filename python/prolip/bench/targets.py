@@ -78,7 +78,7 @@ def measure(config: BenchTargetsConfig, log: decode.Log) -> tuple[list[Row], flo
     """Measure everything. Returns the rows and how many cores other programs kept busy in the worst part.
 
     Raises:
-        UserError: a number is out of range, a level is none of this processor, or there are no JPEG files.
+        UserError: a number is out of range, this processor lacks a level, or there are no JPEG files.
         RuntimeError: a contender failed.
     """
     levels = _levels(config)
