@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from tests.support.untrained_run import WORDS
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import prolip
+from prolip.decisions import auroc
 from prolip.demo.suite import EmojiResults
+from prolip.demo.suite.evaluate import gather_captions, read_set, set_names
 from prolip.gaussian import Gaussian
 from prolip.train.config import TrainConfig, load_config
 
@@ -89,6 +92,14 @@ def test_it_trains_evaluates_and_skips_what_exists(
     rows = ablation["image_doubt"](found.parent, emoji_data)
     assert [row[0] for row in rows] == pytest.approx([each.group_with_var.top1 for each in evaluated[:3]])
     assert {len(row) for row in rows} == {3 + len(ablation["SCALES"])}
+    model = prolip.load(found.parent, device="cpu", beside=emoji_data)
+    sets = [read_set(emoji_data, name, model.preprocess.size[0]) for name in set_names("test")]
+    pictures, (_, prompts) = sets[0], gather_captions(sets)
+    truth, texts = prompts.labels("group", pictures.samples), [ensemble[0] for ensemble in prompts.texts("group")]
+    templates = [text.replace(texts[0], "{}") for text in prompts.texts("group")[0]]
+    answers = model.classify(pictures.images, texts, templates=templates, progress=False)
+    wrong = torch.tensor([texts.index(label) for label in answers.labels]) != truth
+    assert rows[0][2] == pytest.approx(auroc(answers.uncertainty, wrong), abs=1e-6)
     assert ablation["main"]([*arguments, "doubt", str(found.parent)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("| ppcl-0 | ")
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.support.emoji_shards import write_emoji
+from tests.support.untrained_run import write_run
 from torch import Tensor
 
+import prolip
 from prolip.gaussian import Gaussian
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +87,26 @@ def test_without_labels_that_way_is_left_out(study: dict[str, Any]) -> None:
     names = [name for name, *_ in study["classifiers"](prompts, images, None, 2, 2)]
     assert "BPRW, labelled images" not in names
     assert len(names) == 5
+
+
+def test_images_that_vote_are_not_scored(study: dict[str, Any], tmp_path: Path) -> None:
+    counts = {f"test-{design}": 24 for design in ("openmoji", "goog", "twtr")}
+    write_emoji(tmp_path, {**counts, "design-twtr": 24})
+    run = tmp_path / "run"
+    write_run(run, tmp_path / "tokenizer.json", context_length=20)
+    groups, other, subgroups, _ = study["held_out_settings"](prolip.load(run, device="cpu"), tmp_path)
+    assert groups.title.startswith("test-openmoji, 3 groups: ")
+    assert other.title.startswith("test-twtr")
+    voters = groups.shots >= 0
+    assert torch.equal(voters, ~groups.scored)
+    assert torch.equal(groups.shots[voters], groups.labels[voters])
+    assert torch.bincount(groups.shots[voters]).tolist() == [5, 5, 5]
+    assert subgroups.shots is None
+    assert bool(subgroups.scored.all())
+    found = study["score"](groups, "wrong", 2, 2)
+    right, weight = found["even weights"]
+    assert len(right) == int(groups.scored.sum())
+    assert weight == pytest.approx(2 / (2 + len(groups.good[0])))
 
 
 def test_a_cell_has_the_gain_and_the_planted_weight(study: dict[str, Any]) -> None:

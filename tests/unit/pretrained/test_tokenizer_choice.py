@@ -64,6 +64,10 @@ def test_a_start_of_open_clip_names_its_tokenizer(tmp_path: Path) -> None:
     for settings in ({"tokenizer_kwargs": {"strip_sep_token": True}}, {"tokenizer_mode": "clips"}):
         config.write_text(json.dumps({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "x/y", **settings}}}))
         assert own_tokenizer(f"open_clip:local-dir:{tmp_path}", clip) is None
+    config.write_text(json.dumps({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "x/y"}}}))
+    local = own_tokenizer(f"open_clip:local-dir:{tmp_path}", clip)
+    assert local is not None
+    assert (local.path, local.clean) == (tmp_path / "tokenizer.json", "whitespace"), "open_clip's default"
     siglips_tokenizer(tmp_path / "hub" / "models" / "timm" / "ViT-B-16-SigLIP")
     with serving(tmp_path, tmp_path / "cache"):
         found = own_tokenizer("open_clip:ViT-B-16-SigLIP/webli", text)

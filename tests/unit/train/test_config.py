@@ -259,6 +259,22 @@ def test_a_start_brings_its_tokenizer_unless_another_is_asked_for(tmp_path: Path
         assert config.data.tokenizer == TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
 
 
+def test_a_run_that_began_needs_its_start_no_more(start: tuple[str, ModelConfig], tmp_path: Path) -> None:
+    source, small = start
+    words = [*SHARDS, "--samples_seen", "51200", *RATES, "--out", str(tmp_path / "run"), "--start_from"]
+    config = load_config([*words, source])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text(to_toml(config))
+    another = replace(small, vision=replace(small.vision, layers=2))
+    save_pretrained(ProLIP(another), tmp_path / "another")
+    assert load_config([*words, str(tmp_path / "another")]).model == another, "the saved settings are of another start"
+    shutil.rmtree(source)
+    assert load_config([*words, source]) == config
+    (tmp_path / "run" / "config.toml").unlink()
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        load_config([*words, source])
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_a_start_of_open_clip_dictates_what_follows_from_it(tmp_path: Path, named: bool) -> None:
     """Its tokenizer is CLIP's, or the file beside it if it names one."""
