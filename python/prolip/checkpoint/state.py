@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -189,11 +190,19 @@ def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
 
 def _read_notes(files: CheckpointFiles) -> Notes:
     try:
-        return Notes(**json.loads(files.read(NOTES)))
+        notes = Notes(**json.loads(files.read(NOTES)))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{files.path}: {NOTES} cannot be read: {error}") from error
+    for name, hint in get_type_hints(Notes).items():
+        kinds = [get_origin(kind) or kind for kind in get_args(hint) or (hint,)]
+        kinds = [dict] if get_origin(hint) is dict else kinds
+        value = getattr(notes, name)
+        if type(value) not in kinds and not (type(value) is int and float in kinds):
+            expected = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise CheckpointError(f"{files.path}: {NOTES}: {name} is {reprlib.repr(value)}: it must be {expected}")
+    return notes
 
 
 def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -18,8 +18,7 @@ from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.interop.export_adapted import export_adapted
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
-from prolip.models.official_json import from_official_json
-from prolip.models.weights import INFERENCE_FILE, build
+from prolip.models.weights import INFERENCE_FILE
 from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import (
     carried_by,
@@ -29,7 +28,7 @@ from prolip.pretrained.carried import (
     read_settings,
     write_settings,
 )
-from prolip.pretrained.sources import load_network, read_beside
+from prolip.pretrained.sources import build_saved, load_network, read_beside
 from prolip.pretrained.tokenizer_choice import choose_tokenizer
 from prolip.train.config import from_toml
 
@@ -83,7 +82,7 @@ def _read(options: ExportOptions) -> _Source:
         card = ModelCard(start=f"converted from {options.checkpoint}")
     else:
         checkpoint, state = saved
-        model = build(from_official_json(checkpoint.notes.model_config), state)
+        model = build_saved(checkpoint, state)
         card, keep_ratio = card_of_run(checkpoint), checkpoint.notes.keep_ratio
         tokenizer = carried_by(checkpoint) or from_toml(checkpoint.notes.config).data.tokenizer
     if options.tokenizer is not None:

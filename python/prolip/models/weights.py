@@ -34,9 +34,9 @@ MODEL_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 INFERENCE_FILE = "inference.json"
 _REPLACE_SECONDS = 1.0
+"""An export replaces its files one after another within this time."""
 _NAMED = 12
 """Most tensors that a message names."""
-"""An export replaces its files one after another within this time."""
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"

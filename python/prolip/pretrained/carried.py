@@ -83,13 +83,17 @@ def carried_by(checkpoint: Checkpoint) -> TokenizerConfig | None:
     """The tokenizer in a checkpoint's folder; None if it was saved without its file.
 
     Raises:
-        CheckpointError: the file is damaged.
+        UserError: the settings are not those of a tokenizer, or the file is damaged.
     """
     settings = checkpoint.notes.tokenizer
-    if settings is None or settings["path"] is None or settings["path"] not in checkpoint.files:
-        return None
+    try:
+        if settings is None or settings["path"] is None or settings["path"] not in checkpoint.files:
+            return None
+        config = located(settings, checkpoint.path)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{checkpoint.path}: run.json does not hold the settings of a tokenizer: {error!r}") from error
     checkpoint.files.read(settings["path"])  # verifies it
-    return located(settings, checkpoint.path)
+    return config
 
 
 def located(settings: Mapping[str, Any], folder: Path) -> TokenizerConfig:

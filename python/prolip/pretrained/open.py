@@ -17,13 +17,11 @@ from prolip.distributed import find_device
 from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import Precision
-from prolip.models.official_json import from_official_json
-from prolip.models.weights import build
 from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
 from prolip.pretrained.build_open_clip import build_named, import_open_clip, of_open_clip, without_steps
 from prolip.pretrained.carried import InferenceSettings, check_image_settings
 from prolip.pretrained.model import Model, of_prolip
-from prolip.pretrained.sources import OPEN_CLIP_PREFIX, load_network
+from prolip.pretrained.sources import OPEN_CLIP_PREFIX, build_saved, load_network, saved_architecture
 from prolip.pretrained.tokenizer_choice import carried_tokenizer, choose_tokenizer, exported_settings, is_released
 
 logger = logging.getLogger(__name__)
@@ -169,6 +167,5 @@ def _open_network(
             check_image_settings(exported.images, model.config, source)
         return model, None
     checkpoint, state = saved
-    found = from_official_json(checkpoint.notes.model_config)
-    check_image_settings(checkpoint.notes.images, found, source)
-    return build(found, state), checkpoint
+    check_image_settings(checkpoint.notes.images, saved_architecture(checkpoint), source)
+    return build_saved(checkpoint, state), checkpoint

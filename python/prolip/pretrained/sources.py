@@ -84,7 +84,35 @@ def load_network(
     config = config or found
     if config is None:
         raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
-    return build(config, state, resize=resize)
+    try:
+        return build(config, state, resize=resize)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from error
+
+
+def build_saved(saved: Checkpoint, state: State) -> ProLIP:
+    """Build the model of a run's checkpoint with these weights (see `build`).
+
+    Raises:
+        WeightsError: the checkpoint's configuration is none, or does not fit the weights.
+    """
+    config = saved_architecture(saved)
+    try:
+        return build(config, state)
+    except WeightsError as error:
+        raise WeightsError(f"{saved.path}: {error}") from error
+
+
+def saved_architecture(saved: Checkpoint) -> ModelConfig:
+    """The architecture of a run's checkpoint.
+
+    Raises:
+        WeightsError: it has none that this version knows.
+    """
+    try:
+        return from_official_json(saved.notes.model_config)
+    except UserError as error:
+        raise WeightsError(f"{saved.path}: run.json: {error}") from error
 
 
 def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
@@ -112,7 +140,7 @@ def read_config(source: str | Path) -> ModelConfig:
     if found.is_file():
         return read_architecture(found)
     saved = _open_saved(Path(source))
-    config = read_checkpoint(source)[1] if saved is None else from_official_json(saved.notes.model_config)
+    config = read_checkpoint(source)[1] if saved is None else saved_architecture(saved)
     if config is None:
         raise WeightsError(f"{source} carries no architecture")
     return config
@@ -138,7 +166,7 @@ def read_checkpoint(source: str | Path, cache_dir: str | Path | None = None) -> 
     if path.is_dir():
         saved = None if (path / CONFIG_FILE).is_file() else _read_saved(path)
         if saved is not None:
-            return saved[1], from_official_json(saved[0].notes.model_config)
+            return saved[1], saved_architecture(saved[0])
         return read_folder(path)
     if not path.is_file():
         raise WeightsError(_unknown(str(source)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,35 @@ def test_a_model_of_other_images_is_refused(run: Path, tmp_path: Path) -> None:
     for source in ("run", "out"):
         with pytest.raises(UserError, match="interpolation 'bilinear'"):
             load(tmp_path / source)
+
+
+DEEP = {"vision_cfg": {"layers": 10**9, "width": 32}, "text_cfg": {"width": 32, "heads": 2}, "embed_dim": 32}
+
+
+@pytest.mark.parametrize(
+    ("notes", "message"),
+    [
+        ({"step": "7"}, r"step is '7': it must be int"),
+        ({"world_size": True}, r"world_size is True: it must be int"),
+        ({"elapsed_s": None}, r"elapsed_s is None: it must be float"),
+        ({"cursor": [1]}, r"cursor is \[1\]: it must be dict"),
+        ({"config": 5}, r"config is 5: it must be str"),
+        ({"keep_ratio": "half"}, r"keep_ratio is 'half': it must be float or None"),
+        ({"images": [1]}, r"images is \[1\]: it must be dict or None"),
+        ({"tokenizer": {"kind": "file"}}, r"does not hold the settings of a tokenizer: KeyError\('path'\)"),
+        ({"model_config": [3]}, r"model_config is \[3\]: it must be dict"),
+        ({"model_config": {"embed_dim": 32}}, r"vision_cfg is missing"),
+        ({"model_config": DEEP, "images": None}, r"vision.layers is 1,000,000,000 in the configuration, but"),
+    ],
+)
+def test_a_strangers_notes_are_refused_by_their_name(
+    run: Path, tmp_path: Path, notes: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without(run, **notes)
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert re.search(rf"^prolip export: .*step_000000001: (run\.json:? )?{message}", told), told
+    assert len(told.splitlines()) == 1
 
 
 def test_an_exported_folder_carries_all_settings_of_the_run(run: Path, tmp_path: Path) -> None:
