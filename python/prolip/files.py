@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from safetensors import SafetensorError
 
@@ -43,6 +43,27 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_files(folder: Path, size: int | None = None) -> Iterator[Path]:
+    """A temporary folder; when the block succeeds, its files replace those of `folder`, with the usual mode.
+
+    For libraries that write files themselves: some leave half of one, and safetensors lets nobody else read its files.
+
+    Args:
+        folder: the folder, which is made.
+        size: bytes that the files need, if known.
+
+    Raises:
+        DiskFullError: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder, size), TemporaryDirectory(prefix=".new-", dir=folder) as name:
+        yield (temporary := Path(name))
+        for path in temporary.iterdir():
+            with atomic_file(folder / path.name) as target:
+                path.replace(target)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -50,6 +50,9 @@ class World:
     def export(self, out: Path) -> list[str]:
         return ["export", str(self.folder / "run"), "--out", str(out)]
 
+    def export_transformers(self, out: Path) -> list[str]:
+        return [*self.export(out), "--format", "transformers"]
+
     def rank(self, out: Path) -> list[str]:
         return ["data", "rank", "--embeddings", str(self.folder / "out"), "--out", str(out / "ranking.csv")]
 
@@ -92,6 +95,7 @@ COMMANDS: list[tuple[Words, str, int]] = [
     (World.embed, "image-000000.parquet", 4_000),
     (World.embed_tensors, "image-000000.safetensors", 4_000),
     (World.export, "model.safetensors", 4_000),
+    (World.export_transformers, "", 4_000),
     (World.rank, "ranking.csv", 500),
     (World.filter, "0.tar", 500_000),
     (World.build, "", 30_000),

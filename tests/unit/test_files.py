@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from tests.support.limited import file_limit
 
 from prolip.errors import DiskFullError
-from prolip.files import atomic_file, write_atomic, writing
+from prolip.files import atomic_file, atomic_files, write_atomic, writing
 
 
 def write_half(path: Path) -> None:
@@ -55,7 +55,13 @@ def write_torch(path: Path) -> None:
         torch.save(torch.from_numpy(NUMBERS), file)
 
 
-WRITERS = [write_text, write_tensors, write_torch]
+def write_folder(path: Path) -> None:
+    """As a library does that is given a folder."""
+    with atomic_files(path.parent, NUMBERS.nbytes) as folder:
+        save_file({"numbers": NUMBERS}, folder / path.name)
+
+
+WRITERS = [write_text, write_tensors, write_torch, write_folder]
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -74,8 +80,8 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path, write: Callable[[Path
     path = tmp_path / "file"
     with file_limit(10_000), pytest.raises(DiskFullError) as raised:
         write(path)
-    told = str(raised.value)
-    assert told.startswith(f"{path}: file too large: 20,000 bytes are needed, ")
+    told, named = str(raised.value), tmp_path if write is write_folder else path
+    assert told.startswith(f"{named}: file too large: 20,000 bytes are needed, ")
     assert told.endswith(" are free")
     assert list(tmp_path.iterdir()) == []
 

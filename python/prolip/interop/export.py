@@ -13,7 +13,7 @@ from typing import NamedTuple
 from prolip.checkpoint import Carried, Checkpoint, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
-from prolip.files import atomic_file
+from prolip.files import atomic_file, atomic_files
 from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.interop.export_adapted import export_adapted
 from prolip.models import ModelConfig, ProLIP
@@ -104,19 +104,20 @@ def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[st
         _write_carried(folder, tokenizer, model.config, keep_ratio)
         return HUB_FILES
     tokenizer = tokenizer or choose_tokenizer(options.checkpoint, None, model.config.text)
-    if options.format == "onnx":
-        from prolip.interop.onnx import save_onnx
+    with atomic_files(folder, sum(parameter.nbytes for parameter in model.parameters())) as temporary:
+        if options.format == "onnx":
+            from prolip.interop.onnx import save_onnx
 
-        return save_onnx(model, tokenizer, folder, card, options.onnx)
-    if options.format == "transformers":
-        from prolip.interop.transformers.folder import TRANSFORMERS_FILES, save_transformers
+            return save_onnx(model, tokenizer, temporary, card, options.onnx)
+        if options.format == "transformers":
+            from prolip.interop.transformers.folder import TRANSFORMERS_FILES, save_transformers
 
-        save_transformers(model, tokenizer, folder, card)
-        return TRANSFORMERS_FILES
-    from prolip.interop.transformers.folder import SENTENCE_FILES, save_sentence_transformers
+            save_transformers(model, tokenizer, temporary, card)
+            return TRANSFORMERS_FILES
+        from prolip.interop.transformers.folder import SENTENCE_FILES, save_sentence_transformers
 
-    save_sentence_transformers(model, tokenizer, folder, card)
-    return SENTENCE_FILES
+        save_sentence_transformers(model, tokenizer, temporary, card)
+        return SENTENCE_FILES
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prolip.errors import UserError
-from prolip.files import atomic_file, write_atomic
+from prolip.files import atomic_file, atomic_files, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.interop.config import ExportOptions
 from prolip.models import ProLIP
@@ -67,7 +67,8 @@ def export_adapted(
 
         network = with_heads(options.checkpoint)
         tokenizer = choose_tokenizer(find_frozen(frozen, source), options.tokenizer, network.config.text)
-        return save_onnx(network, tokenizer, folder, card, options.onnx)
+        with atomic_files(folder, sum(parameter.nbytes for parameter in network.parameters())) as temporary:
+            return save_onnx(network, tokenizer, temporary, card, options.onnx)
     for name in (ADAPTER_WEIGHTS, ADAPTER_FILE):
         if folder.absolute() != source.absolute():
             with atomic_file(folder / name, (source / name).stat().st_size) as temporary:
