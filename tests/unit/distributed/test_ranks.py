@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from typing import Any, cast
 
 import pytest
 import torch
@@ -38,6 +39,23 @@ def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> 
             assert len(found) == 1
             names += found
     assert len(set(names)) == 5
+
+
+def test_objects_travel_in_the_group_that_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On GPUs the default group is NCCL's, in which a rank that waits for rank 0 keeps its GPU and a core busy."""
+    waiting, groups = object(), []
+    for name in ("gather_object", "all_gather_object", "broadcast_object_list"):
+        monkeypatch.setattr(dist, name, lambda *_, group=None, **__: groups.append(group))
+    ranks = Ranks(
+        rank=0,
+        local_rank=0,
+        world_size=2,
+        local_world_size=2,
+        device=torch.device("cuda", 0),
+        waiting=cast(Any, waiting),
+    )
+    ranks.gather(1), ranks.all_gather(1), ranks.broadcast(1)
+    assert groups == [waiting] * 3
 
 
 def serve(rank: int, port: int, answers: Connection) -> None:

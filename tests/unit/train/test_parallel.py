@@ -20,6 +20,7 @@ from prolip.distributed import Peers, Ranks
 from prolip.losses import ProlipLoss
 from prolip.models import ModelConfig, ProLIP
 from prolip.train.accumulate import backward
+from prolip.train.config import known_recipes, load_config
 from prolip.train.config.parts import ParallelConfig
 from prolip.train.parallel import compile_loss, share_model
 
@@ -114,6 +115,11 @@ def test_gpus_compile_unless_told_otherwise(asked: bool | None, on_cpu: bool, on
     config = ParallelConfig(compile=asked)
     assert (config.compiles("cpu"), config.compiles("cuda")) == (on_cpu, on_gpu)
     assert ParallelConfig().compile is None
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_every_recipe_is_compiled_on_a_gpu(name: str) -> None:
+    assert load_config([name, "--data.shards", "a.tar"]).parallel.compiles("cuda")
 
 
 @pytest.mark.parametrize(("every", "runs"), [(0, 3), (1, 6), (2, 5)])
