@@ -75,7 +75,7 @@ def serve(rank: int, port: int, answers: Connection) -> None:
     with ThreadPoolExecutor(len(waits)) as threads:  # at once, since they take as long as they may
         begun = {name: threads.submit(seconds_to_fail, wait) for name, wait in waits.items() if rank == 0}
     seconds = {name: each.result() for name, each in begun.items()}
-    answers.send((exchanged, dist.get_backend(ranks.waiting), seconds))
+    answers.send((exchanged, ranks.waiting and dist.get_backend(ranks.waiting), seconds))
     answers.recv()
 
 
