@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, FileChooser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, FileChooser, Locator, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from tests.e2e.page_scripts import CONTRASTS, CUT
 from tests.support.explore_items import served_page
@@ -38,20 +38,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """One for all tests: its cache keeps Gradio's scripts, which take seconds to fetch and compile."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """One for all tests: its cache keeps Gradio's scripts, which take seconds to fetch."""
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        context.set_default_timeout(30_000)
-        expect.set_options(timeout=30_000)
-        yield context
+        profile = tmp_path_factory.mktemp("profile")
+        with playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=["--no-sandbox"], viewport={"width": 1280, "height": 900}
+        ) as context:
+            context.set_default_timeout(30_000)
+            expect.set_options(timeout=30_000)
+            yield context
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.ranks import FORKSERVER
@@ -25,6 +27,8 @@ from prolip.losses.ppcl import ppcl_reference
 from prolip.models import ProLIPOutput
 
 MAX_RANKS = 5
+UNITS = 0.3, 0.6
+"""Total variances at the start, of images and texts."""
 TOWERS = ("image", "text", "masked_image", "masked_text")
 Leaves = dict[str, Tensor]
 
@@ -44,11 +48,13 @@ class Case:
     seed: int
     compiled: bool = False
     contrast: Contrast = "ppcl"
+    variance_scale: float | None = None
 
     @property
     def config(self) -> LossConfig:
         return LossConfig(
             contrast=self.contrast,
+            variance_scale=self.variance_scale,
             ppcl_weight=0.7,
             inclusion_weight=0.3,
             masked_inclusion_weight=0.2,
@@ -72,6 +78,7 @@ def cases(draw: st.DrawFn) -> Case:
         exchange=draw(st.sampled_from(["auto", "ring", "all_gather"])),
         seed=draw(st.integers(0, 2**20)),
         contrast=draw(st.sampled_from(["ppcl", "siglip", "clip"])),
+        variance_scale=draw(st.none() | st.floats(0.5, 4)),
     )
 
 
@@ -110,14 +117,29 @@ def joined(case: Case, ranks: list[Leaves]) -> Leaves:
 def one_process(case: Case, output: ProLIPOutput) -> LossTerms:
     """The loss of the whole batch; the sigmoid losses by their equation, not in tiles."""
     if case.contrast == "clip":
-        return ProlipLoss(case.config, Peers())(output)
+        return ProlipLoss(case.config, Peers(), variance_units=UNITS)(output)
     assert output.logit_bias is not None
     image, text = output.image, output.text
     if case.contrast == "siglip":
         image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
-    contrast = case.config.ppcl_weight * ppcl_reference(image, text, output.logit_scale, output.logit_bias)
+    elif case.variance_scale is not None:
+        image, text = (Gaussian(one.mean, one.log_var.detach()) for one in (image, text))
+    contrast = ppcl_reference(image, text, output.logit_scale, output.logit_bias)
+    if case.variance_scale is not None:
+        contrast = contrast + variance_reference(output, case.variance_scale)
+    contrast = case.config.ppcl_weight * contrast
     others = ProlipLoss(replace(case.config, ppcl_weight=0.0), Peers())(output)
     return others._replace(ppcl=contrast, total=contrast + others.total)
+
+
+def variance_reference(output: ProLIPOutput, scale: float) -> Tensor:
+    """The variances' own contrastive loss by its equation (docs/specification.md, section 3.3)."""
+    image, text = output.image, output.text
+    relative = image.total_var[:, None] / UNITS[0] + text.total_var[..., None, :] / UNITS[1]
+    similarity = image.mean.detach() @ text.mean.detach().mT
+    logits = scale * (similarity - relative / 2 + 1) - math.log(len(image.mean))
+    sign = 2 * torch.eye(len(image.mean), dtype=logits.dtype) - 1
+    return -F.logsigmoid(sign * logits).sum(-1).mean()
 
 
 def serve(rank: int, store: Path, orders: Connection) -> None:
@@ -128,7 +150,7 @@ def serve(rank: int, store: Path, orders: Connection) -> None:
     orders.send("ready")
     while (case := orders.recv()) is not None:
         leaves = leaves_of(case, rank)
-        loss = ProlipLoss(case.config, Peers(groups[case.world_size - 1]))
+        loss = ProlipLoss(case.config, Peers(groups[case.world_size - 1]), variance_units=UNITS)
         call = torch.compile(loss, fullgraph=True, backend="aot_eager") if case.compiled else loss
         terms = call(output_of(leaves))
         terms.total.backward()
@@ -168,7 +190,7 @@ def test_ranks_equal_one_process(ranks: list[Connection], case: Case) -> None:
 
 
 def test_a_compiled_loss_exchanges_as_well(ranks: list[Connection]) -> None:
-    check(ranks, Case(2, items=4, masked=1, slots=2, dim=5, exchange="ring", seed=1, compiled=True))
+    check(ranks, Case(2, items=4, masked=1, slots=2, dim=5, exchange="ring", seed=1, compiled=True, variance_scale=2.0))
 
 
 def check(ranks: list[Connection], case: Case) -> None:

@@ -60,7 +60,8 @@ def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossCon
     Raises:
         RuntimeError: the loss is not finite.
     """
-    measure = ProlipLoss(loss, Peers())
+    start = 1.0 / float(adapter.logit_scale.detach().exp())  # every item's total variance
+    measure = ProlipLoss(loss, Peers(), variance_units=(start, start))
     optimizer = _optimizer(adapter, config)
     batches = pairs.batches(config.batch_size, config.seed)
     history: list[LossTerms] = []

@@ -23,6 +23,10 @@ class LossConfig:
     "clip", a softmax over all pairs, without a bias."""
     ppcl_weight: float = 1.0
     """Weight of the contrastive loss."""
+    variance_scale: float | None = None
+    """If set, variances learn from a contrastive loss of their own, with this fixed logit scale: about 2. General
+    captions, and images that resemble none, get large variances by it, and the means stay as they are
+    (docs/specification.md, section 3.3). None, as published: the scale that the means have learned."""
     inclusion_weight: float = 1e-7
     """Weight of the inclusion of an image in its texts."""
     masked_inclusion_weight: float = 1e-3
@@ -46,6 +50,8 @@ class LossConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"loss.{name} is {value}: it must be finite and not negative")
+        if self.variance_scale is not None and not (math.isfinite(self.variance_scale) and self.variance_scale > 0):
+            raise UserError(f"loss.variance_scale is {self.variance_scale}: it must be positive, or absent")
         if not self.inclusion_scale > 0:
             raise UserError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be positive")
 
@@ -58,4 +64,4 @@ class LossConfig:
     def reads_log_var(self) -> bool:
         """Whether the loss uses log variances. If not, both towers may return points."""
         weights = (self.inclusion_weight, self.masked_inclusion_weight, self.vib_weight)
-        return self.contrast == "ppcl" or any(weight > 0 for weight in weights)
+        return self.contrast == "ppcl" or self.variance_scale is not None or any(weight > 0 for weight in weights)

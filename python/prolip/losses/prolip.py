@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -51,7 +52,7 @@ class Embedded(Protocol):
 class LossTerms(NamedTuple):
     """The weighted terms and their sum `total`: scalars, 0 for a term whose weight is 0.
 
-    `ppcl` is the contrastive term, also if the configuration has a control in its place.
+    `ppcl` is the contrastive term, also if the configuration has a control in its place, and the variances' own.
     """
 
     total: Tensor
@@ -73,9 +74,18 @@ class ProlipLoss:
     adds the local terms once per rank, which multiplies them by the number of ranks; specification §3.1.)
     """
 
-    def __init__(self, config: LossConfig, peers: Peers) -> None:
+    def __init__(self, config: LossConfig, peers: Peers, *, variance_units: tuple[float, float] = (1.0, 1.0)) -> None:
+        """Prepare the loss.
+
+        Args:
+            config: weights and forms of the terms.
+            peers: the ranks that share the batch.
+            variance_units: the total variances that images and texts start with, in which `config.variance_scale`
+                measures them.
+        """
         self.config = config
         self.peers = peers
+        self._log_units = tuple(map(math.log, variance_units))
         self._gathers = config.exchange == "all_gather" or (config.exchange == "auto" and peers.on_nccl)
 
     def __call__(self, output: Embedded) -> LossTerms:
@@ -98,6 +108,8 @@ class ProlipLoss:
         contrast = inclusion = masked_image = masked_text = bottleneck = off
         if config.ppcl_weight > 0:
             contrast = config.ppcl_weight * self._contrast(image, text, output)
+            if config.variance_scale is not None:
+                contrast = contrast + config.ppcl_weight * self._variances(image, text, config.variance_scale)
         if config.inclusion_weight > 0:
             inclusion = config.inclusion_weight * self._inclusion(image, text)
         if config.masked_inclusion_weight > 0:
@@ -117,7 +129,22 @@ class ProlipLoss:
             raise UserError(f"the model has no similarity bias (init_logit_bias), which {config.contrast} needs")
         if config.contrast == "siglip":
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
+        elif config.variance_scale is not None:
+            image, text = (Gaussian(one.mean, one.log_var.detach()) for one in (image, text))
         return ppcl(image, text, scale, bias, self.peers, gathers=self._gathers)
+
+    def _variances(self, image: Gaussian, text: Gaussian, scale: float) -> Tensor:
+        """PPCL at a fixed scale, of variances alone; the means are constants.
+
+        Variances are measured in units of their start. There, an item predicts one positive if it is orthogonal to all.
+        """
+        image, text = (
+            Gaussian(one.mean.detach(), one.log_var - unit)
+            for one, unit in zip((image, text), self._log_units, strict=True)
+        )
+        bias = scale - math.log(text.mean.shape[-2] * self.peers.world_size)
+        constant = image.mean.new_tensor
+        return ppcl(image, text, constant(scale), constant(bias), self.peers, gathers=self._gathers)
 
     def _inclusion(self, specific: Gaussian, general: Gaussian) -> Tensor:
         config = self.config

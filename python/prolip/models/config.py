@@ -213,6 +213,12 @@ class ModelConfig:
         if self.init_logit_scale == 0.0:
             raise UserError("init_logit_scale is 0, which the official format reads as no scale at all")
 
+    @property
+    def start_variances(self) -> tuple[float, float]:
+        """The total variances that a new model's images and texts have."""
+        vision, text = (self.embed_dim * math.exp(tower.init_unc_bias) for tower in (self.vision, self.text))
+        return vision, text
+
 
 @dataclass(frozen=True, kw_only=True)
 class LockConfig:

@@ -106,7 +106,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
-    loss = ProlipLoss(config.loss, Peers())
+    loss = ProlipLoss(config.loss, Peers(), variance_units=model.config.start_variances)
     optimizer = make_optimizer(model, config.optim)
     low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None

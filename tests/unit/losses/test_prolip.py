@@ -83,6 +83,43 @@ def test_gpus_gather_unless_told_otherwise(
     assert LossConfig().exchange == "auto"
 
 
+@pytest.mark.parametrize("contrast", ["ppcl", "siglip", "clip"])
+def test_variances_with_a_scale_of_their_own_leave_the_means_gradients_alone(contrast: Contrast) -> None:
+    def gradients(scale: float | None) -> dict[str, torch.Tensor]:
+        config = LossConfig(
+            contrast=contrast, variance_scale=scale, inclusion_weight=0, masked_inclusion_weight=0, vib_weight=0
+        )
+        given = output()
+        leaves = {"means": (given.image.mean, given.text.mean), "variances": (given.image.log_var, given.text.log_var)}
+        flat = [leaf.requires_grad_() for pair in leaves.values() for leaf in pair]
+        total = ProlipLoss(config, Peers(), variance_units=(0.1, 0.1))(given).total
+        found = torch.autograd.grad(total, flat, allow_unused=True, materialize_grads=True)
+        return {
+            name: torch.cat([found[2 * place].flatten(), found[2 * place + 1].flatten()])
+            for place, name in enumerate(leaves)
+        }
+
+    without, one, two = gradients(None), gradients(1.0), gradients(2.0)
+    torch.testing.assert_close(one["means"], without["means"])
+    torch.testing.assert_close(two["means"], without["means"])
+    assert bool(without["variances"].any()) == (contrast == "ppcl")
+    assert not torch.allclose(one["variances"], two["variances"])
+
+
+def test_an_image_that_resembles_many_texts_becomes_wide_at_a_small_scale() -> None:
+    """At the start, the variance of what has the larger mean similarity grows (docs/specification.md, section 3.3)."""
+    text = F.normalize(torch.eye(4, dtype=torch.float64) + 0.3, dim=-1)
+    vague, clear = F.normalize(torch.ones(4, dtype=torch.float64), dim=0), text[0]
+    log_var = torch.full((4, 4), math.log(0.25), dtype=torch.float64)
+    image = Gaussian(torch.stack([clear, vague, clear, clear]), log_var.clone().requires_grad_())
+    given = output(1, masked=False)._replace(image=image, text=Gaussian(text[None], log_var[None]))
+    config = LossConfig(variance_scale=2.0, inclusion_weight=0, vib_weight=0)
+    ProlipLoss(config, Peers())(given).total.backward()  # type: ignore[no-untyped-call]
+    assert image.log_var.grad is not None
+    clear_grad, vague_grad = image.log_var.grad.sum(1)[:2].tolist()
+    assert vague_grad < clear_grad
+
+
 def test_every_term_is_averaged_over_caption_slots() -> None:
     loss = ProlipLoss(EVERYTHING, Peers())
     whole = output()
@@ -162,3 +199,5 @@ def test_refusals() -> None:
         LossConfig(vib_weight=-1)
     with pytest.raises(ValueError, match=r"loss\.inclusion_scale"):
         LossConfig(inclusion_scale=0)
+    with pytest.raises(ValueError, match=r"loss\.variance_scale is 0"):
+        LossConfig(variance_scale=0)
