@@ -58,12 +58,18 @@ def atomic_files(folder: Path, size: int | None = None) -> Iterator[Path]:
     Raises:
         DiskFullError: the disk is full.
     """
+    was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with writing(folder, size), TemporaryDirectory(prefix=".new-", dir=folder) as name:
-        yield (temporary := Path(name))
-        for path in temporary.iterdir():
-            with atomic_file(folder / path.name) as target:
-                path.replace(target)
+    try:
+        with writing(folder, size), TemporaryDirectory(prefix=".new-", dir=folder) as name:
+            yield (temporary := Path(name))
+            for path in temporary.iterdir():
+                with atomic_file(folder / path.name) as target:
+                    path.replace(target)
+    except BaseException:
+        if not was_there and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 UNWRITABLE = Path("/sys/prolip")
 """A folder that not even root can make."""
@@ -15,13 +17,17 @@ UNWRITABLE = Path("/sys/prolip")
 
 @contextmanager
 def file_limit(size: int) -> Iterator[None]:
-    """Files of this process can't grow beyond `size`: the same error as a full disk, with another number."""
+    """Files of this process can't grow beyond `size`: the same error as a full disk, with another number.
+
+    What is first imported meanwhile is not cached: Python would keep the half of a compiled module that fits.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with patch.object(sys, "dont_write_bytecode", True):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

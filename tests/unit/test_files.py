@@ -86,6 +86,26 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path, write: Callable[[Path
     assert list(tmp_path.iterdir()) == []
 
 
+def write_half_a_folder(folder: Path) -> None:
+    with atomic_files(folder) as temporary:
+        (temporary / "file").write_text("second")
+        raise KeyboardInterrupt
+
+
+def test_a_folder_of_files_that_fail_stays_as_it_was(tmp_path: Path) -> None:
+    for folder, before in ((tmp_path / "there", ["file"]), (tmp_path / "new" / "er", None)):
+        if before:
+            folder.mkdir()
+            (folder / "file").write_text("first")
+        with pytest.raises(KeyboardInterrupt):
+            write_half_a_folder(folder)
+        assert folder.exists() == bool(before)
+    assert [path.read_text() for path in (tmp_path / "there").iterdir()] == ["first"]
+    with atomic_files(tmp_path / "there") as temporary:
+        (temporary / "file").write_text("second")
+    assert [path.read_text() for path in (tmp_path / "there").iterdir()] == ["second"]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_and_a_used_up_quota_are_named(tmp_path: Path, number: int) -> None:
     with pytest.raises(DiskFullError) as raised, writing(tmp_path / "new" / "file"):
