@@ -141,11 +141,8 @@ macro_rules! kernels {
         fn rgb(luma: $vector, blue: $vector, red: $vector) -> [$vector; 3] {
             use $crate::pixels::{BLUE, GREEN, RED};
             let (blue, red) = (sub16(blue, set16(128)), sub16(red, set16(128)));
-            // Half of the upper 16 bits of a product, rounded, equals the rounded product with 16 fractional bits.
-            let scaled = |twice, factor| halve16(add16(mulhi(twice, set16(factor)), set16(1)));
-            let (twice_blue, twice_red) = (add16(blue, blue), add16(red, red));
-            let r = add16(add16(luma, red), scaled(twice_red, RED));
-            let b = add16(add16(luma, twice_blue), scaled(twice_blue, BLUE));
+            let r = add16(add16(luma, red), mulhrs(red, set16(RED)));
+            let b = add16(add16(luma, add16(blue, blue)), mulhrs(blue, set16(BLUE)));
             let round = set32(1 << 15);
             let low = add32(madd(low16(blue, red), set32(GREEN)), round);
             let high = add32(madd(high16(blue, red), set32(GREEN)), round);
