@@ -72,7 +72,7 @@ MEASURES: dict[str, Measure] = {
     "group, held-out emoji and design": _accuracy(2, "group"),
     "subgroup, held-out emoji and design": _accuracy(2, "subgroup"),
     "right caption in the first 10, held-out design": lambda model: model.sets[-1].image_to_text.recall_at_10,
-    "right picture in the first 10, held-out design": lambda model: model.sets[-1].text_to_image.recall_at_10,
+    "right image in the first 10, held-out design": lambda model: model.sets[-1].text_to_image.recall_at_10,
     "P(group > name)": _order("group", "name"),
     "P(subgroup > name)": _order("subgroup", "name"),
     "P(group > subgroup)": _order("group", "subgroup"),
@@ -80,8 +80,8 @@ MEASURES: dict[str, Measure] = {
     "P(subgroup > name), name not longer": _order("subgroup", "name", "share_not_longer"),
     "P(group > subgroup), subgroup not longer": _order("group", "subgroup", "share_not_longer"),
     "P(group > name), trained names": _order("group", "name", names="seen_names"),
-    "P(patches hidden > whole picture)": lambda model: model.sets[0].views[0].share_more_uncertain,
-    "picture lies in its name": lambda model: model.sets[0].picture_inclusion[0].share_positive,
+    "P(patches hidden > whole image)": lambda model: model.sets[0].views[0].share_more_uncertain,
+    "image lies in its name": lambda model: model.sets[0].picture_inclusion[0].share_positive,
 }
 """Rows of the table: shares on the test split."""
 

@@ -41,8 +41,8 @@ MEASURES: dict[str, Callable[[ModelFigures], float]] = {
     "group": lambda model: float(model.sets[0].group.top1),
     "subgroup": lambda model: float(model.sets[0].subgroup.top1),
     "right caption in the first 10": lambda model: model.sets[0].image_to_text.recall_at_10,
-    "right picture in the first 10": lambda model: model.sets[0].text_to_image.recall_at_10,
-    "P(patches hidden > whole picture)": lambda model: model.sets[0].views[0].share_more_uncertain,
+    "right image in the first 10": lambda model: model.sets[0].text_to_image.recall_at_10,
+    "P(patches hidden > whole image)": lambda model: model.sets[0].views[0].share_more_uncertain,
 }
 """Columns: of held-out emoji."""
 

@@ -22,9 +22,9 @@ pytestmark = [
 ]
 MAX_UPLOAD = 1 << 20
 TABS = {
-    "compare": "Picture and captions",
+    "compare": "Image and captions",
     "captions": "Vague and precise",
-    "walk": "From picture",
+    "walk": "From image",
     "browse": "Most and least certain",
     "classify": "Classifier",
     "rely": "What can I rely on",
@@ -84,14 +84,14 @@ def test_a_picture_beside_captions_from_the_data_and_from_a_file(page: Page, add
     page.goto(address)
     assert "a 0" in rows(page, "compare")
     page.get_by_label("Captions, one per line").fill("food\nan animal\n<b>travel</b>")
-    page.get_by_label("A picture of the data set").first.click()
+    page.get_by_label("An image of the data set").first.click()
     page.get_by_role("option", name="test-000/007").click()
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer")).to_contain_text("<b>travel</b>")
     from_data = page.locator("#compare-answer tbody").inner_text()
     picture = {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((250, 10, 10), (40, 30))}
     page.locator("#compare-picture input[type=file]").set_input_files(files=[picture])  # type: ignore[list-item]
-    expect(page.get_by_label("A picture of the data set").first).to_have_value("")
+    expect(page.get_by_label("An image of the data set").first).to_have_value("")
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer tbody")).not_to_have_text(from_data)
     assert sorted(rows(page, "compare")) == ["<b>travel</b>", "an animal", "food"]
@@ -132,7 +132,7 @@ def test_variances_move_while_one_types(page: Page, address: str) -> None:
 
 def test_a_walk_from_a_picture_to_the_root(page: Page, address: str) -> None:
     page.goto(address)
-    open_panel(page, "From picture")
+    open_panel(page, "From image")
     before = rows(page, "walk")
     assert before
     page.get_by_label("Root: the most general caption").fill(before[0])
@@ -164,10 +164,10 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
     page.get_by_label("Page", exact=True).blur()
     expect(page.locator("#browse-answer")).to_contain_text("There is no page 9: the last page is 1.")
     page.get_by_label("Page", exact=True).fill("1")
-    page.get_by_label("pictures", exact=True).check()
+    page.get_by_label("images", exact=True).check()
     expect(page.locator("#browse-answer img").first).to_have_attribute("alt", least_pictures[-1])
     # The other panels' bars go over the same range.
-    open_panel(page, "Picture and captions")
+    open_panel(page, "Image and captions")
     page.get_by_label("Captions, one per line").fill(f"{least[0]}\n{least[-1]}")
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer tbody tr")).to_have_count(2)
@@ -203,7 +203,7 @@ def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     expect(answer).to_contain_text("One of these 3 labels is right with a probability of at least 99\u00a0%")
     expect(answer).to_contain_text("Don't know: the calibration cannot promise that at most 1\u00a0%")
     assert sorted(rows(page, "rely")[:3]) == ["animals", "food", "travel"]
-    assert rows(page, "rely")[3:] == ["what the picture leaves open", "what the model has not learned"]
+    assert rows(page, "rely")[3:] == ["what the image leaves open", "what the model has not learned"]
     expect(answer).to_contain_text("mine, and for no others")
     slide(page, "guarantee", 80)
     expect(answer).to_contain_text("right with a probability of at least 80\u00a0%")

@@ -44,16 +44,19 @@ class HeadsConfig:
 
 
 def _loss() -> LossConfig:
-    """The exact forms, with the demo's weights."""
-    return LossConfig(inclusion_form="exact", vib_form="exact", inclusion_weight=1e-4, masked_inclusion_weight=4e-3)
+    """The exact forms with the demo's weights; variances have a scale of their own (docs/adapting.md)."""
+    return LossConfig(
+        variance_scale=2.0,
+        inclusion_form="exact",
+        vib_form="exact",
+        inclusion_weight=1e-4,
+        masked_inclusion_weight=4e-3,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions:
-    """Learn Gaussians for a frozen CLIP or SigLIP from cached embeddings of image-text pairs, without its towers.
-
-    The pairs should be new to the frozen model: on those it was trained on it is too sure.
-    """
+    """Learn Gaussians for a frozen CLIP or SigLIP from cached embeddings of image-text pairs, without its towers."""
 
     embeddings: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER|FILE")]
     """Folders that `prolip embed --what both` wrote; or .npz or .parquet files with `image` and `text`, one row per

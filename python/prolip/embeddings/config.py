@@ -43,8 +43,9 @@ class EmbedOptions:
     used."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the one the model was trained with, if it names one."""
-    format: Format = "parquet"
-    """Format of the part files; `parquet` needs pyarrow."""
+    format: Format | None = None
+    """Format of the part files; `parquet` needs pyarrow. By default that of the parts that are there already, else
+    `parquet` if pyarrow is installed, else `safetensors`."""
     dtype: Stored = "float32"
     """dtype of stored means and log variances; total variances are always float32."""
     rows_per_part: int = 10_000

@@ -22,11 +22,11 @@ from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, s
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
 from prolip.distributed import Ranks, failing_at_once, start
-from prolip.embeddings.config import EmbedOptions, Kind
+from prolip.embeddings.config import EmbedOptions, Format, Kind
 from prolip.embeddings.embed import embed_batch, embed_captions
 from prolip.embeddings.encoded_batches import EncodedBatches, reading_config
 from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
-from prolip.embeddings.parquet import parquet
+from prolip.embeddings.parquet import has_parquet, parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
@@ -60,6 +60,7 @@ class Embedder:
     """A process's model and output settings."""
 
     options: EmbedOptions
+    format: Format
     model: Model
     dim: int
     ranks: Ranks
@@ -88,7 +89,7 @@ class Embedder:
         whole = concatenate(found) if found else Gaussian(torch.zeros(0, dim), torch.zeros(0, dim))
         rows = Rows(keys, [source] * len(keys), whole.mean.numpy(), whole.log_var.numpy())
         notes = PartNotes(number=number, kind=kind, rows=len(keys), bad=end.bad, named=end.named)
-        write_part(options.out, rows, notes, options.format, options.dtype)
+        write_part(options.out, rows, notes, self.format, options.dtype)
 
 
 def run_embed(options: EmbedOptions) -> list[str]:
@@ -105,7 +106,8 @@ def run_embed(options: EmbedOptions) -> list[str]:
     for name in ("rows_per_part", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")
-    if options.format == "parquet":
+    form = _format(options)
+    if form == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
     parts = plan_parts(options.shards, options.images, options.lines, options.rows_per_part)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
@@ -115,7 +117,16 @@ def run_embed(options: EmbedOptions) -> list[str]:
     ranks = start(options.device, _PATIENCE)
     with failing_at_once("prolip embed", log, ranks):
         model.network.to(ranks.device)
-        return _run(Embedder(options, replace(model, device=ranks.device), dim, ranks), parts)
+        return _run(Embedder(options, form, replace(model, device=ranks.device), dim, ranks), parts)
+
+
+def _format(options: EmbedOptions) -> Format:
+    """The format that is asked for, else that of the parts that are there, else the first that can be written."""
+    if options.format is not None:
+        return options.format
+    if (options.out / MANIFEST).exists():
+        return Manifest.read(options.out).format
+    return "parquet" if has_parquet() else "safetensors"
 
 
 def _run(embedder: Embedder, parts: Sequence[InputPart]) -> list[str]:
@@ -128,7 +139,7 @@ def _run(embedder: Embedder, parts: Sequence[InputPart]) -> list[str]:
     if ranks.rank != 0:
         return []
     made = len(missing)
-    return _summary(options, _finish(options, parts, gathered, made), made)
+    return _summary(options, _finish(embedder, parts, gathered, made), made)
 
 
 def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
@@ -144,7 +155,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         tokenizer=options.tokenizer,
         model=_architecture(embedder.model),
         dim=embedder.dim,
-        format=options.format,
+        format=embedder.format,
         dtype=options.dtype,
         has_variances=embedder.model.has_variances,
         epistemic=embedder.model.epistemic,
@@ -164,7 +175,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
     return [
         number
         for number, part in enumerate(parts)
-        if not all((options.out / part_name(kind, number, options.format)).exists() for kind in _kinds(part, options))
+        if not all((options.out / part_name(kind, number, embedder.format)).exists() for kind in _kinds(part, options))
     ]
 
 
@@ -299,21 +310,20 @@ def _embed_lines(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar:
     return Timing(count, time.perf_counter() - begun, 0.0)
 
 
-def _finish(
-    options: EmbedOptions, parts: Sequence[InputPart], timings: Sequence[Sequence[Timing]], made: int
-) -> Manifest:
+def _finish(embedder: Embedder, parts: Sequence[InputPart], timings: Sequence[Sequence[Timing]], made: int) -> Manifest:
     """Write the manifest of all parts, and return it.
 
     Raises:
         DataError: no sample could be used.
     """
+    options = embedder.options
     files: list[str] = []
     rows: dict[str, int] = {}
     bad, named = 0, list[str]()
     for kind in ("image", "text"):
         for number, part in enumerate(parts):
             if kind in _kinds(part, options):
-                files.append(part_name(kind, number, options.format))
+                files.append(part_name(kind, number, embedder.format))
                 notes = Part(options.out / files[-1]).notes
                 rows[kind] = rows.get(kind, 0) + notes.rows
                 if kind == _kinds(part, options)[0]:
@@ -340,11 +350,15 @@ def _finish(
     return manifest
 
 
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def _summary(options: EmbedOptions, manifest: Manifest, made: int) -> list[str]:
     counts = ", ".join(
-        f"{count:,} {'images' if kind == 'image' else 'captions'}" for kind, count in manifest.rows.items()
+        _counted(count, "image" if kind == "image" else "caption") for kind, count in manifest.rows.items()
     )
-    lines = [f"{options.out}: {counts} in {len(manifest.plan):,} parts, {made:,} of them new"]
+    lines = [f"{options.out}: {counts} in {_counted(len(manifest.plan), 'part')}, {made:,} of them new"]
     run = manifest.run
     if made:
         rate = run["samples"] / max(run["seconds"], 1e-9)

@@ -7,7 +7,10 @@ from typing import Any
 
 from prolip.errors import UserError
 
-_MISSING = "pyarrow is not installed: pip install 'prolip[eval]'; safetensors and CSV files need nothing more"
+_MISSING = (
+    "Parquet files need pyarrow: pip install 'prolip[eval]'. Nothing more is needed for embeddings as safetensors "
+    "(prolip embed --format safetensors) and for a ranking as .csv"
+)
 
 
 def pyarrow() -> Any:
@@ -26,6 +29,15 @@ def parquet() -> Any:
         UserError: pyarrow is not installed.
     """
     return _module("pyarrow.parquet")
+
+
+def has_parquet() -> bool:
+    """Whether Parquet files can be read and written here."""
+    try:
+        parquet()
+    except UserError:
+        return False
+    return True
 
 
 def _module(name: str) -> Any:

@@ -14,7 +14,7 @@ CSS = """
 .pl + .pl { margin-top: 1.6rem; }
 /* Six tabs fit beside each other on a laptop. */
 .tab-container button { padding-left: .45rem; padding-right: .45rem; font-size: .9rem; }
-/* Gradio's own: names of pictures end before the arrow, names of tabs are not cut. */
+/* Gradio's own: names of images end before the arrow, names of tabs are not cut. */
 [id$="-item"] input { text-overflow: ellipsis; padding-right: 1.2rem; }
 .pl p { margin: 0 0 .7rem; color: var(--body-text-color); opacity: .85; max-width: 58em; }
 .pl table { border-collapse: collapse; width: 100%; margin: 0 0 1.2rem; border: 0; }

@@ -237,7 +237,7 @@ class Explorer:
 
     def image_range(self) -> Range | None:
         """Return the range of uncertainties of the data set's images; None without a data set."""
-        return None if self._images is None else _range(self._images, f"of the {len(self.items):,} pictures")
+        return None if self._images is None else _range(self._images, f"of the {len(self.items):,} images")
 
     def classify(self, image_data: bytes | None, names: Sequence[str], templates: Sequence[str]) -> Classified:
         """Classify an image, with even prompts and with prompts weighted by the nearest images of the data set.
@@ -281,7 +281,7 @@ class Explorer:
         """
         labels, image = _clean_lines(labels, "write labels"), self._embed_image(image_data)
         uncertainty = float(image.total_var)
-        left_open = Doubt(uncertainty, self._more_certain(uncertainty), "the data set's pictures")
+        left_open = Doubt(uncertainty, self._more_certain(uncertainty), "the data set's images")
         return rely_on(self.model, image, labels, self._texts, decide, left_open)
 
     # ---- shared by the panels ----

@@ -58,7 +58,7 @@ class _Page:
 
     def compare(self) -> None:
         """Add the panel that compares an image with captions."""
-        with gr.Tab("Picture and captions", id="compare"):
+        with gr.Tab("Image and captions", id="compare"):
             with gr.Row():
                 with gr.Column(scale=2, min_width=260):
                     item, upload = self._image_input("compare")
@@ -92,7 +92,7 @@ class _Page:
 
     def walk(self) -> None:
         """Add the panel that walks from an image to the root."""
-        with gr.Tab("From picture to “a picture”", id="walk"):
+        with gr.Tab("From image to “a picture”", id="walk"):
             with gr.Row():
                 with gr.Column(scale=2, min_width=260):
                     item, upload = self._image_input("walk")
@@ -119,7 +119,7 @@ class _Page:
         """Add the panel of the most and the least certain items."""
         with gr.Tab("Most and least certain", id="browse"):
             with gr.Row():
-                kind = gr.Radio(["pictures", "captions"], value="pictures", label="Show", elem_id="browse-kind")
+                kind = gr.Radio(["images", "captions"], value="images", label="Show", elem_id="browse-kind")
                 end = gr.Radio(
                     ["least certain", "most certain"], value="least certain", label="First", elem_id="browse-end"
                 )
@@ -240,7 +240,7 @@ class _Page:
         item = gr.Dropdown(
             keys,
             value=keys[0][1] if keys else None,
-            label="A picture of the data set",
+            label="An image of the data set",
             visible=bool(keys),
             filterable=True,
             elem_id=f"{panel}-item",
@@ -256,7 +256,7 @@ class _Page:
             _thumbnail(self.explorer.items[0].image) if keys else None,
             interactive=False,
             height=240,
-            label="Picture",
+            label="Image",
             buttons=[],
             elem_id=f"{panel}-preview",
         )
@@ -279,7 +279,7 @@ class _Page:
         if key is not None:
             return self.explorer.by_key[key].image
         if uploaded is None:
-            raise UserError("choose a picture, or drop one")
+            raise UserError("choose an image, or drop one")
         return uploaded
 
     def _example_captions(self) -> str:
@@ -296,7 +296,7 @@ class _Page:
         image_range = self.explorer.image_range()
         if image_range is None:
             return sentence("There is no data set to browse: start with --shards.")
-        ranking: list[Any] = self.explorer.ranked_images() if kind == "pictures" else self.explorer.ranked_captions()
+        ranking: list[Any] = self.explorer.ranked_images() if kind == "images" else self.explorer.ranked_captions()
         first, pages = PER_PAGE * (number - 1), -(-len(ranking) // PER_PAGE)
         rows = (ranking[::-1] if least else ranking)[first : first + PER_PAGE]
         if not rows:

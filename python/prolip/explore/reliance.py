@@ -125,4 +125,4 @@ def _distance(calibration: Calibration | None, image: Gaussian) -> Doubt | None:
         return None
     distance = float(calibration.known.distance(image.mean)[0])
     nearer = float((calibration.held.distance < distance).double().mean())
-    return Doubt(distance, nearer, "the calibration's pictures")
+    return Doubt(distance, nearer, "the calibration's images")

@@ -23,7 +23,7 @@ from prolip.explore.drawing import (
 from prolip.explore.explorer import Classified, Compared, Pair, Range, Stop
 
 _CAPTION = Head("caption")
-_INSIDE = Head("inclusion H", "◂ caption lies in picture | picture lies in caption ▸")
+_INSIDE = Head("inclusion H", "◂ caption lies in image | image lies in caption ▸")
 
 
 def compared(found: Compared, scale: Range) -> str:
@@ -53,9 +53,9 @@ def compared(found: Compared, scale: Range) -> str:
         rows.append((view.caption, cells))
     rank = ""
     if found.more_certain is not None:
-        rank = f"; {percent(found.more_certain, 0)} of the pictures in the data set are more certain"
+        rank = f"; {percent(found.more_certain, 0)} of the images in the data set are more certain"
     return block(
-        f"The picture's own uncertainty is {found.uncertainty:#.4g}{rank}. The nearest caption comes first. The "
+        f"The image's own uncertainty is {found.uncertainty:#.4g}{rank}. The nearest caption comes first. The "
         "sampled distance is the distance of the means plus both uncertainties. H says which of the two is wider, not "
         "whether they belong together.",
         table(heads, rows),
@@ -118,7 +118,7 @@ def walked(stops: Sequence[Stop], root: str, scale: Range) -> str:
             )
         )
     return block(
-        f"The query starts at the caption nearest to the picture and moves in {stops[0].num_steps} steps towards "
+        f"The query starts at the caption nearest to the image and moves in {stops[0].num_steps} steps towards "
         f"“{root}”. The table lists the captions nearest to it on the way. If the model has learnt the order, they "
         "become more general and more uncertain.",
         table([_CAPTION, Head("part of the way", "nearest caption to root"), uncertain(scale), _INSIDE], rows),
@@ -175,7 +175,7 @@ def classified(found: Classified) -> str:
     ]
     parts.append(
         block(
-            f"The {len(found.templates)} prompts of each class are weighted by how well they fit the nearest pictures "
+            f"The {len(found.templates)} prompts of each class are weighted by how well they fit the nearest images "
             "of the data set (Bayesian prompt re-weighting). Shown are the prompts that a class prefers most and "
             "least.",
             table(heads, rows),

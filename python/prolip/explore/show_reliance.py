@@ -19,7 +19,7 @@ def relied_on(found: Reliance) -> str:
     """Render an image's label set, its answer, and its doubts."""
     parts = [_decided(found), _doubts(found)]
     if found.data is not None:
-        parts.append(sentence(f"The guarantees hold for pictures like those of {found.data}, and for no others."))
+        parts.append(sentence(f"The guarantees hold for images like those of {found.data}, and for no others."))
     return "".join(parts)
 
 
@@ -56,15 +56,15 @@ def _answer(found: Reliance) -> str:
 
 
 def _doubts(found: Reliance) -> str:
-    rows = [("what the picture leaves open", _doubt_cells("uncertainty", found.left_open, "more certain"))]
-    text = "Two kinds of doubt. An uncertain picture may mean many things; a far one is unlike what the model knows."
+    rows = [("what the image leaves open", _doubt_cells("uncertainty", found.left_open, "more certain"))]
+    text = "Two kinds of doubt. An uncertain image may mean many things; a far one is unlike what the model knows."
     if found.not_learned is None:
-        text += " The distance from known pictures needs a calibration."
+        text += " The distance from known images needs a calibration."
     else:
         rows.append(("what the model has not learned", _doubt_cells("distance", found.not_learned, "nearer")))
         if found.not_learned.share is not None and found.not_learned.share >= UNUSUAL:
-            text += " This picture is unlike the calibration's: no guarantee may hold for it."
-    return block(text, table([Head("doubt"), Head("measure"), Head("among known pictures")], rows))
+            text += " This image is unlike the calibration's: no guarantee may hold for it."
+    return block(text, table([Head("doubt"), Head("measure"), Head("among known images")], rows))
 
 
 def _doubt_cells(name: str, doubt: Doubt, less: str) -> list[Markup]:

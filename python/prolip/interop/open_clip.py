@@ -204,10 +204,9 @@ def get_data(
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} is {found}: the loader does not support it in open_clip's command")
     transform, resampled = read_transform(preprocess_fns[0]), bool(args.dataset_resampled)
-    factors = args.train_data_upsampling_factors
     config = LoaderConfig(
-        shards=tuple(args.train_data.split("::")),
-        weights=tuple(map(float, factors.split("::"))) if factors else (),
+        shards=_parts(args.train_data),
+        weights=tuple(map(float, _parts(args.train_data_upsampling_factors))),
         mode="resampled" if resampled else "once",
         num_samples=args.train_num_samples,
         batch_size=args.batch_size,
@@ -228,6 +227,11 @@ def get_data(
     )
     data["train"].set_epoch(epoch)
     return data
+
+
+def _parts(value: str | Sequence[Any] | None) -> tuple[Any, ...]:
+    """Return what `::` separates. Main's manifests of several data sets come as lists."""
+    return tuple(value.split("::") if isinstance(value, str) else value or ())
 
 
 def main(arguments: Sequence[str]) -> int:

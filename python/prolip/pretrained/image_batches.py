@@ -161,7 +161,13 @@ class _Entry(NamedTuple):
 
 
 def read_images(
-    preprocess: Preprocess, images: Images, device: torch.device, batch_size: int, *, num_threads: int = 0
+    preprocess: Preprocess,
+    images: Images,
+    device: torch.device,
+    batch_size: int,
+    *,
+    num_threads: int = 0,
+    store: StoreConfig | None = None,
 ) -> Iterator[Tensor]:
     """Batches of normalised images, f32 [B, 3, H, W] on the device, in order. Every image must be readable.
 
@@ -172,6 +178,7 @@ def read_images(
         device: where the images go.
         batch_size: images per batch, at most.
         num_threads: threads that decode; 0 for this process's share of the cores.
+        store: how remote shards are read; None for the defaults.
 
     Raises:
         UserError: an image is not of a known kind, or there is no such file, folder or shard.
@@ -180,7 +187,9 @@ def read_images(
     for kind, entries in groupby(_entries(images, preprocess.size), key=lambda entry: entry.kind):
         if kind == "shards":
             shards = [entry.name for entry in entries]
-            found = image_batches(preprocess, shards, device, batch_size, num_threads=num_threads, max_bad_fraction=0.0)
+            found = image_batches(
+                preprocess, shards, device, batch_size, num_threads=num_threads, max_bad_fraction=0.0, store=store
+            )
             yield from (batch.images for batch in found)
         elif kind == "ready":
             ready = (entry.image for entry in entries)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration
 from prolip.decisions.config import NO_CSD
@@ -85,7 +86,13 @@ class Model:
     """What `prolip calibrate` measured for this model; needed for guarantees."""
 
     def encode_images(
-        self, images: Images, *, batch_size: int = 128, num_threads: int = 0, progress: bool | None = None
+        self,
+        images: Images,
+        *,
+        batch_size: int = 128,
+        num_threads: int = 0,
+        progress: bool | None = None,
+        store: StoreConfig | None = None,
     ) -> Gaussian:
         """Embed images, [N, D] on the CPU in fp32, in order.
 
@@ -99,13 +106,14 @@ class Model:
             batch_size: images per forward pass.
             num_threads: threads that decode; 0 for this process's share of the cores.
             progress: whether to show a progress bar; None for: on a terminal, if it takes more than two seconds.
+            store: how remote shards are read; None for the defaults.
 
         Raises:
             UserError: there is no image, one is not of a known kind, or there is no such file; the message names it.
             DataError: an image cannot be decoded, or a shard is damaged; the message names it.
         """
         parts: list[Gaussian] = []
-        batches = read_images(self.preprocess, images, self.device, batch_size, num_threads=num_threads)
+        batches = read_images(self.preprocess, images, self.device, batch_size, num_threads=num_threads, store=store)
         with self.running(), progress_bar("images", count_images(images), progress) as bar:
             for pixels in batches:
                 parts.append(on_cpu(self.encode_pixels(pixels)))
@@ -148,6 +156,7 @@ class Model:
         batch_size: int = 128,
         num_threads: int = 0,
         progress: bool | None = None,
+        store: StoreConfig | None = None,
     ) -> Classification:
         """Classify images zero-shot, with the probabilities of the model's own scale and bias.
 
@@ -169,6 +178,7 @@ class Model:
             batch_size: images per forward pass.
             num_threads: threads that decode.
             progress: see `encode_images`.
+            store: see `encode_images`.
 
         Raises:
             UserError: as for `encode_images` and `encode_texts`; or a template has no `{}`, a label occurs twice, the
@@ -184,7 +194,7 @@ class Model:
         flat = self.encode_texts(texts, progress=progress)
         shape = (len(labels), len(templates), -1)
         return classification(
-            self.encode_images(images, batch_size=batch_size, num_threads=num_threads, progress=progress),
+            self.encode_images(images, batch_size=batch_size, num_threads=num_threads, progress=progress, store=store),
             Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape)),
             labels,
             weights=prompt_weights,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,22 @@ def test_texts_with_too_many_predicted_images_become_wide(tmp_path: Path) -> Non
     assert float(last.total) < float(first.total)
     assert spearman(predicted, adapter.text(text).uncertainty.detach()) > 0.5
     assert not adapter.training
+
+
+def test_with_a_scale_of_their_own_variances_follow_the_mean_similarity(tmp_path: Path) -> None:
+    """Also on pairs that the frozen model tells apart without an error."""
+    image, text = made_up(512, DIM, noise=0.0)
+    towards = torch.rand(512, 1, generator=torch.Generator().manual_seed(0)) * torch.eye(DIM)[0]
+    image, text = F.normalize(image + towards, dim=1), F.normalize(text + towards, dim=1)
+    pairs = open_pairs([write_npz(tmp_path / "a.npz", image, text)])
+    nearness = (text @ image.T).mean(1)
+    found = {}
+    for scale in (2.0, None):
+        adapter = new(hidden=16)
+        start_heads(adapter, Logits(30.0, -20.0, 0.0))
+        fit_heads(adapter, pairs, HeadsConfig(steps=100, batch_size=512, lr=1e-2), replace(PPCL, variance_scale=scale))
+        found[scale] = spearman(nearness, adapter.text(text).uncertainty.detach())
+    assert found[2.0] > 0.92 > found[None]
 
 
 def test_masked_views_become_more_uncertain(tmp_path: Path) -> None:

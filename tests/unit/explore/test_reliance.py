@@ -152,7 +152,7 @@ def test_a_set_an_answer_and_doubts_are_written_out() -> None:
     ]
     assert "uncertainty 3.250, beside some" in page
     assert "distance 12.50, beside others" in page
-    assert "pictures like those of my &lt;images&gt;, and for no others" in page
+    assert "images like those of my &lt;images&gt;, and for no others" in page
     assert "unlike" not in page.replace("is unlike what the model knows", "")
     assert "This label is right with a probability of at least 90 %: “cat”." in written(
         reliance(within=[True, False, False])
@@ -169,7 +169,7 @@ def test_dont_know_says_what_would_be_needed() -> None:
 
 
 def test_a_picture_from_elsewhere_is_called_that() -> None:
-    assert "This picture is unlike" in written(reliance(not_learned=Doubt(99.0, 0.97, "others")))
+    assert "This image is unlike" in written(reliance(not_learned=Doubt(99.0, 0.97, "others")))
 
 
 def test_a_long_list_of_labels_is_cut_behind_the_set() -> None:

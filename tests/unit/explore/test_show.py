@@ -74,7 +74,7 @@ def test_a_picture_beside_captions_has_all_its_bars() -> None:
         ("1.000", "s1", 0, 0),
         ("−1.00", "minus", 0, 50),
     ]
-    assert "own uncertainty is 0.1250; 83\N{NO-BREAK SPACE}% of the pictures in the data set are more certain" in page
+    assert "own uncertainty is 0.1250; 83\N{NO-BREAK SPACE}% of the images in the data set are more certain" in page
     heads = re.findall(r"<th scope='col'>([\w ]+)", page)
     assert heads == ["caption", "match", "similarity", "sampled distance", "uncertainty", "inclusion H"]
     # A model without a bias has no match.

@@ -121,7 +121,7 @@ def train_epochs(model: torch.nn.Module, data: adapter.OpenClipData, epochs: int
     from open_clip.task import CLIPTask
 
     state = loop.TrainState(
-        task=CLIPTask(model, open_clip.ClipLoss()), optimizer=optimizer, scaler=None, scheduler=scheduler, epoch=0
+        task=CLIPTask(model, loss=open_clip.ClipLoss()), optimizer=optimizer, scaler=None, scheduler=scheduler, epoch=0
     )
     for epoch in range(epochs):
         state.epoch = epoch
@@ -146,6 +146,10 @@ def test_open_clips_loop_trains_on_it(shards: str, accum_freq: int, caplog: pyte
 def test_open_clips_evaluation_reads_it(shards: str) -> None:
     model = open_clip.CLIP(**TINY, output_dict=True)
     kept = settings(shards, last_batch="keep", shuffle_window=0, batch_size=5)
+    if MAIN:
+        from open_clip.task import CLIPTask
+
+        model = CLIPTask(model)
     metrics = evaluate(model, {"val": adapter.open_clip_data(kept)}, 1, arguments(batch_size=5))
     assert metrics["num_samples"] == 16
     assert 0 < metrics["image_to_text_R@10"] <= 1
@@ -165,19 +169,6 @@ def test_what_open_clip_does_not_know_is_refused(shards: str) -> None:
         adapter.open_clip_data(settings(shards, captions=(CaptionConfig(), CaptionConfig())))
     with pytest.raises(ValueError, match=r"data\.mask is set"):
         adapter.open_clip_data(settings(shards, mask=MaskConfig(num_patches=4)))
-
-
-@pytest.mark.skipif(MAIN, reason="this is the main branch")
-def test_batches_are_dictionaries_where_open_clip_trains_tasks(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As its main branch does, which no registry has: the loader's side of it."""
-    plain = list(adapter.open_clip_data(settings(shards)).dataloader)
-    monkeypatch.setattr(adapter, "find_spec", lambda name: name)
-    named = list(adapter.open_clip_data(settings(shards)).dataloader)
-    assert [list(batch) for batch in named] == [["image", "text"]] * 4
-    for (images, texts), batch in zip(plain, named, strict=True):
-        assert isinstance(batch, dict)
-        assert torch.equal(images, batch["image"])
-        assert torch.equal(texts, batch["text"])
 
 
 # ---- open_clip's command line ---------------------------------------------------------------------------------------

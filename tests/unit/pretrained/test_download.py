@@ -53,18 +53,17 @@ def test_a_model_loads_offline_with_its_tokenizer_once_it_was_loaded(
 
 
 def test_offline_is_set_by_the_environment_as_everywhere(hub: Path, tmp_path: Path) -> None:
-    code = f"import prolip; print(prolip.load({MODEL.name!r}, device='cpu').encode_texts(['a cat']).mean.shape)"
-
-    def run(cache: Path) -> subprocess.CompletedProcess[str]:
-        there = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(cache), "HF_ENDPOINT": "http://127.0.0.1:9"}
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, env=os.environ | there, capture_output=True, text=True, check=False)
-
     prolip.load(MODEL.name)
-    found = run(tmp_path / "cache")
-    assert (found.returncode, found.stdout) == (0, "torch.Size([1, 32])\n"), found.stderr
-    message = run(tmp_path / "empty").stderr.splitlines()[-1]
-    assert message.endswith(
+    code = f"""if True:
+        import prolip
+        print(prolip.load({MODEL.name!r}, device="cpu").encode_texts(["a cat"]).mean.shape, flush=True)
+        prolip.load({MODEL.name!r}, device="cpu", cache_dir={str(tmp_path / "empty")!r})
+    """
+    there = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=os.environ | there, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, "torch.Size([1, 32])\n"), found.stderr
+    assert found.stderr.splitlines()[-1].endswith(
         f"{MODEL.repository}: config.json cannot be downloaded: HF_HUB_OFFLINE is set, and the cache does not have it"
     )
 

@@ -21,7 +21,7 @@ from tests.support.untrained_run import write_run
 from torch import Tensor
 
 import prolip
-from prolip.data import DataError
+from prolip.data import DataError, StoreConfig
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.models import ARCHITECTURES, ProLIP
@@ -141,6 +141,15 @@ def test_every_kind_of_images_gives_the_same_batches(
     rows = torch.stack([preprocess(array) for array in same_size])
     assert torch.equal(pixels_of(preprocess, same_size, batch_size), rows)
     assert torch.equal(pixels_of(preprocess, torch.from_numpy(same_size).permute(0, 3, 1, 2), batch_size), rows)
+
+
+def test_shards_are_read_with_the_settings_of_the_store(lab: Path, files: list[Path], model: prolip.Model) -> None:
+    source = f"pipe:cat {lab}/shard-000.tar"
+    with pytest.raises((DataError, UserError), match="allow_pipe"):
+        model.encode_images(source)
+    store = StoreConfig(allow_pipe=True)
+    assert_close(model.encode_images(source, store=store), model.encode_images(files[:3]))
+    assert model.classify(source, ["animals", "food"], store=store).probabilities.shape == (3, 2)
 
 
 def test_one_image_needs_no_list(files: list[Path], model: prolip.Model) -> None:

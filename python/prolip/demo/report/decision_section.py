@@ -30,9 +30,9 @@ def risk_sentence(decisions: DecisionFigures) -> str:
     probability, variance = decisions.risk
     difference = decisions.auroc_difference
     if difference.high < 0:
-        verdict = "The picture's uncertainty tells wrong answers worse than the largest probability"
+        verdict = "The image's uncertainty tells wrong answers worse than the largest probability"
     elif difference.low > 0:
-        verdict = "The picture's uncertainty tells wrong answers better than the largest probability"
+        verdict = "The image's uncertainty tells wrong answers better than the largest probability"
     else:
         verdict = "Neither score is clearly better"
     return (

@@ -18,7 +18,7 @@ from prolip.report import charts
 from prolip.report.templating import open_templates
 
 SETTINGS = (
-    ("samples_seen", "Pictures seen in training"),
+    ("samples_seen", "Images seen in training"),
     ("batch_size", "Batch size"),
     ("optim.lr", "Peak learning rate"),
     ("model.embed_dim", "Embedding dimensions"),
@@ -28,7 +28,7 @@ SETTINGS = (
     ("model.text.layers", "Text layers"),
     ("model.text.width", "Text width"),
     ("model.text.context_length", "Context, tokens"),
-    ("loss.inclusion_weight", "Weight of picture ⊂ text"),
+    ("loss.inclusion_weight", "Weight of image ⊂ text"),
     ("loss.masked_inclusion_weight", "Weight of whole ⊂ masked"),
     ("loss.vib_weight", "Weight of VIB"),
     ("data.mask.masked_fraction", "Share of the batch that is masked"),
@@ -192,7 +192,7 @@ def inclusion_charts(trained: Sequence[SetFigures], random: Sequence[SetFigures]
     shown = ((trained[0], random[0]), (trained[-1], random[-1]))
     return [
         *(
-            inclusion_chart("The picture in each caption", ours.name, ours.picture_inclusion, theirs.picture_inclusion)
+            inclusion_chart("The image in each caption", ours.name, ours.picture_inclusion, theirs.picture_inclusion)
             for ours, theirs in shown
         ),
         # Leave out the first step of the chain, image in name: it is shown above, and its scale would hide the others.
@@ -228,7 +228,7 @@ def bin_charts(inputs: ReportInputs) -> list[tuple[str, Markup, str]]:
             f"Accuracy by uncertainty, {label}",
             description,
             lines,
-            x_label="bin of pictures, most certain first",
+            x_label="bin of images, most certain first",
             y_scale="from zero",
             percent=True,
             marks=True,
@@ -251,22 +251,22 @@ CURVES: tuple[tuple[str, str, Scale, tuple[tuple[str, str], ...]], ...] = (
         "With their weights, on a logarithmic scale. They fall as specific Gaussians come to lie in general ones.",
         "log",
         (
-            ("inclusion", "picture ⊂ text"),
-            ("masked_image_inclusion", "picture ⊂ masked picture"),
+            ("inclusion", "image ⊂ text"),
+            ("masked_image_inclusion", "image ⊂ masked image"),
             ("masked_text_inclusion", "text ⊂ masked text"),
         ),
     ),
     ("VIB", "With its weight. It keeps variances from vanishing.", "linear", (("vib", "VIB"),)),
     (
         "Uncertainty",
-        "Mean Σσ² of the pictures and captions of a batch.",
+        "Mean Σσ² of the images and captions of a batch.",
         "linear",
-        (("image_uncertainty", "pictures"), ("text_uncertainty", "captions")),
+        (("image_uncertainty", "images"), ("text_uncertainty", "captions")),
     ),
     ("Logit scale", "How sharply similarities become probabilities.", "linear", (("logit_scale", "scale"),)),
     ("Learning rate", "Warm-up, then cosine.", "from zero", (("lr", "learning rate"),)),
     ("Gradient norm", "Before clipping, on a logarithmic scale.", "log", (("grad_norm", "norm"),)),
-    ("Speed", "Pictures per second over all processes.", "from zero", (("samples_per_s", "pictures/s"),)),
+    ("Speed", "Images per second over all processes.", "from zero", (("samples_per_s", "images/s"),)),
 )
 
 

@@ -4,14 +4,14 @@ import base64
 import json
 import logging
 import math
-import shlex
 import tarfile
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from prolip.closing import command
 from prolip.demo.suite.results import DecidedImage, EmojiResults, Gallery
 from prolip.errors import UserError
 from prolip.train.flags import flatten
@@ -51,12 +51,12 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
     if not path.is_file():
         if not run_dir.is_dir():
             raise UserError(f"{run_dir} is not a folder: name a run's folder")
-        command = shlex.join(["prolip", "eval", "emoji", "--checkpoint", str(run_dir), "--data", str(data_dir)])
-        raise UserError(f"{run_dir} has no {path.name}: `{command}` writes it")
+        raise UserError(_missing(run_dir, data_dir))
     try:
         results = EmojiResults.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        again = _eval_emoji(run_dir, data_dir)
+        raise UserError(f"{path} is damaged or of another version: {again} writes it again ({error})") from error
     config_text = _text(run_dir / "config.toml")
     return ReportInputs(
         run_name=run_dir.resolve().name,
@@ -69,6 +69,26 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
         images=read_gallery_images(
             data_dir, results.gallery, results.decisions.examples if results.decisions is not None else []
         ),
+    )
+
+
+def _eval_emoji(run_dir: Path, data_dir: Path) -> str:
+    return f"`{command('eval', 'emoji', '--checkpoint', run_dir, '--data', data_dir)}`"
+
+
+def _missing(run_dir: Path, data_dir: Path) -> str:
+    """Why there is no report: the command that is missing, or for a run on other data, what measures that."""
+    shards = flatten(tomllib.loads(_text(run_dir / "config.toml") or "")).get("data.shards", [])
+    about = _text(data_dir / "dataset.json")
+    other_data = about is not None and "designs" not in json.loads(about)
+    if not other_data and (not shards or any(PurePath(shard).parent.name == data_dir.name for shard in shards)):
+        return f"{run_dir} has no eval.json: {_eval_emoji(run_dir, data_dir)} writes it"
+    trained = f", and this run was trained on {shards[0]}" if shards else ""
+    measures = command("eval", "zero_shot", "--checkpoint", run_dir, "--data", "FOLDER")
+    curves = command("runs", run_dir, "--plot", run_dir / "curves.html")
+    return (
+        f"{run_dir} has no eval.json: the report is about the emoji of the demo{trained}. `{measures}` measures it on "
+        f"class folders of images, `{curves}` draws its curves"
     )
 
 

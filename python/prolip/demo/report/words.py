@@ -6,7 +6,7 @@ from prolip.demo.suite.results import EmojiResults, LevelFigures, Range, SetFigu
 from prolip.eval.uncertainty import AccuracyBins
 
 LEVEL_NAMES = {
-    "image": "the picture",
+    "image": "the image",
     "name": "name",
     "subgroup": "subgroup",
     "group": "group",
@@ -164,13 +164,13 @@ def _accuracy(sets: list[SetFigures], untrained: list[SetFigures]) -> list[str]:
     ]
     if not missing:
         return []
-    return [f"Accuracy does not fall with picture uncertainty for {'; '.join(missing)} (Pearson over ten bins)."]
+    return [f"Accuracy does not fall with image uncertainty for {'; '.join(missing)} (Pearson over ten bins)."]
 
 
 def _views(sets: list[SetFigures], untrained: list[SetFigures]) -> list[str]:
     last = sets[-1]
     return [
-        f"A picture {view.name} is more uncertain than the whole picture in only {percent(view.share_more_uncertain)} "
+        f"An image {view.name} is more uncertain than the whole image in only {percent(view.share_more_uncertain)} "
         f"(untrained {percent(before.share_more_uncertain)}) of cases on {set_label(last.name)}."
         for view, before in zip(last.views, untrained[-1].views, strict=True)
         if not view.trained and not view.share_more_uncertain > ORDERED

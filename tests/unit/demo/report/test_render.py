@@ -194,8 +194,37 @@ def test_no_results_is_an_error(tmp_path: Path) -> None:
         render_report(tmp_path / "absent", data)
     assert not (tmp_path / "absent").exists()
     (tmp_path / "eval.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"eval\.json: EmojiResults: missing"):
+    with pytest.raises(
+        UserError, match=r"eval\.json is damaged or of another version: `prolip eval emoji .*again \(Emoji"
+    ):
         render_report(tmp_path, tmp_path)
+
+
+def test_a_report_of_an_older_version_names_the_command(tmp_path: Path, emoji_results: EmojiResults) -> None:
+    """One without decisions, which were added later."""
+    old = json.loads(emoji_results.to_json())
+    del old["decisions"]
+    (tmp_path / "eval.json").write_text(json.dumps(old), encoding="utf-8")
+    again = f"`prolip eval emoji --checkpoint {tmp_path} --data data/emoji` writes it again"
+    with pytest.raises(UserError, match=re.escape(again)):
+        render_report(tmp_path, Path("data/emoji"))
+
+
+def test_a_run_on_other_data_is_told_what_measures_it(tmp_path: Path) -> None:
+    run, data = tmp_path / "run", tmp_path / "data" / "mine"
+    run.mkdir()
+    data.mkdir(parents=True)
+    (run / "config.toml").write_text('[data]\nshards = ["data/mine/train-*.tar"]\n')
+    (data / "dataset.json").write_text("{}")
+    for asked in (Path("data/emoji"), data):
+        with pytest.raises(UserError, match=r"was trained on data/mine/train-\*\.tar") as refused:
+            render_report(run, asked)
+        assert f"`prolip eval zero_shot --checkpoint {run} --data FOLDER`" in str(refused.value)
+        assert f"`prolip runs {run} --plot {run}/curves.html`" in str(refused.value)
+        assert "eval emoji" not in str(refused.value)
+    (run / "config.toml").write_text('[data]\nshards = ["../data/emoji/train-*.tar"]\n')
+    with pytest.raises(UserError, match="`prolip eval emoji"):
+        render_report(run, Path("data/emoji"))
 
 
 def test_metrics_pass_over_a_torn_line(run_dir: Path) -> None:

@@ -207,8 +207,8 @@ def test_a_larger_h_before_training_is_a_finding(results: EmojiResults) -> None:
         random = dataclasses.replace(results.random, sets=[changed, *results.random.sets[1:]])
         return " ".join(words.findings(dataclasses.replace(results, random=random)))
 
-    assert "the picture ⊂ name 9000.00 against" in with_first_step(9.0)
-    assert "the picture ⊂ name" not in with_first_step(-9.0)
+    assert "the image ⊂ name 9000.00 against" in with_first_step(9.0)
+    assert "the image ⊂ name" not in with_first_step(-9.0)
 
 
 def test_pearson_sentence_names_both() -> None:
