@@ -235,7 +235,7 @@ def use_a_model(folder: Path, _: Patch) -> None:
 
 
 def tutorial(folder: Path, patch: Patch) -> None:
-    """An address to clone from, and every sixteenth emoji."""
+    """An address to clone from, every sixteenth emoji, and a released model."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:  # a hook's, which name another repository
         patch.delenv(name)
     address = folder / "ADDRESS"
@@ -247,6 +247,7 @@ def tutorial(folder: Path, patch: Patch) -> None:
         subprocess.run(["git", "-C", str(address), *words], check=True)
     table = [one for one in emoji.read_table() if int(one.codepoints[0], 16) % 16 == 0]
     patch.setattr(emoji, "read_table", lambda: table)
+    model_zoo(folder, patch)
 
 
 def evaluate(folder: Path, patch: Patch) -> None:

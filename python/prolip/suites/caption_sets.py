@@ -49,6 +49,8 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
 
 _SHARD = re.compile(r"\.(tar|tgz)\b")
 """Tells the address of a shard from that of a folder."""
+_PLAIN = re.compile(r"(?!@|pipe:)[^*?\[{]+")
+"""A path, and not a pattern, a list of shards or a command."""
 
 
 def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None) -> TaskFolder:
@@ -69,6 +71,8 @@ def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None)
     if "://" in source and not _SHARD.search(source):
         place, _, name = source.rstrip("/").rpartition("/")
         return open_folder(find_folder((place,), (name,), fetched), store)
+    if _PLAIN.fullmatch(source) and not _SHARD.search(source) and not Path(source).exists():
+        raise UserError(f"data is {source}: there is no such folder, nor is it the name of a shard (.tar)")
     store = store or StoreConfig()
     found = examine_shards([source], store)
     seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]
