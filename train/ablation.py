@@ -33,16 +33,24 @@ from prolip.pretrained.open import load
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
 NO_INCLUSION = ("--loss.inclusion_weight", "0")
 NO_VIB = ("--loss.vib_weight", "0")
+ONE_SCALE = (
+    *("--loss.variance_scale", "None", "--model.init_logit_bias", "-5.466"),
+    *("--model.vision.init_unc_bias", "-6", "--model.text.init_unc_bias", "-6"),
+)
+"""PPCL sets variances by the scale of the means; they start larger than the demo's."""
 RECIPES: dict[str, tuple[str, ...]] = {
-    "ppcl": (*NO_MASKING, *NO_INCLUSION, *NO_VIB),
-    "vib": (*NO_MASKING, *NO_INCLUSION),
-    "inclusion": NO_MASKING,
-    "masking": ("--data.mask.general_prob", "0"),
+    "ppcl": (*ONE_SCALE, *NO_MASKING, *NO_INCLUSION, *NO_VIB),
+    "vib": (*ONE_SCALE, *NO_MASKING, *NO_INCLUSION),
+    "inclusion": (*ONE_SCALE, *NO_MASKING),
+    "masking": (*ONE_SCALE, "--data.mask.general_prob", "0"),
+    "hierarchical": ONE_SCALE,
+    "bottleneck": (*ONE_SCALE, *NO_MASKING, *NO_INCLUSION, "--loss.vib_weight", "1"),
+    "own scale": (*NO_MASKING, *NO_INCLUSION, *NO_VIB),
     "demo": (),
-    "bottleneck": (*NO_MASKING, *NO_INCLUSION, "--loss.vib_weight", "1"),
 }
-"""Up to "demo", each recipe adds one thing to the one before: VIB, image in caption, masked views, and more general
-captions as masked views. "bottleneck" is "vib" with 10,000 times the weight."""
+"""Up to "hierarchical", each recipe adds one thing to the one before: VIB, image in caption, masked views, and more
+general captions as masked views. "bottleneck" is "vib" with 10,000 times the weight. In the last two, variances learn at
+a scale of their own: alone, and with everything else."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
 """Half the demo's compute: 16 patches instead of 36, and 2 blocks instead of 4. The text tower is unchanged."""
 BATCH = 128

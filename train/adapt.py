@@ -35,6 +35,7 @@ from prolip.pretrained.classify import classification
 SIGLIP = (
     *("--model.vision.embed_unc", "False", "--model.text.embed_unc", "False"),
     *("--model.init_logit_bias", "-10", "--data.mask.masked_fraction", "0", "--loss.contrast", "siglip"),
+    *("--loss.variance_scale", "None"),
     *("--loss.inclusion_weight", "0", "--loss.masked_inclusion_weight", "0", "--loss.vib_weight", "0"),
 )
 """Flags after `prolip train demo`."""

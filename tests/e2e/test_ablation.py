@@ -45,16 +45,20 @@ def test_recipes_add_one_thing_each(ablation: dict[str, Any]) -> None:
         )
         for name, one in configs.items()
     }
-    vib, inclusion, masked, general = weights["demo"]
-    assert min(weights["demo"]) > 0
+    vib, inclusion, masked, general = everything = weights["demo"]
+    assert min(everything) > 0
     assert weights == {
         "ppcl": (0, 0, 0, general),  # of no effect where nothing is masked
         "vib": (vib, 0, 0, general),
         "inclusion": (vib, inclusion, 0, general),
         "masking": (vib, inclusion, masked, 0),
-        "demo": (vib, inclusion, masked, general),
+        "hierarchical": everything,
         "bottleneck": (1, 0, 0, general),
+        "own scale": (0, 0, 0, general),
+        "demo": everything,
     }
+    own = {name for name, one in configs.items() if one.loss.variance_scale is not None}
+    assert own == {"own scale", "demo"}
     for one in configs.values():
         assert (one.total_steps, one.seed, one.cpu_threads) == (7, 3, 1)
 

@@ -104,6 +104,14 @@ COMMANDS: list[tuple[Words, str, int]] = [
 NAMES = [words.__name__ for words, _, _ in COMMANDS]
 
 
+def test_an_index_that_does_not_fit_is_named(ended: Ended, world: World, tmp_path: Path) -> None:
+    words = ["data", "index", "--shards", str(world.folder / "pictures.tar"), "--out", str(tmp_path / "a.index")]
+    status, said = ended(words, 20)
+    assert status == 2, said
+    assert re.search(r"index \S*/a\.index: File too large .*; \d+ bytes are free$", said[-1])
+    assert list(tmp_path.iterdir()) == []
+
+
 # A file that could not be flushed tries once more when it is collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("words", "file", "limit"), COMMANDS, ids=NAMES)

@@ -15,7 +15,7 @@ _BASE = ModelConfig(
     init_logit_bias=-10.0,
 )
 _DEMO_SCALE = 14.29
-_DEMO_LOG_VAR = -6.0
+_DEMO_LOG_VAR = -8.0
 _DEMO_DIM = 128
 
 ARCHITECTURES: dict[str, ModelConfig] = {

@@ -1,6 +1,6 @@
 //! Reads the coefficients of a block from entropy-coded data.
 
-use super::huffman::{END, ONLY_END, PairTable, Table, blocks_ended, number};
+use super::huffman::{END, LOOK, PairTable, Table, blocks_ended, number};
 use super::tables::NATURAL;
 
 /// A bit reader over data without byte stuffing, high bits first.
@@ -75,12 +75,11 @@ impl BlockBits<'_> {
         Some(())
     }
 
-    /// Goes on behind a step, or two of a pair.
+    /// Goes on behind so many bits.
     #[inline(always)]
-    fn skip(&mut self, step: u32) {
-        // The shift uses the low six bits of the step, which are the length, so no mask delays the next step.
-        self.buffer = self.buffer.wrapping_shl(step);
-        self.count -= step & 0xFF;
+    fn skip(&mut self, length: u8) {
+        self.buffer = self.buffer.wrapping_shl(length.into());
+        self.count -= u32::from(length);
     }
 }
 
@@ -95,26 +94,35 @@ const IN_GROUP: [u8; 64] = {
     places
 };
 
+/// A block: where its coefficients go, and the tables of its codes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) dc: &'a Table,
+    pub(super) ac: &'a PairTable,
+    pub(super) component: usize,
+    /// The index of its first coefficient in the strip.
+    pub(super) first: usize,
+}
+
 /// Reads a block. If it is needed, writes the coefficients to `out`, which must contain zeros.
 #[inline(always)]
 pub(super) fn read_block<const KEEP: bool>(
     bits: &mut Bits<'_>,
-    dc: &Table,
-    ac: &PairTable,
+    place: &Place<'_>,
     predicted: &mut i32,
     out: &mut [i16; 256],
 ) -> Option<()> {
-    let mut block = bits.block()?;
-    read_first(&mut block, dc, predicted)?;
-    if KEEP {
-        out[0] = *predicted as i16;
-    }
     let whole = Band {
         first: 1,
         last: 63,
         low: 0,
     };
-    read_codes::<KEEP>(&mut block, ac, whole, out, &mut 0)?;
+    let mut block = bits.block()?;
+    read_first(&mut block, place.dc, predicted)?;
+    if KEEP {
+        out[0] = *predicted as i16;
+    }
+    read_codes::<KEEP>(&mut block, place.ac, whole, out, &mut 0)?;
     bits.continue_behind(block);
     Some(())
 }
@@ -127,7 +135,7 @@ fn read_first(block: &mut BlockBits<'_>, dc: &Table, predicted: &mut i32) -> Opt
     block.refill()?;
     let step = dc.or_long(found, block.buffer)?;
     *predicted = predicted.checked_add(number(step, block.buffer))?;
-    block.skip(step);
+    block.skip(step.total);
     Some(())
 }
 
@@ -157,34 +165,36 @@ fn read_codes<const KEEP: bool>(
     };
     let last = band.last;
     let mut k = band.first - 1;
+    // Known not to change, so its address stays in a register.
+    let pairs = ac.pairs();
     loop {
-        let pair = ac.look_up(block.buffer);
+        let pair = &pairs[(block.buffer >> (64 - LOOK)) as usize];
         block.refill()?;
-        let first = k + (pair >> 24 & 0xFF) as usize;
-        let next = k + (pair >> 32 & 0xFF) as usize;
+        let first = k + usize::from(pair.step.advance);
+        let next = k + usize::from(pair.both);
         if next < last {
             // Without a second step, both go to the same place.
-            put(next, (pair >> 48) as i16);
-            put(first, number(pair as u32, block.buffer) as i16);
-            block.skip(pair as u32);
+            put(next, pair.second);
+            put(first, number(pair.step, block.buffer) as i16);
+            block.skip(pair.step.total);
             k = next;
         } else if next >= END as usize && first < last {
             // Without a first step this is a zero in the next place, where a zero is: no branch to predict.
-            put(first, number(pair as u32, block.buffer) as i16);
-            let ended = if pair >> 16 & 0xFFFF == ONLY_END {
-                blocks_ended(pair as u32, block.buffer)
+            put(first, number(pair.step, block.buffer) as i16);
+            let ended = if pair.only_end {
+                blocks_ended(pair.step, block.buffer)
             } else {
                 0
             };
-            block.skip(pair as u32);
+            block.skip(pair.step.total);
             return Some(ended);
         } else {
             // A long code, the last coefficient, or a run beyond it.
             let step = ac.single.look_up(block.buffer);
             let step = ac.single.or_long(step, block.buffer)?;
             let (start, number) = (block.buffer, number(step, block.buffer));
-            block.skip(step);
-            k += (step >> 24) as usize;
+            block.skip(step.total);
+            k += usize::from(step.advance);
             if k >= END as usize {
                 return Some(blocks_ended(step, start));
             }
@@ -260,8 +270,8 @@ pub(super) fn refine_band(
         let step = ac.single.look_up(block.buffer);
         let step = ac.single.or_long(step, block.buffer)?;
         let (start, number) = (block.buffer, number(step, block.buffer));
-        block.skip(step);
-        let advance = step >> 24;
+        block.skip(step.total);
+        let advance = step.advance;
         if advance >= END {
             ended = blocks_ended(step, start) + 1;
             break;

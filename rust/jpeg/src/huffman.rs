@@ -5,7 +5,7 @@ use super::tables::Codes;
 /// Bits that index a table. Almost all codes are this short.
 pub(super) const LOOK: u32 = 10;
 /// The advance for the end of a block. No run can have it.
-pub(super) const END: u32 = 128;
+pub(super) const END: u8 = 128;
 
 /// What the symbols of a table mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +31,26 @@ impl Symbols {
     }
 }
 
+/// What a code says.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct Step {
+    /// Bits of the code and its number: 0 if the code is longer than the index.
+    pub(super) total: u8,
+    /// Bits of the code.
+    code: u8,
+    /// 31 minus the bits of the number.
+    shift: u8,
+    /// How far to advance in the block.
+    pub(super) advance: u8,
+}
+
 /// A decoding table: maps codes to steps.
-///
-/// A step packs four bytes, lowest first: the total length of code and number, how far to advance in the block, the length of
-/// the code, and the length of the number. It is 0 if the code is longer than the index.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     codes: Codes,
     symbols: Symbols,
-    steps: Box<[u32; 1 << LOOK]>,
+    steps: Box<[Step; 1 << LOOK]>,
     /// For each length above `LOOK`: the first value, left-aligned to 16 bits, beyond all codes up to that length, and the
     /// offset from a code to the index of its symbol.
     long: [(u32, i32); 17],
@@ -54,9 +65,9 @@ impl Table {
         }
         let mut steps = match slot.take() {
             Some(table) => table.steps,
-            None => Box::new([0; 1 << LOOK]),
+            None => Box::new([Step::default(); 1 << LOOK]),
         };
-        steps.fill(0);
+        steps.fill(Step::default());
         let mut long = [(0, 0); 17];
         let (mut code, mut place) = (0u32, 0usize);
         for (length, &count) in (1..=16u32).zip(&codes.counts) {
@@ -85,16 +96,16 @@ impl Table {
         Some(())
     }
 
-    /// The step at the start of the bits, or 0 if its code is longer than the index.
+    /// The step at the start of the bits. Its length is 0 if its code is longer than the index.
     #[inline(always)]
-    pub(super) fn look_up(&self, bits: u64) -> u32 {
+    pub(super) fn look_up(&self, bits: u64) -> Step {
         self.steps[(bits >> (64 - LOOK)) as usize]
     }
 
     /// What was found, or the step of a longer code. Its length is not 0.
     #[inline(always)]
-    pub(super) fn or_long(&self, found: u32, bits: u64) -> Option<u32> {
-        if found == 0 {
+    pub(super) fn or_long(&self, found: Step, bits: u64) -> Option<Step> {
+        if found.total == 0 {
             self.long_step(bits)
         } else {
             Some(found)
@@ -104,7 +115,7 @@ impl Table {
     /// The step of a code longer than `LOOK` bits.
     #[cold]
     #[inline(never)]
-    fn long_step(&self, bits: u64) -> Option<u32> {
+    fn long_step(&self, bits: u64) -> Option<Step> {
         let top = (bits >> 48) as u32;
         let mut lengths = LOOK + 1..=16;
         let length = lengths.find(|&length| top < self.long[length as usize].0)?;
@@ -114,49 +125,67 @@ impl Table {
     }
 }
 
-fn step_of(length: u32, symbol: u8) -> u32 {
-    let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+fn step_of(length: u32, symbol: u8) -> Step {
+    let (code, run, size) = (length as u8, symbol >> 4, symbol & 15);
     if size == 0 && run < 15 {
         // The end of a block. As many bits as the run says follow, for how many blocks it is the end of.
-        return END << 24 | 63 << 16 | length << 8 | (length + run);
+        return Step {
+            total: code + run,
+            code,
+            shift: 31,
+            advance: END,
+        };
     }
-    (run + 1) << 24 | (63 - size) << 16 | length << 8 | (length + size)
+    Step {
+        total: code + size,
+        code,
+        shift: 31 - size,
+        advance: run + 1,
+    }
 }
 
 /// How many blocks after this one a step ends. The bits start with its code.
 #[inline(always)]
-pub(super) fn blocks_ended(step: u32, bits: u64) -> u32 {
-    let (length, total) = (step >> 8 & 0xFF, step & 0xFF);
-    let size = total - length;
-    let behind = bits << (length & 63);
+pub(super) fn blocks_ended(step: Step, bits: u64) -> u32 {
+    let size = u32::from(step.total - step.code);
+    let behind = bits << (step.code & 63);
     (1 << size) - 1 + (behind >> 1 >> ((63 - size) & 63)) as u32
 }
 
 /// The number of a step. The bits start with its code.
 #[inline(always)]
-pub(super) fn number(step: u32, bits: u64) -> i32 {
-    let behind = (bits << (step >> 8 & 63)) as i64;
+pub(super) fn number(step: Step, bits: u64) -> i32 {
+    let behind = (bits << (step.code & 63)) as i64;
     // If the first bit of a number is 0, it is negative: prepend sign bits and add one.
-    let signed = (behind >> 1 ^ i64::MIN) >> (step >> 16 & 63);
-    (signed - (signed >> 63)) as i32
+    let signed = ((behind >> 33) as i32 ^ i32::MIN) >> (step.shift & 31);
+    signed - (signed >> 31)
 }
 
 /// A table that maps the next bits to one step or to two.
-///
-/// An entry packs two steps. The lowest byte is the length of all; the next three are those of the first step. The fifth is how
-/// far both advance, and the highest two are the second number. If there is no second step, its number is of no account. An
-/// end of the block is the second step, also if it comes first ([`ONLY_END`]). For a code longer than the index, the fifth byte
-/// is [`BEYOND`].
 #[derive(Debug, Clone)]
 pub(super) struct PairTable {
     pub(super) single: Table,
-    pairs: Box<[u64; 1 << LOOK]>,
+    pairs: Box<[Pair; 1 << LOOK]>,
 }
 
-/// The third and fourth byte of an entry that has only the end of a block: an advance by 1 to a number of no bits, which is 0.
-pub(super) const ONLY_END: u64 = 1 << 8 | 63;
+/// One step or two. An end of the block is the second step, also if it comes first.
+///
+/// Each field is a load of its own. That takes fewer instructions than shifts and masks of one word.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(8))]
+pub(super) struct Pair {
+    /// The first step, but the length is that of both. If the end of the block comes first, it has no number, and advances by 1.
+    pub(super) step: Step,
+    /// How far both advance: at least [`END`] at the end of the block, [`BEYOND`] for a code longer than the index.
+    pub(super) both: u8,
+    /// Whether the end of the block comes first.
+    pub(super) only_end: bool,
+    /// The number of the second step. If there is none, it is of no account.
+    pub(super) second: i16,
+}
+
 /// The advance of an entry that stands for a long code. No two steps can have it.
-const BEYOND: u64 = 64;
+const BEYOND: u8 = 64;
 
 impl PairTable {
     /// As [`Table::make`].
@@ -167,7 +196,7 @@ impl PairTable {
         }
         let (mut single, mut pairs) = match slot.take() {
             Some(table) => (Some(table.single), table.pairs),
-            None => (None, Box::new([0; 1 << LOOK])),
+            None => (None, Box::new([Pair::default(); 1 << LOOK])),
         };
         Table::make(&mut single, codes, symbols)?;
         let single = single?;
@@ -178,36 +207,51 @@ impl PairTable {
         Some(())
     }
 
-    /// The steps at the start of the bits.
+    /// The steps for each value of the next bits.
     #[inline(always)]
-    pub(super) fn look_up(&self, bits: u64) -> u64 {
-        self.pairs[(bits >> (64 - LOOK)) as usize]
+    pub(super) fn pairs(&self) -> &[Pair; 1 << LOOK] {
+        &self.pairs
     }
 }
 
 /// The steps at the start of the bits of an index.
-fn pair_of(steps: &[u32; 1 << LOOK], index: usize) -> u64 {
-    let first = steps[index];
-    let (used, advance) = (first & 0xFF, first >> 24);
-    if first == 0 {
-        return BEYOND << 32;
+fn pair_of(steps: &[Step; 1 << LOOK], index: usize) -> Pair {
+    let step = steps[index];
+    let alone = Pair {
+        step,
+        both: step.advance,
+        only_end: false,
+        second: 0,
+    };
+    let used = u32::from(step.total);
+    if used == 0 {
+        return Pair {
+            both: BEYOND,
+            ..alone
+        };
     }
-    if advance == END {
-        return u64::from(END) << 32 | ONLY_END << 16 | u64::from(first & 0xFFFF);
+    if step.advance == END {
+        return Pair {
+            step: Step { advance: 1, ..step },
+            only_end: true,
+            ..alone
+        };
     }
-    let alone = u64::from(advance) << 32 | u64::from(first);
     if used >= LOOK {
         return alone;
     }
     let bits = (index as u64) << (64 - LOOK) << used;
     let second = steps[(bits >> (64 - LOOK)) as usize];
-    let total = used + (second & 0xFF);
+    let total = step.total + second.total;
     // The number behind the end of several blocks is read only if the end comes first.
-    let ends_several = second >> 24 == END && second & 0xFF != second >> 8 & 0xFF;
-    if second == 0 || total > LOOK || ends_several {
+    let ends_several = second.advance == END && second.total != second.code;
+    if second.total == 0 || u32::from(total) > LOOK || ends_several {
         return alone;
     }
-    let number = u64::from(number(second, bits) as i16 as u16);
-    let both = u64::from(advance + (second >> 24));
-    number << 48 | both << 32 | u64::from(first & 0xFFFF_FF00 | total)
+    Pair {
+        step: Step { total, ..step },
+        both: step.advance + second.advance,
+        only_end: false,
+        second: number(second, bits) as i16,
+    }
 }

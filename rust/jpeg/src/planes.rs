@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::header::JpegHeader;
 use super::progressive;
-use super::scan::{self, Group, Layout};
+use super::scan::{self, Group, Layout, ReadBlock};
 use crate::buffer::first_bytes;
 use crate::crop_box::CropBox;
 
@@ -124,6 +124,7 @@ fn needed(layout: &Layout, header: &JpegHeader, part: CropBox) -> (Range<usize>,
 pub(super) fn decode(
     source: Source<'_>,
     memory: &mut Memory,
+    block: impl ReadBlock,
     samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
     make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<()> {
@@ -138,7 +139,7 @@ pub(super) fn decode(
     let usual = if header.progressive {
         of_all_scans(memory, source, &layout, shape, samples, make)?
     } else {
-        of_one_scan(memory, source, &layout, shape, samples, make)?
+        of_one_scan(memory, source, &layout, shape, block, samples, make)?
     };
     usual.then_some(())
 }
@@ -150,6 +151,7 @@ fn of_one_scan(
     source: Source<'_>,
     layout: &Layout,
     shape: Shape,
+    block: impl ReadBlock,
     samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
     mut make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<bool> {
@@ -168,6 +170,7 @@ fn of_one_scan(
         header,
         source.bytes,
         wanted,
+        block,
         |layout, (row, strip), groups| {
             for component in 0..components {
                 let (down, across, first) = layout.plane(component);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::bits::{Bits, PADDING, read_block};
+use super::bits::{Bits, PADDING, Place};
 use super::data::Data;
 use super::header::{JpegHeader, Sampling};
 use super::huffman::{PairTable, Symbols, Table};
@@ -93,6 +93,16 @@ impl Layout {
     }
 }
 
+/// Reads blocks, and keeps their coefficients or not.
+pub(super) trait ReadBlock:
+    Fn(bool, &mut Bits<'_>, &Place<'_>, &mut i32, &mut [i16; 256]) -> Option<()>
+{
+}
+impl<T> ReadBlock for T where
+    T: Fn(bool, &mut Bits<'_>, &Place<'_>, &mut i32, &mut [i16; 256]) -> Option<()>
+{
+}
+
 /// Reads all data. Passes the coefficients of each strip within the `wanted` rows and strips to `take`.
 ///
 /// `None` if anything is wrong, up to the last bit before the end-of-image marker.
@@ -102,6 +112,7 @@ pub(super) fn read(
     header: &JpegHeader,
     source: &[u8],
     wanted: (Range<usize>, Range<usize>),
+    block: impl ReadBlock,
     mut take: impl FnMut(&Layout, (usize, usize), &[Group]),
 ) -> Option<()> {
     let layout = Layout::new(header);
@@ -114,9 +125,8 @@ pub(super) fn read(
     (end == 0xD9).then_some(())?;
     (memory.data.parts.len() == units.div_ceil(interval)).then_some(())?;
     memory.make_tables(header)?;
-    let mut blocks = [Block::default(); 6];
-    let blocks = list_blocks(&layout, &mut blocks);
     let tables = memory.tables_of(header)?;
+    let (places, in_unit) = list_places(&layout, tables);
     let mut coefficients = [[0; 256]; GROUPS];
     let mut parts = memory.data.parts.iter();
     let (mut start, mut bits, mut left) = (0, Bits::new(&[0; PADDING])?, 0);
@@ -124,27 +134,23 @@ pub(super) fn read(
     for row in 0..layout.units.1 {
         for strip in 0..layout.strips {
             let keep = wanted.0.contains(&row) && wanted.1.contains(&strip);
-            for unit in 0..STRIP.min(layout.units.0 - strip * STRIP) {
+            let (mut unit, end) = (0, STRIP.min(layout.units.0 - strip * STRIP));
+            while unit < end {
                 if left == 0 {
                     bits.at_end().then_some(())?;
                     let &end = parts.next()?;
                     (bits, start) = (Bits::new(memory.data.bytes.get(start..end)?)?, end);
                     (left, predicted) = (interval, [0; 3]);
                 }
-                left -= 1;
-                for block in blocks {
-                    let (dc, ac) = tables[block.component];
-                    let predicted = &mut predicted[block.component];
-                    let first = block.first + unit * block.step;
-                    let first = first / 4 * 256 + first % 4 * 8;
-                    let flat = coefficients.as_flattened_mut().get_mut(first..)?;
-                    let out = flat.first_chunk_mut::<256>()?;
-                    if keep {
-                        read_block::<true>(&mut bits, dc, ac, predicted, out)?;
-                    } else {
-                        read_block::<false>(&mut bits, dc, ac, predicted, out)?;
-                    }
+                let now = left.min(end - unit);
+                let places = &places[unit * in_unit..][..now * in_unit];
+                let out = coefficients.as_flattened_mut();
+                for place in places {
+                    let out = out.get_mut(place.first..)?.first_chunk_mut()?;
+                    let predicted = predicted.get_mut(place.component)?;
+                    block(keep, &mut bits, place, predicted, out)?;
                 }
+                (left, unit) = (left - now, unit + now);
             }
             if keep {
                 let groups = &mut coefficients[..layout.groups()];
@@ -156,33 +162,36 @@ pub(super) fn read(
     bits.at_end().then_some(())
 }
 
-/// A block of a unit.
-#[derive(Debug, Clone, Copy, Default)]
-struct Block {
-    component: usize,
-    /// Its index among the strip's blocks (four per group) in the first unit, and the step to the next unit.
-    first: usize,
-    step: usize,
-}
-
-/// The blocks of a unit, in file order.
-fn list_blocks<'a>(layout: &Layout, blocks: &'a mut [Block; 6]) -> &'a [Block] {
-    let mut count = 0;
-    for component in 0..layout.sampling.components() {
-        let (down, groups, first) = layout.plane(component);
-        let across = groups / WIDTH;
-        for y in 0..down {
-            for number in 0..across {
-                blocks[count] = Block {
+/// The blocks of a strip, in file order, and how many a unit has.
+fn list_places<'a>(
+    layout: &Layout,
+    tables: [(&'a Table, &'a PairTable); 3],
+) -> ([Place<'a>; STRIP * 6], usize) {
+    let (dc, ac) = tables[0];
+    let nowhere = Place {
+        dc,
+        ac,
+        component: 0,
+        first: 0,
+    };
+    let (mut places, mut count) = ([nowhere; STRIP * 6], 0);
+    for unit in 0..STRIP {
+        for (component, (dc, ac)) in (0..layout.sampling.components()).zip(tables) {
+            let (down, groups, first) = layout.plane(component);
+            let across = groups / WIDTH;
+            for (y, x) in (0..down).flat_map(|y| (0..across).map(move |x| (y, x))) {
+                let block = (first + y * groups) * 4 + unit * across + x;
+                places[count] = Place {
+                    dc,
+                    ac,
                     component,
-                    first: (first + y * groups) * 4 + number,
-                    step: across,
+                    first: block / 4 * 256 + block % 4 * 8,
                 };
                 count += 1;
             }
         }
     }
-    &blocks[..count]
+    (places, count / STRIP)
 }
 
 impl Memory {

@@ -84,6 +84,10 @@ def test_effective_weights_are_the_scripts_times_its_32_processes() -> None:
     assert effective == {f"loss.{name}": pytest.approx(32 * getattr(base, name)) for name in local}
 
 
+def test_a_recipe_lets_variances_have_a_scale_of_their_own() -> None:
+    assert changes(f"{BASE}-variance-scale") == {"loss.variance_scale": 2.0}
+
+
 def test_longprolip_has_the_settings_of_its_script() -> None:
     assert changes("longprolip-vit-b16-24m") == {
         "architecture": "ViT-B-16-long",

@@ -212,6 +212,19 @@ def test_of_a_time_the_figure_of_rank_0_decides(tmp_path: Path, monkeypatch: pyt
     assert two == one
 
 
+def test_of_a_best_of_before_rank_0_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server may show it to one rank and not yet to another."""
+    group, seen = Group(2), {"0": (10, Best(metric="loss", value=0.5)), "1": None}
+    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
+    monkeypatch.setattr("prolip.train.best.read_best", lambda folder: seen[folder.name])
+
+    def best(rank: int) -> Best | None:
+        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+        return BestSoFar("loss", "min", tmp_path / str(rank), ranks, 10).beaten_by({"loss": 0.75})
+
+    assert group.run(best) == [None, None]
+
+
 def test_a_figure_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"keep_best is 'val/a/top2': it must be one of val/a/top1"):
         best_of(tmp_path, "val/a/top2", "max").beaten_by({"val/a/top1": 0.5})

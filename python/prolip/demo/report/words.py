@@ -23,6 +23,8 @@ THIN = "\u202f"
 """A narrow space without a line break."""
 FALLS = -0.3
 """A Pearson correlation below this counts as "accuracy falls with uncertainty"."""
+SMALL = 0.1
+"""A relative difference of uncertainties below this is called small."""
 
 
 def percent(value: float, decimals: int = 1) -> str:
@@ -99,8 +101,9 @@ def pearson_sentence(bins: AccuracyBins, untrained: AccuracyBins) -> str:
 
 def _effect_size(levels: LevelFigures, untrained: LevelFigures) -> str:
     ours, theirs = levels.uncertainty, untrained.uncertainty
+    small = "The effect is small. " if abs(ours.relative[-1]) < SMALL else ""
     return (
-        "The effect is small. The mean uncertainty of a held-out emoji's name captions is "
+        f"{small}The mean uncertainty of a held-out emoji's name captions is "
         f"{relative(ours.relative[-1])} (untrained {relative(theirs.relative[-1])}) from that of “a picture” captions, "
         "and Spearman's correlation with generality is "
         f"{signed(ours.spearman)} (untrained {signed(theirs.spearman)})."

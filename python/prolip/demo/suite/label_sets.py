@@ -200,7 +200,7 @@ def _set_decisions(name: str, some: Decided) -> SetDecisions:
 
 def _risk(decided: Decided) -> tuple[list[RiskCurve], Range]:
     """Curves and AUROC by the largest probability and by the image's variance, and the difference of these."""
-    doubts = {"largest probability": 1 - decided.confidence, "picture's uncertainty": decided.uncertainty}
+    doubts = {"largest probability": 1 - decided.confidence, "image's uncertainty": decided.uncertainty}
     curves, draws = [], []
     for name, doubt in doubts.items():
         answered, wrong = risk_curve(doubt, decided.correct)

@@ -6,16 +6,16 @@ use std::arch::x86_64::{
     __m256i, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi16 as add16,
     _mm256_add_epi32 as add32, _mm256_and_si256 as and, _mm256_blendv_epi8,
     _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_extracti128_si256,
-    _mm256_loadu_si256, _mm256_madd_epi16 as madd, _mm256_mulhi_epi16 as mulhi,
+    _mm256_loadu_si256, _mm256_madd_epi16 as madd, _mm256_mulhrs_epi16 as mulhrs,
     _mm256_mullo_epi16 as mullo, _mm256_or_si256 as or, _mm256_packs_epi16 as packs16,
     _mm256_packs_epi32 as packs32, _mm256_packus_epi16 as packus16, _mm256_permute2x128_si256,
     _mm256_permute4x64_epi64, _mm256_set1_epi8 as set8, _mm256_set1_epi16 as set16,
     _mm256_set1_epi32 as set32, _mm256_setzero_si256 as zero, _mm256_shuffle_epi8,
-    _mm256_srai_epi16, _mm256_srav_epi32, _mm256_storeu_si256, _mm256_sub_epi16 as sub16,
-    _mm256_sub_epi32 as sub32, _mm256_testz_si256, _mm256_unpackhi_epi8 as high8,
-    _mm256_unpackhi_epi16 as high16, _mm256_unpackhi_epi32 as high32,
-    _mm256_unpackhi_epi64 as high64, _mm256_unpacklo_epi8 as low8, _mm256_unpacklo_epi16 as low16,
-    _mm256_unpacklo_epi32 as low32, _mm256_unpacklo_epi64 as low64, _mm256_xor_si256 as xor,
+    _mm256_srav_epi32, _mm256_storeu_si256, _mm256_sub_epi16 as sub16, _mm256_sub_epi32 as sub32,
+    _mm256_testz_si256, _mm256_unpackhi_epi8 as high8, _mm256_unpackhi_epi16 as high16,
+    _mm256_unpackhi_epi32 as high32, _mm256_unpackhi_epi64 as high64, _mm256_unpacklo_epi8 as low8,
+    _mm256_unpacklo_epi16 as low16, _mm256_unpacklo_epi32 as low32, _mm256_unpacklo_epi64 as low64,
+    _mm256_xor_si256 as xor,
 };
 
 use super::{GREEN_BYTES, PLACES, RED_BYTES};
@@ -25,13 +25,6 @@ super::kernels!(
     32,
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
 );
-
-/// Half of each number of 16 bits, rounded down.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn halve16(value: __m256i) -> __m256i {
-    _mm256_srai_epi16::<1>(value)
-}
 
 /// Each number of 32 bits, shifted right.
 #[inline]

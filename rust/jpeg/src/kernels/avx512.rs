@@ -6,16 +6,16 @@ use std::arch::x86_64::{
     __m512i, _mm_loadu_si128, _mm256_storeu_si256, _mm512_add_epi16 as add16,
     _mm512_add_epi32 as add32, _mm512_and_si512 as and, _mm512_broadcast_i32x4,
     _mm512_castsi512_si256, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-    _mm512_madd_epi16 as madd, _mm512_mask_permutexvar_epi8, _mm512_mulhi_epi16 as mulhi,
+    _mm512_madd_epi16 as madd, _mm512_mask_permutexvar_epi8, _mm512_mulhrs_epi16 as mulhrs,
     _mm512_mullo_epi16 as mullo, _mm512_or_si512 as or, _mm512_packs_epi16 as packs16,
     _mm512_packs_epi32 as packs32, _mm512_packus_epi16 as packus16, _mm512_permutex2var_epi8,
     _mm512_permutexvar_epi64, _mm512_set_epi64, _mm512_set1_epi8 as set8,
     _mm512_set1_epi16 as set16, _mm512_set1_epi32 as set32, _mm512_setzero_si512 as zero,
-    _mm512_srai_epi16, _mm512_srav_epi32, _mm512_storeu_si512, _mm512_sub_epi16 as sub16,
-    _mm512_sub_epi32 as sub32, _mm512_test_epi64_mask, _mm512_unpackhi_epi8 as high8,
-    _mm512_unpackhi_epi16 as high16, _mm512_unpackhi_epi32 as high32,
-    _mm512_unpackhi_epi64 as high64, _mm512_unpacklo_epi8 as low8, _mm512_unpacklo_epi16 as low16,
-    _mm512_unpacklo_epi32 as low32, _mm512_unpacklo_epi64 as low64, _mm512_xor_si512 as xor,
+    _mm512_srav_epi32, _mm512_storeu_si512, _mm512_sub_epi16 as sub16, _mm512_sub_epi32 as sub32,
+    _mm512_test_epi64_mask, _mm512_unpackhi_epi8 as high8, _mm512_unpackhi_epi16 as high16,
+    _mm512_unpackhi_epi32 as high32, _mm512_unpackhi_epi64 as high64, _mm512_unpacklo_epi8 as low8,
+    _mm512_unpacklo_epi16 as low16, _mm512_unpacklo_epi32 as low32, _mm512_unpacklo_epi64 as low64,
+    _mm512_xor_si512 as xor,
 };
 
 super::kernels!(
@@ -23,13 +23,6 @@ super::kernels!(
     64,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt")]
 );
-
-/// Half of each number of 16 bits, rounded down.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn halve16(value: __m512i) -> __m512i {
-    _mm512_srai_epi16::<1>(value)
-}
 
 /// Each number of 32 bits, shifted right.
 #[inline]

@@ -41,6 +41,8 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
 /// lane of 128 bits; the attributes name the instructions that they need.
 macro_rules! kernels {
     ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
+        use $crate::bits::{Bits, Place};
+
         $crate::kernels::islow::islow!($vector, $(#[$instructions])*);
 
         /// Decodes with these kernels.
@@ -50,6 +52,13 @@ macro_rules! kernels {
             memory: &mut $crate::Memory,
             pixels: &mut [u8],
         ) -> Option<()> {
+            let block = |keep, bits: &mut Bits<'_>, place: &Place<'_>, predicted: &mut i32, out: &mut [i16; 256]| {
+                if keep {
+                    block::<true>(bits, place, predicted, out)
+                } else {
+                    block::<false>(bits, place, predicted, out)
+                }
+            };
             let samples = |groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride| {
                 samples(groups, steps, out, stride)
             };
@@ -58,9 +67,16 @@ macro_rules! kernels {
             };
             let grays = |luma: &[u8], out: &mut [u8]| grays(luma, out);
             let $crate::Memory { planes, pixels: buffers } = memory;
-            $crate::planes::decode(source, planes, samples, |planes, rows| {
+            $crate::planes::decode(source, planes, block, samples, |planes, rows| {
                 $crate::pixels::make(source, planes, rows, buffers, pixels, colours, grays);
             })
+        }
+
+        /// Reads a block. Not a part of its caller, whose variables would take the registers.
+        #[inline(never)]
+        $(#[$instructions])*
+        fn block<const KEEP: bool>(bits: &mut Bits<'_>, place: &Place<'_>, predicted: &mut i32, out: &mut [i16; 256]) -> Option<()> {
+            $crate::bits::read_block::<KEEP>(bits, place, predicted, out)
         }
 
         /// Computes the samples of a row of groups: eight rows of `out`, `stride` bytes apart. Returns whether all coefficients
@@ -125,11 +141,8 @@ macro_rules! kernels {
         fn rgb(luma: $vector, blue: $vector, red: $vector) -> [$vector; 3] {
             use $crate::pixels::{BLUE, GREEN, RED};
             let (blue, red) = (sub16(blue, set16(128)), sub16(red, set16(128)));
-            // Half of the upper 16 bits of a product, rounded, equals the rounded product with 16 fractional bits.
-            let scaled = |twice, factor| halve16(add16(mulhi(twice, set16(factor)), set16(1)));
-            let (twice_blue, twice_red) = (add16(blue, blue), add16(red, red));
-            let r = add16(add16(luma, red), scaled(twice_red, RED));
-            let b = add16(add16(luma, twice_blue), scaled(twice_blue, BLUE));
+            let r = add16(add16(luma, red), mulhrs(red, set16(RED)));
+            let b = add16(add16(luma, add16(blue, blue)), mulhrs(blue, set16(BLUE)));
             let round = set32(1 << 15);
             let low = add32(madd(low16(blue, red), set32(GREEN)), round);
             let high = add32(madd(high16(blue, red), set32(GREEN)), round);

@@ -6,12 +6,12 @@ use std::arch::aarch64::{
     int16x8_t, uint8x16x3_t, vaddq_s16 as add16, vaddq_s32, vandq_s16 as and, vcombine_s16,
     vdupq_n_s8, vdupq_n_s16 as set16, vdupq_n_s32, veorq_s16 as xor, vget_high_s16, vget_low_s16,
     vld1q_s16, vld1q_u8, vmaxvq_u16, vmull_s16, vmulq_s16 as mullo, vorrq_s16 as or, vpaddq_s32,
-    vqmovn_high_s16, vqmovn_s16, vqmovn_s32, vqmovun_high_s16, vqmovun_s16, vreinterpretq_s8_s16,
-    vreinterpretq_s16_s8, vreinterpretq_s16_s32, vreinterpretq_s16_s64, vreinterpretq_s16_u8,
-    vreinterpretq_s32_s16, vreinterpretq_s64_s16, vreinterpretq_u8_s16, vreinterpretq_u16_s16,
-    vshlq_s32, vshrn_n_s32, vshrq_n_s16, vst1q_u8, vst3q_u8, vsubq_s16 as sub16, vsubq_s32,
-    vzip1q_s8, vzip1q_s16 as low16, vzip1q_s32, vzip1q_s64, vzip2q_s8, vzip2q_s16 as high16,
-    vzip2q_s32, vzip2q_s64,
+    vqmovn_high_s16, vqmovn_s16, vqmovn_s32, vqmovun_high_s16, vqmovun_s16,
+    vqrdmulhq_s16 as mulhrs, vreinterpretq_s8_s16, vreinterpretq_s16_s8, vreinterpretq_s16_s32,
+    vreinterpretq_s16_s64, vreinterpretq_s16_u8, vreinterpretq_s32_s16, vreinterpretq_s64_s16,
+    vreinterpretq_u8_s16, vreinterpretq_u16_s16, vshlq_s32, vst1q_u8, vst3q_u8, vsubq_s16 as sub16,
+    vsubq_s32, vzip1q_s8, vzip1q_s16 as low16, vzip1q_s32, vzip1q_s64, vzip2q_s8,
+    vzip2q_s16 as high16, vzip2q_s32, vzip2q_s64,
 };
 
 super::kernels!(
@@ -69,15 +69,6 @@ fn madd(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     vreinterpretq_s16_s32(vpaddq_s32(low, high))
 }
 
-/// The upper 16 bits of products.
-#[inline]
-#[target_feature(enable = "neon")]
-fn mulhi(a: int16x8_t, b: int16x8_t) -> int16x8_t {
-    let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-    let high = vmull_s16(vget_high_s16(a), vget_high_s16(b));
-    vcombine_s16(vshrn_n_s32::<16>(low), vshrn_n_s32::<16>(high))
-}
-
 /// Numbers of 16 bits from 32, saturated.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -98,13 +89,6 @@ fn packs16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
 #[target_feature(enable = "neon")]
 fn packus16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     vreinterpretq_s16_u8(vqmovun_high_s16(vqmovun_s16(a), b))
-}
-
-/// Half of each number of 16 bits, rounded down.
-#[inline]
-#[target_feature(enable = "neon")]
-fn halve16(value: int16x8_t) -> int16x8_t {
-    vshrq_n_s16::<1>(value)
 }
 
 /// Each number of 32 bits, shifted right.

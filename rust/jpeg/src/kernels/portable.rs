@@ -91,10 +91,12 @@ fn mullo(a: Vector, b: Vector) -> Vector {
     a.with(b, i16::wrapping_mul)
 }
 
-/// The upper 16 bits of products.
+/// Products divided by 2^15, rounded.
 #[inline(always)]
-fn mulhi(a: Vector, b: Vector) -> Vector {
-    a.with(b, |a, b| ((i32::from(a) * i32::from(b)) >> 16) as i16)
+fn mulhrs(a: Vector, b: Vector) -> Vector {
+    a.with(b, |a, b| {
+        ((i32::from(a) * i32::from(b) + (1 << 14)) >> 15) as i16
+    })
 }
 
 /// Products of numbers of 16 bits, neighbouring ones added.
@@ -197,12 +199,6 @@ fn low64(a: Vector, b: Vector) -> Vector {
 fn high64(a: Vector, b: Vector) -> Vector {
     let (a, b) = (a.0, b.0);
     Vector([a[4], a[5], a[6], a[7], b[4], b[5], b[6], b[7]])
-}
-
-/// Half of each number of 16 bits, rounded down.
-#[inline(always)]
-fn halve16(value: Vector) -> Vector {
-    Vector(value.0.map(|number| number >> 1))
 }
 
 /// Each number of 32 bits, shifted right.

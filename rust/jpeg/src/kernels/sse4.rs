@@ -4,11 +4,11 @@
 
 use std::arch::x86_64::{
     __m128i, _mm_add_epi16 as add16, _mm_add_epi32 as add32, _mm_and_si128 as and, _mm_blendv_epi8,
-    _mm_cvtsi32_si128, _mm_loadu_si128, _mm_madd_epi16 as madd, _mm_mulhi_epi16 as mulhi,
+    _mm_cvtsi32_si128, _mm_loadu_si128, _mm_madd_epi16 as madd, _mm_mulhrs_epi16 as mulhrs,
     _mm_mullo_epi16 as mullo, _mm_or_si128 as or, _mm_packs_epi16 as packs16,
     _mm_packs_epi32 as packs32, _mm_packus_epi16 as packus16, _mm_set1_epi8 as set8,
     _mm_set1_epi16 as set16, _mm_set1_epi32 as set32, _mm_setzero_si128 as zero, _mm_shuffle_epi8,
-    _mm_sra_epi32, _mm_srai_epi16, _mm_storel_epi64, _mm_storeu_si128, _mm_sub_epi16 as sub16,
+    _mm_sra_epi32, _mm_storel_epi64, _mm_storeu_si128, _mm_sub_epi16 as sub16,
     _mm_sub_epi32 as sub32, _mm_testz_si128, _mm_unpackhi_epi8 as high8,
     _mm_unpackhi_epi16 as high16, _mm_unpackhi_epi32 as high32, _mm_unpackhi_epi64 as high64,
     _mm_unpacklo_epi8 as low8, _mm_unpacklo_epi16 as low16, _mm_unpacklo_epi32 as low32,
@@ -22,13 +22,6 @@ super::kernels!(
     16,
     #[target_feature(enable = "ssse3,sse4.1,popcnt")]
 );
-
-/// Half of each number of 16 bits, rounded down.
-#[inline]
-#[target_feature(enable = "sse2")]
-fn halve16(value: __m128i) -> __m128i {
-    _mm_srai_epi16::<1>(value)
-}
 
 /// Each number of 32 bits, shifted right.
 #[inline]

@@ -50,6 +50,9 @@ pub enum IndexError {
     /// A read or write failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// The disk is full, a quota is used up, or a limit on the size of a file is reached; and the bytes that are free.
+    #[error("{0}; {1} bytes are free")]
+    Full(std::io::Error, u64),
     /// The file has another beginning.
     #[error("not an index of shards")]
     NotAnIndex,

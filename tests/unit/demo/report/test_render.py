@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -237,7 +238,13 @@ def test_metrics_pass_over_a_torn_line(run_dir: Path) -> None:
 def test_findings_follow_the_figures(emoji_results: EmojiResults) -> None:
     found = words.findings(emoji_results)
     assert any("blurred" in finding and "50.0" in finding for finding in found)
-    assert any(finding.startswith("The effect is small") for finding in found)
+    levels = emoji_results.trained.unseen_names
+    for last, beginning in ((-0.05, "The effect is small. The mean"), (-0.3, "The mean")):
+        changed = replace(levels, uncertainty=replace(levels.uncertainty, relative=[0.0, 0.0, 0.0, last]))
+        trained = replace(emoji_results.trained, unseen_names=changed)
+        assert words.findings(replace(emoji_results, trained=trained))[0].startswith(
+            f"{beginning} uncertainty of a held-out"
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 //! Reads and writes index files. The regions stay on disk until a shard is used; a file is written atomically.
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -11,7 +11,7 @@ use super::parallel::in_order;
 use super::scanner::Scanner;
 use crate::config::StoreConfig;
 use crate::error::{Error, IndexError};
-use crate::os::{read_exact_at, usual_permissions};
+use crate::os::{free_bytes, read_exact_at, usual_permissions};
 use crate::remote::Store;
 use crate::shards::{Location, Regions};
 
@@ -173,13 +173,13 @@ pub fn write_index(
     store: &StoreConfig,
     cancelled: &AtomicBool,
 ) -> Result<Summary, Error> {
-    let wrong = |error: std::io::Error| Error::Index {
-        index: out.to_owned(),
-        source: error.into(),
-    };
     let folder = match out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
+    };
+    let wrong = |error: std::io::Error| Error::Index {
+        index: out.to_owned(),
+        source: unwritable(error, folder),
     };
     let file = usual_permissions(tempfile::Builder::new().prefix(".index-"))
         .tempfile_in(folder)
@@ -219,6 +219,18 @@ pub fn write_index(
         .map_err(|error| wrong(error.into_error()))?;
     file.persist(out).map_err(|error| wrong(error.error))?;
     Ok(summary)
+}
+
+/// The error of a file in a folder; if it does not fit there, with how much does.
+fn unwritable(error: std::io::Error, folder: &Path) -> IndexError {
+    let full = matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    );
+    match free_bytes(folder).filter(|_| full) {
+        Some(bytes) => IndexError::Full(error, bytes),
+        None => error.into(),
+    }
 }
 
 /// Reads the headers of all shards again and returns one sentence per difference from an index file.
@@ -267,4 +279,21 @@ pub fn check_index(
         Ok(())
     })?;
     Ok(differences)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_what_is_free() {
+        let folder = std::env::temp_dir();
+        for (number, full) in [(28, true), (27, true), (122, true), (13, false), (5, false)] {
+            let error = || std::io::Error::from_raw_os_error(number);
+            let said = unwritable(error(), &folder).to_string();
+            let (what, free) = said.split_once("; ").unwrap_or((&said, ""));
+            assert_eq!(what, error().to_string());
+            assert_eq!(free.ends_with(" bytes are free"), full, "{said}");
+        }
+    }
 }
