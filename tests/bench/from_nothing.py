@@ -26,8 +26,8 @@ import open_clip
 from PIL import Image
 from safetensors.torch import save_model
 
-from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
+from prolip.models.open_clip import start_from
 
 ARCHITECTURE = "ViT-B-16"
 PROGRAMS = {
@@ -64,7 +64,8 @@ class Spent:
 def spent(command: Sequence[str], folder: Path) -> Spent:
     """Runs a command to its end, which must be a good one; CPU seconds are those of all its threads and children."""
     begun = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -73,9 +74,9 @@ def spent(command: Sequence[str], folder: Path) -> Spent:
 
 
 def write_models(folder: Path) -> None:
-    """The same architecture with random weights in the layouts of both, and an image."""
-    save_pretrained(ProLIP(ARCHITECTURES[ARCHITECTURE]), folder / "prolip-model")
+    """The same model with random weights in the layouts of both, and an image."""
     model = open_clip.create_model(ARCHITECTURE)
+    save_pretrained(start_from(model), folder / "prolip-model")
     theirs = folder / "open_clip-model"
     theirs.mkdir()
     save_model(model, str(theirs / "open_clip_model.safetensors"))
