@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import webdataset
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from webdataset import tariterators
@@ -256,6 +256,7 @@ SHARD = st.tuples(
 
 
 @settings(max_examples=150)
+@example([([("a.png", b"0"), ("é./", b"7"), ("a.txt", b"0")], tarfile.PAX_FORMAT, "as tar ends it", "tar")])
 @given(st.lists(SHARD, min_size=1, max_size=3))
 def test_grouping_of_anything(shards: list[tuple[list[tuple[str, bytes]], int, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

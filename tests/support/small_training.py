@@ -61,8 +61,9 @@ keep_checkpoints = 2
 
 [model]
 embed_dim = 16
-vision = {{ image_size = 12, patch_size = 6, width = 16, head_width = 8, layers = 1 }}
-text = {{ width = 16, heads = 2, layers = 1, vocab_size = 10, context_length = 4 }}
+init_logit_bias = -5.466
+vision = {{ image_size = 12, patch_size = 6, width = 16, head_width = 8, layers = 1, init_unc_bias = -6 }}
+text = {{ width = 16, heads = 2, layers = 1, vocab_size = 10, context_length = 4, init_unc_bias = -6 }}
 
 [data]
 shards = ["{folder}/train.tar"]

@@ -40,9 +40,16 @@ def write_run_with(run: Path, tokenizer: Path, context_length: int, seed: int = 
     config = dataclasses.replace(
         demo,
         embed_dim=32,
-        vision=dataclasses.replace(demo.vision, width=32, head_width=16, layers=1),
+        # Of variances that differ visibly between items.
+        vision=dataclasses.replace(demo.vision, width=32, head_width=16, layers=1, init_unc_bias=-6.0),
         text=dataclasses.replace(
-            demo.text, width=32, heads=2, layers=1, vocab_size=num_tokens, context_length=context_length
+            demo.text,
+            width=32,
+            heads=2,
+            layers=1,
+            vocab_size=num_tokens,
+            context_length=context_length,
+            init_unc_bias=-6.0,
         ),
     )
     with torch.random.fork_rng(devices=[]):

@@ -76,7 +76,10 @@ class Spread:
 
     def bar(self, value: float) -> Markup:
         """Draw one value."""
-        above = f" +{percent(value / self._low - 1, 2)}" if value > self._low > 0 else ""
+        above = ""
+        if value > self._low > 0:
+            share = value / self._low - 1
+            above = f" +{percent(share, 2 if share < 0.1 else 1)}"  # short enough for a card
         return bar(f"{value:#.4g}{above}", share_of(value - self._low, self._high - self._low), "s1")
 
 

@@ -21,12 +21,12 @@ def bars(page: str) -> list[tuple[str, str, float, float]]:
 
 def test_bars_of_uncertainty_run_over_their_range_and_say_so() -> None:
     page = show.ranked_captions([("b", 1.5), ("a", 1.0)], "Page 1.", Range(1.0, 3.0, "of some"))
-    assert bars(page) == [("1.500 +50.00 %", "s1", 0, 25), ("1.000", "s1", 0, 0)]
+    assert bars(page) == [("1.500 +50.0 %", "s1", 0, 25), ("1.000", "s1", 0, 0)]
     assert "percent above the most certain of some; the bar ends at the least certain" in page
     # One that lies outside makes the range wider.
-    assert bars(show.ranked_captions([("a", 4.0)], "", Range(2.0, 3.0, "")))[0] == ("4.000 +100.00 %", "s1", 0, 100)
+    assert bars(show.ranked_captions([("a", 4.0)], "", Range(2.0, 3.0, "")))[0] == ("4.000 +100.0 %", "s1", 0, 100)
     cards = show.ranked_images([("data:a", "cat", 2.0)], "Page 1.", Range(1.0, 3.0, "of two"))
-    assert bars(cards) == [("2.000 +100.00 %", "s1", 0, 50)]
+    assert bars(cards) == [("2.000 +100.0 %", "s1", 0, 50)]
     assert '<img src="data:a" alt="cat">' in cards
     assert "most certain of two" in cards
 
@@ -46,7 +46,7 @@ def test_two_captions_show_inclusion_both_ways() -> None:
     )
     page = show.paired(pair, Range(1.0, 2.0, "of some"))
     assert bars(page) == [
-        ("1.100 +10.00 %", "s1", 0, 10),
+        ("1.100 +10.0 %", "s1", 0, 10),
         ("−0.125", "minus", 0, 50),
         ("1.000", "s1", 0, 0),
         ("+0.125", "s0", 50, 50),
@@ -66,7 +66,7 @@ def test_a_picture_beside_captions_has_all_its_bars() -> None:
         ("75.0 %", "s0", 0, 75),
         ("+0.500", "s0", 0, 50),
         ("1.000", "s2", 0, 25),
-        ("1.500 +50.00 %", "s1", 0, 50),
+        ("1.500 +50.0 %", "s1", 0, 50),
         ("+0.500", "s0", 50, 25),
         ("1.0 %", "s0", 0, 1),
         ("−0.500", "s0", 0, 0),
@@ -119,11 +119,11 @@ def test_a_classifier_shows_the_prompts_that_it_prefers_and_avoids() -> None:
     ]
     assert bars(page)[4:] == [
         ("50.0 %", "s1", 0, 100),
-        ("1.500 +50.00 %", "s1", 0, 25),
+        ("1.500 +50.0 %", "s1", 0, 25),
         ("20.0 %", "s1", 0, 40),
         ("1.000", "s1", 0, 0),
         ("40.0 %", "s1", 0, 80),
-        ("3.000 +200.00 %", "s1", 0, 100),
+        ("3.000 +200.0 %", "s1", 0, 100),
         ("25.0 %", "s1", 0, 50),
         ("1.000", "s1", 0, 0),
     ]

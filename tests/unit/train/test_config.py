@@ -22,7 +22,8 @@ from prolip.train.config import differing_keys, from_toml, known_recipes, load_c
 from prolip.train.config.run import DERIVED_KEYS
 
 RECIPES = known_recipes()
-CONTROL = ("--loss.contrast", "siglip", "--loss.inclusion_weight", "0", "--loss.vib_weight", "0")
+OWN_SCALE = ("--loss.contrast", "siglip", "--loss.inclusion_weight", "0", "--loss.vib_weight", "0")
+CONTROL = (*OWN_SCALE, "--loss.variance_scale", "None")
 SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
 
 
@@ -141,6 +142,7 @@ def test_a_control_needs_no_log_variances_and_clip_no_bias() -> None:
     # Means alone in the contrast, and log variances that the other terms train.
     assert load_config(["demo", "--loss.contrast", "siglip"]).loss.reads_log_var
     assert load_config(["demo", *CONTROL]).loss.reads_log_var
+    assert load_config(["demo", *OWN_SCALE, *only]).loss.reads_log_var
 
 
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:

@@ -207,8 +207,8 @@ class TrainConfig:
 
     def _validate_uncertainty(self) -> None:
         loss, masks = self.loss, self.data.masking is not None
-        trained = loss.contrast == "ppcl" or loss.inclusion_weight > 0 or loss.vib_weight > 0
-        trained = trained or (loss.masked_inclusion_weight > 0 and masks)
+        trained = loss.contrast == "ppcl" or loss.variance_scale is not None or loss.vib_weight > 0
+        trained = trained or loss.inclusion_weight > 0 or (loss.masked_inclusion_weight > 0 and masks)
         for tower in ("vision", "text"):
             has = getattr(self.model, tower).embed_unc
             if loss.reads_log_var and not has:

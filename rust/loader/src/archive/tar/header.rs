@@ -87,7 +87,11 @@ impl<'bytes> Records<'bytes> {
                 .ok_or(DAMAGED)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
-                b"path" => records.path = Some(text(value)),
+                // Without slashes at its end, as in tarfile.
+                b"path" => {
+                    let end = value.iter().rposition(|&byte| byte != b'/');
+                    records.path = Some(text(&value[..end.map_or(0, |last| last + 1)]));
+                }
                 b"size" => records.size = Some(parse(value).ok_or(DAMAGED)?),
                 _ => records.sparse |= key.starts_with(b"GNU.sparse."),
             }
