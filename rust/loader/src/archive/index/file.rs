@@ -282,18 +282,14 @@ pub fn check_index(
 }
 
 #[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_told_with_what_is_free() {
-        let folder = std::env::temp_dir();
-        for (number, full) in [(28, true), (27, true), (122, true), (13, false), (5, false)] {
-            let error = || std::io::Error::from_raw_os_error(number);
-            let said = unwritable(error(), &folder).to_string();
-            let (what, free) = said.split_once("; ").unwrap_or((&said, ""));
-            assert_eq!(what, error().to_string());
-            assert_eq!(free.ends_with(" bytes are free"), full, "{said}");
-        }
+#[test]
+fn a_full_disk_is_told_with_what_is_free() {
+    let folder = std::env::temp_dir();
+    for (number, full) in [(28, true), (27, true), (122, true), (13, false), (5, false)] {
+        let error = || std::io::Error::from_raw_os_error(number);
+        let said = unwritable(error(), &folder).to_string();
+        let (what, free) = said.split_once("; ").unwrap_or((&said, ""));
+        assert_eq!(what, error().to_string());
+        assert_eq!(free.ends_with(" bytes are free"), full, "{said}");
     }
 }
