@@ -49,8 +49,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "demo": (),
 }
 """Up to "hierarchical", each recipe adds one thing to the one before: VIB, image in caption, masked views, and more
-general captions as masked views. "bottleneck" is "vib" with 10,000 times the weight. In the last two, variances learn at
-a scale of their own: alone, and with everything else."""
+general captions as masked views. "bottleneck" is "vib" with 10,000 times the weight. In the last two, variances learn
+at a scale of their own: alone, and with everything else."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
 """Half the demo's compute: 16 patches instead of 36, and 2 blocks instead of 4. The text tower is unchanged."""
 BATCH = 128
