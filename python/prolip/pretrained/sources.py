@@ -94,7 +94,7 @@ def build_saved(saved: Checkpoint, state: State) -> ProLIP:
     """Build the model of a run's checkpoint with these weights (see `build`).
 
     Raises:
-        WeightsError: the checkpoint's configuration is none, or does not fit the weights.
+        WeightsError: the checkpoint's configuration cannot be read, or does not fit the weights.
     """
     config = saved_architecture(saved)
     try:

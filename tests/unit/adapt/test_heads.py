@@ -94,6 +94,21 @@ def test_texts_with_too_many_predicted_images_become_wide(tmp_path: Path) -> Non
     assert not adapter.training
 
 
+def test_variances_are_measured_in_units_of_their_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[float, float]] = []
+
+    def measure(config: LossConfig, peers: Peers, *, variance_units: tuple[float, float]) -> ProlipLoss:
+        given.append(variance_units)
+        return ProlipLoss(config, peers, variance_units=variance_units)
+
+    monkeypatch.setattr("prolip.adapt.heads.ProlipLoss", measure)
+    adapter = new()
+    start_heads(adapter, Logits(5.0, -3.0, 0.0))
+    pairs = open_pairs([write_npz(tmp_path / "a.npz", *made_up(64, DIM))])
+    fit_heads(adapter, pairs, HeadsConfig(steps=1, batch_size=16), PPCL)
+    assert given == [(pytest.approx(0.2), pytest.approx(0.2))]
+
+
 def test_with_a_scale_of_their_own_variances_follow_the_mean_similarity(tmp_path: Path) -> None:
     """Also on pairs that the frozen model tells apart without an error."""
     image, text = made_up(512, DIM, noise=0.0)

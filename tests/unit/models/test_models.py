@@ -57,7 +57,8 @@ def test_embeddings_have_unit_means_and_start_at_the_configured_log_variance(ima
     output = ProLIP(TINY)(images, token_ids)
     assert output.image.mean.shape == output.image.log_var.shape == (3, 16)
     assert output.text.mean.shape == output.text.log_var.shape == (2, 3, 16)
-    for gaussian in (output.image, output.text):
+    for gaussian, start in zip((output.image, output.text), TINY.start_variances, strict=True):
+        assert float(gaussian.total_var.mean().detach()) == pytest.approx(start, rel=0.7)
         torch.testing.assert_close(gaussian.mean.norm(dim=-1), torch.ones(gaussian.mean.shape[:-1]))
         assert float(gaussian.log_var.mean().detach()) == pytest.approx(-10, abs=1)
     assert output.masked_image is None

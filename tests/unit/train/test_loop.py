@@ -134,6 +134,27 @@ def test_a_process_gets_its_share_of_cores_on_a_gpu_too(
     assert given == [expected]
 
 
+def test_the_loss_measures_variances_in_units_of_the_models_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SetUp(Exception): ...
+
+    given: list[tuple[float, float]] = []
+
+    def stop(*_: object, variance_units: tuple[float, float]) -> None:
+        given.append(variance_units)
+        raise SetUp
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(TrainConfig, "check_vocabulary", lambda _: None)
+    monkeypatch.setattr("prolip.train.loop.ProlipLoss", stop)
+    config = run_of(model_of()).config
+    alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    with ExitStack() as opened, pytest.raises(SetUp):
+        set_up(config, alone, opened)
+    assert given == [config.model.start_variances]
+
+
 def test_ranks_join_with_the_device_and_the_patience_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
         raise RuntimeError(f"{device}, {timeout}")
