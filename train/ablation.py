@@ -54,6 +54,11 @@ at a scale of their own: alone, and with everything else."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
 """Half the demo's compute: 16 patches instead of 36, and 2 blocks instead of 4. The text tower is unchanged."""
 BATCH = 128
+AS_THEN = (
+    *("--optim.hidden", "adamw", "--data.augment.jitter_prob", "0.8", "--data.augment.gray_prob", "0.2"),
+    *("--log_every", "20"),
+)
+"""The demo's optimizer and augmentation when the tables of docs/ablation.md were measured."""
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 CPU = torch.device("cpu")
 
@@ -101,7 +106,7 @@ def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
     place = ["--out", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
     size = () if options.full else SMALLER
-    return ["demo", "--seed", str(seed), *length, *place, *read, *size, *machine_flags(), *RECIPES[recipe]]
+    return ["demo", *AS_THEN, "--seed", str(seed), *length, *place, *read, *size, *machine_flags(), *RECIPES[recipe]]
 
 
 def folder(recipe: str, seed: int, options: argparse.Namespace) -> Path:

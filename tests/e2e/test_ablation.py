@@ -63,10 +63,11 @@ def test_recipes_add_one_thing_each(ablation: dict[str, Any]) -> None:
         assert (one.total_steps, one.seed, one.cpu_threads) == (7, 3, 1)
 
 
-def test_the_demo_itself_differs_in_length_and_image_tower_alone(ablation: dict[str, Any]) -> None:
+def test_the_demo_itself_differs_in_length_image_tower_and_optimizer_alone(ablation: dict[str, Any]) -> None:
     demo = load_config(["demo"])
     full = config_of(ablation, "demo", full=True)
-    assert (full.model, full.loss, full.optim) == (demo.model, demo.loss, demo.optim)
+    assert (full.model, full.loss) == (demo.model, demo.loss)
+    assert full.optim == dataclasses.replace(demo.optim, hidden="adamw")  # as the tables were measured
     small = config_of(ablation, "demo")
     assert small.model.text == demo.model.text
     assert small.model.vision.num_patches == 16

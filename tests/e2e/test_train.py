@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.e2e.programs.curves import Joined
+from tests.support.small_step import ALONE
 from tests.support.small_training import Lab, numbers, same_weights
 
 from prolip.checkpoint import list_checkpoints
@@ -48,7 +49,7 @@ def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
     config = load_config(lab.words("stepped", *flags))
     torch.manual_seed(config.seed)
     model = ProLIP(config.model)
-    optimizer = make_optimizer(model, config.optim)
+    optimizer = make_optimizer(model, config.optim, ALONE)
     loss, totals = ProlipLoss(config.loss, Peers()), []
     with BatchLoader(config.loader(1)) as loader:
         for step, batch in zip(range(4), device_batches(loader, torch.device("cpu")), strict=False):

@@ -18,6 +18,7 @@ from prolip.data.device import DeviceBatch, device_batches
 from prolip.models.config import Precision
 from prolip.models.precision import DTYPES
 from prolip.train.loop import Run, compute_gradients
+from prolip.train.muon import orthogonalize
 
 _FACTOR = {"fp32": 10.0, "bf16": 3.0, "fp16": 3.0}
 """Times the CPU's error. An error of TF32 is about 1,000 times that of fp32, one of a wrong term far above bf16's."""
@@ -56,6 +57,14 @@ def eager(job: Job) -> None:
             ("recomputed", ["--parallel.recompute_every", "1"]),
         ):
             compare(job, f"{precision}, {name}", exact, errors, precision, flags)
+    orthogonal(job)
+
+
+def orthogonal(job: Job) -> None:
+    matrices = torch.randn(3, 48, 160, generator=torch.Generator().manual_seed(0))
+    expected, found = orthogonalize(matrices), orthogonalize(matrices.to(job.place)).cpu()
+    error = float((found - expected).norm() / expected.norm())
+    job.check("Muon's orthogonal matrices", error, 0.05, "bfloat16 on a GPU, fp32 on a CPU")
 
 
 def compiled(job: Job) -> None:

@@ -75,7 +75,7 @@ def wrap(run: Run, strategy: str) -> None:
     config = replace(run.config.parallel, strategy=strategy)
     with patch("prolip.train.parallel.init_device_mesh", one):
         run.network = share_model(run.model, config, replace(run.ranks, world_size=2), DTYPES[run.config.precision])
-    run.optimizer = make_optimizer(run.model, run.config.optim)
+    run.optimizer = make_optimizer(run.model, run.config.optim, run.ranks)
 
 
 def step(run: Run, batch: DeviceBatch) -> tuple[float, float]:

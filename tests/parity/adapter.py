@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tests.support.small_step import ALONE
 from torch import Tensor
 
 from prolip import gaussian
@@ -360,7 +361,7 @@ class Adapter(_checker_base()):  # type: ignore[misc]
             schedule=schedule["kind"],
             clip_norm=case["grad_clip_norm"],
         )
-        optimizer = make_optimizer(model, config)
+        optimizer = make_optimizer(model, config, ALONE)
         history = []
         for step, batch in enumerate(batches):
             set_learning_rate(optimizer, learning_rate(config, step, schedule["total_steps"]))

@@ -90,7 +90,7 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         model=model,
         network=model,
         loss=ProlipLoss(config.loss, Peers()),
-        optimizer=make_optimizer(model, config.optim),
+        optimizer=make_optimizer(model, config.optim, ALONE),
         ema=Ema(model, config.ema) if config.ema.decay > 0 else None,
         scaler=LossScaler(ALONE.device) if config.precision == "fp16" else None,
         divergence=Divergence(ALONE),

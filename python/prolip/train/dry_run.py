@@ -195,6 +195,7 @@ def _memory(config: TrainConfig, model: ProLIP, gpus: int) -> StepMemory:
         shared_by=gpus if config.parallel.strategy == "fsdp" else 1,
         reshard=config.parallel.reshard,
         average=config.ema.decay > 0,
+        muon=config.optim.hidden == "muon",
     )
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from prolip.distributed import Ranks
 from prolip.train.config.parts import OptimConfig
+from prolip.train.muon import MuonWithAdamW
 
 MAX_LOG_SCALE = math.log(100.0)
 _NO_DECAY_NAMES = ("bn", "ln", "bias", "logit_scale")
 _LOGIT_NAMES = ("logit_scale", "logit_bias")
+_FUSED_NAME = ".attn.in_proj_weight"
 _LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.")
 
 
@@ -32,19 +36,34 @@ def lr_factor(config: OptimConfig, name: str) -> float:
     return config.log_var_lr_factor if name.startswith(_LOG_VAR_HEADS) else 1.0
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Make AdamW over the trainable parameters of the model (not wrapped), with a group per decay and factor.
+def is_hidden(name: str, ndim: int) -> bool:
+    """Whether a parameter is a matrix inside a transformer block."""
+    return ndim == 2 and ".resblocks." in name
 
-    Each group has an `lr_factor`, which `set_learning_rate` uses.
+
+def make_optimizer(model: nn.Module, config: OptimConfig, ranks: Ranks) -> torch.optim.AdamW:
+    """Make the optimizer over the trainable parameters of the model (not wrapped): AdamW, with or without Muon.
+
+    There is a group per decay, factor and kind of step. Each has an `lr_factor`, which `set_learning_rate` uses.
     """
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    has_muon = config.hidden == "muon"
+    groups: dict[tuple[bool, float, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((decays(name, parameter.ndim), lr_factor(config, name)), []).append(parameter)
-    return torch.optim.AdamW(
+            matrices = 3 if name.endswith(_FUSED_NAME) else 1
+            by_muon = matrices if has_muon and is_hidden(name, parameter.ndim) else 0
+            kind = (decays(name, parameter.ndim), lr_factor(config, name), by_muon)
+            groups.setdefault(kind, []).append(parameter)
+    make = partial(MuonWithAdamW, ranks=ranks) if has_muon else torch.optim.AdamW
+    return make(
         [
-            {"params": parameters, "weight_decay": config.weight_decay if decay else 0.0, "lr_factor": factor}
-            for (decay, factor), parameters in groups.items()
+            {
+                "params": parameters,
+                "weight_decay": config.weight_decay if decay else 0.0,
+                "lr_factor": factor,
+                "muon": by_muon,
+            }
+            for (decay, factor, by_muon), parameters in groups.items()
         ],
         lr=config.lr,
         betas=config.betas,

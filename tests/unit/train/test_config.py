@@ -155,7 +155,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
 def test_the_loader_gets_what_follows_from_model_and_run() -> None:
     config = load_config(["demo", "--seed", "5"])
     loader = config.loader(4)
-    assert (loader.batch_size, loader.image_size, loader.seed, loader.num_epochs) == (32, 36, 5, None)
+    assert (loader.batch_size, loader.image_size, loader.seed, loader.num_epochs) == (16, 36, 5, None)
     assert loader.mask is not None
     assert loader.mask.num_patches == 36
     assert load_config(["demo", "--data.mask.masked_fraction", "0"]).loader(1).mask is None

@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from tests.support.small_step import ALONE, CONFIG
 from torch import nn
 
+from prolip.models import ProLIP
 from prolip.train.config.parts import OptimConfig
+from prolip.train.muon import MuonWithAdamW
 from prolip.train.optim import (
     clamp_logit_scale,
     clip_gradients,
@@ -46,7 +49,7 @@ def test_decay_spares_vectors_norms_biases_and_the_scale() -> None:
 def test_groups_hold_every_parameter_once_with_its_decay_and_factor() -> None:
     model = Tiny()
     config = OptimConfig(lr=0.1, log_var_lr_factor=2.0, logit_lr_factor=10.0, weight_decay=0.5)
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config, ALONE)
     set_learning_rate(optimizer, 0.01)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen = {
@@ -65,14 +68,34 @@ def test_groups_hold_every_parameter_once_with_its_decay_and_factor() -> None:
         "text.text_uncertainty_projection.bias": (0.02, 0.0),
         "text.token_embedding.weight": (0.01, 0.5),
     }
-    assert len(make_optimizer(model, OptimConfig()).param_groups) == 2
+    assert len(make_optimizer(model, OptimConfig(), ALONE).param_groups) == 2
     assert lr_factor(config, "visual.proj") == 1.0
+
+
+def test_muon_moves_the_matrices_of_the_blocks_only() -> None:
+    model = ProLIP(CONFIG)
+    optimizer = make_optimizer(model, OptimConfig(hidden="muon", weight_decay=0.5), ALONE)
+    assert isinstance(optimizer, MuonWithAdamW)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found: dict[int, set[str]] = {}
+    for group in optimizer.param_groups:
+        found.setdefault(group["muon"], set()).update(names[id(one)] for one in group["params"])
+    blocks = [
+        *(f"visual.transformer.resblocks.{layer}" for layer in range(CONFIG.vision.layers)),
+        *(f"text.transformer.resblocks.{layer}" for layer in range(CONFIG.text.layers)),
+    ]
+    assert found[3] == {f"{block}.attn.in_proj_weight" for block in blocks}
+    plain = ("attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+    assert found[1] == {f"{block}.{kind}" for block in blocks for kind in plain}
+    assert found[0] == set(names.values()) - found[1] - found[3]
+    by_muon = [group for group in optimizer.param_groups if group["muon"]]
+    assert all((group["weight_decay"], group["lr_factor"]) == (0.5, 1.0) for group in by_muon)
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = Tiny()
     model.logit_scale.requires_grad_(False)
-    held = [p for group in make_optimizer(model, OptimConfig()).param_groups for p in group["params"]]
+    held = [p for group in make_optimizer(model, OptimConfig(), ALONE).param_groups for p in group["params"]]
     assert all(p is not model.logit_scale for p in held)
 
 

@@ -24,6 +24,8 @@ class OptimConfig:
     """Decay rates of the first and second moment."""
     eps: float = 1e-6
     """Added to the square root of the second moment."""
+    hidden: Literal["adamw", "muon"] = "adamw"
+    """Optimizer of the matrices inside transformer blocks; "muon" learns more per step. All else is AdamW's."""
     weight_decay: float = 0.2
     """Decoupled weight decay of matrices and embedding tables. Vectors, norms, biases and the logit scale don't
     decay."""

@@ -18,6 +18,7 @@ from prolip.models import ProLIP
 from prolip.models.image_encoder import ImageEncoder
 from prolip.models.text_encoder import TextEncoder
 from prolip.models.transformer import Block, LayerScale, Transformer
+from prolip.train.optim import is_hidden
 
 _FP32_BYTES = 4
 """Bytes per value of weights, gradients, moments, norms and the residual stream."""
@@ -31,7 +32,7 @@ class StepMemory(NamedTuple):
     gradients: int
     """Gradients of the trained weights."""
     moments: int
-    """The two moments of AdamW."""
+    """The two moments of AdamW, or the one of Muon."""
     cast_weights: int
     """Copies of weights in the dtype of matrix products; under "fsdp" two blocks, or all blocks without resharding."""
     activations: int
@@ -67,6 +68,7 @@ def step_memory(
     shared_by: int = 1,
     reshard: bool = True,
     average: bool = False,
+    muon: bool = False,
     fused: bool = True,
 ) -> StepMemory:
     """Estimate the memory of one process's training step.
@@ -82,11 +84,16 @@ def step_memory(
         shared_by: processes that each tensor is sharded over ("fsdp"); 1 if every process has all of it.
         reshard: with "fsdp", whether a gathered block is freed until the backward pass.
         average: whether a moving average of the weights is kept.
+        muon: whether Muon moves the matrices of the blocks: it keeps one moment of them, AdamW two.
         fused: whether attention keeps no [L, L] scores, as on a GPU.
     """
     parameters = list(model.parameters())
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     every = sum(parameter.numel() for parameter in parameters)
+    moments = 2 * trained
+    if muon:
+        named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+        moments -= sum(one.numel() for name, one in named if is_hidden(name, one.ndim))
     value_bytes = 2 if low else _FP32_BYTES
     items = -(-batch_size // accumulate)
     masked = 0 if mask is None else -(-int(batch_size * mask.masked_fraction) // accumulate)
@@ -101,7 +108,7 @@ def step_memory(
     return StepMemory(
         weights=_FP32_BYTES * every * (1 + int(average)) // shared_by,
         gradients=_FP32_BYTES * trained // shared_by,
-        moments=2 * _FP32_BYTES * trained // shared_by,
+        moments=_FP32_BYTES * moments // shared_by,
         cast_weights=_cast_weights(model, value_bytes, shared_by, reshard),
         activations=activations,
         items=items,

@@ -286,6 +286,10 @@ def test_weights_gradients_and_moments() -> None:
         2 * 4 * counts.total, 4 * counts.trained, 8 * counts.trained
     )  # fmt: skip
     assert alone.cast_weights == 0
+    hidden = sum(
+        one.numel() for block in model.text.transformer.blocks() for one in block.parameters() if one.ndim == 2
+    )
+    assert step_memory(model, None, batch_size=BATCH, muon=True).moments == 8 * counts.trained - 4 * hidden
     shared = step_memory(model, None, batch_size=BATCH, shared_by=4)
     assert (shared.weights, shared.gradients, shared.moments) == (
         counts.total, counts.trained, 2 * counts.trained

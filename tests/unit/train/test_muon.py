@@ -1,0 +1,136 @@
+"""Muon: orthogonal steps, equal on any number of ranks, and none if a gradient is not finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.small_step import ALONE
+from tests.support.threaded_ranks import Group
+from torch import Tensor, nn
+
+from prolip.distributed import Ranks
+from prolip.train.muon import MuonWithAdamW, orthogonalize
+from prolip.train.optim import step_where
+
+SHAPES = ((12, 4), (4, 12), (6, 6), (5, 9), (9, 9))
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def optimizer_of(
+    matrices: list[nn.Parameter], others: list[nn.Parameter], ranks: Ranks = ALONE, parts: int = 1
+) -> MuonWithAdamW:
+    groups: list[dict[str, Any]] = [{"params": matrices, "muon": parts}]
+    if others:
+        groups.append({"params": others, "muon": 0})
+    return MuonWithAdamW(groups, ranks, lr=0.1, weight_decay=0.3, betas=(0.9, 0.98), fused=True)
+
+
+def moved(shapes: tuple[tuple[int, int], ...], ranks: Ranks = ALONE, steps: int = 3) -> list[Tensor]:
+    """Matrices after some steps with gradients that depend on nothing but their place."""
+    matrices = [nn.Parameter(normal(*shape, seed=place)) for place, shape in enumerate(shapes)]
+    optimizer = optimizer_of(matrices, [], ranks)
+    for step in range(steps):
+        for place, matrix in enumerate(matrices):
+            matrix.grad = normal(*matrix.shape, seed=100 * step + place)
+        optimizer.step()
+    return [matrix.detach() for matrix in matrices]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**20), st.sampled_from([1e-6, 1.0, 1e6]))
+def test_singular_values_become_about_one(rows: int, columns: int, seed: int, size: float) -> None:
+    left, _, right = torch.linalg.svd(normal(rows, columns, seed=seed).double(), full_matrices=False)
+    values = torch.linspace(0.1, 1.0, min(rows, columns), dtype=torch.float64)
+    found = orthogonalize((size * (left * values) @ right).float())
+    # The same singular vectors: in their basis it is diagonal.
+    inside = left.mT @ found.double() @ right.mT
+    assert (inside - inside.diag().diag()).abs().max() < 1e-4
+    assert inside.diag().min() > 0.5
+    assert inside.diag().max() < 1.25
+
+
+def test_a_matrix_without_gradient_stays_finite() -> None:
+    assert torch.equal(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_steps_are_those_of_torch() -> None:
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    ours = nn.Parameter(normal(16, 40))
+    theirs = nn.Parameter(ours.detach().clone())
+    optimizer = optimizer_of([ours], [])
+    expected = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+    for step in range(4):
+        ours.grad, theirs.grad = normal(16, 40, seed=step + 1), normal(16, 40, seed=step + 1)
+        optimizer.step()
+        expected.step()
+    # Torch's orthogonalises in bfloat16.
+    assert (ours - theirs).norm() < 0.02 * (theirs - normal(16, 40)).norm()
+
+
+def test_a_fused_projection_is_three_matrices() -> None:
+    fused = nn.Parameter(normal(12, 4))
+    parts = [nn.Parameter(part.clone()) for part in fused.detach().chunk(3)]
+    optimizers = [optimizer_of([fused], [], parts=3), optimizer_of(parts, [])]
+    fused.grad = normal(12, 4, seed=1)
+    for part, gradient in zip(parts, fused.grad.chunk(3), strict=True):
+        part.grad = gradient.clone()
+    for optimizer in optimizers:
+        optimizer.step()
+    torch.testing.assert_close(fused.detach(), torch.cat([part.detach() for part in parts]))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_ranks_move_as_one_process(world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(world_size)
+    monkeypatch.setattr("prolip.train.muon.dist", group)
+
+    def of_rank(rank: int) -> list[Tensor]:
+        ranks = Ranks(
+            rank=rank, local_rank=rank, world_size=world_size, local_world_size=world_size, device=torch.device("cpu")
+        )
+        return moved(SHAPES, ranks)
+
+    alone = moved(SHAPES)
+    for found in group.run(of_rank):
+        assert all(torch.equal(ours, expected) for ours, expected in zip(found, alone, strict=True))
+
+
+def test_other_parameters_are_moved_by_adamw_and_gradients_stay() -> None:
+    matrix, vector, plain = nn.Parameter(normal(3, 4)), nn.Parameter(normal(5)), nn.Parameter(normal(5))
+    optimizer = optimizer_of([matrix], [vector])
+    adamw = torch.optim.AdamW([plain], lr=0.1, weight_decay=0.3, betas=(0.9, 0.98), fused=True)
+    for step in range(3):
+        matrix.grad, vector.grad, plain.grad = normal(3, 4, seed=step), normal(5, seed=step), normal(5, seed=step)
+        optimizer.step()
+        adamw.step()
+        assert torch.equal(matrix.grad, normal(3, 4, seed=step))
+    assert torch.equal(vector, plain)
+    assert set(optimizer.state[matrix]) == {"step", "exp_avg"}
+    assert float(optimizer.state[matrix]["step"]) == 3.0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_step_that_is_not_taken_changes_nothing(bad: float) -> None:
+    matrix, vector = nn.Parameter(normal(3, 4)), nn.Parameter(normal(5))
+    optimizer = optimizer_of([matrix], [vector])
+    matrix.grad, vector.grad = normal(3, 4, seed=1), normal(5, seed=1)
+    step_where(optimizer, torch.tensor(True))
+    state = {id(one): {key: value.clone() for key, value in optimizer.state[one].items()} for one in (matrix, vector)}
+    before = [matrix.detach().clone(), vector.detach().clone()]
+    matrix.grad[1, 2], vector.grad[3] = bad, bad
+    step_where(optimizer, torch.tensor(False))
+    assert torch.equal(matrix, before[0])
+    assert torch.equal(vector, before[1])
+    for one in (matrix, vector):
+        assert all(torch.equal(optimizer.state[one][key], value) for key, value in state[id(one)].items())
+    matrix.grad, vector.grad = normal(3, 4, seed=2), normal(5, seed=2)
+    step_where(optimizer, torch.tensor(True))
+    assert not torch.equal(matrix, before[0])
+    assert matrix.isfinite().all()
