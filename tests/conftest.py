@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # As many tests run at a time as there are cores, and some start processes: each has one thread, which does not
-    # spin while it waits. PyTorch reads this when it is imported.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from tests.support.forkserver import share
 
 # A shell lets its background jobs ignore SIGINT, and their children inherit that: Python then has no Ctrl-C. Some tests
 # send one.
@@ -33,6 +29,16 @@ LONGEST = (
     *("tests/unit/interop/test_onnx.py", "tests/e2e/test_explore", "tests/docs/test_pages.py::test_a_page_runs"),
 )
 """The tests that take longest, by the beginning of their names."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts the server that all workers fork processes from, while they import what they test."""
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        # As many tests run at a time as there are cores, and some start processes: each has one thread, which does not
+        # spin while it waits. PyTorch reads this when it is imported, by the server or by a worker.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        share()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

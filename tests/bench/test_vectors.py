@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import faiss
-import lancedb
 import numpy as np
-import pyarrow as pa
 import pytest
-from lancedb.index import HnswSq
 from tests.support.vector_rows import some_gaussians
 
 from prolip.gaussian import Gaussian
@@ -29,6 +25,11 @@ def report(name: str, exact: Any, found: Any) -> float:
 
 
 def test_approximate_indexes_find_most(tmp_path: Path) -> None:
+    import faiss
+    import lancedb  # two seconds, which each of pytest's workers would spend
+    import pyarrow as pa
+    from lancedb.index import HnswSq
+
     items, queries = some_gaussians(ROWS, DIM, seed=0), some_gaussians(QUERIES, DIM, seed=1)
     stored, asked = stored_vectors(items), query_vectors(queries)
     flat = faiss.IndexFlatIP(DIM + 1)

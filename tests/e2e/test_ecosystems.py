@@ -164,6 +164,7 @@ def test_sentence_transformers_gives_our_vectors_and_order(demo: Demo, exported:
     close("SentenceTransformer, products of queries", queries @ stored.T, products, PRODUCT)
 
 
+@pytest.mark.usefixtures("one_table")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_onnxruntime_gives_our_gaussians(demo: Demo, exported: Callable[..., Path], precision: str) -> None:
     from onnxruntime import InferenceSession

@@ -59,6 +59,7 @@ def test_embed_and_compare_prints_images_captions_and_inclusions(run) -> None:
 RELEASED = "ProLIP-ViT-B-16-DC-1B-12_8B"
 
 
+@pytest.mark.usefixtures("one_table")
 @pytest.mark.parametrize("source", ["runs/demo", RELEASED])
 def test_onnx_embed_gives_the_models_own_numbers(
     run, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str

@@ -71,31 +71,30 @@ def measured(lab: Lab, name: str) -> dict[tuple[float, str], float]:
 
 
 @pytest.mark.parametrize(
-    ("moment", "kill", "saved"),
+    ("kill", "moments"),
     [
-        ("start", kill_all, []),
-        ("start", terminate, []),
-        ("start", kill_one, []),
-        ("validation", kill_all, [4]),
-        ("validation", terminate, [4]),
-        ("validation", kill_one, [4]),
-        ("saving", kill_all, [4]),
-        ("saving", terminate, [4]),
-        ("saving", kill_one, [4]),
-        ("pruning", kill_all, [8, 4]),
+        (kill_all, {"start": [], "validation": [4], "saving": [4], "pruning": [8, 4]}),
+        (kill_one, {"start": [], "validation": [4], "saving": [4]}),
+        (terminate, {"start": [], "validation": [4]}),
+        (terminate, {"saving": [4]}),
     ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value.__name__,
 )
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(
-    watched: Lab, unharmed: str, moment: str, kill: Kill, saved: list[int]
+def test_a_run_that_is_killed_at_several_moments_goes_on_to_the_same_bits(
+    watched: Lab, unharmed: str, kill: Kill, moments: dict[str, list[int]]
 ) -> None:
-    name = f"killed-{moment}-{kill.__name__}"
+    """At each moment it has checkpoints of such steps, from the newest of which it goes on to the next one."""
+    name = f"killed-{kill.__name__}-{'-'.join(moments)}"
     folder = watched.folder / name
-    rank = "0" if moment == "pruning" else "1"  # rank 0 alone deletes checkpoints
-    with watched.start(name, *FLAGS, processes=3, program=(PROGRAM, moment, rank)) as job:
-        job.wait_for(watched.has(name, "paused"))
-        assert saved_steps(folder) == saved
-        assert bool(watched.has(name, "checkpoints/step_*8.partial")()) == (moment == "saving")
-        kill(job, folder)
+    for moment, saved in moments.items():
+        rank = "0" if moment == "pruning" else "1"  # rank 0 alone deletes checkpoints
+        with watched.start(name, *FLAGS, processes=3, program=(PROGRAM, moment, rank)) as job:
+            job.wait_for(watched.has(name, "paused"))
+            assert saved_steps(folder) == saved, moment
+            assert bool(watched.has(name, "checkpoints/step_*8.partial")()) == (moment == "saving"), moment
+            kill(job, folder)
+        for file in ("paused", "go"):
+            (folder / file).unlink(missing_ok=True)
     watched.launch(name, *FLAGS, processes=3)
     assert same_weights(watched.latest(name), watched.latest(unharmed))
     assert measured(watched, name) == measured(watched, unharmed)

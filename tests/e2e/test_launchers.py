@@ -15,6 +15,7 @@ import pytest
 import torch
 from packaging.version import Version
 from tests.support.small_training import Lab
+from tests.support.warm_python import warm_python
 from torch.distributed.launcher.api import LaunchConfig
 
 from prolip.train.config import known_recipes, load_config
@@ -187,18 +188,25 @@ def test_before_its_time_is_up_a_job_saves_and_queues_itself_again(tmp_path: Pat
 # ---- that they train ------------------------------------------------------------------------------------------------
 
 
-def test_one_node_trains_with_two_processes(lab: Lab, tmp_path: Path) -> None:
-    done = launch(tmp_path, "one_node.sh", *lab.words("one_node", *SHORT), NPROC="2")
+@pytest.fixture
+def warm(tmp_path: Path) -> dict[str, str]:
+    """Has torchrun in `tmp_path`, and the settings with which it starts ranks: none imports PyTorch for itself."""
+    warm_python(tmp_path, "torchrun", "-m", "torch.distributed.run")
+    return {"PYTHON_EXEC": str(warm_python(tmp_path))}
+
+
+def test_one_node_trains_with_two_processes(lab: Lab, tmp_path: Path, warm: dict[str, str]) -> None:
+    done = launch(tmp_path, "one_node.sh", *lab.words("one_node", *SHORT), NPROC="2", **warm)
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stderr
     assert lab.latest("one_node").step == 2
 
 
-def test_two_nodes_train_together(lab: Lab, tmp_path: Path) -> None:
+def test_two_nodes_train_together(lab: Lab, tmp_path: Path, warm: dict[str, str]) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    where = NODES | {"FIRST_NODE": "localhost", "PORT": port, "NPROC": "1"}
+    where = NODES | warm | {"FIRST_NODE": "localhost", "PORT": port, "NPROC": "1"}
     script = ["bash", str(TRAIN / "multi_node.sh"), *lab.words("two_nodes", *SHORT)]
     nodes = [
         subprocess.Popen(

@@ -29,7 +29,9 @@ from prolip.data import Batch, BatchLoader, DataError, write_index
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_nginx(suffix: str, folder: Path, expected: list[Batch], tmp_path: Path) -> None:
+def test_shards_on_a_web_server_are_read_as_local_ones(
+    suffix: str, folder: Path, expected: list[Batch], tmp_path: Path
+) -> None:
     with servers.nginx(folder, tmp_path) as url:
         check(f"{url}/{{000..005}}.{suffix}", expected, tmp_path)
 
@@ -41,7 +43,7 @@ def test_a_server_without_ranges(suffix: str, folder: Path, expected: list[Batch
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
-def test_object_stores(
+def test_shards_in_an_object_store_are_read_as_local_ones(
     scheme: str, folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with object_store(scheme, folder, tmp_path) as endpoint:
@@ -54,7 +56,9 @@ def test_object_stores(
             batches(replace(config(f"{scheme}://{BUCKET}/data/006.tar"), num_samples=16))
 
 
-def test_the_hub(folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_on_the_hub_are_read_as_local_ones(
+    folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = tmp_path / "hub" / "datasets" / "owner" / "name" / "resolve" / "v1"
     files.parent.mkdir(parents=True)
     files.symlink_to(folder)
@@ -94,7 +98,9 @@ def test_the_index_command(
         assert "/9.tar: the server answers 404 (not found) (tried once)" in capsys.readouterr().err
 
 
-def test_commands(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
+def test_shards_from_a_command_are_read_where_that_is_allowed(
+    folder: Path, expected: list[Batch], tmp_path: Path
+) -> None:
     shards = f"pipe:cat {folder}/{{000..005}}.tar | cat"
     check(shards, expected, tmp_path, replace(QUICK, allow_pipe=True))
     with pytest.raises(ValueError, match=r"data\.store\.allow_pipe"):

@@ -73,7 +73,9 @@ def index(tmp_path: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_whatever_breaks(ranges: bool, suffix: str, folder: Path, expected: list[Batch], tmp_path: Path) -> None:
+def test_a_server_that_fails_in_many_ways_gives_the_same_batches(
+    ranges: bool, suffix: str, folder: Path, expected: list[Batch], tmp_path: Path
+) -> None:
     server = servers.nginx(folder, tmp_path) if ranges else servers.python_server(folder)
     with server as url, servers.FaultProxy(url, seed=int(ranges)) as proxy:
         check(f"{proxy.url}/{{000..005}}.{suffix}", expected, tmp_path)

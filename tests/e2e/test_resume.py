@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.ranks import FORKSERVER
+from tests.support.forkserver import FORKSERVER
 from tests.support.small_training import SHARDED, SHORT, Lab, numbers, same_weights, write_shard
 
 from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint, run_lock

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,16 +20,25 @@ ONLY_THERE = {"needs CUDA", "the machine has fewer cores"}
 """Why a row may be missing here."""
 
 
-@pytest.mark.timeout(600)
-def test_every_part_runs_small_on_a_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In processes that need not import PyTorch, which would take most of the time; the next test starts real ones."""
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command here, with parts that need not import PyTorch; one test below starts real processes."""
     monkeypatch.setattr("tests.gpu.schedule.Popen", Forked)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    words = ["--device", "cpu", "--small", "--out", str(tmp_path), "--seconds", "580"]
-    monkeypatch.setattr(sys, "argv", ["tests.gpu", *words])
-    status = main()
+
+    def run_here(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["tests.gpu", *words])
+        return main()
+
+    return run_here
+
+
+@pytest.mark.timeout(600)
+def test_every_part_runs_small_on_a_cpu(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = run("--device", "cpu", "--small", "--out", str(tmp_path), "--seconds", "580")
     log = (tmp_path / "gpu.log").read_text(encoding="utf-8")
     told = capsys.readouterr().out
     assert status == 0, told + log
@@ -54,8 +64,6 @@ def test_a_part_runs_from_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_machine_without_a_gpu_is_told_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.gpu", "--only", "machine", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 1
-    assert f"machine: failed: torch {torch.__version__} sees no GPU" in done.stdout
+def test_a_machine_without_a_gpu_is_told_so(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--only", "machine", "--out", str(tmp_path)) == 1
+    assert f"machine: failed: torch {torch.__version__} sees no GPU" in capsys.readouterr().out

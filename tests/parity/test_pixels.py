@@ -309,7 +309,7 @@ def test_gray_equals_pil() -> None:
     assert np.array_equal(testing.gray(image), expected)
 
 
-def test_photographs(photos: list[Path]) -> None:
+def test_photographs_have_the_pixels_of_pillow(photos: list[Path]) -> None:
     generator = random.Random(1)
     for photo in photos:
         data = photo.read_bytes()

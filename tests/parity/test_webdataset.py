@@ -190,7 +190,7 @@ FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("names", UGLY.values(), ids=UGLY)
-def test_grouping(tmp_path: Path, names: list[str], kind: int) -> None:
+def test_named_cases_are_grouped_as_webdataset_does(tmp_path: Path, names: list[str], kind: int) -> None:
     entries = [entry(name, place) for place, name in enumerate(names)]
     path = tmp_path / "ugly.tar"
     try:
@@ -229,7 +229,7 @@ def test_keys_and_shards(tmp_path: Path) -> None:
     assert compare(*paths) == 4
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_links_devices_and_folders_are_passed_over_as_by_webdataset(tmp_path: Path) -> None:
     kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE]
     between = [entry(f"a.{number}.txt", number, kind) for number, kind in enumerate(kinds)]
     first, second = entry("a.png", 1, tarfile.AREGTYPE), entry("a.txt", 2, tarfile.CONTTYPE)
@@ -258,7 +258,7 @@ SHARD = st.tuples(
 @settings(max_examples=150)
 @example([([("a.png", b"0"), ("é./", b"7"), ("a.txt", b"0")], tarfile.PAX_FORMAT, "as tar ends it", "tar")])
 @given(st.lists(SHARD, min_size=1, max_size=3))
-def test_grouping_of_anything(shards: list[tuple[list[tuple[str, bytes]], int, str, str]]) -> None:
+def test_any_shards_are_grouped_as_webdataset_does(shards: list[tuple[list[tuple[str, bytes]], int, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number, (names, kind, end, suffix) in enumerate(shards):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.ranks import FORKSERVER
+from tests.support.forkserver import FORKSERVER
 from tests.support.small_step import LOSS, assert_same, gradients, model_of, step_of
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.ranks import FORKSERVER
+from tests.support.forkserver import FORKSERVER
 from torch import Tensor
 
 from prolip.distributed import Peers, Ranks, start, stop

@@ -1,4 +1,4 @@
-"""Python programs in processes forked from the server of `ranks`, which has imported PyTorch: they start in no time.
+"""Python programs in processes forked from the server of `forkserver`: they start in no time.
 
 For tests that do not ask how a program starts or how its interpreter ends: these processes do neither. Variables that
 libraries read when they are imported (HF_HOME) come too late.
@@ -7,19 +7,20 @@ libraries read when they are imported (HF_HOME) come too late.
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Self
 
-import torch
-from tests.support.ranks import FORKSERVER, run_python
+from tests.support.forkserver import FORKSERVER, run_python
 
 
 class Forked:
@@ -29,13 +30,15 @@ class Forked:
         self,
         command: Sequence[str],
         *,
-        stdin: int | None = None,
+        stdin: IO[Any] | int | None = None,
         stdout: IO[Any] | int | None = None,
         stderr: IO[Any] | int | None = None,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         start_new_session: bool = False,
+        tied: bool = False,
     ) -> None:
+        """Starts it, as `subprocess.Popen` would. What is tied ends when this process does, however that is."""
         assert command[0] == sys.executable
         assert stderr != subprocess.PIPE, "a file can be read when it has ended"
         theirs: dict[int, Connection] = {}
@@ -49,10 +52,17 @@ class Forked:
             read, theirs[1] = FORKSERVER.Pipe(duplex=False)
             self.stdout = os.fdopen(os.dup(read.fileno()), "rb")
             read.close()
-        for number, file in ((1, stdout), (2, stderr)):
+        for number, file in enumerate((stdin, stdout, stderr)):
             if file is not None and not isinstance(file, int):
-                theirs[number] = Connection(os.dup(file.fileno()), readable=False)
-        arguments = (list(command[1:]), dict(env or os.environ), str(cwd or Path.cwd()), theirs, start_new_session)
+                theirs[number] = Connection(os.dup(file.fileno()))
+        arguments = (
+            list(command[1:]),
+            dict(env or os.environ),
+            str(cwd or Path.cwd()),
+            theirs,
+            start_new_session,
+            tied,
+        )
         self._process = FORKSERVER.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         for connection in theirs.values():
@@ -115,8 +125,15 @@ def run(command: Sequence[str], *, cwd: Path, timeout: float = 200) -> subproces
 
 
 def _run(
-    command: list[str], environment: Mapping[str, str], folder: str, files: Mapping[int, Connection], session: bool
+    command: list[str],
+    environment: Mapping[str, str],
+    folder: str,
+    files: Mapping[int, Connection],
+    session: bool,
+    tied: bool,
 ) -> None:
+    if tied:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     if session:
         os.setsid()
     os.environ.clear()
@@ -127,9 +144,18 @@ def _run(
         connection.close()
     if 0 in files:
         sys.stdin = os.fdopen(0, closefd=False)
+    import torch  # which the server has done: whoever only starts such a process need not
+
     torch.set_num_threads(1)
     try:
         run_python(command)
     finally:
         sys.stdout.flush()
         atexit._run_exitfuncs()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)

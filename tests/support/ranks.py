@@ -1,15 +1,12 @@
-"""A job's processes without torchrun: forked from a server that has imported PyTorch, so that they start in no time.
+"""A job's processes without torchrun, forked from the server of `forkserver`.
 
 Their environment tells them what torchrun would. Tests start torchrun itself only where it is the question.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import runpy
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,32 +17,22 @@ from typing import Self
 
 import torch
 import torch.distributed as dist
-
-FORKSERVER = multiprocessing.get_context("forkserver")
-# One server serves all tests of this process, and it imports what is named here before the first of them starts it.
-FORKSERVER.set_forkserver_preload(
-    [
-        "torch._dynamo",
-        "torch._dynamo.backends.debugging",  # and the next are what a first compilation imports, in four seconds
-        "torch._inductor.compile_fx",
-        "torch.distributed.fsdp",
-        "torch.utils.tensorboard",
-        "prolip.embeddings.embed_parts",
-        "prolip.train.loop",
-    ]
-)
+from tests.support.forkserver import FORKSERVER, run_python
 
 
 class Job:
     """Processes that run one command, each as a rank; they end with the block that they are started in."""
 
-    def __init__(self, command: Sequence[str], *, processes: int, told: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], *, processes: int, told: Path, variables: Mapping[str, str] | None = None
+    ) -> None:
         """Starts them.
 
         Args:
             command: `-m MODULE` or a script, and its words.
             processes: how many; a single one is told of no ranks.
             told: where each rank's output goes, with the rank as a suffix.
+            variables: what their environment has besides this process's.
         """
         told.parent.mkdir(parents=True, exist_ok=True)
         self._told = [Path(f"{told}.{rank}") for rank in range(processes)]
@@ -53,7 +40,7 @@ class Job:
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if processes > 1 else None
         self.ranks: list[ForkServerProcess] = []
         for rank, file in enumerate(self._told):
-            environment = dict(os.environ) | (self._place(rank, processes) if processes > 1 else {})
+            environment = {**os.environ, **(variables or {})} | (self._place(rank, processes) if processes > 1 else {})
             process = FORKSERVER.Process(target=_run, args=(list(command), environment, file), daemon=True)
             process.start()
             self.ranks.append(process)
@@ -132,16 +119,3 @@ def _run(command: list[str], environment: Mapping[str, str], told: Path) -> None
     os.dup2(output, 2)
     torch.set_num_threads(1)
     run_python(command)
-
-
-def run_python(command: Sequence[str]) -> None:
-    """Runs in this process what Python would with such words: `-m MODULE`, `-c CODE` or a script, and its words."""
-    kind = command[0] if command[0] in {"-m", "-c"} else ""
-    sys.argv = list(command[1:] if kind == "-m" else command)
-    if kind == "-m":
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    elif kind == "-c":
-        sys.argv = ["-c", *command[2:]]
-        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
-    else:
-        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from tests.support.ranks import Job
+from tests.support.warm_python import warm_python
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip.checkpoint import Checkpoint, find_latest
@@ -125,9 +126,10 @@ class Lab:
         """Runs in this process; the exit status."""
         return main(self.words(name, *flags))
 
-    def start(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN) -> Job:
-        """Starts a run in other processes, as torchrun would."""
-        return Job([*program, *self.words(name, *flags)], processes=processes, told=self.folder / "told" / name)
+    def start(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN, **variables: str) -> Job:
+        """Starts a run in other processes, as torchrun would; with more variables in their environment."""
+        told = self.folder / "told" / name
+        return Job([*program, *self.words(name, *flags)], processes=processes, told=told, variables=variables)
 
     def torchrun(
         self, name: str, *flags: str, processes: int, restarts: int = 0, program: Sequence[str] = TRAIN
@@ -135,7 +137,8 @@ class Lab:
         """Starts torchrun itself: it is the one process of the job, and ends or restarts its own."""
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         launcher += ["--max-restarts", str(restarts)]
-        return self.start(name, *flags, processes=1, program=[*launcher, *program])
+        python = str(warm_python(self.folder))
+        return self.start(name, *flags, processes=1, program=[*launcher, *program], PYTHON_EXEC=python)
 
     def launch(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN) -> None:
         """A run in other processes to its end."""

@@ -6,7 +6,6 @@ goes on when there is a file `go`. No rank takes a step after step 8 before that
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import time
@@ -18,17 +17,18 @@ from prolip.checkpoint import saver, tensors
 from prolip.data.device import DeviceBatch
 from prolip.train import loop, validation
 
-MOMENTS: dict[str, tuple[Any, str, int]] = {
+EIGHTH = "step_000000008"
+MOMENTS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     # The folder is locked, and no step was taken.
-    "start": (loop, "new_model", 1),
+    "start": (loop, "new_model", lambda _: True),
     # The first validation, after step 8: some ranks may have embedded their part.
-    "validation": (validation, "embed_pairs", 1),
-    # The second checkpoint, after step 8: this rank's tensors are in their file, and there is no manifest.
-    "saving": (tensors, "record", 2),
-    # The second checkpoint is complete. The first one, which is not to be kept, is still there.
-    "pruning": (saver, "prune", 2),
+    "validation": (validation, "embed_pairs", lambda _: True),
+    # The checkpoint of step 8: this rank's tensors are in their file, and there is no manifest.
+    "saving": (tensors, "record", lambda file: file.parent.name.startswith(EIGHTH)),
+    # The checkpoint of step 8 is complete. The one before, which is not to be kept, is still there.
+    "pruning": (saver, "prune", lambda folder: (folder / EIGHTH).exists()),
 }
-"""A moment is just before a function is called: its module, its name, and the number of the call."""
+"""A moment is just before a function is called: its module, its name, and which first argument it has."""
 
 
 def wait_for(file: Path) -> None:
@@ -36,14 +36,12 @@ def wait_for(file: Path) -> None:
         time.sleep(0.002)
 
 
-def pausing(call: Callable[..., Any], number: int, folder: Path) -> Callable[..., Any]:
-    numbers = itertools.count(1)
-
-    def paused(*arguments: Any, **settings: Any) -> Any:
-        if next(numbers) == number:
+def pausing(call: Callable[..., Any], is_meant: Callable[[Any], bool], folder: Path) -> Callable[..., Any]:
+    def paused(first: Any, *more: Any, **settings: Any) -> Any:
+        if is_meant(first) and not (folder / "paused").exists():
             (folder / "paused").touch()
             wait_for(folder / "go")
-        return call(*arguments, **settings)
+        return call(first, *more, **settings)
 
     return paused
 
@@ -58,7 +56,7 @@ if __name__ == "__main__":
         return take_step(run, batch)
 
     if os.environ["RANK"] == rank:
-        where, name, number = MOMENTS[moment]
-        setattr(where, name, pausing(getattr(where, name), number, Path(words[words.index("--out") + 1])))
+        where, name, is_meant = MOMENTS[moment]
+        setattr(where, name, pausing(getattr(where, name), is_meant, Path(words[words.index("--out") + 1])))
         loop.take_step = held_step
     sys.exit(loop.main(words))

@@ -66,7 +66,7 @@ def test_gradients_equal_differences(means: Means) -> None:
         assert float((parameter.grad * direction).sum()) == pytest.approx(difference, rel=1e-4, abs=1e-8), name
 
 
-def test_fixed_means_stay(tmp_path: Path) -> None:
+def test_fixed_means_stay_and_residual_ones_move(tmp_path: Path) -> None:
     image, text = made_up(64, DIM)
     pairs = open_pairs([write_npz(tmp_path / "a.npz", image, text)])
     for means, same in (("fixed", True), ("residual", False)):

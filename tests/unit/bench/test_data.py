@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.support.shards import write_tar
+from tests.support.warm_python import warm_python
 
 from prolip.bench import contender, proc_stats
 from prolip.bench.config import BenchDataConfig
@@ -20,6 +22,12 @@ from prolip.cli import main
 from prolip.data import decode_only, expand_shards
 
 KEYS = {"name", "recipe", "threads", "images_per_s", "min", "max", "rss_mb", "first_batch_s"}
+
+
+@pytest.fixture
+def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contenders do not import PyTorch for themselves: how they start is not the question."""
+    monkeypatch.setattr(sys, "executable", str(warm_python(tmp_path)))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +68,7 @@ def run(rate: float, stage_us: dict[str, float] | None = None) -> Measurement:
     )
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_loader_and_the_floor_are_measured_from_the_command_line(
     shard: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +106,7 @@ def test_baselines_give_normalised_pictures_and_ids(shard: str, recipe: str) -> 
         assert tuple(ids.shape) == (2, 77)
 
 
+@pytest.mark.usefixtures("warm")
 def test_shards_with_less_than_a_batch_are_named(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "data", "--shards", shard, "--repeats", "1", "--num_images", "8"]) == 2
     said = capsys.readouterr().err
@@ -171,7 +181,7 @@ def test_the_size_of_images_reaches_every_contender(shard: str, monkeypatch: pyt
     assert [given.image_size for given in tasks] == [48, 48]
 
 
-def test_decoding_alone(shard: str, tmp_path: Path) -> None:
+def test_decoding_alone_is_timed_and_its_settings_checked(shard: str, tmp_path: Path) -> None:
     images, seconds = decode_only([shard], 20, 2)
     assert images == 20
     assert seconds > 0

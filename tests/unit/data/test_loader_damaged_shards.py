@@ -137,7 +137,7 @@ def of_damage(path: Path, damage: Damage, **changes: Any) -> LoaderConfig:
 
 
 @pytest.mark.parametrize("damage", KINDS.values(), ids=KINDS)
-def test_a_bad_sample(tmp_path: Path, damage: Damage) -> None:
+def test_a_bad_sample_is_counted_named_and_passed_over(tmp_path: Path, damage: Damage) -> None:
     """One of 13: counted under its reason and named with shard and key; the others are as they were."""
     path = tmp_path / "0.tar"
     evaluation = BatchLoader(of_damage(path, damage))
@@ -275,7 +275,7 @@ SHARDS = {
 
 
 @pytest.mark.parametrize("name", SHARDS)
-def test_a_damaged_shard(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_shard_is_used_up_to_the_damage(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     """Used up to the damage, with a warning; the rest is one bad sample, and the next shard goes on."""
     data, message = SHARDS[name]
     place = len(HEAD) + 1024 * ("PAX" in name)

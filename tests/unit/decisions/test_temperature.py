@@ -34,7 +34,7 @@ def test_the_true_temperature_is_found() -> None:
     assert fit_temperature(logits * 10, labels) == pytest.approx(10 * fit_temperature(logits, labels))
 
 
-def test_the_ends() -> None:
+def test_a_temperature_stays_within_its_bounds() -> None:
     logits, labels = drawn(0, 1.0)
     assert fit_temperature(logits, logits.argmax(dim=1)) == pytest.approx(1 / BOUND, rel=1e-3)
     assert fit_temperature(logits, logits.argmin(dim=1)) == pytest.approx(BOUND, rel=1e-3)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.distributed as dist
-from tests.support.ranks import FORKSERVER
+from tests.support.forkserver import FORKSERVER
 
 from prolip.checkpoint.group import Group
 from prolip.distributed import Ranks, agree_on_name, join

@@ -225,7 +225,7 @@ def test_expected_observations_agree_with_many_draws_when_images_are_certain() -
     assert_same(drawn, exact, 1e-4)
 
 
-def test_it_classifies(tmp_path: Path) -> None:
+def test_reweighted_prompts_classify_and_survive_a_file(tmp_path: Path) -> None:
     prompts, images, labels = world()
     found = reweight_prompts(prompts, images, BprwConfig())
     classifier = found.as_classifier()

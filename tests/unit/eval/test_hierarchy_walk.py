@@ -125,7 +125,7 @@ def test_a_walk_past_many_captions_meets_them_all(captions: int) -> None:
     assert len(met.unique()) > 0.9 * captions
 
 
-def test_the_root_alone() -> None:
+def test_a_walk_of_the_root_alone_meets_its_nearest_item() -> None:
     config = TraversalConfig(root_only=True)
     met = visited_items(torch.zeros(3, 4), torch.tensor([[0.0, 2.0, 1.0, 2.0]]), config)
     assert torch.equal(met, torch.tensor([[1]] * 3))

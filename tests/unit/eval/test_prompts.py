@@ -63,7 +63,7 @@ def slow_limit(table: list[list[float]], row: list[float], rule: PromptFilter) -
 
 @settings(max_examples=200)
 @given(table=tables, rule=rules)
-def test_what_is_kept(table: list[list[float]], rule: PromptFilter) -> None:
+def test_each_rule_keeps_the_prompts_below_its_limit(table: list[list[float]], rule: PromptFilter) -> None:
     found = kept_prompts(torch.tensor(table, dtype=torch.float64), rule)
     for row, kept in zip(table, found.tolist(), strict=True):
         limit = slow_limit(table, row, rule)

@@ -56,7 +56,7 @@ def test_share_ordered_needs_every_step() -> None:
     assert share_ordered(levels) == 0.25
 
 
-def test_levels() -> None:
+def test_uncertainty_by_level_is_a_mean_a_ratio_and_quantiles() -> None:
     by_level = uncertainty_by_level([T([2.0]), T([1.0, 1.5]), T([1.0, 0.5, 0.0])])
     assert by_level.mean == [2.0, 1.25, 0.5]
     assert by_level.relative == [1.0, 0.625, 0.25]

@@ -64,7 +64,7 @@ def test_chains_are_resampled_whole() -> None:
         uncertainty_along_chains(torch.zeros(0, 3))
 
 
-def test_words_and_ids() -> None:
+def test_words_are_counted_and_equal_captions_have_one_id() -> None:
     assert count_words(["a red  car", "", "sky\n"]).tolist() == [3, 0, 1]
     assert string_ids([["a", "a b"], ["a", "c"]]).tolist() == [[0, 1], [0, 2]]
 
@@ -91,7 +91,7 @@ def test_a_table_of_hierarchies(tmp_path: Path) -> None:
         read_levels(path, *columns)
 
 
-def test_the_real_table(shared: Path) -> None:
+def test_hierarcaps_is_read_whole_and_specific_captions_are_longer(shared: Path) -> None:
     if not (shared / "hierarcaps_test.csv").is_file():
         pytest.skip("the shared folder has no hierarcaps_test.csv")
     captions, _ = read_levels(shared / "hierarcaps_test.csv", "captions", "image_url")

@@ -53,6 +53,7 @@ def test_other_layouts_are_refused(lab: Path, tmp_path: Path, capsys: pytest.Cap
     assert "can be written as prolip or onnx" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("one_table")
 def test_onnx_files_have_the_heads(lab: Path, tmp_path: Path) -> None:
     assert main(["export", str(lab / "model"), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
     model = prolip.load(lab / "model", device="cpu")

@@ -92,6 +92,7 @@ def normalised(pixels: np.ndarray) -> torch.Tensor:
     return ((scaled - mean) / std).float()
 
 
+@pytest.mark.usefixtures("one_table")
 @pytest.mark.parametrize("name", CASES)
 def test_onnxruntime_gives_torchs_gaussians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     config, settings = CASES[name]
@@ -130,6 +131,7 @@ def test_onnxruntime_gives_torchs_gaussians(tmp_path: Path, monkeypatch: pytest.
         assert float(metadata["logit_bias"]) == pytest.approx(float(model.logit_bias.detach()), rel=1e-12)
 
 
+@pytest.mark.usefixtures("one_table")
 def test_a_file_that_differs_from_torch_is_not_kept(tmp_path: Path) -> None:
     model = new_model(CASES["demo"][0])
     assert model.visual.unc_embedding is not None

@@ -191,7 +191,7 @@ def test_an_explosion_is_shown_and_not_silenced() -> None:
     assert not math.isfinite(float(ProlipLoss(EVERYTHING, Peers())(exploded).total))
 
 
-def test_refusals() -> None:
+def test_a_missing_bias_and_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="no similarity bias"):
         ProlipLoss(LossConfig(), Peers())(output()._replace(logit_bias=None))
     with pytest.raises(ValueError, match=r"loss\.vib_weight is -1"):

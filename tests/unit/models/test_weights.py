@@ -105,7 +105,7 @@ def test_importing_the_package_is_light() -> None:
 
 
 @pytest.mark.parametrize("form", ["released", "data-parallel", "bare", "safetensors"])
-def test_training_files(model: ProLIP, tmp_path: Path, form: str) -> None:
+def test_weights_of_a_training_are_opened_in_each_form(model: ProLIP, tmp_path: Path, form: str) -> None:
     state = model.state_dict()
     path = tmp_path / ("epoch_3.safetensors" if form == "safetensors" else "epoch_3.pt")
     if form == "safetensors":

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.distributed as dist
-from tests.support.ranks import FORKSERVER
+from tests.support.forkserver import FORKSERVER
 from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
 from torch import Tensor
 from torch.distributed.tensor import DTensor

@@ -54,7 +54,7 @@ def test_a_state_is_taken_over_and_goes_on() -> None:
         ours.load_state_dict({"weight": torch.ones(2, 2)})
 
 
-def test_refusals() -> None:
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"ema\.decay is 1\.0"):
         EmaConfig(decay=1.0)
     with pytest.raises(ValueError, match=r"ema\.every is 0"):

@@ -136,7 +136,7 @@ def test_the_scale_is_clamped(start: float, end: float) -> None:
     assert float(model.logit_scale.detach()) == pytest.approx(end)
 
 
-def test_refusals() -> None:
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"optim\.lr is 0"):
         OptimConfig(lr=0)
     with pytest.raises(ValueError, match=r"optim\.eps is 0"):

@@ -35,19 +35,19 @@ def model_of(config: ModelConfig = DEEP) -> ProLIP:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo's own look at it
 @pytest.mark.parametrize(
-    ("changes", "parts"),
+    ("changes", "items", "parts"),
     [
-        ({"recompute_every": 1}, 1),
-        ({"recompute_every": 2}, 3),
-        ({"compile": True, "recompute_every": 2}, 3),
+        ({"recompute_every": 1}, 7, 1),
+        ({"recompute_every": 2}, 7, 3),
+        ({"compile": True, "recompute_every": 2}, 6, 3),  # of one size, since each size has graphs of its own
     ],
 )
 def test_how_blocks_run_changes_no_gradient(
-    changes: dict[str, Any], parts: int, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], items: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Inductor would need a C++ compiler and half a minute; what is traced and cut into graphs is the same.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    plain, batch = model_of(), step_of(7, 3)
+    plain, batch = model_of(), step_of(items, 3)
     terms, expected = gradients(plain, batch, parts)
     model = model_of()
     network = share_model(model, ParallelConfig(**changes), ALONE, torch.float32)
@@ -149,6 +149,6 @@ def test_masks_are_not_broadcast_at_every_step() -> None:
     assert not network.will_sync_module_buffers()
 
 
-def test_refusals() -> None:
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"parallel\.recompute_every is -1"):
         ParallelConfig(recompute_every=-1)

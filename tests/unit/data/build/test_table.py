@@ -28,7 +28,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_a_table(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
+def test_rows_of_a_table_become_samples(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
     source = table('caption,image,year\n"a cat, asleep",img/a.png,1999\n\nein Hündchen,img/b.png,2001\n')
     build_csv(CsvConfig(table=source), tmp_path / "out")
     samples = {one["json"]["image"]: one for one in read_back(tmp_path / "out")}
@@ -39,7 +39,7 @@ def test_a_table(tmp_path: Path, table: Callable[..., Path], read_back: Read) ->
 
 
 @pytest.mark.parametrize(("name", "mark", "given"), [("t.tsv", "\t", None), ("t.csv", ";", ";"), ("t.tsv", ",", ",")])
-def test_delimiters_and_columns(
+def test_the_delimiter_follows_from_the_name_or_is_given(
     tmp_path: Path, table: Callable[..., Path], read_back: Read, name: str, mark: str, given: str | None
 ) -> None:
     source = table(f"file{mark}text\nimg/a.png{mark}a cat\n", name)

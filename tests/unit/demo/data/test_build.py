@@ -120,7 +120,7 @@ def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(
     assert read_back(tmp_path / "again", "test-goog-*.tar")[0]["__key__"] == held_out["__key__"]
 
 
-def test_a_sample(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
+def test_a_sample_has_its_picture_captions_and_names(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
     build_emoji(SMALL, tmp_path / "out")
     train = read_back(tmp_path / "out", "train-*.tar")
     sample = next(one for one in train if one["json"]["skin_tone"] and one["json"]["group"] == "Animals & Nature")
@@ -173,7 +173,7 @@ def test_another_version_of_the_art_or_the_names_is_built_again(
     assert build_emoji(SMALL, tmp_path / "out").already_built
 
 
-def test_the_record(tmp_path: Path, made_up: list[Emoji]) -> None:
+def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(tmp_path: Path, made_up: list[Emoji]) -> None:
     build_emoji(SMALL, tmp_path / "out")
     record = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))

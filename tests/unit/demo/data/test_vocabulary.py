@@ -14,7 +14,7 @@ CAPTIONS = [
 ]
 
 
-def test_ids_and_words() -> None:
+def test_a_vocabulary_has_its_size_its_special_tokens_and_the_captions_words() -> None:
     vocabulary = train_vocabulary(CAPTIONS, 600)
     tokenizer = vocabulary.tokenizer
     assert vocabulary.size == 600 == tokenizer.get_vocab_size()

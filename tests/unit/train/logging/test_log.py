@@ -202,5 +202,5 @@ def test_an_evaluation_stands_on_a_line_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0:00"), (45, "0:45"), (723, "12:03"), (12000, "3:20:00"), (184800, "2d 3:20:00")]
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_durations_are_written_in_the_units_that_fit(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text

@@ -1,0 +1,62 @@
+"""The server that processes are forked from: it has imported PyTorch, so that they start in no time.
+
+One serves all of pytest's workers, and the Pythons that their programs start (`warm_python`). This module imports
+little, for a process that only asks the server for another.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from multiprocessing import forkserver, resource_tracker
+
+ADDRESS = "PROLIP_TESTS_FORKSERVER"
+"""The variable that names the server's socket, for those who did not start it."""
+PRELOADED = [
+    "torch._dynamo",
+    "torch._dynamo.backends.debugging",  # and the next are what a first compilation imports, in four seconds
+    "torch._inductor.compile_fx",
+    "torch.distributed.fsdp",
+    "torch.utils.tensorboard",
+    *("fastapi", "httpx", "uvicorn"),  # what Gradio imports; it reads variables when it is imported itself
+    "prolip.embeddings.embed_parts",
+    "prolip.train.loop",
+]
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(PRELOADED)
+
+
+def share() -> None:
+    """Starts the server for this process and for all that it starts, unless one is there."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if ADDRESS not in os.environ and not hasattr(server, "_forkserver_authkey"):  # of Python 3.14: each has its own
+        server.ensure_running()
+        os.environ[ADDRESS] = server._forkserver_address
+
+
+def _use_shared(address: str) -> None:
+    """Has this process ask the server at an address, and start none."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server._forkserver_address = address
+    server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # the server lives as long as who started it
+    server.ensure_running = resource_tracker.ensure_running
+
+
+if ADDRESS in os.environ:
+    _use_shared(os.environ[ADDRESS])
+
+
+def run_python(command: Sequence[str]) -> None:
+    """Runs in this process what Python would with such words: `-m MODULE`, `-c CODE` or a script, and its words."""
+    kind = command[0] if command[0] in {"-m", "-c"} else ""
+    sys.argv = list(command[1:] if kind == "-m" else command)
+    if kind == "-m":
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        sys.argv = ["-c", *command[2:]]
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
