@@ -21,6 +21,17 @@ pub(super) const F2_053: i32 = 16819;
 pub(super) const F2_562: i32 = 20995;
 pub(super) const F3_072: i32 = 25172;
 
+/// What is added before `descale32` shifts by so many bits, so that it rounds. libjpeg-turbo's code for Arm rounds in the shift,
+/// and keeps the low bits of a first pass that has too many, where its code for x86-64 saturates. So do we: then absurd files
+/// have its pixels, too.
+pub(super) const fn rounding(shift: i32) -> i32 {
+    if cfg!(target_arch = "aarch64") {
+        0
+    } else {
+        1 << (shift - 1)
+    }
+}
+
 /// The two factors of a sum of two products.
 pub(crate) const fn pair(first: i32, second: i32) -> i32 {
     second << 16 | first & 0xFFFF
@@ -39,7 +50,7 @@ macro_rules! islow {
             let (sum, difference) = (add16(x0, x4), sub16(x0, x4));
             let (z3, z4) = (add16(x3, x7), add16(x1, x5));
             // Every output has one of the first two terms, so the rounding is part of them: 16 times the second factor.
-            let (sixteen, scale) = (set16(16), set32(pair(1 << 13, 1 << (shift - 5))));
+            let (sixteen, scale) = (set16(16), set32(pair(1 << 13, rounding(shift) >> 4)));
             macro_rules! half {
                 ($join:ident) => {{
                     let even = $join(x2, x6);
@@ -70,7 +81,7 @@ macro_rules! islow {
         fn half_of_four(even: $vector, odd: $vector, shift: i32) -> [$vector; 8] {
             use $crate::kernels::islow::*;
             const ONE: i32 = 1 << 13;
-            let round = set32(1 << (shift - 1));
+            let round = set32(rounding(shift));
             let with = |first, second| add32(madd(even, set32(pair(first, second))), round);
             let even = [
                 with(ONE, F0_541 + F0_765),
@@ -93,14 +104,14 @@ macro_rules! islow {
         $(#[$instructions])*
         fn descaled(even: [$vector; 4], odd: [$vector; 4], shift: i32) -> [$vector; 8] {
             [
-                shift32(add32(even[0], odd[0]), shift),
-                shift32(add32(even[1], odd[1]), shift),
-                shift32(add32(even[2], odd[2]), shift),
-                shift32(add32(even[3], odd[3]), shift),
-                shift32(sub32(even[3], odd[3]), shift),
-                shift32(sub32(even[2], odd[2]), shift),
-                shift32(sub32(even[1], odd[1]), shift),
-                shift32(sub32(even[0], odd[0]), shift),
+                descale32(add32(even[0], odd[0]), shift),
+                descale32(add32(even[1], odd[1]), shift),
+                descale32(add32(even[2], odd[2]), shift),
+                descale32(add32(even[3], odd[3]), shift),
+                descale32(sub32(even[3], odd[3]), shift),
+                descale32(sub32(even[2], odd[2]), shift),
+                descale32(sub32(even[1], odd[1]), shift),
+                descale32(sub32(even[0], odd[0]), shift),
             ]
         }
 
@@ -109,14 +120,14 @@ macro_rules! islow {
         $(#[$instructions])*
         fn packed(low: [$vector; 8], high: [$vector; 8]) -> [$vector; 8] {
             [
-                packs32(low[0], high[0]),
-                packs32(low[1], high[1]),
-                packs32(low[2], high[2]),
-                packs32(low[3], high[3]),
-                packs32(low[4], high[4]),
-                packs32(low[5], high[5]),
-                packs32(low[6], high[6]),
-                packs32(low[7], high[7]),
+                narrow32(low[0], high[0]),
+                narrow32(low[1], high[1]),
+                narrow32(low[2], high[2]),
+                narrow32(low[3], high[3]),
+                narrow32(low[4], high[4]),
+                narrow32(low[5], high[5]),
+                narrow32(low[6], high[6]),
+                narrow32(low[7], high[7]),
             ]
         }
 
@@ -127,8 +138,8 @@ macro_rules! islow {
         fn passes_of_corner([x0, x1, x2, x3]: [$vector; 4]) -> [$vector; 8] {
             let rows = half_of_four(low16(x0, x2), low16(x3, x1), 11);
             // Rows k and k + 4 of four columns, then the transposed.
-            let (a0, a1) = (packs32(rows[0], rows[4]), packs32(rows[1], rows[5]));
-            let (a2, a3) = (packs32(rows[2], rows[6]), packs32(rows[3], rows[7]));
+            let (a0, a1) = (narrow32(rows[0], rows[4]), narrow32(rows[1], rows[5]));
+            let (a2, a3) = (narrow32(rows[2], rows[6]), narrow32(rows[3], rows[7]));
             let (b0, b1) = (low16(a0, a1), high16(a0, a1));
             let (b2, b3) = (low16(a2, a3), high16(a2, a3));
             let (c0, c1) = (low32(b0, b2), high32(b0, b2));
@@ -147,8 +158,8 @@ macro_rules! islow {
         fn passes_of_first(row: $vector) -> $vector {
             let pass = |row: $vector, shift: i32| {
                 let whole = shift32(low16(zero(), row), 3);
-                let sum = shift32(add32(whole, set32(1 << (shift - 1))), shift);
-                packs32(sum, sum)
+                let sum = descale32(add32(whole, set32($crate::kernels::islow::rounding(shift))), shift);
+                narrow32(sum, sum)
             };
             let two = |column| low16(column, column);
             let four = |column| low32(column, column);

@@ -42,6 +42,9 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
 macro_rules! kernels {
     ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
         use $crate::bits::{Bits, Place};
+        // Arm has others.
+        #[cfg(not(target_arch = "aarch64"))]
+        use self::{packs32 as narrow32, shift32 as descale32};
 
         $crate::kernels::islow::islow!($vector, $(#[$instructions])*);
 

@@ -9,9 +9,9 @@ use std::arch::aarch64::{
     vqmovn_high_s16, vqmovn_s16, vqmovn_s32, vqmovun_high_s16, vqmovun_s16,
     vqrdmulhq_s16 as mulhrs, vreinterpretq_s8_s16, vreinterpretq_s16_s8, vreinterpretq_s16_s32,
     vreinterpretq_s16_s64, vreinterpretq_s16_u8, vreinterpretq_s32_s16, vreinterpretq_s64_s16,
-    vreinterpretq_u8_s16, vreinterpretq_u16_s16, vshlq_s32, vst1q_u8, vst3q_u8, vsubq_s16 as sub16,
-    vsubq_s32, vzip1q_s8, vzip1q_s16 as low16, vzip1q_s32, vzip1q_s64, vzip2q_s8,
-    vzip2q_s16 as high16, vzip2q_s32, vzip2q_s64,
+    vreinterpretq_u8_s16, vreinterpretq_u16_s16, vrshlq_s32, vshlq_s32, vst1q_u8, vst3q_u8,
+    vsubq_s16 as sub16, vsubq_s32, vuzp1q_s16, vzip1q_s8, vzip1q_s16 as low16, vzip1q_s32,
+    vzip1q_s64, vzip2q_s8, vzip2q_s16 as high16, vzip2q_s32, vzip2q_s64,
 };
 
 super::kernels!(
@@ -77,6 +77,13 @@ fn packs32(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     vcombine_s16(vqmovn_s32(a), vqmovn_s32(b))
 }
 
+/// The low 16 bits of numbers of 32.
+#[inline]
+#[target_feature(enable = "neon")]
+fn narrow32(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+    vuzp1q_s16(a, b)
+}
+
 /// Numbers of 8 bits from 16, saturated.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -96,6 +103,13 @@ fn packus16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
 #[target_feature(enable = "neon")]
 fn shift32(value: int16x8_t, bits: i32) -> int16x8_t {
     vreinterpretq_s16_s32(vshlq_s32(vreinterpretq_s32_s16(value), vdupq_n_s32(-bits)))
+}
+
+/// Each number of 32 bits, shifted right and rounded.
+#[inline]
+#[target_feature(enable = "neon")]
+fn descale32(value: int16x8_t, bits: i32) -> int16x8_t {
+    vreinterpretq_s16_s32(vrshlq_s32(vreinterpretq_s32_s16(value), vdupq_n_s32(-bits)))
 }
 
 /// Whether any bit is set.

@@ -133,6 +133,24 @@ fn packs32(a: Vector, b: Vector) -> Vector {
     }))
 }
 
+/// The low 16 bits of numbers of 32.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn narrow32(a: Vector, b: Vector) -> Vector {
+    let (a, b) = (a.wide(), b.wide());
+    Vector(std::array::from_fn(|i| {
+        (if i < 4 { a[i] } else { b[i - 4] }) as i16
+    }))
+}
+
+/// Each number of 32 bits, shifted right and rounded.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn descale32(value: Vector, bits: i32) -> Vector {
+    let rounded = |number: i32| ((i64::from(number) + (1 << (bits - 1))) >> bits) as i32;
+    Vector::of_wide(value.wide().map(rounded))
+}
+
 /// Numbers of 8 bits from 16, saturated.
 #[inline(always)]
 fn packs16(a: Vector, b: Vector) -> Vector {
