@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 LONGEST = (
-    *("tests/gpu/test_small.py", "tests/e2e/test_parallel.py", "tests/e2e/test_resume.py"),
-    *("tests/unit/interop/test_onnx.py", "tests/e2e/test_explore", "tests/docs/test_pages.py::test_a_page_runs"),
+    *("tests/docs/test_pages.py::test_a_page_runs", "tests/e2e/test_resume.py", "tests/e2e/test_parallel.py"),
+    *("tests/gpu/test_small.py", "tests/e2e/test_explore", "tests/unit/interop/test_onnx.py", "tests/e2e/"),
 )
-"""The tests that take longest, by the beginning of their names."""
+"""The tests that take longest, by the beginning of their names, and the longest first."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,8 +42,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest first. A worker without tests takes another's last: those are short, so all end together."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    """Divides the longest files among the workers, each of which begins with its own.
+
+    A worker gets a run of tests, and when it has none left the last of another's: those are short, so all end together.
+    """
+
+    def place(item: pytest.Item) -> int:
+        return next((number for number, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
+
+    num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items.sort(key=place)
+    long = [item for item in items if place(item) < len(LONGEST)]
+    short = items[len(long) :]
+    files = list(dict.fromkeys(item.path for item in long))
+    order: list[pytest.Item] = []
+    for worker in range(num_workers):
+        order += [item for item in long if files.index(item.path) % num_workers == worker]
+        share = len(items) * (worker + 1) // num_workers
+        taken = max(0, share - len(order))
+        order, short = order + short[:taken], short[taken:]
+    items[:] = order + short
 
 
 def pytest_collection_finish() -> None:

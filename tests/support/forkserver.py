@@ -30,10 +30,22 @@ FORKSERVER.set_forkserver_preload(PRELOADED)
 
 
 def share() -> None:
-    """Starts the server for this process and for all that it starts, unless one is there."""
+    """Starts the server for this process and for all that it starts, unless one is there.
+
+    What forked processes print goes nowhere, unless a test redirects it.
+    """
     server = forkserver._forkserver  # type: ignore[attr-defined]
     if ADDRESS not in os.environ and not hasattr(server, "_forkserver_authkey"):  # of Python 3.14: each has its own
-        server.ensure_running()
+        ours = [os.dup(number) for number in (1, 2)]
+        with open(os.devnull, "wb") as nowhere:
+            for number in (1, 2):
+                os.dup2(nowhere.fileno(), number)
+        try:
+            server.ensure_running()
+        finally:
+            for number, file in zip((1, 2), ours, strict=True):
+                os.dup2(file, number)
+                os.close(file)
         os.environ[ADDRESS] = server._forkserver_address
 
 
