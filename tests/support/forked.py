@@ -144,7 +144,7 @@ def _run(
         connection.close()
     if 0 in files:
         sys.stdin = os.fdopen(0, closefd=False)
-    import torch  # which the server has done: whoever only starts such a process need not
+    import torch  # here, because a program that only starts such processes needs no PyTorch
 
     torch.set_num_threads(1)
     try:

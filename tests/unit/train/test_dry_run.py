@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,16 @@ def rehearse(lab: Lab, *flags: str) -> int:
     status = cli.main(["train", *lab.words("run", *flags), "--dry-run"])
     assert sorted(lab.folder.rglob("*")) == before, "a rehearsal writes nothing"
     return status
+
+
+def test_a_rehearsal_counts_one_moment_where_muon_keeps_one(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    def bytes_of_any_batch(hidden: str) -> float:
+        assert rehearse(lab, "--optim.hidden", hidden) == 0
+        found = re.search(r"\(?([\d.]+) ([kMG]?B) for any batch", capsys.readouterr().out)
+        assert found is not None
+        return float(found[1]) * {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}[found[2]]
+
+    assert bytes_of_any_batch("muon") < bytes_of_any_batch("adamw")
 
 
 def test_a_rehearsal_says_what_the_run_will_be(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
 macro_rules! kernels {
     ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
         use $crate::bits::{Bits, Place};
-        // Arm has others.
+        // Arm has its own: see `islow::rounding`.
         #[cfg(not(target_arch = "aarch64"))]
         use self::{packs32 as narrow32, shift32 as descale32};
 
