@@ -14,7 +14,14 @@ from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, Emoji
 from prolip.demo.suite.evaluate import Embeddings, headlines, measure_prompting_everywhere
 from prolip.demo.suite.gallery import make_gallery
 from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
-from prolip.demo.suite.measure_sets import ClassPrompts, compare_view, correct_pairs, measure_levels, measure_set
+from prolip.demo.suite.measure_sets import (
+    ClassPrompts,
+    Trained,
+    compare_view,
+    correct_pairs,
+    measure_levels,
+    measure_set,
+)
 from prolip.demo.suite.results import EmojiResults, ModelFigures
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
@@ -68,6 +75,7 @@ def figures(
                 pictures.samples,
                 captions,
                 prompts,
+                Trained(Similarity(20.0, None), sets[-1].samples),
                 [compare_view("blurred", False, images[pictures.name], images[pictures.name])],
             )
             for pictures in sets

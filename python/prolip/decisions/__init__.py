@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         neighbour_distance,
         outlier_p_values,
     )
+    from prolip.decisions.prior import label_shares, log_prior
     from prolip.decisions.reliability import Reliability, equal_mass_calibration_error, measure_reliability
     from prolip.decisions.risk_control import retrieval_threshold
     from prolip.decisions.selective import auroc, excess_risk_coverage, risk_curve
@@ -59,7 +60,9 @@ __all__ = [
     "fit_pairs",
     "fit_temperature",
     "items_needed",
+    "label_shares",
     "load_calibration",
+    "log_prior",
     "logit_doubts",
     "measure_reliability",
     "neighbour_distance",
@@ -97,6 +100,7 @@ __getattr__ = lazy_names(
             "neighbour_distance",
             "outlier_p_values",
         ],
+        "prior": ["label_shares", "log_prior"],
         "reliability": ["Reliability", "equal_mass_calibration_error", "measure_reliability"],
         "risk_control": ["retrieval_threshold"],
         "selective": ["auroc", "excess_risk_coverage", "risk_curve"],

@@ -1,9 +1,9 @@
 """`Calibration`: what a labelled set says about a model's answers, kept in a file beside the model.
 
-The labelled items are split at random. One part fits: the temperature, the factor and bias of pairs, the order of
-thresholds, what known items look like. The other part was not used for any of these. Its scores give label sets and
-"don't know" their guarantees, which hold for items that are exchangeable with it. N new items, n calibration items, C
-labels, D dimensions.
+The labelled items are split at random. One part fits: how frequent labels are, the temperature, the factor and bias of
+pairs, the order of thresholds, what known items look like. The other part was not used for any of these. Its scores
+give label sets and "don't know" their guarantees, which hold for items that are exchangeable with it. N new items, n
+calibration items, C labels, D dimensions.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prolip.decisions.abstain import Abstention, abstention_threshold, threshold_order
-from prolip.decisions.config import NO_CSD, Score
+from prolip.decisions.config import NO_CSD, Prior, Score
 from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold
 from prolip.decisions.doubt import Known, fit_known, outlier_p_values
+from prolip.decisions.prior import label_shares, log_prior
 from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
 from prolip.errors import UserError
 from prolip.files import atomic_file
 
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 class Evidence(NamedTuple):
@@ -42,6 +43,10 @@ class Evidence(NamedTuple):
     """[N, C], of each pair on its own; None for a model without a bias."""
     means: Tensor
     """[N, D], the items' means."""
+
+    def with_prior(self, log_shares: Tensor) -> Evidence:
+        """The evidence if labels are as frequent as `log_prior` says, [C]. Distances and pairs stay as they are."""
+        return self._replace(logits=self.logits + log_shares.to(self.logits))
 
     def rows(self, places: Tensor) -> Evidence:
         """The evidence on some items."""
@@ -98,8 +103,10 @@ class Calibration:
     """How well a label fits an item, for label sets."""
     seed: int
     """Seed of the split."""
+    prior: list[float] | None
+    """The shares of the C labels; None for labels that are equally frequent."""
     temperature: float
-    """Logits are divided by it."""
+    """Logits, to which the logarithm of the prior was added, are divided by it."""
     pairs: PairScale | None
     """Factor and bias of pair logits; None for a model without a bias."""
     held: Held
@@ -111,13 +118,17 @@ class Calibration:
         """The C labels."""
         return self.subject.labels
 
+    def with_prior(self, evidence: Evidence) -> Evidence:
+        """The evidence if labels are as frequent as in the calibration. The methods below take that."""
+        return evidence if self.prior is None else evidence.with_prior(log_prior(self.prior, len(self.labels)))
+
     def label_sets(self, evidence: Evidence, guarantee: float, *, per_label: bool = False) -> Tensor:
         """Which labels are in each item's set, bool [N, C]; the most probable label always is.
 
         Without that label, coverage would be as asked for, and some sets empty; with it, it can only be higher.
 
         Args:
-            evidence: on N items.
+            evidence: on N items, with the calibration's prior.
             guarantee: probability that the right label is in the set, between 0 and 1.
             per_label: whether it shall hold for the items of each label (`class_thresholds`), not only over all items.
         """
@@ -190,16 +201,18 @@ def fit_calibration(
     subject: Subject,
     *,
     score: Score = "lac",
+    prior: Prior = "labelled",
     fit_share: float = 0.3,
     seed: int = 0,
 ) -> tuple[Calibration, Tensor]:
     """A calibration, and the places of the items that were not used to fit, i64 [n].
 
     Args:
-        evidence: on the labelled items.
+        evidence: on the labelled items, without a prior.
         truth: i64, the right label of each.
         subject: what is calibrated.
         score: for label sets.
+        prior: how frequent labels are: all equally, or as among the items that fit the temperature.
         fit_share: share of the items that fit the temperature and the rest, between 0 and 1.
         seed: seed of the split.
 
@@ -213,11 +226,15 @@ def fit_calibration(
         raise UserError(
             f"{subject.data}: {len(truth)} labelled items are too few: each of two parts needs at least two"
         )
+    num_labels = len(subject.labels)
+    shares = label_shares(truth[fitting], num_labels) if prior == "labelled" else None
+    if shares is not None:
+        evidence = evidence.with_prior(log_prior(shares, num_labels))
     some, rest = evidence.rows(fitting), evidence.rows(held)
     temperature = fit_temperature(some.logits, truth[fitting])
     pairs = None
-    if some.pair_logits is not None and len(subject.labels) > 1:
-        match = torch.nn.functional.one_hot(truth[fitting], len(subject.labels)).bool()
+    if some.pair_logits is not None and num_labels > 1:
+        match = torch.nn.functional.one_hot(truth[fitting], num_labels).bool()
         pairs = fit_pairs(some.pair_logits, match)
     known = fit_known(some.means, truth[fitting])
     confidence, correct = _answers(rest, truth[held], temperature)
@@ -225,6 +242,7 @@ def fit_calibration(
         subject=subject,
         score=score,
         seed=seed,
+        prior=shares,
         temperature=temperature,
         pairs=pairs,
         held=Held(
@@ -264,6 +282,7 @@ def save_calibration(found: Calibration, path: Path) -> None:
         "subject": found.subject._asdict(),
         "score": found.score,
         "seed": found.seed,
+        "prior": found.prior,
         "temperature": found.temperature,
         "pairs": None if found.pairs is None else found.pairs._asdict(),
     }
@@ -294,6 +313,7 @@ def load_calibration(path: Path) -> Calibration:
             subject=Subject(**header["subject"]),
             score=header["score"],
             seed=int(header["seed"]),
+            prior=header["prior"],
             temperature=float(header["temperature"]),
             pairs=None if header["pairs"] is None else PairScale(**header["pairs"]),
             held=parts["held"],  # type: ignore[arg-type]

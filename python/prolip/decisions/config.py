@@ -8,6 +8,8 @@ Method = Literal["lac", "aps", "raps"]
 """A score of probabilities for label sets (`prolip.decisions.conformal_scores`)."""
 Score = Literal["lac", "aps", "raps", "csd"]
 """A `Method`, or the sampled distance of image and label, with both variances."""
+Prior = Literal["even", "labelled"]
+"""How frequent labels are: all equally, or as among the labelled items (`prolip.decisions.label_shares`)."""
 Loss = Literal["any", "share"]
 """What counts as a loss in retrieval: no right candidate is kept, or the share of them that is not."""
 NO_CSD = "the model's variances say what it has not learned, and the sampled distance would charge for that"

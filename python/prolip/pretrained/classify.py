@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence
+from prolip.decisions.prior import log_prior
 from prolip.errors import UserError
 from prolip.eval.uncertainty import cosine_moments
 from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
@@ -168,13 +169,15 @@ def classification(
     *,
     weights: Tensor | None,
     similarity: Similarity,
+    prior: Sequence[float] | Tensor | None = None,
     decide: Decide = NOTHING,
     calibration: Calibration | None = None,
 ) -> Classification:
     """Classify embedded images.
 
     The probabilities are the softmax over labels, also for a model that was trained with a sigmoid: of independent
-    pairs, of which exactly one belongs together, pair c does so with probability proportional to exp(logit c).
+    pairs, of which exactly one belongs together, pair c does so with probability proportional to exp(logit c). This is
+    for labels that are equally frequent; `prior` says how frequent they are (`prolip.decisions.log_prior`).
 
     Args:
         images: [N, D], unit means.
@@ -182,13 +185,18 @@ def classification(
         labels: C labels.
         weights: [C, K], see `weighted_classifier`; None for the uniform ensemble.
         similarity: the model's.
+        prior: C shares or counts; None for labels that are equally frequent.
         decide: what to decide; checked by `check_decision`.
-        calibration: the model's, for these labels.
+        calibration: the model's, for these labels. A decision takes its prior.
 
     Raises:
-        UserError: the weights have another shape.
+        UserError: the weights have another shape, or the prior is none.
     """
     evidence = weigh(images, prompts, weights, similarity)
+    if prior is not None:
+        evidence = evidence.with_prior(log_prior(prior, len(labels)))
+    if calibration is not None and decide.asked:
+        evidence = calibration.with_prior(evidence)
     found = Classification(
         labels=[labels[place] for place in evidence.logits.argmax(dim=1).tolist()],
         probabilities=evidence.logits.softmax(dim=1),
@@ -205,11 +213,13 @@ def check_decision(
     labels: Sequence[str],
     templates: Sequence[str] | None,
     prompt_weights: Tensor | None,
+    prior: Sequence[float] | Tensor | None,
 ) -> Sequence[str]:
     """Check that a model's calibration allows the decision, and return its prompts.
 
     Raises:
-        UserError: there is none, it is for other labels or prompts, or a guarantee or limit is not between 0 and 1.
+        UserError: there is none, it is for other labels, prompts or priors, or a guarantee or limit is not between 0
+            and 1.
     """
     for name in ("guarantee", "max_error"):
         value = getattr(decide, name)
@@ -220,6 +230,10 @@ def check_decision(
     if prompt_weights is not None:
         raise UserError(
             "prompt_weights cannot be given with guarantee or max_error: the calibration is for even weights"
+        )
+    if prior is not None:
+        raise UserError(
+            "prior cannot be given with guarantee or max_error: the calibration has its own (prolip calibrate --prior)"
         )
     known = calibration.subject.templates
     calibration.check_labels(labels, known if templates is None else templates)

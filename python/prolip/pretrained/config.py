@@ -39,6 +39,9 @@ class ClassifyOptions(ImageOptions):
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label, such as "a photo of a {}"; each label is their ensemble.
     Name them after the labels. With a guarantee, those of the calibration."""
+    prior: tuple[float, ...] = ()
+    """How frequent each label is among your images, one share or count per label, in their order; by default all are
+    equally frequent. With a guarantee, that of the calibration."""
     guarantee: float | None = None
     """Also print a set of labels that contains the right one with this probability, such as 0.95. The model must have
     been calibrated (prolip calibrate). It holds for images like those of the calibration."""

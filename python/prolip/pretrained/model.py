@@ -150,6 +150,7 @@ class Model:
         *,
         templates: Sequence[str] | None = None,
         prompt_weights: Tensor | None = None,
+        prior: Sequence[float] | Tensor | None = None,
         guarantee: float | None = None,
         per_label: bool = False,
         max_error: float | None = None,
@@ -170,6 +171,8 @@ class Model:
                 None for the label alone; with `guarantee` or `max_error`, for the prompts of the calibration.
             prompt_weights: [C, K], the weight of each template for each label, such as `reweight_prompts(...).weights`
                 (BPRW); None for even weights.
+            prior: how frequent each label is among your images, C shares or counts; None if they are equally frequent.
+                Probabilities then take it into account. With `guarantee` or `max_error` the calibration has its own.
             guarantee: the probability with which a label set shall contain the right label, such as 0.95.
             per_label: whether this shall hold for the images of each label as far as the calibration allows
                 (`prolip.decisions.class_thresholds`), and not only over all images.
@@ -182,13 +185,14 @@ class Model:
 
         Raises:
             UserError: as for `encode_images` and `encode_texts`; or a template has no `{}`, a label occurs twice, the
-                weights have another shape, or the model was not calibrated with these labels and templates.
+                weights have another shape, the prior is none, or the model was not calibrated with these labels and
+                templates.
             DataError: as for `encode_images`.
         """
         check_labels(labels)
         decide = Decide(guarantee, per_label, max_error)
         if decide.asked:
-            templates = check_decision(decide, self.calibration, labels, templates, prompt_weights)
+            templates = check_decision(decide, self.calibration, labels, templates, prompt_weights, prior)
         templates = PLAIN if templates is None else templates
         texts = [prompt for ensemble in fill_templates(templates, labels) for prompt in ensemble]
         flat = self.encode_texts(texts, progress=progress)
@@ -199,6 +203,7 @@ class Model:
             labels,
             weights=prompt_weights,
             similarity=self.similarity,
+            prior=prior,
             decide=decide,
             calibration=self.calibration,
         )

@@ -35,6 +35,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         pixels,
         labels,
         templates=options.templates or None,
+        prior=options.prior or None,
         guarantee=options.guarantee,
         max_error=options.max_error,
         progress=False,

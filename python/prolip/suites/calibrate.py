@@ -30,6 +30,7 @@ class Calibrated(NamedTuple):
 
     calibration: Calibration
     evidence: Evidence
+    """Without the calibration's prior."""
     truth: Tensor
     """i64 [N]"""
     held: Tensor
@@ -61,7 +62,13 @@ def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Cali
     templates = [template.replace("{c}", "{}") for template in data.templates]
     subject = Subject(model.name, model.fingerprint(), data.source, data.classnames, templates)
     calibration, held = fit_calibration(
-        evidence, truth, subject, score=options.score, fit_share=options.fit_share, seed=options.seed
+        evidence,
+        truth,
+        subject,
+        score=options.score,
+        prior=options.prior,
+        fit_share=options.fit_share,
+        seed=options.seed,
     )
     return Calibrated(calibration, evidence, truth, held)
 
@@ -69,14 +76,18 @@ def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Cali
 def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
     """Lines about probabilities before and after, label sets and "don't know"."""
     calibration, held = found.calibration, found.held
-    logits, truth = found.evidence.logits[held], found.truth[held]
+    evidence, truth = found.evidence.rows(held), found.truth[held]
+    known = calibration.with_prior(evidence)
     draws = {"num_resamples": options.num_resamples, "seed": options.seed}
-    before = measure_reliability(logits, truth, **draws)
-    after = measure_reliability(logits / calibration.temperature, truth, **draws)
+    before = measure_reliability(evidence.logits, truth, **draws)
+    after = measure_reliability(known.logits / calibration.temperature, truth, **draws)
+    fitted = "the temperature" if calibration.prior is None else "the labels' shares and the temperature"
+    right = [float((some.logits.argmax(dim=1) == truth).double().mean()) for some in (evidence, known)]
     lines = [
         f"{len(found.truth)} labelled images, {len(calibration.labels)} labels. {len(found.truth) - len(held)} images "
-        f"fit the temperature, {calibration.temperature:.3g}; the other {len(held)} are measured:",
+        f"fit {fitted}, {calibration.temperature:.3g}; the other {len(held)} are measured:",
         f"{'':20}{'before':>28}{'after':>28}",
+        f"{'right answers':20}{right[0]:>28.1%}{right[1]:>28.1%}",
     ]
     for name in ("calibration_error", "brier", "nll"):
         cells = [_written(getattr(side, name)) for side in (before, after)]
@@ -88,7 +99,7 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
                 calibration.held.score, calibration.held.label, len(calibration.labels), level, seed=calibration.seed
             ).basis
         )
-        size = float(calibration.label_sets(found.evidence.rows(held), level).sum(dim=1).double().mean())
+        size = float(calibration.label_sets(known, level).sum(dim=1).double().mean())
         lines.append(
             f"label sets at {level:.0%}: {size:.2f} labels on average; per label, {basis['class']} labels have a "
             f"threshold of their own, {basis['cluster']} share one, {basis['all']} have that of all images"

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from prolip.data.config import StoreConfig
-from prolip.decisions.config import CALIBRATION_FILE, Score
+from prolip.decisions.config import CALIBRATION_FILE, Prior, Score
 from prolip.errors import UserError
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
@@ -255,6 +255,9 @@ class CalibrateOptions:
     score: Score = "lac"
     """What label sets are made of. `lac`: the smallest sets. `aps` and `raps`: longer sets for harder images. `csd`:
     the sampled distance, with both variances."""
+    prior: Prior = "labelled"
+    """How frequent labels are. `labelled`: as estimated from the images that fit the temperature. `even`: all
+    equally."""
     fit_share: float = 0.3
     """Share of the images that fit the temperature. The others give the guarantees."""
     out: Path | None = None

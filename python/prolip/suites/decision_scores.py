@@ -95,7 +95,10 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
         inside, outside = ((answered.folds == fold) == side for side in (True, False))
         here, there = answered.evidence.rows(inside), answered.evidence.rows(outside)
         for score in scores:
-            fitted, _ = fit_calibration(there, answered.truth[outside], subject, score=score, seed=options.seed)
+            # Even, so that scores are about the model's answers, and not about labels that are more frequent.
+            fitted, _ = fit_calibration(
+                there, answered.truth[outside], subject, score=score, prior="even", seed=options.seed
+            )
             for guarantee in GUARANTEES:
                 within[score, guarantee][inside] = fitted.label_sets(here, guarantee)
             if score == scores[0]:

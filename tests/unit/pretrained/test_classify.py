@@ -94,6 +94,20 @@ def test_points_are_classified_by_their_means() -> None:
     assert torch.allclose(points.probabilities, (30 * images.mean @ mean.T).softmax(1))
 
 
+def test_a_prior_multiplies_the_probabilities() -> None:
+    images, prompts = some(4, 8), some(3, 2, 8, seed=1)
+    similarity = Similarity(30.0, -12.0)
+    even = classification(images, prompts, LABELS, weights=None, similarity=similarity)
+    found = classification(images, prompts, LABELS, weights=None, similarity=similarity, prior=[6, 3, 0])
+    expected = even.probabilities * torch.tensor([6.0, 3.0, 0.0])
+    torch.testing.assert_close(found.probabilities, expected / expected.sum(dim=1, keepdim=True))
+    assert found.labels == [LABELS[place] for place in expected.argmax(dim=1)]
+    assert found.labels != even.labels
+    assert found.match is not None
+    assert even.match is not None
+    assert torch.equal(found.match, even.match), "each pair is on its own"
+
+
 def test_weights_are_those_of_re_weighted_prompts() -> None:
     images, prompts = some(20, 8), some(3, 4, 8, seed=1)
     found = reweight_prompts(prompts, images, BprwConfig(num_neighbors=5))

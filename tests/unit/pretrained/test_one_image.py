@@ -46,6 +46,17 @@ def table(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str], list[str]
     return head, names.split("  "), [row.split("  ")[0] for row in rows]
 
 
+def test_a_prior_is_given_after_the_labels(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = found(lab, capsys, "classify", *LABELS, "--prior", "5", "0", "15")
+    expected = prolip.load(lab / "run", device="cpu").classify(lab / "cat.png", LABELS, prior=[5, 0, 15])
+    for row in answer["labels"]:
+        place = LABELS.index(row["label"])
+        assert row["probability"] == pytest.approx(float(expected.probabilities[0, place]), rel=1e-4)
+    assert answer["labels"][-1]["label"] == LABELS[1]
+    assert command(lab, "classify", str(lab / "cat.png"), *LABELS, "--prior", "5", "1") == 2
+    assert "prior has 2 numbers: it must have one per label, 3" in capsys.readouterr().err
+
+
 def test_labels_have_the_models_probabilities(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = found(lab, capsys, "classify", *LABELS, "--templates", "a picture of {}", "an emoji: {}")
     model = prolip.load(lab / "run", device="cpu")

@@ -13,7 +13,7 @@ from torch import Tensor
 import prolip
 from prolip.cli import main
 from prolip.data import StoreConfig
-from prolip.decisions import items_needed, load_calibration
+from prolip.decisions import items_needed, label_shares, load_calibration
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.calibrate import calibrate
@@ -50,7 +50,7 @@ def evidence_of(lab: Path, model: Model) -> tuple[Tensor, Tensor]:
 def test_the_report_says_what_was_measured(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(lab, "--num_resamples", "5", "--out", str(lab / "other.safetensors")) == 0
     shown = capsys.readouterr().out
-    assert "120 labelled images, 3 labels. 36 images fit the temperature" in shown
+    assert "120 labelled images, 3 labels. 36 images fit the labels' shares and the temperature" in shown
     assert "the other 84 are measured" in shown
     for words in ("calibration error", "brier", "nll", "label sets at 95%", "at most 5% wrong answers", "no others"):
         assert words in shown
@@ -71,10 +71,34 @@ def test_sets_contain_the_labels_of_the_calibration_itself(lab: Path, model: Mod
     assert items_needed(0.999) > len(held)
     assert most.label_sets == [[LABELS[place] for place in row] for row in most.probabilities.argsort(1, True).tolist()]
     raw = model.classify(lab / "mine", LABELS, templates=["a photo of a {}."], progress=False)
-    expected = (raw.probabilities.double().log() / model.calibration.temperature).softmax(dim=1)
+    assert model.calibration.prior is not None
+    weighed = raw.probabilities.double().log() + torch.tensor(model.calibration.prior).log()
+    expected = (weighed / model.calibration.temperature).softmax(dim=1)
     torch.testing.assert_close(most.probabilities.double(), expected, rtol=1e-3, atol=1e-6)
     assert raw.label_sets is None
     assert raw.usual is None
+
+
+def test_labels_are_as_frequent_as_among_the_images_that_fit(lab: Path, model: Model, tmp_path: Path) -> None:
+    """30 images of the first label, 6 and 4 of the others: the prior favours the first, and `even` does not."""
+    for label, count in zip(LABELS, (30, 6, 4), strict=True):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for image in sorted((lab / "mine" / label).iterdir())[:count]:
+            (tmp_path / "mine" / label / image.name).symlink_to(image)
+    calibrations = {}
+    for prior in ("labelled", "even"):
+        path = tmp_path / f"{prior}.safetensors"
+        words = ["--checkpoint", str(lab / "run"), "--data", str(tmp_path / "mine"), "--device", "cpu"]
+        assert main(["calibrate", *words, "--prior", prior, "--num_resamples", "2", "--out", str(path)]) == 0
+        calibrations[prior] = load_calibration(path)
+    assert calibrations["even"].prior is None
+    shares = calibrations["labelled"].prior
+    assert shares is not None
+    assert shares[0] > 0.5 > shares[1] + shares[2]
+    options = CalibrateOptions(checkpoint="", data=str(tmp_path / "mine"), out=tmp_path / "unused")
+    found = calibrate(model, open_classes(options.data, tmp_path, StoreConfig(), ()), options)
+    fitting = torch.ones(40, dtype=torch.bool).index_fill(0, found.held, False)
+    assert shares == pytest.approx(label_shares(found.truth[fitting], 3))
 
 
 def test_dont_know_follows_the_threshold(lab: Path, model: Model) -> None:
@@ -131,6 +155,8 @@ def test_a_calibration_is_for_its_labels_templates_and_model(
         model.classify(images, LABELS, templates=["a {}"], guarantee=0.9)
     with pytest.raises(UserError, match="prompt_weights cannot be given"):
         model.classify(images, LABELS, guarantee=0.9, prompt_weights=torch.ones(3, 1))
+    with pytest.raises(UserError, match=r"prior cannot be given .*: the calibration has its own"):
+        model.classify(lab / "mine", LABELS, prior=[1, 1, 1], guarantee=0.9)
     with pytest.raises(UserError, match=r"guarantee is 95: it must be between 0 and 1"):
         model.classify(images, LABELS, guarantee=95)
     calibration = lab / "run" / "calibration.safetensors"

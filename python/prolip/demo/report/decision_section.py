@@ -43,7 +43,7 @@ def risk_sentence(decisions: DecisionFigures) -> str:
 
 
 def reliability_chart(decisions: DecisionFigures) -> Markup:
-    """Draw accuracy by probability, with the model's own scale and with the temperature."""
+    """Draw accuracy by probability, with the model's own scale and calibrated."""
     lines = [charts.Line(name=one.name, x=one.confidence, y=one.accuracy) for one in decisions.reliability]
     description = "; ".join(
         f"{one.name}: calibration error {words.percent(one.calibration_error.value)}" for one in decisions.reliability

@@ -11,7 +11,7 @@ from prolip.demo.report import words
 from prolip.demo.report.decision_section import reliability_chart, risk_chart, risk_sentence
 from prolip.demo.report.prompt_section import gain_chart, prompting_sentence, weight_chart
 from prolip.demo.report.run_files import ReportInputs, column, read_inputs
-from prolip.demo.suite.results import DecisionFigures, ModelFigures, SetFigures
+from prolip.demo.suite.results import DecisionFigures, EmojiResults, Headline, ModelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
 from prolip.files import write_atomic
 from prolip.report import charts
@@ -88,7 +88,7 @@ def build_page(inputs: ReportInputs) -> str:
             for ours, theirs in zip(inputs.results.trained.prompting, inputs.results.random.prompting, strict=True)
         ],
         "inclusion_charts": inclusion_charts(inputs.results.trained.sets, inputs.results.random.sets),
-        "not_longer": not_longer(inputs.results.trained, inputs.results.random),
+        "cards": cards(inputs.results),
         "bin_charts": bin_charts(inputs),
         **decision_context(inputs.results.decisions),
         "curves": training_curves(inputs),
@@ -115,6 +115,18 @@ def decision_context(decisions: DecisionFigures | None) -> dict[str, Any]:
         "risk_sentence": risk_sentence(decisions),
         "reliability_chart": reliability_chart(decisions),
     }
+
+
+def cards(results: EmojiResults) -> list[tuple[Headline, tuple[str, float, float] | None]]:
+    """The headlines, each with a second figure of the same thing: its name, trained and untrained."""
+    by_name = {headline.name: headline for headline in results.headlines}
+    second = {
+        name: ("name not longer", *shares) for name, shares in not_longer(results.trained, results.random).items()
+    }
+    for name in ("group", "subgroup"):
+        known = by_name.pop(f"{name}_with_prior")
+        second[name] = ("frequencies known", known.trained, known.random)
+    return [(headline, second.get(name)) for name, headline in by_name.items()]
 
 
 def not_longer(trained: ModelFigures, random: ModelFigures) -> dict[str, tuple[float, float]]:

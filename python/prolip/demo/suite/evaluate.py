@@ -25,6 +25,7 @@ from prolip.demo.suite.headline_items import order_items, recall_items, zero_sho
 from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import (
     ClassPrompts,
+    Trained,
     blurred,
     compare_view,
     correct_pairs,
@@ -109,7 +110,8 @@ def evaluate_emoji(
 
     figures: list[ModelFigures] = []
     embedded: list[Embeddings] = []
-    for network in (model, untrained(model, device)):
+    networks = (model, untrained(model, device))
+    for network in networks:
         embedded.append(embed_everything(network, tokenizer, sets, book, device))
         figures.append(
             measure_model(network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
@@ -128,7 +130,10 @@ def evaluate_emoji(
         chance_recall_at_10=chance,
         seconds=time.monotonic() - started,
     )
-    trained, random = (headline_items(sets, one, prompts, trained_emoji) for one in embedded)
+    trained, random = (
+        headline_items(sets, one, prompts, Trained(similarity_of(network), trained_emoji.samples))
+        for network, one in zip(networks, embedded, strict=True)
+    )
     return Evaluated(results, trained, random, calibration)
 
 
@@ -148,8 +153,7 @@ def decide_groups(
     image_size = model.config.vision.image_size
     assert isinstance(image_size, int), "checked before"
     validation = [read_set(data_dir, name, image_size) for name in set_names("val")]
-    bias = None if model.logit_bias is None else float(model.logit_bias.detach())
-    similarity = Similarity(float(model.logit_scale.detach().exp()), bias)
+    similarity = similarity_of(model)
     calibration = calibrate_groups(
         [LabelledImages(one.name, embed_pixels(model, one.images, device), one.samples) for one in validation],
         embedded.captions,
@@ -159,6 +163,12 @@ def decide_groups(
     )
     labelled = [LabelledImages(one.name, embedded.images[one.name], one.samples) for one in held_out]
     return calibration, measure_decisions(calibration, labelled, embedded.captions, prompts, similarity)
+
+
+def similarity_of(model: ProLIP) -> Similarity:
+    """The scale and the bias that a model has learned."""
+    bias = None if model.logit_bias is None else float(model.logit_bias.detach())
+    return Similarity(float(model.logit_scale.detach().exp()), bias)
 
 
 def gather_captions(sets: Sequence[ImageSet]) -> tuple[CaptionBook, ClassPrompts]:
@@ -183,6 +193,7 @@ def measure_model(
 ) -> ModelFigures:
     """Measure one model by its embeddings, and by those of changed images, which are embedded here."""
     images, captions = embedded
+    trained = Trained(similarity_of(model), trained_emoji.samples)
     return ModelFigures(
         sets=[
             measure_set(
@@ -191,6 +202,7 @@ def measure_model(
                 image_set.samples,
                 captions,
                 prompts,
+                trained,
                 measure_views(model, image_set, images[image_set.name], device, keep_ratio),
             )
             for image_set in sets
@@ -207,19 +219,20 @@ def held_out(sets: Sequence[ImageSet]) -> list[EmojiSample]:
 
 
 def headline_items(
-    sets: Sequence[ImageSet], embedded: Embeddings, prompts: ClassPrompts, trained_emoji: ImageSet
+    sets: Sequence[ImageSet], embedded: Embeddings, prompts: ClassPrompts, trained: Trained
 ) -> dict[str, Tensor]:
     """Return the items that each headline is the mean of: one per image, or one per emoji for the order of captions."""
     (images, captions), first, last = embedded, sets[0], sets[-1]
     by_level = {
-        level: zero_shot_items(level, images[first.name], first.samples, captions, prompts)
+        level + suffix: zero_shot_items(level, images[first.name], first.samples, captions, prompts, prior)
         for level in ("group", "subgroup")
+        for suffix, prior in (("", None), ("_with_prior", trained))
     }
     return {
         **by_level,
         "recall_at_10": recall_items(images[last.name], last.samples, captions, 10),
         "order_unseen": order_items(held_out(sets), captions),
-        "order_seen": order_items(trained_emoji.samples, captions),
+        "order_seen": order_items(trained.emoji, captions),
     }
 
 
@@ -317,7 +330,7 @@ def measure_views(
 
 
 def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance: dict[str, float]) -> list[Headline]:
-    """Return the five headline numbers."""
+    """Return the headline numbers."""
     first, last = trained.sets[0], trained.sets[-1]
     random_first, random_last = random.sets[0], random.sets[-1]
     place = "the held-out design" if split == "test" else "validation emoji in the held-out design"
@@ -329,9 +342,21 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
             "largest group",
         ),
         (
+            "group_with_prior",
+            "Group of a held-out emoji, with the groups' frequencies",
+            (first.group_with_prior.top1, random_first.group_with_prior.top1, first.group.majority),
+            "largest group",
+        ),
+        (
             "subgroup",
             "Subgroup of a held-out emoji, zero-shot",
             (first.subgroup.top1, random_first.subgroup.top1, first.subgroup.majority),
+            "largest subgroup",
+        ),
+        (
+            "subgroup_with_prior",
+            "Subgroup of a held-out emoji, with the subgroups' frequencies",
+            (first.subgroup_with_prior.top1, random_first.subgroup_with_prior.top1, first.subgroup.majority),
             "largest subgroup",
         ),
         (

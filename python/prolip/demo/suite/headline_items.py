@@ -8,16 +8,27 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample
-from prolip.demo.suite.measure_sets import ClassPrompts, correct_pairs, retrieval_caption
+from prolip.demo.suite.measure_sets import (
+    ClassPrompts,
+    Trained,
+    correct_pairs,
+    logits_with_prior,
+    retrieval_caption,
+)
 from prolip.eval.retrieval import first_ranks
 from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
 
 
 def zero_shot_items(
-    level: str, images: Gaussian, samples: Sequence[EmojiSample], captions: EmbeddedCaptions, prompts: ClassPrompts
+    level: str,
+    images: Gaussian,
+    samples: Sequence[EmojiSample],
+    captions: EmbeddedCaptions,
+    prompts: ClassPrompts,
+    trained: Trained | None = None,
 ) -> Tensor:
-    """Whether each image is classified correctly, by means alone, f64 [N].
+    """Whether each image is classified correctly, f64 [N]: by means alone, or with the frequencies of the classes.
 
     Args:
         level: "group" or "subgroup".
@@ -25,9 +36,13 @@ def zero_shot_items(
         samples: N samples.
         captions: embeddings of all prompts.
         prompts: prompts of all classes.
+        trained: see `logits_with_prior`; None for means alone.
     """
-    weight = prompts.classifier(level, captions).weight
-    logits = zero_shot_logits(images.mean, weight, logit_scale=PUBLISHED_LOGIT_SCALE)
+    if trained is None:
+        weight = prompts.classifier(level, captions).weight
+        logits = zero_shot_logits(images.mean, weight, logit_scale=PUBLISHED_LOGIT_SCALE)
+    else:
+        logits = logits_with_prior(level, images, captions, prompts, trained)
     return correct_within(logits, prompts.labels(level, samples), 1).double()
 
 

@@ -105,7 +105,8 @@ def measure_decisions(
     samples = [sample for group in held_out for sample in group.samples]
     images = concatenate([group.images for group in held_out])
     ensembles = prompts.gaussian("group", captions)
-    evidence = weigh(images, ensembles, None, similarity)
+    alone = weigh(images, ensembles, None, similarity)
+    evidence = calibration.with_prior(alone)
     truth = prompts.labels("group", samples)
     confidence, answer = (evidence.logits.double() / calibration.temperature).softmax(dim=1).max(dim=1)
     decided = Decided(
@@ -134,8 +135,8 @@ def measure_decisions(
         risk=risk,
         auroc_difference=difference,
         reliability=[
-            _reliability("own scale", decided, decided.evidence.logits),
-            _reliability("temperature", decided, decided.evidence.logits / calibration.temperature),
+            _reliability("own scale", decided, alone.logits),
+            _reliability("calibrated", decided, evidence.logits / calibration.temperature),
         ],
         examples=_examples(held_out[0], parts[1][1], calibration.labels),
     )
@@ -212,12 +213,13 @@ def _risk(decided: Decided) -> tuple[list[RiskCurve], Range]:
 
 
 def _reliability(name: str, decided: Decided, logits: Tensor) -> Reliabilities:
-    confidence = logits.double().softmax(dim=1).amax(dim=1)
+    confidence, answer = logits.double().softmax(dim=1).max(dim=1)
+    correct = answer == decided.truth
     nll, _ = item_losses(logits, decided.truth)
-    mean_confidence, accuracy = reliability_curve(confidence, decided.correct, _NUM_BINS)
+    mean_confidence, accuracy = reliability_curve(confidence, correct, _NUM_BINS)
     return Reliabilities(
         name=name,
-        calibration_error=_by_emoji(equal_mass_calibration_error, decided.emoji, confidence, decided.correct),
+        calibration_error=_by_emoji(equal_mass_calibration_error, decided.emoji, confidence, correct),
         nll=_by_emoji(_mean, decided.emoji, nll),
         confidence=mean_confidence.tolist(),
         accuracy=accuracy.tolist(),

@@ -1,11 +1,13 @@
 """Measure one model on one set of emoji images, and on captions by level."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.decisions.prior import label_shares, log_prior
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, is_chained
 from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
@@ -30,6 +32,7 @@ from prolip.eval.zero_shot import (
     zero_shot_logits,
 )
 from prolip.gaussian import Gaussian
+from prolip.pretrained.classify import Similarity, weigh
 
 MIN_FOR_BINS = 100
 """Smallest set for ten bins: with fewer than ten images each, bins would show noise."""
@@ -77,6 +80,32 @@ class ClassPrompts:
         return self.group if level == "group" else self.subgroup
 
 
+class Trained(NamedTuple):
+    """What a model brings to a classification besides its embeddings."""
+
+    similarity: Similarity
+    emoji: Sequence[EmojiSample]
+    """The emoji that it was trained on, once each: classes are expected as often as among them."""
+
+
+def logits_with_prior(
+    level: str, images: Gaussian, captions: EmbeddedCaptions, prompts: ClassPrompts, trained: Trained
+) -> Tensor:
+    """The logits of `Model.classify` with the frequencies of the classes as its prior, [N, C].
+
+    Args:
+        level: "group" or "subgroup".
+        images: [N, D].
+        captions: embeddings of all prompts.
+        prompts: prompts of all classes.
+        trained: the model's scale, and where the frequencies come from.
+    """
+    num_classes = len(prompts.names(level))
+    shares = label_shares(prompts.labels(level, trained.emoji), num_classes)
+    evidence = weigh(images, prompts.gaussian(level, captions), None, trained.similarity)
+    return evidence.with_prior(log_prior(shares, num_classes)).logits
+
+
 def retrieval_caption(sample: EmojiSample) -> str:
     """Return the caption of a sample in retrieval: its name in the first template."""
     return sample.captions["name"][0]
@@ -95,6 +124,7 @@ def measure_set(
     samples: Sequence[EmojiSample],
     captions: EmbeddedCaptions,
     prompts: ClassPrompts,
+    trained: Trained,
     views: Sequence[ViewFigures],
 ) -> SetFigures:
     """Measure a model on one set.
@@ -105,11 +135,18 @@ def measure_set(
         samples: N samples.
         captions: embeddings of the samples' captions and of the prompts.
         prompts: prompts of all classes.
+        trained: the model's scale, and the emoji whose classes say how frequent each is.
         views: results on changed images, which are measured elsewhere.
     """
     texts = captions.of(map(retrieval_caption, samples))
     correct = correct_pairs(samples)
     by_level = {level: _zero_shot(level, images, samples, captions, prompts) for level in ("group", "subgroup")}
+    with_prior = {
+        level: evaluate_zero_shot(
+            logits_with_prior(level, images, captions, prompts, trained), prompts.labels(level, samples)
+        )
+        for level in by_level
+    }
     found = first_ranks(images, texts, correct) < 10
     chain = _caption_chain(images, samples, captions)
     return SetFigures(
@@ -117,8 +154,10 @@ def measure_set(
         num_pictures=len(samples),
         group=by_level["group"][0],
         group_with_var=by_level["group"][1],
+        group_with_prior=with_prior["group"],
         subgroup=by_level["subgroup"][0],
         subgroup_with_var=by_level["subgroup"][1],
+        subgroup_with_prior=with_prior["subgroup"],
         image_to_text=evaluate_retrieval(images, texts, correct),
         text_to_image=evaluate_retrieval(texts, images, correct.T),
         image_to_text_by_mean=evaluate_retrieval(images, texts, correct, "mean"),

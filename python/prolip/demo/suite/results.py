@@ -30,8 +30,11 @@ class SetFigures:
     group: ZeroShotResult
     group_with_var: ZeroShotResult
     """The same, with class variances in the logits."""
+    group_with_prior: ZeroShotResult
+    """Also with the frequencies of the classes among trained emoji."""
     subgroup: ZeroShotResult
     subgroup_with_var: ZeroShotResult
+    subgroup_with_prior: ZeroShotResult
     image_to_text: RetrievalResult
     text_to_image: RetrievalResult
     image_to_text_by_mean: RetrievalResult
@@ -306,14 +309,14 @@ class DecisionFigures:
     auroc_difference: Range
     """Of the second minus the first."""
     reliability: list[Reliabilities]
-    """With the model's own scale, then with the temperature."""
+    """With the model's own scale, then calibrated."""
     examples: list[DecidedImage]
     """Images of the first set at even distances in their order by probability."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """One of the five headline numbers."""
+    """One of the headline numbers."""
 
     name: str
     label: str

@@ -107,7 +107,8 @@ def test_listed_attributions_are_shown_as_a_list(run_dir: Path, emoji_data: Path
 def test_page_shows_every_part(run_dir: Path, emoji_data: Path, emoji_results: EmojiResults) -> None:
     page = Page(render_report(run_dir, emoji_data).read_text(encoding="utf-8"))
     for headline in emoji_results.headlines:
-        assert headline.label in page.text
+        if not headline.name.endswith("_with_prior"):  # the second figure of a card
+            assert headline.label in page.text
         assert f"{100 * headline.trained:.1f}" in page.text
     for part in (
         "trained effect",

@@ -109,13 +109,18 @@ def test_tables_show_the_untrained_model_under_the_trained_one(page: str, result
     assert sum(ours != theirs for ours, theirs in expected) > 0.7 * len(expected)
 
 
-def test_order_headlines_show_their_length_control(page: str, results: EmojiResults) -> None:
+def test_headlines_show_a_second_figure(page: str, results: EmojiResults) -> None:
+    """Classes: with known frequencies. Order: where length cannot be the reason."""
     shown = re.findall(r'<div class="control">.*?<dt>([^<]*)</dt><dd>([^<]*)</dd></div>', page)
     trained, random = results.trained, results.random
     figures = (trained.unseen_names, random.unseen_names, trained.seen_names, random.seen_names)
     values = [words.percent(levels.pairs[0].share_not_longer) for levels in figures]
     assert (trained.unseen_names.pairs[0].general, trained.unseen_names.pairs[0].specific) == ("group", "name")
-    assert shown == list(zip(["name not longer", "untrained"] * 2, values, strict=True))
+    by_name = {headline.name: headline for headline in results.headlines}
+    classes = [by_name["group_with_prior"], by_name["subgroup_with_prior"]]
+    known = [words.percent(share) for one in classes for share in (one.trained, one.random)]
+    names = ["frequencies known", "untrained"] * 2 + ["name not longer", "untrained"] * 2
+    assert shown == list(zip(names, [*known, *values], strict=True))
     assert values[0] != values[1]
     assert values[2] != values[3]
 

@@ -140,7 +140,9 @@ def test_evenly_spaced_places_are_distinct(length: int, count: int) -> None:
 
 def test_a_good_model_beats_an_untrained_one(emoji_results: EmojiResults) -> None:
     by_name = {headline.name: headline for headline in emoji_results.headlines}
-    assert list(by_name) == ["group", "subgroup", "recall_at_10", "order_unseen", "order_seen"]
+    classes = ["group", "group_with_prior", "subgroup", "subgroup_with_prior"]
+    assert list(by_name) == [*classes, "recall_at_10", "order_unseen", "order_seen"]
+    assert by_name["group_with_prior"].trained > 0.9 > by_name["group_with_prior"].random
     assert by_name["group"].trained > 0.9 > by_name["group"].random
     assert by_name["group"].chance == pytest.approx(1 / 3)
     assert by_name["recall_at_10"].chance == pytest.approx(10 / 120)
@@ -232,7 +234,8 @@ def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[
         for value, of_items in zip((headline.trained, headline.random), items, strict=True):
             assert float(of_items[headline.name].mean()) == pytest.approx(value, abs=1e-12)
     sizes = {name: len(numbers) for name, numbers in items[0].items()}
-    assert sizes == {"group": 36, "subgroup": 36, "recall_at_10": 120, "order_unseen": 36, "order_seen": 120}
+    of_classes = dict.fromkeys(("group", "group_with_prior", "subgroup", "subgroup_with_prior"), 36)
+    assert sizes == {**of_classes, "recall_at_10": 120, "order_unseen": 36, "order_seen": 120}
     assert EmojiResults.from_json(results.to_json()).to_json() == results.to_json()
 
 
@@ -265,6 +268,6 @@ def test_the_command_writes_a_runs_figures_and_models_side_by_side(
             assert ends[0] <= figure["value"][str(run)] <= ends[1]
             assert ends[2] == 0.0, "the same items are drawn for both"
     counts = [figure["num_items"] for figure in figures if figure["main"]]
-    assert counts == [36, 36, 120, 36, 120], "pictures, or emoji for the order of captions"
+    assert counts == [36, 36, 36, 36, 120, 36, 120], "pictures, or emoji for the order of captions"
     assert main(["eval", "emoji", "--checkpoint", "open_clip:local-dir:nowhere", *words]) == 2
     assert "open_clip cannot build local-dir:nowhere" in capsys.readouterr().err
