@@ -11,7 +11,7 @@ from prolip.decisions.config import Score
 from prolip.decisions.reliability import item_losses, reliability_curve
 from prolip.decisions.selective import risk_curve
 from prolip.report.charts import Line, line_chart
-from prolip.suites.decision_scores import BASELINE, Answered, Folded
+from prolip.suites.decision_scores import BASELINE, FREQUENCIES, Answered, Folded, WithFrequencies
 from prolip.suites.results import Chart, Row, Unit, row_of_items
 from prolip.suites.row_statistics import Statistic
 
@@ -140,6 +140,7 @@ def set_rows(
     answered: Mapping[float, Tensor],
     truth: Tensor,
     correct: Tensor,
+    suffix: str = "",
 ) -> list[Row]:
     """Coverage and size of label sets; how many images are answered within a limit of errors, and how many wrongly.
 
@@ -149,20 +150,39 @@ def set_rows(
         answered: bool [N], by limit.
         truth: i64 [N].
         correct: bool [N].
+        suffix: part of the rows' names.
     """
     rows: list[Row] = []
     for (score, guarantee), within in sets.items():
-        title = f"label sets at {guarantee:.0%} by {score}"
-        main = score == "lac" and guarantee == 0.9
+        title = f"label sets at {guarantee:.0%} by {score}{suffix}"
+        main = score == "lac" and guarantee == 0.9 and not suffix
         covered = within.gather(1, truth[:, None])[:, 0].double()
         rows.append(row_of_items(task, f"{title}: contain the label", covered, main=main))
         rows.append(row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number", main=main))
     for limit, given in answered.items():
-        title = f"at most {limit:.0%} wrong"
+        title = f"at most {limit:.0%} wrong{suffix}"
         rows.append(row_of_items(task, f"{title}: answered", given.double()))
         if bool(given.any()):
             rows.append(row_of_items(task, f"{title}: wrong among the answered", (~correct[given]).double()))
     return rows
+
+
+def frequency_rows(task: str, accuracy: Row, found: WithFrequencies, truth: Tensor) -> list[Row]:
+    """What it changes if calibrations know how frequent labels are: accuracy, 90 % label sets, answers.
+
+    Args:
+        task: name of the data set.
+        accuracy: the model's own.
+        found: what these calibrations say.
+        truth: i64 [N].
+    """
+    right = found.logits.argmax(dim=1) == truth
+    own = row_of_items(task, f"accuracy, {FREQUENCIES}", right.double())
+    return [
+        own,
+        difference_row(accuracy, own, f"accuracy, {FREQUENCIES} − own", main=True),
+        *set_rows(task, found.sets, found.answered, truth, right, f", {FREQUENCIES}"),
+    ]
 
 
 def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[Row]:

@@ -29,6 +29,8 @@ GUARANTEES = (0.8, 0.9, 0.95)
 ERROR_LIMITS = (0.05, 0.1, 0.2)
 BASELINE = "max probability"
 """The score that the others are compared with."""
+FREQUENCIES = "label frequencies"
+"""Name of the probabilities that also know how frequent labels are."""
 _RIDGE = 1e-3
 
 
@@ -51,6 +53,17 @@ class Answered(NamedTuple):
         return self.evidence.logits.argmax(dim=1) == self.truth
 
 
+class WithFrequencies(NamedTuple):
+    """What calibrations on the other folds say that also know how frequent labels are there."""
+
+    logits: Tensor
+    """f64 [N, C], with the logarithm of the labels' shares, divided by the temperature."""
+    sets: dict[tuple[Score, float], Tensor]
+    """bool [N, C], 90 % label sets by `lac`."""
+    answered: dict[float, Tensor]
+    """bool [N], by limit of the share of wrong answers."""
+
+
 class Folded(NamedTuple):
     """What calibrations on the other folds say about each image."""
 
@@ -62,6 +75,7 @@ class Folded(NamedTuple):
     """bool [N], by limit of the share of wrong answers."""
     calibrations: list[Calibration]
     """One per fold, with the score `lac`."""
+    with_frequencies: WithFrequencies
 
 
 def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> Answered:
@@ -83,12 +97,15 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
 
     Without a sampled distance, there are no sets of the score `csd`.
     """
-    logits = answered.evidence.logits.double().clone()
+    logits, weighed = (answered.evidence.logits.double().clone() for _ in range(2))
     scores = [score for score in SCORES if score != "csd" or answered.evidence.distance is not None]
     within = {
         (score, guarantee): torch.zeros_like(logits, dtype=torch.bool) for score in scores for guarantee in GUARANTEES
     }
-    given = {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS}
+    weighed_within = torch.zeros_like(logits, dtype=torch.bool)
+    given, weighed_given = (
+        {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS} for _ in range(2)
+    )
     subject = Subject(model.name, "", data.source, data.classnames, data.templates)
     calibrations = []
     for fold in range(options.num_folds):
@@ -103,11 +120,15 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
                 within[score, guarantee][inside] = fitted.label_sets(here, guarantee)
             if score == scores[0]:
                 calibrations.append(fitted)
-                logits[inside] /= fitted.temperature
-                confidence = logits[inside].softmax(dim=1).amax(dim=1)
-                for limit in ERROR_LIMITS:
-                    given[limit][inside] = confidence >= fitted.abstention(limit).threshold
-    return Folded(logits, within, given, calibrations)
+        labelled, _ = fit_calibration(there, answered.truth[outside], subject, score="lac", seed=options.seed)
+        weighed_within[inside] = labelled.label_sets(labelled.with_prior(here), 0.9)
+        for fitted, into, decided in ((calibrations[-1], logits, given), (labelled, weighed, weighed_given)):
+            into[inside] = fitted.with_prior(here).logits.double() / fitted.temperature
+            confidence = into[inside].softmax(dim=1).amax(dim=1)
+            for limit in ERROR_LIMITS:
+                decided[limit][inside] = confidence >= fitted.abstention(limit).threshold
+    known = WithFrequencies(weighed, {("lac", 0.9): weighed_within}, weighed_given)
+    return Folded(logits, within, given, calibrations, known)
 
 
 def find_doubts(model: Model, answered: Answered, folded: Folded, known: Gaussian | None) -> dict[str, Tensor]:

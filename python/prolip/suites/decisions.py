@@ -23,12 +23,14 @@ from prolip.suites.decision_rows import (
     beside_rows,
     doubt_rows,
     elsewhere_rows,
+    frequency_rows,
     probability_rows,
     reliability_chart,
     risk_chart,
     set_rows,
 )
 from prolip.suites.decision_scores import (
+    FREQUENCIES,
     answer_images,
     doubts_elsewhere,
     find_doubts,
@@ -118,13 +120,16 @@ def measure_decisions(
     seen = {label: answer_images(other.model, data, options) for label, other in beside.items()}
     for label, other in beside.items():
         doubts |= _named(plain_doubts(other.model, seen[label].images, seen[label].classes), label)
-    scaled = {"temperature": folded.logits} | {f"by {label}": one.evidence.logits for label, one in seen.items()}
+    scaled = {"temperature": folded.logits, FREQUENCIES: folded.with_frequencies.logits} | {
+        f"by {label}": one.evidence.logits for label, one in seen.items()
+    }
     accuracy = row_of_items(name, "accuracy", right.double(), main=True)
     rows = [
         accuracy,
         *doubt_rows(name, doubts, right),
         *probability_rows(name, answered.evidence.logits, scaled, answered.truth),
         *set_rows(name, folded.sets, folded.answered, answered.truth, right),
+        *frequency_rows(name, accuracy, folded.with_frequencies, answered.truth),
     ]
     for label, one in seen.items():
         rows += beside_rows(name, label, accuracy, one, fold_calibrations(beside[label].model, data, one, options))

@@ -19,7 +19,9 @@ from prolip.decisions import auroc, equal_mass_calibration_error, excess_risk_co
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.config import DecisionsOptions
+from prolip.suites.decision_rows import frequency_rows
 from prolip.suites.decision_scores import answer_images, find_doubts, fold_calibrations
+from prolip.suites.results import row_of_items
 from prolip.suites.zero_shot import open_classes
 
 
@@ -97,11 +99,37 @@ def test_a_fold_is_calibrated_on_the_others(lab: Path, model: Model) -> None:
     assert torch.bincount(answered.folds).tolist() == [40, 40, 40]
     torch.testing.assert_close(first.logits[here], second.logits[here])
     assert not first.logits[~here].equal(second.logits[~here])
-    for key, sets in first.sets.items():
-        assert sets[here].equal(second.sets[key][here])
+    known = [folded.with_frequencies for folded in (first, second)]
+    torch.testing.assert_close(known[0].logits[here], known[1].logits[here])
+    assert not known[0].logits[~here].equal(known[1].logits[~here])
+    for key, sets in {**first.sets, ("known", 0.9): known[0].sets["lac", 0.9]}.items():
+        assert sets[here].equal({**second.sets, ("known", 0.9): known[1].sets["lac", 0.9]}[key][here])
     for name, doubt in doubts.items():
         torch.testing.assert_close(doubt[here], others[name][here], msg=name)
     assert not doubts["probability and variance"].equal(others["probability and variance"])
+
+
+def test_frequencies_of_labels_are_those_of_the_other_folds(lab: Path, model: Model) -> None:
+    """Logits that a contrastive loss would learn, and labels of which one is ten times as frequent as the others: with
+    the frequencies more answers are right."""
+    options = DecisionsOptions(checkpoint=(), data=(), num_folds=3)
+    answered = answer_images(model, open_classes(str(lab / "mine"), lab, StoreConfig(), ()), options)
+    draws = torch.Generator().manual_seed(0)
+    truth = torch.where(torch.rand(120, generator=draws) < 0.8, 0, torch.randint(1, 3, (120,), generator=draws))
+    seen = F.one_hot(truth, 3) * 1.5 + torch.randn(120, 3, generator=draws) * 1.5**0.5
+    answered = answered._replace(truth=truth, evidence=answered.evidence._replace(logits=seen))
+    found = fold_calibrations(model, open_classes(str(lab / "mine"), lab, StoreConfig(), ()), answered, options)
+    own, known = ((logits.argmax(dim=1) == truth).double() for logits in (found.logits, found.with_frequencies.logits))
+    rows = {
+        row.metric: row
+        for row in frequency_rows("task", row_of_items("task", "accuracy", own), found.with_frequencies, truth)
+    }
+    assert rows["accuracy, label frequencies"].value == float(known.mean()) > float(own.mean()) + 0.1
+    assert rows["accuracy, label frequencies − own"].value == pytest.approx(float(known.mean() - own.mean()))
+    within = found.with_frequencies.sets["lac", 0.9]
+    assert rows["label sets at 90% by lac, label frequencies: size"].value == float(within.sum(dim=1).double().mean())
+    # Several hundred images are needed to promise few errors; with the frequencies 80 are enough for one in five.
+    assert float(found.with_frequencies.answered[0.2].double().mean()) > float(found.answered[0.2].double().mean())
 
 
 def test_too_few_images_and_folds(lab: Path, model: Model) -> None:
