@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prolip.eval.statistics import average_ranks, bootstrap_interval, pearson, rank_of_first_correct, spearman
+from prolip.eval.statistics import (
+    average_ranks,
+    bootstrap_interval,
+    pearson,
+    rank_of_first_correct,
+    ratio_interval,
+    spearman,
+)
 
 
 def mean(values: Tensor) -> float:
@@ -121,3 +128,14 @@ def test_spearman_sees_only_the_order() -> None:
     assert spearman(x, x.exp()) == pytest.approx(1.0)
     assert spearman(x, -(x**3)) == pytest.approx(-1.0)
     assert spearman(T([1.0, 1.0, 2.0]), T([1.0, 2.0, 3.0])) == pytest.approx(math.sqrt(3) / 2)
+
+
+def test_a_ratio_of_sums_has_the_interval_of_the_bootstrap() -> None:
+    draws = torch.Generator().manual_seed(0)
+    parts, sizes = torch.randint(4, (37,), generator=draws), torch.randint(1, 4, (37,), generator=draws)
+    expected = bootstrap_interval(
+        lambda some, of: float(some.sum() / of.sum()), parts.double(), sizes.double(), num_resamples=50, level=0.8
+    )
+    assert ratio_interval(parts, sizes, num_resamples=50, level=0.8) == pytest.approx(expected)
+    nothing = ratio_interval(torch.zeros(3), torch.zeros(3), num_resamples=5)
+    assert all(math.isnan(value) for value in nothing)

@@ -16,7 +16,7 @@ from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import DecidedImage, DecisionFigures, Range, Reliabilities, RiskCurve, SetDecisions
 from prolip.eval.prompts import fill_templates
-from prolip.eval.statistics import percentile_interval, resampled
+from prolip.eval.statistics import percentile_interval, ratio_interval, resampled
 from prolip.gaussian import Gaussian, concatenate
 from prolip.pretrained.classify import Similarity, weigh
 
@@ -156,11 +156,6 @@ def _words(prompts: ClassPrompts) -> tuple[list[str], list[str]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _by_emoji(statistic: Callable[..., float], emoji: Tensor, *items: Tensor) -> Range:
-    """A statistic of items [N], with its interval over resamples of emoji."""
-    return _range(*_draws(statistic, emoji, *items))
-
-
 def _range(value: float, draws: Tensor) -> Range:
     """A figure with the range of 95 % of its draws."""
     return Range(**percentile_interval(value, draws)._asdict())
@@ -177,25 +172,27 @@ def _draws(statistic: Callable[..., float], emoji: Tensor, *items: Tensor) -> tu
     return statistic(*items), resampled(of_emoji, torch.arange(len(distinct)), num_resamples=_NUM_RESAMPLES)
 
 
-def _mean(items: Tensor) -> float:
-    return float(items.double().mean())
+def _mean(emoji: Tensor, items: Tensor, among: Tensor | None = None) -> Range:
+    """The mean of items, or of those that are `among` some, with its interval over resamples of emoji."""
+    distinct, code = torch.unique(emoji, return_inverse=True)
+    counted = torch.ones_like(items, dtype=torch.float64) if among is None else among.double()
+    parts, sizes = (
+        torch.zeros(len(distinct), dtype=torch.float64).index_add_(0, code, values)
+        for values in (items.double() * counted, counted)
+    )
+    return Range(**ratio_interval(parts, sizes, num_resamples=_NUM_RESAMPLES)._asdict())
 
 
 def _set_decisions(name: str, some: Decided) -> SetDecisions:
     covered = some.within.gather(1, some.truth[:, None])[:, 0]
-    given = some.answered
-
-    def wrong(answered: Tensor, correct: Tensor) -> float:
-        return float((answered & ~correct).sum() / answered.sum())  # NaN if none is answered
-
     return SetDecisions(
         name=name,
         num_pictures=len(some.truth),
-        right=_by_emoji(_mean, some.emoji, some.correct),
-        covered=_by_emoji(_mean, some.emoji, covered),
-        size=_by_emoji(_mean, some.emoji, some.within.sum(dim=1)),
-        answered=_by_emoji(_mean, some.emoji, given),
-        wrong=_by_emoji(wrong, some.emoji, given, some.correct),
+        right=_mean(some.emoji, some.correct),
+        covered=_mean(some.emoji, covered),
+        size=_mean(some.emoji, some.within.sum(dim=1)),
+        answered=_mean(some.emoji, some.answered),
+        wrong=_mean(some.emoji, ~some.correct, among=some.answered),  # NaN if none is answered
     )
 
 
@@ -219,8 +216,8 @@ def _reliability(name: str, decided: Decided, logits: Tensor) -> Reliabilities:
     mean_confidence, accuracy = reliability_curve(confidence, correct, _NUM_BINS)
     return Reliabilities(
         name=name,
-        calibration_error=_by_emoji(equal_mass_calibration_error, decided.emoji, confidence, correct),
-        nll=_by_emoji(_mean, decided.emoji, nll),
+        calibration_error=_range(*_draws(equal_mass_calibration_error, decided.emoji, confidence, correct)),
+        nll=_mean(decided.emoji, nll),
         confidence=mean_confidence.tolist(),
         accuracy=accuracy.tolist(),
     )

@@ -22,7 +22,7 @@ from prolip.eval.prompts import (
     filter_prompts,
     greedy_counts,
 )
-from prolip.eval.statistics import bootstrap_interval
+from prolip.eval.statistics import ratio_interval
 from prolip.eval.zero_shot import (
     PUBLISHED_LOGIT_SCALE,
     Classifier,
@@ -115,12 +115,9 @@ def _by_emoji(hits: Tensor, samples: Sequence[EmojiSample]) -> tuple[Tensor, Ten
 
 
 def _method(name: str, correct: Tensor, correct_evenly: Tensor, sizes: Tensor) -> PromptMethod:
-    def share(hits: Tensor, count: Tensor) -> float:
-        return float(hits.sum() / count.sum())
-
-    top1 = bootstrap_interval(share, correct, sizes)
+    top1 = ratio_interval(correct, sizes)
     # Paired by emoji, so that their difficulty cancels out.
-    gain = bootstrap_interval(share, correct - correct_evenly, sizes)
+    gain = ratio_interval(correct - correct_evenly, sizes)
     return PromptMethod(
         name=name,
         top1=top1.value,

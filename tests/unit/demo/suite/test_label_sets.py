@@ -17,9 +17,9 @@ from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo.run import evaluate
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.eval_emoji import keep_calibration
-from prolip.demo.suite.label_sets import _by_emoji
+from prolip.demo.suite.label_sets import _draws, _mean
 from prolip.demo.suite.results import DecisionFigures
-from prolip.eval.statistics import bootstrap_interval
+from prolip.eval.statistics import bootstrap_interval, percentile_interval
 
 
 @pytest.fixture
@@ -62,11 +62,16 @@ def test_intervals_resample_emoji() -> None:
     def mean(some: torch.Tensor) -> float:
         return float(some.mean())
 
-    one = _by_emoji(mean, torch.zeros(8, dtype=torch.int64), items)
+    one = _mean(torch.zeros(8, dtype=torch.int64), items)
     assert one.value == one.low == one.high == 3.5
-    alone = _by_emoji(mean, torch.arange(8) + 3, items)
-    assert (alone.value, alone.low, alone.high) == pytest.approx(bootstrap_interval(mean, items, num_resamples=400))
-    nothing = _by_emoji(lambda _: math.nan, torch.arange(8), items)
+    alone = _mean(torch.arange(8) + 3, items)
+    expected = bootstrap_interval(mean, items, num_resamples=400)
+    assert (alone.value, alone.low, alone.high) == pytest.approx(expected)
+    value, draws = _draws(mean, torch.arange(8) + 3, items)
+    assert percentile_interval(value, draws) == expected
+    assert _mean(torch.arange(8), items, among=items > 5).value == 6.5
+    nothing = _mean(torch.arange(8), items, among=items > 7)
+    assert math.isnan(nothing.value)
     assert math.isnan(nothing.low)
 
 
