@@ -30,9 +30,9 @@ CHECKED := --release $(foreach crate,prolip-jpeg prolip-loader,$(foreach check,d
 test-rust: $(VENV)/.ready-test
 	cargo test --locked $(CHECKED) --package prolip-jpeg --package prolip-loader --package prolip-python --features pyo3/extension-module
 
-# Twice as many tests at a time as there are cores, because many wait for processes that they have started. Whoever has none left
+# Three tests at a time for every two cores, because many wait for processes that they have started. Whoever has none left
 # takes some of another's.
-PYTEST_WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+PYTEST_WORKERS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2)))
 test-python: $(VENV)/.ready-test
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist worksteal
 

@@ -20,7 +20,7 @@ from prolip.demo.data.art import Art
 from prolip.demo.data.build import build_emoji
 from prolip.demo.data.names import Emoji, read_table
 
-SMALL = EmojiConfig(side=8, vocab_size=400, samples_per_shard=50, test_share=0.2, val_share=0.1)
+SMALL = EmojiConfig(side=8, vocab_size=400, samples_per_shard=50, test_share=0.2, val_share=0.1, mirror=False)
 NUM_BASE = 80
 EQUAL = (10, 20, 30)
 """Emoji that have one picture in OpenMoji's design: their splits must be one."""

@@ -27,6 +27,7 @@ def record(place: int, set_name: str) -> dict[str, object]:
         "name": name,
         "base_name": name,
         "skin_tone": False,
+        "mirrored": False,
         "design": set_name.split("-")[1],
         "group": group.replace(" ", "-"),
         "subgroup": subgroup.replace(" ", "-"),

@@ -23,7 +23,9 @@ class EmojiConfig:
     val_share: float = 0.05
     """Share of each group's emoji in the validation split."""
     skin_tone_share: float = 0.2
-    """Share of the training samples that are skin-tone variants."""
+    """Share of the training samples that are skin-tone variants, before they are mirrored."""
+    mirror: bool = True
+    """Add a mirrored copy of every training image, but for those that would say something else."""
     vocab_size: int = 2000
     """Largest vocabulary of the tokenizer."""
     context_length: int = 20

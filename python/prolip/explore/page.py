@@ -178,7 +178,7 @@ class _Page:
                     guarantee = gr.Slider(
                         80, 99, 90, step=1, label="The set contains the right label in at least, %", elem_id="guarantee"
                     )
-                    limit = gr.Slider(1, 50, 25, step=1, label="Wrong answers at most, %", elem_id="limit")
+                    limit = gr.Slider(1, 50, 20, step=1, label="Wrong answers at most, %", elem_id="limit")
                     button = gr.Button("Decide", variant="primary", elem_id="rely-run")
                 with gr.Column(scale=5, min_width=320):
                     answer = gr.HTML(elem_id="rely-answer", min_height=60)

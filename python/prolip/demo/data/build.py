@@ -1,6 +1,6 @@
 """Build the emoji shards: emoji art in three designs, with Unicode's hierarchy of groups and subgroups.
 
-train-*             training emoji in OpenMoji's and Google's design, base images and skin-tone variants
+train-*             training emoji in OpenMoji's and Google's design: base images, skin-tone variants, mirrored copies
 val-DESIGN-*        validation emoji, one set per design
 test-DESIGN-*       held-out emoji; test-twtr: held-out emoji in the held-out design
 design-twtr-*       training emoji in the held-out design
@@ -10,12 +10,17 @@ ATTRIBUTION.md      credits for the art
 """
 
 import hashlib
+import io
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
 
 from prolip.data.build.shards import (
     BuildSummary,
@@ -55,9 +60,13 @@ from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Incremented when the same settings give different shards, so that folders of an older format are rebuilt."""
 KIND = "emoji"
+_FIXED_GROUPS = ("Symbols", "Flags")
+_FIXED_SUBGROUPS = ("time",)
+_HAS_SIDE = re.compile(r"left|right|clockwise")
+"""Groups, subgroups and names of emoji that say something else when mirrored, such as one flag in place of another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +78,13 @@ class Drawing:
     png: bytes
     image_id: str
     """Equal for equal images."""
+    mirrored: bool = False
+    """Whether left and right are exchanged."""
 
     @property
     def key(self) -> str:
         """Key of the sample in the shards, such as "openmoji-1f421"."""
-        return f"{self.design}-{self.emoji.key.lower()}"
+        return f"{self.design}-{self.emoji.key.lower()}" + ("-mirrored" if self.mirrored else "")
 
 
 def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
@@ -105,6 +116,8 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
         for drawing in drawings
     }
     sets["train"] += _variants(config, art, draw, sets["train"], held_out)
+    if config.mirror:
+        sets["train"] += _mirrored_copies(sets["train"], held_out)
     sets["train"].sort(key=lambda drawing: hash_rank(config.seed, drawing.key))
     num_copies = _drop_copies(sets)
     logger.info("skipped %d images of %s that equal one of another design", num_copies, HELD_OUT_DESIGN)
@@ -158,6 +171,21 @@ def _variants(
     return chosen
 
 
+def _mirrored_copies(train: Sequence[Drawing], held_out: set[str]) -> list[Drawing]:
+    """Mirror the drawings whose captions stay true, unless they equal their mirror image or a held-out one."""
+    copies = []
+    for drawing in train:
+        emoji = drawing.emoji
+        if emoji.group in _FIXED_GROUPS or emoji.subgroup in _FIXED_SUBGROUPS or _HAS_SIDE.search(emoji.name):
+            continue
+        with Image.open(io.BytesIO(drawing.png)) as image:
+            pixels = np.asarray(ImageOps.mirror(image))
+        name = image_id(pixels)
+        if name != drawing.image_id and name not in held_out:
+            copies.append(replace(drawing, png=encode_png(pixels), image_id=name, mirrored=True))
+    return copies
+
+
 def _drop_copies(sets: dict[str, list[Drawing]]) -> int:
     """Drop images of the held-out design that equal an image of a training design, in every split.
 
@@ -201,6 +229,7 @@ def _sample(drawing: Drawing) -> Sample:
         "base_name": emoji.base_name,
         "skin_tone": bool(emoji.skin_tones),
         "design": drawing.design,
+        "mirrored": drawing.mirrored,
         "group": emoji.group,
         "subgroup": emoji.subgroup,
         "group_text": group_text(emoji.group),
@@ -224,6 +253,7 @@ def _write(
     captions = [
         caption
         for drawing in sets["train"]
+        if not drawing.mirrored
         for level in captions_by_level(drawing.emoji.name, drawing.emoji.subgroup, drawing.emoji.group).values()
         for caption in level
     ]
@@ -261,6 +291,7 @@ def _description(
         "designs": {"train": list(TRAINING_DESIGNS), "held_out": HELD_OUT_DESIGN},
         "emoji": {name: sum(split == name for split in splits.values()) for name in SPLITS},
         "skin_tone_samples": sum(bool(drawing.emoji.skin_tones) for drawing in sets["train"]),
+        "mirrored_samples": sum(drawing.mirrored for drawing in sets["train"]),
         "groups": {group: group_text(group) for group in dict.fromkeys(emoji.group for emoji in table)},
         "subgroups": {
             subgroup: {"text": subgroup_text(subgroup), "group": group}

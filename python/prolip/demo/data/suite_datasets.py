@@ -128,7 +128,7 @@ def find_shards(data: Path, name: str) -> list[Path]:
 
 
 def read_shard(path: Path) -> Iterator[EmojiImage]:
-    """Yield the base emoji of a shard in order, without skin-tone variants.
+    """Yield the base emoji of a shard in order, without skin-tone variants and mirrored copies.
 
     Raises:
         UserError: it is not a shard of emoji; the message names it.
@@ -138,7 +138,7 @@ def read_shard(path: Path) -> Iterator[EmojiImage]:
             for key, members in groupby(archive, key=lambda member: member.name.partition(".")[0]):
                 data = {member.name.partition(".")[2]: _bytes(archive, member) for member in members}
                 record = json.loads(data["json"])
-                if not record["skin_tone"]:
+                if not (record["skin_tone"] or record["mirrored"]):
                     captions = tuple(str(record["captions"][level][0]) for level in LEVELS)
                     yield EmojiImage(key, data["png"], str(record["picture"]), captions)
     except (tarfile.TarError, EOFError, KeyError, TypeError, IndexError, ValueError) as error:

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 
 from prolip.demo.config import EmojiConfig
 from prolip.demo.data import build as builder
-from prolip.demo.data.art import Art, find_art, image_id
-from prolip.demo.data.build import build_emoji
+from prolip.demo.data.art import Art, encode_png, find_art, image_id
+from prolip.demo.data.build import Drawing, _mirrored_copies, build_emoji
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.data.names import Emoji, read_table
 
@@ -118,6 +118,49 @@ def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(
     keys = [one["__key__"] for one in read_back(tmp_path / "again", "train-*.tar")]
     assert variant["__key__"] not in keys
     assert read_back(tmp_path / "again", "test-goog-*.tar")[0]["__key__"] == held_out["__key__"]
+
+
+def test_training_images_have_mirrored_copies(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
+    plain, both = tmp_path / "plain", tmp_path / "both"
+    build_emoji(SMALL, plain)
+    build_emoji(replace(SMALL, mirror=True), both)
+    assert (both / "tokenizer.json").read_bytes() == (plain / "tokenizer.json").read_bytes()
+    sets = by_set(both, read_back)
+    assert_promises(sets, made_up)
+    before = {one["__key__"]: one for one in read_back(plain, "train-*.tar")}
+    after = {one["__key__"]: one for one in sets["train"]}
+    assert len(after) == 2 * len(before)
+    for key, own in before.items():
+        copy = after[f"{key}-mirrored"]
+        assert [after[key]["json"]["mirrored"], copy["json"]["mirrored"]] == [False, True]
+        assert copy["json"]["captions"] == own["json"]["captions"]
+        pixels, mirrored = (np.asarray(Image.open(io.BytesIO(one["png"]))) for one in (own, copy))
+        assert np.array_equal(mirrored, pixels[:, ::-1])
+        assert image_id(mirrored) == copy["json"]["picture"]
+    assert not [one for name, own in sets.items() if name != "train" for one in own if one["json"]["mirrored"]]
+    assert json.loads((both / "dataset.json").read_text())["mirrored_samples"] == len(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_mirrored"),
+    [
+        ({"name": "left-facing fist"}, False),
+        ({"name": "anticlockwise arrows button"}, False),
+        ({"group": "Flags", "subgroup": "country-flag"}, False),
+        ({"group": "Symbols", "subgroup": "math"}, False),
+        ({"group": "Travel & Places", "subgroup": "time"}, False),
+        ({"group": "Travel & Places", "subgroup": "hotel"}, True),
+        ({"name": "upper arm"}, True),
+    ],
+)
+def test_what_says_something_else_is_not_mirrored(change: dict[str, Any], is_mirrored: bool) -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    emoji = Emoji(codepoints=("1F000",), name="thing", base_name="thing", group="Objects", subgroup="tool")
+    drawing = Drawing(emoji=replace(emoji, **change), design="goog", png=encode_png(pixels), image_id=image_id(pixels))
+    assert len(_mirrored_copies([drawing], set())) == is_mirrored
+    assert not _mirrored_copies([drawing], {image_id(pixels[:, ::-1].copy())}), "a held-out image"
+    same = np.concatenate([pixels, pixels[:, ::-1]], axis=1)
+    assert not _mirrored_copies([replace(drawing, png=encode_png(same), image_id=image_id(same))], set())
 
 
 def test_a_sample_has_its_picture_captions_and_names(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
@@ -261,12 +304,13 @@ def test_real_shards_keep_the_promises(real: Path, read_back: Read) -> None:
     sets = by_set(real, read_back)
     assert_promises(sets, list(read_table()))
     sizes = {name: len(own) for name, own in sets.items()}
-    assert sizes["train"] > 3500
+    drawn = [one["json"] for one in sets["train"] if not one["json"]["mirrored"]]
+    assert len(drawn) > 3500
+    assert len(drawn) < sizes["train"] < 1.9 * len(drawn), "not all can be mirrored"
     assert 270 <= sizes["test-openmoji"] <= 290
     assert sizes["design-twtr"] > 1400
     assert min(sizes.values()) > 80
-    train = sets["train"]
-    assert sum(one["json"]["skin_tone"] for one in train) / len(train) == pytest.approx(0.2, abs=0.005)
+    assert sum(one["skin_tone"] for one in drawn) / len(drawn) == pytest.approx(0.2, abs=0.005)
     for name in ("train", "test-openmoji", "test-goog", "test-twtr", "design-twtr"):
         assert len({one["json"]["group"] for one in sets[name]}) == 9, "every group is trained and tested"
     fish = next(one for own in sets.values() for one in own if one["__key__"] == "openmoji-1f421")

@@ -60,7 +60,8 @@ def suites(emoji: Path) -> Path:
 
 
 def drawn(emoji: Path, read_back: Read, name: str) -> list[Record]:
-    return [one for one in read_back(emoji, f"{name}-*.tar") if not one["json"]["skin_tone"]]
+    samples = read_back(emoji, f"{name}-*.tar")
+    return [one for one in samples if not (one["json"]["skin_tone"] or one["json"]["mirrored"])]
 
 
 def test_classes_are_in_clip_benchmarks_layout(emoji: Path, suites: Path, read_back: Read) -> None:
