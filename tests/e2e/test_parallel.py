@@ -15,7 +15,7 @@ from tests.support.small_training import Lab
 
 from prolip.distributed import start
 
-STEPS = 20
+STEPS = 16
 FLAGS = (
     *("--model.vision.layers", "2", "--model.text.layers", "2", "--batch_size", "12", "--optim.lr", "3e-4"),
     # Every term counts, so that an error in one shows.
