@@ -190,7 +190,7 @@ def classification(
         calibration: the model's, for these labels. A decision takes its prior.
 
     Raises:
-        UserError: the weights have another shape, or the prior is none.
+        UserError: the weights have the wrong shape, or the prior is invalid (`prolip.decisions.log_prior`).
     """
     evidence = weigh(images, prompts, weights, similarity)
     if prior is not None:
@@ -218,8 +218,8 @@ def check_decision(
     """Check that a model's calibration allows the decision, and return its prompts.
 
     Raises:
-        UserError: there is none, it is for other labels, prompts or priors, or a guarantee or limit is not between 0
-            and 1.
+        UserError: the model has no calibration, it is for other labels or prompts, weights or a prior are given, or a
+            guarantee or limit is not between 0 and 1.
     """
     for name in ("guarantee", "max_error"):
         value = getattr(decide, name)

@@ -185,8 +185,8 @@ class Model:
 
         Raises:
             UserError: as for `encode_images` and `encode_texts`; or a template has no `{}`, a label occurs twice, the
-                weights have another shape, the prior is none, or the model was not calibrated with these labels and
-                templates.
+                weights have the wrong shape, the prior is invalid, or the model was not calibrated with these labels
+                and templates.
             DataError: as for `encode_images`.
         """
         check_labels(labels)

@@ -97,7 +97,7 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
 
     Without a sampled distance, there are no sets of the score `csd`.
     """
-    logits, weighed = (answered.evidence.logits.double().clone() for _ in range(2))
+    logits, weighed = (torch.empty_like(answered.evidence.logits, dtype=torch.float64) for _ in range(2))
     scores = [score for score in SCORES if score != "csd" or answered.evidence.distance is not None]
     within = {
         (score, guarantee): torch.zeros_like(logits, dtype=torch.bool) for score in scores for guarantee in GUARANTEES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from prolip.data import StoreConfig
 from prolip.decisions import items_needed, label_shares, load_calibration
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
-from prolip.suites.calibrate import calibrate
+from prolip.suites.calibrate import calibrate, report_lines
 from prolip.suites.config import CalibrateOptions
 from prolip.suites.zero_shot import open_classes
 
@@ -99,6 +100,19 @@ def test_labels_are_as_frequent_as_among_the_images_that_fit(lab: Path, model: M
     found = calibrate(model, open_classes(options.data, tmp_path, StoreConfig(), ()), options)
     fitting = torch.ones(40, dtype=torch.bool).index_fill(0, found.held, False)
     assert shares == pytest.approx(label_shares(found.truth[fitting], 3))
+    # So does the report: after a prior that leaves one label, the right answers are that label's images.
+    one = found._replace(calibration=dataclasses.replace(found.calibration, prior=[1e-99, 1e-99, 1.0]))
+    share = float((found.truth[found.held] == 2).double().mean())
+    (line,) = [line for line in report_lines(one, options) if line.startswith("right answers")]
+    assert line.split()[-1] == f"{share:.1%}"
+    # What is decided takes the estimated shares.
+    weighed = prolip.load(lab / "run", device="cpu", calibration=tmp_path / "labelled.safetensors")
+    decided = weighed.classify(lab / "mine", LABELS, guarantee=0.9, progress=False).probabilities.double()
+    raw = weighed.classify(lab / "mine", LABELS, templates=["a photo of a {}."], progress=False).probabilities
+    expected = (raw.double().log() + torch.tensor(shares).log()) / calibrations["labelled"].temperature
+    torch.testing.assert_close(decided, expected.softmax(dim=1), rtol=1e-3, atol=1e-6)
+    even = raw.double().log() / calibrations["labelled"].temperature
+    assert (decided - even.softmax(dim=1)).abs().max() > 0.01
 
 
 def test_dont_know_follows_the_threshold(lab: Path, model: Model) -> None:

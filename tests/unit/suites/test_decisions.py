@@ -15,7 +15,14 @@ from tests.support.untrained_run import write_run_with
 import prolip
 from prolip.cli import main
 from prolip.data import StoreConfig
-from prolip.decisions import auroc, equal_mass_calibration_error, excess_risk_coverage, logit_doubts
+from prolip.decisions import (
+    Subject,
+    auroc,
+    equal_mass_calibration_error,
+    excess_risk_coverage,
+    fit_calibration,
+    logit_doubts,
+)
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.config import DecisionsOptions
@@ -128,6 +135,10 @@ def test_frequencies_of_labels_are_those_of_the_other_folds(lab: Path, model: Mo
     assert rows["accuracy, label frequencies − own"].value == pytest.approx(float(known.mean() - own.mean()))
     within = found.with_frequencies.sets["lac", 0.9]
     assert rows["label sets at 90% by lac, label frequencies: size"].value == float(within.sum(dim=1).double().mean())
+    here, subject = answered.folds == 0, Subject("", "", "", list(LABELS), [])
+    labelled, _ = fit_calibration(answered.evidence.rows(~here), truth[~here], subject, seed=options.seed)
+    expected = labelled.label_sets(labelled.with_prior(answered.evidence.rows(here)), 0.9)
+    assert within[here].equal(expected)
     # Several hundred images are needed to promise few errors; with the frequencies 80 are enough for one in five.
     assert float(found.with_frequencies.answered[0.2].double().mean()) > float(found.answered[0.2].double().mean())
 

@@ -81,7 +81,7 @@ class ClassPrompts:
 
 
 class Trained(NamedTuple):
-    """What a model brings to a classification besides its embeddings."""
+    """A model's similarity scale, and the emoji that it was trained on."""
 
     similarity: Similarity
     emoji: Sequence[EmojiSample]

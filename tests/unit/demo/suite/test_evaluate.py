@@ -268,6 +268,6 @@ def test_the_command_writes_a_runs_figures_and_models_side_by_side(
             assert ends[0] <= figure["value"][str(run)] <= ends[1]
             assert ends[2] == 0.0, "the same items are drawn for both"
     counts = [figure["num_items"] for figure in figures if figure["main"]]
-    assert counts == [36, 36, 36, 36, 120, 36, 120], "pictures, or emoji for the order of captions"
+    assert counts == [36, 36, 36, 36, 120, 36, 120], "images, or emoji for the order of captions"
     assert main(["eval", "emoji", "--checkpoint", "open_clip:local-dir:nowhere", *words]) == 2
     assert "open_clip cannot build local-dir:nowhere" in capsys.readouterr().err

@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.emoji_shards import picture, write_emoji
+from tests.support.emoji_world import figures
 from tests.support.untrained_run import write_run
 
 import prolip
-from prolip.decisions import load_calibration, save_calibration
+from prolip.decisions import label_shares, load_calibration, save_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo.run import evaluate
 from prolip.demo.suite import EmojiResults
+from prolip.demo.suite.emoji_samples import ImageSet
 from prolip.demo.suite.eval_emoji import keep_calibration
-from prolip.demo.suite.label_sets import _draws, _mean
+from prolip.demo.suite.label_sets import LabelledImages, _draws, _mean, calibrate_groups, measure_decisions
+from prolip.demo.suite.measure_sets import ClassPrompts, Trained, logits_with_prior
 from prolip.demo.suite.results import DecisionFigures
 from prolip.eval.statistics import bootstrap_interval, percentile_interval
+from prolip.pretrained.classify import Similarity, weigh
 
 
 @pytest.fixture
@@ -105,3 +109,27 @@ def test_a_run_is_opened_with_its_calibration(tmp_path: Path) -> None:
     again = model.classify(picture(int(first.key[-3:])), labels, guarantee=0.9, progress=False)
     assert again.label_sets == [first.label_set]
     assert float(again.probabilities.max()) == pytest.approx(first.probability, rel=1e-4)
+
+
+def test_groups_are_as_frequent_as_the_prior_says(emoji_sets: list[ImageSet]) -> None:
+    """The suite with the trained emoji's frequencies, and decisions with those of a calibration, on uneven groups."""
+    _, images, captions = figures(emoji_sets, 1.0, 1)
+    prompts, similarity = ClassPrompts([one for some in emoji_sets for one in some.samples]), Similarity(20.0, None)
+    first = emoji_sets[0]
+    seen = images[first.name]
+    alone = weigh(seen, prompts.gaussian("group", captions), None, similarity).logits
+    groups = prompts.labels("group", first.samples)
+    uneven = [sample for sample, group in zip(first.samples, groups.tolist(), strict=True) if group == 0]
+    uneven += [first.samples[int((groups == group).nonzero()[0])] for group in (1, 2)]
+    shares = torch.tensor(label_shares(prompts.labels("group", uneven), 3))
+    assert shares[0] > 0.6
+    found = logits_with_prior("group", seen, captions, prompts, Trained(similarity, uneven))
+    torch.testing.assert_close(found.softmax(dim=1), (alone + shares.log()).softmax(dim=1))
+
+    labelled = LabelledImages(first.name, seen, first.samples)
+    even = calibrate_groups([labelled], captions, prompts, similarity, "made up")
+    tilted = dataclasses.replace(even, prior=[1e-15, 1e-15, 1.0])  # every answer is the last group
+    decided = measure_decisions(tilted, [labelled], captions, prompts, similarity)
+    assert decided.sets[0].right.value == pytest.approx(float((groups == 2).double().mean()))
+    own, calibrated = decided.reliability
+    assert own.nll.value < 1 < calibrated.nll.value
