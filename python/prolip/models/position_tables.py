@@ -86,7 +86,7 @@ def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, 
 
 
 def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
-    """Append the model's further rows to a checkpoint's token table, [vocabulary, W].
+    """Append the model's remaining rows to a shorter token table of a checkpoint, [vocabulary, W].
 
     Raises:
         UserError: the checkpoint has more rows than the model, or rows of another width.
