@@ -53,7 +53,7 @@ def inclusion(specific: Gaussian, general: Gaussian, names: tuple[str, str]) -> 
     Args:
         specific: [N, D].
         general: [N, D].
-        names: of the specific and the general level.
+        names: names of the specific and the general level.
     """
     if len(specific.mean) == 0:
         return Inclusion(specific=names[0], general=names[1], mean_score=math.nan, share_positive=math.nan)
@@ -188,9 +188,9 @@ def _roots(including: Tensor | None, root: Tensor, config: TraversalConfig) -> T
 def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
     """Index of the best item at each step from start to root, i64 [N, S]; the walk stops before the root.
 
-    An item's score is a straight line over the way. Two lines are special: those of the best item at the start and of
-    the best item at the root. An item that is best anywhere in between lies on or above the point where these two
-    cross. Few items do, and only they are followed.
+    An item's score changes linearly along the walk. Two of these lines are special: that of the best item at the start
+    and that of the best item at the root. The line of an item that is best anywhere in between passes through or above
+    the point where these two cross. Few lines do, and only their items are followed.
 
     Args:
         start_scores: [N, T], scores at the start.
@@ -204,7 +204,7 @@ def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalCo
     root_scores = root_scores.expand(len(start_scores), -1)
     at_start, at_root = start_scores.gather(1, best), root_scores.gather(1, best)
     lead, lag = at_start[:, :1] - at_start[:, 1:], at_root[:, 1:] - at_root[:, :1]
-    # Where one item is best at both ends, nothing crosses, and no item is above it at the root.
+    # If one item is best at both ends, there is no crossing. The root serves instead: no item is above it there.
     crossing = torch.where(lead + lag > 0, lead / (lead + lag), 1.0).clamp(0.0, 1.0)
     scores = torch.lerp(start_scores, root_scores, crossing)
     bound = torch.lerp(at_start, at_root, crossing).amin(dim=1, keepdim=True)
