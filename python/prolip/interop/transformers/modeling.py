@@ -22,7 +22,7 @@ from prolip.models.text_encoder import TextEncoder, text_mask
 
 @dataclass
 class ProLIPModelOutput(ModelOutput):
-    """Output of a forward pass. What depends on an input that was not given is None."""
+    """Output of a forward pass. Fields that depend on an input that was not given are None."""
 
     logits_per_image: Tensor | None = None
     """[N, M]: scale * (1 - csd / 2) + bias."""
@@ -149,7 +149,7 @@ class ProLIPModel(PreTrainedModel):
 
 
 def _alone(kind: str, gaussian: Gaussian) -> ProLIPModelOutput:
-    """The output of one tower."""
+    """Return the output of one tower."""
     return ProLIPModelOutput(
         last_hidden_state=torch.stack(gaussian, 1),
         pooler_output=gaussian.mean,
