@@ -90,7 +90,7 @@ class Gaussian(NamedTuple):
 
 
 def concatenate(parts: list[Gaussian], dim: int = 0) -> Gaussian:
-    """Concatenate `parts` along `dim`."""
+    """Concatenate `parts`, [..., D], along `dim`, which is not the last."""
     return Gaussian(torch.cat([part.mean for part in parts], dim), torch.cat([part.log_var for part in parts], dim))
 
 
@@ -139,24 +139,25 @@ def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Ten
 
 
 def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
-    """How far `specific` lies in `general`, per dimension, broadcast: H = ln ∫ p_s² p_g - ln ∫ p_s p_g².
+    """How far `specific` lies in `general`, per dimension, [..., D]: H = ln ∫ p_s² p_g - ln ∫ p_s p_g².
 
-    Antisymmetric. Its sign depends only on the variances: positive where `general` has the larger one. Its size grows
-    with the distance of the means, so H alone never says that the means agree (arXiv:2410.18857, inclusion test).
+    The arguments, [..., D], are broadcast. Antisymmetric. The sign depends only on the variances: positive where
+    `general` has the larger one. The size grows with the distance of the means, so H alone never says that the means
+    agree (arXiv:2410.18857, inclusion test).
     """
     log_ratio, distance = _inclusion_parts(specific, general)
     return 0.5 * (general.log_var - specific.log_var + log_ratio) + distance
 
 
 def log_integral(squared: Gaussian, other: Gaussian) -> Tensor:
-    """ln ∫ p_squared² p_other, per dimension, broadcast."""
+    """ln ∫ p_squared² p_other, per dimension, [..., D]; the arguments are broadcast."""
     wide = torch.logaddexp(squared.log_var, other.log_var + _LOG_2)
     delta = squared.mean - other.mean
     return -LOG_2PI - 0.5 * (squared.log_var + wide) - delta.square() * (-wide).exp()
 
 
 def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) -> Tensor:
-    """The released code's inclusion score, per dimension, broadcast.
+    """The released code's inclusion score, per dimension, [..., D]; the arguments are broadcast.
 
     Two departures from `inclusion_score`: the difference of log variances has weight 1, not 1/2 (slope 5/6, not 1/3, at
     equal variances); and the distance part is scaled by exp(eps), so it almost vanishes at the published eps <= -10.
@@ -166,9 +167,10 @@ def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) 
 
 
 def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -> Tensor:
-    """The released code's one-sided test, per dimension, broadcast; test(a, b) - test(b, a) is the official score.
+    """The released code's one-sided test, per dimension, [..., D]; the arguments are broadcast.
 
-    `log_integral` with the log normaliser doubled and everything else scaled by exp(eps).
+    test(a, b) - test(b, a) is the official score. It is `log_integral` with the log normaliser doubled and everything
+    else scaled by exp(eps).
     """
     wide = torch.logaddexp(specific.log_var, general.log_var + _LOG_2)
     delta = specific.mean - general.mean

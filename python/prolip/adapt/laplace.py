@@ -114,7 +114,7 @@ def output_factor(own: Tensor, others: Tensor, scale: float, bias: float | None)
 
 
 def posterior(inputs: Tensor, outputs: Tensor) -> Posterior:
-    """The posterior of a map from its factors A and B, with the prior's precision that maximises the evidence."""
+    """The posterior of a map from its factors A and B, f64 [D, D], with the prior's precision of largest evidence."""
     a, u = torch.linalg.eigh(inputs)
     b, v = torch.linalg.eigh(outputs)
     curvature = a.clamp_min(0)[:, None] * b.clamp_min(0)

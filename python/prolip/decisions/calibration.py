@@ -1,4 +1,4 @@
-"""`Calibration`: what a labelled set says about a model's answers, kept in a file beside the model.
+"""`Calibration`: statistics of a model's answers on a labelled set, kept in a file beside the model.
 
 The labelled items are split at random. One part is used to fit the frequencies of labels, the temperature, the factor
 and bias of pairs, the order of thresholds, and the distribution of known items. The scores of the other part give label
@@ -56,7 +56,7 @@ class Evidence(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What was calibrated, and on what."""
+    """The calibrated model, and the data and labels of its calibration."""
 
     model: str
     """The model's name."""

@@ -1,4 +1,4 @@
-"""How well probabilities agree with what happens: negative log-likelihood, Brier score and calibration error.
+"""How well probabilities agree with outcomes: negative log-likelihood, Brier score and calibration error.
 
 N items, C labels.
 """

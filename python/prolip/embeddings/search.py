@@ -107,7 +107,14 @@ def _exact(query: Floats, rows: Floats, penalty: Floats) -> NDArray[np.float64]:
 def look_up(
     parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gaussian, *, has_variances: bool = True
 ) -> list[list[Answer]]:
-    """Return keys, sources and measures of the found rows, per query. Only the parts that hold them are read."""
+    """Return keys, sources and measures of the found rows, per query. Only the parts that hold them are read.
+
+    Args:
+        parts: the searched parts.
+        hits: Q lists of hits.
+        queries: [Q, D].
+        has_variances: whether the model has variances; without them, uncertainty and inclusion are None.
+    """
     named: dict[tuple[int, int], tuple[str, str]] = {}
     read: dict[tuple[int, int], tuple[Floats, Floats, float]] = {}
     for place in sorted({hit.part for found in hits for hit in found}):

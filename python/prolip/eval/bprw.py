@@ -203,7 +203,10 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
 
 
 def class_chunks(prompts: Gaussian, num_voters: int, config: BprwConfig, max_bytes: int) -> Iterator[slice]:
-    """Yield slices of classes whose working memory stays within `max_bytes`, each of at least one class."""
+    """Yield slices of the classes of `prompts`, [C, K, D], whose working memory stays within `max_bytes`.
+
+    A slice has at least one class, even if that needs more memory.
+    """
     num_classes, num_prompts, dim = prompts.mean.shape
     observations = num_voters * (config.num_draws if config.observations == "draws" else 1)
     # Observations: float32 noise, samples, centred samples, squares; prompts: variances, precisions, scaled means and
@@ -235,6 +238,12 @@ def gather_observations(prompts: Gaussian, images: Gaussian, voters: Tensor, noi
     """Return samples of the voting images, image by image: mean + exp(log_var / 2) * noise.
 
     Without noise, return the images' Gaussians.
+
+    Args:
+        prompts: [C, K, D]; only their dtype and device are used.
+        images: [N, D].
+        voters: i64 [C, V], indices of images; -1 where a class has fewer.
+        noise: standard normal draws, [C, V, J, D], or None.
     """
     kind = prompts.mean
     present = (voters >= 0).to(kind)

@@ -68,7 +68,10 @@ def inclusion(specific: Gaussian, general: Gaussian, names: tuple[str, str]) -> 
 
 
 def inclusion_chain(levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
-    """Inclusion of each level in the next; the most specific level comes first (image, name, subgroup, group)."""
+    """Inclusion of each level, [N, D], in the next; the most specific level comes first (image, name, subgroup, group).
+
+    Items of the same row belong together.
+    """
     return [
         inclusion(specific, general, (name, general_name))
         for (name, specific), (general_name, general) in pairwise(levels)
@@ -76,7 +79,10 @@ def inclusion_chain(levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
 
 
 def inclusion_in_each(specific: tuple[str, Gaussian], levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
-    """Inclusion of one level (such as images) in each of the others (such as captions, from specific to general)."""
+    """Inclusion of one level (such as images) in each of the others (such as captions, from specific to general).
+
+    All levels are [N, D]; items of the same row belong together.
+    """
     return [inclusion(specific[1], general, (specific[0], name)) for name, general in levels]
 
 

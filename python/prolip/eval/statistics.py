@@ -155,7 +155,7 @@ def _draws(length: int, num_resamples: int, seed: int) -> Iterator[Tensor]:
 
 
 def percentile_interval(value: float, draws: Tensor, level: float = 0.95) -> Interval:
-    """The value with the interval that contains the share `level` of its draws; NaN draws are left out."""
+    """The value with the interval that contains the share `level` of its draws, [R]; NaN draws are left out."""
     kept = draws[~draws.isnan()].double()
     if len(kept) == 0:
         return Interval(value, math.nan, math.nan)

@@ -201,7 +201,7 @@ def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:
     """Uncertainty of each level, and its rank correlation with generality.
 
     Args:
-        levels: one tensor of uncertainties per level, the most general first; levels may differ in length.
+        levels: one [N] tensor of uncertainties per level, the most general first; levels may differ in N.
 
     Raises:
         ValueError: a level is empty.

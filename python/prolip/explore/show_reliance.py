@@ -1,4 +1,4 @@
-"""Render what can be relied on as HTML: the answer, the label set, and both kinds of doubt."""
+"""Render a `Reliance` as HTML: the answer, the label set, and both kinds of doubt."""
 
 from __future__ import annotations
 

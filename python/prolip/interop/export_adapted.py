@@ -45,7 +45,7 @@ def export_adapted(
     """Write an adapted model to a folder, and return the names of its files.
 
     Args:
-        options: the format, and what the card says.
+        options: the format, and entries of the model card.
         adapter: the adapter.
         frozen: its model.
         source: the adapter's folder.

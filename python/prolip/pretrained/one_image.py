@@ -1,4 +1,4 @@
-"""One image beside labels or texts (`prolip classify`, `prolip compare`)."""
+"""Compare one image with labels or texts (`prolip classify`, `prolip compare`)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ ERRORS = (0.02, 0.05, 0.1)
 
 
 class Calibrated(NamedTuple):
-    """A calibration, and what it was made of."""
+    """A calibration, and the data that it was made from."""
 
     calibration: Calibration
     evidence: Evidence

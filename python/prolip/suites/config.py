@@ -48,7 +48,7 @@ class ShardSuiteOptions(SuiteOptions):
     """Options of suites whose data are shards."""
 
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and what makes one complete."""
+    """How shards are read, and when one counts as complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +275,7 @@ class CalibrateOptions:
     seed: int = 0
     """Seed of the split and of the resampling."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and what makes one complete."""
+    """How shards are read, and when one counts as complete."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fit_share < 1:
@@ -323,4 +323,4 @@ class ReweightOptions:
     device: Device = "auto"
     """Where the model runs; `auto`: on a GPU if there is one."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and what makes one complete."""
+    """How shards are read, and when one counts as complete."""

@@ -218,7 +218,10 @@ def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: M
 
 
 def risk_chart(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> Chart:
-    """Share of wrong answers among the least doubtful images, by how many of them are answered."""
+    """Share of wrong answers among the least doubtful images, by how many of them are answered.
+
+    `doubts` are f64 [N] by name, `correct` is bool [N].
+    """
     lines = []
     for name in _DRAWN:
         if name in doubts:
@@ -230,7 +233,7 @@ def risk_chart(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> Char
 
 
 def reliability_chart(task: str, before: Tensor, after: Tensor, correct: Tensor) -> Chart:
-    """Accuracy by confidence, without and with temperature; on the diagonal they agree."""
+    """Accuracy by confidence, for logits [N, C] without and with temperature; on the diagonal they agree."""
     lines = []
     for name, logits in (("own scale", before), ("temperature", after)):
         confidence, accuracy = reliability_curve(logits.double().softmax(dim=1).amax(dim=1), correct, 10)

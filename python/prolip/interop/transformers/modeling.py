@@ -104,11 +104,11 @@ class ProLIPModel(PreTrainedModel):
         return normalised(self.text(input_ids))
 
     def get_image_features(self, pixel_values: Tensor) -> ProLIPModelOutput:
-        """Encode images alone; the same as `forward` without texts."""
+        """Encode normalised pixels [N, 3, H, W] alone; the same as `forward` without texts."""
         return _alone("image", self.encode_image(pixel_values))
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> ProLIPModelOutput:
-        """Encode texts alone; the same as `forward` without images."""
+        """Encode token ids [M, L] alone; the same as `forward` without images."""
         return _alone("text", self.encode_text(input_ids))
 
     def forward(
