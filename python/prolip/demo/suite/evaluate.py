@@ -21,7 +21,6 @@ from prolip.demo.suite.emoji_samples import (
     parse_sample,
 )
 from prolip.demo.suite.gallery import make_gallery
-from prolip.demo.suite.headline_items import order_items, recall_items, zero_shot_items
 from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import (
     ClassPrompts,
@@ -32,6 +31,7 @@ from prolip.demo.suite.measure_sets import (
     hidden_patches,
     measure_levels,
     measure_set,
+    order_items,
     zoomed,
 )
 from prolip.demo.suite.prompt_methods import measure_prompting
@@ -55,6 +55,8 @@ logger = logging.getLogger(__name__)
 Split = Literal["val", "test"]
 DESIGN_SET = "design-twtr"
 """Trained emoji in the held-out design. Its names are the seen names; its images are measured with the test split."""
+_OF_FIRST_SET = ("group", "group_with_prior", "subgroup", "subgroup_with_prior")
+"""Headlines that are measured on the first set."""
 RANDOM_SEED = 0
 MAX_FOR_VIEWS = 300
 """Images per set to change and embed again: enough to know a share to three percentage points."""
@@ -109,13 +111,15 @@ def evaluate_emoji(
     logger.info("evaluating %d images and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
 
     figures: list[ModelFigures] = []
+    items: list[dict[str, Tensor]] = []
     embedded: list[Embeddings] = []
-    networks = (model, untrained(model, device))
-    for network in networks:
+    for network in (model, untrained(model, device)):
         embedded.append(embed_everything(network, tokenizer, sets, book, device))
-        figures.append(
-            measure_model(network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
+        of_model, its_items = measure_model(
+            network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio
         )
+        figures.append(of_model)
+        items.append(its_items)
     chance = {image_set.name: chance_recall(correct_pairs(image_set.samples), 10) for image_set in sets}
     calibration, decisions = None, None
     if split == "test" and has_set(data_dir, set_names("val")[0]):
@@ -130,11 +134,7 @@ def evaluate_emoji(
         chance_recall_at_10=chance,
         seconds=time.monotonic() - started,
     )
-    trained, random = (
-        headline_items(sets, one, prompts, Trained(similarity_of(network), trained_emoji.samples))
-        for network, one in zip(networks, embedded, strict=True)
-    )
-    return Evaluated(results, trained, random, calibration)
+    return Evaluated(results, items[0], items[1], calibration)
 
 
 def decide_groups(
@@ -190,50 +190,45 @@ def measure_model(
     *,
     device: torch.device,
     keep_ratio: float,
-) -> ModelFigures:
-    """Measure one model by its embeddings, and by those of changed images, which are embedded here."""
+) -> tuple[ModelFigures, dict[str, Tensor]]:
+    """Measure one model by its embeddings, and by those of changed images, which are embedded here.
+
+    Returns the figures, and the items that each headline is the mean of, f64: one per image, or one per emoji for the
+    order of captions.
+    """
     images, captions = embedded
     trained = Trained(similarity_of(model), trained_emoji.samples)
-    return ModelFigures(
-        sets=[
-            measure_set(
-                image_set.name,
-                images[image_set.name],
-                image_set.samples,
-                captions,
-                prompts,
-                trained,
-                measure_views(model, image_set, images[image_set.name], device, keep_ratio),
-            )
-            for image_set in sets
-        ],
+    measured = [
+        measure_set(
+            image_set.name,
+            images[image_set.name],
+            image_set.samples,
+            captions,
+            prompts,
+            trained,
+            measure_views(model, image_set, images[image_set.name], device, keep_ratio),
+        )
+        for image_set in sets
+    ]
+    (_, first), (_, last) = measured[0], measured[-1]
+    items = {
+        **{name: first[name].double() for name in _OF_FIRST_SET},
+        "recall_at_10": last["recall_at_10"].double(),
+        "order_unseen": order_items(held_out(sets), captions),
+        "order_seen": order_items(trained_emoji.samples, captions),
+    }
+    figures = ModelFigures(
+        sets=[of_set for of_set, _ in measured],
         prompting=measure_prompting_everywhere(sets, embedded, prompts),
         unseen_names=measure_levels(held_out(sets), captions),
         seen_names=measure_levels(trained_emoji.samples, captions),
     )
+    return figures, items
 
 
 def held_out(sets: Sequence[ImageSet]) -> list[EmojiSample]:
     """Return the samples whose names are in no training caption."""
     return [sample for image_set in sets if image_set.name != DESIGN_SET for sample in image_set.samples]
-
-
-def headline_items(
-    sets: Sequence[ImageSet], embedded: Embeddings, prompts: ClassPrompts, trained: Trained
-) -> dict[str, Tensor]:
-    """Return the items that each headline is the mean of: one per image, or one per emoji for the order of captions."""
-    (images, captions), first, last = embedded, sets[0], sets[-1]
-    by_level = {
-        level + suffix: zero_shot_items(level, images[first.name], first.samples, captions, prompts, prior)
-        for level in ("group", "subgroup")
-        for suffix, prior in (("", None), ("_with_prior", trained))
-    }
-    return {
-        **by_level,
-        "recall_at_10": recall_items(images[last.name], last.samples, captions, 10),
-        "order_unseen": order_items(held_out(sets), captions),
-        "order_seen": order_items(trained.emoji, captions),
-    }
 
 
 def measure_prompting_everywhere(
