@@ -60,8 +60,7 @@ class ClassPrompts:
         if len({len(ensemble) for ensemble in prompts}) != 1:
             raise UserError(f"the classes of level {level} have different numbers of prompts")
         flat = captions.of([caption for ensemble in prompts for caption in ensemble])
-        shape = (len(prompts), len(prompts[0]), -1)
-        return Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+        return flat.unflatten(len(prompts), len(prompts[0]))
 
     def names(self, level: str) -> list[str]:
         """Return the class names of a level."""
