@@ -49,6 +49,7 @@ from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.pretrained.classify import Similarity
+from prolip.pretrained.preprocess import square_image_size
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,7 @@ def evaluate_emoji(
         UserError: a shard is missing, or a sample lacks a field.
     """
     started = time.monotonic()
-    image_size = model.config.vision.image_size
-    if not isinstance(image_size, int):
-        raise UserError(f"vision.image_size is {image_size}: the emoji are square")
+    image_size = square_image_size(model)
     sets = [read_set(data_dir, name, image_size) for name in set_names(split)]
     trained_emoji = sets[-1] if split == "test" else read_set(data_dir, DESIGN_SET, image_size)
     book, prompts = gather_captions([*sets, trained_emoji])
@@ -150,9 +149,7 @@ def decide_groups(
     Raises:
         UserError: a set of validation emoji is missing.
     """
-    image_size = model.config.vision.image_size
-    assert isinstance(image_size, int), "checked before"
-    validation = [read_set(data_dir, name, image_size) for name in set_names("val")]
+    validation = [read_set(data_dir, name, square_image_size(model)) for name in set_names("val")]
     similarity = similarity_of(model)
     calibration = calibrate_groups(
         [LabelledImages(one.name, embed_pixels(model, one.images, device), one.samples) for one in validation],
