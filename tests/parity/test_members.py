@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import random
 import tarfile
 import tempfile
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.images import encode
 from tests.support.shards import encoded, write_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
@@ -180,7 +180,6 @@ def test_members_outlive_their_batch(tmp_path: Path) -> None:
 def test_an_encoded_picture_comes_as_it_is(tmp_path: Path) -> None:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.effect_noise((64, 48), 60).save(buffer, "jpeg")
-    write_tar(tmp_path / "0.tar", [("a.JPG", buffer.getvalue())])
-    assert of_loader(evaluation([tmp_path / "0.tar"], keep_members=("jpg",))).members == {"jpg": [buffer.getvalue()]}
+    picture = encode(Image.effect_noise((64, 48), 60), "jpeg")
+    write_tar(tmp_path / "0.tar", [("a.JPG", picture)])
+    assert of_loader(evaluation([tmp_path / "0.tar"], keep_members=("jpg",))).members == {"jpg": [picture]}

@@ -6,11 +6,13 @@ import dataclasses
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tests.support.images import encode
 
 from prolip.data import AugmentConfig, BatchLoader, CaptionConfig, CaptionSource, LoaderConfig, MaskConfig
 from prolip.data.config import TokenizerConfig
@@ -19,12 +21,10 @@ TOKENIZER = TokenizerConfig(context_length=12)
 
 
 def encoded(colour: tuple[int, int, int], size: tuple[int, int] = (14, 11), kind: str = "png") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, kind)
-    return buffer.getvalue()
+    return encode(Image.new("RGB", size, colour), kind)
 
 
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     with tarfile.open(path, "w") as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)

@@ -12,6 +12,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tests.support.datacomp_sets import picture, preprocess_of
+from tests.support.images import encode
 from tests.support.shards import write_tar
 
 from prolip.data import DataError
@@ -31,9 +32,7 @@ SETTINGS = [
 
 
 def gray() -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((50, 31), 80).save(buffer, "jpeg")
-    return buffer.getvalue()
+    return encode(Image.effect_noise((50, 31), 80), "jpeg")
 
 
 @pytest.fixture
