@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import random
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.images import encode
-from tests.support.shards import encoded, write_tar
+from tests.support.shards import encoded, read_tar, write_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 
@@ -35,12 +34,9 @@ def of_tarfile(paths: list[Path]) -> Read:
     """What tarfile reads of the samples whose picture is one."""
     samples: dict[str, dict[str, bytes]] = {}
     for path in paths:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                key, _, extension = member.name.partition(".")
-                file = archive.extractfile(member)
-                assert file is not None
-                samples.setdefault(key, {})[extension.lower()] = file.read()
+        for name, data in read_tar(path):
+            key, _, extension = name.partition(".")
+            samples.setdefault(key, {})[extension.lower()] = data
     good = {key: members for key, members in samples.items() if members["png"] == PICTURE}
     return Read(list(good), {extension: [members.get(extension) for members in good.values()] for extension in KEPT})
 

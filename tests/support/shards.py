@@ -32,6 +32,20 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
             archive.addfile(info, io.BytesIO(data))
 
 
+def read_tar(path: Path) -> list[tuple[str, bytes]]:
+    with tarfile.open(path) as archive:
+        return [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+
+
+def read_samples(path: Path) -> dict[str, dict[str, bytes]]:
+    """The members of each sample by extension."""
+    samples: dict[str, dict[str, bytes]] = {}
+    for name, data in read_tar(path):
+        key, _, extension = name.partition(".")
+        samples.setdefault(key, {})[extension] = data
+    return samples
+
+
 def members(key: str, colour: tuple[int, int, int]) -> list[tuple[str, bytes]]:
     levels = {"levels": {"name": f"name {key}", "group": ["animals", "plants"]}}
     return [

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.support.emoji_build import SMALL, made_up_emoji
-from tests.support.shards import write_tar
+from tests.support.shards import read_samples, write_tar
 
 from prolip.cli import main
 from prolip.demo.config import SuitesConfig
@@ -30,14 +30,7 @@ DESIGNS = ("openmoji", "goog", "twtr")
 
 def members(path: Path) -> list[dict[str, bytes]]:
     """Samples by extension, with their key."""
-    samples: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            key, _, extension = member.name.partition(".")
-            file = archive.extractfile(member)
-            assert file is not None
-            samples.setdefault(key, {"key": key.encode()})[extension] = file.read()
-    return list(samples.values())
+    return [{"key": key.encode(), **sample} for key, sample in read_samples(path).items()]
 
 
 def lines(path: Path) -> list[str]:
