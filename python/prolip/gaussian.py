@@ -297,7 +297,7 @@ def _matrix(
                 found = kernel(one, other, _Buffers(first[part], second[part], spread, centre_sum))
             else:
                 some, others = specific.rows(here), general.rows(there)
-                found = score(Gaussian(some.mean[:, None], some.log_var[:, None]), others).sum(-1)
+                found = score(some[:, None], others).sum(-1)
             sums[here, there] = found
     return sums
 

@@ -171,7 +171,7 @@ def plain_doubts(model: Model, images: Gaussian, classes: Gaussian) -> dict[str,
 
     If variances say what the model has not learned, they are in its probabilities, and there is no distance.
     """
-    prompts = Gaussian(classes.mean[:, None], classes.log_var[:, None])
+    prompts = classes[:, None]
     evidence = weigh(images, prompts, None, model.similarity)
     doubts = logit_doubts(evidence.logits)
     if model.has_variances:
