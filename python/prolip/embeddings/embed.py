@@ -62,20 +62,8 @@ class DecodedImages(NamedTuple):
 # ---- Images of a loader ---------------------------------------------------------------------------------------------
 
 
-def embed_images(
-    model: ProLIP,
-    loader: BatchLoader,
-    device: torch.device,
-    *,
-    on_progress: Callable[[int], object] | None = None,
-) -> Embedded:
-    """Embed all images of a loader.
-
-    Args:
-        model: the model; its training mode is restored afterwards.
-        loader: the images.
-        device: where the model is.
-        on_progress: called with the number of images of each batch.
+def embed_images(model: ProLIP, loader: BatchLoader, device: torch.device) -> Embedded:
+    """Embed all images of a loader; the model's training mode is restored afterwards.
 
     Raises:
         UserError: the loader has no image.
@@ -88,8 +76,6 @@ def embed_images(
             parts.append(on_cpu(model.encode_image(batch.images)))
             keys.extend(batch.keys)
             _extend(members, batch.members)
-            if on_progress is not None:
-                on_progress(len(batch.keys))
     if not parts:
         raise UserError("the loader has no image")
     return Embedded(concatenate(parts), keys, members)

@@ -214,9 +214,9 @@ def _pair_share(
     )
 
 
-def hidden_patches(num_images: int, num_patches: int, keep_ratio: float, seed: int = 0) -> Tensor:
+def hidden_patches(num_images: int, num_patches: int, keep_ratio: float) -> Tensor:
     """Draw the patches that each image keeps, sorted, i64 [N, K]."""
-    order = torch.rand(num_images, num_patches, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    order = torch.rand(num_images, num_patches, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
     return order[:, : max(1, int(num_patches * keep_ratio))].sort(dim=1).values
 
 
