@@ -82,7 +82,7 @@ class Gaussian(NamedTuple):
 
     def unflatten(self, *sizes: int) -> Gaussian:
         """The items of one axis on several, [*sizes, D]; one size may be -1."""
-        return Gaussian(self.mean.unflatten(0, sizes), self.log_var.unflatten(0, sizes))
+        return Gaussian(*(tensor.reshape(*sizes, tensor.shape[-1]) for tensor in self))
 
     def to(self, target: torch.device | torch.dtype) -> Gaussian:
         """The same Gaussians on another device or in another floating type."""
@@ -297,7 +297,7 @@ def _matrix(
                 found = kernel(one, other, _Buffers(first[part], second[part], spread, centre_sum))
             else:
                 some, others = specific.rows(here), general.rows(there)
-                found = score(some[:, None], others).sum(-1)
+                found = score(Gaussian(some.mean[:, None], some.log_var[:, None]), others).sum(-1)
             sums[here, there] = found
     return sums
 

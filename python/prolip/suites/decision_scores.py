@@ -96,14 +96,15 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
     """
     logits = answered.evidence.logits
     scores = [score for score in SCORES if score != "csd" or answered.evidence.distance is not None]
-    keys = [(score, guarantee) for score in scores for guarantee in GUARANTEES]
+    all_sets = [(score, guarantee) for score in scores for guarantee in GUARANTEES]
+    one_set: list[tuple[Score, float]] = [("lac", 0.9)]
     even, with_frequencies = (
         Decided(
             torch.empty_like(logits, dtype=torch.float64),
             {key: torch.zeros_like(logits, dtype=torch.bool) for key in some},
             {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS},
         )
-        for some in (keys, [("lac", 0.9)])
+        for some in (all_sets, one_set)
     )
     subject = Subject(model.name, "", data.source, data.classnames, data.templates)
     calibrations = []
@@ -171,7 +172,7 @@ def plain_doubts(model: Model, images: Gaussian, classes: Gaussian) -> dict[str,
 
     If variances say what the model has not learned, they are in its probabilities, and there is no distance.
     """
-    prompts = classes[:, None]
+    prompts = Gaussian(classes.mean[:, None], classes.log_var[:, None])
     evidence = weigh(images, prompts, None, model.similarity)
     doubts = logit_doubts(evidence.logits)
     if model.has_variances:

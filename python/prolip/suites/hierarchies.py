@@ -101,7 +101,7 @@ def level_rows(name: str, data: _Hierarchies) -> list[Row]:
     """How often queries lie inside their own item of each level, and whether uncertainty falls from level to level."""
     rows = []
     for level in range(data.items.mean.shape[1]):
-        own = data.items[:, level]
+        own = Gaussian(data.items.mean[:, level], data.items.log_var[:, level])
         inside = (inclusion_score(data.queries, own).double().sum(dim=1) > 0).double()
         rows.append(row_of_items(name, f"lies in its level {level} (0 is the most general)", inside))
     uncertainty = data.items.total_var.double()
