@@ -82,7 +82,8 @@ class Gaussian(NamedTuple):
 
     def unflatten(self, *sizes: int) -> Gaussian:
         """The items of one axis on several, [*sizes, D]; one size may be -1."""
-        return Gaussian(*(tensor.reshape(*sizes, tensor.shape[-1]) for tensor in self))
+        shape = (*sizes, self.mean.shape[-1])
+        return Gaussian(self.mean.reshape(shape), self.log_var.reshape(shape))
 
     def to(self, target: torch.device | torch.dtype) -> Gaussian:
         """The same Gaussians on another device or in another floating type."""
