@@ -39,6 +39,7 @@ from prolip.demo.suite.results import (
     DecisionFigures,
     EmojiResults,
     Headline,
+    LevelFigures,
     ModelFigures,
     PromptSetFigures,
     ViewFigures,
@@ -328,47 +329,27 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
     place = "the held-out design" if split == "test" else "validation emoji in the held-out design"
     rows = [
         (
-            "group",
-            "Group of a held-out emoji, zero-shot",
-            (first.group.top1, random_first.group.top1, first.group.majority),
-            "largest group",
-        ),
+            level + way,
+            f"{level.capitalize()} of a held-out emoji, {words}",
+            (getattr(first, level + way).top1, getattr(random_first, level + way).top1, getattr(first, level).majority),
+            f"largest {level}",
+        )
+        for level in ("group", "subgroup")
+        for way, words in (("", "zero-shot"), ("_with_prior", f"with the {level}s' frequencies"))
+    ]
+    recalls = (last.image_to_text.recall_at_10, random_last.image_to_text.recall_at_10, chance[last.name])
+    rows.append(("recall_at_10", f"Right caption in the first 10, {place}", recalls, "random order"))
+    rows += [
         (
-            "group_with_prior",
-            "Group of a held-out emoji, with the groups' frequencies",
-            (first.group_with_prior.top1, random_first.group_with_prior.top1, first.group.majority),
-            "largest group",
-        ),
-        (
-            "subgroup",
-            "Subgroup of a held-out emoji, zero-shot",
-            (first.subgroup.top1, random_first.subgroup.top1, first.subgroup.majority),
-            "largest subgroup",
-        ),
-        (
-            "subgroup_with_prior",
-            "Subgroup of a held-out emoji, with the subgroups' frequencies",
-            (first.subgroup_with_prior.top1, random_first.subgroup_with_prior.top1, first.subgroup.majority),
-            "largest subgroup",
-        ),
-        (
-            "recall_at_10",
-            f"Right caption in the first 10, {place}",
-            (last.image_to_text.recall_at_10, random_last.image_to_text.recall_at_10, chance[last.name]),
-            "random order",
-        ),
-        (
-            "order_unseen",
-            "Group caption more uncertain than the name, unseen names",
-            (_group_over_name(trained, unseen=True), _group_over_name(random, unseen=True), 0.5),
+            name,
+            f"Group caption more uncertain than the name, {words} names",
+            (_order(ours), _order(theirs), 0.5),
             "coin",
-        ),
-        (
-            "order_seen",
-            "Group caption more uncertain than the name, trained names",
-            (_group_over_name(trained, unseen=False), _group_over_name(random, unseen=False), 0.5),
-            "coin",
-        ),
+        )
+        for name, words, ours, theirs in (
+            ("order_unseen", "unseen", trained.unseen_names, random.unseen_names),
+            ("order_seen", "trained", trained.seen_names, random.seen_names),
+        )
     ]
     return [
         Headline(name=name, label=label, trained=a, random=b, chance=c, chance_label=chance_label)
@@ -376,6 +357,6 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
     ]
 
 
-def _group_over_name(figures: ModelFigures, *, unseen: bool) -> float:
-    levels = figures.unseen_names if unseen else figures.seen_names
+def _order(levels: LevelFigures) -> float:
+    """Share of group captions that are more uncertain than the name."""
     return next(pair.share for pair in levels.pairs if (pair.general, pair.specific) == ("group", "name"))
