@@ -22,7 +22,7 @@ from prolip.pretrained.model import Model
 
 
 def reading_config(batch_size: int, num_threads: int, *, text: bool, caption_key: str) -> LoaderConfig:
-    """How the loader reads encoded images, and the members that hold captions."""
+    """Return loader settings that keep the encoded images and the members with captions."""
     beside = () if not text else ("txt",) if caption_key == "txt" else ("json",)
     return LoaderConfig(
         shards=(),
@@ -35,7 +35,7 @@ def reading_config(batch_size: int, num_threads: int, *, text: bool, caption_key
 
 
 class _Decoded(NamedTuple):
-    """A sample as the model takes it."""
+    """A sample, ready for the model."""
 
     pixels: Tensor | None
     """f32 [3, H, W]; None if images are not embedded."""
@@ -53,7 +53,7 @@ class _Sample(NamedTuple):
 
 
 class EncodedBatches:
-    """Keys and Gaussians of one batch after another. Iterate once."""
+    """Iterates over keys and Gaussians, batch by batch; only once."""
 
     def __init__(
         self, model: Model, reading: Reading, *, image: bool, text: bool, caption_key: str, num_threads: int
@@ -64,10 +64,10 @@ class EncodedBatches:
         self.wait_seconds = 0.0
         """Time in which the model waited for data."""
         self.lost: dict[int, list[str]] = {}
-        """By index of a part in the reading: samples that could not be decoded."""
+        """Samples that could not be decoded, by the index of their part in the reading."""
 
     def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
-        """Keys of the usable samples of a batch, and their Gaussians on the CPU; a batch may have none."""
+        """Yield the keys of a batch's usable samples, and their Gaussians on the CPU; a batch may have none."""
         begun = time.perf_counter()
         for decoded in DecodedAhead(self._samples(), self._decode, self._num_threads):
             for sample, found in decoded:
@@ -97,7 +97,7 @@ class EncodedBatches:
         return found
 
     def _decode(self, sample: _Sample) -> _Decoded | str:
-        """A sample, or why it cannot be used."""
+        """Return a decoded sample, or the reason why it cannot be used."""
         try:
             caption = self._caption(sample.key, sample.batch, sample.row) if self._text else None
             if not self._image:
@@ -107,7 +107,7 @@ class EncodedBatches:
             return str(error)
 
     def _caption(self, key: str, batch: Batch, row: int) -> str:
-        """The sample's caption; of several the first.
+        """Return the sample's caption, the first if there are several.
 
         Raises:
             DataError: it has none.
