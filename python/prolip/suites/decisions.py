@@ -23,6 +23,7 @@ from prolip.suites.decision_rows import (
     beside_rows,
     doubt_rows,
     elsewhere_rows,
+    fitting_note,
     frequency_rows,
     probability_rows,
     reliability_chart,
@@ -143,7 +144,8 @@ def measure_decisions(
         risk_chart(name, doubts, right),
         reliability_chart(name, answered.evidence.logits, folded.even.logits, right),
     ]
-    return TaskResult(rows=rows, charts=charts)
+    note = fitting_note(name, answered, folded, doubts, 0 if known is None else len(known.mean))
+    return TaskResult(rows=rows, notes=[note], charts=charts)
 
 
 def _named(doubts: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
