@@ -80,6 +80,11 @@ class Gaussian(NamedTuple):
         """The same items on one axis, [N, D]."""
         return Gaussian(self.mean.flatten(0, -2), self.log_var.flatten(0, -2))
 
+    def unflatten(self, *sizes: int) -> Gaussian:
+        """The items of one axis on several, [*sizes, D]; one size may be -1."""
+        shape = (*sizes, self.mean.shape[-1])
+        return Gaussian(self.mean.reshape(shape), self.log_var.reshape(shape))
+
     def to(self, target: torch.device | torch.dtype) -> Gaussian:
         """The same Gaussians on another device or in another floating type."""
         return Gaussian(self.mean.to(target), self.log_var.to(target))

@@ -6,14 +6,14 @@ A small tower, which asks the loader for more than a published one does.
 from __future__ import annotations
 
 import dataclasses
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.support.images import encode
+from tests.support.shards import write_tar
 
 from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.embed_parts import run_embed
@@ -27,14 +27,12 @@ LARGEST_WAIT = 0.05
 
 def write_shard(path: Path, rng: np.random.Generator) -> None:
     """Pictures of 512 x 384 pixels, as coarse as photographs."""
-    with tarfile.open(path, "w") as archive:
-        for number in range(SAMPLES):
-            coarse = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            jpeg = io.BytesIO()
-            Image.fromarray(coarse).resize((512, 384), Image.Resampling.BICUBIC).save(jpeg, "JPEG", quality=95)
-            entry = tarfile.TarInfo(f"{number:06d}.jpg")
-            entry.size = len(jpeg.getvalue())
-            archive.addfile(entry, io.BytesIO(jpeg.getvalue()))
+    members = []
+    for number in range(SAMPLES):
+        coarse = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        large = Image.fromarray(coarse).resize((512, 384), Image.Resampling.BICUBIC)
+        members.append((f"{number:06d}.jpg", encode(large, "JPEG", quality=95)))
+    write_tar(path, members)
 
 
 @pytest.mark.bench

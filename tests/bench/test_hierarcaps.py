@@ -52,7 +52,7 @@ def published(given: Problem, root: Literal["text", "inclusion"], num_images: in
     texts, flat_ids = captions.flatten(), ids.flatten()
     precision, recall = [], []
     for place in range(num_images):
-        image = Gaussian(images.mean[place], images.log_var[place])
+        image = images[place]
         start = texts.mean[(texts.mean @ image.mean).sort().indices[-1]]
         end = text_root if root == "text" else including(image, texts)
         step = (start - end) / STEPS

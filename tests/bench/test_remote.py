@@ -6,12 +6,10 @@ proxy adds 50 ms to every request, as a distant server does.
 
 from __future__ import annotations
 
-import io
 import json
 import statistics
 import subprocess
 import sys
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +18,8 @@ import pytest
 from PIL import Image
 from tests.bench.side_by_side import table
 from tests.support import servers
+from tests.support.images import encode
+from tests.support.shards import write_tar
 
 from prolip.data import StoreConfig, write_index
 
@@ -51,16 +51,14 @@ def write_shards(folder: Path) -> int:
     pictures = []
     for _ in range(20):
         coarse = Image.fromarray(rng.integers(0, 256, (80, 96, 3), dtype=np.uint8))
-        encoded = io.BytesIO()
-        coarse.resize((480, 400), Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=94)
-        pictures.append(encoded.getvalue())
+        pictures.append(encode(coarse.resize((480, 400), Image.Resampling.BICUBIC), "JPEG", quality=94))
     for shard in range(SHARDS):
-        with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
-            for sample in range(PICTURES):
-                for suffix, content in (("jpg", pictures[sample % 20]), ("txt", b"a picture")):
-                    entry = tarfile.TarInfo(f"{shard:03d}-{sample:04d}.{suffix}")
-                    entry.size = len(content)
-                    tar.addfile(entry, io.BytesIO(content))
+        members = [
+            (f"{shard:03d}-{sample:04d}.{suffix}", content)
+            for sample in range(PICTURES)
+            for suffix, content in (("jpg", pictures[sample % 20]), ("txt", b"a picture"))
+        ]
+        write_tar(folder / f"{shard:03d}.tar", members)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.support.emoji_build import build_made_up
+from tests.support.shards import read_samples
 
 import prolip
 from prolip import cli
@@ -60,14 +60,7 @@ class Demo:
 def _samples(shards: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The key and the members of each sample."""
     for shard in sorted(shards.parent.glob(shards.name)):
-        samples: dict[str, dict[str, bytes]] = {}
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                key, _, extension = member.name.partition(".")
-                file = tar.extractfile(member)
-                assert file is not None
-                samples.setdefault(key, {})[extension] = file.read()
-        yield from samples.items()
+        yield from read_samples(shard).items()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from tests.support.ranks import Job
 from tests.support.small_training import Lab, same_weights
 
 PROGRAM = str(Path(__file__).parent / "programs" / "paused_training.py")
+UNPAUSED = (PROGRAM, "start", "none")
 FLAGS = ("--batch_size", "12", "--samples_seen", "144", "--checkpoint_every", "4", "--keep_checkpoints", "1")
 """12 steps. The first validation comes after step 8."""
 Kill = Callable[[Job, Path], None]
@@ -21,7 +22,7 @@ Kill = Callable[[Job, Path], None]
 def unharmed(watched: Lab) -> str:
     """The name of a run that nobody kills."""
     name = "shared/unharmed"
-    watched.launch(name, *FLAGS, processes=3)
+    watched.launch(name, *FLAGS, processes=3, program=UNPAUSED)
     return name
 
 
@@ -95,7 +96,7 @@ def test_a_run_that_is_killed_at_several_moments_goes_on_to_the_same_bits(
             kill(job, folder)
         for file in ("paused", "go"):
             (folder / file).unlink(missing_ok=True)
-    watched.launch(name, *FLAGS, processes=3)
+    watched.launch(name, *FLAGS, processes=3, program=UNPAUSED)
     assert same_weights(watched.latest(name), watched.latest(unharmed))
     assert measured(watched, name) == measured(watched, unharmed)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000000012"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import tarfile
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tests.support.shards import encoded, write_tar
 from tests.support.small_training import COLOURS, PLACES, Lab, numbers
 from torch import Tensor
 
@@ -33,15 +31,14 @@ def short(lab: Lab) -> ProLIP:
     torch.manual_seed(0)
     model = ProLIP(config)
     save_pretrained(model, lab.folder / "before-long")
-    with tarfile.open(lab.folder / "long.tar", "w") as tar:
-        for number, (colour, place) in enumerate(itertools.product(COLOURS, PLACES)):
-            png = io.BytesIO()
-            Image.new("RGB", (48, 48), COLOURS[colour]).save(png, "PNG")
-            caption = " ".join(itertools.islice(itertools.cycle([colour, place, place]), WORDS))
-            for suffix, content in (("png", png.getvalue()), ("txt", caption.encode())):
-                entry = tarfile.TarInfo(f"{number:04d}.{suffix}")
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
+    members = []
+    for number, (colour, place) in enumerate(itertools.product(COLOURS, PLACES)):
+        caption = " ".join(itertools.islice(itertools.cycle([colour, place, place]), WORDS))
+        members += [
+            (f"{number:04d}.png", encoded(COLOURS[colour], (48, 48))),
+            (f"{number:04d}.txt", caption.encode()),
+        ]
+    write_tar(lab.folder / "long.tar", members)
     return model
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
-from PIL import Image
 from tests.support import servers
+from tests.support.images import encode, noise
 from tests.support.remote_shards import assert_equal
+from tests.support.shards import encoded, write_tar
 from tests.support.small_training import Lab, same_weights
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, DataError, LoaderConfig, StoreConfig
@@ -36,14 +34,13 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of very different lengths."""
     folder = tmp_path_factory.mktemp("shards")
     for shard, size in enumerate(SIZES):
-        with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
-            for sample in range(size):
-                picture = io.BytesIO()
-                Image.new("RGB", (10, 8), (shard * 20, sample * 10, 90)).save(picture, "PNG")
-                for suffix, content in (("png", picture.getvalue()), ("txt", f"{sample} of {shard}".encode())):
-                    entry = tarfile.TarInfo(f"{shard}-{sample}.{suffix}")
-                    entry.size = len(content)
-                    tar.addfile(entry, io.BytesIO(content))
+        members = []
+        for sample in range(size):
+            members += [
+                (f"{shard}-{sample}.png", encoded((shard * 20, sample * 10, 90), (10, 8))),
+                (f"{shard}-{sample}.txt", f"{sample} of {shard}".encode()),
+            ]
+        write_tar(folder / f"{shard:03d}.tar", members)
     return folder
 
 
@@ -215,14 +212,8 @@ def test_the_disk_holds_what_is_ahead_and_no_more(tmp_path: Path) -> None:
     served.mkdir()
     size, count = 300_000, 60
     for shard in range(count):
-        picture = io.BytesIO()
-        noise = np.random.default_rng(shard).integers(0, 256, (180, 180, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(picture, "PNG", compress_level=0)
-        with tarfile.open(served / f"{shard:03d}.tar", "w") as tar:
-            for sample in range(3):
-                entry = tarfile.TarInfo(f"{shard}-{sample}.png")
-                entry.size = len(picture.getvalue())
-                tar.addfile(entry, io.BytesIO(picture.getvalue()))
+        picture = encode(noise(shard, (180, 180)), "PNG", compress_level=0)
+        write_tar(served / f"{shard:03d}.tar", [(f"{shard}-{sample}.png", picture) for sample in range(3)])
     assert all(abs(path.stat().st_size - size) < 50_000 for path in served.iterdir())
     with servers.nginx(served, tmp_path) as url:
         store = replace(STORE, cache_dir=str(cache), read_ahead_bytes=4 * size)

@@ -55,7 +55,7 @@ def _pair(f: Terms, name: str) -> Gaussian:
 
 
 def _one_slot(text: Gaussian) -> Gaussian:
-    return Gaussian(text.mean[None], text.log_var[None])
+    return text[None]
 
 
 def loss_config(hyper: dict[str, Any]) -> LossConfig:

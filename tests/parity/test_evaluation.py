@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from open_clip.transform import image_transform
 from PIL import Image
+from tests.support.images import encode
 from tests.support.shards import TOKENIZER, config, write_tar
 from torchvision.transforms import Compose
 
@@ -27,9 +28,8 @@ def pictures() -> dict[str, bytes]:
         width, height = SIZES[number % len(SIZES)]
         image = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
         kind, mode = [("jpg", "RGB"), ("png", "RGBA"), ("webp", "RGB"), ("png", "L"), ("jpg", "CMYK")][number % 5]
-        buffer = io.BytesIO()
-        image.convert(mode).save(buffer, {"jpg": "jpeg"}.get(kind, kind))
-        made[f"k{(number * 7) % 100:02}.{kind}"] = buffer.getvalue()
+        picture = encode(image.convert(mode), {"jpg": "jpeg"}.get(kind, kind))
+        made[f"k{(number * 7) % 100:02}.{kind}"] = picture
     return made
 
 

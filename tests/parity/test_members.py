@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import io
 import random
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,8 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.shards import encoded, write_tar
+from tests.support.images import encode
+from tests.support.shards import encoded, read_tar, write_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 
@@ -35,12 +34,9 @@ def of_tarfile(paths: list[Path]) -> Read:
     """What tarfile reads of the samples whose picture is one."""
     samples: dict[str, dict[str, bytes]] = {}
     for path in paths:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                key, _, extension = member.name.partition(".")
-                file = archive.extractfile(member)
-                assert file is not None
-                samples.setdefault(key, {})[extension.lower()] = file.read()
+        for name, data in read_tar(path):
+            key, _, extension = name.partition(".")
+            samples.setdefault(key, {})[extension.lower()] = data
     good = {key: members for key, members in samples.items() if members["png"] == PICTURE}
     return Read(list(good), {extension: [members.get(extension) for members in good.values()] for extension in KEPT})
 
@@ -180,7 +176,6 @@ def test_members_outlive_their_batch(tmp_path: Path) -> None:
 def test_an_encoded_picture_comes_as_it_is(tmp_path: Path) -> None:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.effect_noise((64, 48), 60).save(buffer, "jpeg")
-    write_tar(tmp_path / "0.tar", [("a.JPG", buffer.getvalue())])
-    assert of_loader(evaluation([tmp_path / "0.tar"], keep_members=("jpg",))).members == {"jpg": [buffer.getvalue()]}
+    picture = encode(Image.effect_noise((64, 48), 60), "jpeg")
+    write_tar(tmp_path / "0.tar", [("a.JPG", picture)])
+    assert of_loader(evaluation([tmp_path / "0.tar"], keep_members=("jpg",))).members == {"jpg": [picture]}

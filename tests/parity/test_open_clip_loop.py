@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import pytest
 from open_clip_train.zero_shot import run
 from PIL import Image
 from tests.support.datacomp_sets import NAMES, TASKS, TEMPLATES, write_lists, write_open_clip, write_shards
+from tests.support.images import encode
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -62,9 +62,8 @@ def pictures() -> list[tuple[str, bytes]]:
             image = image.quantize(32)
         elif mode != given:
             image = image.convert(mode)
-        buffer = io.BytesIO()
-        image.save(buffer, kind, **({"transparency": 1} if (mode, kind) == ("P", "png") else {}))
-        made.append((kind, buffer.getvalue()))
+        picture = encode(image, kind, **({"transparency": 1} if (mode, kind) == ("P", "png") else {}))
+        made.append((kind, picture))
     return made
 
 

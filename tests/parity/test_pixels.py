@@ -13,6 +13,7 @@ import numpy.typing as npt
 import PIL
 import pytest
 from PIL import Image
+from tests.support.images import encode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
@@ -41,12 +42,6 @@ def scene(width: int, height: int, seed: int = 0) -> Image.Image:
     ]
     noisy = np.stack(channels, axis=-1) + generator.normal(0, 12, (height, width, 3))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-
-
-def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
 
 
 def by_pil(data: bytes) -> Pixels:

@@ -19,6 +19,7 @@ import webdataset
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.support.images import encode
 from webdataset import tariterators
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members, NoSampleError, StoreConfig
@@ -30,9 +31,7 @@ KEPT = ("json", "png", "seg.png", "cls", "txt")
 
 
 def png(shade: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (shade, 255 - shade, 3)).save(buffer, "png")
-    return buffer.getvalue()
+    return encode(Image.new("RGB", (8, 8), (shade, 255 - shade, 3)), "png")
 
 
 class Entry(NamedTuple):

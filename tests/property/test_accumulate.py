@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.forkserver import FORKSERVER
+from tests.support.ranks import answer, asked_ranks
 from tests.support.small_step import LOSS, assert_same, gradients, model_of, step_of
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -91,23 +91,13 @@ def serve(rank: int, store: Path, answers: Connection) -> None:
 
 
 def test_parts_equal_the_whole_on_several_ranks(tmp_path: Path) -> None:
-    pipes = [FORKSERVER.Pipe(duplex=False) for _ in range(RANKS)]
-    processes = [
-        FORKSERVER.Process(target=serve, args=(rank, tmp_path / "store", there), daemon=True)
-        for rank, (_, there) in enumerate(pipes)
-    ]
-    for process in processes:
-        process.start()
-    for here, _ in pipes:
-        assert here.poll(120), "a rank hangs"
-        whole, *others = [
-            {name: torch.from_numpy(array) for name, array in of_parts.items()} for of_parts in here.recv()
-        ]
-        for found in others:
-            assert_same(found, whole)
-    for process in processes:
-        process.join(timeout=60)
-    assert [process.exitcode for process in processes] == [0] * RANKS
+    with asked_ranks(serve, RANKS, tmp_path / "store") as ends:
+        for end in ends:
+            whole, *others = [
+                {name: torch.from_numpy(array) for name, array in of_parts.items()} for of_parts in answer(end)
+            ]
+            for found in others:
+                assert_same(found, whole)
     # The ranks hold different samples, and one gradient.
     assert not torch.equal(step_of(7, 3, rank=0).images, step_of(7, 3, rank=1).images)
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.forkserver import FORKSERVER
+from tests.support.ranks import answer, asked_ranks
 from torch import Tensor
 
 from prolip.distributed import Peers, Ranks, start, stop
@@ -163,24 +163,11 @@ def serve(rank: int, store: Path, orders: Connection) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Connection]]:
     """Five processes in groups of one to five, each with a pipe."""
-    store = tmp_path_factory.mktemp("ranks") / "store"
-    pipes = [FORKSERVER.Pipe() for _ in range(MAX_RANKS)]
-    processes = [
-        FORKSERVER.Process(target=serve, args=(rank, store, there), daemon=True)
-        for rank, (_, there) in enumerate(pipes)
-    ]
-    for process in processes:
-        process.start()
-    ends = [here for here, _ in pipes]
-    for end in ends:
-        assert end.poll(120)
-        assert end.recv() == "ready"
-    yield ends
-    for end in ends:
-        end.send(None)
-    for process in processes:
-        process.join(timeout=60)
-    assert [process.exitcode for process in processes] == [0] * MAX_RANKS
+    with asked_ranks(serve, MAX_RANKS, tmp_path_factory.mktemp("ranks") / "store") as ends:
+        assert [answer(end) for end in ends] == ["ready"] * MAX_RANKS
+        yield ends
+        for end in ends:
+            end.send(None)
 
 
 @given(case=cases())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +11,15 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.support.images import encode
+from tests.support.shards import write_tar
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, MaskConfig
 from prolip.data.config import TokenizerConfig
 
 
 def picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((9, 7), 90).convert("RGB").save(buffer, "png")
-    return buffer.getvalue()
+    return encode(Image.effect_noise((9, 7), 90).convert("RGB"), "png")
 
 
 PICTURE = picture()
@@ -31,12 +29,12 @@ PICTURE = picture()
 def shards(sizes: list[int]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         for shard, size in enumerate(sizes):
-            with tarfile.open(f"{folder}/{shard}.tar", "w") as archive:
-                for index in range(size):
-                    for extension, data in (("png", PICTURE), ("txt", f"number {index} of {shard}".encode())):
-                        info = tarfile.TarInfo(f"{shard}-{index}.{extension}")
-                        info.size = len(data)
-                        archive.addfile(info, io.BytesIO(data))
+            members = [
+                (f"{shard}-{index}.{extension}", data)
+                for index in range(size)
+                for extension, data in (("png", PICTURE), ("txt", f"number {index} of {shard}".encode()))
+            ]
+            write_tar(Path(folder) / f"{shard}.tar", members)
         yield str(Path(folder) / "*.tar")
 
 

@@ -16,6 +16,7 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tests.support.images import encode
 from tests.support.shards import write_tar
 
 from prolip.pretrained.build_open_clip import of_open_clip
@@ -40,9 +41,7 @@ def picture(draw: random.Random, kind: str = "png") -> bytes:
     size = draw.randrange(9, 40), draw.randrange(9, 40)
     noise = np.random.default_rng(draw.randrange(2**32))
     pixels = noise.integers(0, 256, (size[1], size[0], 3)) * noise.random(3) + noise.random(3) * 90
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
+    return encode(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), kind)
 
 
 def array(values: Sequence[int]) -> bytes:
@@ -139,11 +138,11 @@ def spread_out(model: open_clip.CLIP, image_size: Any) -> None:
     shape = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = torch.rand(64, 3, *shape) * torch.rand(64, 3, 1, 1) * 4 - 2
     texts = open_clip.SimpleTokenizer(context_length=16)([text.format(c=name) for name in NAMES for text in TEMPLATES])
-    for encode, given, norm, projection in (
+    for tower, given, norm, projection in (
         (model.encode_image, images, model.visual.ln_post, model.visual.proj),
         (model.encode_text, texts, model.ln_final, model.text_projection),
     ):
-        mean = encode(given).mean(dim=0)
+        mean = tower(given).mean(dim=0)
         norm.bias -= torch.linalg.lstsq(projection.T, mean[:, None]).solution[:, 0]
 
 

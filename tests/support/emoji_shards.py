@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+from tests.support.images import encode
+from tests.support.shards import write_tar
 
 GROUPS = {
     "animals and nature": ("marine animal", "plant"),
@@ -47,12 +47,10 @@ def write_emoji(folder: Path, counts: dict[str, int]) -> None:
         records = {f"{name}-{place:03d}": record(place, name) for place in range(count)}
         if name == "design-twtr":  # a variant, which no figure may count
             records["variant"] = records["design-twtr-000"] | {"skin_tone": True}
-        with tarfile.open(folder / f"{name}-000000.tar", "w") as tar:
-            for place, (key, content) in enumerate(records.items()):
-                for extension, data in (("png", picture(place)), ("json", json.dumps(content).encode())):
-                    member = tarfile.TarInfo(f"{key}.{extension}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+        members = []
+        for place, (key, content) in enumerate(records.items()):
+            members += [(f"{key}.png", picture(place)), (f"{key}.json", json.dumps(content).encode())]
+        write_tar(folder / f"{name}-000000.tar", members)
     (folder / "dataset.json").write_text("{}", encoding="utf-8")
     (folder / "ATTRIBUTION.md").write_text("OpenMoji <CC BY-SA 4.0>, https://openmoji.org.\n", encoding="utf-8")
 
@@ -61,6 +59,4 @@ def picture(place: int) -> bytes:
     image = Image.new("RGB", (40, 40), "white")
     colour = [(200, 60, 60), (60, 160, 80), (60, 90, 200)][place % 3]
     ImageDraw.Draw(image).ellipse((4, 4, 36, 36 - place // 3 % 2 * 14), fill=colour)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+    return encode(image, "PNG")

@@ -77,7 +77,7 @@ def figures(
                 prompts,
                 Trained(Similarity(20.0, None), sets[-1].samples),
                 [compare_view("blurred", False, images[pictures.name], images[pictures.name])],
-            )
+            )[0]
             for pictures in sets
         ],
         prompting=measure_prompting_everywhere(sets, Embeddings(images, captions), prompts),

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """The image as a file of a format of Pillow's."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def draw(path: Path, size: tuple[int, int] = (8, 6), value: int = 0, **options: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,3 @@ def rank_numbered(folder: Path, count: int) -> Path:
     write_tar(folder / "0.tar", [(f"k{place}.txt", b"") for place in range(count)])
     ranking.write_text(ranking.read_text().replace("0.tar", str(folder / "0.tar")))
     return ranking
-
-
-def read_tar(path: Path) -> list[tuple[str, bytes]]:
-    with tarfile.open(path) as archive:
-        return [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -109,6 +110,27 @@ class Job:
             assert all(process.is_alive() for process in self.ranks), self.told()
             assert time.monotonic() < deadline, self.told()
             time.sleep(0.005)
+
+
+@contextmanager
+def asked_ranks(serve: Callable[..., None], number: int, *given: object) -> Iterator[list[Connection]]:
+    """Processes of `serve(rank, *given, pipe)`, by the other ends of their pipes; all must end well."""
+    pipes = [FORKSERVER.Pipe() for _ in range(number)]
+    processes = [
+        FORKSERVER.Process(target=serve, args=(rank, *given, there), daemon=True)
+        for rank, (_, there) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    yield [here for here, _ in pipes]
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0] * number
+
+
+def answer(end: Connection) -> Any:
+    assert end.poll(120), "a rank hangs"
+    return end.recv()
 
 
 def _run(command: list[str], environment: Mapping[str, str], told: Path) -> None:

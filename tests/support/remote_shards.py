@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tests.support.images import encode
+from tests.support.shards import write_tar
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, StoreConfig, write_index
 
@@ -23,16 +23,15 @@ QUICK = StoreConfig(connections=4, retries=12, timeout_s=20)
 def write_shards(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for shard in range(NUM_SHARDS):
-        with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
-            for sample in range(SAMPLES + shard):
-                picture = io.BytesIO()
-                noise = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-                Image.fromarray(noise).resize((48, 48)).save(picture, "JPEG", quality=90)
-                caption = f"picture {sample} of {shard}".encode()
-                for suffix, content in (("jpg", picture.getvalue()), ("txt", caption)):
-                    entry = tarfile.TarInfo(f"{shard:03d}-{sample:04d}.{suffix}")
-                    entry.size = len(content)
-                    tar.addfile(entry, io.BytesIO(content))
+        members = []
+        for sample in range(SAMPLES + shard):
+            name = f"{shard:03d}-{sample:04d}"
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            members += [
+                (f"{name}.jpg", encode(coarse.resize((48, 48)), "JPEG", quality=90)),
+                (f"{name}.txt", f"picture {sample} of {shard}".encode()),
+            ]
+        write_tar(folder / f"{shard:03d}.tar", members)
     for path in sorted(folder.glob("*.tar")):
         with gzip.open(f"{path}.gz", "wb", compresslevel=1) as packed:
             packed.write(path.read_bytes())

@@ -6,11 +6,13 @@ import dataclasses
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tests.support.images import encode
 
 from prolip.data import AugmentConfig, BatchLoader, CaptionConfig, CaptionSource, LoaderConfig, MaskConfig
 from prolip.data.config import TokenizerConfig
@@ -19,17 +21,29 @@ TOKENIZER = TokenizerConfig(context_length=12)
 
 
 def encoded(colour: tuple[int, int, int], size: tuple[int, int] = (14, 11), kind: str = "png") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, kind)
-    return buffer.getvalue()
+    return encode(Image.new("RGB", size, colour), kind)
 
 
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     with tarfile.open(path, "w") as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
+
+
+def read_tar(path: Path) -> list[tuple[str, bytes]]:
+    with tarfile.open(path) as archive:
+        return [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+
+
+def read_samples(path: Path) -> dict[str, dict[str, bytes]]:
+    """The members of each sample by extension."""
+    samples: dict[str, dict[str, bytes]] = {}
+    for name, data in read_tar(path):
+        key, _, extension = name.partition(".")
+        samples.setdefault(key, {})[extension] = data
+    return samples
 
 
 def members(key: str, colour: tuple[int, int, int]) -> list[tuple[str, bytes]]:

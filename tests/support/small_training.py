@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import shutil
-import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
+from tests.support.images import encode
 from tests.support.ranks import Job
+from tests.support.shards import write_tar
 from tests.support.warm_python import warm_python
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -29,18 +29,14 @@ TRAIN = ("-m", "prolip.train")
 def write_shard(path: Path, numbers: range = range(64)) -> None:
     """Pictures of a coloured half, 64 different ones, each with its caption and a more general one."""
     kinds = list(itertools.product(COLOURS, PLACES, range(4)))
-    with tarfile.open(path, "w") as tar:
-        for number in numbers:
-            colour, place, shade = kinds[number % len(kinds)]
-            picture = Image.new("RGB", (12, 12), (250 - 20 * shade,) * 3)
-            picture.paste(COLOURS[colour], PLACES[place])
-            png = io.BytesIO()
-            picture.save(png, "PNG")
-            record = {"captions": {"name": [f"{colour} {place}"], "group": [colour]}}
-            for suffix, content in (("png", png.getvalue()), ("json", json.dumps(record).encode())):
-                entry = tarfile.TarInfo(f"{number:04d}.{suffix}")
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
+    members = []
+    for number in numbers:
+        colour, place, shade = kinds[number % len(kinds)]
+        picture = Image.new("RGB", (12, 12), (250 - 20 * shade,) * 3)
+        picture.paste(COLOURS[colour], PLACES[place])
+        record = {"captions": {"name": [f"{colour} {place}"], "group": [colour]}}
+        members += [(f"{number:04d}.png", encode(picture, "PNG")), (f"{number:04d}.json", json.dumps(record).encode())]
+    write_tar(path, members)
 
 
 def write_tokenizer(path: Path) -> None:

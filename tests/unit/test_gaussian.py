@@ -50,6 +50,7 @@ def test_rows_flatten_and_concatenate_keep_mean_and_variance_together() -> None:
     torch.testing.assert_close(both.rows(torch.tensor([4])).mean, b.mean[1:])
     slots = Gaussian(both.mean.view(1, 5, 8), both.log_var.view(1, 5, 8))
     assert slots.flatten().mean.shape == (5, 8)
+    assert torch.equal(both[:4].unflatten(2, -1)[1, 0].log_var, both.log_var[2])
     assert slots.rows(slice(0, 2)).mean.shape == (1, 2, 8)
     assert both.to(torch.float32).log_var.dtype == torch.float32
     assert not both.detach().mean.requires_grad

@@ -53,14 +53,10 @@ def main() -> int:
 
 def _prolip(task: Task) -> Measurement:
     """Measure the loader: uint8 batches as in training, where the device normalises them."""
-    return _measure_loader(task, _loader_config(task))
-
-
-def _measure_loader(task: Task, config: LoaderConfig) -> Measurement:
     loaders: list[BatchLoader] = []
 
     def start() -> Iterator[_Array]:
-        loaders.append(BatchLoader(config))
+        loaders.append(BatchLoader(_loader_config(task)))
         for batch in loaders[0]:
             yield batch.images
 
@@ -108,31 +104,25 @@ def _decode_only(task: Task) -> Measurement:
     )
 
 
-def _webdataset(task: Task) -> Measurement:
+def _baseline(task: Task) -> Measurement:
+    """A loader of `prolip.bench.baselines`, whose packages are not imported for the others."""
     from prolip.bench import baselines
 
-    return _measure(task, lambda: (images for images, _ in baselines.webdataset_batches(task)))
-
-
-def _hand_made(task: Task) -> Measurement:
-    from prolip.bench import baselines
-
-    return _measure(task, lambda: (images for images, _ in baselines.hand_made_batches(task)))
-
-
-def _hand_made_cv2(task: Task) -> Measurement:
-    from prolip.bench import baselines
-
-    return _measure(task, lambda: (images for images, _ in baselines.hand_made_cv2_batches(task)))
+    batches = {
+        "webdataset": baselines.webdataset_batches,
+        "hand-made": baselines.hand_made_batches,
+        "hand-made-cv2": baselines.hand_made_cv2_batches,
+    }[task.contender]
+    return _measure(task, lambda: (images for images, _ in batches(task)))
 
 
 CONTENDERS: dict[str, Callable[[Task], Measurement]] = {
     "prolip": _prolip,
     "prolip-float32": _prolip_float32,
     "decode-only": _decode_only,
-    "webdataset": _webdataset,
-    "hand-made": _hand_made,
-    "hand-made-cv2": _hand_made_cv2,
+    "webdataset": _baseline,
+    "hand-made": _baseline,
+    "hand-made-cv2": _baseline,
 }
 
 

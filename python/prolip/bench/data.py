@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.rounds import align, rates, warnings
+from prolip.bench.rounds import rates, warnings
 from prolip.bench.task import Measurement, Task
 from prolip.data import expand_shards
 from prolip.errors import UserError
+from prolip.report.text_table import align
 
 OURS = "prolip"
 FLOOR = "decode-only"

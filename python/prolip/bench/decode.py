@@ -27,8 +27,9 @@ from prolip.bench.config import BenchDecodeConfig
 from prolip.bench.data import LEVEL_VARIABLE
 from prolip.bench.decoder_process import BATCH, READY, Pass, Request
 from prolip.bench.decoders import DECODERS, LIBJPEG, OURS, PILLOW
-from prolip.bench.rounds import align, cpu_ratio, cpu_us, rate_ratio, rates, warnings
+from prolip.bench.rounds import cpu_ratio, cpu_us, rate_ratio, rates, warnings
 from prolip.errors import UserError
+from prolip.report.text_table import align
 
 AS_THEY_ARE, AT_MOST_512, PROGRESSIVE = "as they are", "at most 512", "progressive"
 """The sets of files: photographs as they are; at most 512 pixels long, saved with quality 95; progressive, with 90."""

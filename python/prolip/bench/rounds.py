@@ -62,14 +62,6 @@ def cpu_ratio(ours: Sequence[Turn], theirs: Sequence[Turn]) -> Spread:
     return Spread.of(b.cpu_us / a.cpu_us for a, b in zip(ours, theirs, strict=True))
 
 
-def align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the rows of a table as lines, the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *rest in rows:
-        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
-        yield "  ".join([first.ljust(widths[0]), *cells])
-
-
 def warnings(rates_of: Iterable[tuple[str, Spread]], others_cores: float) -> Iterator[str]:
     """Yield warnings about inexact rates: rounds that differ, and other programs."""
     uneven = {name: spread.most / spread.least for name, spread in rates_of if spread.most > spread.least * MAX_SPREAD}

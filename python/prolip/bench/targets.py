@@ -19,12 +19,13 @@ from prolip.bench.data import FLOOR, run_task
 from prolip.bench.data import OURS as OUR_LOADER
 from prolip.bench.decode import AS_THEY_ARE, AT_MOST_512, PROGRESSIVE, Contender, Decoded
 from prolip.bench.decoders import LIBJPEG, OURS
-from prolip.bench.rounds import MAX_OTHERS, Spread, Turn, align, cpu_ratio, cpu_us, rate_ratio, rates, warnings
+from prolip.bench.rounds import MAX_OTHERS, Spread, Turn, cpu_ratio, cpu_us, rate_ratio, rates, warnings
 from prolip.bench.task import Measurement, Task
 from prolip.data import expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
 from prolip.errors import UserError
+from prolip.report.text_table import align
 
 LOADER_TARGETS = {
     "avx512": {AS_THEY_ARE: 1.45, AT_MOST_512: 1.40},

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from prolip import suites
 from prolip.cli.command import Command, choose, finish, parse, prepare
 from prolip.closing import command
 from prolip.demo.config import EmojiOptions
@@ -31,46 +32,10 @@ class Suite(NamedTuple):
     """Imports the function that takes a model, the options and the finished tasks, and returns a `SuiteResult`."""
 
 
-def _datacomp() -> Callable[..., Any]:
-    from prolip.suites.datacomp import run_datacomp
-
-    return run_datacomp
-
-
-def _imagenet() -> Callable[..., Any]:
-    from prolip.suites.imagenet import run_imagenet
-
-    return run_imagenet
-
-
 def _emoji() -> Callable[..., Any]:
     from prolip.demo.suite.eval_emoji import run_emoji
 
     return run_emoji
-
-
-def _retrieval() -> Callable[..., Any]:
-    from prolip.suites.retrieval import run_retrieval
-
-    return run_retrieval
-
-
-def _hierarcaps() -> Callable[..., Any]:
-    from prolip.suites.hierarchies import run_hierarcaps
-
-    return run_hierarcaps
-
-
-def _hierarimgs() -> Callable[..., Any]:
-    from prolip.suites.hierarchies import run_hierarimgs
-
-    return run_hierarimgs
-
-
-def _uncertainty() -> Callable[..., Any]:
-    from prolip.suites.uncertainty import run_uncertainty
-
-    return run_uncertainty
 
 
 def _decisions() -> Callable[..., Any]:
@@ -79,40 +44,38 @@ def _decisions() -> Callable[..., Any]:
     return run_decisions
 
 
-def _zero_shot() -> Callable[..., Any]:
-    from prolip.suites.zero_shot import run_zero_shot
-
-    return run_zero_shot
-
-
 SUITES = {
-    "zero_shot": Suite("your own images in class folders, by accuracy and recall", ZeroShotOptions, _zero_shot),
+    "zero_shot": Suite(
+        "your own images in class folders, by accuracy and recall", ZeroShotOptions, lambda: suites.run_zero_shot
+    ),
     "datacomp": Suite(
         "DataComp's 38 tasks and two fairness extras, or tasks of your own, each by its own metric",
         DatacompOptions,
-        _datacomp,
+        lambda: suites.run_datacomp,
     ),
     "imagenet": Suite(
         "ImageNet, V2, A, R and Sketch, or other sets, with even, filtered and re-weighted prompts",
         ImagenetOptions,
-        _imagenet,
+        lambda: suites.run_imagenet,
     ),
     "emoji": Suite("the demo's figures on the emoji shards, beside an untrained model", EmojiOptions, _emoji),
     "retrieval": Suite(
         "image-text retrieval both ways: Flickr, COCO 1K and 5K, CxC, ECCV Caption, or your own pairs",
         RetrievalOptions,
-        _retrieval,
+        lambda: suites.run_retrieval,
     ),
     "hierarcaps": Suite(
         "from images up through captions of four levels: traversal, inclusion, uncertainty by level",
         HierarcapsOptions,
-        _hierarcaps,
+        lambda: suites.run_hierarcaps,
     ),
-    "hierarimgs": Suite("from captions up through images of several levels", HierarimgsOptions, _hierarimgs),
+    "hierarimgs": Suite(
+        "from captions up through images of several levels", HierarimgsOptions, lambda: suites.run_hierarimgs
+    ),
     "uncertainty": Suite(
         "uncertainty against accuracy and length, and after shortening, masking or blurring",
         UncertaintyOptions,
-        _uncertainty,
+        lambda: suites.run_uncertainty,
     ),
     "decisions": Suite(
         "which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere",

@@ -62,20 +62,8 @@ class DecodedImages(NamedTuple):
 # ---- Images of a loader ---------------------------------------------------------------------------------------------
 
 
-def embed_images(
-    model: ProLIP,
-    loader: BatchLoader,
-    device: torch.device,
-    *,
-    on_progress: Callable[[int], object] | None = None,
-) -> Embedded:
-    """Embed all images of a loader.
-
-    Args:
-        model: the model; its training mode is restored afterwards.
-        loader: the images.
-        device: where the model is.
-        on_progress: called with the number of images of each batch.
+def embed_images(model: ProLIP, loader: BatchLoader, device: torch.device) -> Embedded:
+    """Embed all images of a loader; the model's training mode is restored afterwards.
 
     Raises:
         UserError: the loader has no image.
@@ -88,8 +76,6 @@ def embed_images(
             parts.append(on_cpu(model.encode_image(batch.images)))
             keys.extend(batch.keys)
             _extend(members, batch.members)
-            if on_progress is not None:
-                on_progress(len(batch.keys))
     if not parts:
         raise UserError("the loader has no image")
     return Embedded(concatenate(parts), keys, members)
@@ -111,7 +97,7 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
             slots, items, length = batch.token_ids.shape
             if slots:
                 flat = on_cpu(model.encode_text(batch.token_ids.view(slots * items, length)))
-                texts.append(Gaussian(flat.mean.view(slots, items, dim), flat.log_var.view(slots, items, dim)))
+                texts.append(flat.unflatten(slots, items))
                 ids.append(batch.token_ids.cpu())
             keys.extend(batch.keys)
             _extend(members, batch.members)
@@ -244,8 +230,6 @@ def embed_texts(
     captions: Sequence[str],
     device: torch.device,
     batch_size: int = 512,
-    *,
-    on_progress: Callable[[int], object] | None = None,
 ) -> Gaussian:
     """Embed captions, [M, D] on the CPU; they are padded to the full context, as in training.
 
@@ -255,14 +239,13 @@ def embed_texts(
         captions: M captions.
         device: where the model is.
         batch_size: captions per forward pass.
-        on_progress: called with the number of captions of each forward pass.
     """
 
     def encode(some: Sequence[str]) -> Gaussian:
         return model.encode_text(torch.from_numpy(tokenizer.encode(list(some))).long().to(device))
 
     with evaluating(model):
-        return encode_in_batches(encode, captions, batch_size, on_progress)
+        return encode_in_batches(encode, captions, batch_size, None)
 
 
 def embed_captions(

@@ -6,9 +6,7 @@ B batch, H/W pixels.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -19,10 +17,8 @@ from prolip.data.samples import EXTENSIONS, read_record, values_at
 from prolip.embeddings.input_parts import Reading
 from prolip.gaussian import Gaussian
 from prolip.pretrained.forward import on_cpu
+from prolip.pretrained.image_batches import DecodedAhead, encoded_image
 from prolip.pretrained.model import Model
-
-_AHEAD = 2
-"""Batches that are decoded ahead of the model."""
 
 
 def reading_config(batch_size: int, num_threads: int, *, text: bool, caption_key: str) -> LoaderConfig:
@@ -46,14 +42,14 @@ class _Decoded(NamedTuple):
     caption: str | None
 
 
-class _Pending(NamedTuple):
-    """A batch that is being decoded."""
+class _Sample(NamedTuple):
+    """A sample that is being decoded."""
 
     place: int
     """Index of its part in the reading."""
-    keys: list[str]
-    samples: list[Future[_Decoded | str]]
-    """Each sample, or the reason why it cannot be used."""
+    key: str
+    batch: Batch
+    row: int
 
 
 class EncodedBatches:
@@ -64,7 +60,7 @@ class EncodedBatches:
     ) -> None:
         self._model, self._reading = model, reading
         self._image, self._text, self._caption_key = image, text, caption_key
-        self._num_threads = num_threads or None
+        self._num_threads = num_threads
         self.wait_seconds = 0.0
         """Time in which the model waited for data."""
         self.lost: dict[int, list[str]] = {}
@@ -72,37 +68,20 @@ class EncodedBatches:
 
     def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
         """Yield the keys of a batch's usable samples, and their Gaussians on the CPU; a batch may have none."""
-        batches = iter(self._reading)
-        waiting: deque[_Pending] = deque()
-        with ThreadPoolExecutor(self._num_threads, "decode") as pool:
-            try:
-                while True:
-                    begun = time.perf_counter()
-                    while len(waiting) < _AHEAD and (batch := next(batches, None)) is not None:
-                        futures = [pool.submit(self._decode, batch, row) for row in range(len(batch.keys))]
-                        waiting.append(_Pending(self._reading.places[-1], batch.keys, futures))
-                    if not waiting:
-                        return
-                    keys, samples = self._take(waiting.popleft())
-                    self.wait_seconds += time.perf_counter() - begun
-                    yield keys, self._embed(samples)
-            finally:
-                for pending in waiting:
-                    for future in pending.samples:
-                        future.cancel()
+        begun = time.perf_counter()
+        for decoded in DecodedAhead(self._samples(), self._decode, self._num_threads):
+            for sample, found in decoded:
+                if isinstance(found, str):
+                    self.lost.setdefault(sample.place, []).append(f"{sample.key}: {found}")
+            self.wait_seconds += time.perf_counter() - begun
+            keys = [sample.key for sample, found in decoded if isinstance(found, _Decoded)]
+            yield keys, self._embed([found for _, found in decoded if isinstance(found, _Decoded)])
+            begun = time.perf_counter()
 
-    def _take(self, pending: _Pending) -> tuple[list[str], list[_Decoded]]:
-        """Return the keys and the usable samples of a batch."""
-        keys: list[str] = []
-        samples: list[_Decoded] = []
-        for key, future in zip(pending.keys, pending.samples, strict=True):
-            found = future.result()
-            if isinstance(found, str):
-                self.lost.setdefault(pending.place, []).append(f"{key}: {found}")
-            else:
-                keys.append(key)
-                samples.append(found)
-        return keys, samples
+    def _samples(self) -> Iterator[list[_Sample]]:
+        for batch in self._reading:
+            place = self._reading.places[-1]
+            yield [_Sample(place, key, batch, row) for row, key in enumerate(batch.keys)]
 
     def _embed(self, samples: Sequence[_Decoded]) -> dict[str, Gaussian]:
         found: dict[str, Gaussian] = {}
@@ -117,24 +96,22 @@ class EncodedBatches:
                 found["text"] = on_cpu(self._model.encode_captions(captions))
         return found
 
-    def _decode(self, batch: Batch, row: int) -> _Decoded | str:
+    def _decode(self, sample: _Sample) -> _Decoded | str:
         """Return a decoded sample, or the reason why it cannot be used."""
         try:
-            caption = self._caption(batch, row) if self._text else None
+            caption = self._caption(sample.key, sample.batch, sample.row) if self._text else None
             if not self._image:
                 return _Decoded(None, caption)
-            encoded = next(data for name in EXTENSIONS if (data := batch.members[name][row]) is not None)
-            return _Decoded(self._model.preprocess(encoded), caption)
+            return _Decoded(self._model.preprocess(encoded_image(sample.batch, sample.row)), caption)
         except DataError as error:
             return str(error)
 
-    def _caption(self, batch: Batch, row: int) -> str:
+    def _caption(self, key: str, batch: Batch, row: int) -> str:
         """Return the sample's caption, the first if there are several.
 
         Raises:
             DataError: it has none.
         """
-        key = batch.keys[row]
         if self._caption_key == "txt":
             data = batch.members["txt"][row]
             if data is None:

@@ -14,14 +14,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, NoSampleError, expand_shards, shown_shard
 from prolip.data.build.folder import find_images
-from prolip.data.build.images import UNREADABLE, read_image
-from prolip.data.samples import EXTENSIONS
+from prolip.data.build.images import UNREADABLE, read_for_loader
+from prolip.data.build.shards import add_sample
 from prolip.errors import UserError
 from prolip.files import writing
 
@@ -276,24 +275,14 @@ def _pack(part: FolderPart, shard: Path, *, with_captions: bool) -> list[str]:
     with tarfile.open(shard, "w") as archive:
         for number, name in enumerate(part.names):
             path = Path(part.folder) / name
-            suffix = path.suffix.lower().removeprefix(".")
             try:
-                if suffix in EXTENSIONS:
-                    data = path.read_bytes()
-                else:
-                    image = read_image(path, None)
-                    data, suffix = image.data, image.extension
+                image = read_for_loader(path)
             except UNREADABLE as error:
                 lost.append(f"{part.folder}: {name}: {error}")
                 continue
-            _add(archive, f"{number:08d}.{suffix}", data)
+            members = {image.extension: image.data}
             caption = path.with_suffix(".txt")
             if with_captions and caption.is_file():
-                _add(archive, f"{number:08d}.txt", caption.read_bytes())
+                members["txt"] = caption.read_bytes()
+            add_sample(archive, f"{number:08d}", members)
     return lost
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    archive.addfile(entry, BytesIO(data))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip.data import DataError, StoreConfig, preprocess_image
-from prolip.data.build.images import UNREADABLE, read_image
+from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.samples import EXTENSIONS, read_members, read_record, values_at
 from prolip.embeddings.input_parts import read_lines
 from prolip.errors import UserError
@@ -91,11 +91,10 @@ def _from_file(path: Path, side: int | None) -> Contents:
     if side is None:
         return Contents(None, text)
     try:
-        # Formats that the loader does not read are converted first.
-        data = path.read_bytes() if path.suffix.lower()[1:] in EXTENSIONS else read_image(path, None).data
+        image = read_for_loader(path)
     except UNREADABLE:
         return Contents(None, text)
-    return Contents(_square(data, side), text)
+    return Contents(_square(image.data, side), text)
 
 
 def _caption(key: str, member: bytes | None, path: str) -> str | None:

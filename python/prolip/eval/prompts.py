@@ -206,3 +206,15 @@ def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[
         if "{}" not in template and "{c}" not in template:
             raise UserError(f"template {template!r} has no {{}} for the class name")
     return [[template.replace("{c}", "{}").replace("{}", name) for template in templates] for name in classnames]
+
+
+def encode_prompts(
+    templates: Sequence[str], classnames: Sequence[str], encode: Callable[[list[str]], Gaussian]
+) -> Gaussian:
+    """Fill every template with every class name, and encode all prompts at once, [C, K, D].
+
+    Raises:
+        UserError: as for `fill_templates`.
+    """
+    texts = [prompt for ensemble in fill_templates(templates, classnames) for prompt in ensemble]
+    return encode(texts).unflatten(len(classnames), len(templates))

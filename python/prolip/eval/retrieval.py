@@ -88,16 +88,10 @@ def first_ranks(
 
 
 def precision_at_r(
-    queries: Gaussian,
-    candidates: Gaussian,
-    correct: Tensor,
-    score: Score = "csd",
-    block: int = 1024,
-    *,
-    num_correct: Tensor | None = None,
+    queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd", block: int = 1024
 ) -> RPrecision:
     """R-precision and mAP@R, averaged over queries; see `precisions_at_r`."""
-    found = precisions_at_r(queries, candidates, correct, score, block, num_correct=num_correct)
+    found = precisions_at_r(queries, candidates, correct, score, block)
     return RPrecision(r_precision=float(found.r_precision.mean()), map_at_r=float(found.map_at_r.mean()))
 
 

@@ -23,7 +23,7 @@ from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, reweight_prompts
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.eval.hierarchy import visited_items
-from prolip.eval.prompts import fill_templates
+from prolip.eval.prompts import encode_prompts
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.explore.items import Item
 from prolip.explore.reliance import Doubt, Reliance, rely_on
@@ -251,9 +251,7 @@ class Explorer:
             raise UserError("a classifier needs at least two class names")
         if len(names) * len(templates) > MAX_PROMPTS:
             raise UserError(f"{len(names) * len(templates)} prompts are too many: {MAX_PROMPTS} at most")
-        flat = self._texts([prompt for ensemble in fill_templates(templates, names) for prompt in ensemble])
-        shape = (len(names), len(templates), -1)
-        prompts = Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+        prompts = encode_prompts(templates, names, self._texts)
         reweighted: PromptWeights | None = None
         if self._images is not None and len(templates) > 1:
             count = min(BprwConfig.num_neighbors, len(self.items))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from prolip.closing import command
 from prolip.decisions.calibration import Calibration
 from prolip.errors import UserError
-from prolip.eval.prompts import fill_templates
+from prolip.eval.prompts import encode_prompts
 from prolip.gaussian import Gaussian
 from prolip.pretrained.classify import NOTHING, PLAIN, Decide, classification
 from prolip.pretrained.model import Model
@@ -76,11 +76,9 @@ def rely_on(
     assert decide.max_error is not None
     calibration, why_not = _for_labels(model, labels)
     templates = PLAIN if calibration is None else calibration.subject.templates
-    flat = embed([prompt for ensemble in fill_templates(templates, labels) for prompt in ensemble])
-    shape = (len(labels), len(templates), -1)
     found = classification(
         image,
-        Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape)),
+        encode_prompts(templates, labels, embed),
         labels,
         weights=None,
         similarity=model.similarity,

@@ -65,7 +65,7 @@ def ppcl(
         A scalar >= 0.
     """
     dtype = torch.promote_types(image.mean.dtype, torch.float32)
-    image, text = (Gaussian(one.mean.to(dtype), one.log_var.to(dtype)) for one in (image, text))
+    image, text = (one.to(dtype) for one in (image, text))
     inputs = [image.mean, image.total_var], [text.mean, text.total_var], [logit_scale.to(dtype), logit_bias.to(dtype)]
     training = torch.is_grad_enabled() and any(tensor.requires_grad for pair in inputs for tensor in pair)
     total: Tensor = _pair_sum(*inputs, peers.number, gathers, tile, training)[0]

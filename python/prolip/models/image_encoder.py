@@ -45,21 +45,9 @@ class ImageEncoder(nn.Module):
         # A convolution in the checkpoint, computed as a matrix product: so dropped patches cost nothing.
         self.conv1 = nn.Conv2d(3, width, self.patch, self.patch, bias=False)
         self.ln_pre = nn.Identity() if config.no_ln_pre else nn.LayerNorm(width, config.norm_eps)
-        self.transformer = Transformer(
-            width,
-            config.layers,
-            config.heads,
-            config.mlp_ratio,
-            layer_scale=config.ls_init_value,
-            norm_eps=config.norm_eps,
-            activation=activation,
-        )
+        self.transformer = Transformer(config, activation)
         self.ln_post = nn.LayerNorm(width, config.norm_eps)
-        self.attn_pool = (
-            None
-            if has_cls
-            else AttentionPool(width, config.heads, config.mlp_ratio, norm_eps=config.norm_eps, activation=activation)
-        )
+        self.attn_pool = None if has_cls else AttentionPool(config, activation)
         self.uncertainty_proj = nn.Linear(width, embed_dim) if config.embed_unc else None
         self.mask: Tensor | None
         self.register_buffer("mask", image_mask(config), persistent=False)

@@ -98,6 +98,4 @@ class ProLIP(nn.Module):
 
     def _encode_slots(self, token_ids: Tensor) -> Gaussian:
         """Encode token ids [C, N, L] as Gaussians [C, N, D]."""
-        flat = self.encode_text(token_ids.flatten(0, 1))
-        shape = (*token_ids.shape[:2], -1)
-        return Gaussian(flat.mean.view(shape), flat.log_var.view(shape))
+        return self.encode_text(token_ids.flatten(0, 1)).unflatten(*token_ids.shape[:2])

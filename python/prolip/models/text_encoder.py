@@ -49,15 +49,7 @@ class TextEncoder(nn.Module):
         if bare is not None:
             self.text_projection: nn.Parameter | nn.Linear = bare
         self.token_embedding = nn.Embedding(config.vocab_size, width)
-        self.transformer = Transformer(
-            width,
-            config.layers,
-            config.heads,
-            config.mlp_ratio,
-            layer_scale=config.ls_init_value,
-            norm_eps=config.norm_eps,
-            activation="quick" if quick_gelu else config.gelu,
-        )
+        self.transformer = Transformer(config, "quick" if quick_gelu else config.gelu)
         self.ln_final = nn.LayerNorm(width, config.norm_eps)
         if bare is None:
             self.text_projection = nn.Linear(width, embed_dim)

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from prolip.models.config import TextConfig, VisionConfig
+
+TowerConfig = VisionConfig | TextConfig
 Activation = Literal["exact", "tanh", "quick"]
 """GELU, its tanh approximation, or x * sigmoid(1.702 x)."""
 
@@ -253,23 +256,15 @@ class Norm(nn.LayerNorm):
 class Block(nn.Module):
     """x + g1 * attention(norm(x)), then x + g2 * mlp(norm(x))."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        mlp_ratio: float,
-        *,
-        layer_scale: float | None,
-        norm_eps: float,
-        activation: Activation,
-    ) -> None:
+    def __init__(self, config: TowerConfig, activation: Activation) -> None:
         super().__init__()
-        self.ln_1 = Norm(width, norm_eps)
-        self.attn = Attention(width, heads)
-        self.ls_1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
-        self.ln_2 = Norm(width, norm_eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio), activation=activation)
-        self.ls_2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        width, scale = config.width, config.ls_init_value
+        self.ln_1 = Norm(width, config.norm_eps)
+        self.attn = Attention(width, config.heads)
+        self.ls_1 = nn.Identity() if scale is None else LayerScale(width, scale)
+        self.ln_2 = Norm(width, config.norm_eps)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=activation)
+        self.ls_2 = nn.Identity() if scale is None else LayerScale(width, scale)
 
     def forward(
         self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None, keeps_gelu: bool = False
@@ -288,12 +283,13 @@ class Block(nn.Module):
 class AttentionPool(nn.Module):
     """Pools all tokens into one vector: attention of a learned query, then an MLP (SigLIP's head)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, *, norm_eps: float, activation: Activation) -> None:
+    def __init__(self, config: TowerConfig, activation: Activation) -> None:
         super().__init__()
+        width = config.width
         self.latent = nn.Parameter(width**-0.5 * torch.randn(1, width))
-        self.attn = Attention(width, heads)
-        self.norm = nn.LayerNorm(width, norm_eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio), activation=activation)
+        self.attn = Attention(width, config.heads)
+        self.norm = nn.LayerNorm(width, config.norm_eps)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool [B, L, W] into [B, W]."""
@@ -305,23 +301,10 @@ class AttentionPool(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks that computes only the outputs it is asked for."""
 
-    def __init__(
-        self,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_ratio: float,
-        *,
-        layer_scale: float | None,
-        norm_eps: float,
-        activation: Activation,
-    ) -> None:
+    def __init__(self, config: TowerConfig, activation: Activation) -> None:
         super().__init__()
         self.recompute_every = 0
-        self.resblocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, layer_scale=layer_scale, norm_eps=norm_eps, activation=activation)
-            for _ in range(layers)
-        )
+        self.resblocks = nn.ModuleList(Block(config, activation) for _ in range(config.layers))
 
     def blocks(self) -> list[Block]:
         """The blocks, from first to last."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from prolip.pretrained.classify import Classification
     from prolip.pretrained.download import DownloadError
     from prolip.pretrained.model import Model, Parts, of_prolip, weights_digest
-    from prolip.pretrained.open import load, open_run
+    from prolip.pretrained.open import load
     from prolip.pretrained.preprocess import Preprocess
     from prolip.pretrained.sources import load_network, new_model, read_config
     from prolip.pretrained.tokenizer_choice import own_tokenizer
@@ -27,7 +27,6 @@ __all__ = [
     "new_model",
     "of_open_clip",
     "of_prolip",
-    "open_run",
     "own_tokenizer",
     "read_config",
     "weights_digest",
@@ -40,7 +39,7 @@ __getattr__ = lazy_names(
         "classify": ["Classification"],
         "download": ["DownloadError"],
         "model": ["Model", "Parts", "of_prolip", "weights_digest"],
-        "open": ["load", "open_run"],
+        "open": ["load"],
         "preprocess": ["Preprocess"],
         "sources": ["load_network", "new_model", "read_config"],
         "tokenizer_choice": ["own_tokenizer"],

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,10 @@ MAX_BAD_FRACTION = 0.01
 """Largest share of unreadable images; a set with more counts as damaged."""
 Images = AnyImage | Iterable[AnyImage]
 """One image, or several. A text may also name a folder of images, or shards as in `LoaderConfig.shards`."""
+_AHEAD = 2
+"""Batches that threads decode ahead of the model."""
+Item = TypeVar("Item")
+Decoded = TypeVar("Decoded")
 
 
 class ImageBatch(NamedTuple):
@@ -45,6 +49,40 @@ class ImageBatch(NamedTuple):
     """B keys."""
     members: Members
     """Kept members of the samples, B per extension."""
+
+
+class DecodedAhead(Generic[Item, Decoded]):
+    """Batches of items, each with what a thread decoded of it; the threads work ahead of the model. Iterate once."""
+
+    def __init__(self, batches: Iterable[Sequence[Item]], decode: Callable[[Item], Decoded], num_threads: int) -> None:
+        """Takes the batches, the function, and the number of threads; 0 for this process's share of the cores."""
+        self._batches, self._decode, self._num_threads = batches, decode, num_threads or None
+        self._waiting: deque[tuple[Sequence[Item], list[Future[Decoded]]]] = deque()
+
+    @property
+    def ready(self) -> int:
+        """1 if a whole batch is decoded, else 0."""
+        return int(bool(self._waiting) and all(future.done() for future in self._waiting[0][1]))
+
+    def __iter__(self) -> Iterator[list[tuple[Item, Decoded]]]:
+        with ThreadPoolExecutor(self._num_threads, "decode") as pool:
+            try:
+                for items in self._batches:
+                    self._waiting.append((items, [pool.submit(self._decode, item) for item in items]))
+                    if len(self._waiting) == _AHEAD:
+                        yield self._take()
+                while self._waiting:
+                    yield self._take()
+            finally:
+                for _, futures in self._waiting:
+                    for future in futures:
+                        future.cancel()
+
+    def _take(self) -> list[tuple[Item, Decoded]]:
+        items, futures = self._waiting[0]
+        decoded = [(item, future.result()) for item, future in zip(items, futures, strict=True)]
+        self._waiting.popleft()
+        return decoded
 
 
 # ---- Shards ---------------------------------------------------------------------------------------------------------
@@ -114,29 +152,27 @@ def _check_whole(loader: BatchLoader) -> None:
 def _transformed(preprocess: Preprocess, reading: LoaderConfig, device: torch.device) -> Iterator[ImageBatch]:
     """The loader reads and Pillow decodes; an image that Pillow cannot decode counts as a bad sample."""
 
-    def decode(key: str, members: Sequence[bytes | None]) -> Tensor | DataError:
+    def decode(sample: tuple[Batch, int]) -> Tensor | DataError:
+        batch, row = sample
         try:
-            return preprocess.decode(next(member for member in members if member is not None), key)
+            return preprocess.decode(encoded_image(batch, row), batch.keys[row])
         except DataError as error:
             return error
 
     keep = reading.keep_members
     members = (*keep, *(extension for extension in EXTENSIONS if extension not in keep))
     failed: list[DataError] = []
-    with (
-        BatchLoader(replace(reading, image_size=0, keep_members=members, max_bad_fraction=1.0)) as loader,
-        ThreadPoolExecutor(reading.num_threads or None, "decode") as pool,
-    ):
-        for batch in loader:
-            encoded = zip(*(batch.members[extension] for extension in EXTENSIONS), strict=True)
-            decoded = list(pool.map(decode, batch.keys, encoded))
-            images = {place: image for place, image in enumerate(decoded) if isinstance(image, Tensor)}
-            failed += [error for error in decoded if isinstance(error, DataError)]
+    with BatchLoader(replace(reading, image_size=0, keep_members=members, max_bad_fraction=1.0)) as loader:
+        samples = ([(batch, row) for row in range(len(batch.keys))] for batch in loader)
+        for decoded in DecodedAhead(samples, decode, reading.num_threads):
+            failed += [found for _, found in decoded if isinstance(found, DataError)]
+            images = [found for _, found in decoded if isinstance(found, Tensor)]
+            rows = [sample for sample, found in decoded if isinstance(found, Tensor)]
             if images:
                 yield ImageBatch(
-                    images=torch.stack(list(images.values())).to(device),
-                    keys=[batch.keys[place] for place in images],
-                    members={name: [batch.members[name][place] for place in images] for name in keep},
+                    images=torch.stack(images).to(device),
+                    keys=[batch.keys[row] for batch, row in rows],
+                    members={name: [batch.members[name][row] for batch, row in rows] for name in keep},
                 )
         _check_whole(loader)
         stats = loader.stats()
@@ -146,6 +182,11 @@ def _transformed(preprocess: Preprocess, reading: LoaderConfig, device: torch.de
         raise DataError(
             f"{', '.join(reading.shards)}: {bad} of {stats.samples} images cannot be read: {'; '.join(named)}"
         )
+
+
+def encoded_image(batch: Batch, row: int) -> bytes:
+    """The image of a sample of a loader that keeps the members named in `EXTENSIONS`."""
+    return next(data for name in EXTENSIONS if (data := batch.members[name][row]) is not None)
 
 
 # ---- Images of any kind ---------------------------------------------------------------------------------------------
@@ -193,14 +234,14 @@ def read_images(
             yield from (batch.images for batch in found)
         elif kind == "ready":
             ready = (entry.image for entry in entries)
-            while some := list(islice(ready, batch_size)):
-                yield torch.stack(some).to(device, torch.float32)
+            yield from (torch.stack(some).to(device, torch.float32) for some in _batched(ready, batch_size))
         else:
-            decoding = _Decoding(entries, preprocess.decode, batch_size, num_threads)
+            batches = _batched(entries, batch_size)
+            decoding = DecodedAhead(batches, lambda entry: preprocess.decode(entry.image, entry.name), num_threads)
             if preprocess.transform is None:
-                yield from (batch.images for batch in _normalised(decoding, preprocess, device))
+                yield from (batch.images for batch in _normalised(_Pixels(decoding), preprocess, device))
             else:
-                yield from (torch.stack(decoded).to(device) for decoded in decoding.decoded())
+                yield from (_stacked(decoded).to(device) for decoded in decoding)
 
 
 def count_images(images: Images) -> int | None:
@@ -212,48 +253,29 @@ def count_images(images: Images) -> int | None:
     return None if items is None or some_are_many else len(items)
 
 
-class _Decoding:
-    """Decodes images in threads, up to two batches ahead. A source of `device_batches`."""
+def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while some := list(islice(items, size)):
+        yield some
 
-    def __init__(
-        self, entries: Iterator[_Entry], decode: Callable[[AnyImage, str], Tensor], batch_size: int, num_threads: int
-    ) -> None:
-        self._entries, self._decode, self._batch_size = entries, decode, batch_size
-        self._num_threads = num_threads or None
-        self._waiting: deque[Future[Tensor]] = deque()
 
-    @property
-    def ready(self) -> int:
-        """1 if a whole batch is decoded, else 0."""
-        some = list(islice(self._waiting, self._batch_size))
-        return int(bool(some) and all(future.done() for future in some))
+def _stacked(decoded: Sequence[tuple[_Entry, Tensor]]) -> Tensor:
+    return torch.stack([image for _, image in decoded])
 
-    def stats(self) -> _Decoding:
-        """Return this object, which has `ready`."""
-        return self
 
-    def decoded(self) -> Iterator[list[Tensor]]:
-        """Decoded images, a batch at a time."""
-        with ThreadPoolExecutor(self._num_threads, "decode") as pool:
-            try:
-                for entry in self._entries:
-                    self._waiting.append(pool.submit(self._decode, entry.image, entry.name))
-                    if len(self._waiting) >= 2 * self._batch_size:
-                        yield self._take()
-                while self._waiting:
-                    yield self._take()
-            finally:
-                for future in self._waiting:
-                    future.cancel()
+class _Pixels:
+    """Decoded images as a source of `device_batches`."""
 
-    def _take(self) -> list[Tensor]:
-        count = min(self._batch_size, len(self._waiting))
-        return [self._waiting.popleft().result() for _ in range(count)]
+    def __init__(self, decoding: DecodedAhead[_Entry, Tensor]) -> None:
+        self._decoding = decoding
+
+    def stats(self) -> DecodedAhead[_Entry, Tensor]:
+        """The decoding, which says whether a batch is `ready`."""
+        return self._decoding
 
     def __iter__(self) -> Iterator[Batch]:
-        for decoded in self.decoded():
+        for decoded in self._decoding:
             yield Batch(
-                images=torch.stack(decoded).numpy(),
+                images=_stacked(decoded).numpy(),
                 token_ids=np.zeros((0, len(decoded), 0), dtype=np.int32),
                 masked_token_ids=None,
                 kept_patches=None,

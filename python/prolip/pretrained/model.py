@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration
 from prolip.decisions.config import NO_CSD
 from prolip.errors import UserError
-from prolip.eval.prompts import fill_templates
+from prolip.eval.prompts import encode_prompts
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.config import Precision
@@ -195,12 +196,10 @@ class Model:
         if decide.asked:
             templates = check_decision(decide, self.calibration, labels, templates, prompt_weights, prior)
         templates = PLAIN if templates is None else templates
-        texts = [prompt for ensemble in fill_templates(templates, labels) for prompt in ensemble]
-        flat = self.encode_texts(texts, progress=progress)
-        shape = (len(labels), len(templates), -1)
+        prompts = encode_prompts(templates, labels, partial(self.encode_texts, progress=progress))
         return classification(
             self.encode_images(images, batch_size=batch_size, num_threads=num_threads, progress=progress, store=store),
-            Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape)),
+            prompts,
             labels,
             weights=prompt_weights,
             similarity=self.similarity,

@@ -13,6 +13,7 @@ from prolip.pretrained.classify import Classification, check_labels
 from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
+from prolip.report.text_table import align
 
 _NO_VARIANCES = "the model has no variances: uncertainty and inclusion are unknown"
 
@@ -154,14 +155,7 @@ def _lines(
     columns = list(rows[0])
     cells = [[column.replace("_", " ") for column in columns]]
     cells += [[_shown(column, row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
-    table = [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in cells
-    ]
-    return [head, "", *table]
+    return [head, "", *align(cells)]
 
 
 def _shown(column: str, value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import get_args
 
 import torch
 
-from prolip.checkpoint import Checkpoint, open_saved, read_weights
+from prolip.checkpoint import Checkpoint, read_weights
 from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import load_calibration
 from prolip.decisions.config import CALIBRATION_FILE
@@ -128,15 +128,6 @@ def _with_calibration(model: Model, given: str | Path | None) -> Model:
         logger.warning("%s is not used: %s", path, error)
         return model
     return dataclasses.replace(model, calibration=found)
-
-
-def open_run(source: str) -> Checkpoint | None:
-    """Open the checkpoint of a training run that `source` names; None if it names another kind of model.
-
-    Raises:
-        UserError: the checkpoint is damaged, or the run's folder has no usable one.
-    """
-    return open_saved(Path(source))
 
 
 def _load_open_clip(source: str, device: torch.device, precision: Precision, cache_dir: str | Path | None) -> Model:

@@ -6,6 +6,7 @@ N images, C classes, K prompts per class, M columns of metadata, T best classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
-from prolip.eval.prompts import fill_templates
+from prolip.eval.prompts import encode_prompts
 from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
@@ -66,19 +67,10 @@ def embed_prompts(
     Raises:
         UserError: there is no class name or no template, or a template has no placeholder.
     """
-    texts = [prompt for ensemble in fill_templates(templates, classnames) for prompt in ensemble]
-    flat = embed_captions(model, texts, on_progress=on_progress)
-    shape = (len(classnames), len(templates), -1)
-    return Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+    return encode_prompts(templates, classnames, partial(embed_captions, model, on_progress=on_progress))
 
 
-def build_classifier(
-    model: Model,
-    classnames: Sequence[str],
-    templates: Sequence[str],
-    *,
-    on_progress: Callable[[int], object] | None = None,
-) -> Classifier:
+def build_classifier(model: Model, classnames: Sequence[str], templates: Sequence[str]) -> Classifier:
     """The uniform ensemble of each class's prompts; only a few classes' prompts are in memory at a time.
 
     Raises:
@@ -86,7 +78,7 @@ def build_classifier(
     """
     step = max(1, _TEXTS // max(1, len(templates)))
     parts = [
-        aggregate_prompts(embed_prompts(model, classnames[start : start + step], templates, on_progress=on_progress))
+        aggregate_prompts(embed_prompts(model, classnames[start : start + step], templates))
         for start in range(0, max(1, len(classnames)), step)
     ]
     return Classifier(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

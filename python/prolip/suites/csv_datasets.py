@@ -8,16 +8,16 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
-import io
 import json
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from prolip.data.build.shards import add_sample
 from prolip.errors import UserError
 from prolip.files import atomic_file
 from prolip.suites.folders import TaskFolder, stamps
@@ -169,15 +169,8 @@ def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes
         with atomic_file(path) as temporary, tarfile.open(temporary, "w") as archive:
             for place, (extension, data) in enumerate(_images(folder, names)):
                 members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
-                _add(archive, f"{place:07}", members)
+                add_sample(archive, f"{place:07}", members)
     return TaskFolder(str(folder), (str(path),), [], [], digest)
-
-
-def _add(archive: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> None:
-    for extension, data in members.items():
-        info = tarfile.TarInfo(f"{key}.{extension}")
-        info.size = len(data)
-        archive.addfile(info, io.BytesIO(data))
 
 
 def _images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,14 +14,13 @@ from tqdm import tqdm
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
-from prolip.eval.config import Score
 from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.classification import classify, classify_faces
-from prolip.suites.config import DatacompOptions
+from prolip.suites.config import DatacompOptions, RetrievalOptions
 from prolip.suites.csv_datasets import Association, is_table, open_associations, open_captions
-from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder, read_captions
+from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder
 from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.suites.retrieval import recall_rows
+from prolip.suites.retrieval import retrieve_set
 from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
 
 logger = logging.getLogger(__name__)
@@ -101,15 +99,19 @@ def run_task(
         folder, associations = open_associations(path, fetched)
     else:
         folder = open_captions(path, fetched) if is_table(path) else open_folder(path, options.store)
-    match task.metric:
-        case "retrieval":
-            run = partial(retrieve, model, task, folder, options.batch_size)
-        case "associations":
-            run = partial(associate, model, task, folder, associations, options.batch_size)
-        case "faces":
-            run = partial(classify_faces, model, task, folder, options.batch_size)
-        case _:
-            run = partial(classify, model, task, folder, options.batch_size)
+
+    def run() -> list[Row]:
+        match task.metric:
+            case "retrieval":
+                plain = RetrievalOptions(checkpoint=(), data=(), batch_size=options.batch_size)
+                return retrieve_set(model, task.name, folder, plain).rows
+            case "associations":
+                return associate(model, task, folder, associations, options.batch_size)
+            case "faces":
+                return classify_faces(model, task, folder, options.batch_size)
+            case _:
+                return classify(model, task, folder, options.batch_size)
+
     settings = {"model": fingerprint, "data": folder.fingerprint, "task": list(map(str, task))}
     return cache.get_or_run(task.key, settings, lambda: TaskResult(rows=run()))
 
@@ -142,22 +144,8 @@ def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Retrieval and associations
+# Associations
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def retrieve(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
-    """Recall in both directions; the main figure is the mean recall at 1.
-
-    Raises:
-        DataError: an image has no caption, or too many cannot be read.
-    """
-    embedded = embed_shards(model, folder.shards, batch_size=batch_size, keep=("txt",), store=folder.store)
-    captions = read_captions(folder, embedded)
-    texts = embed_captions(model, [caption for some in captions for caption in some])
-    image_of_text = torch.tensor([place for place, some in enumerate(captions) for _ in some])
-    scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
-    return recall_rows(task.name, embedded.gaussian, texts, image_of_text, scores)
 
 
 def associate(

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from prolip.decisions.config import Score
 from prolip.decisions.reliability import item_losses, reliability_curve
 from prolip.decisions.selective import risk_curve
 from prolip.report.charts import Line, line_chart
-from prolip.suites.decision_scores import BASELINE, FREQUENCIES, Answered, Folded, WithFrequencies
+from prolip.suites.decision_scores import BASELINE, FREQUENCIES, Answered, Decided, Folded
 from prolip.suites.results import Chart, Row, Unit, row_of_items
 from prolip.suites.row_statistics import Statistic
 
@@ -112,7 +111,7 @@ def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth
     ]
 
 
-def beside_rows(task: str, model: str, accuracy: Row, answered: Answered, folded: Folded) -> list[Row]:
+def beside_rows(task: str, model: str, accuracy: Row, answered: Answered, decided: Decided) -> list[Row]:
     """Accuracy of another model compared with the model's own, and the other model's 90 % label sets.
 
     Args:
@@ -120,10 +119,10 @@ def beside_rows(task: str, model: str, accuracy: Row, answered: Answered, folded
         model: the other model's name.
         accuracy: the model's own.
         answered: the other model's answers on the same images.
-        folded: results of its calibrations on the other folds.
+        decided: results of its calibrations on the other folds.
     """
     own = row_of_items(task, f"accuracy, by {model}", answered.correct.double())
-    within = folded.sets["lac", 0.9]
+    within = decided.sets["lac", 0.9]
     covered = within.gather(1, answered.truth[:, None])[:, 0].double()
     title = f"label sets of {model} at 90% by lac"
     return [
@@ -134,32 +133,24 @@ def beside_rows(task: str, model: str, accuracy: Row, answered: Answered, folded
     ]
 
 
-def set_rows(
-    task: str,
-    sets: Mapping[tuple[Score, float], Tensor],
-    answered: Mapping[float, Tensor],
-    truth: Tensor,
-    correct: Tensor,
-    suffix: str = "",
-) -> list[Row]:
+def set_rows(task: str, decided: Decided, truth: Tensor, correct: Tensor, suffix: str = "") -> list[Row]:
     """Coverage and size of label sets; how many images are answered within a limit of errors, and how many wrongly.
 
     Args:
         task: name of the data set.
-        sets: bool [N, C], by score and guarantee.
-        answered: bool [N], by limit.
+        decided: the label sets, and which images are answered.
         truth: i64 [N].
         correct: bool [N].
         suffix: part of the rows' names.
     """
     rows: list[Row] = []
-    for (score, guarantee), within in sets.items():
+    for (score, guarantee), within in decided.sets.items():
         title = f"label sets at {guarantee:.0%} by {score}{suffix}"
         main = score == "lac" and guarantee == 0.9 and not suffix
         covered = within.gather(1, truth[:, None])[:, 0].double()
         rows.append(row_of_items(task, f"{title}: contain the label", covered, main=main))
         rows.append(row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number", main=main))
-    for limit, given in answered.items():
+    for limit, given in decided.answered.items():
         title = f"at most {limit:.0%} wrong{suffix}"
         rows.append(row_of_items(task, f"{title}: answered", given.double()))
         if bool(given.any()):
@@ -167,7 +158,7 @@ def set_rows(
     return rows
 
 
-def frequency_rows(task: str, accuracy: Row, found: WithFrequencies, truth: Tensor) -> list[Row]:
+def frequency_rows(task: str, accuracy: Row, found: Decided, truth: Tensor) -> list[Row]:
     """The effect of calibrations that use label frequencies: on accuracy, 90 % label sets, answers.
 
     Args:
@@ -181,7 +172,7 @@ def frequency_rows(task: str, accuracy: Row, found: WithFrequencies, truth: Tens
     return [
         own,
         difference_row(accuracy, own, f"accuracy, {FREQUENCIES} − own", main=True),
-        *set_rows(task, found.sets, found.answered, truth, right, f", {FREQUENCIES}"),
+        *set_rows(task, found, truth, right, f", {FREQUENCIES}"),
     ]
 
 

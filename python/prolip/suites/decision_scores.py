@@ -53,18 +53,7 @@ class Answered(NamedTuple):
         return self.evidence.logits.argmax(dim=1) == self.truth
 
 
-class WithFrequencies(NamedTuple):
-    """Results of calibrations on the other folds that also use the label frequencies there."""
-
-    logits: Tensor
-    """f64 [N, C], with the logarithm of the labels' shares, divided by the temperature."""
-    sets: dict[tuple[Score, float], Tensor]
-    """bool [N, C], 90 % label sets by `lac`."""
-    answered: dict[float, Tensor]
-    """bool [N], by limit of the share of wrong answers."""
-
-
-class Folded(NamedTuple):
+class Decided(NamedTuple):
     """Results for each image of calibrations on the other folds."""
 
     logits: Tensor
@@ -73,9 +62,17 @@ class Folded(NamedTuple):
     """bool [N, C], label sets by score and guarantee."""
     answered: dict[float, Tensor]
     """bool [N], by limit of the share of wrong answers."""
+
+
+class Folded(NamedTuple):
+    """Decisions about each image, by calibrations on the other folds."""
+
+    even: Decided
+    """If all labels are equally frequent."""
+    with_frequencies: Decided
+    """With the labels' frequencies in the other folds; 90 % sets by `lac` alone."""
     calibrations: list[Calibration]
-    """One per fold, with the score `lac`."""
-    with_frequencies: WithFrequencies
+    """One per fold, with the score `lac`, for labels that are equally frequent."""
 
 
 def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> Answered:
@@ -97,14 +94,17 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
 
     Without a sampled distance, there are no sets of the score `csd`.
     """
-    logits, weighed = (torch.empty_like(answered.evidence.logits, dtype=torch.float64) for _ in range(2))
+    logits = answered.evidence.logits
     scores = [score for score in SCORES if score != "csd" or answered.evidence.distance is not None]
-    within = {
-        (score, guarantee): torch.zeros_like(logits, dtype=torch.bool) for score in scores for guarantee in GUARANTEES
-    }
-    weighed_within = torch.zeros_like(logits, dtype=torch.bool)
-    given, weighed_given = (
-        {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS} for _ in range(2)
+    all_sets = [(score, guarantee) for score in scores for guarantee in GUARANTEES]
+    one_set: list[tuple[Score, float]] = [("lac", 0.9)]
+    even, with_frequencies = (
+        Decided(
+            torch.empty_like(logits, dtype=torch.float64),
+            {key: torch.zeros_like(logits, dtype=torch.bool) for key in some},
+            {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS},
+        )
+        for some in (all_sets, one_set)
     )
     subject = Subject(model.name, "", f"the other folds of {data.source}", data.classnames, data.templates)
     calibrations = []
@@ -117,18 +117,17 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
                 there, answered.truth[outside], subject, score=score, prior="even", seed=options.seed
             )
             for guarantee in GUARANTEES:
-                within[score, guarantee][inside] = fitted.label_sets(here, guarantee)
+                even.sets[score, guarantee][inside] = fitted.label_sets(here, guarantee)
             if score == scores[0]:
                 calibrations.append(fitted)
         labelled, _ = fit_calibration(there, answered.truth[outside], subject, score="lac", seed=options.seed)
-        weighed_within[inside] = labelled.label_sets(labelled.with_prior(here), 0.9)
-        for fitted, into, decided in ((calibrations[-1], logits, given), (labelled, weighed, weighed_given)):
-            into[inside] = fitted.with_prior(here).logits.double() / fitted.temperature
-            confidence = into[inside].softmax(dim=1).amax(dim=1)
-            for limit in ERROR_LIMITS:
-                decided[limit][inside] = confidence >= fitted.abstention(limit).threshold
-    known = WithFrequencies(weighed, {("lac", 0.9): weighed_within}, weighed_given)
-    return Folded(logits, within, given, calibrations, known)
+        with_frequencies.sets["lac", 0.9][inside] = labelled.label_sets(labelled.with_prior(here), 0.9)
+        for fitted, decided in ((calibrations[-1], even), (labelled, with_frequencies)):
+            decided.logits[inside] = fitted.with_prior(here).logits.double() / fitted.temperature
+            confidence = decided.logits[inside].softmax(dim=1).amax(dim=1)
+            for limit, given in decided.answered.items():
+                given[inside] = confidence >= fitted.abstention(limit).threshold
+    return Folded(even, with_frequencies, calibrations)
 
 
 def find_doubts(model: Model, answered: Answered, folded: Folded, known: Gaussian | None) -> dict[str, Tensor]:
@@ -141,7 +140,7 @@ def find_doubts(model: Model, answered: Answered, folded: Folded, known: Gaussia
         known: images that the model was trained on; None for the images of the other folds.
     """
     doubts = plain_doubts(model, answered.images, answered.classes)
-    doubts["calibrated probability"] = 1 - folded.logits.softmax(dim=1).amax(dim=1)
+    doubts["calibrated probability"] = 1 - folded.even.logits.softmax(dim=1).amax(dim=1)
     features = doubts[BASELINE].clamp(1e-9, 1 - 1e-9).logit()[:, None]
     if model.has_variances:
         features = torch.cat([features, answered.images.total_var.double().log()[:, None]], dim=1)

@@ -121,7 +121,7 @@ def measure_decisions(
     seen = {label: answer_images(other.model, data, options) for label, other in beside.items()}
     for label, other in beside.items():
         doubts |= _named(plain_doubts(other.model, seen[label].images, seen[label].classes), label)
-    scaled = {"temperature": folded.logits, FREQUENCIES: folded.with_frequencies.logits} | {
+    scaled = {"temperature": folded.even.logits, FREQUENCIES: folded.with_frequencies.logits} | {
         f"by {label}": one.evidence.logits for label, one in seen.items()
     }
     accuracy = row_of_items(name, "accuracy", right.double(), main=True)
@@ -129,17 +129,21 @@ def measure_decisions(
         accuracy,
         *doubt_rows(name, doubts, right),
         *probability_rows(name, answered.evidence.logits, scaled, answered.truth),
-        *set_rows(name, folded.sets, folded.answered, answered.truth, right),
+        *set_rows(name, folded.even, answered.truth, right),
         *frequency_rows(name, accuracy, folded.with_frequencies, answered.truth),
     ]
     for label, one in seen.items():
-        rows += beside_rows(name, label, accuracy, one, fold_calibrations(beside[label].model, data, one, options))
+        its_folded = fold_calibrations(beside[label].model, data, one, options)
+        rows += beside_rows(name, label, accuracy, one, its_folded.even)
     for outside, images in others.items():
         there = doubts_elsewhere(model, answered, folded, images, known)
         for label, other in beside.items():
             there |= _named(plain_doubts(other.model, other.images[outside], seen[label].classes), label)
         rows += elsewhere_rows(name, outside, doubts, there)
-    charts = [risk_chart(name, doubts, right), reliability_chart(name, answered.evidence.logits, folded.logits, right)]
+    charts = [
+        risk_chart(name, doubts, right),
+        reliability_chart(name, answered.evidence.logits, folded.even.logits, right),
+    ]
     note = fitting_note(name, answered, folded, doubts, 0 if known is None else len(known.mean))
     return TaskResult(rows=rows, notes=[note], charts=charts)
 

@@ -56,7 +56,7 @@ def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -
         images = _embed_images(model, options.data, cache, names, options.batch_size)
         flat = embed_captions(model, list(chain.from_iterable(captions)))
         root = embed_captions(model, [""]).mean[0]
-        return _Hierarchies(images, _levels(flat, len(captions)), string_ids(captions), root)
+        return _Hierarchies(images, flat.unflatten(len(captions), -1), string_ids(captions), root)
 
     return _run("hierarcaps", model, options, cache, embed)
 
@@ -71,7 +71,7 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
     def embed() -> _Hierarchies:
         images, captions = read_levels(_table(options.data), "images", "caption")
         flat = _embed_images(model, options.data, cache, list(chain.from_iterable(images)), options.batch_size)
-        items = _levels(flat, len(captions))
+        items = flat.unflatten(len(captions), -1)
         return _Hierarchies(embed_captions(model, captions), items, string_ids(images), mean_root(items))
 
     return _run("hierarimgs", model, options, cache, embed)
@@ -163,8 +163,3 @@ def _embed_images(model: Model, folder: Path, cache: TaskCache, names: Sequence[
     if lost:
         raise UserError(f"{folder}: {len(lost)} images cannot be read, such as {lost[0]}")
     return embedded.gaussian.rows(torch.tensor([places[name] for name in names]))
-
-
-def _levels(flat: Gaussian, count: int) -> Gaussian:
-    """Reshape [N * L, D] to [N, L, D]."""
-    return Gaussian(*(tensor.reshape(count, -1, tensor.shape[-1]) for tensor in flat))

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from prolip.data.samples import read_label
 from prolip.decisions.config import NO_CSD
-from prolip.embeddings.embed import Embedded, embed_captions, embed_shards
+from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
-from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
+from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
 from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
 from prolip.files import write_atomic
@@ -28,6 +28,7 @@ from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.report.prompt_chart import prompt_chart
+from prolip.suites.classification import embed_prompts
 from prolip.suites.config import ReweightOptions
 from prolip.suites.prompt_weights import save_prompt_weights
 from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
@@ -40,12 +41,10 @@ TEMPLATES = {
 
 
 class Classes(NamedTuple):
-    """Class names, prompts and labels."""
+    """Class names and labels."""
 
     names: list[str]
     """C names."""
-    prompts: list[list[str]]
-    """[C][K]"""
     labels: Tensor | None
     """i64 [N], the images' classes; None if unknown."""
 
@@ -66,12 +65,10 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     if model.epistemic:
         raise UserError(f"checkpoint: prompts are weighted by their Gaussians: {NO_CSD}")
     images = _embed_images(model, options)
-    classes = find_classes(options, templates, images)
-    texts = [prompt for ensemble in classes.prompts for prompt in ensemble]
-    with tqdm(total=len(texts), desc="prompts", unit="prompt", file=sys.stderr) as bar:
-        flat = embed_captions(model, texts, on_progress=bar.update)
-    shape = (len(classes.names), len(templates), -1)
-    prompts = Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+    classes = find_classes(options, images)
+    total = len(classes.names) * len(templates)
+    with tqdm(total=total, desc="prompts", unit="prompt", file=sys.stderr) as bar:
+        prompts = embed_prompts(model, classes.names, templates, on_progress=bar.update)
     with tqdm(total=len(classes.names), desc="weights", unit="class", file=sys.stderr) as bar:
         found = reweight_prompts(
             prompts.to(model.device),
@@ -96,8 +93,8 @@ def read_templates(source: str) -> list[str]:
     return TEMPLATES[source]() if source in TEMPLATES else _read_lines(source, "templates", list(TEMPLATES))
 
 
-def find_classes(options: ReweightOptions, templates: Sequence[str], images: Embedded) -> Classes:
-    """Class names, prompts and labels from the options and the images' json.
+def find_classes(options: ReweightOptions, images: Embedded) -> Classes:
+    """Class names and labels from the options and the images' json.
 
     Raises:
         UserError: an image's class is not one of the names.
@@ -122,7 +119,7 @@ def find_classes(options: ReweightOptions, templates: Sequence[str], images: Emb
         if value not in places and str(value) not in places:
             raise UserError(f"image {key}: its {options.class_key} is {value!r}, which is not a class name")
     labels = torch.tensor([places[value] if value in places else places[str(value)] for value in values])
-    return Classes(names, fill_templates(templates, names), labels if values else None)
+    return Classes(names, labels if values else None)
 
 
 def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor, show: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 from collections.abc import Sequence
 from functools import partial
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from prolip.data import StoreConfig
 from prolip.data.build.folder import class_text, find_images
-from prolip.data.build.images import UNREADABLE, read_image
-from prolip.data.samples import EXTENSIONS
+from prolip.data.build.images import UNREADABLE, read_for_loader
+from prolip.data.build.shards import add_sample
 from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError
 from prolip.files import atomic_file
@@ -121,22 +120,10 @@ def pack_class_folder(folder: Path, made: Path) -> TaskFolder:
     if not shard.is_file():
         with atomic_file(shard) as temporary, tarfile.open(temporary, "w") as archive:
             for place, path in enumerate(files):
-                extension, data = _stored(path)
+                try:
+                    image = read_for_loader(path)
+                except UNREADABLE as error:
+                    raise UserError(f"{path} cannot be read: {error}") from error
                 label = str(classes.index(path.relative_to(folder).parts[0])).encode()
-                for ending, content in ((extension, data), ("cls", label)):
-                    entry = tarfile.TarInfo(f"{place:07}.{ending}")
-                    entry.size = len(content)
-                    archive.addfile(entry, io.BytesIO(content))
+                add_sample(archive, f"{place:07}", {image.extension: image.data, "cls": label})
     return TaskFolder(str(folder), (str(shard),), [class_text(name) for name in classes], [], digest)
-
-
-def _stored(path: Path) -> tuple[str, bytes]:
-    """Extension and bytes of an image: the file's own if the loader reads its format."""
-    extension = path.suffix.lower().removeprefix(".")
-    if extension in EXTENSIONS:
-        return extension, path.read_bytes()
-    try:
-        image = read_image(path, None)
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    return image.extension, image.data

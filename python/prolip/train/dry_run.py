@@ -14,6 +14,7 @@ from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
+from prolip.report.text_table import align
 from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.cost import (
@@ -107,11 +108,7 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
                 f"{hours:,.{0 if hours >= 10 else 1}f}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        yield "  ".join(names + numbers)
+    yield from align(rows, 2)
     yield f"\nGPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -23,12 +24,12 @@ from prolip.distributed import Ranks
 from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
 from prolip.errors import UserError
 from prolip.eval.measures import SCORES, flat, measure_zero_shot
-from prolip.eval.prompts import fill_templates
+from prolip.eval.prompts import encode_prompts
 from prolip.eval.retrieval import evaluate_retrieval, first_ranks
 from prolip.eval.statistics import spearman
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.eval.zero_shot import aggregate_prompts
-from prolip.gaussian import Gaussian, concatenate
+from prolip.gaussian import concatenate
 from prolip.models import ProLIP
 from prolip.train.config import TrainConfig
 from prolip.train.config.parts import CLASS_MEMBER, ValidationConfig, ValidationJob
@@ -135,12 +136,10 @@ class Validation:
         if job.kind == "uncertainty":
             return _uncertainty(pairs, self._tokenizer.pad_id)
         names = self._classes[job.name] or sorted({str(label) for label in labels})
-        prompts = fill_templates(job.templates, names)
         with self._precision():
-            flat = [text for class_prompts in prompts for text in class_prompts]
-            texts = embed_texts(model, self._tokenizer, flat, self._ranks.device)
-        shape = (len(names), len(job.templates), -1)
-        classifier = aggregate_prompts(Gaussian(texts.mean.view(shape), texts.log_var.view(shape)))
+            embed = partial(embed_texts, model, self._tokenizer, device=self._ranks.device)
+            prompts = encode_prompts(job.templates, names, embed)
+        classifier = aggregate_prompts(prompts)
         targets = _targets(job, pairs.keys, labels, names)
         scale = float(model.logit_scale.detach().exp())
         bins = min(_NUM_BINS, len(targets))

@@ -1,7 +1,10 @@
 """`python -m prolip.train`, in which one rank stops at a moment, so that a test can kill it exactly there.
 
-The first two words are the moment and the rank. At the moment the rank writes a file `paused` into the run's folder; it
-goes on when there is a file `go`. No rank takes a step after step 8 before that.
+The first two words are the moment and the rank, if any rank is to stop. At the moment the rank writes a file `paused`
+into the run's folder; it goes on when there is a file `go`. No rank takes a step after step 8 before that.
+
+Every step adds noise from torch's generator to the images. So a run ends with the same bits only if it goes on with the
+same generators.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from prolip.checkpoint import saver, tensors
 from prolip.data.device import DeviceBatch
@@ -49,14 +54,15 @@ def pausing(call: Callable[..., Any], is_meant: Callable[[Any], bool], folder: P
 if __name__ == "__main__":
     moment, rank, words = sys.argv[1], sys.argv[2], sys.argv[3:]
     take_step = loop.take_step
+    pauses = os.environ["RANK"] == rank
 
-    def held_step(run: loop.Run, batch: DeviceBatch) -> Any:
-        if run.step == 8:
+    def noisy_step(run: loop.Run, batch: DeviceBatch) -> Any:
+        if pauses and run.step == 8:
             wait_for(run.config.out / "go")
-        return take_step(run, batch)
+        return take_step(run, batch._replace(images=batch.images + 0.1 * torch.randn_like(batch.images)))
 
-    if os.environ["RANK"] == rank:
+    loop.take_step = noisy_step
+    if pauses:
         where, name, is_meant = MOMENTS[moment]
         setattr(where, name, pausing(getattr(where, name), is_meant, Path(words[words.index("--out") + 1])))
-        loop.take_step = held_step
     sys.exit(loop.main(words))

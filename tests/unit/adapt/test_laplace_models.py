@@ -16,7 +16,6 @@ from prolip.cli import main
 from prolip.decisions.config import NO_CSD
 from prolip.eval.uncertainty import cosine_moments
 from prolip.explore.explorer import Explorer
-from prolip.gaussian import Gaussian
 from prolip.interop.vectors import read_vectors
 from prolip.models.adapter import Adapter, Frozen, LaplaceHead, save_adapter
 from prolip.models.config import AdapterConfig
@@ -65,7 +64,7 @@ def test_probabilities_are_expected_ones(lab: Path, model: Model) -> None:
     assert found.match is not None
     torch.testing.assert_close(found.match, ((logits - 5) * shrink).sigmoid(), rtol=1e-3, atol=1e-5)
     plain = model.similarity._replace(epistemic=False)
-    prompts = Gaussian(texts.mean[:, None], texts.log_var[:, None])
+    prompts = texts[:, None]
     by_distance = weigh(images, prompts, None, plain).logits.softmax(dim=1)
     assert float((by_distance - found.probabilities).abs().max()) > 0.1, "the distance would give other ones"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.frozen_pairs import made_up, write_npz
-from tests.support.images import noise
+from tests.support.images import encode, noise
 from tests.support.shards import write_tar
 
 import prolip
@@ -28,9 +27,7 @@ CAPTIONS = [f"a photo of {number} cats" for number in range(COUNT)]
 
 
 def image(number: int) -> bytes:
-    buffer = io.BytesIO()
-    noise(number, (32, 31)).save(buffer, "png")
-    return buffer.getvalue()
+    return encode(noise(number, (32, 31)), "png")
 
 
 @pytest.fixture(scope="module")

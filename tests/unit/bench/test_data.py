@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.images import encode
 from tests.support.shards import write_tar
 from tests.support.warm_python import warm_python
 
@@ -34,11 +34,8 @@ def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("shards") / "0.tar"
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "jpeg")
-    write_tar(
-        path, [(f"{n}.{kind}", data) for n in range(6) for kind, data in (("jpg", buffer.getvalue()), ("txt", b"a"))]
-    )
+    picture = encode(Image.fromarray(noise), "jpeg")
+    write_tar(path, [(f"{n}.{kind}", data) for n in range(6) for kind, data in (("jpg", picture), ("txt", b"a"))])
     return str(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.images import encode
 
 from prolip.bench.config import BenchDecodeConfig
 from prolip.bench.decode import (
@@ -59,10 +59,9 @@ def test_sets_hold_the_photographs_that_all_decoders_read(images: Path, tmp_path
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", [name for name, decoder in DECODERS.items() if decoder.installed()])
 def test_a_decoder_gives_rows_of_rgb(name: str) -> None:
-    file = io.BytesIO()
     image = Image.new("RGB", (24, 16), (200, 100, 0))
-    image.save(file, "jpeg", quality=100, subsampling=0)
-    pixels = np.asarray(DECODERS[name].open()(file.getvalue()))
+    picture = encode(image, "jpeg", quality=100, subsampling=0)
+    pixels = np.asarray(DECODERS[name].open()(picture))
     assert (pixels.shape, pixels.dtype) == ((16, 24, 3), np.uint8)
     assert np.abs(pixels.astype(int) - np.asarray(image)).max() <= 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prolip.bench.decoder_process import Pass
-from prolip.bench.rounds import Spread, align, cpu_ratio, cpu_us, rate_ratio, rates, warnings
+from prolip.bench.rounds import Spread, cpu_ratio, cpu_us, rate_ratio, rates, warnings
 
 
 def turns(*values: tuple[float, float]) -> list[Pass]:
@@ -18,10 +18,6 @@ def test_a_ratio_compares_the_turns_of_the_same_round() -> None:
     assert cpu_ratio(ours, theirs) == (2, 1, 3)
     assert Spread.of([1234.4, 2.0]).text() == "618 (2 - 1,234)"
     assert Spread.of([0.126]).text(2) == "0.13 (0.13 - 0.13)"
-
-
-def test_columns_of_a_table_are_aligned() -> None:
-    assert list(align([["", "rate"], ["floor", "9"]])) == ["       rate", "floor     9"]
 
 
 def test_warnings_name_what_is_not_exact() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import io
 import json
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.images import encode
 from tests.support.shards import FULL, TOKENIZER, config, contents, encoded, write_tar, write_two_shards
 
 from prolip import _core
@@ -107,16 +107,15 @@ def test_a_list_in_a_file_names_shards(shards: str, tmp_path: Path) -> None:
 
 def test_the_evaluation_transform_is_that_of_preprocess_image(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "jpeg", quality=95)
-    write_tar(tmp_path / "0.tar", [("a.jpg", buffer.getvalue())])
+    picture = encode(Image.fromarray(noise), "jpeg", quality=95)
+    write_tar(tmp_path / "0.tar", [("a.jpg", picture)])
     kept = config(str(tmp_path / "0.tar"), image_size=24, captions=(), shuffle_window=0, last_batch="keep")
     (batch,) = BatchLoader(kept)
-    np.testing.assert_array_equal(batch.images[0], preprocess_image(buffer.getvalue(), 24))
+    np.testing.assert_array_equal(batch.images[0], preprocess_image(picture, 24))
     with pytest.raises(DataError, match="not a JPEG"):
         preprocess_image(b"text", 24)
     with pytest.raises(ValueError, match="size is 0"):
-        preprocess_image(buffer.getvalue(), 0)
+        preprocess_image(picture, 0)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.images import encode
 from tests.support.shards import config, encoded, members, write_tar
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig
@@ -35,10 +36,8 @@ class Damage(NamedTuple):
 
 def noise(kind: str, **options: Any) -> bytes:
     """A picture whose bytes cannot be guessed from those before."""
-    buffer = io.BytesIO()
     pixels = np.random.default_rng(1).integers(0, 256, (90, 110, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
+    return encode(Image.fromarray(pixels), kind, **options)
 
 
 PICTURES = {

@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.images import encode
 
 from prolip.data import DataError, decode
 
 
 def encoded(width: int, height: int, seed: int, *, progressive: bool = False) -> bytes:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "JPEG", progressive=progressive)
-    return buffer.getvalue()
+    return encode(Image.fromarray(noise), "JPEG", progressive=progressive)
 
 
 @pytest.mark.parametrize("progressive", [False, True])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.support.datacomp_sets import write_open_clip
-from tests.support.images import noise
+from tests.support.images import encode, noise
 from tests.support.shards import write_tar
 
 import prolip
@@ -24,9 +24,7 @@ CAPTIONS = [f"a photo of {number} cats" for number in range(COUNT)]
 
 
 def image(number: int) -> bytes:
-    buffer = io.BytesIO()
-    noise(number, (50 + number, 31)).save(buffer, "png")
-    return buffer.getvalue()
+    return encode(noise(number, (50 + number, 31)), "png")
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.ranked_shards import rank_numbered, read_tar, shards
-from tests.support.shards import write_tar
+from tests.support.ranked_shards import rank_numbered, shards
+from tests.support.shards import read_tar, write_tar
 
 from prolip.cli import main
 from prolip.data import DataError

@@ -102,9 +102,7 @@ def test_a_class_with_fewer_shots_counts_only_those() -> None:
     labels[4:][labels[4:] == 2] = -1  # class 2 keeps one image
     rule = BprwConfig(num_neighbors=5, observations="expected")
     found = reweight_prompts(prompts, images, rule, labels=labels)
-    alone = reweight_from_voters(
-        Gaussian(prompts.mean[2:3], prompts.log_var[2:3]), images, torch.tensor([[2]]), rule, None
-    )
+    alone = reweight_from_voters(prompts[2:3], images, torch.tensor([[2]]), rule, None)
     torch.testing.assert_close(found.weights[2:3], alone.weights, atol=1e-10, rtol=0)
 
 

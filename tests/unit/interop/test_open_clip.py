@@ -19,6 +19,7 @@ from open_clip_train.scheduler import const_lr
 from open_clip_train.train import evaluate
 from PIL import Image
 from tests.support import forked
+from tests.support.images import encode
 from tests.support.shards import write_tar
 
 from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
@@ -43,9 +44,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     for shard in range(2):
         entries: list[tuple[str, bytes]] = []
         for index in range(8):
-            buffer = io.BytesIO()
-            Image.fromarray(generator.integers(0, 256, (32, 40, 3), dtype=np.uint8)).save(buffer, "jpeg")
-            entries += [(f"{shard}{index}.jpg", buffer.getvalue()), (f"{shard}{index}.txt", f"No {index}!".encode())]
+            picture = encode(Image.fromarray(generator.integers(0, 256, (32, 40, 3), dtype=np.uint8)), "jpeg")
+            entries += [(f"{shard}{index}.jpg", picture), (f"{shard}{index}.txt", f"No {index}!".encode())]
         write_tar(folder / f"{shard:03}.tar", entries)
     (folder / "prolip-test-tiny.json").write_text(json.dumps(TINY))
     open_clip.add_model_config(folder / "prolip-test-tiny.json")

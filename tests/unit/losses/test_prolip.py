@@ -50,7 +50,7 @@ def one_slot(whole: ProLIPOutput, slot: int) -> ProLIPOutput:
 def test_ppcl_is_the_sigmoid_loss_of_the_logits() -> None:
     given = output(slots=1)
     assert given.logit_bias is not None
-    text = Gaussian(given.text.mean[0], given.text.log_var[0])
+    text = given.text[0]
     logits = csd_logits(given.image, text, given.logit_scale, given.logit_bias)
     expected = (
         F.binary_cross_entropy_with_logits(logits, torch.eye(BATCH, dtype=torch.float64), reduction="sum") / BATCH

@@ -136,7 +136,7 @@ def test_variances_that_say_what_was_not_learned_make_an_answer_less_sure() -> N
     mean = torch.cat([torch.tensor([0.1, 0.0, -0.1]), torch.ones(29)])[None]
     image = Gaussian(F.normalize(mean, dim=1), torch.full((1, 32), -6.5))
     similarity = Similarity(40.0, -3.0, epistemic=True)
-    prompts = Gaussian(labels.mean[:, None], labels.log_var[:, None])
+    prompts = labels[:, None]
     found = weigh(image, prompts, None, similarity)
     assert found.distance is None
     assert found.pair_logits is not None

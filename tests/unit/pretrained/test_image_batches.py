@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,11 +14,12 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tests.support.datacomp_sets import picture, preprocess_of
+from tests.support.images import encode
 from tests.support.shards import write_tar
 
 from prolip.data import DataError
 from prolip.data.samples import read_record
-from prolip.pretrained.image_batches import image_batches
+from prolip.pretrained.image_batches import DecodedAhead, image_batches
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -31,9 +34,7 @@ SETTINGS = [
 
 
 def gray() -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((50, 31), 80).save(buffer, "jpeg")
-    return buffer.getvalue()
+    return encode(Image.effect_noise((50, 31), 80), "jpeg")
 
 
 @pytest.fixture
@@ -125,3 +126,33 @@ def test_what_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -
 def test_a_record_that_is_none_is_named() -> None:
     with pytest.raises(DataError, match="sample k: cannot parse its json"):
         read_record("k", b"{")
+
+
+def test_a_batch_is_decoded_ahead_of_the_one_that_is_used() -> None:
+    read: list[int] = []
+
+    def batches() -> Iterator[range]:
+        for first in (0, 2, 4):
+            read.append(first)
+            yield range(first, first + 2)
+
+    ahead = DecodedAhead(batches(), lambda number: number**2, 1)
+    found = iter(ahead)
+    assert next(found) == [(0, 0), (1, 1)]
+    assert read == [0, 2]
+    assert list(found) == [[(2, 4), (3, 9)], [(4, 16), (5, 25)]]
+    assert ahead.ready == 0
+
+
+def test_what_fails_ends_the_decoding_of_what_waits() -> None:
+    decoded: list[int] = []
+
+    def decode(number: int) -> int:
+        decoded.append(number)
+        if number:
+            Event().wait(0.02)
+        return 1 // number
+
+    with pytest.raises(ZeroDivisionError):
+        list(DecodedAhead([range(99)], decode, 1))
+    assert len(decoded) < 99

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.support.datacomp_sets import write_open_clip
-from tests.support.images import noise
+from tests.support.images import encode, noise
 from tests.support.shards import write_tar
 from tests.support.untrained_run import write_run
 from torch import Tensor
@@ -42,11 +41,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images" / "more").mkdir(parents=True)
     members = []
     for number in range(COUNT):
-        buffer = io.BytesIO()
-        noise(number, (50 + number, 41)).save(buffer, "png")
+        picture = encode(noise(number, (50 + number, 41)), "png")
         place = "more/" if number >= 4 else ""
-        (folder / "images" / f"{place}{number}.png").write_bytes(buffer.getvalue())
-        members.append((f"{number}.png", buffer.getvalue()))
+        (folder / "images" / f"{place}{number}.png").write_bytes(picture)
+        members.append((f"{number}.png", picture))
     write_tar(folder / "shard-000.tar", members[:3])
     write_tar(folder / "shard-001.tar", members[3:])
     (folder / "images" / "notes.txt").write_text("no image")

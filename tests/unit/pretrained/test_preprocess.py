@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from tests.support.images import noise
+from tests.support.images import encode, noise
 from tests.support.shards import write_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, preprocess_image
@@ -21,12 +20,6 @@ from prolip.pretrained.preprocess import Preprocess
 
 SIZE = 24
 PREPROCESS = Preprocess(size=(SIZE, SIZE))
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def with_pillow(image: Image.Image) -> np.ndarray[Any, Any]:
@@ -40,7 +33,7 @@ def with_pillow(image: Image.Image) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "1"])
 def test_every_kind_of_image_gives_the_same_pixels(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
     image = noise(7, size).convert(mode)
-    png = encoded(image, "png")
+    png = encode(image, "png")
     (tmp_path / "a.png").write_bytes(png)
     rgb = image.convert("RGB")
     array = np.asarray(rgb)
@@ -77,7 +70,7 @@ def test_formats_that_only_pillow_reads_are_read(tmp_path: Path) -> None:
 
 
 def test_the_networks_input_is_the_loaders_batch(tmp_path: Path) -> None:
-    png = encoded(noise(3), "png")
+    png = encode(noise(3), "png")
     write_tar(tmp_path / "a.tar", [("a.png", png)])
     reading = LoaderConfig(shards=(str(tmp_path / "a.tar"),), batch_size=1, image_size=SIZE, captions=())
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -121,7 +114,7 @@ def test_what_is_no_image_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / "cut.png").write_bytes(encoded(noise(5), "png")[:300])
+    (tmp_path / "cut.png").write_bytes(encode(noise(5), "png")[:300])
     (tmp_path / "folder").mkdir()
     transform = image_transform_v2(PreprocessCfg(size=SIZE, resize_mode="squash"), is_train=False)
     preprocess = Preprocess(size=(SIZE, SIZE), transform=transform if squashed else None)
@@ -130,6 +123,6 @@ def test_what_is_no_image_is_named(
 
 
 def test_a_damaged_image_that_is_open_is_named(tmp_path: Path) -> None:
-    (tmp_path / "cut.png").write_bytes(encoded(noise(5), "png")[:300])
+    (tmp_path / "cut.png").write_bytes(encode(noise(5), "png")[:300])
     with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match=r"^the image cannot be read: "):
         PREPROCESS(image)

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import logging
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics as theirs
 from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_task
+from tests.support.shards import read_samples, read_tar, write_tar
 from tests.support.untrained_run import write_run
 from torch import Tensor
 
@@ -62,14 +62,7 @@ def samples(folder: Path) -> Iterator[Members]:
     """The samples of a folder, each with its members by extension."""
     within = folder / "test" if (folder / "test").is_dir() else folder
     for number in range(int((within / "nshards.txt").read_text())):
-        with tarfile.open(within / f"{number}.tar") as archive:
-            found: dict[str, Members] = {}
-            for member in archive:
-                key, _, extension = member.name.partition(".")
-                file = archive.extractfile(member)
-                assert file is not None
-                found.setdefault(key, {})[extension] = file.read()
-            yield from found.values()
+        yield from read_samples(within / f"{number}.tar").values()
 
 
 def lists(folder: Path) -> tuple[list[str], list[str]]:
@@ -312,11 +305,8 @@ def test_what_is_wrong_names_itself_and_the_rest_runs(
     (data / "wds_stl10_test" / "classnames.txt").unlink()
     (data / "wds_cars_test" / "classnames.txt").write_text("one\n")
     (within("renderedsst2") / "nshards.txt").write_text("many")
-    with tarfile.open(within("wilds/fmow") / "0.tar") as archive:
-        kept = [(member, archive.extractfile(member).read()) for member in archive if ".npy" not in member.name]  # type: ignore[union-attr]
-    with tarfile.open(within("wilds/fmow") / "0.tar", "w") as archive:
-        for member, content in kept:
-            archive.addfile(member, io.BytesIO(content))
+    shard = within("wilds/fmow") / "0.tar"
+    write_tar(shard, [(name, content) for name, content in read_tar(shard) if ".npy" not in name])
     words = ["--checkpoint", world.source, "--data", str(data), "--out", str(tmp_path / "out")]
     assert main(["eval", "datacomp", *words, "--num_resamples", "0"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.datacomp_sets import TASKS, array, picture, preprocess_of, write_open_clip, write_packed, write_task
-from tests.support.shards import write_tar
+from tests.support.shards import read_tar, write_tar
 
 from prolip.cli import main
 from prolip.data import DataError
@@ -29,9 +29,7 @@ def within(data: Path, key: str) -> Path:
 
 def rewrite(shard: Path, change: Callable[[str, bytes], bytes | None]) -> None:
     """Changes the members of a shard; None leaves one out."""
-    with tarfile.open(shard) as archive:
-        members = [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
-    changed = [(name, change(name, content)) for name, content in members]
+    changed = [(name, change(name, content)) for name, content in read_tar(shard)]
     write_tar(shard, [(name, content) for name, content in changed if content is not None])
 
 

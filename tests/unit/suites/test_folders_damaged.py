@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import GatedRepoError
 from tests.support.datacomp_sets import NAMES, TASKS, picture, write_packed, write_task
+from tests.support.shards import read_tar
 
 from prolip.suites.caption_sets import open_captioned
 from prolip.suites.csv_datasets import open_associations, open_captions, open_images
@@ -189,8 +189,7 @@ def test_a_line_that_names_no_class_is_named(tmp_path: Path) -> None:
 
 def names_in(shards: Sequence[str]) -> list[str]:
     (shard,) = shards
-    with tarfile.open(shard) as archive:
-        return archive.getnames()
+    return [name for name, _ in read_tar(Path(shard))]
 
 
 ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]

@@ -76,7 +76,7 @@ def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None
             place = {name: number for number, name in enumerate(dict.fromkeys(order))}
             rows = [[place["h0"], place[f"h{1 + row % 2}"], place[f"h{2 + row}"]] for row in range(6)]
             ids = torch.tensor(rows)
-            items = Gaussian(pictures.mean[ids], pictures.log_var[ids])
+            items = pictures[ids]
             texts = embed_captions(world.model, [caption(row, 1) for row in range(6)])
             expected = measure_hierarchy(texts, items, ids, mean_root(items), num_resamples=1)
         for kind, said in (

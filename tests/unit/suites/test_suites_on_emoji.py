@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.support.emoji_build import build_some, skip_without_real_art
+from tests.support.shards import read_samples
 from tests.support.untrained_run import write_run_with
 from torch import Tensor
 
@@ -117,8 +117,8 @@ def test_datacomps_suite(world: World) -> None:
         recall = sum(found := mean_of_groups(hits, labels.tolist())) / len(found)
         assert values[f"Subgroups, {title}", "mean per-class recall"] == pytest.approx(recall)
         groups = world.classes("group")
-        with tarfile.open(world.suites / f"wds_emoji-subgroups-{design}_test" / "test" / "0.tar") as shard:
-            places = [np.load(io.BytesIO(shard.extractfile(f"{one['key']}.npy").read())) for one in records]  # type: ignore[union-attr]
+        samples = read_samples(world.suites / f"wds_emoji-subgroups-{design}_test" / "test" / "0.tar")
+        places = [np.load(io.BytesIO(samples[one["key"]]["npy"])) for one in records]
         assert [groups[place[0]] for place in places] == [one["group_text"] for one in records]
         worst = min(mean_of_groups(hits, [one["group"] for one in records]))
         assert values[f"Subgroups by group, {title}", "worst-group accuracy"] == worst

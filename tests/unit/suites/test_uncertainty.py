@@ -71,16 +71,6 @@ def test_options_name_their_rule() -> None:
             UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})  # type: ignore[arg-type]
 
 
-def test_words_are_taken_away_and_pictures_blurred() -> None:
-    assert shortened("a b c d e") == "a b"
-    assert thinned("a b c d e") == thinned("a b c d e")
-    assert len(thinned("a b c d e").split()) == 2
-    flat, spot = torch.full((1, 3, 20, 20), 0.5), torch.zeros(1, 3, 20, 20)
-    torch.testing.assert_close(blurred(flat, 0.1), flat)
-    spot[..., 10, 10] = 1
-    assert 0 < float(blurred(spot, 0.1)[0, 0, 10, 10]) < 0.2
-
-
 def rate(changed: Tensor, whole: Tensor) -> float:
     return float((changed > whole).double().mean())
 
@@ -175,7 +165,8 @@ def test_only_captions_of_four_words_or_more_are_shortened(world: CaptionedWorld
 
 
 def test_a_blur_is_as_wide_as_it_is_told() -> None:
-    spot = torch.zeros(1, 1, 60, 80)
+    flat, spot = torch.full((1, 3, 20, 20), 0.5), torch.zeros(1, 1, 60, 80)
+    torch.testing.assert_close(blurred(flat, 0.1), flat)
     spot[..., 30, 40] = 1
     seen = blurred(spot, 0.05)[0, 0].double()  # of 60 pixels of height: 3
     assert float(seen.sum()) == pytest.approx(1)
@@ -186,8 +177,10 @@ def test_a_blur_is_as_wide_as_it_is_told() -> None:
 
 
 def test_words_that_are_left_keep_their_order() -> None:
-    words = [str(number) for number in range(21)]
-    left = [int(word) for word in thinned(" ".join(words)).split()]
+    text = " ".join(str(number) for number in range(21))
+    assert shortened(text) == "0 1 2 3 4 5 6 7 8 9"
+    left = [int(word) for word in thinned(text).split()]
+    assert thinned(text).split() == [str(word) for word in left], "the same for equal captions"
     assert len(left) == 10
     assert left == sorted(set(left))
     assert left != list(range(10))

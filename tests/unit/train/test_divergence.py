@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.distributed as dist
-from tests.support.forkserver import FORKSERVER
+from tests.support.ranks import answer, asked_ranks
 from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -164,18 +164,8 @@ def serve(rank: int, store: Path, strategy: Any, answers: Connection) -> None:
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_all_ranks_stop_where_the_loss_of_one_is_not_finite(strategy: str, tmp_path: Path) -> None:
-    pipes = [FORKSERVER.Pipe(duplex=False) for _ in range(2)]
-    processes = [
-        FORKSERVER.Process(target=serve, args=(rank, tmp_path / "store", strategy, there), daemon=True)
-        for rank, (_, there) in enumerate(pipes)
-    ]
-    for process in processes:
-        process.start()
-    for here, _ in pipes:
-        assert here.poll(120), "a rank hangs"
-        told, unchanged = here.recv()
-        assert told.startswith("step 3 diverged, not finite: total, vib, gradient norm (total nan, ppcl ")
-        assert unchanged
-    for process in processes:
-        process.join(timeout=60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    with asked_ranks(serve, 2, tmp_path / "store", strategy) as ends:
+        for end in ends:
+            told, unchanged = answer(end)
+            assert told.startswith("step 3 diverged, not finite: total, vib, gradient norm (total nan, ppcl ")
+            assert unchanged

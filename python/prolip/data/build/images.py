@@ -22,6 +22,7 @@ from prolip.data.build.shards import (
     hash_rank,
     replace_folder,
 )
+from prolip.data.samples import EXTENSIONS as LOADED
 from prolip.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,18 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
         case _:
             rgb.save(buffer, format="PNG")
     return EncodedImage(buffer.getvalue(), extension or "png", None if extension else kind)
+
+
+def read_for_loader(path: Path) -> EncodedImage:
+    """An image's own bytes if the loader reads files of its extension, else as `read_image` converts them.
+
+    Raises:
+        OSError, ValueError, SyntaxError, EOFError: the file cannot be read.
+    """
+    extension = path.suffix.lower().removeprefix(".")
+    if extension in LOADED:
+        return EncodedImage(path.read_bytes(), extension, None)
+    return read_image(path, None)
 
 
 def write_images(

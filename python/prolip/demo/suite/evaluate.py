@@ -21,7 +21,6 @@ from prolip.demo.suite.emoji_samples import (
     parse_sample,
 )
 from prolip.demo.suite.gallery import make_gallery
-from prolip.demo.suite.headline_items import order_items, recall_items, zero_shot_items
 from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import (
     ClassPrompts,
@@ -32,6 +31,7 @@ from prolip.demo.suite.measure_sets import (
     hidden_patches,
     measure_levels,
     measure_set,
+    order_items,
     zoomed,
 )
 from prolip.demo.suite.prompt_methods import measure_prompting
@@ -39,6 +39,7 @@ from prolip.demo.suite.results import (
     DecisionFigures,
     EmojiResults,
     Headline,
+    LevelFigures,
     ModelFigures,
     PromptSetFigures,
     ViewFigures,
@@ -49,12 +50,15 @@ from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.pretrained.classify import Similarity
+from prolip.pretrained.preprocess import square_image_size
 
 logger = logging.getLogger(__name__)
 
 Split = Literal["val", "test"]
 DESIGN_SET = "design-twtr"
 """Trained emoji in the held-out design. Its names are the seen names; its images are measured with the test split."""
+_OF_FIRST_SET = ("group", "group_with_prior", "subgroup", "subgroup_with_prior")
+"""Headlines that are measured on the first set."""
 RANDOM_SEED = 0
 MAX_FOR_VIEWS = 300
 """Images per set to change and embed again: enough to know a share to three percentage points."""
@@ -100,22 +104,22 @@ def evaluate_emoji(
         UserError: a shard is missing, or a sample lacks a field.
     """
     started = time.monotonic()
-    image_size = model.config.vision.image_size
-    if not isinstance(image_size, int):
-        raise UserError(f"vision.image_size is {image_size}: the emoji are square")
+    image_size = square_image_size(model)
     sets = [read_set(data_dir, name, image_size) for name in set_names(split)]
     trained_emoji = sets[-1] if split == "test" else read_set(data_dir, DESIGN_SET, image_size)
     book, prompts = gather_captions([*sets, trained_emoji])
     logger.info("evaluating %d images and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
 
     figures: list[ModelFigures] = []
+    items: list[dict[str, Tensor]] = []
     embedded: list[Embeddings] = []
-    networks = (model, untrained(model, device))
-    for network in networks:
+    for network in (model, untrained(model, device)):
         embedded.append(embed_everything(network, tokenizer, sets, book, device))
-        figures.append(
-            measure_model(network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
+        of_model, its_items = measure_model(
+            network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio
         )
+        figures.append(of_model)
+        items.append(its_items)
     chance = {image_set.name: chance_recall(correct_pairs(image_set.samples), 10) for image_set in sets}
     calibration, decisions = None, None
     if split == "test" and has_set(data_dir, set_names("val")[0]):
@@ -130,11 +134,7 @@ def evaluate_emoji(
         chance_recall_at_10=chance,
         seconds=time.monotonic() - started,
     )
-    trained, random = (
-        headline_items(sets, one, prompts, Trained(similarity_of(network), trained_emoji.samples))
-        for network, one in zip(networks, embedded, strict=True)
-    )
-    return Evaluated(results, trained, random, calibration)
+    return Evaluated(results, items[0], items[1], calibration)
 
 
 def decide_groups(
@@ -150,9 +150,7 @@ def decide_groups(
     Raises:
         UserError: a set of validation emoji is missing.
     """
-    image_size = model.config.vision.image_size
-    assert isinstance(image_size, int), "checked before"
-    validation = [read_set(data_dir, name, image_size) for name in set_names("val")]
+    validation = [read_set(data_dir, name, square_image_size(model)) for name in set_names("val")]
     similarity = similarity_of(model)
     calibration = calibrate_groups(
         [LabelledImages(one.name, embed_pixels(model, one.images, device), one.samples) for one in validation],
@@ -190,50 +188,45 @@ def measure_model(
     *,
     device: torch.device,
     keep_ratio: float,
-) -> ModelFigures:
-    """Measure one model by its embeddings, and by those of changed images, which are embedded here."""
+) -> tuple[ModelFigures, dict[str, Tensor]]:
+    """Measure one model by its embeddings, and by those of changed images, which are embedded here.
+
+    Returns the figures, and the items that each headline is the mean of, f64: one per image, or one per emoji for the
+    order of captions.
+    """
     images, captions = embedded
     trained = Trained(similarity_of(model), trained_emoji.samples)
-    return ModelFigures(
-        sets=[
-            measure_set(
-                image_set.name,
-                images[image_set.name],
-                image_set.samples,
-                captions,
-                prompts,
-                trained,
-                measure_views(model, image_set, images[image_set.name], device, keep_ratio),
-            )
-            for image_set in sets
-        ],
+    measured = [
+        measure_set(
+            image_set.name,
+            images[image_set.name],
+            image_set.samples,
+            captions,
+            prompts,
+            trained,
+            measure_views(model, image_set, images[image_set.name], device, keep_ratio),
+        )
+        for image_set in sets
+    ]
+    (_, first), (_, last) = measured[0], measured[-1]
+    items = {
+        **{name: first[name].double() for name in _OF_FIRST_SET},
+        "recall_at_10": last["recall_at_10"].double(),
+        "order_unseen": order_items(held_out(sets), captions),
+        "order_seen": order_items(trained_emoji.samples, captions),
+    }
+    figures = ModelFigures(
+        sets=[of_set for of_set, _ in measured],
         prompting=measure_prompting_everywhere(sets, embedded, prompts),
         unseen_names=measure_levels(held_out(sets), captions),
         seen_names=measure_levels(trained_emoji.samples, captions),
     )
+    return figures, items
 
 
 def held_out(sets: Sequence[ImageSet]) -> list[EmojiSample]:
     """Return the samples whose names are in no training caption."""
     return [sample for image_set in sets if image_set.name != DESIGN_SET for sample in image_set.samples]
-
-
-def headline_items(
-    sets: Sequence[ImageSet], embedded: Embeddings, prompts: ClassPrompts, trained: Trained
-) -> dict[str, Tensor]:
-    """Return the items that each headline is the mean of: one per image, or one per emoji for the order of captions."""
-    (images, captions), first, last = embedded, sets[0], sets[-1]
-    by_level = {
-        level + suffix: zero_shot_items(level, images[first.name], first.samples, captions, prompts, prior)
-        for level in ("group", "subgroup")
-        for suffix, prior in (("", None), ("_with_prior", trained))
-    }
-    return {
-        **by_level,
-        "recall_at_10": recall_items(images[last.name], last.samples, captions, 10),
-        "order_unseen": order_items(held_out(sets), captions),
-        "order_seen": order_items(trained.emoji, captions),
-    }
 
 
 def measure_prompting_everywhere(
@@ -336,47 +329,27 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
     place = "the held-out design" if split == "test" else "validation emoji in the held-out design"
     rows = [
         (
-            "group",
-            "Group of a held-out emoji, zero-shot",
-            (first.group.top1, random_first.group.top1, first.group.majority),
-            "largest group",
-        ),
+            level + way,
+            f"{level.capitalize()} of a held-out emoji, {words}",
+            (getattr(first, level + way).top1, getattr(random_first, level + way).top1, getattr(first, level).majority),
+            f"largest {level}",
+        )
+        for level in ("group", "subgroup")
+        for way, words in (("", "zero-shot"), ("_with_prior", f"with the {level}s' frequencies"))
+    ]
+    recalls = (last.image_to_text.recall_at_10, random_last.image_to_text.recall_at_10, chance[last.name])
+    rows.append(("recall_at_10", f"Right caption in the first 10, {place}", recalls, "random order"))
+    rows += [
         (
-            "group_with_prior",
-            "Group of a held-out emoji, with the groups' frequencies",
-            (first.group_with_prior.top1, random_first.group_with_prior.top1, first.group.majority),
-            "largest group",
-        ),
-        (
-            "subgroup",
-            "Subgroup of a held-out emoji, zero-shot",
-            (first.subgroup.top1, random_first.subgroup.top1, first.subgroup.majority),
-            "largest subgroup",
-        ),
-        (
-            "subgroup_with_prior",
-            "Subgroup of a held-out emoji, with the subgroups' frequencies",
-            (first.subgroup_with_prior.top1, random_first.subgroup_with_prior.top1, first.subgroup.majority),
-            "largest subgroup",
-        ),
-        (
-            "recall_at_10",
-            f"Right caption in the first 10, {place}",
-            (last.image_to_text.recall_at_10, random_last.image_to_text.recall_at_10, chance[last.name]),
-            "random order",
-        ),
-        (
-            "order_unseen",
-            "Group caption more uncertain than the name, unseen names",
-            (_group_over_name(trained, unseen=True), _group_over_name(random, unseen=True), 0.5),
+            name,
+            f"Group caption more uncertain than the name, {words} names",
+            (_order(ours), _order(theirs), 0.5),
             "coin",
-        ),
-        (
-            "order_seen",
-            "Group caption more uncertain than the name, trained names",
-            (_group_over_name(trained, unseen=False), _group_over_name(random, unseen=False), 0.5),
-            "coin",
-        ),
+        )
+        for name, words, ours, theirs in (
+            ("order_unseen", "unseen", trained.unseen_names, random.unseen_names),
+            ("order_seen", "trained", trained.seen_names, random.seen_names),
+        )
     ]
     return [
         Headline(name=name, label=label, trained=a, random=b, chance=c, chance_label=chance_label)
@@ -384,6 +357,6 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
     ]
 
 
-def _group_over_name(figures: ModelFigures, *, unseen: bool) -> float:
-    levels = figures.unseen_names if unseen else figures.seen_names
+def _order(levels: LevelFigures) -> float:
+    """Share of group captions that are more uncertain than the name."""
     return next(pair.share for pair in levels.pairs if (pair.general, pair.specific) == ("group", "name"))

@@ -60,8 +60,7 @@ class ClassPrompts:
         if len({len(ensemble) for ensemble in prompts}) != 1:
             raise UserError(f"the classes of level {level} have different numbers of prompts")
         flat = captions.of([caption for ensemble in prompts for caption in ensemble])
-        shape = (len(prompts), len(prompts[0]), -1)
-        return Gaussian(flat.mean.reshape(shape), flat.log_var.reshape(shape))
+        return flat.unflatten(len(prompts), len(prompts[0]))
 
     def names(self, level: str) -> list[str]:
         """Return the class names of a level."""
@@ -126,8 +125,8 @@ def measure_set(
     prompts: ClassPrompts,
     trained: Trained,
     views: Sequence[ViewFigures],
-) -> SetFigures:
-    """Measure a model on one set.
+) -> tuple[SetFigures, dict[str, Tensor]]:
+    """Measure a model on one set; returns the figures, and which images are right, bool [N] by measure.
 
     Args:
         name: name of the set.
@@ -140,34 +139,29 @@ def measure_set(
     """
     texts = captions.of(map(retrieval_caption, samples))
     correct = correct_pairs(samples)
-    by_level = {level: _zero_shot(level, images, samples, captions, prompts) for level in ("group", "subgroup")}
-    with_prior = {
-        level: evaluate_zero_shot(
-            logits_with_prior(level, images, captions, prompts, trained), prompts.labels(level, samples)
-        )
-        for level in by_level
-    }
-    found = first_ranks(images, texts, correct) < 10
+    zero_shot: dict[str, ZeroShotResult] = {}
+    right = {"recall_at_10": first_ranks(images, texts, correct) < 10}
+    for level in ("group", "subgroup"):
+        labels = prompts.labels(level, samples)
+        for way, logits in _zero_shot_logits(level, images, captions, prompts, trained).items():
+            zero_shot[level + way] = evaluate_zero_shot(logits, labels)
+            right[level + way] = correct_within(logits, labels, 1)
     chain = _caption_chain(images, samples, captions)
-    return SetFigures(
+    figures = SetFigures(
         name=name,
         num_pictures=len(samples),
-        group=by_level["group"][0],
-        group_with_var=by_level["group"][1],
-        group_with_prior=with_prior["group"],
-        subgroup=by_level["subgroup"][0],
-        subgroup_with_var=by_level["subgroup"][1],
-        subgroup_with_prior=with_prior["subgroup"],
+        **zero_shot,
         image_to_text=evaluate_retrieval(images, texts, correct),
         text_to_image=evaluate_retrieval(texts, images, correct.T),
         image_to_text_by_mean=evaluate_retrieval(images, texts, correct, "mean"),
         text_to_image_by_mean=evaluate_retrieval(texts, images, correct.T, "mean"),
-        group_bins=_bins(images, by_level["group"][2]),
-        retrieval_bins=_bins(images, found),
+        group_bins=_bins(images, right["group"]),
+        retrieval_bins=_bins(images, right["recall_at_10"]),
         inclusion_chain=inclusion_chain(chain),
         picture_inclusion=inclusion_in_each(chain[0], chain[1:]),
         views=list(views),
     )
+    return figures, right
 
 
 def measure_levels(samples: Sequence[EmojiSample], captions: EmbeddedCaptions) -> LevelFigures:
@@ -191,6 +185,19 @@ def measure_levels(samples: Sequence[EmojiSample], captions: EmbeddedCaptions) -
     )
 
 
+def order_items(samples: Sequence[EmojiSample], captions: EmbeddedCaptions) -> Tensor:
+    """Share of templates in which the group is more uncertain than the name, one value per distinct emoji, f64 [E].
+
+    A tie counts half. There is one item per emoji, because the templates of an emoji mostly agree.
+    """
+    distinct = list({sample.codepoint: sample for sample in samples}.values())
+    wide, narrow = (
+        captions.total_var(caption for sample in distinct for caption in sample.captions[level]).view(len(distinct), -1)
+        for level in ("group", "name")
+    )
+    return ((wide > narrow).double() + (wide == narrow).double() / 2).mean(dim=1)
+
+
 def _pair_share(
     general: str, specific: str, total: Mapping[str, Tensor], tokens: Mapping[str, Tensor], chained: Tensor
 ) -> PairShare:
@@ -207,9 +214,9 @@ def _pair_share(
     )
 
 
-def hidden_patches(num_images: int, num_patches: int, keep_ratio: float, seed: int = 0) -> Tensor:
+def hidden_patches(num_images: int, num_patches: int, keep_ratio: float) -> Tensor:
     """Draw the patches that each image keeps, sorted, i64 [N, K]."""
-    order = torch.rand(num_images, num_patches, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    order = torch.rand(num_images, num_patches, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
     return order[:, : max(1, int(num_patches * keep_ratio))].sort(dim=1).values
 
 
@@ -235,20 +242,17 @@ def compare_view(name: str, trained: bool, changed: Gaussian, whole: Gaussian) -
     )
 
 
-def _zero_shot(
-    level: str,
-    images: Gaussian,
-    samples: Sequence[EmojiSample],
-    captions: EmbeddedCaptions,
-    prompts: ClassPrompts,
-) -> tuple[ZeroShotResult, ZeroShotResult, Tensor]:
-    """Return the results by means and with class variances, and whether each image is correct by means, bool [N]."""
-    classifier, labels = prompts.classifier(level, captions), prompts.labels(level, samples)
+def _zero_shot_logits(
+    level: str, images: Gaussian, captions: EmbeddedCaptions, prompts: ClassPrompts, trained: Trained
+) -> dict[str, Tensor]:
+    """Logits by means alone, with class variances, and with the classes' frequencies, each [N, C]."""
+    classifier = prompts.classifier(level, captions)
     plain, with_var = (
         zero_shot_logits(images.mean, classifier.weight, total_var, logit_scale=PUBLISHED_LOGIT_SCALE)
         for total_var in (None, classifier.total_var)
     )
-    return evaluate_zero_shot(plain, labels), evaluate_zero_shot(with_var, labels), correct_within(plain, labels, 1)
+    with_prior = logits_with_prior(level, images, captions, prompts, trained)
+    return {"": plain, "_with_var": with_var, "_with_prior": with_prior}
 
 
 def _bins(images: Gaussian, correct: Tensor) -> AccuracyBins | None:

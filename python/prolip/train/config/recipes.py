@@ -21,22 +21,22 @@ _SHORT = {"--shards": "--data.shards", "--threads": "--data.num_threads"}
 """Short options that all commands share, and the keys that they stand for."""
 RUN_SETTINGS = "config.toml"
 """The file in a run's folder with its settings."""
+_PROG = "prolip train [RECIPE.toml ...]"
 _RATES = ("optim.lr", "optim.warmup_steps")
 
 
-def load_config(arguments: Sequence[str], prog: str = "prolip train") -> TrainConfig:
+def load_config(arguments: Sequence[str]) -> TrainConfig:
     """Parse the command line `RECIPE.toml ... --flag value ...` of a run.
 
     Args:
         arguments: recipes (paths, or names of the package's recipes), then flags; later ones win.
-        prog: the command, for the help text.
 
     Raises:
         UserError: a recipe or key is unknown, a value cannot be parsed, or a rule is broken; the message has the key.
     """
     names, words = flags.split([_in_full(word) for word in arguments])
     layers = [layer for name in names for layer in read_recipe(name)]
-    return _build(layers, words, f"{prog} [RECIPE.toml ...]")
+    return _build(layers, words)
 
 
 def _in_full(word: str) -> str:
@@ -61,7 +61,7 @@ def from_toml(text: str) -> TrainConfig:
     Raises:
         UserError: another version of prolip wrote them.
     """
-    return _build([("saved configuration", _read_saved(text))], [], "prolip train", is_saved=True)
+    return _build([("saved configuration", _read_saved(text))], [], is_saved=True)
 
 
 def _read_saved(text: str) -> dict[str, Any]:
@@ -75,16 +75,16 @@ def _read_saved(text: str) -> dict[str, Any]:
     return table
 
 
-def _build(tables: Sequence[flags.NamedTable], words: list[str], prog: str, *, is_saved: bool = False) -> TrainConfig:
+def _build(tables: Sequence[flags.NamedTable], words: list[str], *, is_saved: bool = False) -> TrainConfig:
     origin = find_origin(tables, words)
     base = TrainConfig(model=ARCHITECTURES.get(origin.architecture, TrainConfig().model))
     if is_saved:  # the tables are complete
-        config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
+        config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=_PROG)
     else:
         _check_rates(origin.start, tables, words)
         if origin.architecture == OF_START:
             base, tables = of_the_start(base, tables, words, origin, _saved_settings(tables, words))
-        config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=prog)
+        config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=_PROG)
         config = fill_in(config, tables, words, origin)
     config.validate()
     return config

@@ -16,6 +16,7 @@ from prolip.files import write_atomic
 from prolip.losses import LossTerms
 from prolip.report.charts import Line
 from prolip.report.runs_page import Curve, curves_page
+from prolip.report.text_table import align
 from prolip.train.config.options import RunsOptions
 from prolip.train.logging import format_seconds
 
@@ -184,12 +185,7 @@ def _table_lines(summaries: Sequence[Mapping[str, Any]], style: str) -> list[str
         rule = ["---", *["---:"] * (len(cells[0]) - 1)]
         bar = "\\|"
         return [f"| {' | '.join(cell.replace('|', bar) for cell in row)} |" for row in (cells[0], rule, *cells[1:])]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for first, *rest in cells:
-        justified = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        lines.append("  ".join(justified).rstrip())
-    return lines
+    return list(align(cells))
 
 
 def _cells(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:

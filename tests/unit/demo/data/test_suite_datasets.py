@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.support.emoji_build import SMALL, made_up_emoji
+from tests.support.shards import read_samples, write_tar
 
 from prolip.cli import main
 from prolip.demo.config import SuitesConfig
@@ -29,14 +30,7 @@ DESIGNS = ("openmoji", "goog", "twtr")
 
 def members(path: Path) -> list[dict[str, bytes]]:
     """Samples by extension, with their key."""
-    samples: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            key, _, extension = member.name.partition(".")
-            file = archive.extractfile(member)
-            assert file is not None
-            samples.setdefault(key, {"key": key.encode()})[extension] = file.read()
-    return list(samples.values())
+    return [{"key": key.encode(), **sample} for key, sample in read_samples(path).items()]
 
 
 def lines(path: Path) -> list[str]:
@@ -223,11 +217,7 @@ def test_other_shards_give_other_suites(emoji: Path, tmp_path: Path) -> None:
         samples = members(path)
         changed = json.loads(samples[0]["json"])
         changed["captions"]["name"][0] = "another name"
-        with tarfile.open(path, "w") as archive:
-            for name, data in (("k.png", samples[0]["png"]), ("k.json", json.dumps(changed).encode())):
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
+        write_tar(path, [("k.png", samples[0]["png"]), ("k.json", json.dumps(changed).encode())])
     assert not build_suites(SuitesConfig(data=other), out).already_built
     (sample,) = members(out / "wds_emoji-names-goog_test" / "test" / "0.tar")
     assert sample["txt"] == b"another name"
@@ -243,8 +233,7 @@ def test_what_is_wrong_names_itself(emoji: Path, tmp_path: Path, capsys: pytest.
     path.write_bytes(b"no archive " * 100)
     with pytest.raises(ValueError, match=r"test-goog-000000\.tar is not a shard of emoji: ReadError"):
         build_suites(SuitesConfig(data=damaged), out)
-    with tarfile.open(path, "w") as archive:
-        archive.addfile(tarfile.TarInfo("k.png"), io.BytesIO())
+    write_tar(path, [("k.png", b"")])
     with pytest.raises(ValueError, match=r"test-goog-000000\.tar is not a shard of emoji: KeyError 'json'"):
         build_suites(SuitesConfig(data=damaged), out)
     assert not out.exists()

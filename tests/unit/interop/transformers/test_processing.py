@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.support.images import encode
 from tests.support.untrained_run import WORDS
 from tokenizers import Tokenizer as JsonTokenizer
 from tokenizers import models, pre_tokenizers, processors
@@ -38,12 +39,8 @@ def _encoded(size: tuple[int, int], mode: str, kind: str) -> bytes:
     if kind == "rotated":
         exif = image.getexif()
         exif[0x0112] = 6
-        file = io.BytesIO()
-        image.save(file, "jpeg", exif=exif)
-        return file.getvalue()
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
+        return encode(image, "jpeg", exif=exif)
+    return encode(image, kind)
 
 
 @pytest.mark.parametrize("size", [(24, 24), (31, 24), (24, 37), (90, 41), (40, 91), (25, 200), (11, 7), (300, 299)])
