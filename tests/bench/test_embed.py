@@ -38,7 +38,7 @@ def write_shard(path: Path, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.bench
-def test_embedding_waits_for_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embedding_rarely_waits_for_the_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = ARCHITECTURES["ViT-B-16"]
     vision = dataclasses.replace(base.vision, width=192, head_width=64)
     text = dataclasses.replace(base.text, width=512, heads=8, layers=1)

@@ -75,7 +75,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 @pytest.mark.bench
 @pytest.mark.timeout(1200)
-def test_shards_on_a_server_cost_little_more_than_local_ones(tmp_path: Path) -> None:
+def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
     size = write_shards(folder)

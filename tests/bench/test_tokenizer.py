@@ -69,7 +69,9 @@ def compare(
 
 @pytest.mark.bench
 @pytest.mark.filterwarnings("ignore")
-def test_captions_of_coco(capsys: pytest.CaptureFixture[str], tmp_path: Path, shared: Path) -> None:
+def test_tokenizing_captions_is_faster_than_open_clip(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared: Path
+) -> None:
     ours, theirs = Tokenizer(TokenizerConfig(context_length=77)), SimpleTokenizer(context_length=77)
     lines = []
     found = [

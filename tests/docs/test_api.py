@@ -42,7 +42,7 @@ def resolve(name: str) -> Any:
 
 
 @pytest.mark.parametrize("room", PUBLIC)
-def test_the_pages_cover_a_room(room: str) -> None:
+def test_every_public_name_of_a_room_is_documented(room: str) -> None:
     """An object counts wherever it is documented, because constants are documented where they are defined."""
     documented = {id(resolve(name)) for name in DOCUMENTED}
     exported = import_module(room).__all__
@@ -54,6 +54,6 @@ def test_no_name_is_documented_twice() -> None:
 
 
 @pytest.mark.parametrize("page", sorted(API.glob("*.md")), ids=lambda page: page.stem)
-def test_every_group_has_a_sentence(page: Path) -> None:
+def test_every_group_of_the_api_pages_has_an_introduction(page: Path) -> None:
     for title, text in re.findall(r"^## (.+)\n\n(.*)\n", page.read_text(encoding="utf-8"), re.M):
         assert re.search(r"[.)]$", text), f"{page.stem}, {title}: no introductory sentence"

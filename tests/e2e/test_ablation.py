@@ -34,7 +34,7 @@ def config_of(ablation: dict[str, Any], recipe: str, *, full: bool = False) -> T
     return load_config(ablation["words"](recipe, 3, options))
 
 
-def test_recipes_add_one_thing_each(ablation: dict[str, Any]) -> None:
+def test_each_ablation_recipe_adds_one_thing(ablation: dict[str, Any]) -> None:
     configs = {name: config_of(ablation, name) for name in ablation["RECIPES"]}
     weights = {
         name: (
@@ -63,7 +63,7 @@ def test_recipes_add_one_thing_each(ablation: dict[str, Any]) -> None:
         assert (one.total_steps, one.seed, one.cpu_threads) == (7, 3, 1)
 
 
-def test_the_demo_itself_differs_in_length_image_tower_and_optimizer_alone(ablation: dict[str, Any]) -> None:
+def test_the_demo_differs_only_in_length_image_tower_and_optimizer(ablation: dict[str, Any]) -> None:
     demo = load_config(["demo"])
     full = config_of(ablation, "demo", full=True)
     assert (full.model, full.loss) == (demo.model, demo.loss)
@@ -73,7 +73,7 @@ def test_the_demo_itself_differs_in_length_image_tower_and_optimizer_alone(ablat
     assert small.model.vision.num_patches == 16
 
 
-def test_it_trains_evaluates_and_skips_what_exists(
+def test_the_ablation_trains_evaluates_and_skips_finished_runs(
     ablation: dict[str, Any], emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
@@ -109,7 +109,7 @@ def test_it_trains_evaluates_and_skips_what_exists(
     assert capsys.readouterr().out.splitlines()[-1].startswith("| ppcl-0 | ")
 
 
-def test_the_table_tells_means_and_deviations(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
+def test_the_ablation_table_has_means_and_deviations(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
     def with_top1(share: float) -> EmojiResults:
         first, *others = emoji_results.trained.sets
         first = dataclasses.replace(first, group=dataclasses.replace(first.group, top1=share))
@@ -125,7 +125,7 @@ def test_the_table_tells_means_and_deviations(ablation: dict[str, Any], emoji_re
     assert rows[0] == f"| group, held-out emoji | {100 * untrained:.1f} | 60.0 ± 10.0 | 25.0 |"
 
 
-def test_each_measure_reads_a_figure_of_its_own(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
+def test_each_measure_reads_its_own_figure(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
     measures, model = ablation["MEASURES"], emoji_results.trained
     pairs = {(pair.general, pair.specific): pair for pair in model.unseen_names.pairs}
     assert measures["P(subgroup > name)"](model) == pairs["subgroup", "name"].share
@@ -138,7 +138,7 @@ def test_each_measure_reads_a_figure_of_its_own(ablation: dict[str, Any], emoji_
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_calibrated_captions_predict_equally_many_positives(ablation: dict[str, Any], scale: float) -> None:
+def test_calibrated_captions_predict_the_same_number_of_positives(ablation: dict[str, Any], scale: float) -> None:
     noise = torch.Generator().manual_seed(0)
     pictures, captions = (
         Gaussian(F.normalize(torch.randn(count, 8, generator=noise), dim=1), torch.randn(count, 8, generator=noise) - 4)
@@ -151,7 +151,9 @@ def test_calibrated_captions_predict_equally_many_positives(ablation: dict[str, 
     assert total_var.std() > 0.01
 
 
-def test_failures_are_told(ablation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ablation_reports_failures(
+    ablation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--out", str(tmp_path), "--data", str(tmp_path / "absent")]
     assert ablation["main"]([*arguments, "run", "--recipes", "ppcl"]) == 2
     assert not list(tmp_path.glob("*/eval.json"))

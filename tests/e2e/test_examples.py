@@ -61,7 +61,7 @@ RELEASED = "ProLIP-ViT-B-16-DC-1B-12_8B"
 
 @pytest.mark.usefixtures("one_table")
 @pytest.mark.parametrize("source", ["runs/demo", RELEASED])
-def test_onnx_embed_gives_the_models_own_numbers(
+def test_onnx_embed_prints_the_models_numbers(
     run, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     """Of a picture that is scaled and cropped, and of captions that need cleaning, cutting and padding."""
@@ -107,7 +107,7 @@ def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo: Path) 
     assert not torch.equal(before.log_var, after.log_var)
 
 
-def test_own_training_loop_resumes_as_if_it_had_not_stopped(run, demo: Path) -> None:
+def test_own_training_loop_resumes_exactly(run, demo: Path) -> None:
     flags = ("--batch_size", "8")
     run("own_training_loop.py", *flags, "--checkpoint", "whole.pt", "--steps", "4")
     for steps in (1, 3):

@@ -115,7 +115,7 @@ def test_an_index_that_does_not_fit_is_named(ended: Ended, world: World, tmp_pat
 # A file that could not be flushed tries once more when it is collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("words", "file", "limit"), COMMANDS, ids=NAMES)
-def test_what_does_not_fit_is_named(
+def test_an_output_that_exceeds_the_limit_is_named_and_can_be_resumed(
     ended: Ended, world: World, tmp_path: Path, words: Words, file: str, limit: int
 ) -> None:
     out = tmp_path / "out"
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_named(
     ],
     ids=["embed", "filter", "train"],
 )
-def test_a_disk_that_is_full(
+def test_a_full_disk_is_an_error_that_names_the_file(
     ended: Ended, world: World, tmp_path: Path, words: Words, file: str, kilobytes: int
 ) -> None:
     with small_disk(tmp_path / "disk", kilobytes) as mounted:

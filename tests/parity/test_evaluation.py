@@ -46,7 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, by
     return str(folder / "{0..2}.tar"), made
 
 
-def test_pixels_and_order_are_open_clips(written: tuple[str, dict[str, bytes]]) -> None:
+def test_evaluation_pixels_and_order_equal_open_clips(written: tuple[str, dict[str, bytes]]) -> None:
     pattern, made = written
     transform = image_transform(SIZE, is_train=False)
     # All of it but the last two, which make floats of the pixels.
@@ -64,7 +64,7 @@ def test_pixels_and_order_are_open_clips(written: tuple[str, dict[str, bytes]]) 
         assert np.array_equal(preprocess_image(data, SIZE), pixels)
 
 
-def test_ranks_read_neighbouring_parts_and_every_sample_once(written: tuple[str, dict[str, bytes]]) -> None:
+def test_ranks_read_contiguous_parts_and_every_sample_once(written: tuple[str, dict[str, bytes]]) -> None:
     pattern, made = written
     keys = []
     for rank in range(4):

@@ -85,7 +85,7 @@ def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
     st.booleans(),
     st.integers(0, 2**32),
 )
-def test_members_are_those_that_tarfile_reads(
+def test_kept_members_equal_those_read_by_tarfile(
     shards: list[list[tuple[bool, dict[str, int]]]],
     threads: int,
     world_size: int,
@@ -117,7 +117,7 @@ def test_members_are_those_that_tarfile_reads(
             assert found == expected
 
 
-def test_a_substitute_brings_its_own_members(tmp_path: Path) -> None:
+def test_a_sample_that_replaces_a_bad_one_has_its_own_members(tmp_path: Path) -> None:
     """In training another sample takes the place of a bad one, with its members and not with those of the bad one."""
     members = []
     for place in range(12):
@@ -130,7 +130,7 @@ def test_a_substitute_brings_its_own_members(tmp_path: Path) -> None:
     assert set(found.members["txt"]) == {None}
 
 
-def test_without_pixels_a_picture_need_not_be_one(tmp_path: Path) -> None:
+def test_without_decoding_an_unreadable_image_is_no_error(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [("a.png", b"no picture"), ("a.cls", b"7"), ("b.cls", b"8"), ("c.png", PICTURE)])
     with BatchLoader(evaluation([tmp_path / "0.tar"], image_size=0, keep_members=("cls", "png"))) as loader:
         (batch,) = loader
@@ -158,7 +158,7 @@ def test_a_member_that_is_too_large_is_named(size: int, tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_kept_and_a_caption_too_counts_once(tmp_path: Path) -> None:
+def test_a_member_that_is_kept_and_is_a_caption_counts_once_to_the_limit(tmp_path: Path) -> None:
     text = b"word " * 100
     write_tar(tmp_path / "0.tar", [("a.png", PICTURE), ("a.txt", text)])
     limit = len(PICTURE) + len(text)
@@ -166,7 +166,7 @@ def test_what_is_kept_and_a_caption_too_counts_once(tmp_path: Path) -> None:
     assert of_loader(config) == Read(["a"], {"png": [PICTURE], "txt": [text]})
 
 
-def test_members_outlive_their_batch(tmp_path: Path) -> None:
+def test_members_stay_valid_after_their_batch(tmp_path: Path) -> None:
     """They are Python's own: the loader's memory goes round, theirs does not."""
     write_tar(
         tmp_path / "0.tar", [(f"k{n}.{e}", d) for n in range(40) for e, d in (("png", PICTURE), ("cls", b"%d" % n))]
@@ -177,7 +177,7 @@ def test_members_outlive_their_batch(tmp_path: Path) -> None:
     assert [member for some in kept for member in some] == [b"%d" % n for n in range(40)]
 
 
-def test_an_encoded_picture_comes_as_it_is(tmp_path: Path) -> None:
+def test_a_kept_image_has_the_bytes_of_the_file(tmp_path: Path) -> None:
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -144,7 +144,7 @@ def odd_webps() -> Iterator[tuple[str, bytes]]:
     [(odd_jpegs, 50, 15), (odd_pngs, 40, 20), (odd_webps, 8, 30)],
     ids=["jpeg", "png", "webp"],
 )
-def test_odd_files_are_as_pil_has_them(
+def test_unusual_files_decode_to_pils_pixels(
     files: Callable[[], Iterator[tuple[str, bytes]]], sound: int, refused: int
 ) -> None:
     found = Counter(check(name, data) for name, data in files())
@@ -155,7 +155,7 @@ def test_odd_files_are_as_pil_has_them(
 @pytest.mark.parametrize(
     ("files", "more_refused"), [(jpegs, 0.01), (pngs, 0.2), (webps, 0.01)], ids=["jpeg", "png", "webp"]
 )
-def test_damaged_files_fail_where_pil_raises(files: Callable[[], dict[str, bytes]], more_refused: float) -> None:
+def test_damaged_files_raise_where_pil_raises(files: Callable[[], dict[str, bytes]], more_refused: float) -> None:
     """Changed bytes and cut ends. A few more are refused than by PIL: what is wrong behind the last row of samples."""
     generator = random.Random(1)
     sound = [data for data in files().values() if len(data) < 4000]

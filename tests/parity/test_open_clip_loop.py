@@ -94,7 +94,7 @@ def accuracy(output: Tensor, target: Tensor, topk: tuple[int, ...]) -> list[floa
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # Pillow's: what is transparent becomes opaque
 @pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)
-def test_figures_are_those_of_open_clips_loop(
+def test_zero_shot_accuracy_equals_open_clips_evaluation_loop(
     preprocess: dict[str, Any], written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("open_clip_train.zero_shot.accuracy", accuracy)

@@ -137,7 +137,7 @@ def of_damage(path: Path, damage: Damage, **changes: Any) -> LoaderConfig:
 
 
 @pytest.mark.parametrize("damage", KINDS.values(), ids=KINDS)
-def test_a_bad_sample_is_counted_named_and_passed_over(tmp_path: Path, damage: Damage) -> None:
+def test_a_bad_sample_is_counted_named_and_skipped(tmp_path: Path, damage: Damage) -> None:
     """One of 13: counted under its reason and named with shard and key; the others are as they were."""
     path = tmp_path / "0.tar"
     evaluation = BatchLoader(of_damage(path, damage))
@@ -161,14 +161,14 @@ def test_a_bad_sample_is_counted_named_and_passed_over(tmp_path: Path, damage: D
         next(strict)
 
 
-def test_pillow_reads_none_of_the_bad_pictures() -> None:
+def test_pillow_cannot_read_the_bad_images_either() -> None:
     for name, damage in KINDS.items():
         [picture] = [data for extension, data in damage.members if extension in IMAGES] or [b""]
         if damage.reason == "decode" and "giant" not in name:
             assert not pillow_reads(picture), name
 
 
-def test_an_image_of_more_pixels_than_pillow_takes_without_a_warning_is_bad(tmp_path: Path) -> None:
+def test_an_image_above_pillows_warning_limit_is_a_bad_sample(tmp_path: Path) -> None:
     side = 9460
     assert (side - 1) ** 2 < LoaderConfig.max_pixels == Image.MAX_IMAGE_PIXELS < side**2
     png = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), chunk(b"IDAT", zlib.compress(bytes(99)))]
@@ -194,7 +194,7 @@ def test_a_key_with_line_breaks_and_terminal_codes_is_escaped_in_messages(tmp_pa
     assert [batch.keys for batch in BatchLoader(config(str(path), last_batch="keep"))] == [["a\nb"]]
 
 
-def test_captions_from_json_that_are_none(tmp_path: Path) -> None:
+def test_missing_or_invalid_json_captions_are_bad_samples(tmp_path: Path) -> None:
     path = tmp_path / "0.tar"
     captions = (CaptionConfig(sources=(CaptionSource(key="levels.name"),)),)
     for data, message in [
@@ -300,7 +300,7 @@ def test_a_damaged_shard_is_used_up_to_the_damage(tmp_path: Path, name: str, cap
 
 
 @pytest.mark.parametrize("last_batch", ["keep", "drop"])
-def test_a_shard_that_vanishes(tmp_path: Path, last_batch: str) -> None:
+def test_a_deleted_shard_gives_bad_samples(tmp_path: Path, last_batch: str) -> None:
     for shard, keys in enumerate([BEFORE, AFTER]):
         write_tar(tmp_path / f"{shard}.tar", [entry for key in keys for entry in members(key, (1, 2, 3))])
     shards = config(
@@ -335,7 +335,7 @@ def test_a_shard_that_vanishes(tmp_path: Path, last_batch: str) -> None:
             assert set(loader.stats().bad) == {"read"}
 
 
-def test_a_shard_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+def test_a_shard_truncated_while_it_is_read_gives_bad_samples(tmp_path: Path) -> None:
     """Its file is open, so that nothing is missing: what lies behind the cut is bad, sample by sample."""
     path = tmp_path / "0.tar"
     path.write_bytes(archive([f"a{index}" for index in range(40)]) + bytes(1024))

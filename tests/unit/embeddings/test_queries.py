@@ -52,7 +52,7 @@ def found_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_finds_itself_in_its_shard(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with tarfile.open(lab / "shard1.tar") as archive:
         archive.extract("k2.png", tmp_path, filter="data")
     red = lab / "pictures" / "red.tif"
@@ -73,7 +73,7 @@ def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, caps
     assert not [path.name for path in (lab / "out").iterdir() if path.name.startswith(".")], "nothing of the reading"
 
 
-def test_words_and_pictures_ask_together_and_only_pictures_are_shown(
+def test_text_and_image_queries_combine_and_the_sheet_shows_images(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     red, sheet = lab / "pictures" / "red.tif", tmp_path / "sheet.html"
@@ -85,7 +85,7 @@ def test_words_and_pictures_ask_together_and_only_pictures_are_shown(
     assert [part.count("data:image/jpeg") for part in (words, picture)] == [1, 2]
 
 
-def test_words_find_captions_and_the_sheet_shows_all_that_is_found(
+def test_a_text_query_finds_captions_and_the_sheet_shows_them(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = tmp_path / "new" / "sheet.html"
@@ -101,7 +101,7 @@ def test_words_find_captions_and_the_sheet_shows_all_that_is_found(
     assert "not found" not in page
 
 
-def test_captions_are_shown_with_their_words_wherever_they_are(
+def test_captions_are_shown_from_shards_folders_and_text_files(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = {"a": ["food"], "b": ["travel", "an emoji"], "c": 7}
@@ -154,7 +154,7 @@ def test_images_are_shown_with_their_file_names_and_captions(
     assert "train-000000.tar  sea_lions/0012_grey.png  “sea lions”" in capsys.readouterr().out
 
 
-def test_what_is_not_on_this_machine_is_fetched_for_a_sheet_only(
+def test_remote_contents_are_fetched_only_for_a_sheet(
     lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     here, far = (str(lab / "pictures"), "red.tif"), ("http://127.0.0.1:9/0.tar", "k")
@@ -163,7 +163,7 @@ def test_what_is_not_on_this_machine_is_fetched_for_a_sheet_only(
     assert not caplog.records
 
 
-def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_deleted_images_are_shown_as_not_found(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [
         (str(lab / "shard0.tar"), "k1"),
         (str(lab / "shard0.tar"), "gone"),
@@ -185,7 +185,7 @@ def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path, caplog: p
     assert names[4] not in found
 
 
-def test_what_cannot_be_searched_is_said(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_search_name_the_reason(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(*words: str) -> str:
         assert search(lab, *words) == 2
         return capsys.readouterr().err.splitlines()[-1]

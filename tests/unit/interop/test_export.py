@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_run_of_another_version_is_loaded_and_neither_exported_nor_resumed(
+def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_words(tmp_path / "tokenizer.json")
@@ -71,7 +71,7 @@ def test_a_run_of_another_version_is_loaded_and_neither_exported_nor_resumed(
         assert said.strip().endswith("it can be loaded and evaluated, but not resumed or exported"), said
 
 
-def test_a_run_becomes_a_folder_that_loads_the_same_tensors(run: Path, tmp_path: Path) -> None:
+def test_an_exported_run_loads_with_the_same_tensors(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["export", str(run), "--out", str(out), "--licence", "mit"]) == 0
     names = {"README.md", "config.json", "inference.json", "model.safetensors", "tokenizer.json"}
@@ -83,7 +83,7 @@ def test_a_run_becomes_a_folder_that_loads_the_same_tensors(run: Path, tmp_path:
         assert torch.equal(after.state_dict()[name], tensor), name
 
 
-def test_of_a_run_with_averages_either_weights_are_exported(run: Path, tmp_path: Path) -> None:
+def test_averaged_or_raw_weights_of_a_run_can_be_exported(run: Path, tmp_path: Path) -> None:
     model = ProLIP(SMALL)
     ema = Ema(model, EmaConfig(decay=0.5, warmup=False))
     trained = {name: tensor + 1 for name, tensor in model.state_dict().items()}
@@ -101,7 +101,7 @@ def test_of_a_run_with_averages_either_weights_are_exported(run: Path, tmp_path:
             torch.testing.assert_close(found[name], tensor, msg=name)
 
 
-def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> None:
+def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["export", str(run), "--out", str(out), "--license", "cc-by-4.0"]) == 0
     card = (out / "README.md").read_text()
@@ -120,7 +120,7 @@ def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> 
     assert "| trained on | emoji |" in card
 
 
-def test_a_model_that_is_no_run_is_exported_as_what_it_is(tmp_path: Path) -> None:
+def test_the_card_of_a_converted_model_names_its_source(tmp_path: Path) -> None:
     save_pretrained(ProLIP(SMALL), tmp_path / "model")
     assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
@@ -148,7 +148,7 @@ class FakeHub:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_what_is_pushed_comes_back_the_same(
+def test_a_pushed_model_loads_with_the_same_tensors(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], keep: bool
 ) -> None:
     FakeHub.pushed, FakeHub.calls = tmp_path / "hub", []
@@ -204,13 +204,13 @@ def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
     assert {"modules.json", "modeling_prolip.py", "model.safetensors", "tokenizer.json", "README.md"} <= pushed
 
 
-def test_settings_of_onnx_need_its_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx_settings_without_the_onnx_format_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["export", str(tmp_path), "--out", str(tmp_path / "out"), "--onnx.precision", "fp16"]
     assert main(words) == 2
     assert "format is prolip: the settings of onnx need --format onnx" in capsys.readouterr().err
 
 
-def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_errors_name_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "x"]) == 2
     assert "--out" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "absent"), "--out", str(tmp_path)]) == 2

@@ -43,7 +43,9 @@ def encoded() -> list[bytes]:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_pixels_are_open_clips(settings: dict[str, Any], encoded: list[bytes], tmp_path: Path) -> None:
+def test_pixels_of_image_batches_equal_open_clips(
+    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+) -> None:
     write_tar(tmp_path / "a.tar", [(f"k{n:02}.png", data) for n, data in enumerate(encoded)])
     transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     expected = torch.stack([transform(Image.open(io.BytesIO(data))) for data in encoded])
@@ -66,7 +68,7 @@ def test_pixels_are_open_clips(settings: dict[str, Any], encoded: list[bytes], t
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
-def test_unreadable_pictures_are_left_out_until_they_are_too_many(
+def test_unreadable_images_are_skipped_up_to_1_percent(
     settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
 ) -> None:
     preprocess, shard = preprocess_of(settings), tmp_path / "a.tar"
@@ -90,7 +92,7 @@ def test_unreadable_pictures_are_left_out_until_they_are_too_many(
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
 @pytest.mark.parametrize("pictures", [147, 149])
-def test_samples_without_a_picture_are_bad_ones(
+def test_samples_without_an_image_count_as_bad(
     pictures: int, settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
 ) -> None:
     """One in a hundred may be bad: one of 150 is no fault, three are."""
@@ -105,9 +107,7 @@ def test_samples_without_a_picture_are_bad_ones(
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
-def test_a_shard_that_breaks_off_is_damaged_however_few_samples_it_lost(
-    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
-) -> None:
+def test_a_truncated_shard_is_always_an_error(settings: dict[str, Any], encoded: list[bytes], tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [(f"k{n:03}.png", encoded[n % 3]) for n in range(200)])
     whole = (tmp_path / "a.tar").read_bytes().rstrip(b"\0")
     (tmp_path / "a.tar").write_bytes(whole[:-100])
@@ -116,12 +116,12 @@ def test_a_shard_that_breaks_off_is_damaged_however_few_samples_it_lost(
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
-def test_what_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_file_that_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(DataError, match=r"a\.tar"):
         list(image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 4))
 
 
-def test_a_record_that_is_none_is_named() -> None:
+def test_an_invalid_json_record_is_named() -> None:
     with pytest.raises(DataError, match="sample k: cannot parse its json"):
         read_record("k", b"{")

@@ -119,7 +119,7 @@ WHOLE = "vtab/eurosat"
 
 
 @pytest.mark.parametrize("preprocess", [{"size": 16}, {"size": 16, "resize_mode": "squash"}], ids=["loader", "pillow"])
-def test_each_fault_names_itself_and_the_rest_runs(preprocess: dict[str, Any], tmp_path: Path) -> None:
+def test_each_damaged_set_is_noted_with_its_file_and_the_others_run(preprocess: dict[str, Any], tmp_path: Path) -> None:
     data = tmp_path / "data"
     for key in (*FAULTS, WHOLE):
         write_task(data, TASKS[key], count=8)
@@ -139,7 +139,9 @@ def test_each_fault_names_itself_and_the_rest_runs(preprocess: dict[str, Any], t
 
 
 @pytest.mark.parametrize("settings", [{"size": 16}, {"size": 16, "resize_mode": "squash"}], ids=["loader", "pillow"])
-def test_what_makes_a_set_damaged(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_more_than_1_percent_bad_images_or_a_cut_shard_make_a_set_damaged(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
     """More than one unreadable picture in a hundred, or any shard that breaks off, whatever came before."""
     shards = [str(tmp_path / f"{number}.tar") for number in range(2)]
     draw = random.Random(0)

@@ -24,7 +24,7 @@ from prolip.suites.csv_datasets import read_levels
 from prolip.suites.hierarchies import NEEDS_VARIANCES, level_rows
 
 
-def test_a_walk_gives_the_measures_figures(world: CaptionedWorld) -> None:
+def test_the_hierarcaps_suite_equals_measure_hierarchy(world: CaptionedWorld) -> None:
     found = world.run("hierarcaps", "--data", str(world.hierarchies))
     values = world.values(found, world.ours)
     levels, _ = read_levels(world.hierarchies / "table.csv", "captions", "image_url")
@@ -47,7 +47,7 @@ def test_a_walk_gives_the_measures_figures(world: CaptionedWorld) -> None:
     assert metric not in world.values(found, world.theirs)
 
 
-def test_pictures_are_walked_through_as_well(world: CaptionedWorld) -> None:
+def test_the_hierarimgs_suite_walks_through_images(world: CaptionedWorld) -> None:
     pictures, captions = read_levels(world.hierarchies / "table.csv", "images", "caption")
     assert pictures[3] == ["h0.png", "h2.png", "h5.png"]
     assert captions[3] == caption(3, 1)
@@ -56,7 +56,7 @@ def test_pictures_are_walked_through_as_well(world: CaptionedWorld) -> None:
     assert 0 <= values["lies in its level 2 (0 is the most general)"] <= 1
 
 
-def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None:
+def test_all_walk_figures_equal_those_of_measure_hierarchy(world: CaptionedWorld) -> None:
     levels, _ = read_levels(world.hierarchies / "table.csv", "captions", "image_url")
     ids = string_ids(levels)
     flat = embed_captions(world.model, [text for row in levels for text in row])
@@ -94,7 +94,7 @@ def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None
             assert values[metric] == pytest.approx(expected[f"include_{level}"])
 
 
-def test_levels_are_ordered_by_hand() -> None:
+def test_level_figures_of_a_hand_made_example() -> None:
     """Four chains of three levels: one falls throughout, one rises, one stays once, one falls and rises."""
     totals = torch.tensor([[4.0, 2.0, 1.0], [1.0, 2.0, 4.0], [4.0, 4.0, 1.0], [4.0, 1.0, 2.0]])
     items = Gaussian(torch.zeros(4, 3, 2), (totals / 2).log()[..., None].expand(4, 3, 2))
@@ -110,7 +110,7 @@ def test_levels_are_ordered_by_hand() -> None:
     assert found["rank correlation of uncertainty with generality"].value == pytest.approx(float(ranks[0, 1]))
 
 
-def test_both_suites_may_write_into_one_folder(world: CaptionedWorld) -> None:
+def test_both_hierarchy_suites_can_share_an_output_folder(world: CaptionedWorld) -> None:
     """Each has its own pictures of the folder, in a shard of its own."""
     alone = world.values(world.run("hierarimgs", "--data", str(world.hierarchies)), world.ours)
     out = world.root / "shared"
@@ -135,7 +135,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("suite", ["hierarcaps", "hierarimgs"])
-def test_a_fault_of_a_hierarchy_is_named(
+def test_errors_of_a_hierarchy_name_the_file(
     suite: str, fault: str, world: CaptionedWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "hierarchies"
@@ -150,7 +150,7 @@ def test_a_fault_of_a_hierarchy_is_named(
     assert str(folder) in told or str(tmp_path / "out") in told
 
 
-def test_pictures_may_lie_in_a_zip(world: CaptionedWorld, tmp_path: Path) -> None:
+def test_hierarcaps_figures_are_the_same_with_images_in_a_zip(world: CaptionedWorld, tmp_path: Path) -> None:
     folder, source = tmp_path / "hierarchies", write_open_clip(tmp_path / "clip")
     write_hierarchies(folder)
     loose = evaluate("hierarcaps", source, tmp_path / "loose", "--data", str(folder))

@@ -17,7 +17,7 @@ from prolip.suites.config import RetrievalOptions
 from prolip.suites.retrieval import coco_row
 
 
-def test_retrieval_gives_the_measures_figures_for_both_kinds_of_model(world: CaptionedWorld) -> None:
+def test_the_suite_equals_measure_retrieval_with_and_without_variances(world: CaptionedWorld) -> None:
     found = world.run("retrieval", "--data", str(world.pairs))
     for name in (world.ours, world.theirs):
         values = world.values(found, name)
@@ -34,7 +34,7 @@ def test_retrieval_gives_the_measures_figures_for_both_kinds_of_model(world: Cap
     assert any("no variances" in note for notes in found["notes"].values() for note in notes)
 
 
-def test_cocos_ids_bring_cocos_figures(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_ids_add_the_coco_figures(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     to_text = {100 + number: [1000 + 3 * number + place for place in range(3)] for number in range(COUNT)}
     to_image = {text: [image] for image, texts in to_text.items() for text in texts}
     pairs = Pairs(to_text, to_image)
@@ -52,7 +52,7 @@ def test_cocos_ids_bring_cocos_figures(world: CaptionedWorld, monkeypatch: pytes
         raise SystemExit(main(["eval", "retrieval", "--checkpoint", "x", "--data", "y", "--image_id_key", "cocoid"]))
 
 
-def test_cocos_figures_as_rows() -> None:
+def test_coco_figures_become_rows_with_their_task_and_metric() -> None:
     shares = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
     whole = coco_row("coco_5k_image_to_text_R@1", Shares(shares, None), "mean")
     assert (whole.task, whole.metric, whole.value, whole.main) == ("COCO 5K", "picture to caption R@1", 0.75, True)
@@ -68,7 +68,7 @@ def test_cocos_figures_as_rows() -> None:
         assert (row.task, row.metric.split(",")[0], row.main) == ("ECCV Caption", "caption to picture mAP@R", judged)
 
 
-def test_cocos_pairs_are_looked_for_before_anything_is_embedded(
+def test_coco_pairs_are_opened_before_embedding_starts(
     world: CaptionedWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -105,7 +105,7 @@ def datacomp(world: World) -> list[str]:
     return ["--data", str(world.suites), "--table", str(world.suites / "emoji-tasks.tsv")]
 
 
-def test_datacomps_suite(world: World) -> None:
+def test_the_datacomp_suite_gives_directly_computed_figures(world: World) -> None:
     figures = world.eval("datacomp", *datacomp(world))
     values = {key: figure["value"][world.run] for key, figure in figures.items()}
     mains: dict[str, list[float]] = {}
@@ -162,7 +162,7 @@ def captioned(world: World, design: str) -> tuple[Gaussian, Gaussian, Tensor]:
     return images.rows(torch.tensor(rows)), texts, torch.tensor([picture for picture, _ in pairs])
 
 
-def test_nothing_is_run_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_of_the_suite_embeds_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     before = world.eval("datacomp", *datacomp(world))
 
     def fail(*_: object, **__: object) -> None:
@@ -173,7 +173,7 @@ def test_nothing_is_run_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     assert world.eval("datacomp", *datacomp(world)) == before
 
 
-def test_the_emoji_suite_finds_the_same_groups(world: World) -> None:
+def test_the_emoji_suite_has_the_same_group_accuracy(world: World) -> None:
     """And its rows have intervals, and differences between models drawn from the same items."""
     figures = world.eval("emoji", "--data", str(world.emoji))
     group = figures["Group of a held-out emoji, zero-shot", "trained"]
@@ -189,7 +189,7 @@ def test_the_emoji_suite_finds_the_same_groups(world: World) -> None:
         assert [figure["value"][world.run] for figure in shown] == [one[part] for one in results["headlines"]]
 
 
-def test_the_imagenet_suite(world: World) -> None:
+def test_the_imagenet_suite_gives_directly_computed_figures(world: World) -> None:
     sets = [f"emoji-groups-{design}" for design in DESIGNS]
     words = ["--data", str(world.suites), "--sets", *sets, "--voters", "emoji-groups-trained"]
     values = world.values("imagenet", *words)
@@ -208,7 +208,7 @@ def test_the_imagenet_suite(world: World) -> None:
         assert (task, "accuracy, BPRW, nearest, with class variances") in values
 
 
-def test_the_retrieval_suite(world: World) -> None:
+def test_the_retrieval_suite_gives_directly_computed_figures(world: World) -> None:
     names = [f"wds_emoji-names-{design}_test" for design in ("openmoji", "twtr")]
     words = [word for name in names for word in ("--data", str(world.suites / name))]
     figures = world.eval("retrieval", *words)
@@ -232,7 +232,7 @@ def levels(flat: Gaussian, count: int) -> Gaussian:
     return Gaussian(*(side.view(count, 4, -1) for side in flat))
 
 
-def test_the_hierarcaps_suite(world: World) -> None:
+def test_the_hierarcaps_suite_gives_directly_computed_figures(world: World) -> None:
     values = world.values("hierarcaps", "--data", str(world.suites / "hierarcaps"))
     images, records = hierarchy(world)
     texts = [[one["captions"][level][0] for level in LEVELS] for one in records]
@@ -245,7 +245,7 @@ def test_the_hierarcaps_suite(world: World) -> None:
     assert values["HierarCaps", "uncertainty falls at every level"] == pytest.approx(expected["level_share_ordered"])
 
 
-def test_the_hierarimgs_suite(world: World) -> None:
+def test_the_hierarimgs_suite_gives_directly_computed_figures(world: World) -> None:
     figures = world.eval("hierarimgs", "--data", str(world.suites / "hierarimgs"))
     (shard,) = (world.root / "out" / "hierarimgs" / "data").glob("*.tar")
     found = embed_shards(world.model, [str(shard)])
@@ -264,7 +264,7 @@ def test_the_hierarimgs_suite(world: World) -> None:
     assert figure["num_items"] == len(names) > 20
 
 
-def test_the_uncertainty_suite(world: World) -> None:
+def test_the_uncertainty_suite_gives_directly_computed_figures(world: World) -> None:
     name = "wds_emoji-groups-twtr_test"
     values = world.values("uncertainty", "--data", str(world.suites / name), "--caption_key", "txt")
     images, records = world.pictures("test-twtr")

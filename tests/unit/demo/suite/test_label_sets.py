@@ -32,7 +32,7 @@ def decisions(emoji_results: EmojiResults) -> DecisionFigures:
     return emoji_results.decisions
 
 
-def test_sets_together_are_the_mean_of_the_sets(decisions: DecisionFigures) -> None:
+def test_figures_of_all_sets_are_the_mean_of_the_sets(decisions: DecisionFigures) -> None:
     together, *each = decisions.sets
     assert [one.name for one in decisions.sets] == ["", "test-openmoji", "test-goog"]
     assert together.num_pictures == sum(one.num_pictures for one in each) == 72
@@ -44,7 +44,7 @@ def test_sets_together_are_the_mean_of_the_sets(decisions: DecisionFigures) -> N
     assert decisions.num_fitted + decisions.num_held == 36
 
 
-def test_curves_and_examples_are_of_the_same_images(decisions: DecisionFigures) -> None:
+def test_curves_and_examples_use_the_same_images(decisions: DecisionFigures) -> None:
     together, first = decisions.sets[0], decisions.sets[1]
     for curve in decisions.risk:
         assert curve.answered[-1] == 1
@@ -111,7 +111,7 @@ def test_a_run_is_opened_with_its_calibration(tmp_path: Path) -> None:
     assert float(again.probabilities.max()) == pytest.approx(first.probability, rel=1e-4)
 
 
-def test_groups_are_as_frequent_as_the_prior_says(emoji_sets: list[ImageSet]) -> None:
+def test_the_prior_has_the_frequencies_of_the_groups(emoji_sets: list[ImageSet]) -> None:
     """The suite with the trained emoji's frequencies, and decisions with those of a calibration, on uneven groups."""
     _, images, captions = figures(emoji_sets, 1.0, 1)
     prompts, similarity = ClassPrompts([one for some in emoji_sets for one in some.samples]), Similarity(20.0, None)
