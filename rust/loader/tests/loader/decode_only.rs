@@ -13,7 +13,7 @@ fn write(folder: &tempfile::TempDir, name: &str, parts: &[Vec<u8>]) -> Location 
 }
 
 #[test]
-fn as_many_pictures_as_asked_for_by_any_number_of_threads() {
+fn the_given_number_of_images_is_decoded_by_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let picture = png(5, 4, [7, 8, 9]);
     let parts = [
@@ -31,7 +31,7 @@ fn as_many_pictures_as_asked_for_by_any_number_of_threads() {
 }
 
 #[test]
-fn nothing_to_decode_is_an_error_that_names_the_first_sample() {
+fn without_a_decodable_image_the_error_names_the_first_sample() {
     let folder = tempfile::tempdir().unwrap();
     let shard = write(&folder, "0.tar", &[member("bad.png", b"no picture")]);
     let error = decode_only(&[shard], 10, 2, 1 << 20).unwrap_err();

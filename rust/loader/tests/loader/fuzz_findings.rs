@@ -25,7 +25,7 @@ fn without(jpeg: &[u8], marker: u8) -> Vec<u8> {
 
 /// Of the picture before nothing may be left: a JPEG without quantization tables was decoded with that one's.
 #[test]
-fn a_jpeg_does_not_get_the_tables_of_the_one_before() {
+fn a_jpeg_does_not_inherit_the_tables_of_the_previous_one() {
     let mut decoder = Decoder::new(1 << 20);
     let mut picture = Rgb8::default();
     for before in [PROGRESSIVE, BASELINE] {

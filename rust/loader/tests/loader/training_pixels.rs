@@ -52,7 +52,7 @@ fn expected(picture: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)
 }
 
 #[test]
-fn training_pixels_are_those_of_the_draws() {
+fn training_pixels_follow_the_drawn_augmentations() {
     let folder = tempfile::tempdir().unwrap();
     let noise = png(23, 40, [200, 30, 90]);
     let mut pictures = PICTURES.to_vec();
