@@ -79,7 +79,7 @@ def test_the_ablation_trains_evaluates_and_skips_finished_runs(
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(emoji_data / "tokenizer.json"))
-    for place, name in enumerate(("design-twtr", "test-openmoji")):  # a batch is 128 pictures
+    for place, name in enumerate(("design-twtr", "test-openmoji")):  # a batch is 128 images
         (emoji_data / f"train-{place:06}.tar").write_bytes((emoji_data / f"{name}-000000.tar").read_bytes())
     arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data)]
     chosen = ["run", "--steps", "2", "--seeds", "1", "--recipes", "ppcl"]
@@ -99,10 +99,10 @@ def test_the_ablation_trains_evaluates_and_skips_finished_runs(
     assert {len(row) for row in rows} == {3 + len(ablation["SCALES"])}
     model = prolip.load(found.parent, device="cpu", beside=emoji_data)
     sets = [read_set(emoji_data, name, model.preprocess.size[0]) for name in set_names("test")]
-    pictures, (_, prompts) = sets[0], gather_captions(sets)
-    truth, texts = prompts.labels("group", pictures.samples), [ensemble[0] for ensemble in prompts.texts("group")]
+    images, (_, prompts) = sets[0], gather_captions(sets)
+    truth, texts = prompts.labels("group", images.samples), [ensemble[0] for ensemble in prompts.texts("group")]
     templates = [text.replace(texts[0], "{}") for text in prompts.texts("group")[0]]
-    answers = model.classify(pictures.images, texts, templates=templates, progress=False)
+    answers = model.classify(images.images, texts, templates=templates, progress=False)
     wrong = torch.tensor([texts.index(label) for label in answers.labels]) != truth
     assert rows[0][2] == pytest.approx(auroc(answers.uncertainty, wrong), abs=1e-6)
     assert ablation["main"]([*arguments, "doubt", str(found.parent)]) == 0
@@ -140,13 +140,13 @@ def test_each_measure_reads_its_own_figure(ablation: dict[str, Any], emoji_resul
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_calibrated_captions_predict_the_same_number_of_positives(ablation: dict[str, Any], scale: float) -> None:
     noise = torch.Generator().manual_seed(0)
-    pictures, captions = (
+    images, captions = (
         Gaussian(F.normalize(torch.randn(count, 8, generator=noise), dim=1), torch.randn(count, 8, generator=noise) - 4)
         for count in (50, 20)
     )
-    total_var = ablation["calibrated_var"](captions, pictures, scale)
-    spread = pictures.total_var[:, None].double() + total_var
-    predicted = (scale * (pictures.mean.double() @ captions.mean.double().T - spread / 2)).exp().sum(0)
+    total_var = ablation["calibrated_var"](captions, images, scale)
+    spread = images.total_var[:, None].double() + total_var
+    predicted = (scale * (images.mean.double() @ captions.mean.double().T - spread / 2)).exp().sum(0)
     torch.testing.assert_close(predicted, predicted[0].expand(20))
     assert total_var.std() > 0.01
 

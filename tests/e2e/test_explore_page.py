@@ -89,8 +89,8 @@ def test_an_image_from_the_data_or_an_upload_is_compared_with_captions(page: Pag
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer")).to_contain_text("<b>travel</b>")
     from_data = page.locator("#compare-answer tbody").inner_text()
-    picture = {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((250, 10, 10), (40, 30))}
-    page.locator("#compare-picture input[type=file]").set_input_files(files=[picture])  # type: ignore[list-item]
+    upload = {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((250, 10, 10), (40, 30))}
+    page.locator("#compare-image input[type=file]").set_input_files(files=[upload])  # type: ignore[list-item]
     expect(page.get_by_label("An image of the data set").first).to_have_value("")
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer tbody")).not_to_have_text(from_data)
@@ -100,9 +100,9 @@ def test_an_image_from_the_data_or_an_upload_is_compared_with_captions(page: Pag
 def test_uploads_that_are_no_image_or_too_large_are_refused(page: Page, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
-    upload = page.locator("#compare-picture input[type=file]")
+    upload = page.locator("#compare-image input[type=file]")
     expect(upload).to_have_attribute("accept", "image/*")
-    upload.set_input_files(files=[{"name": "a.png", "mimeType": "image/png", "buffer": b"no picture at all"}])
+    upload.set_input_files(files=[{"name": "a.png", "mimeType": "image/png", "buffer": b"no image at all"}])
     expect(page.locator(".toast-body").first).to_contain_text("not a JPEG, PNG")
     large = {"name": "b.png", "mimeType": "image/png", "buffer": encoded((1, 2, 3)) + bytes(MAX_UPLOAD)}
     page.reload()
@@ -149,8 +149,8 @@ def test_the_most_and_least_certain_images_are_shown(page: Page, address: str) -
     expect(page.locator("#browse-answer img").first).to_be_visible()
     assert page.locator("#browse-answer img").count() == 12
     expect(page.locator("#browse-answer")).to_contain_text("Page 1 of 1: places 1 to 12 of 12.")
-    least_pictures = page.locator("#browse-answer img").evaluate_all("images => images.map(one => one.alt)")
-    assert sorted(least_pictures) == sorted(f"a {number}" for number in range(12))
+    least_certain = page.locator("#browse-answer img").evaluate_all("images => images.map(one => one.alt)")
+    assert sorted(least_certain) == sorted(f"a {number}" for number in range(12))
     page.get_by_label("captions", exact=True).check()
     least = rows(page, "browse")
     assert len(least) == 13
@@ -165,7 +165,7 @@ def test_the_most_and_least_certain_images_are_shown(page: Page, address: str) -
     expect(page.locator("#browse-answer")).to_contain_text("There is no page 9: the last page is 1.")
     page.get_by_label("Page", exact=True).fill("1")
     page.get_by_label("images", exact=True).check()
-    expect(page.locator("#browse-answer img").first).to_have_attribute("alt", least_pictures[-1])
+    expect(page.locator("#browse-answer img").first).to_have_attribute("alt", least_certain[-1])
     # The other panels' bars go over the same range.
     open_panel(page, "Image and captions")
     page.get_by_label("Captions, one per line").fill(f"{least[0]}\n{least[-1]}")
@@ -210,8 +210,8 @@ def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     slide(page, "limit", 50)
     expect(answer).to_contain_text("50\u00a0% of the answers")
     page.wait_for_url(lambda url: "guarantee=80" in url and "limit=50" in url)
-    # A picture of one's own, and labels that the calibration does not know.
-    page.locator("#rely-picture input[type=file]").set_input_files(
+    # An image of one's own, and labels that the calibration does not know.
+    page.locator("#rely-image input[type=file]").set_input_files(
         files=[{"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9), (40, 30))}]
     )
     expect(page.locator("#rely-item input")).to_have_value("")
@@ -358,7 +358,7 @@ def test_every_panel_works_with_the_keyboard_alone(page: Page, address: str) -> 
         page.keyboard.press("Enter")
 
     tab_to(page, "[role=tab]")
-    tab_to(page, "#compare-picture")
+    tab_to(page, "#compare-image")
     press_for_file_chooser(page).set_files(
         {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9))}
     )

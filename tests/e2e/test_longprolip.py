@@ -75,7 +75,7 @@ def test_a_longer_context_stretches_positions_as_specified(lab: Lab, short: ProL
     # Up to 127 tokens the released loader blurs [UNC] and [CLS] into their neighbours.
     kept = torch.cat([stretched(old[:64], 96), old[64:]])
     torch.testing.assert_close(table, stretched(old, 98) if form == "official" else kept, atol=1e-6, rtol=0)
-    # Pictures are of the same size: both keep their table.
+    # Images are of the same size: both keep their table.
     model = new_model(long.model, long.start_from, long.start_resize)
     assert torch.equal(model.visual.positional_embedding, short.visual.positional_embedding)
 

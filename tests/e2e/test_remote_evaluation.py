@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support import servers
-from tests.support.datacomp_sets import picture, write_lists, write_shards
+from tests.support.datacomp_sets import encoded_image, write_lists, write_shards
 from tests.support.object_stores import s3_settings
 from tests.support.remote_shards import BUCKET
 from tests.support.untrained_run import write_run
@@ -29,7 +29,7 @@ WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, and `sets/wds_pairs_test` with two shards of captioned, labelled pictures, plain and compressed."""
+    """A run, and `sets/wds_pairs_test` with two shards of captioned, labelled images, plain and compressed."""
     lab = tmp_path_factory.mktemp("far")
     write_run(lab / "run", lab / "tokenizer.json", context_length=8)
     folder, draw = lab / "sets" / "wds_pairs_test", random.Random(3)
@@ -41,7 +41,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         samples.append(
             [
                 (f"{key}.cls", str(number % 3).encode()),
-                (f"{key}.png", picture(draw)),
+                (f"{key}.png", encoded_image(draw)),
                 (f"{key}.txt", "\n".join(captions).encode()),
                 (f"{key}.json", json.dumps({"said": captions}).encode()),
             ]

@@ -38,9 +38,9 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shard, size in enumerate(SIZES):
         with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
             for sample in range(size):
-                picture = io.BytesIO()
-                Image.new("RGB", (10, 8), (shard * 20, sample * 10, 90)).save(picture, "PNG")
-                for suffix, content in (("png", picture.getvalue()), ("txt", f"{sample} of {shard}".encode())):
+                image = io.BytesIO()
+                Image.new("RGB", (10, 8), (shard * 20, sample * 10, 90)).save(image, "PNG")
+                for suffix, content in (("png", image.getvalue()), ("txt", f"{sample} of {shard}".encode())):
                     entry = tarfile.TarInfo(f"{shard}-{sample}.{suffix}")
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))
@@ -215,14 +215,14 @@ def test_only_prefetched_shards_are_on_the_disk(tmp_path: Path) -> None:
     served.mkdir()
     size, count = 300_000, 60
     for shard in range(count):
-        picture = io.BytesIO()
+        image = io.BytesIO()
         noise = np.random.default_rng(shard).integers(0, 256, (180, 180, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(picture, "PNG", compress_level=0)
+        Image.fromarray(noise).save(image, "PNG", compress_level=0)
         with tarfile.open(served / f"{shard:03d}.tar", "w") as tar:
             for sample in range(3):
                 entry = tarfile.TarInfo(f"{shard}-{sample}.png")
-                entry.size = len(picture.getvalue())
-                tar.addfile(entry, io.BytesIO(picture.getvalue()))
+                entry.size = len(image.getvalue())
+                tar.addfile(entry, io.BytesIO(image.getvalue()))
     assert all(abs(path.stat().st_size - size) < 50_000 for path in served.iterdir())
     with servers.nginx(served, tmp_path) as url:
         store = replace(STORE, cache_dir=str(cache), read_ahead_bytes=4 * size)

@@ -1,4 +1,4 @@
-"""The task table beside what DataComp's evaluation publishes of its tasks (github.com/mlfoundations/datacomp)."""
+"""The task table equals what DataComp's evaluation publishes (github.com/mlfoundations/datacomp)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from prolip.suites.tasks import Task, read_tasks
 
-# Key, pictures (associations of WinoGAViL), and the main metric where it is not the accuracy.
+# Key, images (associations of WinoGAViL), and the main metric where it is not the accuracy.
 PUBLISHED = """
 vtab/caltech101 6085 mean_per_class_recall
 cifar10 10000

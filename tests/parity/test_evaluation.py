@@ -19,8 +19,8 @@ SIZES = [(24, 24), (25, 24), (24, 31), (97, 40), (40, 97), (7, 90), (23, 11), (2
 SHARDS = 3
 
 
-def pictures() -> dict[str, bytes]:
-    """Pictures by member name, in the order in which they are written; names are not in the order of the alphabet."""
+def encoded_images() -> dict[str, bytes]:
+    """Images by member name, in the order in which they are written; names are not in the order of the alphabet."""
     draw = np.random.default_rng(7)
     made = {}
     for number in range(SHARDS * len(SIZES)):
@@ -35,7 +35,7 @@ def pictures() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
-    folder, made = tmp_path_factory.mktemp("evaluation"), pictures()
+    folder, made = tmp_path_factory.mktemp("evaluation"), encoded_images()
     names = list(made)
     for shard in range(SHARDS):
         part = names[shard * len(SIZES) : (shard + 1) * len(SIZES)]

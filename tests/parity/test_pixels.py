@@ -33,7 +33,7 @@ OPERATIONS = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adj
 
 
 def scene(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A picture with smooth parts, edges and some noise."""
+    """An image with smooth parts, edges and some noise."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     channels = [
@@ -85,7 +85,7 @@ def jpegs() -> dict[str, bytes]:
                 for cut in (0, 3):
                     files[f"{size} sampled {three} less {cut}"] = with_sampling(data, three, cut)
         for turn in range(1, 9):
-            # PIL leaves it to the caller to turn the picture.
+            # PIL leaves it to the caller to turn the image.
             exif = Image.Exif()
             exif[0x0112] = turn
             files[f"{size} turned {turn}"] = encode(image, "JPEG", exif=exif)
@@ -94,7 +94,7 @@ def jpegs() -> dict[str, bytes]:
 
 
 def with_sampling(data: bytes, factors: str, cut: int) -> bytes:
-    """The same blocks as a picture whose components are sampled as PIL does not write it, columns and rows of each."""
+    """The same blocks as an image whose components are sampled as PIL does not write it, columns and rows of each."""
     at = data.index(b"\xff\xc0") + 5
     height, width = struct.unpack(">HH", data[at : at + 4])
     luma = data[at + 6]
@@ -208,9 +208,7 @@ def test_a_truncated_file_raises_exactly_where_pil_raises(
         assert np.array_equal(decode(data), expected)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\xff\xd8\xff", b"not a picture", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPVP8 "]
-)
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"not an image", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPVP8 "])
 def test_bytes_that_are_no_image_raise_a_data_error(data: bytes) -> None:
     with pytest.raises(DataError):
         decode(data)

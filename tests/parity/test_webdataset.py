@@ -95,7 +95,7 @@ def theirs(paths: Iterable[Path]) -> Theirs:
 
 
 def usable(sample: dict[str, Any]) -> bool:
-    """Whether open_clip's training takes a sample: one with a picture and a caption."""
+    """Whether open_clip's training takes a sample: one with an image and a caption."""
     return "txt" in sample and ("png" in sample or "jpg" in sample)
 
 
@@ -141,8 +141,8 @@ def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
     assert keys == [shown(sample["__key__"]) for sample in expected]
     assert members == {extension: [sample.get(extension) for sample in expected] for extension in KEPT}
     for sample, shade, row in zip(expected, shades, ids, strict=True):
-        picture = sample["jpg"] if "jpg" in sample else sample["png"]
-        assert np.asarray(Image.open(io.BytesIO(picture)))[0, 0, 0] == shade
+        image = sample["jpg"] if "jpg" in sample else sample["png"]
+        assert np.asarray(Image.open(io.BytesIO(image)))[0, 0, 0] == shade
         assert Tokenizer(TOKENIZER).encode([sample["txt"].decode()])[0].tolist() == row
     bad = loader.stats().bad
     assert bad.pop("duplicate", 0) == found.doubled

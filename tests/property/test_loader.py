@@ -18,13 +18,13 @@ from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, MaskCon
 from prolip.data.config import TokenizerConfig
 
 
-def picture() -> bytes:
+def encoded_image() -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((9, 7), 90).convert("RGB").save(buffer, "png")
     return buffer.getvalue()
 
 
-PICTURE = picture()
+IMAGE = encoded_image()
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def shards(sizes: list[int]) -> Iterator[str]:
         for shard, size in enumerate(sizes):
             with tarfile.open(f"{folder}/{shard}.tar", "w") as archive:
                 for index in range(size):
-                    for extension, data in (("png", PICTURE), ("txt", f"number {index} of {shard}".encode())):
+                    for extension, data in (("png", IMAGE), ("txt", f"number {index} of {shard}".encode())):
                         info = tarfile.TarInfo(f"{shard}-{index}.{extension}")
                         info.size = len(data)
                         archive.addfile(info, io.BytesIO(data))

@@ -30,10 +30,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """18 good samples, one that is no picture, one without a caption."""
+    """18 good samples, one that is no image, one without a caption."""
     path = tmp_path_factory.mktemp("spoilt") / "spoilt.tar"
     good = [entry for index in range(18) for entry in members(f"k{index}", (index, 0, 0))]
-    write_tar(path, [*good, ("bad.png", b"no picture"), ("bad.txt", b"text"), ("mute.png", encoded((0, 0, 0)))])
+    write_tar(path, [*good, ("bad.png", b"no image"), ("bad.txt", b"text"), ("mute.png", encoded((0, 0, 0)))])
     return str(path)
 
 
@@ -64,7 +64,7 @@ def test_too_many_bad_samples_are_an_error(spoilt: str) -> None:
 def test_a_run_fails_at_the_same_batch_every_time(tmp_path: Path) -> None:
     """Whatever the threads do: samples are counted with their batch, and batches are judged in order."""
     good = [entry for index in range(40) for entry in members(f"k{index}", (index, 0, 0))]
-    bad = [("bad.png", b"no picture"), ("bad.txt", b"text")]
+    bad = [("bad.png", b"no image"), ("bad.txt", b"text")]
     write_tar(tmp_path / "0.tar", [*good[:90], *bad, *good[90:]])
     ends = []
     for threads in (1, 2, 4, 7):

@@ -13,7 +13,7 @@ from prolip.data.samples import read_members, read_samples
 
 def test_samples_with_images_are_read_in_order_with_the_given_members(tmp_path: Path) -> None:
     first, second = encoded((9, 9, 9)), encoded((200, 0, 0))
-    members = [("a.png", second), ("a.jpg", first), ("a.txt", b"one"), ("b.txt", b"no picture"), ("c.webp", b"broken")]
+    members = [("a.png", second), ("a.jpg", first), ("a.txt", b"one"), ("b.txt", b"no image"), ("c.webp", b"broken")]
     write_tar(tmp_path / "0.tar", members)
     found = list(read_samples(str(tmp_path / "0.tar"), ("txt", "json"), StoreConfig()))
     assert found == [("a", first, {"txt": b"one", "json": None}), ("c", b"broken", {"txt": None, "json": None})]

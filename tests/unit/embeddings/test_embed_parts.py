@@ -40,7 +40,7 @@ from prolip.pretrained.open import load
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, three shards of 5, 4 and 3 samples with captions, a folder of pictures, one of them damaged."""
+    """A run, three shards of 5, 4 and 3 samples with captions, a folder of images, one of them damaged."""
     folder = tmp_path_factory.mktemp("source")
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     for shard, size in enumerate((5, 4, 3)):
@@ -52,12 +52,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (f"{key}.txt", f"a picture of {'food' if number % 2 else 'travel'}".encode()),
             ]
         write_tar(folder / f"shard{shard}.tar", members)
-    pictures = folder / "pictures" / "some.where"
-    pictures.mkdir(parents=True)
+    images = folder / "images" / "some.where"
+    images.mkdir(parents=True)
     for number in range(5):
-        (pictures / f"a.{number}.png").write_bytes(encoded((number * 50, 9, 9)))
-        (pictures / f"a.{number}.txt").write_text("a picture")
-    (pictures / "a.3.png").write_bytes(b"damaged")
+        (images / f"a.{number}.png").write_bytes(encoded((number * 50, 9, 9)))
+        (images / f"a.{number}.txt").write_text("a picture")
+    (images / "a.3.png").write_bytes(b"damaged")
     (folder / "lines.txt").write_text("a picture of food\n\nan emoji\n")
     return folder
 
@@ -129,7 +129,7 @@ def test_towers_compute_in_the_given_precision(
 
 
 def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(source: Path, tmp_path: Path) -> None:
-    folder = str(source / "pictures")
+    folder = str(source / "images")
     given = options(source, tmp_path, shards=(), images=(Path(folder),), lines=(source / "lines.txt",), rows_per_part=2)
     told = run_embed(replace(given, what="both", precision="bf16"))
     assert told[2] == "1 samples could not be used:"
@@ -152,26 +152,26 @@ def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(source: 
 
 def test_captions_of_a_folder_belong_to_their_images(source: Path, tmp_path: Path) -> None:
     words = ["food", "travel", "nature", "emoji"]
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number, word in enumerate(words):
-        (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded((number * 50, 9, 9)))
-        (tmp_path / "pictures" / f"{number}.txt").write_text(word)
-    given = options(source, tmp_path / "out", shards=(), images=(tmp_path / "pictures",), what="both", rows_per_part=3)
+        (tmp_path / "images" / f"{number}.png").write_bytes(encoded((number * 50, 9, 9)))
+        (tmp_path / "images" / f"{number}.txt").write_text(word)
+    given = options(source, tmp_path / "out", shards=(), images=(tmp_path / "images",), what="both", rows_per_part=3)
     run_embed(given)
     keys, _, mean, *_ = read(tmp_path / "out", "text")
     opened = load(source / "run", device="cpu")
     model, tokenizer = opened.require_prolip(), opened.require_tokenizer()
     assert keys == [f"{number}.png" for number in range(4)]
     np.testing.assert_allclose(mean, embed_texts(model, tokenizer, words, torch.device("cpu")).mean, atol=1e-5)
-    # As many pictures under other names are other data.
-    (tmp_path / "pictures" / "1.png").rename(tmp_path / "pictures" / "1b.png")
+    # As many images under other names are other data.
+    (tmp_path / "images" / "1.png").rename(tmp_path / "images" / "1b.png")
     with pytest.raises(ValueError, match="holds embeddings of other data"):
         run_embed(given)
 
 
 @pytest.mark.parametrize("rows_per_part", [1, 3])
 def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_per_part: int) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (9, 9), "red").save(folder / "c.tif")
     (folder / "a.tif").write_bytes(b"damaged")
@@ -311,7 +311,7 @@ def test_embeddings_with_other_settings_are_not_mixed(
 ) -> None:
     first: dict[str, Any] = {"shards": (str(source / "shard0.tar"),)}
     if "rows_per_part" in changes:
-        first = {"shards": (), "images": (source / "pictures",)}
+        first = {"shards": (), "images": (source / "images",)}
     run_embed(options(source, tmp_path / "out", **first))
     if "checkpoint" in changes:
         write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
@@ -353,7 +353,7 @@ def test_errors_of_embed_name_the_reason(
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     assert "is not UTF-8" in said("--lines", str(tmp_path / "latin.txt"))
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     assert "none of 1 samples could be used; the first: shard" in said("--images", str(tmp_path / "bad"))
     assert "no-run is neither a file nor a folder" in said(
         "--shards", str(source / "shard0.tar"), "--checkpoint", "no-run"
@@ -428,9 +428,9 @@ def test_remote_shards_are_embedded_and_shown_like_local_ones(source: Path, tmp_
     assert far[0] == near[0]
     assert far[1][-1] == f"{address}/shard1.tar"
     np.testing.assert_allclose(far[2], near[2], atol=1e-6)
-    picture = contents[f"{address}/shard1.tar", "k2"].image
-    assert picture is not None
-    assert np.abs(picture[7, 7].astype(int) - (90, 80, 99)).max() < 3
+    image = contents[f"{address}/shard1.tar", "k2"].image
+    assert image is not None
+    assert np.abs(image[7, 7].astype(int) - (90, 80, 99)).max() < 3
 
 
 def test_files_that_are_no_parts_are_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def items(count: int, seed: int) -> Gaussian:
 
 @pytest.fixture(scope="module")
 def part() -> CocoTruth:
-    """The first 100 pictures and their captions; ECCV Caption keeps right answers that are not among them."""
+    """The first 100 images and their captions; ECCV Caption keeps right answers that are not among them."""
     whole = load_truth()
     assert (len(whole.coco.image_to_text), len(whole.coco.text_to_image)) == (5000, 25000)
     assert (len(whole.eccv.image_to_text), len(whole.eccv.text_to_image)) == (1261, 1332)
@@ -66,7 +66,7 @@ def test_every_coco_figure_equals_the_eccv_packages(part: CocoTruth, score: Any)
         setattr(theirs, f"{name}_gts", {"i2t": pairs.image_to_text, "t2i": pairs.text_to_image})
     image_ids = sorted(part.coco.image_to_text)
     caption_ids = sorted(part.coco.text_to_image)
-    # Captions near their pictures, so that the figures are neither 0 nor 1.
+    # Captions near their images, so that the figures are neither 0 nor 1.
     images = items(len(image_ids), 0)
     noise = items(len(caption_ids), 1)
     own = torch.tensor([image_ids.index(part.coco.text_to_image[caption][0]) for caption in caption_ids])

@@ -70,12 +70,12 @@ def test_block_sizes_do_not_change_the_ranks() -> None:
 
 
 def test_any_caption_of_an_equal_image_is_correct() -> None:
-    """Two pictures are equal: each may be answered by either caption; a third lies between them."""
+    """Two images are equal: each may be answered by either caption; a third lies between them."""
     images = Gaussian.point(T([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     texts = Gaussian.point(T([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]))
-    pictures = T([0, 0, 1])
+    image_ids = T([0, 0, 1])
     apart = evaluate_retrieval(images, texts, torch.eye(3).bool())
-    together = evaluate_retrieval(images, texts, same_group(pictures, pictures))
+    together = evaluate_retrieval(images, texts, same_group(image_ids, image_ids))
     assert apart.recall_at_1 == pytest.approx(1 / 3)
     assert together.recall_at_1 == pytest.approx(2 / 3)
 

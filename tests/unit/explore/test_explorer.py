@@ -101,10 +101,10 @@ def test_two_captions_are_compared_symmetrically(explorer: Explorer) -> None:
 
 
 def test_a_walk_starts_at_the_nearest_caption_and_covers_all_steps(explorer: Explorer) -> None:
-    picture = explorer.items[0].image
-    stops = explorer.walk(picture, explorer.all_captions, "a picture")
+    image = explorer.items[0].image
+    stops = explorer.walk(image, explorer.all_captions, "a picture")
     texts = explorer._texts(explorer.all_captions)
-    nearest = int((explorer._embed_image(picture).mean @ texts.mean.T).argmax())
+    nearest = int((explorer._embed_image(image).mean @ texts.mean.T).argmax())
     assert stops[0].view.caption == explorer.all_captions[nearest]
     assert stops[0].first_step == 0
     # On the way a caption may be the nearest one twice, with another in between.
@@ -113,7 +113,7 @@ def test_a_walk_starts_at_the_nearest_caption_and_covers_all_steps(explorer: Exp
     assert [stop.first_step for stop in stops] == sorted({stop.first_step for stop in stops})
     assert (stops[-1].view.caption, stops[-1].last_step) == ("a picture", stops[0].num_steps)
     # Towards itself there is no way.
-    assert len(explorer.walk(picture, explorer.all_captions, stops[0].view.caption)) == 1
+    assert len(explorer.walk(image, explorer.all_captions, stops[0].view.caption)) == 1
 
 
 def test_items_and_captions_are_ranked_by_uncertainty(explorer: Explorer) -> None:
@@ -152,28 +152,28 @@ def test_a_classifier_weighs_its_prompts_if_there_are_images(explorer: Explorer)
 
 
 def test_invalid_questions_are_refused_with_the_reason(explorer: Explorer) -> None:
-    picture = explorer.items[0].image
+    image = explorer.items[0].image
     with pytest.raises(ValueError, match="write at least one caption"):
-        explorer.compare(picture, ["", " "])
+        explorer.compare(image, ["", " "])
     with pytest.raises(ValueError, match="the root is empty"):
-        explorer.walk(picture, None, " ")
+        explorer.walk(image, None, " ")
     alone = Explorer(explorer.model, [])
     with pytest.raises(ValueError, match="write the captions to walk through"):
-        alone.walk(picture, None, "a picture")
+        alone.walk(image, None, "a picture")
     with pytest.raises(ValueError, match=f"{MAX_PROMPTS} at most"):
-        explorer.compare(picture, [str(number) for number in range(MAX_PROMPTS + 1)])
+        explorer.compare(image, [str(number) for number in range(MAX_PROMPTS + 1)])
     with pytest.raises(ValueError, match="at least two class names"):
-        explorer.classify(picture, ["food"], ["{}"])
+        explorer.classify(image, ["food"], ["{}"])
     with pytest.raises(ValueError, match="are too many"):
-        explorer.classify(picture, [str(number) for number in range(65)], [f"{{}} {n}" for n in range(64)])
+        explorer.classify(image, [str(number) for number in range(65)], [f"{{}} {n}" for n in range(64)])
     with pytest.raises(DataError):
-        explorer.compare(b"no picture", CAPTIONS)
+        explorer.compare(b"no image", CAPTIONS)
     with pytest.raises(DataError, match="are more than the limit"):
         explorer.compare(announced(50_000, 50_000), CAPTIONS)
 
 
 def announced(width: int, height: int) -> bytes:
-    """A small PNG file that says it is a large picture."""
+    """A small PNG file that says it is a large image."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -188,7 +188,7 @@ def test_unreadable_images_of_a_data_set_are_skipped_and_named(
     explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("prolip.explore.explorer._EMBED_BATCH", 2)
-    broken = [Item(f"x/{number}", b"no picture", ("a bad one",)) for number in range(3)]
+    broken = [Item(f"x/{number}", b"no image", ("a bad one",)) for number in range(3)]
     mixed = [explorer.items[0], broken[0], *explorer.items[1:4], *broken[1:]]
     found = Explorer(explorer.model, mixed)
     assert found.items == explorer.items[:4]
@@ -211,13 +211,13 @@ def test_items_with_one_name_are_numbered(explorer: Explorer) -> None:
 
 
 def test_a_data_set_may_have_more_captions_than_a_question(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = explorer.items[0].image
-    most = len(explorer.walk(picture, None, "a picture"))  # captions of the answer
+    image = explorer.items[0].image
+    most = len(explorer.walk(image, None, "a picture"))  # captions of the answer
     assert most < len(explorer.all_captions)
     monkeypatch.setattr("prolip.explore.explorer.MAX_PROMPTS", most)
-    assert explorer.walk(picture, None, "a picture") == explorer.walk(picture, None, " a picture ")
+    assert explorer.walk(image, None, "a picture") == explorer.walk(image, None, " a picture ")
     with pytest.raises(ValueError, match=f"{most} at most"):
-        explorer.walk(picture, explorer.all_captions, "a picture")
+        explorer.walk(image, explorer.all_captions, "a picture")
 
 
 def test_the_range_of_uncertainty_is_that_of_the_data_set(explorer: Explorer) -> None:
@@ -263,13 +263,13 @@ def test_the_caption_cache_is_bounded(explorer: Explorer, monkeypatch: pytest.Mo
 
 def test_text_from_the_user_is_escaped(explorer: Explorer) -> None:
     evil = "<script>alert(1)</script>"
-    picture = explorer.items[0].image
+    image = explorer.items[0].image
     scale = Range(0.1, 0.2, "of some")
     pages = [
-        show.compared(explorer.compare(picture, [evil]), scale),
+        show.compared(explorer.compare(image, [evil]), scale),
         show.paired(explorer.pair(evil, "food"), scale),
-        show.walked(explorer.walk(picture, [evil, "food"], evil), evil, scale),
-        show.classified(explorer.classify(picture, [evil, "food"], ["{}", "a {}"])),
+        show.walked(explorer.walk(image, [evil, "food"], evil), evil, scale),
+        show.classified(explorer.classify(image, [evil, "food"], ["{}", "a {}"])),
         show.ranked_captions([(evil, 1.0)], "Page 1.", scale),
         show.ranked_images([("data:x", evil, 1.0)], "Page 1.", scale),
     ]

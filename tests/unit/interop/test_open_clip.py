@@ -37,7 +37,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """16 JPEG pictures of 40 x 32 pixels in two shards, and a model configuration beside them."""
+    """16 JPEG images of 40 x 32 pixels in two shards, and a model configuration beside them."""
     folder = tmp_path_factory.mktemp("shards")
     generator = np.random.default_rng(0)
     for shard in range(2):

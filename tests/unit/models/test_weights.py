@@ -61,11 +61,11 @@ def test_a_model_saved_in_the_hub_layout_loads_equal(model: ProLIP, tmp_path: Pa
 
 
 def test_the_card_is_written_as_given_and_tensors_in_float32(model: ProLIP, tmp_path: Path) -> None:
-    save_pretrained(model.double(), tmp_path, card=ModelCard(data="pictures | emoji", licence="mit", steps=12_000))
+    save_pretrained(model.double(), tmp_path, card=ModelCard(data="images | emoji", licence="mit", steps=12_000))
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n")
     for row in (
-        "| trained on | pictures \\| emoji |",
+        "| trained on | images \\| emoji |",
         "| steps | 12,000 |",
         "| samples seen | not stated when it was saved |",
     ):

@@ -108,7 +108,7 @@ def test_fairface_metrics_equal_direct_computation() -> None:
 
 
 def test_block_sizes_do_not_change_the_answers(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the pictures nor the classes that are worked on at a time change anything."""
+    """Neither the images nor the classes that are worked on at a time change anything."""
     draw = torch.Generator().manual_seed(0)
     images = Gaussian.point(torch.randn(23, 8, generator=draw))
     classes = Classifier(torch.randn(7, 8, generator=draw), torch.rand(7, 8, generator=draw))

@@ -114,7 +114,7 @@ def test_averages_over_different_tasks_have_no_difference_interval() -> None:
 
 
 def test_figures_on_different_items_have_no_difference_interval() -> None:
-    """As where one model could read a picture and the other could not: the draws are of other pictures."""
+    """As where one model could read an image and the other could not: the draws are of other images."""
     fewer = row_of_items("t", "m", hits(0.5)[1:])
     (figure,) = compare([result("a", row_of_items("t", "m", hits(0.5))), result("b", fewer)], num_resamples=20)
     assert math.isfinite(figure.values[1].low)

@@ -36,7 +36,7 @@ Members = dict[str, bytes]
 
 
 class Theirs:
-    """open_clip's own way: its transform, its zero-shot classifier, its encoders, one picture after another."""
+    """open_clip's own way: its transform, its zero-shot classifier, its encoders, one image after another."""
 
     def __init__(self, source: str) -> None:
         self.name = source.removeprefix("open_clip:")
@@ -46,8 +46,8 @@ class Theirs:
 
     @torch.no_grad()
     def images(self, encoded: list[bytes]) -> Tensor:
-        pictures = [self.preprocess(Image.open(io.BytesIO(data))) for data in encoded]
-        return torch.cat([self.model.encode_image(picture[None], normalize=True) for picture in pictures])
+        images = [self.preprocess(Image.open(io.BytesIO(data))) for data in encoded]
+        return torch.cat([self.model.encode_image(image[None], normalize=True) for image in images])
 
     @torch.no_grad()
     def texts(self, captions: list[str]) -> Tensor:
@@ -131,10 +131,10 @@ def expected_retrieval(folder: Path, model: Theirs) -> dict[str, float]:
     figures = {}
     for k in (1, 5, 10):
         first = [set(owner[np.argsort(-row)[:k]]) for row in scores]
-        figures[f"picture to caption R@{k}"] = np.mean([place in owners for place, owners in enumerate(first)])
+        figures[f"image to caption R@{k}"] = np.mean([place in owners for place, owners in enumerate(first)])
         second = [owner[place] in np.argsort(-column)[:k] for place, column in enumerate(scores.T)]
-        figures[f"caption to picture R@{k}"] = np.mean(second)
-    figures["mean recall@1"] = (figures["picture to caption R@1"] + figures["caption to picture R@1"]) / 2
+        figures[f"caption to image R@{k}"] = np.mean(second)
+    figures["mean recall@1"] = (figures["image to caption R@1"] + figures["caption to image R@1"]) / 2
     return figures
 
 
@@ -353,7 +353,7 @@ def test_two_models_are_evaluated_side_by_side(tmp_path: Path, world: World) -> 
     assert row["difference"][baseline] == pytest.approx(row["value"][baseline] - row["value"][ours])
     assert row["difference_low"][baseline] <= row["difference"][baseline] <= row["difference_high"][baseline]
     assert row["value"][baseline] == world.value("Describable Textures", "accuracy")
-    for metric in ("accuracy, with class variances", "caption to picture R@1, by sampled distance"):
+    for metric in ("accuracy, with class variances", "caption to image R@1, by sampled distance"):
         (found,) = (figure for (_, name), figure in figures.items() if name == metric)
         assert isinstance(found["value"][ours], float)
         assert baseline not in found["value"] or found["value"][baseline] is None
@@ -416,7 +416,7 @@ def test_only_sets_smaller_than_published_are_noted(tmp_path: Path, monkeypatch:
     sizes = {"MNIST": 9_999, "Flickr": 999, "WinoGAViL": 100}
 
     def run_task(_: object, task: Task, *__: object) -> TaskResult:
-        # Beside the main figure one of more items: of a picture's captions, of all associations.
+        # Beside the main figure one of more items: of an image's captions, of all associations.
         rows = [("main", sizes.get(task.name, task.items)), ("beside", 5 * task.items)]
         if task.metric not in {"retrieval", "associations"}:
             rows[1] = ("beside", 1)

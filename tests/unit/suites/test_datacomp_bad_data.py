@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.support.datacomp_sets import TASKS, array, picture, preprocess_of, write_open_clip, write_packed, write_task
+from tests.support.datacomp_sets import (
+    TASKS,
+    array,
+    encoded_image,
+    preprocess_of,
+    write_open_clip,
+    write_packed,
+    write_task,
+)
 from tests.support.shards import write_tar
 
 from prolip.cli import main
@@ -142,10 +150,10 @@ def test_each_damaged_set_is_noted_with_its_file_and_the_others_run(preprocess: 
 def test_more_than_1_percent_bad_images_or_a_cut_shard_make_a_set_damaged(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    """More than one unreadable picture in a hundred, or any shard that breaks off, whatever came before."""
+    """More than one unreadable image in a hundred, or any shard that breaks off, whatever came before."""
     shards = [str(tmp_path / f"{number}.tar") for number in range(2)]
     draw = random.Random(0)
-    some = [picture(draw) for _ in range(3)]
+    some = [encoded_image(draw) for _ in range(3)]
     members = [(f"k{number:03}.png", some[number % 3]) for number in range(199)]
 
     def read() -> int:

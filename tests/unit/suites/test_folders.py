@@ -16,7 +16,7 @@ import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
-from tests.support.datacomp_sets import NAMES, TASKS, array, picture, write_shards, write_task
+from tests.support.datacomp_sets import NAMES, TASKS, array, encoded_image, write_shards, write_task
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.embeddings.embed import Embedded
@@ -36,7 +36,7 @@ DTD = TASKS["vtab/dtd"]
 
 
 def found_in(folder: TaskFolder) -> Embedded:
-    """A folder's pictures with their members, by our loader; their Gaussians are left out."""
+    """A folder's images with their members, by our loader; their Gaussians are left out."""
     keys: list[str] = []
     members: Members = {"cls": [], "npy": [], "txt": []}
     config = LoaderConfig(
@@ -153,7 +153,7 @@ def test_members_stay_with_their_images_when_some_are_unreadable(tmp_path: Path)
     draw = random.Random(0)
     samples = [
         [
-            (f"k{n}.png", picture(draw) if n in {1, 2, 5} else b"no picture"),
+            (f"k{n}.png", encoded_image(draw) if n in {1, 2, 5} else b"no image"),
             (f"k{n}.cls", str(n % 3).encode()),
             (f"k{n}.npy", array([n, 7])),
             (f"k{n}.txt", f"one {n}\n\n two {n} \n".encode()),
@@ -187,7 +187,7 @@ def test_members_stay_with_their_images_when_some_are_unreadable(tmp_path: Path)
 def test_a_wrong_member_is_named_with_its_sample(
     member: tuple[str, bytes], read: object, message: str, tmp_path: Path
 ) -> None:
-    write_shards(tmp_path / "set", [[("k.png", picture(random.Random(0))), member]], shards=1)
+    write_shards(tmp_path / "set", [[("k.png", encoded_image(random.Random(0))), member]], shards=1)
     (tmp_path / "set" / "classnames.txt").write_text("one")
     folder = open_folder(tmp_path / "set")
     found = found_in(folder)
@@ -201,14 +201,14 @@ def test_a_wrong_member_is_named_with_its_sample(
 def write_table(folder: Path, rows: list[list[str]], *, packed: bool) -> None:
     draw = random.Random(1)
     folder.mkdir(parents=True)
-    pictures = {f"{number}.jpg": picture(draw, "jpeg") for number in range(4)}
+    images = {f"{number}.jpg": encoded_image(draw, "jpeg") for number in range(4)}
     if packed:
         with zipfile.ZipFile(folder / "images.zip", "w") as archive:
-            for name, data in pictures.items():
+            for name, data in images.items():
                 archive.writestr(f"images/{name}", data)
     else:
         (folder / "images").mkdir()
-        for name, data in pictures.items():
+        for name, data in images.items():
             (folder / "images" / name).write_bytes(data)
     with (folder / "test.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)

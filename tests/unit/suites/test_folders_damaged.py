@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import GatedRepoError
-from tests.support.datacomp_sets import NAMES, TASKS, picture, write_packed, write_task
+from tests.support.datacomp_sets import NAMES, TASKS, encoded_image, write_packed, write_task
 
 from prolip.suites.caption_sets import open_captioned
 from prolip.suites.csv_datasets import open_associations, open_captions, open_images
@@ -217,7 +217,7 @@ def test_a_changed_table_is_written_to_a_new_shard(tmp_path: Path) -> None:
     assert other.fingerprint != first.fingerprint
     assert names_in(other.shards) == ["0000000.jpg", "0000001.jpg"]
     assert open_images(folder, made, ["3.jpg", "1.jpg"]).shards != other.shards
-    (folder / "5.jpg").write_bytes(picture(random.Random(5), "jpeg"))
+    (folder / "5.jpg").write_bytes(encoded_image(random.Random(5), "jpeg"))
     assert open_captions(folder, made).fingerprint != first.fingerprint
 
 

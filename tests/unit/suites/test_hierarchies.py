@@ -48,8 +48,8 @@ def test_the_hierarcaps_suite_equals_measure_hierarchy(world: CaptionedWorld) ->
 
 
 def test_the_hierarimgs_suite_walks_through_images(world: CaptionedWorld) -> None:
-    pictures, captions = read_levels(world.hierarchies / "table.csv", "images", "caption")
-    assert pictures[3] == ["h0.png", "h2.png", "h5.png"]
+    images, captions = read_levels(world.hierarchies / "table.csv", "images", "caption")
+    assert images[3] == ["h0.png", "h2.png", "h5.png"]
     assert captions[3] == caption(3, 1)
     values = world.values(world.run("hierarimgs", "--data", str(world.hierarchies)), world.ours)
     assert 0 < values["recall, to the root"] <= 1
@@ -67,16 +67,16 @@ def test_all_walk_figures_equal_those_of_measure_hierarchy(world: CaptionedWorld
         values = world.values(found, world.ours)
         assert found["notes"] == {world.ours: [], world.theirs: [f"{NEEDS_VARIANCES}: the model has no variances"]}
         made = open_captioned(str(next((world.root / suite / "data").glob("*.tar"))), world.root).shards
-        pictures = embed_shards(world.model, made).gaussian
+        images = embed_shards(world.model, made).gaussian
         if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
-            expected = measure_hierarchy(pictures, captions, ids, root, num_resamples=1)
+            expected = measure_hierarchy(images, captions, ids, root, num_resamples=1)
         else:
             # As they are named first: h0, h1, h2; h0, h2, h3; h0, h1, h4; …
             order = ["h0", "h1", "h2", "h2", "h3", "h4", "h5", "h6", "h7"]
             place = {name: number for number, name in enumerate(dict.fromkeys(order))}
             rows = [[place["h0"], place[f"h{1 + row % 2}"], place[f"h{2 + row}"]] for row in range(6)]
             ids = torch.tensor(rows)
-            items = Gaussian(pictures.mean[ids], pictures.log_var[ids])
+            items = Gaussian(images.mean[ids], images.log_var[ids])
             texts = embed_captions(world.model, [caption(row, 1) for row in range(6)])
             expected = measure_hierarchy(texts, items, ids, mean_root(items), num_resamples=1)
         for kind, said in (
@@ -111,7 +111,7 @@ def test_level_figures_of_a_hand_made_example() -> None:
 
 
 def test_both_hierarchy_suites_can_share_an_output_folder(world: CaptionedWorld) -> None:
-    """Each has its own pictures of the folder, in a shard of its own."""
+    """Each has its own images of the folder, in a shard of its own."""
     alone = world.values(world.run("hierarimgs", "--data", str(world.hierarchies)), world.ours)
     out = world.root / "shared"
     for suite in ("hierarcaps", "hierarimgs"):
@@ -121,8 +121,8 @@ def test_both_hierarchy_suites_can_share_an_output_folder(world: CaptionedWorld)
 
 
 FAULTS = {
-    "no picture": (lambda folder: (folder / "h4.png").unlink(), "has no image h4.png"),
-    "broken picture": (lambda folder: (folder / "h4.png").write_bytes(b"none"), "cannot be"),
+    "no image": (lambda folder: (folder / "h4.png").unlink(), "has no image h4.png"),
+    "broken image": (lambda folder: (folder / "h4.png").write_bytes(b"none"), "cannot be"),
     "two tables": (lambda folder: (folder / "other.csv").write_text("a\n1\n"), "has 2 tables (.csv): it must have one"),
     "a short row": (
         lambda folder: (folder / "table.csv").write_text((folder / "table.csv").read_text() + "a\n"),
@@ -154,7 +154,7 @@ def test_hierarcaps_figures_are_the_same_with_images_in_a_zip(world: CaptionedWo
     folder, source = tmp_path / "hierarchies", write_open_clip(tmp_path / "clip")
     write_hierarchies(folder)
     loose = evaluate("hierarcaps", source, tmp_path / "loose", "--data", str(folder))
-    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         for path in sorted(folder.glob("*.png")):
             archive.write(path, f"inside/{path.name}")
             path.unlink()

@@ -14,7 +14,7 @@ from tests.support.imagenet_world import (
     RULE,
     SETS,
     ImagenetWorld,
-    pictures_of,
+    labelled_set,
     prompts_of,
     share,
     write_set,
@@ -31,43 +31,43 @@ from prolip.suites.imagenet import relabelled
 
 @pytest.mark.parametrize(("name", "task"), [("imagenet1k", "ImageNet"), ("imagenet-a", "ImageNet-A")])
 def test_each_methods_accuracy_equals_its_functions(name: str, task: str, imagenet: ImagenetWorld) -> None:
-    pictures, prompts = pictures_of(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
-    nearest = reweight_prompts(prompts, pictures.images, BprwConfig(num_neighbors=4)).as_classifier()
+    labelled, prompts = labelled_set(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
+    nearest = reweight_prompts(prompts, labelled.images, BprwConfig(num_neighbors=4)).as_classifier()
     methods = {
         "even prompts": aggregate_prompts(prompts),
         "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
         "BPRW, nearest": nearest,
     }
     for method, classifier in methods.items():
-        assert imagenet.value(task, f"accuracy, {method}") == share(pictures, classifier)
+        assert imagenet.value(task, f"accuracy, {method}") == share(labelled, classifier)
         found = imagenet.value(task, f"accuracy, {method}, with class variances")
-        assert found == share(pictures, classifier, with_var=True)
-    gain = share(pictures, nearest) - share(pictures, methods["even prompts"])
+        assert found == share(labelled, classifier, with_var=True)
+    gain = share(labelled, nearest) - share(labelled, methods["even prompts"])
     assert imagenet.value(task, "gain of BPRW, nearest over even prompts") == pytest.approx(gain)
     assert imagenet.figure(task, "accuracy, even prompts")["main"]
 
 
 def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: ImagenetWorld) -> None:
-    pictures = pictures_of(imagenet, "imagenet1k")
+    labelled = labelled_set(imagenet, "imagenet1k")
     weights = reweight_prompts(
-        prompts_of(imagenet.model, CLASSES), pictures.images, RULE, labels=pictures.labels
+        prompts_of(imagenet.model, CLASSES), labelled.images, RULE, labels=labelled.labels
     ).as_classifier()
-    others = torch.arange(len(pictures.labels)) >= 2 * len(CLASSES)  # the first two of each class vote
+    others = torch.arange(len(labelled.labels)) >= 2 * len(CLASSES)  # the first two of each class vote
     metric = "accuracy, BPRW, few-shot"
     assert imagenet.figure("ImageNet", metric)["num_items"] == int(others.sum()) == 16
-    assert imagenet.value("ImageNet", metric) == share(pictures, weights, rows=others)
+    assert imagenet.value("ImageNet", metric) == share(labelled, weights, rows=others)
     even = aggregate_prompts(prompts_of(imagenet.model, CLASSES))
     assert imagenet.value("ImageNet", "accuracy, even prompts, without the few shots") == share(
-        pictures, even, rows=others
+        labelled, even, rows=others
     )
 
 
 def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet: ImagenetWorld) -> None:
-    voters, pictures = pictures_of(imagenet, "imagenet1k"), pictures_of(imagenet, "imagenet-a")
+    voters, labelled = labelled_set(imagenet, "imagenet1k"), labelled_set(imagenet, "imagenet-a")
     labels = torch.tensor([-1, 1, -1, 0])[voters.labels]  # travel, nature
-    assert relabelled(voters, pictures.classnames, "ImageNet").tolist() == labels.tolist()
+    assert relabelled(voters, labelled.classnames, "ImageNet").tolist() == labels.tolist()
     weights = reweight_prompts(prompts_of(imagenet.model, SETS["imagenet-a"][0]), voters.images, RULE, labels=labels)
-    assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(pictures, weights.as_classifier())
+    assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(labelled, weights.as_classifier())
     assert imagenet.figure("ImageNet-A", "accuracy, BPRW, few-shot")["num_items"] == 10
 
 
@@ -133,23 +133,23 @@ def test_the_users_own_sets_and_voters_are_evaluated(tmp_path: Path, imagenet: I
 
 
 def test_filtered_prompts_and_gains_equal_direct_computation(imagenet: ImagenetWorld) -> None:
-    pictures, prompts = (
-        pictures_of(imagenet, "imagenet1k"),
+    labelled, prompts = (
+        labelled_set(imagenet, "imagenet1k"),
         prompts_of(imagenet.model, ["animals", "nature", "food", "travel"]),
     )
     half, even = filter_prompts(prompts, SmallestInClass(count=2)), aggregate_prompts(prompts)
     method = "the more certain half of the prompts"
     for suffix, with_var in (("", False), (", with class variances", True)):
-        value = share(pictures, half, with_var=with_var)
+        value = share(labelled, half, with_var=with_var)
         assert imagenet.value("ImageNet", f"accuracy, {method}{suffix}") == value
-        gain = value - share(pictures, even, with_var=with_var)
+        gain = value - share(labelled, even, with_var=with_var)
         assert imagenet.value("ImageNet", f"gain of {method} over even prompts{suffix}") == pytest.approx(gain)
-    weights = reweight_prompts(prompts, pictures.images, RULE, labels=pictures.labels).as_classifier()
-    others = torch.arange(len(pictures.labels)) >= 8
+    weights = reweight_prompts(prompts, labelled.images, RULE, labels=labelled.labels).as_classifier()
+    others = torch.arange(len(labelled.labels)) >= 8
     metric = "BPRW, few-shot"
-    few = share(pictures, weights, with_var=True, rows=others)
+    few = share(labelled, weights, with_var=True, rows=others)
     assert imagenet.value("ImageNet", f"accuracy, {metric}, with class variances") == few
-    gain = few - share(pictures, even, with_var=True, rows=others)
+    gain = few - share(labelled, even, with_var=True, rows=others)
     found = imagenet.value("ImageNet", f"gain of {metric} over even prompts, with class variances")
     assert found == pytest.approx(gain)
 

@@ -175,7 +175,7 @@ def test_a_missing_group_column_is_an_error(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_group_numbers_may_be_any_integers(tmp_path: Path) -> None:
-    """Years or ids: only which pictures are together counts."""
+    """Years or ids: only which images are together counts."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (60,), generator=generator)
     best = torch.randint(3, (60, 3), generator=generator)

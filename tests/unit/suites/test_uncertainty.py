@@ -26,7 +26,7 @@ def test_the_suites_figures_equal_direct_computation(world: CaptionedWorld) -> N
     found = world.run("uncertainty", *words, models=[world.ours])
     values = world.values(found, world.ours)
     images, texts, _ = embedded(world.model, world.pairs)
-    assert values["mean uncertainty of pictures"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
+    assert values["mean uncertainty of images"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
     assert values["mean uncertainty of captions"] == pytest.approx(float(texts.total_var.mean()), rel=1e-5)
     hits = torch.tensor(world_hits(world, images))
     assert values["accuracy"] == pytest.approx(float(hits.mean()))
@@ -36,7 +36,7 @@ def test_the_suites_figures_equal_direct_computation(world: CaptionedWorld) -> N
     area = area_under_risk_coverage(images.total_var.double(), hits)
     assert values["area under risk and coverage"] == pytest.approx(area)
     for view in ("blurred", "75% of its patches hidden"):
-        assert 0 <= values[f"a picture is more uncertain {view}"] <= 1
+        assert 0 <= values[f"an image is more uncertain {view}"] <= 1
     cut = [shortened(caption(number, place)) for number in range(COUNT) for place in range(3)]
     long = torch.tensor([len(caption(n, p).split()) >= 4 for n in range(COUNT) for p in range(3)])
     more = embed_captions(world.model, cut).total_var > texts.total_var
@@ -94,7 +94,7 @@ def test_view_figures_equal_the_share_of_images_that_become_more_uncertain(world
     seen = embed_views(world.model, open_captioned(str(world.pairs), world.root).shards, views)
     for view, said in (("hidden", "60% of its patches hidden"), ("blurred", "blurred")):
         expected = rate(seen[view].gaussian.total_var, images.total_var)
-        assert values[f"a picture is more uncertain {said}"] == pytest.approx(expected)
+        assert values[f"an image is more uncertain {said}"] == pytest.approx(expected)
     assert rate(seen["hidden"].gaussian.total_var, images.total_var) != 0.5, "else the direction would not show"
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
     long = [place for place, text in enumerate(captions) if len(text.split()) >= 4]
@@ -131,7 +131,7 @@ def test_accuracy_is_reported_for_the_most_and_least_certain(world: CaptionedWor
 
 
 def test_the_least_certain_bin_includes_the_remainder() -> None:
-    """Seven pictures in three bins of two. The least certain two are the very last ones, the remainder among them."""
+    """Seven images in three bins of two. The least certain two are the very last ones, the remainder among them."""
     uncertainty = torch.tensor([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5], dtype=torch.float64)
     right = torch.tensor([0, 1, 0, 1, 1, 0, 1])
     logits = torch.nn.functional.one_hot(right, 2).float()

@@ -41,9 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(COUNT // 2):
             place = (number + shard) % len(NAMES)
             name = NAMES[place]
-            picture = encoded(tuple(max(0, min(255, value + 3 * number)) for value in COLOURS[name]))
+            image = encoded(tuple(max(0, min(255, value + 3 * number)) for value in COLOURS[name]))
             record = {"class": {"text": name, "number": place}, "captions": [f"{name} left", name]}
-            members += [(f"{number:03}.png", picture), (f"{number:03}.json", json.dumps(record).encode())]
+            members += [(f"{number:03}.png", image), (f"{number:03}.json", json.dumps(record).encode())]
             members += [(f"{number:03}.cls", f"{place}\n".encode()), (f"{number:03}.txt", f"{name} top".encode())]
         write_tar(folder / f"{shard}.tar", members)
     (folder / "classes.txt").write_text("\n".join(NAMES) + "\n")

@@ -146,7 +146,7 @@ fn a_padded_epoch_fills_its_last_batch_with_its_first_samples() {
     };
     let batches = read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
     assert_eq!(batches[1].keys, ["s1-1", "s1-2", "s1-3", "s0-0"]);
-    // The same sample in the same epoch, so the same picture.
+    // The same sample in the same epoch, so the same image.
     let pixels = 8 * 8 * 3;
     assert_eq!(batches[1].images[3 * pixels..], batches[0].images[..pixels]);
 }

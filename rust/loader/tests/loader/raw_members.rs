@@ -27,13 +27,13 @@ fn members(index: usize) -> Vec<(&'static str, Vec<u8>)> {
     members
 }
 
-/// A shard of them, in which no picture is where `bad` says so.
+/// A shard of them, in which no image is where `bad` says so.
 fn write(folder: &Path, bad: fn(usize) -> bool) {
     let samples: Vec<Vec<u8>> = (0..SAMPLES)
         .flat_map(|index| members(index).into_iter().map(move |named| (index, named)))
         .map(|(index, (extension, bytes))| {
             let spoilt = extension == "png" && bad(index);
-            let bytes: &[u8] = if spoilt { b"no picture" } else { &bytes };
+            let bytes: &[u8] = if spoilt { b"no image" } else { &bytes };
             member(&format!("k{index}.{extension}"), bytes)
         })
         .collect();

@@ -161,7 +161,7 @@ fn a_sample_with_many_members_takes_linear_time() {
 
 #[test]
 fn long_names_and_large_numbers_are_read() {
-    let long = format!("{}/picture.png", "folder".repeat(40));
+    let long = format!("{}/image.png", "folder".repeat(40));
     let key = long.trim_end_matches(".png").to_owned();
     let gnu = [
         entry(b"././@LongLink", b'L', format!("{long}\0").as_bytes()),
@@ -183,17 +183,17 @@ fn long_names_and_large_numbers_are_read() {
     data.extend_from_slice(b"P");
     data.resize(1024, 0);
     let pax = [entry(b"PaxHeaders/x", b'x', records.as_bytes()), data].concat();
-    let mut prefixed = member("picture.png", b"P");
+    let mut prefixed = member("image.png", b"P");
     prefixed[345..351].copy_from_slice(b"folder");
     seal(&mut prefixed[..512]);
-    let mut binary = member("picture.png", b"P");
+    let mut binary = member("image.png", b"P");
     binary[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     seal(&mut binary[..512]);
     for (part, key) in [
         (gnu, &*key),
         (pax, &*key),
-        (prefixed, "folder/picture"),
-        (binary, "picture"),
+        (prefixed, "folder/image"),
+        (binary, "image"),
     ] {
         let samples = read(&archive(&[part, member("next.png", b"N")]));
         assert_eq!(samples[0].key(), key);

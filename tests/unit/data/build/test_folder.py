@@ -22,12 +22,12 @@ Read = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
-    source = tmp_path / "pictures"
+    source = tmp_path / "images"
     draw(source / "sea_lion" / "a.jpg", value=1)
     draw(source / "sea_lion" / "deep" / "b.v2.PNG", value=2)
     draw(source / "cat" / "c.webp", value=3)
     draw(source / ".cache" / "d.jpg", value=4)
-    (source / "cat" / "readme.md").write_text("no picture", encoding="utf-8")
+    (source / "cat" / "readme.md").write_text("no image", encoding="utf-8")
     return source
 
 

@@ -42,7 +42,7 @@ def assert_promises(sets: dict[str, list[dict[str, Any]]], table: list[Emoji]) -
     """What every build of the emoji shards promises, whatever the art."""
     stems = {"-".join(one.codepoints): set(one.stems) for one in table}
     train = sets["train"]
-    pictures = {one["json"]["picture"] for one in train}
+    images = {one["json"]["picture"] for one in train}
     trained_names = {one["json"]["base_name"] for one in train}
     trained_stems = set().union(*(stems[one["json"]["codepoint"]] for one in train))
     assert {one["json"]["design"] for one in train} == {"openmoji", "goog"}
@@ -50,7 +50,7 @@ def assert_promises(sets: dict[str, list[dict[str, Any]]], table: list[Emoji]) -
     for name, own in sets.items():
         if name == "train":
             continue
-        assert not pictures & {one["json"]["picture"] for one in own}, name
+        assert not images & {one["json"]["picture"] for one in own}, name
         assert not [one for one in own if one["json"]["skin_tone"]], name
         assert {one["json"]["design"] for one in own} == {name.rsplit("-", 1)[1]}
         if name == "design-twtr":
@@ -76,7 +76,7 @@ def test_built_shards_keep_the_documented_promises(tmp_path: Path, made_up: list
         f"{a}-{b}" for a in ("val", "test") for b in ("openmoji", "goog", "twtr")
     }
     sizes = {name: len(own) for name, own in sets.items()}
-    # Three emoji with one picture may not fit into a split's last place; half of the held-out design is borrowed.
+    # Three emoji with one image may not fit into a split's last place; half of the held-out design is borrowed.
     assert 15 <= sizes["test-openmoji"] == sizes["test-goog"] <= 16
     assert sizes["test-twtr"] < sizes["test-goog"]
     assert sizes["design-twtr"] + sizes["test-twtr"] + sizes["val-twtr"] == NUM_BASE - len(BORROWED)
@@ -277,7 +277,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         if suffix == "svg":
             pytest.importorskip("resvg_py", reason="the extra `demo` is not installed")
         path = tmp_path / f"1F421.{suffix}"
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
         with pytest.raises(ValueError, match=rf"1F421\.{suffix} cannot be drawn: "):
             Art(files={"1F421": path}).draw("1F421", 8)
 

@@ -34,10 +34,10 @@ def test_shares_hold_in_every_group() -> None:
 
 
 def test_emoji_that_show_the_same_are_in_one_split() -> None:
-    """Equal pictures, and a stem that only the name shows; the pairs are so many that chance could not keep them."""
+    """Equal images, and a stem that only the name shows; the pairs are so many that chance could not keep them."""
     listed = [emoji(number) for number in range(200)]
-    pictures = {one.key: [f"own {number}", f"pair {number // 2}"] for number, one in enumerate(listed)}
-    splits = split_emoji(listed, pictures, test_share=0.3, val_share=0.2, seed=0)
+    images = {one.key: [f"own {number}", f"pair {number // 2}"] for number, one in enumerate(listed)}
+    splits = split_emoji(listed, images, test_share=0.3, val_share=0.2, seed=0)
     assert all(splits[listed[place].key] == splits[listed[place + 1].key] for place in range(0, 200, 2))
     named = [emoji(number, name=f"{'man' if number % 2 else 'woman'} doing {number // 2}") for number in range(200)]
     splits = split_emoji(named, {one.key: [one.key] for one in named}, test_share=0.3, val_share=0.2, seed=0)
@@ -47,20 +47,18 @@ def test_emoji_that_show_the_same_are_in_one_split() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_components_larger_than_a_share_go_to_training(seed: int) -> None:
-    """Forty emoji with one picture are more than either share: they are for training, and the shares hold."""
+    """Forty emoji with one image are more than either share: they are for training, and the shares hold."""
     listed = [emoji(number) for number in range(100)]
-    pictures = {one.key: ["same" if number < 40 else one.key] for number, one in enumerate(listed)}
-    splits = split_emoji(listed, pictures, test_share=0.15, val_share=0.05, seed=seed)
+    images = {one.key: ["same" if number < 40 else one.key] for number, one in enumerate(listed)}
+    splits = split_emoji(listed, images, test_share=0.15, val_share=0.05, seed=seed)
     assert Counter(splits.values()) == {"train": 80, "test": 15, "val": 5}
     assert {splits[one.key] for one in listed[:40]} == {"train"}
 
 
 def test_the_seed_decides_the_split() -> None:
     listed = [emoji(number) for number in range(100)]
-    pictures = {one.key: [one.key] for one in listed}
-    first, again, other = (
-        split_emoji(listed, pictures, test_share=0.2, val_share=0.1, seed=seed) for seed in (0, 0, 1)
-    )
+    images = {one.key: [one.key] for one in listed}
+    first, again, other = (split_emoji(listed, images, test_share=0.2, val_share=0.1, seed=seed) for seed in (0, 0, 1))
     assert first == again
     assert first != other
 

@@ -45,7 +45,7 @@ def lines(path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Emoji shards; three held-out emoji have one picture in the first design."""
+    """Emoji shards; three held-out emoji have one image in the first design."""
     root = tmp_path_factory.mktemp("emoji")
     (root / "art").mkdir()
     with made_up_emoji(root / "art"):

@@ -122,13 +122,13 @@ def test_page_shows_every_part(run_dir: Path, emoji_data: Path, emoji_results: E
         assert part in page.text
     before = words.signed(emoji_results.random.unseen_names.uncertainty.spearman)
     assert f"; before training {before} and " in page.text
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
     gallery = emoji_results.gallery
     assert emoji_results.decisions is not None
     shown = len(gallery.pictures) + len(gallery.most_certain) + len(gallery.least_certain) + len(gallery.chains)
     shown += len(emoji_results.decisions.examples)
-    assert len(pictures) == shown
-    assert all(picture["alt"] for picture in pictures)
+    assert len(images) == shown
+    assert all(image["alt"] for image in images)
     assert str(page.text).count("None") == 0
 
 

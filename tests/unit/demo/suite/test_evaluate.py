@@ -197,13 +197,13 @@ def test_embedding_by_loader_equals_embedding_in_memory(model: ProLIP, emoji_dat
     with loader() as batches:
         embedded = embed_images(model, batches, CPU)
     with loader() as batches:
-        pictures = decode_images(batches)
+        decoded = decode_images(batches)
     assert model.training
-    assert embedded.keys == pictures.keys
+    assert embedded.keys == decoded.keys
     assert len(embedded.keys) == 36
-    assert embedded.members == pictures.members
+    assert embedded.members == decoded.members
     assert None not in embedded.members["json"]
-    in_memory = embed_pixels(model, pictures.images, CPU, batch_size=7)
+    in_memory = embed_pixels(model, decoded.images, CPU, batch_size=7)
     assert torch.allclose(embedded.gaussian.mean, in_memory.mean, atol=1e-5)
     assert torch.allclose(embedded.gaussian.log_var, in_memory.log_var, atol=1e-5)
 
@@ -224,7 +224,7 @@ def test_the_emoji_suite_runs_and_its_results_survive_json(
     assert calibration is None
     assert results.decisions is None
     assert torch.equal(torch.random.get_rng_state(), before), "evaluation leaves the generator alone"
-    assert [figures.name for figures in results.trained.sets] == [pictures.name for pictures in emoji_sets]
+    assert [figures.name for figures in results.trained.sets] == [emoji_set.name for emoji_set in emoji_sets]
     assert results.trained.sets[-1].num_pictures == 120
     assert results.trained.sets[0].group.num_classes == 3
     assert [view.trained for view in results.trained.sets[0].views] == [True, False, False]

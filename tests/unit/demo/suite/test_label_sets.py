@@ -1,4 +1,4 @@
-"""What can be decided about held-out emoji by a calibration on validation emoji."""
+"""Decisions about held-out emoji with a calibration on validation emoji."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.emoji_shards import picture, write_emoji
+from tests.support.emoji_shards import encoded_image, write_emoji
 from tests.support.emoji_world import figures
 from tests.support.untrained_run import write_run
 
@@ -93,7 +93,7 @@ def test_a_run_is_opened_with_its_calibration(tmp_path: Path) -> None:
     assert model.calibration is not None
     labels = model.calibration.labels
     assert labels == ["animals and nature", "food and drink", "travel and places"]
-    found = model.classify([picture(0), picture(1)], labels, guarantee=0.9, max_error=0.2, progress=False)
+    found = model.classify([encoded_image(0), encoded_image(1)], labels, guarantee=0.9, max_error=0.2, progress=False)
     assert found.label_sets is not None
     # A calibration that is there stays, and one of other weights does not.
     save_calibration(dataclasses.replace(model.calibration, seed=7), run / CALIBRATION_FILE)
@@ -106,7 +106,7 @@ def test_a_run_is_opened_with_its_calibration(tmp_path: Path) -> None:
     assert (written.subject, written.seed) == (model.calibration.subject, model.calibration.seed)
     # The page's own figures of the same images: sets and probabilities are those of `classify`.
     first = results.decisions.examples[0]
-    again = model.classify(picture(int(first.key[-3:])), labels, guarantee=0.9, progress=False)
+    again = model.classify(encoded_image(int(first.key[-3:])), labels, guarantee=0.9, progress=False)
     assert again.label_sets == [first.label_set]
     assert float(again.probabilities.max()) == pytest.approx(first.probability, rel=1e-4)
 

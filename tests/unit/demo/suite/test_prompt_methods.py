@@ -37,7 +37,7 @@ def sample(place: int, design: str) -> EmojiSample:
 
 
 def world(bad_var: float) -> tuple[ClassPrompts, EmbeddedCaptions, dict[str, tuple[Gaussian, list[EmojiSample]]]]:
-    """Good prompts lie near their class's pictures, bad ones all near the next class's."""
+    """Good prompts lie near their class's images, bad ones all near the next class's."""
     generator = torch.Generator().manual_seed(5)
     centres = F.normalize(torch.randn(CLASSES, DIM, generator=generator), dim=1)
 
@@ -83,7 +83,7 @@ def test_filters_remove_bad_prompts_with_large_variance() -> None:
 
 
 def test_the_greedy_choice_uses_only_the_voting_images() -> None:
-    """Its score on the scored pictures follows from the voters' labels alone: wrong ones there ruin it."""
+    """Its score on the scored images follows from the voters' labels alone: wrong ones there ruin it."""
     prompts, captions, sets = world(-3.0)
     scored = [sets["test-a"], sets["test-b"]]
     images, samples = sets["design-c"]
@@ -108,7 +108,7 @@ def test_counts_weights_and_winners_are_consistent() -> None:
 
 
 def test_intervals_resample_emoji_and_not_images() -> None:
-    """The same pictures twice say nothing new: the interval stays as wide."""
+    """The same images twice say nothing new: the interval stays as wide."""
     prompts, captions, sets = world(-3.0)
     others = ("design-c", *sets["design-c"])
     once = measure_prompting("group", prompts, captions, [sets["test-a"]], others).methods[0]

@@ -241,8 +241,8 @@ def wide(config: ModelConfig) -> ModelConfig:
 def test_activation_memory_is_within_a_tenth_of_what_torch_keeps(shape: str, low: bool) -> None:
     model = ProLIP(wide(SHAPES[shape]))
     memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low, fused=False)
-    pictures = BATCH * 3 * 24 * 24 * (2 if low else 4)
-    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+    pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
+    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=low), rel=0.1)
 
 
 @pytest.mark.parametrize("shape", ["released", "SigLIP's"])
@@ -251,8 +251,8 @@ def test_locked_parts_keep_fewer_activations(shape: str, lock: str) -> None:
     model = ProLIP(wide(SHAPES[shape]))
     LOCKS[lock](model)
     memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=False, fused=False)
-    pictures = BATCH * 3 * 24 * 24 * 4
-    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=False), rel=0.05)
+    pixel_bytes = BATCH * 3 * 24 * 24 * 4
+    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=False), rel=0.05)
 
 
 @pytest.mark.parametrize("low", [False, True])
@@ -266,8 +266,8 @@ def test_a_fused_attention_keeps_no_scores(low: bool, monkeypatch: pytest.Monkey
     monkeypatch.setattr(transformer, "attend", F.scaled_dot_product_attention)
     model = ProLIP(wide(TINY))
     memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low)
-    pictures = BATCH * 3 * 24 * 24 * (2 if low else 4)
-    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+    pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
+    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=low), rel=0.1)
 
 
 def test_recomputed_blocks_keep_their_input() -> None:

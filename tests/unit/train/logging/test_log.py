@@ -130,7 +130,7 @@ def finished_records(path: Path) -> list[Any]:
 def test_an_offline_wandb_log_continues_as_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = LogConfig(wandb=True, wandb_project="pictures", examples_every=10, num_examples=1)
+    config = LogConfig(wandb=True, wandb_project="images", examples_every=10, num_examples=1)
     write_tokenizer(tmp_path / "tokenizer.json")
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4)
     tower = Gaussian(torch.zeros(2, 4), torch.zeros(2, 4))
@@ -147,11 +147,11 @@ def test_an_offline_wandb_log_continues_as_the_same_run(tmp_path: Path, monkeypa
     for step, path in zip((5, 10), files, strict=True):
         records = finished_records(path)
         (run,) = [record.run for record in records if record.HasField("run")]
-        assert (run.run_id, run.project, run.display_name) == (remembered, "pictures", "mine")
+        assert (run.run_id, run.project, run.display_name) == (remembered, "images", "mine")
         assert {item.key: json.loads(item.value_json) for item in run.config.update}["optim"] == {"lr": 1e-3}
         row = next(record.history for record in records if record.HasField("history"))
-        pictures = list((path.parent / "files" / "media" / "images").glob("*.png"))
-        assert bool(pictures) == (step == 10)
+        logged_images = list((path.parent / "files" / "media" / "images").glob("*.png"))
+        assert bool(logged_images) == (step == 10)
         told = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row.item}
         assert (told["step"], told["loss/ppcl"], told["optim/lr"]) == (step, 3.0, 0.001)
 

@@ -33,7 +33,7 @@ class Source:
     seconds: float = 0.0
     ready: int = 3
     bad: dict[str, int] = field(default_factory=dict)
-    bad_samples: tuple[str, ...] = ("a.tar: sample 7: no picture",)
+    bad_samples: tuple[str, ...] = ("a.tar: sample 7: no image",)
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -163,7 +163,7 @@ def test_bad_samples_are_counted_by_reason_and_logged(clock: Clock, caplog: pyte
         counted.append({name: value for name, value in row_of(meter, step).items() if name.startswith("bad/")})
     assert counted == [{"bad/decode": 2}, {}, {"bad/caption": 4, "bad/decode": 1}]
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"rank 0: {n} unreadable samples so far, such as a.tar: sample 7: no picture" for n in (2, 7)]
+    assert told == [f"rank 0: {n} unreadable samples so far, such as a.tar: sample 7: no image" for n in (2, 7)]
 
 
 def test_a_loss_without_a_bias_logs_none(clock: Clock) -> None:
