@@ -1,4 +1,4 @@
-"""How long a checkpoint delays a training step, against the time of the whole save: `pytest -m bench tests/bench -s`."""
+"""How long a checkpoint delays a training step, against the time of the save: `pytest -m bench tests/bench -s`."""
 
 from __future__ import annotations
 

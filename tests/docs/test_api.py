@@ -1,15 +1,18 @@
-"""The API pages cover what users import: every name in `__all__` of the public rooms."""
+"""The public names: pages and examples import no others, and the API pages cover them."""
 
 from __future__ import annotations
 
+import ast
 import re
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 
-API = Path(__file__).resolve().parents[2] / "docs" / "api"
+ROOT = Path(__file__).resolve().parents[2]
+API = ROOT / "docs" / "api"
 PUBLIC = (
     "prolip",
     "prolip.gaussian",
@@ -20,13 +23,17 @@ PUBLIC = (
     "prolip.checkpoint",
     "prolip.eval",
     "prolip.decisions",
+    "prolip.distributed",
     "prolip.embeddings",
+    "prolip.pretrained",
     "prolip.adapt",
     "prolip.suites",
+    "prolip.train",
     "prolip.train.config",
     "prolip.train.logging",
     "prolip.train.cost",
     "prolip.interop",
+    "prolip.interop.open_clip",
     "prolip.interop.transformers",
 )
 DOCUMENTED = [
@@ -34,6 +41,11 @@ DOCUMENTED = [
     for page in sorted(API.glob("*.md"))
     for name in re.findall(r"^\.\. auto\w+:: (\S+)$", page.read_text(encoding="utf-8"), re.M)
 ]
+
+
+SOURCES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py"))]
+OF_THE_DEMO = {("prolip.demo.data.vocabulary", "train_vocabulary")}
+"""Names that a page borrows from the demo, which is no public room."""
 
 
 def resolve(name: str) -> Any:
@@ -57,3 +69,34 @@ def test_no_name_is_documented_twice() -> None:
 def test_every_group_of_the_api_pages_has_an_introduction(page: Path) -> None:
     for title, text in re.findall(r"^## (.+)\n\n(.*)\n", page.read_text(encoding="utf-8"), re.M):
         assert re.search(r"[.)]$", text), f"{page.stem}, {title}: no introductory sentence"
+
+
+def imports_of(source: Path) -> set[tuple[str, str]]:
+    """What a page's Python blocks, or a program, import from prolip: module and name."""
+    text = source.read_text(encoding="utf-8")
+    blocks = [text] if source.suffix == ".py" else re.findall(r"^ *```python\n(.*?)^ *```", text, re.M | re.S)
+    nodes = [node for block in blocks for node in ast.walk(ast.parse(dedent(block)))]
+    names = {
+        (node.module, name.name)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "prolip"
+        for name in node.names
+    }
+    return names | {
+        (name.name, "__all__")
+        for node in nodes
+        if isinstance(node, ast.Import)
+        for name in node.names
+        if name.name.split(".")[0] == "prolip"
+    }
+
+
+def test_pages_and_examples_import_only_public_names() -> None:
+    used = {(page.name, *name) for page in SOURCES if "_build" not in page.parts for name in imports_of(page)}
+    assert len(used) > 40
+    private = [
+        (page, module, name)
+        for page, module, name in sorted(used)
+        if module not in PUBLIC or name not in {*import_module(module).__all__, "__all__"}
+    ]
+    assert [entry for entry in private if entry[1:] not in OF_THE_DEMO] == []
