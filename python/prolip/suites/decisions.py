@@ -1,7 +1,7 @@
 """Suite `decisions`: which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere.
 
-Every score of doubt is compared with the largest probability on the same images. What must be fitted is fitted on the
-other folds of the images.
+Every score of doubt is compared with the largest probability on the same images. Everything that is fitted is fitted on
+the other folds of the images. Images from elsewhere are out of distribution.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def measure_decisions(
         others: images from elsewhere, by name.
         known: images that the model was trained on; None for the other folds.
         options: number of folds, seed, batch size.
-        beside: other models, by name, whose doubts about the model's answers stand beside its own.
+        beside: other models, by name, whose doubts about the model's answers are compared with its own.
 
     Raises:
         UserError: there are too few images for the folds.
@@ -143,7 +143,7 @@ def measure_decisions(
 
 
 def _named(doubts: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
-    """Scores under the name of another model."""
+    """Return scores with another model's name added to theirs."""
     return {f"{name} of {model}": doubt for name, doubt in doubts.items()}
 
 

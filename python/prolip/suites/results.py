@@ -93,7 +93,7 @@ class Chart:
 
     title: str
     text: str
-    """What it shows, in words."""
+    """A description of the chart."""
     svg: str
     """One svg element; colours are classes of the report's style sheet (`prolip.report.charts`)."""
 

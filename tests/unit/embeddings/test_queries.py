@@ -99,6 +99,7 @@ def test_a_text_query_finds_captions_and_the_sheet_shows_them(
     assert "<emoji>" not in page
     assert page.count("data:image/jpeg") == 20, "captions of images are shown with them"
     assert "not found" not in page
+    assert "out: nearest by csd" in page, "the default score"
 
 
 def test_captions_are_shown_from_shards_folders_and_text_files(
