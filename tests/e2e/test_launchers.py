@@ -142,7 +142,7 @@ def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(
 
 
 @pytest.mark.skipif(Version(torch.__version__) < Version("2.12"), reason="torch waits 30 seconds, whatever is set")
-def test_torchruns_timeout_is_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_reads_the_launchers_shutdown_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(GRACE, "110")
     assert LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=1).shutdown_timeout == 110
 

@@ -24,7 +24,7 @@ from prolip.train.accumulate import backward
 
 @given(items=st.integers(1, 9), masked=st.integers(0, 9), parts=st.integers(2, 9))
 @settings(max_examples=25)
-def test_accumulated_gradients_equal_the_whole_batchs(items: int, masked: int, parts: int) -> None:
+def test_accumulated_gradients_equal_those_of_the_whole_batch(items: int, masked: int, parts: int) -> None:
     batch = step_of(items, min(masked, items))
     model = model_of().double()
     batch = batch._replace(images=batch.images.double())
@@ -90,7 +90,7 @@ def serve(rank: int, store: Path, answers: Connection) -> None:
     dist.destroy_process_group()
 
 
-def test_accumulated_gradients_on_ranks_equal_the_whole_batchs(tmp_path: Path) -> None:
+def test_accumulated_gradients_on_ranks_equal_those_of_the_whole_batch(tmp_path: Path) -> None:
     pipes = [FORKSERVER.Pipe(duplex=False) for _ in range(RANKS)]
     processes = [
         FORKSERVER.Process(target=serve, args=(rank, tmp_path / "store", there), daemon=True)

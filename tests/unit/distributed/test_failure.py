@@ -35,7 +35,7 @@ def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.
     ]
 
 
-def test_a_single_processs_error_is_raised_after_cleanup() -> None:
+def test_an_error_of_a_single_process_is_raised_after_cleanup() -> None:
     closed: list[str] = []
     alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 
