@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -215,6 +215,37 @@ def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: M
             if name != BASELINE
         ),
     ]
+
+
+def fitting_note(task: str, answered: Answered, folded: Folded, doubts: Mapping[str, Tensor], num_known: int) -> str:
+    """Which images fitted what, in words.
+
+    Args:
+        task: name of the data set.
+        answered: its N images.
+        folded: calibrations on the other folds.
+        doubts: scores of doubt by name.
+        num_known: images of `--known`, from which the distance to neighbours is measured; 0 for the other folds.
+    """
+    counts = torch.bincount(answered.truth, minlength=answered.evidence.logits.shape[1]).tolist()
+    outside = [len(answered.truth) - size for size in torch.bincount(answered.folds).tolist()]
+    fitted = [len(calibration.fitted.correct) for calibration in folded.calibrations]
+    held = [len(calibration.held.correct) for calibration in folded.calibrations]
+    combined = 'All of them fit "probability and variance". ' if "probability and variance" in doubts else ""
+    near = f"the {num_known:,} images of --known" if num_known else "all images of the other folds"
+    return (
+        f"{task}: {len(answered.truth):,} images of {len(counts):,} labels, {_span(counts)} each, in {len(outside)} "
+        f"folds. What is fitted for a fold comes from the {_span(outside)} images of the other folds: {_span(fitted)} "
+        f"fit the temperature, the label frequencies and the Mahalanobis distance, and {_span(held)} give the "
+        f"thresholds of label sets and of limits of errors. {combined}The distance to neighbours is measured from "
+        f"{near}. Images from elsewhere are measured by what was fitted for the first fold."
+    )
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """The smallest and the largest number, or the only one."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def risk_chart(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> Chart:

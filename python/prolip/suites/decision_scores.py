@@ -106,7 +106,7 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
     given, weighed_given = (
         {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS} for _ in range(2)
     )
-    subject = Subject(model.name, "", data.source, data.classnames, data.templates)
+    subject = Subject(model.name, "", f"the other folds of {data.source}", data.classnames, data.templates)
     calibrations = []
     for fold in range(options.num_folds):
         inside, outside = ((answered.folds == fold) == side for side in (True, False))

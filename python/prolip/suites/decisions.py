@@ -23,6 +23,7 @@ from prolip.suites.decision_rows import (
     beside_rows,
     doubt_rows,
     elsewhere_rows,
+    fitting_note,
     frequency_rows,
     probability_rows,
     reliability_chart,
@@ -139,7 +140,8 @@ def measure_decisions(
             there |= _named(plain_doubts(other.model, other.images[outside], seen[label].classes), label)
         rows += elsewhere_rows(name, outside, doubts, there)
     charts = [risk_chart(name, doubts, right), reliability_chart(name, answered.evidence.logits, folded.logits, right)]
-    return TaskResult(rows=rows, charts=charts)
+    note = fitting_note(name, answered, folded, doubts, 0 if known is None else len(known.mean))
+    return TaskResult(rows=rows, notes=[note], charts=charts)
 
 
 def _named(doubts: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:

@@ -104,7 +104,7 @@ class TaskResult:
 
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
-    """What was left out and why."""
+    """What was left out and why, and other remarks."""
     charts: list[Chart] = field(default_factory=list)
 
 
