@@ -51,8 +51,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "general": (),
     "one scale": ("--loss.variance_scale", "None"),
 }
-"""Flags of `prolip adapt`. "general" also names `MORE_GENERAL` as the masked views. With "one scale", variances learn at
-the scale of the means."""
+"""Flags of `prolip adapt`. "general" also names `MORE_GENERAL` as the masked views. With "one scale", variances learn
+at the scale of the means."""
 MORE_GENERAL = {"name": "subgroup", "subgroup": "group", "group": "group"}
 """A more general caption of the same image, by level."""
 

@@ -14,7 +14,7 @@ from prolip.cli import main
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards with the same keys in two folders, embedded: pictures and captions."""
+    """Three shards with the same keys in two folders, embedded: images and captions."""
     folder = tmp_path_factory.mktemp("lab")
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     words = ["food", "travel", "nature", "emoji", "picture", "animals"]

@@ -14,7 +14,7 @@ from tests.support.imagenet_world import (
     RULE,
     SETS,
     ImagenetWorld,
-    pictures_of,
+    labelled_set,
     prompts_of,
     share,
     write_set,
@@ -30,9 +30,9 @@ from prolip.suites.imagenet import relabelled
 
 
 @pytest.mark.parametrize(("name", "task"), [("imagenet1k", "ImageNet"), ("imagenet-a", "ImageNet-A")])
-def test_methods_are_those_of_their_functions(name: str, task: str, imagenet: ImagenetWorld) -> None:
-    pictures, prompts = pictures_of(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
-    nearest = reweight_prompts(prompts, pictures.images, BprwConfig(num_neighbors=4)).as_classifier()
+def test_each_methods_accuracy_equals_its_functions(name: str, task: str, imagenet: ImagenetWorld) -> None:
+    labelled, prompts = labelled_set(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
+    nearest = reweight_prompts(prompts, labelled.images, BprwConfig(num_neighbors=4)).as_classifier()
     methods = {
         "even prompts": aggregate_prompts(prompts),
         "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
@@ -40,7 +40,7 @@ def test_methods_are_those_of_their_functions(name: str, task: str, imagenet: Im
         "BPRW, nearest": nearest,
     }
     for suffix, with_var in (("", False), (", with class variances", True)):
-        shares = {name: share(pictures, classifier, with_var=with_var) for name, classifier in methods.items()}
+        shares = {name: share(labelled, classifier, with_var=with_var) for name, classifier in methods.items()}
         even = shares["even prompts"]
         for method, value in shares.items():
             assert imagenet.value(task, f"accuracy, {method}{suffix}") == value
@@ -50,35 +50,35 @@ def test_methods_are_those_of_their_functions(name: str, task: str, imagenet: Im
     assert imagenet.figure(task, "accuracy, even prompts")["main"]
 
 
-def test_the_few_shots_are_imagenets_and_are_not_scored(imagenet: ImagenetWorld) -> None:
-    pictures = pictures_of(imagenet, "imagenet1k")
+def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: ImagenetWorld) -> None:
+    labelled = labelled_set(imagenet, "imagenet1k")
     weights = reweight_prompts(
-        prompts_of(imagenet.model, CLASSES), pictures.images, RULE, labels=pictures.labels
+        prompts_of(imagenet.model, CLASSES), labelled.images, RULE, labels=labelled.labels
     ).as_classifier()
-    others = torch.arange(len(pictures.labels)) >= 2 * len(CLASSES)  # the first two of each class vote
+    others = torch.arange(len(labelled.labels)) >= 2 * len(CLASSES)  # the first two of each class vote
     method = "BPRW, few-shot"
     assert imagenet.figure("ImageNet", f"accuracy, {method}")["num_items"] == int(others.sum()) == 16
     even = aggregate_prompts(prompts_of(imagenet.model, CLASSES))
     for suffix, with_var in (("", False), (", with class variances", True)):
-        few, before = (share(pictures, one, with_var=with_var, rows=others) for one in (weights, even))
+        few, before = (share(labelled, one, with_var=with_var, rows=others) for one in (weights, even))
         assert imagenet.value("ImageNet", f"accuracy, {method}{suffix}") == few
         gain = imagenet.value("ImageNet", f"gain of {method} over even prompts{suffix}")
         assert gain == pytest.approx(few - before)
     assert imagenet.value("ImageNet", "accuracy, even prompts, without the few shots") == share(
-        pictures, even, rows=others
+        labelled, even, rows=others
     )
 
 
 def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet: ImagenetWorld) -> None:
-    voters, pictures = pictures_of(imagenet, "imagenet1k"), pictures_of(imagenet, "imagenet-a")
+    voters, labelled = labelled_set(imagenet, "imagenet1k"), labelled_set(imagenet, "imagenet-a")
     labels = torch.tensor([-1, 1, -1, 0])[voters.labels]  # travel, nature
-    assert relabelled(voters, pictures.classnames, "ImageNet").tolist() == labels.tolist()
+    assert relabelled(voters, labelled.classnames, "ImageNet").tolist() == labels.tolist()
     weights = reweight_prompts(prompts_of(imagenet.model, SETS["imagenet-a"][0]), voters.images, RULE, labels=labels)
-    assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(pictures, weights.as_classifier())
+    assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(labelled, weights.as_classifier())
     assert imagenet.figure("ImageNet-A", "accuracy, BPRW, few-shot")["num_items"] == 10
 
 
-def test_what_is_left_out_is_said(imagenet: ImagenetWorld) -> None:
+def test_notes_name_what_was_left_out(imagenet: ImagenetWorld) -> None:
     ours, theirs = ("\n".join(imagenet.results["notes"][name]) for name in imagenet.names)
     assert "ImageNet-Sketch: wds_imagenet_sketch_test is not in" in ours
     assert "ImageNet-R: few-shot re-weighting: 'a nature' is not exactly one class of ImageNet" in ours
@@ -93,7 +93,7 @@ def test_what_is_left_out_is_said(imagenet: ImagenetWorld) -> None:
     }
 
 
-def test_without_a_model_or_data_nothing_runs(
+def test_a_missing_model_or_data_set_is_an_error(
     tmp_path: Path, imagenet: ImagenetWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", "imagenet", "--data", str(imagenet.data)]) == 2
@@ -103,7 +103,7 @@ def test_without_a_model_or_data_nothing_runs(
     assert f"wds_imagenet1k_test is not in {tmp_path}" in capsys.readouterr().err
 
 
-def test_clips_own_templates_can_be_taken(tmp_path: Path, imagenet: ImagenetWorld) -> None:
+def test_the_suite_runs_with_clips_simple_templates(tmp_path: Path, imagenet: ImagenetWorld) -> None:
     words = [
         "--checkpoint",
         imagenet.names[1],
@@ -118,7 +118,7 @@ def test_clips_own_templates_can_be_taken(tmp_path: Path, imagenet: ImagenetWorl
     assert json.loads((tmp_path / "results.json").read_text())["figures"][0]["num_items"] == 10
 
 
-def test_sets_and_voters_of_any_name(tmp_path: Path, imagenet: ImagenetWorld) -> None:
+def test_the_users_own_sets_and_voters_are_evaluated(tmp_path: Path, imagenet: ImagenetWorld) -> None:
     (tmp_path / "data").mkdir()
     for name, own in (("imagenet1k", "mine-trained"), ("imagenet-a", "mine-rest")):
         (tmp_path / "data" / f"wds_{own}_test").symlink_to(imagenet.data / f"wds_{name}_test")
@@ -139,7 +139,7 @@ def test_sets_and_voters_of_any_name(tmp_path: Path, imagenet: ImagenetWorld) ->
     assert {row["task"] for row in found if row["metric"] == own} == {"mine-rest"}, "other voters, other results"
 
 
-def test_re_weighting_is_set_as_published() -> None:
+def test_prompt_reweighting_has_the_published_settings() -> None:
     """5-1-10-10-0.02-inverse for nearest images, 2-1-5-20-0.02-inverse for labelled ones (specification, section 5)."""
     options = ImagenetOptions(checkpoint=("x",), data=("y",))
     for rule, expected in ((options.nearest, (5.0, 10, 10)), (options.few_shot, (2.0, 5, 20))):
@@ -149,7 +149,7 @@ def test_re_weighting_is_set_as_published() -> None:
 
 
 @pytest.mark.parametrize("fault", ["counted", "cut", "missing"])
-def test_a_damaged_imagenet_stops_none_of_its_shifts(fault: str, imagenet: ImagenetWorld, tmp_path: Path) -> None:
+def test_shifts_are_evaluated_if_imagenet_is_damaged(fault: str, imagenet: ImagenetWorld, tmp_path: Path) -> None:
     for name in ("imagenet1k", "imagenet-a"):
         write_set(tmp_path / "data", name)
     folder = tmp_path / "data" / "wds_imagenet1k_test"
