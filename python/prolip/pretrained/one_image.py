@@ -1,4 +1,4 @@
-"""One image beside labels or texts (`prolip classify`, `prolip compare`)."""
+"""Compare one image with labels or texts (`prolip classify`, `prolip compare`)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
 
 
 def _decisions(found: Classification) -> dict[str, Any]:
-    """What was decided about the image, for JSON."""
+    """Return the decisions about the image, for JSON."""
     decided: dict[str, Any] = {}
     if found.label_sets is not None:
         decided["label_set"] = found.label_sets[0]
@@ -70,11 +70,13 @@ def _decisions(found: Classification) -> dict[str, Any]:
 
 
 def _decision_lines(options: ClassifyOptions, model: Model, found: Classification) -> list[str]:
-    """What was decided about the image, in sentences."""
+    """Return the decisions about the image, in sentences."""
     assert model.calibration is not None, "classify has checked it"
     lines = []
     if found.label_sets is not None and options.guarantee is not None:
-        lines.append(f"one of these is right with {100 * options.guarantee:g}%: {', '.join(found.label_sets[0])}")
+        lines.append(
+            f"with {100 * options.guarantee:g}% probability, one of these is right: {', '.join(found.label_sets[0])}"
+        )
     if found.answers is not None and options.max_error is not None:
         answer = found.answers[0] or "don't know"
         lines.append(f"answer, if at most {100 * options.max_error:g}% may be wrong: {answer}")
@@ -115,7 +117,7 @@ def run_compare(options: CompareOptions) -> list[str]:
 
 
 def _open(options: ImageOptions, calibration: Path | None = None) -> tuple[Model, Any]:
-    """The model, and the image as it takes it. The image is looked for first, since a model takes longer.
+    """Return the model and its input for the image. The file is checked first, since opening a model takes longer.
 
     Raises:
         UserError: there is no such image, or the model cannot be used.
